@@ -1,0 +1,43 @@
+"""Names, types and units of every frame that crosses a file.
+
+At the edges, frames carry the caller's own ids (`user_id`, `item_id`, `basket_id`). Inside, ids are
+dense int32 codes (`user`, `item`, `basket`): the row of the shopper in `RetailData.users`, the row of
+the item in `RetailData.items`, and a number that grows with (shopper, time).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["id", "time", "number", "text"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column that a caller brings: its name, what it holds, and whether it must be there."""
+
+    name: str
+    kind: Kind
+    required: bool
+    meaning: str
+
+
+TRANSACTIONS = (
+    Column("user_id", "id", True, "shopper: any integer or string"),
+    Column("item_id", "id", True, "item: any integer or string"),
+    Column("time", "time", True, "timestamp, date, or day number (day 1 = 2000-01-01)"),
+    Column("basket_id", "id", False, "receipt; without it, one shopper's lines of one time"),
+    Column("quantity", "number", False, "units bought; negative is a return; 1 when absent"),
+    Column("value", "number", False, "money of the whole line, not of one unit"),
+    Column("price", "number", False, "money of one unit; value = price x quantity when no value"),
+)
+
+# Columns of a catalogue and of shopper attributes that the package knows by name. Others are carried.
+ITEM_ID, USER_ID = "item_id", "user_id"
+NAME, BRAND = "name", "brand"
+CATEGORIES = ("category_1", "category_2", "category_3", "category_4")  # from broad to fine
+RECOMMENDABLE = "recommendable"  # bool, set by prefilters
+
+LOG = ("user", "item", "basket", "time", "quantity", "value")
+RECOMMENDATIONS = ("user_id", "item_id", "score", "rank")

@@ -1,0 +1,289 @@
+"""Receipts, catalogue and shoppers up to an instant: `RetailData`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.cleaning import LINE, STANDARD_RULES, LoadReport, Rule, clean, parse_lines
+from retailrec.cleaning import natural_ids as _natural_ids
+from retailrec.columns import ITEM_ID, LOG, RECOMMENDABLE, USER_ID
+from retailrec.errors import DataError
+from retailrec.history import History
+from retailrec.tables import to_polars
+
+_CARRIED = ("store", "discount")  # optional log columns
+
+
+@dataclass(frozen=True)
+class RetailData:
+    """What is known before `end`.
+
+    Attributes
+    ----------
+    log : one row an item of a basket, in order of shopper, time and item:
+        `user`, `item`, `basket` (int32 codes), `time`, `quantity`, `value` (null where not known)
+    items : row i describes item code i: `item_id`, `recommendable`, attributes
+    users : row u describes shopper code u: `user_id`, attributes
+    end : first instant that is not known
+    report : what loading read, kept and rejected
+
+    Codes follow the order of the ids, so they do not depend on the order of the input.
+
+    Examples
+    --------
+    >>> receipts = pl.DataFrame({
+    ...     "user_id": ["ann", "ann", "bob"],
+    ...     "item_id": ["tea", "tea", "rice"],
+    ...     "time": ["2024-01-01", "2024-01-09", "2024-01-05"],
+    ... })
+    >>> data = RetailData.from_frames(receipts)
+    >>> data.end
+    datetime.datetime(2024, 1, 10, 0, 0)
+    >>> data.asof(datetime(2024, 1, 9)).log.height
+    2
+    """
+
+    log: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+    end: datetime
+    report: LoadReport = field(default_factory=lambda: LoadReport("memory"), compare=False)
+
+    def __post_init__(self) -> None:
+        last = self.log["time"].max()
+        if isinstance(last, datetime) and last >= self.end:
+            raise DataError(
+                f"log reaches {last}, at or past end={self.end}; cut it with .asof(end), "
+                f"or give a later end."
+            )
+
+    @classmethod
+    def from_frames(
+        cls, transactions: Any, items: Any = None, users: Any = None, *,
+        columns: Mapping[str, str] | None = None, end: datetime | None = None,
+        rules: Sequence[Rule] = (), report: LoadReport | None = None,
+        item_columns: Sequence[str] = (), user_columns: Sequence[str] = (),
+    ) -> RetailData:  # fmt: skip
+        """Data from a frame of receipt lines, and frames of items and shoppers where there are any.
+
+        Parameters
+        ----------
+        transactions : Polars, pandas, PyArrow, ...; columns as in `retailrec.columns.TRANSACTIONS`
+        items, users : one row an `item_id` / `user_id`; further columns are attributes
+        columns : standard name -> the caller's name
+        end : first instant that is not known; midnight after the last line by default
+        rules : reasons to reject a line, beside the standard ones
+        item_columns, user_columns : transaction columns that describe the item / the shopper; the
+            earliest kept value counts, which later lines can't change
+
+        Raises
+        ------
+        DataError
+            If columns are missing or unreadable, no line is usable, or lines reach past `end`.
+        """
+        report = report or LoadReport("transactions")
+        lines = parse_lines(to_polars(transactions, who="transactions"), columns)
+        lines, report = clean(lines, (*rules, *STANDARD_RULES), report)
+        items = _attributes(items, ITEM_ID, lines, item_columns)
+        users = _attributes(users, USER_ID, lines, user_columns)
+        items = _vocabulary(items, lines[ITEM_ID], ITEM_ID).with_columns(
+            pl.lit(True).alias(RECOMMENDABLE)
+        )
+        users = _vocabulary(users, lines[USER_ID], USER_ID)
+        log = _coded_log(lines, items, users)
+        report.merged = lines.height - log.height
+        last = log["time"].max()
+        assert isinstance(last, datetime)
+        _summarise(report, log)
+        return cls(log, items, users, end or _midnight_after(last), report)
+
+    @property
+    def n_users(self) -> int:
+        """Number of shopper codes."""
+        return self.users.height
+
+    @property
+    def n_items(self) -> int:
+        """Number of item codes."""
+        return self.items.height
+
+    @property
+    def start(self) -> datetime:
+        """Time of the first event; `end` when there is none."""
+        first = self.log["time"].min()
+        return first if isinstance(first, datetime) else self.end
+
+    @property
+    def recommendable(self) -> NDArray[np.bool_]:
+        """(n_items,) may the item be recommended? Prefilters turn items off."""
+        return self.items[RECOMMENDABLE].to_numpy()
+
+    def asof(self, t: datetime) -> RetailData:
+        """What was known at `t`: events strictly before it. Codes stay the same.
+
+        Raises
+        ------
+        DataError
+            If `t` lies after `end`, since that part is not known.
+        """
+        if t > self.end:
+            raise DataError(
+                f"asof({t}) lies after the data's end={self.end}; what comes then is not known. "
+                f"Ask for an instant up to the end."
+            )
+        return replace(self, log=self.log.filter(pl.col("time") < t), end=t)
+
+    def between(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """Log rows with start <= time < end."""
+        return self.log.filter((pl.col("time") >= start) & (pl.col("time") < end))
+
+    def active_users(self) -> NDArray[np.int32]:
+        """Codes of the shoppers with at least one event, ascending."""
+        return self.log["user"].unique().sort().to_numpy()
+
+    def history(self, users: NDArray[np.integer] | Sequence[int] | None = None) -> History:
+        """Histories of the shoppers with these codes, in this order; of all shoppers by default.
+
+        Code -1 stands for an unknown shopper: an empty history.
+        """
+        if users is None:
+            log, table = self.log, self.users
+            rows = log["user"].to_numpy().astype(np.int64)
+        else:
+            codes = np.asarray(users, np.int64)
+            log, rows = self._lines_of(codes)
+            table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
+            if (codes < 0).any():
+                known = pl.Series(codes >= 0)
+                table = table.with_columns(
+                    pl.when(known).then(pl.col(c)).alias(c) for c in table.columns
+                )
+        return History.from_log(log, rows, table, self.end, self.n_items)
+
+    def _lines_of(self, codes: NDArray[np.int64]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+        """Log lines of the shoppers and the position of each line's shopper in `codes`."""
+        user = self.log["user"].to_numpy()
+        start = np.searchsorted(user, codes, "left")
+        size = np.where(codes >= 0, np.searchsorted(user, codes, "right") - start, 0)
+        stop = np.cumsum(size)
+        positions = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
+        if len(positions) and positions[-1] - positions[0] + 1 == len(positions) and len(codes) > 1:
+            log = self.log.slice(int(positions[0]), len(positions))  # a shard: no copy
+            if not (np.diff(codes) > 0).all():
+                log = self.log[positions]
+        else:
+            log = self.log[positions]
+        return log, np.repeat(np.arange(len(codes)), size)
+
+    def with_item_codes_of(self, items: pl.DataFrame) -> tuple[RetailData, int]:
+        """This data in the item codes of another catalogue, and how many events it does not know.
+
+        A saved model asks for this: events of items that it does not know are left out.
+        """
+        if self.items[ITEM_ID].dtype != items[ITEM_ID].dtype:
+            raise DataError(
+                f"item ids are {_kind(self.items[ITEM_ID])} here and {_kind(items[ITEM_ID])} in "
+                f"the model; give the same ids that the model was fitted on."
+            )
+        codes = self.items.select(ITEM_ID).join(
+            items.select(ITEM_ID).with_row_index("code"), on=ITEM_ID, how="left",
+            maintain_order="left",
+        )["code"].cast(pl.Int32)  # fmt: skip
+        log = self.log.with_columns(item=codes.gather(self.log["item"]))
+        known = log.filter(pl.col("item").is_not_null())
+        return replace(self, log=known, items=items), log.height - known.height
+
+
+def _kind(ids: pl.Series) -> str:
+    return "integers" if ids.dtype.is_integer() else "text"
+
+
+def _midnight_after(t: datetime) -> datetime:
+    return datetime(t.year, t.month, t.day) + timedelta(days=1)
+
+
+def _attributes(
+    frame: Any, id_column: str, lines: pl.DataFrame, described_by: Sequence[str]
+) -> pl.DataFrame | None:
+    """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
+    if described_by:
+        frame = lines.sort("time", maintain_order=True).group_by(id_column, maintain_order=True).agg(
+            pl.col(described_by).drop_nulls().first()
+        )
+    if frame is None:
+        return None
+    who = "items" if id_column == ITEM_ID else "users"
+    frame = to_polars(frame, who=who)
+    if id_column not in frame.columns:
+        raise DataError(
+            f"{who} lack column '{id_column}'; they have {frame.columns}. Rename the id column."
+        )
+    frame = frame.with_columns(_natural_ids(frame[id_column]))
+    return frame.filter(pl.col(id_column).is_not_null()).unique(
+        id_column, keep="first", maintain_order=True
+    )
+
+
+def _vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> pl.DataFrame:
+    """All ids, of the table and of the lines, in ascending order, with the table's attributes."""
+    who = "items" if id_column == ITEM_ID else "users"
+    if table is None:
+        return pl.DataFrame({id_column: seen.unique().sort()})
+    known = table[id_column]
+    if known.dtype != seen.dtype:
+        raise DataError(
+            f"'{id_column}' holds {_kind(seen)} in the transactions and {_kind(known)} in "
+            f"{who}; write the ids alike in both."
+        )
+    ids = pl.concat([known, seen.unique()]).unique().sort()
+    return ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
+
+
+def _coded_log(lines: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Typed lines to the log: codes, basket times, one row an item of a basket, sorted."""
+    carried = [c for c in _CARRIED if c in lines.columns]
+    log = (
+        lines.lazy()
+        .join(users.lazy().select(USER_ID).with_row_index("user"), on=USER_ID, how="left")
+        .join(items.lazy().select(ITEM_ID).with_row_index("item"), on=ITEM_ID, how="left")
+        .with_columns(pl.col("user", "item").cast(pl.Int32))
+    )
+    if "basket_id" in lines.columns:
+        key = ["user", pl.coalesce(pl.col("basket_id").cast(pl.String), pl.col("time").cast(pl.String)).alias("basket_id")]  # fmt: skip
+        log = log.with_columns(key[1])
+        # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
+        log = log.with_columns(pl.col("time").min().over("user", "basket_id"))
+        same_basket: list[str] = ["user", "time", "basket_id"]
+    else:
+        same_basket = ["user", "time"]
+    frame = log.select(
+        "user", "item", *same_basket[1:], "quantity", "value", *carried, LINE
+    ).sort([*same_basket, "item", LINE]).collect()  # fmt: skip
+    basket = frame.select(
+        pl.struct(same_basket).rle_id().cast(pl.Int32).alias("basket")
+    ).to_series()
+    frame = frame.with_columns(basket)
+    repeated = (frame["item"] == frame["item"].shift(1)) & (basket == basket.shift(1))
+    if repeated.any():
+        frame = frame.group_by("basket", "item", maintain_order=True).agg(
+            pl.col("user", "time", *carried).first(),
+            pl.col("quantity").sum(),
+            pl.when(pl.col("value").is_not_null().any()).then(pl.col("value").sum()).alias("value"),
+        )
+    return frame.select(*LOG, *carried)
+
+
+def _summarise(report: LoadReport, log: pl.DataFrame) -> None:
+    first, last = log["time"].min(), log["time"].max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    report.kept, report.first, report.last = log.height, first, last
+    report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
+    report.n_baskets = log["basket"].n_unique()

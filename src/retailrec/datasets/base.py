@@ -1,0 +1,75 @@
+"""What a data set is: a name, where it comes from, and a `load(path)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from retailrec.data import RetailData
+from retailrec.errors import DataError, SettingError
+from retailrec.tables import find_file, read_table
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published format and its loader.
+
+    Attributes
+    ----------
+    name : as on the command line
+    source : where the files come from
+    licence : in a word
+    files : what to look for
+    columns : the raw columns that are read
+    load : path (and, for `table`, a column mapping) -> RetailData
+    """
+
+    name: str
+    source: str
+    licence: str
+    files: str
+    columns: str
+    load: Callable[[Path, Mapping[str, str]], RetailData]
+
+
+def refuse_mapping(columns: Mapping[str, str], name: str) -> None:
+    """Raise if a caller maps the columns of a format whose columns are known."""
+    if columns:
+        raise SettingError(
+            f"data set '{name}' knows its columns; --columns is for 'table' only. "
+            f"Use: retailrec run table PATH --columns ..."
+        )
+
+
+def read_one_of(folder: Path, *names: str, what: str) -> pl.DataFrame:
+    """The table in `folder` under any of these names, or `folder` itself if it is a file."""
+    if folder.is_file():
+        return read_table(folder)
+    if not folder.exists():
+        raise DataError(f"there is no file or folder at {folder}; check the path.")
+    file = find_file(folder, *names)
+    if file is None:
+        present = sorted(p.name for p in folder.iterdir())[:8]
+        raise DataError(
+            f"{folder} holds no {what}; expected a file named {' or '.join(names)} "
+            f"(.csv, .parquet), found {present or 'nothing'}. Put the published files there."
+        )
+    return read_table(file)
+
+
+def lower_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    """Column names in lower case with underscores, so that published variants read alike."""
+    return frame.rename({c: c.strip().lower().replace(" ", "_") for c in frame.columns})
+
+
+def require(frame: pl.DataFrame, names: list[str], who: str) -> None:
+    """Raise if columns are missing."""
+    absent = [n for n in names if n not in frame.columns]
+    if absent:
+        raise DataError(
+            f"{who} lacks columns {absent}; it has {frame.columns}. "
+            f"Check that this is the published file."
+        )

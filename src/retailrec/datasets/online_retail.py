@@ -1,0 +1,75 @@
+"""UCI Online Retail and Online Retail II: the receipts of a British gift shop and wholesaler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from retailrec.cleaning import LoadReport, Rule
+from retailrec.data import RetailData
+from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
+from retailrec.errors import DataError
+from retailrec.tables import data_files, read_table
+
+_NAMES = {
+    "invoice": "basket_id",
+    "invoiceno": "basket_id",
+    "stockcode": "item_id",
+    "description": "name",
+    "quantity": "quantity",
+    "invoicedate": "time",
+    "price": "price",
+    "unitprice": "price",
+    "customer_id": "user_id",
+    "customerid": "user_id",
+    "country": "country",
+}
+# Five digits and at most two letters are a product; POST, M, D, DOT, ADJUST, BANK CHARGES are not.
+_PRODUCT = r"^\d{5}[A-Z]{0,2}$"
+
+
+def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+    """Receipts from the xlsx, CSV or Parquet sheets; a folder's sheets are read in order of name.
+
+    Rejected: lines without a customer, cancellations, returns, zero prices, codes that are no
+    product, exact double lines, and receipts that an earlier sheet already has (the first nine days
+    of December 2010 stand in both). An item's name is the first one it was sold under, which later
+    lines can't change. Shoppers carry their first `country`.
+    """
+    refuse_mapping(columns or {}, DATASET.name)
+    sheets = [_read_sheet(file, number) for number, file in enumerate(data_files(path))]
+    lines = pl.concat(sheets, how="vertical_relaxed").with_columns(
+        pl.col("item_id").str.strip_chars().str.to_uppercase(),
+        overlapping=pl.col("sheet") > pl.col("sheet").min().over("basket_id"),
+    )
+    rules = (
+        Rule("receipt also in an earlier file", pl.col("overlapping")),
+        Rule("return or cancellation", pl.col("basket_id").str.starts_with("C")),
+        Rule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
+    )
+    return RetailData.from_frames(
+        lines.drop("sheet"), rules=rules, report=LoadReport(DATASET.name),
+        item_columns=["name"], user_columns=["country"],
+    )  # fmt: skip
+
+
+def _read_sheet(file: Path, number: int) -> pl.DataFrame:
+    frame = lower_columns(read_table(file))
+    frame = frame.rename({c: _NAMES[c] for c in frame.columns if c in _NAMES})
+    wanted = list(dict.fromkeys(_NAMES.values()))
+    require(frame, wanted, str(file))
+    return frame.select(
+        pl.col(c).cast(pl.String) if c in ("basket_id", "item_id") else pl.col(c) for c in wanted
+    ).with_columns(sheet=pl.lit(number))
+
+
+DATASET = Dataset(
+    name="online-retail",
+    source="UCI Machine Learning Repository, Online Retail (352) and Online Retail II (502)",
+    licence="CC BY 4.0",
+    files="the workbook, or its sheets as CSV or Parquet, one file or a folder",
+    columns="Invoice, StockCode, Description, Quantity, InvoiceDate, Price, Customer ID, Country",
+    load=load,
+)

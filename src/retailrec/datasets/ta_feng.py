@@ -1,0 +1,60 @@
+"""Ta-Feng: four months of a Taiwanese grocer (2000-11 to 2001-02)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from retailrec.cleaning import LoadReport
+from retailrec.columns import CATEGORIES
+from retailrec.data import RetailData
+from retailrec.datasets.base import Dataset, lower_columns, read_one_of, refuse_mapping, require
+
+_FILES = ("ta_feng_all_months_merged", "ta_feng", "baskets")
+
+
+def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+    """Receipts from the published CSV, or from the next-basket Parquet (order numbers for days)."""
+    refuse_mapping(columns or {}, DATASET.name)
+    table = lower_columns(read_one_of(path, *_FILES, what="receipts"))
+    if "order_number" in table.columns:
+        return _next_basket(table)
+    require(
+        table,
+        ["transaction_dt", "customer_id", "age_group", "product_subclass", "product_id", "amount", "sales_price"],
+        f"receipts in {path}",
+    )  # fmt: skip
+    lines = table.select(
+        user_id=pl.col("customer_id").cast(pl.String).str.strip_chars(),
+        item_id=pl.col("product_id").cast(pl.String).str.strip_chars(),
+        time="transaction_dt",
+        quantity="amount",
+        value="sales_price",
+        age_group=pl.col("age_group").cast(pl.String).str.strip_chars(),
+        **{CATEGORIES[0]: pl.col("product_subclass").cast(pl.String).str.strip_chars()},
+    )
+    return RetailData.from_frames(
+        lines, report=LoadReport(DATASET.name),
+        item_columns=[CATEGORIES[0]], user_columns=["age_group"],
+    )  # fmt: skip
+
+
+def _next_basket(table: pl.DataFrame) -> RetailData:
+    require(table, ["user_id", "item_id", "order_number"], "next-basket file")
+    lines = table.select("user_id", "item_id", time="order_number")
+    report = LoadReport(DATASET.name)
+    report.notes.append("no dates: a shopper's n-th order stands on day n (day 1 = 2000-01-01)")
+    return RetailData.from_frames(lines, report=report)
+
+
+DATASET = Dataset(
+    name="ta-feng",
+    source="ACM RecSys / Kaggle copies of Ta-Feng; the next-basket file of Li et al., TOIS 2023",
+    licence="research use",
+    files="ta_feng_all_months_merged.csv, or baskets.parquet",
+    columns="TRANSACTION_DT, CUSTOMER_ID, AGE_GROUP, PRODUCT_SUBCLASS, PRODUCT_ID, AMOUNT, "
+    "SALES_PRICE; or user_id, order_number, item_id",
+    load=load,
+)

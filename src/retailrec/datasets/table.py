@@ -1,0 +1,57 @@
+"""Anybody's own receipts: one file or folder, with a column mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from retailrec.cleaning import LoadReport
+from retailrec.columns import CATEGORIES, NAME, TRANSACTIONS
+from retailrec.data import RetailData
+from retailrec.datasets.base import Dataset
+from retailrec.errors import SettingError
+from retailrec.tables import find_file, read_table
+
+_DESCRIBING = (NAME, "brand", *CATEGORIES)
+
+
+def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+    """Receipts from a CSV, Parquet or Excel file, or from a folder of alike files.
+
+    A folder may also hold ``transactions`` beside ``items`` and ``users`` (any of the endings), which
+    are then the catalogue and the shoppers' attributes. `columns` maps standard names to the file's;
+    beside the receipt columns it may name `name`, `brand` and `category_1` ... `category_4`, which
+    then describe the items.
+    """
+    columns = dict(columns or {})
+    known = [c.name for c in TRANSACTIONS] + list(_DESCRIBING)
+    if unknown := sorted(set(columns) - set(known)):
+        raise SettingError(
+            f"--columns names {unknown}, which mean nothing here; expected some of {known}. "
+            f"Write standard=yours, such as time=date."
+        )
+    receipts = find_file(path, "transactions", "receipts", "purchases") or path
+    items = find_file(path, "items", "products", "catalogue") if receipts != path else None
+    users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
+    lines = read_table(receipts)
+    describing = [
+        c for c in _DESCRIBING if c in columns or (c in lines.columns and items is None)
+    ]
+    return RetailData.from_frames(
+        lines,
+        None if items is None else read_table(items),
+        None if users is None else read_table(users),
+        columns=columns,
+        item_columns=describing,
+        report=LoadReport(DATASET.name),
+    )
+
+
+DATASET = Dataset(
+    name="table",
+    source="your own file",
+    licence="yours",
+    files="one file or folder; or a folder with transactions, items, users",
+    columns=", ".join(c.name if c.required else f"[{c.name}]" for c in TRANSACTIONS),
+    load=load,
+)

@@ -1,0 +1,96 @@
+"""X5 RetailHero: receipts of 400,000 clients of a Russian grocer (2018-11 to 2019-03)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from retailrec.cleaning import LoadReport
+from retailrec.columns import CATEGORIES
+from retailrec.data import RetailData
+from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
+from retailrec.errors import DataError
+from retailrec.tables import find_file, read_table
+
+_NAMES = {
+    "client_id": "user_id",
+    "transaction_id": "basket_id",
+    "tx_idx": "basket_id",
+    "transaction_datetime": "time",
+    "datetime": "time",
+    "product_id": "item_id",
+    "product_quantity": "quantity",
+    "trn_sum_from_iss": "value",
+    "store_id": "store",
+}
+_AGES = (14, 99)  # others are nonsense (-7000, 1900) and become missing
+
+
+def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+    """Receipts, products and clients from the published files (CSV or Parquet).
+
+    A line's value is `trn_sum_from_iss`. A missing quantity is an item sold by weight or by the
+    piece without a count, and is taken as 1. Ages outside 14 to 99 become missing.
+    """
+    refuse_mapping(columns or {}, DATASET.name)
+    file = path if path.is_file() else _purchases(path)
+    lines = lower_columns(read_table(file, columns=list(_NAMES)))
+    lines = lines.rename({c: n for c, n in _NAMES.items() if c in lines.columns})
+    require(lines, ["user_id", "basket_id", "time", "item_id", "quantity"], str(file))
+    quantity = pl.col("quantity").cast(pl.Float64, strict=False)
+    lines = lines.with_columns(
+        pl.col("user_id", "item_id").cast(pl.String),
+        pl.when(quantity.is_null() | (quantity == 0)).then(1.0).otherwise(quantity).alias("quantity"),
+    )
+    if "value" in lines.columns and lines["value"].null_count() == lines.height:
+        lines = lines.drop("value")
+    folder = path.parent if path.is_file() else path
+    return RetailData.from_frames(
+        lines, _products(folder), _clients(folder), report=LoadReport(DATASET.name)
+    )
+
+
+def _purchases(path: Path) -> Path:
+    found = find_file(path, "purchases", "purchases_100_clients")
+    if found is None:
+        raise DataError(
+            f"{path} holds no receipts; expected purchases.csv or purchases.parquet. "
+            f"Put the contest's files there."
+        )
+    return found
+
+
+def _products(folder: Path) -> pl.DataFrame | None:
+    file = find_file(folder, "products")
+    if file is None:
+        return None
+    table = lower_columns(read_table(file))
+    require(table, ["product_id", "level_1"], str(file))
+    levels = {f"level_{i}": CATEGORIES[i - 1] for i in (1, 2, 3, 4)}
+    return table.rename({"product_id": "item_id", "brand_id": "brand", **levels}, strict=False)
+
+
+def _clients(folder: Path) -> pl.DataFrame | None:
+    file = find_file(folder, "clients")
+    if file is None:
+        return None
+    table = lower_columns(read_table(file))
+    require(table, ["client_id"], str(file))
+    if "age" in table.columns:
+        age = pl.col("age").cast(pl.Int64, strict=False)
+        table = table.with_columns(pl.when(age.is_between(*_AGES)).then(age).alias("age"))
+    wanted = [c for c in ("client_id", "age", "gender") if c in table.columns]
+    return table.select(wanted).rename({"client_id": "user_id"})
+
+
+DATASET = Dataset(
+    name="x5-retailhero",
+    source="X5 RetailHero contest, recommender track",
+    licence="contest terms",
+    files="purchases, products, clients",
+    columns="client_id, transaction_id, transaction_datetime, store_id, product_id, "
+    "product_quantity, trn_sum_from_iss",
+    load=load,
+)

@@ -1,0 +1,174 @@
+"""Histories: what a set of shoppers bought up to an instant, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+_DAY_US = 86_400_000_000  # microseconds in a day
+
+
+@dataclass(frozen=True)
+class History:
+    """CSR of shopper x item pairs, with the purchases behind each pair.
+
+    Rows are shoppers in the order they were asked for; a shopper without purchases has an empty row.
+    A *pair* is a (shopper, item); an *event* is one basket in which the pair was bought.
+
+    Attributes
+    ----------
+    users : frame, one row a shopper: `user_id` and attributes
+    end : first instant that is not known; ages count back from it
+    n_items : number of item codes
+    indptr : (n_users + 1,) int64, where each shopper's pairs start
+    items : (n_pairs,) int32, ascending within a shopper
+    event_indptr : (n_pairs + 1,) int64, where each pair's events start
+    age : (n_events,) float32, days before `end`, falling within a pair (oldest event first)
+    basket : (n_events,) int32, rising with time within a shopper
+    quantity, value : (n_events,) float32; NaN where not known
+    """
+
+    users: pl.DataFrame
+    end: datetime
+    n_items: int
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+    event_indptr: NDArray[np.int64]
+    age: NDArray[np.float32]
+    basket: NDArray[np.int32]
+    quantity: NDArray[np.float32]
+    value: NDArray[np.float32]
+
+    @classmethod
+    def from_log(
+        cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame,
+        end: datetime, n_items: int,
+    ) -> History:  # fmt: skip
+        """From log lines (one an item and basket) and the history row of each line."""
+        item = log["item"].to_numpy()
+        time = log["time"].to_physical().to_numpy()
+        order = np.lexsort((time, item, rows))
+        item, rows, time = item[order], rows[order], time[order]
+        first = np.ones(len(item), np.bool_)
+        first[1:] = (item[1:] != item[:-1]) | (rows[1:] != rows[:-1])
+        starts = np.flatnonzero(first)
+        end_us = int(np.datetime64(end, "us").astype(np.int64))
+        return cls(
+            users=users,
+            end=end,
+            n_items=n_items,
+            indptr=_indptr(rows[starts], users.height),
+            items=item[starts].astype(np.int32),
+            event_indptr=np.append(starts, len(item)).astype(np.int64),
+            age=((end_us - time) / _DAY_US).astype(np.float32),
+            basket=log["basket"].to_numpy()[order].astype(np.int32),
+            quantity=log["quantity"].to_numpy()[order].astype(np.float32),
+            value=log["value"].to_numpy()[order].astype(np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of distinct (shopper, item) pairs."""
+        return len(self.items)
+
+    @cached_property
+    def user_of_pair(self) -> NDArray[np.int64]:
+        """(n_pairs,) history row of each pair."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    @cached_property
+    def pair_of_event(self) -> NDArray[np.int64]:
+        """(n_events,) pair of each event."""
+        return np.repeat(np.arange(self.n_pairs), np.diff(self.event_indptr))
+
+    @cached_property
+    def user_of_event(self) -> NDArray[np.int64]:
+        """(n_events,) history row of each event."""
+        return self.user_of_pair[self.pair_of_event]
+
+    @cached_property
+    def last_basket(self) -> NDArray[np.int64]:
+        """(n_users,) code of each shopper's newest basket; -1 without any."""
+        last = np.full(len(self), -1, np.int64)
+        np.maximum.at(last, self.user_of_event, self.basket)
+        return last
+
+    def counts(self, half_life: float | None = None) -> NDArray[np.float32]:
+        """(n_pairs,) number of baskets with the item; each counts 0.5^(age / half_life days)."""
+        if half_life is None:
+            return np.diff(self.event_indptr).astype(np.float32)
+        return self.sum_events(np.exp2(-self.age.astype(np.float64) / half_life))
+
+    def sum_events(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(n_pairs,) sum of a per-event value over each pair's events."""
+        if not self.n_pairs:
+            return np.zeros(0, np.float32)
+        return np.add.reduceat(values, self.event_indptr[:-1]).astype(np.float32)
+
+    def last_age(self) -> NDArray[np.float32]:
+        """(n_pairs,) days from each pair's newest event to `end`."""
+        return self.age[self.event_indptr[1:] - 1]
+
+    def matrix(self, weights: NDArray[np.float32]) -> sparse.csr_matrix:
+        """Shopper x item CSR with a weight a pair; float32."""
+        shape = (len(self), self.n_items)
+        return sparse.csr_matrix((weights, self.items, self.indptr), shape=shape)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> History:
+        """The histories of some rows, in the order given."""
+        picked = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows, int)]
+        pairs, indptr = _take_csr(self.indptr, picked)
+        events, event_indptr = _take_csr(self.event_indptr, pairs)
+        return History(
+            users=self.users[picked],
+            end=self.end,
+            n_items=self.n_items,
+            indptr=indptr,
+            items=self.items[pairs],
+            event_indptr=event_indptr,
+            age=self.age[events],
+            basket=self.basket[events],
+            quantity=self.quantity[events],
+            value=self.value[events],
+        )
+
+    def select_events(self, keep: NDArray[np.bool_]) -> History:
+        """The same shoppers with only some of their events; pairs without any are gone."""
+        counts = np.add.reduceat(keep, self.event_indptr[:-1]) if self.n_pairs else np.zeros(0, int)
+        stays = counts > 0
+        return History(
+            users=self.users,
+            end=self.end,
+            n_items=self.n_items,
+            indptr=_indptr(self.user_of_pair[stays], len(self)),
+            items=self.items[stays],
+            event_indptr=np.append(0, np.cumsum(counts[stays])).astype(np.int64),
+            age=self.age[keep],
+            basket=self.basket[keep],
+            quantity=self.quantity[keep],
+            value=self.value[keep],
+        )
+
+
+def _indptr(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """CSR row pointer of elements sorted by row."""
+    return np.append(0, np.cumsum(np.bincount(rows, minlength=n))).astype(np.int64)
+
+
+def _take_csr(
+    indptr: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of all elements of the chosen rows, and the new row pointer."""
+    sizes = np.diff(indptr)[rows]
+    new = np.append(0, np.cumsum(sizes)).astype(np.int64)
+    return np.repeat(indptr[rows] - new[:-1], sizes) + np.arange(new[-1]), new

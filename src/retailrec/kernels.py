@@ -1,0 +1,225 @@
+"""Numba kernels over CSR arrays: the only loops over pairs.
+
+All are serial, release the GIL and are cached on disk; `retailrec.engine` runs them over shards of
+shoppers. Ties are always broken by the lower item code, so reruns and shards agree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+_jit = nb.njit(cache=True, nogil=True)
+
+
+@_jit
+def _worse(score_a: float, item_a: int, score_b: float, item_b: int) -> bool:
+    """True if (score, item) a ranks behind b."""
+    return score_a < score_b or (score_a == score_b and item_a > item_b)
+
+
+@_jit
+def _sift_down(scores: Any, items: Any, start: int, size: int) -> None:
+    """Restore the heap whose root is the worst pair."""
+    root = start
+    while True:
+        child = 2 * root + 1
+        if child >= size:
+            return
+        if child + 1 < size and _worse(
+            scores[child + 1], items[child + 1], scores[child], items[child]
+        ):
+            child += 1
+        if not _worse(scores[child], items[child], scores[root], items[root]):
+            return
+        scores[root], scores[child] = scores[child], scores[root]
+        items[root], items[child] = items[child], items[root]
+        root = child
+
+
+@_jit
+def _heap_to_sorted(scores: Any, items: Any, size: int) -> None:
+    """Turn a worst-at-root heap into best-first order, in place."""
+    for last in range(size - 1, 0, -1):
+        scores[0], scores[last] = scores[last], scores[0]
+        items[0], items[last] = items[last], items[0]
+        _sift_down(scores, items, 0, last)
+
+
+@_jit
+def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
+    """Best k of each CSR row: items (n, k) int32 padded with -1, scores (n, k) f32 padded with -inf.
+
+    NaN and -inf scores are left out.
+    """
+    n = len(indptr) - 1
+    out_items = np.full((n, k), -1, np.int32)
+    out_scores = np.full((n, k), -np.inf, np.float32)
+    for row in range(n):
+        _topk_into(
+            items, scores, indptr[row], indptr[row + 1], k, out_items[row], out_scores[row]
+        )
+    return out_items, out_scores
+
+
+@_jit
+def _topk_into(
+    items: Any, scores: Any, start: int, stop: int, k: int, out_items: Any, out_scores: Any
+) -> int:
+    size = 0
+    for j in range(start, stop):
+        score, item = scores[j], items[j]
+        if not score > -np.inf:
+            continue
+        if size < k:
+            out_scores[size], out_items[size] = score, item
+            size += 1
+            if size == k:
+                for root in range(k // 2 - 1, -1, -1):
+                    _sift_down(out_scores, out_items, root, k)
+        elif _worse(out_scores[0], out_items[0], score, item):
+            out_scores[0], out_items[0] = score, item
+            _sift_down(out_scores, out_items, 0, k)
+    if size < k:
+        for root in range(size // 2 - 1, -1, -1):
+            _sift_down(out_scores, out_items, root, size)
+    _heap_to_sorted(out_scores, out_items, size)
+    return size
+
+
+@_jit
+def product_topk(
+    indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
+    allowed: Any, k: int,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Best k items a row of (weighted histories) x (item-item similarity), both CSR."""
+    n, n_items = len(indptr) - 1, len(allowed)
+    out_items = np.full((n, k), -1, np.int32)
+    out_scores = np.full((n, k), -np.inf, np.float32)
+    total = np.zeros(n_items, np.float32)
+    seen = np.zeros(n_items, np.bool_)
+    touched = np.empty(n_items, np.int32)
+    values = np.empty(n_items, np.float32)
+    for row in range(n):
+        size = 0
+        for j in range(indptr[row], indptr[row + 1]):
+            item, weight = indices[j], weights[j]
+            for s in range(s_indptr[item], s_indptr[item + 1]):
+                other = s_indices[s]
+                if not allowed[other]:
+                    continue
+                if not seen[other]:
+                    seen[other] = True
+                    touched[size] = other
+                    size += 1
+                total[other] += weight * s_data[s]
+        for j in range(size):
+            other = touched[j]
+            values[j] = total[other]
+            total[other] = 0.0
+            seen[other] = False
+        _topk_into(touched, values, 0, size, k, out_items[row], out_scores[row])
+    return out_items, out_scores
+
+
+@_jit
+def product_gather(
+    indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
+    pool_indptr: Any, pool_items: Any, n_items: int,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(weighted histories) x (item-item), read at the pool's pairs: sum and largest term, f32."""
+    out_sum = np.zeros(len(pool_items), np.float32)
+    out_max = np.zeros(len(pool_items), np.float32)
+    total = np.zeros(n_items, np.float32)
+    largest = np.zeros(n_items, np.float32)
+    for row in range(len(indptr) - 1):
+        for j in range(indptr[row], indptr[row + 1]):
+            item, weight = indices[j], weights[j]
+            for s in range(s_indptr[item], s_indptr[item + 1]):
+                term = weight * s_data[s]
+                other = s_indices[s]
+                total[other] += term
+                largest[other] = max(term, largest[other])
+        for p in range(pool_indptr[row], pool_indptr[row + 1]):
+            out_sum[p] = total[pool_items[p]]
+            out_max[p] = largest[pool_items[p]]
+        for j in range(indptr[row], indptr[row + 1]):
+            item = indices[j]
+            for s in range(s_indptr[item], s_indptr[item + 1]):
+                total[s_indices[s]] = 0.0
+                largest[s_indices[s]] = 0.0
+    return out_sum, out_max
+
+
+@_jit
+def find_pairs(indptr: Any, indices: Any, pool_indptr: Any, pool_items: Any) -> Any:
+    """Position in the CSR of each pool pair, -1 where the shopper has no such pair; int64.
+
+    Both sides are sorted by item within a row, so one walk over each row does it.
+    """
+    out = np.full(len(pool_items), -1, np.int64)
+    for row in range(len(indptr) - 1):
+        j, stop = indptr[row], indptr[row + 1]
+        for p in range(pool_indptr[row], pool_indptr[row + 1]):
+            item = pool_items[p]
+            while j < stop and indices[j] < item:
+                j += 1
+            if j < stop and indices[j] == item:
+                out[p] = j
+    return out
+
+
+@_jit
+def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
+    """Distinct items of each row, ascending: CSR (indptr int64, items int32). -1 is dropped."""
+    out_indptr = np.zeros(n_rows + 1, np.int64)
+    out = np.empty(len(items), np.int32)
+    size = 0
+    for row in range(n_rows):
+        ordered = np.sort(items[indptr[row] : indptr[row + 1]])
+        previous = -1
+        for item in ordered:
+            if item != previous and item >= 0:
+                out[size] = item
+                size += 1
+                previous = item
+        out_indptr[row + 1] = size
+    return out_indptr, out[:size].copy()
+
+
+@_jit
+def rank_in_rows(indptr: Any, scores: Any) -> Any:
+    """Rank of each score within its row, best 1, ties share the better rank; f32."""
+    out = np.empty(len(scores), np.float32)
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        order = np.argsort(-scores[start:stop], kind="mergesort")
+        rank = 1
+        for position in range(stop - start):
+            j = start + order[position]
+            if position and scores[j] != scores[start + order[position - 1]]:
+                rank = position + 1
+            out[j] = rank
+    return out
+
+
+@_jit
+def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
+    """out[i, first_column:] = block[rows[i]]; NaN where rows[i] < 0."""
+    width = block.shape[1]
+    for i in range(len(rows)):
+        row = rows[i]
+        if row < 0:
+            for c in range(width):
+                out[i, first_column + c] = np.nan
+        else:
+            for c in range(width):
+                out[i, first_column + c] = block[row, c]
+
+
+def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Row number of each element of a CSR."""
+    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))

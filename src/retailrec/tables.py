@@ -1,0 +1,145 @@
+"""Read a table from whatever a caller has: a frame of any library, a file, or a folder of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from retailrec.errors import DataError, RetailRecError
+
+CSV, PARQUET, EXCEL = (".csv", ".csv.gz", ".tsv", ".txt"), (".parquet", ".pq"), (".xlsx",)
+
+
+def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
+    """A Polars frame from a Polars, pandas, PyArrow or any other frame that Narwhals knows.
+
+    Raises
+    ------
+    DataError
+        If `frame` is not a data frame.
+
+    Examples
+    --------
+    >>> to_polars(pl.DataFrame({"item_id": [1]}), who="items").columns
+    ['item_id']
+    """
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    import narwhals as nw
+
+    try:
+        return nw.from_native(frame, eager_only=True).to_polars()
+    except TypeError as error:
+        raise DataError(
+            f"{who} must be a data frame (Polars, pandas, PyArrow, ...), "
+            f"not {type(frame).__name__}. Read files with retailrec.tables.read_table(path)."
+        ) from error
+
+
+def find_file(folder: Path, *names: str) -> Path | None:
+    """The first of `names` (compared without case, any known ending) that stands in `folder`."""
+    if not folder.is_dir():
+        return None
+    present = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_file()}
+    for name in names:
+        for ending in ("", *CSV, *PARQUET, *EXCEL):
+            if found := present.get(name.lower() + ending):
+                return found
+    return None
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file itself, or every data file right inside the folder, in order of name.
+
+    Raises
+    ------
+    DataError
+        If nothing is there, or the folder holds no file that can be read.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file or folder at {path}; check the path.")
+    if path.is_file():
+        return [path]
+    files = [p for p in sorted(path.iterdir()) if p.name.lower().endswith(CSV + PARQUET + EXCEL)]
+    if not files:
+        raise DataError(
+            f"folder {path} holds no data file; expected names ending in "
+            f"{', '.join(CSV + PARQUET + EXCEL)}. Name the folder that holds the receipts."
+        )
+    return files
+
+
+def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.DataFrame:
+    """Rows of a CSV, Parquet or Excel file, or of a folder of such files, one below the other.
+
+    CSV cells arrive as text and are typed where their meaning is known (`RetailData.from_frames`), so
+    a code such as ``007`` stays what it is. `columns` limits what is read; names that are not there
+    are left out, so that the caller can complain about them with more knowledge.
+
+    Raises
+    ------
+    DataError
+        If the path is missing, a folder is empty, files differ in columns, or a file can't be read.
+    """
+    frames = [_read_file(file, columns) for file in data_files(Path(path))]
+    if len(frames) == 1:
+        return frames[0]
+    first = frames[0]
+    for file, frame in zip(data_files(Path(path)), frames, strict=True):
+        if frame.columns != first.columns:
+            raise DataError(
+                f"the files of {path} differ: {file.name} has columns {frame.columns}, "
+                f"the first file has {first.columns}. Name one file, or a folder of alike files."
+            )
+    return pl.concat(frames, how="vertical_relaxed")
+
+
+def _read_file(file: Path, columns: list[str] | None) -> pl.DataFrame:
+    name = file.name.lower()
+    try:
+        if name.endswith(PARQUET):
+            return _pick(pl.scan_parquet(file), columns).collect()
+        if name.endswith(EXCEL):
+            sheets = pl.read_excel(file, sheet_id=0)  # 0: every sheet
+            frame = pl.concat(list(sheets.values()), how="vertical_relaxed")
+            return _pick(frame.lazy(), columns).collect()
+        if name.endswith(CSV):
+            lazy = pl.scan_csv(
+                file, infer_schema=False, separator=_separator(file), encoding="utf8-lossy"
+            )
+            return _pick(lazy, columns).collect()
+    except RetailRecError:
+        raise
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"reading {file} needs the package {error.name}; pip install 'retailrec[excel]'."
+        ) from error
+    except (pl.exceptions.PolarsError, OSError, ValueError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{file} can't be read as a {file.suffix or 'data'} file ({reason}). "
+            f"It may be empty, cut short or of another format; fetch or export it again."
+        ) from error
+    raise DataError(
+        f"{file} has an ending that is not known; expected one of "
+        f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
+    )
+
+
+def _pick(lazy: pl.LazyFrame, columns: list[str] | None) -> pl.LazyFrame:
+    if columns is None:
+        return lazy
+    return lazy.select([c for c in lazy.collect_schema().names() if c in columns])
+
+
+def _separator(file: Path) -> str:
+    """The separator that the header line holds most of; a comma when in doubt."""
+    if file.name.lower().endswith(".gz"):
+        return ","
+    with open(file, "rb") as stream:
+        header = stream.readline(1 << 16)
+    return max(",;\t|", key=lambda s: (header.count(s.encode()), s == ","))
