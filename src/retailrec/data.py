@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,11 @@ class RetailData:
                     pl.when(known).then(pl.col(c)).alias(c) for c in table.columns
                 )
         return History.from_log(log, rows, table, self.end, self.n_items)
+
+    @cached_property
+    def full_history(self) -> History:
+        """Histories of all shoppers, kept for the sources and features that learn about items."""
+        return self.history()
 
     def _lines_of(self, codes: NDArray[np.int64]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
         """Log lines of the shoppers and the position of each line's shopper in `codes`."""

@@ -223,3 +223,39 @@ def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
 def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
     """Row number of each element of a CSR."""
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+
+
+@_jit
+def common_counts(c_indptr: Any, c_rows: Any, indptr: Any, indices: Any) -> Any:
+    """Rows that hold both items, for each (item, neighbour) of a CSR; columns sorted; f32."""
+    out = np.zeros(len(indices), np.float32)
+    for item in range(len(indptr) - 1):
+        for j in range(indptr[item], indptr[item + 1]):
+            a, a_stop = c_indptr[item], c_indptr[item + 1]
+            b, b_stop = c_indptr[indices[j]], c_indptr[indices[j] + 1]
+            while a < a_stop and b < b_stop:
+                if c_rows[a] == c_rows[b]:
+                    out[j] += 1
+                    a += 1
+                    b += 1
+                elif c_rows[a] < c_rows[b]:
+                    a += 1
+                else:
+                    b += 1
+    return out
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> Any:
+    """Dot product of the factors of each pair; f32."""
+    out = np.empty(len(items), np.float32)
+    width = user_factors.shape[1]
+    for row in range(len(indptr) - 1):
+        user = user_factors[row]
+        for p in range(indptr[row], indptr[row + 1]):
+            item = item_factors[items[p]]
+            total = np.float32(0)
+            for f in range(width):
+                total += user[f] * item[f]
+            out[p] = total
+    return out

@@ -1,0 +1,115 @@
+"""Latent factors: implicit ALS, with the given history folded in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.data import RetailData
+from retailrec.errors import SettingError
+from retailrec.history import History
+from retailrec.kernels import dot_pairs
+
+
+@dataclass
+class ALS(CandidateGenerator):
+    """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008) by `implicit`.
+
+    `fit` keeps the item factors only. A request solves each shopper's factors from the history that
+    comes with it, so a shopper who was not in `fit` is served as well as one who was.
+
+    Parameters
+    ----------
+    factors, iterations, regularization : as in `implicit`
+    alpha : confidence of a purchase is 1 + alpha x weight (eq. 4 of the paper)
+    half_life : days after which a purchase counts half; None: never
+    device : ``cpu``, or ``cuda`` where `implicit` was built with it (fit only)
+    """
+
+    factors: int = 64
+    iterations: int = 12
+    regularization: float = 0.05
+    alpha: float = 10.0
+    half_life: float | None = 180.0
+    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 0
+    threads: int = 0
+    factors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.factors < 1 or self.iterations < 1:
+            raise SettingError(
+                f"als: factors and iterations must be at least 1, "
+                f"not {self.factors} and {self.iterations}."
+            )
+
+    @property
+    def name(self) -> str:
+        return "als"
+
+    def _fit(self, data: RetailData) -> None:
+        from threadpoolctl import threadpool_limits
+
+        model = self._model()
+        with threadpool_limits(1, "blas"):  # implicit brings its own threads; two pools fight
+            model.fit(self._confidence(data.full_history), show_progress=False)
+        factors = model.item_factors
+        self.factors_ = np.ascontiguousarray(
+            factors.to_numpy() if hasattr(factors, "to_numpy") else factors, np.float32
+        )
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        from implicit.cpu.topk import topk
+        from threadpoolctl import threadpool_limits
+
+        allowed = np.flatnonzero(self.allowed_).astype(np.int32)
+        items = np.full((len(history), k), -1, np.int32)
+        scores = np.full((len(history), k), -np.inf, np.float32)
+        known = np.flatnonzero(np.diff(history.indptr) > 0)
+        n = min(k, len(allowed))
+        if len(known) and n:
+            users = self.user_factors(history)[known]
+            with threadpool_limits(1, "blas"):
+                best, score = topk(self.factors_[allowed], users, n, num_threads=self.threads)
+            found = allowed[best]
+            order = np.lexsort((found, -score), axis=1)  # ties by item
+            items[known, :n] = np.take_along_axis(found, order, 1)
+            scores[known, :n] = np.take_along_axis(score, order, 1)
+        return Candidates(items, scores)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """Dot product of folded-in shopper factors and item factors; zero without history."""
+        scores: NDArray[np.float32] = dot_pairs(
+            self.user_factors(history), self.factors_, pairs.indptr, pairs.items
+        )
+        return scores
+
+    def user_factors(self, history: History) -> NDArray[np.float32]:
+        """(n_users, factors) least-squares factors of each history (eq. 4), zero for an empty one."""
+        from threadpoolctl import threadpool_limits
+
+        if not history.n_pairs:
+            return np.zeros((len(history), self.factors), np.float32)
+        model = self._model()
+        model.item_factors = self.factors_
+        with threadpool_limits(1, "blas"):
+            folded = model.recalculate_user(np.arange(len(history)), self._confidence(history))
+        return np.ascontiguousarray(folded, np.float32)
+
+    def _confidence(self, history: History) -> Any:
+        return history.matrix(1 + self.alpha * np.sqrt(history.counts(self.half_life)))
+
+    def _model(self) -> Any:
+        if self.device == "cuda" and not hasattr(self, "factors_"):
+            from implicit.gpu.als import AlternatingLeastSquares
+        else:
+            from implicit.cpu.als import AlternatingLeastSquares
+        options = {} if self.device == "cuda" else {"num_threads": self.threads}
+        return AlternatingLeastSquares(
+            factors=self.factors, iterations=self.iterations,
+            regularization=self.regularization, random_state=self.seed, **options,
+        )  # fmt: skip

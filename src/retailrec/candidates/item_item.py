@@ -1,0 +1,146 @@
+"""Item-item neighbours: items that the same shoppers, or the same receipts, hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.data import RetailData
+from retailrec.errors import SettingError
+from retailrec.history import History
+from retailrec.kernels import common_counts, product_gather, product_topk
+
+
+@dataclass
+class ItemItem(CandidateGenerator):
+    """Profile x nearest neighbours of each item (Deshpande & Karypis, TOIS 2004).
+
+    Parameters
+    ----------
+    weighting : ``cosine``, ``tfidf`` or ``bm25``, applied as `implicit` does
+    neighbours : kept per item, itself counted when `include_self`
+    within : ``shopper``: items of one shopper go together; ``receipt``: items of one receipt
+    profile : ``history``: all the shopper bought, ``last_receipt``: the newest receipt only,
+        ``top``: the five items bought most
+    half_life : days after which a purchase counts half, in fit and in the profile; None: never
+    shrinkage : similarity is multiplied by n / (n + shrinkage), n being the shoppers (or receipts)
+        that hold both items
+    include_self : an item is its own neighbour, so own purchases are proposed too
+    """
+
+    weighting: Literal["cosine", "tfidf", "bm25"] = "cosine"
+    neighbours: int = 50
+    within: Literal["shopper", "receipt"] = "shopper"
+    profile: Literal["history", "last_receipt", "top"] = "history"
+    half_life: float | None = None
+    shrinkage: float = 0.0
+    include_self: bool = False
+    threads: int = 0
+    similarity_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise SettingError(f"item_item: neighbours must be at least 1, not {self.neighbours}.")
+
+    @property
+    def name(self) -> str:
+        suffix = "" if self.profile == "history" else f"_{self.profile}"
+        return f"{'basket' if self.within == 'receipt' else 'item'}_{self.weighting}{suffix}"
+
+    def _fit(self, data: RetailData) -> None:
+        history = data.full_history
+        if self.within == "shopper":
+            held = history.matrix(np.sqrt(history.counts(self.half_life)))
+        else:
+            held = receipts_matrix(history)
+        self.similarity_ = nearest_items(
+            held, self.weighting, self.neighbours, self.shrinkage, self.include_self, self.threads
+        )
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        s = self.similarity_
+        best = product_topk(
+            history.indptr, history.items, self._profile(history),
+            s.indptr, s.indices, s.data, self.allowed_, k,
+        )  # fmt: skip
+        return Candidates(*best)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """Sum over the profile of weight x similarity; zero without a common neighbour."""
+        return self.score_and_best(history, pairs)[0]
+
+    def score_and_best(
+        self, history: History, pairs: Pairs
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The score, and the largest single term of its sum."""
+        s = self.similarity_
+        total, best = product_gather(
+            history.indptr, history.items, self._profile(history),
+            s.indptr, s.indices, s.data, pairs.indptr, pairs.items, history.n_items,
+        )  # fmt: skip
+        return total, best
+
+    def _profile(self, history: History) -> NDArray[np.float32]:
+        """(n_pairs,) weight of each item that the shopper bought."""
+        if self.profile == "last_receipt":
+            last = history.basket == history.last_basket[history.user_of_event]
+            return history.sum_events(last.astype(np.float64))
+        weights = np.sqrt(history.counts(self.half_life))
+        if self.profile == "top":
+            return keep_top(history, weights, 5)
+        return weights
+
+
+def keep_top(history: History, weights: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """The weights with all but each shopper's `n` largest set to zero; the lower item wins ties."""
+    order = np.lexsort((history.items, -weights, history.user_of_pair))
+    place = np.arange(history.n_pairs) - history.indptr[history.user_of_pair]
+    kept = np.zeros_like(weights)
+    top = order[place < n]
+    kept[top] = weights[top]
+    return kept
+
+
+def receipts_matrix(history: History) -> sparse.csr_matrix:
+    """Receipt x item CSR of ones."""
+    baskets, rows = np.unique(history.basket, return_inverse=True)
+    ones = np.ones(len(rows), np.float32)
+    columns = history.items[history.pair_of_event]
+    shape = (len(baskets), history.n_items)
+    return sparse.csr_matrix((ones, (rows, columns)), shape=shape)
+
+
+def nearest_items(
+    held: sparse.csr_matrix, weighting: str, neighbours: int, shrinkage: float,
+    include_self: bool, threads: int,
+) -> sparse.csr_matrix:  # fmt: skip
+    """(n_items, n_items) similarity of each item to its nearest ones, through `implicit`."""
+    from implicit._nearest_neighbours import all_pairs_knn
+    from implicit.nearest_neighbours import bm25_weight, normalize, tfidf_weight
+
+    weigh = {
+        "cosine": lambda m: normalize(m.T).T,
+        "tfidf": lambda m: normalize(tfidf_weight(m.T)).T,
+        "bm25": lambda m: bm25_weight(m.T, 100, 0.5).T,
+    }[weighting]
+    weighted = weigh(held).tocsr()
+    wanted = neighbours + (0 if include_self else 1)
+    similarity = all_pairs_knn(
+        weighted, wanted, show_progress=False, num_threads=threads
+    ).tocsr().astype(np.float32)  # fmt: skip
+    if not include_self:
+        similarity.setdiag(0)
+    if shrinkage:
+        columns = held.tocsc()
+        common = common_counts(
+            columns.indptr, columns.indices, similarity.indptr, similarity.indices
+        )
+        similarity.data *= common / (common + shrinkage)
+    similarity.eliminate_zeros()
+    similarity.sort_indices()
+    return similarity

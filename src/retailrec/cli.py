@@ -1,0 +1,256 @@
+"""The command line: parse, call one library function, print. Heavy imports stay inside commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from retailrec.errors import RetailRecError, SettingError
+
+if TYPE_CHECKING:
+    from retailrec.cleaning import LoadReport
+
+app = typer.Typer(
+    help="Two-stage recommender for retail purchases: from receipts to personal offers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_out, _err = Console(), Console(stderr=True)
+
+ColumnsOption = Annotated[
+    str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+def main() -> None:
+    """Entry point: user errors become one sentence and exit status 2."""
+    try:
+        app(standalone_mode=True)
+    except RetailRecError as error:
+        _err.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _err.print("interrupted; nothing half-written was left behind.")
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    columns: ColumnsOption = "",
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None,
+    rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
+    from retailrec.config import read_settings
+
+    settings = read_settings(
+        config, horizon_days=horizon_days, k=k, seed=seed, threads=threads
+    )
+    with _progress(quiet) as progress:
+        data, seconds = _load(dataset, path, columns, progress)
+    _print_load_report(data.report, quiet, rejects)
+    _run(data, settings, out, dataset, quiet, seconds)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the generated shop and of the models.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """The same job as `run`, on a generated supermarket."""
+    from retailrec.config import read_settings
+    from retailrec.datasets.simulate import small_data
+
+    settings = read_settings(None, seed=seed)
+    with _progress(quiet) as progress:
+        progress("generate receipts")
+        data = small_data(users=1500, weeks=52, seed=seed)
+    _print_load_report(data.report, quiet, None)
+    _run(data, settings, out, "demo", quiet, 0.0)
+
+
+@app.command()
+def recommend(
+    model: Annotated[Path, typer.Option(help="Folder of a saved model.")],
+    history: Annotated[Path, typer.Option(help="Receipts known now; columns as for 'table'.")],
+    out: Annotated[Path, typer.Option(help="Result, .parquet or .csv.")],
+    users: Annotated[
+        Path | None, typer.Option(help="Shoppers to answer for (user_id, attributes).")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Recommendations a shopper.")] = 10,
+    columns: ColumnsOption = "",
+    quiet: QuietOption = False,
+) -> None:
+    """Recommend from fresh histories with a saved model, without refitting."""
+    from retailrec.pipeline import recommend_from_files, write_frame
+
+    if k < 1:
+        raise SettingError(f"k must be at least 1, not {k}.")
+    with _progress(quiet) as progress:
+        progress("recommend")
+        frame, report, unknown = recommend_from_files(
+            model, history, users, k, _parse_columns(columns)
+        )
+        write_frame(frame, out)
+    _print_load_report(report, quiet, None)
+    if not quiet:
+        if unknown:
+            _out.print(f"{unknown:,} events of items that the model does not know were left out")
+        _out.print(
+            f"{frame['user_id'].n_unique():,} shoppers, {frame.height:,} recommendations: {out}"
+        )
+
+
+@app.command()
+def datasets() -> None:
+    """List the formats that can be loaded."""
+    from retailrec.datasets import DATASETS
+
+    table = Table("name", "from", "licence", "files", "columns", title="Data sets")
+    for d in DATASETS.values():
+        table.add_row(d.name, d.source, d.licence, d.files, _escape(d.columns))
+    _out.print(table)
+
+
+@app.command()
+def features() -> None:
+    """Print the dictionary of features."""
+    from retailrec.features import FEATURES
+
+    table = Table("name", "scope", "type", "unit", "family", "meaning", title="Features")
+    for f in FEATURES.values():
+        table.add_row(f.name, f.scope, "float32", f.unit, f.family, f.meaning)
+    _out.print(table)
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from retailrec import __version__
+
+        _out.print(__version__)
+        raise typer.Exit
+
+
+def _run(data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float) -> None:
+    from retailrec.pipeline import run as run_job
+
+    with _progress(quiet) as progress:
+        result = run_job(
+            data, settings, out, dataset=dataset, progress=progress, load_seconds=seconds
+        )
+    if not quiet:
+        _print_result(result, out)
+
+
+def _load(dataset: str, path: Path, columns: str, progress: Callable[[str], None]) -> Any:
+    from time import perf_counter
+
+    from retailrec.datasets import load_dataset
+
+    progress(f"load {path}")
+    started = perf_counter()
+    return load_dataset(dataset, path, _parse_columns(columns)), perf_counter() - started
+
+
+def _parse_columns(text: str) -> dict[str, str]:
+    """`a=b,c=d` as a dictionary."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for name, equals, theirs in pairs:
+        if not (name.strip() and equals and theirs.strip()):
+            raise SettingError(
+                f"--columns is {text!r}; expected standard=yours pairs with commas between, "
+                f"such as user_id=client,item_id=sku,time=date."
+            )
+    return {name.strip(): theirs.strip() for name, _, theirs in pairs}
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line on the screen that says what is going on and for how long."""
+    if quiet or not _err.is_terminal:
+        yield lambda step: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        console=_err, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("start", total=None)
+        yield lambda step: bar.update(task, description=step)
+
+
+def _print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
+    if rejects is not None:
+        from retailrec.pipeline import write_frame
+
+        write_frame(report.rejects, rejects)
+    if quiet:
+        return
+    table = Table("lines", "", title=f"Loaded {report.source}", title_justify="left")
+    table.columns[0].justify = "right"
+    table.add_row(f"{report.read:,}", "read")
+    for reason, n in report.rejected.items():
+        table.add_row(f"{n:,}", f"rejected: {reason}", style="yellow")
+    if report.merged:
+        table.add_row(f"{report.merged:,}", "merged: item twice on a receipt")
+    table.add_row(f"{report.kept:,}", "kept", style="bold")
+    _out.print(table)
+    first, last = report.first, report.last
+    _out.print(
+        f"{report.n_users:,} shoppers, {report.n_items:,} items, {report.n_baskets:,} receipts, "
+        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    )
+    for note in report.notes:
+        _out.print(f"note: {note}")
+
+
+def _print_result(result: dict[str, Any], out: Path) -> None:
+    evaluation = result["evaluation"]
+    metrics = list(next(iter(result["models"].values())))
+    table = Table(
+        "model", *metrics, title_justify="left",
+        title=f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
+        f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, values in result["models"].items():
+        cells = ["-" if values[m] is None else f"{values[m]:.4f}" for m in metrics]
+        table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
+    _out.print(table)
+    _out.print(
+        f"{result['seconds']['total']:.0f} s, {result['peak_memory_mb']:,} MB at most; "
+        f"results in {out}"
+    )
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Settings of a run: TOML <-> objects, checked by pydantic."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from retailrec.candidates import GENERATORS, CandidateGenerator
+from retailrec.errors import SettingError
+from retailrec.evaluation import DEFAULT_METRICS
+from retailrec.features.assemble import FeatureSet
+from retailrec.prefilters import PREFILTERS, Prefilter, preset
+from retailrec.rankers import RANKERS, Ranker
+from retailrec.splits import HorizonSplits
+from retailrec.two_stage import TwoStageRecommender, default_sources
+
+
+class Typed(BaseModel):
+    """A source, prefilter or ranker: its type, and its parameters beside it."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+
+
+class Settings(BaseModel):
+    """All settings of `retailrec run`; each has a default.
+
+    Examples
+    --------
+    >>> Settings(horizon_days=14, prefilters="walk-through").k
+    5
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    horizon_days: float = Field(28, gt=0, description="length of the window to predict")
+    k: int = Field(5, ge=1, description="recommendations a shopper")
+    seed: int = 0
+    threads: int = Field(0, ge=0, description="0: all cores")
+    metrics: list[str] = list(DEFAULT_METRICS)
+    prefilters: str | list[Typed] = "default"
+    sources: list[Typed] | None = None
+    ranker: Typed | None = None
+    candidates_per_source: int | list[int] = 100
+    label_windows: int = Field(4, ge=1)
+    label_stride_days: float = Field(28, gt=0)
+    negatives: float = Field(0.15, gt=0, le=1)
+    max_users: int = Field(20_000, ge=1)
+    refit: Literal["each", "once"] = "each"
+    drop_features: list[str] = []
+
+    def model(self) -> TwoStageRecommender:
+        """The recommender that these settings describe, not fitted.
+
+        Raises
+        ------
+        SettingError
+            If a type or one of its parameters is not known.
+        """
+        return TwoStageRecommender(
+            sources=self.make_sources(),
+            ranker=self.make_ranker(),
+            prefilters=self.make_prefilters(),
+            label_splits=HorizonSplits(
+                self.horizon_days, self.label_windows, self.label_stride_days
+            ),
+            features=FeatureSet(tuple(self.drop_features)),
+            k=self.candidates_per_source,
+            negatives=self.negatives,
+            max_users=self.max_users,
+            refit=self.refit,
+            seed=self.seed,
+            threads=self.threads,
+        )
+
+    def make_sources(self) -> list[CandidateGenerator]:
+        """The sources, or the default ones."""
+        if self.sources is None:
+            return default_sources()
+        return [_make(s, GENERATORS, "source", self._common()) for s in self.sources]
+
+    def make_ranker(self) -> Ranker:
+        """The ranker, CatBoost by default."""
+        wanted = self.ranker or Typed(type="catboost")
+        ranker: Ranker = _make(wanted, RANKERS, "ranker", self._common())
+        return ranker
+
+    def make_prefilters(self) -> tuple[Prefilter, ...]:
+        """The prefilters of the preset, or those listed."""
+        if isinstance(self.prefilters, str):
+            return preset(self.prefilters)
+        return tuple(_make(p, PREFILTERS, "prefilter", {}) for p in self.prefilters)
+
+    def _common(self) -> dict[str, Any]:
+        return {"seed": self.seed, "threads": self.threads}
+
+
+def read_settings(path: Path | None, **overrides: Any) -> Settings:
+    """Settings from a TOML file, with what the command line says on top; None means not said.
+
+    Raises
+    ------
+    SettingError
+        If the file is missing, no TOML, or a setting is unknown or out of range.
+    """
+    given: dict[str, Any] = {}
+    if path is not None:
+        try:
+            given = tomllib.loads(Path(path).read_text())
+        except OSError as error:
+            raise SettingError(f"config {path} can't be read: {error}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingError(f"config {path} is no valid TOML: {error}.") from error
+    given |= {k: v for k, v in overrides.items() if v is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"]) or "settings"
+        raise SettingError(
+            f"setting '{where}' is {first.get('input')!r}: {first['msg'].lower()}. "
+            f"Known settings: {', '.join(Settings.model_fields)}."
+        ) from error
+
+
+def _make(wanted: Typed, types: dict[str, Any], what: str, common: dict[str, Any]) -> Any:
+    if wanted.type not in types:
+        raise SettingError(
+            f"there is no {what} '{wanted.type}'; expected one of {', '.join(types)}."
+        )
+    kind = types[wanted.type]
+    known = [f.name for f in fields(kind) if f.init]
+    parameters = dict(wanted.model_extra or {})
+    if unknown := sorted(set(parameters) - set(known)):
+        raise SettingError(
+            f"{what} '{wanted.type}' has no parameter {unknown[0]!r}; it has {', '.join(known)}."
+        )
+    defaults = {k: v for k, v in common.items() if k in known}
+    try:
+        return kind(**(defaults | parameters))
+    except TypeError as error:
+        raise SettingError(f"{what} '{wanted.type}': {error}.") from error

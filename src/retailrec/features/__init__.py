@@ -1,0 +1,8 @@
+"""Features, correct as of the end of the data that they are given."""
+
+from __future__ import annotations
+
+from retailrec.features import category, item, match, pair, user  # noqa: F401  (they register)
+from retailrec.features.base import FEATURES, Events, Feature, feature, features_of
+
+__all__ = ["FEATURES", "Events", "Feature", "feature", "features_of"]

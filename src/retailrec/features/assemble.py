@@ -1,0 +1,239 @@
+"""Fill feature rows for pairs: learn the item side once, gather the rest from each history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.candidates.base import Pairs
+from retailrec.columns import CATEGORIES, USER_ID
+from retailrec.data import RetailData
+from retailrec.features import features_of
+from retailrec.features.base import (
+    EventColumns,
+    Events,
+    Feature,
+    compute_block,
+    group_starts,
+    spread_rows,
+)
+from retailrec.features.columns import Columns
+from retailrec.history import History
+from retailrec.kernels import find_pairs, gather
+
+_ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
+_ENCODED_DAYS = 91
+
+
+@dataclass
+class FeatureSet:
+    """The registered features, less those in `drop` (names or families), and the attributes.
+
+    `fit` learns the item side: item features, category codes and how attributes are coded. `rows`
+    computes the shopper side from the histories that come with a request.
+
+    Attributes
+    ----------
+    items_ : (n_items, n_item_columns) float32
+    categories_ : (n_items, n_levels) int32 category code of each item, -1 where not known
+    attributes_ : frame of `column`, `value`, `code`: how shopper attributes in words are coded
+    """
+
+    drop: Sequence[str] = ()
+    items_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    categories_: NDArray[np.int32] = field(init=False, repr=False, compare=False)
+    attributes_: pl.DataFrame = field(init=False, repr=False, compare=False)
+    layout_: pl.DataFrame = field(init=False, repr=False, compare=False)  # column, scope, family
+
+    def fit(self, data: RetailData) -> Self:
+        """Learn the item side from what is known before `data.end`."""
+        self.levels_ = [c for c in CATEGORIES if c in data.items.columns]
+        codes = [_dense_codes(data.items[c]) for c in self.levels_]
+        self.categories_ = (
+            np.column_stack(codes).astype(np.int32)
+            if codes
+            else np.zeros((data.n_items, 0), np.int32)
+        )
+        history = data.full_history
+        order = np.argsort(history.items[history.pair_of_event], kind="stable")
+        item_of_event = history.items[history.pair_of_event][order]
+        starts = group_starts(item_of_event)
+        events = Events(EventColumns(history), order, starts)
+        features = self._kept("item")
+        block = spread_rows(
+            compute_block(features, events), item_of_event[starts], data.n_items
+        )
+        extra, names = _item_attributes(data)
+        self.items_ = np.ascontiguousarray(np.hstack([block, extra]), np.float32)
+        self.attributes_ = _attribute_codes(data.users)
+        self._lay_out([f.name for f in features] + names, data.users)
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Column names of the rows, in order."""
+        return self.layout_["column"].to_list()
+
+    @property
+    def families(self) -> dict[str, str]:
+        """Family of each column."""
+        return dict(self.layout_.select("column", "family").iter_rows())
+
+    def rows(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """(n_pairs, n_columns) float32 features of the pairs; row i of `pairs` is shopper row i."""
+        out = np.empty((len(pairs.items), len(self.names)), np.float32)
+        user_row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        columns = EventColumns(history)
+        at = 0
+        blocks = [
+            (self._user_block(history, columns), user_row),
+            (self.items_, pairs.items.astype(np.int64)),
+            (self._pair_block(history, columns),
+             find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)),
+            *self._category_blocks(history, columns, user_row, pairs.items),
+        ]  # fmt: skip
+        for block, where in blocks:
+            gather(block, where, out, at)
+            at += block.shape[1]
+        named = Columns(out, self.names)
+        for f in self._kept("match"):
+            out[:, at] = _quietly(f, named)
+            at += 1
+        return out
+
+    def _kept(self, scope: str) -> list[Feature]:
+        found = features_of(scope)  # type: ignore[arg-type]
+        return [f for f in found if f.name not in self.drop and f.family not in self.drop]
+
+    def _user_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
+        starts = group_starts(history.user_of_event)
+        block = compute_block(self._kept("user"), Events(columns, None, starts))
+        spread = spread_rows(block, history.user_of_event[starts], len(history))
+        return np.hstack([spread, self._encode_users(history.users)]).astype(np.float32)
+
+    def _pair_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
+        events = Events(columns, None, history.event_indptr[:-1])
+        return compute_block(self._kept("pair"), events)
+
+    def _category_blocks(
+        self, history: History, columns: EventColumns, user_row: NDArray[np.int64],
+        items: NDArray[np.int32],
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:  # fmt: skip
+        """For each level: features of each (shopper, category), and the row of each candidate."""
+        out = []
+        features = self._kept("category")
+        for level in range(self.categories_.shape[1] if features else 0):
+            code = self.categories_[:, level].astype(np.int64)
+            width = int(code.max(initial=0)) + 2
+            key = history.user_of_event * width + code[history.items[history.pair_of_event]] + 1
+            order = np.argsort(key, kind="stable")
+            starts = group_starts(key[order])
+            present = key[order][starts]
+            block = compute_block(features, Events(columns, order, starts))
+            wanted = user_row * width + code[items] + 1
+            place = np.searchsorted(present, wanted)
+            found = np.minimum(place, max(len(present) - 1, 0))
+            hit = (place < len(present)) & (code[items] >= 0)
+            if len(present):
+                hit &= present[found] == wanted
+            out.append((block, np.where(hit, found, -1)))
+        return out
+
+    def _encode_users(self, users: pl.DataFrame) -> NDArray[np.float32]:
+        """Shopper attributes as numbers: words by their place in alphabetical order."""
+        columns = []
+        for name in self.layout_.filter(pl.col("scope") == "user attribute")["column"]:
+            source = name.removeprefix("user_attribute_")
+            if source not in users.columns:
+                columns.append(np.full(users.height, np.nan, np.float32))
+                continue
+            codes = self.attributes_.filter(pl.col("column") == source)
+            values = users[source]
+            if codes.height:
+                text = values.cast(pl.String)
+                values = text.replace_strict(
+                    codes["value"], codes["code"], default=None, return_dtype=pl.Float32
+                )
+            columns.append(
+                values.cast(pl.Float32, strict=False).fill_null(float("nan")).to_numpy()
+            )
+        shape = (users.height, 0)
+        return np.column_stack(columns) if columns else np.zeros(shape, np.float32)
+
+    def _lay_out(self, item_columns: list[str], users: pl.DataFrame) -> None:
+        """Write down which column stands where."""
+        rows = [(f.name, "user", f.family) for f in self._kept("user")]
+        rows += [
+            (f"user_attribute_{c}", "user attribute", "attribute")
+            for c in users.columns
+            if c != USER_ID and "attribute" not in self.drop
+        ]
+        rows += [
+            (c, "item", "attribute" if "attribute" in c else "item") for c in item_columns
+        ]
+        rows += [(f.name, "pair", f.family) for f in self._kept("pair")]
+        for level in self.levels_:
+            rows += [
+                (f.name.replace("category", level, 1), "category", f.family)
+                for f in self._kept("category")
+            ]
+        rows += [(f.name, "match", f.family) for f in self._kept("match")]
+        self.layout_ = pl.DataFrame(rows, schema=["column", "scope", "family"], orient="row")
+
+
+def _quietly(f: Feature, columns: Columns) -> NDArray[np.float32]:
+    """A match feature; dividing by a zero or a missing value gives a missing value."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        value = np.asarray(f.compute(columns), np.float32)
+    value[~np.isfinite(value)] = np.nan
+    return value
+
+
+def _dense_codes(values: pl.Series) -> NDArray[np.int32]:
+    """Codes of the distinct values in their order, -1 for missing."""
+    text = values.cast(pl.String)
+    distinct = text.drop_nulls().unique().sort()
+    codes = pl.Series(range(len(distinct)), dtype=pl.Int32)
+    return text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32).to_numpy()
+
+
+def _item_attributes(data: RetailData) -> tuple[NDArray[np.float32], list[str]]:
+    """Numeric attributes as they are; brand and categories as lines sold in the last 91 days."""
+    columns, names = [], []
+    history = data.full_history
+    recent = history.items[history.pair_of_event][history.age <= _ENCODED_DAYS]
+    sold = np.bincount(recent, minlength=data.n_items).astype(np.float64)
+    for name in data.items.columns:
+        values = data.items[name]
+        if values.dtype.is_numeric() and name != "item_id":
+            number = values.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+            columns.append(number)
+        elif name in _ENCODED:
+            code = _dense_codes(values)
+            total = np.bincount(code + 1, sold, code.max(initial=-1) + 2)
+            columns.append(np.where(code >= 0, total[code + 1], np.nan))
+        else:
+            continue
+        names.append(f"item_attribute_{name}")
+    shape = (data.n_items, 0)
+    return (np.column_stack(columns) if columns else np.zeros(shape)).astype(np.float32), names
+
+
+def _attribute_codes(users: pl.DataFrame) -> pl.DataFrame:
+    """`column`, `value`, `code` of every attribute in words."""
+    parts = [pl.DataFrame(schema={"column": pl.String, "value": pl.String, "code": pl.Float32})]
+    for name in users.columns:
+        if name == USER_ID or users[name].dtype.is_numeric():
+            continue
+        distinct = users[name].cast(pl.String).drop_nulls().unique().sort()
+        parts.append(
+            pl.DataFrame({"column": [name] * len(distinct), "value": distinct}).with_columns(
+                code=pl.int_range(pl.len()).cast(pl.Float32)
+            )
+        )
+    return pl.concat(parts)

@@ -1,0 +1,300 @@
+"""What a feature is, and one pass over the events of a scope.
+
+A feature is one function: its name is the column, its docstring the entry in the dictionary, its
+`scope` says whose aggregate it is. It gets `Events`, which hold nothing from after `end`, and returns
+one float a group:
+
+>>> @feature("pair", unit="receipts")
+... def pair_example(e):
+...     "Receipts that hold the item."
+...     return e.count()
+>>> FEATURES.pop("pair_example").unit
+'receipts'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.errors import SettingError
+from retailrec.history import History
+
+Scope = Literal["user", "item", "pair", "category", "match"]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A registered feature."""
+
+    name: str
+    scope: Scope
+    unit: str
+    family: str
+    meaning: str
+    compute: Callable[[Any], Floats]
+
+
+FEATURES: dict[str, Feature] = {}
+
+
+def feature(
+    scope: Scope, *, unit: str, family: str = ""
+) -> Callable[[Callable[[Any], Floats]], Callable[[Any], Floats]]:
+    """Register a function as a feature of `scope`, under the function's own name.
+
+    Raises
+    ------
+    SettingError
+        If the name is taken, or the function has no docstring.
+    """
+
+    def register(function: Callable[[Any], Floats]) -> Callable[[Any], Floats]:
+        name = function.__name__
+        if name in FEATURES or not function.__doc__:
+            raise SettingError(
+                f"feature '{name}' must have a name of its own and a docstring; "
+                f"{'the name is taken' if name in FEATURES else 'the docstring is missing'}."
+            )
+        meaning = " ".join(function.__doc__.split())
+        FEATURES[name] = Feature(name, scope, unit, family or scope, meaning, function)
+        return function
+
+    return register
+
+
+def features_of(scope: Scope) -> list[Feature]:
+    """Registered features of a scope, in the order of registration."""
+    return [f for f in FEATURES.values() if f.scope == scope]
+
+
+class EventColumns:
+    """Per-event columns of a history, computed when first asked for, in the history's own order."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    @cached_property
+    def age(self) -> Floats:
+        """Days before the end."""
+        return self.history.age
+
+    @cached_property
+    def quantity(self) -> Floats:
+        """Units bought."""
+        return self.history.quantity
+
+    @cached_property
+    def value(self) -> Floats:
+        """Money of the line; NaN where not known."""
+        return self.history.value
+
+    @cached_property
+    def price(self) -> Floats:
+        """Money of one unit."""
+        return self.value / self.quantity
+
+    @cached_property
+    def _first_of_pair(self) -> NDArray[np.bool_]:
+        flags = np.zeros(len(self.age), np.bool_)
+        flags[self.history.event_indptr[:-1]] = True
+        return flags
+
+    @cached_property
+    def last_of_pair(self) -> NDArray[np.bool_]:
+        """Is this the pair's newest event? Counting these counts pairs."""
+        flags = np.zeros(len(self.age), np.bool_)
+        flags[self.history.event_indptr[1:] - 1] = True
+        return flags
+
+    @cached_property
+    def gap(self) -> Floats:
+        """Days since the pair's event before; NaN at its first."""
+        gap = np.full(len(self.age), np.nan, np.float32)
+        gap[1:] = self.age[:-1] - self.age[1:]
+        gap[self._first_of_pair] = np.nan
+        return gap
+
+    @cached_property
+    def first_age(self) -> Floats:
+        """Days since the pair's first event."""
+        return self.age[self.history.event_indptr[:-1]][self.history.pair_of_event]
+
+    @cached_property
+    def last_age(self) -> Floats:
+        """Days since the pair's newest event."""
+        return self.history.last_age()[self.history.pair_of_event]
+
+    @cached_property
+    def _by_basket(self) -> NDArray[np.int64]:
+        """Order by shopper, then basket."""
+        return np.lexsort((self.history.basket, self.history.user_of_event))
+
+    @cached_property
+    def _basket_starts(self) -> NDArray[np.int64]:
+        """Where each basket starts in `_by_basket` order."""
+        order = self._by_basket
+        basket, user = self.history.basket[order], self.history.user_of_event[order]
+        new = np.ones(len(order), np.bool_)
+        new[1:] = (basket[1:] != basket[:-1]) | (user[1:] != user[:-1])
+        return np.flatnonzero(new)
+
+    @cached_property
+    def _basket_users(self) -> NDArray[np.int64]:
+        return self.history.user_of_event[self._by_basket[self._basket_starts]]
+
+    def _per_event(self, per_basket: Floats) -> Floats:
+        """Spread a value of each basket over its events."""
+        sizes = np.diff(np.append(self._basket_starts, len(self._by_basket)))
+        out = np.empty(len(self._by_basket), per_basket.dtype)
+        out[self._by_basket] = np.repeat(per_basket, sizes)
+        return out
+
+    @cached_property
+    def first_in_basket(self) -> NDArray[np.bool_]:
+        """One event of each basket; counting these counts baskets."""
+        flags = np.zeros(len(self.age), np.bool_)
+        flags[self._by_basket[self._basket_starts]] = True
+        return flags
+
+    @cached_property
+    def basket_size(self) -> Floats:
+        """Different items in the event's basket."""
+        sizes = np.diff(np.append(self._basket_starts, len(self._by_basket)))
+        return self._per_event(sizes.astype(np.float32))
+
+    @cached_property
+    def basket_value(self) -> Floats:
+        """Money of the event's basket."""
+        if not len(self._by_basket):
+            return np.zeros(0, np.float32)
+        value = np.add.reduceat(
+            self.value[self._by_basket].astype(np.float64), self._basket_starts
+        )
+        return self._per_event(value.astype(np.float32))
+
+    @cached_property
+    def back(self) -> Floats:
+        """How many of the shopper's baskets are newer: 0 for the last one."""
+        users = self._basket_users
+        last = np.searchsorted(users, users, "right") - 1
+        return self._per_event((last - np.arange(len(users))).astype(np.float32))
+
+    @cached_property
+    def visit_gap(self) -> Floats:
+        """Days since the shopper's basket before, on one event of each basket; NaN elsewhere."""
+        starts = self._by_basket[self._basket_starts]
+        age = self.age[starts]
+        gap = np.full(len(starts), np.nan, np.float32)
+        gap[1:] = age[:-1] - age[1:]
+        new_user = np.ones(len(starts), np.bool_)
+        new_user[1:] = self._basket_users[1:] != self._basket_users[:-1]
+        gap[new_user] = np.nan
+        out = np.full(len(self.age), np.nan, np.float32)
+        out[starts] = gap
+        return out
+
+
+class Events:
+    """Event columns grouped by a key, with the aggregates that features are made of.
+
+    A column is an attribute of `EventColumns`. Each aggregate returns one value a group; `mean`,
+    `std`, `smallest` and `largest` leave NaN out and return NaN for a group without values.
+    """
+
+    def __init__(
+        self, columns: EventColumns, order: NDArray[np.int64] | None, starts: NDArray[np.int64]
+    ) -> None:
+        self._columns, self._order, self._starts = columns, order, starts
+        self._size = len(columns.history.age)
+        self._cache: dict[str, Floats] = {}
+
+    def __getattr__(self, name: str) -> Floats:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._cache:
+            values: Floats = getattr(self._columns, name)
+            self._cache[name] = values if self._order is None else values[self._order]
+        return self._cache[name]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return len(self._starts)
+
+    def count(self) -> Floats:
+        """Events in each group."""
+        return np.diff(np.append(self._starts, self._size)).astype(np.float64)
+
+    def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
+        """Sum; of a condition, how often it holds. NaN counts as nothing."""
+        if not len(self._starts):
+            return np.zeros(0)
+        if values.dtype == np.bool_:
+            return np.add.reduceat(values, self._starts, dtype=np.int64).astype(np.float64)
+        filled = np.where(np.isnan(values), 0, values)
+        return np.add.reduceat(filled, self._starts, dtype=np.float64)
+
+    def mean(self, values: Floats) -> Floats:
+        """Mean of the known values."""
+        return _ratio(self.sum(values), self.sum(~np.isnan(values)))
+
+    def std(self, values: Floats) -> Floats:
+        """Standard deviation of the known values; NaN with fewer than two."""
+        n = self.sum(~np.isnan(values))
+        mean = self.mean(values)
+        spread = np.maximum(_ratio(self.sum(values.astype(np.float64) ** 2), n) - mean**2, 0)
+        return np.where(n > 1, np.sqrt(spread), np.nan)
+
+    def smallest(self, values: Floats) -> Floats:
+        """Smallest known value."""
+        if not len(self._starts):
+            return np.zeros(0)
+        return np.fmin.reduceat(values, self._starts).astype(np.float64)
+
+    def largest(self, values: Floats) -> Floats:
+        """Largest known value."""
+        if not len(self._starts):
+            return np.zeros(0)
+        return np.fmax.reduceat(values, self._starts).astype(np.float64)
+
+    def last(self, values: Floats) -> Floats:
+        """Value at the last event of the group, which for pairs is the newest."""
+        if not len(self._starts):
+            return np.zeros(0)
+        return values[np.append(self._starts[1:], self._size) - 1].astype(np.float64)
+
+
+def _ratio(a: Floats, b: Floats) -> Floats:
+    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+
+
+def compute_block(features: Iterable[Feature], events: Events) -> NDArray[np.float32]:
+    """(n_groups, n_features) float32: all features of one scope in one pass."""
+    features = list(features)
+    block = np.empty((events.n_groups, len(features)), np.float32)
+    for column, f in enumerate(features):
+        block[:, column] = f.compute(events)
+    return block
+
+
+def spread_rows(
+    block: NDArray[np.float32], groups: NDArray[np.int64], n: int
+) -> NDArray[np.float32]:
+    """(n, width) with block[i] at row groups[i] and NaN elsewhere."""
+    out = np.full((n, block.shape[1]), np.nan, np.float32)
+    out[groups] = block
+    return out
+
+
+def group_starts(sorted_keys: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """First position of each run of equal keys."""
+    if not len(sorted_keys):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.append(True, sorted_keys[1:] != sorted_keys[:-1]))

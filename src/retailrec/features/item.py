@@ -1,0 +1,124 @@
+"""Features of an item: how popular, how new, how often it is bought again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retailrec.features.base import Events, Floats, feature
+
+
+@feature("item", unit="receipts")
+def item_receipts(e: Events) -> Floats:
+    """Receipts with the item."""
+    return e.count()
+
+
+@feature("item", unit="shoppers")
+def item_buyers(e: Events) -> Floats:
+    """Shoppers who ever bought the item."""
+    return e.sum(e.last_of_pair)
+
+
+@feature("item", unit="shoppers")
+def item_buyers_7d(e: Events) -> Floats:
+    """Shoppers who bought the item in the last 7 days."""
+    return e.sum(e.last_of_pair & (e.age <= 7))
+
+
+@feature("item", unit="shoppers")
+def item_buyers_28d(e: Events) -> Floats:
+    """Shoppers who bought the item in the last 28 days."""
+    return e.sum(e.last_of_pair & (e.age <= 28))
+
+
+@feature("item", unit="shoppers")
+def item_buyers_91d(e: Events) -> Floats:
+    """Shoppers who bought the item in the last 91 days."""
+    return e.sum(e.last_of_pair & (e.age <= 91))
+
+
+@feature("item", unit="receipts")
+def item_receipts_last_year(e: Events) -> Floats:
+    """Receipts with the item 336 to 364 days ago: the next four weeks, a year ago."""
+    return e.sum((e.age > 336) & (e.age <= 364))
+
+
+@feature("item", unit="ratio")
+def item_trend(e: Events) -> Floats:
+    """Receipts a day in the last 14 days over those in the last 56."""
+    return 4 * e.sum(e.age <= 14) / np.maximum(e.sum(e.age <= 56), 1)
+
+
+@feature("item", unit="days")
+def item_age(e: Events) -> Floats:
+    """Days since the item was first sold."""
+    return e.largest(e.age)
+
+
+@feature("item", unit="days")
+def item_days_since_sale(e: Events) -> Floats:
+    """Days since the item was last sold."""
+    return e.smallest(e.age)
+
+
+@feature("item", unit="receipts a shopper")
+def item_receipts_per_buyer(e: Events) -> Floats:
+    """Receipts with the item per shopper who bought it."""
+    return e.count() / e.sum(e.last_of_pair)
+
+
+@feature("item", unit="share")
+def item_repeat_share(e: Events) -> Floats:
+    """Share of the item's sales that repeat a shopper's earlier purchase."""
+    return e.sum(~np.isnan(e.gap)) / e.count()
+
+
+@feature("item", unit="share")
+def item_rebuy_rate_28d(e: Events) -> Floats:
+    """Of those who bought it more than 28 days ago, the share that bought it in the last 28 days."""
+    known = e.sum(e.last_of_pair & (e.first_age > 28))
+    again = e.sum(e.last_of_pair & (e.first_age > 28) & (e.last_age <= 28))
+    return (again + 0.5) / (known + 10)
+
+
+@feature("item", unit="days")
+def item_gap(e: Events) -> Floats:
+    """Mean days between one shopper's purchases of the item."""
+    return e.mean(e.gap)
+
+
+@feature("item", unit="days")
+def item_gap_std(e: Events) -> Floats:
+    """Spread of the days between one shopper's purchases of the item."""
+    return e.std(e.gap)
+
+
+@feature("item", unit="money a unit")
+def item_price(e: Events) -> Floats:
+    """Mean unit price."""
+    return e.mean(e.price)
+
+
+@feature("item", unit="ratio")
+def item_price_28d_ratio(e: Events) -> Floats:
+    """Unit price of the last 28 days over the mean; below 1 while on offer."""
+    recent = np.where(e.age <= 28, e.price, np.nan)
+    return e.mean(recent) / e.mean(e.price)
+
+
+@feature("item", unit="units a line")
+def item_quantity(e: Events) -> Floats:
+    """Mean units of a line."""
+    return e.mean(e.quantity)
+
+
+@feature("item", unit="items")
+def item_basket_size(e: Events) -> Floats:
+    """Mean size of the receipts that hold the item."""
+    return e.mean(e.basket_size)
+
+
+@feature("item", unit="shoppers")
+def item_new_buyers_28d(e: Events) -> Floats:
+    """Shoppers who bought the item for the first time in the last 28 days."""
+    return e.sum(np.isnan(e.gap) & (e.age <= 28))

@@ -1,0 +1,74 @@
+"""Features of a candidate that put other columns side by side.
+
+The function gets `Columns`: ``c["name"]`` is the column of that name over the candidate rows, NaN
+where it is not known.
+"""
+
+from __future__ import annotations
+
+from retailrec.features.base import Floats, feature
+from retailrec.features.columns import Columns
+
+
+@feature("match", unit="ratio", family="cadence")
+def match_due(c: Columns) -> Floats:
+    """Days since the last purchase over the shopper's own mean gap for the item."""
+    return c["pair_days_since"] / (c["pair_gap"] + 1)
+
+
+@feature("match", unit="ratio", family="cadence")
+def match_due_item(c: Columns) -> Floats:
+    """Days since the last purchase over the item's mean gap among all shoppers."""
+    return c["pair_days_since"] / (c["item_gap"] + 1)
+
+
+@feature("match", unit="days", family="cadence")
+def match_overdue(c: Columns) -> Floats:
+    """Days since the last purchase minus the longest gap so far; above 0 is later than ever."""
+    return c["pair_days_since"] - c["pair_gap_largest"]
+
+
+@feature("match", unit="deviations", family="cadence")
+def match_due_deviations(c: Columns) -> Floats:
+    """Days since the last purchase minus the mean gap, in standard deviations of the gap."""
+    return (c["pair_days_since"] - c["pair_gap"]) / (c["pair_gap_std"] + 1)
+
+
+@feature("match", unit="share", family="pair")
+def match_receipt_share(c: Columns) -> Floats:
+    """Share of the shopper's receipts that hold the item."""
+    return c["pair_receipts"] / c["user_receipts"]
+
+
+@feature("match", unit="share", family="pair")
+def match_receipt_share_since_first(c: Columns) -> Floats:
+    """Receipts with the item per day since it was first bought, over receipts per day."""
+    item_rate = c["pair_receipts"] / (c["pair_days_since_first"] + 7)
+    return item_rate / (c["user_receipts"] / (c["user_tenure"] + 7))
+
+
+@feature("match", unit="receipts a week", family="pair")
+def match_receipts_per_week(c: Columns) -> Floats:
+    """Receipts with the item per week since the shopper first bought it."""
+    return 7 * c["pair_receipts"] / (c["pair_days_since_first"] + 7)
+
+
+@feature("match", unit="ratio", family="price")
+def match_price_level(c: Columns) -> Floats:
+    """The item's unit price over the shopper's usual unit price."""
+    return c["item_price"] / c["user_price"]
+
+
+@feature("match", unit="days", family="pair")
+def match_sale_recency(c: Columns) -> Floats:
+    """Days since the shopper bought the item minus days since anybody did."""
+    return c["pair_days_since"] - c["item_days_since_sale"]
+
+
+@feature("match", unit="days", family="item")
+def match_newness(c: Columns) -> Floats:
+    """Days since the item was first sold minus days since the shopper's last receipt.
+
+    Below 0, the item came after the shopper's last visit.
+    """
+    return c["item_age"] - c["user_days_since_visit"]

@@ -1,0 +1,131 @@
+"""Features of a shopper and an item they bought: how often, how lately, and when it is due."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retailrec.features.base import Events, Floats, feature
+
+
+@feature("pair", unit="receipts")
+def pair_receipts(e: Events) -> Floats:
+    """The shopper's receipts with the item."""
+    return e.count()
+
+
+@feature("pair", unit="receipts")
+def pair_receipts_28d(e: Events) -> Floats:
+    """The shopper's receipts with the item in the last 28 days."""
+    return e.sum(e.age <= 28)
+
+
+@feature("pair", unit="receipts")
+def pair_receipts_91d(e: Events) -> Floats:
+    """The shopper's receipts with the item in the last 91 days."""
+    return e.sum(e.age <= 91)
+
+
+@feature("pair", unit="receipts")
+def pair_receipts_last_year(e: Events) -> Floats:
+    """The shopper's receipts with the item 336 to 364 days ago."""
+    return e.sum((e.age > 336) & (e.age <= 364))
+
+
+@feature("pair", unit="receipts, decayed")
+def pair_decayed_30d(e: Events) -> Floats:
+    """Receipts with the item, each counting half as much for every 30 days of age."""
+    return e.sum(np.exp2(-e.age / 30))
+
+
+@feature("pair", unit="receipts, decayed")
+def pair_decayed_120d(e: Events) -> Floats:
+    """Receipts with the item, each counting half as much for every 120 days of age."""
+    return e.sum(np.exp2(-e.age / 120))
+
+
+@feature("pair", unit="days")
+def pair_days_since(e: Events) -> Floats:
+    """Days since the shopper last bought the item."""
+    return e.last(e.age)
+
+
+@feature("pair", unit="days")
+def pair_days_since_first(e: Events) -> Floats:
+    """Days since the shopper first bought the item."""
+    return e.largest(e.age)
+
+
+@feature("pair", unit="receipts")
+def pair_receipts_back(e: Events) -> Floats:
+    """Receipts of the shopper since the last one with the item; 0 if it is on the last."""
+    return e.smallest(e.back)
+
+
+@feature("pair", unit="bits / 32")
+def pair_last_five(e: Events) -> Floats:
+    """Which of the last five receipts hold the item, as a binary fraction, newest first."""
+    return e.sum(np.where(e.back < 5, np.exp2(-e.back - 1), 0))
+
+
+@feature("pair", unit="receipts in ten")
+def pair_last_ten(e: Events) -> Floats:
+    """How many of the last ten receipts hold the item."""
+    return e.sum(e.back < 10)
+
+
+@feature("pair", unit="receipts")
+def pair_streak(e: Events) -> Floats:
+    """Newest receipts in a row that hold the item."""
+    # in a streak the i-th event from the newest is on the i-th receipt from the newest
+    count = e.count().astype(np.int64)
+    ends = np.cumsum(count)
+    place = np.repeat(ends, count) - 1 - np.arange(len(e.back))
+    return e.sum(e.back == place)
+
+
+@feature("pair", unit="days")
+def pair_gap(e: Events) -> Floats:
+    """Mean days between the shopper's purchases of the item."""
+    return e.mean(e.gap)
+
+
+@feature("pair", unit="days")
+def pair_gap_std(e: Events) -> Floats:
+    """Spread of the days between the shopper's purchases of the item."""
+    return e.std(e.gap)
+
+
+@feature("pair", unit="days")
+def pair_gap_largest(e: Events) -> Floats:
+    """Longest time between two purchases of the item."""
+    return e.largest(e.gap)
+
+
+@feature("pair", unit="days")
+def pair_gap_last(e: Events) -> Floats:
+    """Days between the two newest purchases of the item."""
+    return e.last(e.gap)
+
+
+@feature("pair", unit="units")
+def pair_quantity(e: Events) -> Floats:
+    """Mean units of the item when the shopper buys it."""
+    return e.mean(e.quantity)
+
+
+@feature("pair", unit="money")
+def pair_value(e: Events) -> Floats:
+    """Money the shopper spent on the item."""
+    return e.sum(e.value)
+
+
+@feature("pair", unit="money a unit")
+def pair_price(e: Events) -> Floats:
+    """Mean unit price the shopper paid for the item."""
+    return e.mean(e.price)
+
+
+@feature("pair", unit="items")
+def pair_basket_size(e: Events) -> Floats:
+    """Mean size of the shopper's receipts that hold the item."""
+    return e.mean(e.basket_size)

@@ -1,0 +1,233 @@
+"""The main job: load, hold out, fit, evaluate, refit, write."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+from time import perf_counter
+from typing import Any
+
+import polars as pl
+
+from retailrec.artifact import versions
+from retailrec.candidates import CandidateGenerator, OwnPurchases, Popularity
+from retailrec.cleaning import LoadReport, natural_ids
+from retailrec.config import Settings
+from retailrec.data import RetailData
+from retailrec.errors import DataError, RetailRecError, SettingError
+from retailrec.evaluation import Judge, means
+from retailrec.metrics import parse_metric
+from retailrec.prefilters import apply
+from retailrec.splits import Fold, Split
+from retailrec.tables import read_table
+from retailrec.two_stage import TwoStageRecommender
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Timer:
+    """Seconds of each step of a job."""
+
+    progress: Progress = lambda step: None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        self.progress(name)
+        started = perf_counter()
+        yield
+        self.seconds[name] = round(perf_counter() - started, 3)
+
+
+def run(
+    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
+    progress: Progress = lambda step: None, load_seconds: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate on the last horizon, refit on everything, and write the results to `out`.
+
+    Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
+    ``load_report.json``. They are written aside and put in place when all are complete.
+
+    Raises
+    ------
+    DataError
+        If the data is too short for the horizon, or nobody can be judged.
+    SettingError
+        If the settings ask for more than the data has.
+    """
+    if settings.k > data.n_items:
+        raise SettingError(
+            f"k={settings.k} is more than the {data.n_items:,} items of the catalogue; ask for fewer."
+        )
+    for name in settings.metrics:
+        parse_metric(name)
+    timer = Timer(progress, {"load": round(load_seconds, 3)})
+    with staged(out) as staging:
+        held_out = hold_out(data, settings)
+        with timer.step("fit on what lies before the last horizon"):
+            model = settings.model().fit(held_out.past, progress)
+        with timer.step("evaluate"):
+            judge = Judge.of(*held_out)
+            models = compare(model, held_out, judge, settings)
+        with timer.step("fit on everything"):
+            final = settings.model().fit(data, progress)
+        with timer.step("recommend"):
+            recommended = final.recommend(data.history(), settings.k)
+        with timer.step("write"):
+            recommended.write_parquet(staging / "recommendations.parquet")
+            final.save(staging / "model")
+            _write_json(staging / "load_report.json", data.report.as_dict())
+        timer.seconds["total"] = round(sum(timer.seconds.values()), 3)
+        result = {
+            "dataset": dataset,
+            "evaluation": {
+                "cutoff": held_out.past.end.isoformat(),
+                "horizon_days": settings.horizon_days,
+                "n_users": len(judge.users),
+                "n_cold_users": judge.n_cold,
+            },
+            "models": models,
+            "prefilters": final.report_["prefilters"],
+            "label_windows": model.report_["windows"],
+            "settings": settings.model_dump(),
+            "seconds": timer.seconds,
+            "peak_memory_mb": peak_memory_mb(),
+            "versions": versions(),
+        }
+        _write_json(staging / "metrics.json", result)
+    return result
+
+
+def hold_out(data: RetailData, settings: Settings) -> Split:
+    """What lies before the last horizon, and the purchases of that horizon.
+
+    Raises
+    ------
+    DataError
+        If the horizon is longer than the data.
+    """
+    cutoff = data.end - timedelta(days=settings.horizon_days)
+    if cutoff <= data.start:
+        raise DataError(
+            f"the receipts span {(data.end - data.start).days + 1} days, no more than the horizon "
+            f"of {settings.horizon_days:g} days; nothing would be left to learn from. "
+            f"Ask for a shorter --horizon-days."
+        )
+    return Fold(cutoff, data.end).split(data)
+
+
+def compare(
+    model: TwoStageRecommender, held_out: Split, judge: Judge, settings: Settings
+) -> dict[str, dict[str, float | None]]:
+    """Metric means of popular, own_purchases and two_stage on the held-out window."""
+    past = apply(model.prefilters, held_out.past)[0]
+    history = past.history(judge.users)
+    k = max(parse_metric(m)[1] for m in settings.metrics)
+    found = {}
+    simple: list[CandidateGenerator] = [Popularity(), OwnPurchases()]
+    for source in simple:
+        items = source.fit(past).candidates(history, k).items
+        found[source.name] = means(judge.per_user(items, settings.metrics))
+    items = model.recommend_codes(history, k).items
+    found["two_stage"] = means(judge.per_user(items, settings.metrics))
+    return found
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder beside the results; its files move into `out` only if nothing fails.
+
+    Raises
+    ------
+    DataError
+        If `out` can't be written to.
+    """
+    out = Path(out)
+    made = not out.exists()
+    staging: Path | None = None
+    try:
+        if out.is_file():
+            raise DataError(f"--out {out} is a file; name a folder.")
+        out.mkdir(parents=True, exist_ok=True)
+        staging = Path(mkdtemp(prefix=".partial-", dir=out))
+        yield staging
+        for file in sorted(staging.iterdir()):
+            target = out / file.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(file, target)
+    except BaseException as error:
+        if made:
+            shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, RetailRecError):
+            raise DataError(f"results can't be written to {out}: {error}.") from error
+        raise
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet or CSV, by the ending, in one step.
+
+    Raises
+    ------
+    DataError
+        If the ending is unknown or the file can't be written.
+    """
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            frame.write_parquet(partial)
+        elif path.suffix == ".csv":
+            frame.write_csv(partial)
+        else:
+            raise DataError(f"--out {path} must end in .parquet or .csv.")
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def peak_memory_mb() -> int:
+    """Most memory that this process has held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (1024 if sys.platform != "darwin" else 1024**2))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def recommend_from_files(
+    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str]
+) -> tuple[pl.DataFrame, LoadReport, int]:
+    """Recommendations from a saved model and a file of receipts.
+
+    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts. Also
+    returns the load report and how many events were of items that the model does not know.
+    """
+    recommender = TwoStageRecommender.load(model)
+    table = None if users is None else read_table(users)
+    data = RetailData.from_frames(
+        read_table(history), users=table, columns=columns, report=LoadReport(history.name)
+    )
+    histories, unknown = recommender.history_of(data)
+    if table is not None:
+        wanted = natural_ids(table["user_id"])
+        rows = data.users["user_id"].is_in(wanted.implode()).arg_true().to_numpy()
+        histories = histories.take(rows)
+    return recommender.recommend(histories, k), data.report, unknown

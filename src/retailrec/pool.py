@@ -1,0 +1,97 @@
+"""The pool: the union of what the sources propose, with every source's view of every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.errors import SettingError
+from retailrec.history import History
+from retailrec.kernels import rank_in_rows, topk_rows, union_rows
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One row a (shopper, item) pair, in order of shopper and item.
+
+    Attributes
+    ----------
+    indptr : (n_users + 1,) int64, where each shopper's pairs start
+    items : (n_pairs,) int32
+    sources : names, in the order of the columns below
+    scores : (n_pairs, n_sources) float32; each source scores every pair, its own proposal or not
+    ranks : (n_pairs, n_sources) float32; place of the score within the shopper's pool, 1 is best
+    """
+
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+    sources: tuple[str, ...]
+    scores: NDArray[np.float32]
+    ranks: NDArray[np.float32]
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs without the scores."""
+        return Pairs(self.indptr, self.items)
+
+    @property
+    def user_of_pair(self) -> NDArray[np.int64]:
+        """(n_pairs,) history row of each pair."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+    def keep(self, mask: NDArray[np.bool_]) -> Pool:
+        """Only the pairs where `mask` is True; scores and ranks stay as they are."""
+        sizes = np.bincount(self.user_of_pair[mask], minlength=len(self.indptr) - 1)
+        return replace(
+            self,
+            indptr=np.append(0, np.cumsum(sizes)).astype(np.int64),
+            items=self.items[mask],
+            scores=self.scores[mask],
+            ranks=self.ranks[mask],
+        )
+
+    def best(self, score: NDArray[np.float32], k: int) -> Candidates:
+        """The `k` best pairs of each shopper by a score of each pair; ties go to the lower item."""
+        return Candidates(*topk_rows(self.indptr, self.items, score, k))
+
+
+def merge_pool(
+    sources: Sequence[CandidateGenerator], history: History, k: int | Sequence[int]
+) -> Pool:
+    """Union of each source's best `k` (one number, or one a source), scored by all sources.
+
+    Raises
+    ------
+    SettingError
+        If there is no source, two have one name, or the number of `k` differs from the sources.
+    """
+    names = tuple(s.name for s in sources)
+    if not names or len(set(names)) < len(names):
+        raise SettingError(f"a pool needs sources with different names, not {names}.")
+    ks = [k] * len(sources) if isinstance(k, int) else list(k)
+    if len(ks) != len(sources):
+        raise SettingError(f"{len(ks)} values of k for {len(sources)} sources; give one a source.")
+    proposed = np.hstack(
+        [s.candidates(history, n).items for s, n in zip(sources, ks, strict=True) if n > 0]
+    )
+    width = proposed.shape[1]
+    starts = np.arange(len(history) + 1, dtype=np.int64) * width
+    indptr, items = union_rows(starts, proposed.ravel(), len(history))
+    return score_pool(sources, history, Pairs(indptr, items))
+
+
+def score_pool(
+    sources: Sequence[CandidateGenerator], history: History, pairs: Pairs
+) -> Pool:
+    """The pool of given pairs."""
+    scores = np.empty((len(pairs.items), len(sources)), np.float32)
+    ranks = np.empty_like(scores)
+    for column, source in enumerate(sources):
+        score = source.score(history, pairs)
+        scores[:, column] = score
+        ranks[:, column] = rank_in_rows(pairs.indptr, score)
+    return Pool(pairs.indptr, pairs.items, tuple(s.name for s in sources), scores, ranks)

@@ -1,0 +1,73 @@
+"""What a ranker does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TrainingFrame(NamedTuple):
+    """Rows to learn from.
+
+    Attributes
+    ----------
+    x : (n_rows, n_columns) float32, missing values NaN
+    y : (n_rows,) float32, 1 where the pair was bought in the label window
+    groups : (n_rows,) int64, one number a (cutoff, shopper), rising; later cutoffs come later
+    weights : (n_rows,) float32; what a row stands for when negatives were sampled
+    fold : (n_rows,) int16, number of the label window, oldest 0
+    names : column names
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    fold: NDArray[np.int16]
+    names: list[str]
+
+    def rows(self, mask: NDArray[np.bool_]) -> TrainingFrame:
+        """Some of the rows."""
+        return TrainingFrame(
+            self.x[mask], self.y[mask], self.groups[mask], self.weights[mask],
+            self.fold[mask], self.names,
+        )  # fmt: skip
+
+
+class Ranker(Protocol):
+    """Scores candidate rows; higher is better."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def gives_probability(self) -> bool:
+        """Are the scores probabilities of a purchase?"""
+        ...
+
+    def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
+        """Learn; with `valid` (a later window) stop when it no longer improves."""
+        ...
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n_rows,) scores; probabilities where the objective gives them."""
+        ...
+
+    def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n_rows, n_columns) share of each column in the raw score (SHAP values)."""
+        ...
+
+    def importances(self) -> NDArray[np.float64]:
+        """(n_columns,) how much the trees use each column; sums to 1."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model in its library's own format."""
+        ...
+
+    def load(self, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        ...

@@ -1,0 +1,88 @@
+"""A blend of rankers: their average logit, or average rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.rankers.base import Ranker, TrainingFrame
+from retailrec.rankers.catboost import CatBoostRanker
+from retailrec.rankers.lightgbm import LightGBMRanker
+
+
+@dataclass
+class BlendRanker:
+    """Mean of the parts' scores, each turned into standard units of its training rows.
+
+    Ranks within a request would make one row's score depend on the others; standard units (of the
+    logit, for probabilities) order alike and do not.
+
+    Parameters
+    ----------
+    parts : the rankers
+    """
+
+    parts: list[Ranker] = field(
+        default_factory=lambda: [
+            CatBoostRanker(),
+            LightGBMRanker(),
+            LightGBMRanker(objective="lambdarank"),
+        ]
+    )
+    centre_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    scale_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return "blend"
+
+    @property
+    def gives_probability(self) -> bool:
+        return False
+
+    def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
+        """Fit every part, then measure its scores' centre and spread."""
+        for part in self.parts:
+            part.fit(train, valid)
+        raw = [_standard(part, train.x) for part in self.parts]
+        self.centre_ = np.array([r.mean() for r in raw], np.float64)
+        self.scale_ = np.array([max(r.std(), 1e-9) for r in raw], np.float64)
+        return self
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        total = np.zeros(len(x))
+        for part, centre, scale in zip(self.parts, self.centre_, self.scale_, strict=True):
+            total += (_standard(part, x) - centre) / scale
+        return (total / len(self.parts)).astype(np.float32)
+
+    def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        shares = [p.contributions(x) / s for p, s in zip(self.parts, self.scale_, strict=True)]
+        return np.asarray(np.mean(shares, axis=0), np.float32)
+
+    def importances(self) -> NDArray[np.float64]:
+        return np.mean([part.importances() for part in self.parts], axis=0)
+
+    def save(self, folder: Path) -> None:
+        for number, part in enumerate(self.parts):
+            (folder / f"part_{number}").mkdir()
+            part.save(folder / f"part_{number}")
+        np.save(folder / "standard.npy", np.stack([self.centre_, self.scale_]), allow_pickle=False)
+
+    def load(self, folder: Path) -> Self:
+        for number, part in enumerate(self.parts):
+            part.load(folder / f"part_{number}")
+        self.centre_, self.scale_ = np.load(folder / "standard.npy", allow_pickle=False)
+        return self
+
+
+def _standard(part: Ranker, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """A part's scores; log-odds where they are probabilities."""
+    score = part.predict(x).astype(np.float64)
+    if not part.gives_probability:
+        return score
+    clipped = np.clip(score, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(clipped / (1 - clipped)))

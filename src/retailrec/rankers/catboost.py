@@ -1,0 +1,137 @@
+"""CatBoost: the default ranker, quick to score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.errors import SettingError
+from retailrec.rankers.base import TrainingFrame
+
+_FILE = "catboost.cbm"
+
+
+@dataclass
+class CatBoostRanker:
+    """Oblivious trees (Prokhorenkova et al., NeurIPS 2018).
+
+    Parameters
+    ----------
+    objective : ``Logloss`` gives probabilities; ``YetiRank`` and ``QuerySoftMax`` order within a
+        (cutoff, shopper)
+    iterations, depth, learning_rate, l2_leaf_reg : as in CatBoost
+    early_stopping : rounds without improvement on the later window after which training stops
+    monotone : column name -> 1 (rising) or -1 (falling)
+    device : ``cpu`` or ``gpu`` (training only)
+    """
+
+    objective: Literal["Logloss", "YetiRank", "QuerySoftMax"] = "Logloss"
+    iterations: int = 400
+    depth: int = 6
+    learning_rate: float = 0.06
+    l2_leaf_reg: float = 5.0
+    early_stopping: int = 40
+    monotone: dict[str, int] = field(default_factory=dict)
+    device: Literal["cpu", "gpu"] = "cpu"
+    threads: int = 0
+    seed: int = 0
+    model_: Any = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def name(self) -> str:
+        return "catboost" if self.objective == "Logloss" else f"catboost_{self.objective.lower()}"
+
+    @property
+    def gives_probability(self) -> bool:
+        return self.objective == "Logloss"
+
+    def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
+        """Learn from `train`; with `valid`, keep the number of trees that is best on it."""
+        from catboost import CatBoost
+
+        _require_both_classes(train.y)
+        options: dict[str, Any] = {
+            "loss_function": self.objective,
+            "iterations": self.iterations,
+            "depth": self.depth,
+            "learning_rate": self.learning_rate,
+            "l2_leaf_reg": self.l2_leaf_reg,
+            "random_seed": self.seed,
+            "thread_count": self.threads or -1,
+            "task_type": self.device.upper(),
+            "allow_writing_files": False,
+            "verbose": False,
+            "border_count": 128,
+        }
+        if self.objective == "Logloss":
+            options["boosting_type"] = "Plain"
+        if self.monotone:
+            options["monotone_constraints"] = {
+                k: v for k, v in self.monotone.items() if k in train.names
+            }
+        if valid is not None:
+            options |= {"od_type": "Iter", "od_wait": self.early_stopping, "use_best_model": True}
+        self.model_ = CatBoost(options)
+        self.model_.fit(self._pool(train), eval_set=None if valid is None else self._pool(valid))
+        return self
+
+    @property
+    def n_trees(self) -> int:
+        """Trees of the fitted model."""
+        return int(self.model_.tree_count_)
+
+    def learning_curve(self) -> dict[str, list[float]]:
+        """Loss on training and later window after each tree."""
+        results = self.model_.get_evals_result()
+        return {part: list(next(iter(losses.values()))) for part, losses in results.items()}
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        kind = "Probability" if self.objective == "Logloss" else "RawFormulaVal"
+        if not len(x):
+            return np.zeros(0, np.float32)
+        out = self.model_.predict(x, prediction_type=kind, thread_count=self.threads or -1)
+        return np.asarray(out[:, 1] if out.ndim == 2 else out, np.float32)
+
+    def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        from catboost import Pool
+
+        shap = self.model_.get_feature_importance(Pool(x), type="ShapValues")
+        return np.asarray(shap[:, :-1], np.float32)
+
+    def importances(self) -> NDArray[np.float64]:
+        gain = np.asarray(self.model_.get_feature_importance(), np.float64)
+        return gain / max(gain.sum(), 1e-12)
+
+    def save(self, folder: Path) -> None:
+        self.model_.save_model(str(folder / _FILE))
+
+    def load(self, folder: Path) -> Self:
+        from catboost import CatBoost
+
+        self.model_ = CatBoost()
+        self.model_.load_model(str(folder / _FILE))
+        return self
+
+    def _pool(self, frame: TrainingFrame) -> Any:
+        from catboost import Pool
+
+        ranking = self.objective != "Logloss"
+        return Pool(
+            frame.x,
+            frame.y,
+            feature_names=frame.names,
+            group_id=frame.groups if ranking else None,
+            weight=None if ranking else frame.weights,
+        )
+
+
+def _require_both_classes(y: NDArray[np.float32]) -> None:
+    if not len(y) or y.min() == y.max():
+        raise SettingError(
+            f"the ranker needs bought and not bought candidates; all {len(y):,} training rows are "
+            f"alike. Use a longer horizon, more sources or more data."
+        )

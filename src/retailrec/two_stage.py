@@ -1,0 +1,318 @@
+"""The whole recommender: sources, pool, features, ranker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.artifact import load_artifact, save_artifact
+from retailrec.candidates import (
+    ALS,
+    GENERATORS,
+    CandidateGenerator,
+    Candidates,
+    ItemItem,
+    OwnPurchases,
+    Popularity,
+)
+from retailrec.columns import ITEM_ID, USER_ID
+from retailrec.data import RetailData
+from retailrec.engine.local import SHARD, map_shards, n_threads
+from retailrec.errors import ArtifactError, NotFittedError, SettingError
+from retailrec.features.assemble import FeatureSet
+from retailrec.frames import CandidateFrame, candidate_frame, column_names, label_pairs
+from retailrec.history import History
+from retailrec.pool import Pool
+from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
+from retailrec.rankers import RANKERS, CatBoostRanker, Ranker, TrainingFrame
+from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
+
+Progress = Callable[[str], None]
+
+
+def default_sources() -> list[CandidateGenerator]:
+    """The sources chosen by measurement on earlier windows (docs/experiments.md)."""
+    return [
+        OwnPurchases(),
+        OwnPurchases("due"),
+        Popularity(),
+        ItemItem("cosine"),
+        ItemItem("tfidf", within="receipt", profile="last_receipt"),
+        ALS(),
+    ]
+
+
+@dataclass
+class TwoStageRecommender:
+    """Sources propose, a ranker orders.
+
+    Parameters
+    ----------
+    sources : generators; they are fitted anew for each label window
+    ranker : anything that keeps the `Ranker` protocol
+    prefilters : which items may be recommended
+    label_splits : where the ranker's labels come from, always within the data given to `fit`
+    k : candidates taken from each source, one number or one a source
+    negatives : share of the candidates that were not bought that are trained on; each then weighs
+        1 / share, so probabilities stay what they are
+    max_users : shoppers sampled per label window
+    refit : ``each``: sources and features are fitted before every label window; ``once``: before
+        the oldest only, with fresh histories for each
+    early_stopping : learn the number of trees on the newest label window, then train on all windows
+    seed, threads : for everything inside; 0 threads are all cores
+
+    Examples
+    --------
+    >>> from retailrec.datasets.simulate import small_data
+    >>> data = small_data(users=60)
+    >>> model = TwoStageRecommender(ranker=CatBoostRanker(iterations=20)).fit(data)
+    >>> model.recommend(data.history([0, 1]), k=2).columns
+    ['user_id', 'item_id', 'score', 'rank']
+    """
+
+    sources: list[CandidateGenerator] = field(default_factory=default_sources)
+    ranker: Ranker = field(default_factory=CatBoostRanker)
+    prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
+    label_splits: LabelSplits = field(default_factory=HorizonSplits)
+    features: FeatureSet = field(default_factory=FeatureSet)
+    k: int | Sequence[int] = 100
+    negatives: float = 0.15
+    max_users: int = 20_000
+    refit: str = "each"
+    early_stopping: bool = True
+    seed: int = 0
+    threads: int = 0
+    items_: pl.DataFrame = field(init=False, repr=False, compare=False)
+    end_: datetime = field(init=False, repr=False, compare=False)
+    report_: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.negatives <= 1:
+            raise SettingError(f"negatives must be a share above 0, at most 1, not {self.negatives}.")
+        if self.refit not in ("each", "once"):
+            raise SettingError(f"refit must be 'each' or 'once', not '{self.refit}'.")
+
+    def fit(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+        """Learn from everything before `data.end`.
+
+        Raises
+        ------
+        DataError
+            If the data is too short for a label window, or prefilters leave nothing.
+        """
+        self.report_ = {"windows": [], "seconds": {}}
+        frame = self.training_frame(data, progress)
+        progress("ranker")
+        started = perf_counter()
+        self._fit_ranker(frame)
+        self._took("ranker", started)
+        started = perf_counter()
+        filtered, removed = apply(self.prefilters, data)
+        self.report_["prefilters"] = removed
+        self._fit_stage_one(filtered, progress)
+        self.items_, self.end_ = filtered.items, data.end
+        self._took("stage one on all data", started)
+        return self
+
+    def training_frame(
+        self, data: RetailData, progress: Progress = lambda step: None
+    ) -> TrainingFrame:
+        """The rows the ranker learns from: candidates of earlier label windows with their labels."""
+        if not hasattr(self, "report_"):
+            self.report_ = {"windows": [], "seconds": {}}
+        frames: list[TrainingFrame] = []
+        splits = list(self.label_splits.splits(data))
+        started = perf_counter()
+        for number, split in enumerate(splits):
+            progress(f"label window {number + 1} of {len(splits)}")
+            past = apply(self.prefilters, split.past)[0]
+            if number == 0 or self.refit == "each":
+                self._fit_stage_one(past)
+            frames.extend(self._window_frames(replace_past(split, past), number))
+        self._took("training rows", started)
+        offset, groups = 0, []
+        for frame in frames:
+            groups.append(frame.groups + offset)
+            offset += int(frame.groups.max(initial=0)) + 1
+        return TrainingFrame(
+            np.vstack([f.x for f in frames]),
+            np.concatenate([f.y for f in frames]),
+            np.concatenate(groups),
+            np.concatenate([f.weights for f in frames]),
+            np.concatenate([f.fold for f in frames]),
+            frames[0].names,
+        )
+
+    def recommend(self, history: History, k: int = 10) -> pl.DataFrame:
+        """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
+
+        An empty history gets popular items. `score` is a probability of purchase within the horizon
+        when the ranker's objective is one.
+
+        Raises
+        ------
+        SettingError
+            If `k` < 1.
+        NotFittedError
+            Before `fit`.
+        """
+        best = self.recommend_codes(history, k)
+        row, rank = np.nonzero(best.items >= 0)
+        return pl.DataFrame(
+            {
+                USER_ID: history.users[USER_ID].gather(row),
+                ITEM_ID: self.items_[ITEM_ID].gather(best.items[row, rank]),
+                "score": best.scores[row, rank],
+                "rank": (rank + 1).astype(np.int32),
+            }
+        )
+
+    def recommend_codes(self, history: History, k: int) -> Candidates:
+        """As `recommend`, in item codes: (n_users, k) arrays, -1 where there is no item."""
+        if not hasattr(self, "items_"):
+            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        if k < 1:
+            raise SettingError(f"recommend: k must be at least 1, not {k}.")
+        if not len(history):
+            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
+
+        def shard(rows: slice) -> Candidates:
+            frame = self.candidate_frame(history.take(rows))
+            return frame.pool.best(self.ranker.predict(frame.x), k)
+
+        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        return Candidates(*(np.vstack(p) for p in zip(*parts, strict=True)))
+
+    def candidate_frame(self, history: History) -> CandidateFrame:
+        """The rows that the ranker scores for these histories."""
+        return candidate_frame(history, self.sources, self.features, self.k)
+
+    def history_of(self, data: RetailData) -> tuple[History, int]:
+        """Histories of all shoppers of fresh data, in the model's item codes.
+
+        Also returns how many events were left out because the model does not know their item. The
+        present is the later of the two ends: that of the fresh data and that of the fit.
+        """
+        coded, unknown = data.with_item_codes_of(self.items_)
+        return replace(coded, end=max(data.end, self.end_)).history(), unknown
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted model to a folder: see `retailrec.artifact`.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder holds something else, or can't be written.
+        """
+        if not hasattr(self, "items_"):
+            raise NotFittedError("TwoStageRecommender has nothing to save; call fit(data) first.")
+        save_artifact(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TwoStageRecommender:
+        """The model that `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            If it is missing, damaged, altered or of a newer format.
+        """
+        model = load_artifact(folder, _saved_types())
+        if not isinstance(model, TwoStageRecommender):
+            raise ArtifactError(f"{folder} holds a {type(model).__name__}, no TwoStageRecommender.")
+        return model
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the ranker's columns."""
+        return column_names([s.name for s in self.sources], self.features)
+
+    def _fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> None:
+        fitted = []
+        for source in self.sources:
+            progress(f"source {source.name}")
+            fitted.append(replace(source).fit(data))
+        self.sources = fitted
+        self.features = replace(self.features).fit(data)
+
+    def _window_frames(self, split: Split, number: int) -> list[TrainingFrame]:
+        """Training rows of one label window, shard by shard."""
+        past, target = split
+        users = past.active_users()
+        rng = np.random.default_rng([self.seed, number])
+        if len(users) > self.max_users:
+            users = np.sort(rng.choice(users, self.max_users, replace=False))
+        history = past.history(users)
+        n_bought, n_found, frames = 0, 0, []
+        for at in range(0, len(users), SHARD):
+            rows = slice(at, at + SHARD)
+            labels: list[NDArray[np.bool_]] = []
+
+            def keep(pool: Pool, rows: slice = rows, labels: list[Any] = labels) -> Any:
+                label = label_pairs(pool, target, users[rows], past.n_items)
+                mask = label | (rng.random(len(label)) < self.negatives)
+                labels += [label[mask], np.array(label.sum())]
+                return mask
+
+            frame = candidate_frame(
+                history.take(rows), self.sources, self.features, self.k, keep
+            )
+            n_found += int(labels[1])
+            y = labels[0].astype(np.float32)
+            frames.append(
+                TrainingFrame(
+                    frame.x, y, frame.pool.user_of_pair,
+                    np.where(y > 0, 1, 1 / self.negatives).astype(np.float32),
+                    np.full(len(y), number, np.int16), frame.names,
+                )
+            )  # fmt: skip
+        known = pl.Series(users).implode()
+        n_bought = (
+            target.filter(pl.col("user").is_in(known)).select("user", "item").unique().height
+        )
+        self.report_["windows"].append(
+            {
+                "cutoff": past.end.isoformat(), "users": len(users), "bought": n_bought,
+                "bought_and_proposed": n_found, "rows": sum(len(f.y) for f in frames),
+            }
+        )  # fmt: skip
+        return frames
+
+    def _fit_ranker(self, frame: TrainingFrame) -> None:
+        newest = frame.fold == frame.fold.max()
+        ranker: Any = replace(self.ranker)  # type: ignore[type-var]
+        if not self.early_stopping or newest.all():
+            self.ranker = ranker.fit(frame)
+            return
+        ranker.fit(frame.rows(~newest), frame.rows(newest))
+        if hasattr(ranker, "learning_curve"):
+            self.report_["learning_curve"] = ranker.learning_curve()
+        trees = getattr(ranker, "n_trees", None)
+        if trees is None:
+            self.ranker = ranker.fit(frame)
+        else:
+            self.report_["trees"] = trees
+            self.ranker = replace(ranker, iterations=max(trees, 1)).fit(frame)
+
+    def _took(self, step: str, started: float) -> None:
+        self.report_["seconds"][step] = round(perf_counter() - started, 3)
+
+
+def _saved_types() -> dict[str, type]:
+    """Classes that a saved model may hold."""
+    types = [*GENERATORS.values(), *RANKERS.values(), *PREFILTERS.values()]
+    types += [TwoStageRecommender, FeatureSet, HorizonSplits, NextBasketSplits]
+    return {t.__name__: t for t in types}
+
+
+def replace_past(split: Split, past: RetailData) -> Split:
+    """The split with its known part prefiltered."""
+    return Split(past, split.target)
