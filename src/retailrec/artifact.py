@@ -144,7 +144,7 @@ class _Writer:
         if isinstance(value, np.ndarray):
             np.save(self._folder / f"{key}.npy", value, allow_pickle=False)
             return {"array": f"{key}.npy"}
-        if sparse.issparse(value):
+        if isinstance(value, sparse.csr_matrix):
             names = ("data", "indices", "indptr")
             parts = [self.describe(getattr(value, n), f"{key}.{n}") for n in names]
             return {"csr": parts, "shape": [int(n) for n in value.shape]}
@@ -222,7 +222,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
         kind, number = manifest["format"], int(manifest["format_version"])
         data, files = manifest["data"], manifest["files"]
-        assert kind == FORMAT and _DATA.fullmatch(data) and isinstance(files, dict)
+        assert kind == FORMAT
+        assert _DATA.fullmatch(data)
+        assert isinstance(files, dict)
         assert "model" in manifest
     except (ValueError, KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
         raise ArtifactError(

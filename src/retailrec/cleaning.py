@@ -125,9 +125,7 @@ def parse_lines(
     if frame.is_empty():
         raise DataError(f"{who} hold no line; expected at least one receipt line. Check the file.")
     parsed = [
-        natural_ids(frame[c.name])
-        for c in TRANSACTIONS
-        if c.kind == "id" and c.name in frame.columns
+        natural_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
     ]
     parsed.append(parse_time(frame["time"], who=who))
     quantity = (
@@ -278,9 +276,7 @@ def parse_time(values: pl.Series, *, who: str) -> pl.Series:
     return best.alias(name)
 
 
-def _refuse_ambiguous(
-    text: pl.Series, best: pl.Series, best_format: str, name: str, who: str
-) -> None:
+def _refuse_ambiguous(text: pl.Series, best: pl.Series, best_format: str, name: str, who: str) -> None:
     unread = text.filter(best.is_null() & text.is_not_null())
     for other in _TIME_FORMATS if len(unread) else ():
         if unread.str.to_datetime(other, strict=False).null_count() < len(unread):
@@ -312,8 +308,8 @@ def _time_from_integers(days: pl.Series, who: str) -> pl.Series:
             f"column '{days.name}' of {who} holds whole numbers from {low} to {high}; expected day "
             f"numbers (0 to 100,000) or dates such as 20240131. Convert it to timestamps."
         )
-    start = pl.lit(DAY_ONE).cast(pl.Datetime("us"))
-    return pl.select(start + pl.duration(days=days - 1)).to_series().alias(days.name)
+    time = pl.lit(DAY_ONE).cast(pl.Datetime("us")) + pl.duration(days=pl.col("day") - 1)
+    return days.alias("day").to_frame().select(time.alias(days.name)).to_series()
 
 
 def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.DataFrame:

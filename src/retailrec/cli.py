@@ -60,9 +60,7 @@ def run(
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
     from retailrec.config import read_settings
 
-    settings = read_settings(
-        config, horizon_days=horizon_days, k=k, seed=seed, threads=threads
-    )
+    settings = read_settings(config, horizon_days=horizon_days, k=k, seed=seed, threads=threads)
     with _progress(quiet) as progress:
         data, seconds = _load(dataset, path, columns, progress)
     _print_load_report(data.report, quiet, rejects)
@@ -106,17 +104,13 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with _progress(quiet) as progress:
         progress("recommend")
-        frame, report, unknown = recommend_from_files(
-            model, history, users, k, _parse_columns(columns)
-        )
+        frame, report, unknown = recommend_from_files(model, history, users, k, _parse_columns(columns))
         write_frame(frame, out)
     _print_load_report(report, quiet, None)
     if not quiet:
         if unknown:
             _out.print(f"{unknown:,} events of items that the model does not know were left out")
-        _out.print(
-            f"{frame['user_id'].n_unique():,} shoppers, {frame.height:,} recommendations: {out}"
-        )
+        _out.print(f"{frame['user_id'].n_unique():,} shoppers, {frame.height:,} recommendations: {out}")
 
 
 @app.command()
@@ -156,9 +150,7 @@ def _run(data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds
     from retailrec.pipeline import run as run_job
 
     with _progress(quiet) as progress:
-        result = run_job(
-            data, settings, out, dataset=dataset, progress=progress, load_seconds=seconds
-        )
+        result = run_job(data, settings, out, dataset=dataset, progress=progress, load_seconds=seconds)
     if not quiet:
         _print_result(result, out)
 
@@ -241,8 +233,7 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
         table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
     _out.print(table)
     _out.print(
-        f"{result['seconds']['total']:.0f} s, {result['peak_memory_mb']:,} MB at most; "
-        f"results in {out}"
+        f"{result['seconds']['total']:.0f} s, {result['peak_memory_mb']:,} MB at most; results in {out}"
     )
 
 

@@ -65,9 +65,7 @@ class Settings(BaseModel):
             sources=self.make_sources(),
             ranker=self.make_ranker(),
             prefilters=self.make_prefilters(),
-            label_splits=HorizonSplits(
-                self.horizon_days, self.label_windows, self.label_stride_days
-            ),
+            label_splits=HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days),
             features=FeatureSet(tuple(self.drop_features)),
             k=self.candidates_per_source,
             negatives=self.negatives,
@@ -129,9 +127,7 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
 
 def _make(wanted: Typed, types: dict[str, Any], what: str, common: dict[str, Any]) -> Any:
     if wanted.type not in types:
-        raise SettingError(
-            f"there is no {what} '{wanted.type}'; expected one of {', '.join(types)}."
-        )
+        raise SettingError(f"there is no {what} '{wanted.type}'; expected one of {', '.join(types)}.")
     kind = types[wanted.type]
     known = [f.name for f in fields(kind) if f.init]
     parameters = dict(wanted.model_extra or {})

@@ -220,8 +220,10 @@ def _attributes(
 ) -> pl.DataFrame | None:
     """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
     if described_by:
-        frame = lines.sort("time", maintain_order=True).group_by(id_column, maintain_order=True).agg(
-            pl.col(described_by).drop_nulls().first()
+        frame = (
+            lines.sort("time", maintain_order=True)
+            .group_by(id_column, maintain_order=True)
+            .agg(pl.col(described_by).drop_nulls().first())
         )
     if frame is None:
         return None
@@ -262,8 +264,8 @@ def _coded_log(lines: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) ->
         .with_columns(pl.col("user", "item").cast(pl.Int32))
     )
     if "basket_id" in lines.columns:
-        key = ["user", pl.coalesce(pl.col("basket_id").cast(pl.String), pl.col("time").cast(pl.String)).alias("basket_id")]  # fmt: skip
-        log = log.with_columns(key[1])
+        receipt = pl.coalesce(pl.col("basket_id").cast(pl.String), pl.col("time").cast(pl.String))
+        log = log.with_columns(receipt.alias("basket_id"))
         # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
         log = log.with_columns(pl.col("time").min().over("user", "basket_id"))
         same_basket: list[str] = ["user", "time", "basket_id"]
@@ -272,9 +274,7 @@ def _coded_log(lines: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) ->
     frame = log.select(
         "user", "item", *same_basket[1:], "quantity", "value", *carried, LINE
     ).sort([*same_basket, "item", LINE]).collect()  # fmt: skip
-    basket = frame.select(
-        pl.struct(same_basket).rle_id().cast(pl.Int32).alias("basket")
-    ).to_series()
+    basket = frame.select(pl.struct(same_basket).rle_id().cast(pl.Int32).alias("basket")).to_series()
     frame = frame.with_columns(basket)
     repeated = (frame["item"] == frame["item"].shift(1)) & (basket == basket.shift(1))
     if repeated.any():

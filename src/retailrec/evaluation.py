@@ -63,13 +63,11 @@ class Judge:
         row = np.searchsorted(users, bought["user"].to_numpy())
         keys = row * past.n_items + bought["item"].to_numpy()
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
-        return cls(
-            users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past)
-        )
+        return cls(users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past))
 
     def context(self, items: NDArray[np.int32]) -> dict[str, Any]:
         """What metrics ask for, about recommended item codes (n_users, k); -1 is no item."""
-        n, k = items.shape
+        n = len(items)
         keys = np.arange(n)[:, None] * self.n_items + items
         place = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
         hits = (self.keys[place] == keys) & (items >= 0)
@@ -93,9 +91,7 @@ class Judge:
 
 def means(per_user: Mapping[str, Values]) -> dict[str, float | None]:
     """Mean over the shoppers for whom a metric is defined; None if there is none."""
-    return {
-        name: None if np.isnan(v).all() else float(np.nanmean(v)) for name, v in per_user.items()
-    }
+    return {name: None if np.isnan(v).all() else float(np.nanmean(v)) for name, v in per_user.items()}
 
 
 def unit_prices(data: RetailData) -> NDArray[np.float64]:

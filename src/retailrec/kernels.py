@@ -59,9 +59,7 @@ def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
     for row in range(n):
-        _topk_into(
-            items, scores, indptr[row], indptr[row + 1], k, out_items[row], out_scores[row]
-        )
+        _topk_into(items, scores, indptr[row], indptr[row + 1], k, out_items[row], out_scores[row])
     return out_items, out_scores
 
 

@@ -59,9 +59,7 @@ class Pool:
         return Candidates(*topk_rows(self.indptr, self.items, score, k))
 
 
-def merge_pool(
-    sources: Sequence[CandidateGenerator], history: History, k: int | Sequence[int]
-) -> Pool:
+def merge_pool(sources: Sequence[CandidateGenerator], history: History, k: int | Sequence[int]) -> Pool:
     """Union of each source's best `k` (one number, or one a source), scored by all sources.
 
     Raises
@@ -84,9 +82,7 @@ def merge_pool(
     return score_pool(sources, history, Pairs(indptr, items))
 
 
-def score_pool(
-    sources: Sequence[CandidateGenerator], history: History, pairs: Pairs
-) -> Pool:
+def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: Pairs) -> Pool:
     """The pool of given pairs."""
     scores = np.empty((len(pairs.items), len(sources)), np.float32)
     ranks = np.empty_like(scores)

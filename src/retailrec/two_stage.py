@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
@@ -61,7 +60,8 @@ class TwoStageRecommender:
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
     k : candidates taken from each source, one number or one a source
-    negatives : share of the candidates that were not bought that are trained on; each then weighs
+    negatives, idle_negatives : share of the candidates that were not bought that are trained on, of
+        shoppers who bought something in the label window and of those who did not; each then weighs
         1 / share, so probabilities stay what they are
     max_users : shoppers sampled per label window
     refit : ``each``: sources and features are fitted before every label window; ``once``: before
@@ -85,6 +85,7 @@ class TwoStageRecommender:
     features: FeatureSet = field(default_factory=FeatureSet)
     k: int | Sequence[int] = 100
     negatives: float = 0.15
+    idle_negatives: float = 0.02
     max_users: int = 20_000
     refit: str = "each"
     early_stopping: bool = True
@@ -95,8 +96,9 @@ class TwoStageRecommender:
     report_: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.negatives <= 1:
-            raise SettingError(f"negatives must be a share above 0, at most 1, not {self.negatives}.")
+        for share in (self.negatives, self.idle_negatives):
+            if not 0 < share <= 1:
+                raise SettingError(f"negatives must be a share above 0, at most 1, not {share}.")
         if self.refit not in ("each", "once"):
             raise SettingError(f"refit must be 'each' or 'once', not '{self.refit}'.")
 
@@ -122,9 +124,7 @@ class TwoStageRecommender:
         self._took("stage one on all data", started)
         return self
 
-    def training_frame(
-        self, data: RetailData, progress: Progress = lambda step: None
-    ) -> TrainingFrame:
+    def training_frame(self, data: RetailData, progress: Progress = lambda step: None) -> TrainingFrame:
         """The rows the ranker learns from: candidates of earlier label windows with their labels."""
         if not hasattr(self, "report_"):
             self.report_ = {"windows": [], "seconds": {}}
@@ -251,33 +251,32 @@ class TwoStageRecommender:
         if len(users) > self.max_users:
             users = np.sort(rng.choice(users, self.max_users, replace=False))
         history = past.history(users)
-        n_bought, n_found, frames = 0, 0, []
+        bought_any = np.isin(users, target["user"].to_numpy())
+        n_found, frames = 0, []
         for at in range(0, len(users), SHARD):
             rows = slice(at, at + SHARD)
-            labels: list[NDArray[np.bool_]] = []
+            labels: list[Any] = []
 
             def keep(pool: Pool, rows: slice = rows, labels: list[Any] = labels) -> Any:
                 label = label_pairs(pool, target, users[rows], past.n_items)
-                mask = label | (rng.random(len(label)) < self.negatives)
-                labels += [label[mask], np.array(label.sum())]
+                share = np.where(bought_any[rows], self.negatives, self.idle_negatives)
+                share = share[pool.user_of_pair]
+                mask = label | (rng.random(len(label)) < share)
+                weight = np.where(label, 1, 1 / share).astype(np.float32)
+                labels += [label[mask], weight[mask], np.array(label.sum())]
                 return mask
 
-            frame = candidate_frame(
-                history.take(rows), self.sources, self.features, self.k, keep
-            )
-            n_found += int(labels[1])
+            frame = candidate_frame(history.take(rows), self.sources, self.features, self.k, keep)
+            n_found += int(labels[2])
             y = labels[0].astype(np.float32)
             frames.append(
                 TrainingFrame(
-                    frame.x, y, frame.pool.user_of_pair,
-                    np.where(y > 0, 1, 1 / self.negatives).astype(np.float32),
+                    frame.x, y, frame.pool.user_of_pair, labels[1],
                     np.full(len(y), number, np.int16), frame.names,
                 )
             )  # fmt: skip
         known = pl.Series(users).implode()
-        n_bought = (
-            target.filter(pl.col("user").is_in(known)).select("user", "item").unique().height
-        )
+        n_bought = target.filter(pl.col("user").is_in(known)).select("user", "item").unique().height
         self.report_["windows"].append(
             {
                 "cutoff": past.end.isoformat(), "users": len(users), "bought": n_bought,

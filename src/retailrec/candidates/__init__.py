@@ -15,4 +15,13 @@ GENERATORS: dict[str, type[CandidateGenerator]] = {
     "als": ALS,
 }
 
-__all__ = ["ALS", "GENERATORS", "CandidateGenerator", "Candidates", "ItemItem", "OwnPurchases", "Pairs", "Popularity"]  # fmt: skip
+__all__ = [
+    "ALS",
+    "GENERATORS",
+    "CandidateGenerator",
+    "Candidates",
+    "ItemItem",
+    "OwnPurchases",
+    "Pairs",
+    "Popularity",
+]

@@ -101,7 +101,8 @@ class ALS(CandidateGenerator):
         return np.ascontiguousarray(folded, np.float32)
 
     def _confidence(self, history: History) -> Any:
-        return history.matrix(1 + self.alpha * np.sqrt(history.counts(self.half_life)))
+        weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))
+        return history.matrix(weight.astype(np.float32))
 
     def _model(self) -> Any:
         if self.device == "cuda" and not hasattr(self, "factors_"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +123,7 @@ def nearest_items(
     from implicit._nearest_neighbours import all_pairs_knn
     from implicit.nearest_neighbours import bm25_weight, normalize, tfidf_weight
 
-    weigh = {
+    weigh: Any = {
         "cosine": lambda m: normalize(m.T).T,
         "tfidf": lambda m: normalize(tfidf_weight(m.T)).T,
         "bm25": lambda m: bm25_weight(m.T, 100, 0.5).T,
@@ -137,9 +137,7 @@ def nearest_items(
         similarity.setdiag(0)
     if shrinkage:
         columns = held.tocsc()
-        common = common_counts(
-            columns.indptr, columns.indices, similarity.indptr, similarity.indices
-        )
+        common = common_counts(columns.indptr, columns.indices, similarity.indptr, similarity.indices)
         similarity.data *= common / (common + shrinkage)
     similarity.eliminate_zeros()
     similarity.sort_indices()

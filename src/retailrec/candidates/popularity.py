@@ -44,9 +44,7 @@ class Popularity(CandidateGenerator):
     def _fit(self, data: RetailData) -> None:
         stop = data.end - pl.Series([self.offset * 86_400_000]).cast(pl.Duration("ms"))[0]
         start = stop - pl.Series([self.days * 86_400_000]).cast(pl.Duration("ms"))[0]
-        recent, all_time = (
-            _buyers(log, data.n_items) for log in (data.between(start, stop), data.log)
-        )
+        recent, all_time = (_buyers(log, data.n_items) for log in (data.between(start, stop), data.log))
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
 
     def _candidates(self, history: History, k: int) -> Candidates:

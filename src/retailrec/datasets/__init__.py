@@ -16,9 +16,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def load_dataset(
-    name: str, path: str | Path, columns: Mapping[str, str] | None = None
-) -> RetailData:
+def load_dataset(name: str, path: str | Path, columns: Mapping[str, str] | None = None) -> RetailData:
     """Load the files of a known format.
 
     Raises

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import LINE, LoadReport, Rule
+from retailrec.cleaning import DAY_ONE, LINE, LoadReport, Rule
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.datasets.base import Dataset, lower_columns, read_one_of, refuse_mapping, require
@@ -35,65 +35,79 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     receipt the first already has are rejected. Fuel, coupons and till corrections are no products.
     """
     refuse_mapping(columns or {}, DATASET.name)
-    lines = _read_receipts(path)
-    products = _read_products(path)
-    rules = [Rule("receipt also in an earlier file", pl.col("overlapping"))]
-    if products is not None:
-        other = products.filter(pl.col("category_1").is_in(_NOT_GOODS))["item_id"]
-        rules.append(Rule("not a product", pl.col("item_id").is_in(other.to_list())))
-    return RetailData.from_frames(
-        lines, products, _read_households(path), rules=rules, report=LoadReport(DATASET.name)
+    product = find_file(path, "product", "product_features", "products")
+    household = find_file(path, "hh_demographic", "households")
+    return _build(
+        _read_receipts(path),
+        None if product is None else read_table(product),
+        None if household is None else read_table(household),
+        DATASET.name,
     )
 
 
-def _read_receipts(path: Path) -> pl.DataFrame:
+def from_tables(
+    receipts: pl.DataFrame, products: pl.DataFrame, households: pl.DataFrame, source: str
+) -> RetailData:
+    """The same from frames in memory."""
+    return _build([receipts], products, households, source)
+
+
+def _build(
+    receipts: list[pl.DataFrame], products: pl.DataFrame | None, households: pl.DataFrame | None,
+    source: str,
+) -> RetailData:  # fmt: skip
+    rules = [Rule("receipt also in an earlier file", pl.col("overlapping"))]
+    items = None if products is None else _products(products)
+    if items is not None:
+        other = items.filter(pl.col("category_1").is_in(_NOT_GOODS))["item_id"]
+        rules.append(Rule("not a product", pl.col("item_id").is_in(other.to_list())))
+    return RetailData.from_frames(
+        _receipts(receipts), items, None if households is None else _households(households),
+        rules=rules, report=LoadReport(source),
+    )  # fmt: skip
+
+
+def _read_receipts(path: Path) -> list[pl.DataFrame]:
+    """One table, or the course's two; a folder of parts counts as one."""
     train, test = find_file(path, "retail_train"), find_file(path, "retail_test1", "retail_test")
     if train and test:
-        tables = [read_table(train), read_table(test)]
-    else:
-        tables = [read_one_of(path, *_RECEIPTS, what="receipts")]
+        return [read_table(train), read_table(test)]
+    if (path / "transaction_data").is_dir():
+        return [read_table(path / "transaction_data")]
+    return [read_one_of(path, *_RECEIPTS, what="receipts")]
+
+
+def _receipts(tables: list[pl.DataFrame]) -> pl.DataFrame:
     parts = []
     for number, table in enumerate(tables):
         table = lower_columns(table)
         table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
-        require(table, _COLUMNS, f"receipts in {path}")
-        parts.append(
-            table.select(
-                pl.col(_IDS).cast(pl.Int64, strict=False),
-                pl.col("quantity", "value").cast(pl.Float64, strict=False),
-                *(
-                    [pl.col("discount").cast(pl.Float64, strict=False)]
-                    if "discount" in table.columns
-                    else []
-                ),
-                *([pl.col("store").cast(pl.String)] if "store" in table.columns else []),
-                file=pl.lit(number),
-            )
-        )
+        require(table, _COLUMNS, "receipts")
+        columns = [pl.col(_IDS).cast(pl.Int64, strict=False)]
+        columns.append(pl.col("quantity", "value").cast(pl.Float64, strict=False))
+        if "discount" in table.columns:
+            columns.append(pl.col("discount").cast(pl.Float64, strict=False))
+        if "store" in table.columns:
+            columns.append(pl.col("store").cast(pl.String))
+        parts.append(table.select(*columns, file=pl.lit(number)))
     hour, minute = pl.col("trans_time") // 100, pl.col("trans_time") % 100
     clock = pl.when((hour < 24) & (minute < 60)).then(hour * 60 + minute).otherwise(0)
+    day_one = pl.lit(DAY_ONE).cast(pl.Datetime("us"))
     return (
         pl.concat(parts)
         .with_row_index(LINE)
         .with_columns(
-            time=pl.lit(pl.Series([0]).cast(pl.Datetime("us"))[0])
-            + pl.duration(days=pl.col("day") + 10_956, minutes=clock),
+            time=day_one + pl.duration(days=pl.col("day") - 1, minutes=clock),
             overlapping=pl.col("file") > pl.col("file").min().over("user_id", "basket_id"),
         )
         .drop("file", "day", "trans_time")
     )
 
 
-def _read_products(path: Path) -> pl.DataFrame | None:
-    file = find_file(path, "product", "product_features", "products")
-    if file is None:
-        return None
-    table = lower_columns(read_table(file))
-    require(
-        table,
-        ["product_id", "department", "commodity_desc", "sub_commodity_desc", "brand"],
-        str(file),
-    )
+def _products(table: pl.DataFrame) -> pl.DataFrame:
+    table = lower_columns(table)
+    needed = ["product_id", "department", "commodity_desc", "sub_commodity_desc", "brand"]
+    require(table, needed, "product file")
     text = [pl.col(c).cast(pl.String).str.strip_chars() for c in table.columns if c != "product_id"]
     table = table.with_columns(pl.col("product_id").cast(pl.Int64), *text).rename(
         {
@@ -102,22 +116,20 @@ def _read_products(path: Path) -> pl.DataFrame | None:
             "commodity_desc": CATEGORIES[1],
             "sub_commodity_desc": CATEGORIES[2],
             "curr_size_of_product": "size",
+            "product_name": "name",
         },
         strict=False,
     )
-    if "product_name" in table.columns:
-        return table.rename({"product_name": "name"})
+    if "name" in table.columns:
+        return table
     name = [c for c in (CATEGORIES[2], "size") if c in table.columns]
     return table.with_columns(name=pl.concat_str(name, separator=" ", ignore_nulls=True))
 
 
-def _read_households(path: Path) -> pl.DataFrame | None:
-    file = find_file(path, "hh_demographic", "households")
-    if file is None:
-        return None
-    table = lower_columns(read_table(file))
+def _households(table: pl.DataFrame) -> pl.DataFrame:
+    table = lower_columns(table)
     key = "household_key" if "household_key" in table.columns else "user_id"
-    require(table, [key], str(file))
+    require(table, [key], "household file")
     return table.rename({key: "user_id"}).with_columns(pl.col("user_id").cast(pl.Int64))
 
 

@@ -10,7 +10,6 @@ import polars as pl
 from retailrec.cleaning import LoadReport, Rule
 from retailrec.data import RetailData
 from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
-from retailrec.errors import DataError
 from retailrec.tables import data_files, read_table
 
 _NAMES = {

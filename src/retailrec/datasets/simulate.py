@@ -1,17 +1,410 @@
-"""A small generated supermarket, in the Complete Journey's own columns.
+"""A generated supermarket in the Complete Journey's own columns, whose right answers are known.
 
-Households visit in a rhythm of their own, keep a list of staples that run out after a time of their
-own, stick to a brand within a sub-commodity most of the time, and pick up popular things besides.
+What it models, each a switch of `Shop`: households with demographics, budgets and rhythms; a
+catalogue tree with readable names and a long tail; tastes by segment and household; loyalty to a
+favourite and switching (`loyalty`); needs that return after a time of their own (`replenishment`);
+things bought together (`complements`); promotions and price sensitivity (`promotions`); seasons
+(`seasons`); launches and delistings (`launches`); returns and till dirt (`dirt`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from retailrec.cleaning import DAY_ONE  # noqa: F401
 from retailrec.data import RetailData
+from retailrec.datasets import households as kernels
+from retailrec.engine.local import map_shards
 from retailrec.errors import SettingError
-from retailrec.datasets import complete_journey
+
+SHARD = 1000  # households a file is made of; part of the format, not of the machine
+_SEGMENTS = 8
+_WEEKDAYS = np.array([0.75, 0.7, 0.7, 0.75, 0.9, 1.0, 0.95])  # day 1 is a Saturday: index 0
+
+# department: commodities (sub-commodities), price level, days until it runs out
+_TREE: dict[str, tuple[str, float, float]] = {
+    "PRODUCE": ("APPLES:GALA,FUJI,GRANNY SMITH;BANANAS:YELLOW,ORGANIC;SALAD:ICEBERG,SPRING MIX,"
+                "SPINACH;TOMATOES:VINE,CHERRY,ROMA;POTATOES:RUSSET,RED,SWEET;ONIONS:YELLOW,RED;"
+                "BERRIES:STRAWBERRY,BLUEBERRY;CITRUS:ORANGE,LEMON;HERBS:BASIL,CILANTRO", 2.4, 11),
+    "DAIRY": ("MILK:WHOLE,SKIM,TWO PERCENT;YOGURT:PLAIN,FRUIT,GREEK;CHEESE:CHEDDAR,MOZZARELLA,"
+              "SLICED;BUTTER:SALTED,UNSALTED;EGGS:LARGE,FREE RANGE;CREAM:SOUR,WHIPPING", 3.2, 12),
+    "BAKERY": ("BREAD:WHITE,WHEAT,RYE;ROLLS:BURGER,DINNER;CAKES:LAYER,CUP;"
+               "BAGELS:PLAIN,SESAME", 2.9, 10),
+    "MEAT": ("BEEF:GROUND,STEAK,ROAST;CHICKEN:BREAST,WINGS,WHOLE;PORK:CHOPS,RIBS;"
+             "BACON:SMOKED,TURKEY;SAUSAGE:BREAKFAST,DINNER", 7.5, 18),
+    "FROZEN": ("PIZZA:CHEESE,PEPPERONI;ICE CREAM:VANILLA,CHOCOLATE,BARS;VEGETABLES:PEAS,CORN,MIXED;"
+               "MEALS:SINGLE,FAMILY;POTATO:FRIES,HASH BROWNS", 4.4, 24),
+    "GROCERY": ("PASTA:SPAGHETTI,PENNE,MACARONI;PASTA SAUCE:TOMATO,ALFREDO;RICE:WHITE,BROWN;CEREAL:"
+                "FLAKES,GRANOLA,KIDS;SOUP:TOMATO,CHICKEN,CREAM;CANNED FISH:TUNA,SALMON;BEANS:BLACK,"
+                "BAKED;OIL:OLIVE,CANOLA;FLOUR:WHITE,WHOLE;SUGAR:WHITE,BROWN;SPICES:PEPPER,MIXED;"
+                "JAM:STRAWBERRY,GRAPE;PEANUT BUTTER:CREAMY,CRUNCHY;CONDIMENTS:KETCHUP,MUSTARD,MAYO;"
+                "BAKING MIX:CAKE,PANCAKE;BABY FOOD:FRUIT,VEGETABLE", 2.7, 32),
+    "SNACKS": ("CHIPS:POTATO,TORTILLA;COOKIES:CHOCOLATE,OAT;CRACKERS:SALTED,CHEESE;"
+               "CANDY:CHOCOLATE,GUMMY;NUTS:PEANUT,MIXED;SALSA:MILD,HOT", 3.1, 19),
+    "DRINKS": ("SOFT DRINKS:COLA,DIET COLA,LEMON;WATER:STILL,SPARKLING;JUICE:ORANGE,APPLE;"
+               "COFFEE:GROUND,BEANS,INSTANT;TEA:BLACK,GREEN;BEER:LAGER,ALE;WINE:RED,WHITE", 5.2, 20),
+    "HOUSEHOLD": ("PAPER:TOILET,TOWEL,TISSUE;LAUNDRY:POWDER,LIQUID,SOFTENER;CLEANING:BATHROOM,"
+                  "KITCHEN;DISHES:LIQUID,TABS;BAGS:TRASH,FREEZER;CANDLES:SCENTED,TAPER", 6.1, 45),
+    "DRUG GM": ("SHAMPOO:DRY,DAILY;SOAP:BAR,LIQUID;TOOTHPASTE:MINT,WHITENING;VITAMINS:MULTI,C;"
+                "PAIN RELIEF:TABLETS,GEL;DIAPERS:SMALL,LARGE;BATTERIES:AA,AAA", 7.2, 55),
+    "PET": ("DOG FOOD:DRY,WET;CAT FOOD:DRY,WET;CAT LITTER:CLUMPING,CLAY;PET TREATS:DOG,CAT", 6.4, 22),
+    "SEASONAL": ("GARDEN:SEEDS,SOIL;GRILLING:CHARCOAL,TOOLS;HOLIDAY:LIGHTS,WRAP;"
+                 "SCHOOL:PENS,PAPER", 8.8, 150),
+}  # fmt: skip
+_PARTNERS = {
+    "PASTA": "PASTA SAUCE", "CHIPS": "SALSA", "CEREAL": "MILK", "BREAD": "BUTTER",
+    "PEANUT BUTTER": "JAM", "COFFEE": "CREAM", "BURGER": "CONDIMENTS", "BEEF": "ROLLS",
+    "SALAD": "TOMATOES", "DOG FOOD": "PET TREATS", "CAKES": "CANDLES", "BAGELS": "CHEESE",
+}  # fmt: skip
+_BRANDS = [
+    "SUNNY FARM",
+    "OAKWELL",
+    "BLUE RIDGE",
+    "HARVEST HOME",
+    "NORTHFIELD",
+    "GOLDEN SPOON",
+    "RIVERBEND",
+    "MEADOWLARK",
+    "STONE MILL",
+    "CLEARBROOK",
+    "MAPLE LANE",
+    "SILVER PINE",
+    "GREENWAY",
+    "OLD TOWN",
+    "BRIGHT DAY",
+    "COPPER KETTLE",
+]
+_STYLES = [
+    "CLASSIC",
+    "FAMILY",
+    "SELECT",
+    "LIGHT",
+    "ORGANIC",
+    "VALUE",
+    "PREMIUM",
+    "ORIGINAL",
+    "FRESH",
+    "NATURAL",
+]
+_SIZES = [
+    "SMALL",
+    "6 OZ",
+    "10 OZ",
+    "12 OZ",
+    "16 OZ",
+    "24 OZ",
+    "LARGE",
+    "2 PACK",
+    "4 PACK",
+    "FAMILY SIZE",
+]
+
+
+def _subs() -> list[tuple[str, str, str]]:
+    """Department, commodity and sub-commodity, one row a sub-commodity."""
+    return [
+        (department, commodity.partition(":")[0], sub)
+        for department, (tree, _, _) in _TREE.items()
+        for commodity in tree.split(";")
+        for sub in commodity.partition(":")[2].split(",")
+    ]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A supermarket and its households; the same fields give the same bytes.
+
+    Attributes
+    ----------
+    users, items, weeks : households, catalogue items, length
+    seed : of everything
+    tail : exponent of item popularity within a sub-commodity; larger is more concentrated
+    loyalty ... dirt : switches of what is modelled
+    """
+
+    users: int = 1500
+    items: int = 3000
+    weeks: int = 52
+    seed: int = 0
+    tail: float = 0.9
+    replenishment: bool = True
+    loyalty: bool = True
+    complements: bool = True
+    promotions: bool = True
+    seasons: bool = True
+    launches: bool = True
+    dirt: bool = True
+
+    def __post_init__(self) -> None:
+        if self.users < 1 or self.weeks < 2 or self.items < self.n_subs:
+            raise SettingError(
+                f"a shop needs at least 1 user, 2 weeks and {self.n_subs} items, "
+                f"not {self.users}, {self.weeks} and {self.items}."
+            )
+
+    @property
+    def n_subs(self) -> int:
+        """Sub-commodities of the catalogue tree."""
+        return len(_subs())
+
+    @property
+    def days(self) -> int:
+        """Length in days."""
+        return self.weeks * 7
+
+    @cached_property
+    def world(self) -> tuple[Any, ...]:
+        """The arrays that the kernels read: see `retailrec.datasets.households`."""
+        rng = np.random.default_rng([self.seed, 1])
+        table = _subs()
+        n = len(table)
+        department = np.array([list(_TREE).index(row[0]) for row in table])
+        subs = np.zeros((n, 6))
+        periods = np.array([_TREE[row[0]][2] for row in table])
+        subs[:, kernels.PERIOD] = periods * np.exp(0.35 * rng.standard_normal(n))
+        subs[:, kernels.WEIGHT] = np.exp(0.6 * rng.standard_normal(n)) / np.sqrt(periods)
+        seasonal = np.array([row[0] in ("SEASONAL", "PRODUCE") for row in table])
+        subs[:, kernels.AMPLITUDE] = np.where(seasonal, 0.45, 0.12) * rng.random(n)
+        subs[:, kernels.PHASE] = 2 * np.pi * rng.random(n)
+        commodities = [row[1] for row in table]
+        subs[:, kernels.PARTNER] = [
+            commodities.index(_PARTNERS[c]) if c in _PARTNERS else -1 for c in commodities
+        ]
+        subs[:, kernels.PARTNER_P] = 0.35
+        tilt = np.exp(0.7 * rng.standard_normal((_SEGMENTS, len(_TREE))))[:, department]
+        segment_cum = np.cumsum(subs[:, kernels.WEIGHT] * tilt, axis=1)
+        first = np.linspace(0, self.items, n + 1).astype(np.int64)
+        weights = np.empty(self.items)
+        cum = np.empty(self.items)
+        for sub in range(n):
+            shelf = slice(first[sub], first[sub + 1])
+            size = first[sub + 1] - first[sub]
+            zipf = 1.0 / np.arange(1, size + 1) ** self.tail
+            weights[shelf] = rng.permutation(zipf)
+            cum[shelf] = np.cumsum(weights[shelf])
+        sub_cum = np.cumsum(subs[:, kernels.WEIGHT])
+        life = np.column_stack([np.full(self.items, -1e9), np.full(self.items, 1e9)])
+        launched = rng.random(self.items) < 0.15
+        life[launched, 0] = self.days * rng.random(launched.sum())
+        gone = rng.random(self.items) < 0.08
+        life[gone, 1] = np.maximum(life[gone, 0], 0) + self.days * (0.2 + rng.random(gone.sum()))
+        level = np.array([_TREE[row[0]][1] for row in table])
+        price = np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
+        price = np.maximum(np.round(price * 10) / 10 - 0.01, 0.29)
+        switches = np.array(
+            [self.replenishment, self.loyalty, self.complements, self.promotions, self.seasons,
+             self.launches]
+        )  # fmt: skip
+        return subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches
+
+    def products(self) -> pl.DataFrame:
+        """The catalogue, `PRODUCT_ID` = item number + 1, with readable names."""
+        rng = np.random.default_rng([self.seed, 2])
+        first = self.world[2]
+        sub = np.repeat(np.arange(self.n_subs), np.diff(first))
+        table = _subs()
+        brand, style, size = (
+            rng.integers(0, len(words), self.items) for words in (_BRANDS, _STYLES, _SIZES)
+        )
+        brands = np.array(_BRANDS)[brand]
+        private = brand < 3
+        return pl.DataFrame(
+            {
+                "PRODUCT_ID": np.arange(1, self.items + 1),
+                "MANUFACTURER": brand + 1,
+                "DEPARTMENT": [table[s][0] for s in sub],
+                "BRAND": np.where(private, "Private", "National"),
+                "COMMODITY_DESC": [table[s][1] for s in sub],
+                "SUB_COMMODITY_DESC": [f"{table[s][1]} {table[s][2]}" for s in sub],
+                "CURR_SIZE_OF_PRODUCT": np.array(_SIZES)[size],
+                "PRODUCT_NAME": [
+                    f"{b} {_STYLES[t]} {table[s][2]} {table[s][1]} {_SIZES[z]}"
+                    for b, t, s, z in zip(brands, style, sub, size, strict=True)
+                ],
+            }
+        )
+
+    def shards(self) -> Iterator[pl.DataFrame]:
+        """Receipt lines, `SHARD` households at a time."""
+
+        def make(rows: slice) -> pl.DataFrame:
+            return self._lines(rows.start, rows.stop - rows.start)
+
+        yield from map_shards(make, self.users, size=SHARD, threads=2)
+
+    def households(self) -> pl.DataFrame:
+        """Demographics of a third of the households, as in the Complete Journey."""
+        rng = np.random.default_rng([self.seed, 3])
+        known = np.flatnonzero(rng.random(self.users) < 0.33)
+        segment = np.concatenate(
+            [
+                kernels.simulate_shard(self.seed, int(h), 1, 0, *self.world)[2][:, kernels.SEGMENT]
+                for h in known
+            ]
+            or [np.zeros(0)]
+        ).astype(int)
+        ages = ["19-24", "25-34", "35-44", "45-54", "55-64", "65+"]
+        income = ["Under 15K", "15-24K", "25-34K", "35-49K", "50-74K", "75-99K", "100-124K"]
+        noise = rng.integers(-1, 2, (2, len(known)))
+        return pl.DataFrame(
+            {
+                "household_key": known + 1,
+                "AGE_DESC": [ages[i] for i in np.clip(segment * 6 // _SEGMENTS + noise[0], 0, 5)],
+                "INCOME_DESC": [income[i] for i in np.clip(segment % 4 * 2 + noise[1], 0, 6)],
+                "KID_CATEGORY_DESC": np.where(segment % 2 == 0, "None/Unknown", "1+"),
+            }
+        )
+
+    def truth(
+        self, cutoff_day: int, horizon: int, users: NDArray[np.integer] | None = None, *,
+        repetitions: int = 200, top: int = 200,
+    ) -> pl.DataFrame:  # fmt: skip
+        """How likely each household is to buy each item in [cutoff_day, cutoff_day + horizon).
+
+        Counted over `repetitions` futures that start from the household's true state; the standard
+        error of a probability p is sqrt(p (1 - p) / repetitions). `p_first` and `p_second` come from
+        the two halves, so that a choice made on one can be judged on the other.
+
+        Parameters
+        ----------
+        cutoff_day : days since the start, 0 is day 1
+        users : household numbers from 0; all by default
+        top : items kept a household, most likely first
+        """
+        chosen = np.arange(self.users) if users is None else np.asarray(users)
+
+        def shard(rows: slice) -> pl.DataFrame:
+            counts = np.zeros((2, self.items), np.int32)
+            parts = []
+            for household in chosen[rows]:
+                count: Any = kernels.count_futures
+                items, n = count(
+                    self.seed, int(household), self.days, cutoff_day, horizon, repetitions,
+                    *self.world, counts,
+                )  # fmt: skip
+                best = np.argsort(-n.sum(axis=1), kind="stable")[:top]
+                half = repetitions / 2
+                parts.append(
+                    pl.DataFrame(
+                        {
+                            "household_key": np.full(len(best), household + 1),
+                            "PRODUCT_ID": items[best].astype(np.int64) + 1,
+                            "p": n[best].sum(axis=1) / repetitions,
+                            "p_first": n[best, 0] / half,
+                            "p_second": n[best, 1] / half,
+                        }
+                    )
+                )
+            return pl.concat(parts)
+
+        return pl.concat(map_shards(shard, len(chosen), size=200, threads=2))
+
+    def _lines(self, start: int, n: int) -> pl.DataFrame:
+        whole, money, _ = kernels.simulate_shard(self.seed, start, n, self.days, *self.world)
+        household, visit, day, minute, item, quantity = whole.T
+        lines = pl.DataFrame(
+            {
+                "household_key": household.astype(np.int64) + 1,
+                "BASKET_ID": (household.astype(np.int64) + 1) * 100_000 + visit,
+                "DAY": day + 1,
+                "PRODUCT_ID": item.astype(np.int64) + 1,
+                "QUANTITY": quantity,
+                "SALES_VALUE": money[:, 0].astype(np.float64).round(2),
+                "STORE_ID": household % 40 + 1,
+                "RETAIL_DISC": money[:, 1].astype(np.float64).round(2),
+                "TRANS_TIME": minute // 60 * 100 + minute % 60,
+                "WEEK_NO": day // 7 + 1,
+                "COUPON_DISC": np.zeros(len(day)),
+                "COUPON_MATCH_DISC": np.zeros(len(day)),
+            }
+        )
+        return self._with_dirt(lines, start) if self.dirt else lines
+
+    def _with_dirt(self, lines: pl.DataFrame, start: int) -> pl.DataFrame:
+        """One line in 200 is doubled as a return, a free line or a zero quantity."""
+        rng = np.random.default_rng([self.seed, 4, start])
+        where = np.flatnonzero(rng.random(lines.height) < 0.005)
+        kind = rng.integers(0, 3, len(where))
+        extra = lines[where].with_columns(
+            QUANTITY=pl.Series(np.where(kind == 0, -1, np.where(kind == 1, 0, 1)), dtype=pl.Int32),
+            SALES_VALUE=pl.Series(np.where(kind == 0, -1.0, 0.0)),
+        )
+        return pl.concat([lines, extra])
+
+    def write(self, out: Path, *, truth_days: int | None = None) -> None:
+        """Write ``transaction_data/``, ``product``, ``hh_demographic`` and ``truth/`` as Parquet.
+
+        `truth/` covers the last `truth_days` of the receipts; None leaves it out.
+        """
+        receipts = out / "transaction_data"
+        receipts.mkdir(parents=True, exist_ok=True)
+        for number, lines in enumerate(self.shards()):
+            lines.write_parquet(receipts / f"part-{number:05d}.parquet")
+        self.products().write_parquet(out / "product.parquet")
+        self.households().write_parquet(out / "hh_demographic.parquet")
+        if truth_days is not None:
+            (out / "truth").mkdir(exist_ok=True)
+            self.truth(self.days - truth_days, truth_days).write_parquet(
+                out / "truth" / "probabilities.parquet"
+            )
+
+
+PRESETS: dict[str, Shop] = {
+    "small": Shop(),
+    "complete-journey": Shop(users=2500, items=92_000, weeks=102),
+    "x5": Shop(users=400_000, items=43_000, weeks=17),
+}
+
+
+def preset(name: str, **changes: int | None) -> Shop:
+    """A preset shop with some fields changed; None leaves a field as it is.
+
+    Raises
+    ------
+    SettingError
+        If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise SettingError(f"there is no preset '{name}'; expected one of {', '.join(PRESETS)}.")
+    given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
+    return replace(PRESETS[name], **given)
+
+
+def small_data(
+    users: int = 300, weeks: int = 40, items: int = 600, seed: int = 0, **switches: bool
+) -> RetailData:
+    """Generated data in memory, for examples and tests."""
+    return data_of(Shop(users=users, items=items, weeks=weeks, seed=seed, **switches))
+
+
+def data_of(shop: Shop) -> RetailData:
+    """A shop's receipts, loaded as the Complete Journey's are."""
+    from retailrec.datasets import complete_journey
+
+    return complete_journey.from_tables(
+        pl.concat(shop.shards()), shop.products(), shop.households(), "generated shop"
+    )
+
+
+def best_attainable(truth: pl.DataFrame, k: int) -> tuple[float, float]:
+    """Lower and upper estimate of the best mean precision@k that anybody could reach.
+
+    A perfect recommender lists the `k` likeliest items; its expected precision is the mean of their
+    probabilities. Choosing and judging on the same repetitions flatters (upper); choosing on one
+    half and judging on the other is fair to the half-informed choice (lower). The truth lies between.
+    Households count by their chance to buy at all, as only buyers are judged.
+    """
+
+    def top(by: str, judged: str) -> float:
+        best = truth.sort("household_key", by, descending=[False, True], maintain_order=True)
+        share = best.group_by("household_key").agg(pl.col(judged).head(k).sum() / k)
+        return float(share[judged].to_numpy().mean())
+
+    return top("p_first", "p_second"), top("p", "p")

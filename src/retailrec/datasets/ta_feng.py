@@ -21,11 +21,8 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     table = lower_columns(read_one_of(path, *_FILES, what="receipts"))
     if "order_number" in table.columns:
         return _next_basket(table)
-    require(
-        table,
-        ["transaction_dt", "customer_id", "age_group", "product_subclass", "product_id", "amount", "sales_price"],
-        f"receipts in {path}",
-    )  # fmt: skip
+    needed = ["transaction_dt", "customer_id", "age_group", "product_subclass", "product_id"]
+    require(table, [*needed, "amount", "sales_price"], "receipts")
     lines = table.select(
         user_id=pl.col("customer_id").cast(pl.String).str.strip_chars(),
         item_id=pl.col("product_id").cast(pl.String).str.strip_chars(),

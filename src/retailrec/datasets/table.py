@@ -34,9 +34,7 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     items = find_file(path, "items", "products", "catalogue") if receipts != path else None
     users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
     lines = read_table(receipts)
-    describing = [
-        c for c in _DESCRIBING if c in columns or (c in lines.columns and items is None)
-    ]
+    describing = [c for c in _DESCRIBING if c in columns or (c in lines.columns and items is None)]
     return RetailData.from_frames(
         lines,
         None if items is None else read_table(items),

@@ -55,9 +55,7 @@ class FeatureSet:
         self.levels_ = [c for c in CATEGORIES if c in data.items.columns]
         codes = [_dense_codes(data.items[c]) for c in self.levels_]
         self.categories_ = (
-            np.column_stack(codes).astype(np.int32)
-            if codes
-            else np.zeros((data.n_items, 0), np.int32)
+            np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
         )
         history = data.full_history
         order = np.argsort(history.items[history.pair_of_event], kind="stable")
@@ -65,9 +63,7 @@ class FeatureSet:
         starts = group_starts(item_of_event)
         events = Events(EventColumns(history), order, starts)
         features = self._kept("item")
-        block = spread_rows(
-            compute_block(features, events), item_of_event[starts], data.n_items
-        )
+        block = spread_rows(compute_block(features, events), item_of_event[starts], data.n_items)
         extra, names = _item_attributes(data)
         self.items_ = np.ascontiguousarray(np.hstack([block, extra]), np.float32)
         self.attributes_ = _attribute_codes(data.users)
@@ -159,9 +155,7 @@ class FeatureSet:
                 values = text.replace_strict(
                     codes["value"], codes["code"], default=None, return_dtype=pl.Float32
                 )
-            columns.append(
-                values.cast(pl.Float32, strict=False).fill_null(float("nan")).to_numpy()
-            )
+            columns.append(values.cast(pl.Float32, strict=False).fill_null(float("nan")).to_numpy())
         shape = (users.height, 0)
         return np.column_stack(columns) if columns else np.zeros(shape, np.float32)
 
@@ -173,9 +167,7 @@ class FeatureSet:
             for c in users.columns
             if c != USER_ID and "attribute" not in self.drop
         ]
-        rows += [
-            (c, "item", "attribute" if "attribute" in c else "item") for c in item_columns
-        ]
+        rows += [(c, "item", "attribute" if "attribute" in c else "item") for c in item_columns]
         rows += [(f.name, "pair", f.family) for f in self._kept("pair")]
         for level in self.levels_:
             rows += [

@@ -26,7 +26,7 @@ from retailrec.errors import SettingError
 from retailrec.history import History
 
 Scope = Literal["user", "item", "pair", "category", "match"]
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,7 @@ class EventColumns:
         """Money of the event's basket."""
         if not len(self._by_basket):
             return np.zeros(0, np.float32)
-        value = np.add.reduceat(
-            self.value[self._by_basket].astype(np.float64), self._basket_starts
-        )
+        value = np.add.reduceat(self.value[self._by_basket].astype(np.float64), self._basket_starts)
         return self._per_event(value.astype(np.float32))
 
     @cached_property
@@ -285,7 +283,7 @@ def compute_block(features: Iterable[Feature], events: Events) -> NDArray[np.flo
 
 
 def spread_rows(
-    block: NDArray[np.float32], groups: NDArray[np.int64], n: int
+    block: NDArray[np.float32], groups: NDArray[np.integer[Any]], n: int
 ) -> NDArray[np.float32]:
     """(n, width) with block[i] at row groups[i] and NaN elsewhere."""
     out = np.full((n, block.shape[1]), np.nan, np.float32)

@@ -95,7 +95,6 @@ def compute_metric(text: str, context: dict[str, Any]) -> Values:
     if hits.shape[1] < k:  # a list shorter than k is counted over k
         pad = k - hits.shape[1]
         arguments = [
-            np.pad(a, ((0, 0), (0, pad)), constant_values=0) if a.ndim == 2 else a
-            for a in arguments
+            np.pad(a, ((0, 0), (0, pad)), constant_values=0) if a.ndim == 2 else a for a in arguments
         ]
     return found.compute(*arguments)

@@ -39,7 +39,7 @@ def hit_rate(hits: Hits) -> Values:
     >>> hit_rate(np.array([[False, True], [False, False]])).tolist()
     [1.0, 0.0]
     """
-    return hits.any(axis=1).astype(np.float64)
+    return np.asarray(hits.any(axis=1), np.float64)
 
 
 @metric

@@ -104,7 +104,7 @@ class CatBoostRanker:
 
     def importances(self) -> NDArray[np.float64]:
         gain = np.asarray(self.model_.get_feature_importance(), np.float64)
-        return gain / max(gain.sum(), 1e-12)
+        return np.asarray(gain / max(float(gain.sum()), 1e-12))
 
     def save(self, folder: Path) -> None:
         self.model_.save_model(str(folder / _FILE))

@@ -69,7 +69,9 @@ class LightGBMRanker:
         if self.monotone:
             options["monotone_constraints"] = [self.monotone.get(n, 0) for n in train.names]
         data = self._dataset(train)
-        callbacks = [] if valid is None else [lgb.early_stopping(self.early_stopping, verbose=False)]
+        callbacks: list[Any] = (
+            [] if valid is None else [lgb.early_stopping(self.early_stopping, verbose=False)]
+        )
         self.model_ = lgb.train(
             options, data, self.iterations,
             valid_sets=[] if valid is None else [self._dataset(valid, data)],
