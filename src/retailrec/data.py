@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retailrec.cleaning import LINE, STANDARD_RULES, LoadReport, Rule, clean, parse_lines
 from retailrec.cleaning import natural_ids as _natural_ids
-from retailrec.columns import ITEM_ID, LOG, RECOMMENDABLE, USER_ID
+from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.errors import DataError
 from retailrec.history import History
 from retailrec.tables import to_polars
@@ -139,7 +139,12 @@ class RetailData:
                 f"asof({t}) lies after the data's end={self.end}; what comes then is not known. "
                 f"Ask for an instant up to the end."
             )
-        return replace(self, log=self.log.filter(pl.col("time") < t), end=t)
+        items = self.items
+        if KNOWN_FROM in items.columns:  # names and attributes that first came with a receipt
+            seen = pl.col(KNOWN_FROM) < t
+            hidden = [c for c in items.columns if c not in (ITEM_ID, RECOMMENDABLE)]
+            items = items.with_columns(pl.when(seen).then(pl.col(c)).alias(c) for c in hidden)
+        return replace(self, log=self.log.filter(pl.col("time") < t), items=items, end=t)
 
     def between(self, start: datetime, end: datetime) -> pl.DataFrame:
         """Log rows with start <= time < end."""
@@ -220,10 +225,11 @@ def _attributes(
 ) -> pl.DataFrame | None:
     """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
     if described_by:
+        known = [pl.col("time").first().alias(KNOWN_FROM)] if id_column == ITEM_ID else []
         frame = (
             lines.sort("time", maintain_order=True)
             .group_by(id_column, maintain_order=True)
-            .agg(pl.col(described_by).drop_nulls().first())
+            .agg(pl.col(described_by).drop_nulls().first(), *known)
         )
     if frame is None:
         return None

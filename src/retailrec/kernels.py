@@ -257,3 +257,42 @@ def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> 
                 total += user[f] * item[f]
             out[p] = total
     return out
+
+
+@_jit
+def popular_by_category(
+    indptr: Any, items: Any, weights: Any, category: Any, share: Any, allowed: Any, k: int
+) -> tuple[Any, Any]:
+    """Best k items a row by (row's share of lines in the item's category) x (item's share)."""
+    n, n_items = len(indptr) - 1, len(category)
+    out_items = np.full((n, k), -1, np.int32)
+    out_scores = np.full((n, k), -np.inf, np.float32)
+    everything = np.arange(n_items).astype(np.int32)
+    scores = np.empty(n_items, np.float32)
+    profile = np.zeros(category.max() + 2)
+    for row in range(n):
+        profile[:] = 0
+        total = 0.0
+        for j in range(indptr[row], indptr[row + 1]):
+            profile[category[items[j]] + 1] += weights[j]
+            total += weights[j]
+        for i in range(n_items):
+            score = profile[category[i] + 1] / max(total, 1.0) * share[i]
+            scores[i] = score if allowed[i] and score > 0 else -np.inf
+        _topk_into(everything, scores, 0, n_items, k, out_items[row], out_scores[row])
+    return out_items, out_scores
+
+
+@_jit
+def keep_largest(values: Any, n: int) -> Any:
+    """Columns of the n largest values of each row of a dense matrix, ascending; int32."""
+    out = np.empty((len(values), n), np.int32)
+    columns = np.arange(values.shape[1]).astype(np.int32)
+    best = np.empty(n, np.int32)
+    score = np.empty(n, np.float32)
+    for row in range(len(values)):
+        best[:] = -1
+        score[:] = -np.inf
+        _topk_into(columns, values[row], 0, values.shape[1], n, best, score)
+        out[row] = np.sort(best)
+    return out

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from retailrec.candidates.als import ALS
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.content import Content
+from retailrec.candidates.fusion import ReciprocalRankFusion
 from retailrec.candidates.item_item import ItemItem
+from retailrec.candidates.neighbours import UPCF, TifuKNN
 from retailrec.candidates.own_purchases import OwnPurchases
-from retailrec.candidates.popularity import Popularity
+from retailrec.candidates.popularity import PopularInCategories, PopularInSegment, Popularity
 
 GENERATORS: dict[str, type[CandidateGenerator]] = {
     "own_purchases": OwnPurchases,
     "popularity": Popularity,
+    "popular_in_segment": PopularInSegment,
+    "popular_in_categories": PopularInCategories,
     "item_item": ItemItem,
     "als": ALS,
+    "tifu_knn": TifuKNN,
+    "up_cf": UPCF,
+    "content": Content,
+    "fusion": ReciprocalRankFusion,
 }
 
 __all__ = [
     "ALS",
     "GENERATORS",
+    "UPCF",
     "CandidateGenerator",
     "Candidates",
+    "Content",
     "ItemItem",
     "OwnPurchases",
     "Pairs",
+    "PopularInCategories",
+    "PopularInSegment",
     "Popularity",
+    "ReciprocalRankFusion",
+    "TifuKNN",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.factors import best_by_factors
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import History
@@ -54,8 +55,8 @@ class ALS(CandidateGenerator):
     def _fit(self, data: RetailData) -> None:
         from threadpoolctl import threadpool_limits
 
-        model = self._model()
         with threadpool_limits(1, "blas"):  # implicit brings its own threads; two pools fight
+            model = self._model()
             model.fit(self._confidence(data.full_history), show_progress=False)
         factors = model.item_factors
         self.factors_ = np.ascontiguousarray(
@@ -63,23 +64,9 @@ class ALS(CandidateGenerator):
         )
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        from implicit.cpu.topk import topk
-        from threadpoolctl import threadpool_limits
-
-        allowed = np.flatnonzero(self.allowed_).astype(np.int32)
-        items = np.full((len(history), k), -1, np.int32)
-        scores = np.full((len(history), k), -np.inf, np.float32)
-        known = np.flatnonzero(np.diff(history.indptr) > 0)
-        n = min(k, len(allowed))
-        if len(known) and n:
-            users = self.user_factors(history)[known]
-            with threadpool_limits(1, "blas"):
-                best, score = topk(self.factors_[allowed], users, n, num_threads=self.threads)
-            found = allowed[best]
-            order = np.lexsort((found, -score), axis=1)  # ties by item
-            items[known, :n] = np.take_along_axis(found, order, 1)
-            scores[known, :n] = np.take_along_axis(score, order, 1)
-        return Candidates(items, scores)
+        return best_by_factors(
+            self.user_factors(history), self.factors_, self.allowed_, k, self.threads
+        )
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Dot product of folded-in shopper factors and item factors; zero without history."""
@@ -94,9 +81,9 @@ class ALS(CandidateGenerator):
 
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
-        model = self._model()
-        model.item_factors = self.factors_
         with threadpool_limits(1, "blas"):
+            model = self._model()
+            model.item_factors = self.factors_
             folded = model.recalculate_user(np.arange(len(history)), self._confidence(history))
         return np.ascontiguousarray(folded, np.float32)
 

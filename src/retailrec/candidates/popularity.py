@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -12,12 +14,12 @@ from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import History
-from retailrec.kernels import topk_rows
+from retailrec.kernels import popular_by_category, row_of_pair, topk_rows
 
 
 @dataclass
 class Popularity(CandidateGenerator):
-    """Share of the active shoppers who bought the item in the last `days`.
+    """What most shoppers bought in the last `days`, whoever asks.
 
     Items that fewer people bought lately follow in the order of all-time buyers, so the list does
     not end before the catalogue of sold items does.
@@ -25,12 +27,12 @@ class Popularity(CandidateGenerator):
     Parameters
     ----------
     days : length of the window
-    offset : days between the window's end and now; 364 - 28 with `days=28` looks at the same weeks
-        a year ago, as far as they lie ahead of us then
+    kind : ``recent``: buyers in the window. ``trending``: buyers in the window, times their share of
+        the buyers in four such windows. ``last_year``: buyers in the coming `days`, 52 weeks ago.
     """
 
     days: float = 28.0
-    offset: float = 0.0
+    kind: Literal["recent", "trending", "last_year"] = "recent"
     share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -39,12 +41,18 @@ class Popularity(CandidateGenerator):
 
     @property
     def name(self) -> str:
-        return "popular_last_year" if self.offset else "popular"
+        return "popular" if self.kind == "recent" else f"popular_{self.kind}"
 
     def _fit(self, data: RetailData) -> None:
-        stop = data.end - pl.Series([self.offset * 86_400_000]).cast(pl.Duration("ms"))[0]
-        start = stop - pl.Series([self.days * 86_400_000]).cast(pl.Duration("ms"))[0]
-        recent, all_time = (_buyers(log, data.n_items) for log in (data.between(start, stop), data.log))
+        window = timedelta(days=self.days)
+        start = data.end - window
+        if self.kind == "last_year":
+            start = data.end - timedelta(days=364)
+        recent = _buyers(data.between(start, start + window), data.n_items)
+        if self.kind == "trending":
+            longer = _buyers(data.between(data.end - 4 * window, data.end), data.n_items)
+            recent *= recent / np.maximum(longer, 1)
+        all_time = _buyers(data.log, data.n_items)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
 
     def _candidates(self, history: History, k: int) -> Candidates:
@@ -55,6 +63,125 @@ class Popularity(CandidateGenerator):
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """The item's score, whoever the shopper is."""
         return self.share_[pairs.items]
+
+
+@dataclass
+class PopularInSegment(CandidateGenerator):
+    """What most shoppers of the same segment bought in the last `days`.
+
+    Parameters
+    ----------
+    attribute : column of `users` whose values are the segments; shoppers without a value, or with
+        one that `fit` did not see, get the overall order
+    days : length of the window
+    """
+
+    attribute: str = "segment"
+    days: float = 91.0
+    shares_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    segments_: pl.DataFrame = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"popular_in_{self.attribute}"
+
+    def _fit(self, data: RetailData) -> None:
+        if self.attribute not in data.users.columns:
+            raise SettingError(
+                f"popular_in_segment: users lack '{self.attribute}'; they have {data.users.columns}. "
+                f"Name one of these."
+            )
+        values = data.users[self.attribute].cast(pl.String)
+        distinct = values.drop_nulls().unique().sort()
+        self.segments_ = pl.DataFrame({"value": distinct}).with_row_index("row", offset=1)
+        recent = data.between(data.end - timedelta(days=self.days), data.end)
+        overall = _buyers(recent, data.n_items)
+        rows = [overall]
+        segment = self._segment_of(data.users)[recent["user"].to_numpy()]
+        for row in self.segments_["row"]:
+            buyers = _buyers(recent.filter(pl.Series(segment == row)), data.n_items)
+            rows.append(buyers + overall / (overall.max(initial=0) + 1))
+        self.shares_ = np.stack(rows).astype(np.float32)
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        allowed = np.where(self.allowed_ & (self.shares_ > 0), self.shares_, -np.inf)
+        n, width = self.shares_.shape
+        items = np.tile(np.arange(width, dtype=np.int32), n)
+        scores = allowed.astype(np.float32).ravel()
+        best = topk_rows(np.arange(n + 1) * width, items, scores, k)
+        segment = self._segment_of(history.users)
+        return Candidates(best[0][segment], best[1][segment])
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """The item's score in the shopper's segment."""
+        segment = self._segment_of(history.users)
+        return self.shares_[segment[row_of_pair(pairs.indptr)], pairs.items]
+
+    def _segment_of(self, users: pl.DataFrame) -> NDArray[np.int64]:
+        """(n_users,) row of `shares_`; 0 is everybody."""
+        if self.attribute not in users.columns or self.segments_.is_empty():
+            return np.zeros(users.height, np.int64)
+        text = users[self.attribute].cast(pl.String)
+        rows = text.replace_strict(
+            self.segments_["value"], self.segments_["row"], default=0, return_dtype=pl.Int64
+        )
+        return rows.to_numpy()
+
+
+@dataclass
+class PopularInCategories(CandidateGenerator):
+    """Popular items of the categories that the shopper buys from.
+
+    Score: share of the shopper's lines in the item's category x share of the category's recent
+    buyers that took the item.
+
+    Parameters
+    ----------
+    level : category column of `items`
+    days : window of popularity
+    """
+
+    level: str = "category_2"
+    days: float = 28.0
+    category_: NDArray[np.int32] = field(init=False, repr=False, compare=False)
+    share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"popular_in_{self.level}"
+
+    def _fit(self, data: RetailData) -> None:
+        if self.level not in data.items.columns:
+            raise SettingError(
+                f"popular_in_categories: items lack '{self.level}'; they have {data.items.columns}. "
+                f"Name another level or leave the source out."
+            )
+        text = data.items[self.level].cast(pl.String)
+        distinct = text.drop_nulls().unique().sort()
+        codes = pl.Series(range(len(distinct)), dtype=pl.Int32)
+        code = text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32)
+        self.category_ = code.to_numpy()
+        recent = data.between(data.end - timedelta(days=self.days), data.end)
+        buyers = _buyers(recent, data.n_items) + 1e-3 * (_buyers(data.log, data.n_items) > 0)
+        total = np.bincount(self.category_ + 1, buyers, len(distinct) + 1)
+        self.share_ = (buyers / np.maximum(total[self.category_ + 1], 1)).astype(np.float32)
+        self.share_[self.category_ < 0] = 0
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        best = popular_by_category(
+            history.indptr, history.items, history.counts(), self.category_, self.share_,
+            self.allowed_, k,
+        )  # fmt: skip
+        return Candidates(*best)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """Zero for items of categories that the shopper never bought from."""
+        n = int(self.category_.max(initial=-1)) + 2
+        key = history.user_of_pair * n + self.category_[history.items] + 1
+        counts = np.bincount(key, history.counts(), len(history) * n).reshape(-1, n)
+        profile = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        weight = profile[row_of_pair(pairs.indptr), self.category_[pairs.items] + 1]
+        return (weight * self.share_[pairs.items]).astype(np.float32)
 
 
 def _buyers(log: pl.DataFrame, n_items: int) -> NDArray[np.float64]:

@@ -1,0 +1,117 @@
+"""Content: items that read like what the shopper buys, sold before or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.factors import best_by_factors
+from retailrec.columns import BRAND, CATEGORIES, NAME
+from retailrec.data import RetailData
+from retailrec.errors import SettingError
+from retailrec.history import History
+from retailrec.kernels import dot_pairs
+
+_TEXT = (NAME, BRAND, *CATEGORIES)
+
+
+@dataclass
+class Content(CandidateGenerator):
+    """Cosine of item text with the mean text of the shopper's purchases.
+
+    Text is name, brand and category path. It becomes TF-IDF over words and over character n-grams,
+    cut to `dimensions` by truncated SVD (latent semantic analysis, Deerwester et al., 1990); or
+    static word embeddings from a local folder.
+
+    Parameters
+    ----------
+    dimensions : length of an item vector
+    half_life : days after which a purchase counts half in the shopper's profile
+    embeddings : folder of a model2vec model; needs the extra ``text``. None: TF-IDF.
+    """
+
+    dimensions: int = 64
+    half_life: float | None = 120.0
+    embeddings: str | None = None
+    seed: int = 0
+    threads: int = 0
+    vectors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return "content"
+
+    def _fit(self, data: RetailData) -> None:
+        columns = [c for c in _TEXT if c in data.items.columns]
+        if not columns:
+            raise SettingError(
+                f"content: items have no text; expected some of {list(_TEXT)}, found "
+                f"{data.items.columns}. Bring a catalogue or leave the source out."
+            )
+        joined = pl.concat_str(
+            [pl.col(c).cast(pl.String) for c in columns], separator=" ", ignore_nulls=True
+        )
+        text = data.items.select(joined.str.to_lowercase().fill_null("").alias("text"))[
+            "text"
+        ].to_list()
+        vectors = self._embed(text) if self.embeddings else self._lsa(text)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.vectors_ = np.ascontiguousarray(vectors / np.maximum(length, 1e-9), np.float32)
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        return best_by_factors(self.profiles(history), self.vectors_, self.allowed_, k, self.threads)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """Cosine, -1 to 1; 0 without history or text."""
+        scores: NDArray[np.float32] = dot_pairs(
+            self.profiles(history), self.vectors_, pairs.indptr, pairs.items
+        )
+        return scores
+
+    def profiles(self, history: History) -> NDArray[np.float32]:
+        """(n_users, dimensions) unit vectors, zero for an empty history."""
+        total = history.matrix(history.counts(self.half_life)) @ self.vectors_
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        return np.ascontiguousarray(total / np.maximum(length, 1e-9), np.float32)
+
+    def _lsa(self, text: list[str]) -> Any:
+        from scipy import sparse
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from threadpoolctl import threadpool_limits
+
+        parts: list[Any] = []
+        for options in (
+            {"analyzer": "word", "token_pattern": r"\w\w+"},
+            {"analyzer": "char_wb", "ngram_range": (3, 4)},
+        ):
+            try:
+                parts.append(
+                    TfidfVectorizer(min_df=2, sublinear_tf=True, **options).fit_transform(text)
+                )
+            except ValueError:  # no term stands in two items
+                continue
+        width = min(self.dimensions, len(text) - 1, *(p.shape[1] - 1 for p in parts), 10**6)
+        if not parts or width < 1:
+            return np.zeros((len(text), 1))
+        with threadpool_limits(1, "blas"):
+            svd = TruncatedSVD(width, random_state=self.seed, n_iter=4)
+            return svd.fit_transform(sparse.hstack(parts, format="csr"))
+
+    def _embed(self, text: list[str]) -> Any:
+        folder = Path(str(self.embeddings))
+        if not folder.is_dir():
+            raise SettingError(f"content: there is no folder of embeddings at {folder}.")
+        try:
+            from model2vec import StaticModel
+        except ModuleNotFoundError as error:
+            raise SettingError(
+                "content: embeddings need model2vec; pip install 'retailrec[text]'."
+            ) from error
+        return StaticModel.from_pretrained(folder, force_download=False).encode(text)

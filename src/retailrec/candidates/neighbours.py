@@ -1,0 +1,194 @@
+"""Similar shoppers: what those who bought alike bought.
+
+These sources keep a bounded sample of reference histories, without ids. It is the one place where a
+fitted model holds anything derived from single shoppers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.data import RetailData
+from retailrec.errors import SettingError
+from retailrec.history import History
+from retailrec.kernels import find_pairs, keep_largest, topk_rows
+
+_BATCH = 1024  # shoppers compared with the reference sample at a time
+
+
+@dataclass
+class TifuKNN(CandidateGenerator):
+    """TIFU-KNN: own and neighbours' decayed basket vectors (Hu et al., SIGIR 2020).
+
+    A shopper's baskets, oldest first, form groups of `group_size` (the oldest group takes what is
+    left over). A group's vector is the mean of its baskets, each weighted `within_decay` ^ (baskets
+    until the group's last); the shopper's vector is the mean of the groups, each weighted
+    `group_decay` ^ (groups until the last). The prediction is `alpha` x own vector + (1 - `alpha`) x
+    mean vector of the `neighbours` nearest references (Euclidean). Defaults are the paper's for
+    Ta-Feng.
+
+    Parameters
+    ----------
+    reference : shoppers sampled in `fit` to be neighbours
+    """
+
+    neighbours: int = 300
+    group_size: int = 7
+    within_decay: float = 0.9
+    group_decay: float = 0.7
+    alpha: float = 0.7
+    reference: int = 10_000
+    seed: int = 0
+    reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1 or self.group_size < 1 or self.reference < 1:
+            raise SettingError(
+                "tifu_knn: neighbours, group_size and reference must be at least 1, not "
+                f"{self.neighbours}, {self.group_size} and {self.reference}."
+            )
+
+    @property
+    def name(self) -> str:
+        return "tifu_knn"
+
+    def _fit(self, data: RetailData) -> None:
+        self.reference_ = self.vectors(_sample(data, self.reference, self.seed))
+
+    def vectors(self, history: History) -> sparse.csr_matrix:
+        """(n_users, n_items) decayed basket vectors (eq. 1 to 4 of the paper)."""
+        back, n_baskets = baskets_back(history)
+        group = back // self.group_size  # 0 is the newest group
+        total = n_baskets[history.user_of_event]
+        groups = -(-total // self.group_size)
+        oldest = total - (groups - 1) * self.group_size
+        size = np.where(group == groups - 1, oldest, self.group_size)
+        weight = self.within_decay ** (back % self.group_size) / size * self.group_decay**group / groups
+        return history.matrix(history.sum_events(weight))
+
+    def _predict(self, history: History) -> sparse.csr_matrix:
+        own = self.vectors(history)
+        norms = np.asarray(self.reference_.multiply(self.reference_).sum(axis=1)).ravel()
+        parts = []
+        for at in range(0, len(history), _BATCH):
+            block = own[at : at + _BATCH]
+            closeness = 2 * (block @ self.reference_.T).toarray() - norms  # larger is nearer
+            near = nearest(closeness.astype(np.float32), self.neighbours)
+            parts.append(self.alpha * block + (1 - self.alpha) * (near @ self.reference_))
+        return _sorted(sparse.vstack(parts, format="csr")) if parts else own
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        return _best(self._predict(history), history, self.allowed_, k)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """Zero for items that neither the shopper nor a neighbour bought."""
+        return _read(self._predict(history), pairs)
+
+
+@dataclass
+class UPCF(CandidateGenerator):
+    """User popularity with user-wise collaborative filtering (Faggioli et al., UMAP 2020).
+
+    A shopper's vector is the share of the last `recency` baskets that hold each item. The prediction
+    sums the references' vectors, weighted by similarity ^ `locality`; similarity is the asymmetric
+    cosine n_both / (n_own ^ `asymmetry` x n_other ^ (1 - `asymmetry`)) of the sets of items.
+    """
+
+    recency: int = 5
+    locality: int = 5
+    asymmetry: float = 0.25
+    reference: int = 10_000
+    seed: int = 0
+    reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
+    sets_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return "up_cf"
+
+    def _fit(self, data: RetailData) -> None:
+        history = _sample(data, self.reference, self.seed)
+        self.reference_ = self.vectors(history)
+        self.sets_ = history.matrix(np.ones(history.n_pairs, np.float32))
+
+    def vectors(self, history: History) -> sparse.csr_matrix:
+        """(n_users, n_items) share of the last baskets with the item."""
+        back, n_baskets = baskets_back(history)
+        window = np.minimum(n_baskets, self.recency)[history.user_of_event]
+        return history.matrix(history.sum_events((back < self.recency) / window))
+
+    def _predict(self, history: History) -> sparse.csr_matrix:
+        mine = history.matrix(np.ones(history.n_pairs, np.float32))
+        other = np.diff(self.sets_.indptr) ** -(1 - self.asymmetry)
+        own = np.maximum(np.diff(history.indptr), 1) ** -self.asymmetry
+        parts = []
+        for at in range(0, len(history), _BATCH):
+            similarity = (mine[at : at + _BATCH] @ self.sets_.T).tocsr()
+            similarity = similarity.multiply(other).tocsr()
+            rows = np.repeat(own[at : at + _BATCH], np.diff(similarity.indptr))
+            similarity.data = (similarity.data * rows) ** self.locality
+            parts.append(similarity @ self.reference_)
+        return _sorted(sparse.vstack(parts, format="csr")) if parts else mine
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        return _best(self._predict(history), history, self.allowed_, k)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """Zero for items that no similar reference bought lately."""
+        return _read(self._predict(history), pairs)
+
+
+def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n_events,) newer baskets of the shopper, and (n_users,) number of baskets."""
+    key = history.user_of_event << 32 | history.basket.astype(np.int64)
+    distinct, place = np.unique(key, return_inverse=True)
+    n_baskets = np.bincount(distinct >> 32, minlength=len(history))
+    last = np.cumsum(n_baskets) - 1
+    return last[history.user_of_event] - place, n_baskets
+
+
+def nearest(closeness: NDArray[np.float32], n: int) -> sparse.csr_matrix:
+    """(n_users, n_references) 1/n at the `n` closest references; the lower one wins ties."""
+    width = closeness.shape[1]
+    n = min(n, width)
+    columns = keep_largest(closeness, n)
+    weights = np.full(columns.size, 1 / n, np.float32)
+    indptr = np.arange(len(closeness) + 1) * n
+    return sparse.csr_matrix((weights, columns.ravel(), indptr), shape=closeness.shape)
+
+
+def _sample(data: RetailData, size: int, seed: int) -> History:
+    users = data.active_users()
+    if len(users) > size:
+        users = np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
+    return data.history(users)
+
+
+def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    matrix.sort_indices()
+    return matrix.astype(np.float32)
+
+
+def _best(
+    predicted: sparse.csr_matrix, history: History, allowed: NDArray[np.bool_], k: int
+) -> Candidates:
+    scores = np.where(allowed[predicted.indices] & (predicted.data > 0), predicted.data, -np.inf)
+    items = predicted.indices.astype(np.int32)
+    best = Candidates(
+        *topk_rows(predicted.indptr.astype(np.int64), items, scores.astype(np.float32), k)
+    )
+    empty = np.diff(history.indptr) == 0  # nothing is known of them, so nobody is like them
+    best.items[empty], best.scores[empty] = -1, -np.inf
+    return best
+
+
+def _read(predicted: sparse.csr_matrix, pairs: Pairs) -> NDArray[np.float32]:
+    place = find_pairs(predicted.indptr, predicted.indices, pairs.indptr, pairs.items)
+    if not predicted.nnz:
+        return np.zeros(len(place), np.float32)
+    return np.where(place >= 0, predicted.data[place], 0).astype(np.float32)
