@@ -133,7 +133,7 @@ class _Writer:
                 if f.init
             }
             out: dict[str, Any] = {"type": type(value).__name__, "settings": settings}
-            if hasattr(value, "save") and hasattr(value, "load") and key != "model":
+            if key != "model" and hasattr(value, "save") and _is_fitted(value):
                 (self._folder / key).mkdir()
                 value.save(self._folder / key)
                 return out | {"native": key}
@@ -160,6 +160,10 @@ class _Writer:
         if hasattr(value, "isoformat"):
             return {"time": value.isoformat()}
         raise ArtifactError(f"{key} holds a {type(value).__name__}, which can't be saved.")
+
+
+def _is_fitted(value: Any) -> bool:
+    return any(k.endswith("_") and v is not None for k, v in vars(value).items())
 
 
 class _Reader:

@@ -68,6 +68,29 @@ def run(
 
 
 @app.command()
+def match(
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    columns: ColumnsOption = "",
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Judge every source and the pool by recall@k on the last horizon, and choose k."""
+    from retailrec.config import read_settings
+    from retailrec.pipeline import match as match_job
+
+    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
+    with _progress(quiet) as progress:
+        data, _ = _load(dataset, path, columns, progress)
+        report = match_job(data, settings, out, dataset=dataset, progress=progress)
+    if not quiet:
+        _print_matching(report, out)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Seed of the generated shop and of the models.")] = 0,
@@ -235,6 +258,31 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
     _out.print(
         f"{result['seconds']['total']:.0f} s, {result['peak_memory_mb']:,} MB at most; results in {out}"
     )
+
+
+def _print_matching(report: dict[str, Any], out: Path) -> None:
+    recall = report["recall@k"]
+    ks = list(next(iter(recall.values())))
+    table = Table(
+        "recall@", *ks, "adds", "new found", title_justify="left",
+        title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
+        f"{report['evaluation']['cutoff'][:10]}",
+    )  # fmt: skip
+    for name, values in recall.items():
+        adds = report["marginal"].get(name)
+        new = report["sources"][name]["recall@200_of_new"]
+        table.add_row(
+            name, *(f"{values[k]:.3f}" for k in ks), "" if adds is None else f"{adds:.4f}",
+            "-" if new is None else f"{new:.3f}", style="bold green" if name == "pool" else "",
+        )  # fmt: skip
+    _out.print(table)
+    idle = [name for name, earns in report["advice"].items() if not earns]
+    _out.print(
+        f"k = {report['chosen_k']}: beyond it recall grows by less than "
+        f"{report['least_gain_per_candidate']:g} a candidate. "
+        + (f"Sources that add next to nothing here: {', '.join(idle)}." if idle else "")
+    )
+    _out.print(f"results in {out}")
 
 
 def _escape(text: str) -> str:

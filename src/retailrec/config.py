@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -45,10 +46,12 @@ class Settings(BaseModel):
     prefilters: str | list[Typed] = "default"
     sources: list[Typed] | None = None
     ranker: Typed | None = None
-    candidates_per_source: int | list[int] = 100
+    candidates_per_source: int | list[int] = 200
+    pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
     label_windows: int = Field(4, ge=1)
     label_stride_days: float = Field(28, gt=0)
-    negatives: float = Field(0.15, gt=0, le=1)
+    negatives: float = Field(0.3, gt=0, le=1)
+    idle_users: float = Field(0.1, gt=0, le=1)
     max_users: int = Field(20_000, ge=1)
     refit: Literal["each", "once"] = "each"
     drop_features: list[str] = []
@@ -68,7 +71,9 @@ class Settings(BaseModel):
             label_splits=HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days),
             features=FeatureSet(tuple(self.drop_features)),
             k=self.candidates_per_source,
+            pool_size=self.pool_size,
             negatives=self.negatives,
+            idle_users=self.idle_users,
             max_users=self.max_users,
             refit=self.refit,
             seed=self.seed,
@@ -123,6 +128,25 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
             f"setting '{where}' is {first.get('input')!r}: {first['msg'].lower()}. "
             f"Known settings: {', '.join(Settings.model_fields)}."
         ) from error
+
+
+def sources_toml(sources: list[CandidateGenerator]) -> str:
+    """The sources as TOML that `--config` reads; only parameters that differ from the defaults."""
+    types = {kind: name for name, kind in GENERATORS.items()}
+    parts = []
+    for source in sources:
+        plain = type(source)()
+        lines = ["[[sources]]", f'type = "{types[type(source)]}"']
+        for f in fields(source):
+            value = getattr(source, f.name, None) if f.init else None
+            if (
+                f.init
+                and value != getattr(plain, f.name)
+                and isinstance(value, bool | int | float | str)
+            ):
+                lines.append(f"{f.name} = {json.dumps(value)}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def _make(wanted: Typed, types: dict[str, Any], what: str, common: dict[str, Any]) -> Any:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.features.assemble import FeatureSet
 from retailrec.history import History
+from retailrec.kernels import best_in_rows
 from retailrec.pool import Pool, merge_pool
+from retailrec.rankers import Ranker
 
 Keep = Callable[[Pool], NDArray[np.bool_]]
 
@@ -33,29 +35,65 @@ class CandidateFrame:
     names: list[str]
 
 
-def candidate_frame(
-    history: History, sources: Sequence[CandidateGenerator], features: FeatureSet,
-    k: int | Sequence[int], keep: Keep | None = None,
-) -> CandidateFrame:  # fmt: skip
-    """Pool the sources' proposals for each history and compute every column.
+def candidate_frame(history: History, stage: StageOne, keep: Keep | None = None) -> CandidateFrame:
+    """Pool the sources' proposals for each history, cut the pool, and compute every column.
 
-    Columns: each source's score and rank, then `features`. Training and serving both come through
-    here. `keep` thins the pool (a training sample) after scores and ranks are known.
+    Columns: each source's score and rank, then the features. Training and serving both come through
+    here. `keep` thins the cut pool (a training sample); scores and ranks are those of the whole one.
     """
-    pool = merge_pool(sources, history, k)
+    pool = stage.pool(history)
     if keep is not None:
         pool = pool.keep(keep(pool))
     n = len(pool.sources)
-    x = np.empty((len(pool.items), 2 * n + len(features.names)), np.float32)
+    x = np.empty((len(pool.items), 2 * n + len(stage.features.names)), np.float32)
     x[:, :n], x[:, n : 2 * n] = pool.scores, pool.ranks
-    x[:, 2 * n :] = features.rows(history, pool.pairs)
-    return CandidateFrame(pool, x, column_names(pool.sources, features))
+    stage.features.rows(history, pool.pairs, out=x[:, 2 * n :])
+    return CandidateFrame(pool, x, stage.column_names)
 
 
-def column_names(sources: Sequence[str], features: FeatureSet) -> list[str]:
-    """Names of the columns of a candidate frame."""
-    scores = [f"source_{s}_score" for s in sources]
-    return scores + [f"source_{s}_rank" for s in sources] + features.names
+@dataclass
+class StageOne:
+    """Fitted sources and features, and the light ranker that cuts the pool.
+
+    Attributes
+    ----------
+    sources : fitted generators
+    features : fitted features
+    k : candidates taken from each source, one number or one a source
+    preranker : orders the pool by its scores, ranks and item features; None takes the pool as it is
+    pool_size : pairs a shopper that go on to ranking
+    """
+
+    sources: Sequence[CandidateGenerator]
+    features: FeatureSet
+    k: int | Sequence[int]
+    preranker: Ranker | None = None
+    pool_size: int = 200
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns of a candidate frame."""
+        names = [s.name for s in self.sources]
+        scores = [f"source_{n}_score" for n in names]
+        return scores + [f"source_{n}_rank" for n in names] + self.features.names
+
+    def pool(self, history: History) -> Pool:
+        """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker."""
+        pool = merge_pool(self.sources, history, self.k)
+        if self.preranker is None:
+            return pool
+        score = self.preranker.predict(self.light_columns(pool))
+        return pool.keep(best_in_rows(pool.indptr, score, self.pool_size))
+
+    def light_columns(self, pool: Pool) -> NDArray[np.float32]:
+        """(n_pairs, n_columns) what the pre-ranker sees: cheap to have for the whole pool."""
+        return np.hstack([pool.scores, pool.ranks, self.features.items_[pool.items]])
+
+    @property
+    def light_names(self) -> list[str]:
+        """Names of the pre-ranker's columns."""
+        n = 2 * len(self.sources)
+        return self.column_names[:n] + self.features.item_names
 
 
 def label_pairs(

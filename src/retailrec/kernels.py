@@ -296,3 +296,21 @@ def keep_largest(values: Any, n: int) -> Any:
         _topk_into(columns, values[row], 0, values.shape[1], n, best, score)
         out[row] = np.sort(best)
     return out
+
+
+@_jit
+def best_in_rows(indptr: Any, scores: Any, n: int) -> Any:
+    """(n_pairs,) is the pair among the n best of its row? Ties go to the earlier one."""
+    out = np.zeros(len(scores), np.bool_)
+    places = np.arange(len(scores)).astype(np.int32)
+    best = np.empty(n, np.int32)
+    score = np.empty(n, np.float32)
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        if stop - start <= n:
+            out[start:stop] = True
+            continue
+        size = _topk_into(places, scores, start, stop, n, best, score)
+        for j in range(size):
+            out[best[j]] = True
+    return out

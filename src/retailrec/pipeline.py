@@ -21,10 +21,11 @@ import polars as pl
 from retailrec.artifact import versions
 from retailrec.candidates import CandidateGenerator, OwnPurchases, Popularity
 from retailrec.cleaning import LoadReport, natural_ids
-from retailrec.config import Settings
+from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, means
+from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
 from retailrec.prefilters import apply
 from retailrec.splits import Fold, Split
@@ -107,6 +108,24 @@ def run(
         }
         _write_json(staging / "metrics.json", result)
     return result
+
+
+def match(
+    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
+    progress: Progress = lambda step: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
+    from retailrec.report.figures import draw_recall
+
+    with staged(out) as staging:
+        report = {"dataset": dataset} | matching_report(
+            settings.model(), hold_out(data, settings), progress=progress
+        )
+        _write_json(staging / "matching.json", report)
+        draw_recall(report, staging / "matching.svg")
+        kept = [s for s in settings.make_sources() if report["advice"][s.name]]
+        (staging / "sources.toml").write_text(sources_toml(kept))
+    return report
 
 
 def hold_out(data: RetailData, settings: Settings) -> Split:

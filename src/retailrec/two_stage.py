@@ -16,18 +16,20 @@ from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
     ALS,
     GENERATORS,
+    UPCF,
     CandidateGenerator,
     Candidates,
     ItemItem,
     OwnPurchases,
     Popularity,
+    TifuKNN,
 )
 from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.data import RetailData
 from retailrec.engine.local import SHARD, map_shards, n_threads
 from retailrec.errors import ArtifactError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import CandidateFrame, candidate_frame, column_names, label_pairs
+from retailrec.frames import CandidateFrame, StageOne, candidate_frame, label_pairs
 from retailrec.history import History
 from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
@@ -35,17 +37,22 @@ from retailrec.rankers import RANKERS, CatBoostRanker, Ranker, TrainingFrame
 from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
 
 Progress = Callable[[str], None]
+_PRERANK_USERS = 4000  # a light model has learnt what it can from these
 
 
 def default_sources() -> list[CandidateGenerator]:
     """The sources chosen by measurement on earlier windows (docs/experiments.md)."""
     return [
-        OwnPurchases(),
+        OwnPurchases("decay", half_life=90),
         OwnPurchases("due"),
         Popularity(),
-        ItemItem("cosine"),
+        Popularity(kind="last_year"),
+        ItemItem("tfidf", half_life=180),
+        ItemItem("tfidf", within="receipt"),
         ItemItem("tfidf", within="receipt", profile="last_receipt"),
         ALS(),
+        TifuKNN(neighbours=100, alpha=0.5),
+        UPCF(),
     ]
 
 
@@ -60,9 +67,11 @@ class TwoStageRecommender:
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
     k : candidates taken from each source, one number or one a source
-    negatives, idle_negatives : share of the candidates that were not bought that are trained on, of
-        shoppers who bought something in the label window and of those who did not; each then weighs
+    preranker : light ranker that cuts the pool to `pool_size` pairs a shopper; None ranks them all
+    negatives : share of the candidates that were not bought that are trained on; each then weighs
         1 / share, so probabilities stay what they are
+    idle_users : share of the shoppers who bought nothing in the label window that are trained on;
+        their rows weigh 1 / share more
     max_users : shoppers sampled per label window
     refit : ``each``: sources and features are fitted before every label window; ``once``: before
         the oldest only, with fresh histories for each
@@ -83,22 +92,29 @@ class TwoStageRecommender:
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
-    k: int | Sequence[int] = 100
-    negatives: float = 0.15
-    idle_negatives: float = 0.02
+    k: int | Sequence[int] = 200
+    preranker: Ranker | None = field(
+        default_factory=lambda: CatBoostRanker(iterations=100, depth=5, learning_rate=0.15)
+    )
+    pool_size: int = 200
+    negatives: float = 0.3
+    idle_users: float = 0.1
     max_users: int = 20_000
     refit: str = "each"
     early_stopping: bool = True
     seed: int = 0
     threads: int = 0
+    preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
     items_: pl.DataFrame = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for share in (self.negatives, self.idle_negatives):
+        for share in (self.negatives, self.idle_users):
             if not 0 < share <= 1:
-                raise SettingError(f"negatives must be a share above 0, at most 1, not {share}.")
+                raise SettingError(
+                    f"negatives and idle_users must be shares above 0, at most 1, not {share}."
+                )
         if self.refit not in ("each", "once"):
             raise SettingError(f"refit must be 'each' or 'once', not '{self.refit}'.")
 
@@ -110,46 +126,53 @@ class TwoStageRecommender:
         DataError
             If the data is too short for a label window, or prefilters leave nothing.
         """
-        self.report_ = {"windows": [], "seconds": {}}
         frame = self.training_frame(data, progress)
         progress("ranker")
         started = perf_counter()
         self._fit_ranker(frame)
         self._took("ranker", started)
         started = perf_counter()
-        filtered, removed = apply(self.prefilters, data)
-        self.report_["prefilters"] = removed
+        filtered, self.report_["prefilters"] = apply(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
         self.items_, self.end_ = filtered.items, data.end
         self._took("stage one on all data", started)
         return self
 
     def training_frame(self, data: RetailData, progress: Progress = lambda step: None) -> TrainingFrame:
-        """The rows the ranker learns from: candidates of earlier label windows with their labels."""
-        if not hasattr(self, "report_"):
-            self.report_ = {"windows": [], "seconds": {}}
+        """The rows the ranker learns from: candidates of earlier label windows, labelled.
+
+        The oldest window trains the pre-ranker and nothing else, if there are others.
+        """
+        self.report_ = {"windows": [], "seconds": {}}
         frames: list[TrainingFrame] = []
         splits = list(self.label_splits.splits(data))
         started = perf_counter()
         for number, split in enumerate(splits):
             progress(f"label window {number + 1} of {len(splits)}")
-            past = apply(self.prefilters, split.past)[0]
+            split = split._replace(past=apply(self.prefilters, split.past)[0])
             if number == 0 or self.refit == "each":
-                self._fit_stage_one(past)
-            frames.extend(self._window_frames(replace_past(split, past), number))
+                self._fit_stage_one(split.past)
+            if number == 0 and self.preranker is not None:
+                self._fit_preranker(split)
+                if len(splits) > 1:
+                    continue
+            frames.extend(self._window_frames(split, number))
         self._took("training rows", started)
-        offset, groups = 0, []
-        for frame in frames:
-            groups.append(frame.groups + offset)
-            offset += int(frame.groups.max(initial=0)) + 1
-        return TrainingFrame(
-            np.vstack([f.x for f in frames]),
-            np.concatenate([f.y for f in frames]),
-            np.concatenate(groups),
-            np.concatenate([f.weights for f in frames]),
-            np.concatenate([f.fold for f in frames]),
-            frames[0].names,
-        )
+        return concatenate(frames)
+
+    def fit_matching(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+        """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.
+
+        The pre-ranker learns from the newest label window.
+        """
+        self.report_ = {"windows": [], "seconds": {}}
+        if self.preranker is not None:
+            split = list(self.label_splits.splits(data))[-1]
+            split = split._replace(past=apply(self.prefilters, split.past)[0])
+            self._fit_stage_one(split.past, progress)
+            self._fit_preranker(split)
+        self._fit_stage_one(apply(self.prefilters, data)[0], progress)
+        return self
 
     def recommend(self, history: History, k: int = 10) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
@@ -193,7 +216,12 @@ class TwoStageRecommender:
 
     def candidate_frame(self, history: History) -> CandidateFrame:
         """The rows that the ranker scores for these histories."""
-        return candidate_frame(history, self.sources, self.features, self.k)
+        return candidate_frame(history, self.stage_one)
+
+    @property
+    def stage_one(self) -> StageOne:
+        """Sources, features and pre-ranker as they are now."""
+        return StageOne(self.sources, self.features, self.k, self.preranker_, self.pool_size)
 
     def history_of(self, data: RetailData) -> tuple[History, int]:
         """Histories of all shoppers of fresh data, in the model's item codes.
@@ -233,25 +261,30 @@ class TwoStageRecommender:
     @property
     def column_names(self) -> list[str]:
         """Names of the ranker's columns."""
-        return column_names([s.name for s in self.sources], self.features)
+        return self.stage_one.column_names
 
     def _fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> None:
         fitted = []
+        seconds = self.report_["source_seconds"] = {}
         for source in self.sources:
             progress(f"source {source.name}")
+            started = perf_counter()
             fitted.append(replace(source).fit(data))
+            seconds[source.name] = perf_counter() - started
         self.sources = fitted
         self.features = replace(self.features).fit(data)
 
     def _window_frames(self, split: Split, number: int) -> list[TrainingFrame]:
         """Training rows of one label window, shard by shard."""
         past, target = split
-        users = past.active_users()
         rng = np.random.default_rng([self.seed, number])
-        if len(users) > self.max_users:
-            users = np.sort(rng.choice(users, self.max_users, replace=False))
-        history = past.history(users)
+        users = past.active_users()
         bought_any = np.isin(users, target["user"].to_numpy())
+        chosen = bought_any | (rng.random(len(users)) < self.idle_users)
+        if chosen.sum() > self.max_users:
+            chosen &= rng.random(len(users)) < self.max_users / chosen.sum()
+        users, bought_any = users[chosen], bought_any[chosen]
+        history = past.history(users)
         n_found, frames = 0, []
         for at in range(0, len(users), SHARD):
             rows = slice(at, at + SHARD)
@@ -259,14 +292,13 @@ class TwoStageRecommender:
 
             def keep(pool: Pool, rows: slice = rows, labels: list[Any] = labels) -> Any:
                 label = label_pairs(pool, target, users[rows], past.n_items)
-                share = np.where(bought_any[rows], self.negatives, self.idle_negatives)
-                share = share[pool.user_of_pair]
-                mask = label | (rng.random(len(label)) < share)
-                weight = np.where(label, 1, 1 / share).astype(np.float32)
+                mask = label | (rng.random(len(label)) < self.negatives)
+                share = np.where(bought_any[rows], 1, self.idle_users)[pool.user_of_pair]
+                weight = np.where(label, 1, 1 / (share * self.negatives)).astype(np.float32)
                 labels += [label[mask], weight[mask], np.array(label.sum())]
                 return mask
 
-            frame = candidate_frame(history.take(rows), self.sources, self.features, self.k, keep)
+            frame = candidate_frame(history.take(rows), self.stage_one, keep)
             n_found += int(labels[2])
             y = labels[0].astype(np.float32)
             frames.append(
@@ -284,6 +316,28 @@ class TwoStageRecommender:
             }
         )  # fmt: skip
         return frames
+
+    def _fit_preranker(self, split: Split) -> None:
+        """Learn to cut the pool, from the whole pools of those who bought in one label window."""
+        past, target = split
+        self.preranker_ = None
+        users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
+        rng = np.random.default_rng([self.seed, 99])
+        if len(users) > _PRERANK_USERS:
+            users = np.sort(rng.choice(users, _PRERANK_USERS, replace=False))
+        stage, frames = self.stage_one, []
+        for at in range(0, len(users), SHARD):
+            rows = slice(at, at + SHARD)
+            pool = stage.pool(past.history(users[rows]))
+            y = label_pairs(pool, target, users[rows], past.n_items).astype(np.float32)
+            frames.append(
+                TrainingFrame(
+                    stage.light_columns(pool), y, pool.user_of_pair,
+                    np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.light_names,
+                )
+            )  # fmt: skip
+        fresh: Any = replace(self.preranker)  # type: ignore[type-var]
+        self.preranker_ = fresh.fit(concatenate(frames))
 
     def _fit_ranker(self, frame: TrainingFrame) -> None:
         newest = frame.fold == frame.fold.max()
@@ -305,13 +359,24 @@ class TwoStageRecommender:
         self.report_["seconds"][step] = round(perf_counter() - started, 3)
 
 
+def concatenate(frames: Sequence[TrainingFrame]) -> TrainingFrame:
+    """Training rows of several shards and windows below each other, groups numbered on."""
+    offset, groups = 0, []
+    for frame in frames:
+        groups.append(frame.groups + offset)
+        offset += int(frame.groups.max(initial=0)) + 1
+    return TrainingFrame(
+        np.vstack([f.x for f in frames]),
+        np.concatenate([f.y for f in frames]),
+        np.concatenate(groups),
+        np.concatenate([f.weights for f in frames]),
+        np.concatenate([f.fold for f in frames]),
+        frames[0].names,
+    )
+
+
 def _saved_types() -> dict[str, type]:
     """Classes that a saved model may hold."""
     types = [*GENERATORS.values(), *RANKERS.values(), *PREFILTERS.values()]
     types += [TwoStageRecommender, FeatureSet, HorizonSplits, NextBasketSplits]
     return {t.__name__: t for t in types}
-
-
-def replace_past(split: Split, past: RetailData) -> Split:
-    """The split with its known part prefiltered."""
-    return Split(past, split.target)

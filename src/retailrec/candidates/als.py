@@ -31,11 +31,11 @@ class ALS(CandidateGenerator):
     device : ``cpu``, or ``cuda`` where `implicit` was built with it (fit only)
     """
 
-    factors: int = 64
+    factors: int = 96
     iterations: int = 12
-    regularization: float = 0.05
-    alpha: float = 10.0
-    half_life: float | None = 180.0
+    regularization: float = 1.0
+    alpha: float = 3.0
+    half_life: float | None = 90.0
     device: Literal["cpu", "cuda"] = "cpu"
     seed: int = 0
     threads: int = 0

@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import Candidates
+from retailrec.kernels import dot_pairs, topk_rows
+
+_SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
 
 
 def best_by_factors(
@@ -24,12 +27,13 @@ def best_by_factors(
         np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
     )
     known = np.flatnonzero(users.any(axis=1))
-    n = min(k, len(codes))
-    if len(known) and n:
+    width = min(k + _SPARE, len(codes))
+    if len(known) and width:
         with threadpool_limits(1, "blas"):
-            best, score = topk(items[codes], users[known], n, num_threads=threads)
-        found = codes[best]
-        order = np.lexsort((found, -score), axis=1)  # ties by item
-        out.items[known, :n] = np.take_along_axis(found, order, 1)
-        out.scores[known, :n] = np.take_along_axis(score, order, 1)
+            best, _ = topk(items[codes], users[known], width, num_threads=threads)
+        found = np.sort(codes[best], axis=1).ravel()
+        starts = np.arange(len(known) + 1, dtype=np.int64) * width
+        # the matrix product rounds differently in batches of other sizes; these sums do not
+        exact = dot_pairs(np.ascontiguousarray(users[known]), items, starts, found)
+        out.items[known], out.scores[known] = topk_rows(starts, found, exact, k)
     return out

@@ -96,12 +96,16 @@ class UPCF(CandidateGenerator):
 
     A shopper's vector is the share of the last `recency` baskets that hold each item. The prediction
     sums the references' vectors, weighted by similarity ^ `locality`; similarity is the asymmetric
-    cosine n_both / (n_own ^ `asymmetry` x n_other ^ (1 - `asymmetry`)) of the sets of items.
+    cosine n_both / (n_own ^ `asymmetry` x n_other ^ (1 - `asymmetry`)) of the sets of items. The
+    shopper's own vector counts with similarity 1, whether they are in the sample or not; references
+    with exactly the same items are left out. Only the `neighbours` most similar references are summed;
+    the power makes the others' weight tiny.
     """
 
     recency: int = 5
     locality: int = 5
     asymmetry: float = 0.25
+    neighbours: int = 200
     reference: int = 10_000
     seed: int = 0
     reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
@@ -124,15 +128,19 @@ class UPCF(CandidateGenerator):
 
     def _predict(self, history: History) -> sparse.csr_matrix:
         mine = history.matrix(np.ones(history.n_pairs, np.float32))
+        own = self.vectors(history)
+        norm = np.maximum(np.diff(history.indptr), 1) ** -self.asymmetry
         other = np.diff(self.sets_.indptr) ** -(1 - self.asymmetry)
-        own = np.maximum(np.diff(history.indptr), 1) ** -self.asymmetry
         parts = []
         for at in range(0, len(history), _BATCH):
-            similarity = (mine[at : at + _BATCH] @ self.sets_.T).tocsr()
-            similarity = similarity.multiply(other).tocsr()
-            rows = np.repeat(own[at : at + _BATCH], np.diff(similarity.indptr))
-            similarity.data = (similarity.data * rows) ** self.locality
-            parts.append(similarity @ self.reference_)
+            rows = slice(at, at + _BATCH)
+            similarity = (mine[rows] @ self.sets_.T).toarray()
+            similarity *= norm[rows, None] * other
+            similarity[similarity > 1 - 1e-6] = 0  # the shopper, or one with the same items
+            near = nearest(similarity.astype(np.float32), self.neighbours)
+            close = np.take_along_axis(similarity, near.indices.reshape(len(similarity), -1), 1)
+            near.data = (close.ravel() ** self.locality).astype(np.float32)
+            parts.append(own[rows] + near @ self.reference_)
         return _sorted(sparse.vstack(parts, format="csr")) if parts else mine
 
     def _candidates(self, history: History, k: int) -> Candidates:

@@ -24,17 +24,20 @@ class OwnPurchases(CandidateGenerator):
     Parameters
     ----------
     weighting :
-        ``count``: receipts with the item; the newer purchase breaks ties.
+        ``count``: receipts with the item; `ties` breaks ties.
         ``recency``: newest purchase first.
         ``decay``: each receipt counts 0.5^(age / half_life).
         ``due``: receipts with the item, worth most when the days since the last one match the usual
         gap: log(1 + count) * exp(-ln(days / gap)^2 / 2). The usual gap is the mean of the shopper's
         own gaps and the item's mean gap, which counts as one gap.
     half_life : days
+    ties : for ``count``: the item bought last comes first (``newest``), or the one bought first
+        (``oldest``, as counting in order of purchase does)
     """
 
     weighting: Weighting = "count"
     half_life: float = 60.0
+    ties: Literal["newest", "oldest"] = "newest"
     gap_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     @property
@@ -58,7 +61,9 @@ class OwnPurchases(CandidateGenerator):
     def _weights(self, history: History) -> NDArray[np.float32]:
         age = np.maximum(history.last_age(), 0)
         if self.weighting == "count":
-            return (history.counts() + 0.99 / (1 + age)).astype(np.float32)
+            first = history.age[history.event_indptr[:-1]]
+            tie = 0.99 / (1 + age) if self.ties == "newest" else 0.99 - 0.99 / (1 + first)
+            return (history.counts() + tie).astype(np.float32)
         if self.weighting == "recency":
             return (1 / (1 + age)).astype(np.float32)
         if self.weighting == "decay":

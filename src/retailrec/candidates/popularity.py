@@ -27,11 +27,13 @@ class Popularity(CandidateGenerator):
     Parameters
     ----------
     days : length of the window
+    count : what makes an item popular, its buyers or its receipts
     kind : ``recent``: buyers in the window. ``trending``: buyers in the window, times their share of
         the buyers in four such windows. ``last_year``: buyers in the coming `days`, 52 weeks ago.
     """
 
     days: float = 28.0
+    count: Literal["buyers", "receipts"] = "buyers"
     kind: Literal["recent", "trending", "last_year"] = "recent"
     share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
@@ -48,11 +50,12 @@ class Popularity(CandidateGenerator):
         start = data.end - window
         if self.kind == "last_year":
             start = data.end - timedelta(days=364)
-        recent = _buyers(data.between(start, start + window), data.n_items)
+        counted = _buyers if self.count == "buyers" else _receipts
+        recent = counted(data.between(start, start + window), data.n_items)
         if self.kind == "trending":
-            longer = _buyers(data.between(data.end - 4 * window, data.end), data.n_items)
+            longer = counted(data.between(data.end - 4 * window, data.end), data.n_items)
             recent *= recent / np.maximum(longer, 1)
-        all_time = _buyers(data.log, data.n_items)
+        all_time = counted(data.log, data.n_items)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
 
     def _candidates(self, history: History, k: int) -> Candidates:
@@ -188,3 +191,8 @@ def _buyers(log: pl.DataFrame, n_items: int) -> NDArray[np.float64]:
     """(n_items,) number of distinct shoppers."""
     pairs = log.select("user", "item").unique()
     return np.bincount(pairs["item"].to_numpy(), minlength=n_items).astype(np.float64)
+
+
+def _receipts(log: pl.DataFrame, n_items: int) -> NDArray[np.float64]:
+    """(n_items,) number of receipts."""
+    return np.bincount(log["item"].to_numpy(), minlength=n_items).astype(np.float64)

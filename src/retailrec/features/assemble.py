@@ -80,9 +80,20 @@ class FeatureSet:
         """Family of each column."""
         return dict(self.layout_.select("column", "family").iter_rows())
 
-    def rows(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """(n_pairs, n_columns) float32 features of the pairs; row i of `pairs` is shopper row i."""
-        out = np.empty((len(pairs.items), len(self.names)), np.float32)
+    @property
+    def item_names(self) -> list[str]:
+        """Names of the columns of `items_`."""
+        return self.layout_.filter(pl.col("scope") == "item")["column"].to_list()
+
+    def rows(
+        self, history: History, pairs: Pairs, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """(n_pairs, n_columns) float32 features of the pairs; row i of `pairs` is shopper row i.
+
+        `out` may be part of a larger block, which saves a copy.
+        """
+        if out is None:
+            out = np.empty((len(pairs.items), len(self.names)), np.float32)
         user_row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
         columns = EventColumns(history)
         at = 0

@@ -1,0 +1,40 @@
+# Everything a newcomer needs. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+USERS ?= 20000
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+setup: $(READY) ## make .venv with everything in it (the others do this by themselves)
+
+demo: $(READY) ## run the main job on a generated supermarket
+	$(BIN)/retailrec demo --out out/demo
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## start-up time, next-basket board
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/next_basket.py
+
+bench-next-basket: $(READY) ## Ta-Feng next-basket board against published figures
+	$(BIN)/python benchmarks/next_basket.py
+
+clean: ## remove what was built
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test check bench bench-next-basket clean
+.DEFAULT_GOAL := help

@@ -1,0 +1,224 @@
+"""The matching report: what each source finds, what it adds, and how many candidates are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retailrec.candidates import CandidateGenerator
+from retailrec.evaluation import Judge
+from retailrec.frames import StageOne
+from retailrec.history import History
+from retailrec.pool import merge_pool
+from retailrec.prefilters import apply
+from retailrec.splits import Split
+from retailrec.two_stage import TwoStageRecommender
+
+GRID = (20, 50, 100, 200, 500, 750, 1000, 1500, 2000)  # the walk-through's
+LEAST_GAIN = 2e-4  # recall per added candidate under which more candidates are not worth it
+LEAST_MARGINAL = 5e-4  # recall that only this source brings, under which it does not earn its place
+_AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
+
+Progress = Callable[[str], None]
+
+
+def matching_report(
+    model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
+    least_gain: float = LEAST_GAIN, progress: Progress = lambda step: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge sources and pool by the purchases of a held-out window.
+
+    Everything is fitted on what lies before the window, the pre-ranker on the label window before
+    that. Recall is the mean over shoppers who bought in the window and have history; the truth is all
+    they bought, items that prefilters removed included. The pool's order is the pre-ranker's.
+
+    Returns
+    -------
+    dict with ``recall@k`` {source or "pool": {k: recall}}, ``chosen_k``, ``overlap``, ``marginal``,
+    ``sources`` (hit rate, repeat share, coverage, seconds, size), ``cold`` and ``advice``
+    """
+    judge = Judge.of(*held_out)
+    progress("fit")
+    model.fit_matching(held_out.past, progress)
+    past, removed = apply(model.prefilters, held_out.past)
+    history = past.history(judge.users)
+    stage = model.stage_one
+    truth = _Truth(judge, history)
+    recall: dict[str, dict[str, float]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    proposed: dict[str, NDArray[np.int32]] = {}
+    for source in stage.sources:
+        progress(f"source {source.name}")
+        started = perf_counter()
+        items = source.candidates(history, max(grid)).items
+        seconds = perf_counter() - started
+        recall[source.name] = {str(k): truth.recall(items[:, :k]) for k in grid}
+        top = proposed[source.name] = items[:, :_AT]
+        facts[source.name] = _facts(top, truth, past.recommendable) | {
+            "fit_seconds": round(model.report_["source_seconds"].get(source.name, 0.0), 3),
+            "candidates_seconds": round(seconds, 3),
+            "state_mb": round(_state_bytes(source) / 1e6, 2),
+        }
+    progress("pool")
+    pooled = pool_order(stage, history, max(grid))
+    recall["pool"] = {str(k): truth.recall(pooled[:, :k]) for k in grid}
+    facts["pool"] = _facts(pooled[:, :_AT], truth, past.recommendable)
+    found = {name: truth.found(items) for name, items in proposed.items()}
+    marginal = _marginal(found, truth)
+    return {
+        "evaluation": {
+            "cutoff": held_out.past.end.isoformat(), "n_users": len(judge.users),
+            "n_cold_users": judge.n_cold, "window_end": _last(held_out.target),
+        },
+        "recall@k": recall,
+        "chosen_k": choose_k(recall["pool"], least_gain),
+        "least_gain_per_candidate": least_gain,
+        "overlap": _overlap(proposed),
+        "marginal": marginal,
+        "sources": facts,
+        "cold": _cold(stage, held_out, past.history),
+        "advice": {name: gain >= LEAST_MARGINAL for name, gain in marginal.items()},
+        "prefilters": removed,
+    }  # fmt: skip
+
+
+def choose_k(recall: dict[str, float], least_gain: float = LEAST_GAIN) -> int:
+    """The k after which recall grows by less than `least_gain` per added candidate.
+
+    Examples
+    --------
+    >>> choose_k({"20": 0.10, "50": 0.20, "100": 0.25, "200": 0.251}, least_gain=2e-4)
+    100
+    """
+    ks = sorted(int(k) for k in recall)
+    for k, following in zip(ks, ks[1:], strict=False):
+        if (recall[str(following)] - recall[str(k)]) / (following - k) < least_gain:
+            return k
+    return ks[-1]
+
+
+def pool_order(stage: StageOne, history: History, k: int) -> NDArray[np.int32]:
+    """(n_users, k) the pool in the pre-ranker's order (of the first source's score without one)."""
+    pool = merge_pool(stage.sources, history, stage.k)
+    if stage.preranker is None:
+        return pool.best(np.ascontiguousarray(pool.scores[:, 0]), k).items
+    return pool.best(stage.preranker.predict(stage.light_columns(pool)), k).items
+
+
+class _Truth:
+    """What the judged shoppers bought, as pairs (row, item)."""
+
+    def __init__(self, judge: Judge, history: History) -> None:
+        self.n_users, self.n_items = len(judge.users), judge.n_items
+        self.keys = judge.keys
+        self.rows = judge.keys // judge.n_items
+        self.n_relevant = np.bincount(self.rows, minlength=self.n_users)
+        own = history.user_of_pair * judge.n_items + history.items
+        self.repeat = np.isin(judge.keys, own)  # (n_pairs,) bought before the window too
+
+    def found(self, items: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """(n_pairs,) is the purchase among the row's items?"""
+        rows = np.arange(len(items))[:, None]
+        keys = np.where(items >= 0, rows * self.n_items + items, -1)
+        return np.isin(self.keys, keys)
+
+    def recall(self, items: NDArray[np.int32]) -> float:
+        """Mean over shoppers of the share of purchases found."""
+        return self.mean(self.found(items))
+
+    def mean(self, found: NDArray[np.bool_]) -> float:
+        share = np.bincount(self.rows, found, self.n_users) / self.n_relevant
+        return round(float(share.mean()), 5)
+
+
+def _facts(items: NDArray[np.int32], truth: _Truth, recommendable: NDArray[np.bool_]) -> dict[str, Any]:
+    found = truth.found(items)
+    distinct = np.unique(items[items >= 0])
+    hit = np.bincount(truth.rows, found, truth.n_users) > 0
+    return {
+        "hit_rate@200": round(float(hit.mean()), 5),
+        "recall@200_of_repeats": _share(found, truth.repeat),
+        "recall@200_of_new": _share(found, ~truth.repeat),
+        "repeat_share_of_found": _share(truth.repeat, found),
+        "catalogue_coverage": round(len(distinct) / max(int(recommendable.sum()), 1), 5),
+    }
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float | None:
+    return round(float(part[whole].mean()), 5) if whole.any() else None
+
+
+def _overlap(proposed: dict[str, NDArray[np.int32]]) -> dict[str, dict[str, float]]:
+    """Share of the row source's first 200 that the column source has in its first 200 too."""
+    width = max(int(items.max(initial=-1)) for items in proposed.values()) + 1
+    matrices = {}
+    for name, items in proposed.items():
+        row, column = np.nonzero(items >= 0)
+        ones = np.ones(len(row), np.float32)
+        shape = (len(items), width)
+        matrices[name] = sparse.csr_matrix((ones, (row, items[row, column])), shape=shape)
+    return {
+        a: {b: round(float(x.multiply(y).sum() / max(x.sum(), 1)), 4) for b, y in matrices.items()}
+        for a, x in matrices.items()
+    }
+
+
+def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, float]:
+    """Recall of the union of all sources' first 200 that is lost without the source."""
+    stacked = np.stack(list(found.values()))
+    times = stacked.sum(axis=0)
+    return {name: truth.mean(hits & (times == 1)) for name, hits in zip(found, stacked, strict=True)}
+
+
+def _cold(
+    stage: StageOne, held_out: Split, history_of: Callable[..., History]
+) -> dict[str, dict[str, Any]]:
+    """Recall@200 of the pool for shoppers of whom little is known, by number of receipts."""
+    past, target = held_out
+    buyers = target["user"].unique().sort().to_numpy().astype(np.int64)
+    baskets = past.log.group_by("user").agg(pl.col("basket").n_unique())
+    count = np.zeros(past.n_users, np.int64)
+    count[baskets["user"].to_numpy()] = baskets["basket"].to_numpy()
+    groups = {
+        "no receipt": buyers[count[buyers] == 0],
+        "one receipt": buyers[count[buyers] == 1],
+        "two to five": buyers[(count[buyers] >= 2) & (count[buyers] <= 5)],
+        "more": buyers[count[buyers] > 5],
+    }
+    seen = np.zeros(past.n_items, np.bool_)
+    seen[past.log["item"].unique().to_numpy()] = True
+    out: dict[str, dict[str, Any]] = {}
+    for name, users in groups.items():
+        out[name] = {"n_users": len(users)}
+        if len(users):
+            items = pool_order(stage, history_of(users), _AT)
+            bought = target.filter(pl.col("user").is_in(users.tolist())).select("user", "item")
+            bought = bought.unique()
+            row = np.searchsorted(users, bought["user"].to_numpy())
+            keys = row * past.n_items + bought["item"].to_numpy()
+            hit = np.isin(keys, np.arange(len(users))[:, None] * past.n_items + items)
+            share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
+            out[name]["pool_recall@200"] = round(float(share.mean()), 5)
+    unseen = ~seen[target["item"].to_numpy()]
+    out["items never sold before"] = {"share_of_purchases": round(float(unseen.mean()), 5)}
+    return out
+
+
+def _state_bytes(source: CandidateGenerator) -> int:
+    """Bytes of the arrays that a fitted source holds."""
+    total = 0
+    for name, value in vars(source).items():
+        if name.endswith("_"):
+            parts = [value.data, value.indices, value.indptr] if sparse.issparse(value) else [value]
+            total += sum(int(getattr(part, "nbytes", 0)) for part in parts)
+    return total
+
+
+def _last(target: pl.DataFrame) -> str:
+    return str(target["time"].max())

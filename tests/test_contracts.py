@@ -1,0 +1,317 @@
+"""What every source, every feature and the whole recommender promise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import CUTOFF, catalogue, receipts, shoppers
+from retailrec.artifact import load_artifact, save_artifact
+from retailrec.candidates import (
+    GENERATORS,
+    CandidateGenerator,
+    ItemItem,
+    OwnPurchases,
+    Pairs,
+    PopularInCategories,
+    PopularInSegment,
+    Popularity,
+)
+from retailrec.data import RetailData
+from retailrec.errors import NotFittedError, SettingError
+from retailrec.features.assemble import FeatureSet
+from retailrec.frames import StageOne, candidate_frame, label_pairs
+from retailrec.pool import merge_pool
+from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
+from retailrec.splits import Fold, HorizonSplits
+from retailrec.two_stage import TwoStageRecommender
+
+VARIANTS: list[CandidateGenerator] = [
+    *(g() for name, g in GENERATORS.items()),
+    OwnPurchases("recency"),
+    OwnPurchases("decay"),
+    OwnPurchases("due"),
+    Popularity(kind="trending"),
+    Popularity(kind="last_year"),
+    PopularInSegment(),
+    PopularInCategories("category_1"),
+    ItemItem("tfidf"),
+    ItemItem("bm25", include_self=True, shrinkage=3),
+    ItemItem("tfidf", neighbours=1, include_self=True),
+    ItemItem("tfidf", within="receipt", profile="last_receipt"),
+    ItemItem("cosine", half_life=30, profile="top"),
+]
+each_source = pytest.mark.parametrize("source", VARIANTS, ids=lambda s: repr(s)[:60])
+
+
+def changed_after(cutoff_seed: int) -> RetailData:
+    """The same past, another future: other shoppers buy other items from the cutoff on."""
+    past = receipts().filter(pl.col("time") < CUTOFF)
+    future = receipts(seed=cutoff_seed).filter(pl.col("time") >= CUTOFF)
+    future = future.with_columns(item_id=27 - pl.col("item_id"))
+    return RetailData.from_frames(
+        pl.concat([past, future]), catalogue(), shoppers(), end=CUTOFF + timedelta(days=31)
+    )
+
+
+def all_pairs(n_users: int, n_items: int) -> Pairs:
+    items = np.tile(np.arange(n_items, dtype=np.int32), n_users)
+    return Pairs(np.arange(n_users + 1, dtype=np.int64) * n_items, items)
+
+
+@each_source
+def test_a_source_does_not_see_the_future(source: CandidateGenerator, data: RetailData) -> None:
+    answers = []
+    for known in (data.asof(CUTOFF), changed_after(5).asof(CUTOFF)):
+        fitted = replace(source).fit(known)
+        history = known.history()
+        answers.append((*fitted.candidates(history, 10), fitted.score(history, all_pairs(40, 30))))
+    for one, other in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@each_source
+def test_one_shopper_is_the_same_in_a_batch(source: CandidateGenerator, data: RetailData) -> None:
+    known = data.asof(CUTOFF)
+    fitted = replace(source).fit(known)
+    history = known.history()
+    items, scores = fitted.candidates(history, 8)
+    pair_scores = fitted.score(history, all_pairs(40, 30)).reshape(40, 30)
+    for rows in ([3], [20, 3, 7], list(range(40))[::-1]):
+        some = history.take(rows)
+        np.testing.assert_array_equal(fitted.candidates(some, 8).items, items[rows])
+        np.testing.assert_allclose(fitted.candidates(some, 8).scores, scores[rows], rtol=1e-5)
+        np.testing.assert_allclose(
+            fitted.score(some, all_pairs(len(rows), 30)).reshape(-1, 30),
+            pair_scores[rows], rtol=1e-5, atol=1e-6,
+        )  # fmt: skip
+
+
+@each_source
+def test_candidates_agree_with_score(source: CandidateGenerator, data: RetailData) -> None:
+    known = data.asof(CUTOFF)
+    fitted = replace(source).fit(known)
+    history = known.history()
+    items, scores = fitted.candidates(history, 30)
+    everything = fitted.score(history, all_pairs(40, 30)).reshape(40, 30)
+    if source.name == "fusion":  # its ranks are places among the pairs it is asked about
+        return
+    found = items >= 0
+    rows = np.nonzero(found)[0]
+    np.testing.assert_allclose(scores[found], everything[rows, items[found]], rtol=1e-4, atol=1e-6)
+
+
+@each_source
+def test_candidates_are_distinct_allowed_sorted_and_ties_go_to_the_lower_item(
+    source: CandidateGenerator, data: RetailData
+) -> None:
+    known = data.asof(CUTOFF)
+    allowed = known.items.with_columns(recommendable=pl.col("item_id") % 3 != 0)
+    fitted = replace(source).fit(replace(known, items=allowed))
+    items, scores = fitted.candidates(known.history(), 100)  # k is larger than the catalogue
+    assert items.shape == scores.shape == (40, 100)
+    for row_items, row_scores in zip(items, scores, strict=True):
+        n = int((row_items >= 0).sum())
+        assert (row_items[n:] == -1).all()
+        assert np.isneginf(row_scores[n:]).all()
+        assert len(set(row_items[:n])) == n
+        assert (row_items[:n] % 3 != 0).all()
+        assert np.isfinite(row_scores[:n]).all()
+        order = np.lexsort((row_items[:n], -row_scores[:n]))
+        assert (order == np.arange(n)).all()
+
+
+@each_source
+def test_unknown_and_empty_shoppers_are_answered(source: CandidateGenerator, data: RetailData) -> None:
+    fitted = replace(source).fit(data)
+    history = data.history([-1, 0, -1])
+    items, _ = fitted.candidates(history, 5)
+    assert items.shape == (3, 5)
+    np.testing.assert_array_equal(items[0], items[2])
+    assert len(fitted.score(history, all_pairs(3, 30))) == 90
+    assert fitted.candidates(data.history([]), 5).items.shape == (0, 5)
+
+
+@each_source
+def test_renaming_items_renames_the_answer(source: CandidateGenerator, data: RetailData) -> None:
+    """Item codes mean nothing: with other codes, scores of the same items stay."""
+    if source.name in ("als", "content"):  # random starts follow the codes
+        return
+    order = np.random.default_rng(1).permutation(30)
+    moved = RetailData.from_frames(
+        receipts().with_columns(item_id=pl.Series(order[receipts()["item_id"].to_numpy()])),
+        catalogue().with_columns(item_id=pl.Series(order)), shoppers(), end=data.end,
+    )  # fmt: skip
+    if source.name.startswith(("item_", "basket_", "fusion")):
+        # neighbours at the edge of K may tie; with all of them kept, none is left out
+        source = ItemItem("cosine", neighbours=40)
+    here, there = replace(source).fit(data), replace(source).fit(moved)
+    pairs = all_pairs(40, 30)
+    one = here.score(data.history(), pairs).reshape(40, 30)
+    other = there.score(moved.history(), pairs).reshape(40, 30)
+    np.testing.assert_allclose(one, other[:, order], rtol=1e-4, atol=1e-6)
+
+
+@each_source
+def test_a_source_survives_saving(source: CandidateGenerator, data: RetailData, tmp_path) -> None:
+    fitted = replace(source).fit(data)
+    save_artifact(fitted, tmp_path / "model")
+    types = {g.__name__: g for g in GENERATORS.values()}
+    loaded = load_artifact(tmp_path / "model", types)
+    for one, other in zip(
+        fitted.candidates(data.history(), 7), loaded.candidates(data.history(), 7), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@each_source
+def test_fitting_twice_gives_the_same(source: CandidateGenerator, data: RetailData) -> None:
+    one, other = (replace(source).fit(data).candidates(data.history(), 9) for _ in range(2))
+    np.testing.assert_array_equal(one.items, other.items)
+    np.testing.assert_array_equal(one.scores, other.scores)
+
+
+@each_source
+def test_a_source_holds_nothing_personal(source: CandidateGenerator, data: RetailData) -> None:
+    """Fitted state is about items; similar-shopper sources say that they keep a sample."""
+    fitted = replace(source).fit(data)
+    if source.name in ("tifu_knn", "up_cf"):
+        assert "sample" in (
+            type(fitted).__module__ and __import__(type(fitted).__module__, fromlist=["x"]).__doc__
+        )
+        return
+    for name, value in vars(fitted).items():
+        if name.endswith("_") and hasattr(value, "shape"):
+            assert data.n_users not in value.shape, name
+
+
+def test_a_source_says_what_is_wrong(data: RetailData) -> None:
+    with pytest.raises(NotFittedError, match="call fit"):
+        Popularity().candidates(data.history(), 5)
+    with pytest.raises(SettingError, match="k must be at least 1"):
+        Popularity().fit(data).candidates(data.history(), 0)
+
+
+def sources() -> list[CandidateGenerator]:
+    return [OwnPurchases(), Popularity(), ItemItem("tfidf", within="receipt")]
+
+
+def stage_one(data: RetailData) -> StageOne:
+    return StageOne([s.fit(data) for s in sources()], FeatureSet().fit(data), 10)
+
+
+def test_features_do_not_see_the_future(data: RetailData) -> None:
+    blocks = []
+    for known in (data.asof(CUTOFF), changed_after(7).asof(CUTOFF)):
+        blocks.append(candidate_frame(known.history(), stage_one(known)))
+    assert blocks[0].names == blocks[1].names
+    np.testing.assert_array_equal(blocks[0].x, blocks[1].x)
+
+
+def test_features_of_one_shopper_are_the_same_in_a_batch(data: RetailData) -> None:
+    stage = stage_one(data)
+    history = data.history()
+    whole = candidate_frame(history, stage)
+    for row in (0, 11, 39):
+        alone = candidate_frame(history.take([row]), stage)
+        part = slice(whole.pool.indptr[row], whole.pool.indptr[row + 1])
+        np.testing.assert_array_equal(alone.pool.items, whole.pool.items[part])
+        np.testing.assert_allclose(alone.x, whole.x[part], rtol=1e-5)
+
+
+def test_shopper_and_item_ids_are_no_features(data: RetailData) -> None:
+    frame = candidate_frame(data.history(), stage_one(data))
+    ids = [
+        n for n in frame.names if n in ("user", "item", "user_id", "item_id", "item_attribute_item_id")
+    ]
+    assert not ids
+    for column, name in zip(frame.x.T, frame.names, strict=True):
+        assert not np.array_equal(column, frame.pool.items), name
+        assert not np.array_equal(column, frame.pool.user_of_pair), name
+
+
+def shuffled_labels(data: RetailData) -> RetailData:
+    """What was bought from the cutoff on is dealt anew among the same lines."""
+    late = data.log["time"] >= CUTOFF
+    items = data.log["item"].to_numpy().copy()
+    chosen = np.flatnonzero(late.to_numpy())
+    items[chosen] = np.random.default_rng(3).permutation(items[chosen])
+    log = data.log.with_columns(item=pl.Series(items))
+    return replace(data, log=log.unique(["basket", "item"], maintain_order=True))
+
+
+def test_labels_change_only_the_label_column(data: RetailData) -> None:
+    frames = []
+    for d in (data, shuffled_labels(data)):
+        model = TwoStageRecommender(
+            sources=sources(), preranker=None, negatives=1, idle_users=1, prefilters=(),
+            label_splits=HorizonSplits(31, n=1), k=10,
+        )  # fmt: skip
+        frames.append(model.training_frame(d))
+    one, other = frames
+    np.testing.assert_array_equal(one.x, other.x)
+    np.testing.assert_array_equal(one.groups, other.groups)
+    assert not np.array_equal(one.y, other.y)
+    assert 0 < one.y.mean() < 1
+
+
+def test_labels_are_the_purchases_of_the_window(data: RetailData) -> None:
+    past, target = Fold(CUTOFF, data.end).split(data)
+    users = past.active_users()
+    pool = merge_pool([s.fit(past) for s in sources()], past.history(users), 10)
+    bought = set(target.select("user", "item").iter_rows())
+    expected = [
+        (int(users[row]), int(item)) in bought
+        for row, item in zip(pool.user_of_pair, pool.items, strict=True)
+    ]
+    np.testing.assert_array_equal(label_pairs(pool, target, users, past.n_items), expected)
+
+
+def quick(**settings: object) -> TwoStageRecommender:
+    given = {"ranker": CatBoostRanker(iterations=15), "k": 20, "pool_size": 15, "sources": sources()}
+    return TwoStageRecommender(**(given | settings))  # type: ignore[arg-type]
+
+
+def test_the_recommender_survives_saving(shop: RetailData, tmp_path) -> None:
+    ranker = BlendRanker([CatBoostRanker(iterations=5), LightGBMRanker(iterations=5)])
+    for model in (quick(), quick(ranker=ranker)):
+        model.fit(shop)
+        model.save(tmp_path / "model")
+        loaded = TwoStageRecommender.load(tmp_path / "model")
+        history = shop.history()
+        assert model.recommend(history, 5).equals(loaded.recommend(history, 5))
+
+
+def test_same_seed_same_answer_whatever_the_threads(shop: RetailData) -> None:
+    answers = [quick(threads=t).fit(shop).recommend(shop.history(), 5) for t in (1, 2)]
+    assert answers[0].equals(answers[1])
+
+
+def test_recommendations_are_for_everybody_and_complete(shop: RetailData) -> None:
+    model = quick().fit(shop)
+    history = shop.history([0, -1, 5])
+    found = model.recommend(history, 6)
+    assert found.group_by("user_id").len()["len"].to_list() == [6, 6, 6]
+    assert found["rank"].to_list() == [1, 2, 3, 4, 5, 6] * 3
+    assert found["score"].is_between(0, 1).all()
+    assert model.recommend(shop.history([]), 6).is_empty()
+
+
+def test_more_items_asked_for_than_there_are(shop: RetailData) -> None:
+    found = quick().fit(shop).recommend(shop.history([0]), 10_000)
+    assert 15 <= found.height <= 15  # the pool's size bounds the list
+    assert found["item_id"].n_unique() == found.height
+
+
+def test_a_prefilter_hides_items_but_not_histories(shop: RetailData) -> None:
+    from retailrec.prefilters import DenyItems
+
+    popular = shop.log.group_by("item").len().sort("len", descending=True)["item"][:5]
+    denied = shop.items["item_id"].gather(popular).to_list()
+    model = quick(prefilters=(DenyItems(denied),)).fit(shop)
+    assert not set(model.recommend(shop.history(), 10)["item_id"]) & set(denied)
+    assert shop.history().n_pairs == shop.log.select("user", "item").unique().height
