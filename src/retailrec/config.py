@@ -48,7 +48,7 @@ class Settings(BaseModel):
     ranker: Typed | None = None
     candidates_per_source: int | list[int] = 200
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
-    label_windows: int = Field(4, ge=1)
+    label_windows: int = Field(5, ge=1)
     label_stride_days: float = Field(28, gt=0)
     negatives: float = Field(0.3, gt=0, le=1)
     idle_users: float = Field(0.1, gt=0, le=1)
@@ -87,8 +87,8 @@ class Settings(BaseModel):
         return [_make(s, GENERATORS, "source", self._common()) for s in self.sources]
 
     def make_ranker(self) -> Ranker:
-        """The ranker, CatBoost by default."""
-        wanted = self.ranker or Typed(type="catboost")
+        """The ranker: a blend of CatBoost and LightGBM by default."""
+        wanted = self.ranker or Typed(type="blend")
         ranker: Ranker = _make(wanted, RANKERS, "ranker", self._common())
         return ranker
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+T = TypeVar("T")
 _DAY_US = 86_400_000_000  # microseconds in a day
 
 
@@ -45,6 +47,9 @@ class History:
     basket: NDArray[np.int32]
     quantity: NDArray[np.float32]
     value: NDArray[np.float32]
+    _memory: dict[int, tuple[object, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def from_log(
@@ -102,6 +107,16 @@ class History:
         last = np.full(len(self), -1, np.int64)
         np.maximum.at(last, self.user_of_event, self.basket)
         return last
+
+    def remember(self, owner: object, compute: Callable[[], T]) -> T:
+        """`compute()`, done once per history and `owner` (a fitted array of the source that asks).
+
+        A source's candidates and scores often rest on the same product; this spares the second one.
+        """
+        if id(owner) not in self._memory:
+            self._memory[id(owner)] = (owner, compute())  # the owner is kept, so its id stays its own
+        found: T = self._memory[id(owner)][1]
+        return found
 
     def counts(self, half_life: float | None = None) -> NDArray[np.float32]:
         """(n_pairs,) number of baskets with the item; each counts 0.5^(age / half_life days)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -97,7 +98,7 @@ def choose_k(recall: dict[str, float], least_gain: float = LEAST_GAIN) -> int:
     100
     """
     ks = sorted(int(k) for k in recall)
-    for k, following in zip(ks, ks[1:], strict=False):
+    for k, following in pairwise(ks):
         if (recall[str(following)] - recall[str(k)]) / (following - k) < least_gain:
             return k
     return ks[-1]
@@ -164,7 +165,10 @@ def _overlap(proposed: dict[str, NDArray[np.int32]]) -> dict[str, dict[str, floa
         shape = (len(items), width)
         matrices[name] = sparse.csr_matrix((ones, (row, items[row, column])), shape=shape)
     return {
-        a: {b: round(float(x.multiply(y).sum() / max(x.sum(), 1)), 4) for b, y in matrices.items()}
+        a: {
+            b: round(float(x.multiply(y).sum()) / max(float(x.sum()), 1.0), 4)
+            for b, y in matrices.items()
+        }
         for a, x in matrices.items()
     }
 
@@ -215,7 +219,8 @@ def _state_bytes(source: CandidateGenerator) -> int:
     total = 0
     for name, value in vars(source).items():
         if name.endswith("_"):
-            parts = [value.data, value.indices, value.indptr] if sparse.issparse(value) else [value]
+            csr = isinstance(value, sparse.csr_matrix)
+            parts = [value.data, value.indices, value.indptr] if csr else [value]
             total += sum(int(getattr(part, "nbytes", 0)) for part in parts)
     return total
 

@@ -82,7 +82,7 @@ def run(
             judge = Judge.of(*held_out)
             models = compare(model, held_out, judge, settings)
         with timer.step("fit on everything"):
-            final = settings.model().fit(data, progress)
+            final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
             recommended = final.recommend(data.history(), settings.k)
         with timer.step("write"):

@@ -85,7 +85,7 @@ class HorizonSplits:
     """
 
     horizon_days: float = 28.0
-    n: int = 4
+    n: int = 5
     stride_days: float = 28.0
 
     def splits(self, data: RetailData) -> Iterator[Split]:

@@ -26,14 +26,14 @@ from retailrec.candidates import (
 )
 from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.data import RetailData
-from retailrec.engine.local import SHARD, map_shards, n_threads
+from retailrec.engine.local import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.errors import ArtifactError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame, label_pairs
 from retailrec.history import History
 from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
-from retailrec.rankers import RANKERS, CatBoostRanker, Ranker, TrainingFrame
+from retailrec.rankers import RANKERS, BlendRanker, CatBoostRanker, Ranker, TrainingFrame
 from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
 
 Progress = Callable[[str], None]
@@ -75,7 +75,8 @@ class TwoStageRecommender:
     max_users : shoppers sampled per label window
     refit : ``each``: sources and features are fitted before every label window; ``once``: before
         the oldest only, with fresh histories for each
-    early_stopping : learn the number of trees on the newest label window, then train on all windows
+    early_stopping : learn the number of trees on the newest label window, then train on all windows;
+        without it the ranker's own number is taken
     seed, threads : for everything inside; 0 threads are all cores
 
     Examples
@@ -88,7 +89,7 @@ class TwoStageRecommender:
     """
 
     sources: list[CandidateGenerator] = field(default_factory=default_sources)
-    ranker: Ranker = field(default_factory=CatBoostRanker)
+    ranker: Ranker = field(default_factory=BlendRanker)
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
@@ -101,9 +102,12 @@ class TwoStageRecommender:
     idle_users: float = 0.1
     max_users: int = 20_000
     refit: str = "each"
-    early_stopping: bool = True
+    early_stopping: bool = False
     seed: int = 0
     threads: int = 0
+    _windows: dict[Any, tuple[TrainingFrame, dict[str, Any]]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
     preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
     items_: pl.DataFrame = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
@@ -118,15 +122,21 @@ class TwoStageRecommender:
         if self.refit not in ("each", "once"):
             raise SettingError(f"refit must be 'each' or 'once', not '{self.refit}'.")
 
-    def fit(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+    def fit(
+        self, data: RetailData, progress: Progress = lambda step: None, *,
+        earlier: TwoStageRecommender | None = None,
+    ) -> Self:  # fmt: skip
         """Learn from everything before `data.end`.
+
+        `earlier` is a recommender with the same settings that was fitted on `data.asof(t)`: its
+        pre-ranker and label windows are taken over, and only newer windows are computed.
 
         Raises
         ------
         DataError
             If the data is too short for a label window, or prefilters leave nothing.
         """
-        frame = self.training_frame(data, progress)
+        frame = self.training_frame(data, progress, earlier=earlier)
         progress("ranker")
         started = perf_counter()
         self._fit_ranker(frame)
@@ -138,25 +148,35 @@ class TwoStageRecommender:
         self._took("stage one on all data", started)
         return self
 
-    def training_frame(self, data: RetailData, progress: Progress = lambda step: None) -> TrainingFrame:
+    def training_frame(
+        self, data: RetailData, progress: Progress = lambda step: None, *,
+        earlier: TwoStageRecommender | None = None,
+    ) -> TrainingFrame:  # fmt: skip
         """The rows the ranker learns from: candidates of earlier label windows, labelled.
 
         The oldest window trains the pre-ranker and nothing else, if there are others.
         """
-        self.report_ = {"windows": [], "seconds": {}}
-        frames: list[TrainingFrame] = []
-        splits = list(self.label_splits.splits(data))
         started = perf_counter()
+        self.report_ = {"windows": [], "seconds": {}}
+        self._windows = {} if earlier is None else dict(earlier._windows)
+        self.preranker_ = None if earlier is None else earlier.preranker_
+        splits = list(self.label_splits.splits(data))
+        frames: list[TrainingFrame] = []
         for number, split in enumerate(splits):
             progress(f"label window {number + 1} of {len(splits)}")
-            split = split._replace(past=apply(self.prefilters, split.past)[0])
-            if number == 0 or self.refit == "each":
-                self._fit_stage_one(split.past)
-            if number == 0 and self.preranker is not None:
-                self._fit_preranker(split)
-                if len(splits) > 1:
-                    continue
-            frames.extend(self._window_frames(split, number))
+            key = (split.past.end, split.past.log.height, split.target.height)
+            if key not in self._windows:
+                split = split._replace(past=apply(self.prefilters, split.past)[0])
+                if number == 0 or self.refit == "each":
+                    self._fit_stage_one(split.past)
+                if self.preranker is not None and self.preranker_ is None:
+                    self._fit_preranker(split)
+                    if len(splits) > 1:
+                        continue
+                self._windows[key] = self._window_frame(split, number)
+            frame, facts = self._windows[key]
+            self.report_["windows"].append(facts)
+            frames.append(frame._replace(fold=np.full(len(frame.y), number, np.int16)))
         self._took("training rows", started)
         return concatenate(frames)
 
@@ -274,7 +294,7 @@ class TwoStageRecommender:
         self.sources = fitted
         self.features = replace(self.features).fit(data)
 
-    def _window_frames(self, split: Split, number: int) -> list[TrainingFrame]:
+    def _window_frame(self, split: Split, number: int) -> tuple[TrainingFrame, dict[str, Any]]:
         """Training rows of one label window, shard by shard."""
         past, target = split
         rng = np.random.default_rng([self.seed, number])
@@ -285,37 +305,35 @@ class TwoStageRecommender:
             chosen &= rng.random(len(users)) < self.max_users / chosen.sum()
         users, bought_any = users[chosen], bought_any[chosen]
         history = past.history(users)
-        n_found, frames = 0, []
-        for at in range(0, len(users), SHARD):
-            rows = slice(at, at + SHARD)
-            labels: list[Any] = []
 
-            def keep(pool: Pool, rows: slice = rows, labels: list[Any] = labels) -> Any:
+        def shard(rows: slice) -> tuple[TrainingFrame, int]:
+            draw = np.random.default_rng([self.seed, number, rows.start])
+            drawn: list[NDArray[Any]] = []
+
+            def keep(pool: Pool) -> NDArray[np.bool_]:
                 label = label_pairs(pool, target, users[rows], past.n_items)
-                mask = label | (rng.random(len(label)) < self.negatives)
+                mask = label | (draw.random(len(label)) < self.negatives)
                 share = np.where(bought_any[rows], 1, self.idle_users)[pool.user_of_pair]
-                weight = np.where(label, 1, 1 / (share * self.negatives)).astype(np.float32)
-                labels += [label[mask], weight[mask], np.array(label.sum())]
+                weight = np.where(label, 1, 1 / (share * self.negatives))
+                drawn.extend([label[mask], weight[mask]])
                 return mask
 
             frame = candidate_frame(history.take(rows), self.stage_one, keep)
-            n_found += int(labels[2])
-            y = labels[0].astype(np.float32)
-            frames.append(
-                TrainingFrame(
-                    frame.x, y, frame.pool.user_of_pair, labels[1],
-                    np.full(len(y), number, np.int16), frame.names,
-                )
-            )  # fmt: skip
+            y, weights = (d.astype(np.float32) for d in drawn)
+            fold = np.full(len(y), number, np.int16)
+            groups = frame.pool.user_of_pair
+            return TrainingFrame(frame.x, y, groups, weights, fold, frame.names), int(y.sum())
+
+        parts = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(self.threads)))
+        frames, n_found = [p[0] for p in parts], sum(p[1] for p in parts)
         known = pl.Series(users).implode()
         n_bought = target.filter(pl.col("user").is_in(known)).select("user", "item").unique().height
-        self.report_["windows"].append(
-            {
-                "cutoff": past.end.isoformat(), "users": len(users), "bought": n_bought,
-                "bought_and_proposed": n_found, "rows": sum(len(f.y) for f in frames),
-            }
-        )  # fmt: skip
-        return frames
+        frame = concatenate(frames)
+        facts = {
+            "cutoff": past.end.isoformat(), "users": len(users), "bought": n_bought,
+            "bought_and_proposed": n_found, "rows": len(frame.y),
+        }  # fmt: skip
+        return frame, facts
 
     def _fit_preranker(self, split: Split) -> None:
         """Learn to cut the pool, from the whole pools of those who bought in one label window."""
@@ -329,7 +347,9 @@ class TwoStageRecommender:
         for at in range(0, len(users), SHARD):
             rows = slice(at, at + SHARD)
             pool = stage.pool(past.history(users[rows]))
-            y = label_pairs(pool, target, users[rows], past.n_items).astype(np.float32)
+            label = label_pairs(pool, target, users[rows], past.n_items)
+            pool_mask = label | (rng.random(len(label)) < self.negatives)
+            pool, y = pool.keep(pool_mask), label[pool_mask].astype(np.float32)
             frames.append(
                 TrainingFrame(
                     stage.light_columns(pool), y, pool.user_of_pair,

@@ -77,6 +77,9 @@ class ALS(CandidateGenerator):
 
     def user_factors(self, history: History) -> NDArray[np.float32]:
         """(n_users, factors) least-squares factors of each history (eq. 4), zero for an empty one."""
+        return history.remember(self.factors_, lambda: self._fold_in(history))
+
+    def _fold_in(self, history: History) -> NDArray[np.float32]:
         from threadpoolctl import threadpool_limits
 
         if not history.n_pairs:

@@ -83,11 +83,13 @@ class TifuKNN(CandidateGenerator):
         return _sorted(sparse.vstack(parts, format="csr")) if parts else own
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        return _best(self._predict(history), history, self.allowed_, k)
+        return _best(
+            history.remember(self.reference_, lambda: self._predict(history)), history, self.allowed_, k
+        )
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items that neither the shopper nor a neighbour bought."""
-        return _read(self._predict(history), pairs)
+        return _read(history.remember(self.reference_, lambda: self._predict(history)), pairs)
 
 
 @dataclass
@@ -144,11 +146,13 @@ class UPCF(CandidateGenerator):
         return _sorted(sparse.vstack(parts, format="csr")) if parts else mine
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        return _best(self._predict(history), history, self.allowed_, k)
+        return _best(
+            history.remember(self.reference_, lambda: self._predict(history)), history, self.allowed_, k
+        )
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items that no similar reference bought lately."""
-        return _read(self._predict(history), pairs)
+        return _read(history.remember(self.reference_, lambda: self._predict(history)), pairs)
 
 
 def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,7 +11,8 @@ from typing import TypeVar
 from retailrec.errors import SettingError
 
 T = TypeVar("T")
-SHARD = 2048  # shoppers; 200 candidates x 90 float32 columns of them are 150 MB
+SHARD = 1024  # shoppers; 200 candidates x 90 float32 columns of them are 75 MB
+TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
 
 
 def n_threads(threads: int) -> int:

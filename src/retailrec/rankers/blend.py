@@ -29,7 +29,6 @@ class BlendRanker:
     parts: list[Ranker] = field(
         default_factory=lambda: [
             CatBoostRanker(),
-            LightGBMRanker(),
             LightGBMRanker(objective="lambdarank"),
         ]
     )

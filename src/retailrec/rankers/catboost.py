@@ -24,16 +24,19 @@ class CatBoostRanker:
     objective : ``Logloss`` gives probabilities; ``YetiRank`` and ``QuerySoftMax`` order within a
         (cutoff, shopper)
     iterations, depth, learning_rate, l2_leaf_reg : as in CatBoost
+    column_share, borders : share of the columns tried for a tree, split points a column
     early_stopping : rounds without improvement on the later window after which training stops
     monotone : column name -> 1 (rising) or -1 (falling)
     device : ``cpu`` or ``gpu`` (training only)
     """
 
     objective: Literal["Logloss", "YetiRank", "QuerySoftMax"] = "Logloss"
-    iterations: int = 400
+    iterations: int = 200
     depth: int = 6
-    learning_rate: float = 0.06
+    learning_rate: float = 0.1
     l2_leaf_reg: float = 5.0
+    column_share: float = 0.3
+    borders: int = 128
     early_stopping: int = 40
     monotone: dict[str, int] = field(default_factory=dict)
     device: Literal["cpu", "gpu"] = "cpu"
@@ -65,7 +68,8 @@ class CatBoostRanker:
             "task_type": self.device.upper(),
             "allow_writing_files": False,
             "verbose": False,
-            "border_count": 128,
+            "border_count": self.borders,
+            "rsm": self.column_share,
         }
         if self.objective == "Logloss":
             options["boosting_type"] = "Plain"

@@ -26,9 +26,9 @@ class LightGBMRanker:
     """
 
     objective: Literal["binary", "lambdarank"] = "binary"
-    iterations: int = 300
+    iterations: int = 200
     leaves: int = 31
-    learning_rate: float = 0.05
+    learning_rate: float = 0.06
     min_rows: int = 100
     column_share: float = 0.5
     l2: float = 5.0
@@ -68,6 +68,8 @@ class LightGBMRanker:
         }
         if self.monotone:
             options["monotone_constraints"] = [self.monotone.get(n, 0) for n in train.names]
+        if self.objective == "lambdarank":  # without a purchase there is no order to learn
+            train = train.rows(np.isin(train.groups, train.groups[train.y > 0]))
         data = self._dataset(train)
         callbacks: list[Any] = (
             [] if valid is None else [lgb.early_stopping(self.early_stopping, verbose=False)]
