@@ -46,12 +46,12 @@ class Settings(BaseModel):
     prefilters: str | list[Typed] = "default"
     sources: list[Typed] | None = None
     ranker: Typed | None = None
-    candidates_per_source: int | list[int] = 200
+    candidates_per_source: int | list[int] = 150
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
     label_windows: int = Field(5, ge=1)
     label_stride_days: float = Field(28, gt=0)
-    negatives: float = Field(0.3, gt=0, le=1)
-    idle_users: float = Field(0.1, gt=0, le=1)
+    negatives: float = Field(0.2, gt=0, le=1)
+    idle_users: float = Field(0.07, gt=0, le=1)
     max_users: int = Field(20_000, ge=1)
     refit: Literal["each", "once"] = "each"
     drop_features: list[str] = []

@@ -91,9 +91,13 @@ def _topk_into(
 @_jit
 def product_topk(
     indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
-    allowed: Any, k: int,
+    b_indptr: Any, b_indices: Any, b_data: Any, allowed: Any, k: int,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Best k items a row of (weighted histories) x (item-item similarity), both CSR."""
+    """Best k items a row of W x S + B, all CSR; an item without any term is not proposed.
+
+    W (`indptr`, `indices`, `weights`) and B have a row a shopper; S and B have a column an item. B
+    may be empty: a row pointer of zeros.
+    """
     n, n_items = len(indptr) - 1, len(allowed)
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
@@ -103,6 +107,13 @@ def product_topk(
     values = np.empty(n_items, np.float32)
     for row in range(n):
         size = 0
+        for j in range(b_indptr[row], b_indptr[row + 1]):
+            other = b_indices[j]
+            if allowed[other]:
+                seen[other] = True
+                touched[size] = other
+                size += 1
+                total[other] = b_data[j]
         for j in range(indptr[row], indptr[row + 1]):
             item, weight = indices[j], weights[j]
             for s in range(s_indptr[item], s_indptr[item + 1]):

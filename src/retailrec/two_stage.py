@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
@@ -93,13 +94,13 @@ class TwoStageRecommender:
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
-    k: int | Sequence[int] = 200
+    k: int | Sequence[int] = 150
     preranker: Ranker | None = field(
-        default_factory=lambda: CatBoostRanker(iterations=100, depth=5, learning_rate=0.15)
+        default_factory=lambda: CatBoostRanker(iterations=70, depth=5, learning_rate=0.2)
     )
     pool_size: int = 200
-    negatives: float = 0.3
-    idle_users: float = 0.1
+    negatives: float = 0.2
+    idle_users: float = 0.07
     max_users: int = 20_000
     refit: str = "each"
     early_stopping: bool = False

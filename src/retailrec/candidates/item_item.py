@@ -64,9 +64,10 @@ class ItemItem(CandidateGenerator):
 
     def _candidates(self, history: History, k: int) -> Candidates:
         s = self.similarity_
+        none = np.zeros(len(history) + 1, np.int64)
         best = product_topk(
             history.indptr, history.items, self._profile(history),
-            s.indptr, s.indices, s.data, self.allowed_, k,
+            s.indptr, s.indices, s.data, none, s.indices[:0], s.data[:0], self.allowed_, k,
         )  # fmt: skip
         return Candidates(*best)
 

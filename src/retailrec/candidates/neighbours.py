@@ -7,6 +7,7 @@ fitted model holds anything derived from single shoppers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import History
-from retailrec.kernels import find_pairs, keep_largest, topk_rows
+from retailrec.kernels import find_pairs, keep_largest, product_gather, product_topk
 
 _BATCH = 1024  # shoppers compared with the reference sample at a time
 
@@ -71,25 +72,26 @@ class TifuKNN(CandidateGenerator):
         weight = self.within_decay ** (back % self.group_size) / size * self.group_decay**group / groups
         return history.matrix(history.sum_events(weight))
 
-    def _predict(self, history: History) -> sparse.csr_matrix:
+    def _prediction(self, history: History) -> Prediction:
         own = self.vectors(history)
         norms = np.asarray(self.reference_.multiply(self.reference_).sum(axis=1)).ravel()
-        parts = []
+        near = []
         for at in range(0, len(history), _BATCH):
-            block = own[at : at + _BATCH]
-            closeness = 2 * (block @ self.reference_.T).toarray() - norms  # larger is nearer
-            near = nearest(closeness.astype(np.float32), self.neighbours)
-            parts.append(self.alpha * block + (1 - self.alpha) * (near @ self.reference_))
-        return _sorted(sparse.vstack(parts, format="csr")) if parts else own
+            product = (own[at : at + _BATCH] @ self.reference_.T).toarray()
+            closeness = 2 * product - norms  # larger is nearer
+            near.append(nearest(closeness.astype(np.float32), self.neighbours))
+        weights = _stack(near, self.reference_.shape[0]) * np.float32(1 - self.alpha)
+        return Prediction(weights, self.reference_, own * np.float32(self.alpha))
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        return _best(
-            history.remember(self.reference_, lambda: self._predict(history)), history, self.allowed_, k
-        )
+        return self._remembered(history).best(history, self.allowed_, k)
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items that neither the shopper nor a neighbour bought."""
-        return _read(history.remember(self.reference_, lambda: self._predict(history)), pairs)
+        return self._remembered(history).read(pairs)
+
+    def _remembered(self, history: History) -> Prediction:
+        return history.remember(self.reference_, lambda: self._prediction(history))
 
 
 @dataclass
@@ -128,9 +130,8 @@ class UPCF(CandidateGenerator):
         window = np.minimum(n_baskets, self.recency)[history.user_of_event]
         return history.matrix(history.sum_events((back < self.recency) / window))
 
-    def _predict(self, history: History) -> sparse.csr_matrix:
+    def _prediction(self, history: History) -> Prediction:
         mine = history.matrix(np.ones(history.n_pairs, np.float32))
-        own = self.vectors(history)
         norm = np.maximum(np.diff(history.indptr), 1) ** -self.asymmetry
         other = np.diff(self.sets_.indptr) ** -(1 - self.asymmetry)
         parts = []
@@ -142,17 +143,55 @@ class UPCF(CandidateGenerator):
             near = nearest(similarity.astype(np.float32), self.neighbours)
             close = np.take_along_axis(similarity, near.indices.reshape(len(similarity), -1), 1)
             near.data = (close.ravel() ** self.locality).astype(np.float32)
-            parts.append(own[rows] + near @ self.reference_)
-        return _sorted(sparse.vstack(parts, format="csr")) if parts else mine
+            parts.append(near)
+        weights = _stack(parts, self.reference_.shape[0])
+        return Prediction(weights, self.reference_, self.vectors(history))
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        return _best(
-            history.remember(self.reference_, lambda: self._predict(history)), history, self.allowed_, k
-        )
+        return self._remembered(history).best(history, self.allowed_, k)
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Zero for items that no similar reference bought lately."""
-        return _read(history.remember(self.reference_, lambda: self._predict(history)), pairs)
+        """Zero for items that neither the shopper nor a similar reference bought lately."""
+        return self._remembered(history).read(pairs)
+
+    def _remembered(self, history: History) -> Prediction:
+        return history.remember(self.reference_, lambda: self._prediction(history))
+
+
+class Prediction(NamedTuple):
+    """weights (n_users, n_references) x references (n_references, n_items) + own (n_users, n_items).
+
+    The product is never written out: kernels read its best items and single pairs.
+    """
+
+    weights: sparse.csr_matrix
+    references: sparse.csr_matrix
+    own: sparse.csr_matrix
+
+    def best(self, history: History, allowed: NDArray[np.bool_], k: int) -> Candidates:
+        """The `k` best allowed items; none for an empty history, as nobody is like it."""
+        w, r, o = self
+        best = Candidates(
+            *product_topk(
+                w.indptr, w.indices, w.data, r.indptr, r.indices, r.data,
+                o.indptr, o.indices, o.data, allowed, k,
+            )
+        )  # fmt: skip
+        unfounded = (np.diff(history.indptr) == 0)[:, None] | (best.scores <= 0)
+        best.items[unfounded], best.scores[unfounded] = -1, -np.inf
+        return best
+
+    def read(self, pairs: Pairs) -> NDArray[np.float32]:
+        """(n_pairs,) the prediction of some pairs."""
+        w, r, o = self
+        total, _ = product_gather(
+            w.indptr, w.indices, w.data, r.indptr, r.indices, r.data,
+            pairs.indptr, pairs.items, r.shape[1],
+        )  # fmt: skip
+        place = find_pairs(o.indptr, o.indices, pairs.indptr, pairs.items)
+        if o.nnz:
+            total += np.where(place >= 0, o.data[place], np.float32(0))
+        return np.asarray(total, np.float32)
 
 
 def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -181,26 +220,7 @@ def _sample(data: RetailData, size: int, seed: int) -> History:
     return data.history(users)
 
 
-def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    matrix.sort_indices()
-    return matrix.astype(np.float32)
-
-
-def _best(
-    predicted: sparse.csr_matrix, history: History, allowed: NDArray[np.bool_], k: int
-) -> Candidates:
-    scores = np.where(allowed[predicted.indices] & (predicted.data > 0), predicted.data, -np.inf)
-    items = predicted.indices.astype(np.int32)
-    best = Candidates(
-        *topk_rows(predicted.indptr.astype(np.int64), items, scores.astype(np.float32), k)
-    )
-    empty = np.diff(history.indptr) == 0  # nothing is known of them, so nobody is like them
-    best.items[empty], best.scores[empty] = -1, -np.inf
-    return best
-
-
-def _read(predicted: sparse.csr_matrix, pairs: Pairs) -> NDArray[np.float32]:
-    place = find_pairs(predicted.indptr, predicted.indices, pairs.indptr, pairs.items)
-    if not predicted.nnz:
-        return np.zeros(len(place), np.float32)
-    return np.where(place >= 0, predicted.data[place], 0).astype(np.float32)
+def _stack(parts: list[sparse.csr_matrix], width: int) -> sparse.csr_matrix:
+    if parts:
+        return sparse.vstack(parts, format="csr")
+    return sparse.csr_matrix(np.zeros((0, width), np.float32))

@@ -26,9 +26,9 @@ class LightGBMRanker:
     """
 
     objective: Literal["binary", "lambdarank"] = "binary"
-    iterations: int = 200
+    iterations: int = 150
     leaves: int = 31
-    learning_rate: float = 0.06
+    learning_rate: float = 0.08
     min_rows: int = 100
     column_share: float = 0.5
     l2: float = 5.0
