@@ -249,8 +249,9 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
         title=f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
         f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)",
     )  # fmt: skip
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for name, values in result["models"].items():
         cells = ["-" if values[m] is None else f"{values[m]:.4f}" for m in metrics]
         table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
@@ -268,6 +269,7 @@ def _print_matching(report: dict[str, Any], out: Path) -> None:
         title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
         f"{report['evaluation']['cutoff'][:10]}",
     )  # fmt: skip
+    table.columns[0].no_wrap = True
     for name, values in recall.items():
         adds = report["marginal"].get(name)
         new = report["sources"][name]["recall@200_of_new"]

@@ -116,6 +116,8 @@ def product_topk(
                 total[other] = b_data[j]
         for j in range(indptr[row], indptr[row + 1]):
             item, weight = indices[j], weights[j]
+            if weight == 0:
+                continue
             for s in range(s_indptr[item], s_indptr[item + 1]):
                 other = s_indices[s]
                 if not allowed[other]:
@@ -147,6 +149,8 @@ def product_gather(
     for row in range(len(indptr) - 1):
         for j in range(indptr[row], indptr[row + 1]):
             item, weight = indices[j], weights[j]
+            if weight == 0:
+                continue
             for s in range(s_indptr[item], s_indptr[item + 1]):
                 term = weight * s_data[s]
                 other = s_indices[s]

@@ -67,6 +67,7 @@ def run(
     SettingError
         If the settings ask for more than the data has.
     """
+    held_out = hold_out(data, settings)
     if settings.k > data.n_items:
         raise SettingError(
             f"k={settings.k} is more than the {data.n_items:,} items of the catalogue; ask for fewer."
@@ -75,7 +76,6 @@ def run(
         parse_metric(name)
     timer = Timer(progress, {"load": round(load_seconds, 3)})
     with staged(out) as staging:
-        held_out = hold_out(data, settings)
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress)
         with timer.step("evaluate"):

@@ -53,6 +53,8 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
 
 
 def _purchases(path: Path) -> Path:
+    if not path.exists():
+        raise DataError(f"there is no file or folder at {path}; check the path.")
     found = find_file(path, "purchases", "purchases_100_clients")
     if found is None:
         raise DataError(

@@ -1,0 +1,236 @@
+"""The command line, as people use and misuse it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from conftest import receipts
+from retailrec.datasets.simulate import Shop
+
+
+def retailrec(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "retailrec.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit status 2, one sentence, no traceback."""
+    message = " ".join(run.stderr.split())
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    for word in words:
+        assert word in message, message
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shop")
+    Shop(users=80, items=300, weeks=40).write(path)
+    (path / "quick.toml").write_text(
+        'k = 3\nlabel_windows = 2\n[ranker]\ntype = "catboost"\niterations = 20\n'
+        '[[sources]]\ntype = "own_purchases"\n[[sources]]\ntype = "popularity"\ndays = 60\n'
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(folder: Path) -> Path:
+    out = folder / "out"
+    run = retailrec(
+        "run", "complete-journey", folder, "--out", out, "--config", folder / "quick.toml",
+        "--rejects", folder / "rejects.parquet",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    for word in ("two_stage", "own_purchases", "rejected: zero price", "shoppers"):
+        assert word in run.stdout
+    return out
+
+
+def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
+    names = sorted(p.name for p in ran.iterdir())
+    assert names == ["load_report.json", "metrics.json", "model", "recommendations.parquet"]
+    metrics = json.loads((ran / "metrics.json").read_text())
+    assert set(metrics["models"]) == {"popular", "own_purchases", "two_stage"}
+    for values in metrics["models"].values():
+        assert set(values) == {"precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5"}
+        assert all(0 <= v <= 1 for v in values.values())
+    assert metrics["evaluation"]["horizon_days"] == 28
+    assert metrics["seconds"]["total"] > 0
+    assert metrics["peak_memory_mb"] > 50
+    assert "catboost" in metrics["versions"]
+    found = pl.read_parquet(ran / "recommendations.parquet")
+    assert found.columns == ["user_id", "item_id", "score", "rank"]
+    assert found.group_by("user_id").len()["len"].unique().to_list() == [3]
+    report = json.loads((ran / "load_report.json").read_text())
+    rejects = pl.read_parquet(folder / "rejects.parquet")
+    assert rejects.height == sum(report["rejected"].values())
+    assert report["read"] == report["kept"] + report["merged"] + rejects.height
+    shoppers = pl.read_parquet(folder / "transaction_data")["household_key"].n_unique()
+    assert found["user_id"].n_unique() >= shoppers - 2
+
+
+def test_recommend_from_fresh_histories(ran: Path, tmp_path: Path) -> None:
+    fresh = pl.DataFrame({"who": [1, 1, 777], "item_id": [5, 9, 99999], "time": ["2000-10-05"] * 3})
+    fresh.write_csv(tmp_path / "fresh.csv")
+    pl.DataFrame({"user_id": [777, 1, 888]}).write_csv(tmp_path / "users.csv")
+    run = retailrec(
+        "recommend", "--model", ran / "model", "--history", tmp_path / "fresh.csv", "--k", 4,
+        "--columns", "user_id=who", "--users", tmp_path / "users.csv", "--out", tmp_path / "r.csv",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "1 events of items that the model does not know" in run.stdout
+    found = pl.read_csv(tmp_path / "r.csv")
+    assert found["user_id"].unique().sort().to_list() == [1, 777, 888]
+    assert found.height == 12
+
+
+def test_match_writes_recall_and_a_picture(folder: Path, tmp_path: Path) -> None:
+    run = retailrec(
+        "match", "complete-journey", folder, "--out", tmp_path / "m", "--config", folder / "quick.toml"
+    )
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "m" / "matching.json").read_text())
+    curves = report["recall@k"]
+    assert set(curves) == {"own_purchases", "popular", "pool"}
+    for curve in curves.values():
+        assert list(curve) == ["20", "50", "100", "200", "500", "750", "1000", "1500", "2000"]
+        values = list(curve.values())
+        assert values == sorted(values)
+    assert curves["pool"]["200"] >= max(curves["popular"]["200"], curves["own_purchases"]["200"]) - 0.02
+    assert report["overlap"]["popular"]["popular"] == 1
+    assert report["chosen_k"] in [int(k) for k in curves["pool"]]
+    assert (tmp_path / "m" / "matching.svg").read_text().startswith("<?xml")
+    kept = retailrec(
+        "run", "complete-journey", folder, "--out", tmp_path / "o", "--config",
+        tmp_path / "m" / "sources.toml", "--k", 2, "--quiet",
+    )  # fmt: skip
+    assert (kept.returncode, kept.stdout) == (0, "")
+
+
+def test_lists_and_help() -> None:
+    assert "online-retail" in retailrec("datasets").stdout
+    assert "pair_gap" in retailrec("features").stdout
+    assert "recommend" in retailrec("--help").stdout
+
+
+def test_two_runs_are_the_same(ran: Path, folder: Path, tmp_path: Path) -> None:
+    again = retailrec(
+        "run",
+        "complete-journey",
+        folder,
+        "--out",
+        tmp_path,
+        "--config",
+        folder / "quick.toml",
+        "--threads",
+        1,
+    )
+    assert again.returncode == 0, again.stderr
+    one, other = (pl.read_parquet(p / "recommendations.parquet") for p in (ran, tmp_path))
+    assert one.equals(other)
+
+
+GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["can't be read"]),
+        (b"user_id,item_id,time\n", ["no line"]),
+        (b"user_id,item,time\n1,2,3\n", ["lack column 'item_id'", "--columns item_id=item"]),
+        (b"user_id,item_id,time,quantity\n1,2,2024-01-01,-1\n", ["none of the 1 lines", "return"]),
+        (b"user_id,item_id,time\n1,2,2024-01-01\n1,3,31/01/2024\n", ["two formats"]),
+        (GOOD.encode(), ["horizon"]),
+        (
+            b"user_id,item_id,time\n" + b"".join(b"1,2,2024-0%d-11\n" % m for m in range(1, 9)),
+            ["--horizon-days|k=|alike|nothing|ranker|fewer"],
+        ),
+        (bytes(range(256)) * 20, ["lack column|can't be read"]),
+    ],
+    ids=[
+        "empty",
+        "no rows",
+        "misspelt",
+        "only returns",
+        "two date formats",
+        "too short",
+        "one shopper",
+        "bytes",
+    ],
+)
+def test_bad_files(tmp_path: Path, content: bytes, words: list[str]) -> None:
+    (tmp_path / "in.csv").write_bytes(content)
+    run = retailrec("run", "table", tmp_path / "in.csv", "--out", tmp_path / "out")
+    message = " ".join(run.stderr.split())
+    refused(run)
+    for word in words:
+        assert any(part in message for part in word.split("|")), message
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_paths_names_and_numbers(tmp_path: Path, folder: Path) -> None:
+    out = ["--out", tmp_path / "out"]
+    refused(retailrec("run", "table", tmp_path / "none.csv", *out), "no file or folder")
+    refused(retailrec("run", "table", tmp_path, *out), "no data file")
+    refused(retailrec("run", "walmart", folder, *out), "no data set 'walmart'")
+    refused(retailrec("run", "complete-journey", folder, "--k", 0, *out), "'k'")
+    refused(retailrec("run", "complete-journey", folder, "--k", 9999, *out), "more than the 300 items")
+    refused(retailrec("run", "complete-journey", folder, "--horizon-days", 0, *out), "horizon_days")
+    refused(
+        retailrec("run", "complete-journey", folder, "--horizon-days", 999, *out),
+        "no more than the horizon",
+    )
+    refused(retailrec("run", "complete-journey", folder, "--columns", "a=b", *out), "knows its columns")
+    refused(retailrec("run", "complete-journey", folder, "--columns", "a", *out), "standard=yours")
+    refused(
+        retailrec("run", "complete-journey", folder, "--config", tmp_path / "x.toml", *out),
+        "can't be read",
+    )
+    (tmp_path / "half.parquet").write_bytes((folder / "product.parquet").read_bytes()[:200])
+    refused(retailrec("run", "table", tmp_path / "half.parquet", *out), "can't be read")
+    refused(
+        retailrec("recommend", "--model", tmp_path, "--history", "x", "--out", "y.csv"),
+        "no saved model",
+    )
+    (tmp_path / "file").write_text("x")
+    refused(retailrec("run", "complete-journey", folder, "--out", tmp_path / "file"), "is a file")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("k = ", "no valid TOML"),
+        ("kk = 3", "'kk'"),
+        ("k = 'many'", "'k'"),
+        ("[[sources]]\ntype = 'magic'", "no source 'magic'"),
+        ("[[sources]]\ntype = 'als'\nfactor = 3", "no parameter 'factor'"),
+        ("[ranker]\ntype = 'svm'", "no ranker 'svm'"),
+        ("prefilters = 'strict'", "no prefilter preset 'strict'"),
+        ("metrics = ['accuracy@5']", "no metric 'accuracy'"),
+    ],
+)
+def test_bad_configs(tmp_path: Path, folder: Path, text: str, words: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    out = tmp_path / "out"
+    refused(
+        retailrec("run", "complete-journey", folder, "--config", tmp_path / "c.toml", "--out", out),
+        words,
+    )
+    assert not out.exists()
+
+
+def test_a_failed_run_keeps_the_old_results(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("old")
+    receipts().head(3).write_csv(tmp_path / "few.csv")
+    refused(retailrec("run", "table", tmp_path / "few.csv", "--out", tmp_path / "out"))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
+    assert (tmp_path / "out" / "metrics.json").read_text() == "old"

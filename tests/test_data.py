@@ -1,0 +1,261 @@
+"""Ids, cleaning, cutting time, histories."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import CUTOFF, receipts
+from retailrec.cleaning import Rule
+from retailrec.data import RetailData
+from retailrec.errors import DataError
+from retailrec.splits import (
+    Fold,
+    HorizonSplits,
+    NextBasketSplits,
+    align_next_basket,
+    rolling_folds,
+)
+
+
+def frame(**columns: list[object]) -> pl.DataFrame:
+    n = max(len(v) for v in columns.values())
+    given = {"user_id": ["a"] * n, "item_id": [1] * n, "time": ["2024-01-01"] * n}
+    return pl.DataFrame(given | columns)
+
+
+lines = st.lists(
+    st.tuples(
+        st.sampled_from(["x", "y", "zz", "07", "7"]),
+        st.integers(-3, 5),
+        st.integers(0, 40),
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def from_lines(rows: list[tuple[str, int, int, int]]) -> RetailData:
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "day", "quantity"], orient="row")
+    days = pl.lit(datetime(2024, 1, 1)) + pl.duration(days=pl.col("day"))
+    return RetailData.from_frames(table.with_columns(time=days).drop("day"))
+
+
+@given(lines)
+@settings(max_examples=60, deadline=None)
+def test_ids_come_back_as_they_went_in(rows: list[tuple[str, int, int, int]]) -> None:
+    data = from_lines(rows)
+    back = {
+        (data.users["user_id"][u], data.items["item_id"][i], t)
+        for u, i, t in data.log.select("user", "item", "time").iter_rows()
+    }
+    given_rows = {(u, i, datetime(2024, 1, 1) + timedelta(days=d)) for u, i, d, _ in rows}
+    assert back == given_rows
+    assert data.users["user_id"].is_sorted()
+    assert data.items["item_id"].is_sorted()
+
+
+@given(lines)
+@settings(max_examples=60, deadline=None)
+def test_every_line_is_accounted_for(rows: list[tuple[str, int, int, int]]) -> None:
+    report = from_lines(rows).report
+    assert report.read == len(rows)
+    assert report.read == report.kept + report.merged + sum(report.rejected.values())
+
+
+@given(lines, st.integers(-2, 42))
+@settings(max_examples=60, deadline=None)
+def test_past_and_target_are_disjoint_adjacent_and_add_up(
+    rows: list[tuple[str, int, int, int]], day: int
+) -> None:
+    data = from_lines(rows)
+    cutoff = datetime(2024, 1, 1) + timedelta(days=day)
+    if cutoff >= data.end:
+        return
+    past, target = Fold(cutoff, data.end).split(data)
+    assert past.log.height + target.height == data.log.height
+    assert (past.log["time"] < cutoff).all()
+    assert (target["time"] >= cutoff).all()  # an event exactly on the cutoff is target
+    assert past.end == cutoff
+
+
+@given(lines)
+@settings(max_examples=60, deadline=None)
+def test_a_history_holds_the_log(rows: list[tuple[str, int, int, int]]) -> None:
+    data = from_lines(rows)
+    history = data.history()
+    events = {
+        (int(u), int(history.items[p]), round(float(a)))
+        for u, p, a in zip(history.user_of_event, history.pair_of_event, history.age, strict=True)
+    }
+    expected = {
+        (u, i, (data.end - t).days) for u, i, t in data.log.select("user", "item", "time").iter_rows()
+    }
+    assert events == expected
+    for row in range(len(history)):
+        items = history.items[history.indptr[row] : history.indptr[row + 1]]
+        assert (np.diff(items) > 0).all()
+    counts = data.log.group_by("user", "item").len().sort("user", "item")["len"]
+    np.testing.assert_array_equal(history.counts(), counts.to_numpy())
+
+
+def test_history_of_chosen_shoppers_equals_rows_of_the_whole(data: RetailData) -> None:
+    whole = data.history()
+    for users in ([5], [9, 2, 30], list(range(10, 20))):
+        chosen, taken = data.history(users), whole.take(users)
+        for name in ("indptr", "items", "event_indptr", "age", "basket", "quantity", "value"):
+            np.testing.assert_array_equal(getattr(chosen, name), getattr(taken, name), name)
+        assert chosen.users.equals(taken.users)
+
+
+def test_an_event_on_the_cutoff_is_not_known(data: RetailData) -> None:
+    assert (data.log["time"] == CUTOFF).any()
+    assert (data.asof(CUTOFF).log["time"] < CUTOFF).all()
+    assert data.between(CUTOFF, CUTOFF + timedelta(days=1)).height > 0
+
+
+def test_the_future_can_not_be_asked_for(data: RetailData) -> None:
+    with pytest.raises(DataError, match="not known"):
+        data.asof(data.end + timedelta(seconds=1))
+    with pytest.raises(DataError, match=r"at or past end=.*\.asof"):
+        RetailData.from_frames(receipts(), end=CUTOFF)
+
+
+def test_names_from_receipts_are_not_known_before_the_first_one() -> None:
+    table = frame(item_id=[1, 2], name=["early", "late"], time=["2024-01-01", "2024-02-01"])
+    data = RetailData.from_frames(table, item_columns=["name"])
+    assert data.asof(datetime(2024, 1, 15)).items["name"].to_list() == ["early", None]
+
+
+def test_the_first_line_dates_a_basket() -> None:
+    table = frame(basket_id=[1, 1], item_id=[1, 2], time=["2024-01-01 23:59:00", "2024-01-02 00:01:00"])
+    assert RetailData.from_frames(table).log["time"].n_unique() == 1
+
+
+def test_an_item_twice_on_a_receipt_is_one_row() -> None:
+    table = frame(basket_id=[1, 1, 1], item_id=[1, 1, 2], quantity=[1, 2, 1], value=[2.0, 3.0, 1.0])
+    data = RetailData.from_frames(table)
+    assert data.report.merged == 1
+    assert data.log.select("item", "quantity", "value").rows() == [(0, 3.0, 5.0), (1, 1.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"user_id": ["a", None]}, "no shopper"),
+        ({"item_id": ["a", " "]}, "no item"),
+        ({"time": ["2024-01-01", "soon"]}, "no time, or one that can't be read"),
+        ({"time": ["2024-01-01", "1924-01-01"]}, "impossible date"),
+        ({"quantity": [1, -1]}, "return or cancellation"),
+        ({"quantity": [1, 0]}, "zero quantity"),
+        ({"quantity": ["1", "many"]}, "quantity is not a number"),
+        ({"value": [1.0, 0.0]}, "zero price"),
+        ({"value": [1.0, -2.0]}, "return or cancellation"),
+        ({"price": ["1", "x"]}, "value is not a number"),
+        ({"value": [1.0, 1.0]}, "exact double line"),
+    ],
+)
+def test_each_kind_of_dirt_is_counted_and_kept_aside(columns: dict, reason: str) -> None:
+    report = RetailData.from_frames(frame(**columns)).report
+    assert report.rejected == {reason: 1}
+    assert report.examples == {reason: [1]}
+    assert report.rejects["reason"].to_list() == [reason]
+    assert report.kept == 1
+
+
+def test_a_rule_of_ones_own() -> None:
+    rule = Rule("test shop", pl.col("shop") == "test")
+    report = RetailData.from_frames(frame(shop=["test", "real"]), rules=[rule]).report
+    assert report.rejected == {"test shop": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2], datetime(2000, 1, 2)),
+        ([20240101, 20240229], datetime(2024, 2, 29)),
+        (["20240101", "20240229"], datetime(2024, 2, 29)),
+        (["2024-01-01", "2024-02-29"], datetime(2024, 2, 29)),
+        (["2024-01-01T10:00:00", "2024-02-29T10:00:00"], datetime(2024, 2, 29, 10)),
+        (["1/31/2024", "2/29/2024"], datetime(2024, 2, 29)),
+        (["31/1/2024", "29/2/2024"], datetime(2024, 2, 29)),
+        (["31.01.2024", "29.02.2024"], datetime(2024, 2, 29)),
+        ([datetime(2024, 1, 1), datetime(2024, 2, 29)], datetime(2024, 2, 29)),
+    ],
+)
+def test_times_in_many_forms(values: list, expected: datetime) -> None:
+    assert RetailData.from_frames(frame(time=values)).log["time"].max() == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"time": ["2024-01-01", "31/01/2024"]}, "two formats"),
+        ({"time": ["01/02/2024", "03/04/2024"]}, "day and month can't be told apart"),
+        ({"time": ["soon", "later"]}, "must hold times"),
+        ({"time": [1700000000, 1700000001]}, "expected day numbers"),
+        ({"quantity": ["one", "two"]}, "must hold numbers"),
+        ({"quantity": [-1, -2]}, "none of the 2 lines is a usable purchase"),
+    ],
+)
+def test_what_can_not_be_guessed_is_refused(columns: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        RetailData.from_frames(frame(**columns))
+
+
+def test_a_missing_column_says_what_to_do() -> None:
+    table = pl.DataFrame({"user_id": [1], "item_id": [2], "date": ["2024-01-01"]})
+    with pytest.raises(DataError, match=r"lack column 'time'.*Map it with columns=\{'time': 'date'\}"):
+        RetailData.from_frames(table)
+    with pytest.raises(DataError, match="lack column 'when'"):
+        RetailData.from_frames(table, columns={"time": "when"})
+    assert RetailData.from_frames(table, columns={"time": "date"}).log.height == 1
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow", "polars"])
+def test_frames_of_other_libraries(library: str) -> None:
+    table = receipts()
+    other = {"pandas": table.to_pandas, "pyarrow": table.to_arrow, "polars": table.clone}[library]()
+    assert RetailData.from_frames(other).log.equals(RetailData.from_frames(table).log)
+
+
+def test_the_order_of_lines_means_nothing() -> None:
+    mixed = receipts().sample(fraction=1, shuffle=True, seed=4)
+    assert RetailData.from_frames(mixed).log.equals(RetailData.from_frames(receipts()).log)
+
+
+def test_rolling_folds_touch_and_end_at_the_end() -> None:
+    folds = rolling_folds(datetime(2024, 3, 1), horizon=timedelta(days=7), n=3)
+    assert folds[-1].end == datetime(2024, 3, 1)
+    assert all(a.end == b.cutoff for a, b in zip(folds, folds[1:], strict=False))
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        rolling_folds(datetime(2024, 3, 1), horizon=timedelta(days=7), n=0)
+
+
+def test_label_windows_stay_inside_the_data(data: RetailData) -> None:
+    splits = list(HorizonSplits(14, n=20, stride_days=14).splits(data))
+    assert splits[-1].target["time"].max() < data.end
+    cutoffs = [s.past.end for s in splits]
+    assert cutoffs == sorted(cutoffs)
+    assert cutoffs[0] >= data.start + (data.end - data.start) / 4
+    with pytest.raises(DataError, match="too short for a horizon"):
+        list(HorizonSplits(400).splits(data))
+
+
+def test_next_basket_aligns_last_receipts_and_hides_when_they_come(data: RetailData) -> None:
+    aligned, fold = align_next_basket(data)
+    past, target = fold.split(aligned)
+    last = data.log.group_by("user").agg(pl.col("basket").max())
+    assert set(target["basket"].to_list()) == set(last["basket"].to_list())
+    newest = past.log.group_by("user").agg(pl.col("time").max())["time"]
+    assert newest.n_unique() == 1  # the gap to the last receipt is not given away
+    users = data.log.group_by("user").agg(pl.col("basket").n_unique())
+    assert past.active_users().tolist() == sorted(users.filter(pl.col("basket") > 1)["user"].to_list())
+    splits = list(NextBasketSplits(2).splits(data))
+    assert splits[0].past.log.height < splits[1].past.log.height

@@ -1,0 +1,188 @@
+"""Loaders on format-true files, and on the real ones where they are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from conftest import real
+from retailrec.datasets import DATASETS, load_dataset
+from retailrec.errors import DataError, SettingError
+
+ONLINE = pl.DataFrame(
+    {
+        "Invoice": ["1", "1", "C2", "3", "4", "5"],
+        "StockCode": ["10001", "10002a", "10001", "POST", "10001", "10002A"],
+        "Description": ["LAMP", "CUP", "LAMP", "POSTAGE", "LAMP red", None],
+        "Quantity": [2, 1, -2, 1, 1, 3],
+        "InvoiceDate": [datetime(2010, 12, day, 9) for day in (1, 1, 2, 3, 4, 5)],
+        "Price": [1.5, 2.0, 1.5, 18.0, 1.5, 2.0],
+        "Customer ID": [7, 7, 7, 8, None, 8],
+        "Country": ["France"] * 6,
+    }
+)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "xlsx"])
+def test_online_retail(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"sheet.{kind}"
+    {"csv": ONLINE.write_csv, "parquet": ONLINE.write_parquet, "xlsx": ONLINE.write_excel}[kind](path)
+    data = load_dataset("online-retail", path)
+    assert data.report.rejected == {"no shopper": 1, "return or cancellation": 1, "not a product": 1}
+    assert data.items.select("item_id", "name").rows() == [("10001", "LAMP"), ("10002A", "CUP")]
+    assert data.users.rows() == [(7, "France"), (8, "France")]
+    assert data.log["value"].to_list() == [3.0, 2.0, 6.0]
+
+
+def test_online_retail_sheets_that_overlap(tmp_path: Path) -> None:
+    ONLINE.write_parquet(tmp_path / "a.parquet")
+    ONLINE.head(2).write_parquet(tmp_path / "b.parquet")
+    report = load_dataset("online-retail", tmp_path).report
+    assert report.rejected["receipt also in an earlier file"] == 2
+
+
+def journey(lower: bool) -> pl.DataFrame:
+    names = ["household_key", "BASKET_ID", "DAY", "PRODUCT_ID", "QUANTITY", "SALES_VALUE", "STORE_ID",
+             "RETAIL_DISC", "TRANS_TIME", "WEEK_NO", "COUPON_DISC", "COUPON_MATCH_DISC"]  # fmt: skip
+    if lower:
+        names = [n.lower() for n in names]
+        names[0], names[3] = "user_id", "item_id"
+    rows = [
+        (1, 100, 1, 11, 1, 2.5, 4, -0.5, 1631, 1, 0.0, 0.0),
+        (1, 100, 1, 12, 2, 3.0, 4, 0.0, 1631, 1, 0.0, 0.0),
+        (2, 101, 9, 99, 9000, 30.0, 4, 0.0, 900, 2, 0.0, 0.0),
+        (2, 102, 10, 11, 0, 0.0, 4, 0.0, 900, 2, 0.0, 0.0),
+        (2, 103, 11, 12, 1, 1.5, 4, 0.0, 2, 2, 0.0, 0.0),
+    ]
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+PRODUCT = pl.DataFrame(
+    {
+        "PRODUCT_ID": [11, 12, 99],
+        "MANUFACTURER": [1, 1, 2],
+        "DEPARTMENT": ["GROCERY", "PRODUCE", "KIOSK-GAS"],
+        "BRAND": ["National", "Private", "National"],
+        "COMMODITY_DESC": ["SOUP", "APPLES", "FUEL"],
+        "SUB_COMMODITY_DESC": ["TOMATO SOUP", "GALA", "GASOLINE"],
+        "CURR_SIZE_OF_PRODUCT": ["10 OZ", None, " "],
+    }
+)
+
+
+@pytest.mark.parametrize(("lower", "name"), [(False, "transaction_data"), (True, "retail_train")])
+def test_complete_journey(tmp_path: Path, lower: bool, name: str) -> None:
+    journey(lower).write_csv(tmp_path / f"{name}.csv")
+    PRODUCT.write_csv(tmp_path / "product.csv")
+    pl.DataFrame({"AGE_DESC": ["65+"], "household_key": [2]}).write_csv(tmp_path / "hh_demographic.csv")
+    data = load_dataset("complete-journey", tmp_path)
+    assert data.report.rejected == {"not a product": 1, "zero quantity": 1}
+    assert data.log["time"].to_list() == [datetime(2000, 1, 1, 16, 31)] * 2 + [
+        datetime(2000, 1, 11, 0, 2)
+    ]
+    assert data.items["category_1"].to_list() == ["GROCERY", "PRODUCE", "KIOSK-GAS"]
+    assert data.items["name"].to_list()[0] == "TOMATO SOUP 10 OZ"
+    assert data.users.rows() == [(1, None), (2, "65+")]
+
+
+def test_complete_journey_course_files_side_by_side(tmp_path: Path) -> None:
+    journey(True).head(3).write_csv(tmp_path / "retail_train.csv")
+    journey(True).write_csv(tmp_path / "retail_test1.csv")
+    report = load_dataset("complete-journey", tmp_path).report
+    assert report.rejected["receipt also in an earlier file"] == 3
+
+
+def test_x5_retailhero(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {
+            "client_id": ["00a1", "00a1", "ffff"],
+            "transaction_id": ["t1", "t1", "t2"],
+            "transaction_datetime": ["2018-12-01 07:12:45"] * 3,
+            "regular_points_received": [1.0] * 3,
+            "purchase_sum": [10.0, 10.0, 4.0],
+            "store_id": ["s"] * 3,
+            "product_id": ["0003", "9a8b", "0003"],
+            "product_quantity": [2.0, 0.0, None],
+            "trn_sum_from_iss": [6.0, 4.0, 4.0],
+            "trn_sum_from_red": [None] * 3,
+        }
+    ).write_csv(tmp_path / "purchases.csv")
+    pl.DataFrame({"client_id": ["00a1", "ffff"], "age": [-7000, 33], "gender": ["F", "U"]}).write_csv(
+        tmp_path / "clients.csv"
+    )
+    pl.DataFrame(
+        {"product_id": ["0003"], "level_1": ["x"], "brand_id": ["b"], "netto": [0.4]}
+    ).write_csv(tmp_path / "products.csv")
+    data = load_dataset("x5-retailhero", tmp_path)
+    assert data.report.kept == 3
+    assert data.items["item_id"].to_list() == ["0003", "9a8b"]
+    assert data.users.rows() == [("00a1", None, "F"), ("ffff", 33, "U")]
+    assert data.log["value"].to_list() == [6.0, 4.0, 4.0]
+
+
+def test_ta_feng_published_csv(tmp_path: Path) -> None:
+    (tmp_path / "ta_feng_all_months_merged.csv").write_text(
+        "TRANSACTION_DT,CUSTOMER_ID,AGE_GROUP,PIN_CODE,PRODUCT_SUBCLASS,PRODUCT_ID,AMOUNT,ASSET,SALES_PRICE\n"
+        "11/1/2000,01104905,45-49,115,110411,4710199010372,2,24,30\n"
+        "11/30/2000,00418683,45-49,115,120107,4710857472535,1,48,46\n"
+    )
+    data = load_dataset("ta-feng", tmp_path)
+    assert data.users["user_id"].to_list() == ["00418683", "01104905"]
+    assert data.log["time"].to_list() == [datetime(2000, 11, 30), datetime(2000, 11, 1)]
+    assert (
+        data.items["category_1"].to_list() == [110411, 120107]
+        or data.items["category_1"][0] == "110411"
+    )
+
+
+def test_a_table_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(
+        "client;sku;date;paid;what\n7;007;2024-01-31;2.5;tea\n8;12;2024-02-01;1;rye\n"
+    )
+    columns = {"user_id": "client", "item_id": "sku", "time": "date", "value": "paid", "name": "what"}
+    data = load_dataset("table", tmp_path / "mine.csv", columns)
+    assert data.items.select("item_id", "name").rows() == [("007", "tea"), ("12", "rye")]
+    assert data.users["user_id"].to_list() == [7, 8]
+    with pytest.raises(SettingError, match="--columns names"):
+        load_dataset("table", tmp_path / "mine.csv", {"buyer": "client"})
+
+
+def test_a_folder_with_catalogue_and_shoppers(tmp_path: Path) -> None:
+    (tmp_path / "transactions.csv").write_text("user_id,item_id,time\n1,5,3\n2,6,4\n")
+    (tmp_path / "items.csv").write_text("item_id,name\n5,tea\n6,rye\n9,new\n")
+    (tmp_path / "users.csv").write_text("user_id,segment\n1,a\n")
+    data = load_dataset("table", tmp_path)
+    assert data.items["name"].to_list() == ["tea", "rye", "new"]
+    assert data.users["segment"].to_list() == ["a", None]
+    assert data.log["time"].to_list() == [datetime(2000, 1, 3), datetime(2000, 1, 4)]
+
+
+def test_an_unknown_data_set_is_refused() -> None:
+    with pytest.raises(SettingError, match="expected one of online-retail"):
+        load_dataset("walmart", "x")
+    with pytest.raises(SettingError, match="knows its columns"):
+        load_dataset("ta-feng", "x", {"user_id": "y"})
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_a_missing_path_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no file or folder"):
+        load_dataset(name, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "lines", "kept", "users"),
+    [
+        ("online-retail", "online_retail_ii", 986_668, 709_936, 5719),
+        ("complete-journey", "complete_journey", 88_734, 87_005, 1873),
+        ("x5-retailhero", "x5_retailhero", 11_511, 11_511, 101),
+        ("ta-feng", "tafeng_nbr", 571_933, 571_933, 13_858),
+    ],
+)
+def test_real_files(name: str, folder: str, lines: int, kept: int, users: int) -> None:
+    report = load_dataset(name, real(folder)).report
+    assert (report.read, report.kept, report.n_users) == (lines, kept, users)
+    assert report.read == report.kept + report.merged + sum(report.rejected.values())

@@ -1,0 +1,173 @@
+"""Features against SQL over the same receipts, and by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import CUTOFF
+from retailrec.candidates import Pairs
+from retailrec.data import RetailData
+from retailrec.errors import SettingError
+from retailrec.features import FEATURES, feature
+from retailrec.features.assemble import FeatureSet
+
+PAIR_SQL = """
+with e as (
+  select "user", item, basket, quantity, value, epoch(timestamp '2024-03-01' - time) / 86400 as age,
+    dense_rank() over (partition by "user" order by basket desc) - 1 as back,
+    count(*) over (partition by basket) as basket_size
+  from log),
+g as (select *, lag(age) over (partition by "user", item order by basket) - age as gap from e)
+select "user", item,
+  count(*) as pair_receipts,
+  sum((age <= 28)::int) as pair_receipts_28d,
+  sum(power(2, -age / 30)) as pair_decayed_30d,
+  min(age) as pair_days_since,
+  max(age) as pair_days_since_first,
+  min(back) as pair_receipts_back,
+  sum(case when back < 5 then power(2, -back - 1) else 0 end) as pair_last_five,
+  avg(gap) as pair_gap,
+  max(gap) as pair_gap_largest,
+  case when count(gap) > 1 then stddev_pop(gap) end as pair_gap_std,
+  arg_min(gap, age) as pair_gap_last,
+  sum(value) as pair_value,
+  avg(value / quantity) as pair_price,
+  avg(basket_size) as pair_basket_size
+from g group by all order by all
+"""
+USER_SQL = """
+with v as (
+  select "user", basket, min(epoch(timestamp '2024-03-01' - time) / 86400) as age, count(*) as n
+  from log group by all),
+g as (select *, lag(age) over (partition by "user" order by basket) - age as gap from v)
+select "user",
+  count(*) as user_receipts,
+  min(age) as user_days_since_visit,
+  max(age) as user_tenure,
+  sum((age <= 28)::int) as user_receipts_28d,
+  avg(gap) as user_gap,
+  sum(n) * 1.0 / count(*) as user_basket_size,
+  arg_max(n, basket) as user_last_basket_size
+from g group by all order by all
+"""
+ITEM_SQL = """
+with e as (
+  select "user", item, epoch(timestamp '2024-03-01' - time) / 86400 as age, value / quantity as price
+  from log),
+p as (select "user", item, max(age) as first_age, min(age) as last_age from e group by all)
+select item, any_value(receipts) as item_receipts, count(*) as item_buyers,
+  sum((last_age <= 28)::int) as item_buyers_28d,
+  max(first_age) as item_age, min(last_age) as item_days_since_sale,
+  (sum((first_age > 28 and last_age <= 28)::int) + 0.5) / (sum((first_age > 28)::int) + 10)
+    as item_rebuy_rate_28d,
+  any_value(price) as item_price
+from p join (select item as i, count(*) as receipts, avg(price) as price from e group by all)
+  on i = item
+group by item order by item
+"""
+
+
+@pytest.fixture(scope="module")
+def known(data: RetailData) -> RetailData:
+    return data.asof(CUTOFF)
+
+
+def features_of_all_pairs(known: RetailData) -> pl.DataFrame:
+    """Every feature of every (shopper, item)."""
+    n, m = known.n_users, known.n_items
+    pairs = Pairs(np.arange(n + 1, dtype=np.int64) * m, np.tile(np.arange(m, dtype=np.int32), n))
+    fitted = FeatureSet().fit(known)
+    block = pl.DataFrame(fitted.rows(known.history(), pairs), schema=fitted.names)
+    return block.with_columns(
+        user=pl.Series(np.repeat(np.arange(n), m)), item=pl.Series(pairs.items)
+    ).fill_nan(None)
+
+
+@pytest.mark.parametrize(
+    ("query", "keys"), [(PAIR_SQL, ["user", "item"]), (USER_SQL, ["user"]), (ITEM_SQL, ["item"])]
+)
+def test_features_agree_with_sql(known: RetailData, query: str, keys: list[str]) -> None:
+    log = known.log  # noqa: F841  (DuckDB finds it by name)
+    expected = duckdb.sql(query).pl()
+    keyed = [pl.col(k).cast(pl.Int64) for k in keys]
+    found = features_of_all_pairs(known).with_columns(keyed)
+    joined = expected.with_columns(keyed).join(found, on=keys, how="left", suffix="_found")
+    assert joined.height > 10
+    for name in expected.columns:
+        if name not in keys:
+            one = joined[name].cast(pl.Float64).fill_null(-1).to_numpy()
+            other = joined[f"{name}_found"].cast(pl.Float64).fill_null(-1).to_numpy()
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_pairs_that_were_never_bought_have_no_pair_features(known: RetailData) -> None:
+    block = features_of_all_pairs(known)
+    bought = set(known.log.select("user", "item").iter_rows())
+    for user, item, count in block.select("user", "item", "pair_receipts").iter_rows():
+        assert (count is None) == ((user, item) not in bought)
+
+
+def test_a_streak_by_hand() -> None:
+    """Tea on the last three of four receipts, rye on the first and the last."""
+    rows = [(1, "rye"), (2, "tea"), (3, "tea"), (4, "tea"), (4, "rye")]
+    table = pl.DataFrame(
+        {"user_id": [1] * 5, "item_id": [i for _, i in rows], "time": [d for d, _ in rows]}
+    )
+    block = features_of_all_pairs(RetailData.from_frames(table, end=datetime(2000, 1, 11)))
+    by_item = dict(zip(["rye", "tea"], block.iter_rows(named=True), strict=True))
+    assert by_item["tea"]["pair_streak"] == 3
+    assert by_item["rye"]["pair_streak"] == 1
+    assert by_item["rye"]["pair_gap"] == 3
+    assert by_item["rye"]["match_due"] == pytest.approx(7 / 4)  # 7 days ago, usual gap 3 (+1)
+    assert by_item["rye"]["match_overdue"] == pytest.approx(4)
+    assert by_item["tea"]["match_receipt_share"] == pytest.approx(0.75)
+
+
+def test_category_features_by_hand(known: RetailData) -> None:
+    block = features_of_all_pairs(known).filter(pl.col("user") == 3)
+    category = known.items["category_1"]
+    lines = known.log.filter(pl.col("user") == 3)["item"].to_list()
+    for item, found in block.select("item", "category_1_lines").iter_rows():
+        expected = sum(category[i] == category[item] for i in lines)
+        assert (found or 0) == expected
+
+
+def test_an_item_without_category_has_no_category_features() -> None:
+    table = pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2], "time": [1, 2]})
+    items = pl.DataFrame({"item_id": [1, 2], "category_1": ["a", None]})
+    block = features_of_all_pairs(RetailData.from_frames(table, items))
+    assert block["category_1_lines"].to_list() == [1.0, None]
+
+
+def test_every_feature_has_a_unit_and_a_meaning() -> None:
+    assert len(FEATURES) > 60
+    for f in FEATURES.values():
+        assert f.unit
+        assert f.meaning.endswith((".", ")"))
+        assert f.name.startswith(f"{f.scope}_")
+
+
+def test_a_feature_needs_a_name_of_its_own_and_a_docstring() -> None:
+    with pytest.raises(SettingError, match="the name is taken"):
+
+        @feature("user", unit="x")
+        def user_receipts(e):  # type: ignore[no-untyped-def]
+            """Twice."""
+
+    with pytest.raises(SettingError, match="docstring is missing"):
+
+        @feature("user", unit="x")
+        def user_nothing(e):  # type: ignore[no-untyped-def]
+            return e.count()
+
+
+def test_features_and_families_can_be_left_out(known: RetailData) -> None:
+    names = FeatureSet(["cadence", "user_value"]).fit(known).names
+    assert "match_due" not in names
+    assert "user_value" not in names
+    assert "pair_receipts" in names

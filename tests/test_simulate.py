@@ -1,0 +1,92 @@
+"""The generated supermarket: same bytes, known truth, believable receipts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.datasets import load_dataset, simulate
+from retailrec.datasets.simulate import Shop, best_attainable
+from retailrec.errors import SettingError
+
+SHOP = Shop(users=120, items=400, weeks=30, seed=3)
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        SHOP.write(tmp_path / folder, truth_days=28)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.parquet"))
+    assert len(files) == 4
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert not pl.concat(SHOP.shards()).equals(pl.concat(replace(SHOP, seed=4).shards()))
+
+
+def test_shards_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = replace(SHOP, dirt=False)
+    whole = pl.concat(clean.shards())
+    monkeypatch.setattr(simulate, "SHARD", 7)
+    assert pl.concat(clean.shards()).equals(whole)
+
+
+def test_a_household_depends_on_the_seed_and_itself_alone() -> None:
+    few, many = (pl.concat(replace(SHOP, users=n, dirt=False).shards()) for n in (5, 50))
+    assert few.equals(many.filter(pl.col("household_key") <= 5))
+
+
+def test_the_written_shop_loads_as_the_complete_journey(tmp_path: Path) -> None:
+    SHOP.write(tmp_path)
+    data = load_dataset("complete-journey", tmp_path)
+    assert data.n_items == 400
+    assert data.items["name"][0] is not None
+    assert set(data.report.rejected) == {"return or cancellation", "zero quantity", "zero price"}
+    assert data.users.width > 3
+
+
+@pytest.mark.parametrize(
+    "switch", ["replenishment", "loyalty", "complements", "promotions", "seasons", "launches", "dirt"]
+)
+def test_every_part_can_be_switched_off(switch: str) -> None:
+    plain = pl.concat(SHOP.shards())
+    without = pl.concat(replace(SHOP, **{switch: False}).shards())
+    assert not plain.equals(without)
+    if switch == "dirt":
+        assert (without["SALES_VALUE"] > 0).all()
+    if switch == "promotions":
+        assert (without["RETAIL_DISC"] == 0).all()
+
+
+def test_truth_predicts_what_is_bought() -> None:
+    """Of the pairs said to be bought with probability p, a share p is; shuffled truth is not."""
+    truth = SHOP.truth(SHOP.days - 28, 28, repetitions=100)
+    lines = pl.concat(replace(SHOP, dirt=False).shards()).filter(pl.col("DAY") > SHOP.days - 28)
+    bought = lines.select("household_key", "PRODUCT_ID").unique().with_columns(bought=True)
+    seen = truth.join(bought, on=["household_key", "PRODUCT_ID"], how="left")
+    seen = seen.with_columns(pl.col("bought").fill_null(False).cast(pl.Float64))
+    for low, high in ((0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)):
+        part = seen.filter(pl.col("p").is_between(low, high, closed="left"))
+        error = 3 * 0.5 / np.sqrt(part.height) + 0.02
+        assert part["bought"].mean() == pytest.approx(part["p"].mean(), abs=error)
+    keys = truth["household_key"].unique()
+    moved = dict(zip(keys, keys.to_list()[1:] + keys.to_list()[:1], strict=True))
+    shuffled = truth.with_columns(pl.col("household_key").replace_strict(moved))
+    wrong = shuffled.join(bought, on=["household_key", "PRODUCT_ID"], how="left")
+    sure = wrong.filter(pl.col("p") > 0.8)
+    assert sure["bought"].fill_null(False).mean() < 0.5
+
+
+def test_the_bounds_of_what_is_attainable_are_close() -> None:
+    low, high = best_attainable(SHOP.truth(SHOP.days - 28, 28, repetitions=200), 5)
+    assert 0 < low <= high < 1
+    assert high - low < 0.04
+
+
+def test_impossible_shops_are_refused() -> None:
+    with pytest.raises(SettingError, match="a shop needs"):
+        Shop(users=0)
+    with pytest.raises(SettingError, match="no preset 'mall'"):
+        simulate.preset("mall")
