@@ -1,6 +1,6 @@
 """Seconds to `import retailrec` and to print the help, best of five.
 
-    make bench
+make bench
 """
 
 from __future__ import annotations

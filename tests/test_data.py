@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from retailrec.splits import (
     align_next_basket,
     rolling_folds,
 )
+from retailrec.tables import read_table
 
 
 def frame(**columns: list[object]) -> pl.DataFrame:
@@ -59,6 +61,17 @@ def test_ids_come_back_as_they_went_in(rows: list[tuple[str, int, int, int]]) ->
     assert back == given_rows
     assert data.users["user_id"].is_sorted()
     assert data.items["item_id"].is_sorted()
+
+
+def test_whole_numbers_in_a_csv_are_integers_and_meet_text_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("user_id,item_id,time\n7,007,2024-01-01\n12,008,2024-01-02\n")
+    items = pl.DataFrame({"item_id": ["007"], "name": ["tea"]})
+    users = pl.DataFrame({"user_id": ["12", "7"], "age": [20, 30]})
+    data = RetailData.from_frames(read_table(tmp_path / "r.csv"), items, users)
+    assert data.users.rows() == [(7, 30), (12, 20)]
+    assert data.items.select("item_id", "name").rows() == [("007", "tea"), ("008", None)]
+    with pytest.raises(DataError, match="hold text such as 'x'"):
+        RetailData.from_frames(read_table(tmp_path / "r.csv"), None, pl.DataFrame({"user_id": ["x"]}))
 
 
 @given(lines)

@@ -15,6 +15,7 @@ import polars as pl
 
 from retailrec.columns import TRANSACTIONS
 from retailrec.errors import DataError
+from retailrec.tables import whole_numbers
 
 DAY_ONE = datetime(2000, 1, 1)  # what day number 1 stands for
 EARLIEST, LATEST = datetime(1980, 1, 1), datetime(2100, 1, 1)
@@ -104,8 +105,7 @@ def parse_lines(
 ) -> pl.DataFrame:
     """The standard columns, typed, one row a raw line, other columns carried along.
 
-    `columns` maps standard names to the caller's: ``{"time": "date"}``. Ids written as whole numbers
-    in text become integers when all of them are; `time` becomes Datetime("us"); `quantity` is 1 and
+    `columns` maps standard names to the caller's: ``{"time": "date"}``. `time` becomes Datetime("us"); `quantity` is 1 and
     `value` null where the caller has none. A cell that can't be read becomes NaN (numbers) or null
     (times), which `STANDARD_RULES` count.
 
@@ -118,14 +118,14 @@ def parse_lines(
     Examples
     --------
     >>> raw = pl.DataFrame({"client": ["7"], "item_id": ["a"], "time": ["2024-01-31"]})
-    >>> parse_lines(raw, {"user_id": "client"}).row(0, named=True)["user_id"]
-    7
+    >>> parse_lines(raw, {"user_id": "client"}).row(0, named=True)["time"]
+    datetime.datetime(2024, 1, 31, 0, 0)
     """
     frame = _rename(frame, columns or {}, who)
     if frame.is_empty():
         raise DataError(f"{who} hold no line; expected at least one receipt line. Check the file.")
     parsed = [
-        natural_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
+        typed_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
     ]
     parsed.append(parse_time(frame["time"], who=who))
     quantity = (
@@ -185,15 +185,15 @@ def clean(
     return good, report
 
 
-def natural_ids(ids: pl.Series) -> pl.Series:
-    """Ids as integers if they are whole numbers (text without leading zeros included), else text.
+def typed_ids(ids: pl.Series) -> pl.Series:
+    """Ids as Int64 if they are whole numbers, else as the text they are: ``"7"`` stays ``"7"``.
 
     Floats come from frames in which a missing id turned integers into floats (``13085.0``).
 
     Examples
     --------
-    >>> natural_ids(pl.Series(["10", "9"])).to_list(), natural_ids(pl.Series(["010", "9"])).to_list()
-    ([10, 9], ['010', '9'])
+    >>> typed_ids(pl.Series(["10", "9"])).to_list(), typed_ids(pl.Series([10.0, None])).to_list()
+    (['10', '9'], [10, None])
     """
     if ids.dtype.is_integer():
         return ids.cast(pl.Int64)
@@ -201,18 +201,34 @@ def natural_ids(ids: pl.Series) -> pl.Series:
         whole = ids.cast(pl.Int64, strict=False)
         same = (whole.cast(pl.Float64) == ids).fill_null(True).all()
         return whole if same else ids.cast(pl.String)
-    if ids.dtype == pl.Null:
-        return ids.cast(pl.String)
     try:
-        text = ids.cast(pl.String)
+        return ids.cast(pl.String)
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"ids in column '{ids.name}' must be integers or text, not {ids.dtype}. Convert them."
         ) from error
-    whole = text.str.strip_chars_end().cast(pl.Int64, strict=False)
-    filled = text.is_not_null() & (text != "")
-    same = ((whole.cast(pl.String) == text) | ~filled).fill_null(False).all()
-    return whole if same and filled.any() else text
+
+
+def ids_like(ids: pl.Series, like: pl.Series, *, who: str) -> pl.Series:
+    """`ids` in the type of `like`, so that a CSV's ``7`` meets a Parquet file's ``"7"``.
+
+    Raises
+    ------
+    DataError
+        If `like` holds integers and some of `ids` are other text.
+    """
+    ids = typed_ids(ids)
+    if ids.dtype == like.dtype:
+        return ids
+    if like.dtype == pl.String:
+        return ids.cast(pl.String)
+    whole = whole_numbers(ids)
+    if whole.dtype != like.dtype:
+        raise DataError(
+            f"'{like.name}' holds integers, but {who} hold text such as {ids.drop_nulls()[0]!r}; "
+            f"write the ids alike in both."
+        )
+    return whole
 
 
 def parse_number(values: pl.Series, *, who: str) -> pl.Series:

@@ -12,8 +12,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import LINE, STANDARD_RULES, LoadReport, Rule, clean, parse_lines
-from retailrec.cleaning import natural_ids as _natural_ids
+from retailrec.cleaning import (
+    LINE,
+    STANDARD_RULES,
+    LoadReport,
+    Rule,
+    clean,
+    ids_like,
+    parse_lines,
+    typed_ids,
+)
 from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.errors import DataError
 from retailrec.history import History
@@ -198,22 +206,14 @@ class RetailData:
 
         A saved model asks for this: events of items that it does not know are left out.
         """
-        if self.items[ITEM_ID].dtype != items[ITEM_ID].dtype:
-            raise DataError(
-                f"item ids are {_kind(self.items[ITEM_ID])} here and {_kind(items[ITEM_ID])} in "
-                f"the model; give the same ids that the model was fitted on."
-            )
-        codes = self.items.select(ITEM_ID).join(
+        own = ids_like(self.items[ITEM_ID], items[ITEM_ID], who="the fresh receipts")
+        codes = own.to_frame().join(
             items.select(ITEM_ID).with_row_index("code"), on=ITEM_ID, how="left",
             maintain_order="left",
         )["code"].cast(pl.Int32)  # fmt: skip
         log = self.log.with_columns(item=codes.gather(self.log["item"]))
         known = log.filter(pl.col("item").is_not_null())
         return replace(self, log=known, items=items), log.height - known.height
-
-
-def _kind(ids: pl.Series) -> str:
-    return "integers" if ids.dtype.is_integer() else "text"
 
 
 def _midnight_after(t: datetime) -> datetime:
@@ -239,7 +239,7 @@ def _attributes(
         raise DataError(
             f"{who} lack column '{id_column}'; they have {frame.columns}. Rename the id column."
         )
-    frame = frame.with_columns(_natural_ids(frame[id_column]))
+    frame = frame.with_columns(typed_ids(frame[id_column]))
     return frame.filter(pl.col(id_column).is_not_null()).unique(
         id_column, keep="first", maintain_order=True
     )
@@ -250,12 +250,8 @@ def _vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> 
     who = "items" if id_column == ITEM_ID else "users"
     if table is None:
         return pl.DataFrame({id_column: seen.unique().sort()})
+    table = table.with_columns(ids_like(table[id_column], seen, who=f"the {who}"))
     known = table[id_column]
-    if known.dtype != seen.dtype:
-        raise DataError(
-            f"'{id_column}' holds {_kind(seen)} in the transactions and {_kind(known)} in "
-            f"{who}; write the ids alike in both."
-        )
     ids = pl.concat([known, seen.unique()]).unique().sort()
     return ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
 

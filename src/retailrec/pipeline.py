@@ -20,7 +20,7 @@ import polars as pl
 
 from retailrec.artifact import versions
 from retailrec.candidates import CandidateGenerator, OwnPurchases, Popularity
-from retailrec.cleaning import LoadReport, natural_ids
+from retailrec.cleaning import LoadReport, ids_like
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.errors import DataError, RetailRecError, SettingError
@@ -246,7 +246,7 @@ def recommend_from_files(
     )
     histories, unknown = recommender.history_of(data)
     if table is not None:
-        wanted = natural_ids(table["user_id"])
+        wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
         rows = data.users["user_id"].is_in(wanted.implode()).arg_true().to_numpy()
         histories = histories.take(rows)
     return recommender.recommend(histories, k), data.report, unknown

@@ -76,8 +76,8 @@ def data_files(path: Path) -> list[Path]:
 def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.DataFrame:
     """Rows of a CSV, Parquet or Excel file, or of a folder of such files, one below the other.
 
-    CSV cells arrive as text and are typed where their meaning is known (`RetailData.from_frames`), so
-    a code such as ``007`` stays what it is. `columns` limits what is read; names that are not there
+    Of a CSV file, columns of whole numbers become integers and everything else stays text until its
+    meaning is known (`RetailData.from_frames`), so a code such as ``007`` stays what it is. `columns` limits what is read; names that are not there
     are left out, so that the caller can complain about them with more knowledge.
 
     Raises
@@ -85,17 +85,53 @@ def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.Data
     DataError
         If the path is missing, a folder is empty, files differ in columns, or a file can't be read.
     """
-    frames = [_read_file(file, columns) for file in data_files(Path(path))]
-    if len(frames) == 1:
-        return frames[0]
+    files = data_files(Path(path))
+    frames = [_read_file(file, columns) for file in files]
     first = frames[0]
-    for file, frame in zip(data_files(Path(path)), frames, strict=True):
+    for file, frame in zip(files, frames, strict=True):
         if frame.columns != first.columns:
             raise DataError(
                 f"the files of {path} differ: {file.name} has columns {frame.columns}, "
                 f"the first file has {first.columns}. Name one file, or a folder of alike files."
             )
-    return pl.concat(frames, how="vertical_relaxed")
+    return stack(frames)
+
+
+def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Frames below each other; a column that is text in one of them is text in all.
+
+    Examples
+    --------
+    >>> stack([pl.DataFrame({"sku": [7]}), pl.DataFrame({"sku": ["7a"]})])["sku"].to_list()
+    ['7', '7a']
+    """
+    if len(frames) == 1:
+        return frames[0]
+    text = {c for frame in frames for c, kind in frame.schema.items() if kind == pl.String}
+    return pl.concat(
+        [frame.cast({c: pl.String for c in text & set(frame.columns)}) for frame in frames],
+        how="vertical_relaxed",
+    )
+
+
+def whole_numbers(column: pl.Series) -> pl.Series:
+    """Text as Int64 if its filled cells are whole numbers without leading zeros, else as it is.
+
+    Examples
+    --------
+    >>> whole_numbers(pl.Series(["10", "9"])).to_list(), whole_numbers(pl.Series(["010", "9"])).to_list()
+    ([10, 9], ['010', '9'])
+    """
+    if not _is_whole(column):
+        return column
+    return column.str.strip_chars().cast(pl.Int64, strict=False)
+
+
+def _is_whole(column: pl.Series) -> bool:
+    filled = column.is_not_null() & (column != "")
+    whole = column.cast(pl.Int64, strict=False)
+    same = ((whole.cast(pl.String) == column) | ~filled).fill_null(False)
+    return bool(filled.any() and same.all())
 
 
 def _read_file(file: Path, columns: list[str] | None) -> pl.DataFrame:
@@ -111,7 +147,8 @@ def _read_file(file: Path, columns: list[str] | None) -> pl.DataFrame:
             lazy = pl.scan_csv(
                 file, infer_schema=False, separator=_separator(file), encoding="utf8-lossy"
             )
-            return _pick(lazy, columns).collect()
+            frame = _pick(lazy, columns).collect()
+            return frame.with_columns(whole_numbers(c) for c in frame)
     except RetailRecError:
         raise
     except ModuleNotFoundError as error:

@@ -64,7 +64,7 @@ def _pick(cumulative: Any, start: int, stop: int, rng: Any) -> int:
 
 
 @_jit
-def _draw_traits(rng: Any, days: int, n_segments: int) -> Any:
+def _draw_traits(rng: Any, days: int, n_segments: int, scale: float) -> Any:
     """Rhythm, budget and temper of a household."""
     t = np.zeros(10)
     kind = _uniform(rng)
@@ -75,11 +75,11 @@ def _draw_traits(rng: Any, days: int, n_segments: int) -> Any:
     else:  # now and then
         t[GAP], t[SIZE], t[REGULAR] = 18 * np.exp(0.6 * _normal(rng)), 0.8, 0.1
     t[GAP] = max(t[GAP], 1.2)
-    t[SIZE] *= np.exp(0.3 * _normal(rng))
+    t[SIZE] *= scale * np.exp(0.3 * _normal(rng))
     t[START] = days * 0.9 * _uniform(rng) if _uniform(rng) < 0.2 else t[GAP] * _uniform(rng)
     t[STOP] = t[START] + (days - t[START]) * _uniform(rng) if _uniform(rng) < 0.12 else days + 1e6
-    t[LOYALTY] = 0.45 + 0.5 * _uniform(rng)
-    t[IMPULSE] = 2.2 * t[SIZE] * np.exp(0.5 * _normal(rng))
+    t[LOYALTY] = 0.15 + 0.5 * _uniform(rng)
+    t[IMPULSE] = 5.0 * t[SIZE] * np.exp(0.5 * _normal(rng))
     t[SENSITIVE] = _uniform(rng)
     t[SEGMENT] = int(_uniform(rng) * n_segments)
     t[HOUR] = 9 + 10 * _uniform(rng)
@@ -89,7 +89,7 @@ def _draw_traits(rng: Any, days: int, n_segments: int) -> Any:
 @_jit
 def _draw_needs(rng: Any, traits: Any, subs: Any, segment_cum: Any, first: Any, cum: Any) -> Any:
     """Sub-commodity, period, favourites and last purchase of each need."""
-    n = min(N_NEEDS, 8 + int(30 * traits[SIZE] * (0.5 + _uniform(rng)) + 8 * _uniform(rng)))
+    n = min(N_NEEDS, 5 + int(22 * traits[SIZE] * (0.5 + _uniform(rng)) + 6 * _uniform(rng)))
     what = np.empty((n, 3), np.int32)  # sub-commodity, favourite item, second favourite
     when = np.empty((n, 2))  # period in days, day of the last purchase
     cumulative = segment_cum[int(traits[SEGMENT])]
@@ -167,7 +167,7 @@ def _visit(
             u = _uniform(rng)
             if u > traits[LOYALTY]:
                 item = what[i, 2]
-            if u > traits[LOYALTY] + 0.6 * (1 - traits[LOYALTY]):
+            if u > traits[LOYALTY] + 0.3 * (1 - traits[LOYALTY]):
                 item = _any_item(sub, day, rng, first, cum, life, switches)
         else:
             item = _any_item(sub, day, rng, first, cum, life, switches)
@@ -198,6 +198,7 @@ def _visit(
 def simulate_shard(
     seed: int, first_household: int, n: int, days: int, subs: Any, segment_cum: Any, first: Any,
     cum: Any, sub_cum: Any, life: Any, price: Any, weekday: Any, switches: Any,
+    scale: float,
 ) -> Any:  # fmt: skip
     """Receipt lines of households [first_household, first_household + n).
 
@@ -212,7 +213,7 @@ def simulate_shard(
     for h in range(n):
         household = first_household + h
         rng = _seeded(seed, household, 0)
-        traits = _draw_traits(rng, days, len(segment_cum))
+        traits = _draw_traits(rng, days, len(segment_cum), scale)
         all_traits[h] = traits
         what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum)
         day, visit = np.floor(traits[START]), 0
@@ -246,7 +247,7 @@ def simulate_shard(
 def count_futures(
     seed: int, household: int, days: int, cutoff: int, horizon: int, repetitions: int, subs: Any,
     segment_cum: Any, first: Any, cum: Any, sub_cum: Any, life: Any, price: Any, weekday: Any,
-    switches: Any, counts: Any,
+    switches: Any, scale: float, counts: Any,
 ) -> Any:  # fmt: skip
     """In how many of the repetitions the household buys each item in [cutoff, cutoff + horizon).
 
@@ -256,7 +257,7 @@ def count_futures(
     their counts (n, 2).
     """
     rng = _seeded(seed, household, 0)
-    traits = _draw_traits(rng, days, len(segment_cum))
+    traits = _draw_traits(rng, days, len(segment_cum), scale)
     what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum)
     basket = np.empty(3 * N_NEEDS, np.int32)
     day, last = np.floor(traits[START]), -1.0

@@ -10,7 +10,7 @@ import polars as pl
 from retailrec.cleaning import LoadReport, Rule
 from retailrec.data import RetailData
 from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
-from retailrec.tables import data_files, read_table
+from retailrec.tables import data_files, read_table, stack
 
 _NAMES = {
     "invoice": "basket_id",
@@ -39,7 +39,7 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     """
     refuse_mapping(columns or {}, DATASET.name)
     sheets = [_read_sheet(file, number) for number, file in enumerate(data_files(path))]
-    lines = pl.concat(sheets, how="vertical_relaxed").with_columns(
+    lines = stack(sheets).with_columns(
         pl.col("item_id").str.strip_chars().str.to_uppercase(),
         overlapping=pl.col("sheet") > pl.col("sheet").min().over("basket_id"),
     )

@@ -126,14 +126,16 @@ class Shop:
     users, items, weeks : households, catalogue items, length
     seed : of everything
     tail : exponent of item popularity within a sub-commodity; larger is more concentrated
-    loyalty ... dirt : switches of what is modelled
+    scale : size of baskets, 1 is about nine lines a receipt
+    replenishment ... dirt : switches of what is modelled
     """
 
     users: int = 1500
     items: int = 3000
     weeks: int = 52
     seed: int = 0
-    tail: float = 0.9
+    tail: float = 0.8
+    scale: float = 1.0
     replenishment: bool = True
     loyalty: bool = True
     complements: bool = True
@@ -196,13 +198,15 @@ class Shop:
         gone = rng.random(self.items) < 0.08
         life[gone, 1] = np.maximum(life[gone, 0], 0) + self.days * (0.2 + rng.random(gone.sum()))
         level = np.array([_TREE[row[0]][1] for row in table])
-        price = np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
+        price = 0.6 * np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
         price = np.maximum(np.round(price * 10) / 10 - 0.01, 0.29)
         switches = np.array(
             [self.replenishment, self.loyalty, self.complements, self.promotions, self.seasons,
              self.launches]
         )  # fmt: skip
-        return subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches
+        return (
+            subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale,
+        )  # fmt: skip
 
     def products(self) -> pl.DataFrame:
         """The catalogue, `PRODUCT_ID` = item number + 1, with readable names."""
@@ -359,7 +363,7 @@ class Shop:
 PRESETS: dict[str, Shop] = {
     "small": Shop(),
     "complete-journey": Shop(users=2500, items=92_000, weeks=102),
-    "x5": Shop(users=400_000, items=43_000, weeks=17),
+    "x5": Shop(users=400_000, items=43_000, weeks=17, scale=0.62),
 }
 
 
