@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from conftest import receipts
-from retailrec.datasets.simulate import Shop
 
 
 def retailrec(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -31,7 +30,8 @@ def refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shop")
-    Shop(users=80, items=300, weeks=40).write(path)
+    made = retailrec("simulate", "--users", 80, "--weeks", 40, "--out", path, "--truth-days", 28)
+    assert made.returncode == 0, made.stderr
     (path / "quick.toml").write_text(
         'k = 3\nlabel_windows = 2\n[ranker]\ntype = "catboost"\niterations = 20\n'
         '[[sources]]\ntype = "own_purchases"\n[[sources]]\ntype = "popularity"\ndays = 60\n'
@@ -61,6 +61,10 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
         assert set(values) == {"precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5"}
         assert all(0 <= v <= 1 for v in values.values())
     assert metrics["evaluation"]["horizon_days"] == 28
+    best = metrics["attainable"]["precision@5"]
+    reached = metrics["models"]["two_stage"]["precision@5"] / best["high"]
+    assert best["reached"]["two_stage"] == pytest.approx(reached)
+    assert 0.3 < reached < 1
     assert metrics["seconds"]["total"] > 0
     assert metrics["peak_memory_mb"] > 50
     assert "catboost" in metrics["versions"]
@@ -181,7 +185,9 @@ def test_bad_paths_names_and_numbers(tmp_path: Path, folder: Path) -> None:
     refused(retailrec("run", "table", tmp_path, *out), "no data file")
     refused(retailrec("run", "walmart", folder, *out), "no data set 'walmart'")
     refused(retailrec("run", "complete-journey", folder, "--k", 0, *out), "'k'")
-    refused(retailrec("run", "complete-journey", folder, "--k", 9999, *out), "more than the 300 items")
+    refused(
+        retailrec("run", "complete-journey", folder, "--k", 9999, *out), "more than the 3,000 items"
+    )
     refused(retailrec("run", "complete-journey", folder, "--horizon-days", 0, *out), "horizon_days")
     refused(
         retailrec("run", "complete-journey", folder, "--horizon-days", 999, *out),

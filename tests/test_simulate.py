@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from retailrec.datasets import load_dataset, simulate
-from retailrec.datasets.simulate import Shop, best_attainable
-from retailrec.errors import SettingError
+from retailrec.datasets.simulate import Shop
+from retailrec.datasets.truth import Truth, read_truth
+from retailrec.errors import DataError, SettingError
 
 SHOP = Shop(users=120, items=400, weeks=30, seed=3)
 
@@ -21,6 +22,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
         SHOP.write(tmp_path / folder, truth_days=28)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.parquet"))
     assert len(files) == 4
+    assert read_truth(tmp_path / "a" / "truth") is not None
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert not pl.concat(SHOP.shards()).equals(pl.concat(replace(SHOP, seed=4).shards()))
@@ -48,7 +50,8 @@ def test_the_written_shop_loads_as_the_complete_journey(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "switch", ["replenishment", "loyalty", "complements", "promotions", "seasons", "launches", "dirt"]
+    "switch",
+    ["replenishment", "loyalty", "complements", "promotions", "seasons", "launches", "drift", "dirt"],
 )
 def test_every_part_can_be_switched_off(switch: str) -> None:
     plain = pl.concat(SHOP.shards())
@@ -62,27 +65,57 @@ def test_every_part_can_be_switched_off(switch: str) -> None:
 
 def test_truth_predicts_what_is_bought() -> None:
     """Of the pairs said to be bought with probability p, a share p is; shuffled truth is not."""
-    truth = SHOP.truth(SHOP.days - 28, 28, repetitions=100)
+    truth = SHOP.truth(SHOP.days - 28, 28, repetitions=100).frame
     lines = pl.concat(replace(SHOP, dirt=False).shards()).filter(pl.col("DAY") > SHOP.days - 28)
-    bought = lines.select("household_key", "PRODUCT_ID").unique().with_columns(bought=True)
-    seen = truth.join(bought, on=["household_key", "PRODUCT_ID"], how="left")
+    bought = (
+        lines.select(user_id="household_key", item_id="PRODUCT_ID").unique().with_columns(bought=True)
+    )
+    seen = truth.join(bought, on=["user_id", "item_id"], how="left")
     seen = seen.with_columns(pl.col("bought").fill_null(False).cast(pl.Float64))
     for low, high in ((0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)):
         part = seen.filter(pl.col("p").is_between(low, high, closed="left"))
         error = 3 * 0.5 / np.sqrt(part.height) + 0.02
         assert part["bought"].mean() == pytest.approx(part["p"].mean(), abs=error)
-    keys = truth["household_key"].unique()
+    keys = truth["user_id"].unique()
     moved = dict(zip(keys, keys.to_list()[1:] + keys.to_list()[:1], strict=True))
-    shuffled = truth.with_columns(pl.col("household_key").replace_strict(moved))
-    wrong = shuffled.join(bought, on=["household_key", "PRODUCT_ID"], how="left")
+    shuffled = truth.with_columns(pl.col("user_id").replace_strict(moved))
+    wrong = shuffled.join(bought, on=["user_id", "item_id"], how="left")
     sure = wrong.filter(pl.col("p") > 0.8)
     assert sure["bought"].fill_null(False).mean() < 0.5
 
 
-def test_the_bounds_of_what_is_attainable_are_close() -> None:
-    low, high = best_attainable(SHOP.truth(SHOP.days - 28, 28, repetitions=200), 5)
+def test_the_best_list_does_in_the_real_future_what_the_truth_says() -> None:
+    """Lists of the likeliest items, judged by the receipts, reach the attainable precision."""
+    shop = replace(SHOP, users=1000, dirt=False)
+    truth = shop.truth(shop.days - 28, 28)
+    lines = pl.concat(shop.shards()).filter(pl.col("DAY") > shop.days - 28)
+    bought = lines.select(user_id="household_key", item_id="PRODUCT_ID").unique()
+    buyers = bought["user_id"].unique()
+    low, high = truth.best_precision(5, buyers)
     assert 0 < low <= high < 1
-    assert high - low < 0.04
+    assert high - low < 0.03
+    best = truth.frame.filter(pl.col("user_id").is_in(buyers.implode()))
+    best = best.sort("user_id", "p", descending=[False, True]).group_by("user_id").head(5)
+    hits = best.join(bought, on=["user_id", "item_id"], how="semi").group_by("user_id").len()
+    reached = hits["len"].sum() / 5 / len(buyers)
+    assert reached == pytest.approx((low + high) / 2, abs=0.03)
+    keys = truth.frame["user_id"].unique().to_list()
+    moved = dict(zip(keys, keys[1:] + keys[:1], strict=True))
+    wrong = best.with_columns(pl.col("user_id").replace_strict(moved))
+    assert wrong.join(bought, on=["user_id", "item_id"], how="semi").height / 5 / len(buyers) < low / 2
+
+
+def test_truth_is_read_as_it_was_written_and_damage_is_named(tmp_path: Path) -> None:
+    truth = SHOP.truth(SHOP.days - 28, 28, np.arange(5), repetitions=20)
+    truth.write(tmp_path)
+    again = read_truth(tmp_path)
+    assert isinstance(again, Truth)
+    assert again.frame.equals(truth.frame)
+    assert (again.cutoff, again.horizon_days) == (truth.cutoff, 28)
+    (tmp_path / "probabilities.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="no readable truth"):
+        read_truth(tmp_path)
+    assert read_truth(tmp_path / "nowhere") is None
 
 
 def test_impossible_shops_are_refused() -> None:

@@ -105,9 +105,9 @@ def parse_lines(
 ) -> pl.DataFrame:
     """The standard columns, typed, one row a raw line, other columns carried along.
 
-    `columns` maps standard names to the caller's: ``{"time": "date"}``. `time` becomes Datetime("us"); `quantity` is 1 and
-    `value` null where the caller has none. A cell that can't be read becomes NaN (numbers) or null
-    (times), which `STANDARD_RULES` count.
+    `columns` maps standard names to the caller's: ``{"time": "date"}``. `time` becomes
+    Datetime("us"); `quantity` is 1 and `value` null where the caller has none. A cell that can't be
+    read becomes NaN (numbers) or null (times), which `STANDARD_RULES` count.
 
     Raises
     ------

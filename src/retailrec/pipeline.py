@@ -23,6 +23,7 @@ from retailrec.candidates import CandidateGenerator, OwnPurchases, Popularity
 from retailrec.cleaning import LoadReport, ids_like
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
+from retailrec.datasets.truth import Truth
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.matching import matching_report
@@ -53,9 +54,11 @@ class Timer:
 
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = lambda step: None, load_seconds: float = 0.0,
+    progress: Progress = lambda step: None, load_seconds: float = 0.0, truth: Truth | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
+
+    Of generated data, `truth` tells how much of what is attainable was reached.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
     ``load_report.json``. They are written aside and put in place when all are complete.
@@ -74,6 +77,8 @@ def run(
         )
     for name in settings.metrics:
         parse_metric(name)
+    if truth is not None:
+        truth.require_window(held_out.past.end, data.end)
     timer = Timer(progress, {"load": round(load_seconds, 3)})
     with staged(out) as staging:
         with timer.step("fit on what lies before the last horizon"):
@@ -81,6 +86,8 @@ def run(
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             models = compare(model, held_out, judge, settings)
+            judged = data.users["user_id"].gather(judge.users)
+            best = None if truth is None else attainable(truth, judged, models)
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
@@ -99,6 +106,7 @@ def run(
                 "n_cold_users": judge.n_cold,
             },
             "models": models,
+            "attainable": best,
             "prefilters": final.report_["prefilters"],
             "label_windows": model.report_["windows"],
             "settings": settings.model_dump(),
@@ -160,6 +168,20 @@ def compare(
         found[source.name] = means(judge.per_user(items, settings.metrics))
     items = model.recommend_codes(history, k).items
     found["two_stage"] = means(judge.per_user(items, settings.metrics))
+    return found
+
+
+def attainable(
+    truth: Truth, user_ids: pl.Series, models: dict[str, dict[str, float | None]]
+) -> dict[str, Any]:
+    """Best precision to expect over these shoppers of generated data, and each model's share of it."""
+    found: dict[str, Any] = {}
+    for text in next(iter(models.values())):
+        metric, k = parse_metric(text)
+        if metric.name == "precision":
+            low, high = truth.best_precision(k, user_ids)
+            reached = {name: (values[text] or 0.0) / high for name, values in models.items()}
+            found[text] = {"low": low, "high": high, "reached": reached}
     return found
 
 

@@ -77,8 +77,9 @@ def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.Data
     """Rows of a CSV, Parquet or Excel file, or of a folder of such files, one below the other.
 
     Of a CSV file, columns of whole numbers become integers and everything else stays text until its
-    meaning is known (`RetailData.from_frames`), so a code such as ``007`` stays what it is. `columns` limits what is read; names that are not there
-    are left out, so that the caller can complain about them with more knowledge.
+    meaning is known (`RetailData.from_frames`), so a code such as ``007`` stays what it is.
+    `columns` limits what is read; names that are not there are left out, so that the caller can
+    complain about them with more knowledge.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
         return frames[0]
     text = {c for frame in frames for c, kind in frame.schema.items() if kind == pl.String}
     return pl.concat(
-        [frame.cast({c: pl.String for c in text & set(frame.columns)}) for frame in frames],
+        [frame.cast(dict.fromkeys(text & set(frame.columns), pl.String)) for frame in frames],
         how="vertical_relaxed",
     )
 
@@ -119,8 +120,8 @@ def whole_numbers(column: pl.Series) -> pl.Series:
 
     Examples
     --------
-    >>> whole_numbers(pl.Series(["10", "9"])).to_list(), whole_numbers(pl.Series(["010", "9"])).to_list()
-    ([10, 9], ['010', '9'])
+    >>> [whole_numbers(pl.Series(cells)).to_list() for cells in (["10", "9"], ["010", "9"])]
+    [[10, 9], ['010', '9']]
     """
     if not _is_whole(column):
         return column

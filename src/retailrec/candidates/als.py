@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.candidates.factors import best_by_factors
 from retailrec.data import RetailData
+from retailrec.engine.local import one_blas_thread
 from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import dot_pairs
@@ -32,7 +33,7 @@ class ALS(CandidateGenerator):
     """
 
     factors: int = 96
-    iterations: int = 12
+    iterations: int = 8
     regularization: float = 1.0
     alpha: float = 3.0
     half_life: float | None = 90.0
@@ -53,9 +54,7 @@ class ALS(CandidateGenerator):
         return "als"
 
     def _fit(self, data: RetailData) -> None:
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(1, "blas"):  # implicit brings its own threads; two pools fight
+        with one_blas_thread():
             model = self._model()
             model.fit(self._confidence(data.full_history), show_progress=False)
         factors = model.item_factors
@@ -80,11 +79,9 @@ class ALS(CandidateGenerator):
         return history.remember(self.factors_, lambda: self._fold_in(history))
 
     def _fold_in(self, history: History) -> NDArray[np.float32]:
-        from threadpoolctl import threadpool_limits
-
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
-        with threadpool_limits(1, "blas"):
+        with one_blas_thread():
             model = self._model()
             model.item_factors = self.factors_
             folded = model.recalculate_user(np.arange(len(history)), self._confidence(history))

@@ -14,6 +14,7 @@ from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.candidates.factors import best_by_factors
 from retailrec.columns import BRAND, CATEGORIES, NAME
 from retailrec.data import RetailData
+from retailrec.engine.local import one_blas_thread
 from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import dot_pairs
@@ -84,7 +85,6 @@ class Content(CandidateGenerator):
         from scipy import sparse
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from threadpoolctl import threadpool_limits
 
         parts: list[Any] = []
         for options in (
@@ -100,7 +100,7 @@ class Content(CandidateGenerator):
         width = min(self.dimensions, len(text) - 1, *(p.shape[1] - 1 for p in parts), 10**6)
         if not parts or width < 1:
             return np.zeros((len(text), 1))
-        with threadpool_limits(1, "blas"):
+        with one_blas_thread():
             svd = TruncatedSVD(width, random_state=self.seed, n_iter=4)
             return svd.fit_transform(sparse.hstack(parts, format="csr"))
 

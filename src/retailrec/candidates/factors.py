@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import Candidates
+from retailrec.engine.local import one_blas_thread
 from retailrec.kernels import dot_pairs, topk_rows
 
 _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
@@ -20,7 +21,6 @@ def best_by_factors(
     `implicit`'s kernel, with BLAS held to one thread: two thread pools fight.
     """
     from implicit.cpu.topk import topk
-    from threadpoolctl import threadpool_limits
 
     codes = np.flatnonzero(allowed).astype(np.int32)
     out = Candidates(
@@ -29,7 +29,7 @@ def best_by_factors(
     known = np.flatnonzero(users.any(axis=1))
     width = min(k + _SPARE, len(codes))
     if len(known) and width:
-        with threadpool_limits(1, "blas"):
+        with one_blas_thread():
             best, _ = topk(items[codes], users[known], width, num_threads=threads)
         found = np.sort(codes[best], axis=1).ravel()
         starts = np.arange(len(known) + 1, dtype=np.int64) * width

@@ -20,8 +20,10 @@ N_NEEDS = 64  # most needs a household can have
 GAP, SIZE, START, STOP, LOYALTY, IMPULSE, SENSITIVE, SEGMENT, HOUR, REGULAR = range(10)
 # columns of the shop's sub-commodities
 PERIOD, WEIGHT, AMPLITUDE, PHASE, PARTNER, PARTNER_P = range(6)
+DAYS_A_NEED_LASTS = 1000  # on average, then another takes its place
+HOLIDAYS = (46, 50, 51)  # weeks of the year in which people buy more of what they need
 # switches
-REPLENISH, BRANDS, TOGETHER, PROMOTED, SEASONAL, LAUNCHED = range(6)
+REPLENISH, BRANDS, TOGETHER, PROMOTED, SEASONAL, LAUNCHED, DRIFTING = range(7)
 
 
 @_jit
@@ -79,7 +81,7 @@ def _draw_traits(rng: Any, days: int, n_segments: int, scale: float) -> Any:
     t[START] = days * 0.9 * _uniform(rng) if _uniform(rng) < 0.2 else t[GAP] * _uniform(rng)
     t[STOP] = t[START] + (days - t[START]) * _uniform(rng) if _uniform(rng) < 0.12 else days + 1e6
     t[LOYALTY] = 0.15 + 0.5 * _uniform(rng)
-    t[IMPULSE] = 5.0 * t[SIZE] * np.exp(0.5 * _normal(rng))
+    t[IMPULSE] = 4.3 * t[SIZE] * np.exp(0.5 * _normal(rng))
     t[SENSITIVE] = _uniform(rng)
     t[SEGMENT] = int(_uniform(rng) * n_segments)
     t[HOUR] = 9 + 10 * _uniform(rng)
@@ -87,19 +89,33 @@ def _draw_traits(rng: Any, days: int, n_segments: int, scale: float) -> Any:
 
 
 @_jit
-def _draw_needs(rng: Any, traits: Any, subs: Any, segment_cum: Any, first: Any, cum: Any) -> Any:
-    """Sub-commodity, period, favourites and last purchase of each need."""
+def _draw_need(
+    i: int, day: float, what: Any, when: Any, rng: Any, traits: Any, subs: Any, segment_cum: Any,
+    first: Any, cum: Any, brand: Any,
+) -> None:  # fmt: skip
+    """Need `i`: a sub-commodity, two favourites (of one brand if the shelf allows) and a period."""
+    cumulative = segment_cum[int(traits[SEGMENT])]
+    sub = _pick(cumulative, 0, len(cumulative), rng)
+    what[i, 0] = sub
+    what[i, 1] = _pick(cum, first[sub], first[sub + 1], rng)
+    for _ in range(12):
+        what[i, 2] = _pick(cum, first[sub], first[sub + 1], rng)
+        if brand[what[i, 2]] == brand[what[i, 1]]:
+            break
+    when[i, 0] = max(subs[sub, PERIOD] * np.exp(0.5 * _normal(rng)), 2.0)
+    when[i, 1] = day - when[i, 0] * _uniform(rng)
+
+
+@_jit
+def _draw_needs(
+    rng: Any, traits: Any, subs: Any, segment_cum: Any, first: Any, cum: Any, brand: Any
+) -> Any:
+    """What each need is for (sub-commodity, favourites), and when (period, last purchase)."""
     n = min(N_NEEDS, 5 + int(22 * traits[SIZE] * (0.5 + _uniform(rng)) + 6 * _uniform(rng)))
     what = np.empty((n, 3), np.int32)  # sub-commodity, favourite item, second favourite
     when = np.empty((n, 2))  # period in days, day of the last purchase
-    cumulative = segment_cum[int(traits[SEGMENT])]
     for i in range(n):
-        sub = _pick(cumulative, 0, len(cumulative), rng)
-        what[i, 0] = sub
-        what[i, 1] = _pick(cum, first[sub], first[sub + 1], rng)
-        what[i, 2] = _pick(cum, first[sub], first[sub + 1], rng)
-        when[i, 0] = max(subs[sub, PERIOD] * np.exp(0.5 * _normal(rng)), 2.0)
-        when[i, 1] = traits[START] - when[i, 0] * _uniform(rng)
+        _draw_need(i, traits[START], what, when, rng, traits, subs, segment_cum, first, cum, brand)
     return what, when
 
 
@@ -144,20 +160,24 @@ def _next_visit(day: float, traits: Any, weekday: Any, rng: Any) -> float:
 
 @_jit
 def _visit(
-    day: float, traits: Any, what: Any, when: Any, rng: Any, subs: Any, first: Any, cum: Any,
-    sub_cum: Any, life: Any, switches: Any, basket: Any,
+    day: float, traits: Any, what: Any, when: Any, rng: Any, subs: Any, segment_cum: Any, first: Any,
+    cum: Any, sub_cum: Any, life: Any, switches: Any, brand: Any, basket: Any,
 ) -> int:  # fmt: skip
     """Fill `basket` with the items of one visit (some may repeat) and return how many."""
     n = 0
     trip = 1.0 if _uniform(rng) < 0.6 else 0.4  # a full round, or a quick stop
     week = int(day) // 7
     for i in range(len(what)):
+        if switches[DRIFTING] and _uniform(rng) < traits[GAP] / DAYS_A_NEED_LASTS:
+            _draw_need(i, day, what, when, rng, traits, subs, segment_cum, first, cum, brand)
         sub = what[i, 0]
         waited = (day - when[i, 1]) / when[i, 0]
         if not switches[REPLENISH]:
             waited = 1.0 + 0.4 * (min(traits[GAP] / when[i, 0], 1.0) - 1.0)
         if switches[SEASONAL]:
             waited *= 1 + subs[sub, AMPLITUDE] * np.sin(2 * np.pi * day / 364 - subs[sub, PHASE])
+            if week % 52 in HOLIDAYS:
+                waited *= 1.2
         if switches[PROMOTED] and discount(what[i, 1], week) > 0:
             waited *= 1 + 0.5 * traits[SENSITIVE]
         if _uniform(rng) >= 0.9 * trip / (1 + np.exp(-7 * (waited - 1))):
@@ -169,6 +189,9 @@ def _visit(
                 item = what[i, 2]
             if u > traits[LOYALTY] + 0.3 * (1 - traits[LOYALTY]):
                 item = _any_item(sub, day, rng, first, cum, life, switches)
+                if switches[DRIFTING] and _uniform(rng) < 0.12:  # it pleases and stays
+                    what[i, 2] = what[i, 1]
+                    what[i, 1] = item
         else:
             item = _any_item(sub, day, rng, first, cum, life, switches)
         if not _on_sale(item, day, life, switches):
@@ -198,7 +221,7 @@ def _visit(
 def simulate_shard(
     seed: int, first_household: int, n: int, days: int, subs: Any, segment_cum: Any, first: Any,
     cum: Any, sub_cum: Any, life: Any, price: Any, weekday: Any, switches: Any,
-    scale: float,
+    scale: float, brand: Any,
 ) -> Any:  # fmt: skip
     """Receipt lines of households [first_household, first_household + n).
 
@@ -215,11 +238,24 @@ def simulate_shard(
         rng = _seeded(seed, household, 0)
         traits = _draw_traits(rng, days, len(segment_cum), scale)
         all_traits[h] = traits
-        what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum)
+        what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum, brand)
         day, visit = np.floor(traits[START]), 0
         while day < days and day < traits[STOP]:
             lines = _visit(
-                day, traits, what, when, rng, subs, first, cum, sub_cum, life, switches, basket
+                day,
+                traits,
+                what,
+                when,
+                rng,
+                subs,
+                segment_cum,
+                first,
+                cum,
+                sub_cum,
+                life,
+                switches,
+                brand,
+                basket,
             )
             items = np.unique(basket[:lines])
             minute = int(60 * min(max(traits[HOUR] + 2 * _normal(rng), 7.0), 22.0))
@@ -247,23 +283,38 @@ def simulate_shard(
 def count_futures(
     seed: int, household: int, days: int, cutoff: int, horizon: int, repetitions: int, subs: Any,
     segment_cum: Any, first: Any, cum: Any, sub_cum: Any, life: Any, price: Any, weekday: Any,
-    switches: Any, scale: float, counts: Any,
+    switches: Any, scale: float, brand: Any, counts: Any,
 ) -> Any:  # fmt: skip
     """In how many of the repetitions the household buys each item in [cutoff, cutoff + horizon).
 
     The household lives through its one past, then through `repetitions` futures that start from the
     state it is in at the cutoff. `counts` (2, n_items) must be zero and is zero again afterwards:
-    row 0 counts the first half of the repetitions, row 1 the second. Returns items (ascending) and
-    their counts (n, 2).
+    row 0 counts the first half of the repetitions, row 1 the second. Returns items (ascending), their
+    counts (n, 2), and in how many repetitions the household bought anything.
     """
     rng = _seeded(seed, household, 0)
     traits = _draw_traits(rng, days, len(segment_cum), scale)
-    what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum)
+    what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum, brand)
     basket = np.empty(3 * N_NEEDS, np.int32)
     day, last = np.floor(traits[START]), -1.0
     while day < cutoff and day < traits[STOP]:
         last = day
-        lines = _visit(day, traits, what, when, rng, subs, first, cum, sub_cum, life, switches, basket)
+        lines = _visit(
+            day,
+            traits,
+            what,
+            when,
+            rng,
+            subs,
+            segment_cum,
+            first,
+            cum,
+            sub_cum,
+            life,
+            switches,
+            brand,
+            basket,
+        )
         items = np.unique(basket[:lines])
         _normal(rng)  # the minute
         for _ in items:
@@ -272,7 +323,7 @@ def count_futures(
                 quantity += 1
         day = _next_visit(day, traits, weekday, rng)
     seen = np.full(counts.shape[1], -1, np.int32)
-    found, size = np.empty(counts.shape[1], np.int32), 0
+    found, size, n_any = np.empty(counts.shape[1], np.int32), 0, 0
     for repetition in range(repetitions):
         half = 0 if repetition * 2 < repetitions else 1
         future = _seeded(seed, household, repetition + 1)
@@ -285,10 +336,25 @@ def count_futures(
                 if t >= cutoff:
                     break
             t = max(t, float(cutoff))
+        bought = 0
         while t < cutoff + horizon and t < traits[STOP] and t < days:
             lines = _visit(
-                t, traits, later, again, future, subs, first, cum, sub_cum, life, switches, basket
+                t,
+                traits,
+                later,
+                again,
+                future,
+                subs,
+                segment_cum,
+                first,
+                cum,
+                sub_cum,
+                life,
+                switches,
+                brand,
+                basket,
             )
+            bought += lines
             for item in basket[:lines]:
                 if seen[item] != repetition:
                     seen[item] = repetition
@@ -297,9 +363,10 @@ def count_futures(
                         size += 1
                     counts[half, item] += 1
             t = _next_visit(t, traits, weekday, future)
+        n_any += bought > 0
     items = np.sort(found[:size])
     out = np.empty((size, 2), np.int32)
     for i in range(size):
         out[i, 0], out[i, 1] = counts[0, items[i]], counts[1, items[i]]
         counts[0, items[i]], counts[1, items[i]] = 0, 0
-    return items, out
+    return items, out, n_any

@@ -2,15 +2,17 @@
 
 What it models, each a switch of `Shop`: households with demographics, budgets and rhythms; a
 catalogue tree with readable names and a long tail; tastes by segment and household; loyalty to a
-favourite and switching (`loyalty`); needs that return after a time of their own (`replenishment`);
+brand and switching (`loyalty`); needs that return after a time of their own (`replenishment`);
 things bought together (`complements`); promotions and price sensitivity (`promotions`); seasons
-(`seasons`); launches and delistings (`launches`); returns and till dirt (`dirt`).
+and holidays (`seasons`); launches and delistings (`launches`);
+habits that change (`drift`); returns and till dirt (`dirt`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,102 +21,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.cleaning import DAY_ONE
 from retailrec.data import RetailData
 from retailrec.datasets import households as kernels
+from retailrec.datasets.supermarket import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
+from retailrec.datasets.truth import Truth
 from retailrec.engine.local import map_shards
 from retailrec.errors import SettingError
 
 SHARD = 1000  # households a file is made of; part of the format, not of the machine
 _SEGMENTS = 8
+_TRUTH_USERS = 20_000
 _WEEKDAYS = np.array([0.75, 0.7, 0.7, 0.75, 0.9, 1.0, 0.95])  # day 1 is a Saturday: index 0
-
-# department: commodities (sub-commodities), price level, days until it runs out
-_TREE: dict[str, tuple[str, float, float]] = {
-    "PRODUCE": ("APPLES:GALA,FUJI,GRANNY SMITH;BANANAS:YELLOW,ORGANIC;SALAD:ICEBERG,SPRING MIX,"
-                "SPINACH;TOMATOES:VINE,CHERRY,ROMA;POTATOES:RUSSET,RED,SWEET;ONIONS:YELLOW,RED;"
-                "BERRIES:STRAWBERRY,BLUEBERRY;CITRUS:ORANGE,LEMON;HERBS:BASIL,CILANTRO", 2.4, 11),
-    "DAIRY": ("MILK:WHOLE,SKIM,TWO PERCENT;YOGURT:PLAIN,FRUIT,GREEK;CHEESE:CHEDDAR,MOZZARELLA,"
-              "SLICED;BUTTER:SALTED,UNSALTED;EGGS:LARGE,FREE RANGE;CREAM:SOUR,WHIPPING", 3.2, 12),
-    "BAKERY": ("BREAD:WHITE,WHEAT,RYE;ROLLS:BURGER,DINNER;CAKES:LAYER,CUP;"
-               "BAGELS:PLAIN,SESAME", 2.9, 10),
-    "MEAT": ("BEEF:GROUND,STEAK,ROAST;CHICKEN:BREAST,WINGS,WHOLE;PORK:CHOPS,RIBS;"
-             "BACON:SMOKED,TURKEY;SAUSAGE:BREAKFAST,DINNER", 7.5, 18),
-    "FROZEN": ("PIZZA:CHEESE,PEPPERONI;ICE CREAM:VANILLA,CHOCOLATE,BARS;VEGETABLES:PEAS,CORN,MIXED;"
-               "MEALS:SINGLE,FAMILY;POTATO:FRIES,HASH BROWNS", 4.4, 24),
-    "GROCERY": ("PASTA:SPAGHETTI,PENNE,MACARONI;PASTA SAUCE:TOMATO,ALFREDO;RICE:WHITE,BROWN;CEREAL:"
-                "FLAKES,GRANOLA,KIDS;SOUP:TOMATO,CHICKEN,CREAM;CANNED FISH:TUNA,SALMON;BEANS:BLACK,"
-                "BAKED;OIL:OLIVE,CANOLA;FLOUR:WHITE,WHOLE;SUGAR:WHITE,BROWN;SPICES:PEPPER,MIXED;"
-                "JAM:STRAWBERRY,GRAPE;PEANUT BUTTER:CREAMY,CRUNCHY;CONDIMENTS:KETCHUP,MUSTARD,MAYO;"
-                "BAKING MIX:CAKE,PANCAKE;BABY FOOD:FRUIT,VEGETABLE", 2.7, 32),
-    "SNACKS": ("CHIPS:POTATO,TORTILLA;COOKIES:CHOCOLATE,OAT;CRACKERS:SALTED,CHEESE;"
-               "CANDY:CHOCOLATE,GUMMY;NUTS:PEANUT,MIXED;SALSA:MILD,HOT", 3.1, 19),
-    "DRINKS": ("SOFT DRINKS:COLA,DIET COLA,LEMON;WATER:STILL,SPARKLING;JUICE:ORANGE,APPLE;"
-               "COFFEE:GROUND,BEANS,INSTANT;TEA:BLACK,GREEN;BEER:LAGER,ALE;WINE:RED,WHITE", 5.2, 20),
-    "HOUSEHOLD": ("PAPER:TOILET,TOWEL,TISSUE;LAUNDRY:POWDER,LIQUID,SOFTENER;CLEANING:BATHROOM,"
-                  "KITCHEN;DISHES:LIQUID,TABS;BAGS:TRASH,FREEZER;CANDLES:SCENTED,TAPER", 6.1, 45),
-    "DRUG GM": ("SHAMPOO:DRY,DAILY;SOAP:BAR,LIQUID;TOOTHPASTE:MINT,WHITENING;VITAMINS:MULTI,C;"
-                "PAIN RELIEF:TABLETS,GEL;DIAPERS:SMALL,LARGE;BATTERIES:AA,AAA", 7.2, 55),
-    "PET": ("DOG FOOD:DRY,WET;CAT FOOD:DRY,WET;CAT LITTER:CLUMPING,CLAY;PET TREATS:DOG,CAT", 6.4, 22),
-    "SEASONAL": ("GARDEN:SEEDS,SOIL;GRILLING:CHARCOAL,TOOLS;HOLIDAY:LIGHTS,WRAP;"
-                 "SCHOOL:PENS,PAPER", 8.8, 150),
-}  # fmt: skip
-_PARTNERS = {
-    "PASTA": "PASTA SAUCE", "CHIPS": "SALSA", "CEREAL": "MILK", "BREAD": "BUTTER",
-    "PEANUT BUTTER": "JAM", "COFFEE": "CREAM", "BURGER": "CONDIMENTS", "BEEF": "ROLLS",
-    "SALAD": "TOMATOES", "DOG FOOD": "PET TREATS", "CAKES": "CANDLES", "BAGELS": "CHEESE",
-}  # fmt: skip
-_BRANDS = [
-    "SUNNY FARM",
-    "OAKWELL",
-    "BLUE RIDGE",
-    "HARVEST HOME",
-    "NORTHFIELD",
-    "GOLDEN SPOON",
-    "RIVERBEND",
-    "MEADOWLARK",
-    "STONE MILL",
-    "CLEARBROOK",
-    "MAPLE LANE",
-    "SILVER PINE",
-    "GREENWAY",
-    "OLD TOWN",
-    "BRIGHT DAY",
-    "COPPER KETTLE",
-]
-_STYLES = [
-    "CLASSIC",
-    "FAMILY",
-    "SELECT",
-    "LIGHT",
-    "ORGANIC",
-    "VALUE",
-    "PREMIUM",
-    "ORIGINAL",
-    "FRESH",
-    "NATURAL",
-]
-_SIZES = [
-    "SMALL",
-    "6 OZ",
-    "10 OZ",
-    "12 OZ",
-    "16 OZ",
-    "24 OZ",
-    "LARGE",
-    "2 PACK",
-    "4 PACK",
-    "FAMILY SIZE",
-]
-
-
-def _subs() -> list[tuple[str, str, str]]:
-    """Department, commodity and sub-commodity, one row a sub-commodity."""
-    return [
-        (department, commodity.partition(":")[0], sub)
-        for department, (tree, _, _) in _TREE.items()
-        for commodity in tree.split(";")
-        for sub in commodity.partition(":")[2].split(",")
-    ]
 
 
 @dataclass(frozen=True)
@@ -142,6 +60,7 @@ class Shop:
     promotions: bool = True
     seasons: bool = True
     launches: bool = True
+    drift: bool = True
     dirt: bool = True
 
     def __post_init__(self) -> None:
@@ -154,7 +73,7 @@ class Shop:
     @property
     def n_subs(self) -> int:
         """Sub-commodities of the catalogue tree."""
-        return len(_subs())
+        return len(sub_commodities())
 
     @property
     def days(self) -> int:
@@ -165,22 +84,22 @@ class Shop:
     def world(self) -> tuple[Any, ...]:
         """The arrays that the kernels read: see `retailrec.datasets.households`."""
         rng = np.random.default_rng([self.seed, 1])
-        table = _subs()
+        table = sub_commodities()
         n = len(table)
-        department = np.array([list(_TREE).index(row[0]) for row in table])
+        department = np.array([list(TREE).index(row[0]) for row in table])
         subs = np.zeros((n, 6))
-        periods = np.array([_TREE[row[0]][2] for row in table])
-        subs[:, kernels.PERIOD] = periods * np.exp(0.35 * rng.standard_normal(n))
+        periods = np.array([TREE[row[0]][2] for row in table])
+        subs[:, kernels.PERIOD] = 0.85 * periods * np.exp(0.35 * rng.standard_normal(n))
         subs[:, kernels.WEIGHT] = np.exp(0.6 * rng.standard_normal(n)) / np.sqrt(periods)
         seasonal = np.array([row[0] in ("SEASONAL", "PRODUCE") for row in table])
         subs[:, kernels.AMPLITUDE] = np.where(seasonal, 0.45, 0.12) * rng.random(n)
         subs[:, kernels.PHASE] = 2 * np.pi * rng.random(n)
         commodities = [row[1] for row in table]
         subs[:, kernels.PARTNER] = [
-            commodities.index(_PARTNERS[c]) if c in _PARTNERS else -1 for c in commodities
+            commodities.index(PARTNERS[c]) if c in PARTNERS else -1 for c in commodities
         ]
         subs[:, kernels.PARTNER_P] = 0.35
-        tilt = np.exp(0.7 * rng.standard_normal((_SEGMENTS, len(_TREE))))[:, department]
+        tilt = np.exp(0.7 * rng.standard_normal((_SEGMENTS, len(TREE))))[:, department]
         segment_cum = np.cumsum(subs[:, kernels.WEIGHT] * tilt, axis=1)
         first = np.linspace(0, self.items, n + 1).astype(np.int64)
         weights = np.empty(self.items)
@@ -197,15 +116,16 @@ class Shop:
         life[launched, 0] = self.days * rng.random(launched.sum())
         gone = rng.random(self.items) < 0.08
         life[gone, 1] = np.maximum(life[gone, 0], 0) + self.days * (0.2 + rng.random(gone.sum()))
-        level = np.array([_TREE[row[0]][1] for row in table])
+        level = np.array([TREE[row[0]][1] for row in table])
         price = 0.6 * np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
         price = np.maximum(np.round(price * 10) / 10 - 0.01, 0.29)
         switches = np.array(
             [self.replenishment, self.loyalty, self.complements, self.promotions, self.seasons,
-             self.launches]
+             self.launches, self.drift]
         )  # fmt: skip
+        brand = rng.integers(0, len(BRANDS), self.items)
         return (
-            subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale,
+            subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale, brand,
         )  # fmt: skip
 
     def products(self) -> pl.DataFrame:
@@ -213,11 +133,10 @@ class Shop:
         rng = np.random.default_rng([self.seed, 2])
         first = self.world[2]
         sub = np.repeat(np.arange(self.n_subs), np.diff(first))
-        table = _subs()
-        brand, style, size = (
-            rng.integers(0, len(words), self.items) for words in (_BRANDS, _STYLES, _SIZES)
-        )
-        brands = np.array(_BRANDS)[brand]
+        table = sub_commodities()
+        brand = self.world[-1]
+        style, size = (rng.integers(0, len(words), self.items) for words in (STYLES, SIZES))
+        brands = np.array(BRANDS)[brand]
         private = brand < 3
         return pl.DataFrame(
             {
@@ -227,9 +146,9 @@ class Shop:
                 "BRAND": np.where(private, "Private", "National"),
                 "COMMODITY_DESC": [table[s][1] for s in sub],
                 "SUB_COMMODITY_DESC": [f"{table[s][1]} {table[s][2]}" for s in sub],
-                "CURR_SIZE_OF_PRODUCT": np.array(_SIZES)[size],
+                "CURR_SIZE_OF_PRODUCT": np.array(SIZES)[size],
                 "PRODUCT_NAME": [
-                    f"{b} {_STYLES[t]} {table[s][2]} {table[s][1]} {_SIZES[z]}"
+                    f"{b} {STYLES[t]} {table[s][2]} {table[s][1]} {SIZES[z]}"
                     for b, t, s, z in zip(brands, style, sub, size, strict=True)
                 ],
             }
@@ -267,14 +186,13 @@ class Shop:
         )
 
     def truth(
-        self, cutoff_day: int, horizon: int, users: NDArray[np.integer] | None = None, *,
+        self, cutoff_day: int, horizon_days: int, users: NDArray[np.integer] | None = None, *,
         repetitions: int = 200, top: int = 200,
-    ) -> pl.DataFrame:  # fmt: skip
-        """How likely each household is to buy each item in [cutoff_day, cutoff_day + horizon).
+    ) -> Truth:  # fmt: skip
+        """How likely each household is to buy each item in [cutoff_day, cutoff_day + horizon_days).
 
         Counted over `repetitions` futures that start from the household's true state; the standard
-        error of a probability p is sqrt(p (1 - p) / repetitions). `p_first` and `p_second` come from
-        the two halves, so that a choice made on one can be judged on the other.
+        error of a probability p is sqrt(p (1 - p) / repetitions).
 
         Parameters
         ----------
@@ -289,8 +207,8 @@ class Shop:
             parts = []
             for household in chosen[rows]:
                 count: Any = kernels.count_futures
-                items, n = count(
-                    self.seed, int(household), self.days, cutoff_day, horizon, repetitions,
+                items, n, n_any = count(
+                    self.seed, int(household), self.days, cutoff_day, horizon_days, repetitions,
                     *self.world, counts,
                 )  # fmt: skip
                 best = np.argsort(-n.sum(axis=1), kind="stable")[:top]
@@ -298,17 +216,19 @@ class Shop:
                 parts.append(
                     pl.DataFrame(
                         {
-                            "household_key": np.full(len(best), household + 1),
-                            "PRODUCT_ID": items[best].astype(np.int64) + 1,
+                            "user_id": np.full(len(best), household + 1),
+                            "item_id": items[best].astype(np.int64) + 1,
                             "p": n[best].sum(axis=1) / repetitions,
                             "p_first": n[best, 0] / half,
                             "p_second": n[best, 1] / half,
+                            "p_any": np.full(len(best), n_any / repetitions),
                         }
                     )
                 )
             return pl.concat(parts)
 
-        return pl.concat(map_shards(shard, len(chosen), size=200, threads=2))
+        frame = pl.concat(map_shards(shard, len(chosen), size=200, threads=2))
+        return Truth(frame, DAY_ONE + timedelta(days=cutoff_day), horizon_days, repetitions)
 
     def _lines(self, start: int, n: int) -> pl.DataFrame:
         whole, money, _ = kernels.simulate_shard(self.seed, start, n, self.days, *self.world)
@@ -342,27 +262,39 @@ class Shop:
         )
         return pl.concat([lines, extra])
 
-    def write(self, out: Path, *, truth_days: int | None = None) -> None:
+    def write(self, out: Path, *, truth_days: int | None = None) -> int:
         """Write ``transaction_data/``, ``product``, ``hh_demographic`` and ``truth/`` as Parquet.
 
-        `truth/` covers the last `truth_days` of the receipts; None leaves it out.
+        `truth/` covers the last `truth_days` of the receipts and the first 20,000 households; None
+        leaves it out. Returns the number of receipt lines.
+
+        Raises
+        ------
+        SettingError
+            If `truth_days` is less than one, or no less than the length of the receipts.
         """
+        if truth_days is not None and not 0 < truth_days < self.days:
+            raise SettingError(
+                f"truth_days must lie between 1 and {self.days - 1}, the receipts' length, "
+                f"not {truth_days}."
+            )
         receipts = out / "transaction_data"
         receipts.mkdir(parents=True, exist_ok=True)
+        n_lines = 0
         for number, lines in enumerate(self.shards()):
             lines.write_parquet(receipts / f"part-{number:05d}.parquet")
+            n_lines += lines.height
         self.products().write_parquet(out / "product.parquet")
         self.households().write_parquet(out / "hh_demographic.parquet")
         if truth_days is not None:
-            (out / "truth").mkdir(exist_ok=True)
-            self.truth(self.days - truth_days, truth_days).write_parquet(
-                out / "truth" / "probabilities.parquet"
-            )
+            users = np.arange(min(self.users, _TRUTH_USERS))
+            self.truth(self.days - truth_days, truth_days, users).write(out / "truth")
+        return n_lines
 
 
 PRESETS: dict[str, Shop] = {
     "small": Shop(),
-    "complete-journey": Shop(users=2500, items=92_000, weeks=102),
+    "complete-journey": Shop(users=2500, items=92_000, weeks=102, scale=1.08),
     "x5": Shop(users=400_000, items=43_000, weeks=17, scale=0.62),
 }
 
@@ -395,20 +327,3 @@ def data_of(shop: Shop) -> RetailData:
     return complete_journey.from_tables(
         pl.concat(shop.shards()), shop.products(), shop.households(), "generated shop"
     )
-
-
-def best_attainable(truth: pl.DataFrame, k: int) -> tuple[float, float]:
-    """Lower and upper estimate of the best mean precision@k that anybody could reach.
-
-    A perfect recommender lists the `k` likeliest items; its expected precision is the mean of their
-    probabilities. Choosing and judging on the same repetitions flatters (upper); choosing on one
-    half and judging on the other is fair to the half-informed choice (lower). The truth lies between.
-    Households count by their chance to buy at all, as only buyers are judged.
-    """
-
-    def top(by: str, judged: str) -> float:
-        best = truth.sort("household_key", by, descending=[False, True], maintain_order=True)
-        share = best.group_by("household_key").agg(pl.col(judged).head(k).sum() / k)
-        return float(share[judged].to_numpy().mean())
-
-    return top("p_first", "p_second"), top("p", "p")

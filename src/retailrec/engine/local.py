@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from retailrec.errors import SettingError
 
@@ -20,6 +21,14 @@ def n_threads(threads: int) -> int:
     if threads < 0:
         raise SettingError(f"threads must be 0 (all cores) or more, not {threads}.")
     return threads or len(os.sched_getaffinity(0))
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Hold BLAS to one thread within: a library that brings its own threads fights with BLAS's."""
+    import scipy.linalg  # noqa: F401  loads its BLAS now, so that the limit reaches it
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "blas")
 
 
 def map_shards(

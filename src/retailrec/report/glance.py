@@ -27,7 +27,7 @@ def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]
     ]
     per_item = log.group_by("item").len()["len"].sort(descending=True)
     price = (log["value"] / log["quantity"]).drop_nulls()
-    weekday = log.group_by(pl.col("time").dt.weekday()).len().sort("time")["len"]
+    weekday = np.bincount(log["time"].dt.weekday().to_numpy(), minlength=8)[1:]
     return {
         "shoppers": log["user"].n_unique(),
         "items_sold": len(per_item),
@@ -46,7 +46,7 @@ def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]
         "unit_price_quartiles": [_number(price.quantile(q)) for q in (0.25, 0.5, 0.75)]
         if len(price)
         else None,
-        "lines_by_weekday": [_number(int(n) / log.height) for n in weekday],
+        "lines_by_weekday": [_number(n / log.height) for n in weekday],
     }
 
 
@@ -78,4 +78,4 @@ def _repeat_share_of_last(log: pl.DataFrame) -> float | None:
 
 def _top_share(per_item: pl.Series, share: float) -> float | None:
     n = max(1, int(np.ceil(len(per_item) * share)))
-    return _number(per_item.head(n).sum() / max(per_item.sum(), 1))
+    return _number(int(per_item.head(n).sum()) / max(int(per_item.sum()), 1))
