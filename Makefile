@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-USERS ?= 20000
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -33,8 +32,14 @@ bench: $(READY) ## start-up time, next-basket board
 bench-next-basket: $(READY) ## Ta-Feng next-basket board against published figures
 	$(BIN)/python benchmarks/next_basket.py
 
+bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
+	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)
+
+bench-realism: $(READY) ## generated receipts beside real ones
+	$(BIN)/python benchmarks/realism.py
+
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench bench-next-basket clean
+.PHONY: help setup demo test check bench bench-next-basket bench-simulate bench-realism clean
 .DEFAULT_GOAL := help

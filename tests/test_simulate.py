@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from retailrec.candidates import OwnPurchases, Popularity, TifuKNN
 from retailrec.datasets import load_dataset, simulate
-from retailrec.datasets.simulate import Shop
+from retailrec.datasets.simulate import Shop, data_of, preset
 from retailrec.datasets.truth import Truth, read_truth
 from retailrec.errors import DataError, SettingError
+from retailrec.evaluation import Judge, means
+from retailrec.report.glance import at_a_glance
+from retailrec.splits import Fold
+from retailrec.two_stage import TwoStageRecommender
 
 SHOP = Shop(users=120, items=400, weeks=30, seed=3)
 
@@ -103,6 +109,49 @@ def test_the_best_list_does_in_the_real_future_what_the_truth_says() -> None:
     moved = dict(zip(keys, keys[1:] + keys[:1], strict=True))
     wrong = best.with_columns(pl.col("user_id").replace_strict(moved))
     assert wrong.join(bought, on=["user_id", "item_id"], how="semi").height / 5 / len(buyers) < low / 2
+
+
+# name: (low, high); the real figures that the bands hold are in docs/simulate.md
+BANDS = {
+    "receipts_per_shopper_mean": (90, 130),  # 110.6 published
+    "lines_per_receipt_mean": (8.0, 11.5),  # 9.4 published, 11.0 in weeks 96 to 98
+    "days_between_visits_mean": (4.0, 7.5),
+    "repeat_share_28d": (0.35, 0.55),
+    "repeat_share_last_receipt": (0.35, 0.6),
+    "sales_in_top_1_percent": (0.12, 0.35),
+    "sales_in_top_10_percent": (0.40, 0.70),
+}
+
+
+def test_generated_receipts_look_like_real_ones() -> None:
+    found = at_a_glance(data_of(preset("complete-journey", users=300)))
+    for name, (low, high) in BANDS.items():
+        assert low <= found[name] <= high, name
+    low_price, middle, high_price = found["unit_price_quartiles"]
+    assert 0.8 <= low_price <= 1.7  # 1.00, 1.92 and 2.99 in weeks 96 to 98
+    assert 1.5 <= middle <= 2.5
+    assert 2.5 <= high_price <= 3.9
+    busy, quiet = max(found["lines_by_weekday"]), min(found["lines_by_weekday"])
+    assert 1.3 <= busy / quiet <= 2.0  # 1.65
+    blunt = at_a_glance(
+        data_of(preset("complete-journey", users=300, replenishment=False, loyalty=False))
+    )
+    assert blunt["repeat_share_28d"] < BANDS["repeat_share_28d"][0]  # the bands can be left
+
+
+def test_models_rank_on_it_as_on_real_receipts() -> None:
+    data = data_of(replace(SHOP, users=400, items=1500, weeks=45))
+    past, target = Fold(data.end - timedelta(days=28), data.end).split(data)
+    judge = Judge.of(past, target)
+    history = past.history(judge.users)
+    reached = {
+        source.name: means(judge.per_user(source.fit(past).candidates(history, 5).items))["precision@5"]
+        for source in (Popularity(), OwnPurchases())
+    }
+    model = TwoStageRecommender(sources=[OwnPurchases("decay"), TifuKNN(), Popularity()])
+    items = model.fit(past).recommend_codes(history, 5).items
+    reached["two_stage"] = means(judge.per_user(items))["precision@5"]
+    assert reached["popular"] * 2 < reached["own_purchases"] < reached["two_stage"] * 0.97
 
 
 def test_truth_is_read_as_it_was_written_and_damage_is_named(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ PRESETS: dict[str, Shop] = {
 }
 
 
-def preset(name: str, **changes: int | None) -> Shop:
+def preset(name: str, **changes: float | None) -> Shop:
     """A preset shop with some fields changed; None leaves a field as it is.
 
     Raises
