@@ -240,3 +240,13 @@ def test_a_failed_run_keeps_the_old_results(tmp_path: Path) -> None:
     refused(retailrec("run", "table", tmp_path / "few.csv", "--out", tmp_path / "out"))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
     assert (tmp_path / "out" / "metrics.json").read_text() == "old"
+
+
+def test_check_leaks_says_how_much_it_compared(folder: Path) -> None:
+    run = retailrec(
+        "check-leaks", "complete-journey", folder, "--config", folder / "quick.toml", "--max-users", 50
+    )
+    assert run.returncode == 0, run.stderr
+    words = " ".join(run.stdout.split())
+    assert "no leak: none of" in words
+    assert "shuffled" in words

@@ -92,6 +92,42 @@ def match(
 
 
 @app.command()
+def check_leaks(
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    columns: ColumnsOption = "",
+    max_users: Annotated[int, typer.Option(help="Shoppers that are compared.")] = 2000,
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
+    from retailrec.config import read_settings
+    from retailrec.leaks import check_leaks as check
+
+    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
+    with _progress(quiet) as progress:
+        data, _ = _load(dataset, path, columns, progress)
+        report = check(
+            data, lambda _: settings.model(), max_users=max_users, seed=settings.seed, progress=progress
+        )
+    for leak in report.leaks:
+        _out.print(
+            f"[bold red]leak[/] {_escape(leak.column)}: moved in {leak.rows:.1%} of the rows, by up to "
+            f"{leak.most:g}, when the future was {leak.change}"
+        )
+    if report.leaks:
+        raise typer.Exit(1)
+    if not quiet:
+        labels = ", ".join(f"{share:.1%} {change}" for change, share in report.labels_moved.items())
+        _out.print(
+            f"no leak: none of {report.columns} columns moved in {report.rows:,} rows when the future "
+            f"was changed (labels that moved: {labels})"
+        )
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     preset: Annotated[str, typer.Option(help="small, complete-journey or x5")] = "small",

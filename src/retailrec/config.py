@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,12 +83,12 @@ class Settings(BaseModel):
     def make_sources(self) -> list[CandidateGenerator]:
         """The sources, or the default ones."""
         if self.sources is None:
-            return default_sources()
+            return [_with_common(source, self._common()) for source in default_sources()]
         return [_make(s, GENERATORS, "source", self._common()) for s in self.sources]
 
     def make_ranker(self) -> Ranker:
-        """The ranker: a blend of CatBoost and LightGBM by default."""
-        wanted = self.ranker or Typed(type="blend")
+        """The ranker: LightGBM (lambdarank) by default."""
+        wanted = self.ranker or Typed(type="lightgbm")
         ranker: Ranker = _make(wanted, RANKERS, "ranker", self._common())
         return ranker
 
@@ -100,6 +100,12 @@ class Settings(BaseModel):
 
     def _common(self) -> dict[str, Any]:
         return {"seed": self.seed, "threads": self.threads}
+
+
+def _with_common(source: CandidateGenerator, common: dict[str, Any]) -> CandidateGenerator:
+    """The source with those common settings that it has."""
+    own = {f.name for f in fields(source)}
+    return replace(source, **{name: value for name, value in common.items() if name in own})
 
 
 def read_settings(path: Path | None, **overrides: Any) -> Settings:

@@ -34,7 +34,7 @@ from retailrec.frames import CandidateFrame, StageOne, candidate_frame, label_pa
 from retailrec.history import History
 from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
-from retailrec.rankers import RANKERS, BlendRanker, CatBoostRanker, Ranker, TrainingFrame
+from retailrec.rankers import RANKERS, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
 
 Progress = Callable[[str], None]
@@ -90,7 +90,7 @@ class TwoStageRecommender:
     """
 
     sources: list[CandidateGenerator] = field(default_factory=default_sources)
-    ranker: Ranker = field(default_factory=BlendRanker)
+    ranker: Ranker = field(default_factory=LightGBMRanker)
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)

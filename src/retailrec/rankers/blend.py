@@ -29,9 +29,7 @@ class BlendRanker:
     parts: list[Ranker] = field(
         default_factory=lambda: [
             CatBoostRanker(iterations=80, learning_rate=0.2),
-            LightGBMRanker(
-                objective="lambdarank", iterations=80, leaves=15, learning_rate=0.12, column_share=0.2
-            ),
+            LightGBMRanker(),
         ]
     )
     centre_: NDArray[np.float64] = field(init=False, repr=False, compare=False)

@@ -1,4 +1,4 @@
-"""LightGBM: a second opinion, good in a blend."""
+"""LightGBM: the default ranker."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class LightGBMRanker:
     early_stopping : rounds without improvement on the later window after which training stops
     """
 
-    objective: Literal["binary", "lambdarank"] = "binary"
-    iterations: int = 150
+    objective: Literal["binary", "lambdarank"] = "lambdarank"
+    iterations: int = 120
     leaves: int = 31
     learning_rate: float = 0.08
     min_rows: int = 100
-    column_share: float = 0.5
+    column_share: float = 0.2
     l2: float = 5.0
     early_stopping: int = 40
     monotone: dict[str, int] = field(default_factory=dict)
