@@ -310,10 +310,13 @@ def _print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) ->
 
 
 def _print_result(result: dict[str, Any], out: Path) -> None:
+    from rich.box import SIMPLE
+
     evaluation = result["evaluation"]
     metrics = list(next(iter(result["models"].values())))
     table = Table(
-        "model", *metrics, title_justify="left",
+        "model", *metrics, title_justify="left", box=SIMPLE, pad_edge=False,
+        collapse_padding=True,
         title=f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
         f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)",
     )  # fmt: skip
@@ -335,22 +338,36 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
 
 
 def _print_matching(report: dict[str, Any], out: Path) -> None:
+    from rich.box import SIMPLE
+
     recall = report["recall@k"]
-    ks = list(next(iter(recall.values())))
+    ks = [k for k in ("50", "200", "500", "2000") if k in recall["pool"]]
     table = Table(
-        "recall@", *ks, "adds", "new found", title_justify="left",
+        "recall@", *ks, "of new", "adds", "s", title_justify="left", box=SIMPLE,
         title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
         f"{report['evaluation']['cutoff'][:10]}",
     )  # fmt: skip
-    table.columns[0].no_wrap = True
+    for column in table.columns:
+        column.no_wrap, column.justify = True, "left" if column.header == "recall@" else "right"
     for name, values in recall.items():
-        adds = report["marginal"].get(name)
-        new = report["sources"][name]["recall@200_of_new"]
+        facts = report["sources"][name]
+        adds, new = report["marginal"].get(name), facts["recall@200_of_new"]
+        seconds = facts.get("candidates_seconds")
         table.add_row(
-            name, *(f"{values[k]:.3f}" for k in ks), "" if adds is None else f"{adds:.4f}",
-            "-" if new is None else f"{new:.3f}", style="bold green" if name == "pool" else "",
+            name, *(f"{values[k]:.3f}" for k in ks),
+            "-" if new is None else f"{new:.3f}", "" if adds is None else f"{adds:.4f}",
+            "" if seconds is None else f"{facts['fit_seconds'] + seconds:.1f}",
+            style="bold green" if name == "pool" else "",
         )  # fmt: skip
     _out.print(table)
+    _out.print(
+        "of new: recall@200 of what the shopper had not bought before; adds: what the union of all "
+        "sources' 200 would lose without this one"
+    )
+    for group, facts in report["cold"].items():
+        if facts.get("n_users"):
+            found = facts["pool_recall@200"]
+            _out.print(f"shoppers with {group}: {facts['n_users']:,}, pool recall@200 {found:.3f}")
     idle = [name for name, earns in report["advice"].items() if not earns]
     _out.print(
         f"k = {report['chosen_k']}: beyond it recall grows by less than "
