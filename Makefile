@@ -25,7 +25,7 @@ check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-startup bench-next-basket bench-sources bench-simulate ## the quick benchmarks
+bench: bench-startup bench-next-basket bench-sources bench-matching bench-simulate ## the quick benchmarks
 
 bench-startup: $(READY) ## seconds to import and to show help
 	$(BIN)/python benchmarks/startup.py
@@ -36,6 +36,9 @@ bench-next-basket: $(READY) ## Ta-Feng next-basket board against published figur
 bench-sources: $(READY) ## what each source finds and adds
 	$(BIN)/python benchmarks/sources.py
 
+bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
+	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
+
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)
 
@@ -45,5 +48,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-sources bench-simulate bench-realism clean
+.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-sources bench-matching bench-simulate bench-realism clean
 .DEFAULT_GOAL := help

@@ -181,6 +181,7 @@ def recommend(
         Path | None, typer.Option(help="Shoppers to answer for (user_id, attributes).")
     ] = None,
     k: Annotated[int, typer.Option(help="Recommendations a shopper.")] = 10,
+    rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
     columns: ColumnsOption = "",
     quiet: QuietOption = False,
 ) -> None:
@@ -191,13 +192,20 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with _progress(quiet) as progress:
         progress("recommend")
-        frame, report, unknown = recommend_from_files(model, history, users, k, _parse_columns(columns))
-        write_frame(frame, out)
-    _print_load_report(report, quiet, None)
-    if not quiet:
-        if unknown:
-            _out.print(f"{unknown:,} events of items that the model does not know were left out")
-        _out.print(f"{frame['user_id'].n_unique():,} shoppers, {frame.height:,} recommendations: {out}")
+        found = recommend_from_files(model, history, users, k, _parse_columns(columns), rules)
+        write_frame(found.frame, out)
+    _print_load_report(found.load_report, quiet, None)
+    if quiet:
+        return
+    if found.unknown:
+        _out.print(f"{found.unknown:,} events of items that the model does not know were left out")
+    for rule, did in found.rules_report.items():
+        _out.print(
+            f"rule {rule}: removed {did['removed']:,} candidates, changed the lists of "
+            f"{did['bound']:,} shoppers, gave way for {did['gave_way']:,}"
+        )
+    frame = found.frame
+    _out.print(f"{frame['user_id'].n_unique():,} shoppers, {frame.height:,} recommendations: {out}")
 
 
 @app.command()
@@ -344,6 +352,7 @@ def _print_matching(report: dict[str, Any], out: Path) -> None:
     ks = [k for k in ("50", "200", "500", "2000") if k in recall["pool"]]
     table = Table(
         "recall@", *ks, "of new", "adds", "s", title_justify="left", box=SIMPLE,
+        pad_edge=False, collapse_padding=True,
         title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
         f"{report['evaluation']['cutoff'][:10]}",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
+from retailrec.columns import USER_ID
 from retailrec.evaluation import Judge
 from retailrec.frames import StageOne
 from retailrec.history import History
@@ -183,34 +184,43 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
 def _cold(
     stage: StageOne, held_out: Split, history_of: Callable[..., History]
 ) -> dict[str, dict[str, Any]]:
-    """Recall@200 of the pool for shoppers of whom little is known, by number of receipts."""
+    """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
     past, target = held_out
-    buyers = target["user"].unique().sort().to_numpy().astype(np.int64)
+    bought = target.select("user", "item").unique().sort("user", "item")
+    buyers = bought["user"].unique().sort().to_numpy().astype(np.int64)
     baskets = past.log.group_by("user").agg(pl.col("basket").n_unique())
     count = np.zeros(past.n_users, np.int64)
     count[baskets["user"].to_numpy()] = baskets["basket"].to_numpy()
+    attributes = pl.exclude(USER_ID).is_not_null()
+    described = past.users.select(known=pl.any_horizontal(pl.lit(False), attributes))["known"]
+    receipts, known = count[buyers], described.to_numpy()[buyers]
     groups = {
-        "no receipt": buyers[count[buyers] == 0],
-        "one receipt": buyers[count[buyers] == 1],
-        "two to five": buyers[(count[buyers] >= 2) & (count[buyers] <= 5)],
-        "more": buyers[count[buyers] > 5],
+        "no receipt, attributes known": (receipts == 0) & known,
+        "no receipt, nothing known": (receipts == 0) & ~known,
+        "one receipt": receipts == 1,
+        "two to five": (receipts >= 2) & (receipts <= 5),
+        "more": receipts > 5,
     }
+    out: dict[str, dict[str, Any]] = {name: {"n_users": 0} for name in groups}
     seen = np.zeros(past.n_items, np.bool_)
     seen[past.log["item"].unique().to_numpy()] = True
-    out: dict[str, dict[str, Any]] = {}
-    for name, users in groups.items():
-        out[name] = {"n_users": len(users)}
-        if len(users):
-            items = pool_order(stage, history_of(users), _AT)
-            bought = target.filter(pl.col("user").is_in(users.tolist())).select("user", "item")
-            bought = bought.unique()
-            row = np.searchsorted(users, bought["user"].to_numpy())
-            keys = row * past.n_items + bought["item"].to_numpy()
-            hit = np.isin(keys, np.arange(len(users))[:, None] * past.n_items + items)
-            share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
-            out[name]["pool_recall@200"] = round(float(share.mean()), 5)
-    unseen = ~seen[target["item"].to_numpy()]
-    out["items never sold before"] = {"share_of_purchases": round(float(unseen.mean()), 5)}
+    unseen_found = 0
+    for name, chosen in groups.items():
+        users = buyers[chosen]
+        if not len(users):
+            continue
+        items = pool_order(stage, history_of(users), _AT)
+        theirs = bought.filter(pl.col("user").is_in(users.tolist()))
+        row, item = np.searchsorted(users, theirs["user"].to_numpy()), theirs["item"].to_numpy()
+        hit = np.isin(row * past.n_items + item, np.arange(len(users))[:, None] * past.n_items + items)
+        share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
+        out[name] = {"n_users": len(users), "pool_recall@200": round(float(share.mean()), 5)}
+        unseen_found += int((hit & ~seen[item]).sum())
+    unseen = ~seen[bought["item"].to_numpy()]
+    out["items never sold before"] = {
+        "share_of_purchases": round(float(unseen.mean()), 5),
+        "pool_recall@200": round(unseen_found / unseen.sum(), 5) if unseen.any() else None,
+    }
     return out
 
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -29,6 +29,7 @@ from retailrec.evaluation import Judge, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
 from retailrec.prefilters import apply
+from retailrec.rules import read_rules
 from retailrec.splits import Fold, Split
 from retailrec.tables import read_table
 from retailrec.two_stage import TwoStageRecommender
@@ -253,14 +254,32 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
 
 
+class Answers(NamedTuple):
+    """What `recommend_from_files` gives.
+
+    Attributes
+    ----------
+    frame : `user_id`, `item_id`, `score`, `rank`
+    load_report : of the receipts
+    unknown : events that were of items the model does not know
+    rules_report : rule -> what it did; see `retailrec.rules`
+    """
+
+    frame: pl.DataFrame
+    load_report: LoadReport
+    unknown: int
+    rules_report: dict[str, dict[str, int]]
+
+
 def recommend_from_files(
-    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str]
-) -> tuple[pl.DataFrame, LoadReport, int]:
+    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str],
+    rules: Path | None = None,
+) -> Answers:  # fmt: skip
     """Recommendations from a saved model and a file of receipts.
 
-    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts. Also
-    returns the load report and how many events were of items that the model does not know.
+    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts.
     """
+    wanted_rules = None if rules is None else read_rules(rules)
     recommender = TwoStageRecommender.load(model)
     table = None if users is None else read_table(users)
     data = RetailData.from_frames(
@@ -271,4 +290,5 @@ def recommend_from_files(
         wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
         rows = data.users["user_id"].is_in(wanted.implode()).arg_true().to_numpy()
         histories = histories.take(rows)
-    return recommender.recommend(histories, k), data.report, unknown
+    frame = recommender.recommend(histories, k, wanted_rules)
+    return Answers(frame, data.report, unknown, recommender.rules_report)

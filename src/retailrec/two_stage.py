@@ -29,12 +29,14 @@ from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.data import RetailData
 from retailrec.engine.local import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.errors import ArtifactError, NotFittedError, SettingError
+from retailrec.evaluation import unit_prices
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame, label_pairs
 from retailrec.history import History
 from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
 from retailrec.rankers import RANKERS, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
+from retailrec.rules import BoundRules, Rules
 from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
 
 Progress = Callable[[str], None]
@@ -44,7 +46,6 @@ _PRERANK_USERS = 4000  # a light model has learnt what it can from these
 def default_sources() -> list[CandidateGenerator]:
     """The sources chosen by measurement on earlier windows (docs/experiments.md)."""
     return [
-        OwnPurchases("decay", half_life=90),
         OwnPurchases("due"),
         Popularity(),
         Popularity(kind="last_year"),
@@ -111,8 +112,12 @@ class TwoStageRecommender:
     )
     preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
     items_: pl.DataFrame = field(init=False, repr=False, compare=False)
+    prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False)
+    rules_report: dict[str, dict[str, int]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for share in (self.negatives, self.idle_users):
@@ -145,7 +150,7 @@ class TwoStageRecommender:
         started = perf_counter()
         filtered, self.report_["prefilters"] = apply(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
-        self.items_, self.end_ = filtered.items, data.end
+        self.items_, self.prices_, self.end_ = filtered.items, unit_prices(data), data.end
         self._took("stage one on all data", started)
         return self
 
@@ -195,11 +200,11 @@ class TwoStageRecommender:
         self._fit_stage_one(apply(self.prefilters, data)[0], progress)
         return self
 
-    def recommend(self, history: History, k: int = 10) -> pl.DataFrame:
+    def recommend(self, history: History, k: int = 10, rules: Rules | None = None) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
         An empty history gets popular items. `score` is a probability of purchase within the horizon
-        when the ranker's objective is one.
+        when the ranker's objective is one. What `rules` did is in `rules_report` afterwards.
 
         Raises
         ------
@@ -208,7 +213,7 @@ class TwoStageRecommender:
         NotFittedError
             Before `fit`.
         """
-        best = self.recommend_codes(history, k)
+        best = self.recommend_codes(history, k, rules)
         row, rank = np.nonzero(best.items >= 0)
         return pl.DataFrame(
             {
@@ -219,7 +224,7 @@ class TwoStageRecommender:
             }
         )
 
-    def recommend_codes(self, history: History, k: int) -> Candidates:
+    def recommend_codes(self, history: History, k: int, rules: Rules | None = None) -> Candidates:
         """As `recommend`, in item codes: (n_users, k) arrays, -1 where there is no item."""
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
@@ -228,11 +233,18 @@ class TwoStageRecommender:
         if not len(history):
             return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
 
+        bound = None if rules is None else BoundRules(rules, self.items_, self.prices_, history.end)
+
         def shard(rows: slice) -> Candidates:
-            frame = self.candidate_frame(history.take(rows))
-            return frame.pool.best(self.ranker.predict(frame.x), k)
+            part = history.take(rows)
+            frame = self.candidate_frame(part)
+            score = self.ranker.predict(frame.x)
+            if bound is None:
+                return frame.pool.best(score, k)
+            return bound.choose(part, frame.pool.pairs, score, k, self.ranker.gives_probability)
 
         parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        self.rules_report = {} if bound is None else bound.effects
         return Candidates(*(np.vstack(p) for p in zip(*parts, strict=True)))
 
     def candidate_frame(self, history: History) -> CandidateFrame:

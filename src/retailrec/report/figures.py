@@ -32,7 +32,10 @@ def draw_recall(report: dict[str, Any], path: Path) -> None:
         textcoords="offset points", color="0.3",
     )  # fmt: skip
     axes.set_xscale("log")
-    ticks = [int(k) for k in next(iter(curves.values()))]
+    ticks: list[int] = []
+    for k in sorted(int(k) for k in next(iter(curves.values()))):
+        if not ticks or k >= 1.6 * ticks[-1]:  # labels would run into each other
+            ticks.append(k)
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)

@@ -1,0 +1,261 @@
+"""Business rules between the ranker's scores and the list that a shopper gets."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.candidates.base import Candidates, Pairs
+from retailrec.cleaning import ids_like, parse_time
+from retailrec.columns import CATEGORIES, ITEM_ID, USER_ID
+from retailrec.errors import DataError, SettingError
+from retailrec.history import History
+from retailrec.kernels import choose_under_rules, find_pairs, topk_rows
+from retailrec.tables import read_table
+
+_SOFT = ("min_new", "max_per_category")  # in the order in which they give way
+_FRAMES = ("available", "deny", "margin")
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(_FRAMES, str), "price_floor": (int, float), "price_ceiling": (int, float),
+    "skip_bought_days": (int, float), "unless_due": bool, "max_per_category": int, "category": str,
+    "min_new": int, "variety": (int, float),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a list must keep to. Rules that are not set do nothing.
+
+    The first five are hard: what they forbid is never recommended, even if a list gets short. The
+    others shape the list among what is left; where the candidates do not allow both, `min_new` gives
+    way first, then `max_per_category`, and the report says for how many shoppers.
+
+    Attributes
+    ----------
+    available : frame of `item_id` and, if wanted, `from` and `until` (times; `until` is exclusive);
+        only these items, at the moment of recommending, are recommended
+    price_floor, price_ceiling : bounds of the item's last known unit price, both allowed; an item
+        without a price is left out
+    deny : frame of `user_id` and `item_id`, pairs never to be recommended
+    skip_bought_days : leave out what the shopper bought in the last so many days
+    unless_due : but keep it when the shopper's own usual gap for the item has passed
+    max_per_category : items of one category at the most
+    category : the column of `items` that is meant
+    min_new : items that the shopper never bought, at the least
+    variety : 0 to 1, weight of maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998) with
+        similarity 1 within a category; 0 orders by score alone
+    margin : frame of `item_id` and `margin` (money per purchase); lists are then ordered by
+        probability x margin, for which the ranker must give probabilities
+    """
+
+    available: pl.DataFrame | None = None
+    price_floor: float | None = None
+    price_ceiling: float | None = None
+    deny: pl.DataFrame | None = None
+    skip_bought_days: float | None = None
+    unless_due: bool = True
+    max_per_category: int | None = None
+    category: str = CATEGORIES[0]
+    min_new: int = 0
+    variety: float = 0.0
+    margin: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.variety <= 1:
+            raise SettingError(f"rules: variety must lie between 0 and 1, not {self.variety}.")
+        if self.min_new < 0 or (self.max_per_category is not None and self.max_per_category < 1):
+            raise SettingError(
+                f"rules: min_new must be 0 or more and max_per_category at least 1, not "
+                f"{self.min_new} and {self.max_per_category}."
+            )
+
+
+@dataclass
+class BoundRules:
+    """Rules in the codes of one catalogue, and what they did so far.
+
+    Attributes
+    ----------
+    items : catalogue; row i describes item code i
+    prices : (n_items,) last known unit price, NaN where not known
+    now : the moment of recommending
+    effects : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed) and
+        ``gave_way`` (shoppers whose list could not keep to it)
+    """
+
+    rules: Rules
+    items: pl.DataFrame
+    prices: NDArray[np.float64]
+    now: datetime
+    effects: dict[str, dict[str, int]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        rules, n = self.rules, self.items.height
+        self._item_masks: dict[str, NDArray[np.bool_]] = {}
+        if rules.available is not None:
+            self._item_masks["available"] = self._available(rules.available)
+        if rules.price_floor is not None:
+            self._item_masks["price_floor"] = self.prices >= rules.price_floor
+        if rules.price_ceiling is not None:
+            self._item_masks["price_ceiling"] = self.prices <= rules.price_ceiling
+        self._category = np.full(n, -1, np.int32)
+        if rules.max_per_category is not None or rules.variety:
+            if rules.category not in self.items.columns:
+                raise SettingError(
+                    f"rules: the catalogue lacks '{rules.category}'; it has {self.items.columns}. "
+                    f"Name one of these as category."
+                )
+            codes = self.items[rules.category].cast(pl.String).rank("dense").cast(pl.Int32)
+            self._category = codes.fill_null(-1).to_numpy()
+        self._margin = None if rules.margin is None else self._margins(rules.margin)
+
+    def choose(
+        self, history: History, pairs: Pairs, score: NDArray[np.float32], k: int,
+        probabilities: bool = False,
+    ) -> Candidates:  # fmt: skip
+        """The `k` best pairs of each shopper under the rules.
+
+        Raises
+        ------
+        SettingError
+            If there are margins and the scores are no probabilities.
+        """
+        if self._margin is not None:
+            if not probabilities:
+                raise SettingError(
+                    "rules: margin needs probabilities; use the ranker catboost (Logloss) or lightgbm "
+                    "(binary)."
+                )
+            score = (score * self._margin[pairs.items]).astype(np.float32)
+        position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
+        allowed = np.ones(len(score), np.bool_)
+        user = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        first = topk_rows(pairs.indptr, pairs.items, score, k)[0]
+        for name, mask in self._pair_masks(history, pairs, position, user).items():
+            self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
+            allowed &= mask
+        usable = np.where(allowed, score, -np.inf).astype(np.float32)
+        cap = self.rules.max_per_category or 0
+        items, scores, bound, gave_way = choose_under_rules(
+            pairs.indptr, pairs.items, usable, self._category[pairs.items], position < 0, k, cap,
+            self.rules.min_new, self.rules.variety,
+        )  # fmt: skip
+        for number, name in enumerate(_SOFT):
+            if (self.rules.min_new, cap)[number]:
+                self._count(
+                    name, bound=int(bound[:, number].sum()), gave=int(gave_way[:, number].sum())
+                )
+        return Candidates(items, scores)
+
+    def _pair_masks(
+        self, history: History, pairs: Pairs, position: NDArray[np.int64], user: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Rule -> (n_pairs,) is the pair allowed?"""
+        masks = {name: mask[pairs.items] for name, mask in self._item_masks.items()}
+        if self.rules.deny is not None:
+            masks["deny"] = ~self._denied(self.rules.deny, history, pairs, user)
+        if self.rules.skip_bought_days is not None:
+            masks["skip_bought_days"] = ~self._just_bought(history, position)
+        return masks
+
+    def _available(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
+        codes = self._codes(frame, "available")
+        open_now = np.ones(frame.height, np.bool_)
+        if "from" in frame.columns:
+            start = parse_time(frame["from"], who="available")
+            open_now &= (start.is_null() | (start <= self.now)).to_numpy()
+        if "until" in frame.columns:
+            stop = parse_time(frame["until"], who="available")
+            open_now &= (stop.is_null() | (stop > self.now)).to_numpy()
+        mask = np.zeros(self.items.height, np.bool_)
+        mask[codes[(codes >= 0) & open_now]] = True
+        return mask
+
+    def _margins(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+        if "margin" not in frame.columns:
+            raise DataError(f"rules: margin lacks column 'margin'; it has {frame.columns}.")
+        codes = self._codes(frame, "margin")
+        out = np.zeros(self.items.height, np.float32)
+        out[codes[codes >= 0]] = frame["margin"].cast(pl.Float32).to_numpy()[codes >= 0]
+        return out
+
+    def _codes(self, frame: pl.DataFrame, who: str) -> NDArray[np.int64]:
+        """(n_rows,) item code of each row, -1 where the catalogue lacks the item."""
+        if ITEM_ID not in frame.columns:
+            raise DataError(f"rules: {who} lacks column '{ITEM_ID}'; it has {frame.columns}.")
+        ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {who}")
+        known = self.items.select(ITEM_ID).with_row_index("code")
+        codes = ids.to_frame().join(known, on=ITEM_ID, how="left", maintain_order="left")["code"]
+        return codes.cast(pl.Int64).fill_null(-1).to_numpy()
+
+    def _denied(
+        self, frame: pl.DataFrame, history: History, pairs: Pairs, user: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        if USER_ID not in frame.columns:
+            raise DataError(f"rules: deny lacks column '{USER_ID}'; it has {frame.columns}.")
+        ids = ids_like(frame[USER_ID], history.users[USER_ID], who="rules: deny")
+        rows = history.users.select(USER_ID).with_row_index("row")
+        row = ids.to_frame().join(rows, on=USER_ID, how="left", maintain_order="left")["row"]
+        key = row.cast(pl.Int64).fill_null(-1).to_numpy() * self.items.height + self._codes(
+            frame, "deny"
+        )
+        return np.isin(user * self.items.height + pairs.items, key[row.is_not_null().to_numpy()])
+
+    def _just_bought(self, history: History, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n_pairs,) bought within `skip_bought_days`, and not due if that matters."""
+        if not history.n_pairs:
+            return np.zeros(len(position), np.bool_)
+        age, count = history.last_age(), history.counts()
+        recent = age <= float(self.rules.skip_bought_days or 0)
+        if self.rules.unless_due:
+            gap = (history.age[history.event_indptr[:-1]] - age) / np.maximum(count - 1, 1)
+            recent &= ~((count > 1) & (age >= gap))
+        return (position >= 0) & recent[position]
+
+    def _count(self, rule: str, removed: int = 0, bound: int = 0, gave: int = 0) -> None:
+        with self._lock:
+            so_far = self.effects.setdefault(rule, {"removed": 0, "bound": 0, "gave_way": 0})
+            for name, n in (("removed", removed), ("bound", bound), ("gave_way", gave)):
+                so_far[name] += n
+
+
+def _touched(
+    first: NDArray[np.int32], pairs: Pairs, user: NDArray[np.int64], removed: NDArray[np.bool_]
+) -> int:
+    """Shoppers whose list without rules holds a removed pair."""
+    out = np.flatnonzero(removed)
+    hit = (first[user[out]] == pairs.items[out][:, None]).any(axis=1)
+    return len(np.unique(user[out][hit]))
+
+
+def read_rules(path: Path) -> Rules:
+    """Rules from a TOML file; frames are given as paths of files, relative to it.
+
+    Raises
+    ------
+    SettingError
+        If the file can't be read, a rule is not known or has a value of the wrong kind.
+    """
+    try:
+        given = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingError(f"rules {path} can't be read: {error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"rules {path} is no valid TOML: {error}.") from error
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in _KINDS:
+            raise SettingError(f"rules: there is no rule '{name}'; expected {', '.join(_KINDS)}.")
+        if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and name != "unless_due"):
+            raise SettingError(f"rules: {name} can't be {value!r}; see retailrec.rules.Rules.")
+        values[name] = read_table(path.parent / value) if name in _FRAMES else value
+    return Rules(**values)
