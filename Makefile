@@ -39,6 +39,9 @@ bench-sources: $(READY) ## what each source finds and adds
 bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
 
+bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
+	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),20000)
+
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)
 
@@ -48,5 +51,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-sources bench-matching bench-simulate bench-realism clean
+.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-sources bench-matching bench-peers bench-simulate bench-realism clean
 .DEFAULT_GOAL := help

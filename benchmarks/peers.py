@@ -1,0 +1,109 @@
+"""RecTools two-stage model beside ours: precision@5, seconds and memory, same folds, same machine.
+
+Three folds of Online Retail II, and a generated log of X5's kind. RecTools lives in an environment of
+its own (.venv-peers), made on the first call; its frames and ours are the same, its settings are in
+benchmarks/peers/rectools_two_stage.py.
+
+    make bench-peers [SHOPPERS=20000]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+from machine import data_folder, print_result
+
+from retailrec.data import RetailData
+from retailrec.datasets import load_dataset
+from retailrec.datasets.simulate import data_of, preset
+from retailrec.evaluation import Judge, evaluate
+from retailrec.splits import rolling_folds
+
+HERE = Path(__file__).parent
+PEERS = HERE.parent / ".venv-peers"
+WEEKS = timedelta(days=28)
+BAR_LEAD = 0.25
+
+
+def cases(shoppers: int) -> Iterator[tuple[str, RetailData, Any]]:
+    """Name, data and fold."""
+    data = load_dataset("online-retail", data_folder("online_retail_ii"))
+    for fold in rolling_folds(data.end, horizon=WEEKS, n=3, stride=WEEKS):
+        yield f"Online Retail II, {fold.cutoff:%Y-%m-%d}", data, fold
+    if shoppers:
+        data = data_of(preset("x5", users=shoppers))
+        yield (
+            f"generated x5, {shoppers:,} shoppers",
+            data,
+            rolling_folds(data.end, horizon=WEEKS, n=1, stride=WEEKS)[0],
+        )
+
+
+def make_environment() -> str:
+    """The Python of the environment that RecTools is installed in."""
+    python = PEERS / "bin" / "python"
+    if not python.exists():
+        venv.create(PEERS, with_pip=True)
+        needed = ["rectools==0.19.0", "catboost==1.2.10", "pyarrow==18.1.0"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *needed], check=True)
+    return str(python)
+
+
+def compare(data: RetailData, fold: Any, peer: str) -> dict[str, dict[str, float]]:
+    """Both on one fold."""
+    past, target = fold.split(data)
+    judge = Judge.of(past, target)
+    truth = target.filter(pl.col("user").is_in(judge.users.tolist()))
+    names = {"user": "user_id", "item": "item_id", "basket": "basket_id"}
+    found = {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        past.log.rename(names).write_parquet(folder / "past.parquet")
+        pl.DataFrame({"user_id": judge.users.astype("int32")}).write_parquet(folder / "users.parquet")
+        (folder / "end.txt").write_text(past.end.isoformat())
+        for model, python, script in (
+            ("rectools", peer, "rectools_two_stage.py"), ("retailrec", sys.executable, "ours.py")
+        ):  # fmt: skip
+            run = subprocess.run(
+                [python, HERE / "peers" / script, folder], check=True, stdout=subprocess.PIPE, text=True
+            )
+            found[model] = json.loads(run.stdout.strip().splitlines()[-1])
+            lists = pl.read_parquet(folder / f"{model}.parquet").cast({"user_id": pl.Int64})
+            bought = truth.rename(names).select("user_id", "item_id").cast(pl.Int64)
+            scores = evaluate(lists.cast({"item_id": pl.Int64}), bought, ["precision@5", "recall@10"])
+            found[model] |= scores
+    return found
+
+
+def main(shoppers: int) -> int:
+    peer = make_environment()
+    print("| | model | precision@5 | recall@10 | fit, s | recommend, s | peak, MB |")
+    print("|---|---|---|---|---|---|---|")
+    found = {}
+    for name, data, fold in cases(shoppers):
+        found[name] = compare(data, fold, peer)
+        for model, r in found[name].items():
+            print(
+                f"| {name} | {model} {r['version']} | {r['precision@5']:.4f} | {r['recall@10']:.4f} "
+                f"| {r['fit']:.1f} | {r['recommend']:.1f} | {r['peak_memory_mb']:,} |", flush=True,
+            )  # fmt: skip
+    folds = [r for name, r in found.items() if name.startswith("Online")]
+    ours, theirs = (
+        sum(r[m]["precision@5"] for r in folds) / len(folds) for m in ("retailrec", "rectools")
+    )
+    lead = ours / theirs - 1
+    print_result("peers", {"precision@5_lead": round(lead, 3), "cases": found})
+    return int(lead < BAR_LEAD)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000))

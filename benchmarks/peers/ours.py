@@ -1,0 +1,35 @@
+"""Our default recommender on a folder that benchmarks/peers.py wrote."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import polars as pl
+
+from retailrec import RetailData, TwoStageRecommender, __version__
+from retailrec.pipeline import peak_memory_mb
+
+
+def main(folder: Path) -> None:
+    past = pl.read_parquet(folder / "past.parquet")
+    users = pl.read_parquet(folder / "users.parquet")["user_id"]
+    end = datetime.fromisoformat((folder / "end.txt").read_text())
+    started = perf_counter()
+    data = RetailData.from_frames(past, end=end)
+    model = TwoStageRecommender().fit(data)
+    fitted = perf_counter()
+    codes = np.searchsorted(data.users["user_id"].to_numpy(), users.to_numpy())
+    found = model.recommend(data.history(codes), 10)
+    done = perf_counter()
+    found.select("user_id", "item_id", "rank").write_parquet(folder / "retailrec.parquet")
+    result = {"fit": fitted - started, "recommend": done - fitted, "peak_memory_mb": peak_memory_mb()}
+    print(json.dumps(result | {"version": __version__}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
