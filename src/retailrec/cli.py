@@ -182,6 +182,7 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option(help="Recommendations a shopper.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
+    reasons: Annotated[bool, typer.Option("--reasons", help="Say why, in words.")] = False,
     columns: ColumnsOption = "",
     quiet: QuietOption = False,
 ) -> None:
@@ -192,7 +193,7 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with _progress(quiet) as progress:
         progress("recommend")
-        found = recommend_from_files(model, history, users, k, _parse_columns(columns), rules)
+        found = recommend_from_files(model, history, users, k, _parse_columns(columns), rules, reasons)
         write_frame(found.frame, out)
     _print_load_report(found.load_report, quiet, None)
     if quiet:

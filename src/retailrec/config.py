@@ -55,6 +55,7 @@ class Settings(BaseModel):
     max_users: int = Field(20_000, ge=1)
     refit: Literal["each", "once"] = "each"
     drop_features: list[str] = []
+    calibrate: bool = False
 
     def model(self) -> TwoStageRecommender:
         """The recommender that these settings describe, not fitted.
@@ -76,6 +77,7 @@ class Settings(BaseModel):
             idle_users=self.idle_users,
             max_users=self.max_users,
             refit=self.refit,
+            calibrate=self.calibrate,
             seed=self.seed,
             threads=self.threads,
         )

@@ -33,6 +33,7 @@ from retailrec.rules import read_rules
 from retailrec.splits import Fold, Split
 from retailrec.tables import read_table
 from retailrec.two_stage import TwoStageRecommender
+from retailrec.understanding import held_out_reliability
 
 Progress = Callable[[str], None]
 
@@ -89,6 +90,7 @@ def run(
             models = compare(model, held_out, judge, settings)
             judged = data.users["user_id"].gather(judge.users)
             best = None if truth is None else attainable(truth, judged, models)
+            reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
@@ -108,6 +110,7 @@ def run(
             },
             "models": models,
             "attainable": best,
+            "reliability": reliable,
             "prefilters": final.report_["prefilters"],
             "label_windows": model.report_["windows"],
             "settings": settings.model_dump(),
@@ -273,7 +276,7 @@ class Answers(NamedTuple):
 
 def recommend_from_files(
     model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str],
-    rules: Path | None = None,
+    rules: Path | None = None, reasons: bool = False,
 ) -> Answers:  # fmt: skip
     """Recommendations from a saved model and a file of receipts.
 
@@ -290,5 +293,6 @@ def recommend_from_files(
         wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
         rows = data.users["user_id"].is_in(wanted.implode()).arg_true().to_numpy()
         histories = histories.take(rows)
-    frame = recommender.recommend(histories, k, wanted_rules)
+    answer = recommender.explain if reasons else recommender.recommend
+    frame = answer(histories, k, wanted_rules)
     return Answers(frame, data.report, unknown, recommender.rules_report)

@@ -28,7 +28,7 @@ from retailrec.candidates import (
 from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.data import RetailData
 from retailrec.engine.local import SHARD, TRAIN_SHARD, map_shards, n_threads
-from retailrec.errors import ArtifactError, NotFittedError, SettingError
+from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.evaluation import unit_prices
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame, label_pairs
@@ -36,6 +36,8 @@ from retailrec.history import History
 from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
 from retailrec.rankers import RANKERS, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
+from retailrec.rankers.calibration import Calibrator
+from retailrec.reasons import reasons
 from retailrec.rules import BoundRules, Rules
 from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
 
@@ -79,6 +81,8 @@ class TwoStageRecommender:
         the oldest only, with fresh histories for each
     early_stopping : learn the number of trees on the newest label window, then train on all windows;
         without it the ranker's own number is taken
+    calibrate : learn to turn scores into probabilities on the newest label window, with a ranker
+        trained on the others; `recommend` then gives a column `probability`
     seed, threads : for everything inside; 0 threads are all cores
 
     Examples
@@ -105,6 +109,7 @@ class TwoStageRecommender:
     max_users: int = 20_000
     refit: str = "each"
     early_stopping: bool = False
+    calibrate: bool = False
     seed: int = 0
     threads: int = 0
     _windows: dict[Any, tuple[TrainingFrame, dict[str, Any]]] = field(
@@ -112,6 +117,7 @@ class TwoStageRecommender:
     )
     preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
     items_: pl.DataFrame = field(init=False, repr=False, compare=False)
+    calibrator_: Calibrator | None = field(init=False, repr=False, compare=False, default=None)
     prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False)
@@ -213,16 +219,23 @@ class TwoStageRecommender:
         NotFittedError
             Before `fit`.
         """
-        best = self.recommend_codes(history, k, rules)
+        return self._named(history, self.recommend_codes(history, k, rules))
+
+    def _named(self, history: History, best: Candidates) -> pl.DataFrame:
+        """Recommended codes in the caller's ids."""
         row, rank = np.nonzero(best.items >= 0)
-        return pl.DataFrame(
+        score = best.scores[row, rank]
+        frame = pl.DataFrame(
             {
                 USER_ID: history.users[USER_ID].gather(row),
                 ITEM_ID: self.items_[ITEM_ID].gather(best.items[row, rank]),
-                "score": best.scores[row, rank],
+                "score": score,
                 "rank": (rank + 1).astype(np.int32),
             }
         )
+        if self.calibrator_ is None:
+            return frame
+        return frame.with_columns(probability=pl.Series(self.calibrator_.predict(score)))
 
     def recommend_codes(self, history: History, k: int, rules: Rules | None = None) -> Candidates:
         """As `recommend`, in item codes: (n_users, k) arrays, -1 where there is no item."""
@@ -241,11 +254,39 @@ class TwoStageRecommender:
             score = self.ranker.predict(frame.x)
             if bound is None:
                 return frame.pool.best(score, k)
-            return bound.choose(part, frame.pool.pairs, score, k, self.ranker.gives_probability)
+            probable = self.ranker.gives_probability
+            if bound.rules.margin is not None and self.calibrator_ is not None:
+                score, probable = self.calibrator_.predict(score), True
+            return bound.choose(part, frame.pool.pairs, score, k, probable)
 
         parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
         self.rules_report = {} if bound is None else bound.effects
         return Candidates(*(np.vstack(p) for p in zip(*parts, strict=True)))
+
+    def explain(self, history: History, k: int = 10, rules: Rules | None = None) -> pl.DataFrame:
+        """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
+
+        The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
+        columns raised the score most by the ranker's SHAP values, with the facts behind them.
+        """
+        best = self.recommend_codes(history, k, rules)
+        names = [c for c in self.items_.columns if c == "name"] or [ITEM_ID]
+        labels = self.items_.select(
+            pl.coalesce(pl.col(names[0]).cast(pl.String), pl.col(ITEM_ID).cast(pl.String))
+        ).to_series().to_list()  # fmt: skip
+
+        def shard(rows: slice) -> list[str]:
+            part = history.take(rows)
+            frame = self.candidate_frame(part)
+            shopper, rank = np.nonzero(best.items[rows] >= 0)
+            items = best.items[rows][shopper, rank]
+            keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
+            x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
+            why = self.ranker.contributions(x)
+            return reasons(x, frame.names, why, shopper, items, part, self.sources, labels)
+
+        texts = [text for part in map_shards(shard, len(history)) for text in part]
+        return self._named(history, best).with_columns(pl.Series("reasons", texts, pl.String))
 
     def candidate_frame(self, history: History) -> CandidateFrame:
         """The rows that the ranker scores for these histories."""
@@ -374,6 +415,8 @@ class TwoStageRecommender:
 
     def _fit_ranker(self, frame: TrainingFrame) -> None:
         newest = frame.fold == frame.fold.max()
+        if self.calibrate:
+            self.calibrator_ = self._calibrated(frame, newest)
         ranker: Any = replace(self.ranker)  # type: ignore[type-var]
         if not self.early_stopping or newest.all():
             self.ranker = ranker.fit(frame)
@@ -387,6 +430,18 @@ class TwoStageRecommender:
         else:
             self.report_["trees"] = trees
             self.ranker = replace(ranker, iterations=max(trees, 1)).fit(frame)
+
+    def _calibrated(self, frame: TrainingFrame, newest: NDArray[np.bool_]) -> Calibrator:
+        """Scores of the newest label window by a ranker of the others, and what they were worth."""
+        if newest.all():
+            raise DataError(
+                "calibrate needs at least two label windows beside the pre-ranker's; bring more data "
+                "or shorter horizons."
+            )
+        earlier: Any = replace(self.ranker)  # type: ignore[type-var]
+        later = frame.rows(newest)
+        score = earlier.fit(frame.rows(~newest)).predict(later.x)
+        return Calibrator().fit(score, later.y, later.weights)
 
     def _took(self, step: str, started: float) -> None:
         self.report_["seconds"][step] = round(perf_counter() - started, 3)
@@ -411,5 +466,5 @@ def concatenate(frames: Sequence[TrainingFrame]) -> TrainingFrame:
 def _saved_types() -> dict[str, type]:
     """Classes that a saved model may hold."""
     types = [*GENERATORS.values(), *RANKERS.values(), *PREFILTERS.values()]
-    types += [TwoStageRecommender, FeatureSet, HorizonSplits, NextBasketSplits]
+    types += [TwoStageRecommender, FeatureSet, Calibrator, HorizonSplits, NextBasketSplits]
     return {t.__name__: t for t in types}

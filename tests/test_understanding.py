@@ -1,0 +1,142 @@
+"""Reasons, importances, dependence and probabilities."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.candidates import ItemItem, OwnPurchases, Popularity, TifuKNN
+from retailrec.data import RetailData
+from retailrec.datasets.simulate import small_data
+from retailrec.errors import DataError, SettingError
+from retailrec.rankers import LightGBMRanker, TrainingFrame
+from retailrec.reasons import reasons
+from retailrec.rules import Rules
+from retailrec.splits import Fold, HorizonSplits
+from retailrec.two_stage import TwoStageRecommender
+from retailrec.understanding import (
+    by_family,
+    held_out_reliability,
+    importances,
+    partial_dependence,
+)
+
+DATA = small_data(users=250, items=500)
+
+
+@pytest.fixture(scope="module")
+def model() -> TwoStageRecommender:
+    sources = [OwnPurchases(), TifuKNN(), Popularity(), ItemItem("tfidf", within="receipt")]
+    past = DATA.asof(DATA.end - timedelta(days=28))
+    return TwoStageRecommender(sources=sources, calibrate=True).fit(past)
+
+
+def test_reasons_state_the_facts_of_the_receipts() -> None:
+    lines = {
+        "user_id": ["ann"] * 4 + ["bob"] * 2,
+        "item_id": ["pasta", "pasta", "pasta", "sauce", "pasta", "sauce"],
+        "time": ["2024-01-01", "2024-01-11", "2024-01-21", "2024-01-21", "2024-01-05", "2024-01-05"],
+    }
+    data = RetailData.from_frames(pl.DataFrame(lines))
+    source = ItemItem(within="receipt", profile="last_receipt").fit(data)
+    names = ["pair_receipts", "pair_days_since", "pair_gap", "source_basket_tfidf_last_receipt_score",
+             "item_buyers_28d"]  # fmt: skip
+    x = np.array([[3, 9, 10, 0, 2], [np.nan, np.nan, np.nan, 1, 2]], np.float32)
+    why = np.array([[2, 0, 0, -1, 1], [0, 0, 0, 1, -1]], np.float32)
+    shopper, items = np.array([0, 0]), np.array([0, 1], np.int32)
+    found = reasons(x, names, why, shopper, items, data.history([0]), [source], ["Pasta", "Sauce"])
+    assert found == [
+        "bought 3 times, usually every 10 days, last 9 days ago; bought by 2 shoppers in four weeks",
+        "goes with Pasta, on the last receipt",
+    ]
+
+
+def test_every_recommendation_has_a_reason_and_is_the_same(model: TwoStageRecommender) -> None:
+    history = DATA.history(np.arange(50))
+    told = model.explain(history, 5)
+    assert told.drop("reasons").equals(model.recommend(history, 5))
+    assert (told["reasons"].str.len_chars() > 10).all()
+    bought = DATA.log.filter(pl.col("user") < 50).group_by("user", "item").agg(pl.len().alias("n"))
+    bought = bought.with_columns(
+        user_id=DATA.users["user_id"].gather(bought["user"]),
+        item_id=DATA.items["item_id"].gather(bought["item"]),
+    )
+    stated = told.with_columns(
+        n=pl.col("reasons").str.extract(r"bought (\d+) times, usually").cast(int)
+    )
+    checked = stated.drop_nulls("n").join(bought, on=["user_id", "item_id"])
+    assert checked.height > 50
+    assert (checked["n"] == checked["n_right"]).all()
+    unknown = model.explain(DATA.history([-1]), 3)
+    assert unknown["reasons"].str.contains("shoppers").all()
+
+
+def test_shuffling_a_useful_column_costs_and_a_useless_one_does_not(model: TwoStageRecommender) -> None:
+    frame = model.training_frame(DATA)
+    found = importances(model.ranker, frame, model.features.families)
+    assert found.height == len(frame.names)
+    assert found["gain"].sum() == pytest.approx(1)
+    assert found["permutation"][0] > 0.003
+    useless = found.filter(pl.col("gain") == 0)
+    assert (useless["permutation"] == 0).all()
+    families = by_family(found)
+    assert families["columns"].sum() == len(frame.names)
+    assert {"source", "pair", "item"} <= set(families["family"])
+
+
+def test_dependence_follows_the_ranker() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((2000, 2)).astype(np.float32)
+    y = (rng.random(2000) < x[:, 0]).astype(np.float32)
+    rows = TrainingFrame(
+        x, y, np.arange(2000) // 20, np.ones(2000, np.float32), np.zeros(2000), ["rises", "idle"]
+    )
+    ranker = LightGBMRanker("binary", iterations=30, column_share=1, min_rows=20).fit(rows)
+    rises = partial_dependence(ranker, rows, "rises")["score"].to_numpy()
+    idle = partial_dependence(ranker, rows, "idle")["score"].to_numpy()
+    assert rises[-1] - rises[0] > 0.6
+    assert np.ptp(idle) < 0.2
+    with pytest.raises(SettingError, match="no column 'age'"):
+        partial_dependence(ranker, rows, "age")
+
+
+def test_probabilities_hold_on_a_window_that_nothing_was_fitted_on(model: TwoStageRecommender) -> None:
+    held_out = Fold(DATA.end - timedelta(days=28), DATA.end).split(DATA)
+    table = held_out_reliability(model, held_out, k=40, bins=5)
+    assert table["n"].sum() == 40 * len(held_out.past.active_users())
+    for predicted, observed in table.select("predicted", "observed").iter_rows():
+        assert observed == pytest.approx(predicted, abs=0.08)
+    assert table["observed"][-1] > 3 * table["observed"][0]
+
+
+def test_probability_is_a_column_and_survives_saving(
+    model: TwoStageRecommender, tmp_path: Path
+) -> None:
+    history = DATA.history(np.arange(20))
+    found = model.recommend(history, 5)
+    assert found.columns == ["user_id", "item_id", "score", "rank", "probability"]
+    assert found["probability"].is_between(0, 1).all()
+    model.save(tmp_path / "m")
+    assert TwoStageRecommender.load(tmp_path / "m").recommend(history, 5).equals(found)
+
+
+def test_margins_weigh_calibrated_probabilities(model: TwoStageRecommender) -> None:
+    history = DATA.history(np.arange(20))
+    dear = model.recommend(history, 5)["item_id"][3]
+    margin = pl.DataFrame({"item_id": DATA.items["item_id"]}).with_columns(
+        margin=pl.when(pl.col("item_id") == dear).then(1000.0).otherwise(1.0)
+    )
+    found = model.recommend(history, 1, Rules(margin=margin))
+    assert (found["item_id"] == dear).mean() > (model.recommend(history, 1)["item_id"] == dear).mean()
+
+
+def test_calibration_needs_a_window_to_spare() -> None:
+    few = TwoStageRecommender(
+        sources=[Popularity()], preranker=None, calibrate=True, label_splits=HorizonSplits(n=1)
+    )
+    with pytest.raises(DataError, match="at least two label windows"):
+        few.fit(DATA)
