@@ -18,7 +18,7 @@ FLOORS = [
     ["frames", "reasons"],
     ["two_stage"],
     ["config", "matching", "leaks", "understanding"],
-    ["report"],
+    ["report", "tuning"],
     ["pipeline"],
     ["cli", "serving"],
 ]

@@ -128,6 +128,42 @@ def check_leaks(
 
 
 @app.command()
+def tune(
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    study: Annotated[Path, typer.Option(help="File of trials; a rerun goes on with it.")],
+    out: Annotated[Path, typer.Option(help="Best settings, for --config.")] = Path("tuned.toml"),
+    trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 30,
+    folds: Annotated[int, typer.Option(min=1, help="Horizons before the last one.")] = 2,
+    metric: Annotated[str, typer.Option(help="To be raised.")] = "precision@5",
+    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    columns: ColumnsOption = "",
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Search pool size, feature families and ranker settings on windows before the last horizon."""
+    from retailrec.config import read_settings
+    from retailrec.metrics import parse_metric
+    from retailrec.pipeline import write_text
+    from retailrec.tuning import tune as tune_job
+
+    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
+    parse_metric(metric)
+    with _progress(quiet) as progress:
+        data, _ = _load(dataset, path, columns, progress)
+        found = tune_job(
+            data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
+        )
+        write_text(found["toml"], out)
+    if not quiet:
+        _out.print(
+            f"{metric} {found['best']:.4f} after {found['trials']} trials on {folds} earlier windows; "
+            f"the default gave {found['default']:.4f}. Settings: {out}"
+        )
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     preset: Annotated[str, typer.Option(help="small, complete-journey or x5")] = "small",

@@ -154,9 +154,8 @@ class TwoStageRecommender:
         self._fit_ranker(frame)
         self._took("ranker", started)
         started = perf_counter()
-        filtered, self.report_["prefilters"] = apply(self.prefilters, data)
-        self._fit_stage_one(filtered, progress)
-        self.items_, self.prices_, self.end_ = filtered.items, unit_prices(data), data.end
+        self.fit_stage_one(data, progress)
+        self.items_, self.prices_, self.end_ = data.items, unit_prices(data), data.end
         self._took("stage one on all data", started)
         return self
 
@@ -203,7 +202,13 @@ class TwoStageRecommender:
             split = split._replace(past=apply(self.prefilters, split.past)[0])
             self._fit_stage_one(split.past, progress)
             self._fit_preranker(split)
-        self._fit_stage_one(apply(self.prefilters, data)[0], progress)
+        self.fit_stage_one(data, progress)
+        return self
+
+    def fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+        """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
+        filtered, self.report_["prefilters"] = apply(self.prefilters, data)
+        self._fit_stage_one(filtered, progress)
         return self
 
     def recommend(self, history: History, k: int = 10, rules: Rules | None = None) -> pl.DataFrame:
