@@ -1,7 +1,7 @@
 """What each feature family and each source's columns are worth to the ranker.
 
-Two windows of Online Retail II before the last horizon: precision@5 without the columns of a family or a
-source (its candidates stay), the difference to all columns, and what one seed's luck is worth.
+Two windows of Online Retail II before the last horizon: precision@5 without the columns of a family
+or a source (its candidates stay), the difference to all columns, and what one seed's luck is worth.
 
     make bench-ablations
 """
