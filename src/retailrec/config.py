@@ -49,7 +49,7 @@ class Settings(BaseModel):
     candidates_per_source: int | list[int] = 150
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
     label_windows: int = Field(5, ge=1)
-    label_stride_days: float = Field(28, gt=0)
+    label_stride_days: float | None = Field(None, gt=0)
     negatives: float = Field(0.2, gt=0, le=1)
     idle_users: float = Field(0.07, gt=0, le=1)
     max_users: int = Field(20_000, ge=1)

@@ -107,6 +107,8 @@ def _newest_rows(model: TwoStageRecommender, data: RetailData, max_users: int) -
     """All rows of the newest label window, thinned by nothing that looks at labels."""
     if isinstance(model.label_splits, HorizonSplits):  # one window for the pre-ranker, one to check
         model.label_splits = replace(model.label_splits, n=2)
+    if len(list(model.label_splits.splits(data))) == 1:
+        model.preranker = None
     model.negatives, model.idle_users, model.max_users = 1.0, 1.0, max_users
     frame = model.training_frame(data)
     return frame.rows(frame.fold == frame.fold.max())

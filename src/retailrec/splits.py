@@ -81,12 +81,12 @@ class HorizonSplits:
     horizon_days : length of a label window
     n : number of windows at the most; those that would start in the first quarter of the data are
         left out
-    stride_days : distance between two windows' starts
+    stride_days : distance between two windows' starts; None: they touch
     """
 
     horizon_days: float = 28.0
     n: int = 5
-    stride_days: float = 28.0
+    stride_days: float | None = None
 
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first.
@@ -97,9 +97,8 @@ class HorizonSplits:
             If the data is too short for a single window.
         """
         horizon = timedelta(days=self.horizon_days)
-        folds = rolling_folds(
-            data.end, horizon=horizon, n=self.n, stride=timedelta(days=self.stride_days)
-        )
+        stride = None if self.stride_days is None else timedelta(days=self.stride_days)
+        folds = rolling_folds(data.end, horizon=horizon, n=self.n, stride=stride)
         earliest = data.start + (data.end - data.start) / 4
         usable = [f for f in folds if f.cutoff >= earliest]
         if not usable and folds[-1].cutoff > data.start:

@@ -166,6 +166,11 @@ class TwoStageRecommender:
         """The rows the ranker learns from: candidates of earlier label windows, labelled.
 
         The oldest window trains the pre-ranker and nothing else, if there are others.
+
+        Raises
+        ------
+        DataError
+            If the data is too short, or nobody with history bought within a label window.
         """
         started = perf_counter()
         self.report_ = {"windows": [], "seconds": {}}
@@ -182,13 +187,18 @@ class TwoStageRecommender:
                     self._fit_stage_one(split.past)
                 if self.preranker is not None and self.preranker_ is None:
                     self._fit_preranker(split)
-                    if len(splits) > 1:
+                    if number < len(splits) - 1:
                         continue
                 self._windows[key] = self._window_frame(split, number)
             frame, facts = self._windows[key]
             self.report_["windows"].append(facts)
             frames.append(frame._replace(fold=np.full(len(frame.y), number, np.int16)))
         self._took("training rows", started)
+        if not frames:
+            raise DataError(
+                "nobody with receipts before a label window bought anything within it, so there is "
+                "nothing to learn from; bring more data or ask for a longer horizon."
+            )
         return concatenate(frames)
 
     def fit_matching(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
@@ -395,7 +405,10 @@ class TwoStageRecommender:
         return frame, facts
 
     def _fit_preranker(self, split: Split) -> None:
-        """Learn to cut the pool, from the whole pools of those who bought in one label window."""
+        """Learn to cut the pool, from the whole pools of those who bought in one label window.
+
+        There is no pre-ranker after a window in which nobody bought what was proposed.
+        """
         past, target = split
         self.preranker_ = None
         users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
@@ -415,6 +428,8 @@ class TwoStageRecommender:
                     np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.light_names,
                 )
             )  # fmt: skip
+        if not any(f.y.any() for f in frames):
+            return
         fresh: Any = replace(self.preranker)  # type: ignore[type-var]
         self.preranker_ = fresh.fit(concatenate(frames))
 

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.errors import SettingError
+
 
 class TrainingFrame(NamedTuple):
     """Rows to learn from.
@@ -71,3 +73,12 @@ class Ranker(Protocol):
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote."""
         ...
+
+
+def require_both_classes(y: NDArray[np.float32]) -> None:
+    """Raise a SettingError unless some candidates were bought and some were not."""
+    if not len(y) or y.min() == y.max():
+        raise SettingError(
+            f"the ranker needs bought and not bought candidates; all {len(y):,} training rows are "
+            f"alike. Use a longer horizon, more sources or more data."
+        )

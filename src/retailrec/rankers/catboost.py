@@ -9,8 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.errors import SettingError
-from retailrec.rankers.base import TrainingFrame
+from retailrec.rankers.base import TrainingFrame, require_both_classes
 
 _FILE = "catboost.cbm"
 
@@ -56,7 +55,7 @@ class CatBoostRanker:
         """Learn from `train`; with `valid`, keep the number of trees that is best on it."""
         from catboost import CatBoost
 
-        _require_both_classes(train.y)
+        require_both_classes(train.y)
         options: dict[str, Any] = {
             "loss_function": self.objective,
             "iterations": self.iterations,
@@ -130,12 +129,4 @@ class CatBoostRanker:
             feature_names=frame.names,
             group_id=frame.groups if ranking else None,
             weight=None if ranking else frame.weights,
-        )
-
-
-def _require_both_classes(y: NDArray[np.float32]) -> None:
-    if not len(y) or y.min() == y.max():
-        raise SettingError(
-            f"the ranker needs bought and not bought candidates; all {len(y):,} training rows are "
-            f"alike. Use a longer horizon, more sources or more data."
         )

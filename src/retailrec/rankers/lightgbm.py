@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.rankers.base import TrainingFrame
+from retailrec.rankers.base import TrainingFrame, require_both_classes
 
 _FILE = "lightgbm.txt"
 
@@ -50,6 +50,7 @@ class LightGBMRanker:
         """Learn from `train`; with `valid`, keep the number of trees that is best on it."""
         import lightgbm as lgb
 
+        require_both_classes(train.y)
         options: dict[str, Any] = {
             "objective": self.objective,
             "num_leaves": self.leaves,
