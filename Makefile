@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-28s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,12 @@ bench-sources: $(READY) ## what each source finds and adds
 bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
 
+bench-next-basket-two-stage: $(READY) ## the two-stage model on the same board
+	$(BIN)/python benchmarks/next_basket_two_stage.py
+
+bench-ablations: $(READY) ## what feature families and sources are worth to the ranker
+	$(BIN)/python benchmarks/ablations.py
+
 bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
 	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),20000)
 
@@ -51,5 +57,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-sources bench-matching bench-peers bench-simulate bench-realism clean
+.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-simulate bench-realism clean
 .DEFAULT_GOAL := help
