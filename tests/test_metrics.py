@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,7 +12,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from conftest import CUTOFF
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
-from retailrec.evaluation import Judge, evaluate, means, unit_prices
+from retailrec.evaluation import Judge, evaluate, judge_frames, means, unit_prices
 from retailrec.metrics import METRICS
 from retailrec.metrics.base import compute_metric
 from retailrec.splits import Fold
@@ -120,3 +122,101 @@ def test_evaluate_takes_frames() -> None:
         evaluate(mine, bought.clear())
     with pytest.raises(DataError, match="write the ids alike"):
         evaluate(mine.with_columns(pl.col("item_id").cast(pl.String)), bought)
+
+
+LIST_METRICS = (
+    "repeat_precision@5", "explore_precision@5", "repeat_recall@5", "explore_recall@5",
+    "novelty@5", "diversity@5", "serendipity@5", "coverage@5", "gini@5", "served@5",
+)  # fmt: skip
+
+
+def test_repeats_reach_and_surprise_by_brute_force(data: RetailData) -> None:
+    past, target = Fold(CUTOFF, data.end).split(data)
+    category = pl.Series("category_1", [f"c{i % 4}" if i % 7 else None for i in range(data.n_items)])
+    past = replace(past, items=past.items.drop("category_1", "category_2", strict=False).with_columns(category))
+    judge = Judge.of(past, target)
+    rng = np.random.default_rng(3)
+    items = np.array([rng.permutation(30)[:6] for _ in judge.users], np.int32)
+    items[0, 2:] = -1
+    items[1] = -1
+    found = judge.per_user(items, LIST_METRICS)
+    pairs = set(past.log.select("user", "item").unique().rows())
+    n_buyers = {i: sum(item == i for _, item in pairs) for i in range(data.n_items)}
+    popular = set(sorted(n_buyers, key=lambda i: (-n_buyers[i], i))[:5])
+    n_known = past.log["user"].n_unique()
+    for row, user in enumerate(judge.users):
+        bought = set(target.filter(pl.col("user") == user)["item"].to_list())
+        mine = [i for i in items[row, :5].tolist() if i >= 0]
+        repeats = {i for i in bought if (user, i) in pairs}
+        assert found["repeat_precision@5"][row] == pytest.approx(len(repeats & set(mine)) / 5)
+        assert found["explore_precision@5"][row] == pytest.approx(
+            len((bought - repeats) & set(mine)) / 5
+        )
+        if repeats:
+            assert found["repeat_recall@5"][row] == pytest.approx(
+                len(repeats & set(mine)) / len(repeats)
+            )
+        else:
+            assert np.isnan(found["repeat_recall@5"][row])
+        assert found["serendipity@5"][row] == pytest.approx(len((bought - popular) & set(mine)) / 5)
+        assert found["served@5"][row] == (row != 1)
+        bits = [-np.log2(max(n_buyers[i], 0.5) / n_known) for i in mine]
+        known = [category[i] for i in mine if category[i] is not None]
+        different = [a != b for n, a in enumerate(known) for b in known[:n]]
+        for name, values in (("novelty@5", bits), ("diversity@5", different)):
+            if values:
+                assert found[name][row] == pytest.approx(np.mean(values))
+            else:
+                assert np.isnan(found[name][row])
+    shown = items[:, :5][items[:, :5] >= 0]
+    counts = np.bincount(shown, minlength=data.n_items)
+    n = int(past.recommendable.sum())
+    assert found["coverage@5"] == pytest.approx([len(set(shown.tolist())) / n])
+    spread = np.abs(counts[:, None] - counts[None]).sum() / (2 * n * counts.sum()) * n / (n - 1)
+    assert found["gini@5"] == pytest.approx([spread])
+
+
+def test_a_judge_of_some_shoppers_agrees_with_the_whole(data: RetailData) -> None:
+    past, target = Fold(CUTOFF, data.end).split(data)
+    judge = Judge.of(past, target)
+    items = np.array([np.random.default_rng(u).permutation(30)[:6] for u in judge.users], np.int32)
+    chosen = np.arange(len(judge.users)) % 3 == 1
+    metrics = ("precision@5", "recall@5", "money_recall@5", "repeat_recall@5", "novelty@5")
+    whole, part = judge.per_user(items, metrics), judge.select(chosen).per_user(items[chosen], metrics)
+    for name in metrics:
+        np.testing.assert_array_equal(part[name], whole[name][chosen])
+
+
+def test_frames_with_history_and_catalogue() -> None:
+    mine = pl.DataFrame({"user_id": [1, 1, 2, 9], "item_id": [7, 8, 7, 7], "rank": [1, 2, 1, 1]})
+    bought = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [7, 8, 5, 7]})
+    before = pl.DataFrame({"user_id": [1, 2, 2], "item_id": [7, 7, 5]})
+    items = pl.DataFrame({"item_id": [5, 7, 8, 9], "category_1": ["a", "a", "b", "b"]})
+    metrics = [
+        "precision@2",
+        "repeat_precision@2",
+        "explore_precision@2",
+        "coverage@2",
+        "diversity@2",
+        "novelty@1",
+    ]
+    found = evaluate(mine, bought, metrics, history=before, items=items)
+    assert found == {
+        "precision@2": 0.5, "repeat_precision@2": 0.25, "explore_precision@2": 0.25,
+        "coverage@2": 0.5, "diversity@2": 1.0, "novelty@1": 0.0,
+    }  # fmt: skip
+    judged = judge_frames({"mine": mine}, bought, 2, history=before)
+    assert judged.judge.n_cold == 1  # shopper 3
+    assert judged.not_judged == {"mine": 1}  # shopper 9
+    with pytest.raises(SettingError, match="'repeat_precision' asks for 'repeat_hits'"):
+        evaluate(mine, bought, ["repeat_precision@2"])
+    with pytest.raises(SettingError, match="no metric 'repeat_revenue'"):
+        evaluate(mine, bought, ["repeat_revenue@2"])
+
+
+@pytest.mark.parametrize("column", ["rank", "item_id"])
+def test_a_list_with_something_twice_is_refused(column: str) -> None:
+    mine = pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
+    mine = mine.with_columns(pl.lit(mine[column][0]).alias(column))
+    with pytest.raises(DataError, match=f"the same {column} more than once"):
+        evaluate(mine, mine)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.errors import DataError
+from retailrec.kernels import find_listed
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 from retailrec.tables import to_polars
 
@@ -28,14 +30,27 @@ class Judge:
     ----------
     users : (n_users,) codes of the shoppers who bought in the window and have history
     n_cold : shoppers who bought in the window and have none
+    keys : (n_bought,) row * n_items + item of each pair bought, ascending
+    values : (n_bought,) money behind each
+    prices : (n_items,) unit price as known before the window
+    repeat : (n_bought,) had the shopper bought the item before? None: not known
+    buyers : (n_items,) shoppers who had bought the item before; None: not known
+    categories : (n_items,) category codes, -1 not known; None: there are none
+    recommendable : (n_items,) items that might be recommended; None: not known
+    n_known : shoppers with history
     """
 
     users: NDArray[np.int64]
     n_cold: int
     n_items: int
-    keys: NDArray[np.int64]  # row * n_items + item, ascending
-    values: NDArray[np.float64]  # money behind each key
-    prices: NDArray[np.float64]  # (n_items,) unit price as known before the window
+    keys: NDArray[np.int64]
+    values: NDArray[np.float64]
+    prices: NDArray[np.float64]
+    repeat: NDArray[np.bool_] | None = None
+    buyers: NDArray[np.int64] | None = None
+    categories: NDArray[np.int32] | None = None
+    recommendable: NDArray[np.bool_] | None = None
+    n_known: int = 0
 
     @classmethod
     def of(cls, past: RetailData, target: pl.DataFrame) -> Judge:
@@ -63,29 +78,72 @@ class Judge:
         row = np.searchsorted(users, bought["user"].to_numpy())
         keys = row * past.n_items + bought["item"].to_numpy()
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
-        return cls(users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past))
+        pairs = past.log.select("user", "item").unique()
+        before = bought.join(pairs.with_columns(before=True), on=["user", "item"], how="left",
+                             maintain_order="left")  # fmt: skip
+        return cls(
+            users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),
+            repeat=before["before"].fill_null(False).to_numpy(),
+            buyers=np.bincount(pairs["item"].to_numpy(), minlength=past.n_items),
+            categories=category_codes(past.items),
+            recommendable=past.recommendable, n_known=len(known),
+        )  # fmt: skip
 
-    def context(self, items: NDArray[np.int32]) -> dict[str, Any]:
-        """What metrics ask for, about recommended item codes (n_users, k); -1 is no item."""
-        n = len(items)
-        keys = np.arange(n)[:, None] * self.n_items + items
-        place = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
-        hits = (self.keys[place] == keys) & (items >= 0)
+    def select(self, chosen: NDArray[np.bool_]) -> Judge:
+        """The same judge for some of the shoppers."""
         rows = self.keys // self.n_items
-        return {
-            "hits": hits,
-            "n_relevant": np.bincount(rows, minlength=n),
-            "prices": np.where(items >= 0, self.prices[items], 0.0),
-            "bought_values": np.where(hits, self.values[place], 0.0),
-            "spent": np.bincount(rows, self.values, minlength=n),
-            "n_recommended": (items >= 0).sum(axis=1),
+        kept = chosen[rows]
+        renumbered = (np.cumsum(chosen) - 1)[rows[kept]]
+        keys = renumbered * self.n_items + self.keys[kept] % self.n_items
+        repeat = None if self.repeat is None else self.repeat[kept]
+        return replace(
+            self, users=self.users[chosen], n_cold=0, keys=keys, values=self.values[kept], repeat=repeat
+        )
+
+    def context(self, items: NDArray[np.int32], needs: Container[str]) -> dict[str, Any]:
+        """What metrics ask for, about recommended item codes (n_users, k); -1 is no item."""
+        n, there = len(items), items >= 0
+        rows = self.keys // self.n_items
+        indptr = np.searchsorted(rows, np.arange(n + 1))
+        place = find_listed(indptr, self.keys % self.n_items, items)
+        hits = place >= 0
+        known: dict[str, Callable[[], Any]] = {
+            "hits": lambda: hits,
+            "items": lambda: items,
+            "n_relevant": lambda: np.bincount(rows, minlength=n),
+            "n_recommended": lambda: there.sum(axis=1),
+            "prices": lambda: np.where(there, self.prices[items], 0.0),
+            "bought_values": lambda: np.where(hits, self.values[place], 0.0),
+            "spent": lambda: np.bincount(rows, self.values, minlength=n),
         }
+        if (repeat := self.repeat) is not None:
+            known |= {
+                "repeat_hits": lambda: hits & repeat[place],
+                "explore_hits": lambda: hits & ~repeat[place],
+                "n_repeats": lambda: np.bincount(rows[repeat], minlength=n),
+                "n_explored": lambda: np.bincount(rows[~repeat], minlength=n),
+            }
+        if (buyers := self.buyers) is not None:
+            order = np.lexsort((np.arange(len(buyers)), -buyers))
+            place_of = np.empty(len(buyers), np.int64)
+            place_of[order] = np.arange(1, len(buyers) + 1)
+            share = np.maximum(buyers, 0.5) / max(self.n_known, 1)
+            known |= {
+                "buyer_share": lambda: share[items],
+                "is_popular": lambda: np.where(there, place_of[items], len(buyers) + 1),
+            }
+        if (categories := self.categories) is not None:
+            known["categories"] = lambda: np.where(there, categories[items], -1)
+        if (recommendable := self.recommendable) is not None:
+            known["n_recommendable"] = lambda: int(recommendable.sum())
+        return {name: value() for name, value in known.items() if name in needs}
 
     def per_user(
         self, items: NDArray[np.int32], metrics: Sequence[str] = DEFAULT_METRICS
     ) -> dict[str, Values]:
         """Metric -> (n_users,) values, NaN where not defined."""
-        context = self.context(items)
+        needs = {need for m in metrics for need in parse_metric(m)[0].needs}
+        context = self.context(items, needs)
         return {m: compute_metric(m, context) for m in metrics}
 
 
@@ -104,23 +162,52 @@ def unit_prices(data: RetailData) -> NDArray[np.float64]:
     return out
 
 
+def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:
+    """(n_items,) codes of the second broadest category known, else the broadest; -1 where unknown."""
+    known = [c for c in CATEGORIES[:2] if c in items.columns and items[c].null_count() < items.height]
+    if not known:
+        return None
+    codes = items[known[-1]].cast(pl.String).rank("dense").cast(pl.Int32) - 1
+    return codes.fill_null(-1).to_numpy()
+
+
+class Judged(NamedTuple):
+    """Lists of somebody's recommendations, in the codes of their judge.
+
+    Attributes
+    ----------
+    judge : who is judged by what
+    lists : name -> (n_users, k) item codes, -1 where a list has ended
+    not_judged : name -> shoppers with recommendations who bought nothing, or have no history
+    """
+
+    judge: Judge
+    lists: dict[str, NDArray[np.int32]]
+    not_judged: dict[str, int]
+
+
 def evaluate(
-    recommendations: Any, truth: Any, metrics: Sequence[str] = ("precision@5", "recall@10")
-) -> dict[str, float | None]:
-    """Means of metrics over the shoppers of `truth`, from two frames.
+    recommendations: Any, truth: Any, metrics: Sequence[str] = ("precision@5", "recall@10"), *,
+    history: Any = None, items: Any = None,
+) -> dict[str, float | None]:  # fmt: skip
+    """Means of metrics over the shoppers of `truth`, from frames.
 
     Parameters
     ----------
     recommendations : `user_id`, `item_id`, `rank` (1 is best)
     truth : `user_id`, `item_id` and, for money metrics, `value` and `price` (of one unit, as known
         when recommending): what was bought
+    history : `user_id`, `item_id` of earlier purchases, for metrics that part repeats from new items
+        or ask how popular an item was; shoppers without history are then left out
+    items : catalogue, `item_id` and `category_1`, ..., for coverage and diversity
 
     A shopper without recommendations counts as zero.
 
     Raises
     ------
     DataError
-        If a column is missing, `truth` is empty, or the ids are of different kinds.
+        If a column is missing, `truth` is empty, the ids are of different kinds, or a shopper's list
+        has a rank or an item twice.
 
     Examples
     --------
@@ -129,45 +216,103 @@ def evaluate(
     >>> evaluate(mine, bought, ["precision@2", "hit_rate@2"])
     {'precision@2': 0.25, 'hit_rate@2': 0.5}
     """
-    recommended, bought = (
-        to_polars(recommendations, who="recommendations"), to_polars(truth, who="truth"),
-    )  # fmt: skip
-    for frame, who, needed in (
-        (recommended, "recommendations", ("user_id", "item_id", "rank")),
-        (bought, "truth", ("user_id", "item_id")),
-    ):
-        if absent := [c for c in needed if c not in frame.columns]:
-            raise DataError(f"{who} lack columns {absent}; they have {frame.columns}. Rename them.")
+    k = max(parse_metric(m)[1] for m in metrics)
+    judge, lists, _ = judge_frames({"": recommendations}, truth, k, history=history, items=items)
+    return means(judge.per_user(lists[""], metrics))
+
+
+def judge_frames(
+    recommendations: Mapping[str, Any], truth: Any, k: int, *, history: Any = None, items: Any = None
+) -> Judged:
+    """As `evaluate`, before any metric: a judge, and the first `k` of each named frame's lists."""
+    listed = {
+        name: _checked(frame, f"recommendations {name}".strip(), ("user_id", "item_id", "rank"))
+        for name, frame in recommendations.items()
+    }
+    bought = _checked(truth, "truth", ("user_id", "item_id"))
     if bought.is_empty():
         raise DataError("truth holds no purchase; there is nothing to judge by.")
-    for key in ("user_id", "item_id"):
-        if recommended[key].dtype != bought[key].dtype:
-            raise DataError(
-                f"'{key}' is {recommended[key].dtype} in recommendations and {bought[key].dtype} "
-                f"in truth; write the ids alike in both."
-            )
+    known = None if history is None else _checked(history, "history", ("user_id", "item_id"))
+    catalogue = None if items is None else _checked(items, "items", ("item_id",))
+    others = {"history": known, "items": catalogue}
+    given = {who: frame for who, frame in others.items() if frame is not None}
+    for who, frame in (*(("recommendations", frame) for frame in listed.values()), *given.items()):
+        _require_like_ids(frame, who, bought)
     users = bought["user_id"].unique().sort()
-    items = pl.concat([bought["item_id"], recommended["item_id"]]).unique().sort()
+    n_buyers = len(users)
+    if known is not None:
+        users = users.filter(users.is_in(known["user_id"].unique().implode()))
+        if users.is_empty():
+            raise DataError("nobody of the truth has a history; there is nobody to judge.")
+    frames = [bought, *listed.values(), *given.values()]
+    ids = pl.concat([f["item_id"] for f in frames]).unique().sort()
     value = pl.col("value") if "value" in bought.columns else pl.lit(0.0)
-    coded = _coded(bought.with_columns(value.alias("value")), users, items)
+    coded = _coded(bought.with_columns(value.alias("value")), users, ids)
     sums = coded.group_by("row", "item").agg(pl.col("value").sum()).sort("row", "item")
-    prices = np.full(len(items), np.nan)
+    prices = np.full(len(ids), np.nan)
     if "price" in bought.columns:
         prices[coded["item"].to_numpy()] = coded["price"].to_numpy()
-    k = max(parse_metric(m)[1] for m in metrics)
-    matrix = np.full((len(users), k), -1, np.int32)
-    placed = _coded(recommended, users, items).filter(pl.col("rank").is_between(1, k))
-    matrix[placed["row"].to_numpy(), placed["rank"].to_numpy() - 1] = placed["item"].to_numpy()
     judge = Judge(
-        users=np.arange(len(users)), n_cold=0, n_items=len(items),
-        keys=sums["row"].to_numpy().astype(np.int64) * len(items) + sums["item"].to_numpy(),
+        users=np.arange(len(users)), n_cold=n_buyers - len(users), n_items=len(ids),
+        keys=sums["row"].to_numpy().astype(np.int64) * len(ids) + sums["item"].to_numpy(),
         values=sums["value"].to_numpy().astype(np.float64), prices=prices,
     )  # fmt: skip
-    return means(judge.per_user(matrix, metrics))
+    if known is not None:
+        judge = _with_history(judge, known.select("user_id", "item_id").unique(), users, ids)
+    if catalogue is not None:
+        catalogue = catalogue.unique("item_id", keep="first", maintain_order=True)
+        described = ids.to_frame().join(catalogue, on="item_id", how="left", maintain_order="left")
+        offered = ids.is_in(catalogue["item_id"].implode()).to_numpy()
+        judge = replace(judge, categories=category_codes(described), recommendable=offered)
+    lists, left = {}, {}
+    for name, frame in listed.items():
+        placed = _coded(frame, users, ids)
+        left[name] = frame["user_id"].n_unique() - placed["row"].n_unique()
+        placed = placed.filter(pl.col("rank").is_between(1, k))
+        lists[name] = np.full((len(users), k), -1, np.int32)
+        place = placed["row"].to_numpy(), placed["rank"].to_numpy() - 1
+        lists[name][place] = placed["item"].to_numpy()
+    return Judged(judge, lists, left)
+
+
+def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
+    """The judge, told who had bought what before."""
+    own = _coded(pairs, users, ids)
+    own_keys = own["row"].to_numpy().astype(np.int64) * len(ids) + own["item"].to_numpy()
+    counts = pairs["item_id"].value_counts(name="buyers")
+    buyers = ids.to_frame().join(counts, on="item_id", how="left", maintain_order="left")["buyers"]
+    return replace(
+        judge, repeat=np.isin(judge.keys, own_keys), n_known=pairs["user_id"].n_unique(),
+        buyers=buyers.fill_null(0).cast(pl.Int64).to_numpy(),
+    )  # fmt: skip
+
+
+def _require_like_ids(frame: pl.DataFrame, who: str, truth: pl.DataFrame) -> None:
+    for key in ("user_id", "item_id"):
+        if key in frame.columns and frame[key].dtype != truth[key].dtype:
+            raise DataError(
+                f"'{key}' is {frame[key].dtype} in {who} and {truth[key].dtype} "
+                f"in truth; write the ids alike in both."
+            )
+
+
+def _checked(frame: Any, who: str, needed: Sequence[str]) -> pl.DataFrame:
+    """A Polars frame with these columns; lists that make sense."""
+    found = to_polars(frame, who=who)
+    if absent := [c for c in needed if c not in found.columns]:
+        raise DataError(f"{who} lack columns {absent}; they have {found.columns}. Rename them.")
+    if "rank" in needed:
+        for key in ("rank", "item_id"):
+            if n := int(found.select(pl.struct("user_id", key).is_duplicated().sum()).item()):
+                raise DataError(
+                    f"{who}: {n:,} lines give a shopper the same {key} more than once; each rank and "
+                    f"each item may stand once in a list."
+                )
+    return found
 
 
 def _coded(frame: pl.DataFrame, users: pl.Series, items: pl.Series) -> pl.DataFrame:
-    """Rows of known shoppers, with `row` and `item` numbers."""
+    """Rows of these shoppers, with `row` and `item` numbers."""
     return frame.join(
         pl.DataFrame({"user_id": users}).with_row_index("row"), on="user_id", how="inner"
     ).join(pl.DataFrame({"item_id": items}).with_row_index("item"), on="item_id", how="left")

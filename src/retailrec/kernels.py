@@ -186,6 +186,25 @@ def find_pairs(indptr: Any, indices: Any, pool_indptr: Any, pool_items: Any) -> 
 
 
 @_jit
+def find_listed(indptr: Any, indices: Any, listed: Any) -> Any:
+    """As `find_pairs` for lists (n_rows, k) in any order, by bisection; (n_rows, k) int64."""
+    out = np.full(listed.shape, -1, np.int64)
+    for row in range(listed.shape[0]):
+        for rank in range(listed.shape[1]):
+            item = listed[row, rank]
+            low, high = indptr[row], indptr[row + 1]
+            while low < high:
+                middle = (low + high) // 2
+                if indices[middle] < item:
+                    low = middle + 1
+                else:
+                    high = middle
+            if item >= 0 and low < indptr[row + 1] and indices[low] == item:
+                out[row, rank] = low
+    return out
+
+
+@_jit
 def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
     """Distinct items of each row, ascending: CSR (indptr int64, items int32). -1 is dropped."""
     out_indptr = np.zeros(n_rows + 1, np.int64)

@@ -1,15 +1,24 @@
 """How a metric is declared and called.
 
 A metric is a function whose first argument is `hits`, (n_users, k) bool: was the recommendation at
-this rank bought? It asks for more by naming it:
+this rank bought? Or it is `items`, (n_users, k) int32 item codes with -1 where a list has ended. It
+asks for more by naming it:
 
 - `n_relevant` (n_users,): different items the shopper bought in the window
+- `n_recommended` (n_users,): length of the shopper's list, at most k
 - `prices` (n_users, k): unit price of each recommended item as known when recommending; NaN unknown
 - `spent` (n_users,): money the shopper spent in the window on items with a known price
 - `bought_values` (n_users, k): money the shopper spent on each recommended item in the window
-- `n_recommended` (n_users,): length of the shopper's list, at most k
+- `buyer_share` (n_users, k): share of the shoppers with history who had bought the item before
+- `is_popular` (n_users, k) bool: is the item among the k that most shoppers had bought before?
+- `categories` (n_users, k): category code of each recommended item; -1 not known
+- `n_recommendable`: items that might have been recommended
 
-It returns one value a shopper; NaN means that the metric is not defined for the shopper.
+It returns one value a shopper, NaN where the metric is not defined for the shopper; or one value in
+all, shape (1,), where it describes the lists together.
+
+``repeat_`` and ``explore_`` before the name of a metric that asks for `hits` and `n_relevant` alone
+judge the same list by the purchases of items that the shopper had, or had not, bought before.
 """
 
 from __future__ import annotations
@@ -39,6 +48,10 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
+_PARTS = {
+    "repeat": {"hits": "repeat_hits", "n_relevant": "n_repeats"},
+    "explore": {"hits": "explore_hits", "n_relevant": "n_explored"},
+}
 
 
 def metric(function: Callable[..., Values]) -> Callable[..., Values]:
@@ -47,6 +60,13 @@ def metric(function: Callable[..., Values]) -> Callable[..., Values]:
     name = function.__name__
     METRICS[name] = Metric(name, inspect.getdoc(function) or "", needs, function)
     return function
+
+
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
+    """part / whole, NaN where the whole is 0."""
+    out = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=out, where=whole > 0)
+    return out
 
 
 def parse_metric(text: str) -> tuple[Metric, int]:
@@ -64,14 +84,25 @@ def parse_metric(text: str) -> tuple[Metric, int]:
     ('precision', 5)
     """
     name, _, k = text.partition("@")
-    if name not in METRICS:
+    found = METRICS.get(name) or _of_part(name)
+    if found is None:
         raise SettingError(
             f"there is no metric '{name}'; expected one of {', '.join(METRICS)}, "
             f"written as precision@5."
         )
     if not k.isdecimal() or int(k) < 1:
         raise SettingError(f"metric '{text}' needs a k of at least 1, written as {name}@5.")
-    return METRICS[name], int(k)
+    return found, int(k)
+
+
+def _of_part(name: str) -> Metric | None:
+    """The metric of ``repeat_`` or ``explore_`` purchases alone."""
+    part, _, whole = name.partition("_")
+    base, needs = METRICS.get(whole), _PARTS.get(part, {})
+    if base is None or not set(base.needs) <= set(needs):
+        return None
+    meaning = f"{base.meaning.splitlines()[0]} Only {part} purchases count."
+    return Metric(name, meaning, tuple(needs[n] for n in base.needs), base.compute)
 
 
 def compute_metric(text: str, context: dict[str, Any]) -> Values:
@@ -83,18 +114,23 @@ def compute_metric(text: str, context: dict[str, Any]) -> Values:
         If the metric asks for something that `context` lacks.
     """
     found, k = parse_metric(text)
-    arguments = []
+    arguments: list[Any] = []
     for need in found.needs:
-        if context.get(need) is None:
+        value = context.get(need)
+        if value is None:
             raise SettingError(f"metric '{found.name}' asks for '{need}'; pass it to evaluate(...).")
-        value = context[need]
-        arguments.append(value[:, :k] if value.ndim == 2 else value)
+        if need == "is_popular":  # rank of the item in popularity, from 1
+            value = value <= k
+        arguments.append(_first(value, k, missing=-1 if need in ("items", "categories") else 0))
         if need == "n_recommended":
             arguments[-1] = np.minimum(value, k)
-    hits = arguments[0]
-    if hits.shape[1] < k:  # a list shorter than k is counted over k
-        pad = k - hits.shape[1]
-        arguments = [
-            np.pad(a, ((0, 0), (0, pad)), constant_values=0) if a.ndim == 2 else a for a in arguments
-        ]
     return found.compute(*arguments)
+
+
+def _first(value: Any, k: int, *, missing: float) -> Any:
+    """The first k columns; a list shorter than k is counted over k."""
+    if np.ndim(value) != 2 or value.shape[1] == k:
+        return value
+    if value.shape[1] > k:
+        return value[:, :k]
+    return np.pad(value, ((0, 0), (0, k - value.shape[1])), constant_values=missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.metrics.base import Hits, Values, metric
+from retailrec.metrics.base import Hits, Values, metric, ratio
 
 Money = NDArray[np.float64]
 
@@ -33,10 +33,7 @@ def money_recall(hits: Hits, bought_values: Money, spent: Money) -> Values:
     >>> money_recall(np.array([[True]]), np.array([[2.0]]), np.array([8.0])).tolist()
     [0.25]
     """
-    return np.divide(
-        (np.nan_to_num(bought_values) * hits).sum(axis=1), spent,
-        out=np.full(len(spent), np.nan), where=spent > 0,
-    )  # fmt: skip
+    return ratio((np.nan_to_num(bought_values) * hits).sum(axis=1), spent)
 
 
 @metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.metrics.base import Hits, Values, metric
+from retailrec.metrics.base import Hits, Values, metric, ratio
 
 Counts = NDArray[np.int64]
 
@@ -29,7 +29,7 @@ def recall(hits: Hits, n_relevant: Counts) -> Values:
     >>> recall(np.array([[True, False]]), np.array([4])).tolist()
     [0.25]
     """
-    return _over(hits.sum(axis=1), n_relevant)
+    return ratio(hits.sum(axis=1), n_relevant)
 
 
 @metric
@@ -52,7 +52,7 @@ def average_precision(hits: Hits, n_relevant: Counts) -> Values:
     >>> average_precision(np.array([[True, False, True]]), np.array([3])).round(4).tolist()
     [0.5556]
     """
-    return _over(_sum_of_precisions(hits), np.minimum(n_relevant, hits.shape[1]))
+    return ratio(_sum_of_precisions(hits), np.minimum(n_relevant, hits.shape[1]))
 
 
 @metric
@@ -66,7 +66,7 @@ def ndcg(hits: Hits, n_relevant: Counts) -> Values:
     [0.6309]
     """
     k = hits.shape[1]
-    return _over(hits @ _discount(k), _ideal(np.minimum(n_relevant, k)))
+    return ratio(hits @ _discount(k), _ideal(np.minimum(n_relevant, k)))
 
 
 @metric
@@ -78,7 +78,7 @@ def ndcg_full(hits: Hits, n_relevant: Counts) -> Values:
     >>> ndcg_full(np.array([[True]]), np.array([2])).round(4).tolist()
     [0.6131]
     """
-    return _over(hits @ _discount(hits.shape[1]), _ideal(n_relevant))
+    return ratio(hits @ _discount(hits.shape[1]), _ideal(n_relevant))
 
 
 @metric
@@ -118,9 +118,3 @@ def _discount(k: int) -> Values:
 def _ideal(n: Counts) -> Values:
     longest = int(n.max(initial=0))
     return np.append(0, np.cumsum(_discount(longest)))[n]
-
-
-def _over(a: Values | Counts, b: Values | Counts) -> Values:
-    out = np.full(len(a), np.nan)
-    np.divide(a, b, out=out, where=b > 0)
-    return out
