@@ -133,7 +133,9 @@ LIST_METRICS = (
 def test_repeats_reach_and_surprise_by_brute_force(data: RetailData) -> None:
     past, target = Fold(CUTOFF, data.end).split(data)
     category = pl.Series("category_1", [f"c{i % 4}" if i % 7 else None for i in range(data.n_items)])
-    past = replace(past, items=past.items.drop("category_1", "category_2", strict=False).with_columns(category))
+    past = replace(
+        past, items=past.items.drop("category_1", "category_2", strict=False).with_columns(category)
+    )
     judge = Judge.of(past, target)
     rng = np.random.default_rng(3)
     items = np.array([rng.permutation(30)[:6] for _ in judge.users], np.int32)
