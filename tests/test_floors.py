@@ -14,7 +14,7 @@ FLOORS = [
     ["data"],
     ["datasets", "splits", "prefilters", "candidates", "rankers", "metrics"],
     ["features", "rules"],
-    ["pool", "evaluation"],
+    ["pool", "evaluation", "uncertainty"],
     ["frames", "reasons"],
     ["two_stage"],
     ["config", "matching", "leaks", "understanding"],

@@ -141,7 +141,18 @@ class Judge:
     def per_user(
         self, items: NDArray[np.int32], metrics: Sequence[str] = DEFAULT_METRICS
     ) -> dict[str, Values]:
-        """Metric -> (n_users,) values, NaN where not defined."""
+        """Metric -> (n_users,) values, NaN where not defined.
+
+        Raises
+        ------
+        DataError
+            If there is not one list a judged shopper.
+        """
+        if len(items) != len(self.users):
+            raise DataError(
+                f"{len(items):,} lists for {len(self.users):,} judged shoppers; give one a shopper, in "
+                f"the order of Judge.users."
+            )
         needs = {need for m in metrics for need in parse_metric(m)[0].needs}
         context = self.context(items, needs)
         return {m: compute_metric(m, context) for m in metrics}

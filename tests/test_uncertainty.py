@@ -1,0 +1,102 @@
+"""The bootstrap against theory, and Holm against his own procedure."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.errors import DataError, SettingError
+from retailrec.uncertainty import compare_models, holm
+
+
+def test_intervals_agree_with_the_central_limit() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.random(2000)
+    found = compare_models({"a": {"m": values}}).means.row(0, named=True)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert found["mean"] == pytest.approx(values.mean())
+    assert found["low"] == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert found["high"] == pytest.approx(values.mean() + half, abs=0.05 * half)
+    narrow = compare_models({"a": {"m": values}}, level=0.5).means.row(0, named=True)
+    assert narrow["high"] - narrow["low"] == pytest.approx(2 * 0.6745 / 1.96 * half, rel=0.06)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    inside = 0
+    for trial in range(200):
+        values = (rng.random(150) < 0.3).astype(float)
+        row = compare_models({"a": {"m": values}}, resamples=400, seed=trial).means.row(0, named=True)
+        inside += row["low"] <= 0.3 <= row["high"]
+    assert 180 <= inside <= 199
+
+
+def test_pairing_makes_small_differences_visible() -> None:
+    rng = np.random.default_rng(3)
+    easy = rng.random(800)
+    a, b = easy + 0.01 + 0.01 * rng.random(800), easy + 0.01 * rng.random(800)
+    paired = compare_models({"b": {"m": b}, "a": {"m": a}}).differences.row(0, named=True)
+    assert (paired["model"], paired["versus"]) == ("a", "b")
+    assert 0.009 < paired["low"] < paired["difference"] < paired["high"] < 0.011
+    assert paired["p"] < 0.001
+    torn = compare_models({"b": {"m": b}, "a": {"m": rng.permutation(a)}}).differences
+    assert torn["p"][0] > 0.2
+
+
+def test_no_difference_is_not_significant() -> None:
+    rng = np.random.default_rng(4)
+    p = [
+        compare_models(
+            {"a": {"m": rng.random(100)}, "b": {"m": rng.random(100)}}, resamples=400, seed=trial
+        ).differences["p"][0]
+        for trial in range(100)
+    ]
+    assert np.mean(np.array(p) < 0.05) <= 0.12
+    assert np.mean(np.array(p) < 0.5) > 0.3
+
+
+def test_shoppers_without_a_value_weigh_nothing() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.random(500)
+    holes = np.append(values, np.full(500, np.nan))
+    known = compare_models({"a": {"m": values}}).means.row(0, named=True)
+    found = compare_models({"a": {"m": holes, "other": np.ones(1000)}}).means.row(0, named=True)
+    assert found["n"] == 500
+    assert found["mean"] == pytest.approx(known["mean"])
+    assert found["low"] == pytest.approx(known["low"], abs=0.003)
+    nothing = compare_models({"a": {"m": np.full(5, np.nan)}}).means.row(0, named=True)
+    assert nothing["mean"] is None
+
+
+def test_lists_together_are_left_out_and_seeds_hold() -> None:
+    values = {"a": {"m": np.arange(9.0), "coverage@5": np.array([0.5])}}
+    assert compare_models(values).means["metric"].to_list() == ["m"]
+    assert compare_models(values, seed=7).means.equals(compare_models(values, seed=7).means)
+    with pytest.raises(DataError, match="different shoppers"):
+        compare_models({"a": {"m": np.arange(9.0)}, "b": {"m": np.arange(8.0)}})
+    with pytest.raises(SettingError, match="level"):
+        compare_models(values, level=95)
+
+
+def test_holm_by_his_procedure() -> None:
+    """Reject the i-th smallest while p <= alpha / (m - i); a corrected p says for which alpha."""
+    p = np.random.default_rng(6).random(20) ** 3
+    corrected = np.array(holm(p.tolist()))
+    for alpha in (0.01, 0.05, 0.2):
+        rejected = np.zeros(20, bool)
+        for i, at in enumerate(np.argsort(p)):
+            if p[at] > alpha / (20 - i):
+                break
+            rejected[at] = True
+        np.testing.assert_array_equal(corrected <= alpha, rejected)
+
+
+def test_every_pair_of_models_is_compared() -> None:
+    rng = np.random.default_rng(7)
+    values = {name: {"m": rng.random(50), "n": rng.random(50)} for name in "abc"}
+    found = compare_models(values, resamples=200).differences
+    assert found.select("model", "versus").unique().height == 3
+    assert found.group_by("metric").len()["len"].to_list() == [3, 3]
+    assert (found["p_corrected"] >= found["p"]).all()
+    assert isinstance(found, pl.DataFrame)
