@@ -1,6 +1,6 @@
 """Seconds to judge a million lists of ten, and to bootstrap 100,000 shoppers 10,000 times.
 
-    make bench-metrics
+make bench-metrics
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ FLOORS = [
     ["pool", "evaluation", "uncertainty"],
     ["frames", "reasons"],
     ["two_stage"],
-    ["config", "matching", "leaks", "understanding"],
+    ["config", "matching", "leaks", "understanding", "backtest"],
     ["report", "tuning"],
     ["pipeline"],
     ["cli", "serving"],

@@ -145,7 +145,7 @@ def tune(
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
     from retailrec.config import read_settings
     from retailrec.metrics import parse_metric
-    from retailrec.pipeline import write_text
+    from retailrec.tables import write_text
     from retailrec.tuning import tune as tune_job
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
@@ -223,7 +223,8 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    from retailrec.pipeline import recommend_from_files, write_frame
+    from retailrec.pipeline import recommend_from_files
+    from retailrec.tables import write_frame
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
@@ -331,7 +332,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 def _print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
     if rejects is not None:
-        from retailrec.pipeline import write_frame
+        from retailrec.tables import write_frame
 
         write_frame(report.rejects, rejects)
     if quiet:

@@ -223,49 +223,6 @@ def staged(out: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame as Parquet or CSV, by the ending, in one step.
-
-    Raises
-    ------
-    DataError
-        If the ending is unknown or the file can't be written.
-    """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            frame.write_parquet(partial)
-        elif path.suffix == ".csv":
-            frame.write_csv(partial)
-        else:
-            raise DataError(f"--out {path} must end in .parquet or .csv.")
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path} can't be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file in one step.
-
-    Raises
-    ------
-    DataError
-        If it can't be written.
-    """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path} can't be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def peak_memory_mb() -> int:
     """Most memory that this process has held, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,10 @@
-"""Read a table from whatever a caller has: a frame of any library, a file, or a folder of files."""
+"""Read a table from a frame of any library, a file or a folder of files; write one in one step."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +129,49 @@ def whole_numbers(column: pl.Series) -> pl.Series:
     if not _is_whole(column):
         return column
     return column.str.strip_chars().cast(pl.Int64, strict=False)
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet or CSV, by the ending, in one step.
+
+    Raises
+    ------
+    DataError
+        If the ending is unknown or the file can't be written.
+    """
+    if path.suffix not in (".parquet", ".csv"):
+        raise DataError(f"{path} must end in .parquet or .csv.")
+    with _whole(path) as partial:
+        if path.suffix == ".parquet":
+            frame.write_parquet(partial)
+        else:
+            frame.write_csv(partial)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in one step.
+
+    Raises
+    ------
+    DataError
+        If it can't be written.
+    """
+    with _whole(path) as partial:
+        partial.write_text(text)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when all is written, and else goes."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _is_whole(column: pl.Series) -> bool:

@@ -46,6 +46,11 @@ class Metric:
     needs: tuple[str, ...]
     compute: Callable[..., Values]
 
+    @property
+    def together(self) -> bool:
+        """Does it describe the lists together, with one value in all?"""
+        return "n_recommendable" in self.needs
+
 
 METRICS: dict[str, Metric] = {}
 _PARTS = {

@@ -1,0 +1,142 @@
+"""Backtests: folds against the judge by hand, segments, resumption, history's worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.backtest import backtest, by_segment, learning_curve, segments
+from retailrec.candidates import OwnPurchases, Popularity
+from retailrec.data import RetailData
+from retailrec.errors import DataError, SettingError
+from retailrec.evaluation import Judge, means
+from retailrec.prefilters import apply, preset
+from retailrec.rankers import LightGBMRanker
+from retailrec.splits import Fold, HorizonSplits, rolling_folds
+from retailrec.two_stage import TwoStageRecommender
+
+METRICS = ("precision@5", "recall@10", "coverage@5", "repeat_precision@5")
+
+
+def first_items(past: RetailData, users: np.ndarray, k: int) -> np.ndarray:
+    return np.tile(np.arange(k, dtype=np.int32), (len(users), 1))
+
+
+def test_each_fold_is_what_the_judge_says(shop: RetailData) -> None:
+    small = TwoStageRecommender(
+        sources=[OwnPurchases(), Popularity()],
+        ranker=LightGBMRanker(iterations=10),
+        label_splits=HorizonSplits(14, 2),
+    )
+    models = {"own": OwnPurchases(), "function": first_items, "two_stage": small}
+    found = backtest(shop, models, horizon_days=14, n_folds=2, metrics=METRICS)
+    for fold in rolling_folds(shop.end, horizon=timedelta(days=14), n=2):
+        past, target = fold.split(shop)
+        past = apply(preset("default"), past)[0]
+        judge = Judge.of(past, target)
+        history = past.history(judge.users)
+        lists = {
+            "own": OwnPurchases().fit(past).candidates(history, 10).items,
+            "function": first_items(past, judge.users, 10),
+            "two_stage": replace(small).fit(past).recommend_codes(history, 10).items,
+        }
+        for name, items in lists.items():
+            rows = found.table.filter(cutoff=fold.cutoff, model=name, segment="all")
+            assert dict(rows.select("metric", "mean").rows()) == pytest.approx(
+                means(judge.per_user(items, METRICS))
+            )
+            assert rows["n_users"].unique().to_list() == [len(judge.users)]
+    table = found.summary()
+    per_fold = found.table.filter(model="own", segment="all", metric="precision@5")["mean"]
+    row = table.filter(model="own", metric="precision@5").row(0, named=True)
+    assert row["mean"] == pytest.approx(per_fold.mean())
+    assert row["spread"] == pytest.approx(per_fold.std())
+    assert row["n_folds"] == 2
+    assert found.values.height == sum(
+        found.table.filter(segment="all", metric="precision@5")["n_users"].to_list()
+    )
+
+
+def test_segments_are_known_before_the_cut(data: RetailData) -> None:
+    past, target = Fold(data.end - timedelta(days=28), data.end).split(data)
+    judge = Judge.of(past, target)
+    found = segments(past, judge.users)
+    assert set(found) == {"receipts", "tenure", "favourite", "segment"}
+    log = past.log
+    for row, user in enumerate(judge.users):
+        mine = log.filter(pl.col("user") == user)
+        n = mine["basket"].n_unique()
+        group = "1" if n == 1 else "2 to 5" if n <= 5 else "6 to 20" if n <= 20 else "more than 20"
+        assert found["receipts"][row] == group
+        days = (past.end - mine["time"].min()).days
+        assert found["tenure"][row] == (
+            "up to 4 weeks" if days <= 28 else "up to 6 months" if days <= 182 else "longer"
+        )
+        counts = past.items["category_1"].gather(mine["item"]).value_counts()
+        assert (
+            found["favourite"][row]
+            in counts.filter(pl.col("count") == counts["count"].max())["category_1"].to_list()
+        )
+        assert found["segment"][row] == data.users["segment"][int(user)]
+
+
+def test_groups_of_a_segment_add_up() -> None:
+    values = {"precision@5": np.array([0.2, 0.4, 0.6, np.nan]), "coverage@5": np.array([0.5])}
+    groups = {"size": pl.Series(["a", "b", "a", None])}
+    found = by_segment(values, groups)
+    assert found.rows() == [
+        ("all", "all", "precision@5", pytest.approx(0.4), 4),
+        ("all", "all", "coverage@5", 0.5, 4),
+        ("size", "a", "precision@5", pytest.approx(0.4), 2),
+        ("size", "b", "precision@5", 0.4, 1),
+    ]
+
+
+@dataclass
+class Counting(OwnPurchases):
+    """Notes each fit."""
+
+    fits: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    def _fit(self, data: RetailData) -> None:
+        self.fits.append(str(data.end))
+        super()._fit(data)
+
+
+def test_a_finished_fold_is_not_computed_again(shop: RetailData, tmp_path: Path) -> None:
+    model = Counting()
+    settings = {"horizon_days": 14, "n_folds": 2, "metrics": METRICS, "store": tmp_path}
+    first = backtest(shop, {"own": model}, **settings)
+    assert len(model.fits) == 2
+    again = backtest(shop, {"own": model, "popular": Popularity()}, **settings)
+    assert len(model.fits) == 2
+    assert again.table.filter(model="own").equals(first.table)
+    assert again.values.filter(model="own").equals(first.values)
+    more = backtest(shop, {"own": model}, **(settings | {"n_folds": 3}))
+    assert len(model.fits) == 3
+    assert more.table["cutoff"].n_unique() == 3
+    backtest(shop, {"own": replace(model, fits=model.fits, weighting="recency")}, **settings)
+    assert len(model.fits) == 5  # other settings are another model
+    other = replace(shop, log=shop.log.with_columns(pl.col("item").reverse()))
+    backtest(other, {"own": model}, **settings)
+    assert len(model.fits) == 7  # and so are other receipts
+
+
+def test_more_history_is_worth_more(shop: RetailData) -> None:
+    split = Fold(shop.end - timedelta(days=28), shop.end).split(shop)
+    found = learning_curve(split, OwnPurchases(), days=(14, 56, 1000, 2000))
+    assert found["days"].to_list() == [14, 56, 1000]  # 2000 days would be the same receipts
+    assert found["lines"].is_sorted()
+    assert found["precision@5"][0] < found["precision@5"][2]
+
+
+def test_bad_asks(shop: RetailData) -> None:
+    with pytest.raises(SettingError, match="no model"):
+        backtest(shop, {})
+    with pytest.raises(DataError, match="too short for 90 folds"):
+        backtest(shop, {"own": OwnPurchases()}, n_folds=90)
