@@ -65,6 +65,11 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
     reached = metrics["models"]["two_stage"]["precision@5"] / best["high"]
     assert best["reached"]["two_stage"] == pytest.approx(reached)
     assert 0.3 < reached < 1
+    for row in metrics["intervals"]:
+        assert row["low"] <= metrics["models"][row["model"]][row["metric"]] <= row["high"]
+    assert {(r["model"], r["versus"]) for r in metrics["differences"]} >= {
+        ("two_stage", "own_purchases")
+    }
     assert metrics["seconds"]["total"] > 0
     assert metrics["peak_memory_mb"] > 50
     assert "catboost" in metrics["versions"]
@@ -250,3 +255,50 @@ def test_check_leaks_says_how_much_it_compared(folder: Path) -> None:
     words = " ".join(run.stdout.split())
     assert "no leak: none of" in words
     assert "shuffled" in words
+
+
+def test_evaluate_compares_anybodys_recommendations(ran: Path, tmp_path: Path) -> None:
+    mine = pl.read_parquet(ran / "recommendations.parquet")
+    other = mine.with_columns(rank=4 - pl.col("rank"))
+    truth = mine.filter(pl.col("rank") == 1).with_columns(value=2.0, price=1.0)
+    truth.write_csv(tmp_path / "bought.csv")
+    other.write_csv(tmp_path / "other.csv")
+    run = retailrec(
+        "evaluate", "--recommendations", ran / "recommendations.parquet",
+        "--recommendations", f"theirs={tmp_path / 'other.csv'}", "--truth", tmp_path / "bought.csv",
+        "--history", tmp_path / "bought.csv", "--metrics", "precision@1, mrr@3,revenue@1",
+        "--out", tmp_path / "out.json",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["models"]["recommendations"] == {"precision@1": 1, "mrr@3": 1, "revenue@1": 2}
+    assert found["models"]["theirs"]["mrr@3"] == pytest.approx(1 / 3)
+    row = next(r for r in found["differences"] if r["metric"] == "mrr@3")
+    assert (row["model"], row["versus"]) == ("theirs", "recommendations")
+    assert row["high"] == pytest.approx(-2 / 3)
+    assert "theirs less recommendations, mrr@3: -0.6667" in " ".join(run.stdout.split())
+    same = retailrec(
+        "evaluate", "--recommendations", "a=x.csv", "--recommendations", "a=y.csv", "--truth", "t.csv"
+    )
+    refused(same, "two files are called 'a'")
+    (tmp_path / "bought.csv").write_text("user_id,item_id\n")
+    refused(
+        retailrec("evaluate", "--recommendations", tmp_path / "other.csv", "--truth", tmp_path / "bought.csv"),
+        "truth holds no purchase",
+    )  # fmt: skip
+
+
+def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    arguments = (
+        "backtest", "complete-journey", folder, "--config", folder / "quick.toml", "--folds", 2,
+        "--horizon-days", 14, "--store", tmp_path / "store", "--out", tmp_path / "out",
+    )  # fmt: skip
+    first = retailrec(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "Mean ± spread over 2 horizons" in first.stdout
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
+    assert len(kept) == 6
+    table = json.loads((tmp_path / "out" / "backtest.json").read_text())
+    assert {row["model"] for row in table["table"]} == {"popular", "own_purchases", "two_stage"}
+    assert retailrec(*arguments).stdout == first.stdout
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == kept

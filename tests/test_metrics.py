@@ -121,7 +121,12 @@ def test_evaluate_takes_frames() -> None:
     with pytest.raises(DataError, match="no purchase"):
         evaluate(mine, bought.clear())
     with pytest.raises(DataError, match="write the ids alike"):
-        evaluate(mine.with_columns(pl.col("item_id").cast(pl.String)), bought)
+        evaluate(mine.with_columns(item_id=pl.Series(["1", "2", "x"])), bought)
+    texts = mine.with_columns(pl.col("item_id", "rank").cast(pl.String))  # as a CSV file has them
+    assert evaluate(texts, bought, ["precision@2"]) == {"precision@2": 0.25}
+    for ranks in ([0, 1, 1], [1, 1.5, 1], [1, None, 1]):
+        with pytest.raises(DataError, match="ranks must be whole numbers from 1"):
+            evaluate(mine.with_columns(rank=pl.Series(ranks, strict=False)), bought)
 
 
 LIST_METRICS = (

@@ -92,6 +92,73 @@ def match(
 
 
 @app.command()
+def evaluate(
+    recommendations: Annotated[
+        list[str], typer.Option(help="FILE or NAME=FILE with user_id, item_id, rank; any number.")
+    ],
+    truth: Annotated[Path, typer.Option(help="What was bought: user_id, item_id, value, price.")],
+    history: Annotated[
+        Path | None, typer.Option(help="Earlier receipts, to part repeats from new items.")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="Catalogue: item_id, category_1, ...")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="With commas between.")
+    ] = "precision@5,recall@10,ndcg@10",
+    out: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Judge anybody's recommendations by what was bought, with intervals."""
+    import json
+
+    from retailrec.pipeline import evaluate_files
+    from retailrec.tables import write_text
+
+    files: dict[str, Path] = {}
+    for text in recommendations:
+        name, equals, file = text.rpartition("=")
+        name = name if equals else Path(file).stem
+        if name in files:
+            raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
+        files[name] = Path(file)
+    wanted = [m.strip() for m in metrics.split(",") if m.strip()]
+    with _progress(quiet) as progress:
+        progress("evaluate")
+        found = evaluate_files(files, truth, wanted, history=history, items=items)
+        if out is not None:
+            write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", out)
+    if not quiet:
+        _print_evaluation(found)
+
+
+@app.command()
+def backtest(
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    folds: Annotated[int, typer.Option(min=1, help="Last horizons to judge.")] = 3,
+    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out"),
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of finished folds; a rerun reads them.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    columns: ColumnsOption = "",
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Judge popular, own_purchases and two_stage on several horizons, by segment."""
+    from retailrec.config import read_settings
+    from retailrec.pipeline import backtest_job
+
+    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
+    with _progress(quiet) as progress:
+        data, _ = _load(dataset, path, columns, progress)
+        rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
+    if not quiet:
+        _print_backtest(rows, folds)
+        _out.print(f"results in {out}")
+
+
+@app.command()
 def check_leaks(
     dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
     path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
@@ -373,6 +440,11 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
         cells = ["-" if values[m] is None else f"{values[m]:.4f}" for m in metrics]
         table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
     _out.print(table)
+    for row in result["differences"]:
+        if (row["model"], row["versus"]) == ("two_stage", "own_purchases") and row["metric"] == metrics[
+            0
+        ]:
+            _print_difference(row)
     for metric, best in (result["attainable"] or {}).items():
         _out.print(
             f"two_stage reaches {best['reached']['two_stage']:.0%} of what is attainable: with every "
@@ -381,6 +453,66 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
     _out.print(
         f"{result['seconds']['total']:.0f} s, {result['peak_memory_mb']:,} MB at most; results in {out}"
     )
+
+
+def _print_evaluation(found: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
+
+    table = Table(
+        "metric", "model", "mean", "95% interval", title_justify="left", box=SIMPLE, pad_edge=False,
+        title=f"{found['n_users']:,} shoppers",
+    )  # fmt: skip
+    sure = {(row["model"], row["metric"]): row for row in found["intervals"]}
+    for metric in next(iter(found["models"].values())):
+        for name, values in found["models"].items():
+            row = sure.get((name, metric))
+            interval = "" if row is None or row["low"] is None else _interval(row)
+            mean = "-" if values[metric] is None else f"{values[metric]:.4f}"
+            table.add_row(metric, _escape(name), mean, interval)
+    _out.print(table)
+    for row in found["differences"]:
+        _print_difference(row)
+    if found["n_cold_users"]:
+        _out.print(f"{found['n_cold_users']:,} shoppers without history are not judged")
+    for name, n in found["not_judged"].items():
+        if n:
+            _out.print(f"{_escape(name)}: {n:,} shoppers with recommendations are not judged")
+
+
+def _print_difference(row: dict[str, Any]) -> None:
+    if row["difference"] is not None:
+        _out.print(
+            f"{_escape(row['model'])} less {_escape(row['versus'])}, {row['metric']}: "
+            f"{row['difference']:+.4f} ({_interval(row, '+')}), p {_chance(row['p_corrected'])}",
+            soft_wrap=True,
+        )
+
+
+def _interval(row: dict[str, Any], sign: str = "") -> str:
+    return f"{row['low']:{sign}.4f} to {row['high']:{sign}.4f}"
+
+
+def _chance(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _print_backtest(rows: list[dict[str, Any]], folds: int) -> None:
+    from rich.box import SIMPLE
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    table = Table(
+        "metric", *models, title_justify="left", box=SIMPLE, pad_edge=False,
+        title=f"Mean ± spread over {folds} horizons",
+    )  # fmt: skip
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        mine = {row["model"]: row for row in rows if row["metric"] == metric}
+        cells = []
+        for model in models:
+            mean, spread = mine[model]["mean"], mine[model]["spread"]
+            text = "-" if mean is None else f"{mean:.4f}"
+            cells.append(text if spread is None else f"{text} ±{spread:.4f}")
+        table.add_row(metric, *cells)
+    _out.print(table)
 
 
 def _print_matching(report: dict[str, Any], out: Path) -> None:

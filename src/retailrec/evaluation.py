@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.cleaning import ids_like, parse_number, typed_ids
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.errors import DataError
@@ -236,26 +237,22 @@ def judge_frames(
     recommendations: Mapping[str, Any], truth: Any, k: int, *, history: Any = None, items: Any = None
 ) -> Judged:
     """As `evaluate`, before any metric: a judge, and the first `k` of each named frame's lists."""
-    listed = {
-        name: _checked(frame, f"recommendations {name}".strip(), ("user_id", "item_id", "rank"))
-        for name, frame in recommendations.items()
-    }
     bought = _checked(truth, "truth", ("user_id", "item_id"))
     if bought.is_empty():
         raise DataError("truth holds no purchase; there is nothing to judge by.")
-    known = None if history is None else _checked(history, "history", ("user_id", "item_id"))
-    catalogue = None if items is None else _checked(items, "items", ("item_id",))
-    others = {"history": known, "items": catalogue}
-    given = {who: frame for who, frame in others.items() if frame is not None}
-    for who, frame in (*(("recommendations", frame) for frame in listed.values()), *given.items()):
-        _require_like_ids(frame, who, bought)
+    listed = {
+        name: _checked(frame, f"recommendations {name}".strip(), ("user_id", "item_id", "rank"), bought)
+        for name, frame in recommendations.items()
+    }
+    known = None if history is None else _checked(history, "history", ("user_id", "item_id"), bought)
+    catalogue = None if items is None else _checked(items, "items", ("item_id",), bought)
     users = bought["user_id"].unique().sort()
     n_buyers = len(users)
     if known is not None:
         users = users.filter(users.is_in(known["user_id"].unique().implode()))
         if users.is_empty():
             raise DataError("nobody of the truth has a history; there is nobody to judge.")
-    frames = [bought, *listed.values(), *given.values()]
+    frames = [bought, *listed.values(), *(f for f in (known, catalogue) if f is not None)]
     ids = pl.concat([f["item_id"] for f in frames]).unique().sort()
     value = pl.col("value") if "value" in bought.columns else pl.lit(0.0)
     coded = _coded(bought.with_columns(value.alias("value")), users, ids)
@@ -298,27 +295,30 @@ def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.S
     )  # fmt: skip
 
 
-def _require_like_ids(frame: pl.DataFrame, who: str, truth: pl.DataFrame) -> None:
-    for key in ("user_id", "item_id"):
-        if key in frame.columns and frame[key].dtype != truth[key].dtype:
-            raise DataError(
-                f"'{key}' is {frame[key].dtype} in {who} and {truth[key].dtype} "
-                f"in truth; write the ids alike in both."
-            )
-
-
-def _checked(frame: Any, who: str, needed: Sequence[str]) -> pl.DataFrame:
-    """A Polars frame with these columns; lists that make sense."""
+def _checked(
+    frame: Any, who: str, needed: Sequence[str], like: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """A Polars frame with these columns, ids as in `like`; lists that make sense."""
     found = to_polars(frame, who=who)
     if absent := [c for c in needed if c not in found.columns]:
         raise DataError(f"{who} lack columns {absent}; they have {found.columns}. Rename them.")
+    ids = [found[c] for c in ("user_id", "item_id") if c in found.columns]
+    found = found.with_columns(
+        typed_ids(c) if like is None else ids_like(c, like[c.name], who=who) for c in ids
+    )
+    numbers = [found[c] for c in ("value", "price", "rank") if c in found.columns]
+    found = found.with_columns(parse_number(c, who=who) for c in numbers)
     if "rank" in needed:
+        ranks = found["rank"]
+        if not (ranks.is_finite() & (ranks >= 1) & (ranks == ranks.floor())).all():
+            raise DataError(f"{who}: ranks must be whole numbers from 1, the best.")
         for key in ("rank", "item_id"):
             if n := int(found.select(pl.struct("user_id", key).is_duplicated().sum()).item()):
                 raise DataError(
                     f"{who}: {n:,} lines give a shopper the same {key} more than once; each rank and "
                     f"each item may stand once in a list."
                 )
+        found = found.with_columns(pl.col("rank").cast(pl.Int64))
     return found
 
 

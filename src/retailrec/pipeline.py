@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,16 +16,19 @@ from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.artifact import versions
-from retailrec.candidates import CandidateGenerator, OwnPurchases, Popularity
+from retailrec.backtest import Model, backtest, fitted
+from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.cleaning import LoadReport, ids_like
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.datasets.truth import Truth
 from retailrec.errors import DataError, RetailRecError, SettingError
-from retailrec.evaluation import Judge, means
+from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
 from retailrec.prefilters import apply
@@ -33,6 +36,7 @@ from retailrec.rules import read_rules
 from retailrec.splits import Fold, Split
 from retailrec.tables import read_table
 from retailrec.two_stage import TwoStageRecommender
+from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability
 
 Progress = Callable[[str], None]
@@ -87,7 +91,11 @@ def run(
             model = settings.model().fit(held_out.past, progress)
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
-            models = compare(model, held_out, judge, settings)
+            k = max(parse_metric(m)[1] for m in settings.metrics)
+            lists = compare(model, held_out, judge, k)
+            values = {n: judge.per_user(items, settings.metrics) for n, items in lists.items()}
+            models = {name: means(found) for name, found in values.items()}
+            sure = uncertainty(values, settings.seed)
             judged = data.users["user_id"].gather(judge.users)
             best = None if truth is None else attainable(truth, judged, models)
             reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
@@ -109,6 +117,7 @@ def run(
                 "n_cold_users": judge.n_cold,
             },
             "models": models,
+            **sure,
             "attainable": best,
             "reliability": reliable,
             "prefilters": final.report_["prefilters"],
@@ -140,6 +149,37 @@ def match(
     return report
 
 
+def backtest_job(
+    data: RetailData, settings: Settings, out: Path, *, folds: int, store: Path | None = None,
+    progress: Progress = lambda step: None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
+
+    Returns
+    -------
+    mean and spread over folds of every model and metric, as rows
+    """
+    models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
+    with staged(out) as staging:
+        found = backtest(
+            data, models, horizon_days=settings.horizon_days, n_folds=folds,
+            metrics=settings.metrics, prefilters=settings.make_prefilters(), store=store,
+            progress=progress,
+        )  # fmt: skip
+        rows = found.summary().to_dicts()
+        found.values.write_parquet(staging / "backtest.parquet")
+        _write_json(
+            staging / "backtest.json",
+            {"summary": rows, "table": found.table.to_dicts(), "versions": versions()},
+        )
+    return rows
+
+
+def baselines() -> dict[str, Model]:
+    """What every evaluation stands beside: bestsellers, and the shopper's own purchases."""
+    return {"popular": Popularity(), "own_purchases": OwnPurchases()}
+
+
 def hold_out(data: RetailData, settings: Settings) -> Split:
     """What lies before the last horizon, and the purchases of that horizon.
 
@@ -159,20 +199,13 @@ def hold_out(data: RetailData, settings: Settings) -> Split:
 
 
 def compare(
-    model: TwoStageRecommender, held_out: Split, judge: Judge, settings: Settings
-) -> dict[str, dict[str, float | None]]:
-    """Metric means of popular, own_purchases and two_stage on the held-out window."""
+    model: TwoStageRecommender, held_out: Split, judge: Judge, k: int
+) -> dict[str, NDArray[np.int32]]:
+    """(n_users, k) item codes of popular, own_purchases and two_stage for the judged shoppers."""
     past = apply(model.prefilters, held_out.past)[0]
-    history = past.history(judge.users)
-    k = max(parse_metric(m)[1] for m in settings.metrics)
-    found = {}
-    simple: list[CandidateGenerator] = [Popularity(), OwnPurchases()]
-    for source in simple:
-        items = source.fit(past).candidates(history, k).items
-        found[source.name] = means(judge.per_user(items, settings.metrics))
-    items = model.recommend_codes(history, k).items
-    found["two_stage"] = means(judge.per_user(items, settings.metrics))
-    return found
+    lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
+    lists["two_stage"] = model.recommend_codes(past.history(judge.users), k).items
+    return lists
 
 
 def attainable(
@@ -231,6 +264,40 @@ def peak_memory_mb() -> int:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def evaluate_files(
+    recommendations: Mapping[str, Path], truth: Path, metrics: Sequence[str], *,
+    history: Path | None = None, items: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge files of anybody's recommendations by a file of what was bought.
+
+    Returns
+    -------
+    dict with ``n_users``, ``n_cold_users``, ``models`` (name -> metric -> mean), ``not_judged``
+    (name -> shoppers with recommendations who are not judged), ``intervals`` and ``differences``
+    """
+    k = max(parse_metric(m)[1] for m in metrics)
+    frames = {name: read_table(path) for name, path in recommendations.items()}
+    judge, lists, left = judge_frames(
+        frames, read_table(truth), k,
+        history=None if history is None else read_table(history),
+        items=None if items is None else read_table(items),
+    )  # fmt: skip
+    values = {name: judge.per_user(matrix, metrics) for name, matrix in lists.items()}
+    return {
+        "n_users": len(judge.users),
+        "n_cold_users": judge.n_cold,
+        "models": {name: means(found) for name, found in values.items()},
+        "not_judged": left,
+    } | uncertainty(values)
+
+
+def uncertainty(values: Mapping[str, Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
+    """``intervals`` of each mean and ``differences`` between every two models, as rows."""
+    n = max(len(v) for found in values.values() for v in found.values())
+    found = compare_models(values, resamples=10_000 if n <= 100_000 else 2_000, seed=seed)
+    return {"intervals": found.means.to_dicts(), "differences": found.differences.to_dicts()}
 
 
 class Answers(NamedTuple):
