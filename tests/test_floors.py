@@ -10,7 +10,7 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "retailrec"
 FLOORS = [
     ["errors", "columns"],
-    ["tables", "cleaning", "kernels", "history", "artifact", "engine"],
+    ["tables", "cleaning", "coding", "kernels", "history", "artifact", "engine"],
     ["data"],
     ["datasets", "splits", "prefilters", "candidates", "rankers", "metrics"],
     ["features", "rules"],
@@ -22,7 +22,12 @@ FLOORS = [
     ["pipeline"],
     ["cli", "serving"],
 ]
-SIDEWAYS = {("cleaning", "tables"), ("history", "kernels")}
+SIDEWAYS = {
+    ("cleaning", "tables"),
+    ("coding", "cleaning"),
+    ("coding", "tables"),
+    ("history", "kernels"),
+}
 
 
 def floor_of(part: str) -> int:

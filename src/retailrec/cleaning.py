@@ -1,12 +1,12 @@
 """Turn raw receipt lines into typed, cleaned lines, and account for every one of them.
 
-`parse_lines` gives the standard columns their types; `clean` parts the lines by a list of rules. A
+`parse_lines` gives the standard columns their types; `kept_lines` parts the lines by a list of rules. A
 line that no rule rejects is kept; a rejected one carries the reason of the first rule that met it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -101,13 +101,15 @@ class LoadReport:
 
 
 def parse_lines(
-    frame: pl.DataFrame, columns: Mapping[str, str] | None = None, *, who: str = "transactions"
-) -> pl.DataFrame:
+    frame: pl.DataFrame, columns: Mapping[str, str] | None = None, *, who: str = "transactions",
+    first_line: int = 0, text_times: bool = False,
+) -> pl.DataFrame:  # fmt: skip
     """The standard columns, typed, one row a raw line, other columns carried along.
 
     `columns` maps standard names to the caller's: ``{"time": "date"}``. `time` becomes
-    Datetime("us"); `quantity` is 1 and `value` null where the caller has none. A cell that can't be
-    read becomes NaN (numbers) or null (times), which `STANDARD_RULES` count.
+    Datetime("us"), or stays text if it is and `text_times` says so; `quantity` is 1 and `value` null
+    where the caller has none. A cell that can't be read becomes NaN (numbers) or null (times), which
+    `STANDARD_RULES` count. Lines are numbered from `first_line`.
 
     Raises
     ------
@@ -127,7 +129,8 @@ def parse_lines(
     parsed = [
         typed_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
     ]
-    parsed.append(parse_time(frame["time"], who=who))
+    if frame["time"].dtype != pl.String or not text_times:
+        parsed.append(parse_time(frame["time"], who=who))
     quantity = (
         parse_number(frame["quantity"], who=who)
         if "quantity" in frame.columns
@@ -139,50 +142,47 @@ def parse_lines(
         value = (parse_number(frame["price"], who=who) * quantity).alias("value")
     else:
         value = pl.Series("value", [None], dtype=pl.Float64).new_from_index(0, frame.height)
-    frame = frame.with_columns(*parsed, quantity, value)
-    return frame if LINE in frame.columns else frame.with_row_index(LINE)
+    return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
 
 
-def clean(
-    lines: pl.DataFrame, rules: Sequence[Rule], report: LoadReport
-) -> tuple[pl.DataFrame, LoadReport]:
-    """The lines that no rule rejects; `report` gains the counts, examples and rejected lines.
-
-    Exact double lines (all columns alike but the line number) are rejected after the rules.
-
-    Raises
-    ------
-    DataError
-        If no line is left.
-    """
+def kept_lines(
+    lines: pl.DataFrame, rules: Sequence[Rule], report: LoadReport,
+    show: Callable[[pl.DataFrame], pl.DataFrame] = lambda bad: bad,
+) -> pl.DataFrame:  # fmt: skip
+    """The lines that no rule rejects; `report` gains the others, as `show` makes them readable."""
     reason = pl.coalesce(
         *(pl.when(r.when).then(pl.lit(r.reason)) for r in rules), pl.lit(None, dtype=pl.String)
     )
     marked = lines.with_columns(reason=reason)
     bad = marked.filter(pl.col("reason").is_not_null())
-    good = marked.filter(pl.col("reason").is_null()).drop("reason")
-    first = good.unique(
-        subset=[c for c in good.columns if c != LINE], keep="first", maintain_order=True
-    )
-    if first.height < good.height:
-        doubles = good.join(first.select(LINE), on=LINE, how="anti")
-        bad = pl.concat([bad, doubles.with_columns(reason=pl.lit("exact double line"))])
-        good = first
+    if bad.is_empty():
+        return lines
+    set_aside(show(bad), report)
+    return marked.filter(pl.col("reason").is_null()).drop("reason")
+
+
+def set_aside(bad: pl.DataFrame, report: LoadReport) -> None:
+    """Count rejected lines by their `reason`, and keep them in the report."""
     counts = bad.group_by("reason", maintain_order=True).agg(pl.len(), pl.col(LINE).head(3))
-    for name, n, examples in counts.sort("len", descending=True).iter_rows():
+    for name, n, examples in counts.iter_rows():
         report.rejected[name] = report.rejected.get(name, 0) + n
-        report.examples[name] = [int(i) for i in examples]
-    report.read += lines.height
+        before = report.examples.get(name, [])
+        report.examples[name] = [*before, *(int(i) for i in examples)][:3]
+    largest_first = sorted(report.rejected.items(), key=lambda pair: -pair[1])
+    report.rejected = dict(largest_first)
     report.rejects = (
-        bad if report.rejects.is_empty() else pl.concat([report.rejects, bad], how="diagonal")
+        bad if report.rejects.is_empty() else pl.concat([report.rejects, bad], how="diagonal_relaxed")
     )
-    if good.is_empty():
+
+
+def refuse_if_none(n_lines: int, report: LoadReport) -> None:
+    """Raise a DataError if no line is left."""
+    if not n_lines:
         reasons = ", ".join(f"{n:,} x {r}" for r, n in report.rejected.items())
         raise DataError(
-            f"{report.source}: none of the {lines.height:,} lines is a usable purchase ({reasons}). "
+            f"{report.source}: none of the {report.read:,} lines is a usable purchase ({reasons}). "
             f"Check the columns and the cleaning rules."
         )
-    return good, report
 
 
 def typed_ids(ids: pl.Series) -> pl.Series:

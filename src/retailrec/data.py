@@ -12,22 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import (
-    LINE,
-    STANDARD_RULES,
-    LoadReport,
-    Rule,
-    clean,
-    ids_like,
-    parse_lines,
-    typed_ids,
-)
-from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule, ids_like, typed_ids
+from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
+from retailrec.columns import ITEM_ID, KNOWN_FROM, RECOMMENDABLE, USER_ID
 from retailrec.errors import DataError
 from retailrec.history import History
 from retailrec.tables import to_polars
-
-_CARRIED = ("store", "discount")  # optional log columns
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,8 @@ class RetailData:
 
         Parameters
         ----------
-        transactions : Polars, pandas, PyArrow, ...; columns as in `retailrec.columns.TRANSACTIONS`
+        transactions : Polars, pandas, PyArrow, ...; columns as in `retailrec.columns.TRANSACTIONS`; or
+            an iterator of such frames, parts of one log, which are shrunk one after the other
         items, users : one row an `item_id` / `user_id`; further columns are attributes
         columns : standard name -> the caller's name
         end : first instant that is not known; midnight after the last line by default
@@ -98,16 +89,17 @@ class RetailData:
             If columns are missing or unreadable, no line is usable, or lines reach past `end`.
         """
         report = report or LoadReport("transactions")
-        lines = parse_lines(to_polars(transactions, who="transactions"), columns)
-        lines, report = clean(lines, (*rules, *STANDARD_RULES), report)
-        items = _attributes(items, ITEM_ID, lines, item_columns)
-        users = _attributes(users, USER_ID, lines, user_columns)
-        items = _vocabulary(items, lines[ITEM_ID], ITEM_ID).with_columns(
+        coded = code_lines(
+            parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,
+            {ITEM_ID: item_columns, USER_ID: user_columns},
+        )  # fmt: skip
+        items = _attributes(items, ITEM_ID, coded, item_columns)
+        users = _attributes(users, USER_ID, coded, user_columns)
+        items = _vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
             pl.lit(True).alias(RECOMMENDABLE)
         )
-        users = _vocabulary(users, lines[USER_ID], USER_ID)
-        log = _coded_log(lines, items, users)
-        report.merged = lines.height - log.height
+        users = _vocabulary(users, coded.ids[USER_ID], USER_ID)
+        log = build_log(coded, users, items, report)
         last = log["time"].max()
         assert isinstance(last, datetime)
         _summarise(report, log)
@@ -221,16 +213,12 @@ def _midnight_after(t: datetime) -> datetime:
 
 
 def _attributes(
-    frame: Any, id_column: str, lines: pl.DataFrame, described_by: Sequence[str]
+    frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str]
 ) -> pl.DataFrame | None:
     """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
     if described_by:
-        known = [pl.col("time").first().alias(KNOWN_FROM)] if id_column == ITEM_ID else []
-        frame = (
-            lines.sort("time", maintain_order=True)
-            .group_by(id_column, maintain_order=True)
-            .agg(pl.col(described_by).drop_nulls().first(), *known)
-        )
+        frame = describe(coded.described[id_column], id_column, described_by)
+        frame = frame.rename({"time": KNOWN_FROM}) if id_column == ITEM_ID else frame.drop("time")
     if frame is None:
         return None
     who = "items" if id_column == ITEM_ID else "users"
@@ -249,43 +237,11 @@ def _vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> 
     """All ids, of the table and of the lines, in ascending order, with the table's attributes."""
     who = "items" if id_column == ITEM_ID else "users"
     if table is None:
-        return pl.DataFrame({id_column: seen.unique().sort()})
+        return pl.DataFrame({id_column: seen})
     table = table.with_columns(ids_like(table[id_column], seen, who=f"the {who}"))
     known = table[id_column]
-    ids = pl.concat([known, seen.unique()]).unique().sort()
+    ids = pl.concat([known, seen]).unique().sort()
     return ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
-
-
-def _coded_log(lines: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Typed lines to the log: codes, basket times, one row an item of a basket, sorted."""
-    carried = [c for c in _CARRIED if c in lines.columns]
-    log = (
-        lines.lazy()
-        .join(users.lazy().select(USER_ID).with_row_index("user"), on=USER_ID, how="left")
-        .join(items.lazy().select(ITEM_ID).with_row_index("item"), on=ITEM_ID, how="left")
-        .with_columns(pl.col("user", "item").cast(pl.Int32))
-    )
-    if "basket_id" in lines.columns:
-        receipt = pl.coalesce(pl.col("basket_id").cast(pl.String), pl.col("time").cast(pl.String))
-        log = log.with_columns(receipt.alias("basket_id"))
-        # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
-        log = log.with_columns(pl.col("time").min().over("user", "basket_id"))
-        same_basket: list[str] = ["user", "time", "basket_id"]
-    else:
-        same_basket = ["user", "time"]
-    frame = log.select(
-        "user", "item", *same_basket[1:], "quantity", "value", *carried, LINE
-    ).sort([*same_basket, "item", LINE]).collect()  # fmt: skip
-    basket = frame.select(pl.struct(same_basket).rle_id().cast(pl.Int32).alias("basket")).to_series()
-    frame = frame.with_columns(basket)
-    repeated = (frame["item"] == frame["item"].shift(1)) & (basket == basket.shift(1))
-    if repeated.any():
-        frame = frame.group_by("basket", "item", maintain_order=True).agg(
-            pl.col("user", "time", *carried).first(),
-            pl.col("quantity").sum(),
-            pl.when(pl.col("value").is_not_null().any()).then(pl.col("value").sum()).alias("value"),
-        )
-    return frame.select(*LOG, *carried)
 
 
 def _summarise(report: LoadReport, log: pl.DataFrame) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -81,24 +81,43 @@ def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.Data
 
     Of a CSV file, columns of whole numbers become integers and everything else stays text until its
     meaning is known (`RetailData.from_frames`), so a code such as ``007`` stays what it is.
-    `columns` limits what is read; names that are not there are left out, so that the caller can
-    complain about them with more knowledge.
+    `columns` limits what is read, compared without case; names that are not there are left out, so
+    that the caller can complain about them with more knowledge.
 
     Raises
     ------
     DataError
         If the path is missing, a folder is empty, files differ in columns, or a file can't be read.
     """
+    return stack(list(read_parts(path, columns=columns)))
+
+
+def read_parts(
+    path: str | Path, *, columns: list[str] | None = None, rows: int = 2_000_000
+) -> Iterator[pl.DataFrame]:
+    """As `read_table`, at most some `rows` at a time; every part has the same types.
+
+    CSV files are read twice: once to learn which columns hold whole numbers all through.
+    """
     files = data_files(Path(path))
-    frames = [_read_file(file, columns) for file in files]
-    first = frames[0]
-    for file, frame in zip(files, frames, strict=True):
-        if frame.columns != first.columns:
+    tables = [_open(file, columns) for file in files]
+    first = tables[0].columns
+    for file, table in zip(files, tables, strict=True):
+        if table.columns != first:
             raise DataError(
-                f"the files of {path} differ: {file.name} has columns {frame.columns}, "
-                f"the first file has {first.columns}. Name one file, or a folder of alike files."
+                f"the files of {path} differ: {file.name} has columns {table.columns}, "
+                f"the first file has {first}. Name one file, or a folder of alike files."
             )
-    return stack(frames)
+    text = {c for t in tables for c, kind in t.kinds.items() if kind == pl.String}
+    waiting: list[pl.DataFrame] = []
+    for table in tables:
+        for part in _batches(table, rows):
+            waiting.append(part.cast(dict.fromkeys(text & set(part.columns), pl.String)))
+            if sum(p.height for p in waiting) >= rows:
+                yield pl.concat(waiting, how="vertical_relaxed")
+                waiting.clear()
+    if waiting:
+        yield pl.concat(waiting, how="vertical_relaxed")
 
 
 def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -175,27 +194,74 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _is_whole(column: pl.Series) -> bool:
-    filled = column.is_not_null() & (column != "")
-    whole = column.cast(pl.Int64, strict=False)
-    same = ((whole.cast(pl.String) == column) | ~filled).fill_null(False)
-    return bool(filled.any() and same.all())
+    return bool(column.to_frame().select(_whole_expr(column.name)).item())
 
 
-def _read_file(file: Path, columns: list[str] | None) -> pl.DataFrame:
+def _whole_expr(name: str) -> pl.Expr:
+    """Are the filled cells of a text column whole numbers without leading zeros, and is there one?"""
+    cell = pl.col(name)
+    filled = cell.is_not_null() & (cell != "")
+    whole = cell.cast(pl.Int64, strict=False)
+    same = ((whole.cast(pl.String) == cell) | ~filled).fill_null(False)
+    return (filled.any() & same.all()).alias(name)
+
+
+class _Table(NamedTuple):
+    """A file, opened but not read: its columns' types, and what to read them with."""
+
+    file: Path
+    lazy: pl.LazyFrame
+    kinds: dict[str, Any]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.kinds)
+
+
+def _open(file: Path, columns: list[str] | None) -> _Table:
+    """The file's columns and their types, which of a CSV file takes a first reading."""
     name = file.name.lower()
-    try:
+    with _readable(file):
         if name.endswith(PARQUET):
-            return _pick(pl.scan_parquet(file), columns).collect()
-        if name.endswith(EXCEL):
+            lazy = _pick(pl.scan_parquet(file), columns)
+        elif name.endswith(EXCEL):
             sheets = pl.read_excel(file, sheet_id=0)  # 0: every sheet
-            frame = pl.concat(list(sheets.values()), how="vertical_relaxed")
-            return _pick(frame.lazy(), columns).collect()
-        if name.endswith(CSV):
-            lazy = pl.scan_csv(
+            lazy = _pick(pl.concat(list(sheets.values()), how="vertical_relaxed").lazy(), columns)
+        elif name.endswith(CSV):
+            text = pl.scan_csv(
                 file, infer_schema=False, separator=_separator(file), encoding="utf8-lossy"
             )
-            frame = _pick(lazy, columns).collect()
-            return frame.with_columns(whole_numbers(c) for c in frame)
+            lazy = _pick(text, columns)
+            names = lazy.collect_schema().names()
+            whole = lazy.select(_whole_expr(c) for c in names).collect(engine="streaming")
+            number = [c for c in names if whole[c].item()]
+            lazy = lazy.with_columns(
+                pl.col(c).str.strip_chars().cast(pl.Int64, strict=False) for c in number
+            )
+        else:
+            raise DataError(
+                f"{file} has an ending that is not known; expected one of "
+                f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
+            )
+        return _Table(file, lazy, dict(lazy.collect_schema()))
+
+
+def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:
+    """The table's rows, some at a time; an empty table gives one empty part."""
+    with _readable(table.file):
+        n = 0
+        for part in table.lazy.collect_batches(chunk_size=min(rows, 250_000), maintain_order=True):
+            n += part.height
+            yield part
+        if not n:
+            yield pl.DataFrame(schema=table.kinds)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Errors of reading `file`, in words."""
+    try:
+        yield
     except RetailRecError:
         raise
     except ModuleNotFoundError as error:
@@ -208,16 +274,13 @@ def _read_file(file: Path, columns: list[str] | None) -> pl.DataFrame:
             f"{file} can't be read as a {file.suffix or 'data'} file ({reason}). "
             f"It may be empty, cut short or of another format; fetch or export it again."
         ) from error
-    raise DataError(
-        f"{file} has an ending that is not known; expected one of "
-        f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
-    )
 
 
 def _pick(lazy: pl.LazyFrame, columns: list[str] | None) -> pl.LazyFrame:
     if columns is None:
         return lazy
-    return lazy.select([c for c in lazy.collect_schema().names() if c in columns])
+    wanted = {c.lower() for c in columns}
+    return lazy.select([c for c in lazy.collect_schema().names() if c.lower() in wanted])
 
 
 def _separator(file: Path) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
-from retailrec.tables import find_file, read_table
+from retailrec.tables import find_file
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def refuse_mapping(columns: Mapping[str, str], name: str) -> None:
         )
 
 
-def read_one_of(folder: Path, *names: str, what: str) -> pl.DataFrame:
-    """The table in `folder` under any of these names, or `folder` itself if it is a file."""
+def find_one_of(folder: Path, *names: str, what: str) -> Path:
+    """The file in `folder` under any of these names, or `folder` itself if it is a file."""
     if folder.is_file():
-        return read_table(folder)
+        return folder
     if not folder.exists():
         raise DataError(f"there is no file or folder at {folder}; check the path.")
     file = find_file(folder, *names)
@@ -57,7 +57,7 @@ def read_one_of(folder: Path, *names: str, what: str) -> pl.DataFrame:
             f"{folder} holds no {what}; expected a file named {' or '.join(names)} "
             f"(.csv, .parquet), found {present or 'nothing'}. Put the published files there."
         )
-    return read_table(file)
+    return file
 
 
 def lower_columns(frame: pl.DataFrame) -> pl.DataFrame:

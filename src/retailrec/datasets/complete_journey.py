@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import DAY_ONE, LINE, LoadReport, Rule
+from retailrec.cleaning import DAY_ONE, LoadReport, Rule
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
-from retailrec.datasets.base import Dataset, lower_columns, read_one_of, refuse_mapping, require
-from retailrec.tables import find_file, read_table
+from retailrec.datasets.base import Dataset, find_one_of, lower_columns, refuse_mapping, require
+from retailrec.tables import find_file, read_parts, read_table
 
 _NAMES = {
     "household_key": "user_id",
@@ -38,7 +38,7 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     product = find_file(path, "product", "product_features", "products")
     household = find_file(path, "hh_demographic", "households")
     return _build(
-        _read_receipts(path),
+        [read_parts(file, columns=[*_NAMES, *_COLUMNS, "store", "discount"]) for file in _files(path)],
         None if product is None else read_table(product),
         None if household is None else read_table(household),
         DATASET.name,
@@ -49,12 +49,12 @@ def from_tables(
     receipts: pl.DataFrame, products: pl.DataFrame, households: pl.DataFrame, source: str
 ) -> RetailData:
     """The same from frames in memory."""
-    return _build([receipts], products, households, source)
+    return _build([[receipts]], products, households, source)
 
 
 def _build(
-    receipts: list[pl.DataFrame], products: pl.DataFrame | None, households: pl.DataFrame | None,
-    source: str,
+    receipts: list[Iterable[pl.DataFrame]], products: pl.DataFrame | None,
+    households: pl.DataFrame | None, source: str,
 ) -> RetailData:  # fmt: skip
     rules = [Rule("receipt also in an earlier file", pl.col("overlapping"))]
     items = None if products is None else _products(products)
@@ -67,41 +67,48 @@ def _build(
     )  # fmt: skip
 
 
-def _read_receipts(path: Path) -> list[pl.DataFrame]:
+def _files(path: Path) -> list[Path]:
     """One table, or the course's two; a folder of parts counts as one."""
     train, test = find_file(path, "retail_train"), find_file(path, "retail_test1", "retail_test")
     if train and test:
-        return [read_table(train), read_table(test)]
+        return [train, test]
     if (path / "transaction_data").is_dir():
-        return [read_table(path / "transaction_data")]
-    return [read_one_of(path, *_RECEIPTS, what="receipts")]
+        return [path / "transaction_data"]
+    return [find_one_of(path, *_RECEIPTS, what="receipts")]
 
 
-def _receipts(tables: list[pl.DataFrame]) -> pl.DataFrame:
-    parts = []
-    for number, table in enumerate(tables):
-        table = lower_columns(table)
-        table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
-        require(table, _COLUMNS, "receipts")
-        columns = [pl.col(_IDS).cast(pl.Int64, strict=False)]
-        columns.append(pl.col("quantity", "value").cast(pl.Float64, strict=False))
-        if "discount" in table.columns:
-            columns.append(pl.col("discount").cast(pl.Float64, strict=False))
-        if "store" in table.columns:
-            columns.append(pl.col("store").cast(pl.String))
-        parts.append(table.select(*columns, file=pl.lit(number)))
+def _receipts(tables: list[Iterable[pl.DataFrame]]) -> Iterator[pl.DataFrame]:
+    """Parts of all tables in standard columns; `overlapping`: an earlier table has the receipt."""
+    receipt = ["user_id", "basket_id"]
+    earlier = pl.DataFrame(schema=dict.fromkeys(receipt, pl.Int64))
+    for number, table in enumerate(tables, 1):
+        seen = [earlier]
+        for part in table:
+            lines = _standard(part)
+            known = lines.select(receipt).join(
+                earlier.with_columns(known=True), on=receipt, how="left", maintain_order="left"
+            )["known"]  # fmt: skip
+            if number < len(tables):
+                seen.append(lines.select(receipt).unique())
+            yield lines.with_columns(overlapping=known.fill_null(False))
+        earlier = pl.concat(seen).unique()
+
+
+def _standard(table: pl.DataFrame) -> pl.DataFrame:
+    table = lower_columns(table)
+    table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
+    require(table, _COLUMNS, "receipts")
+    columns = [pl.col(_IDS).cast(pl.Int64, strict=False)]
+    columns.append(pl.col("quantity", "value").cast(pl.Float64, strict=False))
+    if "discount" in table.columns:
+        columns.append(pl.col("discount").cast(pl.Float64, strict=False))
+    if "store" in table.columns:
+        columns.append(pl.col("store").cast(pl.String))
     hour, minute = pl.col("trans_time") // 100, pl.col("trans_time") % 100
     clock = pl.when((hour < 24) & (minute < 60)).then(hour * 60 + minute).otherwise(0)
     day_one = pl.lit(DAY_ONE).cast(pl.Datetime("us"))
-    return (
-        pl.concat(parts)
-        .with_row_index(LINE)
-        .with_columns(
-            time=day_one + pl.duration(days=pl.col("day") - 1, minutes=clock),
-            overlapping=pl.col("file") > pl.col("file").min().over("user_id", "basket_id"),
-        )
-        .drop("file", "day", "trans_time")
-    )
+    time = day_one + pl.duration(days=pl.col("day") - 1, minutes=clock)
+    return table.select(columns).with_columns(time=time).drop("day", "trans_time")
 
 
 def _products(table: pl.DataFrame) -> pl.DataFrame:

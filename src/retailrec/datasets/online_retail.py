@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +10,7 @@ import polars as pl
 from retailrec.cleaning import LoadReport, Rule
 from retailrec.data import RetailData
 from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
-from retailrec.tables import data_files, read_table, stack
+from retailrec.tables import data_files, read_parts
 
 _NAMES = {
     "invoice": "basket_id",
@@ -38,30 +38,38 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     lines can't change. Shoppers carry their first `country`.
     """
     refuse_mapping(columns or {}, DATASET.name)
-    sheets = [_read_sheet(file, number) for number, file in enumerate(data_files(path))]
-    lines = stack(sheets).with_columns(
-        pl.col("item_id").str.strip_chars().str.to_uppercase(),
-        overlapping=pl.col("sheet") > pl.col("sheet").min().over("basket_id"),
-    )
     rules = (
         Rule("receipt also in an earlier file", pl.col("overlapping")),
         Rule("return or cancellation", pl.col("basket_id").str.starts_with("C")),
         Rule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
     )
     return RetailData.from_frames(
-        lines.drop("sheet"), rules=rules, report=LoadReport(DATASET.name),
+        _lines(data_files(path)), rules=rules, report=LoadReport(DATASET.name),
         item_columns=["name"], user_columns=["country"],
     )  # fmt: skip
 
 
-def _read_sheet(file: Path, number: int) -> pl.DataFrame:
-    frame = lower_columns(read_table(file))
+def _lines(sheets: list[Path]) -> Iterator[pl.DataFrame]:
+    """Parts of all sheets in standard columns; `overlapping`: an earlier sheet has the receipt."""
+    earlier = pl.Series("basket_id", [], pl.String)
+    for sheet in sheets:
+        seen = [earlier]
+        for part in read_parts(sheet):
+            frame = _standard(part, sheet)
+            seen.append(frame["basket_id"].unique())
+            yield frame.with_columns(overlapping=pl.col("basket_id").is_in(earlier.implode()))
+        earlier = pl.concat(seen).unique()
+
+
+def _standard(part: pl.DataFrame, file: Path) -> pl.DataFrame:
+    frame = lower_columns(part)
     frame = frame.rename({c: _NAMES[c] for c in frame.columns if c in _NAMES})
     wanted = list(dict.fromkeys(_NAMES.values()))
     require(frame, wanted, str(file))
-    return frame.select(
-        pl.col(c).cast(pl.String) if c in ("basket_id", "item_id") else pl.col(c) for c in wanted
-    ).with_columns(sheet=pl.lit(number))
+    return frame.select(wanted).with_columns(
+        pl.col("basket_id").cast(pl.String),
+        pl.col("item_id").cast(pl.String).str.strip_chars().str.to_uppercase(),
+    )
 
 
 DATASET = Dataset(

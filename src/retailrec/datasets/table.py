@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from retailrec.cleaning import LoadReport
@@ -10,7 +11,7 @@ from retailrec.columns import CATEGORIES, NAME, TRANSACTIONS
 from retailrec.data import RetailData
 from retailrec.datasets.base import Dataset
 from retailrec.errors import SettingError
-from retailrec.tables import find_file, read_table
+from retailrec.tables import find_file, read_parts, read_table
 
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 
@@ -33,10 +34,11 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     receipts = find_file(path, "transactions", "receipts", "purchases") or path
     items = find_file(path, "items", "products", "catalogue") if receipts != path else None
     users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
-    lines = read_table(receipts)
-    describing = [c for c in _DESCRIBING if c in columns or (c in lines.columns and items is None)]
+    lines = read_parts(receipts)
+    first = next(lines)
+    describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
     return RetailData.from_frames(
-        lines,
+        chain([first], lines),
         None if items is None else read_table(items),
         None if users is None else read_table(users),
         columns=columns,

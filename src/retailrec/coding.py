@@ -1,0 +1,299 @@
+"""Receipt lines to one coded log, part by part: the one place where ids become codes.
+
+A part is a frame of raw lines. Each is parsed, cleaned and shrunk to some 40 bytes a line before the
+next one is read, so a log that is larger than memory as text can be loaded. What can only be known
+at the end waits for it: the vocabularies, the format of times written as text, receipts that lie in
+several parts, and lines that stand twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.cleaning import (
+    LINE,
+    LoadReport,
+    Rule,
+    kept_lines,
+    parse_lines,
+    parse_time,
+    refuse_if_none,
+    set_aside,
+)
+from retailrec.columns import ITEM_ID, LOG, USER_ID
+from retailrec.errors import DataError
+from retailrec.tables import stack, to_polars
+
+PART_ROWS = 2_000_000  # lines worked on at a time
+_CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
+_CODED = (USER_ID, ITEM_ID, "basket_id")
+_DOUBLE = "exact double line"
+
+
+@dataclass
+class CodedLines:
+    """What `code_lines` gives: lines that keep the rules, ids as codes of sorted vocabularies.
+
+    Attributes
+    ----------
+    lines : parts with `user_id`, `item_id`, `basket_id` (int32 codes), `time`, `quantity`, `value`,
+        `line`, `digest` (a hash of all that the raw line says) and carried columns
+    ids : id column -> the ids seen, ascending; the code is the place
+    described : id column -> distinct (id, described-by columns, time, line) of the lines
+    """
+
+    lines: list[pl.DataFrame]
+    ids: dict[str, pl.Series]
+    described: dict[str, pl.DataFrame]
+
+
+@dataclass
+class _Vocabulary:
+    """Ids of the parts so far; each part's lines hold places in the part's own sorted ids."""
+
+    parts: list[pl.Series] = field(default_factory=list)
+
+    def add(self, ids: pl.Series) -> pl.Series:
+        """Codes of one part's ids within the part, int32; null stays null."""
+        own = ids.drop_nulls().unique().sort()
+        self.parts.append(own)
+        return places(ids, own)
+
+    def finish(self) -> tuple[pl.Series, list[pl.Series]]:
+        """All ids, ascending, and for each part the final code of each of its own."""
+        if len({p.dtype for p in self.parts}) > 1:  # text in one part is text in all
+            self.parts = [p.cast(pl.String) for p in self.parts]
+        everything = pl.concat(self.parts).unique().sort()
+        return everything, [places(p, everything) for p in self.parts]
+
+
+def places(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
+    """Place of each id in the sorted, complete vocabulary, int32; null stays null."""
+    return vocabulary.search_sorted(ids).cast(pl.Int32).set(ids.is_null(), None)
+
+
+def parts_of(transactions: Any) -> Iterator[pl.DataFrame]:
+    """Frames of at most `PART_ROWS` lines: slices of one frame, or the frames of an iterator."""
+    frames = transactions if isinstance(transactions, Iterator) else iter([transactions])
+    for given in frames:
+        frame = to_polars(given, who="transactions")
+        for at in range(0, max(frame.height, 1), PART_ROWS):
+            yield frame.slice(at, PART_ROWS)
+
+
+def code_lines(
+    parts: Iterable[pl.DataFrame], columns: Mapping[str, str] | None, rules: Sequence[Rule],
+    report: LoadReport, described_by: Mapping[str, Sequence[str]],
+) -> CodedLines:  # fmt: skip
+    """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
+
+    Raises
+    ------
+    DataError
+        If columns are missing or unreadable, or no line is left.
+    """
+    coder = _Coder(columns or {}, rules, report, described_by)
+    for part in parts:
+        coder.add(part)
+    return coder.finish()
+
+
+class _Coder:
+    """State of `code_lines`."""
+
+    def __init__(
+        self, columns: Mapping[str, str], rules: Sequence[Rule], report: LoadReport,
+        described_by: Mapping[str, Sequence[str]],
+    ) -> None:  # fmt: skip
+        self.columns, self.rules, self.report = columns, list(rules), report
+        # times written as text get their format at the end, when all of them have been seen
+        self.late = [r for r in rules if set(r.when.meta.root_names()) == {"time"}]
+        self.described_by = {key: names for key, names in described_by.items() if names}
+        self.described: dict[str, list[pl.DataFrame]] = {key: [] for key in self.described_by}
+        self.vocabularies: dict[str, _Vocabulary] = {}
+        self.lines: list[pl.DataFrame] = []
+        self.seen: dict[str, bool] | None = None  # columns of the parts: is it text?
+
+    def add(self, part: pl.DataFrame) -> None:
+        """Take one part of the log."""
+        if part.is_empty() and self.seen is not None:
+            return
+        lines = parse_lines(
+            part, self.columns, first_line=self.report.read, text_times=True
+        )  # fmt: skip
+        self._require_alike(lines)
+        self.report.read += lines.height
+        text_times = lines["time"].dtype == pl.String
+        rules = [r for r in self.rules if not (text_times and r in self.late)]
+        good = kept_lines(lines, rules, self.report)
+        if good.is_empty():
+            return
+        digest = good.drop(LINE).hash_rows(seed=0).alias("digest")
+        small = [self._coded(good[c]) for c in (*_CODED, "time") if c in good.columns]
+        small += [good["quantity"], good["value"], good[LINE], digest]
+        small += [
+            good[c].cast(pl.String).cast(kind) if kind == pl.Categorical else good[c].cast(kind)
+            for c, kind in _CARRIED.items()
+            if c in good.columns
+        ]
+        for key, names in self.described_by.items():
+            self.described[key].append(
+                good.select(key, *names, "time", LINE).unique([key, *names, "time"], keep="first")
+                if text_times
+                else good.group_by(key, *names).agg(pl.col("time", LINE).sort_by("time", LINE).first())
+            )
+        self.lines.append(pl.DataFrame(small))
+
+    def _require_alike(self, lines: pl.DataFrame) -> None:
+        kinds = {c: lines[c].dtype == pl.String for c in lines.columns}
+        seen = self.seen = self.seen or kinds
+        if kinds.keys() != seen.keys() or kinds["time"] != seen["time"]:
+            raise DataError(
+                f"the parts of the transactions differ: one has columns {list(seen)}, another "
+                f"{list(kinds)}, or time is text in one of them only. Give alike parts."
+            )
+
+    def _coded(self, column: pl.Series) -> pl.Series:
+        if column.name == "time" and column.dtype != pl.String:
+            return column
+        return self.vocabularies.setdefault(column.name, _Vocabulary()).add(column)
+
+    def finish(self) -> CodedLines:
+        """Final codes for all parts, and what could not be judged part by part."""
+        refuse_if_none(sum(part.height for part in self.lines), self.report)
+        ids, times = {}, None
+        for name, vocabulary in self.vocabularies.items():
+            ids[name], finals = vocabulary.finish()
+            for number, final in enumerate(finals):
+                part = self.lines[number]
+                self.lines[number] = part.with_columns(final.gather(part[name]).alias(name))
+        if "time" in ids:
+            texts = ids.pop("time")
+            times = pl.DataFrame({"text": texts, "time": parse_time(texts, who="transactions")})
+            self.lines = [self._dated(part, times["time"], ids) for part in self.lines]
+            refuse_if_none(sum(part.height for part in self.lines), self.report)
+        described = {}
+        for key, parts in self.described.items():
+            facts = stack(parts)
+            if times is not None:
+                facts = facts.rename({"time": "text"}).join(times, on="text").drop("text")
+                facts = facts.filter(~pl.any_horizontal(r.when.fill_null(False) for r in self.late))
+            described[key] = facts.with_columns(facts[key].cast(ids[key].dtype))
+        return CodedLines(self.lines, ids, described)
+
+    def _dated(
+        self, part: pl.DataFrame, times: pl.Series, ids: Mapping[str, pl.Series]
+    ) -> pl.DataFrame:
+        part = part.with_columns(times.gather(part["time"]).alias("time"))
+        return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
+
+
+def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Coded lines with their ids, for the rejects."""
+    known = [ids[c].gather(lines[c]).alias(c) for c in ids if c in lines.columns]
+    return lines.with_columns(known).drop("digest").with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+
+def build_log(
+    coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, report: LoadReport
+) -> pl.DataFrame:
+    """The log: codes of `users` and `items`, basket times, one row an item of a basket, sorted.
+
+    Lines that say the same in every column are rejected but for the first; further lines of an item on
+    one receipt are added up and counted as merged. `coded.lines` is used up.
+    """
+    parts, ids = coded.lines, coded.ids
+    user = places(ids[USER_ID], users[USER_ID])
+    item = places(ids[ITEM_ID], items[ITEM_ID])
+    for number, part in enumerate(parts):
+        parts[number] = part.with_columns(
+            user=user.gather(part[USER_ID]), item=item.gather(part[ITEM_ID]), receipt=_receipt(part)
+        ).drop(USER_ID, ITEM_ID)
+    key = ["user", "receipt"]
+    # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
+    found = [part.group_by(key).agg(pl.col("time").min()) for part in parts]
+    baskets = pl.concat(found).group_by(key).agg(pl.col("time").min()).sort("user", "time", "receipt")
+    baskets = baskets.with_row_index("basket").cast({"basket": pl.Int32})
+    for number, part in enumerate(parts):
+        part = part.drop("time").join(baskets, on=key, how="left", maintain_order="left")
+        parts[number] = part.drop("receipt")
+    lines = pl.concat(parts)
+    parts.clear()
+    known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
+    lines = _without_doubles(_in_order(lines), known, report)
+    log = _merged(lines)
+    report.merged = lines.height - log.height
+    return log
+
+
+def _receipt(part: pl.DataFrame) -> pl.Series:
+    """Number of the line's receipt among the shopper's: its id's code, or the time without an id."""
+    time = -1 - pl.col("time").to_physical()
+    known = pl.col("basket_id").cast(pl.Int64) if "basket_id" in part.columns else None
+    return part.select(time if known is None else pl.coalesce(known, time)).to_series()
+
+
+def _in_order(lines: pl.DataFrame) -> pl.DataFrame:
+    """Lines in order of basket and item, and of one item on one receipt as they came."""
+    place = pl.col("basket").cast(pl.Int64) * 2**32 + pl.col("item")
+    order = lines.select(place.alias("place")).with_row_index("row")
+    if order["place"].is_sorted():
+        return lines
+    return lines[order.sort("place", maintain_order=True)["row"]]
+
+
+def _same_as_before(lines: pl.DataFrame) -> NDArray[np.bool_]:
+    """(n_lines,) are the line's item and basket those of the line before?"""
+    item, basket = lines["item"].to_numpy(), lines["basket"].to_numpy()
+    same = np.zeros(len(item), np.bool_)
+    same[1:] = (item[1:] == item[:-1]) & (basket[1:] == basket[:-1])
+    return same
+
+
+def _without_doubles(
+    lines: pl.DataFrame, ids: Mapping[str, pl.Series], report: LoadReport
+) -> pl.DataFrame:
+    """The lines but for those that repeat an earlier one in every column."""
+    same = _same_as_before(lines)
+    same[:-1] |= same[1:]
+    rows = pl.DataFrame({"row": np.flatnonzero(same)})
+    rows = rows.hstack(lines.select("basket", "item", "digest", LINE)[rows["row"]])
+    first = rows.sort(LINE).unique(["basket", "item", "digest"], keep="first")
+    doubles = rows.join(first, on="row", how="anti").sort("row")["row"]
+    if doubles.is_empty():
+        return lines
+    bad = lines[doubles].rename({"user": USER_ID, "item": ITEM_ID}).drop("basket")
+    set_aside(named(bad, ids).with_columns(reason=pl.lit(_DOUBLE)).sort(LINE), report)
+    keep = np.ones(lines.height, np.bool_)
+    keep[doubles.to_numpy()] = False
+    return lines.filter(pl.Series(keep))
+
+
+def _merged(lines: pl.DataFrame) -> pl.DataFrame:
+    """One row an item of a basket: quantities and known values added up, the rest as on the first."""
+    carried = [c for c in _CARRIED if c in lines.columns]
+    same = _same_as_before(lines)
+    if not same.any():
+        return lines.select(*LOG, *carried)
+    starts = np.flatnonzero(~same)
+    value = lines["value"].to_numpy()  # null, which is NaN here, where not known
+    known = ~np.isnan(value)
+    total = np.add.reduceat(np.where(known, value, 0), starts)
+    total[np.add.reduceat(known, starts, dtype=np.int64) == 0] = np.nan
+    return lines.filter(pl.Series(~same)).with_columns(
+        pl.Series("value", total).fill_nan(None),
+        pl.Series("quantity", np.add.reduceat(lines["quantity"].to_numpy(), starts)),
+    ).select(*LOG, *carried)  # fmt: skip
+
+
+def describe(facts: pl.DataFrame, key: str, names: Sequence[str]) -> pl.DataFrame:
+    """One row an id: the earliest known value of each of `names`, and the id's earliest `time`."""
+    return facts.sort("time", LINE).group_by(key, maintain_order=True).agg(
+        pl.col(names).drop_nulls().first(), pl.col("time").first()
+    )  # fmt: skip
