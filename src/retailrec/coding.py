@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.cleaning import (
+    EARLIEST,
     LINE,
     LoadReport,
     Rule,
@@ -34,6 +36,7 @@ PART_ROWS = 2_000_000  # lines worked on at a time
 _CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
 _CODED = (USER_ID, ITEM_ID, "basket_id")
 _DOUBLE = "exact double line"
+_FIRST_SECOND = int((EARLIEST - datetime(1970, 1, 1)).total_seconds())
 
 
 @dataclass
@@ -211,18 +214,26 @@ def build_log(
     parts, ids = coded.lines, coded.ids
     user = places(ids[USER_ID], users[USER_ID])
     item = places(ids[ITEM_ID], items[ITEM_ID])
+    receipts = _Vocabulary()
+    first_times = []
     for number, part in enumerate(parts):
-        parts[number] = part.with_columns(
-            user=user.gather(part[USER_ID]), item=item.gather(part[ITEM_ID]), receipt=_receipt(part)
-        ).drop(USER_ID, ITEM_ID)
-    key = ["user", "receipt"]
+        part = part.with_columns(user=user.gather(part[USER_ID]), item=item.gather(part[ITEM_ID]))
+        part = part.with_columns(basket=receipts.add(_receipt(part, ids))).drop(USER_ID, ITEM_ID)
+        first_times.append(part.group_by("basket").agg(pl.col("time").min()).sort("basket")["time"])
+        parts[number] = part.drop("time")
+    keys, finals = receipts.finish()
     # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
-    found = [part.group_by(key).agg(pl.col("time").min()) for part in parts]
-    baskets = pl.concat(found).group_by(key).agg(pl.col("time").min()).sort("user", "time", "receipt")
-    baskets = baskets.with_row_index("basket").cast({"basket": pl.Int32})
-    for number, part in enumerate(parts):
-        part = part.drop("time").join(baskets, on=key, how="left", maintain_order="left")
-        parts[number] = part.drop("receipt")
+    times = np.full(len(keys), np.iinfo(np.int64).max)
+    for final, first in zip(finals, first_times, strict=True):
+        at = final.to_numpy()
+        times[at] = np.minimum(times[at], first.to_physical().to_numpy())
+    order = np.lexsort((times, keys.to_numpy() >> 32))  # by shopper and time; ties by receipt
+    basket = np.empty(len(order), np.int32)
+    basket[order] = np.arange(len(order), dtype=np.int32)
+    for number, final in enumerate(finals):
+        code = final.to_numpy()[parts[number]["basket"].to_numpy()]
+        time = pl.Series("time", times[code]).cast(pl.Datetime("us"))
+        parts[number] = parts[number].with_columns(pl.Series("basket", basket[code]), time)
     lines = pl.concat(parts)
     parts.clear()
     known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
@@ -232,11 +243,16 @@ def build_log(
     return log
 
 
-def _receipt(part: pl.DataFrame) -> pl.Series:
-    """Number of the line's receipt among the shopper's: its id's code, or the time without an id."""
-    time = -1 - pl.col("time").to_physical()
-    known = pl.col("basket_id").cast(pl.Int64) if "basket_id" in part.columns else None
-    return part.select(time if known is None else pl.coalesce(known, time)).to_series()
+def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:
+    """Int64 that stands for the line's shopper (high half) and receipt: its id, or else its second.
+
+    A second from `EARLIEST` to `LATEST` fits beside the ids' codes in 32 bits.
+    """
+    seconds = pl.col("time").dt.epoch("s") - _FIRST_SECOND
+    receipt = len(ids["basket_id"]) + seconds if "basket_id" in ids else seconds
+    if "basket_id" in ids:
+        receipt = pl.coalesce(pl.col("basket_id").cast(pl.Int64), receipt)
+    return part.select(pl.col("user").cast(pl.Int64) * 2**32 + receipt).to_series()
 
 
 def _in_order(lines: pl.DataFrame) -> pl.DataFrame:

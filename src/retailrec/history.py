@@ -13,6 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from retailrec.kernels import order_in_rows
+
 T = TypeVar("T")
 _DAY_US = 86_400_000_000  # microseconds in a day
 
@@ -56,11 +58,10 @@ class History:
         cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame,
         end: datetime, n_items: int,
     ) -> History:  # fmt: skip
-        """From log lines (one an item and basket) and the history row of each line."""
-        item = log["item"].to_numpy()
-        time = log["time"].to_physical().to_numpy()
-        order = np.lexsort((time, item, rows))
-        item, rows, time = item[order], rows[order], time[order]
+        """From log lines (one an item and basket) in order of `rows`, the row of each, and time."""
+        order = order_in_rows(_indptr(rows, users.height), log["item"].to_numpy())
+        item = log["item"].to_numpy()[order]
+        time = log["time"].to_physical().to_numpy()[order]
         first = np.ones(len(item), np.bool_)
         first[1:] = (item[1:] != item[:-1]) | (rows[1:] != rows[:-1])
         starts = np.flatnonzero(first)

@@ -223,6 +223,16 @@ def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
 
 
 @_jit
+def order_in_rows(indptr: Any, items: Any) -> Any:
+    """Positions of the elements, row by row, ordered by item; equal ones stay in their order; int64."""
+    out = np.empty(len(items), np.int64)
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        out[start:stop] = start + np.argsort(items[start:stop], kind="mergesort")
+    return out
+
+
+@_jit
 def rank_in_rows(indptr: Any, scores: Any) -> Any:
     """Rank of each score within its row, best 1, ties share the better rank; f32."""
     out = np.empty(len(scores), np.float32)
@@ -250,6 +260,28 @@ def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
         else:
             for c in range(width):
                 out[i, first_column + c] = block[row, c]
+
+
+@_jit
+def group_sums(codes: Any, values: Any, n: int) -> Any:
+    """(n,) float64 sum of the values of each group code; NaN counts as nothing."""
+    out = np.zeros(n)
+    for i in range(len(codes)):
+        value = np.float64(values[i])
+        if value == value:
+            out[codes[i]] += value
+    return out
+
+
+@_jit
+def group_extremes(codes: Any, values: Any, n: int, sign: float) -> Any:
+    """(n,) float64 largest (`sign` 1) or smallest (-1) value of each group code; NaN without any."""
+    out = np.full(n, np.nan)
+    for i in range(len(codes)):
+        value, best = np.float64(values[i]), out[codes[i]]
+        if value == value and not sign * value <= sign * best:
+            out[codes[i]] = value
+    return out
 
 
 def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from retailrec.columns import CATEGORIES, USER_ID
 from retailrec.data import RetailData
 from retailrec.features import features_of
 from retailrec.features.base import (
+    CodedEvents,
     EventColumns,
     Events,
     Feature,
@@ -58,12 +59,10 @@ class FeatureSet:
             np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
         )
         history = data.full_history
-        order = np.argsort(history.items[history.pair_of_event], kind="stable")
-        item_of_event = history.items[history.pair_of_event][order]
-        starts = group_starts(item_of_event)
-        events = Events(EventColumns(history), order, starts)
+        item_of_event = history.items[history.pair_of_event]
+        events = CodedEvents(EventColumns(history), item_of_event, data.n_items)
         features = self._kept("item")
-        block = spread_rows(compute_block(features, events), item_of_event[starts], data.n_items)
+        block = compute_block(features, events)
         extra, names = _item_attributes(data)
         self.items_ = np.ascontiguousarray(np.hstack([block, extra]), np.float32)
         self.attributes_ = _attribute_codes(data.users)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from retailrec.errors import SettingError
 from retailrec.history import History
+from retailrec.kernels import group_extremes, group_sums, order_in_rows
 
 Scope = Literal["user", "item", "pair", "category", "match"]
 Floats = NDArray[Any]
@@ -134,7 +135,7 @@ class EventColumns:
     @cached_property
     def _by_basket(self) -> NDArray[np.int64]:
         """Order by shopper, then basket."""
-        return np.lexsort((self.history.basket, self.history.user_of_event))
+        return order_in_rows(self.history.event_indptr[self.history.indptr], self.history.basket)
 
     @cached_property
     def _basket_starts(self) -> NDArray[np.int64]:
@@ -203,7 +204,8 @@ class Events:
     """Event columns grouped by a key, with the aggregates that features are made of.
 
     A column is an attribute of `EventColumns`. Each aggregate returns one value a group; `mean`,
-    `std`, `smallest` and `largest` leave NaN out and return NaN for a group without values.
+    `std`, `smallest` and `largest` leave NaN out and return NaN for a group without values. Groups are
+    runs of events, in the columns' own order or in `order`.
     """
 
     def __init__(
@@ -269,16 +271,49 @@ class Events:
         return values[np.append(self._starts[1:], self._size) - 1].astype(np.float64)
 
 
+class CodedEvents(Events):
+    """Events grouped by a code each, 0 to `n` - 1, without being sorted or copied.
+
+    For the few groups of a whole log, such as items; a group without events gets NaN from every
+    feature (`compute_block`). There is no `last`, since events of a group lie in no order of time.
+    """
+
+    def __init__(self, columns: EventColumns, codes: NDArray[np.integer[Any]], n: int) -> None:
+        super().__init__(columns, None, np.zeros(0, np.int64))
+        self._codes, self._n = codes, n
+
+    @property
+    def n_groups(self) -> int:
+        return self._n
+
+    def count(self) -> Floats:
+        return np.bincount(self._codes, minlength=self._n).astype(np.float64)
+
+    def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
+        return np.asarray(group_sums(self._codes, values, self._n))
+
+    def smallest(self, values: Floats) -> Floats:
+        return np.asarray(group_extremes(self._codes, values, self._n, -1.0))
+
+    def largest(self, values: Floats) -> Floats:
+        return np.asarray(group_extremes(self._codes, values, self._n, 1.0))
+
+    def last(self, values: Floats) -> Floats:
+        raise SettingError("item features have no last event: events of an item come in no order.")
+
+
 def _ratio(a: Floats, b: Floats) -> Floats:
     return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
 
 def compute_block(features: Iterable[Feature], events: Events) -> NDArray[np.float32]:
-    """(n_groups, n_features) float32: all features of one scope in one pass."""
+    """(n_groups, n_features) float32: all features of one scope in one pass; NaN without events."""
     features = list(features)
     block = np.empty((events.n_groups, len(features)), np.float32)
-    for column, f in enumerate(features):
-        block[:, column] = f.compute(events)
+    with np.errstate(divide="ignore", invalid="ignore"):  # groups without events divide by zero
+        for column, f in enumerate(features):
+            block[:, column] = f.compute(events)
+    block[events.count() == 0] = np.nan
     return block
 
 
