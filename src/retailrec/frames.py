@@ -26,7 +26,7 @@ class CandidateFrame:
     Attributes
     ----------
     pool : the pairs, with scores and ranks of the sources
-    x : (n_pairs, n_columns) float32, missing values NaN
+    x : (n_pairs, n_columns) float32, column by column in memory, missing values NaN
     names : column names of `x`
     """
 
@@ -45,7 +45,8 @@ def candidate_frame(history: History, stage: StageOne, keep: Keep | None = None)
     if keep is not None:
         pool = pool.keep(keep(pool))
     n = len(pool.sources)
-    x = np.empty((len(pool.items), 2 * n + len(stage.features.names)), np.float32)
+    shape = (len(pool.items), 2 * n + len(stage.features.names))
+    x = np.empty(shape, np.float32, order="F")  # filled, and read by the rankers, by column
     x[:, :n], x[:, n : 2 * n] = pool.scores, pool.ranks
     stage.features.rows(history, pool.pairs, out=x[:, 2 * n :])
     return CandidateFrame(pool, x, stage.column_names)

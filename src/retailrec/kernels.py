@@ -250,16 +250,11 @@ def rank_in_rows(indptr: Any, scores: Any) -> Any:
 
 @_jit
 def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
-    """out[i, first_column:] = block[rows[i]]; NaN where rows[i] < 0."""
-    width = block.shape[1]
-    for i in range(len(rows)):
-        row = rows[i]
-        if row < 0:
-            for c in range(width):
-                out[i, first_column + c] = np.nan
-        else:
-            for c in range(width):
-                out[i, first_column + c] = block[row, c]
+    """out[i, first_column:] = block[rows[i]], column by column; NaN where rows[i] < 0."""
+    for c in range(block.shape[1]):
+        for i in range(len(rows)):
+            row = rows[i]
+            out[i, first_column + c] = np.nan if row < 0 else block[row, c]
 
 
 @_jit

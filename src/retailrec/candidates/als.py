@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.candidates.factors import best_by_factors
 from retailrec.data import RetailData
-from retailrec.engine.local import one_blas_thread
+from retailrec.engine.local import library_threads, one_blas_thread
 from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import dot_pairs
@@ -96,7 +96,7 @@ class ALS(CandidateGenerator):
             from implicit.gpu.als import AlternatingLeastSquares
         else:
             from implicit.cpu.als import AlternatingLeastSquares
-        options = {} if self.device == "cuda" else {"num_threads": self.threads}
+        options = {} if self.device == "cuda" else {"num_threads": library_threads(self.threads)}
         return AlternatingLeastSquares(
             factors=self.factors, iterations=self.iterations,
             regularization=self.regularization, random_state=self.seed, **options,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import Candidates
-from retailrec.engine.local import one_blas_thread
+from retailrec.engine.local import library_threads, one_blas_thread
 from retailrec.kernels import dot_pairs, topk_rows
 
 _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
@@ -30,7 +30,7 @@ def best_by_factors(
     width = min(k + _SPARE, len(codes))
     if len(known) and width:
         with one_blas_thread():
-            best, _ = topk(items[codes], users[known], width, num_threads=threads)
+            best, _ = topk(items[codes], users[known], width, num_threads=library_threads(threads))
         found = np.sort(codes[best], axis=1).ravel()
         starts = np.arange(len(known) + 1, dtype=np.int64) * width
         # the matrix product rounds differently in batches of other sizes; these sums do not

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.data import RetailData
+from retailrec.engine.local import n_threads
 from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import common_counts, product_gather, product_topk
@@ -132,7 +133,7 @@ def nearest_items(
     weighted = weigh(held).tocsr()
     wanted = neighbours + (0 if include_self else 1)
     similarity = all_pairs_knn(
-        weighted, wanted, show_progress=False, num_threads=threads
+        weighted, wanted, show_progress=False, num_threads=n_threads(threads)
     ).tocsr().astype(np.float32)  # fmt: skip
     if not include_self:
         similarity.setdiag(0)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 from retailrec.errors import SettingError
 
 T = TypeVar("T")
 SHARD = 1024  # shoppers; 200 candidates x 90 float32 columns of them are 75 MB
+_worker = threading.local()
+_lock, _holders, _limit = threading.Lock(), 0, None
 TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
 
 
@@ -23,12 +27,42 @@ def n_threads(threads: int) -> int:
     return threads or len(os.sched_getaffinity(0))
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Hold BLAS to one thread within: a library that brings its own threads fights with BLAS's."""
-    import scipy.linalg  # noqa: F401  loads its BLAS now, so that the limit reaches it
-    from threadpoolctl import threadpool_limits
+def library_threads(threads: int) -> int:
+    """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores."""
+    return 1 if getattr(_worker, "in_shard", False) else n_threads(threads)
 
-    return threadpool_limits(1, "blas")
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread within: a library that brings its own threads fights with BLAS's.
+
+    The limit is the process's. Shards enter and leave in any order; the last one out lifts it.
+    """
+    global _holders, _limit
+    with _lock:
+        if not _holders:
+            _limit = _blas().limit(limits=1, user_api="blas")
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if not _holders:
+                _limit.restore_original_limits()
+
+
+@cache
+def _blas() -> Any:
+    """The BLAS libraries of this process; finding them takes milliseconds, so it is done once."""
+    import scipy.linalg  # noqa: F401  loads its BLAS now, so that the limit reaches it
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _enter_shards() -> None:
+    _worker.in_shard = True
 
 
 def map_shards(
@@ -36,13 +70,14 @@ def map_shards(
 ) -> Iterator[T]:
     """`function` of each shard of rows 0..n, in order; at most `threads` + 1 are in memory.
 
-    Kernels and libraries release the GIL, so threads are enough.
+    Kernels and libraries release the GIL, so threads are enough. Within several shards at a time,
+    `library_threads` gives 1.
     """
     shards = [slice(at, min(at + size, n)) for at in range(0, n, size)]
-    if threads <= 1:
+    if threads <= 1 or len(shards) <= 1:
         yield from map(function, shards)
         return
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=_enter_shards) as pool:
         pending: deque[Future[T]] = deque()
         for shard in shards:
             pending.append(pool.submit(function, shard))

@@ -92,7 +92,7 @@ class FeatureSet:
         `out` may be part of a larger block, which saves a copy.
         """
         if out is None:
-            out = np.empty((len(pairs.items), len(self.names)), np.float32)
+            out = np.empty((len(pairs.items), len(self.names)), np.float32, order="F")
         user_row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
         columns = EventColumns(history)
         at = 0

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.engine.local import library_threads, n_threads
 from retailrec.rankers.base import TrainingFrame, require_both_classes
 
 _FILE = "catboost.cbm"
@@ -63,7 +64,7 @@ class CatBoostRanker:
             "learning_rate": self.learning_rate,
             "l2_leaf_reg": self.l2_leaf_reg,
             "random_seed": self.seed,
-            "thread_count": self.threads or -1,
+            "thread_count": n_threads(self.threads),
             "task_type": self.device.upper(),
             "allow_writing_files": False,
             "verbose": False,
@@ -96,7 +97,7 @@ class CatBoostRanker:
         kind = "Probability" if self.objective == "Logloss" else "RawFormulaVal"
         if not len(x):
             return np.zeros(0, np.float32)
-        out = self.model_.predict(x, prediction_type=kind, thread_count=self.threads or -1)
+        out = self.model_.predict(x, prediction_type=kind, thread_count=library_threads(self.threads))
         return np.asarray(out[:, 1] if out.ndim == 2 else out, np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

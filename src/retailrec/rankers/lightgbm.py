@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.engine.local import library_threads, n_threads
 from retailrec.rankers.base import TrainingFrame, require_both_classes
 
 _FILE = "lightgbm.txt"
@@ -58,7 +59,7 @@ class LightGBMRanker:
             "min_data_in_leaf": self.min_rows,
             "feature_fraction": self.column_share,
             "lambda_l2": self.l2,
-            "num_threads": self.threads,
+            "num_threads": n_threads(self.threads),
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
@@ -90,10 +91,10 @@ class LightGBMRanker:
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(x):
             return np.zeros(0, np.float32)
-        return np.asarray(self.model_.predict(x, num_threads=self.threads), np.float32)
+        return np.asarray(self.model_.predict(x, num_threads=library_threads(self.threads)), np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        shap = self.model_.predict(x, pred_contrib=True, num_threads=self.threads)
+        shap = self.model_.predict(x, pred_contrib=True, num_threads=library_threads(self.threads))
         return np.asarray(shap[:, :-1], np.float32)
 
     def importances(self) -> NDArray[np.float64]:
