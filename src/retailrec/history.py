@@ -103,6 +103,11 @@ class History:
         return self.user_of_pair[self.pair_of_event]
 
     @cached_property
+    def item_of_event(self) -> NDArray[np.int32]:
+        """(n_events,) item of each event."""
+        return self.items[self.pair_of_event]
+
+    @cached_property
     def last_basket(self) -> NDArray[np.int64]:
         """(n_users,) code of each shopper's newest basket; -1 without any."""
         last = np.full(len(self), -1, np.int64)

@@ -251,10 +251,11 @@ def rank_in_rows(indptr: Any, scores: Any) -> Any:
 @_jit
 def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
     """out[i, first_column:] = block[rows[i]], column by column; NaN where rows[i] < 0."""
-    for c in range(block.shape[1]):
-        for i in range(len(rows)):
-            row = rows[i]
-            out[i, first_column + c] = np.nan if row < 0 else block[row, c]
+    for tile in range(0, len(rows), 256):  # its rows of the block stay in the nearest cache
+        for c in range(block.shape[1]):
+            for i in range(tile, min(tile + 256, len(rows))):
+                row = rows[i]
+                out[i, first_column + c] = np.nan if row < 0 else block[row, c]
 
 
 @_jit
@@ -277,6 +278,62 @@ def group_extremes(codes: Any, values: Any, n: int, sign: float) -> Any:
         if value == value and not sign * value <= sign * best:
             out[codes[i]] = value
     return out
+
+
+@_jit
+def run_sums(starts: Any, stop: int, values: Any) -> Any:
+    """float64 sum of each run of values that begins at `starts`; NaN counts as nothing."""
+    out = np.zeros(len(starts))
+    for run in range(len(starts)):
+        end = starts[run + 1] if run + 1 < len(starts) else stop
+        total = 0.0
+        for i in range(starts[run], end):
+            value = np.float64(values[i])
+            if value == value:
+                total += value
+        out[run] = total
+    return out
+
+
+@_jit
+def run_extremes(starts: Any, stop: int, values: Any, sign: float) -> Any:
+    """float64 largest (`sign` 1) or smallest (-1) value of each run; NaN without any."""
+    out = np.full(len(starts), np.nan)
+    for run in range(len(starts)):
+        end = starts[run + 1] if run + 1 < len(starts) else stop
+        for i in range(starts[run], end):
+            value = np.float64(values[i])
+            if value == value and not sign * value <= sign * out[run]:
+                out[run] = value
+    return out
+
+
+@_jit
+def number_groups(
+    event_indptr: Any, code_of_event: Any, pair_indptr: Any, code_of_pair: Any, n_codes: int
+) -> tuple[Any, int, Any]:
+    """Number the (row, code) groups of events, and find the group of each pair of the same rows.
+
+    Codes run from -1 (no code; a group of its own for events, none for pairs) to `n_codes` - 1.
+    Returns (n_events,) int64, the number of groups, and (n_pairs,) int64 with -1 where there is none.
+    """
+    of_event = np.empty(len(code_of_event), np.int64)
+    of_pair = np.full(len(code_of_pair), -1, np.int64)
+    group = np.full(n_codes + 1, -1, np.int64)
+    n_groups = 0
+    for row in range(len(event_indptr) - 1):
+        for i in range(event_indptr[row], event_indptr[row + 1]):
+            code = code_of_event[i]
+            if group[code] < 0:
+                group[code] = n_groups
+                n_groups += 1
+            of_event[i] = group[code]
+        for i in range(pair_indptr[row], pair_indptr[row + 1]):
+            if code_of_pair[i] >= 0:
+                of_pair[i] = group[code_of_pair[i]]
+        for i in range(event_indptr[row], event_indptr[row + 1]):
+            group[code_of_event[i]] = -1
+    return of_event, n_groups, of_pair
 
 
 def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:

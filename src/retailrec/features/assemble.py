@@ -25,7 +25,7 @@ from retailrec.features.base import (
 )
 from retailrec.features.columns import Columns
 from retailrec.history import History
-from retailrec.kernels import find_pairs, gather
+from retailrec.kernels import find_pairs, gather, number_groups
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
 _ENCODED_DAYS = 91
@@ -59,8 +59,7 @@ class FeatureSet:
             np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
         )
         history = data.full_history
-        item_of_event = history.items[history.pair_of_event]
-        events = CodedEvents(EventColumns(history), item_of_event, data.n_items)
+        events = CodedEvents(EventColumns(history), history.item_of_event, data.n_items)
         features = self._kept("item")
         block = compute_block(features, events)
         extra, names = _item_attributes(data)
@@ -101,7 +100,7 @@ class FeatureSet:
             (self.items_, pairs.items.astype(np.int64)),
             (self._pair_block(history, columns),
              find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)),
-            *self._category_blocks(history, columns, user_row, pairs.items),
+            *self._category_blocks(history, columns, pairs),
         ]  # fmt: skip
         for block, where in blocks:
             gather(block, where, out, at)
@@ -118,36 +117,29 @@ class FeatureSet:
 
     def _user_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
         starts = group_starts(history.user_of_event)
-        block = compute_block(self._kept("user"), Events(columns, None, starts))
+        block = compute_block(self._kept("user"), Events(columns, starts))
         spread = spread_rows(block, history.user_of_event[starts], len(history))
         return np.hstack([spread, self._encode_users(history.users)]).astype(np.float32)
 
     def _pair_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
-        events = Events(columns, None, history.event_indptr[:-1])
+        events = Events(columns, history.event_indptr[:-1])
         return compute_block(self._kept("pair"), events)
 
     def _category_blocks(
-        self, history: History, columns: EventColumns, user_row: NDArray[np.int64],
-        items: NDArray[np.int32],
+        self, history: History, columns: EventColumns, pairs: Pairs
     ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:  # fmt: skip
         """For each level: features of each (shopper, category), and the row of each candidate."""
         out = []
         features = self._kept("category")
+        event_indptr = history.event_indptr[history.indptr]
         for level in range(self.categories_.shape[1] if features else 0):
-            code = self.categories_[:, level].astype(np.int64)
-            width = int(code.max(initial=0)) + 2
-            key = history.user_of_event * width + code[history.items[history.pair_of_event]] + 1
-            order = np.argsort(key, kind="stable")
-            starts = group_starts(key[order])
-            present = key[order][starts]
-            block = compute_block(features, Events(columns, order, starts))
-            wanted = user_row * width + code[items] + 1
-            place = np.searchsorted(present, wanted)
-            found = np.minimum(place, max(len(present) - 1, 0))
-            hit = (place < len(present)) & (code[items] >= 0)
-            if len(present):
-                hit &= present[found] == wanted
-            out.append((block, np.where(hit, found, -1)))
+            code = np.ascontiguousarray(self.categories_[:, level])
+            of_event, n_groups, of_pair = number_groups(
+                event_indptr, code[history.item_of_event], pairs.indptr, code[pairs.items],
+                int(code.max(initial=-1)) + 1,
+            )  # fmt: skip
+            block = compute_block(features, CodedEvents(columns, of_event, n_groups))
+            out.append((block, of_pair))
         return out
 
     def _encode_users(self, users: pl.DataFrame) -> NDArray[np.float32]:
@@ -208,7 +200,7 @@ def _item_attributes(data: RetailData) -> tuple[NDArray[np.float32], list[str]]:
     """Numeric attributes as they are; brand and categories as lines sold in the last 91 days."""
     columns, names = [], []
     history = data.full_history
-    recent = history.items[history.pair_of_event][history.age <= _ENCODED_DAYS]
+    recent = history.item_of_event[history.age <= _ENCODED_DAYS]
     sold = np.bincount(recent, minlength=data.n_items).astype(np.float64)
     for name in data.items.columns:
         values = data.items[name]

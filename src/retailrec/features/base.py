@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from retailrec.errors import SettingError
 from retailrec.history import History
-from retailrec.kernels import group_extremes, group_sums, order_in_rows
+from retailrec.kernels import group_extremes, group_sums, order_in_rows, run_extremes, run_sums
 
 Scope = Literal["user", "item", "pair", "category", "match"]
 Floats = NDArray[Any]
@@ -205,23 +205,18 @@ class Events:
 
     A column is an attribute of `EventColumns`. Each aggregate returns one value a group; `mean`,
     `std`, `smallest` and `largest` leave NaN out and return NaN for a group without values. Groups are
-    runs of events, in the columns' own order or in `order`.
+    runs of events that begin at `starts`, in the columns' own order.
     """
 
-    def __init__(
-        self, columns: EventColumns, order: NDArray[np.int64] | None, starts: NDArray[np.int64]
-    ) -> None:
-        self._columns, self._order, self._starts = columns, order, starts
+    def __init__(self, columns: EventColumns, starts: NDArray[np.int64]) -> None:
+        self._columns, self._starts = columns, starts
         self._size = len(columns.history.age)
-        self._cache: dict[str, Floats] = {}
 
     def __getattr__(self, name: str) -> Floats:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._cache:
-            values: Floats = getattr(self._columns, name)
-            self._cache[name] = values if self._order is None else values[self._order]
-        return self._cache[name]
+        values: Floats = getattr(self._columns, name)
+        return values
 
     @property
     def n_groups(self) -> int:
@@ -234,12 +229,7 @@ class Events:
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
         """Sum; of a condition, how often it holds. NaN counts as nothing."""
-        if not len(self._starts):
-            return np.zeros(0)
-        if values.dtype == np.bool_:
-            return np.add.reduceat(values, self._starts, dtype=np.int64).astype(np.float64)
-        filled = np.where(np.isnan(values), 0, values)
-        return np.add.reduceat(filled, self._starts, dtype=np.float64)
+        return np.asarray(run_sums(self._starts, self._size, values))
 
     def mean(self, values: Floats) -> Floats:
         """Mean of the known values."""
@@ -248,21 +238,17 @@ class Events:
     def std(self, values: Floats) -> Floats:
         """Standard deviation of the known values; NaN with fewer than two."""
         n = self.sum(~np.isnan(values))
-        mean = self.mean(values)
+        mean = _ratio(self.sum(values), n)
         spread = np.maximum(_ratio(self.sum(values.astype(np.float64) ** 2), n) - mean**2, 0)
         return np.where(n > 1, np.sqrt(spread), np.nan)
 
     def smallest(self, values: Floats) -> Floats:
         """Smallest known value."""
-        if not len(self._starts):
-            return np.zeros(0)
-        return np.fmin.reduceat(values, self._starts).astype(np.float64)
+        return np.asarray(run_extremes(self._starts, self._size, values, -1.0))
 
     def largest(self, values: Floats) -> Floats:
         """Largest known value."""
-        if not len(self._starts):
-            return np.zeros(0)
-        return np.fmax.reduceat(values, self._starts).astype(np.float64)
+        return np.asarray(run_extremes(self._starts, self._size, values, 1.0))
 
     def last(self, values: Floats) -> Floats:
         """Value at the last event of the group, which for pairs is the newest."""
@@ -274,12 +260,12 @@ class Events:
 class CodedEvents(Events):
     """Events grouped by a code each, 0 to `n` - 1, without being sorted or copied.
 
-    For the few groups of a whole log, such as items; a group without events gets NaN from every
-    feature (`compute_block`). There is no `last`, since events of a group lie in no order of time.
+    A group without events gets NaN from every feature (`compute_block`). There is no `last`, since the
+    events of a group lie in no order of time.
     """
 
     def __init__(self, columns: EventColumns, codes: NDArray[np.integer[Any]], n: int) -> None:
-        super().__init__(columns, None, np.zeros(0, np.int64))
+        super().__init__(columns, np.zeros(0, np.int64))
         self._codes, self._n = codes, n
 
     @property
@@ -299,7 +285,7 @@ class CodedEvents(Events):
         return np.asarray(group_extremes(self._codes, values, self._n, 1.0))
 
     def last(self, values: Floats) -> Floats:
-        raise SettingError("item features have no last event: events of an item come in no order.")
+        raise SettingError("events of items and categories come in no order, so there is no last one.")
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:
