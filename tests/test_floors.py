@@ -17,7 +17,7 @@ FLOORS = [
     ["pool", "evaluation", "uncertainty"],
     ["frames", "reasons"],
     ["two_stage"],
-    ["config", "matching", "leaks", "understanding", "backtest"],
+    ["config", "matching", "leaks", "understanding", "backtest", "batch"],
     ["report", "tuning"],
     ["pipeline"],
     ["cli", "serving"],

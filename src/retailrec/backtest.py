@@ -91,7 +91,7 @@ def backtest(
     chosen = preset("default") if prefilters is None else prefilters
     horizon = timedelta(days=horizon_days)
     frames, tables = [], []
-    fingerprint = "" if store is None else _fingerprint(data)
+    fingerprint = "" if store is None else data.fingerprint()
     for fold in rolling_folds(data.end, horizon=horizon, n=n_folds):
         if fold.cutoff <= data.start:
             raise DataError(
@@ -234,12 +234,6 @@ def _columns(frame: pl.DataFrame) -> dict[str, Values]:
         name: frame[name].to_numpy()[: 1 if parse_metric(name)[0].together else None]
         for name in frame.columns
     }
-
-
-def _fingerprint(data: RetailData) -> str:
-    """What stands for everything that is known."""
-    sums = [int(frame.hash_rows(seed=0).sum() or 0) for frame in (data.log, data.items, data.users)]
-    return repr([data.end, data.log.height, sums])
 
 
 def _described(model: Model) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,6 +177,7 @@ def check_leaks(
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with _progress(quiet) as progress:
         data, _ = _load(dataset, path, columns, progress)
+        settings = settings.for_size(data.n_users)
         report = check(
             data, lambda _: settings.model(), max_users=max_users, seed=settings.seed, progress=progress
         )
@@ -219,6 +221,7 @@ def tune(
     parse_metric(metric)
     with _progress(quiet) as progress:
         data, _ = _load(dataset, path, columns, progress)
+        settings = settings.for_size(data.n_users)
         found = tune_job(
             data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
         )
@@ -291,26 +294,28 @@ def recommend(
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
     from retailrec.pipeline import recommend_from_files
-    from retailrec.tables import write_frame
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
     with _progress(quiet) as progress:
-        progress("recommend")
-        found = recommend_from_files(model, history, users, k, _parse_columns(columns), rules, reasons)
-        write_frame(found.frame, out)
+        found = recommend_from_files(
+            model, history, users, k, _parse_columns(columns), out, rules=rules, reasons=reasons,
+            progress=progress,
+        )  # fmt: skip
     _print_load_report(found.load_report, quiet, None)
     if quiet:
         return
     if found.unknown:
         _out.print(f"{found.unknown:,} events of items that the model does not know were left out")
-    for rule, did in found.rules_report.items():
+    batch = found.batch
+    for rule, did in batch.effects.items():
         _out.print(
             f"rule {rule}: removed {did['removed']:,} candidates, changed the lists of "
             f"{did['bound']:,} shoppers, gave way for {did['gave_way']:,}"
         )
-    frame = found.frame
-    _out.print(f"{frame['user_id'].n_unique():,} shoppers, {frame.height:,} recommendations: {out}")
+    if batch.n_taken_over:
+        _out.print(f"went on after {batch.n_taken_over:,} blocks that an earlier call had finished")
+    _out.print(f"{batch.n_users:,} shoppers, {batch.n_rows:,} recommendations: {out}")
 
 
 @app.command()
@@ -387,14 +392,22 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     if quiet or not _err.is_terminal:
         yield lambda step: None
         return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
         console=_err, transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("start", total=None)
-        yield lambda step: bar.update(task, description=step)
+
+        def show(step: str) -> None:
+            counted = re.search(r"([\d,]+) of ([\d,]+)", step)  # as in: recommend 30 of 1,200 shoppers
+            done, total = 0, None
+            if counted:
+                done, total = (int(n.replace(",", "")) for n in counted.groups())
+            bar.update(task, description=step, completed=done, total=total)
+
+        yield show
 
 
 def _print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:

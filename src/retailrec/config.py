@@ -17,7 +17,7 @@ from retailrec.features.assemble import FeatureSet
 from retailrec.prefilters import PREFILTERS, Prefilter, preset
 from retailrec.rankers import RANKERS, Ranker
 from retailrec.splits import HorizonSplits
-from retailrec.two_stage import TwoStageRecommender, default_sources
+from retailrec.two_stage import TwoStageRecommender, default_sources, light_ranker
 
 
 class Typed(BaseModel):
@@ -25,6 +25,42 @@ class Typed(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     type: str
+
+
+# What larger profiles change; docs/how-it-works.md says what each costs in quality.
+PROFILES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "laptop": {
+        "sources": [
+            {"type": "own_purchases", "weighting": "due"},
+            {"type": "popularity"},
+            {"type": "item_item", "weighting": "tfidf", "half_life": 180},
+            {
+                "type": "item_item", "weighting": "tfidf", "within": "receipt",
+                "profile": "last_receipt",
+            },
+            {"type": "als", "factors": 64},
+        ],
+        "candidates_per_source": [80, 20, 60, 20, 40],
+        "prerank": False,
+        "label_windows": 3,
+        "refit": "once",
+    },
+    "large": {
+        "sources": [
+            {"type": "own_purchases", "weighting": "due"},
+            {"type": "popularity"},
+            {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
+            {"type": "als", "factors": 32, "iterations": 6},
+        ],
+        "candidates_per_source": [60, 20, 40, 0],  # ALS scores what the others propose
+        "ranker": {"type": "catboost", "iterations": 150, "learning_rate": 0.12},
+        "prerank": False,
+        "label_windows": 2,
+        "negatives": 0.1,
+        "refit": "once",
+    },
+}  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -38,6 +74,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    profile: Literal["auto", "small", "laptop", "large"] = Field(
+        "auto", description="what is not said otherwise, by the number of shoppers; see PROFILES"
+    )
     horizon_days: float = Field(28, gt=0, description="length of the window to predict")
     k: int = Field(5, ge=1, description="recommendations a shopper")
     seed: int = 0
@@ -47,6 +86,7 @@ class Settings(BaseModel):
     sources: list[Typed] | None = None
     ranker: Typed | None = None
     candidates_per_source: int | list[int] = 150
+    prerank: bool = Field(True, description="a light model cuts the pool to pool_size")
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
     label_windows: int = Field(5, ge=1)
     label_stride_days: float | None = Field(None, gt=0)
@@ -56,6 +96,26 @@ class Settings(BaseModel):
     refit: Literal["each", "once"] = "each"
     drop_features: list[str] = []
     calibrate: bool = False
+
+    def for_size(self, n_users: int) -> Settings:
+        """These settings, with those of the profile where nothing else was said.
+
+        ``auto`` is ``small`` up to 50,000 shoppers, ``laptop`` up to 150,000 and ``large`` beyond.
+
+        Examples
+        --------
+        >>> sized = Settings(negatives=0.5).for_size(400_000)
+        >>> sized.profile, sized.negatives, sized.refit
+        ('large', 0.5, 'once')
+        """
+        name = self.profile
+        if name == "auto":
+            name = "small" if n_users <= 50_000 else "laptop" if n_users <= 150_000 else "large"
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        chosen = dict(PROFILES[name])
+        if "sources" in said:  # numbers of candidates are those of the profile's own sources
+            chosen.pop("candidates_per_source", None)
+        return Settings(**chosen | said | {"profile": name})
 
     def model(self) -> TwoStageRecommender:
         """The recommender that these settings describe, not fitted.
@@ -72,6 +132,7 @@ class Settings(BaseModel):
             label_splits=HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days),
             features=FeatureSet(tuple(self.drop_features)),
             k=self.candidates_per_source,
+            preranker=light_ranker() if self.prerank else None,
             pool_size=self.pool_size,
             negatives=self.negatives,
             idle_users=self.idle_users,

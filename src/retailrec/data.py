@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule, ids_like, typed_ids
 from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
-from retailrec.columns import ITEM_ID, KNOWN_FROM, RECOMMENDABLE, USER_ID
+from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.errors import DataError
 from retailrec.history import History
 from retailrec.tables import to_polars
@@ -177,6 +178,12 @@ class RetailData:
     def full_history(self) -> History:
         """Histories of all shoppers, kept for the sources and features that learn about items."""
         return self.history()
+
+    def fingerprint(self) -> str:
+        """Hex digits that stand for all that is known: the same data gives the same ones."""
+        frames = (self.log.select(LOG), self.items, self.users)
+        sums = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
+        return hashlib.sha256(repr([self.end, self.log.height, sums]).encode()).hexdigest()
 
     def _lines_of(self, codes: NDArray[np.int64]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
         """Log lines of the shoppers and the position of each line's shopper in `codes`."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from retailrec.artifact import versions
 from retailrec.backtest import Model, backtest, fitted
+from retailrec.batch import Batch, artifact_key, recommend_to_file
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.cleaning import LoadReport, ids_like
 from retailrec.config import Settings, sources_toml
@@ -34,7 +35,7 @@ from retailrec.metrics import parse_metric
 from retailrec.prefilters import apply
 from retailrec.rules import read_rules
 from retailrec.splits import Fold, Split
-from retailrec.tables import read_table
+from retailrec.tables import clear_partials, read_parts, read_table
 from retailrec.two_stage import TwoStageRecommender
 from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability
@@ -76,6 +77,7 @@ def run(
     SettingError
         If the settings ask for more than the data has.
     """
+    settings = settings.for_size(data.n_users)
     held_out = hold_out(data, settings)
     if settings.k > data.n_items:
         raise SettingError(
@@ -102,9 +104,9 @@ def run(
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
-            recommended = final.recommend(data.history(), settings.k)
+            file = staging / "recommendations.parquet"
+            recommend_to_file(final, data, file, settings.k, progress=progress)
         with timer.step("write"):
-            recommended.write_parquet(staging / "recommendations.parquet")
             final.save(staging / "model")
             _write_json(staging / "load_report.json", data.report.as_dict())
         timer.seconds["total"] = round(sum(timer.seconds.values()), 3)
@@ -138,6 +140,7 @@ def match(
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     from retailrec.report.figures import draw_recall
 
+    settings = settings.for_size(data.n_users)
     with staged(out) as staging:
         report = {"dataset": dataset} | matching_report(
             settings.model(), hold_out(data, settings), progress=progress
@@ -159,6 +162,7 @@ def backtest_job(
     -------
     mean and spread over folds of every model and metric, as rows
     """
+    settings = settings.for_size(data.n_users)
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
     with staged(out) as staging:
         found = backtest(
@@ -238,7 +242,8 @@ def staged(out: Path) -> Iterator[Path]:
         if out.is_file():
             raise DataError(f"--out {out} is a file; name a folder.")
         out.mkdir(parents=True, exist_ok=True)
-        staging = Path(mkdtemp(prefix=".partial-", dir=out))
+        clear_partials(out)
+        staging = Path(mkdtemp(prefix=f".partial-{os.getpid()}-", dir=out))
         yield staging
         for file in sorted(staging.iterdir()):
             target = out / file.name
@@ -301,41 +306,44 @@ def uncertainty(values: Mapping[str, Mapping[str, Any]], seed: int = 0) -> dict[
 
 
 class Answers(NamedTuple):
-    """What `recommend_from_files` gives.
+    """What `recommend_from_files` did.
 
     Attributes
     ----------
-    frame : `user_id`, `item_id`, `score`, `rank`
+    batch : shoppers, recommendations, effects of rules
     load_report : of the receipts
     unknown : events that were of items the model does not know
-    rules_report : rule -> what it did; see `retailrec.rules`
     """
 
-    frame: pl.DataFrame
+    batch: Batch
     load_report: LoadReport
     unknown: int
-    rules_report: dict[str, dict[str, int]]
 
 
 def recommend_from_files(
-    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str],
-    rules: Path | None = None, reasons: bool = False,
+    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
+    rules: Path | None = None, reasons: bool = False, progress: Progress = lambda step: None,
 ) -> Answers:  # fmt: skip
-    """Recommendations from a saved model and a file of receipts.
+    """Recommendations from a saved model and a file of receipts, to a file.
 
-    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts.
+    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts. Called
+    again after an interruption, it goes on with the first unfinished block of shoppers.
     """
     wanted_rules = None if rules is None else read_rules(rules)
+    progress("load the model")
     recommender = TwoStageRecommender.load(model)
     table = None if users is None else read_table(users)
+    progress(f"load {history}")
     data = RetailData.from_frames(
-        read_table(history), users=table, columns=columns, report=LoadReport(history.name)
+        read_parts(history), users=table, columns=columns, report=LoadReport(history.name)
     )
-    histories, unknown = recommender.history_of(data)
+    coded, unknown = recommender.coded(data)
+    wanted = None
     if table is not None:
-        wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
-        rows = data.users["user_id"].is_in(wanted.implode()).arg_true().to_numpy()
-        histories = histories.take(rows)
-    answer = recommender.explain if reasons else recommender.recommend
-    frame = answer(histories, k, wanted_rules)
-    return Answers(frame, data.report, unknown, recommender.rules_report)
+        ids = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
+        wanted = data.users["user_id"].is_in(ids.implode()).arg_true().to_numpy()
+    batch = recommend_to_file(
+        recommender, coded, out, k, users=wanted, rules=wanted_rules, reasons=reasons,
+        key=artifact_key(model), progress=progress,
+    )  # fmt: skip
+    return Answers(batch, data.report, unknown)

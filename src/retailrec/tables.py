@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,7 +161,7 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """
     if path.suffix not in (".parquet", ".csv"):
         raise DataError(f"{path} must end in .parquet or .csv.")
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         if path.suffix == ".parquet":
             frame.write_parquet(partial)
         else:
@@ -175,22 +176,47 @@ def write_text(text: str, path: Path) -> None:
     DataError
         If it can't be written.
     """
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         partial.write_text(text)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when all is written, and else goes."""
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when all is written, and else goes.
+
+    Raises
+    ------
+    DataError
+        If it can't be written: no such folder, no right, no room.
+    """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_partials(path.parent)
         yield partial
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, pl.exceptions.ComputeError) as error:
         raise DataError(f"{path} can't be written: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def clear_partials(folder: Path) -> None:
+    """Remove what processes that are gone, killed in the middle of writing, left half-written."""
+    for path in folder.glob(".partial-*-*"):
+        owner = path.name.split("-")[1]
+        if owner.isdecimal() and not _is_alive(int(owner)):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _is_whole(column: pl.Series) -> bool:

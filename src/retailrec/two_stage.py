@@ -60,6 +60,11 @@ def default_sources() -> list[CandidateGenerator]:
     ]
 
 
+def light_ranker() -> Ranker:
+    """The ranker that cuts the pool: quick, since it sees all of it."""
+    return CatBoostRanker(iterations=70, depth=5, learning_rate=0.2)
+
+
 @dataclass
 class TwoStageRecommender:
     """Sources propose, a ranker orders.
@@ -100,9 +105,7 @@ class TwoStageRecommender:
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
     k: int | Sequence[int] = 150
-    preranker: Ranker | None = field(
-        default_factory=lambda: CatBoostRanker(iterations=70, depth=5, learning_rate=0.2)
-    )
+    preranker: Ranker | None = field(default_factory=light_ranker)
     pool_size: int = 200
     negatives: float = 0.2
     idle_users: float = 0.07
@@ -312,14 +315,14 @@ class TwoStageRecommender:
         """Sources, features and pre-ranker as they are now."""
         return StageOne(self.sources, self.features, self.k, self.preranker_, self.pool_size)
 
-    def history_of(self, data: RetailData) -> tuple[History, int]:
-        """Histories of all shoppers of fresh data, in the model's item codes.
+    def coded(self, data: RetailData) -> tuple[RetailData, int]:
+        """Fresh data in the model's item codes, and how many events were left out.
 
-        Also returns how many events were left out because the model does not know their item. The
-        present is the later of the two ends: that of the fresh data and that of the fit.
+        Events of items that the model does not know are. The present is the later of the two ends:
+        that of the fresh data and that of the fit.
         """
-        coded, unknown = data.with_item_codes_of(self.items_)
-        return replace(coded, end=max(data.end, self.end_)).history(), unknown
+        found, unknown = data.with_item_codes_of(self.items_)
+        return replace(found, end=max(data.end, self.end_)), unknown
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted model to a folder: see `retailrec.artifact`.

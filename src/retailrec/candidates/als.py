@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
 from retailrec.candidates.factors import best_by_factors
 from retailrec.data import RetailData
 from retailrec.engine.local import library_threads, one_blas_thread
@@ -29,6 +29,7 @@ class ALS(CandidateGenerator):
     factors, iterations, regularization : as in `implicit`
     alpha : confidence of a purchase is 1 + alpha x weight (eq. 4 of the paper)
     half_life : days after which a purchase counts half; None: never
+    reference : shoppers that items are learnt from, drawn where there are more
     device : ``cpu``, or ``cuda`` where `implicit` was built with it (fit only)
     """
 
@@ -37,6 +38,7 @@ class ALS(CandidateGenerator):
     regularization: float = 1.0
     alpha: float = 3.0
     half_life: float | None = 90.0
+    reference: int = 100_000
     device: Literal["cpu", "cuda"] = "cpu"
     seed: int = 0
     threads: int = 0
@@ -54,9 +56,10 @@ class ALS(CandidateGenerator):
         return "als"
 
     def _fit(self, data: RetailData) -> None:
+        history = reference_history(data, self.reference, self.seed)
         with one_blas_thread():
             model = self._model()
-            model.fit(self._confidence(data.full_history), show_progress=False)
+            model.fit(self._confidence(history), show_progress=False)
         factors = model.item_factors
         self.factors_ = np.ascontiguousarray(
             factors.to_numpy() if hasattr(factors, "to_numpy") else factors, np.float32

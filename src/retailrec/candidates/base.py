@@ -82,3 +82,11 @@ class CandidateGenerator(ABC):
         if not hasattr(self, "allowed_"):
             raise NotFittedError(f"{self.name} has not seen any data; call fit(data) first.")
         return self._candidates(history, k)
+
+
+def reference_history(data: RetailData, size: int, seed: int) -> History:
+    """Histories to learn items from: those of all active shoppers, or of `size` drawn among them."""
+    users = data.active_users()
+    if len(users) > size:
+        users = np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
+    return data.full_history if len(users) == data.n_users else data.history(users)

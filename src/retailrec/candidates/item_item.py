@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
 from retailrec.data import RetailData
 from retailrec.engine.local import n_threads
 from retailrec.errors import SettingError
@@ -32,6 +32,7 @@ class ItemItem(CandidateGenerator):
     shrinkage : similarity is multiplied by n / (n + shrinkage), n being the shoppers (or receipts)
         that hold both items
     include_self : an item is its own neighbour, so own purchases are proposed too
+    reference : shoppers that similarities are learnt from, drawn where there are more
     """
 
     weighting: Literal["cosine", "tfidf", "bm25"] = "cosine"
@@ -41,6 +42,8 @@ class ItemItem(CandidateGenerator):
     half_life: float | None = None
     shrinkage: float = 0.0
     include_self: bool = False
+    reference: int = 100_000
+    seed: int = 0
     threads: int = 0
     similarity_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
 
@@ -54,7 +57,7 @@ class ItemItem(CandidateGenerator):
         return f"{'basket' if self.within == 'receipt' else 'item'}_{self.weighting}{suffix}"
 
     def _fit(self, data: RetailData) -> None:
-        history = data.full_history
+        history = reference_history(data, self.reference, self.seed)
         if self.within == "shopper":
             held = history.matrix(np.sqrt(history.counts(self.half_life)))
         else:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import History
@@ -59,7 +59,7 @@ class TifuKNN(CandidateGenerator):
         return "tifu_knn"
 
     def _fit(self, data: RetailData) -> None:
-        self.reference_ = self.vectors(_sample(data, self.reference, self.seed))
+        self.reference_ = self.vectors(reference_history(data, self.reference, self.seed))
 
     def vectors(self, history: History) -> sparse.csr_matrix:
         """(n_users, n_items) decayed basket vectors (eq. 1 to 4 of the paper)."""
@@ -120,7 +120,7 @@ class UPCF(CandidateGenerator):
         return "up_cf"
 
     def _fit(self, data: RetailData) -> None:
-        history = _sample(data, self.reference, self.seed)
+        history = reference_history(data, self.reference, self.seed)
         self.reference_ = self.vectors(history)
         self.sets_ = history.matrix(np.ones(history.n_pairs, np.float32))
 
@@ -211,13 +211,6 @@ def nearest(closeness: NDArray[np.float32], n: int) -> sparse.csr_matrix:
     weights = np.full(columns.size, 1 / n, np.float32)
     indptr = np.arange(len(closeness) + 1) * n
     return sparse.csr_matrix((weights, columns.ravel(), indptr), shape=closeness.shape)
-
-
-def _sample(data: RetailData, size: int, seed: int) -> History:
-    users = data.active_users()
-    if len(users) > size:
-        users = np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
-    return data.history(users)
 
 
 def _stack(parts: list[sparse.csr_matrix], width: int) -> sparse.csr_matrix:
