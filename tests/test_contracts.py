@@ -24,7 +24,7 @@ from retailrec.candidates import (
 from retailrec.data import RetailData
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import StageOne, candidate_frame, label_pairs
+from retailrec.frames import Labels, StageOne, candidate_frame
 from retailrec.pool import merge_pool
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
 from retailrec.splits import Fold, HorizonSplits
@@ -268,7 +268,7 @@ def test_labels_are_the_purchases_of_the_window(data: RetailData) -> None:
         (int(users[row]), int(item)) in bought
         for row, item in zip(pool.user_of_pair, pool.items, strict=True)
     ]
-    np.testing.assert_array_equal(label_pairs(pool, target, users, past.n_items), expected)
+    np.testing.assert_array_equal(Labels(target, past.n_items).of(pool, users), expected)
 
 
 def quick(**settings: object) -> TwoStageRecommender:

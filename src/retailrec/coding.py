@@ -32,7 +32,7 @@ from retailrec.columns import ITEM_ID, LOG, USER_ID
 from retailrec.errors import DataError
 from retailrec.tables import stack, to_polars
 
-PART_ROWS = 2_000_000  # lines worked on at a time
+PART_ROWS = 500_000  # lines worked on at a time
 _CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
 _CODED = (USER_ID, ITEM_ID, "basket_id")
 _DOUBLE = "exact double line"

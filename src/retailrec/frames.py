@@ -97,11 +97,20 @@ class StageOne:
         return self.column_names[:n] + self.features.item_names
 
 
-def label_pairs(
-    pool: Pool, target: pl.DataFrame, users: NDArray[np.integer], n_items: int
-) -> NDArray[np.bool_]:
-    """(n_pairs,) was the pair bought in the target? `users` are the codes of the history rows."""
-    bought = target.select("user", "item").unique()
-    keys = bought["user"].to_numpy().astype(np.int64) * n_items + bought["item"].to_numpy()
-    pairs = np.asarray(users, np.int64)[pool.user_of_pair] * n_items + pool.items
-    return np.isin(pairs, keys)
+class Labels:
+    """What was bought in a label window: the one place where candidate rows get their label."""
+
+    def __init__(self, target: pl.DataFrame, n_items: int) -> None:
+        bought = target.select("user", "item").unique()
+        keys = bought["user"].to_numpy().astype(np.int64) * n_items + bought["item"].to_numpy()
+        self._keys, self._n_items = np.sort(keys), n_items
+
+    def of(self, pool: Pool, users: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """(n_pairs,) was the pair bought? `users` are the codes of the pool's rows."""
+        wanted = np.asarray(users, np.int64)[pool.user_of_pair] * self._n_items + pool.items
+        place = np.minimum(np.searchsorted(self._keys, wanted), max(len(self._keys) - 1, 0))
+        return self._keys[place] == wanted if len(self._keys) else np.zeros(len(wanted), np.bool_)
+
+    def n_bought(self, users: NDArray[np.integer]) -> int:
+        """Pairs that these shoppers bought."""
+        return int(np.isin(self._keys // self._n_items, users).sum())

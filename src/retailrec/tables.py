@@ -94,7 +94,7 @@ def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.Data
 
 
 def read_parts(
-    path: str | Path, *, columns: list[str] | None = None, rows: int = 2_000_000
+    path: str | Path, *, columns: list[str] | None = None, rows: int = 500_000
 ) -> Iterator[pl.DataFrame]:
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 

@@ -31,7 +31,7 @@ from retailrec.engine.local import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.evaluation import unit_prices
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import CandidateFrame, StageOne, candidate_frame, label_pairs
+from retailrec.frames import CandidateFrame, Labels, StageOne, candidate_frame
 from retailrec.history import History
 from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
@@ -376,14 +376,14 @@ class TwoStageRecommender:
         if chosen.sum() > self.max_users:
             chosen &= rng.random(len(users)) < self.max_users / chosen.sum()
         users, bought_any = users[chosen], bought_any[chosen]
-        history = past.history(users)
+        history, labels = past.history(users), Labels(target, past.n_items)
 
         def shard(rows: slice) -> tuple[TrainingFrame, int]:
             draw = np.random.default_rng([self.seed, number, rows.start])
             drawn: list[NDArray[Any]] = []
 
             def keep(pool: Pool) -> NDArray[np.bool_]:
-                label = label_pairs(pool, target, users[rows], past.n_items)
+                label = labels.of(pool, users[rows])
                 mask = label | (draw.random(len(label)) < self.negatives)
                 share = np.where(bought_any[rows], 1, self.idle_users)[pool.user_of_pair]
                 weight = np.where(label, 1, 1 / (share * self.negatives))
@@ -398,11 +398,9 @@ class TwoStageRecommender:
 
         parts = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(self.threads)))
         frames, n_found = [p[0] for p in parts], sum(p[1] for p in parts)
-        known = pl.Series(users).implode()
-        n_bought = target.filter(pl.col("user").is_in(known)).select("user", "item").unique().height
         frame = concatenate(frames)
         facts = {
-            "cutoff": past.end.isoformat(), "users": len(users), "bought": n_bought,
+            "cutoff": past.end.isoformat(), "users": len(users), "bought": labels.n_bought(users),
             "bought_and_proposed": n_found, "rows": len(frame.y),
         }  # fmt: skip
         return frame, facts
@@ -418,11 +416,11 @@ class TwoStageRecommender:
         rng = np.random.default_rng([self.seed, 99])
         if len(users) > _PRERANK_USERS:
             users = np.sort(rng.choice(users, _PRERANK_USERS, replace=False))
-        stage, frames = self.stage_one, []
+        stage, labels, frames = self.stage_one, Labels(target, past.n_items), []
         for at in range(0, len(users), SHARD):
             rows = slice(at, at + SHARD)
             pool = stage.pool(past.history(users[rows]))
-            label = label_pairs(pool, target, users[rows], past.n_items)
+            label = labels.of(pool, users[rows])
             pool_mask = label | (rng.random(len(label)) < self.negatives)
             pool, y = pool.keep(pool_mask), label[pool_mask].astype(np.float32)
             frames.append(
