@@ -56,6 +56,9 @@ def run(
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None,
     rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
+    folds: Annotated[int, typer.Option(min=1, help="Horizons to judge, the last one counted.")] = 1,
+    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     quiet: QuietOption = False,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
@@ -66,7 +69,10 @@ def run(
     with _progress(quiet) as progress:
         data, seconds = _load(dataset, path, columns, progress)
     _print_load_report(data.report, quiet, rejects)
-    _run(data, settings, out, dataset, quiet, seconds, read_truth(path / "truth"))
+    _run(
+        data, settings, out, dataset, quiet, seconds, read_truth(path / "truth"),
+        rules=rules, folds=folds, page=report,
+    )  # fmt: skip
 
 
 @app.command()
@@ -352,14 +358,16 @@ def _version(
 
 
 def _run(
-    data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float, truth: Any
-) -> None:
+    data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float, truth: Any,
+    **more: Any,
+) -> None:  # fmt: skip
     from retailrec.pipeline import run as run_job
 
     with _progress(quiet) as progress:
         result = run_job(
-            data, settings, out, dataset=dataset, progress=progress, load_seconds=seconds, truth=truth
-        )
+            data, settings, out, dataset=dataset, progress=progress, load_seconds=seconds, truth=truth,
+            **more,
+        )  # fmt: skip
     if not quiet:
         _print_result(result, out)
 

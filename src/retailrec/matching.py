@@ -34,11 +34,25 @@ def matching_report(
     model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
     least_gain: float = LEAST_GAIN, progress: Progress = lambda step: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Judge sources and pool by the purchases of a held-out window.
+    """Fit sources and pre-ranker on what lies before a window, and judge them by what was bought in it.
 
-    Everything is fitted on what lies before the window, the pre-ranker on the label window before
-    that. Recall is the mean over shoppers who bought in the window and have history; the truth is all
-    they bought, items that prefilters removed included. The pool's order is the pre-ranker's.
+    The pre-ranker learns from the label window before that. Returns what `judge_matching` does.
+    """
+    progress("fit")
+    model.fit_matching(held_out.past, progress)
+    return judge_matching(model, held_out, grid=grid, least_gain=least_gain, progress=progress)
+
+
+def judge_matching(
+    model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
+    least_gain: float = LEAST_GAIN, most_users: int | None = None, seed: int = 0,
+    progress: Progress = lambda step: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
+
+    Recall is the mean over shoppers who bought in the window and have history (`most_users` of them,
+    drawn, if there are more); the truth is all they bought, items that prefilters removed included.
+    The pool's order is the pre-ranker's.
 
     Returns
     -------
@@ -46,8 +60,9 @@ def matching_report(
     ``sources`` (hit rate, repeat share, coverage, seconds, size), ``cold`` and ``advice``
     """
     judge = Judge.of(*held_out)
-    progress("fit")
-    model.fit_matching(held_out.past, progress)
+    if most_users is not None and len(judge.users) > most_users:
+        drawn = np.random.default_rng(seed).choice(len(judge.users), most_users, replace=False)
+        judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
     past, removed = apply(model.prefilters, held_out.past)
     history = past.history(judge.users)
     stage = model.stage_one

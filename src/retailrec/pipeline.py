@@ -33,6 +33,9 @@ from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
 from retailrec.prefilters import apply
+from retailrec.report import summary
+from retailrec.report.figures import draw_recall
+from retailrec.report.page import render
 from retailrec.rules import read_rules
 from retailrec.splits import Fold, Split
 from retailrec.tables import clear_partials, read_parts, read_table
@@ -41,6 +44,7 @@ from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability
 
 Progress = Callable[[str], None]
+REPORT_K = 10  # the report judges ten recommendations
 
 
 @dataclass
@@ -62,13 +66,17 @@ class Timer:
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
     progress: Progress = lambda step: None, load_seconds: float = 0.0, truth: Truth | None = None,
+    rules: Path | None = None, folds: int = 1, page: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
-    Of generated data, `truth` tells how much of what is attainable was reached.
+    Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
+    recommendations that are written, not the evaluation. `folds` - 1 horizons before the last one are
+    judged too. `page` adds the report.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
-    ``load_report.json``. They are written aside and put in place when all are complete.
+    ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
+    put in place when all are complete.
 
     Raises
     ------
@@ -85,15 +93,16 @@ def run(
         )
     for name in settings.metrics:
         parse_metric(name)
+    wanted_rules = None if rules is None else read_rules(rules)
     if truth is not None:
         truth.require_window(held_out.past.end, data.end)
-    timer = Timer(progress, {"load": round(load_seconds, 3)})
+    timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
     with staged(out) as staging:
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress)
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
-            k = max(parse_metric(m)[1] for m in settings.metrics)
+            k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
             lists = compare(model, held_out, judge, k)
             values = {n: judge.per_user(items, settings.metrics) for n, items in lists.items()}
             models = {name: means(found) for name, found in values.items()}
@@ -101,11 +110,20 @@ def run(
             judged = data.users["user_id"].gather(judge.users)
             best = None if truth is None else attainable(truth, judged, models)
             reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
+        if folds > 1:
+            with timer.step("earlier horizons"):
+                several = over_folds(data, settings, models, folds, progress)
+        described: dict[str, Any] = {}
+        if page:
+            with timer.step("describe for the report"):
+                described = describe(data, model, held_out, judge, lists, settings, progress)
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
-            recommend_to_file(final, data, file, settings.k, progress=progress)
+            batch = recommend_to_file(
+                final, data, file, settings.k, rules=wanted_rules, progress=progress
+            )  # fmt: skip
         with timer.step("write"):
             final.save(staging / "model")
             _write_json(staging / "load_report.json", data.report.as_dict())
@@ -120,6 +138,8 @@ def run(
             },
             "models": models,
             **sure,
+            "folds": several,
+            "rules": None if rules is None else batch.effects,
             "attainable": best,
             "reliability": reliable,
             "prefilters": final.report_["prefilters"],
@@ -130,7 +150,48 @@ def run(
             "versions": versions(),
         }
         _write_json(staging / "metrics.json", result)
+        if page:
+            progress("draw the report")
+            _write_json(staging / "report.json", described | result)
+            (staging / "report.html").write_text(render(described | result), encoding="utf-8")
     return result
+
+
+def describe(
+    data: RetailData, model: TwoStageRecommender, held_out: Split, judge: Judge,
+    lists: Mapping[str, NDArray[np.int32]], settings: Settings, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """The numbers of the report that are not in ``metrics.json``."""
+    past = apply(model.prefilters, held_out.past)[0]
+    return {
+        "data": summary.describe_data(data, settings.horizon_days),
+        "matching": summary.describe_matching(model, held_out, settings.seed, progress),
+        "ranking": summary.describe_ranking(model, held_out, model.known_rows(), settings.seed),
+        "results": summary.describe_results(judge, lists, settings.metrics, past),
+        "examples": summary.describe_examples(
+            model, held_out, judge, lists, settings.k, settings.seed
+        ),
+    }  # fmt: skip
+
+
+def over_folds(
+    data: RetailData, settings: Settings, last: Mapping[str, Mapping[str, float | None]], folds: int,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Mean and spread over the last horizon, whose means are `last`, and `folds` - 1 before it."""
+    models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
+    earlier = backtest(
+        data.asof(data.end - timedelta(days=settings.horizon_days)), models,
+        horizon_days=settings.horizon_days, n_folds=folds - 1, metrics=settings.metrics,
+        prefilters=settings.make_prefilters(), progress=progress,
+    ).table.filter(segment="all")  # fmt: skip
+    rows = []
+    for name, metrics in last.items():
+        for metric, value in metrics.items():
+            means_ = [*earlier.filter(model=name, metric=metric)["mean"], value]
+            known = pl.Series([v for v in means_ if v is not None], dtype=pl.Float64)
+            rows.append({"model": name, "metric": metric, "mean": known.mean(), "spread": known.std()})
+    return {"n": folds, "summary": rows}
 
 
 def match(
@@ -138,15 +199,14 @@ def match(
     progress: Progress = lambda step: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
-    from retailrec.report.figures import draw_recall
-
     settings = settings.for_size(data.n_users)
     with staged(out) as staging:
         report = {"dataset": dataset} | matching_report(
             settings.model(), hold_out(data, settings), progress=progress
         )
         _write_json(staging / "matching.json", report)
-        draw_recall(report, staging / "matching.svg")
+        svg = draw_recall(report).replace("<svg", '<svg style="background:#fff"', 1)
+        (staging / "matching.svg").write_text(svg, encoding="utf-8")
         kept = [s for s in settings.make_sources() if report["advice"][s.name]]
         (staging / "sources.toml").write_text(sources_toml(kept))
     return report

@@ -434,11 +434,23 @@ class TwoStageRecommender:
         fresh: Any = replace(self.preranker)  # type: ignore[type-var]
         self.preranker_ = fresh.fit(concatenate(frames))
 
+    def known_rows(self) -> TrainingFrame | None:
+        """The rows that `fit` trained on, label windows numbered from the oldest; None once loaded."""
+        frames = [
+            frame._replace(fold=np.full(len(frame.y), number, np.int16))
+            for number, (_, (frame, _)) in enumerate(sorted(self._windows.items(), key=lambda w: w[0]))
+        ]
+        return concatenate(frames) if frames else None
+
+    def fresh_ranker(self) -> Any:
+        """A ranker with the same settings that has learnt nothing."""
+        return replace(self.ranker)  # type: ignore[type-var]
+
     def _fit_ranker(self, frame: TrainingFrame) -> None:
         newest = frame.fold == frame.fold.max()
         if self.calibrate:
             self.calibrator_ = self._calibrated(frame, newest)
-        ranker: Any = replace(self.ranker)  # type: ignore[type-var]
+        ranker = self.fresh_ranker()
         if not self.early_stopping or newest.all():
             self.ranker = ranker.fit(frame)
             return
@@ -459,9 +471,8 @@ class TwoStageRecommender:
                 "calibrate needs at least two label windows beside the pre-ranker's; bring more data "
                 "or shorter horizons."
             )
-        earlier: Any = replace(self.ranker)  # type: ignore[type-var]
         later = frame.rows(newest)
-        score = earlier.fit(frame.rows(~newest)).predict(later.x)
+        score = self.fresh_ranker().fit(frame.rows(~newest)).predict(later.x)
         return Calibrator().fit(score, later.y, later.weights)
 
     def _took(self, step: str, started: float) -> None:

@@ -38,6 +38,7 @@ class LightGBMRanker:
     threads: int = 0
     seed: int = 0
     model_: Any = field(init=False, repr=False, compare=False, default=None)
+    _curve: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -73,15 +74,23 @@ class LightGBMRanker:
         if self.objective == "lambdarank":  # without a purchase there is no order to learn
             train = train.rows(np.isin(train.groups, train.groups[train.y > 0]))
         data = self._dataset(train)
-        callbacks: list[Any] = (
-            [] if valid is None else [lgb.early_stopping(self.early_stopping, verbose=False)]
-        )
-        self.model_ = lgb.train(
-            options, data, self.iterations,
-            valid_sets=[] if valid is None else [self._dataset(valid, data)],
-            callbacks=callbacks,
-        )  # fmt: skip
+        later: dict[str, Any] = {}
+        self._curve = {}
+        if valid is not None:
+            later = {
+                "valid_sets": [data, self._dataset(valid, data)],
+                "valid_names": ["learn", "validation"],
+                "callbacks": [
+                    lgb.early_stopping(self.early_stopping, verbose=False),
+                    lgb.record_evaluation(self._curve),
+                ],
+            }
+        self.model_ = lgb.train(options, data, self.iterations, **later)
         return self
+
+    def learning_curve(self) -> dict[str, list[float]]:
+        """The metric (NDCG@5, or log loss) on training rows and later window after each tree."""
+        return {part: list(next(iter(values.values()))) for part, values in self._curve.items()}
 
     @property
     def n_trees(self) -> int:

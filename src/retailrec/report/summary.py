@@ -1,0 +1,212 @@
+"""The numbers of a report as plain dicts and lists: computed here and tested, drawn elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.backtest import by_segment, segments
+from retailrec.columns import CATEGORIES, ITEM_ID, NAME, USER_ID
+from retailrec.data import RetailData
+from retailrec.evaluation import Judge, means
+from retailrec.matching import judge_matching
+from retailrec.rankers import TrainingFrame
+from retailrec.report.glance import at_a_glance
+from retailrec.splits import Split
+from retailrec.two_stage import TwoStageRecommender
+from retailrec.understanding import by_family, held_out_reliability, importances
+
+Lists = Mapping[str, NDArray[np.int32]]
+Progress = Callable[[str], None]
+
+EXAMPLES = 12
+_MATCHING_USERS = 2000  # recall of so many shoppers is sure to about .01
+_TAIL_POINTS = 60
+# what the results say beside the metrics that were asked for
+DETAILS = (
+    "repeat_recall@10", "explore_recall@10", "money_recall@10", "revenue@5", "served@5", "coverage@5",
+    "novelty@5", "diversity@5",
+)  # fmt: skip
+
+
+def describe_data(data: RetailData, horizon_days: float) -> dict[str, Any]:
+    """Receipts at a glance: key figures, sales by week, receipt sizes, gaps, the long tail."""
+    log = data.log
+    baskets = log.group_by("basket").agg(
+        pl.col("user", "time").first(), pl.len().alias("lines")
+    ).sort("user", "time")  # fmt: skip
+    gaps = baskets.select(
+        (pl.col("time").diff().over("user").dt.total_seconds() / 86_400).drop_nulls().alias("days")
+    )["days"]
+    return {
+        "glance": at_a_glance(data, horizon_days=horizon_days),
+        "weeks": _weeks(data),
+        "receipt_sizes": _histogram(baskets["lines"], [1, 2, 3, 5, 10, 20, 50]),
+        "gaps_days": _histogram(gaps, [0, 1, 3, 7, 14, 28, 56, 112]),
+        "long_tail": _long_tail(log),
+        "load": data.report.as_dict(),
+    }
+
+
+def _weeks(data: RetailData) -> list[dict[str, Any]]:
+    """Receipts and money of each whole week, counted back from the end."""
+    seconds = (pl.lit(data.end) - pl.col("time")).dt.total_seconds()
+    back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
+    n_weeks = max((data.end - data.start).days // 7, 1)
+    weeks = (
+        data.log.group_by(week=back)
+        .agg(pl.col("basket").n_unique().alias("receipts"), pl.col("value").sum().alias("value"))
+        .filter(pl.col("week") < n_weeks)
+        .sort("week", descending=True)
+    )
+    known = data.log["value"].null_count() < data.log.height
+    return [
+        {
+            "start": (data.end - timedelta(weeks=row["week"] + 1)).date().isoformat(),
+            "receipts": row["receipts"],
+            "value": round(row["value"], 2) if known else None,
+        }
+        for row in weeks.iter_rows(named=True)
+    ]
+
+
+def _histogram(values: pl.Series, lower: Sequence[int]) -> list[dict[str, Any]]:
+    """Share of the values in bins that begin at `lower`; the last bin is open."""
+    place = np.searchsorted(lower, values.to_numpy(), side="right") - 1
+    counts = np.bincount(place[place >= 0], minlength=len(lower))
+    total = max(int(counts.sum()), 1)
+    return [
+        {"from": low, "to": high, "share": round(int(n) / total, 5)}
+        for low, high, n in zip(lower, [*lower[1:], None], counts, strict=True)
+    ]
+
+
+def _long_tail(log: pl.DataFrame) -> list[dict[str, float]]:
+    """Share of all lines that the most sold items hold together."""
+    counts = log.group_by("item").len()["len"].sort(descending=True).to_numpy()
+    share = np.cumsum(counts) / counts.sum()
+    at = np.unique(np.geomspace(1, len(counts), _TAIL_POINTS).round().astype(int))
+    return [
+        {"items": round(float(n / len(counts)), 5), "lines": round(float(share[n - 1]), 5)} for n in at
+    ]
+
+
+def describe_matching(
+    model: TwoStageRecommender, held_out: Split, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """`judge_matching` of at most 2,000 shoppers."""
+    return judge_matching(
+        model, held_out, most_users=_MATCHING_USERS, seed=seed, progress=progress
+    )  # fmt: skip
+
+
+def describe_ranking(
+    model: TwoStageRecommender, held_out: Split, frame: TrainingFrame | None, seed: int
+) -> dict[str, Any]:
+    """Learning curve on the newest label window, importances there, and reliability if calibrated.
+
+    `frame` holds the training rows; None, or a single label window, gives neither curve nor importance.
+    """
+    found: dict[str, Any] = {"windows": model.report_["windows"], "curve": None, "importances": None}
+    newest = None if frame is None else frame.fold == frame.fold.max()
+    if frame is not None and newest is not None and not newest.all():
+        earlier = model.fresh_ranker().fit(frame.rows(~newest), frame.rows(newest))
+        if hasattr(earlier, "learning_curve"):
+            found["curve"] = earlier.learning_curve() | {"best": getattr(earlier, "n_trees", None)}
+        table = importances(earlier, frame.rows(newest), model.features.families, seed=seed)
+        found["importances"] = {
+            "columns": _rounded(table.head(20)), "families": _rounded(by_family(table))
+        }  # fmt: skip
+    calibrated = model.calibrator_ is not None
+    found["reliability"] = held_out_reliability(model, held_out).to_dicts() if calibrated else None
+    return found
+
+
+def describe_results(
+    judge: Judge, lists: Lists, metrics: Sequence[str], past: RetailData
+) -> dict[str, Any]:
+    """Means beside the headline ones, and the headline by segment."""
+    wanted = [m for m in DETAILS if m not in metrics and _has(judge, m)]
+    values = {name: judge.per_user(items, [metrics[0], *wanted]) for name, items in lists.items()}
+    groups = segments(past, judge.users)
+    return {
+        "details": {name: means({m: v[m] for m in wanted}) for name, v in values.items()},
+        "segments": {
+            name: by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts()
+            for name, v in values.items()
+        },
+    }  # fmt: skip
+
+
+def _has(judge: Judge, metric: str) -> bool:
+    return not metric.startswith("diversity") or judge.categories is not None
+
+
+def describe_examples(
+    model: TwoStageRecommender, held_out: Split, judge: Judge, lists: Lists, k: int, seed: int
+) -> list[dict[str, Any]]:
+    """Twelve shoppers, from the least to the most active: what they had, got recommended and bought."""
+    past = held_out.past
+    rng = np.random.default_rng(seed)
+    receipts = past.log.group_by("user").agg(pl.col("basket").n_unique())
+    count = np.zeros(past.n_users, np.int64)
+    count[receipts["user"].to_numpy()] = receipts["basket"].to_numpy()
+    order = np.argsort(count[judge.users], kind="stable")
+    strata = [part for part in np.array_split(order, EXAMPLES) if len(part)]
+    rows = [int(rng.choice(part)) for part in strata]
+    labels = item_labels(past)
+    why = model.explain(past.history(judge.users[rows]), k)
+    bought = held_out.target.group_by("user", "item").agg(pl.col("quantity").sum())
+    found = []
+    for row in rows:
+        user = int(judge.users[row])
+        own = past.log.filter(pl.col("user") == user)
+        theirs = bought.filter(pl.col("user") == user)["item"].to_list()
+        user_id = past.users[USER_ID][user]
+        reasons = why.filter(pl.col(USER_ID) == user_id)["reasons"].to_list()
+        often = own.group_by("item").agg(pl.len().alias("n"), pl.col("time").max().alias("last"))
+        often = often.sort(["n", "last", "item"], descending=[True, True, False]).head(6)
+        last = own.filter(pl.col("basket").is_in(own["basket"].unique().sort().tail(3).implode()))
+        found.append(
+            {
+                "user": str(user_id),
+                "receipts": int(count[user]),
+                "often": [
+                    {"item": labels[i], "times": n, "days_ago": (past.end - t).days}
+                    for i, n, t in often.rows()
+                ],
+                "last_receipts": [
+                    {"date": str(part["time"][0].date()), "items": [labels[i] for i in part["item"]]}
+                    for part in last.partition_by("basket", maintain_order=True)[::-1]
+                ],
+                "lists": {
+                    name: [
+                        {"item": labels[i], "bought": i in set(theirs)}
+                        | ({"reason": reasons[rank]} if name == "two_stage" else {})
+                        for rank, i in enumerate(items[row, :k].tolist())
+                        if i >= 0
+                    ]
+                    for name, items in lists.items()
+                },
+                "bought": [labels[i] for i in sorted(theirs)],
+            }
+        )
+    return found
+
+
+def item_labels(data: RetailData) -> list[str]:
+    """What to call each item: its name, else the finest category known and the id, else the id."""
+    ids = pl.col(ITEM_ID).cast(pl.String)
+    named = [pl.col(NAME).cast(pl.String)] if NAME in data.items.columns else []
+    levels = [pl.col(c).cast(pl.String) for c in reversed(CATEGORIES) if c in data.items.columns]
+    category = [pl.coalesce(levels) + " " + ids] if levels else []
+    return data.items.select(pl.coalesce([*named, *category, ids])).to_series().to_list()
+
+
+def _rounded(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    return frame.with_columns(pl.col(pl.Float64).round(6)).to_dicts()
