@@ -75,7 +75,7 @@ def test_segments_are_known_before_the_cut(data: RetailData) -> None:
         assert found["receipts"][row] == group
         days = (past.end - mine["time"].min()).days
         assert found["tenure"][row] == (
-            "up to 4 weeks" if days <= 28 else "up to 6 months" if days <= 182 else "longer"
+            "0 to 4 weeks" if days <= 28 else "5 to 26 weeks" if days <= 182 else "over 26 weeks"
         )
         counts = past.items["category_1"].gather(mine["item"]).value_counts()
         assert (

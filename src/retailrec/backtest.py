@@ -153,7 +153,7 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     )
     found = {
         "receipts": _binned(own["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
-        "tenure": _binned(own["days"], [28, 182], ["up to 4 weeks", "up to 6 months", "longer"]),
+        "tenure": _binned(own["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
     }
     if CATEGORIES[0] in past.items.columns:
         category = past.items[CATEGORIES[0]].cast(pl.String).gather(log["item"])

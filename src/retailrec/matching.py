@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -14,6 +15,7 @@ from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.columns import USER_ID
+from retailrec.engine.local import map_shards, n_threads
 from retailrec.evaluation import Judge
 from retailrec.frames import StageOne
 from retailrec.history import History
@@ -25,6 +27,7 @@ from retailrec.two_stage import TwoStageRecommender
 GRID = (20, 50, 100, 200, 500, 750, 1000, 1500, 2000)  # the walk-through's
 LEAST_GAIN = 2e-4  # recall per added candidate under which more candidates are not worth it
 LEAST_MARGINAL = 5e-4  # recall that only this source brings, under which it does not earn its place
+_SHARD = 256  # shoppers; lists of 2000 candidates are long
 _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
 
 Progress = Callable[[str], None]
@@ -73,7 +76,7 @@ def judge_matching(
     for source in stage.sources:
         progress(f"source {source.name}")
         started = perf_counter()
-        items = source.candidates(history, max(grid)).items
+        items = _in_shards(partial(_best, source, max(grid)), history)
         seconds = perf_counter() - started
         recall[source.name] = {str(k): truth.recall(items[:, :k]) for k in grid}
         top = proposed[source.name] = items[:, :_AT]
@@ -83,7 +86,7 @@ def judge_matching(
             "state_mb": round(_state_bytes(source) / 1e6, 2),
         }
     progress("pool")
-    pooled = pool_order(stage, history, max(grid))
+    pooled = _in_shards(lambda part: pool_order(stage, part, max(grid)), history)
     recall["pool"] = {str(k): truth.recall(pooled[:, :k]) for k in grid}
     facts["pool"] = _facts(pooled[:, :_AT], truth, past.recommendable)
     found = {name: truth.found(items) for name, items in proposed.items()}
@@ -126,6 +129,19 @@ def pool_order(stage: StageOne, history: History, k: int) -> NDArray[np.int32]:
     if stage.preranker is None:
         return pool.best(np.ascontiguousarray(pool.scores[:, 0]), k).items
     return pool.best(stage.preranker.predict(stage.light_columns(pool)), k).items
+
+
+def _best(source: CandidateGenerator, k: int, history: History) -> NDArray[np.int32]:
+    return source.candidates(history, k).items
+
+
+def _in_shards(function: Callable[[History], NDArray[np.int32]], history: History) -> NDArray[np.int32]:
+    """The function's lists for all shoppers, shard by shard on all cores."""
+
+    def shard(rows: slice) -> NDArray[np.int32]:
+        return function(history.take(rows))
+
+    return np.vstack(list(map_shards(shard, len(history), size=_SHARD, threads=n_threads(0))))
 
 
 class _Truth:

@@ -14,7 +14,7 @@ from retailrec.report import figures
 MEANINGS = {
     "precision": "share of the first {k} recommendations that were bought in the window",
     "recall": "share of what was bought that stood among the first {k}",
-    "ndcg": "the same with early hits worth more, 0 to 1",
+    "ndcg": "hits among the first {k}, early ones worth more, over the best list possible",
     "hit_rate": "share of shoppers who bought at least one of the first {k}",
     "money_precision": "precision weighted by price",
     "money_recall": "share of the money spent that went to the first {k}",
@@ -294,7 +294,7 @@ def _examples(shoppers: Sequence[Mapping[str, Any]]) -> str:
             for o in s["often"]
         )
         last = "".join(
-            f"<li><small>{escape(r['date'])}</small> {escape(_some(r['items'], 8))}</li>"
+            f"<li><small>{escape(r['date'])}</small> {escape(_some(r['items'], 6))}</li>"
             for r in s["last_receipts"]
         )
         lists = "".join(
@@ -306,7 +306,7 @@ def _examples(shoppers: Sequence[Mapping[str, Any]]) -> str:
             f"<div class=past><div><h4>buys most</h4><ul>{often}</ul></div>"
             f"<div><h4>last receipts</h4><ul>{last}</ul></div></div>"
             f"<div class=lists>{lists}</div>"
-            f"<p class=quiet>Bought in the window: {escape(_some(s['bought'], 25))}</p></article>"
+            f"<p class=quiet>Bought in the window: {escape(_some(s['bought'], 15))}</p></article>"
         )
     return "<p>Drawn from the least to the most active; ✓ was bought in the window.</p>" + "".join(
         cards
@@ -346,11 +346,21 @@ def _settings(report: Mapping[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, raw: bool = False) -> str:
     """An HTML table that scrolls where it does not fit; `raw` cells are HTML already."""
     show: Callable[[Any], str] = str if raw else (lambda cell: escape(str(cell)))
-    lines = "".join(f"<tr>{''.join(f'<td>{show(c)}</td>' for c in row)}</tr>" for row in rows)
-    names = "".join(f"<th>{escape(h)}</th>" for h in head)
+    body = [[_cell(show(c)) for c in row] for row in rows]
+    lines = "".join(f"<tr>{''.join(row)}</tr>" for row in body)
+    words = [cell.startswith("<td class") for cell in body[0]] if body else [False] * len(head)
+    names = "".join(
+        f"<th{' class=words' if w else ''}>{escape(h)}</th>" for h, w in zip(head, words, strict=True)
+    )
     return (
         f"<div class=scroll><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
+
+
+def _cell(html: str) -> str:
+    """Words stand on the left, numbers on the right."""
+    words = html[:1].isalpha() or html.startswith("<span")
+    return f"<td class=words>{html}</td>" if words else f"<td>{html}</td>"
 
 
 def _figure(svg: str, caption: str) -> str:

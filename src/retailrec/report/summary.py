@@ -58,21 +58,17 @@ def _weeks(data: RetailData) -> list[dict[str, Any]]:
     seconds = (pl.lit(data.end) - pl.col("time")).dt.total_seconds()
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
     n_weeks = max((data.end - data.start).days // 7, 1)
-    weeks = (
-        data.log.group_by(week=back)
-        .agg(pl.col("basket").n_unique().alias("receipts"), pl.col("value").sum().alias("value"))
-        .filter(pl.col("week") < n_weeks)
-        .sort("week", descending=True)
+    sums = data.log.group_by(week=back).agg(
+        pl.col("basket").n_unique().alias("receipts"), pl.col("value").sum().alias("value")
     )
+    found = {week: (receipts, value) for week, receipts, value in sums.rows()}
     known = data.log["value"].null_count() < data.log.height
-    return [
-        {
-            "start": (data.end - timedelta(weeks=row["week"] + 1)).date().isoformat(),
-            "receipts": row["receipts"],
-            "value": round(row["value"], 2) if known else None,
-        }
-        for row in weeks.iter_rows(named=True)
-    ]
+    rows = []
+    for week in range(max((data.end - data.start).days // 7, 1) - 1, -1, -1):
+        receipts, value = found.get(week, (0, 0.0))
+        start = (data.end - timedelta(weeks=week + 1)).date().isoformat()
+        rows.append({"start": start, "receipts": receipts, "value": round(value, 2) if known else None})
+    return rows
 
 
 def _histogram(values: pl.Series, lower: Sequence[int]) -> list[dict[str, Any]]:

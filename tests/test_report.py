@@ -1,0 +1,193 @@
+"""The report: its numbers against plain counts, its page against what browsers and strangers may do."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.config import Settings
+from retailrec.data import RetailData
+from retailrec.datasets.simulate import small_data
+from retailrec.pipeline import run
+from retailrec.report import figures, summary
+from retailrec.report.page import MEANINGS, render
+
+SETTINGS = Settings(
+    horizon_days=14, ranker={"type": "lightgbm", "iterations": 15}, label_windows=3,
+    sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "item_item"}],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    rules = out / "rules.toml"
+    rules.write_text("max_per_category = 1\n")
+    run(small_data(users=150), SETTINGS, out / "results", dataset="<made & up>", rules=rules, folds=2)
+    return out / "results"
+
+
+@pytest.fixture(scope="module")
+def report(ran: Path) -> dict[str, Any]:
+    return json.loads((ran / "report.json").read_text())
+
+
+class Page(HTMLParser):
+    """Tags that a page opens and does not close, and what it points to."""
+
+    VOID = frozenset({"meta", "br", "path", "use", "rect", "image", "line", "circle"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [v or "" for name, v in attrs if name in ("href", "src", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [v or "" for name, v in attrs if name in ("href", "src", "xlink:href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag, f"<{tag}> is closed where another is open"
+
+
+def read(text: str) -> Page:
+    page = Page()
+    page.feed(text)
+    return page
+
+
+def test_the_page_is_one_file_without_scripts(ran: Path) -> None:
+    text = (ran / "report.html").read_text()
+    page = read(text)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert not [link for link in page.links if not link.startswith(("#", "data:image/png;"))]
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert page.tags.count("article") == summary.EXAMPLES
+    assert page.tags.count("figure") >= 12
+    for part in ("results", "data", "matching", "ranking", "examples", "rules", "settings"):
+        assert f'<section id="{part}">' in text
+
+
+def test_names_from_data_are_text_on_the_page(report: dict[str, Any]) -> None:
+    evil = "<script>alert('x')</script>"
+    report = json.loads(json.dumps(report))
+    report["examples"][0]["often"][0]["item"] = evil
+    report["examples"][0]["user"] = evil
+    report["data"]["load"]["rejected"] = {evil: 3}
+    text = render(report)
+    assert "<made" not in text
+    assert "&lt;made &amp; up&gt;" in text
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 3
+
+
+def test_the_same_numbers_give_the_same_page(report: dict[str, Any]) -> None:
+    assert render(report) == render(report)
+
+
+def test_the_page_says_what_the_metrics_say(ran: Path, report: dict[str, Any]) -> None:
+    metrics = json.loads((ran / "metrics.json").read_text())
+    text = (ran / "report.html").read_text()
+    for values in metrics["models"].values():
+        for value in values.values():
+            assert f"{value:.4f}" in text
+    assert {key: report[key] for key in metrics} == metrics
+    assert metrics["rules"]["max_per_category"]["bound"] > 0
+    assert f"{metrics['rules']['max_per_category']['bound']:,}" in text
+
+
+def test_rules_shape_what_is_written(ran: Path) -> None:
+    data = small_data(users=150)
+    lists = pl.read_parquet(ran / "recommendations.parquet")
+    named = lists.join(data.items.select("item_id", "category_1"), on="item_id")
+    assert named.group_by("user_id", "category_1").len()["len"].max() == 1
+
+
+def test_folds_give_mean_and_spread(report: dict[str, Any]) -> None:
+    folds = report["folds"]
+    assert folds["n"] == 2
+    row = next(r for r in folds["summary"] if (r["model"], r["metric"]) == ("popular", "precision@5"))
+    last = report["models"]["popular"]["precision@5"]
+    other = 2 * row["mean"] - last
+    assert row["spread"] == pytest.approx(np.std([last, other], ddof=1))
+    assert row["spread"] > 0
+
+
+def lines(*rows: tuple[str, str, int, float]) -> RetailData:
+    days = [f"2024-01-{day:02d}" for _, _, day, _ in rows]
+    frame = pl.DataFrame(
+        {"user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "time": days,
+         "value": [r[3] for r in rows]}
+    )  # fmt: skip
+    return RetailData.from_frames(frame)
+
+
+def test_data_is_described_as_counted_by_hand() -> None:
+    found = summary.describe_data(
+        lines(
+            ("ann", "tea", 1, 2.0), ("ann", "rice", 1, 3.0), ("ann", "tea", 9, 2.0), ("ann", "tea", 15, 2.0),
+            ("bob", "tea", 15, 4.0),
+        ),
+        horizon_days=7,
+    )  # fmt: skip
+    # the data ends at the end of the 15th: weeks from the 2nd and the 9th are whole
+    assert found["weeks"] == [
+        {"start": "2024-01-02", "receipts": 0, "value": 0.0},
+        {"start": "2024-01-09", "receipts": 3, "value": 8.0},
+    ]
+    shares = {(b["from"], b["to"]): b["share"] for b in found["receipt_sizes"]}
+    assert (shares[1, 2], shares[2, 3]) == (0.75, 0.25)
+    assert {b["from"]: b["share"] for b in found["gaps_days"]}[7] == 0.5  # 8 days; the other gap is 6
+    assert found["long_tail"] == [{"items": 0.5, "lines": 0.8}, {"items": 1.0, "lines": 1.0}]
+
+
+def test_examples_show_what_happened(report: dict[str, Any]) -> None:
+    receipts = [e["receipts"] for e in report["examples"]]
+    assert receipts == sorted(receipts)
+    for example in report["examples"]:
+        assert set(example["lists"]) == {"popular", "own_purchases", "two_stage"}
+        for items in example["lists"].values():
+            for item in items:
+                assert item["bought"] == (item["item"] in example["bought"])
+        assert all(item["reason"] for item in example["lists"]["two_stage"])
+        assert example["often"][0]["times"] >= example["often"][-1]["times"]
+
+
+def test_a_model_looks_the_same_in_every_figure() -> None:
+    models = ["popular", "mine", "two_stage", "own_purchases"]
+    styles = [figures.model_style(m, models) for m in models]
+    assert len(set(styles)) == len(models)
+    assert figures.model_style("two_stage", ["two_stage"]) == styles[2]
+
+
+def test_every_default_and_detail_metric_is_explained() -> None:
+    for name in (*SETTINGS.metrics, *summary.DETAILS):
+        assert name.split("@")[0] in MEANINGS
+
+
+def test_items_are_called_by_name_else_by_category(report: dict[str, Any]) -> None:
+    data = lines(("ann", "tea", 1, 2.0), ("ann", "rice", 1, 3.0))
+    assert summary.item_labels(data) == ["rice", "tea"]
+    described = RetailData.from_frames(
+        pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "time": ["2024-01-01"] * 2}),
+        pl.DataFrame(
+            {"item_id": [7, 8], "name": ["Green tea", None], "category_1": ["drinks", "food"]}
+        ),
+    )
+    assert summary.item_labels(described) == ["Green tea", "food 8"]
