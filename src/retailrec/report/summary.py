@@ -57,7 +57,6 @@ def _weeks(data: RetailData) -> list[dict[str, Any]]:
     """Receipts and money of each whole week, counted back from the end."""
     seconds = (pl.lit(data.end) - pl.col("time")).dt.total_seconds()
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
-    n_weeks = max((data.end - data.start).days // 7, 1)
     sums = data.log.group_by(week=back).agg(
         pl.col("basket").n_unique().alias("receipts"), pl.col("value").sum().alias("value")
     )
