@@ -44,6 +44,7 @@ VARIANTS: list[CandidateGenerator] = [
     ItemItem("tfidf", neighbours=1, include_self=True),
     ItemItem("tfidf", within="receipt", profile="last_receipt"),
     ItemItem("cosine", half_life=30, profile="top"),
+    ItemItem(within="next_receipt", profile="last_receipt"),
 ]
 each_source = pytest.mark.parametrize("source", VARIANTS, ids=lambda s: repr(s)[:60])
 

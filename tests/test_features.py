@@ -171,3 +171,72 @@ def test_features_and_families_can_be_left_out(known: RetailData) -> None:
     assert "match_due" not in names
     assert "user_value" not in names
     assert "pair_receipts" in names
+
+
+def of_one_shopper(**columns: list[object]) -> dict[str, float]:
+    """Features of the pair (first shopper, first item)."""
+    data = RetailData.from_frames(pl.DataFrame(columns))
+    fitted = FeatureSet().fit(data)
+    rows = fitted.rows(data.history([0]), Pairs(np.array([0, 1]), np.array([0], np.int32)))
+    return dict(zip(fitted.names, rows[0].tolist(), strict=True))
+
+
+def test_weekday_and_hour_by_hand() -> None:
+    """2024-01-06 is a Saturday, 2024-01-08 a Monday."""
+    found = of_one_shopper(
+        user_id=[1, 1, 2], item_id=["tea"] * 3,
+        time=["2024-01-06 09:00:00", "2024-01-08 15:00:00", "2024-01-06 18:00:00"],
+    )  # fmt: skip
+    assert found["user_weekend_share"] == 0.5
+    assert found["item_weekend_share"] == pytest.approx(2 / 3)
+    assert found["user_hour"] == pytest.approx(12, abs=0.01)
+    assert found["item_hour"] == pytest.approx(14, abs=0.01)
+    assert found["match_hour_distance"] == pytest.approx(2, abs=0.01)
+
+
+def test_discounts_by_hand() -> None:
+    """Half off once; what receipts do not tell is missing."""
+    days = ["2024-01-01", "2024-02-20", "2024-02-21"]
+    found = of_one_shopper(
+        user_id=[1, 1, 1], item_id=["tea", "tea", "rye"], time=days, value=[4.0, 2.0, 1.0],
+        discount=[0.0, -2.0, 0.0],
+    )  # fmt: skip
+    assert found["item_discounted_share"] == 0  # codes follow the ids: item 0 is rye
+    data = RetailData.from_frames(
+        pl.DataFrame({"user_id": [1] * 3, "item_id": ["tea", "tea", "zzz"], "time": days,
+                      "value": [4.0, 2.0, 1.0], "discount": [0.0, -2.0, 0.0]})
+    )  # fmt: skip
+    fitted = FeatureSet().fit(data)
+    row = fitted.rows(data.history(), Pairs(np.array([0, 1]), np.array([0], np.int32)))[0]
+    tea = dict(zip(fitted.names, row.tolist(), strict=True))
+    assert tea["item_discounted_share"] == tea["pair_discounted_share"] == 0.5
+    assert tea["item_discount_28d"] == 0.5
+    assert tea["user_discounted_share"] == pytest.approx(1 / 3)
+    silent = of_one_shopper(user_id=[1], item_id=["tea"], time=["2024-01-01"], value=[4.0])
+    assert np.isnan(silent["item_discounted_share"])
+    assert np.isnan(silent["user_discounted_share"])
+
+
+def test_weeks_by_hand() -> None:
+    """Sold twice this week, once three weeks ago."""
+    found = of_one_shopper(
+        user_id=[1, 2, 1], item_id=["tea"] * 3, time=["2024-03-01", "2024-03-03", "2024-02-12"]
+    )
+    weeks = np.zeros(12)
+    weeks[0], weeks[3 - 1] = 2, 1  # the 12th is 20 to 21 days before the end, in the third week
+    assert found["item_week_count"] == 2
+    assert found["item_week_spread"] == pytest.approx(weeks.std() / weeks.mean())
+    assert found["item_week_of_peak"] == 1
+    slope = np.polyfit(-np.arange(12), weeks, 1)[0]
+    assert found["item_week_slope"] == pytest.approx(slope)
+
+
+def test_cadence_in_receipts_by_hand() -> None:
+    """Tea on the first, third and fifth of six receipts: due every second one, and due now."""
+    found = of_one_shopper(
+        user_id=[1] * 6, item_id=["tea", "x", "tea", "x", "tea", "x"], time=[1, 2, 3, 4, 5, 6]
+    )
+    assert found["pair_gap_receipts"] == 2
+    assert found["match_due_receipts"] == 1
+    assert found["match_receipt_share_from_first"] == 0.5
+    assert found["match_line_share"] == 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -262,3 +263,52 @@ def test_source_parameters_are_checked() -> None:
         with pytest.raises(SettingError):
             make()
     assert replace(ItemItem(), neighbours=3).neighbours == 3
+
+
+def test_what_follows_a_receipt_against_a_dense_formula(data: RetailData) -> None:
+    """Cosine of receipts with an item and those right after them, by loops over receipts."""
+    n = data.n_items
+    counts = np.zeros((n, n))
+    leading, trailing = np.zeros(n), np.zeros(n)
+    for _, own in data.log.group_by("user", maintain_order=True):
+        receipts = [part["item"].to_list() for part in own.partition_by("basket", maintain_order=True)]
+        for one, other in pairwise(receipts):
+            leading[one] += 1
+            trailing[other] += 1
+            counts[np.ix_(one, other)] += 1
+    expected = counts / np.sqrt(np.outer(np.maximum(leading, 1), np.maximum(trailing, 1)))
+    expected *= counts / (counts + 2)
+    found = ItemItem(within="next_receipt", neighbours=n, shrinkage=2).fit(data).similarity_.toarray()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    short = ItemItem(within="next_receipt", neighbours=3, shrinkage=2).fit(data).similarity_
+    assert np.diff(short.indptr).max() == 3
+    for item in range(n):
+        kept = np.sort(short[item].data)[::-1]
+        np.testing.assert_allclose(kept, np.sort(expected[item])[::-1][: len(kept)], rtol=1e-5)
+
+
+def test_tea_is_followed_by_milk() -> None:
+    """Three shoppers buy tea, then milk; a fourth who has just bought tea is offered milk."""
+    rows = [(u, d, i) for u in (1, 2, 3) for d, i in ((1, "tea"), (5, "milk"))] + [
+        (4, 6, "tea"),
+        (5, 6, "jam"),
+    ]
+    table = pl.DataFrame(rows, schema=["user_id", "time", "item_id"], orient="row")
+    data = RetailData.from_frames(table)
+    source = ItemItem(within="next_receipt", profile="last_receipt").fit(data)
+    milk = data.items["item_id"].to_list().index("milk")
+    assert source.candidates(data.history([3]), 1).items.tolist() == [[milk]]
+    assert source.candidates(data.history([4]), 1).items.tolist() == [[-1]]  # nobody came after jam
+
+
+def test_largest_and_mean_stand_beside_the_sum(data: RetailData) -> None:
+    history = data.history()
+    source = ItemItem("cosine", neighbours=30).fit(data)
+    pairs = Pairs(np.array([0, 30]), np.arange(30, dtype=np.int32))
+    one = history.take([0])
+    score, (largest, mean) = source.score_more(one, pairs)
+    weights = np.sqrt(one.counts())
+    terms = source.similarity_.toarray()[one.items] * weights[:, None]
+    np.testing.assert_allclose(score, terms.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(largest, terms.max(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mean, terms.sum(axis=0) / weights.sum(), rtol=1e-5)

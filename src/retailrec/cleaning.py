@@ -142,6 +142,8 @@ def parse_lines(
         value = (parse_number(frame["price"], who=who) * quantity).alias("value")
     else:
         value = pl.Series("value", [None], dtype=pl.Float64).new_from_index(0, frame.height)
+    if "discount" in frame.columns:
+        parsed.append(parse_number(frame["discount"], who=who))
     return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
 
 

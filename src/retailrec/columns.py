@@ -31,6 +31,8 @@ TRANSACTIONS = (
     Column("quantity", "number", False, "units bought; negative is a return; 1 when absent"),
     Column("value", "number", False, "money of the whole line, not of one unit"),
     Column("price", "number", False, "money of one unit; value = price x quantity when no value"),
+    Column("discount", "number", False, "money off the whole line, with either sign"),
+    Column("store", "id", False, "where it was bought"),
 )
 
 # Columns of a catalogue and of shopper attributes that the package knows by name. Others are carried.

@@ -38,17 +38,18 @@ class CandidateFrame:
 def candidate_frame(history: History, stage: StageOne, keep: Keep | None = None) -> CandidateFrame:
     """Pool the sources' proposals for each history, cut the pool, and compute every column.
 
-    Columns: each source's score and rank, then the features. Training and serving both come through
-    here. `keep` thins the cut pool (a training sample); scores and ranks are those of the whole one.
+    Columns: each source's score and rank, what sources tell beside, then the features. Training and
+    serving both come through here. `keep` thins the cut pool (a training sample); scores and ranks are
+    those of the whole one.
     """
     pool = stage.pool(history)
     if keep is not None:
         pool = pool.keep(keep(pool))
-    n = len(pool.sources)
-    shape = (len(pool.items), 2 * n + len(stage.features.names))
+    n, m = len(pool.sources), 2 * len(pool.sources) + pool.more.shape[1]
+    shape = (len(pool.items), m + len(stage.features.names))
     x = np.empty(shape, np.float32, order="F")  # filled, and read by the rankers, by column
-    x[:, :n], x[:, n : 2 * n] = pool.scores, pool.ranks
-    stage.features.rows(history, pool.pairs, out=x[:, 2 * n :])
+    x[:, :n], x[:, n : 2 * n], x[:, 2 * n : m] = pool.scores, pool.ranks, pool.more
+    stage.features.rows(history, pool.pairs, out=x[:, m:])
     return CandidateFrame(pool, x, stage.column_names)
 
 
@@ -76,7 +77,8 @@ class StageOne:
         """Names of the columns of a candidate frame."""
         names = [s.name for s in self.sources]
         scores = [f"source_{n}_score" for n in names]
-        return scores + [f"source_{n}_rank" for n in names] + self.features.names
+        more = [f"source_{s.name}_{name}" for s in self.sources for name in s.more]
+        return scores + [f"source_{n}_rank" for n in names] + more + self.features.names
 
     def pool(self, history: History) -> Pool:
         """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker."""

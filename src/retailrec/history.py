@@ -37,6 +37,7 @@ class History:
     age : (n_events,) float32, days before `end`, falling within a pair (oldest event first)
     basket : (n_events,) int32, rising with time within a shopper
     quantity, value : (n_events,) float32; NaN where not known
+    discount : (n_events,) float32 money off the line; None where receipts do not tell
     """
 
     users: pl.DataFrame
@@ -49,6 +50,7 @@ class History:
     basket: NDArray[np.int32]
     quantity: NDArray[np.float32]
     value: NDArray[np.float32]
+    discount: NDArray[np.float32] | None = None
     _memory: dict[int, tuple[object, Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -77,6 +79,11 @@ class History:
             basket=log["basket"].to_numpy()[order].astype(np.int32),
             quantity=log["quantity"].to_numpy()[order].astype(np.float32),
             value=log["value"].to_numpy()[order].astype(np.float32),
+            discount=(
+                np.abs(log["discount"].to_numpy()[order], dtype=np.float32)
+                if "discount" in log.columns
+                else None
+            ),
         )
 
     def __len__(self) -> int:
@@ -161,6 +168,7 @@ class History:
             basket=self.basket[events],
             quantity=self.quantity[events],
             value=self.value[events],
+            discount=None if self.discount is None else self.discount[events],
         )
 
     def select_events(self, keep: NDArray[np.bool_]) -> History:
@@ -178,6 +186,7 @@ class History:
             basket=self.basket[keep],
             quantity=self.quantity[keep],
             value=self.value[keep],
+            discount=None if self.discount is None else self.discount[keep],
         )
 
 

@@ -25,6 +25,7 @@ class Pool:
     sources : names, in the order of the columns below
     scores : (n_pairs, n_sources) float32; each source scores every pair, its own proposal or not
     ranks : (n_pairs, n_sources) float32; place of the score within the shopper's pool, 1 is best
+    more : (n_pairs, n_more) float32; what sources tell beside their scores, in order of the sources
     """
 
     indptr: NDArray[np.int64]
@@ -32,6 +33,7 @@ class Pool:
     sources: tuple[str, ...]
     scores: NDArray[np.float32]
     ranks: NDArray[np.float32]
+    more: NDArray[np.float32]
 
     @property
     def pairs(self) -> Pairs:
@@ -52,6 +54,7 @@ class Pool:
             items=self.items[mask],
             scores=self.scores[mask],
             ranks=self.ranks[mask],
+            more=self.more[mask],
         )
 
     def best(self, score: NDArray[np.float32], k: int) -> Candidates:
@@ -84,10 +87,15 @@ def merge_pool(sources: Sequence[CandidateGenerator], history: History, k: int |
 
 def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: Pairs) -> Pool:
     """The pool of given pairs."""
-    scores = np.empty((len(pairs.items), len(sources)), np.float32)
+    n = len(pairs.items)
+    scores = np.empty((n, len(sources)), np.float32, order="F")
     ranks = np.empty_like(scores)
+    more = np.empty((n, sum(len(s.more) for s in sources)), np.float32, order="F")
+    at = 0
     for column, source in enumerate(sources):
-        score = source.score(history, pairs)
-        scores[:, column] = score
-        ranks[:, column] = rank_in_rows(pairs.indptr, score)
-    return Pool(pairs.indptr, pairs.items, tuple(s.name for s in sources), scores, ranks)
+        scores[:, column], others = source.score_more(history, pairs)
+        ranks[:, column] = rank_in_rows(pairs.indptr, scores[:, column])
+        for other in others:
+            more[:, at] = other
+            at += 1
+    return Pool(pairs.indptr, pairs.items, tuple(s.name for s in sources), scores, ranks, more)

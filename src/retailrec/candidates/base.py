@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -60,6 +61,17 @@ class CandidateGenerator(ABC):
     @abstractmethod
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """This source's score of any pairs, (n_pairs,); row i of `pairs` is row i of `history`."""
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Names of what `score_more` tells beside the score; part of column names."""
+        return ()
+
+    def score_more(
+        self, history: History, pairs: Pairs
+    ) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]]:
+        """The score, and one array for each of `more`; all (n_pairs,)."""
+        return self.score(history, pairs), ()
 
     def fit(self, data: RetailData) -> Self:
         """Learn from everything in `data`, which ends at `data.end`."""

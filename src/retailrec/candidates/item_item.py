@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from retailrec.data import RetailData
 from retailrec.engine.local import n_threads
 from retailrec.errors import SettingError
 from retailrec.history import History
-from retailrec.kernels import common_counts, product_gather, product_topk
+from retailrec.kernels import common_counts, product_gather, product_topk, topk_rows
 
 
 @dataclass
@@ -25,7 +26,9 @@ class ItemItem(CandidateGenerator):
     ----------
     weighting : ``cosine``, ``tfidf`` or ``bm25``, applied as `implicit` does
     neighbours : kept per item, itself counted when `include_self`
-    within : ``shopper``: items of one shopper go together; ``receipt``: items of one receipt
+    within : ``shopper``: items of one shopper go together; ``receipt``: items of one receipt;
+        ``next_receipt``: items of a receipt with those of the shopper's next one. The last always takes
+        the cosine of the two and has no `half_life` in fit
     profile : ``history``: all the shopper bought, ``last_receipt``: the newest receipt only,
         ``top``: the five items bought most
     half_life : days after which a purchase counts half, in fit and in the profile; None: never
@@ -37,7 +40,7 @@ class ItemItem(CandidateGenerator):
 
     weighting: Literal["cosine", "tfidf", "bm25"] = "cosine"
     neighbours: int = 50
-    within: Literal["shopper", "receipt"] = "shopper"
+    within: Literal["shopper", "receipt", "next_receipt"] = "shopper"
     profile: Literal["history", "last_receipt", "top"] = "history"
     half_life: float | None = None
     shrinkage: float = 0.0
@@ -54,10 +57,19 @@ class ItemItem(CandidateGenerator):
     @property
     def name(self) -> str:
         suffix = "" if self.profile == "history" else f"_{self.profile}"
+        if self.within == "next_receipt":
+            return f"next{suffix}"
         return f"{'basket' if self.within == 'receipt' else 'item'}_{self.weighting}{suffix}"
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        return "largest", "mean"
 
     def _fit(self, data: RetailData) -> None:
         history = reference_history(data, self.reference, self.seed)
+        if self.within == "next_receipt":
+            self.similarity_ = following_items(history, self.neighbours, self.shrinkage)
+            return
         if self.within == "shopper":
             held = history.matrix(np.sqrt(history.counts(self.half_life)))
         else:
@@ -77,18 +89,21 @@ class ItemItem(CandidateGenerator):
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Sum over the profile of weight x similarity; zero without a common neighbour."""
-        return self.score_and_best(history, pairs)[0]
+        return self.score_more(history, pairs)[0]
 
-    def score_and_best(
+    def score_more(
         self, history: History, pairs: Pairs
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The score, and the largest single term of its sum."""
+    ) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]]:
+        """The score, the largest single term of its sum, and the score over the profile's weight."""
         s = self.similarity_
+        profile = self._profile(history)
         total, best = product_gather(
-            history.indptr, history.items, self._profile(history),
+            history.indptr, history.items, profile,
             s.indptr, s.indices, s.data, pairs.indptr, pairs.items, history.n_items,
         )  # fmt: skip
-        return total, best
+        weight = np.bincount(history.user_of_pair, profile, len(history))
+        weight = np.maximum(weight, 1e-9).astype(np.float32)
+        return total, (best, total / np.repeat(weight, np.diff(pairs.indptr)))
 
     def _profile(self, history: History) -> NDArray[np.float32]:
         """(n_pairs,) weight of each item that the shopper bought."""
@@ -109,6 +124,31 @@ def keep_top(history: History, weights: NDArray[np.float32], n: int) -> NDArray[
     top = order[place < n]
     kept[top] = weights[top]
     return kept
+
+
+def following_items(history: History, neighbours: int, shrinkage: float) -> sparse.csr_matrix:
+    """(n_items, n_items) cosine of the receipts that hold an item and those right after them.
+
+    Entry (a, b) is n(a, then b) / sqrt(n(a has a next receipt) n(b has one before)), times
+    n(a, then b) / (n(a, then b) + shrinkage); each row keeps its `neighbours` largest.
+    """
+    held = receipts_matrix(history)
+    baskets, first = np.unique(history.basket, return_index=True)
+    user = history.user_of_event[first]
+    followed = np.flatnonzero(user[1:] == user[:-1]) if len(baskets) else np.zeros(0, np.int64)
+    before, after = held[followed], held[followed + 1]
+    together = (before.T @ after).tocsr().astype(np.float32)
+    norms = [np.sqrt(np.maximum(np.asarray(m.sum(axis=0)).ravel(), 1)) for m in (before, after)]
+    row = np.repeat(np.arange(history.n_items), np.diff(together.indptr))
+    cosine = together.data / (norms[0][row] * norms[1][together.indices])
+    cosine *= together.data / (together.data + shrinkage)
+    together.sort_indices()
+    items, scores = topk_rows(
+        together.indptr.astype(np.int64), together.indices, cosine.astype(np.float32), neighbours
+    )
+    row, place = np.nonzero(items >= 0)
+    kept = (scores[row, place], (row, items[row, place]))
+    return sparse.csr_matrix(kept, shape=together.shape, dtype=np.float32)
 
 
 def receipts_matrix(history: History) -> sparse.csr_matrix:

@@ -19,6 +19,7 @@ from retailrec.features.base import (
     EventColumns,
     Events,
     Feature,
+    Weeks,
     compute_block,
     group_starts,
     spread_rows,
@@ -60,12 +61,15 @@ class FeatureSet:
         )
         history = data.full_history
         events = CodedEvents(EventColumns(history), history.item_of_event, data.n_items)
-        features = self._kept("item")
-        block = compute_block(features, events)
+        features, weekly = self._kept("item"), self._kept("item_week")
+        weeks = Weeks.of(history)
+        block = np.column_stack(
+            [compute_block(features, events), *(f.compute(weeks).astype(np.float32) for f in weekly)]
+        )
         extra, names = _item_attributes(data)
         self.items_ = np.ascontiguousarray(np.hstack([block, extra]), np.float32)
         self.attributes_ = _attribute_codes(data.users)
-        self._lay_out([f.name for f in features] + names, data.users)
+        self._lay_out([*features, *weekly], names, data.users)
         return self
 
     @property
@@ -161,7 +165,7 @@ class FeatureSet:
         shape = (users.height, 0)
         return np.column_stack(columns) if columns else np.zeros(shape, np.float32)
 
-    def _lay_out(self, item_columns: list[str], users: pl.DataFrame) -> None:
+    def _lay_out(self, features: Sequence[Feature], attributes: list[str], users: pl.DataFrame) -> None:
         """Write down which column stands where."""
         rows = [(f.name, "user", f.family) for f in self._kept("user")]
         rows += [
@@ -169,7 +173,8 @@ class FeatureSet:
             for c in users.columns
             if c != USER_ID and "attribute" not in self.drop
         ]
-        rows += [(c, "item", "attribute" if "attribute" in c else "item") for c in item_columns]
+        rows += [(f.name, "item", f.family) for f in features]
+        rows += [(name, "item", "attribute") for name in attributes]
         rows += [(f.name, "pair", f.family) for f in self._kept("pair")]
         for level in self.levels_:
             rows += [

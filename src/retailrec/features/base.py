@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import group_extremes, group_sums, order_in_rows, run_extremes, run_sums
 
-Scope = Literal["user", "item", "pair", "category", "match"]
+Scope = Literal["user", "item", "item_week", "pair", "category", "match"]
 Floats = NDArray[Any]
 
 
@@ -100,6 +101,33 @@ class EventColumns:
     def price(self) -> Floats:
         """Money of one unit."""
         return self.value / self.quantity
+
+    @cached_property
+    def discount_share(self) -> Floats:
+        """Money off over the price before; NaN where not known."""
+        if self.history.discount is None:
+            return np.full(len(self.age), np.nan, np.float32)
+        before = self.value + self.history.discount
+        known = before > 0
+        return np.divide(
+            self.history.discount, before, out=np.full(len(self.age), np.nan, np.float32), where=known
+        )
+
+    @cached_property
+    def _days(self) -> Floats:
+        """Days from Monday, 1969-12-29, to the event."""
+        end = (self.history.end - datetime(1969, 12, 29)).total_seconds() / 86_400
+        return end - self.age.astype(np.float64)
+
+    @cached_property
+    def is_weekend(self) -> NDArray[np.bool_]:
+        """Was it a Saturday or Sunday?"""
+        return np.floor(self._days) % 7 >= 5
+
+    @cached_property
+    def hour(self) -> Floats:
+        """Hour of the day, 0 to 24, with fractions."""
+        return (self._days % 1 * 24).astype(np.float32)
 
     @cached_property
     def _first_of_pair(self) -> NDArray[np.bool_]:
@@ -286,6 +314,30 @@ class CodedEvents(Events):
 
     def last(self, values: Floats) -> Floats:
         raise SettingError("events of items and categories come in no order, so there is no last one.")
+
+
+WEEKS = 12  # that item x week features look back
+
+
+@dataclass(frozen=True)
+class Weeks:
+    """Sales of items by week.
+
+    Attributes
+    ----------
+    receipts : (n_items, `WEEKS`) float64 receipts with the item; the newest seven days come first
+    """
+
+    receipts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, history: History) -> Weeks:
+        """From the histories of all shoppers."""
+        week = np.maximum(np.ceil(history.age / 7) - 1, 0).astype(np.int64)  # 7 days back is this week
+        kept = week < WEEKS
+        key = history.item_of_event[kept].astype(np.int64) * WEEKS + week[kept]
+        counts = np.bincount(key, minlength=history.n_items * WEEKS).astype(np.float64)
+        return cls(counts.reshape(history.n_items, WEEKS))
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:

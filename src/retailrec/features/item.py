@@ -122,3 +122,51 @@ def item_basket_size(e: Events) -> Floats:
 def item_new_buyers_28d(e: Events) -> Floats:
     """Shoppers who bought the item for the first time in the last 28 days."""
     return e.sum(np.isnan(e.gap) & (e.age <= 28))
+
+
+@feature("item", unit="units")
+def item_units(e: Events) -> Floats:
+    """Units of the item that were sold."""
+    return e.sum(e.quantity)
+
+
+@feature("item", unit="money")
+def item_value(e: Events) -> Floats:
+    """Money that the item took."""
+    return e.sum(e.value)
+
+
+@feature("item", unit="receipts a week")
+def item_receipts_per_week(e: Events) -> Floats:
+    """Receipts with the item per week since it was first sold."""
+    return 7 * e.count() / (e.largest(e.age) + 7)
+
+
+@feature("item", unit="ratio", family="price")
+def item_price_7d_ratio(e: Events) -> Floats:
+    """Unit price of the last 7 days over the mean; below 1 while on offer."""
+    return e.mean(np.where(e.age <= 7, e.price, np.nan)) / e.mean(e.price)
+
+
+@feature("item", unit="share", family="habit")
+def item_weekend_share(e: Events) -> Floats:
+    """Share of the item's sales on Saturdays and Sundays."""
+    return e.sum(e.is_weekend) / e.count()
+
+
+@feature("item", unit="hour", family="habit")
+def item_hour(e: Events) -> Floats:
+    """Mean hour of the day at which the item is bought."""
+    return e.mean(e.hour)
+
+
+@feature("item", unit="share", family="promotion")
+def item_discounted_share(e: Events) -> Floats:
+    """Share of the item's sales at a discount, where receipts tell."""
+    return e.mean(np.where(np.isnan(e.discount_share), np.nan, e.discount_share > 0.005))
+
+
+@feature("item", unit="share", family="promotion")
+def item_discount_28d(e: Events) -> Floats:
+    """Mean share off the price in the last 28 days, where receipts tell."""
+    return e.mean(np.where(e.age <= 28, e.discount_share, np.nan))

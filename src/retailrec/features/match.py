@@ -6,6 +6,9 @@ where it is not known.
 
 from __future__ import annotations
 
+import numpy as np
+
+from retailrec.columns import CATEGORIES
 from retailrec.features.base import Floats, feature
 from retailrec.features.columns import Columns
 
@@ -72,3 +75,42 @@ def match_newness(c: Columns) -> Floats:
     Below 0, the item came after the shopper's last visit.
     """
     return c["item_age"] - c["user_days_since_visit"]
+
+
+@feature("match", unit="ratio", family="cadence")
+def match_due_receipts(c: Columns) -> Floats:
+    """The shopper's receipts since the item was last on one, over the usual number between two."""
+    return (c["pair_receipts_back"] + 1) / c["pair_gap_receipts"]
+
+
+@feature("match", unit="share", family="pair")
+def match_receipt_share_from_first(c: Columns) -> Floats:
+    """Share of the shopper's receipts that hold the item, from the first one with it on."""
+    return c["pair_receipts"] / c["pair_receipts_since_first"]
+
+
+@feature("match", unit="share", family="pair")
+def match_line_share(c: Columns) -> Floats:
+    """Share of the shopper's receipt lines that are the item."""
+    return c["pair_receipts"] / (c["user_receipts"] * c["user_basket_size"])
+
+
+@feature("match", unit="share", family="category")
+def match_category_share(c: Columns) -> Floats:
+    """Share of the shopper's lines in the item's finest known category that are the item."""
+    for level in reversed(CATEGORIES):
+        if f"{level}_lines" in c:
+            return c["pair_receipts"] / c[f"{level}_lines"]
+    return np.full(len(c["pair_receipts"]), np.nan)
+
+
+@feature("match", unit="ratio", family="price")
+def match_price_change(c: Columns) -> Floats:
+    """The item's unit price of the last 28 days over what the shopper paid for it."""
+    return c["item_price"] * c["item_price_28d_ratio"] / c["pair_price"]
+
+
+@feature("match", unit="hours", family="habit")
+def match_hour_distance(c: Columns) -> Floats:
+    """Hours between the times of day at which the shopper shops and the item is bought."""
+    return abs(c["user_hour"] - c["item_hour"])

@@ -129,3 +129,35 @@ def pair_price(e: Events) -> Floats:
 def pair_basket_size(e: Events) -> Floats:
     """Mean size of the shopper's receipts that hold the item."""
     return e.mean(e.basket_size)
+
+
+@feature("pair", unit="units")
+def pair_units(e: Events) -> Floats:
+    """Units of the item that the shopper bought."""
+    return e.sum(e.quantity)
+
+
+@feature("pair", unit="money")
+def pair_value_91d(e: Events) -> Floats:
+    """Money the shopper spent on the item in the last 91 days."""
+    return e.sum(np.where(e.age <= 91, e.value, np.nan))
+
+
+@feature("pair", unit="receipts")
+def pair_receipts_since_first(e: Events) -> Floats:
+    """Receipts of the shopper from the first one with the item on, that one counted."""
+    return e.largest(e.back) + 1
+
+
+@feature("pair", unit="receipts")
+def pair_gap_receipts(e: Events) -> Floats:
+    """Mean number of receipts from one with the item to the next; missing after a single purchase."""
+    gaps = e.count() - 1
+    span = e.largest(e.back) - e.smallest(e.back)
+    return np.divide(span, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
+
+
+@feature("pair", unit="share", family="promotion")
+def pair_discounted_share(e: Events) -> Floats:
+    """Share of the shopper's purchases of the item at a discount, where receipts tell."""
+    return e.mean(np.where(np.isnan(e.discount_share), np.nan, e.discount_share > 0.005))

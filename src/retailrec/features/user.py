@@ -111,3 +111,57 @@ def user_rebuy_rate_28d(e: Events) -> Floats:
     known = e.sum(e.last_of_pair & (e.first_age > 28))
     again = e.sum(e.last_of_pair & (e.first_age > 28) & (e.last_age <= 28))
     return np.divide(again, known, out=np.full(len(known), np.nan), where=known > 0)
+
+
+@feature("user", unit="money")
+def user_value_28d(e: Events) -> Floats:
+    """Money the shopper spent in the last 28 days."""
+    return e.sum(np.where(e.age <= 28, e.value, np.nan))
+
+
+@feature("user", unit="money")
+def user_value_91d(e: Events) -> Floats:
+    """Money the shopper spent in the last 91 days."""
+    return e.sum(np.where(e.age <= 91, e.value, np.nan))
+
+
+@feature("user", unit="money a receipt")
+def user_value_per_receipt(e: Events) -> Floats:
+    """Money on a receipt of the shopper."""
+    return e.sum(e.value) / e.sum(e.first_in_basket)
+
+
+@feature("user", unit="receipts a week")
+def user_receipts_per_week(e: Events) -> Floats:
+    """Receipts per week since the shopper's first one."""
+    return 7 * e.sum(e.first_in_basket) / (e.largest(e.age) + 7)
+
+
+@feature("user", unit="units a week")
+def user_units_per_week(e: Events) -> Floats:
+    """Units bought per week since the shopper's first receipt."""
+    return 7 * e.sum(e.quantity) / (e.largest(e.age) + 7)
+
+
+@feature("user", unit="ratio", family="cadence")
+def user_visit_due(e: Events) -> Floats:
+    """Days since the last receipt over the mean days between receipts; above 1 is late."""
+    return e.smallest(e.age) / (e.mean(e.visit_gap) + 1)
+
+
+@feature("user", unit="share", family="habit")
+def user_weekend_share(e: Events) -> Floats:
+    """Share of the shopper's receipts on Saturdays and Sundays."""
+    return e.sum(e.first_in_basket & e.is_weekend) / e.sum(e.first_in_basket)
+
+
+@feature("user", unit="hour", family="habit")
+def user_hour(e: Events) -> Floats:
+    """Mean hour of the day at which the shopper buys."""
+    return e.mean(e.hour)
+
+
+@feature("user", unit="share", family="promotion")
+def user_discounted_share(e: Events) -> Floats:
+    """Share of the shopper's lines that were bought at a discount, where receipts tell."""
+    return e.mean(np.where(np.isnan(e.discount_share), np.nan, e.discount_share > 0.005))
