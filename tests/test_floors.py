@@ -18,7 +18,7 @@ FLOORS = [
     ["frames", "reasons"],
     ["two_stage"],
     ["config", "matching", "leaks", "understanding", "backtest", "batch"],
-    ["report", "tuning"],
+    ["report", "tuning", "walkthrough"],
     ["pipeline"],
     ["cli", "serving"],
 ]

@@ -240,6 +240,32 @@ def tune(
 
 
 @app.command()
+def bench_walkthrough(
+    path: Annotated[
+        Path, typer.Argument(help="Folder of Complete Journey's files, or generated ones.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the rows here, as JSON.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """The course notebook's steps, leaks included, beside ours, on its own split."""
+    import json
+
+    from retailrec.config import read_settings
+    from retailrec.tables import write_text
+    from retailrec.walkthrough import PUBLISHED, compare_with_walkthrough
+
+    settings = read_settings(config)
+    with _progress(quiet) as progress:
+        data, _ = _load("complete-journey", path, "", progress)
+        rows = compare_with_walkthrough(data, settings, progress)
+        if out is not None:
+            write_text(json.dumps({"published": PUBLISHED, "rows": rows}, indent=2) + "\n", out)
+    if not quiet:
+        _print_walkthrough(rows, PUBLISHED["best elsewhere"])
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     preset: Annotated[str, typer.Option(help="small, complete-journey or x5")] = "small",
@@ -498,6 +524,25 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     for name, n in found["not_judged"].items():
         if n:
             _out.print(f"{_escape(name)}: {n:,} shoppers with recommendations are not judged")
+
+
+def _print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
+    from rich.box import SIMPLE
+
+    table = Table(
+        "precision@5", "published", "here, its mean", "here, all judged", box=SIMPLE, pad_edge=False
+    )
+    for row in rows:
+        cells = [row["published"], row["their_mean"], row["precision@5"]]
+        bold = "bold green" if row["step"].startswith("ours: two stages") else ""
+        table.add_row(row["step"], *("" if c is None else f"{c:.4f}" for c in cells), style=bold)
+    _out.print(table)
+    theirs = rows[0]["their_n_users"]
+    _out.print(
+        f"published: on the Complete Journey, best elsewhere {best:.4f}; its mean: over the {theirs:,} "
+        f"shoppers with candidates; all judged: {rows[0]['n_users']:,} with history who bought",
+        soft_wrap=True,
+    )
 
 
 def _print_difference(row: dict[str, Any]) -> None:

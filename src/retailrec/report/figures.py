@@ -24,6 +24,15 @@ _INK, _QUIET = "#1b1f24", "#6b7280"
 _SIZE = (6.0, 3.4)  # inches
 
 
+class Svg(str):
+    """An <svg> element as text; notebooks show it as the picture it is."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
 def model_style(name: str, models: Sequence[str]) -> tuple[str, str]:
     """Colour and marker of a model."""
     others = [m for m in models if m not in _MODELS]
@@ -31,7 +40,7 @@ def model_style(name: str, models: Sequence[str]) -> tuple[str, str]:
     return _STYLES[number % len(_STYLES)]
 
 
-def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, float] = _SIZE) -> str:
+def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, float] = _SIZE) -> Svg:
     """One figure as an <svg> element; the same numbers give the same text."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -49,10 +58,10 @@ def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, flo
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    return Svg(svg[svg.index("<svg") :])
 
 
-def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> str:
+def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> Svg:
     """Receipts by week."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -68,7 +77,7 @@ def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> str:
     return _svg(draw, "weeks")
 
 
-def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> str:
+def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> Svg:
     """Share of cases in bins such as 2 to 3 items."""
 
     def label(b: Mapping[str, Any]) -> str:
@@ -88,7 +97,7 @@ def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> str:
     return _svg(draw, unit, (6.0, 2.9))
 
 
-def draw_tail(points: Sequence[Mapping[str, float]]) -> str:
+def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
     """Share of lines that the most sold items hold."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -111,7 +120,7 @@ def draw_tail(points: Sequence[Mapping[str, float]]) -> str:
     return _svg(draw, "tail")
 
 
-def draw_recall(report: Mapping[str, Any]) -> str:
+def draw_recall(report: Mapping[str, Any]) -> Svg:
     """Recall@k of every source and the pool, with the chosen k."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -145,7 +154,7 @@ def draw_recall(report: Mapping[str, Any]) -> str:
     return _svg(draw, "recall", (6.4, 5.0))
 
 
-def draw_marginal(marginal: Mapping[str, float]) -> str:
+def draw_marginal(marginal: Mapping[str, float]) -> Svg:
     """Recall that is lost without each source."""
     return _bars(
         {name: 100 * gain for name, gain in sorted(marginal.items(), key=lambda pair: pair[1])},
@@ -153,7 +162,7 @@ def draw_marginal(marginal: Mapping[str, float]) -> str:
     )  # fmt: skip
 
 
-def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> str:
+def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> Svg:
     """Share of the row's proposals that the column proposes too."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -172,7 +181,7 @@ def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> str:
     return _svg(draw, "overlap", (6.4, 5.2))
 
 
-def draw_learning(curve: Mapping[str, Any]) -> str:
+def draw_learning(curve: Mapping[str, Any]) -> Svg:
     """The ranker's measure by number of trees, on training rows and the newest label window."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -198,13 +207,13 @@ def draw_learning(curve: Mapping[str, Any]) -> str:
     return _svg(draw, "learning")
 
 
-def draw_importances(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+def draw_importances(rows: Sequence[Mapping[str, Any]], key: str) -> Svg:
     """What NDCG@10 loses when a column, or a family of columns, is shuffled."""
     values = {row[key]: 100 * row["permutation"] for row in reversed(rows)}
     return _bars(values, "NDCG@10 lost when shuffled (points)", f"importances-{key}")
 
 
-def draw_reliability(table: Mapping[str, Sequence[float]]) -> str:
+def draw_reliability(table: Mapping[str, Sequence[float]]) -> Svg:
     """Predicted against observed shares of purchases."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -218,7 +227,7 @@ def draw_reliability(table: Mapping[str, Sequence[float]]) -> str:
     return _svg(draw, "reliability", (4.6, 3.8))
 
 
-def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Svg:
     """Mean and 95% interval of each model and metric, one line a metric."""
     models = list(dict.fromkeys(row["model"] for row in intervals))
 
@@ -244,7 +253,7 @@ def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str])
     return _svg(draw, "results", (6.4, 0.62 * len(metrics) + 1.1))
 
 
-def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str, metric: str) -> str:
+def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str, metric: str) -> Svg:
     """One metric of all models by the groups of a segment."""
     models = list(tables)
     groups = {r["group"]: r["n_users"] for r in tables[models[0]] if r["segment"] == segment}
@@ -271,7 +280,7 @@ def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str
     return _svg(draw, f"segment-{segment}", (6.0, 0.34 * len(groups) + 1.3))
 
 
-def _bars(values: Mapping[str, float], unit: str, name: str) -> str:
+def _bars(values: Mapping[str, float], unit: str, name: str) -> Svg:
     """Horizontal bars with the number at each."""
 
     def draw(figure: Figure, axes: Axes) -> None:
