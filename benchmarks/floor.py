@@ -1,8 +1,8 @@
 """Where scoring time goes: libraries' kernels, our own kernels, everything around them; one thread.
 
-Libraries: tree evaluation, least squares and top k of factors, sparse products of SciPy. Our kernels are
-the compiled loops of `retailrec.kernels`, of which the two products of sparse matrices are named, since
-no library offers them in the form that is needed (top k of a product, a product read at given pairs).
+Libraries: tree evaluation, least squares and top k of factors, sparse products of SciPy. Our kernels
+are the compiled loops of `retailrec.kernels`, of which the two products of sparse matrices are named,
+since no library has them in the form that is needed (top k of a product, a product read at pairs).
 
     make bench-floor [PROFILE=large]
 """
@@ -95,8 +95,8 @@ def main(profile: str, users: int = 20_000, asked: int = 10_000) -> int:
          "share": parts, "libraries": round(libraries, 3), "with_our_products": round(products, 3)},
     )  # fmt: skip
     print(
-        f"{profile}: {libraries:.0%} of scoring time in libraries' kernels, {products:.0%} with our two "
-        f"sparse products; the bar is {BAR:.0%}" + ("; MISSED" * (libraries < BAR))
+        f"{profile}: {libraries:.0%} of scoring time in libraries' kernels, {products:.0%} with our "
+        f"two sparse products; the bar is {BAR:.0%}" + ("; MISSED" * (libraries < BAR))
     )
     return int(libraries < BAR)
 

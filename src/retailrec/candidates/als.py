@@ -43,6 +43,7 @@ class ALS(CandidateGenerator):
     seed: int = 0
     threads: int = 0
     factors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _solver: Any = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         if self.factors < 1 or self.iterations < 1:
@@ -85,10 +86,19 @@ class ALS(CandidateGenerator):
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
         with one_blas_thread():
-            model = self._model()
-            model.item_factors = self.factors_
-            folded = model.recalculate_user(np.arange(len(history)), self._confidence(history))
+            folded = self._folding().recalculate_user(
+                np.arange(len(history)), self._confidence(history)
+            )
         return np.ascontiguousarray(folded, np.float32)
+
+    def _folding(self) -> Any:
+        """A model that solves for shoppers; it knows the items' Gram matrix from the first call on."""
+        if self._solver is None or self._solver.item_factors is not self.factors_:
+            solver = self._model()
+            solver.item_factors = self.factors_
+            self._solver = solver
+        self._solver.num_threads = library_threads(self.threads)
+        return self._solver
 
     def _confidence(self, history: History) -> Any:
         weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))

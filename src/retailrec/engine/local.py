@@ -29,16 +29,24 @@ def n_threads(threads: int) -> int:
 
 def library_threads(threads: int) -> int:
     """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores."""
-    return 1 if getattr(_worker, "in_shard", False) else n_threads(threads)
+    return 1 if _in_shard() else n_threads(threads)
+
+
+def _in_shard() -> bool:
+    return getattr(_worker, "in_shard", False)
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS to one thread within: a library that brings its own threads fights with BLAS's.
 
-    The limit is the process's. Shards enter and leave in any order; the last one out lifts it.
+    The limit is the process's, and threadpoolctl lets one thread set it: `map_shards` holds it for its
+    shards from outside. Where several threads ask, the last one out lifts it.
     """
     global _holders, _limit
+    if _in_shard():
+        yield
+        return
     with _lock:
         if not _holders:
             _limit = _blas().limit(limits=1, user_api="blas")
@@ -77,7 +85,7 @@ def map_shards(
     if threads <= 1 or len(shards) <= 1:
         yield from map(function, shards)
         return
-    with ThreadPoolExecutor(threads, initializer=_enter_shards) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads, initializer=_enter_shards) as pool:
         pending: deque[Future[T]] = deque()
         for shard in shards:
             pending.append(pool.submit(function, shard))

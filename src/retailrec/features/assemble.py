@@ -51,6 +51,9 @@ class FeatureSet:
     categories_: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     attributes_: pl.DataFrame = field(init=False, repr=False, compare=False)
     layout_: pl.DataFrame = field(init=False, repr=False, compare=False)  # column, scope, family
+    _attributes: dict[str, dict[str, float]] | None = field(
+        init=False, repr=False, compare=False, default=None
+    )
 
     def fit(self, data: RetailData) -> Self:
         """Learn the item side from what is known before `data.end`."""
@@ -68,7 +71,7 @@ class FeatureSet:
         )
         extra, names = _item_attributes(data)
         self.items_ = np.ascontiguousarray(np.hstack([block, extra]), np.float32)
-        self.attributes_ = _attribute_codes(data.users)
+        self.attributes_, self._attributes = _attribute_codes(data.users), None
         self._lay_out([*features, *weekly], names, data.users)
         return self
 
@@ -148,22 +151,30 @@ class FeatureSet:
 
     def _encode_users(self, users: pl.DataFrame) -> NDArray[np.float32]:
         """Shopper attributes as numbers: words by their place in alphabetical order."""
-        columns = []
-        for name in self.layout_.filter(pl.col("scope") == "user attribute")["column"]:
-            source = name.removeprefix("user_attribute_")
-            if source not in users.columns:
-                columns.append(np.full(users.height, np.nan, np.float32))
+        known = self._known_attributes()
+        out = np.full((users.height, len(known)), np.nan, np.float32)
+        for column, (name, codes) in enumerate(known.items()):
+            if name not in users.columns:
                 continue
-            codes = self.attributes_.filter(pl.col("column") == source)
-            values = users[source]
-            if codes.height:
-                text = values.cast(pl.String)
-                values = text.replace_strict(
-                    codes["value"], codes["code"], default=None, return_dtype=pl.Float32
-                )
-            columns.append(values.cast(pl.Float32, strict=False).fill_null(float("nan")).to_numpy())
-        shape = (users.height, 0)
-        return np.column_stack(columns) if columns else np.zeros(shape, np.float32)
+            if codes:  # a dictionary and not a join: this runs for each single request
+                words = users[name].cast(pl.String).to_list()
+                out[:, column] = [codes.get(word, np.nan) for word in words]
+            else:
+                numbers = users[name].cast(pl.Float32, strict=False).fill_null(float("nan"))
+                out[:, column] = numbers.to_numpy()
+        return out
+
+    def _known_attributes(self) -> dict[str, dict[str, float]]:
+        """Shopper attributes in the order of their columns, with codes for those in words."""
+        if self._attributes is None:
+            rows = self.layout_.filter(pl.col("scope") == "user attribute")["column"]
+            names = [name.removeprefix("user_attribute_") for name in rows]
+            found: dict[str, dict[str, float]] = {name: {} for name in names}
+            for name, value, code in self.attributes_.iter_rows():
+                if name in found:
+                    found[name][value] = code
+            self._attributes = found
+        return self._attributes
 
     def _lay_out(self, features: Sequence[Feature], attributes: list[str], users: pl.DataFrame) -> None:
         """Write down which column stands where."""

@@ -1,0 +1,288 @@
+"""Recommendations for everybody: whole or not there, the same after any interruption, bounded."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.batch import artifact_key, blocks, recommend_to_file
+from retailrec.config import Settings
+from retailrec.data import RetailData
+from retailrec.datasets.simulate import small_data
+from retailrec.errors import DataError
+from retailrec.rules import Rules
+from retailrec.two_stage import TwoStageRecommender
+
+QUICK = Settings(
+    horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False,
+    sources=[{"type": "own_purchases"}, {"type": "popularity"}], candidates_per_source=30,
+)  # fmt: skip
+BLOCK = 2000  # lines: some twenty blocks
+
+
+@pytest.fixture(scope="module")
+def data() -> RetailData:
+    return small_data(users=200, weeks=26)
+
+
+@pytest.fixture(scope="module")
+def model(data: RetailData) -> TwoStageRecommender:
+    return QUICK.model().fit(data)
+
+
+@pytest.fixture(scope="module")
+def saved(
+    data: RetailData, model: TwoStageRecommender, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("batch")
+    model.save(folder / "model")
+    receipts = data.log.select(
+        data.users["user_id"].gather(data.log["user"]), data.items["item_id"].gather(data.log["item"]),
+        "time", pl.col("basket").alias("basket_id"), "quantity", "value",
+    )  # fmt: skip
+    receipts.write_parquet(folder / "receipts.parquet")
+    return folder
+
+
+def test_blocks_hold_all_shoppers_and_few_lines(data: RetailData) -> None:
+    users = np.arange(data.n_users)
+    lines = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
+    parts = list(blocks(data, users, BLOCK))
+    assert len(parts) > 10
+    np.testing.assert_array_equal(np.concatenate(parts), users)
+    assert all(lines[p].sum() <= BLOCK or len(p) == 1 for p in parts)
+
+
+@pytest.mark.parametrize("name", ["offers.parquet", "offers.csv"])
+def test_a_file_is_what_recommend_says(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path, name: str
+) -> None:
+    batch = recommend_to_file(model, data, tmp_path / name, 3, block_lines=BLOCK)
+    read = pl.read_parquet if name.endswith("parquet") else pl.read_csv
+    found = read(tmp_path / name)
+    expected = model.recommend(data.history(), 3)
+    assert (
+        found.select("user_id", "item_id", "rank").rows()
+        == expected.select("user_id", "item_id", "rank").rows()
+    )
+    assert (batch.n_users, batch.n_rows) == (data.n_users, expected.height)
+    assert os.listdir(tmp_path) == [name]  # no parts, no partial files
+
+
+def test_what_rules_did_is_added_up_over_blocks(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path
+) -> None:
+    rules = Rules(max_per_category=1)
+    batch = recommend_to_file(model, data, tmp_path / "a.parquet", 5, rules=rules, block_lines=BLOCK)
+    model.recommend(data.history(), 5, rules)
+    assert batch.effects == model.rules_report
+    assert batch.effects["max_per_category"]["bound"] > 0
+
+
+def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.parquet"
+    written = []
+    from retailrec import batch as module
+
+    original = module._write_block
+
+    def stops(*arguments: object) -> None:
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(1)
+        original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_write_block", stops)
+    with pytest.raises(KeyboardInterrupt):
+        recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
+    assert not out.exists()
+    monkeypatch.setattr(module, "_write_block", original)
+    again = recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
+    assert again.n_taken_over == 5
+    assert pl.read_parquet(out).equals(model.recommend(data.history(), 3))
+    written.clear()
+    monkeypatch.setattr(module, "_write_block", stops)
+    with pytest.raises(KeyboardInterrupt):
+        recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
+    monkeypatch.setattr(module, "_write_block", original)
+    other = recommend_to_file(
+        model, data, out, 3, key="this model", block_lines=BLOCK, rules=Rules(max_per_category=1)
+    )
+    assert other.n_taken_over == 0
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from retailrec.batch import artifact_key, recommend_to_file
+from retailrec.data import RetailData
+from retailrec.two_stage import TwoStageRecommender
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+model = TwoStageRecommender.load(folder / "model")
+data, _ = model.coded(RetailData.from_frames(__import__("polars").read_parquet(folder / "receipts.parquet")))
+def tell(step):
+    print(step, flush=True)
+recommend_to_file(model, data, out, 3, key=artifact_key(folder / "model"), block_lines=2000, progress=tell)
+print("done", flush=True)
+"""
+
+
+def start(saved: Path, out: Path, **more: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, saved, out]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload]
+
+
+def finish(saved: Path, out: Path) -> int:
+    """Exit status of a run that nobody disturbs."""
+    process = start(saved, out)
+    process.communicate()
+    return process.returncode
+
+
+def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.parquet"
+    assert finish(saved, whole) == 0
+    out = tmp_path / "offers.parquet"
+    for blocks_done in (1, 4, 9):
+        process = start(saved, out)
+        assert process.stdout is not None
+        for _ in range(blocks_done):
+            assert process.stdout.readline().startswith("recommend ")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert not out.exists()  # nothing that looks whole
+    (tmp_path / f".partial-{process.pid}-offers.parquet").write_bytes(b"half")  # died while combining
+    assert finish(saved, out) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["offers.parquet", "whole.parquet"]
+
+
+def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
+    from retailrec.datasets.simulate import Shop
+
+    Shop(users=80, items=400, weeks=20).write(tmp_path / "shop")
+    config = tmp_path / "quick.toml"
+    config.write_text(
+        "prerank = false\nlabel_windows = 2\ncandidates_per_source = 20\nhorizon_days = 14\n"
+        '[ranker]\ntype = "lightgbm"\niterations = 3\n[[sources]]\ntype = "own_purchases"\n'
+        '[[sources]]\ntype = "popularity"\n'
+    )
+    command = [
+        sys.executable, "-m", "retailrec.cli", "run", "complete-journey", tmp_path / "shop",
+        "--config", config, "--quiet", "--no-report", "--out",
+    ]  # fmt: skip
+    entry = [sys.executable, "-c", "from retailrec.cli import main; main()", *command[3:]]
+    for seconds in (1.5, 3.0, 4.5):
+        process = subprocess.Popen([*entry, tmp_path / "out"])
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    for out in ("out", "calm"):
+        assert subprocess.run([*entry, tmp_path / out], check=False).returncode == 0
+    first, calm = (pl.read_parquet(tmp_path / o / "recommendations.parquet") for o in ("out", "calm"))
+    assert first.equals(calm)
+    assert not [n for n in os.listdir(tmp_path / "out") if n.startswith(".")]
+    models = [
+        json.loads((tmp_path / o / "metrics.json").read_text())["models"] for o in ("out", "calm")
+    ]
+    assert models[0] == models[1]
+
+
+def no_room() -> None:
+    """Files may not grow: what a full disk feels like."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+
+
+def test_a_full_disk_is_a_clear_error(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "offers.parquet"
+    process = start(saved, out, stderr=subprocess.PIPE, preexec_fn=no_room)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert "DataError" in errors
+    assert "can't be written" in errors
+    assert not out.exists()
+    assert finish(saved, out) == 0
+
+
+def test_a_target_that_is_a_folder_is_a_clear_error(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path
+) -> None:
+    (tmp_path / "offers.parquet").mkdir()
+    with pytest.raises(DataError, match="can't be written"):
+        recommend_to_file(model, data, tmp_path / "offers.parquet", 3)
+    with pytest.raises(DataError, match=r"must end in \.parquet or \.csv"):
+        recommend_to_file(model, data, tmp_path / "offers.txt", 3)
+
+
+def test_one_enormous_shopper_does_not_blow_the_memory(model: TwoStageRecommender) -> None:
+    """A shop that buys 100,000 lines, asked for beside ordinary shoppers."""
+    items = model.items_["item_id"]
+    rng = np.random.default_rng(0)
+    n = 100_000
+    bulk = pl.DataFrame(
+        {
+            "user_id": np.zeros(n, np.int64), "item_id": items.gather(rng.integers(0, len(items), n)),
+            "time": [datetime(2001, 1, 1) + timedelta(minutes=5 * int(i)) for i in range(n)],
+            "basket_id": np.arange(n) // 40,
+        }
+    )  # fmt: skip
+    known, unknown = model.coded(RetailData.from_frames(bulk))
+    assert unknown == 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lists = model.recommend_codes(known.history([0]), 10)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert (lists.items >= 0).all()
+    assert grown < 300  # MB: 100,000 events of 4 bytes in some 50 columns are 20
+
+
+def test_threads_change_no_answer(data: RetailData) -> None:
+    answers = []
+    for threads in (1, 2, 3):
+        settings = QUICK.model_copy(update={"threads": threads})
+        answers.append(settings.model().fit(data).recommend(data.history(), 5))
+    assert answers[0].equals(answers[1])
+    assert answers[0].equals(answers[2])
+
+
+def test_a_library_within_a_shard_keeps_to_one_thread() -> None:
+    from threadpoolctl import threadpool_info
+
+    from retailrec.engine.local import library_threads, map_shards, one_blas_thread
+
+    assert library_threads(2) == 2
+    assert list(map_shards(lambda rows: library_threads(2), 8, size=2, threads=2)) == [1] * 4
+    assert list(map_shards(lambda rows: library_threads(2), 2, size=2, threads=2)) == [2]
+
+    def blas() -> list[int]:
+        return [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
+
+    outside = blas()
+
+    def held(rows: slice) -> list[int]:
+        with one_blas_thread():
+            time.sleep(0.01 * (rows.start % 3))  # shards leave in another order than they came
+            return blas()
+
+    for inside in map_shards(held, 24, size=1, threads=4):
+        assert set(inside) == {1}
+    assert blas() == outside
+
+
+def test_an_artifact_has_a_key_of_its_own(saved: Path, tmp_path: Path, data: RetailData) -> None:
+    other = QUICK.model_copy(update={"seed": 1, "negatives": 0.5}).model().fit(data)
+    other.save(tmp_path / "model")
+    assert artifact_key(saved / "model") != artifact_key(tmp_path / "model")
