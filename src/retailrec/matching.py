@@ -222,9 +222,11 @@ def _cold(
     baskets = past.log.group_by("user").agg(pl.col("basket").n_unique())
     count = np.zeros(past.n_users, np.int64)
     count[baskets["user"].to_numpy()] = baskets["basket"].to_numpy()
-    attributes = pl.exclude(USER_ID).is_not_null()
-    described = past.users.select(known=pl.any_horizontal(pl.lit(False), attributes))["known"]
-    receipts, known = count[buyers], described.to_numpy()[buyers]
+    attributes = past.users.drop(USER_ID)
+    described = np.zeros(past.n_users, np.bool_)
+    for column in attributes:
+        described |= column.is_not_null().to_numpy()
+    receipts, known = count[buyers], described[buyers]
     groups = {
         "no receipt, attributes known": (receipts == 0) & known,
         "no receipt, nothing known": (receipts == 0) & ~known,

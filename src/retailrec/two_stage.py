@@ -54,6 +54,7 @@ def default_sources() -> list[CandidateGenerator]:
         ItemItem("tfidf", half_life=180),
         ItemItem("tfidf", within="receipt"),
         ItemItem("tfidf", within="receipt", profile="last_receipt"),
+        ItemItem(within="next_receipt", profile="last_receipt", neighbours=100),
         ALS(),
         TifuKNN(neighbours=100, alpha=0.5),
         UPCF(),
