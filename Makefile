@@ -25,7 +25,7 @@ check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-startup bench-next-basket bench-sources bench-matching bench-simulate ## the quick benchmarks
+bench: bench-startup bench-metrics bench-next-basket bench-sources bench-matching bench-simulate bench-online bench-scale ## the quick benchmarks
 
 bench-startup: $(READY) ## seconds to import and to show help
 	$(BIN)/python benchmarks/startup.py
@@ -48,6 +48,21 @@ bench-ablations: $(READY) ## what feature families and sources are worth to the 
 bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
 	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),20000)
 
+bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS=400000 PROFILE=auto)
+	$(BIN)/python benchmarks/scale.py $(or $(USERS),20000) $(or $(PROFILE),auto)
+
+bench-online: $(READY) ## milliseconds for one shopper (PROFILE=large)
+	$(BIN)/python benchmarks/online.py $(or $(PROFILE),large)
+
+bench-floor: $(READY) ## share of scoring time inside libraries' kernels (PROFILE=small)
+	$(BIN)/python benchmarks/floor.py $(or $(PROFILE),small)
+
+bench-profiles: $(READY) ## what each profile costs in quality and time (SHOPPERS=20000)
+	$(BIN)/python benchmarks/profiles.py $(or $(SHOPPERS),20000)
+
+bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
+	$(BIN)/python benchmarks/metrics.py
+
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)
 
@@ -57,5 +72,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-simulate bench-realism clean
+.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-scale bench-online bench-floor bench-profiles bench-metrics bench-simulate bench-realism clean
 .DEFAULT_GOAL := help

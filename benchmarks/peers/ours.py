@@ -1,4 +1,4 @@
-"""Our default recommender on a folder that benchmarks/peers.py wrote."""
+"""Our recommender, with a profile, on a folder that benchmarks/peers.py wrote."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from time import perf_counter
 import numpy as np
 import polars as pl
 
-from retailrec import RetailData, TwoStageRecommender, __version__
+from retailrec import RetailData, __version__
+from retailrec.config import Settings
 from retailrec.pipeline import peak_memory_mb
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, profile: str) -> None:
     past = pl.read_parquet(folder / "past.parquet")
     users = pl.read_parquet(folder / "users.parquet")["user_id"]
     end = datetime.fromisoformat((folder / "end.txt").read_text())
     started = perf_counter()
     data = RetailData.from_frames(past, end=end)
-    model = TwoStageRecommender().fit(data)
+    model = Settings(profile=profile).for_size(data.n_users).model().fit(data)
     fitted = perf_counter()
     codes = np.searchsorted(data.users["user_id"].to_numpy(), users.to_numpy())
     found = model.recommend(data.history(codes), 10)
     done = perf_counter()
-    found.select("user_id", "item_id", "rank").write_parquet(folder / "retailrec.parquet")
+    found.select("user_id", "item_id", "rank").write_parquet(folder / "lists.parquet")
     result = {"fit": fitted - started, "recommend": done - fitted, "peak_memory_mb": peak_memory_mb()}
     print(json.dumps(result | {"version": __version__}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     fitted = perf_counter()
     found = model.recommend(users, dataset, k=10, filter_viewed=False)
     done = perf_counter()
-    found[["user_id", "item_id", "rank"]].to_parquet(folder / "rectools.parquet")
+    found[["user_id", "item_id", "rank"]].to_parquet(folder / "lists.parquet")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     result = {"fit": fitted - started, "recommend": done - fitted, "peak_memory_mb": peak}
     print(json.dumps(result | {"version": rectools.__version__}))
