@@ -14,14 +14,14 @@ import polars as pl
 from retailrec import RetailData, __version__
 from retailrec.config import Settings
 from retailrec.pipeline import peak_memory_mb
+from retailrec.tables import read_parts
 
 
 def main(folder: Path, profile: str) -> None:
-    past = pl.read_parquet(folder / "past.parquet")
     users = pl.read_parquet(folder / "users.parquet")["user_id"]
     end = datetime.fromisoformat((folder / "end.txt").read_text())
     started = perf_counter()
-    data = RetailData.from_frames(past, end=end)
+    data = RetailData.from_frames(read_parts(folder / "past.parquet"), end=end)
     model = Settings(profile=profile).for_size(data.n_users).model().fit(data)
     fitted = perf_counter()
     codes = np.searchsorted(data.users["user_id"].to_numpy(), users.to_numpy())

@@ -179,6 +179,13 @@ class RetailData:
         """Histories of all shoppers, kept for the sources and features that learn about items."""
         return self.history()
 
+    def with_items(self, items: pl.DataFrame) -> RetailData:
+        """The same receipts with another description of the same items."""
+        found = replace(self, items=items)
+        if "full_history" in vars(self):  # it knows codes only, so it need not be built again
+            vars(found)["full_history"] = self.full_history
+        return found
+
     def fingerprint(self) -> str:
         """Hex digits that stand for all that is known: the same data gives the same ones."""
         frames = (self.log.select(LOG), self.items, self.users)

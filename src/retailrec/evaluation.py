@@ -79,13 +79,12 @@ class Judge:
         row = np.searchsorted(users, bought["user"].to_numpy())
         keys = row * past.n_items + bought["item"].to_numpy()
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
-        pairs = past.log.select("user", "item").unique()
-        before = bought.join(pairs.with_columns(before=True), on=["user", "item"], how="left",
-                             maintain_order="left")  # fmt: skip
+        own = past.history(users)
+        own_keys = own.user_of_pair * past.n_items + own.items
         return cls(
             users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),
-            repeat=before["before"].fill_null(False).to_numpy(),
-            buyers=np.bincount(pairs["item"].to_numpy(), minlength=past.n_items),
+            repeat=np.isin(keys, own_keys),
+            buyers=np.bincount(past.full_history.items, minlength=past.n_items),
             categories=category_codes(past.items),
             recommendable=past.recommendable, n_known=len(known),
         )  # fmt: skip

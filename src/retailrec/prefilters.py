@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -30,7 +30,7 @@ class Prefilter(ABC):
         """`data` with fewer recommendable items."""
         keeps = self.keeps(data).fill_null(False)
         items = data.items.with_columns((pl.col(RECOMMENDABLE) & keeps).alias(RECOMMENDABLE))
-        return replace(data, items=items)
+        return data.with_items(items)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ Row = Mapping[str, float]
 _THEMES = (
     ("source_own", "habit"), ("pair_", "habit"), ("match_due", "due"), ("match_overdue", "due"),
     ("match_", "habit"), ("source_basket_tfidf_last_receipt", "receipt"), ("source_basket", "together"),
-    ("source_item", "together"), ("source_next", "receipt"), ("source_content", "together"), ("source_als", "alike"),
+    ("source_item", "together"), ("source_next", "receipt"), ("source_content", "together"),
+    ("source_als", "alike"),
     ("source_tifu", "alike"), ("source_up_cf", "alike"), ("source_pop", "popular"),
     ("item_price", "price"), ("item_", "popular"), ("category_", "category"),
 )  # fmt: skip

@@ -156,6 +156,7 @@ class TwoStageRecommender:
         progress("ranker")
         started = perf_counter()
         self._fit_ranker(frame)
+        del frame
         self._took("ranker", started)
         started = perf_counter()
         self.fit_stage_one(data, progress)
@@ -182,6 +183,7 @@ class TwoStageRecommender:
         self.preranker_ = None if earlier is None else earlier.preranker_
         splits = list(self.label_splits.splits(data))
         frames: list[TrainingFrame] = []
+        keys: list[Any] = []
         for number, split in enumerate(splits):
             progress(f"label window {number + 1} of {len(splits)}")
             key = (split.past.end, split.past.log.height, split.target.height)
@@ -197,13 +199,21 @@ class TwoStageRecommender:
             frame, facts = self._windows[key]
             self.report_["windows"].append(facts)
             frames.append(frame._replace(fold=np.full(len(frame.y), number, np.int16)))
+            keys.append(key)
         self._took("training rows", started)
         if not frames:
             raise DataError(
                 "nobody with receipts before a label window bought anything within it, so there is "
                 "nothing to learn from; bring more data or ask for a longer horizon."
             )
-        return concatenate(frames)
+        whole = concatenate(frames)
+        starts = np.cumsum([0, *(len(f.y) for f in frames)])
+        frames.clear()
+        for number, key in enumerate(keys):  # the same rows once in memory, not twice
+            window, facts = self._windows[key]
+            part = slice(starts[number], starts[number + 1])
+            self._windows[key] = (window._replace(x=whole.x[part]), facts)
+        return whole
 
     def fit_matching(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
         """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.
@@ -372,7 +382,7 @@ class TwoStageRecommender:
         past, target = split
         rng = np.random.default_rng([self.seed, number])
         users = past.active_users()
-        bought_any = np.isin(users, target["user"].to_numpy())
+        bought_any = np.isin(users, target["user"].unique().to_numpy())
         chosen = bought_any | (rng.random(len(users)) < self.idle_users)
         if chosen.sum() > self.max_users:
             chosen &= rng.random(len(users)) < self.max_users / chosen.sum()

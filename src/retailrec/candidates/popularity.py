@@ -55,7 +55,10 @@ class Popularity(CandidateGenerator):
         if self.kind == "trending":
             longer = counted(data.between(data.end - 4 * window, data.end), data.n_items)
             recent *= recent / np.maximum(longer, 1)
-        all_time = counted(data.log, data.n_items)
+        if self.count == "buyers":  # pairs of the histories are distinct already
+            all_time = np.bincount(data.full_history.items, minlength=data.n_items).astype(np.float64)
+        else:
+            all_time = counted(data.log, data.n_items)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
 
     def _candidates(self, history: History, k: int) -> Candidates:
@@ -165,7 +168,8 @@ class PopularInCategories(CandidateGenerator):
         code = text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32)
         self.category_ = code.to_numpy()
         recent = data.between(data.end - timedelta(days=self.days), data.end)
-        buyers = _buyers(recent, data.n_items) + 1e-3 * (_buyers(data.log, data.n_items) > 0)
+        buyers = _buyers(recent, data.n_items)
+        buyers[data.full_history.items] += 1e-3
         total = np.bincount(self.category_ + 1, buyers, len(distinct) + 1)
         self.share_ = (buyers / np.maximum(total[self.category_ + 1], 1)).astype(np.float32)
         self.share_[self.category_ < 0] = 0
