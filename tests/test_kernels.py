@@ -119,3 +119,54 @@ def test_dot_pairs() -> None:
     got = kernels.dot_pairs(users, items, np.array([0, 2, 2, 4]), np.array([0, 6, 1, 2], np.int32))
     expected = [users[0] @ items[0], users[0] @ items[6], users[2] @ items[1], users[2] @ items[2]]
     assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_sums_and_extremes_by_group_and_by_run() -> None:
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random(500) < 0.2, np.nan, rng.normal(size=500)).astype(np.float32)
+    codes = np.sort(rng.integers(0, 40, 500))
+    codes[codes == 7] = 8  # a group without anything
+    starts = np.flatnonzero(np.append(True, np.diff(codes) > 0))
+    present = codes[starts]
+    shuffled = rng.permutation(500)
+    for group in range(40):
+        own = values[codes == group].astype(np.float64)
+        known = own[~np.isnan(own)]
+        expected = (known.sum(), known.max(initial=-np.inf), known.min(initial=np.inf))
+        by_code = (
+            kernels.group_sums(codes[shuffled], values[shuffled], 40)[group],
+            kernels.group_extremes(codes[shuffled], values[shuffled], 40, 1.0)[group],
+            kernels.group_extremes(codes[shuffled], values[shuffled], 40, -1.0)[group],
+        )
+        if not len(known):
+            assert by_code[0] == 0
+            assert np.isnan(by_code[1])
+            continue
+        np.testing.assert_allclose(by_code, expected, rtol=1e-6)
+        run = int(np.searchsorted(present, group))
+        by_run = (
+            kernels.run_sums(starts, 500, values)[run],
+            kernels.run_extremes(starts, 500, values, 1.0)[run],
+            kernels.run_extremes(starts, 500, values, -1.0)[run],
+        )
+        np.testing.assert_allclose(by_run, expected, rtol=1e-6)
+
+
+def test_groups_are_numbered_by_row_and_code() -> None:
+    events = np.array([2, 0, 2, -1, 1, 1])  # rows: three events, none, three
+    pairs = np.array([2, 1, 0, 2, 1, -1])  # rows: two pairs, two, two
+    of_event, n, of_pair = kernels.number_groups(
+        np.array([0, 3, 3, 6]), events, np.array([0, 2, 4, 6]), pairs, 3
+    )
+    assert of_event.tolist() == [0, 1, 0, 2, 3, 3]
+    assert n == 4
+    assert of_pair.tolist() == [0, -1, -1, -1, 3, -1]
+
+
+def test_order_in_rows_is_a_stable_sort_of_each_row() -> None:
+    rng = np.random.default_rng(4)
+    indptr = np.array([0, 10, 10, 37, 60])
+    items = rng.integers(0, 6, 60)
+    rows = np.repeat(np.arange(4), np.diff(indptr))
+    expected = np.lexsort((np.arange(60), items, rows))
+    np.testing.assert_array_equal(kernels.order_in_rows(indptr, items), expected)

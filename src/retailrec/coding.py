@@ -121,18 +121,20 @@ class _Coder:
         self.described: dict[str, list[pl.DataFrame]] = {key: [] for key in self.described_by}
         self.vocabularies: dict[str, _Vocabulary] = {}
         self.lines: list[pl.DataFrame] = []
-        self.seen: dict[str, bool] | None = None  # columns of the parts: is it text?
+        self.empty: pl.DataFrame | None = None
+        self.seen: tuple[list[str], bool] | None = None  # columns of the parts; is time text?
 
     def add(self, part: pl.DataFrame) -> None:
         """Take one part of the log."""
-        if part.is_empty() and self.seen is not None:
+        if part.is_empty():
+            self.empty = part
             return
         lines = parse_lines(
             part, self.columns, first_line=self.report.read, text_times=True
         )  # fmt: skip
-        self._require_alike(lines)
-        self.report.read += lines.height
         text_times = lines["time"].dtype == pl.String
+        self._require_alike(part, text_times)
+        self.report.read += lines.height
         rules = [r for r in self.rules if not (text_times and r in self.late)]
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
@@ -153,13 +155,13 @@ class _Coder:
             )
         self.lines.append(pl.DataFrame(small))
 
-    def _require_alike(self, lines: pl.DataFrame) -> None:
-        kinds = {c: lines[c].dtype == pl.String for c in lines.columns}
-        seen = self.seen = self.seen or kinds
-        if kinds.keys() != seen.keys() or kinds["time"] != seen["time"]:
+    def _require_alike(self, part: pl.DataFrame, text_times: bool) -> None:
+        found = (part.columns, text_times)
+        self.seen = self.seen or found
+        if found != self.seen:
             raise DataError(
-                f"the parts of the transactions differ: one has columns {list(seen)}, another "
-                f"{list(kinds)}, or time is text in one of them only. Give alike parts."
+                f"the parts of the transactions differ: one has columns {self.seen[0]}, another "
+                f"{part.columns}, or time is text in one of them only. Give alike parts."
             )
 
     def _coded(self, column: pl.Series) -> pl.Series:
@@ -169,6 +171,8 @@ class _Coder:
 
     def finish(self) -> CodedLines:
         """Final codes for all parts, and what could not be judged part by part."""
+        if self.seen is None and self.empty is not None:
+            parse_lines(self.empty, self.columns)  # says what is wrong with it
         refuse_if_none(sum(part.height for part in self.lines), self.report)
         ids, times = {}, None
         for name, vocabulary in self.vocabularies.items():

@@ -125,7 +125,7 @@ def _their_steps(
 def one_neighbour(data: RetailData) -> pl.DataFrame:
     """`user`, `item`, `rank` of 200 candidates by `implicit`'s ItemItemRecommender with K=1.
 
-    Raw counts; the nearest neighbour of an item by co-purchases is mostly, not always, the item.
+    Raw counts; the nearest neighbour of an item by co-purchases is often another item.
     """
     from implicit.nearest_neighbours import ItemItemRecommender
 

@@ -1,0 +1,84 @@
+"""The course notebook, done again literally, and beside ours."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from retailrec.cli import app
+from retailrec.data import RetailData
+from retailrec.datasets import load_dataset
+from retailrec.datasets.simulate import Shop
+from retailrec.errors import DataError
+from retailrec.walkthrough import (
+    LABELS,
+    PUBLISHED,
+    TEST,
+    _engineered,
+    compare_with_walkthrough,
+    one_neighbour,
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    Shop(users=120, items=3000, weeks=30).write(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_command_prints_published_figures_beside_ours(shop: Path, tmp_path: Path) -> None:
+    config = tmp_path / "quick.toml"
+    config.write_text(
+        'label_windows = 2\nprerank = false\ncandidates_per_source = 60\n[ranker]\ntype = "lightgbm"\n'
+        'iterations = 40\n[[sources]]\ntype = "own_purchases"\n[[sources]]\ntype = "popularity"\n'
+    )
+    out = tmp_path / "rows.json"
+    found = CliRunner().invoke(
+        app, ["bench-walkthrough", str(shop), "--config", str(config), "--out", str(out)]
+    )
+    assert found.exit_code == 0, found.output
+    rows = {r["step"]: r for r in json.loads(out.read_text())["rows"]}
+    for step, published in PUBLISHED.items():
+        if step != "best elsewhere":
+            assert rows[step]["published"] == published
+            assert f"{published:.4f}" in found.output
+            # shoppers without candidates leave its mean, and count zero in ours
+            share = rows[step]["their_n_users"] / rows[step]["n_users"]
+            assert rows[step]["precision@5"] == pytest.approx(share * rows[step]["their_mean"])
+    ours = rows["ours: two stages, prefilter default"]["precision@5"]
+    assert ours > rows["CatBoost, engineered features"]["precision@5"]
+    assert f"{ours:.4f}" in found.output
+
+
+def test_its_features_hold_the_weeks_they_explain(shop: Path) -> None:
+    """The leak is done again, on purpose: what is bought in the label weeks moves the features."""
+    data = load_dataset("complete-journey", shop)
+    past = data.asof(data.end - TEST)
+    start = past.end - LABELS
+    table = past.log.select("user", "item").unique(maintain_order=True).head(500)
+    before = _engineered(past, table, start)
+    calm = RetailData(past.log.filter(pl.col("time") < start), past.items, past.users, past.end)
+    assert not np.allclose(before, _engineered(calm, table, start))
+
+
+def test_one_neighbour_is_often_another_item(shop: Path) -> None:
+    data = load_dataset("complete-journey", shop)
+    own = one_neighbour(data)
+    bought = data.log.select("user", "item").unique()
+    share = own.join(bought, on=["user", "item"], how="semi").height / own.height
+    assert 0.3 < share < 1
+    assert own.group_by("user").len()["len"].max() <= 200
+
+
+def test_too_few_weeks_are_refused(shop: Path) -> None:
+    data = load_dataset("complete-journey", shop)
+    with pytest.raises(DataError, match="needs 12 weeks"):
+        compare_with_walkthrough(data.asof(data.start + timedelta(weeks=9)))
