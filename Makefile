@@ -18,7 +18,10 @@ demo: $(READY) ## run the main job on a generated supermarket
 	$(BIN)/retailrec demo --out out/demo
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the notebook
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -72,5 +75,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-scale bench-online bench-floor bench-profiles bench-metrics bench-simulate bench-realism clean
+.PHONY: help setup demo test test-slow check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-scale bench-online bench-floor bench-profiles bench-metrics bench-simulate bench-realism clean
 .DEFAULT_GOAL := help

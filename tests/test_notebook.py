@@ -21,6 +21,7 @@ def names() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(names: dict[str, Any]) -> None:
     results = {name: values["precision@5"] for name, values in names["results"].items()}
     assert len(results) == 5
