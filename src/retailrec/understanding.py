@@ -16,17 +16,16 @@ from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.splits import Split
 from retailrec.two_stage import TwoStageRecommender
 
-_GROUPS = 500  # shoppers whose lists are ordered anew for each column
-
 
 def importances(
-    ranker: Ranker, frame: TrainingFrame, families: Mapping[str, str], *, seed: int = 0
-) -> pl.DataFrame:
+    ranker: Ranker, frame: TrainingFrame, families: Mapping[str, str], *, shoppers: int = 500,
+    seed: int = 0,
+) -> pl.DataFrame:  # fmt: skip
     """`column`, `family`, `gain`, `permutation` of every column, the most useful first.
 
     `gain` is the share of the trees' gain. `permutation` is what NDCG@10 over the shoppers' labelled
     rows loses when the column is shuffled over all rows (Breiman, 2001): give rows that the ranker was
-    not trained on. At most 500 shoppers with a purchase are taken.
+    not trained on. At most so many `shoppers` with a purchase are taken.
 
     Examples
     --------
@@ -41,8 +40,8 @@ def importances(
     """
     rng = np.random.default_rng(seed)
     buyers = np.unique(frame.groups[frame.y > 0])
-    if len(buyers) > _GROUPS:
-        buyers = rng.choice(buyers, _GROUPS, replace=False)
+    if len(buyers) > shoppers:
+        buyers = rng.choice(buyers, shoppers, replace=False)
     rows = frame.rows(np.isin(frame.groups, buyers))
     whole = _ndcg(ranker, rows.x, rows)
     gain, lost = ranker.importances(), []

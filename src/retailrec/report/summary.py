@@ -14,7 +14,7 @@ from retailrec.backtest import by_segment, segments
 from retailrec.columns import CATEGORIES, ITEM_ID, NAME, USER_ID
 from retailrec.data import RetailData
 from retailrec.evaluation import Judge, means
-from retailrec.matching import judge_matching
+from retailrec.matching import GRID, judge_matching
 from retailrec.rankers import TrainingFrame
 from retailrec.report.glance import at_a_glance
 from retailrec.splits import Split
@@ -25,7 +25,9 @@ Lists = Mapping[str, NDArray[np.int32]]
 Progress = Callable[[str], None]
 
 EXAMPLES = 12
-_MATCHING_USERS = 2000  # recall of so many shoppers is sure to about .01
+_MATCHING_USERS = 1000  # recall of so many shoppers is sure to about .01
+_IMPORTANCE_USERS = 150
+_GRID = GRID[:7]  # the report's curve ends at 1,000 candidates; `retailrec match` goes to 2,000
 _TAIL_POINTS = 60
 # what the results say beside the metrics that were asked for
 DETAILS = (
@@ -94,10 +96,10 @@ def _long_tail(log: pl.DataFrame) -> list[dict[str, float]]:
 def describe_matching(
     model: TwoStageRecommender, held_out: Split, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """`judge_matching` of at most 2,000 shoppers."""
+    """`judge_matching` of at most 1,000 shoppers."""
     return judge_matching(
-        model, held_out, most_users=_MATCHING_USERS, seed=seed, progress=progress
-    )  # fmt: skip
+        model, held_out, grid=_GRID, most_users=_MATCHING_USERS, seed=seed, progress=progress
+    )
 
 
 def describe_ranking(
@@ -113,7 +115,9 @@ def describe_ranking(
         earlier = model.fresh_ranker().fit(frame.rows(~newest), frame.rows(newest))
         if hasattr(earlier, "learning_curve"):
             found["curve"] = earlier.learning_curve() | {"best": getattr(earlier, "n_trees", None)}
-        table = importances(earlier, frame.rows(newest), model.features.families, seed=seed)
+        table = importances(
+            earlier, frame.rows(newest), model.features.families, shoppers=_IMPORTANCE_USERS, seed=seed
+        )
         found["importances"] = {
             "columns": _rounded(table.head(20)), "families": _rounded(by_family(table))
         }  # fmt: skip
