@@ -532,6 +532,7 @@ def _print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
     table = Table(
         "precision@5", "published", "here, its mean", "here, all judged", box=SIMPLE, pad_edge=False
     )
+    table.columns[0].no_wrap = True
     for row in rows:
         cells = [row["published"], row["their_mean"], row["precision@5"]]
         bold = "bold green" if row["step"].startswith("ours: two stages") else ""
