@@ -100,3 +100,10 @@ def test_every_pair_of_models_is_compared() -> None:
     assert found.group_by("metric").len()["len"].to_list() == [3, 3]
     assert (found["p_corrected"] >= found["p"]).all()
     assert isinstance(found, pl.DataFrame)
+
+
+def test_a_single_shopper_is_somebody() -> None:
+    """One judged shopper has values of shape (1,), as metrics of lists together have among many."""
+    found = compare_models({"a": {"precision@1": np.ones(1)}, "b": {"precision@1": np.zeros(1)}})
+    assert found.means["mean"].to_list() == [1.0, 0.0]
+    assert found.differences["difference"].to_list() == [-1.0]

@@ -72,14 +72,15 @@ def compare_models(
             f"compare_models: level must lie between 0 and 1 and resamples be at least 100, not "
             f"{level} and {resamples}."
         )
-    sizes = {name: {len(v) for v in found.values() if len(v) != 1} for name, found in values.items()}
-    lengths = set().union(*sizes.values())
-    if len(lengths) > 1:
+    n = max((len(v) for found in values.values() for v in found.values()), default=0)
+    sizes = {name: {len(v) for v in found.values()} - {1, n} for name, found in values.items()}
+    if any(sizes.values()):
         raise DataError(
-            f"models were judged on different shoppers ({sizes}); give all of them the same judge."
+            f"models were judged on different shoppers ({n:,} and {sizes}); give all of them the same "
+            f"judge."
         )
     names = [
-        (model, metric) for model, found in values.items() for metric, v in found.items() if len(v) != 1
+        (model, metric) for model, found in values.items() for metric, v in found.items() if len(v) == n
     ]
     if not names:
         raise DataError("there is no value of a shopper to compare; judge a model first.")
