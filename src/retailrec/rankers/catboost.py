@@ -1,4 +1,4 @@
-"""CatBoost: the default ranker, quick to score."""
+"""CatBoost: quick to score."""
 
 from __future__ import annotations
 
