@@ -16,6 +16,7 @@ FLOORS = [
     ["features", "rules"],
     ["pool", "evaluation", "uncertainty"],
     ["frames", "reasons"],
+    ["training"],
     ["two_stage"],
     ["config", "matching", "leaks", "understanding", "backtest", "batch"],
     ["report", "tuning", "walkthrough"],

@@ -56,7 +56,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "candidates_per_source": [60, 20, 40, 0],  # ALS scores what the others propose
         "ranker": {"type": "catboost", "iterations": 150, "learning_rate": 0.12},
         "prerank": False,
-        "label_windows": 2,
+        "label_windows": 1,
         "negatives": 0.1,
         "refit": "once",
     },
@@ -113,6 +113,8 @@ class Settings(BaseModel):
             name = "small" if n_users <= 50_000 else "laptop" if n_users <= 150_000 else "large"
         said = {name: getattr(self, name) for name in self.model_fields_set}
         chosen = dict(PROFILES[name])
+        if self.calibrate and chosen.get("label_windows") == 1:
+            chosen["label_windows"] = 2  # probabilities are learnt on the newest, scores on the other
         if "sources" in said:  # numbers of candidates are those of the profile's own sources
             chosen.pop("candidates_per_source", None)
         return Settings(**chosen | said | {"profile": name})

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule, ids_like, typed_ids
 from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
 from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.engine.local import release_memory
 from retailrec.errors import DataError
 from retailrec.history import History
 from retailrec.tables import to_polars
@@ -101,6 +102,7 @@ class RetailData:
         )
         users = _vocabulary(users, coded.ids[USER_ID], USER_ID)
         log = build_log(coded, users, items, report)
+        release_memory()
         last = log["time"].max()
         assert isinstance(last, datetime)
         _summarise(report, log)
@@ -161,23 +163,27 @@ class RetailData:
         Code -1 stands for an unknown shopper: an empty history.
         """
         if users is None:
-            log, table = self.log, self.users
-            rows = log["user"].to_numpy().astype(np.int64)
-        else:
-            codes = np.asarray(users, np.int64)
-            log, rows = self._lines_of(codes)
-            table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
-            if (codes < 0).any():
-                known = pl.Series(codes >= 0)
-                table = table.with_columns(
-                    pl.when(known).then(pl.col(c)).alias(c) for c in table.columns
-                )
-        return History.from_log(log, rows, table, self.end, self.n_items)
+            rows = self.log["user"].to_numpy().astype(np.int64)
+            return History.from_log(self.log, rows, self.users, self.end, self.n_items)
+        codes = np.asarray(users, np.int64)
+        table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
+        if (codes < 0).any():
+            known = pl.Series(codes >= 0)
+            table = table.with_columns(pl.when(known).then(pl.col(c)).alias(c) for c in table.columns)
+        lines, rows = self._lines_of(codes)
+        if len(lines) and lines[-1] - lines[0] + 1 == len(lines) and (np.diff(codes) > 0).all():
+            log = self.log.slice(int(lines[0]), len(lines))  # a shard: no copy
+            return History.from_log(log, rows, table, self.end, self.n_items)
+        return History.from_log(self.log, rows, table, self.end, self.n_items, lines)
 
     @cached_property
     def full_history(self) -> History:
         """Histories of all shoppers, kept for the sources and features that learn about items."""
         return self.history()
+
+    def forget_history(self) -> None:
+        """Let go of `full_history`; it is built again when somebody asks."""
+        vars(self).pop("full_history", None)
 
     def with_items(self, items: pl.DataFrame) -> RetailData:
         """The same receipts with another description of the same items."""
@@ -192,20 +198,14 @@ class RetailData:
         sums = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
         return hashlib.sha256(repr([self.end, self.log.height, sums]).encode()).hexdigest()
 
-    def _lines_of(self, codes: NDArray[np.int64]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-        """Log lines of the shoppers and the position of each line's shopper in `codes`."""
+    def _lines_of(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the log lines of these shoppers, and each line's shopper as place in `codes`."""
         user = self.log["user"].to_numpy()
         start = np.searchsorted(user, codes, "left")
         size = np.where(codes >= 0, np.searchsorted(user, codes, "right") - start, 0)
         stop = np.cumsum(size)
-        positions = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
-        if len(positions) and positions[-1] - positions[0] + 1 == len(positions) and len(codes) > 1:
-            log = self.log.slice(int(positions[0]), len(positions))  # a shard: no copy
-            if not (np.diff(codes) > 0).all():
-                log = self.log[positions]
-        else:
-            log = self.log[positions]
-        return log, np.repeat(np.arange(len(codes)), size)
+        lines = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
+        return lines, np.repeat(np.arange(len(codes)), size)
 
     def with_item_codes_of(self, items: pl.DataFrame) -> tuple[RetailData, int]:
         """This data in the item codes of another catalogue, and how many events it does not know.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.features.assemble import FeatureSet
 from retailrec.history import History
-from retailrec.kernels import best_in_rows
+from retailrec.kernels import best_in_rows, gather
 from retailrec.pool import Pool, merge_pool
 from retailrec.rankers import Ranker
 
@@ -90,7 +90,11 @@ class StageOne:
 
     def light_columns(self, pool: Pool) -> NDArray[np.float32]:
         """(n_pairs, n_columns) what the pre-ranker sees: cheap to have for the whole pool."""
-        return np.hstack([pool.scores, pool.ranks, self.features.items_[pool.items]])
+        n, table = len(pool.sources), self.features.items_
+        x = np.empty((len(pool.items), 2 * n + table.shape[1]), np.float32, order="F")
+        x[:, :n], x[:, n : 2 * n] = pool.scores, pool.ranks
+        gather(table, pool.items, x, 2 * n)
+        return x
 
     @property
     def light_names(self) -> list[str]:

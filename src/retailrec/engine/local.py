@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from retailrec.errors import SettingError
 
 T = TypeVar("T")
-SHARD = 1024  # shoppers; 200 candidates x 90 float32 columns of them are 75 MB
+SHARD = 512  # shoppers; 200 candidates x 130 float32 columns of them are 53 MB
 _worker = threading.local()
 _lock, _holders, _limit = threading.Lock(), 0, None
 TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
@@ -67,6 +67,27 @@ def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system; the C library of Linux keeps it otherwise.
+
+    For the ends of large steps: the next one may run inside a library with an allocator of its own.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """glibc's function; None where the C library has none."""
+    import ctypes
+
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # TypeError: no handle of the process on Windows
+        return None
 
 
 def _enter_shards() -> None:

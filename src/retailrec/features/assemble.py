@@ -15,11 +15,16 @@ from retailrec.columns import CATEGORIES, USER_ID
 from retailrec.data import RetailData
 from retailrec.features import features_of
 from retailrec.features.base import (
+    WEEKS,
     CodedEvents,
     EventColumns,
     Events,
     Feature,
+    PartialEvents,
+    Totals,
     Weeks,
+    WholeEvents,
+    add_totals,
     compute_block,
     group_starts,
     spread_rows,
@@ -30,6 +35,7 @@ from retailrec.kernels import find_pairs, gather, number_groups
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
 _ENCODED_DAYS = 91
+_ITEM_SHARD = 2048  # shoppers whose events are added up at a time
 
 
 @dataclass
@@ -41,7 +47,7 @@ class FeatureSet:
 
     Attributes
     ----------
-    items_ : (n_items, n_item_columns) float32
+    items_ : (n_items, n_item_columns) float32, column by column
     categories_ : (n_items, n_levels) int32 category code of each item, -1 where not known
     attributes_ : frame of `column`, `value`, `code`: how shopper attributes in words are coded
     """
@@ -62,15 +68,13 @@ class FeatureSet:
         self.categories_ = (
             np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
         )
-        history = data.full_history
-        events = CodedEvents(EventColumns(history), history.item_of_event, data.n_items)
         features, weekly = self._kept("item"), self._kept("item_week")
-        weeks = Weeks.of(history)
+        whole, weeks, recent = _item_events(data, features)
         block = np.column_stack(
-            [compute_block(features, events), *(f.compute(weeks).astype(np.float32) for f in weekly)]
+            [compute_block(features, whole), *(f.compute(weeks).astype(np.float32) for f in weekly)]
         )
-        extra, names = _item_attributes(data)
-        self.items_ = np.ascontiguousarray(np.hstack([block, extra]), np.float32)
+        extra, names = _item_attributes(data, recent)
+        self.items_ = np.asfortranarray(np.hstack([block, extra]), np.float32)
         self.attributes_, self._attributes = _attribute_codes(data.users), None
         self._lay_out([*features, *weekly], names, data.users)
         return self
@@ -104,7 +108,8 @@ class FeatureSet:
         at = 0
         blocks = [
             (self._user_block(history, columns), user_row),
-            (self.items_, pairs.items.astype(np.int64)),
+            (self._encode_users(history.users), user_row),
+            (self.items_, pairs.items),
             (self._pair_block(history, columns),
              find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)),
             *self._category_blocks(history, columns, pairs),
@@ -125,8 +130,7 @@ class FeatureSet:
     def _user_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
         starts = group_starts(history.user_of_event)
         block = compute_block(self._kept("user"), Events(columns, starts))
-        spread = spread_rows(block, history.user_of_event[starts], len(history))
-        return np.hstack([spread, self._encode_users(history.users)]).astype(np.float32)
+        return spread_rows(block, history.user_of_event[starts], len(history))
 
     def _pair_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
         events = Events(columns, history.event_indptr[:-1])
@@ -152,7 +156,7 @@ class FeatureSet:
     def _encode_users(self, users: pl.DataFrame) -> NDArray[np.float32]:
         """Shopper attributes as numbers: words by their place in alphabetical order."""
         known = self._known_attributes()
-        out = np.full((users.height, len(known)), np.nan, np.float32)
+        out = np.full((users.height, len(known)), np.nan, np.float32, order="F")
         for column, (name, codes) in enumerate(known.items()):
             if name not in users.columns:
                 continue
@@ -212,12 +216,32 @@ def _dense_codes(values: pl.Series) -> NDArray[np.int32]:
     return text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32).to_numpy()
 
 
-def _item_attributes(data: RetailData) -> tuple[NDArray[np.float32], list[str]]:
+def _item_events(
+    data: RetailData, features: Sequence[Feature]
+) -> tuple[WholeEvents, Weeks, NDArray[np.int64]]:
+    """Aggregates of all events by item, sales by week, and lines sold in the last 91 days.
+
+    Shoppers are gone through part by part, so no column of all events is ever in memory.
+    """
+    totals: Totals = []
+    receipts, recent = np.zeros((data.n_items, WEEKS)), np.zeros(data.n_items, np.int64)
+    for at in range(0, data.n_users, _ITEM_SHARD):
+        history = data.history(np.arange(at, min(at + _ITEM_SHARD, data.n_users)))
+        events = PartialEvents(EventColumns(history), history.item_of_event, data.n_items)
+        compute_block(features, events)
+        totals = add_totals(totals, events.totals) if totals else events.totals
+        receipts += Weeks.of(history).receipts
+        lately = history.item_of_event[history.age <= _ENCODED_DAYS]
+        recent += np.bincount(lately, minlength=data.n_items)
+    nobody = EventColumns(data.history([]))
+    return WholeEvents(nobody, totals, data.n_items), Weeks(receipts), recent
+
+
+def _item_attributes(
+    data: RetailData, sold: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], list[str]]:
     """Numeric attributes as they are; brand and categories as lines sold in the last 91 days."""
     columns, names = [], []
-    history = data.full_history
-    recent = history.item_of_event[history.age <= _ENCODED_DAYS]
-    sold = np.bincount(recent, minlength=data.n_items).astype(np.float64)
     for name in data.items.columns:
         values = data.items[name]
         if values.dtype.is_numeric() and name != "item_id":

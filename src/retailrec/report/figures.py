@@ -185,7 +185,7 @@ def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> Svg:
 
 
 def draw_learning(curve: Mapping[str, Any]) -> Svg:
-    """The ranker's measure by number of trees, on training rows and the newest label window."""
+    """The ranker's measure by number of trees, on training rows and on rows kept apart."""
 
     def draw(figure: Figure, axes: Axes) -> None:
         for part, line in (("learn", "--"), ("validation", "-")):
@@ -193,7 +193,7 @@ def draw_learning(curve: Mapping[str, Any]) -> Svg:
             colour = "#0072B2" if part == "validation" else _QUIET
             axes.plot(range(1, len(values) + 1), values, line, color=colour)
             if values:
-                name = "newest window" if part == "validation" else "training rows"
+                name = "rows kept apart" if part == "validation" else "training rows"
                 axes.annotate(
                     name, (len(values), values[-1]), xytext=(-4, 6), ha="right",
                     textcoords="offset points", color=colour,

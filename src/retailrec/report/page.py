@@ -269,7 +269,7 @@ def _ranking(ranking: Mapping[str, Any]) -> str:
         parts.append(
             _figure(
                 figures.draw_learning(ranking["curve"]),
-                "Learning: older windows train, the newest one judges",
+                f"Learning: judged on {ranking['judged_on']}, which trained nothing",
             )
         )
     if found := ranking["importances"]:

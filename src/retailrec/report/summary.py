@@ -105,18 +105,22 @@ def describe_matching(
 def describe_ranking(
     model: TwoStageRecommender, held_out: Split, frame: TrainingFrame | None, seed: int
 ) -> dict[str, Any]:
-    """Learning curve on the newest label window, importances there, and reliability if calibrated.
+    """Learning curve on rows kept apart, importances there, and reliability if calibrated.
 
-    `frame` holds the training rows; None, or a single label window, gives neither curve nor importance.
+    Of `frame`, the training rows, those of the newest label window are kept apart; of a single window
+    those of every fifth shopper. None gives neither curve nor importance.
     """
     found: dict[str, Any] = {"windows": model.report_["windows"], "curve": None, "importances": None}
-    newest = None if frame is None else frame.fold == frame.fold.max()
-    if frame is not None and newest is not None and not newest.all():
-        earlier = model.fresh_ranker().fit(frame.rows(~newest), frame.rows(newest))
-        if hasattr(earlier, "learning_curve"):
-            found["curve"] = earlier.learning_curve() | {"best": getattr(earlier, "n_trees", None)}
+    if frame is not None:
+        apart, found["judged_on"] = frame.fold == frame.fold.max(), "the newest label window"
+        if apart.all():
+            apart, found["judged_on"] = frame.groups % 5 == 0, "every fifth shopper"
+        judged = frame.rows(apart)
+        ranker = model.fresh_ranker().fit(frame.rows(~apart), judged)
+        if hasattr(ranker, "learning_curve"):
+            found["curve"] = ranker.learning_curve() | {"best": getattr(ranker, "n_trees", None)}
         table = importances(
-            earlier, frame.rows(newest), model.features.families, shoppers=_IMPORTANCE_USERS, seed=seed
+            ranker, judged, model.features.families, shoppers=_IMPORTANCE_USERS, seed=seed
         )
         found["importances"] = {
             "columns": _rounded(table.head(20)), "families": _rounded(by_family(table))
