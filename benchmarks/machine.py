@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retailrec.artifact import versions
+from retailrec.engine.local import n_threads
 
 
 def data_folder(name: str) -> Path:
@@ -22,5 +23,5 @@ def data_folder(name: str) -> Path:
 
 def print_result(benchmark: str, result: dict[str, Any]) -> None:
     """One line of JSON with the machine and the versions."""
-    machine = {"cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
+    machine = {"cores": n_threads(0), "machine": platform.machine()}
     print(json.dumps({"benchmark": benchmark, "machine": machine, "versions": versions()} | result))

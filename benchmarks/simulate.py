@@ -13,7 +13,7 @@ from time import perf_counter
 from machine import print_result
 
 from retailrec.datasets.simulate import preset
-from retailrec.pipeline import peak_memory_mb
+from retailrec.engine.local import peak_memory_mb
 
 BAR_SECONDS, BAR_MB = 180, 4000
 

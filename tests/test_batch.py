@@ -20,6 +20,7 @@ from retailrec.batch import artifact_key, blocks, recommend_to_file
 from retailrec.config import Settings
 from retailrec.data import RetailData
 from retailrec.datasets.simulate import small_data
+from retailrec.engine.local import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.errors import DataError
 from retailrec.rules import Rules
 from retailrec.two_stage import TwoStageRecommender
@@ -286,3 +287,25 @@ def test_an_artifact_has_a_key_of_its_own(saved: Path, tmp_path: Path, data: Ret
     other = QUICK.model_copy(update={"seed": 1, "negatives": 0.5}).model().fit(data)
     other.save(tmp_path / "model")
     assert artifact_key(saved / "model") != artifact_key(tmp_path / "model")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it there")
+def test_peak_memory_is_that_of_the_process_itself() -> None:
+    held = np.ones(60_000_000)  # 480 MB in the process that starts the other
+    code = "from retailrec.engine.local import peak_memory_mb; print(peak_memory_mb())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5 < int(run.stdout) < 300
+    assert peak_memory_mb() > held.nbytes / 10**6
+
+
+def test_freed_memory_goes_back_to_the_system() -> None:
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096  # noqa: E731
+    if _malloc_trim() is None or not Path("/proc/self/statm").exists():
+        pytest.skip("only glibc keeps it, and only Linux tells")
+    held = [bytes(60_000) for _ in range(5000)]  # 300 MB in pieces that come from the heap
+    last = bytes(60_000)  # above them, so the heap can't shrink by itself
+    before = resident()
+    held.clear()
+    release_memory()
+    assert before - resident() > 200 * 10**6
+    assert last[0] == 0

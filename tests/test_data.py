@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -125,6 +126,21 @@ def test_history_of_chosen_shoppers_equals_rows_of_the_whole(data: RetailData) -
         for name in ("indptr", "items", "event_indptr", "age", "basket", "quantity", "value"):
             np.testing.assert_array_equal(getattr(chosen, name), getattr(taken, name), name)
         assert chosen.users.equals(taken.users)
+
+
+def test_history_of_chosen_shoppers_where_values_are_unknown_or_the_log_lies_in_pieces(
+    data: RetailData,
+) -> None:
+    n = data.log.height
+    log = data.log.with_columns(value=pl.when(pl.int_range(n) % 3 > 0).then("value"))
+    pieces = pl.concat([log.slice(0, n // 2), log.slice(n // 2)], rechunk=False)
+    assert pieces["value"].n_chunks() == 2
+    for known in (log, pieces):
+        changed = replace(data, log=known)
+        chosen, taken = changed.history([9, 2, 30]), changed.history().take([9, 2, 30])
+        assert np.isnan(chosen.value).any()
+        for name in ("indptr", "items", "event_indptr", "age", "basket", "quantity", "value"):
+            np.testing.assert_array_equal(getattr(chosen, name), getattr(taken, name), name)
 
 
 def test_an_event_on_the_cutoff_is_not_known(data: RetailData) -> None:

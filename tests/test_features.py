@@ -8,12 +8,13 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 from conftest import CUTOFF
 from retailrec.candidates import Pairs
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
-from retailrec.features import FEATURES, feature
+from retailrec.features import FEATURES, Events, assemble, feature
 from retailrec.features.assemble import FeatureSet
 
 PAIR_SQL = """
@@ -103,6 +104,31 @@ def test_features_agree_with_sql(known: RetailData, query: str, keys: list[str])
             one = joined[name].cast(pl.Float64).fill_null(-1).to_numpy()
             other = joined[f"{name}_found"].cast(pl.Float64).fill_null(-1).to_numpy()
             np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_item_features_are_the_same_from_parts(
+    known: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FeatureSet().fit(known).items_
+    monkeypatch.setattr(assemble, "_ITEM_SHARD", 7)
+    assert known.n_users > 3 * 7
+    np.testing.assert_allclose(FeatureSet().fit(known).items_, whole, rtol=1e-5)
+
+
+def test_an_item_feature_must_not_choose_aggregates_by_value(
+    known: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @feature("item", unit="x")
+    def item_fickle(e: Events) -> NDArray[np.float64]:
+        """Asks for what no part of the events was asked for."""
+        return e.largest(e.age) if len(e.age) else e.sum(e.age)
+
+    monkeypatch.setattr(assemble, "_ITEM_SHARD", 7)
+    try:
+        with pytest.raises(SettingError, match="must not depend on the values"):
+            FeatureSet().fit(known)
+    finally:
+        FEATURES.pop("item_fickle")
 
 
 def test_pairs_that_were_never_bought_have_no_pair_features(known: RetailData) -> None:

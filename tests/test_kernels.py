@@ -93,11 +93,19 @@ def test_find_union_rank_and_best(seed: int) -> None:
         assert set(b.indices[part][best[part]]) == set(top[row][top[row] >= 0])
 
 
+def test_ranks_of_any_floats() -> None:
+    scores = np.array([0.0, -0.0, -2, 1e-30, -np.inf, np.inf, -1e-30, -2, 3, 3], np.float32)
+    ranks = kernels.rank_in_rows(np.array([0, 0, len(scores)]), scores)
+    np.testing.assert_array_equal(ranks, [1 + (scores > s).sum() for s in scores])
+
+
 def test_small_kernels() -> None:
     block = np.arange(6, dtype=np.float32).reshape(3, 2)
     out = np.zeros((3, 3), np.float32)
     kernels.gather(block, np.array([2, -1, 0]), out, 1)
     np.testing.assert_array_equal(out, [[0, 4, 5], [0, np.nan, np.nan], [0, 0, 1]])
+    buyers = kernels.count_buyers(np.array([0, 0, 0, 4, 4, 5]), np.array([1, 2, 1, 1, 1, 0]), 4)
+    assert buyers.tolist() == [1, 2, 1, 0]
     held = csr(5, 30, 6)
     similarity = csr(6, 6, 6)
     columns = held.tocsc()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import polars as pl
 import pytest
 
 from retailrec.config import PROFILES, Settings, read_settings
 from retailrec.datasets.simulate import small_data
 from retailrec.errors import SettingError
+from retailrec.pipeline import run
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,19 @@ def test_every_profile_fits_and_recommends(name: str) -> None:
     data = small_data(users=60)
     model = Settings(profile=name).for_size(data.n_users).model().fit(data)
     assert model.recommend(data.history(), 5).height == 60 * 5
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_does_the_whole_job(name: str, tmp_path: Path) -> None:
+    """Fitted twice, and the second fit takes windows over from the first."""
+    settings = Settings(profile=name, horizon_days=14, k=3)
+    result = run(small_data(users=60), settings, tmp_path / "out", page=False)
+    assert result["settings"]["profile"] == name
+    assert pl.read_parquet(tmp_path / "out" / "recommendations.parquet").height == 60 * 3
+
+
+def test_probabilities_get_the_second_window_that_they_need() -> None:
+    assert Settings().for_size(10**6).label_windows == 1
+    assert Settings(calibrate=True).for_size(10**6).label_windows == 2
+    assert Settings(calibrate=True).for_size(1).label_windows == Settings().label_windows
+    assert Settings(calibrate=True, label_windows=4).for_size(10**6).label_windows == 4

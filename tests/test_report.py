@@ -15,7 +15,7 @@ import pytest
 from retailrec.config import Settings
 from retailrec.data import RetailData
 from retailrec.datasets.simulate import small_data
-from retailrec.pipeline import run
+from retailrec.pipeline import hold_out, run
 from retailrec.report import figures, summary
 from retailrec.report.page import MEANINGS, render
 
@@ -82,6 +82,19 @@ def test_the_page_is_one_file_without_scripts(ran: Path) -> None:
     assert page.tags.count("figure") >= 12
     for part in ("results", "data", "matching", "ranking", "examples", "rules", "settings"):
         assert f'<section id="{part}">' in text
+
+
+def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str, Any]) -> None:
+    assert report["ranking"]["judged_on"] == "the newest label window"
+    data = small_data(users=150)
+    settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False})
+    held_out = hold_out(data, settings)
+    model = settings.model().fit(held_out.past, keep_rows=True)
+    found = summary.describe_ranking(model, held_out, model.training_rows, 0)
+    assert found["judged_on"] == "every fifth shopper"
+    assert len(found["curve"]["validation"]) > 3
+    assert found["importances"]["columns"]
+    assert "judged on every fifth shopper" in render(report | {"ranking": found})
 
 
 def test_names_from_data_are_text_on_the_page(report: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from retailrec import RetailData, __version__
 from retailrec.config import Settings
-from retailrec.pipeline import peak_memory_mb
+from retailrec.engine.local import peak_memory_mb
 from retailrec.tables import read_parts
 
 

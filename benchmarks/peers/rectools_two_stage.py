@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -61,7 +60,8 @@ def main(folder: Path) -> None:
     found = model.recommend(users, dataset, k=10, filter_viewed=False)
     done = perf_counter()
     found[["user_id", "item_id", "rank"]].to_parquet(folder / "lists.parquet")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss may be that of the starting process
+    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024 // 10**6
     result = {"fit": fitted - started, "recommend": done - fitted, "peak_memory_mb": peak}
     print(json.dumps(result | {"version": rectools.__version__}))
 

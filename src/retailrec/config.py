@@ -54,7 +54,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             {"type": "als", "factors": 32, "iterations": 6},
         ],
         "candidates_per_source": [60, 20, 40, 0],  # ALS scores what the others propose
-        "ranker": {"type": "catboost", "iterations": 150, "learning_rate": 0.12},
+        "ranker": {"type": "catboost", "iterations": 100, "learning_rate": 0.12},
         "prerank": False,
         "label_windows": 1,
         "negatives": 0.1,

@@ -291,6 +291,19 @@ def group_sums(codes: Any, values: Any, n: int) -> Any:
 
 
 @_jit
+def group_moments(codes: Any, values: Any, n: int) -> tuple[Any, Any, Any]:
+    """(n,) float64 number, sum and sum of squares of each group's values; NaN counts as nothing."""
+    number, total, squares = np.zeros(n), np.zeros(n), np.zeros(n)
+    for i in range(len(codes)):
+        value = np.float64(values[i])
+        if value == value:
+            number[codes[i]] += 1
+            total[codes[i]] += value
+            squares[codes[i]] += value * value
+    return number, total, squares
+
+
+@_jit
 def group_extremes(codes: Any, values: Any, n: int, sign: float) -> Any:
     """(n,) float64 largest (`sign` 1) or smallest (-1) value of each group code; NaN without any."""
     out = np.full(n, np.nan)
@@ -314,6 +327,23 @@ def run_sums(starts: Any, stop: int, values: Any) -> Any:
                 total += value
         out[run] = total
     return out
+
+
+@_jit
+def run_moments(starts: Any, stop: int, values: Any) -> tuple[Any, Any, Any]:
+    """As `group_moments`, of each run of values that begins at `starts`."""
+    number, total, squares = np.zeros(len(starts)), np.zeros(len(starts)), np.zeros(len(starts))
+    for run in range(len(starts)):
+        end = starts[run + 1] if run + 1 < len(starts) else stop
+        n, s, q = 0.0, 0.0, 0.0
+        for i in range(starts[run], end):
+            value = np.float64(values[i])
+            if value == value:
+                n += 1
+                s += value
+                q += value * value
+        number[run], total[run], squares[run] = n, s, q
+    return number, total, squares
 
 
 @_jit

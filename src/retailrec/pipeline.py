@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from retailrec.cleaning import LoadReport, ids_like
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.datasets.truth import Truth
+from retailrec.engine.local import peak_memory_mb
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
@@ -320,12 +319,6 @@ def staged(out: Path) -> Iterator[Path]:
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
-
-
-def peak_memory_mb() -> int:
-    """Most memory that this process has held, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak / (1024 if sys.platform != "darwin" else 1024**2))
 
 
 def _write_json(path: Path, value: Any) -> None:

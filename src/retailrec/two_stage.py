@@ -83,7 +83,7 @@ class TwoStageRecommender:
         their rows weigh 1 / share more
     max_users : shoppers sampled per label window
     refit : ``each``: sources and features are fitted before every label window; ``once``: before
-        the oldest only, with fresh histories for each
+        the oldest that is computed only, with fresh histories for each
     early_stopping : learn the number of trees on the newest label window, then train on all windows;
         without it the ranker's own number is taken
     calibrate : learn to turn scores into probabilities on the newest label window, with a ranker
@@ -180,7 +180,7 @@ class TwoStageRecommender:
         self.preranker_ = None if earlier is None or known is None else earlier.preranker_
         found: list[Window] = []
         alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
-        number = -1
+        number, ready = -1, False
         for split in self.label_splits.splits(data):
             number += 1
             progress(f"label window {number + 1}")
@@ -189,8 +189,9 @@ class TwoStageRecommender:
                 found.append(known.window(key, number))
             else:
                 split = split._replace(past=apply(self.prefilters, split.past)[0])
-                if number == 0 or self.refit == "each":
+                if self.refit == "each" or not ready:
                     self._fit_stage_one(split.past)
+                    ready = True
                 if self.preranker is not None and self.preranker_ is None:
                     self._fit_preranker(split)
                     alone = key, split

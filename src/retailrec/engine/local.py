@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from retailrec.errors import SettingError
@@ -24,7 +26,9 @@ def n_threads(threads: int) -> int:
     """`threads`, or the number of cores that this process may use when it is 0."""
     if threads < 0:
         raise SettingError(f"threads must be 0 (all cores) or more, not {threads}.")
-    return threads or len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return threads or len(os.sched_getaffinity(0))
+    return threads or os.cpu_count() or 1  # macOS and Windows do not tell
 
 
 def library_threads(threads: int) -> int:
@@ -67,6 +71,22 @@ def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+def peak_memory_mb() -> int:
+    """Most memory that this process has held, in MB (10^6 bytes).
+
+    Of Linux's two figures this is the one that starts anew with a program; the other, `ru_maxrss`, may
+    be that of the process which started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 // 10**6
+    except (OSError, IndexError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak * (1024 if sys.platform != "darwin" else 1)) // 10**6
 
 
 def release_memory() -> None:

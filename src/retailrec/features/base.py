@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 
 from retailrec.errors import SettingError
 from retailrec.history import History
-from retailrec.kernels import group_extremes, group_sums, order_in_rows, run_extremes, run_sums
+from retailrec.kernels import (
+    group_extremes,
+    group_moments,
+    group_sums,
+    order_in_rows,
+    run_extremes,
+    run_moments,
+    run_sums,
+)
 
 Scope = Literal["user", "item", "item_week", "pair", "category", "match"]
 Floats = NDArray[Any]
@@ -120,14 +128,18 @@ class EventColumns:
         return end - self.age.astype(np.float64)
 
     @cached_property
+    def _day(self) -> NDArray[np.int32]:
+        return np.floor(self._days).astype(np.int32)
+
+    @cached_property
     def is_weekend(self) -> NDArray[np.bool_]:
         """Was it a Saturday or Sunday?"""
-        return np.floor(self._days) % 7 >= 5
+        return self._day % 7 >= 5
 
     @cached_property
     def hour(self) -> Floats:
         """Hour of the day, 0 to 24, with fractions."""
-        return (self._days % 1 * 24).astype(np.float32)
+        return ((self._days - self._day) * 24).astype(np.float32)
 
     @cached_property
     def _first_of_pair(self) -> NDArray[np.bool_]:
@@ -261,14 +273,19 @@ class Events:
 
     def mean(self, values: Floats) -> Floats:
         """Mean of the known values."""
-        return _ratio(self.sum(values), self.sum(~np.isnan(values)))
+        n, total, _ = self._moments(values)
+        return _ratio(total, n)
 
     def std(self, values: Floats) -> Floats:
         """Standard deviation of the known values; NaN with fewer than two."""
-        n = self.sum(~np.isnan(values))
-        mean = _ratio(self.sum(values), n)
-        spread = np.maximum(_ratio(self.sum(values.astype(np.float64) ** 2), n) - mean**2, 0)
+        n, total, squares = self._moments(values)
+        spread = np.maximum(_ratio(squares, n) - _ratio(total, n) ** 2, 0)
         return np.where(n > 1, np.sqrt(spread), np.nan)
+
+    def _moments(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        """Number, sum and sum of squares of the known values."""
+        n, total, squares = run_moments(self._starts, self._size, values)
+        return n, total, squares
 
     def smallest(self, values: Floats) -> Floats:
         """Smallest known value."""
@@ -306,6 +323,10 @@ class CodedEvents(Events):
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
         return np.asarray(group_sums(self._codes, values, self._n))
 
+    def _moments(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        n, total, squares = group_moments(self._codes, values, self._n)
+        return n, total, squares
+
     def smallest(self, values: Floats) -> Floats:
         return np.asarray(group_extremes(self._codes, values, self._n, -1.0))
 
@@ -334,6 +355,10 @@ class PartialEvents(CodedEvents):
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
         return self._kept(np.add, super().sum(values))
+
+    def _moments(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        n, total, squares = super()._moments(values)
+        return self._kept(np.add, n), self._kept(np.add, total), self._kept(np.add, squares)
 
     def smallest(self, values: Floats) -> Floats:
         return self._kept(np.fmin, super().smallest(values))
@@ -370,6 +395,9 @@ class WholeEvents(Events):
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
         return self._next(np.add)
+
+    def _moments(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        return self._next(np.add), self._next(np.add), self._next(np.add)
 
     def smallest(self, values: Floats) -> Floats:
         return self._next(np.fmin)
