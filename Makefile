@@ -51,7 +51,7 @@ bench-ablations: $(READY) ## what feature families and sources are worth to the 
 bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
 	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),20000)
 
-bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS=400000 PROFILE=auto)
+bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="20000 400000" PROFILE=large)
 	$(BIN)/python benchmarks/scale.py $(or $(USERS),20000) $(or $(PROFILE),auto)
 
 bench-online: $(READY) ## milliseconds for one shopper (PROFILE=large)

@@ -2,59 +2,71 @@
 
 Generates a shop of X5 RetailHero's kind (43,000 items, 112 lines a shopper) in a temporary folder, then
 loads it, fits with the profile that `auto` chooses or the one named, and recommends ten items for every
-shopper. Exits with 1 if a bar is missed; the bars are those of 400,000 shoppers.
+shopper. Each size has a process of its own. With several sizes it ends with how each step grows: the
+power of the number of shoppers that its time follows, 1 being in proportion. Exits with 1 if a bar is
+missed; the bars of seconds and memory are those of 400,000 shoppers.
 
-    make bench-scale USERS=20000 [PROFILE=large]
+    make bench-scale USERS="20000 100000 400000" [PROFILE=large]
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
+from typing import Any
 
 import polars as pl
 from machine import print_result
 
-from retailrec.batch import recommend_to_file
+from retailrec import batch
 from retailrec.config import Settings
 from retailrec.datasets import load_dataset
 from retailrec.datasets.simulate import preset
+from retailrec.frames import StageOne
 
 BARS = {"fit_s": 360.0, "recommend_s": 240.0, "peak_mb": 12_000.0}
+BAR_GROWTH = 1.05  # in proportion, and a little for the noise of a machine
+FIT = ("rows of label windows", "train the ranker", "sources", "features")
 
 
 class Steps:
-    """Seconds and most memory of each step."""
+    """Seconds and most memory of each step; a step ends where the next one begins."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, float]] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.peak_mb: dict[str, int] = defaultdict(int)
+        self._name, self._since = "", perf_counter()
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        done = threading.Event()
-        most = [0]
+    def begin(self, name: str) -> None:
+        """The step that comes now; steps of one name are added up."""
+        now = perf_counter()
+        self.seconds[self._name] += now - self._since
+        self._name, self._since = name, now
 
-        def watch() -> None:
-            while not done.is_set():
-                most[0] = max(most[0], resident_mb())
-                sleep(0.05)
+    def end(self) -> None:
+        """No further step."""
+        self.begin("")
+        self._done.set()
+        self._watcher.join()
+        for found in (self.seconds, self.peak_mb):
+            found.pop("", None)
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        started = perf_counter()
-        try:
-            yield
-        finally:
-            seconds = perf_counter() - started
-            done.set()
-            watcher.join()
-        self.rows[name] = {"seconds": round(seconds, 1), "peak_mb": max(most[0], resident_mb())}
-        print(f"{name:34}{seconds:8.1f} s {self.rows[name]['peak_mb']:8,} MB", flush=True)
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            self.peak_mb[self._name] = max(self.peak_mb[self._name], resident_mb())
+            sleep(0.05)
 
 
 def resident_mb() -> int:
@@ -63,44 +75,109 @@ def resident_mb() -> int:
     return pages * 4096 // 1_000_000
 
 
-def main(users: int, profile: str) -> int:
+def step_of(progress: str) -> str:
+    """The step that a message of `fit` announces."""
+    if progress.startswith("label window"):
+        return FIT[0]
+    return FIT[1] if progress == "ranker" else FIT[2] if progress.startswith("source") else FIT[3]
+
+
+def timed(owner: Any, name: str, part: str, spent: dict[str, float]) -> None:
+    """Count the seconds of a function, those of all threads together."""
+    function: Callable[..., Any] = getattr(owner, name)
+
+    @wraps(function)
+    def counted(*args: Any, **more: Any) -> Any:
+        started = perf_counter()
+        try:
+            return function(*args, **more)
+        finally:
+            spent[part] += perf_counter() - started
+
+    setattr(owner, name, counted)
+
+
+def one(users: int, profile: str) -> dict[str, Any]:
+    """All steps at one size."""
     steps = Steps()
     with TemporaryDirectory() as name:
         folder = Path(name)
         preset("x5", users=users).write(folder)
-        with steps.step("load and code"):
-            data = load_dataset("complete-journey", folder)
-        lines = data.log.height
+        steps.begin("load and code")
+        data = load_dataset("complete-journey", folder)
         settings = Settings(profile=profile).for_size(data.n_users)
         model = settings.model()
-        with steps.step("fit"):
-            model.fit(data)
-        for part, seconds in model.report_["seconds"].items():
-            print(f"  {part:32}{seconds:8.1f} s")
-        with steps.step("recommend for everybody, and write"):
-            recommend_to_file(model, data, folder / "recommendations.parquet", 10)
+        steps.begin(FIT[0])
+        model.fit(data, lambda message: steps.begin(step_of(message)))
+        spent: dict[str, float] = defaultdict(float)  # of recommending, by what it is spent on
+        timed(StageOne, "pool", "match", spent)
+        timed(type(model.features), "rows", "features", spent)
+        timed(type(model.ranker), "predict", "score", spent)
+        timed(batch, "write_frame", "write", spent)
+        timed(batch, "_combine", "write", spent)
+        steps.begin("recommend and write")
+        batch.recommend_to_file(model, data, folder / "recommendations.parquet", 10)
+        steps.end()
         answered = pl.scan_parquet(folder / "recommendations.parquet").select(pl.len()).collect().item()
-    found = {
-        "fit_s": steps.rows["fit"]["seconds"],
-        "recommend_s": steps.rows["recommend for everybody, and write"]["seconds"],
-        "peak_mb": max(row["peak_mb"] for row in steps.rows.values()),
-    }
-    missed = [name for name, bar in BARS.items() if found[name] > bar]
-    print_result(
-        "scale",
-        {"users": users, "items": data.n_items, "lines": lines, "profile": settings.profile,
-         "steps": steps.rows, "fit_parts": model.report_["seconds"],
-         "source_seconds": model.report_["source_seconds"], "recommendations": answered,
-         "missed": missed},
-    )  # fmt: skip
-    print(
-        f"{users:,} shoppers, {lines:,} lines: load {steps.rows['load and code']['seconds']:.0f} s, "
-        f"fit {found['fit_s']:.0f} s, recommend {found['recommend_s']:.0f} s, "
-        f"{1000 * found['recommend_s'] / users:.2f} ms a shopper, {found['peak_mb']:,} MB at most"
-        + (f"; MISSED: {', '.join(missed)}" if missed else "")
-    )
+    return {
+        "users": users, "items": data.n_items, "lines": data.log.height, "profile": settings.profile,
+        "seconds": {k: round(v, 2) for k, v in steps.seconds.items()}, "peak_mb": steps.peak_mb,
+        "recommend_parts": {k: round(v, 2) for k, v in spent.items()}, "recommendations": answered,
+        "fit_s": round(sum(steps.seconds[k] for k in FIT), 1),
+        "recommend_s": round(steps.seconds["recommend and write"], 1),
+    }  # fmt: skip
+
+
+def show(found: dict[str, Any]) -> None:
+    """A table of the steps."""
+    for step, seconds in found["seconds"].items():
+        print(f"{step:28}{seconds:9.1f} s {found['peak_mb'][step]:8,} MB")
+    total = sum(found["recommend_parts"].values())
+    parts = ", ".join(f"{k} {v / total:.0%}" for k, v in found["recommend_parts"].items())
+    print(f"  of recommending, by time in all threads: {parts}")
+
+
+def main(sizes: list[int], profile: str) -> int:
+    rows, missed = [], []
+    for users in sizes:
+        run = subprocess.run(
+            [sys.executable, __file__, "--one", str(users), profile],
+            check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        found = json.loads(run.stdout.splitlines()[-1])
+        peak = found["all_mb"] = max(found["peak_mb"].values())
+        show(found)
+        late = [k for k, bar in BARS.items() if (peak if k == "peak_mb" else found[k]) > bar]
+        missed += [f"{k} at {users:,}" for k in late]
+        print(
+            f"{users:,} shoppers, {found['lines']:,} lines, {found['profile']}: "
+            f"load {found['seconds']['load and code']:.0f} s, fit {found['fit_s']:.0f} s, "
+            f"recommend {found['recommend_s']:.0f} s, {1000 * found['recommend_s'] / users:.3f} ms a "
+            f"shopper, {peak:,} MB at most\n", flush=True,
+        )  # fmt: skip
+        rows.append(found)
+    growth = {}
+    if len(rows) > 1:
+        first, last = rows[0], rows[-1]
+        times = log(last["users"] / first["users"])
+        for step, seconds in first["seconds"].items():
+            growth[step] = round(log(last["seconds"][step] / max(seconds, 0.01)) / times, 2)
+        for step in ("fit_s", "recommend_s"):
+            growth[step] = round(log(last[step] / first[step]) / times, 2)
+            missed += [f"growth of {step}"] * (growth[step] > BAR_GROWTH)
+        print(
+            f"{first['users']:,} to {last['users']:,} shoppers, time follows their number to the power"
+        )
+        print(", ".join(f"{step} {power}" for step, power in growth.items()))
+    print_result("scale", {"sizes": rows, "growth": growth, "missed": missed})
+    if missed:
+        print(f"MISSED: {', '.join(missed)}")
     return int(bool(missed))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "auto"))
+    if sys.argv[1] == "--one":
+        print(json.dumps(one(int(sys.argv[2]), sys.argv[3])))
+    else:
+        *wanted, named = sys.argv[1:]
+        sys.exit(main([int(n) for n in wanted], named))

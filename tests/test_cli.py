@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from conftest import receipts
+from retailrec import __version__
 
 
 def retailrec(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -309,3 +310,7 @@ def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) ->
     assert {row["model"] for row in table["table"]} == {"popular", "own_purchases", "two_stage"}
     assert retailrec(*arguments).stdout == first.stdout
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == kept
+
+
+def test_the_version_needs_no_command() -> None:
+    assert retailrec("--version").stdout.strip() == __version__

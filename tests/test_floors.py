@@ -19,7 +19,7 @@ FLOORS = [
     ["training"],
     ["two_stage"],
     ["config", "matching", "leaks", "understanding", "backtest", "batch"],
-    ["report", "tuning", "walkthrough"],
+    ["report", "tuning", "walkthrough", "console"],
     ["pipeline"],
     ["cli", "serving"],
 ]

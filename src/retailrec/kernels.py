@@ -93,7 +93,7 @@ def product_topk(
     indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
     b_indptr: Any, b_indices: Any, b_data: Any, allowed: Any, k: int,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Best k items a row of W x S + B, all CSR; an item without any term is not proposed.
+    """Best k items a row of W x S + B, all CSR; an item whose terms add up to 0 is not proposed.
 
     W (`indptr`, `indices`, `weights`) and B have a row a shopper; S and B have a column an item. B
     may be empty: a row pointer of zeros.
@@ -101,37 +101,32 @@ def product_topk(
     n, n_items = len(indptr) - 1, len(allowed)
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
-    total = np.zeros(n_items, np.float32)
-    seen = np.zeros(n_items, np.bool_)
-    touched = np.empty(n_items, np.int32)
-    values = np.empty(n_items, np.float32)
+    total = np.where(allowed, np.float32(0), np.float32(-np.inf))
+    touched, values = np.empty(0, np.int32), np.empty(0, np.float32)
     for row in range(n):
-        size = 0
+        size, terms = 0, b_indptr[row + 1] - b_indptr[row]
+        for j in range(indptr[row], indptr[row + 1]):
+            terms += s_indptr[indices[j] + 1] - s_indptr[indices[j]]
+        if terms >= len(touched):  # more items than terms are not touched, whatever the values
+            touched, values = np.empty(2 * terms + 1, np.int32), np.empty(2 * terms + 1, np.float32)
         for j in range(b_indptr[row], b_indptr[row + 1]):
             other = b_indices[j]
-            if allowed[other]:
-                seen[other] = True
-                touched[size] = other
-                size += 1
-                total[other] = b_data[j]
+            touched[size] = other
+            size += total[other] == 0
+            total[other] += b_data[j]
         for j in range(indptr[row], indptr[row + 1]):
             item, weight = indices[j], weights[j]
             if weight == 0:
                 continue
-            for s in range(s_indptr[item], s_indptr[item + 1]):
+            for s in range(s_indptr[item], s_indptr[item + 1]):  # without a branch, which costs more
                 other = s_indices[s]
-                if not allowed[other]:
-                    continue
-                if not seen[other]:
-                    seen[other] = True
-                    touched[size] = other
-                    size += 1
+                touched[size] = other
+                size += total[other] == 0
                 total[other] += weight * s_data[s]
         for j in range(size):
-            other = touched[j]
-            values[j] = total[other]
-            total[other] = 0.0
-            seen[other] = False
+            value = total[touched[j]]
+            values[j] = value if value != 0 else -np.inf  # it stands there twice, or adds up to nothing
+            total[touched[j]] = 0.0
         _topk_into(touched, values, 0, size, k, out_items[row], out_scores[row])
     return out_items, out_scores
 
@@ -144,26 +139,22 @@ def product_gather(
     """(weighted histories) x (item-item), read at the pool's pairs: sum and largest term, f32."""
     out_sum = np.zeros(len(pool_items), np.float32)
     out_max = np.zeros(len(pool_items), np.float32)
-    total = np.zeros(n_items, np.float32)
-    largest = np.zeros(n_items, np.float32)
+    place = np.full(n_items, -1, np.int32)  # where in the pool an item of the row's is
     for row in range(len(indptr) - 1):
+        for p in range(pool_indptr[row], pool_indptr[row + 1]):
+            place[pool_items[p]] = p
         for j in range(indptr[row], indptr[row + 1]):
             item, weight = indices[j], weights[j]
             if weight == 0:
                 continue
             for s in range(s_indptr[item], s_indptr[item + 1]):
-                term = weight * s_data[s]
-                other = s_indices[s]
-                total[other] += term
-                largest[other] = max(term, largest[other])
+                p = place[s_indices[s]]
+                if p >= 0:
+                    term = weight * s_data[s]
+                    out_sum[p] += term
+                    out_max[p] = max(term, out_max[p])
         for p in range(pool_indptr[row], pool_indptr[row + 1]):
-            out_sum[p] = total[pool_items[p]]
-            out_max[p] = largest[pool_items[p]]
-        for j in range(indptr[row], indptr[row + 1]):
-            item = indices[j]
-            for s in range(s_indptr[item], s_indptr[item + 1]):
-                total[s_indices[s]] = 0.0
-                largest[s_indices[s]] = 0.0
+            place[pool_items[p]] = -1
     return out_sum, out_max
 
 
