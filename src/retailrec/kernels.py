@@ -98,7 +98,7 @@ def product_topk(
     W (`indptr`, `indices`, `weights`) and B have a row a shopper; S and B have a column an item. B
     may be empty: a row pointer of zeros.
     """
-    n, n_items = len(indptr) - 1, len(allowed)
+    n = len(indptr) - 1
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
     total = np.where(allowed, np.float32(0), np.float32(-np.inf))
