@@ -49,7 +49,7 @@ bench-ablations: $(READY) ## what feature families and sources are worth to the 
 	$(BIN)/python benchmarks/ablations.py
 
 bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
-	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),20000)
+	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),10000 20000)
 
 bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="20000 400000" PROFILE=large)
 	$(BIN)/python benchmarks/scale.py $(or $(USERS),20000) $(or $(PROFILE),auto)

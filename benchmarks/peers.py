@@ -5,7 +5,7 @@ folds of Online Retail II, and a generated log of X5's kind. RecTools lives in a
 (.venv-peers), made on the first call; its frames and ours are the same, its settings are in
 benchmarks/peers/rectools_two_stage.py.
 
-    make bench-peers [SHOPPERS=20000]
+    make bench-peers [SHOPPERS="10000 20000"]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,21 +33,18 @@ HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers"
 WEEKS = timedelta(days=28)
 BAR_LEAD = 0.25  # precision@5 over RecTools', mean of the Online Retail II folds
-BAR_SPEED, BAR_MEMORY = 8.0, 0.5  # of the profile `large` on the generated log; and to fit no slower
+BAR_SPEED, BAR_MEMORY = 8.0, 0.5  # of the profile `large` on the generated logs; and to fit no slower
 
 
-def cases(shoppers: int) -> Iterator[tuple[str, RetailData, Any]]:
+def cases(sizes: Sequence[int]) -> Iterator[tuple[str, RetailData, Any]]:
     """Name, data and fold."""
     data = load_dataset("online-retail", data_folder("online_retail_ii"))
     for fold in rolling_folds(data.end, horizon=WEEKS, n=3, stride=WEEKS):
         yield f"Online Retail II, {fold.cutoff:%Y-%m-%d}", data, fold
-    if shoppers:
+    for shoppers in sizes:
         data = data_of(preset("x5", users=shoppers))
-        yield (
-            f"generated x5, {shoppers:,} shoppers",
-            data,
-            rolling_folds(data.end, horizon=WEEKS, n=1, stride=WEEKS)[0],
-        )
+        fold = rolling_folds(data.end, horizon=WEEKS, n=1, stride=WEEKS)[0]
+        yield f"generated x5, {shoppers:,} shoppers", data, fold
 
 
 def make_environment() -> str:
@@ -89,12 +86,12 @@ def compare(data: RetailData, fold: Any, peer: str) -> dict[str, dict[str, float
     return found
 
 
-def main(shoppers: int) -> int:
+def main(sizes: Sequence[int]) -> int:
     peer = make_environment()
     print("| | model | precision@5 | recall@10 | fit, s | recommend, s | peak, MB |")
     print("|---|---|---|---|---|---|---|")
     found = {}
-    for name, data, fold in cases(shoppers):
+    for name, data, fold in cases(sizes):
         found[name] = compare(data, fold, peer)
         for model, r in found[name].items():
             print(
@@ -118,7 +115,8 @@ def main(shoppers: int) -> int:
             }
             missed += [f"{bar} at {name}" for bar, kept in bars.items() if not kept]
             print(
-                f"large: recommends {peer_['recommend'] / mine['recommend']:.1f} times as fast, fits "
+                f"{name}, large: recommends "
+                f"{peer_['recommend'] / mine['recommend']:.1f} times as fast, fits "
                 f"{peer_['fit'] / mine['fit']:.1f} times as fast, with "
                 f"{mine['peak_memory_mb'] / peer_['peak_memory_mb']:.2f} of the memory"
             )
@@ -129,4 +127,4 @@ def main(shoppers: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000))
+    sys.exit(main([int(n) for n in sys.argv[1:]]))

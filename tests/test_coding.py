@@ -42,6 +42,12 @@ def test_parts_are_the_whole(cuts: list[int]) -> None:
     assert whole.report.rejected["return or cancellation"] == 7
 
 
+def test_a_log_lies_in_one_piece_though_its_parts_were_in_order() -> None:
+    frame = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [1, 2, 1, 1], "time": [1, 2, 3, 4]})
+    for cuts in ([], [2], [1, 2, 3]):
+        assert RetailData.from_frames(iter(parts(frame, cuts))).log.n_chunks() == 1
+
+
 def test_rejects_are_those_of_the_whole_with_their_ids() -> None:
     frame = receipts()
     dirt = pl.concat([frame, frame.head(3)])

@@ -244,7 +244,8 @@ def build_log(
     lines = _without_doubles(_in_order(lines), known, report)
     log = _merged(lines)
     report.merged = lines.height - log.height
-    return log
+    del lines
+    return log.rechunk()  # in one piece its columns are arrays without a copy
 
 
 def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:

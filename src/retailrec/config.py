@@ -43,7 +43,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         ],
         "candidates_per_source": [80, 20, 60, 20, 40],
         "prerank": False,
-        "label_windows": 3,
+        "label_windows": 2,
         "refit": "once",
     },
     "large": {

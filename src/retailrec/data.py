@@ -201,8 +201,9 @@ class RetailData:
     def _lines_of(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions of the log lines of these shoppers, and each line's shopper as place in `codes`."""
         user = self.log["user"].to_numpy()
-        start = np.searchsorted(user, codes, "left")
-        size = np.where(codes >= 0, np.searchsorted(user, codes, "right") - start, 0)
+        wanted = codes.astype(user.dtype)  # of another type, all of `user` would be converted
+        start = np.searchsorted(user, wanted, "left")
+        size = np.where(codes >= 0, np.searchsorted(user, wanted, "right") - start, 0)
         stop = np.cumsum(size)
         lines = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
         return lines, np.repeat(np.arange(len(codes)), size)

@@ -27,6 +27,7 @@ from retailrec.two_stage import TwoStageRecommender
 GRID = (20, 50, 100, 200, 500, 750, 1000, 1500, 2000)  # the walk-through's
 LEAST_GAIN = 2e-4  # recall per added candidate under which more candidates are not worth it
 LEAST_MARGINAL = 5e-4  # recall that only this source brings, under which it does not earn its place
+MOST_USERS = 20_000  # that are judged; their mean recall is right to .002 or so
 _SHARD = 256  # shoppers; lists of 2000 candidates are long
 _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
 
@@ -48,14 +49,14 @@ def matching_report(
 
 def judge_matching(
     model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
-    least_gain: float = LEAST_GAIN, most_users: int | None = None, seed: int = 0,
+    least_gain: float = LEAST_GAIN, most_users: int = MOST_USERS, seed: int = 0,
     progress: Progress = lambda step: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
 
     Recall is the mean over shoppers who bought in the window and have history (`most_users` of them,
-    drawn, if there are more); the truth is all they bought, items that prefilters removed included.
-    The pool's order is the pre-ranker's.
+    drawn, if there are more; as many of each group in ``cold``). The truth is all they bought, items
+    that prefilters removed included. The pool's order is the pre-ranker's.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def judge_matching(
     ``sources`` (hit rate, repeat share, coverage, seconds, size), ``cold`` and ``advice``
     """
     judge = Judge.of(*held_out)
-    if most_users is not None and len(judge.users) > most_users:
+    if len(judge.users) > most_users:
         drawn = np.random.default_rng(seed).choice(len(judge.users), most_users, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
     past, removed = apply(model.prefilters, held_out.past)
@@ -102,7 +103,7 @@ def judge_matching(
         "overlap": _overlap(proposed),
         "marginal": marginal,
         "sources": facts,
-        "cold": _cold(stage, held_out, past.history),
+        "cold": _cold(stage, held_out, past.history, most_users, seed),
         "advice": {name: gain >= LEAST_MARGINAL for name, gain in marginal.items()},
         "prefilters": removed,
     }  # fmt: skip
@@ -213,8 +214,8 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
 
 
 def _cold(
-    stage: StageOne, held_out: Split, history_of: Callable[..., History]
-) -> dict[str, dict[str, Any]]:
+    stage: StageOne, held_out: Split, history_of: Callable[..., History], most_users: int, seed: int
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
     past, target = held_out
     bought = target.select("user", "item").unique().sort("user", "item")
@@ -237,22 +238,26 @@ def _cold(
     out: dict[str, dict[str, Any]] = {name: {"n_users": 0} for name in groups}
     seen = np.zeros(past.n_items, np.bool_)
     seen[past.log["item"].unique().to_numpy()] = True
-    unseen_found = 0
+    unseen_found = unseen_bought = 0
+    rng = np.random.default_rng(seed)
     for name, chosen in groups.items():
         users = buyers[chosen]
         if not len(users):
             continue
-        items = pool_order(stage, history_of(users), _AT)
+        if len(users) > most_users:
+            users = np.sort(rng.choice(users, most_users, replace=False))
+        items = _in_shards(lambda part: pool_order(stage, part, _AT), history_of(users))
         theirs = bought.filter(pl.col("user").is_in(users.tolist()))
         row, item = np.searchsorted(users, theirs["user"].to_numpy()), theirs["item"].to_numpy()
         hit = np.isin(row * past.n_items + item, np.arange(len(users))[:, None] * past.n_items + items)
         share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
-        out[name] = {"n_users": len(users), "pool_recall@200": round(float(share.mean()), 5)}
+        out[name] = {"n_users": int(chosen.sum()), "pool_recall@200": round(float(share.mean()), 5)}
         unseen_found += int((hit & ~seen[item]).sum())
+        unseen_bought += int((~seen[item]).sum())
     unseen = ~seen[bought["item"].to_numpy()]
     out["items never sold before"] = {
         "share_of_purchases": round(float(unseen.mean()), 5),
-        "pool_recall@200": round(unseen_found / unseen.sum(), 5) if unseen.any() else None,
+        "pool_recall@200": round(unseen_found / unseen_bought, 5) if unseen_bought else None,
     }
     return out
 
