@@ -143,11 +143,10 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
     eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
     """
-    log = past.log.filter(pl.col("user").is_in(users.tolist()))
-    facts = log.group_by("user").agg(
-        pl.col("basket").n_unique().alias("receipts"),
+    facts = past.receipts().group_by("user").agg(
+        pl.len().alias("receipts"),
         (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
-    )
+    )  # fmt: skip
     own = pl.DataFrame({"user": users.astype(np.int32)}).join(
         facts, on="user", how="left", maintain_order="left"
     )
@@ -156,9 +155,14 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
         "tenure": _binned(own["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
     }
     if CATEGORIES[0] in past.items.columns:
-        category = past.items[CATEGORIES[0]].cast(pl.String).gather(log["item"])
-        counts = log.select("user").with_columns(group=category).drop_nulls().group_by(pl.all()).len()
+        names = past.items[CATEGORIES[0]].cast(pl.String)
+        distinct = names.drop_nulls().unique().sort()
+        code = distinct.search_sorted(names).cast(pl.Int32).set(names.is_null(), None)
+        counts = past.log.select("user", code.gather(past.log["item"]).alias("group"))
+        counts = counts.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
+        counts = counts.drop_nulls().group_by("user", "group").len()
         best = counts.sort(["len", "group"], descending=[True, False]).unique("user", keep="first")
+        best = best.with_columns(distinct.gather(best["group"]).alias("group"))
         large = best["group"].value_counts(sort=True)["group"].head(8)
         best = best.with_columns(
             pl.when(pl.col("group").is_in(large.implode())).then("group").otherwise(pl.lit("other"))

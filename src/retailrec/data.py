@@ -153,6 +153,23 @@ class RetailData:
         """Log rows with start <= time < end."""
         return self.log.filter((pl.col("time") >= start) & (pl.col("time") < end))
 
+    def receipts(self) -> pl.DataFrame:
+        """One row a receipt, in order of shopper and time: `user`, `time`, `lines`, `value`.
+
+        `value` sums up the lines whose value is known; it is null where none is.
+        """
+        basket = self.log["basket"].to_numpy()
+        starts = np.flatnonzero(np.diff(basket, prepend=-1))  # the lines of a receipt lie together
+        first = self.log.select("user", "time")[starts]
+        value = self.log["value"].to_numpy()  # NaN where not known
+        known = ~np.isnan(value)
+        total = np.add.reduceat(np.where(known, value, 0), starts) if len(starts) else value
+        some = np.add.reduceat(known, starts, dtype=np.int64) > 0 if len(starts) else known
+        return first.with_columns(
+            lines=np.diff(starts, append=len(basket)),
+            value=pl.when(pl.Series(some)).then(pl.Series(total)),
+        )
+
     def active_users(self) -> NDArray[np.int32]:
         """Codes of the shoppers with at least one event, ascending."""
         return self.log["user"].unique().sort().to_numpy()

@@ -14,7 +14,7 @@ from retailrec.cleaning import ids_like, parse_number, typed_ids
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.errors import DataError
-from retailrec.kernels import find_listed
+from retailrec.kernels import count_buyers, find_listed, find_pairs
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 from retailrec.tables import to_polars
 
@@ -71,20 +71,20 @@ class Judge:
                 f"({len(buyers)} shoppers bought, {len(known)} have history). Use another horizon."
             )
         bought = (
-            target.group_by("user", "item")
+            target.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
+            .group_by("user", "item")
             .agg(pl.col("value").sum())
             .sort("user", "item")
-            .filter(pl.col("user").is_in(users.tolist()))
         )
         row = np.searchsorted(users, bought["user"].to_numpy())
         keys = row * past.n_items + bought["item"].to_numpy()
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
-        own = past.history(users)
-        own_keys = own.user_of_pair * past.n_items + own.items
+        own, items = past.history(users), bought["item"].to_numpy()
+        indptr = np.searchsorted(row, np.arange(len(users) + 1))
         return cls(
             users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),
-            repeat=np.isin(keys, own_keys),
-            buyers=np.bincount(past.full_history.items, minlength=past.n_items),
+            repeat=find_pairs(own.indptr, own.items, indptr, items) >= 0,
+            buyers=count_buyers(past.log["user"].to_numpy(), past.log["item"].to_numpy(), past.n_items),
             categories=category_codes(past.items),
             recommendable=past.recommendable, n_known=len(known),
         )  # fmt: skip

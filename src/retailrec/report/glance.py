@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from retailrec.data import RetailData
+
+_DAY_US = 86_400_000_000
+_PART = 4096  # shoppers looked at at a time
 
 
 def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]:
@@ -17,29 +19,25 @@ def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]
     ``repeat_share_*`` is the share of the (shopper, item) pairs of the last `horizon_days` (of the
     last receipt) that the shopper had bought before; None where there is no time before.
     """
-    log = data.log
-    baskets = log.group_by("basket").agg(
-        pl.col("user").first(), pl.col("time").first(), pl.len().alias("lines")
-    ).sort("user", "time")  # fmt: skip
-    per_user = baskets.group_by("user").len()["len"]
-    gap = baskets.select(pl.col("time").diff().over("user").dt.total_seconds().drop_nulls() / 86_400)[
-        "time"
-    ]
-    per_item = log.group_by("item").len()["len"].sort(descending=True)
+    log, receipts = data.log, data.receipts()
+    per_user = receipts["user"].value_counts()["count"]
+    gap = days_between_visits(receipts)
+    per_item = log["item"].value_counts(sort=True)["count"]
     price = (log["value"] / log["quantity"]).drop_nulls()
-    weekday = np.bincount(log["time"].dt.weekday().to_numpy(), minlength=8)[1:]
+    weekday = np.bincount(receipts["time"].dt.weekday(), receipts["lines"], minlength=8)[1:]
+    within, of_last = _repeats(data, horizon_days)
     return {
-        "shoppers": log["user"].n_unique(),
+        "shoppers": len(per_user),
         "items_sold": len(per_item),
         "lines": log.height,
         "receipts_per_shopper_median": _number(per_user.median()),
         "receipts_per_shopper_mean": _number(per_user.mean()),
-        "lines_per_receipt_median": _number(baskets["lines"].median()),
-        "lines_per_receipt_mean": _number(baskets["lines"].mean()),
+        "lines_per_receipt_median": _number(receipts["lines"].median()),
+        "lines_per_receipt_mean": _number(receipts["lines"].mean()),
         "days_between_visits_median": _number(gap.median()),
         "days_between_visits_mean": _number(gap.mean()),
-        "repeat_share_28d": _repeat_share(data, horizon_days),
-        "repeat_share_last_receipt": _repeat_share_of_last(log),
+        "repeat_share_28d": within,
+        "repeat_share_last_receipt": of_last,
         "sales_in_top_1_percent": _top_share(per_item, 0.01),
         "sales_in_top_10_percent": _top_share(per_item, 0.10),
         "items_sold_once": _number((per_item == 1).mean()),
@@ -54,26 +52,30 @@ def _number(value: Any) -> float | None:
     return None if value is None else round(float(value), 4)
 
 
-def _repeat_share(data: RetailData, horizon_days: float) -> float | None:
-    start = data.end - timedelta(days=horizon_days)
-    if start <= data.start:
-        return None
-    past, target = data.asof(start), data.between(start, data.end)
-    known = past.log.select("user", "item").unique()
-    pairs = target.select("user", "item").unique()
-    seen = pairs.filter(pl.col("user").is_in(known["user"].unique().implode()))
-    if seen.is_empty():
-        return None
-    return _number(seen.join(known, on=["user", "item"], how="semi").height / seen.height)
+def days_between_visits(receipts: pl.DataFrame) -> pl.Series:
+    """Days from each receipt to the shopper's next one."""
+    times, users = receipts["time"].to_physical().to_numpy(), receipts["user"].to_numpy()
+    return pl.Series("days", np.diff(times)[users[1:] == users[:-1]] / _DAY_US)
 
 
-def _repeat_share_of_last(log: pl.DataFrame) -> float | None:
-    last = pl.col("basket") == pl.col("basket").max().over("user")
-    marked = log.with_columns(last=last).filter(pl.col("basket").n_unique().over("user") > 1)
-    if marked.is_empty():
-        return None
-    new, old = marked.filter("last"), marked.filter(~pl.col("last")).select("user", "item").unique()
-    return _number(new.join(old, on=["user", "item"], how="semi").height / max(new.height, 1))
+def _repeats(data: RetailData, horizon_days: float) -> tuple[float | None, float | None]:
+    """Shares of repeats: of the pairs of the last days, and of the last receipts."""
+    counts = np.zeros(4, np.int64)
+    for at in range(0, data.n_users, _PART):
+        history = data.history(np.arange(at, min(at + _PART, data.n_users)))
+        user = history.user_of_pair
+        before = history.age[history.event_indptr[:-1]] > horizon_days
+        known = np.bincount(user[before], minlength=len(history)) > 0
+        asked = (history.last_age() <= horizon_days) & known[user]
+        last = history.last_basket
+        earlier = history.user_of_event[history.basket != last[history.user_of_event]]
+        several = np.bincount(earlier, minlength=len(history)) > 0
+        newest = history.basket[history.event_indptr[1:] - 1] == last[user]
+        newest &= several[user]
+        again = np.diff(history.event_indptr) > 1
+        counts += [asked.sum(), (asked & before).sum(), newest.sum(), (newest & again).sum()]
+    n, repeated, n_last, repeated_last = (int(n) for n in counts)
+    return _number(repeated / n) if n else None, _number(repeated_last / n_last) if n_last else None
 
 
 def _top_share(per_item: pl.Series, share: float) -> float | None:

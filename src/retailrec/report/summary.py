@@ -16,7 +16,7 @@ from retailrec.data import RetailData
 from retailrec.evaluation import Judge, means
 from retailrec.matching import GRID, judge_matching
 from retailrec.rankers import TrainingFrame
-from retailrec.report.glance import at_a_glance
+from retailrec.report.glance import at_a_glance, days_between_visits
 from retailrec.splits import Split
 from retailrec.two_stage import TwoStageRecommender
 from retailrec.understanding import by_family, held_out_reliability, importances
@@ -38,30 +38,22 @@ DETAILS = (
 
 def describe_data(data: RetailData, horizon_days: float) -> dict[str, Any]:
     """Receipts at a glance: key figures, sales by week, receipt sizes, gaps, the long tail."""
-    log = data.log
-    baskets = log.group_by("basket").agg(
-        pl.col("user", "time").first(), pl.len().alias("lines")
-    ).sort("user", "time")  # fmt: skip
-    gaps = baskets.select(
-        (pl.col("time").diff().over("user").dt.total_seconds() / 86_400).drop_nulls().alias("days")
-    )["days"]
+    receipts = data.receipts()
     return {
         "glance": at_a_glance(data, horizon_days=horizon_days),
-        "weeks": _weeks(data),
-        "receipt_sizes": _histogram(baskets["lines"], [1, 2, 3, 5, 10, 20, 50]),
-        "gaps_days": _histogram(gaps, [0, 1, 3, 7, 14, 28, 56, 112]),
-        "long_tail": _long_tail(log),
+        "weeks": _weeks(data, receipts),
+        "receipt_sizes": _histogram(receipts["lines"], [1, 2, 3, 5, 10, 20, 50]),
+        "gaps_days": _histogram(days_between_visits(receipts), [0, 1, 3, 7, 14, 28, 56, 112]),
+        "long_tail": _long_tail(data.log),
         "load": data.report.as_dict(),
     }
 
 
-def _weeks(data: RetailData) -> list[dict[str, Any]]:
+def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[dict[str, Any]]:
     """Receipts and money of each whole week, counted back from the end."""
     seconds = (pl.lit(data.end) - pl.col("time")).dt.total_seconds()
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
-    sums = data.log.group_by(week=back).agg(
-        pl.col("basket").n_unique().alias("receipts"), pl.col("value").sum().alias("value")
-    )
+    sums = receipts.group_by(week=back).agg(pl.len().alias("receipts"), pl.col("value").sum())
     found = {week: (receipts, value) for week, receipts, value in sums.rows()}
     known = data.log["value"].null_count() < data.log.height
     rows = []
@@ -85,7 +77,7 @@ def _histogram(values: pl.Series, lower: Sequence[int]) -> list[dict[str, Any]]:
 
 def _long_tail(log: pl.DataFrame) -> list[dict[str, float]]:
     """Share of all lines that the most sold items hold together."""
-    counts = log.group_by("item").len()["len"].sort(descending=True).to_numpy()
+    counts = log["item"].value_counts(sort=True)["count"].to_numpy()
     share = np.cumsum(counts) / counts.sum()
     at = np.unique(np.geomspace(1, len(counts), _TAIL_POINTS).round().astype(int))
     return [
