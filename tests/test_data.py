@@ -143,6 +143,26 @@ def test_history_of_chosen_shoppers_where_values_are_unknown_or_the_log_lies_in_
             np.testing.assert_array_equal(getattr(chosen, name), getattr(taken, name), name)
 
 
+def test_receipts_by_hand() -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": [2, 2, 1, 1, 1], "item_id": ["b", "a", "a", "b", "a"],
+            "basket_id": [7, 7, 9, 9, 8], "time": ["2024-01-03"] * 4 + ["2024-01-01"],
+            "value": [1.0, 2.0, 2.0, 2.0, 4.0],
+        }
+    )  # fmt: skip
+    data = RetailData.from_frames(frame)
+    log = data.log.with_columns(value=pl.when(pl.col("value") != 2).then("value"))
+    found = replace(data, log=log).receipts()
+    assert found["user"].to_list() == [0, 0, 1]
+    assert found["time"].dt.day().to_list() == [1, 3, 3]
+    assert found["lines"].to_list() == [1, 2, 2]
+    assert found["value"].to_list() == [4.0, None, 1.0]
+    assert data.asof(datetime(2024, 1, 1)).receipts().is_empty()
+    unknown = RetailData.from_frames(frame.drop("value")).receipts()
+    assert unknown["value"].null_count() == 3
+
+
 def test_an_event_on_the_cutoff_is_not_known(data: RetailData) -> None:
     assert (data.log["time"] == CUTOFF).any()
     assert (data.asof(CUTOFF).log["time"] < CUTOFF).all()
