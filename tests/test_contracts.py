@@ -22,6 +22,7 @@ from retailrec.candidates import (
     Popularity,
 )
 from retailrec.data import RetailData
+from retailrec.engine.local import map_shards
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import Labels, StageOne, candidate_frame
@@ -300,6 +301,19 @@ def test_recommendations_are_for_everybody_and_complete(shop: RetailData) -> Non
     assert found["rank"].to_list() == [1, 2, 3, 4, 5, 6] * 3
     assert found["score"].is_between(0, 1).all()
     assert model.recommend(shop.history([]), 6).is_empty()
+
+
+def test_histories_in_parts_give_the_same_answers(
+    shop: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = quick().fit(shop)
+    users = [3, -1, *range(10, 30)]
+    expected = model.recommend(shop.history(users), 4)
+    monkeypatch.setitem(map_shards.__kwdefaults__, "size", 5)
+    assert model.recommend(shop.histories(users), 4).equals(expected)
+    whole = shop.history(users)
+    assert model.explain(shop.histories(users), 2).equals(model.explain(whole, 2))
+    assert shop.histories(users).users.equals(whole.users)
 
 
 def test_more_items_asked_for_than_there_are(shop: RetailData) -> None:

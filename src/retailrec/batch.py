@@ -19,9 +19,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.artifact import versions
-from retailrec.data import RetailData
+from retailrec.data import Histories, RetailData
 from retailrec.errors import DataError
-from retailrec.history import History
 from retailrec.rules import Rules
 from retailrec.tables import whole_file, write_frame, write_text
 from retailrec.two_stage import TwoStageRecommender
@@ -84,7 +83,7 @@ def recommend_to_file(
             if file.is_file():
                 taken_over += 1
             else:
-                _write_block(model, data.history(block), file, k, rules, reasons)
+                _write_block(model, data.histories(block), file, k, rules, reasons)
             done += len(block)
             progress(f"recommend {done:,} of {len(chosen):,} shoppers")
         found = _combine(files, out)
@@ -133,7 +132,12 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
 
 
 def _write_block(
-    model: TwoStageRecommender, history: History, file: Path, k: int, rules: Rules | None, reasons: bool
+    model: TwoStageRecommender,
+    history: Histories,
+    file: Path,
+    k: int,
+    rules: Rules | None,
+    reasons: bool,
 ) -> None:
     answer = model.explain if reasons else model.recommend
     frame = answer(history, k, rules)

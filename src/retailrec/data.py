@@ -183,15 +183,24 @@ class RetailData:
             rows = self.log["user"].to_numpy().astype(np.int64)
             return History.from_log(self.log, rows, self.users, self.end, self.n_items)
         codes = np.asarray(users, np.int64)
-        table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
-        if (codes < 0).any():
-            known = pl.Series(codes >= 0)
-            table = table.with_columns(pl.when(known).then(pl.col(c)).alias(c) for c in table.columns)
+        table = self.described(codes)
         lines, rows = self._lines_of(codes)
         if len(lines) and lines[-1] - lines[0] + 1 == len(lines) and (np.diff(codes) > 0).all():
             log = self.log.slice(int(lines[0]), len(lines))  # a shard: no copy
             return History.from_log(log, rows, table, self.end, self.n_items)
         return History.from_log(self.log, rows, table, self.end, self.n_items, lines)
+
+    def histories(self, users: NDArray[np.integer] | Sequence[int]) -> Histories:
+        """As `history`, but each part is built when it is asked for: for many shoppers."""
+        return Histories(self, np.asarray(users, np.int64))
+
+    def described(self, codes: NDArray[np.int64]) -> pl.DataFrame:
+        """Rows of `users`, all null for code -1."""
+        table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
+        if (codes < 0).any():
+            known = pl.Series(codes >= 0)
+            table = table.with_columns(pl.when(known).then(pl.col(c)).alias(c) for c in table.columns)
+        return table
 
     @cached_property
     def full_history(self) -> History:
@@ -238,6 +247,37 @@ class RetailData:
         log = self.log.with_columns(item=codes.gather(self.log["item"]))
         known = log.filter(pl.col("item").is_not_null())
         return replace(self, log=known, items=items), log.height - known.height
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Histories of many shoppers that are never in memory together: `take` builds a part.
+
+    Attributes
+    ----------
+    data : receipts
+    codes : (n_users,) shopper codes; -1 is an unknown shopper
+    """
+
+    data: RetailData
+    codes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def end(self) -> datetime:
+        """First instant that is not known."""
+        return self.data.end
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """One row a shopper: `user_id` and attributes."""
+        return self.data.described(self.codes)
+
+    def take(self, rows: slice) -> History:
+        """The histories of some rows."""
+        return self.data.history(self.codes[rows])
 
 
 def _midnight_after(t: datetime) -> datetime:

@@ -26,7 +26,7 @@ from retailrec.candidates import (
     TifuKNN,
 )
 from retailrec.columns import ITEM_ID, USER_ID
-from retailrec.data import RetailData
+from retailrec.data import Histories, RetailData
 from retailrec.engine.local import map_shards, n_threads, release_memory
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.evaluation import unit_prices
@@ -232,11 +232,15 @@ class TwoStageRecommender:
         self._fit_stage_one(filtered, progress)
         return self
 
-    def recommend(self, history: History, k: int = 10, rules: Rules | None = None) -> pl.DataFrame:
+    def recommend(
+        self, history: History | Histories, k: int = 10, rules: Rules | None = None
+    ) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
-        An empty history gets popular items. `score` is a probability of purchase within the horizon
-        when the ranker's objective is one. What `rules` did is in `rules_report` afterwards.
+        `data.history(users)` has the histories in memory; of `data.histories(users)` each shard's are
+        built as it is answered, which suits many shoppers. An empty history gets popular items.
+        `score` is a probability of purchase within the horizon when the ranker's objective is one. What
+        `rules` did is in `rules_report` afterwards.
 
         Raises
         ------
@@ -247,7 +251,7 @@ class TwoStageRecommender:
         """
         return self._named(history, self.recommend_codes(history, k, rules))
 
-    def _named(self, history: History, best: Candidates) -> pl.DataFrame:
+    def _named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
         """Recommended codes in the caller's ids."""
         row, rank = np.nonzero(best.items >= 0)
         score = best.scores[row, rank]
@@ -263,7 +267,9 @@ class TwoStageRecommender:
             return frame
         return frame.with_columns(probability=pl.Series(self.calibrator_.predict(score)))
 
-    def recommend_codes(self, history: History, k: int, rules: Rules | None = None) -> Candidates:
+    def recommend_codes(
+        self, history: History | Histories, k: int, rules: Rules | None = None
+    ) -> Candidates:
         """As `recommend`, in item codes: (n_users, k) arrays, -1 where there is no item."""
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
@@ -289,7 +295,9 @@ class TwoStageRecommender:
         self.rules_report = {} if bound is None else bound.effects
         return Candidates(*(np.vstack(p) for p in zip(*parts, strict=True)))
 
-    def explain(self, history: History, k: int = 10, rules: Rules | None = None) -> pl.DataFrame:
+    def explain(
+        self, history: History | Histories, k: int = 10, rules: Rules | None = None
+    ) -> pl.DataFrame:
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
         The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose

@@ -36,6 +36,7 @@ class Popularity(CandidateGenerator):
     count: Literal["buyers", "receipts"] = "buyers"
     kind: Literal["recent", "trending", "last_year"] = "recent"
     share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _best: tuple[int, Candidates] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         if self.days <= 0:
@@ -60,11 +61,17 @@ class Popularity(CandidateGenerator):
         else:
             all_time = counted(data.log, data.n_items)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
+        self._best = None
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        items = np.flatnonzero(self.allowed_ & (self.share_ > 0)).astype(np.int32)
-        best = topk_rows(np.array([0, len(items)]), items, self.share_[items], k)
-        return Candidates(*(np.repeat(b, len(history), axis=0) for b in best))
+        known = self._best
+        if known is None or known[0] != k:  # the same for every shard
+            items = np.flatnonzero(self.allowed_ & (self.share_ > 0)).astype(np.int32)
+            best = topk_rows(np.array([0, len(items)]), items, self.share_[items], k)
+            known = self._best = k, Candidates(*best)
+        row, row_scores = known[1]
+        n = len(history)
+        return Candidates(np.repeat(row, n, axis=0), np.repeat(row_scores, n, axis=0))
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """The item's score, whoever the shopper is."""

@@ -204,7 +204,9 @@ def _quietly(f: Feature, columns: Columns) -> NDArray[np.float32]:
     """A match feature; dividing by a zero or a missing value gives a missing value."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         value = np.asarray(f.compute(columns), np.float32)
-    value[~np.isfinite(value)] = np.nan
+    infinite = np.isinf(value)
+    if infinite.any():
+        value[infinite] = np.nan
     return value
 
 

@@ -265,6 +265,15 @@ class Events:
 
     def count(self) -> Floats:
         """Events in each group."""
+        return self._counts
+
+    @cached_property
+    def _counts(self) -> Floats:
+        counts = self._counted()
+        counts.flags.writeable = False  # every feature gets the same array
+        return counts
+
+    def _counted(self) -> Floats:
         return np.diff(np.append(self._starts, self._size)).astype(np.float64)
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
@@ -317,7 +326,7 @@ class CodedEvents(Events):
     def n_groups(self) -> int:
         return self._n
 
-    def count(self) -> Floats:
+    def _counted(self) -> Floats:
         return np.bincount(self._codes, minlength=self._n).astype(np.float64)
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
@@ -351,7 +360,7 @@ class PartialEvents(CodedEvents):
         self.totals: Totals = []
 
     def count(self) -> Floats:
-        return self._kept(np.add, super().count())
+        return self._kept(np.add, super().count().copy())
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
         return self._kept(np.add, super().sum(values))
