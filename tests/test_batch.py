@@ -299,7 +299,9 @@ def test_peak_memory_is_that_of_the_process_itself() -> None:
 
 
 def test_freed_memory_goes_back_to_the_system() -> None:
-    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096  # noqa: E731
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
     if _malloc_trim() is None or not Path("/proc/self/statm").exists():
         pytest.skip("only glibc keeps it, and only Linux tells")
     held = [bytes(60_000) for _ in range(5000)]  # 300 MB in pieces that come from the heap

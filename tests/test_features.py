@@ -14,7 +14,7 @@ from conftest import CUTOFF
 from retailrec.candidates import Pairs
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
-from retailrec.features import FEATURES, Events, assemble, feature
+from retailrec.features import FEATURES, Events, feature
 from retailrec.features.assemble import FeatureSet
 
 PAIR_SQL = """
@@ -110,7 +110,7 @@ def test_item_features_are_the_same_from_parts(
     known: RetailData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = FeatureSet().fit(known).items_
-    monkeypatch.setattr(assemble, "_ITEM_SHARD", 7)
+    monkeypatch.setattr(RetailData.histories_in_parts, "__defaults__", (7,))
     assert known.n_users > 3 * 7
     np.testing.assert_allclose(FeatureSet().fit(known).items_, whole, rtol=1e-5)
 
@@ -123,7 +123,7 @@ def test_an_item_feature_must_not_choose_aggregates_by_value(
         """Asks for what no part of the events was asked for."""
         return e.largest(e.age) if len(e.age) else e.sum(e.age)
 
-    monkeypatch.setattr(assemble, "_ITEM_SHARD", 7)
+    monkeypatch.setattr(RetailData.histories_in_parts, "__defaults__", (7,))
     try:
         with pytest.raises(SettingError, match="must not depend on the values"):
             FeatureSet().fit(known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -183,7 +183,7 @@ class RetailData:
             rows = self.log["user"].to_numpy().astype(np.int64)
             return History.from_log(self.log, rows, self.users, self.end, self.n_items)
         codes = np.asarray(users, np.int64)
-        table = self.described(codes)
+        table = self.user_rows(codes)
         lines, rows = self._lines_of(codes)
         if len(lines) and lines[-1] - lines[0] + 1 == len(lines) and (np.diff(codes) > 0).all():
             log = self.log.slice(int(lines[0]), len(lines))  # a shard: no copy
@@ -194,7 +194,12 @@ class RetailData:
         """As `history`, but each part is built when it is asked for: for many shoppers."""
         return Histories(self, np.asarray(users, np.int64))
 
-    def described(self, codes: NDArray[np.int64]) -> pl.DataFrame:
+    def histories_in_parts(self, size: int = 2048) -> Iterator[History]:
+        """Histories of all shoppers, `size` of them at a time: for what can be added up."""
+        for at in range(0, self.n_users, size):
+            yield self.history(np.arange(at, min(at + size, self.n_users)))
+
+    def user_rows(self, codes: NDArray[np.int64]) -> pl.DataFrame:
         """Rows of `users`, all null for code -1."""
         table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
         if (codes < 0).any():
@@ -204,7 +209,7 @@ class RetailData:
 
     @cached_property
     def full_history(self) -> History:
-        """Histories of all shoppers, kept for the sources and features that learn about items."""
+        """Histories of all shoppers, kept for the sources that learn about items."""
         return self.history()
 
     def forget_history(self) -> None:
@@ -273,7 +278,7 @@ class Histories:
     @cached_property
     def users(self) -> pl.DataFrame:
         """One row a shopper: `user_id` and attributes."""
-        return self.data.described(self.codes)
+        return self.data.user_rows(self.codes)
 
     def take(self, rows: slice) -> History:
         """The histories of some rows."""

@@ -84,7 +84,9 @@ class Judge:
         return cls(
             users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),
             repeat=find_pairs(own.indptr, own.items, indptr, items) >= 0,
-            buyers=count_buyers(past.log["user"].to_numpy(), past.log["item"].to_numpy(), past.n_items),
+            buyers=count_buyers(
+                past.log["user"].to_numpy(), past.log["item"].to_numpy(), past.n_items
+            ).astype(np.int64),
             categories=category_codes(past.items),
             recommendable=past.recommendable, n_known=len(known),
         )  # fmt: skip

@@ -56,10 +56,7 @@ class Popularity(CandidateGenerator):
         if self.kind == "trending":
             longer = counted(data.between(data.end - 4 * window, data.end), data.n_items)
             recent *= recent / np.maximum(longer, 1)
-        if self.count == "buyers":  # pairs of the histories are distinct already
-            all_time = np.bincount(data.full_history.items, minlength=data.n_items).astype(np.float64)
-        else:
-            all_time = counted(data.log, data.n_items)
+        all_time = counted(data.log, data.n_items)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
         self._best = None
 

@@ -35,7 +35,6 @@ from retailrec.kernels import find_pairs, gather, number_groups
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
 _ENCODED_DAYS = 91
-_ITEM_SHARD = 2048  # shoppers whose events are added up at a time
 
 
 @dataclass
@@ -227,8 +226,7 @@ def _item_events(
     """
     totals: Totals = []
     receipts, recent = np.zeros((data.n_items, WEEKS)), np.zeros(data.n_items, np.int64)
-    for at in range(0, data.n_users, _ITEM_SHARD):
-        history = data.history(np.arange(at, min(at + _ITEM_SHARD, data.n_users)))
+    for history in data.histories_in_parts():
         events = PartialEvents(EventColumns(history), history.item_of_event, data.n_items)
         compute_block(features, events)
         totals = add_totals(totals, events.totals) if totals else events.totals

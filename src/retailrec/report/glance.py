@@ -9,9 +9,6 @@ import polars as pl
 
 from retailrec.data import RetailData
 
-_DAY_US = 86_400_000_000
-_PART = 4096  # shoppers looked at at a time
-
 
 def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]:
     """Figures that describe receipts; each says in its name what it is.
@@ -54,15 +51,14 @@ def _number(value: Any) -> float | None:
 
 def days_between_visits(receipts: pl.DataFrame) -> pl.Series:
     """Days from each receipt to the shopper's next one."""
-    times, users = receipts["time"].to_physical().to_numpy(), receipts["user"].to_numpy()
-    return pl.Series("days", np.diff(times)[users[1:] == users[:-1]] / _DAY_US)
+    times, users = receipts["time"].to_numpy(), receipts["user"].to_numpy()
+    return pl.Series("days", np.diff(times)[users[1:] == users[:-1]] / np.timedelta64(1, "D"))
 
 
 def _repeats(data: RetailData, horizon_days: float) -> tuple[float | None, float | None]:
     """Shares of repeats: of the pairs of the last days, and of the last receipts."""
     counts = np.zeros(4, np.int64)
-    for at in range(0, data.n_users, _PART):
-        history = data.history(np.arange(at, min(at + _PART, data.n_users)))
+    for history in data.histories_in_parts():
         user = history.user_of_pair
         before = history.age[history.event_indptr[:-1]] > horizon_days
         known = np.bincount(user[before], minlength=len(history)) > 0
