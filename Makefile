@@ -61,7 +61,7 @@ bench-floor: $(READY) ## share of scoring time inside libraries' kernels (PROFIL
 	$(BIN)/python benchmarks/floor.py $(or $(PROFILE),small)
 
 bench-profiles: $(READY) ## what each profile costs in quality and time (SHOPPERS=20000)
-	$(BIN)/python benchmarks/profiles.py $(or $(SHOPPERS),20000)
+	$(BIN)/python benchmarks/profiles.py $(or $(SHOPPERS),20000) $(VARIANT)
 
 bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 	$(BIN)/python benchmarks/metrics.py
