@@ -14,6 +14,7 @@ from retailrec.data import RetailData
 from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker, TrainingFrame
+from retailrec.reasons import reasons_in_words
 from retailrec.rules import Rules
 from retailrec.splits import Fold, HorizonSplits
 from retailrec.two_stage import TwoStageRecommender
