@@ -202,8 +202,8 @@ def test_events_of_unknown_items_are_counted_and_said(model: TwoStageRecommender
         report = model.answer(half, k=3).report
     assert 0 < report.n_unknown_events < report.n_events
     assert report.unknown_items[0] > 10**6
+    strange = lines_of(SHOP).with_columns(pl.col("item_id") + 10**6)
     with pytest.warns(RetailRecWarning, match="None of the"):
-        strange = lines_of(SHOP).with_columns(pl.col("item_id") + 10**6)
         report = model.answer(strange, k=3).report
     assert report.n_unknown_events == report.n_events > 0
     assert report.n_unknown_shoppers == report.n_shoppers == 60
