@@ -182,8 +182,13 @@ MATCH = {
     "match_hour_distance": "abs(user_hour - item_hour)",
 }
 FORMULAS = {
-    "pair": PAIR, "user": USER, "item": ITEM, "item_week": ITEM_WEEK, "category": CATEGORY, "match": MATCH,
-}  # fmt: skip
+    "pair": PAIR,
+    "user": USER,
+    "item": ITEM,
+    "item_week": ITEM_WEEK,
+    "category": CATEGORY,
+    "match": MATCH,
+}
 
 
 def awkward_receipts() -> RetailData:

@@ -75,9 +75,14 @@ def test_an_item_keeps_its_k_nearest(known: RetailData, within: str, include_sel
 
 @pytest.mark.parametrize(
     ("weighting", "within", "half_life"),
-    [("tfidf", "shopper", None), ("tfidf", "receipt", None), ("bm25", "shopper", None),
-     ("cosine", "shopper", 20.0), ("tfidf", "shopper", 20.0)],
-)  # fmt: skip
+    [
+        ("tfidf", "shopper", None),
+        ("tfidf", "receipt", None),
+        ("bm25", "shopper", None),
+        ("cosine", "shopper", 20.0),
+        ("tfidf", "shopper", 20.0),
+    ],
+)
 def test_weightings_by_their_formulas(
     known: RetailData, weighting: str, within: str, half_life: float | None
 ) -> None:
@@ -88,9 +93,13 @@ def test_weightings_by_their_formulas(
         "bm25": lambda: bm25(weights).T @ bm25(weights),
     }[weighting]()
     source = ItemItem(
-        weighting, neighbours=known.n_items, within=within, half_life=half_life, include_self=True,  # type: ignore[arg-type]
+        weighting,
+        neighbours=known.n_items,
+        within=within,
+        half_life=half_life,
+        include_self=True,  # type: ignore[arg-type]
         threads=1,
-    )  # fmt: skip
+    )
     found = source.fit(known).similarity_.toarray()
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
 
@@ -101,8 +110,12 @@ def test_shrinkage_counts_who_holds_both(known: RetailData, within: str) -> None
     common = (weights > 0).astype(float).T @ (weights > 0)
     expected = cosine(weights) * common / (common + 3)
     source = ItemItem(
-        neighbours=known.n_items, within=within, shrinkage=3, include_self=True, threads=1  # type: ignore[arg-type]
-    )  # fmt: skip
+        neighbours=known.n_items,
+        within=within,
+        shrinkage=3,
+        include_self=True,
+        threads=1,  # type: ignore[arg-type]
+    )
     np.testing.assert_allclose(source.fit(known).similarity_.toarray(), expected, rtol=1e-4, atol=1e-6)
 
 

@@ -39,9 +39,13 @@ def repeated(frame: TrainingFrame, times: NDArray[np.int64]) -> TrainingFrame:
     """Each row so many times, of weight 1."""
     at = np.repeat(np.arange(len(frame.y)), times)
     return TrainingFrame(
-        frame.x[at], frame.y[at], frame.groups[at], np.ones(len(at), np.float32), frame.fold[at],
+        frame.x[at],
+        frame.y[at],
+        frame.groups[at],
+        np.ones(len(at), np.float32),
+        frame.fold[at],
         frame.names,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

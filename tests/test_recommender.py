@@ -51,9 +51,13 @@ def small() -> RetailData:
 
 def quick(**more: Any) -> TwoStageRecommender:
     given = {
-        "sources": [OwnPurchases(), Popularity()], "ranker": LightGBMRanker(iterations=8, threads=1),
-        "k": 20, "label_splits": HorizonSplits(14, n=3), "preranker": None, "threads": 1,
-    }  # fmt: skip
+        "sources": [OwnPurchases(), Popularity()],
+        "ranker": LightGBMRanker(iterations=8, threads=1),
+        "k": 20,
+        "label_splits": HorizonSplits(14, n=3),
+        "preranker": None,
+        "threads": 1,
+    }
     return TwoStageRecommender(**(given | more))
 
 
@@ -160,10 +164,15 @@ def test_a_next_basket_comes_a_day_after_the_last_one(data: RetailData) -> None:
 
 
 SETTINGS = Settings(
-    horizon_days=14, k=3, label_windows=2, prerank=False, threads=1, candidates_per_source=20,
+    horizon_days=14,
+    k=3,
+    label_windows=2,
+    prerank=False,
+    threads=1,
+    candidates_per_source=20,
     ranker={"type": "lightgbm", "iterations": 8},
     sources=[{"type": "own_purchases"}, {"type": "popularity"}],
-)  # fmt: skip
+)
 
 
 def test_run_judges_a_model_of_the_past_and_writes_one_of_everything(
