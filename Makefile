@@ -23,6 +23,9 @@ test: $(READY) ## run the tests
 test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the notebook
 	$(BIN)/python -m pytest -m slow
 
+mutants: $(READY) ## break the package on purpose, see whether tests notice (WING=features; goes on where it stopped)
+	$(BIN)/python tools/mutants.py $(WING)
+
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -75,5 +78,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-slow check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-scale bench-online bench-floor bench-profiles bench-metrics bench-simulate bench-realism clean
+.PHONY: help setup demo test test-slow mutants check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-scale bench-online bench-floor bench-profiles bench-metrics bench-simulate bench-realism clean
 .DEFAULT_GOAL := help

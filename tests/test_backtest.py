@@ -30,7 +30,7 @@ def first_items(past: RetailData, users: np.ndarray, k: int) -> np.ndarray:
 def test_each_fold_is_what_the_judge_says(shop: RetailData) -> None:
     small = TwoStageRecommender(
         sources=[OwnPurchases(), Popularity()],
-        ranker=LightGBMRanker(iterations=10),
+        ranker=LightGBMRanker(iterations=10, threads=1),
         label_splits=HorizonSplits(14, 2),
     )
     models = {"own": OwnPurchases(), "function": first_items, "two_stage": small}
