@@ -62,8 +62,14 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
         f"{report.n_users:,} shoppers, {report.n_items:,} items, {report.n_baskets:,} receipts, "
         f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
     )
+    if report.split:
+        OUT.print(
+            f"note: {report.split:,} receipts have a number that an earlier receipt of the shopper "
+            f"had; "
+            f"they count on their own"
+        )
     for note in report.notes:
-        OUT.print(f"note: {note}")
+        OUT.print(f"note: {escape(note)}")
 
 
 def print_result(result: dict[str, Any], out: Path) -> None:

@@ -22,7 +22,7 @@ from retailrec.artifact import versions
 from retailrec.backtest import Model, backtest, fitted
 from retailrec.batch import Batch, artifact_key, recommend_to_file
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.cleaning import LoadReport, ids_like
+from retailrec.cleaning import LoadReport
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.datasets.truth import Truth
@@ -31,6 +31,7 @@ from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
+from retailrec.parsing import ids_like
 from retailrec.prefilters import apply
 from retailrec.report import summary
 from retailrec.report.figures import draw_recall
