@@ -129,7 +129,7 @@ def ids_meet(
     left, right = own.cast(pl.String), other.cast(pl.String)
     met = left.is_in(right.implode())
     n_met = int(met.sum())
-    if n_met >= share * len(own):
+    if n_met >= max(share * len(own), 1):
         return None
     missing, present = own.filter(~met), other.filter(~right.is_in(left.implode()))
     first = ", ".join(repr(x) for x in missing.sort().head(2))
