@@ -16,7 +16,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import Candidates, Pairs
-from retailrec.cleaning import ids_like, parse_time
 from retailrec.columns import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.components import (
     Component,
@@ -30,7 +29,9 @@ from retailrec.components import (
 from retailrec.errors import DataError, SettingError
 from retailrec.history import History
 from retailrec.kernels import choose_under_rules, find_pairs, topk_rows
+from retailrec.parsing import ids_like
 from retailrec.tables import read_table
+from retailrec.timeformats import parse_time
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 _FRAMES = ("available", "deny", "margin")
