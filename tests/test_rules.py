@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.candidates.base import Candidates, Pairs
 from retailrec.data import RetailData
 from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
+from retailrec.history import Candidates, Pairs
 from retailrec.rules import BoundRules, Rules, read_rules
 from retailrec.two_stage import TwoStageRecommender
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule
 from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
-from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.columns import CATEGORIES, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.engine.local import release_memory
 from retailrec.errors import DataError
 from retailrec.history import History
@@ -454,6 +454,25 @@ def catalogue_key(item_ids: pl.Series) -> str:
     else:
         content = "\0".join(item_ids.cast(pl.String).to_list()).encode()
     return hashlib.sha256(f"{item_ids.dtype}:".encode() + content).hexdigest()[:32]
+
+
+def unit_prices(data: RetailData) -> NDArray[np.float64]:
+    """(n_items,) unit price on the last day that the item was sold; NaN where not known."""
+    last = data.log.filter(pl.col("value").is_not_null())
+    last = last.filter(pl.col("time").dt.date() == pl.col("time").dt.date().max().over("item"))
+    price = last.group_by("item").agg(pl.col("value").sum() / pl.col("quantity").sum())
+    out = np.full(data.n_items, np.nan)
+    out[price["item"].to_numpy()] = price["value"].to_numpy()
+    return out
+
+
+def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:
+    """(n_items,) codes of the second broadest category known, else the broadest; -1 where unknown."""
+    known = [c for c in CATEGORIES[:2] if c in items.columns and items[c].null_count() < items.height]
+    if not known:
+        return None
+    codes = items[known[-1]].cast(pl.String).rank("dense").cast(pl.Int32) - 1
+    return codes.fill_null(-1).to_numpy()
 
 
 def _midnight_after(t: datetime) -> datetime:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -196,6 +196,26 @@ class History:
             value=self.value[keep],
             discount=None if self.discount is None else self.discount[keep],
         )
+
+
+class Candidates(NamedTuple):
+    """The best items of each shopper, best first.
+
+    Attributes
+    ----------
+    items : (n_users, k) int32 codes; -1 where the source has no more to propose
+    scores : (n_users, k) float32; -inf beside -1
+    """
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+class Pairs(NamedTuple):
+    """Shopper x item pairs as a CSR: row `i` holds items[indptr[i]:indptr[i + 1]], ascending."""
+
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
 
 
 def _at(column: pl.Series, places: NDArray[np.int64] | None) -> NDArray[Any]:

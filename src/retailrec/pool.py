@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.errors import SettingError
-from retailrec.history import History
+from retailrec.history import Candidates, History, Pairs
 from retailrec.kernels import rank_in_rows, topk_rows, union_rows
 
 

@@ -44,10 +44,9 @@ from retailrec.components import (
     parts_within,
     with_common,
 )
-from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key
+from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key, unit_prices
 from retailrec.engine.local import map_shards, n_threads, release_memory
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
-from retailrec.evaluation import unit_prices
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame
 from retailrec.history import History

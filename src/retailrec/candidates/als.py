@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.candidates.factors import best_by_factors
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.data import RetailData
 from retailrec.engine.local import library_threads, one_blas_thread
-from retailrec.history import History
+from retailrec.history import Candidates, History, Pairs
 from retailrec.kernels import dot_pairs
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, Seed, Share, ShareOrNone
 from retailrec.data import RetailData
-from retailrec.history import History
+from retailrec.history import Candidates, History, Pairs
 from retailrec.kernels import find_pairs, keep_largest, product_gather, product_topk
 
 _BATCH = 1024  # shoppers compared with the reference sample at a time

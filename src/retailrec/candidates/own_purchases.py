@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Positive
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
-from retailrec.history import History
+from retailrec.history import Candidates, History, Pairs
 from retailrec.kernels import find_pairs, topk_rows
 
 Weighting = Literal["count", "recency", "decay", "due"]

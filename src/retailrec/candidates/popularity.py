@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Days
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
-from retailrec.history import History
+from retailrec.history import Candidates, History, Pairs
 from retailrec.kernels import count_buyers, popular_by_category, row_of_pair, topk_rows
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import Pairs
 from retailrec.columns import CATEGORIES, USER_ID
 from retailrec.data import RetailData
 from retailrec.errors import ArtifactError, DataError, NotFittedError
@@ -32,7 +31,7 @@ from retailrec.features.base import (
     spread_rows,
 )
 from retailrec.features.columns import Columns
-from retailrec.history import History
+from retailrec.history import History, Pairs
 from retailrec.kernels import find_pairs, gather, number_groups
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
