@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from retailrec.artifact import versions
 from retailrec.candidates import CandidateGenerator
-from retailrec.columns import CATEGORIES, USER_ID
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import DEFAULT_METRICS, Judge, means
 from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values
 from retailrec.prefilters import Prefilter, apply, preset
+from retailrec.schema import CATEGORIES, USER_ID
 from retailrec.splits import Split, rolling_folds
 from retailrec.tables import write_frame
 from retailrec.two_stage import TwoStageRecommender

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from retailrec.answers import AnswerReport, short_list_note
 from retailrec.artifact import versions
-from retailrec.columns import USER_ID
 from retailrec.data import Histories, RetailData
 from retailrec.errors import DataError
 from retailrec.rules import Rules
+from retailrec.schema import USER_ID
 from retailrec.tables import whole_file, write_frame, write_text
 from retailrec.two_stage import TwoStageRecommender
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from retailrec.columns import TRANSACTIONS
 from retailrec.errors import DataError
 from retailrec.parsing import parse_number, typed_ids
+from retailrec.schema import TRANSACTIONS
 from retailrec.timeformats import EARLIEST, LATEST, parse_time
 
 LINE = "line"  # number of the raw line, counted from 0, through all files

@@ -27,9 +27,9 @@ from retailrec.cleaning import (
     refuse_if_none,
     set_aside,
 )
-from retailrec.columns import ITEM_ID, LOG, USER_ID
 from retailrec.errors import DataError
 from retailrec.interchange import to_polars
+from retailrec.schema import ITEM_ID, LOG, USER_ID
 from retailrec.tables import stack
 from retailrec.timeformats import EARLIEST, parse_time
 from retailrec.visits import came_again, split_receipts

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule
 from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
-from retailrec.columns import CATEGORIES, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.engine.local import release_memory
 from retailrec.errors import DataError
 from retailrec.history import History
 from retailrec.interchange import to_polars
 from retailrec.parsing import ids_like, ids_meet, nested, typed_ids
+from retailrec.schema import CATEGORIES, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.timeformats import as_instant
 
 
@@ -87,7 +87,7 @@ class RetailData:
 
         Parameters
         ----------
-        transactions : Polars, pandas, PyArrow, ...; columns as in `retailrec.columns.TRANSACTIONS`; or
+        transactions : Polars, pandas, PyArrow, ...; columns as in `retailrec.schema.TRANSACTIONS`; or
             an iterator of such frames, parts of one log, which are shrunk one after the other
         items, users : one row an `item_id` / `user_id`; further columns are attributes
         columns : standard name -> the caller's name

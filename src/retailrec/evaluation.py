@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData, category_codes, unit_prices
 from retailrec.errors import DataError
 from retailrec.interchange import to_polars
 from retailrec.kernels import count_buyers, find_listed, find_pairs
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 from retailrec.parsing import ids_like, ids_meet, parse_number, typed_ids
+from retailrec.schema import CATEGORIES
 
 DEFAULT_METRICS = (
     "precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5",

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.columns import USER_ID
 from retailrec.engine.local import map_shards, n_threads
 from retailrec.evaluation import Judge
 from retailrec.frames import StageOne
 from retailrec.history import History
 from retailrec.pool import merge_pool
 from retailrec.prefilters import apply
+from retailrec.schema import USER_ID
 from retailrec.splits import Split
 from retailrec.two_stage import TwoStageRecommender
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import polars as pl
 
-from retailrec.columns import CATEGORIES, ITEM_ID, RECOMMENDABLE
 from retailrec.components import Component, Count, Days, registered
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
 from retailrec.parsing import ids_meet
+from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE
 
 
 class Prefilter(Component, ABC):

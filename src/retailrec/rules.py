@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.columns import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.components import (
     Component,
     Count,
@@ -29,6 +28,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.history import Candidates, History, Pairs
 from retailrec.kernels import choose_under_rules, find_pairs, topk_rows
 from retailrec.parsing import ids_like
+from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.tables import read_table
 from retailrec.timeformats import parse_time
 

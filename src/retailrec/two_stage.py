@@ -32,7 +32,6 @@ from retailrec.candidates import (
     Popularity,
     TifuKNN,
 )
-from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.components import (
     Count,
     Natural,
@@ -56,6 +55,7 @@ from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker, TrainingFr
 from retailrec.rankers.calibration import Calibrator
 from retailrec.reasons import reasons_in_words
 from retailrec.rules import BoundRules, Rules
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.splits import HorizonSplits, LabelSplits, Split
 from retailrec.training import Sampling, Window, Windows, light_rows, window_rows
 

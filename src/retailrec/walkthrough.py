@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import OwnPurchases
-from retailrec.columns import CATEGORIES
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.errors import DataError
 from retailrec.evaluation import Judge, means
 from retailrec.prefilters import apply, preset
+from retailrec.schema import CATEGORIES
 from retailrec.splits import Fold, Split
 
 TEST, LABELS = timedelta(weeks=3), timedelta(weeks=6)

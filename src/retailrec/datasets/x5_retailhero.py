@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 
 from retailrec.cleaning import LoadReport
-from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.datasets.base import (
     NO_OPTIONS,
@@ -19,6 +18,7 @@ from retailrec.datasets.base import (
     require,
 )
 from retailrec.errors import DataError
+from retailrec.schema import CATEGORIES
 from retailrec.tables import find_file, read_parts, read_table
 
 _NAMES = {

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.columns import CATEGORIES, USER_ID
 from retailrec.data import RetailData
 from retailrec.errors import ArtifactError, DataError, NotFittedError
 from retailrec.features import FEATURES, features_of
@@ -33,6 +32,7 @@ from retailrec.features.base import (
 from retailrec.features.columns import Columns
 from retailrec.history import History, Pairs
 from retailrec.kernels import find_pairs, gather, number_groups
+from retailrec.schema import CATEGORIES, USER_ID
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
 _ENCODED_DAYS = 91
