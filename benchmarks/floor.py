@@ -1,7 +1,7 @@
 """Where scoring time goes: libraries' kernels, our own kernels, everything around them; one thread.
 
 Libraries: tree evaluation, least squares and top k of factors, sparse products of SciPy. Our kernels
-are the compiled loops of `retailrec.kernels`, of which the two products of sparse matrices are named:
+are the compiled loops of `retailrec.compute`, of which the two products of sparse matrices are named:
 they do a library's work (a product, its top k, the product read at pairs) in a form that none has. What
 SciPy takes for the bare products alone, without top k and reading, is measured beside them.
 
@@ -55,8 +55,9 @@ def watch() -> None:
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy import sparse
 
-    from retailrec import kernels, pool
+    from retailrec import pool
     from retailrec.candidates import als, factors, item_item, neighbours, own_purchases, popularity
+    from retailrec.compute import csr, groups, topk
     from retailrec.features import assemble, base
 
     timed(lightgbm.Booster, "predict", "trees")
@@ -75,7 +76,7 @@ def watch() -> None:
         assemble,
         base,
     ):
-        for name in vars(kernels):
+        for name in {**vars(csr), **vars(groups), **vars(topk)}:
             if hasattr(getattr(module, name, None), "py_func"):
                 timed(module, name, PRODUCTS if name.startswith("product_") else "our other kernels")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retailrec.artifact import versions
-from retailrec.engine.local import n_threads
+from retailrec.compute.shards import n_threads
 
 
 def data_folder(name: str) -> Path:

@@ -18,10 +18,10 @@ from implicit.nearest_neighbours import TFIDFRecommender
 from machine import print_result
 
 from retailrec.candidates import ALS, CandidateGenerator, ItemItem, OwnPurchases, Popularity, TifuKNN
+from retailrec.compute.csr import union_rows
+from retailrec.compute.shards import map_shards, n_threads, one_blas_thread
 from retailrec.datasets.simulate import data_of, preset
-from retailrec.engine.local import map_shards, n_threads, one_blas_thread
 from retailrec.history import History, Pairs
-from retailrec.kernels import union_rows
 from retailrec.pool import score_pool
 from retailrec.prefilters import apply
 from retailrec.prefilters import preset as prefilters

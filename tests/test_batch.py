@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 
 from retailrec.batch import artifact_key, blocks, recommend_to_file
+from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
 from retailrec.datasets.simulate import Shop, small_data
-from retailrec.engine.local import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.errors import DataError
 from retailrec.pipeline import run
 from retailrec.rules import Rules
@@ -277,7 +277,7 @@ def test_threads_change_no_answer(data: RetailData) -> None:
 def test_a_library_within_a_shard_keeps_to_one_thread() -> None:
     from threadpoolctl import threadpool_info
 
-    from retailrec.engine.local import library_threads, map_shards, one_blas_thread
+    from retailrec.compute.shards import library_threads, map_shards, one_blas_thread
 
     assert library_threads(2) == 2
     assert list(map_shards(lambda rows: library_threads(2), 8, size=2, threads=2)) == [1] * 4
@@ -307,7 +307,7 @@ def test_an_artifact_has_a_key_of_its_own(saved: Path, tmp_path: Path, data: Ret
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it there")
 def test_peak_memory_is_that_of_the_process_itself() -> None:
     held = np.ones(60_000_000)  # 480 MB in the process that starts the other
-    code = "from retailrec.engine.local import peak_memory_mb; print(peak_memory_mb())"
+    code = "from retailrec.compute.memory import peak_memory_mb; print(peak_memory_mb())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 5 < int(run.stdout) < 300
     assert peak_memory_mb() > held.nbytes / 10**6

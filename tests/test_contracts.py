@@ -24,8 +24,8 @@ from retailrec.candidates import (
     Popularity,
     ReciprocalRankFusion,
 )
+from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
-from retailrec.engine.local import map_shards
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import Labels, StageOne, candidate_frame

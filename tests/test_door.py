@@ -26,6 +26,7 @@ from retailrec.candidates import (
     TifuKNN,
 )
 from retailrec.components import forget
+from retailrec.compute.topk import topk_rows
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.datasets.simulate import small_data
@@ -39,7 +40,6 @@ from retailrec.errors import (
 )
 from retailrec.features import FEATURES, feature
 from retailrec.history import History
-from retailrec.kernels import topk_rows
 from retailrec.prefilters import MinBuyers, Prefilter, SoldWithin
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rules import Rule, RuleRequest, Rules, read_rules

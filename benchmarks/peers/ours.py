@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from retailrec import RetailData, __version__
+from retailrec.compute.memory import peak_memory_mb
 from retailrec.config import Settings
-from retailrec.engine.local import peak_memory_mb
 from retailrec.tables import read_parts
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from retailrec.artifact import versions
 from retailrec.candidates import CandidateGenerator
+from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import DEFAULT_METRICS, Judge, means
@@ -28,7 +29,6 @@ from retailrec.tables import write_frame
 from retailrec.two_stage import TwoStageRecommender
 
 Items = NDArray[np.int32]
-Progress = Callable[[str], None]
 Rule = Callable[[RetailData, NDArray[np.int64], int], Items]
 Model = TwoStageRecommender | CandidateGenerator | Rule
 _MOST_VALUES = 12  # an attribute with more different values is no segment

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule
 from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
-from retailrec.engine.local import release_memory
+from retailrec.compute.memory import release_memory
 from retailrec.errors import DataError
 from retailrec.history import History
 from retailrec.interchange import to_polars

@@ -192,7 +192,7 @@ def _names(file: Path, text: str, separator: str) -> list[str]:
 
 def _counted(file: Path, source: Path | bytes, separator: str, encoding: str | None) -> _Counts:
     """One pass over all bytes: lines, fields, marks, and whether it is UTF-8."""
-    from retailrec.bytescan import scan_delimited
+    from retailrec.compute.bytescan import scan_delimited
 
     state = np.array([getattr(_Counts(), name) for name in _NAMES], np.int64)
     decoder = codecs.getincrementaldecoder("utf-8")()

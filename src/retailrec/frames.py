@@ -10,9 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
+from retailrec.compute.csr import gather
+from retailrec.compute.topk import best_in_rows
 from retailrec.features.assemble import FeatureSet
 from retailrec.history import History
-from retailrec.kernels import best_in_rows, gather
 from retailrec.pool import Pool, merge_pool
 from retailrec.rankers import Ranker
 

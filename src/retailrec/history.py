@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.kernels import order_in_rows
+from retailrec.compute.csr import order_in_rows
 
 T = TypeVar("T")
 _DAY_US = 86_400_000_000  # microseconds in a day

@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.errors import DataError
 from retailrec.rankers import TrainingFrame
 from retailrec.splits import HorizonSplits, Split
 from retailrec.two_stage import TwoStageRecommender
 
-Progress = Callable[[str], None]
 PROPOSALS = "(which items are proposed)"
 
 

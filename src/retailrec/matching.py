@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.engine.local import map_shards, n_threads
+from retailrec.compute.progress import Progress
+from retailrec.compute.shards import map_shards, n_threads
 from retailrec.evaluation import Judge
 from retailrec.frames import StageOne
 from retailrec.history import History
@@ -30,8 +31,6 @@ LEAST_MARGINAL = 5e-4  # recall that only this source brings, under which it doe
 MOST_USERS = 20_000  # that are judged; their mean recall is right to .002 or so
 _SHARD = 256  # shoppers; lists of 2000 candidates are long
 _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
-
-Progress = Callable[[str], None]
 
 
 def matching_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,10 +24,11 @@ from retailrec.backtest import Model, backtest, fitted
 from retailrec.batch import Batch, artifact_key, recommend_to_file
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.cleaning import LoadReport
+from retailrec.compute.memory import peak_memory_mb
+from retailrec.compute.progress import Progress
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.datasets.truth import Truth
-from retailrec.engine.local import peak_memory_mb
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
@@ -44,7 +45,6 @@ from retailrec.two_stage import TwoStageRecommender
 from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability
 
-Progress = Callable[[str], None]
 REPORT_K = 10  # the report judges ten recommendations
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
+from retailrec.compute.csr import rank_in_rows, union_rows
+from retailrec.compute.topk import topk_rows
 from retailrec.errors import SettingError
 from retailrec.history import Candidates, History, Pairs
-from retailrec.kernels import rank_in_rows, topk_rows, union_rows
 
 
 @dataclass(frozen=True)

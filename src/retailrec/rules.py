@@ -24,9 +24,10 @@ from retailrec.components import (
     check_settings,
     make_component,
 )
+from retailrec.compute.csr import choose_under_rules, find_pairs
+from retailrec.compute.topk import topk_rows
 from retailrec.errors import DataError, SettingError
 from retailrec.history import Candidates, History, Pairs
-from retailrec.kernels import choose_under_rules, find_pairs, topk_rows
 from retailrec.parsing import ids_like
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.tables import read_table

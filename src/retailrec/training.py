@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.engine.local import SHARD, TRAIN_SHARD, map_shards, n_threads
+from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.errors import SettingError
 from retailrec.frames import Labels, StageOne, candidate_frame
 from retailrec.pool import Pool

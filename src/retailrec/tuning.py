@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress
 from retailrec.config import Settings, Typed
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
@@ -20,7 +21,6 @@ from retailrec.frames import CandidateFrame
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.splits import rolling_folds
 
-Progress = Callable[[str], None]
 POOL_SIZES = (100, 200, 300)
 _STUDY = "retailrec"
 

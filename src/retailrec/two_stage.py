@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -43,8 +43,10 @@ from retailrec.components import (
     parts_within,
     with_common,
 )
+from retailrec.compute.memory import release_memory
+from retailrec.compute.progress import Progress
+from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key, unit_prices
-from retailrec.engine.local import map_shards, n_threads, release_memory
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame
@@ -58,8 +60,6 @@ from retailrec.rules import BoundRules, Rules
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.splits import HorizonSplits, LabelSplits, Split
 from retailrec.training import Sampling, Window, Windows, light_rows, window_rows
-
-Progress = Callable[[str], None]
 
 
 def default_sources() -> list[CandidateGenerator]:

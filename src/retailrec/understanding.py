@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.topk import topk_rows
 from retailrec.errors import SettingError
-from retailrec.kernels import topk_rows
 from retailrec.metrics.ranking import ndcg
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.splits import Split

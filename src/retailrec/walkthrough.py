@@ -9,7 +9,6 @@ ones, under its own split: the last three weeks are the test, the six before giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import OwnPurchases
+from retailrec.compute.progress import Progress
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.errors import DataError
@@ -38,7 +38,6 @@ PUBLISHED = {  # precision@5 on the Complete Journey, as the notebook and others
 }
 _CANDIDATES = 200
 _ROUNDS, _PATIENCE = 400, 30
-Progress = Callable[[str], None]
 Lists = NDArray[np.int32]
 
 

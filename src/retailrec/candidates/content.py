@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.candidates.factors import best_by_factors
 from retailrec.components import Count, Positive, Seed, Threads
+from retailrec.compute.csr import dot_pairs
+from retailrec.compute.shards import one_blas_thread
 from retailrec.data import RetailData
-from retailrec.engine.local import one_blas_thread
 from retailrec.errors import SettingError
 from retailrec.history import Candidates, History, Pairs
-from retailrec.kernels import dot_pairs
 from retailrec.schema import BRAND, CATEGORIES, NAME
 
 _TEXT = (NAME, BRAND, *CATEGORIES)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Positive
+from retailrec.compute.csr import find_pairs
+from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import Candidates, History, Pairs
-from retailrec.kernels import find_pairs, topk_rows
 
 Weighting = Literal["count", "recency", "decay", "due"]
 _PRIOR_GAPS = 1.0  # how many gaps the item's usual gap weighs beside the shopper's own

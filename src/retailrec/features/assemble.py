@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.csr import find_pairs, gather
+from retailrec.compute.groups import number_groups
 from retailrec.data import RetailData
 from retailrec.errors import ArtifactError, DataError, NotFittedError
 from retailrec.features import FEATURES, features_of
@@ -31,7 +33,6 @@ from retailrec.features.base import (
 )
 from retailrec.features.columns import Columns
 from retailrec.history import History, Pairs
-from retailrec.kernels import find_pairs, gather, number_groups
 from retailrec.schema import CATEGORIES, USER_ID
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales

@@ -23,17 +23,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.errors import SettingError
-from retailrec.history import History
-from retailrec.kernels import (
+from retailrec.compute.csr import order_in_rows
+from retailrec.compute.groups import (
     group_extremes,
     group_moments,
     group_sums,
-    order_in_rows,
     run_extremes,
     run_moments,
     run_sums,
 )
+from retailrec.errors import SettingError
+from retailrec.history import History
 
 Scope = Literal["user", "item", "item_week", "pair", "category", "match"]
 Floats = NDArray[Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.backtest import by_segment, segments
+from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.evaluation import Judge, means
 from retailrec.matching import GRID, judge_matching
@@ -22,7 +23,6 @@ from retailrec.two_stage import TwoStageRecommender
 from retailrec.understanding import by_family, held_out_reliability, importances
 
 Lists = Mapping[str, NDArray[np.int32]]
-Progress = Callable[[str], None]
 
 EXAMPLES = 12
 _MATCHING_USERS = 1000  # recall of so many shoppers is sure to about .01
