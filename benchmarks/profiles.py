@@ -20,10 +20,10 @@ from time import perf_counter
 from machine import data_folder, print_result
 
 from retailrec.config import PROFILES, Settings
+from retailrec.data.splits import Split, rolling_folds
 from retailrec.datasets import load_dataset
 from retailrec.datasets.simulate import data_of, preset
 from retailrec.evaluation import Judge, means
-from retailrec.splits import Split, rolling_folds
 
 WEEKS = timedelta(days=28)
 METRICS = ["precision@5", "recall@10"]

@@ -13,11 +13,11 @@ import pytest
 from retailrec.backtest import backtest, by_segment, learning_curve, segments
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
+from retailrec.data.prefilters import apply, preset
+from retailrec.data.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
-from retailrec.prefilters import apply, preset
 from retailrec.rankers import LightGBMRanker
-from retailrec.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.two_stage import TwoStageRecommender
 
 METRICS = ("precision@5", "recall@10", "coverage@5", "repeat_precision@5")

@@ -26,13 +26,13 @@ from retailrec.candidates import (
 )
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
+from retailrec.data.history import History
+from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import Labels, StageOne, candidate_frame
-from retailrec.history import History
 from retailrec.pool import merge_pool
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
-from retailrec.splits import Fold, HorizonSplits
 from retailrec.two_stage import TwoStageRecommender
 
 VARIANTS: list[CandidateGenerator] = [
@@ -361,7 +361,7 @@ def test_more_items_asked_for_than_there_are(shop: RetailData, model: TwoStageRe
 
 
 def test_a_prefilter_hides_items_but_not_histories(shop: RetailData) -> None:
-    from retailrec.prefilters import DenyItems
+    from retailrec.data.prefilters import DenyItems
 
     popular = shop.log.group_by("item").len().sort("len", descending=True)["item"][:5]
     denied = shop.items["item_id"].gather(popular).to_list()

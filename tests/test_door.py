@@ -29,6 +29,9 @@ from retailrec.components import forget
 from retailrec.compute.topk import topk_rows
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
+from retailrec.data.history import History
+from retailrec.data.prefilters import MinBuyers, Prefilter, SoldWithin
+from retailrec.data.splits import HorizonSplits, NextBasketSplits, rolling_folds
 from retailrec.datasets.simulate import small_data
 from retailrec.errors import (
     ArtifactError,
@@ -39,11 +42,8 @@ from retailrec.errors import (
     SettingError,
 )
 from retailrec.features import FEATURES, feature
-from retailrec.history import History
-from retailrec.prefilters import MinBuyers, Prefilter, SoldWithin
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rules import Rule, RuleRequest, Rules, read_rules
-from retailrec.splits import HorizonSplits, NextBasketSplits, rolling_folds
 from retailrec.two_stage import TwoStageRecommender
 
 ARTIFACTS = Path(__file__).parent / "artifacts"

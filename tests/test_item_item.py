@@ -11,8 +11,8 @@ from conftest import CUTOFF
 from retailrec.candidates import ItemItem, Pairs
 from retailrec.candidates.item_item import keep_top
 from retailrec.data import RetailData
+from retailrec.data.history import History
 from retailrec.datasets.simulate import small_data
-from retailrec.history import History
 
 
 @pytest.fixture(scope="module")

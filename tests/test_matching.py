@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
+from retailrec.data.splits import Fold, Split
 from retailrec.datasets.simulate import small_data
 from retailrec.matching import judge_matching, pool_order
-from retailrec.splits import Fold, Split
 from retailrec.two_stage import TwoStageRecommender
 
 WEEKS = timedelta(days=28)

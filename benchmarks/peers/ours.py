@@ -14,7 +14,7 @@ import polars as pl
 from retailrec import RetailData, __version__
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.config import Settings
-from retailrec.tables import read_parts
+from retailrec.data.files import read_parts
 
 
 def main(folder: Path, profile: str) -> None:

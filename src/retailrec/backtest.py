@@ -18,14 +18,14 @@ from retailrec.artifact import versions
 from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
+from retailrec.data.files import write_frame
+from retailrec.data.prefilters import Prefilter, apply, preset
+from retailrec.data.splits import Split, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import DEFAULT_METRICS, Judge, means
 from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values
-from retailrec.prefilters import Prefilter, apply, preset
 from retailrec.schema import CATEGORIES, USER_ID
-from retailrec.splits import Split, rolling_folds
-from retailrec.tables import write_frame
 from retailrec.two_stage import TwoStageRecommender
 
 Items = NDArray[np.int32]

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from retailrec.answers import AnswerReport, short_list_note
 from retailrec.artifact import versions
 from retailrec.data import Histories, RetailData
+from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.errors import DataError
 from retailrec.rules import Rules
 from retailrec.schema import USER_ID
-from retailrec.tables import whole_file, write_frame, write_text
 from retailrec.two_stage import TwoStageRecommender
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached

@@ -122,8 +122,8 @@ def evaluate(
     """Judge anybody's recommendations by what was bought, with intervals."""
     import json
 
+    from retailrec.data.files import write_text
     from retailrec.pipeline import evaluate_files
-    from retailrec.tables import write_text
 
     files: dict[str, Path] = {}
     for text in recommendations:
@@ -230,8 +230,8 @@ def tune(
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
     from retailrec.config import read_settings
+    from retailrec.data.files import write_text
     from retailrec.metrics import parse_metric
-    from retailrec.tables import write_text
     from retailrec.tuning import tune as tune_job
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
@@ -263,7 +263,7 @@ def bench_walkthrough(
     import json
 
     from retailrec.config import read_settings
-    from retailrec.tables import write_text
+    from retailrec.data.files import write_text
     from retailrec.walkthrough import PUBLISHED, compare_with_walkthrough
 
     settings = read_settings(config)

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.components import make_component
+from retailrec.data.prefilters import Prefilter, preset
+from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
 from retailrec.metrics import parse_metric
-from retailrec.prefilters import Prefilter, preset
 from retailrec.rankers import LightGBMRanker, Ranker
-from retailrec.splits import HorizonSplits
 from retailrec.two_stage import TwoStageRecommender, default_sources, light_ranker
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from retailrec.cleaning import LoadReport
+    from retailrec.data.cleaning import LoadReport
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -43,7 +43,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
     if rejects is not None:
-        from retailrec.tables import write_frame
+        from retailrec.data.files import write_frame
 
         write_frame(report.rejects, rejects)
     if quiet:

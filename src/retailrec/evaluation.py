@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from retailrec.compute.csr import find_listed, find_pairs
 from retailrec.compute.groups import count_buyers
 from retailrec.data import RetailData, category_codes, unit_prices
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError
-from retailrec.interchange import to_polars
 from retailrec.metrics.base import Values, compute_metric, parse_metric
-from retailrec.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.schema import CATEGORIES
 
 DEFAULT_METRICS = (

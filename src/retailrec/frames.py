@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.compute.csr import gather
 from retailrec.compute.topk import best_in_rows
+from retailrec.data.history import History
 from retailrec.features.assemble import FeatureSet
-from retailrec.history import History
 from retailrec.pool import Pool, merge_pool
 from retailrec.rankers import Ranker
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
+from retailrec.data.splits import HorizonSplits, Split
 from retailrec.errors import DataError
 from retailrec.rankers import TrainingFrame
-from retailrec.splits import HorizonSplits, Split
 from retailrec.two_stage import TwoStageRecommender
 
 PROPOSALS = "(which items are proposed)"

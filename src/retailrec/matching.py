@@ -16,13 +16,13 @@ from scipy import sparse
 from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import map_shards, n_threads
+from retailrec.data.history import History
+from retailrec.data.prefilters import apply
+from retailrec.data.splits import Split
 from retailrec.evaluation import Judge
 from retailrec.frames import StageOne
-from retailrec.history import History
 from retailrec.pool import merge_pool
-from retailrec.prefilters import apply
 from retailrec.schema import USER_ID
-from retailrec.splits import Split
 from retailrec.two_stage import TwoStageRecommender
 
 GRID = (20, 50, 100, 200, 500, 750, 1000, 1500, 2000)  # the walk-through's

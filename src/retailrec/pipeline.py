@@ -23,24 +23,24 @@ from retailrec.artifact import versions
 from retailrec.backtest import Model, backtest, fitted
 from retailrec.batch import Batch, artifact_key, recommend_to_file
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.cleaning import LoadReport
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.compute.progress import Progress
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import clear_partials, read_parts, read_table
+from retailrec.data.parsing import ids_like
+from retailrec.data.prefilters import apply
+from retailrec.data.splits import Fold, Split
 from retailrec.datasets.truth import Truth
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
-from retailrec.parsing import ids_like
-from retailrec.prefilters import apply
 from retailrec.report import summary
 from retailrec.report.figures import draw_recall
 from retailrec.report.page import render
 from retailrec.rules import read_rules
-from retailrec.splits import Fold, Split
-from retailrec.tables import clear_partials, read_parts, read_table
 from retailrec.two_stage import TwoStageRecommender
 from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.compute.csr import rank_in_rows, union_rows
 from retailrec.compute.topk import topk_rows
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import Candidates, History, Pairs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator, ItemItem
-from retailrec.history import History
+from retailrec.data.history import History
 
 Row = Mapping[str, float]
 

@@ -26,12 +26,12 @@ from retailrec.components import (
 )
 from retailrec.compute.csr import choose_under_rules, find_pairs
 from retailrec.compute.topk import topk_rows
+from retailrec.data.files import read_table
+from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.parsing import ids_like
+from retailrec.data.timeformats import parse_time
 from retailrec.errors import DataError, SettingError
-from retailrec.history import Candidates, History, Pairs
-from retailrec.parsing import ids_like
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
-from retailrec.tables import read_table
-from retailrec.timeformats import parse_time
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 _FRAMES = ("available", "deny", "margin")

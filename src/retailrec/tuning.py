@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from retailrec.compute.progress import Progress
 from retailrec.config import Settings, Typed
 from retailrec.data import RetailData
+from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.frames import CandidateFrame
 from retailrec.rankers import Ranker, TrainingFrame
-from retailrec.splits import rolling_folds
 
 POOL_SIZES = (100, 200, 300)
 _STUDY = "retailrec"

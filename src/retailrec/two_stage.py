@@ -47,18 +47,18 @@ from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key, unit_prices
+from retailrec.data.history import History
+from retailrec.data.prefilters import Prefilter, apply, preset
+from retailrec.data.splits import HorizonSplits, LabelSplits, Split
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame
-from retailrec.history import History
 from retailrec.pool import check_pool
-from retailrec.prefilters import Prefilter, apply, preset
 from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
 from retailrec.reasons import reasons_in_words
 from retailrec.rules import BoundRules, Rules
 from retailrec.schema import ITEM_ID, USER_ID
-from retailrec.splits import HorizonSplits, LabelSplits, Split
 from retailrec.training import Sampling, Window, Windows, light_rows, window_rows
 
 

@@ -10,10 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.topk import topk_rows
+from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.metrics.ranking import ndcg
 from retailrec.rankers import Ranker, TrainingFrame
-from retailrec.splits import Split
 from retailrec.two_stage import TwoStageRecommender
 
 

@@ -22,11 +22,11 @@ from retailrec.candidates import OwnPurchases
 from retailrec.compute.progress import Progress
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
+from retailrec.data.prefilters import apply, preset
+from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
 from retailrec.evaluation import Judge, means
-from retailrec.prefilters import apply, preset
 from retailrec.schema import CATEGORIES
-from retailrec.splits import Fold, Split
 
 TEST, LABELS = timedelta(weeks=3), timedelta(weeks=6)
 PUBLISHED = {  # precision@5 on the Complete Journey, as the notebook and others report it

@@ -11,7 +11,7 @@ from retailrec.candidates.neighbours import UPCF, TifuKNN
 from retailrec.candidates.own_purchases import OwnPurchases
 from retailrec.candidates.popularity import PopularInCategories, PopularInSegment, Popularity
 from retailrec.components import registered
-from retailrec.history import Candidates, Pairs
+from retailrec.data.history import Candidates, Pairs
 
 # those of the package; `registered(CandidateGenerator)` knows those of one's own as well
 GENERATORS: dict[str, type[CandidateGenerator]] = registered(CandidateGenerator)

@@ -14,7 +14,7 @@ from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import library_threads, one_blas_thread
 from retailrec.data import RetailData
-from retailrec.history import Candidates, History, Pairs
+from retailrec.data.history import Candidates, History, Pairs
 
 
 @dataclass

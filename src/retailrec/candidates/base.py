@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from retailrec.components import Component
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import DataError, NotFittedError, SettingError
-from retailrec.history import Candidates, History, Pairs
 
 
 @dataclass

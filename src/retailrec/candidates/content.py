@@ -16,8 +16,8 @@ from retailrec.components import Count, Positive, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import one_blas_thread
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import Candidates, History, Pairs
 from retailrec.schema import BRAND, CATEGORIES, NAME
 
 _TEXT = (NAME, BRAND, *CATEGORIES)

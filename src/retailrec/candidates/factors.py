@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import library_threads, one_blas_thread
 from retailrec.compute.topk import topk_rows
-from retailrec.history import Candidates
+from retailrec.data.history import Candidates
 
 _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
 

@@ -15,8 +15,8 @@ from retailrec.components import NotNegative
 from retailrec.compute.csr import rank_in_rows, union_rows
 from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import Candidates, History, Pairs
 
 
 @dataclass

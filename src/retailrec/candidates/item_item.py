@@ -16,8 +16,8 @@ from retailrec.compute.csr import common_counts, product_gather
 from retailrec.compute.shards import n_threads
 from retailrec.compute.topk import product_topk, topk_rows
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import Candidates, History, Pairs
 
 
 @dataclass

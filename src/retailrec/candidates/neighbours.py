@@ -18,7 +18,7 @@ from retailrec.components import Count, Seed, Share, ShareOrNone
 from retailrec.compute.csr import find_pairs, product_gather
 from retailrec.compute.topk import keep_largest, product_topk
 from retailrec.data import RetailData
-from retailrec.history import Candidates, History, Pairs
+from retailrec.data.history import Candidates, History, Pairs
 
 _BATCH = 1024  # shoppers compared with the reference sample at a time
 

@@ -16,8 +16,8 @@ from retailrec.compute.csr import row_of_pair
 from retailrec.compute.groups import count_buyers
 from retailrec.compute.topk import popular_by_category, topk_rows
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import Candidates, History, Pairs
 
 
 @dataclass

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import LoadReport, Rule
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport, Rule
+from retailrec.data.files import find_file, read_parts, read_table
+from retailrec.data.timeformats import DAY_ONE
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
@@ -19,8 +21,6 @@ from retailrec.datasets.base import (
     require,
 )
 from retailrec.schema import CATEGORIES
-from retailrec.tables import find_file, read_parts, read_table
-from retailrec.timeformats import DAY_ONE
 
 _NAMES = {
     "household_key": "user_id",

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
+from retailrec.data.timeformats import DAY_ONE
 from retailrec.datasets import households as kernels
 from retailrec.datasets.supermarket import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
 from retailrec.datasets.truth import Truth
 from retailrec.errors import SettingError
-from retailrec.timeformats import DAY_ONE
 
 SHARD = 1000  # households a file is made of; part of the format, not of the machine
 _SEGMENTS = 8

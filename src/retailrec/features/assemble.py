@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from retailrec.compute.csr import find_pairs, gather
 from retailrec.compute.groups import number_groups
 from retailrec.data import RetailData
+from retailrec.data.history import History, Pairs
 from retailrec.errors import ArtifactError, DataError, NotFittedError
 from retailrec.features import FEATURES, features_of
 from retailrec.features.base import (
@@ -32,7 +33,6 @@ from retailrec.features.base import (
     spread_rows,
 )
 from retailrec.features.columns import Columns
-from retailrec.history import History, Pairs
 from retailrec.schema import CATEGORIES, USER_ID
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales

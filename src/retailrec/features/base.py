@@ -32,8 +32,8 @@ from retailrec.compute.groups import (
     run_moments,
     run_sums,
 )
+from retailrec.data.history import History
 from retailrec.errors import SettingError
-from retailrec.history import History
 
 Scope = Literal["user", "item", "item_week", "pair", "category", "match"]
 Floats = NDArray[Any]

@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 
 from retailrec.components import Component, Count, Days, registered
-from retailrec.data import RetailData
+from retailrec.data.parsing import ids_meet
+from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
-from retailrec.parsing import ids_meet
 from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from retailrec.components import Component, Count, Days
-from retailrec.data import RetailData
+from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
 
 _STEP = timedelta(days=1)  # between a shopper's last known receipt and the receipt to predict

@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule
-from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
 from retailrec.compute.memory import release_memory
+from retailrec.data.cleaning import STANDARD_RULES, LoadReport, Rule
+from retailrec.data.encoding import CodedLines, build_log, code_lines, describe, parts_of
+from retailrec.data.history import History
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids
+from retailrec.data.timeformats import as_instant
 from retailrec.errors import DataError
-from retailrec.history import History
-from retailrec.interchange import to_polars
-from retailrec.parsing import ids_like, ids_meet, nested, typed_ids
 from retailrec.schema import CATEGORIES, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
-from retailrec.timeformats import as_instant
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from retailrec.delimited import open_delimited
+from retailrec.data.delimited import open_delimited
+from retailrec.data.workbook import read_sheets
 from retailrec.errors import DataError, RetailRecError
-from retailrec.workbook import read_sheets
 
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)

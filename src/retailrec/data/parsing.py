@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.data.files import whole_numbers
 from retailrec.errors import DataError
-from retailrec.tables import whole_numbers
 
 # what programs write where nothing is known: pandas' NA words, SQL, Oracle, MySQL, spreadsheets
 _NOTHING = (

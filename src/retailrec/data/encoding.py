@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import (
+from retailrec.data.cleaning import (
     LINE,
     LoadReport,
     Rule,
@@ -27,12 +27,12 @@ from retailrec.cleaning import (
     refuse_if_none,
     set_aside,
 )
+from retailrec.data.files import stack
+from retailrec.data.interchange import to_polars
+from retailrec.data.timeformats import EARLIEST, parse_time
+from retailrec.data.visits import came_again, split_receipts
 from retailrec.errors import DataError
-from retailrec.interchange import to_polars
 from retailrec.schema import ITEM_ID, LOG, USER_ID
-from retailrec.tables import stack
-from retailrec.timeformats import EARLIEST, parse_time
-from retailrec.visits import came_again, split_receipts
 
 PART_ROWS = 500_000  # lines worked on at a time
 _CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns

@@ -50,7 +50,7 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
     except TypeError as error:
         raise DataError(
             f"{who} must be a data frame (Polars, pandas, PyArrow, ...), "
-            f"not {type(frame).__name__}. Read files with retailrec.tables.read_table(path)."
+            f"not {type(frame).__name__}. Read files with retailrec.data.files.read_table(path)."
         ) from error
     try:
         return _without_objects(native.to_polars())

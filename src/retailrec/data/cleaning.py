@@ -13,10 +13,10 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.data.parsing import parse_number, typed_ids
+from retailrec.data.timeformats import EARLIEST, LATEST, parse_time
 from retailrec.errors import DataError
-from retailrec.parsing import parse_number, typed_ids
 from retailrec.schema import TRANSACTIONS
-from retailrec.timeformats import EARLIEST, LATEST, parse_time
 
 LINE = "line"  # number of the raw line, counted from 0, through all files
 # what lines carry inside; the caller's own columns of these names step aside

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from retailrec.data.parsing import without_missing
 from retailrec.errors import DataError, SettingError
-from retailrec.parsing import without_missing
 
 DAY_ONE = datetime(2000, 1, 1)  # what day number 1 stands for
 EARLIEST, LATEST = datetime(1980, 1, 1), datetime(2100, 1, 1)
