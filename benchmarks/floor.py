@@ -21,7 +21,7 @@ import numpy as np
 from machine import print_result
 
 from retailrec.config import Settings
-from retailrec.datasets.simulate import data_of, preset
+from retailrec.simulator.shop import data_of, preset
 
 BAR = 0.6  # trees, factors and sparse products, SciPy's and ours
 PRODUCTS = "our sparse products"

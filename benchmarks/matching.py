@@ -23,8 +23,8 @@ from retailrec.compute.shards import map_shards, n_threads, one_blas_thread
 from retailrec.data.history import History, Pairs
 from retailrec.data.prefilters import apply
 from retailrec.data.prefilters import preset as prefilters
-from retailrec.datasets.simulate import data_of, preset
 from retailrec.pool import score_pool
+from retailrec.simulator.shop import data_of, preset
 
 K, BAR_OVERHEAD, BAR_POOL = 200, 1.3, 0.5
 

@@ -12,7 +12,7 @@ import numpy as np
 from machine import print_result
 
 from retailrec.config import Settings
-from retailrec.datasets.simulate import data_of, preset
+from retailrec.simulator.shop import data_of, preset
 
 BAR_P99_MS = 15.0
 

@@ -19,8 +19,8 @@ from next_basket import only, split_shoppers
 
 from retailrec.data.splits import Fold, NextBasketSplits, Split, align_next_basket
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import data_of, preset
 from retailrec.matching import matching_report
+from retailrec.simulator.shop import data_of, preset
 from retailrec.two_stage import TwoStageRecommender
 
 

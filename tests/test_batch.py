@@ -21,10 +21,10 @@ from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memor
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import Shop, small_data
 from retailrec.errors import DataError
 from retailrec.pipeline import run
 from retailrec.rules import Rules
+from retailrec.simulator.shop import Shop, small_data
 from retailrec.two_stage import TwoStageRecommender
 
 QUICK = Settings(

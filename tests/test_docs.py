@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from retailrec.cli import app
 from retailrec.config import Settings
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import Shop, small_data
+from retailrec.simulator.shop import Shop, small_data
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

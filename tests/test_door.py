@@ -32,7 +32,6 @@ from retailrec.data import RetailData
 from retailrec.data.history import History
 from retailrec.data.prefilters import MinBuyers, Prefilter, SoldWithin
 from retailrec.data.splits import HorizonSplits, NextBasketSplits, rolling_folds
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import (
     ArtifactError,
     DataError,
@@ -44,6 +43,7 @@ from retailrec.errors import (
 from retailrec.features import FEATURES, feature
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rules import Rule, RuleRequest, Rules, read_rules
+from retailrec.simulator.shop import small_data
 from retailrec.two_stage import TwoStageRecommender
 
 ARTIFACTS = Path(__file__).parent / "artifacts"

@@ -12,7 +12,7 @@ from retailrec.candidates import ItemItem, Pairs
 from retailrec.candidates.item_item import keep_top
 from retailrec.data import RetailData
 from retailrec.data.history import History
-from retailrec.datasets.simulate import small_data
+from retailrec.simulator.shop import small_data
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, NextBasketSplits, Split
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.leaks import PROPOSALS, Leak, check_leaks
 from retailrec.rankers import TrainingFrame
+from retailrec.simulator.shop import small_data
 from retailrec.two_stage import TwoStageRecommender
 
 DATA = small_data(users=60)

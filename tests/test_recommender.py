@@ -17,12 +17,12 @@ from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.config import Settings
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, align_next_basket
-from retailrec.datasets.simulate import small_data
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import StageOne
 from retailrec.pipeline import hold_out, run
 from retailrec.pool import merge_pool
 from retailrec.rankers import CatBoostRanker, LightGBMRanker
+from retailrec.simulator.shop import small_data
 from retailrec.two_stage import TwoStageRecommender
 
 

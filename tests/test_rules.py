@@ -12,9 +12,9 @@ import pytest
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, Pairs
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
 from retailrec.rules import BoundRules, Rules, read_rules
+from retailrec.simulator.shop import small_data
 from retailrec.two_stage import TwoStageRecommender
 
 NOW = datetime(2024, 2, 1)

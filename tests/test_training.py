@@ -8,8 +8,8 @@ import pytest
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits
-from retailrec.datasets.simulate import small_data
 from retailrec.rankers import CatBoostRanker, TrainingFrame
+from retailrec.simulator.shop import small_data
 from retailrec.training import Window, Windows, concatenate
 from retailrec.two_stage import TwoStageRecommender
 

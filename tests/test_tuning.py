@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from retailrec.config import Settings, Typed, read_settings
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
+from retailrec.simulator.shop import small_data
 from retailrec.tuning import fold_frames, tune
 
 DATA = small_data(users=80, weeks=40)

@@ -12,11 +12,11 @@ import pytest
 from retailrec.candidates import ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, HorizonSplits
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker, TrainingFrame
 from retailrec.reasons import reasons_in_words
 from retailrec.rules import Rules
+from retailrec.simulator.shop import small_data
 from retailrec.two_stage import TwoStageRecommender
 from retailrec.understanding import (
     by_family,

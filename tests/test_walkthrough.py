@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from retailrec.cli import app
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import Shop
 from retailrec.errors import DataError
+from retailrec.simulator.shop import Shop
 from retailrec.walkthrough import (
     LABELS,
     PUBLISHED,

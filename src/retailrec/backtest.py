@@ -79,7 +79,7 @@ def backtest(
     Examples
     --------
     >>> from retailrec.candidates import OwnPurchases, Popularity
-    >>> from retailrec.datasets.simulate import small_data
+    >>> from retailrec.simulator.shop import small_data
     >>> models = {"popular": Popularity(), "own": OwnPurchases()}
     >>> found = backtest(small_data(users=60), models, horizon_days=14, n_folds=2)
     >>> found.summary().filter(metric="precision@5")["mean"].is_sorted()

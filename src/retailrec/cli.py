@@ -65,7 +65,7 @@ def run(
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
     from retailrec.config import read_settings
-    from retailrec.datasets.truth import read_truth
+    from retailrec.simulator.truth import read_truth
 
     settings = read_settings(config, horizon_days=horizon_days, k=k, seed=seed, threads=threads)
     with console.progress(quiet) as progress:
@@ -287,8 +287,8 @@ def simulate(
     quiet: QuietOption = False,
 ) -> None:
     """Generate a supermarket in the Complete Journey's columns, right answers included."""
-    from retailrec.datasets.simulate import preset as preset_shop
     from retailrec.pipeline import staged
+    from retailrec.simulator.shop import preset as preset_shop
 
     shop = preset_shop(preset, users=users, weeks=weeks, seed=seed)
     with console.progress(quiet) as progress, staged(out) as folder:
@@ -307,7 +307,7 @@ def demo(
 ) -> None:
     """The same job as `run`, on a generated supermarket whose right answers are known."""
     from retailrec.config import read_settings
-    from retailrec.datasets.simulate import data_of, preset
+    from retailrec.simulator.shop import data_of, preset
 
     settings = read_settings(None, seed=seed)
     shop = preset("small", seed=seed)

@@ -79,7 +79,7 @@ def check_leaks(
 
     Examples
     --------
-    >>> from retailrec.datasets.simulate import small_data
+    >>> from retailrec.simulator.shop import small_data
     >>> check_leaks(small_data(users=40)).leaks
     []
     """

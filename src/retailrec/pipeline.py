@@ -32,7 +32,6 @@ from retailrec.data.files import clear_partials, read_parts, read_table
 from retailrec.data.parsing import ids_like
 from retailrec.data.prefilters import apply
 from retailrec.data.splits import Fold, Split
-from retailrec.datasets.truth import Truth
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
@@ -41,6 +40,7 @@ from retailrec.report import summary
 from retailrec.report.figures import draw_recall
 from retailrec.report.page import render
 from retailrec.rules import read_rules
+from retailrec.simulator.truth import Truth
 from retailrec.two_stage import TwoStageRecommender
 from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability

@@ -118,7 +118,7 @@ class TwoStageRecommender:
 
     Examples
     --------
-    >>> from retailrec.datasets.simulate import small_data
+    >>> from retailrec.simulator.shop import small_data
     >>> data = small_data(users=60)
     >>> model = TwoStageRecommender(ranker=CatBoostRanker(iterations=20)).fit(data)
     >>> model.recommend(data, users=[1, 2], k=2).columns

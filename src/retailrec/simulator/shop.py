@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
 from retailrec.data.timeformats import DAY_ONE
-from retailrec.datasets import households as kernels
-from retailrec.datasets.supermarket import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
-from retailrec.datasets.truth import Truth
 from retailrec.errors import SettingError
+from retailrec.simulator import households as kernels
+from retailrec.simulator.truth import Truth
+from retailrec.simulator.vocabulary import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
 
 SHARD = 1000  # households a file is made of; part of the format, not of the machine
 _SEGMENTS = 8
@@ -82,7 +82,7 @@ class Shop:
 
     @cached_property
     def world(self) -> tuple[Any, ...]:
-        """The arrays that the kernels read: see `retailrec.datasets.households`."""
+        """The arrays that the kernels read: see `retailrec.simulator.households`."""
         rng = np.random.default_rng([self.seed, 1])
         table = sub_commodities()
         n = len(table)
