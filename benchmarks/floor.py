@@ -55,8 +55,15 @@ def watch() -> None:
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy import sparse
 
-    from retailrec import pool
-    from retailrec.candidates import als, factors, item_item, neighbours, own_purchases, popularity
+    from retailrec.candidates import (
+        als,
+        factors,
+        item_item,
+        neighbours,
+        own_purchases,
+        pool,
+        popularity,
+    )
     from retailrec.compute import csr, groups, topk
     from retailrec.features import assemble, base
 

@@ -24,6 +24,7 @@ from retailrec.candidates import (
     Popularity,
     ReciprocalRankFusion,
 )
+from retailrec.candidates.pool import merge_pool
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
 from retailrec.data.history import History
@@ -31,7 +32,6 @@ from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import Labels, StageOne, candidate_frame
-from retailrec.pool import merge_pool
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
 from retailrec.two_stage import TwoStageRecommender
 

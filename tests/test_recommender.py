@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from conftest import CUTOFF
 from retailrec.candidates import OwnPurchases, Popularity
+from retailrec.candidates.pool import merge_pool
 from retailrec.config import Settings
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, align_next_basket
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import StageOne
 from retailrec.pipeline import hold_out, run
-from retailrec.pool import merge_pool
 from retailrec.rankers import CatBoostRanker, LightGBMRanker
 from retailrec.simulator.shop import small_data
 from retailrec.two_stage import TwoStageRecommender

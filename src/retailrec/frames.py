@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
+from retailrec.candidates.pool import Pool, merge_pool
 from retailrec.compute.csr import gather
 from retailrec.compute.topk import best_in_rows
 from retailrec.data.history import History
 from retailrec.features.assemble import FeatureSet
-from retailrec.pool import Pool, merge_pool
 from retailrec.rankers import Ranker
 
 Keep = Callable[[Pool], NDArray[np.bool_]]

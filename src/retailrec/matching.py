@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
+from retailrec.candidates.pool import merge_pool
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data.history import History
@@ -21,7 +22,6 @@ from retailrec.data.prefilters import apply
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge
 from retailrec.frames import StageOne
-from retailrec.pool import merge_pool
 from retailrec.schema import USER_ID
 from retailrec.two_stage import TwoStageRecommender
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.candidates.pool import Pool
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.frames import Labels, StageOne, candidate_frame
-from retailrec.pool import Pool
 from retailrec.rankers import TrainingFrame
 
 _LIGHT_USERS = 4000  # a light model has learnt what it can from these

@@ -32,6 +32,7 @@ from retailrec.candidates import (
     Popularity,
     TifuKNN,
 )
+from retailrec.candidates.pool import check_pool
 from retailrec.components import (
     Count,
     Natural,
@@ -53,7 +54,6 @@ from retailrec.data.splits import HorizonSplits, LabelSplits, Split
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame
-from retailrec.pool import check_pool
 from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
 from retailrec.reasons import reasons_in_words
