@@ -65,7 +65,7 @@ def watch() -> None:
         popularity,
     )
     from retailrec.compute import csr, groups, topk
-    from retailrec.features import assemble, base
+    from retailrec.features import aggregates, assemble
 
     timed(lightgbm.Booster, "predict", "trees")
     timed(catboost.CatBoost, "predict", "trees")
@@ -81,7 +81,7 @@ def watch() -> None:
         own_purchases,
         popularity,
         assemble,
-        base,
+        aggregates,
     ):
         for name in {**vars(csr), **vars(groups), **vars(topk)}:
             if hasattr(getattr(module, name, None), "py_func"):
