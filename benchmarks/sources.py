@@ -20,8 +20,8 @@ from next_basket import only, split_shoppers
 from retailrec.data.splits import Fold, NextBasketSplits, Split, align_next_basket
 from retailrec.datasets import load_dataset
 from retailrec.matching import matching_report
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import data_of, preset
-from retailrec.two_stage import TwoStageRecommender
 
 
 def cases() -> Iterator[tuple[str, TwoStageRecommender, Split]]:

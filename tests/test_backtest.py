@@ -18,7 +18,7 @@ from retailrec.data.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.rankers import LightGBMRanker
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 METRICS = ("precision@5", "recall@10", "coverage@5", "repeat_precision@5")
 

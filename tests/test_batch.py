@@ -16,16 +16,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.batch import artifact_key, blocks, recommend_to_file
 from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
 from retailrec.pipeline import run
-from retailrec.rules import Rules
+from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import Shop, small_data
-from retailrec.two_stage import TwoStageRecommender
 
 QUICK = Settings(
     horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False, threads=1,
@@ -98,7 +98,7 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 ) -> None:
     out = tmp_path / "a.parquet"
     written = []
-    from retailrec import batch as module
+    from retailrec.recommender import batch as module
 
     original = module._write_block
 
@@ -130,9 +130,9 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 SCRIPT = """
 import sys
 from pathlib import Path
-from retailrec.batch import artifact_key, recommend_to_file
+from retailrec.recommender.batch import artifact_key, recommend_to_file
 from retailrec.data import RetailData
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 model = TwoStageRecommender.load(folder / "model")
 data, _ = model.coded(RetailData.from_frames(__import__("polars").read_parquet(folder / "receipts.parquet")))

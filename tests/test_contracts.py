@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 
 from conftest import CUTOFF, catalogue, receipts, shoppers
-from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
     GENERATORS,
     CandidateGenerator,
@@ -31,9 +30,11 @@ from retailrec.data.history import History
 from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import Labels, StageOne, candidate_frame
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.artifact import load_artifact, save_artifact
+from retailrec.recommender.rows import Labels, candidate_frame
+from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 VARIANTS: list[CandidateGenerator] = [
     *(g() for name, g in GENERATORS.items()),

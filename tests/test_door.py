@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from retailrec.answers import AnswerReport
 from retailrec.candidates import (
     ALS,
     CandidateGenerator,
@@ -42,9 +41,10 @@ from retailrec.errors import (
 )
 from retailrec.features import FEATURES, feature
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
-from retailrec.rules import Rule, RuleRequest, Rules, read_rules
+from retailrec.recommender.answers import AnswerReport
+from retailrec.recommender.rules import Rule, RuleRequest, Rules, read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.two_stage import TwoStageRecommender
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 SHOP = small_data(users=60)

@@ -17,8 +17,8 @@ from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.leaks import PROPOSALS, Leak, check_leaks
 from retailrec.rankers import TrainingFrame
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.two_stage import TwoStageRecommender
 
 DATA = small_data(users=60)
 

@@ -11,8 +11,8 @@ import pytest
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data.splits import Fold, Split
 from retailrec.matching import judge_matching, pool_order
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.two_stage import TwoStageRecommender
 
 WEEKS = timedelta(days=28)
 

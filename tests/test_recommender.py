@@ -19,11 +19,11 @@ from retailrec.config import Settings
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, align_next_basket
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import StageOne
 from retailrec.pipeline import hold_out, run
 from retailrec.rankers import CatBoostRanker, LightGBMRanker
+from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.two_stage import TwoStageRecommender
 
 
 @dataclass

@@ -13,9 +13,9 @@ from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, Pairs
 from retailrec.errors import DataError, SettingError
-from retailrec.rules import BoundRules, Rules, read_rules
+from retailrec.recommender.rules import BoundRules, Rules, read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.two_stage import TwoStageRecommender
 
 NOW = datetime(2024, 2, 1)
 ITEMS = pl.DataFrame(

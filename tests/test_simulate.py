@@ -15,11 +15,11 @@ from retailrec.data.splits import Fold
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.glance import at_a_glance
 from retailrec.simulator import shop as simulate
 from retailrec.simulator.shop import Shop, data_of, preset
 from retailrec.simulator.truth import Truth, read_truth
-from retailrec.two_stage import TwoStageRecommender
 
 SHOP = Shop(users=120, items=400, weeks=30, seed=3)
 

@@ -9,9 +9,9 @@ from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits
 from retailrec.rankers import CatBoostRanker, TrainingFrame
+from retailrec.recommender.label_windows import Window, Windows, concatenate
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.training import Window, Windows, concatenate
-from retailrec.two_stage import TwoStageRecommender
 
 WEEKS = 14.0
 

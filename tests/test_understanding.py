@@ -14,10 +14,10 @@ from retailrec.data import RetailData
 from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker, TrainingFrame
-from retailrec.reasons import reasons_in_words
-from retailrec.rules import Rules
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
-from retailrec.two_stage import TwoStageRecommender
 from retailrec.understanding import (
     by_family,
     held_out_reliability,

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.artifact import versions
 from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
@@ -25,8 +24,9 @@ from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import DEFAULT_METRICS, Judge, means
 from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, USER_ID
-from retailrec.two_stage import TwoStageRecommender
 
 Items = NDArray[np.int32]
 Rule = Callable[[RetailData, NDArray[np.int64], int], Items]

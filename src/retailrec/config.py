@@ -19,7 +19,8 @@ from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
 from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
-from retailrec.two_stage import TwoStageRecommender, default_sources, light_ranker
+from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 
 class Typed(BaseModel):

@@ -19,7 +19,7 @@ from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, Split
 from retailrec.errors import DataError
 from retailrec.rankers import TrainingFrame
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 PROPOSALS = "(which items are proposed)"
 

@@ -21,9 +21,9 @@ from retailrec.data.history import History
 from retailrec.data.prefilters import apply
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge
-from retailrec.frames import StageOne
+from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
-from retailrec.two_stage import TwoStageRecommender
 
 GRID = (20, 50, 100, 200, 500, 750, 1000, 1500, 2000)  # the walk-through's
 LEAST_GAIN = 2e-4  # recall per added candidate under which more candidates are not worth it

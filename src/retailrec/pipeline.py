@@ -19,9 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.artifact import versions
 from retailrec.backtest import Model, backtest, fitted
-from retailrec.batch import Batch, artifact_key, recommend_to_file
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.compute.progress import Progress
@@ -36,12 +34,14 @@ from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
+from retailrec.recommender.rules import read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.figures import draw_recall
 from retailrec.report.page import render
-from retailrec.rules import read_rules
 from retailrec.simulator.truth import Truth
-from retailrec.two_stage import TwoStageRecommender
 from retailrec.uncertainty import compare_models
 from retailrec.understanding import held_out_reliability
 

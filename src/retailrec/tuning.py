@@ -18,8 +18,8 @@ from retailrec.data import RetailData
 from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
-from retailrec.frames import CandidateFrame
 from retailrec.rankers import Ranker, TrainingFrame
+from retailrec.recommender.rows import CandidateFrame
 
 POOL_SIZES = (100, 200, 300)
 _STUDY = "retailrec"

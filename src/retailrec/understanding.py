@@ -14,7 +14,7 @@ from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.metrics.ranking import ndcg
 from retailrec.rankers import Ranker, TrainingFrame
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 
 def importances(

@@ -17,9 +17,9 @@ from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
 from retailrec.matching import GRID, judge_matching
 from retailrec.rankers import TrainingFrame
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.glance import at_a_glance, days_between_visits
 from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
-from retailrec.two_stage import TwoStageRecommender
 from retailrec.understanding import by_family, held_out_reliability, importances
 
 Lists = Mapping[str, NDArray[np.int32]]

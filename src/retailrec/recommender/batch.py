@@ -18,14 +18,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.answers import AnswerReport, short_list_note
-from retailrec.artifact import versions
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.errors import DataError
-from retailrec.rules import Rules
+from retailrec.recommender.answers import AnswerReport, short_list_note
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
-from retailrec.two_stage import TwoStageRecommender
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 _PLAN = "plan.json"

@@ -24,7 +24,7 @@ from retailrec.components import (
     check_settings,
     make_component,
 )
-from retailrec.compute.csr import choose_under_rules, find_pairs
+from retailrec.compute.csr import find_pairs, jit
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
@@ -319,3 +319,71 @@ def read_rules(path: Path) -> Rules:
             value = [make_component(table, Rule, "rule") for table in value]
         values[name] = value
     return Rules(**values)
+
+
+@jit
+def choose_under_rules(
+    indptr: Any, items: Any, scores: Any, category: Any, is_new: Any, k: int, cap: int, min_new: int,
+    variety: float,
+) -> Any:  # fmt: skip
+    """The `k` best pairs of each row, slot by slot; a score of -inf is never taken.
+
+    At most `cap` (0: any number) of a category (-1 is none) and at least `min_new` new ones. `variety`
+    takes the pair with the largest (1 - variety) x scaled score - variety x [its category is there].
+    Returns items and scores (n_rows, k), and for [min_new, cap] bool (n_rows, 2) each: did it keep a
+    better pair out, did it give way?
+    """
+    n = len(indptr) - 1
+    out_items = np.full((n, k), -1, np.int32)
+    out_scores = np.full((n, k), -np.inf, np.float32)
+    bound, gave_way = np.zeros((n, 2), np.bool_), np.zeros((n, 2), np.bool_)
+    for row in range(n):
+        start, stop = indptr[row], indptr[row + 1]
+        taken = np.zeros(stop - start, np.bool_)
+        chosen = np.full(k, -1, np.int64)
+        low, high = np.inf, -np.inf
+        for p in range(start, stop):
+            if scores[p] > -np.inf:
+                low, high = min(low, scores[p]), max(high, scores[p])
+        width = max(high - low, 1e-12)
+        n_new = 0
+        for slot in range(k):
+            must_be_new = 0 < min_new - n_new >= k - slot
+            best, free = -1, -1
+            for relaxed in range(3):  # 0: all rules, 1: without min_new, 2: without the cap too
+                best_value, free_value = -np.inf, -np.inf
+                for p in range(start, stop):
+                    if taken[p - start] or scores[p] == -np.inf:
+                        continue
+                    same = 0
+                    if category[p] >= 0:
+                        for s in range(slot):
+                            same += category[chosen[s]] == category[p]
+                    value = scores[p]
+                    if variety > 0:
+                        value = (1 - variety) * (scores[p] - low) / width - variety * (same > 0)
+                    if value > free_value:
+                        free, free_value = p, value
+                    if cap > 0 and same >= cap and relaxed < 2:
+                        continue
+                    if must_be_new and not is_new[p] and relaxed < 1:
+                        continue
+                    if value > best_value:
+                        best, best_value = p, value
+                if best >= 0 or free < 0:
+                    if relaxed >= 1 and best >= 0:
+                        gave_way[row, 0] |= must_be_new and not is_new[best]
+                        gave_way[row, 1] |= relaxed == 2
+                    break
+            if best < 0:
+                break
+            if best != free:
+                if must_be_new and not is_new[free]:
+                    bound[row, 0] = True
+                else:
+                    bound[row, 1] = True
+            taken[best - start] = True
+            chosen[slot] = best
+            n_new += is_new[best]
+            out_items[row, slot], out_scores[row, slot] = items[best], scores[best]
+    return out_items, out_scores, bound, gave_way

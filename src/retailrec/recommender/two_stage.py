@@ -13,24 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.answers import (
-    Answer,
-    AnswerReport,
-    Effects,
-    receipt_notes,
-    short_list_note,
-    warn_if_most_is_unknown,
-)
-from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
-    ALS,
-    UPCF,
     CandidateGenerator,
     Candidates,
-    ItemItem,
-    OwnPurchases,
-    Popularity,
-    TifuKNN,
 )
 from retailrec.candidates.pool import check_pool
 from retailrec.components import (
@@ -53,34 +38,24 @@ from retailrec.data.prefilters import Prefilter, apply, preset
 from retailrec.data.splits import HorizonSplits, LabelSplits, Split
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import CandidateFrame, StageOne, candidate_frame
-from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
+from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.reasons import reasons_in_words
-from retailrec.rules import BoundRules, Rules
+from retailrec.recommender.answers import (
+    Answer,
+    AnswerReport,
+    Effects,
+    receipt_notes,
+    short_list_note,
+    warn_if_most_is_unknown,
+)
+from retailrec.recommender.artifact import load_artifact, save_artifact
+from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.label_windows import Sampling, Window, Windows, light_rows, window_rows
+from retailrec.recommender.rows import CandidateFrame, candidate_frame
+from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, USER_ID
-from retailrec.training import Sampling, Window, Windows, light_rows, window_rows
-
-
-def default_sources() -> list[CandidateGenerator]:
-    """The sources chosen by measurement on earlier windows (docs/experiments.md)."""
-    return [
-        OwnPurchases("due"),
-        Popularity(),
-        Popularity(kind="last_year"),
-        ItemItem("tfidf", half_life=180),
-        ItemItem("tfidf", within="receipt"),
-        ItemItem("tfidf", within="receipt", profile="last_receipt"),
-        ItemItem(within="next_receipt", profile="last_receipt", neighbours=100),
-        ALS(),
-        TifuKNN(neighbours=100, alpha=0.5),
-        UPCF(),
-    ]
-
-
-def light_ranker() -> Ranker:
-    """The ranker that cuts the pool: quick, since it sees all of it."""
-    return CatBoostRanker(iterations=70, depth=5, learning_rate=0.2)
 
 
 @dataclass
@@ -118,6 +93,7 @@ class TwoStageRecommender:
 
     Examples
     --------
+    >>> from retailrec.rankers import CatBoostRanker
     >>> from retailrec.simulator.shop import small_data
     >>> data = small_data(users=60)
     >>> model = TwoStageRecommender(ranker=CatBoostRanker(iterations=20)).fit(data)
@@ -458,7 +434,7 @@ class TwoStageRecommender:
         return Recoded(placed, unplaced)
 
     def save(self, folder: str | Path) -> None:
-        """Write the fitted model to a folder: see `retailrec.artifact`.
+        """Write the fitted model to a folder: see `retailrec.recommender.artifact`.
 
         Raises
         ------

@@ -13,8 +13,9 @@ from retailrec.candidates.pool import Pool
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
-from retailrec.frames import Labels, StageOne, candidate_frame
 from retailrec.rankers import TrainingFrame
+from retailrec.recommender.rows import Labels, candidate_frame
+from retailrec.recommender.stage_one import StageOne
 
 _LIGHT_USERS = 4000  # a light model has learnt what it can from these
 

@@ -30,9 +30,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from retailrec.artifact_formats import upgraded
 from retailrec.components import known_classes
 from retailrec.errors import ArtifactError, RetailRecError
+from retailrec.recommender.artifact_formats import upgraded
 
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
