@@ -19,7 +19,7 @@ from next_basket import only, split_shoppers
 
 from retailrec.data.splits import Fold, NextBasketSplits, Split, align_next_basket
 from retailrec.datasets import load_dataset
-from retailrec.matching import matching_report
+from retailrec.evaluation.matching import matching_report
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import data_of, preset
 

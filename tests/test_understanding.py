@@ -13,17 +13,17 @@ from retailrec.candidates import ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import DataError, SettingError
-from retailrec.rankers import LightGBMRanker, TrainingFrame
-from retailrec.recommender.explanations import reasons_in_words
-from retailrec.recommender.rules import Rules
-from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.shop import small_data
-from retailrec.understanding import (
+from retailrec.evaluation.inspection import (
     by_family,
     held_out_reliability,
     importances,
     partial_dependence,
 )
+from retailrec.rankers import LightGBMRanker, TrainingFrame
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 DATA = small_data(users=250, items=500)
 

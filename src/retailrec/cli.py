@@ -187,7 +187,7 @@ def check_leaks(
 ) -> None:
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
     from retailrec.config import read_settings
-    from retailrec.leaks import check_leaks as check
+    from retailrec.evaluation.leaks import check_leaks as check
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:

@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.backtest import Model, backtest, fitted
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.compute.progress import Progress
@@ -32,7 +31,10 @@ from retailrec.data.prefilters import apply
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
-from retailrec.matching import matching_report
+from retailrec.evaluation.backtest import Model, backtest, fitted
+from retailrec.evaluation.bootstrap import compare_models
+from retailrec.evaluation.inspection import held_out_reliability
+from retailrec.evaluation.matching import matching_report
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
@@ -42,8 +44,6 @@ from retailrec.report import summary
 from retailrec.report.figures import draw_recall
 from retailrec.report.page import render
 from retailrec.simulator.truth import Truth
-from retailrec.uncertainty import compare_models
-from retailrec.understanding import held_out_reliability
 
 REPORT_K = 10  # the report judges ten recommendations
 

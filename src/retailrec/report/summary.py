@@ -10,17 +10,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.backtest import by_segment, segments
 from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
-from retailrec.matching import GRID, judge_matching
+from retailrec.evaluation.inspection import by_family, held_out_reliability, importances
+from retailrec.evaluation.matching import GRID, judge_matching
+from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.glance import at_a_glance, days_between_visits
 from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
-from retailrec.understanding import by_family, held_out_reliability, importances
 
 Lists = Mapping[str, NDArray[np.int32]]
 

@@ -20,7 +20,7 @@ from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data.history import History
 from retailrec.data.prefilters import apply
 from retailrec.data.splits import Split
-from retailrec.evaluation import Judge
+from retailrec.evaluation.judge import Judge
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
