@@ -19,7 +19,7 @@ from retailrec.evaluation.matching import GRID, judge_matching
 from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.report.glance import at_a_glance, days_between_visits
+from retailrec.report.data_facts import at_a_glance, days_between_visits
 from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
 
 Lists = Mapping[str, NDArray[np.int32]]
