@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from machine import print_result
 
-from retailrec.config import Settings
+from retailrec.jobs.settings import Settings
 from retailrec.simulator.shop import data_of, preset
 
 BAR = 0.6  # trees, factors and sparse products, SciPy's and ours

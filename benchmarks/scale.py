@@ -27,8 +27,8 @@ from typing import Any
 import polars as pl
 from machine import print_result
 
-from retailrec.config import Settings
 from retailrec.datasets import load_dataset
+from retailrec.jobs.settings import Settings
 from retailrec.recommender import batch
 from retailrec.recommender.stage_one import StageOne
 from retailrec.simulator.shop import preset

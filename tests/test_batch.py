@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 
 from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
-from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
-from retailrec.pipeline import run
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import Settings, read_settings
 from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -177,9 +177,9 @@ def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tm
 RUN = """
 import sys
 from pathlib import Path
-from retailrec.config import read_settings
+from retailrec.jobs.settings import read_settings
 from retailrec.datasets import load_dataset
-from retailrec.pipeline import run
+from retailrec.jobs.run import run
 shop, config, out = map(Path, sys.argv[1:])
 def tell(*step):
     print(*step, flush=True)

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from retailrec.cli import app
-from retailrec.config import Settings
 from retailrec.data import RetailData
+from retailrec.jobs.settings import Settings
 from retailrec.simulator.shop import Shop, small_data
 
 ROOT = Path(__file__).parents[1]

@@ -26,7 +26,6 @@ from retailrec.candidates import (
 )
 from retailrec.components import forget
 from retailrec.compute.topk import topk_rows
-from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.data.history import History
 from retailrec.data.prefilters import MinBuyers, Prefilter, SoldWithin
@@ -40,6 +39,7 @@ from retailrec.errors import (
     SettingError,
 )
 from retailrec.features import FEATURES, feature
+from retailrec.jobs.settings import Settings, read_settings
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.recommender.answers import AnswerReport
 from retailrec.recommender.rules import Rule, RuleRequest, Rules, read_rules

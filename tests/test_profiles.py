@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retailrec.config import PROFILES, Settings, read_settings
 from retailrec.errors import SettingError
-from retailrec.pipeline import run
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import PROFILES, Settings, read_settings
 from retailrec.simulator.shop import small_data
 
 

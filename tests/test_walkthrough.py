@@ -15,8 +15,7 @@ from retailrec.cli import app
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
-from retailrec.simulator.shop import Shop
-from retailrec.walkthrough import (
+from retailrec.jobs.course_notebook import (
     LABELS,
     PUBLISHED,
     TEST,
@@ -24,6 +23,7 @@ from retailrec.walkthrough import (
     compare_with_walkthrough,
     one_neighbour,
 )
+from retailrec.simulator.shop import Shop
 
 
 @pytest.fixture(scope="module")

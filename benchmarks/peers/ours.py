@@ -13,8 +13,8 @@ import polars as pl
 
 from retailrec import RetailData, __version__
 from retailrec.compute.memory import peak_memory_mb
-from retailrec.config import Settings
 from retailrec.data.files import read_parts
+from retailrec.jobs.settings import Settings
 
 
 def main(folder: Path, profile: str) -> None:

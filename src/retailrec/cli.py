@@ -64,7 +64,7 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
-    from retailrec.config import read_settings
+    from retailrec.jobs.settings import read_settings
     from retailrec.simulator.truth import read_truth
 
     settings = read_settings(config, horizon_days=horizon_days, k=k, seed=seed, threads=threads)
@@ -91,8 +91,8 @@ def match(
     quiet: QuietOption = False,
 ) -> None:
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
-    from retailrec.config import read_settings
-    from retailrec.pipeline import match as match_job
+    from retailrec.jobs.compare import match as match_job
+    from retailrec.jobs.settings import read_settings
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:
@@ -123,7 +123,7 @@ def evaluate(
     import json
 
     from retailrec.data.files import write_text
-    from retailrec.pipeline import evaluate_files
+    from retailrec.jobs.evaluate import evaluate_files
 
     files: dict[str, Path] = {}
     for text in recommendations:
@@ -160,8 +160,8 @@ def backtest(
     quiet: QuietOption = False,
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
-    from retailrec.config import read_settings
-    from retailrec.pipeline import backtest_job
+    from retailrec.jobs.compare import backtest_job
+    from retailrec.jobs.settings import read_settings
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:
@@ -186,8 +186,8 @@ def check_leaks(
     quiet: QuietOption = False,
 ) -> None:
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
-    from retailrec.config import read_settings
     from retailrec.evaluation.leaks import check_leaks as check
+    from retailrec.jobs.settings import read_settings
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:
@@ -229,10 +229,10 @@ def tune(
     quiet: QuietOption = False,
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
-    from retailrec.config import read_settings
     from retailrec.data.files import write_text
+    from retailrec.jobs.settings import read_settings
+    from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
-    from retailrec.tuning import tune as tune_job
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     parse_metric(metric)
@@ -262,9 +262,9 @@ def bench_walkthrough(
     """The course notebook's steps, leaks included, beside ours, on its own split."""
     import json
 
-    from retailrec.config import read_settings
     from retailrec.data.files import write_text
-    from retailrec.walkthrough import PUBLISHED, compare_with_walkthrough
+    from retailrec.jobs.course_notebook import PUBLISHED, compare_with_walkthrough
+    from retailrec.jobs.settings import read_settings
 
     settings = read_settings(config)
     with console.progress(quiet) as progress:
@@ -287,7 +287,7 @@ def simulate(
     quiet: QuietOption = False,
 ) -> None:
     """Generate a supermarket in the Complete Journey's columns, right answers included."""
-    from retailrec.pipeline import staged
+    from retailrec.jobs.output import staged
     from retailrec.simulator.shop import preset as preset_shop
 
     shop = preset_shop(preset, users=users, weeks=weeks, seed=seed)
@@ -306,7 +306,7 @@ def demo(
     quiet: QuietOption = False,
 ) -> None:
     """The same job as `run`, on a generated supermarket whose right answers are known."""
-    from retailrec.config import read_settings
+    from retailrec.jobs.settings import read_settings
     from retailrec.simulator.shop import data_of, preset
 
     settings = read_settings(None, seed=seed)
@@ -338,7 +338,7 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    from retailrec.pipeline import recommend_from_files
+    from retailrec.jobs.recommend import recommend_from_files
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
@@ -412,7 +412,7 @@ def _run(
     data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float, truth: Any,
     **more: Any,
 ) -> None:  # fmt: skip
-    from retailrec.pipeline import run as run_job
+    from retailrec.jobs.run import run as run_job
 
     with console.progress(quiet) as progress:
         result = run_job(

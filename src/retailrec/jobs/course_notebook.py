@@ -20,12 +20,12 @@ from scipy import sparse
 
 from retailrec.candidates import OwnPurchases
 from retailrec.compute.progress import Progress
-from retailrec.config import Settings, read_settings
 from retailrec.data import RetailData
 from retailrec.data.prefilters import apply, preset
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
 from retailrec.evaluation import Judge, means
+from retailrec.jobs.settings import Settings, read_settings
 from retailrec.schema import CATEGORIES
 
 TEST, LABELS = timedelta(weeks=3), timedelta(weeks=6)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress
-from retailrec.config import Settings, Typed
 from retailrec.data import RetailData
 from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
+from retailrec.jobs.settings import Settings, Typed
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.rows import CandidateFrame
 
