@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from retailrec.cli import app
+from retailrec.cli.app import app
 from retailrec.data import RetailData
 from retailrec.jobs.settings import Settings
 from retailrec.simulator.shop import Shop, small_data

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from retailrec.cli import app
+from retailrec.cli.app import app
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError

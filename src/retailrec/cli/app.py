@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from retailrec import console
-from retailrec.console import ERR, OUT, escape
+from retailrec.cli import console
+from retailrec.cli.console import ERR, OUT, escape
 from retailrec.errors import RetailRecError, SettingError
 
 app = typer.Typer(
@@ -449,7 +449,3 @@ def _parse_columns(text: str) -> dict[str, str]:
                 f"such as user_id=client,item_id=sku,time=date."
             )
     return {name.strip(): theirs.strip() for name, _, theirs in pairs}
-
-
-if __name__ == "__main__":
-    main()
