@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from retailrec.errors import SettingError
-from retailrec.jobs.run import run
-from retailrec.jobs.settings import PROFILES, Settings, read_settings
+from retailrec.jobs.run import run, verdict
+from retailrec.jobs.settings import PROFILES, Facts, Settings, choose_recipe, read_settings
 from retailrec.simulator.shop import small_data
 
 
@@ -27,7 +28,7 @@ def test_what_is_said_wins() -> None:
     assert sized.ranker.type == "lightgbm"
     assert sized.negatives == PROFILES["large"]["negatives"]
     own = Settings(sources=[{"type": "popularity"}]).for_size(10**6)
-    assert own.n_candidates == Settings().n_candidates  # not the four of `large`
+    assert own.n_candidates is None  # not the four of `large`
     with pytest.raises(SettingError, match="profile"):
         read_settings(None, profile="huge")
 
@@ -53,3 +54,45 @@ def test_probabilities_get_the_second_window_that_they_need() -> None:
     assert Settings(calibrate=True).for_size(10**6).label_windows == 2
     assert Settings(calibrate=True).for_size(1).label_windows == Settings().label_windows
     assert Settings(calibrate=True, label_windows=4).for_size(10**6).label_windows == 4
+
+
+def test_the_recipe_says_why() -> None:
+    year = Facts(2_500, datetime(2017, 1, 1), datetime(2017, 12, 4), 28)
+    assert choose_recipe(year, Settings()).reason == (
+        "small, since 2,500 shoppers leave time for every source; it learns from 4 windows of 28 days, "
+        "each after at least 60% of today's 337 days of receipts."
+    )
+    months = Facts(200_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
+    chosen = choose_recipe(months, Settings(label_windows=3))
+    assert chosen.name == "large"
+    assert chosen.reason.endswith(
+        "it learns from 1 window of 28 days, since older ones would come after less than 60% of today's "
+        "92 days of receipts."
+    )
+    assert "as the settings say" in choose_recipe(months, Settings(profile="laptop")).reason
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (0.01, 0.03, "two_stage pays: "),
+        (-0.01, 0.03, "could be chance"),
+        (-0.03, -0.01, "do not pay on"),
+    ],
+)
+def test_the_verdict_goes_by_the_best_simple_method(low: float, high: float, says: str) -> None:
+    models = {
+        "popular": {"m@5": 0.1},
+        "own": {"m@5": 0.3},
+        "tifu": {"m@5": 0.2},
+        "two_stage": {"m@5": 0.33},
+    }
+    rows = [
+        {"model": "two_stage", "versus": n, "metric": "m@5", "low": 9.0, "high": 9.0} for n in models
+    ]
+    rows[1] |= {"low": low, "high": high}
+    found = verdict(models, rows)
+    assert says in found
+    assert "0.3300 against 0.3000 of own, the best simple method (+10.0%)" in found
+    undefined = {"own": {"m@5": None}, "two_stage": {"m@5": None}}
+    assert "not defined" in verdict(undefined, [])

@@ -90,11 +90,8 @@ def print_result(result: dict[str, Any], out: Path) -> None:
         cells = ["-" if values[m] is None else f"{values[m]:.4f}" for m in metrics]
         table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
     OUT.print(table)
-    for row in result["differences"]:
-        if (row["model"], row["versus"]) == ("two_stage", "own_purchases") and row["metric"] == metrics[
-            0
-        ]:
-            print_difference(row)
+    OUT.print(result["verdict"])
+    OUT.print(f"recipe: {result['recipe']}")
     for metric, best in (result["attainable"] or {}).items():
         OUT.print(
             f"two_stage reaches {best['reached']['two_stage']:.0%} of what is attainable: with every "

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from retailrec.candidates import (
     CandidateGenerator,
     Candidates,
+    ItemItem,
+    OwnPurchases,
 )
 from retailrec.candidates.pool import check_pool
 from retailrec.components import (
@@ -49,13 +51,30 @@ from retailrec.recommender.answers import (
     warn_if_most_is_unknown,
 )
 from retailrec.recommender.artifact import load_artifact, save_artifact
-from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.defaults import default_sources
 from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.label_windows import Sampling, Window, Windows, light_rows, window_rows
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, USER_ID
+
+
+def candidate_numbers(sources: Sequence[CandidateGenerator]) -> list[int]:
+    """Candidates taken of each source where nobody says: most of what people buy they bought before.
+
+    Examples
+    --------
+    >>> from retailrec.candidates import Popularity
+    >>> candidate_numbers([OwnPurchases(), Popularity()])
+    [150, 40]
+    """
+    return [
+        150 if isinstance(s, OwnPurchases)
+        else 60 if isinstance(s, ItemItem) and s.within == "shopper"
+        else 40
+        for s in sources
+    ]  # fmt: skip
 
 
 @dataclass
@@ -68,7 +87,7 @@ class TwoStageRecommender:
     ranker : orders the candidates; a `Ranker`
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
-    n_candidates : taken from each source, one number or one a source
+    n_candidates : taken from each source, one number or one a source; None: `candidate_numbers`
     preranker : light ranker that cuts the pool to `pool_size` pairs a shopper; None ranks them all
     negatives : share of the candidates that were not bought that are trained on; each then weighs
         1 / share, so probabilities stay what they are
@@ -106,8 +125,8 @@ class TwoStageRecommender:
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
-    n_candidates: Natural | Sequence[Natural] = 150
-    preranker: Ranker | None = field(default_factory=light_ranker)
+    n_candidates: Natural | Sequence[Natural] | None = None
+    preranker: Ranker | None = None
     pool_size: Count = 200
     negatives: Share = 0.2
     idle_users: Share = 0.07
@@ -136,7 +155,7 @@ class TwoStageRecommender:
         check_parts(who, "prefilters", self.prefilters, Prefilter)
         check_parts(who, "ranker", [self.ranker], Ranker)
         check_parts(who, "preranker", [] if self.preranker is None else [self.preranker], Ranker)
-        check_pool(self.sources, self.n_candidates)
+        check_pool(self.sources, self.taken)
 
     def fit(
         self, data: RetailData, progress: Progress = lambda step: None, *,
@@ -407,13 +426,16 @@ class TwoStageRecommender:
         return candidate_frame(history, self.stage_one)
 
     @property
+    def taken(self) -> int | Sequence[int]:
+        """Candidates taken of each source."""
+        return candidate_numbers(self.sources) if self.n_candidates is None else self.n_candidates
+
+    @property
     def stage_one(self) -> StageOne:
         """Sources, features and pre-ranker as they are now."""
         if not hasattr(self, "sources_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        return StageOne(
-            self.sources_, self.features_, self.n_candidates, self.preranker_, self.pool_size
-        )
+        return StageOne(self.sources_, self.features_, self.taken, self.preranker_, self.pool_size)
 
     @property
     def catalogue_key(self) -> str:
