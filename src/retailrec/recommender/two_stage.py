@@ -33,7 +33,7 @@ from retailrec.components import (
 )
 from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress
-from retailrec.compute.shards import map_shards, n_threads
+from retailrec.compute.shards import SHARD, map_shards, n_threads
 from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key, unit_prices
 from retailrec.data.history import History
 from retailrec.data.prefilters import Prefilter, apply, preset
@@ -42,6 +42,7 @@ from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingEr
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.among import AmongReport, Eligible, as_among
 from retailrec.recommender.answers import (
     Answer,
     AnswerReport,
@@ -261,8 +262,9 @@ class TwoStageRecommender:
         return self
 
     def recommend(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
-    ) -> pl.DataFrame:
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        among: Any = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
         Parameters
@@ -275,6 +277,9 @@ class TwoStageRecommender:
             `data` does not know is answered as an unknown shopper, with popular items.
         k : items a shopper
         rules : business rules; `answer` tells what they did
+        among : the only items to rank, proposed by a source or not: a frame of `item_id` (for
+            everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and `user_id` and of
+            `campaign_id` and `item_id`. Where it names shoppers, these are answered for by default.
 
         `score` is a probability of purchase within the horizon when the ranker's objective is one;
         calibrated models add a column `probability`.
@@ -293,21 +298,22 @@ class TwoStageRecommender:
         RetailRecWarning
             If most receipt lines are of items that the model does not know.
         """
-        return self.answer(data, users, k, rules).lists
+        return self.answer(data, users, k, rules, among=among).lists
 
     def explain(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
-    ) -> pl.DataFrame:
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        among: Any = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
         The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
         columns raised the score most by the ranker's SHAP values, with the facts behind them.
         """
-        return self.answer(data, users, k, rules, reasons=True).lists
+        return self.answer(data, users, k, rules, reasons=True, among=among).lists
 
     def answer(
         self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
-        reasons: bool = False,
+        reasons: bool = False, among: Any = None,
     ) -> Answer:  # fmt: skip
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
@@ -315,25 +321,55 @@ class TwoStageRecommender:
         """
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        if among is not None and not isinstance(among, Eligible):
+            among = as_among(among)
+            if users is None and not isinstance(data, History | Histories):
+                users = among.users
         history, unplaced, notes = self.placed(data, users)
         warn_if_most_is_unknown(unplaced, notes)
-        best, empty, effects = self._choose(history, k, rules)
+        eligible, told = self.eligible(history, among, k)
+        best, empty, effects = self._choose(history, k, rules, eligible)
         lists = self._named(history, best)
         if reasons:
-            lists = lists.with_columns(self._reasons(history, best))
+            lists = lists.with_columns(self._reasons(history, best, eligible))
         n_short = int((best.items[:, -1] < 0).sum())
+        notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
         return Answer(lists, AnswerReport(
             n_shoppers=len(history), n_unknown_shoppers=empty, n_short=n_short,
             n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown,
             unknown_items=tuple(unplaced.unknown_items[:5].to_list()), rules=effects,
-            notes=notes + short_list_note(n_short, len(history), k),
+            among={} if told is None else told._asdict(), notes=notes,
         ))  # fmt: skip
+
+    def eligible(
+        self, history: History | Histories, among: Any, k: int
+    ) -> tuple[Eligible | None, AmongReport | None]:
+        """Given lists in the model's item codes, and what became of them; None without lists.
+
+        Lists that are bound already have been reported on.
+
+        Raises
+        ------
+        DataError
+            If none of the items is known, or none of the shoppers listed has receipts.
+        """
+        if among is None or isinstance(among, Eligible):
+            return among, None
+        lists = as_among(among)
+        codes = history.codes if isinstance(history, Histories) else np.zeros(1)
+        if lists.users is not None and len(codes) and (codes < 0).all():
+            raise DataError(
+                f"among: none of the {len(codes):,} shoppers is in the receipts, for example "
+                f"{history.users[USER_ID][0]!r}; write the ids as in the receipts."
+            )
+        found = lists.bind(self.items_, history.users)
+        return found, found.report(k)
 
     def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
         """The best items by code: (n_users, k) arrays, -1 where there is no item."""
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        return self._choose(history, k, None)[0]
+        return self._choose(history, k, None, None)[0]
 
     def placed(
         self, data: Any, users: Any = None
@@ -358,7 +394,7 @@ class TwoStageRecommender:
         return placed.histories(users), unplaced, notes
 
     def _choose(
-        self, history: History | Histories, k: int, rules: Rules | None
+        self, history: History | Histories, k: int, rules: Rules | None, eligible: Eligible | None
     ) -> tuple[Candidates, int, Effects]:
         """Best items, number of empty histories, and what rules did."""
         if k < 1:
@@ -371,7 +407,9 @@ class TwoStageRecommender:
         def shard(rows: slice) -> tuple[Candidates, int]:
             part = history.take(rows)
             empty = int((np.diff(part.indptr) == 0).sum())
-            frame = candidate_frame(part, stage)
+            frame = candidate_frame(
+                part, stage, among=None if eligible is None else eligible.take(rows)
+            )
             score = self.ranker_.predict(frame.x)
             if bound is None:
                 return frame.pool.best(score, k), empty
@@ -380,11 +418,14 @@ class TwoStageRecommender:
                 score, probable = self.calibrator_.predict(score), True
             return bound.choose(part, frame.pool.pairs, score, k, probable), empty
 
-        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        size = SHARD if eligible is None else eligible.shard_size
+        parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
         best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
         return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
 
-    def _reasons(self, history: History | Histories, best: Candidates) -> pl.Series:
+    def _reasons(
+        self, history: History | Histories, best: Candidates, eligible: Eligible | None
+    ) -> pl.Series:
         """Why each recommendation was made, in words."""
         names = [c for c in self.items_.columns if c == "name"] or [ITEM_ID]
         labels = self.items_.select(
@@ -394,7 +435,9 @@ class TwoStageRecommender:
 
         def shard(rows: slice) -> list[str]:
             part = history.take(rows)
-            frame = candidate_frame(part, stage)
+            frame = candidate_frame(
+                part, stage, among=None if eligible is None else eligible.take(rows)
+            )
             shopper, rank = np.nonzero(best.items[rows] >= 0)
             items = best.items[rows][shopper, rank]
             keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
@@ -402,7 +445,8 @@ class TwoStageRecommender:
             why = self.ranker_.contributions(x)
             return reasons_in_words(x, frame.names, why, shopper, items, part, self.sources_, labels)
 
-        texts = [text for part in map_shards(shard, len(history)) for text in part]
+        size = SHARD if eligible is None else eligible.shard_size
+        texts = [text for part in map_shards(shard, len(history), size=size) for text in part]
         return pl.Series("reasons", texts, pl.String)
 
     def _named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
