@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from retailrec.cli import console
+from retailrec.cli import console, offers
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.errors import RetailRecError, SettingError
 
@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+offers.register(app)
 
 ColumnsOption = Annotated[
     str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
