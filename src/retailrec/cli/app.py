@@ -357,7 +357,7 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with console.progress(quiet) as progress:
         found = recommend_from_files(
-            model, history, users, k, _parse_columns(columns), out, rules=rules, reasons=reasons,
+            model, history, users, k, console.parse_columns(columns), out, rules=rules, reasons=reasons,
             encoding=encoding, time_format=time_format, among=among or (), progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
@@ -446,18 +446,6 @@ def _load(
     progress(f"load {path or dataset}")
     started = perf_counter()
     data = load_dataset(
-        dataset, path, _parse_columns(columns), encoding=encoding, time_format=time_format
+        dataset, path, console.parse_columns(columns), encoding=encoding, time_format=time_format
     )
     return data, perf_counter() - started
-
-
-def _parse_columns(text: str) -> dict[str, str]:
-    """`a=b,c=d` as a dictionary."""
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for name, equals, theirs in pairs:
-        if not (name.strip() and equals and theirs.strip()):
-            raise SettingError(
-                f"--columns is {text!r}; expected standard=yours pairs with commas between, "
-                f"such as user_id=client,item_id=sku,time=date."
-            )
-    return {name.strip(): theirs.strip() for name, _, theirs in pairs}

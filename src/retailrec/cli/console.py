@@ -240,3 +240,15 @@ def escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`a=b,c=d` as a dictionary."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for name, equals, theirs in pairs:
+        if not (name.strip() and equals and theirs.strip()):
+            raise SettingError(
+                f"--columns is {text!r}; expected standard=yours pairs with commas between, "
+                f"such as user_id=client,item_id=sku,time=date."
+            )
+    return {name.strip(): theirs.strip() for name, _, theirs in pairs}

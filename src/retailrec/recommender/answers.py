@@ -29,7 +29,7 @@ class AnswerReport:
     unknown_items : up to five ids of such items
     rules : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed), ``gave_way``
         (shoppers whose list could not keep to it)
-    among : what became of given lists of items, as counts; see `retailrec.recommender.among.AmongReport`
+    among : what became of given lists of items, as counts; see `AmongReport`
     notes : sentences about what a caller should know
     """
 

@@ -24,9 +24,9 @@ from retailrec.offers.experiments import (
     outcomes,
 )
 from retailrec.offers.ledger import Ledger
-from retailrec.offers.page import render_campaign
 from retailrec.offers.power import Design, detectable_effect, power_of, required_shoppers
 from retailrec.offers.summary import campaign_summary
+from retailrec.report.campaign import render_campaign
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
 
