@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from retailrec.errors import SettingError
+
 if TYPE_CHECKING:
     from retailrec.data.cleaning import LoadReport
 
