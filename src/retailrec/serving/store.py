@@ -177,7 +177,7 @@ class Store:
 
     @contextmanager
     def transaction(self, long: bool = False) -> Iterator[Connection]:
-        """A transaction that is committed at the end, or undone whole; a `long` one has no time limit."""
+        """A transaction, committed at the end or undone whole; a `long` one has no time limit."""
         with _said_plainly(self.name), self.writing.begin() as connection:
             if long and not is_sqlite(self.writing):
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
