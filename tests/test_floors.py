@@ -21,13 +21,16 @@ FLOORS = [
     ["config", "matching", "leaks", "understanding", "backtest", "batch"],
     ["report", "tuning", "walkthrough", "console"],
     ["pipeline"],
-    ["cli", "serving"],
+    ["serving"],
+    ["cli", "cli_serving"],
 ]
 SIDEWAYS = {
     ("cleaning", "tables"),
     ("coding", "cleaning"),
     ("coding", "tables"),
     ("history", "kernels"),
+    ("cli", "cli_serving"),
+    ("cli_serving", "cli"),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from retailrec import console
+from retailrec import cli_serving, console
 from retailrec.console import ERR, OUT, escape
 from retailrec.errors import RetailRecError, SettingError
 
@@ -325,7 +325,7 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with console.progress(quiet) as progress:
         found = recommend_from_files(
-            model, history, users, k, _parse_columns(columns), out, rules=rules, reasons=reasons,
+            model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
             progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
@@ -384,6 +384,9 @@ def _any_command(
     """Two-stage recommender for retail purchases: from receipts to personal offers."""
 
 
+cli_serving.register(app)
+
+
 def _run(
     data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float, truth: Any,
     **more: Any,
@@ -406,10 +409,10 @@ def _load(dataset: str, path: Path, columns: str, progress: Callable[[str], None
 
     progress(f"load {path}")
     started = perf_counter()
-    return load_dataset(dataset, path, _parse_columns(columns)), perf_counter() - started
+    return load_dataset(dataset, path, parse_columns(columns)), perf_counter() - started
 
 
-def _parse_columns(text: str) -> dict[str, str]:
+def parse_columns(text: str) -> dict[str, str]:
     """`a=b,c=d` as a dictionary."""
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     for name, equals, theirs in pairs:

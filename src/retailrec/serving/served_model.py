@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import sparse
 
 from retailrec.batch import artifact_key
 from retailrec.candidates import Candidates
@@ -201,6 +202,25 @@ class ServedModel:
         """Probability of each chosen item, in order of history and rank; None without calibration."""
         calibrator = self.model.calibrator_
         return None if calibrator is None else calibrator.predict(best.scores[best.items >= 0])
+
+    def label(self, item: str) -> str:
+        """What an item is called; its id if the model does not know it."""
+        code = self.code_of.get(item)
+        return item if code is None else self.labels[code]
+
+    def similar(self, item: str, k: int) -> dict[str, list[tuple[int, float]]]:
+        """Source -> (code, similarity) of the `k` items that go best with one that is known."""
+        code, found = self.code_of[item], {}
+        for source in self.model.sources:
+            similarity: Any = getattr(source, "similarity_", None)
+            if not isinstance(similarity, sparse.csr_matrix):
+                continue
+            row = similarity[code]
+            items, scores = row.indices, row.data
+            order = np.lexsort((items, -scores))  # ties go to the lower item
+            best = [i for i in order if items[i] != code][:k]
+            found[source.name] = [(int(items[i]), float(scores[i])) for i in best]
+        return found
 
     def check_rules(self, rules: Mapping[str, Any]) -> None:
         """Raise a SettingError if these rules can't be applied to this catalogue."""

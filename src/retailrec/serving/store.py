@@ -257,6 +257,14 @@ class Store:
             row.lists,
         )
 
+    def some_shoppers(self, most: int) -> list[str]:
+        """Some shoppers who have been heard of, in order of id."""
+        table = schema.shoppers
+        with self.reader() as connection:
+            return list(
+                connection.execute(select(table.c.id).order_by(table.c.id).limit(most)).scalars()
+            )
+
     def forget(self, shopper: str) -> dict[str, int]:
         """Remove all that is known of a shopper; number of rows removed from each table."""
         removed = {}
