@@ -26,7 +26,7 @@ def small_model(**more: object) -> TwoStageRecommender:
     """Three sources, a few trees: everything an answer goes through, fitted in a second."""
     return TwoStageRecommender(
         sources=[OwnPurchases("due"), Popularity(), ItemItem("tfidf", neighbours=10)],
-        ranker=LightGBMRanker(iterations=8, min_rows=5), label_splits=HorizonSplits(28, 1), k=20,
+        ranker=LightGBMRanker(iterations=8, min_rows=5), label_splits=HorizonSplits(28, 1), n_candidates=20,
         preranker=None, refit="once", threads=1, **more,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -66,8 +66,7 @@ def batch(
     model: ServedModel, data: RetailData, k: int, **more: Any
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Shopper -> (item, score) of the batch's list."""
-    coded, _ = model.model.coded(data)
-    frame = model.model.recommend(coded.history(), k, **more)
+    frame = model.model.recommend(data, k=k, **more)
     found: dict[str, list[tuple[Any, ...]]] = {}
     for user, item, score in frame.select("user_id", "item_id", "score").iter_rows():
         found.setdefault(str(user), []).append((item, score))
@@ -182,8 +181,7 @@ def test_every_level_says_why(fresh: Engine, model: ServedModel, shop: RetailDat
 
 
 def test_reasons_are_those_of_the_batch(engine: Engine, model: ServedModel, shop: RetailData) -> None:
-    coded, _ = model.model.coded(shop)
-    frame = model.model.explain(coded.history(), 4)
+    frame = model.model.explain(shop, k=4)
     expected = frame.filter(pl.col("user_id") == 7)["reasons"].to_list()
     found = engine.offers(model, "7", Wish(k=4, reasons=True))
     assert [o.reasons for o in found.offers] == expected
@@ -244,4 +242,4 @@ def test_the_cache_stays_within_its_bound(engine: Engine, model: ServedModel) ->
 
 def test_a_served_model_uses_one_thread_a_request(model: ServedModel) -> None:
     assert isinstance(model.model, TwoStageRecommender)
-    assert model.model.threads == model.model.ranker.threads == 1  # type: ignore[attr-defined]
+    assert model.model.threads == model.model.ranker_.threads == 1  # type: ignore[attr-defined]

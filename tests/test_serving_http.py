@@ -88,7 +88,7 @@ def receipt(shopper: str, number: str, *items: str, time: str = SOON) -> dict[st
 def test_lists_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:
     client = start()
     model = client.service.models.active.model  # type: ignore[attr-defined]
-    frame = model.explain(model.coded(shop)[0].history(), 5)
+    frame = model.explain(shop, k=5)
     expected: dict[str, list[Any]] = {}
     for user, item, score, rank, why in frame.iter_rows():
         expected.setdefault(str(user), []).append([item, score, rank, why])
@@ -274,7 +274,7 @@ def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder
             for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
                 status = client.request(method, path, json=body, headers=headers).status_code
                 assert (status == 200) == (scope == needed), (needed, scope)
-    for wrong in (keys["read"][:-1] + "x", keys["read"][:-1], "rr_", "", "rr__", "x y"):
+    for wrong in (keys["read"][:-1] + ("y" if keys["read"][-1] == "x" else "x"), keys["read"][:-1], "rr_", "", "rr__", "x y"):
         answer = client.get("/v1/shoppers/5/offers", headers={"authorization": f"Bearer {wrong}"})
         assert answer.status_code == 401
         assert wrong not in answer.text or not wrong
@@ -299,7 +299,7 @@ def test_no_secret_and_no_shopper_stands_in_the_log(
     own = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("retailrec"))
     assert '"route": "/v1/shoppers/{shopper:path}/offers"' in own
     assert "ann-the-shopper" not in own
-    assert key.split("_")[2][:-1] not in own
+    assert key.split("_", 2)[2][:-1] not in own
 
 
 def test_too_many_requests_of_a_caller_wait(start: Start) -> None:

@@ -137,7 +137,7 @@ class Engine:
             [g.shopper for g in given], [g.events for g in given], [g.attributes for g in given],
             end, before,
         )  # fmt: skip
-        scored = model.score(history)
+        scored = model.score(history, wish.k)
         allowed = self._allowed(model, scored, [g.denied for g in given], wish.among, lists)
         best = model.choose(scored, wish.k, rules, allowed)
         words = model.reasons(scored, best) if wish.reasons else None

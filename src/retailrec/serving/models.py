@@ -48,7 +48,7 @@ class Models:
         """Name -> folder of each model that is there now."""
         if (self.folder / "manifest.json").is_file():
             return {self.folder.resolve().name: self.folder}
-        found = {}
+        found: dict[str, Path] = {}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             for place in (path, path / "model"):  # a saved model, or what a run wrote
                 if _NAME.fullmatch(path.name) and (place / "manifest.json").is_file():

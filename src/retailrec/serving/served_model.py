@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
@@ -20,9 +20,9 @@ from retailrec.batch import artifact_key
 from retailrec.candidates import Candidates
 from retailrec.columns import CATEGORIES, ITEM_ID, NAME, USER_ID
 from retailrec.errors import SettingError
-from retailrec.frames import CandidateFrame
+from retailrec.frames import CandidateFrame, candidate_frame
 from retailrec.history import History
-from retailrec.reasons import reasons
+from retailrec.reasons import reasons_in_words
 from retailrec.rules import BoundRules, Rules
 from retailrec.serving.receipts import AMOUNTS
 from retailrec.two_stage import TwoStageRecommender
@@ -84,14 +84,14 @@ class ServedModel:
         self.code_of = {str(item): code for code, item in enumerate(self.ids)}
         names = items[NAME if NAME in items.columns else ITEM_ID].cast(pl.String)
         self.labels = names.fill_null(items[ITEM_ID].cast(pl.String)).to_list()
-        attributes = self.model.features.layout_.filter(pl.col("scope") == "user attribute")["column"]
+        attributes = self.model.features_.layout_.filter(pl.col("scope") == "user attribute")["column"]
         wanted = [name.removeprefix("user_attribute_") for name in attributes]
-        wanted += [s.attribute for s in self.model.sources if hasattr(s, "attribute")]
+        wanted += [s.attribute for s in self.model.sources_ if hasattr(s, "attribute")]
         self.user_columns = list(dict.fromkeys(wanted))
         self._bound: OrderedDict[tuple[Any, ...], BoundRules] = OrderedDict()
         self._lock = Lock()
         # each request is a thread's; a library that brings its own threads would fight with the others
-        for part in (self.model, self.model.ranker, self.model.preranker_, *self.model.sources):
+        for part in (self.model, self.model.ranker_, self.model.preranker_, *self.model.sources_):
             if hasattr(part, "threads"):
                 part.threads = 1  # type: ignore[union-attr]
 
@@ -158,12 +158,13 @@ class ServedModel:
             pl.Series(name, [_plain(facts.get(name)) for facts in attributes], strict=False)
             for name in self.user_columns
         )
-        return History.from_log(log, rows, users, end, self.n_items)
+        return History.from_log(log, rows, users, end, self.n_items, self.model.catalogue_key)
 
-    def score(self, history: History) -> Scored:
-        """Candidates of the histories and their scores: the same rows as in batch."""
-        frame = self.model.candidate_frame(history)
-        return Scored(history, frame, self.model.ranker.predict(frame.x))
+    def score(self, history: History, k: int) -> Scored:
+        """Candidates of the histories, at least `k`, and their scores: the rows of a batch."""
+        stage = self.model.stage_one
+        frame = candidate_frame(history, replace(stage, pool_size=max(stage.pool_size, k)))
+        return Scored(history, frame, self.model.ranker_.predict(frame.x))
 
     def choose(
         self, scored: Scored, k: int, rules: Mapping[str, Any] | None = None,
@@ -184,7 +185,7 @@ class ServedModel:
         if not rules:
             return pool.best(score, k)
         bound = self._bound_rules(rules)
-        return bound.choose(scored.history, pool.pairs, score, k, self.model.ranker.gives_probability)
+        return bound.choose(scored.history, pool.pairs, score, k, self.model.ranker_.gives_probability)
 
     def reasons(self, scored: Scored, best: Candidates) -> list[str]:
         """Why, in words, for each item chosen, in order of history and rank."""
@@ -193,10 +194,10 @@ class ServedModel:
         items = best.items[shopper, rank]
         keys = frame.pool.user_of_pair * history.n_items + frame.pool.items
         x = np.asfortranarray(frame.x[np.searchsorted(keys, shopper * history.n_items + items)])
-        why = self.model.ranker.contributions(x)
-        return reasons(
-            x, frame.names, why, shopper, items, history, self.model.sources, self.labels
-        )  # fmt: skip
+        why = self.model.ranker_.contributions(x)
+        return reasons_in_words(
+            x, frame.names, why, shopper, items, history, self.model.sources_, self.labels
+        )
 
     def probabilities(self, best: Candidates) -> NDArray[np.floating] | None:
         """Probability of each chosen item, in order of history and rank; None without calibration."""
@@ -211,7 +212,7 @@ class ServedModel:
     def similar(self, item: str, k: int) -> dict[str, list[tuple[int, float]]]:
         """Source -> (code, similarity) of the `k` items that go best with one that is known."""
         code, found = self.code_of[item], {}
-        for source in self.model.sources:
+        for source in self.model.sources_:
             similarity: Any = getattr(source, "similarity_", None)
             if not isinstance(similarity, sparse.csr_matrix):
                 continue
