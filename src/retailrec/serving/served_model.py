@@ -143,21 +143,22 @@ class ServedModel:
         amounts = np.concatenate([np.zeros(0, AMOUNTS), *(p.amounts for p in parts)])
         item = np.concatenate([np.zeros(0, np.int32), *(p.item for p in parts)])
         receipt = [p.receipt + n_before[i] for i, p in enumerate(parts)]
-        log = pl.DataFrame(
-            {
-                "item": item,
-                "basket": np.concatenate([np.zeros(0, np.int32), *receipt]).astype(np.int32),
-                "time": np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
-                "quantity": amounts["quantity"].copy(),
-                "value": amounts["value"].copy(),
-            }
-        )
-        if len(amounts) and not np.isnan(amounts["discount"]).all():
-            log = log.with_columns(discount=amounts["discount"].copy())
-        users = pl.DataFrame({USER_ID: pl.Series(shoppers, dtype=pl.String)}).with_columns(
-            pl.Series(name, [_plain(facts.get(name)) for facts in attributes], strict=False)
-            for name in self.user_columns
-        )
+        columns = {
+            "item": item,
+            "basket": np.concatenate([np.zeros(0, np.int32), *receipt]).astype(np.int32),
+            "time": np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
+            "quantity": amounts["quantity"].copy(),
+            "value": amounts["value"].copy(),
+        }
+        if not np.isnan(amounts["discount"]).all():
+            columns["discount"] = amounts["discount"].copy()
+        # frames are put together from whole columns: adding one later costs more than the rest of it
+        log = pl.DataFrame([pl.Series(name, values) for name, values in columns.items()])
+        people = [pl.Series(USER_ID, shoppers, pl.String)]
+        for name in self.user_columns:
+            values = [_plain(facts.get(name)) for facts in attributes]
+            people.append(pl.Series(name, values, strict=False))
+        users = pl.DataFrame(people)
         return History.from_log(log, rows, users, end, self.n_items, self.model.catalogue_key)
 
     def score(self, history: History, k: int) -> Scored:
