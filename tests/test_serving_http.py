@@ -274,7 +274,14 @@ def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder
             for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
                 status = client.request(method, path, json=body, headers=headers).status_code
                 assert (status == 200) == (scope == needed), (needed, scope)
-    for wrong in (keys["read"][:-1] + ("y" if keys["read"][-1] == "x" else "x"), keys["read"][:-1], "rr_", "", "rr__", "x y"):
+    for wrong in (
+        keys["read"][:-1] + ("y" if keys["read"][-1] == "x" else "x"),
+        keys["read"][:-1],
+        "rr_",
+        "",
+        "rr__",
+        "x y",
+    ):
         answer = client.get("/v1/shoppers/5/offers", headers={"authorization": f"Bearer {wrong}"})
         assert answer.status_code == 401
         assert wrong not in answer.text or not wrong

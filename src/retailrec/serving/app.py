@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from retailrec import __version__
 from retailrec.serving import api, problems
 from retailrec.serving.guard import Guard
+from retailrec.serving.pages import routes as pages
 from retailrec.serving.service import Service
 
 _LOG = logging.getLogger("retailrec.serving")
@@ -42,6 +43,8 @@ def make_app(service: Service) -> FastAPI:
     )  # fmt: skip
     problems.install(app)
     app.include_router(api.routes(service))
+    if service.settings.pages:
+        app.include_router(pages.routes(service))
     app.add_middleware(Guard, service=service)
     return app
 
