@@ -25,10 +25,10 @@ import numpy as np
 import polars as pl
 from machine import print_result
 
-from retailrec.config import Settings
-from retailrec.datasets.simulate import data_of, preset
+from retailrec.jobs.settings import Settings
 from retailrec.serving.loading import load_data
 from retailrec.serving.store import open_store
+from retailrec.simulator.shop import data_of, preset
 
 BARS = {"large": (5, 9, 15), "small": (12, 22, 35), "laptop": (12, 22, 35)}  # p50, p95, p99 in ms
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from retailrec.candidates import ItemItem, OwnPurchases, Popularity
+from retailrec.data.splits import HorizonSplits
 from retailrec.rankers import LightGBMRanker
-from retailrec.splits import HorizonSplits
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 
 def small_model(**more: object) -> TwoStageRecommender:

@@ -16,17 +16,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.batch import artifact_key, blocks, recommend_to_file
-from retailrec.config import Settings
+from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
-from retailrec.engine.local import _malloc_trim, peak_memory_mb, release_memory
+from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
-from retailrec.rules import Rules
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import Settings, read_settings
+from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import Shop, small_data
 
 QUICK = Settings(
-    horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False,
+    horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False, threads=1,
     sources=[{"type": "own_purchases"}, {"type": "popularity"}], n_candidates=30,
 )  # fmt: skip
 BLOCK = 2000  # lines: some twenty blocks
@@ -96,7 +98,7 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 ) -> None:
     out = tmp_path / "a.parquet"
     written = []
-    from retailrec import batch as module
+    from retailrec.recommender import batch as module
 
     original = module._write_block
 
@@ -128,9 +130,9 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 SCRIPT = """
 import sys
 from pathlib import Path
-from retailrec.batch import artifact_key, recommend_to_file
+from retailrec.recommender.batch import artifact_key, recommend_to_file
 from retailrec.data import RetailData
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 model = TwoStageRecommender.load(folder / "model")
 data, _ = model.coded(RetailData.from_frames(__import__("polars").read_parquet(folder / "receipts.parquet")))
@@ -146,16 +148,16 @@ def start(saved: Path, out: Path, **more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload]
 
 
-def finish(saved: Path, out: Path) -> int:
-    """Exit status of a run that nobody disturbs."""
-    process = start(saved, out)
-    process.communicate()
-    return process.returncode
+def finish(saved: Path, out: Path) -> None:
+    """The same work, undisturbed, within this process."""
+    model = TwoStageRecommender.load(saved / "model")
+    data, _ = model.coded(RetailData.from_frames(pl.read_parquet(saved / "receipts.parquet")))
+    recommend_to_file(model, data, out, 3, key=artifact_key(saved / "model"), block_lines=2000)
 
 
 def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole.parquet"
-    assert finish(saved, whole) == 0
+    finish(saved, whole)
     out = tmp_path / "offers.parquet"
     for blocks_done in (1, 4, 9):
         process = start(saved, out)
@@ -167,33 +169,46 @@ def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tm
         process.stdout.close()
         assert not out.exists()  # nothing that looks whole
     (tmp_path / f".partial-{process.pid}-offers.parquet").write_bytes(b"half")  # died while combining
-    assert finish(saved, out) == 0
+    finish(saved, out)
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["offers.parquet", "whole.parquet"]
 
 
-def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
-    from retailrec.datasets.simulate import Shop
+RUN = """
+import sys
+from pathlib import Path
+from retailrec.jobs.settings import read_settings
+from retailrec.datasets import load_dataset
+from retailrec.jobs.run import run
+shop, config, out = map(Path, sys.argv[1:])
+def tell(*step):
+    print(*step, flush=True)
+run(load_dataset("complete-journey", shop), read_settings(config), out, progress=tell, page=False)
+"""
 
+
+def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
+    """Killed while it fits, while it judges and while it writes recommendations."""
     Shop(users=80, items=400, weeks=20).write(tmp_path / "shop")
     config = tmp_path / "quick.toml"
     config.write_text(
         "prerank = false\nlabel_windows = 2\nn_candidates = 20\nhorizon_days = 14\n"
+        "threads = 1\n"
         '[ranker]\ntype = "lightgbm"\niterations = 3\n[[sources]]\ntype = "own_purchases"\n'
         '[[sources]]\ntype = "popularity"\n'
     )
-    command = [
-        sys.executable, "-m", "retailrec.cli", "run", "complete-journey", tmp_path / "shop",
-        "--config", config, "--quiet", "--no-report", "--out",
-    ]  # fmt: skip
-    entry = [sys.executable, "-c", "from retailrec.cli import main; main()", *command[3:]]
-    for seconds in (1.5, 3.0, 4.5):
-        process = subprocess.Popen([*entry, tmp_path / "out"])
-        time.sleep(seconds)
+    command = [sys.executable, "-c", RUN, tmp_path / "shop", config]
+    for state in ("fit on what lies before", "evaluate", "recommend"):
+        process = subprocess.Popen([*command, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert any(line.startswith(state) for line in process.stdout), f"no step '{state}'"
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL  # it was still at work
+        process.stdout.close()
+        assert not (tmp_path / "out" / "metrics.json").exists()  # nothing that looks whole
     for out in ("out", "calm"):
-        assert subprocess.run([*entry, tmp_path / out], check=False).returncode == 0
+        data = load_dataset("complete-journey", tmp_path / "shop")
+        run(data, read_settings(config), tmp_path / out, page=False)
     first, calm = (pl.read_parquet(tmp_path / o / "recommendations.parquet") for o in ("out", "calm"))
     assert first.equals(calm)
     assert not [n for n in os.listdir(tmp_path / "out") if n.startswith(".")]
@@ -216,7 +231,7 @@ def test_a_full_disk_is_a_clear_error(saved: Path, tmp_path: Path) -> None:
     assert "DataError" in errors
     assert "can't be written" in errors
     assert not out.exists()
-    assert finish(saved, out) == 0
+    finish(saved, out)
 
 
 def test_a_target_that_is_a_folder_is_a_clear_error(
@@ -262,7 +277,7 @@ def test_threads_change_no_answer(data: RetailData) -> None:
 def test_a_library_within_a_shard_keeps_to_one_thread() -> None:
     from threadpoolctl import threadpool_info
 
-    from retailrec.engine.local import library_threads, map_shards, one_blas_thread
+    from retailrec.compute.shards import library_threads, map_shards, one_blas_thread
 
     assert library_threads(2) == 2
     assert list(map_shards(lambda rows: library_threads(2), 8, size=2, threads=2)) == [1] * 4
@@ -292,7 +307,7 @@ def test_an_artifact_has_a_key_of_its_own(saved: Path, tmp_path: Path, data: Ret
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it there")
 def test_peak_memory_is_that_of_the_process_itself() -> None:
     held = np.ones(60_000_000)  # 480 MB in the process that starts the other
-    code = "from retailrec.engine.local import peak_memory_mb; print(peak_memory_mb())"
+    code = "from retailrec.compute.memory import peak_memory_mb; print(peak_memory_mb())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 5 < int(run.stdout) < 300
     assert peak_memory_mb() > held.nbytes / 10**6

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
 import polars as pl
 import pytest
 
 from conftest import receipts
 from retailrec import __version__
+from retailrec.cli import main
 
 
-def retailrec(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "retailrec.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+class Run(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit status 2, one sentence, no traceback."""
+def retailrec(*arguments: object) -> Run:
+    """The command within this process: as the script does it, at a thirtieth of the time."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    command = ["retailrec", *map(str, arguments)]
+    with (
+        patch.object(sys, "argv", command),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as left:
+            status = left.code if isinstance(left.code, int) else int(left.code is not None)
+    return Run(status, out.getvalue(), err.getvalue())
+
+
+def refused(run: Run, *words: str) -> None:
+    """Exit status 2, one sentence; a traceback would have come out of `retailrec` already."""
     message = " ".join(run.stderr.split())
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
@@ -34,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = retailrec("simulate", "--users", 80, "--weeks", 40, "--out", path, "--truth-days", 28)
     assert made.returncode == 0, made.stderr
     (path / "quick.toml").write_text(
-        'k = 3\nlabel_windows = 2\n[ranker]\ntype = "catboost"\niterations = 20\n'
+        'k = 3\nlabel_windows = 2\nthreads = 2\n[ranker]\ntype = "catboost"\niterations = 20\n'
         '[[sources]]\ntype = "own_purchases"\n[[sources]]\ntype = "popularity"\ndays = 60\n'
     )
     return path
@@ -123,9 +147,13 @@ def test_match_writes_recall_and_a_picture(folder: Path, tmp_path: Path) -> None
     assert report["overlap"]["popular"]["popular"] == 1
     assert report["chosen_k"] in [int(k) for k in curves["pool"]]
     assert (tmp_path / "m" / "matching.svg").read_text().startswith("<svg ")
+    advice = (tmp_path / "m" / "sources.toml").read_text()
+    (tmp_path / "kept.toml").write_text(
+        "prerank = false\nlabel_windows = 1\nranker = {type = 'catboost', iterations = 5}\n" + advice
+    )
     kept = retailrec(
         "run", "complete-journey", folder, "--out", tmp_path / "o", "--config",
-        tmp_path / "m" / "sources.toml", "--k", 2, "--quiet",
+        tmp_path / "kept.toml", "--k", 2, "--quiet", "--no-report",
     )  # fmt: skip
     assert (kept.returncode, kept.stdout) == (0, "")
 
@@ -167,9 +195,14 @@ GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
         (GOOD.encode(), ["horizon"]),
         (
             b"user_id,item_id,time\n" + b"".join(b"1,2,2024-0%d-11\n" % m for m in range(1, 9)),
-            ["--horizon-days|k=|alike|nothing|ranker|fewer"],
+            ["k=5 is more than the 1 items"],
         ),
-        (bytes(range(256)) * 20, ["lack column|can't be read"]),
+        (
+            b"user_id,item_id,time\n"
+            + b"".join(b"1,%d,2024-0%d-11\n" % (i, m) for m in range(1, 9) for i in range(6)),
+            ["leaves no item of 6"],
+        ),
+        (bytes(range(256)) * 20, ["can't be read as a .csv file"]),
     ],
     ids=[
         "empty",
@@ -178,6 +211,7 @@ GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
         "only returns",
         "two date formats",
         "too short",
+        "one item",
         "one shopper",
         "bytes",
     ],
@@ -185,10 +219,7 @@ GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
 def test_bad_files(tmp_path: Path, content: bytes, words: list[str]) -> None:
     (tmp_path / "in.csv").write_bytes(content)
     run = retailrec("run", "table", tmp_path / "in.csv", "--out", tmp_path / "out")
-    message = " ".join(run.stderr.split())
-    refused(run)
-    for word in words:
-        assert any(part in message for part in word.split("|")), message
+    refused(run, *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -314,3 +345,13 @@ def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) ->
 
 def test_the_version_needs_no_command() -> None:
     assert retailrec("--version").stdout.strip() == __version__
+
+
+def test_a_process_ends_with_one_sentence_and_status_two(tmp_path: Path) -> None:
+    """As people run it: nothing on stdout, no traceback, nothing written."""
+    script = "from retailrec.cli import main; main()"
+    command = [sys.executable, "-c", script, "run", "walmart", ".", "--out", "out"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    refused(Run(run.returncode, run.stdout, run.stderr), "error: there is no data set 'walmart'")
+    assert run.stdout == ""
+    assert [*tmp_path.iterdir()] == []

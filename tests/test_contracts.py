@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from conftest import CUTOFF, catalogue, receipts, shoppers
-from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
     GENERATORS,
     CandidateGenerator,
@@ -20,16 +21,20 @@ from retailrec.candidates import (
     PopularInCategories,
     PopularInSegment,
     Popularity,
+    ReciprocalRankFusion,
 )
+from retailrec.candidates.pool import merge_pool
+from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
-from retailrec.engine.local import map_shards
+from retailrec.data.history import History
+from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import Labels, StageOne, candidate_frame
-from retailrec.pool import merge_pool
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
-from retailrec.splits import Fold, HorizonSplits
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.artifact import load_artifact, save_artifact
+from retailrec.recommender.rows import Labels, candidate_frame
+from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 VARIANTS: list[CandidateGenerator] = [
     *(g() for name, g in GENERATORS.items()),
@@ -95,13 +100,13 @@ def test_one_shopper_is_the_same_in_a_batch(source: CandidateGenerator, data: Re
 
 @each_source
 def test_candidates_agree_with_score(source: CandidateGenerator, data: RetailData) -> None:
+    if source.name == "fusion":
+        pytest.skip("its ranks are places among the pairs it is asked about; test_fusion_by_hand")
     known = data.asof(CUTOFF)
     fitted = replace(source).fit(known)
     history = known.history()
     items, scores = fitted.candidates(history, 30)
     everything = fitted.score(history, all_pairs(40, 30)).reshape(40, 30)
-    if source.name == "fusion":  # its ranks are places among the pairs it is asked about
-        return
     found = items >= 0
     rows = np.nonzero(found)[0]
     np.testing.assert_allclose(scores[found], everything[rows, items[found]], rtol=1e-4, atol=1e-6)
@@ -138,24 +143,42 @@ def test_unknown_and_empty_shoppers_are_answered(source: CandidateGenerator, dat
     assert fitted.candidates(data.history(codes=[]), 5).items.shape == (0, 5)
 
 
+def all_neighbours(source: CandidateGenerator) -> CandidateGenerator:
+    """The source with every item as a neighbour: at the edge of K the lower of two equal ones stays."""
+    if isinstance(source, ItemItem):
+        return replace(source, neighbours=40)
+    if isinstance(source, ReciprocalRankFusion):
+        return replace(source, sources=[all_neighbours(s) for s in source.sources])
+    return source
+
+
 @each_source
 def test_renaming_items_renames_the_answer(source: CandidateGenerator, data: RetailData) -> None:
     """Item codes mean nothing: with other codes, scores of the same items stay."""
-    if source.name in ("als", "content"):  # random starts follow the codes
-        return
+    if source.name in ("als", "content"):
+        pytest.skip("a random start goes by the codes")
     order = np.random.default_rng(1).permutation(30)
     moved = RetailData.from_frames(
         receipts().with_columns(item_id=pl.Series(order[receipts()["item_id"].to_numpy()])),
         catalogue().with_columns(item_id=pl.Series(order)), shoppers(), end=data.end,
     )  # fmt: skip
-    if source.name.startswith(("item_", "basket_", "fusion")):
-        # neighbours at the edge of K may tie; with all of them kept, none is left out
-        source = ItemItem("cosine", neighbours=40)
+    source = all_neighbours(source)
     here, there = replace(source).fit(data), replace(source).fit(moved)
     pairs = all_pairs(40, 30)
     one = here.score(data.history(), pairs).reshape(40, 30)
     other = there.score(moved.history(), pairs).reshape(40, 30)
-    np.testing.assert_allclose(one, other[:, order], rtol=1e-4, atol=1e-6)
+    told = np.ones(40, np.bool_)
+    if getattr(source, "profile", "") == "top":  # of equal items the lower ones are the top
+        told = untied_at(data.history(), source, 5)
+        assert told.sum() > 20
+    np.testing.assert_allclose(one[told], other[told][:, order], rtol=1e-4, atol=1e-6)
+
+
+def untied_at(history: History, source: Any, n: int) -> np.ndarray:
+    """(n_users,) do the shopper's `n`-th and next item weigh differently?"""
+    weight = history.counts(source.half_life)
+    rows = [np.sort(weight[a:b])[::-1] for a, b in pairwise(history.indptr)]
+    return np.array([len(row) <= n or row[n - 1] > row[n] * (1 + 1e-6) for row in rows])
 
 
 @each_source
@@ -179,16 +202,21 @@ def test_fitting_twice_gives_the_same(source: CandidateGenerator, data: RetailDa
 
 @each_source
 def test_a_source_holds_nothing_personal(source: CandidateGenerator, data: RetailData) -> None:
-    """Fitted state is about items; similar-shopper sources say that they keep a sample."""
-    fitted = replace(source).fit(data)
+    """Fitted state is about items; similar-shopper sources keep a sample of the size they were told."""
+    sample = 7
     if source.name in ("tifu_knn", "up_cf"):
-        assert "sample" in (
-            type(fitted).__module__ and __import__(type(fitted).__module__, fromlist=["x"]).__doc__
-        )
-        return
-    for name, value in vars(fitted).items():
-        if name.endswith("_") and hasattr(value, "shape"):
-            assert data.n_users not in value.shape, name
+        source = replace(source, reference=sample)  # type: ignore[call-arg]
+    fitted = replace(source).fit(data)
+    sizes = {
+        name: value.shape
+        for name, value in vars(fitted).items()
+        if name.endswith("_") and hasattr(value, "shape")
+    }
+    assert "allowed_" in sizes
+    for name, shape in sizes.items():
+        assert data.n_users not in shape, name
+    bounded = [name for name, shape in sizes.items() if sample in shape]
+    assert bool(bounded) == (source.name in ("tifu_knn", "up_cf"))
 
 
 def test_a_source_says_what_is_wrong(data: RetailData) -> None:
@@ -275,7 +303,7 @@ def test_labels_are_the_purchases_of_the_window(data: RetailData) -> None:
 
 def quick(**settings: object) -> TwoStageRecommender:
     given = {
-        "ranker": CatBoostRanker(iterations=15),
+        "ranker": CatBoostRanker(iterations=15, threads=1),
         "n_candidates": 20,
         "pool_size": 15,
         "sources": sources(),
@@ -284,7 +312,8 @@ def quick(**settings: object) -> TwoStageRecommender:
 
 
 def test_the_recommender_survives_saving(shop: RetailData, tmp_path) -> None:
-    ranker = BlendRanker([CatBoostRanker(iterations=5), LightGBMRanker(iterations=5)])
+    parts = [CatBoostRanker(iterations=5, threads=1), LightGBMRanker(iterations=5, threads=1)]
+    ranker = BlendRanker(parts)
     for model in (quick(), quick(ranker=ranker)):
         model.fit(shop)
         model.save(tmp_path / "model")
@@ -298,8 +327,14 @@ def test_same_seed_same_answer_whatever_the_threads(shop: RetailData) -> None:
     assert answers[0].equals(answers[1])
 
 
-def test_recommendations_are_for_everybody_and_complete(shop: RetailData) -> None:
-    model = quick().fit(shop)
+@pytest.fixture(scope="module")
+def model(shop: RetailData) -> TwoStageRecommender:
+    return quick().fit(shop)
+
+
+def test_recommendations_are_for_everybody_and_complete(
+    shop: RetailData, model: TwoStageRecommender
+) -> None:
     history = shop.history(codes=[0, -1, 5])
     found = model.recommend(history, k=6)
     assert found.group_by("user_id").len()["len"].to_list() == [6, 6, 6]
@@ -309,9 +344,8 @@ def test_recommendations_are_for_everybody_and_complete(shop: RetailData) -> Non
 
 
 def test_histories_in_parts_give_the_same_answers(
-    shop: RetailData, monkeypatch: pytest.MonkeyPatch
+    shop: RetailData, model: TwoStageRecommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = quick().fit(shop)
     users = [3, -1, *range(10, 30)]
     expected = model.recommend(shop.history(codes=users), k=4)
     monkeypatch.setitem(map_shards.__kwdefaults__, "size", 5)
@@ -321,14 +355,14 @@ def test_histories_in_parts_give_the_same_answers(
     assert shop.histories(codes=users).users.equals(whole.users)
 
 
-def test_more_items_asked_for_than_there_are(shop: RetailData) -> None:
-    found = quick().fit(shop).recommend(shop.history(codes=[0]), k=10_000)
-    assert 15 <= found.height <= 15  # the pool's size bounds the list
+def test_more_items_asked_for_than_there_are(shop: RetailData, model: TwoStageRecommender) -> None:
+    found = model.recommend(shop.history(codes=[0]), k=10_000)
+    assert found.height == 15  # the pool's size bounds the list
     assert found["item_id"].n_unique() == found.height
 
 
 def test_a_prefilter_hides_items_but_not_histories(shop: RetailData) -> None:
-    from retailrec.prefilters import DenyItems
+    from retailrec.data.prefilters import DenyItems
 
     popular = shop.log.group_by("item").len().sort("len", descending=True)["item"][:5]
     denied = shop.items["item_id"].gather(popular).to_list()

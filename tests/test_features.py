@@ -1,10 +1,9 @@
-"""Features against SQL over the same receipts, and by hand."""
+"""Features by hand and in parts; `test_feature_oracle` has every one of them against SQL."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -16,61 +15,6 @@ from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.features import FEATURES, Events, feature
 from retailrec.features.assemble import FeatureSet
-
-PAIR_SQL = """
-with e as (
-  select "user", item, basket, quantity, value, epoch(timestamp '2024-03-01' - time) / 86400 as age,
-    dense_rank() over (partition by "user" order by basket desc) - 1 as back,
-    count(*) over (partition by basket) as basket_size
-  from log),
-g as (select *, lag(age) over (partition by "user", item order by basket) - age as gap from e)
-select "user", item,
-  count(*) as pair_receipts,
-  sum((age <= 28)::int) as pair_receipts_28d,
-  sum(power(2, -age / 30)) as pair_decayed_30d,
-  min(age) as pair_days_since,
-  max(age) as pair_days_since_first,
-  min(back) as pair_receipts_back,
-  sum(case when back < 5 then power(2, -back - 1) else 0 end) as pair_last_five,
-  avg(gap) as pair_gap,
-  max(gap) as pair_gap_largest,
-  case when count(gap) > 1 then stddev_pop(gap) end as pair_gap_std,
-  arg_min(gap, age) as pair_gap_last,
-  sum(value) as pair_value,
-  avg(value / quantity) as pair_price,
-  avg(basket_size) as pair_basket_size
-from g group by all order by all
-"""
-USER_SQL = """
-with v as (
-  select "user", basket, min(epoch(timestamp '2024-03-01' - time) / 86400) as age, count(*) as n
-  from log group by all),
-g as (select *, lag(age) over (partition by "user" order by basket) - age as gap from v)
-select "user",
-  count(*) as user_receipts,
-  min(age) as user_days_since_visit,
-  max(age) as user_tenure,
-  sum((age <= 28)::int) as user_receipts_28d,
-  avg(gap) as user_gap,
-  sum(n) * 1.0 / count(*) as user_basket_size,
-  arg_max(n, basket) as user_last_basket_size
-from g group by all order by all
-"""
-ITEM_SQL = """
-with e as (
-  select "user", item, epoch(timestamp '2024-03-01' - time) / 86400 as age, value / quantity as price
-  from log),
-p as (select "user", item, max(age) as first_age, min(age) as last_age from e group by all)
-select item, any_value(receipts) as item_receipts, count(*) as item_buyers,
-  sum((last_age <= 28)::int) as item_buyers_28d,
-  max(first_age) as item_age, min(last_age) as item_days_since_sale,
-  (sum((first_age > 28 and last_age <= 28)::int) + 0.5) / (sum((first_age > 28)::int) + 10)
-    as item_rebuy_rate_28d,
-  any_value(price) as item_price
-from p join (select item as i, count(*) as receipts, avg(price) as price from e group by all)
-  on i = item
-group by item order by item
-"""
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +31,6 @@ def features_of_all_pairs(known: RetailData) -> pl.DataFrame:
     return block.with_columns(
         user=pl.Series(np.repeat(np.arange(n), m)), item=pl.Series(pairs.items)
     ).fill_nan(None)
-
-
-@pytest.mark.parametrize(
-    ("query", "keys"), [(PAIR_SQL, ["user", "item"]), (USER_SQL, ["user"]), (ITEM_SQL, ["item"])]
-)
-def test_features_agree_with_sql(known: RetailData, query: str, keys: list[str]) -> None:
-    log = known.log  # noqa: F841  (DuckDB finds it by name)
-    expected = duckdb.sql(query).pl()
-    keyed = [pl.col(k).cast(pl.Int64) for k in keys]
-    found = features_of_all_pairs(known).with_columns(keyed)
-    joined = expected.with_columns(keyed).join(found, on=keys, how="left", suffix="_found")
-    assert joined.height > 10
-    for name in expected.columns:
-        if name not in keys:
-            one = joined[name].cast(pl.Float64).fill_null(-1).to_numpy()
-            other = joined[f"{name}_found"].cast(pl.Float64).fill_null(-1).to_numpy()
-            np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_item_features_are_the_same_from_parts(

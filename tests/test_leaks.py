@@ -12,13 +12,13 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import HorizonSplits, NextBasketSplits, Split
 from retailrec.errors import DataError
+from retailrec.evaluation.leaks import PROPOSALS, Leak, check_leaks
 from retailrec.features.assemble import FeatureSet
-from retailrec.leaks import PROPOSALS, Leak, check_leaks
 from retailrec.rankers import TrainingFrame
-from retailrec.splits import HorizonSplits, NextBasketSplits, Split
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 DATA = small_data(users=60)
 
@@ -88,7 +88,7 @@ class StageOneTooLate(TwoStageRecommender):
 
 def test_stage_one_fitted_on_the_label_window_is_found() -> None:
     sources = [OwnPurchases(), Popularity()]
-    found = leaks(lambda _: StageOneTooLate(sources=sources, preranker=None, k=40))
+    found = leaks(lambda _: StageOneTooLate(sources=sources, preranker=None, n_candidates=40))
     assert any(leak.column in (PROPOSALS, "source_popular_score") for leak in found)
 
 
@@ -112,7 +112,9 @@ class LabelStatistics(TwoStageRecommender):
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_statistics_of_the_labels_are_found(leave_one_out: bool) -> None:
     def build(_: RetailData) -> TwoStageRecommender:
-        planted = LabelStatistics(sources=[OwnPurchases(), Popularity()], preranker=None, k=40)
+        planted = LabelStatistics(
+            sources=[OwnPurchases(), Popularity()], preranker=None, n_candidates=40
+        )
         planted.leave_one_out = leave_one_out
         return planted
 

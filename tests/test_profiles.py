@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retailrec.config import PROFILES, Settings, read_settings
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import SettingError
-from retailrec.pipeline import run
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import PROFILES, Settings, read_settings
+from retailrec.simulator.shop import small_data
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import SettingError
-from retailrec.rules import Rules
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.engine import Answer, Engine, Given, Wish, code_receipts
 from retailrec.serving.loading import export, load_data
 from retailrec.serving.receipts import Line, accept
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 from serving_support import small_model
 
 

@@ -17,13 +17,13 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.keys import RateLimit, make_key, remove_key
 from retailrec.serving.loading import export_exposures, load_data
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store, StoreUnavailable
+from retailrec.simulator.shop import small_data
 from serving_support import small_model
 
 SOON = "2024-01-01T08:00:00"

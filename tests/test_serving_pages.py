@@ -17,11 +17,9 @@ import pytest
 
 pytest.importorskip("fastapi")
 import uvicorn
-from serving_support import free_port, small_model
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
 from retailrec.serving.app import make_app
 from retailrec.serving.loading import load_data
 from retailrec.serving.pages import drawings
@@ -29,6 +27,8 @@ from retailrec.serving.pages.facts import WEEKS, gather
 from retailrec.serving.receipts import Line, accept
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
+from retailrec.simulator.shop import small_data
+from serving_support import free_port, small_model
 
 PATHS = (
     "/", "/shopper", "/shopper?id=5", "/item?id=7", "/item?id=zzz", "/sources", "/compare", "/rules",

@@ -20,8 +20,8 @@ from conftest import receipts
 pytest.importorskip("sqlalchemy")
 from sqlalchemy import text
 
-from retailrec.cleaning import STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.data import RetailData
+from retailrec.data.cleaning import STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.errors import DataError, SettingError
 from retailrec.serving import schema
 from retailrec.serving.loading import describe, export, export_shoppers, load_data, load_frames

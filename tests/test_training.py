@@ -7,11 +7,11 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import HorizonSplits
 from retailrec.rankers import CatBoostRanker, TrainingFrame
-from retailrec.splits import HorizonSplits
-from retailrec.training import Window, Windows, concatenate
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.label_windows import Window, Windows, concatenate
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 WEEKS = 14.0
 
@@ -23,7 +23,7 @@ def shop() -> RetailData:
 
 def model(**more: object) -> TwoStageRecommender:
     given = {
-        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5), "k": 20,
+        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5, threads=1), "k": 20,
         "label_splits": HorizonSplits(WEEKS, n=3), "preranker": None,
     }  # fmt: skip
     return TwoStageRecommender(**(given | more))  # type: ignore[arg-type]
@@ -101,7 +101,9 @@ def test_windows_of_an_earlier_fit_are_not_computed_again(
 
 def test_a_window_alone_trains_pre_ranker_and_ranker(shop: RetailData) -> None:
     alone = model(
-        preranker=CatBoostRanker(iterations=5), pool_size=10, label_splits=HorizonSplits(WEEKS, n=1)
+        preranker=CatBoostRanker(iterations=5, threads=1),
+        pool_size=10,
+        label_splits=HorizonSplits(WEEKS, n=1),
     ).fit(shop, keep_rows=True)
     assert alone.preranker_ is not None
     assert alone.training_rows is not None

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from retailrec.errors import DataError, SettingError
-from retailrec.uncertainty import compare_models, holm
+from retailrec.evaluation.bootstrap import compare_models, holm
 
 
 def test_intervals_agree_with_the_central_limit() -> None:
@@ -44,16 +44,38 @@ def test_pairing_makes_small_differences_visible() -> None:
     assert torn["p"][0] > 0.2
 
 
+def sign_flip_p(difference: np.ndarray, flips: int = 20_000) -> float:
+    """Two-sided p of a mean of zero: how often random signs make it as far from zero (Fisher, 1935)."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (flips, len(difference)))
+    far = np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9
+    return float((far.sum() + 1) / (flips + 1))
+
+
+@pytest.mark.parametrize("shift", [0.03, -0.05, 0.07, -0.1, 0.12])
+def test_p_agrees_with_a_permutation_test(shift: float) -> None:
+    """Two-sided, as there: one tail alone would be half of it."""
+    difference = np.random.default_rng(9).normal(size=300) * 0.9
+    difference += shift - difference.mean()
+    base = np.random.default_rng(8).random(300)
+    found = compare_models({"a": {"m": base}, "b": {"m": base + difference}}, resamples=20_000)
+    assert found.differences["p"][0] == pytest.approx(sign_flip_p(difference), rel=0.15)
+    assert found.differences["difference"][0] == pytest.approx(shift)
+
+
 def test_no_difference_is_not_significant() -> None:
+    """Without one, p is spread evenly: each twentieth of it comes up about as often."""
     rng = np.random.default_rng(4)
-    p = [
-        compare_models(
-            {"a": {"m": rng.random(100)}, "b": {"m": rng.random(100)}}, resamples=400, seed=trial
-        ).differences["p"][0]
-        for trial in range(100)
-    ]
-    assert np.mean(np.array(p) < 0.05) <= 0.12
-    assert np.mean(np.array(p) < 0.5) > 0.3
+    p = np.array(
+        [
+            compare_models(
+                {"a": {"m": rng.random(100)}, "b": {"m": rng.random(100)}}, resamples=400, seed=trial
+            ).differences["p"][0]
+            for trial in range(300)
+        ]
+    )
+    for level in (0.05, 0.2, 0.5, 0.8):
+        spread = np.sqrt(level * (1 - level) / len(p))
+        assert abs(np.mean(p <= level) - level) < 3 * spread, level
 
 
 def test_shoppers_without_a_value_weigh_nothing() -> None:

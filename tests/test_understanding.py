@@ -11,18 +11,19 @@ import pytest
 
 from retailrec.candidates import ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import DataError, SettingError
-from retailrec.rankers import LightGBMRanker, TrainingFrame
-from retailrec.rules import Rules
-from retailrec.splits import Fold, HorizonSplits
-from retailrec.two_stage import TwoStageRecommender
-from retailrec.understanding import (
+from retailrec.evaluation.inspection import (
     by_family,
     held_out_reliability,
     importances,
     partial_dependence,
 )
+from retailrec.rankers import LightGBMRanker, TrainingFrame
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 DATA = small_data(users=250, items=500)
 
@@ -31,7 +32,8 @@ DATA = small_data(users=250, items=500)
 def model() -> TwoStageRecommender:
     sources = [OwnPurchases(), TifuKNN(), Popularity(), ItemItem("tfidf", within="receipt")]
     past = DATA.asof(DATA.end - timedelta(days=28))
-    return TwoStageRecommender(sources=sources, calibrate=True).fit(past)
+    ranker = LightGBMRanker(threads=1)
+    return TwoStageRecommender(sources=sources, ranker=ranker, calibrate=True).fit(past)
 
 
 def test_reasons_state_the_facts_of_the_receipts() -> None:
@@ -96,7 +98,7 @@ def test_dependence_follows_the_ranker() -> None:
     rows = TrainingFrame(
         x, y, np.arange(2000) // 20, np.ones(2000, np.float32), np.zeros(2000), ["rises", "idle"]
     )
-    ranker = LightGBMRanker("binary", iterations=30, column_share=1, min_rows=20).fit(rows)
+    ranker = LightGBMRanker("binary", iterations=30, column_share=1, min_rows=20, threads=1).fit(rows)
     rises = partial_dependence(ranker, rows, "rises")["score"].to_numpy()
     idle = partial_dependence(ranker, rows, "idle")["score"].to_numpy()
     assert rises[-1] - rises[0] > 0.6

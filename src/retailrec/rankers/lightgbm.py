@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.components import Count, Natural, NotNegative, Positive, Range, Seed, Share, Threads
-from retailrec.engine.local import library_threads, n_threads
+from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 
 _FILE = "lightgbm.txt"
@@ -134,7 +134,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             frame.y,
             group=sizes if ranking else None,
             weight=None if ranking else frame.weights,
-            feature_name=list(frame.names),
+            feature_name=[f"column_{i}" for i in range(len(frame.names))],  # it refuses : " [ ] { } ,
             reference=reference,
             free_raw_data=True,
         )

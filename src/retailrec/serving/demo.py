@@ -17,9 +17,9 @@ def prepare_demo(
     The first model has learnt from all but the last four weeks and has a report of how well it did on
     them; the second has learnt from everything.
     """
-    from retailrec.config import read_settings
-    from retailrec.datasets.simulate import data_of, preset
-    from retailrec.pipeline import run
+    from retailrec.jobs.run import run
+    from retailrec.jobs.settings import read_settings
+    from retailrec.simulator.shop import data_of, preset
 
     models, file = folder / "models", folder / "store.db"
     if file.is_file():

@@ -11,16 +11,16 @@ import numpy as np
 import polars as pl
 from sqlalchemy import Connection, select, update
 
-from retailrec.cleaning import STANDARD_RULES, LoadReport
-from retailrec.coding import CodedLines, build_log, code_lines, parts_of
-from retailrec.columns import ITEM_ID, USER_ID
 from retailrec.data import RetailData
+from retailrec.data.cleaning import STANDARD_RULES, LoadReport
+from retailrec.data.encoding import CodedLines, build_log, code_lines, parts_of
+from retailrec.data.files import whole_file, whole_numbers
 from retailrec.errors import DataError
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
 from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, moment
 from retailrec.serving.store import Store, midnight_after
-from retailrec.tables import whole_file, whole_numbers
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop takes them for known
 Progress = Callable[[str], None]

@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from retailrec.batch import artifact_key
 from retailrec.errors import ArtifactError, RetailRecError, SettingError
+from retailrec.recommender.batch import artifact_key
 from retailrec.serving.engine import Engine, Wish
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store

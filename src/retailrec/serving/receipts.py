@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.cleaning import EARLIEST, LATEST
+from retailrec.data.timeformats import EARLIEST, LATEST
 from retailrec.errors import DataError
 
 # what a line holds beside its item; little-endian, so that a file moves between machines
@@ -190,7 +190,7 @@ def unpack(rows: Sequence[Mapping[Any, Any]]) -> list[Receipt]:
 
 
 def _reason_against(line: Line) -> str:
-    """Why the line is no purchase, in the words of `retailrec.cleaning`; empty if it is one."""
+    """Why the line is no purchase, in the words of `retailrec.data.cleaning`; empty if it is one."""
     if not line.item.strip():
         return "no item"
     if not isfinite(line.quantity):

@@ -16,16 +16,15 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.batch import artifact_key
-from retailrec.candidates import Candidates
-from retailrec.columns import CATEGORIES, ITEM_ID, NAME, USER_ID
+from retailrec.data.history import Candidates, History
 from retailrec.errors import SettingError
-from retailrec.frames import CandidateFrame, candidate_frame
-from retailrec.history import History
-from retailrec.reasons import reasons_in_words
-from retailrec.rules import BoundRules, Rules
+from retailrec.recommender.batch import artifact_key
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.rows import CandidateFrame, candidate_frame
+from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
 from retailrec.serving.receipts import AMOUNTS
-from retailrec.two_stage import TwoStageRecommender
 
 _BOUND = 64  # combinations of rules that are kept ready
 RULES = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from retailrec.engine.local import n_threads, one_blas_thread
+from retailrec.compute.shards import n_threads, one_blas_thread
 from retailrec.serving.engine import Answer, Engine, Wish
 from retailrec.serving.experiment import Assignment, Experiment
 from retailrec.serving.exposures import ExposureLog, rows_of

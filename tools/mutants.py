@@ -1,0 +1,299 @@
+"""Break the package on purpose, one place at a time, and see whether the tests notice.
+
+    python tools/mutants.py [WING ...] [--only TEXT] [--limit SECONDS] [--fresh] [--list]
+
+Each mutation of `mutations.py` is found by the name of its function in whatever file defines it and
+made in a copy of the repository; the tests of its wing run there until the first failure. What was
+tried is kept in out/mutants.jsonl, so a run that was stopped goes on where it was; a mutation is tried
+again when the function's source or the wing's tests have changed. Exit status 1 if fewer than 92% are
+killed, 2 if a mutation no longer fits the source or the tests fail without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+# read when libraries are imported: one thread each, since a mutant's tests are small
+os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+
+import numba
+import pytest
+from mutations import EQUIVALENT, MUTATIONS, TESTS, Mutation
+
+# imported once here, so that each mutant's process, a fork of this one, need not: half of its time
+for library in ("polars", "duckdb", "pydantic", "scipy.sparse", "sklearn.metrics"):
+    import_module(library)
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "out" / "mutants.jsonl"
+WANTED = 0.92
+
+
+class Place(NamedTuple):
+    """Where a definition stands: a file, and characters of its text."""
+
+    file: Path
+    start: int
+    stop: int
+
+
+def definitions(package: Path) -> dict[str, list[Place]]:
+    """Qualified name -> places of every function, class and constant of the package."""
+    found: dict[str, list[Place]] = {}
+    for file in sorted(package.rglob("*.py")):
+        text = file.read_text()
+        starts = [0]
+        for line in text.splitlines(keepends=True):
+            starts.append(starts[-1] + len(line))
+
+        def note(name: str, node: ast.stmt, file: Path = file, starts: list[int] = starts) -> None:
+            place = Place(file, starts[node.lineno - 1], starts[node.end_lineno or node.lineno])
+            found.setdefault(name, []).append(place)
+
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                note(node.name, node)
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef):
+                        note(f"{node.name}.{inner.name}", inner)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                note(node.targets[0].id, node)
+    return found
+
+
+def place_of(mutation: Mutation, known: dict[str, list[Place]]) -> Place:
+    """The one place where the mutation fits.
+
+    Raises
+    ------
+    LookupError
+        If there is none, or there are several.
+    """
+    where, old, _ = mutation
+    fits = [p for p in known.get(where, []) if p.file.read_text()[p.start : p.stop].count(old) == 1]
+    if len(fits) != 1:
+        raise LookupError(
+            f"'{old}' should stand once in one definition of '{where}'; it fits {len(fits)} of "
+            f"{len(known.get(where, []))}. Bring tools/mutations.py up to date."
+        )
+    return fits[0]
+
+
+class Workshop:
+    """A copy of the repository in which things are broken and mended again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("src", "tests", "docs", "tools"):
+            if (ROOT / name).is_dir():
+                shutil.copytree(
+                    ROOT / name,
+                    folder / name,
+                    ignore=shutil.ignore_patterns("*.pyc"),  # compiled kernels come along
+                )
+        for file in ROOT.glob("*"):
+            if file.is_file():
+                shutil.copy2(file, folder / file.name)
+
+    def run(self, tests: list[str], limit: float, cache: Path | None = None) -> tuple[str, str]:
+        """``passed``, ``failed`` or ``timeout``, and the first failure.
+
+        Compiled kernels of a broken file must not stay for the next run: `cache` keeps them apart.
+        """
+        with tempfile.TemporaryFile("w+") as output:
+            child = os.fork()
+            if not child:
+                status = 70
+                try:
+                    status = self._tests(tests, output.fileno(), cache)
+                except BaseException:
+                    traceback.print_exc()  # into `output`, whose last line is shown
+                finally:
+                    sys.stderr.flush()
+                    os._exit(status)
+            status = waited(child, limit)
+            if status is None:
+                return "timeout", f"more than {limit:.0f} s"
+            output.seek(0)
+            lines = output.read().splitlines()
+        if status == 0:
+            return "passed", ""
+        failures = [x for x in lines if x.startswith(("FAILED", "ERROR"))] or lines[-1:]
+        return "failed", failures[0][:160] if failures else f"exit status {status}"
+
+    def _tests(self, tests: list[str], output: int, cache: Path | None) -> int:
+        """Run pytest in this process, which ends with it."""
+        os.setsid()
+        os.nice(10)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(self.folder)
+        source = str(self.folder / "src")
+        os.environ.update(PYTHONPATH=source, PYTHONDONTWRITEBYTECODE="1")
+        sys.path[:0] = [source]
+        sys.dont_write_bytecode = True
+        if cache is not None:
+            numba.config.CACHE_DIR = str(cache)
+        options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--tb=line"]
+        return int(pytest.main([*options, *tests]))
+
+    def broken(self, mutation: Mutation, tests: list[str], limit: float) -> tuple[str, str]:
+        """What the tests say of one mutation; the file is as it was afterwards, to the second."""
+        place = place_of(mutation, definitions(self.folder / "src" / "retailrec"))
+        text, times = place.file.read_text(), place.file.stat()
+        body = text[place.start : place.stop].replace(mutation[1], mutation[2])
+        place.file.write_text(text[: place.start] + body + text[place.stop :])
+        kernels = "njit" in text
+        cache = Path(tempfile.mkdtemp(dir=self.folder)) if kernels else None
+        try:
+            return self.run(tests, limit * (2 if kernels else 1), cache)
+        finally:
+            place.file.write_text(text)
+            os.utime(place.file, ns=(times.st_atime_ns, times.st_mtime_ns))
+            if cache is not None:
+                shutil.rmtree(cache)
+
+
+def waited(child: int, limit: float) -> int | None:
+    """Exit status of a child process; None if it had to be stopped, with all it started."""
+    stop = time.monotonic() + limit
+    while time.monotonic() < stop:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def files_of(wing: str) -> list[str]:
+    """Test files of a wing, as paths in the repository."""
+    return [t if "/" in t else f"tests/{t}.py" for t in TESTS[wing]]
+
+
+def key_of(wing: str, mutation: Mutation, known: dict[str, list[Place]]) -> str:
+    """Changes when the mutation, the function or the wing's tests do."""
+    place = place_of(mutation, known)
+    digest = hashlib.sha256(repr(mutation).encode())
+    digest.update(place.file.read_text()[place.start : place.stop].encode())
+    for name in files_of(wing):
+        path = ROOT / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def earlier() -> dict[str, dict[str, str]]:
+    """Results of earlier runs by key."""
+    if not RESULTS.exists():
+        return {}
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return {row["key"]: row for row in rows}
+
+
+def main() -> int:
+    """Try what is asked for, and print what lived."""
+    ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    ask.add_argument("wings", nargs="*", choices=[[], *MUTATIONS], help="all by default")
+    ask.add_argument("--only", default="", help="mutations whose place holds this text")
+    ask.add_argument("--limit", type=float, default=300, help="seconds a mutant")
+    ask.add_argument("--fresh", action="store_true", help="forget earlier results")
+    ask.add_argument(
+        "--list", action="store_true", help="only check that each mutation fits the source"
+    )
+    given = ask.parse_args()
+    chosen = [
+        (wing, mutation)
+        for wing in given.wings or MUTATIONS
+        for mutation in MUTATIONS[wing]
+        if given.only in mutation[0]
+    ]
+    known, stale = definitions(ROOT / "src" / "retailrec"), []
+    for wing, mutation in chosen:
+        try:
+            place_of(mutation, known)
+        except LookupError as error:
+            stale.append(f"{wing}: {error}")
+    print("\n".join(stale) if stale else f"{len(chosen)} mutations fit the source")
+    if stale or given.list:
+        return 2 if stale else 0
+    if given.fresh:
+        RESULTS.unlink(missing_ok=True)
+    return attempt(chosen, known, given.limit)
+
+
+def attempt(chosen: list[tuple[str, Mutation]], known: dict[str, list[Place]], limit: float) -> int:
+    """Run every mutant that has no result yet; the summary is of all of them."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    results, done, ready = [], earlier(), set()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        workshop: Workshop | None = None
+        for number, (wing, mutation) in enumerate(chosen, start=1):
+            key = key_of(wing, mutation, known)
+            if key not in done:
+                workshop = workshop or Workshop(Path(folder))
+                if wing not in ready:
+                    state, why = workshop.run(files_of(wing), 10 * limit)
+                    if state != "passed":
+                        print(f"the tests of {wing} fail without any mutation: {why}")
+                        return 2
+                    ready.add(wing)
+                started = time.perf_counter()
+                state, why = workshop.broken(mutation, files_of(wing), limit)
+                row = {
+                    "key": key,
+                    "wing": wing,
+                    "where": mutation[0],
+                    "old": mutation[1],
+                    "new": mutation[2],
+                    "fate": "survived" if state == "passed" else "killed",
+                    "by": why,
+                    "seconds": f"{time.perf_counter() - started:.0f}",
+                }
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                done[key] = row
+            row = done[key]
+            results.append((wing, mutation, row["fate"]))
+            print(
+                f"{number:4}/{len(chosen)} {row['fate']:8} {wing:12} {row['where']}: "
+                f"{row['old']} -> {row['new']}  [{row['seconds']} s] {row['by']}",
+                flush=True,
+            )
+    return summary(results)
+
+
+def summary(results: list[tuple[str, Mutation, str]]) -> int:
+    """Killed and survived by wing; equivalent ones stand apart."""
+    print(f"\n{'wing':12} killed survived equivalent")
+    counted = [r for r in results if r[1] not in EQUIVALENT]
+    for wing in [*dict.fromkeys(w for w, _, _ in results), "all"]:
+        mine = [r for r in counted if wing in (r[0], "all")]
+        killed = sum(fate == "killed" for _, _, fate in mine)
+        same = sum(r[1] in EQUIVALENT for r in results if wing in (r[0], "all"))
+        print(f"{wing:12} {killed:6} {len(mine) - killed:8} {same:10}")
+    for wing, (where, old, new), fate in counted:
+        if fate == "survived":
+            print(f"survived: {wing} {where}: {old} -> {new}")
+    share = sum(fate == "killed" for _, _, fate in counted) / max(len(counted), 1)
+    print(f"{share:.1%} of {len(counted)} killed; at least {WANTED:.0%} are wanted")
+    return 0 if share >= WANTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
