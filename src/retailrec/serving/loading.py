@@ -47,9 +47,10 @@ def load_frames(
     coded = code_lines(parts_of(transactions), columns, STANDARD_RULES, report, {})
     users = pl.DataFrame({USER_ID: coded.ids[USER_ID]})
     items = pl.DataFrame({ITEM_ID: coded.ids[ITEM_ID]})
-    numbers = _numbers(coded)
+    heads = _heads(coded)
     log = build_log(coded, users, items, report)
     report.kept = log.height
+    numbers = _numbers(heads, coded.ids.get("basket_id"), log)
     return _load(store, log, users[USER_ID], items[ITEM_ID], numbers, progress)
 
 
@@ -65,12 +66,9 @@ def load_data(store: Store, data: RetailData, progress: Progress = lambda step: 
         pl.int_range(pl.len()).over("user", "time").cast(pl.String).str.zfill(4).alias("n")
     )
     numbers = named.select(pl.format("{}-{}", pl.col("time").dt.strftime("%Y%m%dT%H%M%S%.6f"), "n"))
-    renumbered = log.with_columns(
-        basket=pl.Series(np.repeat(np.arange(len(first)), np.diff(first, append=log.height)))
-    )
     found = _load(
-        store, renumbered, data.users[USER_ID], data.items[ITEM_ID], numbers.to_series(), progress
-    )
+        store, log, data.users[USER_ID], data.items[ITEM_ID], numbers.to_series(), progress
+    )  # fmt: skip
     describe(store, data.users)
     return found
 
@@ -102,7 +100,8 @@ def export(store: Store, out: Path) -> int:
         raise DataError(f"{out} must end in .parquet.")
     parts = list(_parts(store))
     frame = pl.concat(parts) if parts else pl.DataFrame(schema=_EXPORT)
-    unknown = [c for c in ("value", "discount") if frame[c].is_nan().all()]
+    frame = frame.with_columns(pl.col("value", "discount").fill_nan(None))
+    unknown = [c for c in ("value", "discount") if frame[c].is_null().all()]
     ids = [whole_numbers(frame[c]) for c in ("user_id", "item_id", "basket_id")]
     with whole_file(out) as partial:
         frame.drop(unknown).with_columns(ids).write_parquet(partial)
@@ -173,37 +172,53 @@ def _parts(store: Store) -> Iterator[pl.DataFrame]:
             )
 
 
-def _numbers(coded: CodedLines) -> pl.Series:
-    """Receipt numbers in the order in which `build_log` numbers baskets: shopper, time, number."""
-    ids = coded.ids
-    heads = []
-    for part in coded.lines:
-        second = pl.col("time").dt.epoch("s") + (1 << 33)  # behind every code of an id
-        key = second
-        if "basket_id" in ids:
-            key = pl.coalesce(pl.col("basket_id").cast(pl.Int64), second)
-        heads.append(part.group_by("user_id", key.alias("key")).agg(pl.col("time").min()))
-    found = pl.concat(heads).group_by("user_id", "key").agg(pl.col("time").min())
-    found = found.sort("user_id", "time", "key")
-    by_time = pl.col("time").dt.strftime("%Y%m%dT%H%M%S")
-    if "basket_id" not in ids:
-        return found.select(by_time).to_series()
-    own = ids["basket_id"].cast(pl.String)
-    code = found["key"].set(found["key"] >= 1 << 33, None)
-    return found.select(pl.coalesce(own.gather(code), by_time).alias("number")).to_series()
+def _heads(coded: CodedLines) -> pl.DataFrame:
+    """`user`, `key` (place of the receipt's id, null without one), `time` of the lines, each once."""
+    key = pl.col("basket_id") if "basket_id" in coded.ids else pl.lit(None, pl.Int32)
+    parts = [
+        part.select(user=pl.col("user_id"), key=key, time=pl.col("time")).unique()
+        for part in coded.lines
+    ]
+    return pl.concat(parts).unique()
+
+
+def _numbers(heads: pl.DataFrame, ids: pl.Series | None, log: pl.DataFrame) -> pl.Series:
+    """The number of each basket of the log, in order.
+
+    A basket is found again by its shopper and time; several of one time are in order of their ids. A
+    basket without an id is called by its time; one whose number the shopper had before (a till that
+    counts anew), by both.
+    """
+    first = pl.col("time") == pl.col("time").min().over("user", "key")
+    known = heads.with_columns(first=first & pl.col("key").is_not_null())
+    # of the ids with a line at that time, those whose receipt begins there
+    known = known.sort("user", "time", pl.col("first").not_(), "key", nulls_last=True)
+    known = known.with_columns(place=pl.int_range(pl.len()).over("user", "time"))
+    starts = np.flatnonzero(np.diff(log["basket"].to_numpy(), prepend=-1))
+    baskets = log.select("user", "time")[starts].with_columns(
+        place=pl.int_range(pl.len()).over("user", "time")
+    )
+    found = baskets.join(known, on=["user", "time", "place"], how="left", maintain_order="left")
+    by_time = found["time"].dt.strftime("%Y%m%dT%H%M%S")
+    if ids is None:
+        return by_time.alias("number")
+    own = ids.cast(pl.String).gather(found["key"])
+    both = pl.format("{}@{}", own, by_time)
+    return found.select(
+        number=pl.when(pl.Series(found["first"])).then(own).otherwise(pl.coalesce(both, by_time))
+    )["number"]
 
 
 def _load(
     store: Store, log: pl.DataFrame, users: pl.Series, items: pl.Series, numbers: pl.Series,
     progress: Progress,
 ) -> Loaded:  # fmt: skip
-    """Log rows, in order of basket (0, 1, ...), as rows of the store."""
+    """Log rows, in order of basket, as rows of the store; `numbers` has one of each basket."""
     basket = log["basket"].to_numpy()
     starts = np.append(np.flatnonzero(np.diff(basket, prepend=-1)), len(basket))
     _check(users.cast(pl.String), "shopper")
     _check(items.cast(pl.String), "item")
     _check(numbers, "receipt number")
-    numbers = numbers.gather(basket[starts[:-1]])  # a basket may have lost all its lines
     amounts = np.empty(log.height, AMOUNTS)
     for name in AMOUNTS.names or ():
         there = name in log.columns

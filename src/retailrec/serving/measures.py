@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import deque
+from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from retailrec.serving.engine import Answer
-
-if TYPE_CHECKING:
-    from retailrec.serving.service import Service
 
 _BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -20,7 +17,7 @@ _BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.
 class Measures:
     """Counters of one service; names of routes and never of shoppers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self) -> None:
         own = self.registry = CollectorRegistry()
         self.requests = Counter(
             "retailrec_requests", "requests by route, method and status", ["route", "method", "status"],
@@ -38,24 +35,12 @@ class Measures:
             "shadow answers not computed, since too many waited",
             registry=own,
         )
-        self._gauge("retailrec_ready", "1 when requests are answered", lambda: service.ready)
-        self._gauge(
-            "retailrec_cache_lines", "lines of hot shoppers", lambda: service.engine.cache.lines
-        )
-        self._gauge(
-            "retailrec_cache_hits", "histories found in memory", lambda: service.engine.cache.hits
-        )
-        self._gauge("retailrec_cache_misses", "histories read", lambda: service.engine.cache.misses)
-        self._gauge("retailrec_exposures_written", "rows written", lambda: service.log.written)
-        self._gauge("retailrec_exposures_waiting", "rows not written yet", lambda: service.log.waiting)
-        self._gauge(
-            "retailrec_exposures_dropped", "rows lost for want of room", lambda: service.log.dropped
-        )
         self._lock, self.levels = Lock(), Tally[str]()
         self.latencies: deque[float] = deque(maxlen=2000)  # seconds, of the last answers
 
-    def _gauge(self, name: str, meaning: str, value: Any) -> None:
-        Gauge(name, meaning, registry=self.registry).set_function(lambda: float(value()))
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Show a value that is asked for when somebody looks."""
+        Gauge(f"retailrec_{name}", meaning, registry=self.registry).set_function(value)
 
     def answered(self, answer: Answer) -> None:
         """Count an answer."""

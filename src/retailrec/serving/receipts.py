@@ -17,6 +17,7 @@ from retailrec.errors import DataError
 # what a line holds beside its item; little-endian, so that a file moves between machines
 AMOUNTS = np.dtype([("quantity", "<f8"), ("value", "<f8"), ("discount", "<f4")])
 LONGEST_ID = 128  # characters
+LARGEST = 1e12  # of an amount; sums of such still are numbers
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -80,7 +81,7 @@ def accept(shopper: str, number: str, time: datetime, lines: Sequence[Line]) -> 
     Raises
     ------
     DataError
-        If an id can't be one, or the time is none that a receipt can have.
+        If an id can't be one, the time is none that a receipt can have, or an amount is too large.
 
     Examples
     --------
@@ -99,6 +100,10 @@ def accept(shopper: str, number: str, time: datetime, lines: Sequence[Line]) -> 
             out.rejected[reason] = out.rejected.get(reason, 0) + 1
             continue
         check_id(line.item, "item")
+        if any(abs(amount) > LARGEST for amount in line[1:]):
+            raise DataError(
+                f"a line has an amount beyond {LARGEST:g}; nothing was stored. Correct the receipt."
+            )
         if line.item not in kept:
             kept[line.item] = [line.quantity, line.value, line.discount]
             continue

@@ -73,8 +73,16 @@ class Service:
         self.engine = Engine(self.store, self.settings.cache_lines)
         self.models = Models(self.models_folder, self.store, self.engine)
         self.keyring, self.rate = Keyring(self.store), RateLimit(self.settings.rate)
-        self.measures = Measures(self)
         self.ready = False
+        self.measures, cache = Measures(), self.engine.cache
+        watch = self.measures.watch
+        watch("ready", "1 when requests are answered", lambda: self.ready)
+        watch("cache_lines", "receipt lines of hot shoppers in memory", lambda: cache.lines)
+        watch("cache_hits", "histories found in memory", lambda: cache.hits)
+        watch("cache_misses", "histories read from the store", lambda: cache.misses)
+        watch("exposures_written", "rows written", lambda: self.log.written)
+        watch("exposures_waiting", "rows not written yet", lambda: self.log.waiting)
+        watch("exposures_dropped", "rows lost for want of room", lambda: self.log.dropped)
         self._busy, self._lock = 0, Lock()
         self._held = ExitStack()
 
