@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from retailrec.cli import console, offers
+from retailrec.cli import console, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
+from retailrec.cli.options import parse_columns
 from retailrec.errors import RetailRecError, SettingError
 
 app = typer.Typer(
@@ -357,7 +358,7 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with console.progress(quiet) as progress:
         found = recommend_from_files(
-            model, history, users, k, console.parse_columns(columns), out, rules=rules, reasons=reasons,
+            model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
             encoding=encoding, time_format=time_format, among=among or (), progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
@@ -420,6 +421,9 @@ def _any_command(
     """Two-stage recommender for retail purchases: from receipts to personal offers."""
 
 
+serving.register(app)
+
+
 def _run(
     data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float, truth: Any,
     **more: Any,
@@ -446,6 +450,6 @@ def _load(
     progress(f"load {path or dataset}")
     started = perf_counter()
     data = load_dataset(
-        dataset, path, console.parse_columns(columns), encoding=encoding, time_format=time_format
+        dataset, path, parse_columns(columns), encoding=encoding, time_format=time_format
     )
     return data, perf_counter() - started

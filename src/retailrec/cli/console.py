@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from retailrec.errors import SettingError
-
 if TYPE_CHECKING:
     from retailrec.data.cleaning import LoadReport
 
@@ -242,15 +240,3 @@ def escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """`a=b,c=d` as a dictionary."""
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for name, equals, theirs in pairs:
-        if not (name.strip() and equals and theirs.strip()):
-            raise SettingError(
-                f"--columns is {text!r}; expected standard=yours pairs with commas between, "
-                f"such as user_id=client,item_id=sku,time=date."
-            )
-    return {name.strip(): theirs.strip() for name, _, theirs in pairs}

@@ -9,6 +9,7 @@ import typer
 
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
+from retailrec.cli.options import parse_columns
 
 if TYPE_CHECKING:
     from retailrec.offers.allocation import AllocationReport
@@ -142,7 +143,7 @@ def result(
 
 
 def _columns(text: str) -> dict[str, str]:
-    return console.parse_columns(text)
+    return parse_columns(text)
 
 
 def _print_allocation(report: AllocationReport, out: Path) -> None:
