@@ -18,7 +18,7 @@ from retailrec.candidates.pool import merge_pool
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data.history import History
-from retailrec.data.prefilters import apply
+from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.splits import Split
 from retailrec.evaluation.judge import Judge
 from retailrec.recommender.stage_one import StageOne
@@ -66,7 +66,7 @@ def judge_matching(
     if len(judge.users) > most_users:
         drawn = np.random.default_rng(seed).choice(len(judge.users), most_users, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
-    past, removed = apply(model.prefilters, held_out.past)
+    past, removed = apply_prefilters(model.prefilters, held_out.past)
     history = past.history(codes=judge.users)
     stage = model.stage_one
     truth = _Truth(judge, history)

@@ -21,7 +21,7 @@ from scipy import sparse
 from retailrec.candidates import OwnPurchases
 from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
-from retailrec.data.prefilters import apply, preset
+from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
 from retailrec.evaluation import Judge, means
@@ -90,7 +90,7 @@ def _their_steps(
     split: Split, judge: Judge, progress: Progress
 ) -> list[tuple[str, Lists, NDArray[np.bool_]]]:
     """The notebook's lists of five for the judged shoppers, and who has one."""
-    past = apply(preset("walk-through"), split.past)[0]
+    past = split.filtered(preset("walk-through")).past
     # the notebook deletes the lines of items that its prefilter drops, histories included
     log = past.log.filter(pl.Series(past.recommendable)[past.log["item"]])
     past = replace(past, log=log)
@@ -243,7 +243,7 @@ def _our_steps(
         wanted = settings.for_size(split.past.n_users).model_copy(
             update={"horizon_days": float(days), "prefilters": name}
         )
-        past = apply(preset(name), split.past)[0]
+        past = split.filtered(preset(name)).past
         own = OwnPurchases().fit(past).candidates(past.history(codes=judge.users), 5).items
         found.append((f"ours: own purchases, prefilter {name}", own))
         progress(f"ours, prefilter {name}")

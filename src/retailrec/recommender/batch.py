@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
+from retailrec.data.histories import Receipts
 from retailrec.errors import DataError
 from retailrec.recommender.answers import AnswerReport, short_list_note
 from retailrec.recommender.artifact import versions
@@ -104,9 +105,7 @@ def recommend_to_file(
     return Batch(n_rows, report, taken_over)
 
 
-def blocks(
-    data: RetailData, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES
-) -> Iterator[slice]:
+def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:
     """Rows of consecutive shoppers: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
     of_shopper = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
     lines = np.where(codes >= 0, of_shopper[np.maximum(codes, 0)], 0)

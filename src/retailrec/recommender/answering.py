@@ -1,0 +1,186 @@
+"""Scoring and naming: from histories to recommendations, with the parts of a fitted model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.candidates import Candidates
+from retailrec.compute.shards import map_shards, n_threads
+from retailrec.data import Histories, Recoded, RetailData, Unplaced
+from retailrec.data.history import History
+from retailrec.errors import DataError, SettingError
+from retailrec.rankers import Ranker
+from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.answers import (
+    Answer,
+    AnswerReport,
+    Effects,
+    receipt_notes,
+    short_list_note,
+    warn_if_most_is_unknown,
+)
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.rows import candidate_frame
+from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.stage_one import StageOne
+from retailrec.schema import ITEM_ID, USER_ID
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a fitted model knows of its items and of time.
+
+    Attributes
+    ----------
+    items, prices : row i describes item code i; last known unit prices
+    key : stands for the item coding
+    start, end : time of the first receipt of `fit`, and first instant that was not known
+    """
+
+    items: pl.DataFrame
+    prices: NDArray[np.float64]
+    key: str
+    start: datetime
+    end: datetime
+
+    def coded(self, data: RetailData) -> Recoded:
+        """Fresh data in these item codes, and which events have no place there.
+
+        The present is the later of the two ends: that of the fresh data and that of the fit.
+        """
+        if data.catalogue_key == self.key:
+            placed, unplaced = data, Unplaced(data.log.height, 0, data.items[ITEM_ID].clear())
+        else:
+            placed, unplaced = data.with_item_codes_of(self.items)
+        if data.end < self.end:
+            placed = replace(placed, end=self.end)
+        return Recoded(placed, unplaced)
+
+    def placed(
+        self, data: Any, users: Any = None
+    ) -> tuple[History | Histories, Unplaced, tuple[str, ...]]:
+        """Histories in these item codes, what of the receipts has no place there, and notes."""
+        if isinstance(data, History | Histories):
+            if users is not None:
+                raise DataError(
+                    "recommend: users name shoppers of a RetailData or a frame; a history has its own."
+                )
+            if data.catalogue_key != self.key:
+                raise DataError(
+                    f"recommend: the history is coded by another catalogue ({data.n_items:,} items) "
+                    f"than the model's ({self.items.height:,} items). Hand over the RetailData or the "
+                    f"frame of receipts instead, which is coded anew, or model.coded(data)."
+                )
+            return data, Unplaced(0, 0, self.items[ITEM_ID].clear()), ()
+        if not isinstance(data, RetailData):
+            data = RetailData.from_frames(data)
+        placed, unplaced = self.coded(data)
+        notes = receipt_notes(unplaced, placed.end - data.start, self.end - self.start)
+        return placed.histories(users), unplaced, notes
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The fitted parts that turn histories into recommendations; nothing of a request stays here."""
+
+    stage: StageOne
+    ranker: Ranker
+    calibrator: Calibrator | None
+    catalogue: Catalogue
+    threads: int = 0
+
+    def answer(self, data: Any, users: Any, k: int, rules: Rules | None, *, reasons: bool) -> Answer:
+        """Lists in the caller's ids, and a report; `TwoStageRecommender.recommend` has the rest."""
+        history, unplaced, notes = self.catalogue.placed(data, users)
+        warn_if_most_is_unknown(unplaced, notes)
+        best, n_empty, effects = self.choose(history, k, rules)
+        lists = self.named(history, best)
+        if reasons:
+            lists = lists.with_columns(self.reasons(history, best))
+        n_short = int((best.items[:, -1] < 0).sum())
+        report = AnswerReport(
+            n_shoppers=len(history),
+            n_unknown_shoppers=n_empty,
+            n_short=n_short,
+            n_events=unplaced.n_events,
+            n_unknown_events=unplaced.n_unknown,
+            unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
+            rules=effects,
+            notes=notes + short_list_note(n_short, len(history), k),
+        )
+        return Answer(lists, report)
+
+    def choose(
+        self, history: History | Histories, k: int, rules: Rules | None = None
+    ) -> tuple[Candidates, int, Effects]:
+        """Best items, number of empty histories, and what rules did."""
+        if k < 1:
+            raise SettingError(f"recommend: k must be at least 1, not {k}.")
+        if not len(history):
+            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)), 0, {}
+        items, prices = self.catalogue.items, self.catalogue.prices
+        bound = None if rules is None else BoundRules(rules, items, prices, history.end)
+        stage = self._stage_for(k)
+
+        def shard(rows: slice) -> tuple[Candidates, int]:
+            part = history.take(rows)
+            empty = int((np.diff(part.indptr) == 0).sum())
+            frame = candidate_frame(part, stage)
+            score = self.ranker.predict(frame.x)
+            if bound is None:
+                return frame.pool.best(score, k), empty
+            probable = self.ranker.gives_probability
+            if bound.rules.margin is not None and self.calibrator is not None:
+                score, probable = self.calibrator.predict(score), True
+            return bound.choose(part, frame.pool.pairs, score, k, probable), empty
+
+        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
+        return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
+
+    def reasons(self, history: History | Histories, best: Candidates) -> pl.Series:
+        """Why each recommendation was made, in words."""
+        catalogue = self.catalogue.items
+        names = [c for c in catalogue.columns if c == "name"] or [ITEM_ID]
+        words = pl.coalesce(pl.col(names[0]).cast(pl.String), pl.col(ITEM_ID).cast(pl.String))
+        labels = catalogue.select(words).to_series().to_list()
+        stage = self._stage_for(best.items.shape[1])
+
+        def shard(rows: slice) -> list[str]:
+            part = history.take(rows)
+            frame = candidate_frame(part, stage)
+            shopper, rank = np.nonzero(best.items[rows] >= 0)
+            items = best.items[rows][shopper, rank]
+            keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
+            x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
+            why = self.ranker.contributions(x)
+            return reasons_in_words(x, frame.names, why, shopper, items, part, stage.sources, labels)
+
+        texts = [text for part in map_shards(shard, len(history)) for text in part]
+        return pl.Series("reasons", texts, pl.String)
+
+    def named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
+        """Recommended codes in the caller's ids."""
+        row, rank = np.nonzero(best.items >= 0)
+        score = best.scores[row, rank]
+        frame = pl.DataFrame(
+            {
+                USER_ID: history.users[USER_ID].gather(row),
+                ITEM_ID: self.catalogue.items[ITEM_ID].gather(best.items[row, rank]),
+                "score": score,
+                "rank": (rank + 1).astype(np.int32),
+            }
+        )
+        if self.calibrator is None:
+            return frame
+        return frame.with_columns(probability=pl.Series(self.calibrator.predict(score)))
+
+    def _stage_for(self, k: int) -> StageOne:
+        """Stage one with a pool of at least `k` pairs a shopper."""
+        return replace(self.stage, pool_size=max(self.stage.pool_size, k))
