@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from retailrec.cli import console
 from retailrec.cli.console import ERR, OUT, escape
+from retailrec.compute.progress import Progress
 from retailrec.errors import RetailRecError, SettingError
 
 app = typer.Typer(
@@ -424,7 +424,7 @@ def _run(
 
 
 def _load(
-    dataset: str, path: Path, columns: str, progress: Callable[[str], None],
+    dataset: str, path: Path, columns: str, progress: Progress,
     encoding: str | None = None, time_format: str | None = None,
 ) -> Any:  # fmt: skip
     from time import perf_counter

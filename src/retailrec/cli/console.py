@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+from retailrec.compute.progress import Progress, silent
 
 if TYPE_CHECKING:
     from retailrec.data.cleaning import LoadReport
@@ -18,27 +19,35 @@ OUT, ERR = Console(), Console(stderr=True)
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+def progress(quiet: bool) -> Iterator[Progress]:
     """A line on the screen that says what is going on and for how long."""
     if quiet or not ERR.is_terminal:
-        yield lambda step: None
+        yield silent
         return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich import progress as bars
 
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-        console=ERR, transient=True,
-    ) as bar:  # fmt: skip
+    with bars.Progress(
+        bars.SpinnerColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TimeElapsedColumn(),
+        console=ERR,
+        transient=True,
+    ) as bar:
         task = bar.add_task("start", total=None)
 
-        def show(step: str) -> None:
-            counted = re.search(r"([\d,]+) of ([\d,]+)", step)  # as in: recommend 30 of 1,200 shoppers
-            done, total = 0, None
-            if counted:
-                done, total = (int(n.replace(",", "")) for n in counted.groups())
-            bar.update(task, description=step, completed=done, total=total)
+        def show(step: str, done: int = 0, total: int = 0, /) -> None:
+            bar.update(
+                task, description=in_words(step, done, total), completed=done, total=total or None
+            )
 
         yield show
+
+
+def in_words(step: str, done: int, total: int) -> str:
+    """As in: recommend 30 of 1,200."""
+    of = f" of {total:,}" if total else ""
+    return f"{step} {done:,}{of}" if done else step
 
 
 def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:

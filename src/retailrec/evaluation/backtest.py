@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import write_frame
 from retailrec.data.prefilters import Prefilter, preset
@@ -58,7 +58,7 @@ class Backtest(NamedTuple):
 def backtest(
     data: RetailData, models: Mapping[str, Model], *, horizon_days: float = 28, n_folds: int = 3,
     metrics: Sequence[str] = DEFAULT_METRICS, prefilters: Sequence[Prefilter] | None = None,
-    store: str | Path | None = None, progress: Progress = lambda step: None,
+    store: str | Path | None = None, progress: Progress = silent,
 ) -> Backtest:  # fmt: skip
     """Judge models on the last `n_folds` horizons, each fitted on what lies before.
 

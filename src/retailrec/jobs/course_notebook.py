@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import OwnPurchases
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
@@ -42,7 +42,7 @@ Lists = NDArray[np.int32]
 
 
 def compare_with_walkthrough(
-    data: RetailData, settings: Settings | None = None, progress: Progress = lambda step: None
+    data: RetailData, settings: Settings | None = None, progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """Precision@5 of each of the notebook's steps, published and done again, and of ours.
 

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.memory import peak_memory_mb
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
@@ -37,7 +37,7 @@ REPORT_K = 10  # the report judges ten recommendations
 
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = lambda step: None, load_seconds: float = 0.0, truth: Truth | None = None,
+    progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
     rules: Path | None = None, folds: int = 1, page: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,6 +30,14 @@ from retailrec.recommender.rows import candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, USER_ID
+
+
+class Placed(NamedTuple):
+    """A request in a model's item codes: histories, what has no place, and sentences about it."""
+
+    history: History | Histories
+    unplaced: Unplaced
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,8 @@ class Catalogue:
             placed = replace(placed, end=self.end)
         return Recoded(placed, unplaced)
 
-    def placed(
-        self, data: Any, users: Any = None
-    ) -> tuple[History | Histories, Unplaced, tuple[str, ...]]:
-        """Histories in these item codes, what of the receipts has no place there, and notes."""
+    def placed(self, data: Any, users: Any = None) -> Placed:
+        """Histories in these item codes, and what of the receipts has no place there."""
         if isinstance(data, History | Histories):
             if users is not None:
                 raise DataError(
@@ -77,12 +83,12 @@ class Catalogue:
                     f"than the model's ({self.items.height:,} items). Hand over the RetailData or the "
                     f"frame of receipts instead, which is coded anew, or model.coded(data)."
                 )
-            return data, Unplaced(0, 0, self.items[ITEM_ID].clear()), ()
+            return Placed(data, Unplaced(0, 0, self.items[ITEM_ID].clear()), ())
         if not isinstance(data, RetailData):
             data = RetailData.from_frames(data)
         placed, unplaced = self.coded(data)
         notes = receipt_notes(unplaced, placed.end - data.start, self.end - self.start)
-        return placed.histories(users), unplaced, notes
+        return Placed(placed.histories(users), unplaced, notes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.data.histories import Receipts
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
 def recommend_to_file(
     model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
     users: Any = None, rules: Rules | None = None, reasons: bool = False,
-    key: str | None = None, progress: Callable[[str], None] = lambda step: None,
+    key: str | None = None, progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
 ) -> Batch:  # fmt: skip
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
@@ -90,7 +91,7 @@ def recommend_to_file(
             else:
                 _write_block(model, asked.rows(block), file, k, rules, reasons)
             done += block.stop - block.start
-            progress(f"recommend {done:,} of {len(asked):,} shoppers")
+            progress("recommend", done, len(asked))
         n_rows, report = _combine(files, out)
         shutil.rmtree(parts)
     except OSError as error:

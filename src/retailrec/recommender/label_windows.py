@@ -16,7 +16,7 @@ from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import Split
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.rows import Labels, candidate_frame
 from retailrec.recommender.stage_one import StageOne
@@ -127,13 +127,18 @@ def label_windows(
     refit : stage one is fitted before every window, not only before the oldest that is computed
     preranker : is one still to be learnt? The oldest window in which something was bought then trains
         it and gives no rows, unless no window comes after it
+
+    Raises
+    ------
+    DataError
+        If nobody with history bought within a label window.
     """
     windows: list[Window] = []
     alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
     number, ready = -1, False
     for split in splits:
         number += 1
-        progress(f"label window {number + 1}")
+        progress("label windows", number + 1)
         key = (split.past.end, split.past.log.height, split.target.height)
         if earlier is not None and key in earlier.places:
             windows.append(earlier.window(key, number))
@@ -151,6 +156,11 @@ def label_windows(
         del split  # its receipts go before those of the next window are cut out
     if not windows and alone is not None:
         windows.append(steps.rows(*alone, number))
+    if not any(window.frames for window in windows):
+        raise DataError(
+            "nobody with receipts before a label window bought anything within it, so there is "
+            "nothing to learn from; bring more data or ask for a longer horizon."
+        )
     return windows
 
 

@@ -27,16 +27,16 @@ from retailrec.components import (
     with_common,
 )
 from retailrec.compute.memory import release_memory
-from retailrec.compute.progress import Progress
-from retailrec.data import Histories, Recoded, RetailData, Unplaced, unit_prices
+from retailrec.compute.progress import Progress, silent
+from retailrec.data import Histories, Recoded, RetailData, unit_prices
 from retailrec.data.history import History
 from retailrec.data.prefilters import Prefilter, apply_prefilters, preset
 from retailrec.data.splits import HorizonSplits, LabelSplits, Split
-from retailrec.errors import ArtifactError, DataError, NotFittedError
+from retailrec.errors import ArtifactError, NotFittedError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.answering import Catalogue, Scorer
+from retailrec.recommender.answering import Catalogue, Placed, Scorer
 from retailrec.recommender.answers import Answer
 from retailrec.recommender.artifact import load_artifact, save_artifact
 from retailrec.recommender.artifact_formats import fill_in_format_1
@@ -54,6 +54,8 @@ from retailrec.recommender.learning import calibrated, learnt_ranker
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.stage_one import StageOne
+
+_WHO = "TwoStageRecommender"
 
 
 @dataclass
@@ -124,20 +126,19 @@ class TwoStageRecommender:
     prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     start_: datetime = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
-    report_: dict[str, Any] = field(init=False, repr=False, compare=False)
+    report_: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        who = "TwoStageRecommender"
-        check_settings(self, who)
-        check_parts(who, "sources", self.sources, CandidateGenerator)
-        check_parts(who, "prefilters", self.prefilters, Prefilter)
-        check_parts(who, "ranker", [self.ranker], Ranker)
-        check_parts(who, "preranker", [] if self.preranker is None else [self.preranker], Ranker)
+        check_settings(self, _WHO)
+        check_parts(_WHO, "sources", self.sources, CandidateGenerator)
+        check_parts(_WHO, "prefilters", self.prefilters, Prefilter)
+        check_parts(_WHO, "ranker", [self.ranker], Ranker)
+        check_parts(_WHO, "preranker", [self.preranker] if self.preranker else [], Ranker)
         check_pool(self.sources, self.n_candidates)
 
     def fit(
-        self, data: RetailData, progress: Progress = lambda step: None, *,
+        self, data: RetailData, progress: Progress = silent, *,
         earlier: TwoStageRecommender | None = None, keep_rows: bool = False,
     ) -> Self:  # fmt: skip
         """Learn from everything before `data.end`.
@@ -170,7 +171,7 @@ class TwoStageRecommender:
         return self
 
     def training_frame(
-        self, data: RetailData, progress: Progress = lambda step: None, *,
+        self, data: RetailData, progress: Progress = silent, *,
         earlier: TwoStageRecommender | None = None,
     ) -> TrainingFrame:  # fmt: skip
         """The rows the ranker learns from: candidates of earlier label windows, labelled.
@@ -184,10 +185,8 @@ class TwoStageRecommender:
         """
         started = perf_counter()
         self.report_ = {"windows": [], "seconds": {}}
-        self.preranker_ = None
         known = None if earlier is None else earlier._windows
-        if earlier is not None and known is not None:
-            self.preranker_ = earlier.preranker_
+        self.preranker_ = None if earlier is None or known is None else earlier.preranker_
         windows = label_windows(
             self.label_splits.splits(data),
             WindowSteps(self.prefilters, self._fit_stage_one, self._fit_preranker, self._window),
@@ -197,17 +196,12 @@ class TwoStageRecommender:
             progress=progress,
         )
         self._took("training rows", started)
-        if not any(window.frames for window in windows):
-            raise DataError(
-                "nobody with receipts before a label window bought anything within it, so there is "
-                "nothing to learn from; bring more data or ask for a longer horizon."
-            )
         self.report_["windows"] = [window.facts for window in windows]
         self._windows = Windows.of(windows)
         release_memory()
         return self._windows.rows
 
-    def fit_matching(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+    def fit_matching(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.
 
         The pre-ranker learns from the newest label window.
@@ -220,7 +214,7 @@ class TwoStageRecommender:
         self.fit_stage_one(data, progress)
         return self
 
-    def fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+    def fit_stage_one(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
         filtered, self.report_["prefilters"] = apply_prefilters(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
@@ -285,18 +279,19 @@ class TwoStageRecommender:
         """The best items by code: (n_users, k) arrays, -1 where there is no item."""
         return self._scorer.choose(history, k)[0]
 
-    def placed(
-        self, data: Any, users: Any = None
-    ) -> tuple[History | Histories, Unplaced, tuple[str, ...]]:
-        """Histories in the model's item codes, what of the receipts has no place there, and notes."""
+    def placed(self, data: Any, users: Any = None) -> Placed:
+        """Histories in the model's item codes, and what of the receipts has no place there."""
         return self._scorer.catalogue.placed(data, users)
 
     @property
     def _scorer(self) -> Scorer:
-        if not hasattr(self, "items_"):
-            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        self._require("items_")
         catalogue = Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
         return Scorer(self.stage_one, self.ranker_, self.calibrator_, catalogue, self.threads)
+
+    def _require(self, fitted: str) -> None:
+        if not hasattr(self, fitted):
+            raise NotFittedError(f"{_WHO} has not seen any data; call fit(data) first.")
 
     def candidate_frame(self, history: History) -> CandidateFrame:
         """The rows that the ranker scores for these histories."""
@@ -305,8 +300,7 @@ class TwoStageRecommender:
     @property
     def stage_one(self) -> StageOne:
         """Sources, features and pre-ranker as they are now."""
-        if not hasattr(self, "sources_"):
-            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        self._require("sources_")
         return StageOne(
             self.sources_, self.features_, self.n_candidates, self.preranker_, self.pool_size
         )
@@ -332,8 +326,7 @@ class TwoStageRecommender:
             If the folder holds something else, can't be written, or the model holds a part that could
             not be loaded again; what stood there stays.
         """
-        if not hasattr(self, "items_"):
-            raise NotFittedError("TwoStageRecommender has nothing to save; call fit(data) first.")
+        self._require("items_")
         save_artifact(self, folder, saved_types())
 
     @classmethod
@@ -348,7 +341,7 @@ class TwoStageRecommender:
         """
         model = load_artifact(folder, saved_types())
         if not isinstance(model, TwoStageRecommender):
-            raise ArtifactError(f"{folder} holds a {type(model).__name__}, no TwoStageRecommender.")
+            raise ArtifactError(f"{folder} holds a {type(model).__name__}, no {_WHO}.")
         return model
 
     def after_load(self) -> None:
@@ -360,12 +353,12 @@ class TwoStageRecommender:
         """Names of the ranker's columns."""
         return self.stage_one.column_names
 
-    def _fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> None:
+    def _fit_stage_one(self, data: RetailData, progress: Progress = silent) -> None:
         self.sources_ = [with_common(s, self.seed, self.threads) for s in self.sources]
         self.features_ = replace(self.features)
         seconds = self.report_["source_seconds"] = {}
-        for source in self.sources_:
-            progress(f"source {source.name}")
+        for number, source in enumerate(self.sources_, start=1):
+            progress("sources", number, len(self.sources_))
             started = perf_counter()
             source.fit(data)
             release_memory()
@@ -407,5 +400,4 @@ class TwoStageRecommender:
 
 def saved_types() -> dict[str, type]:
     """Classes that a saved model may hold: those of the package, and of one's own that are imported."""
-    plain = {t.__name__: t for t in (TwoStageRecommender, FeatureSet, Calibrator)}
-    return {**known_classes(), **plain}
+    return known_classes() | {t.__name__: t for t in (TwoStageRecommender, FeatureSet, Calibrator)}
