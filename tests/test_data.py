@@ -292,7 +292,11 @@ def test_label_windows_stay_inside_the_data(data: RetailData) -> None:
     assert splits[-1].target["time"].max() < data.end
     cutoffs = [s.past.end for s in splits]
     assert cutoffs == sorted(cutoffs)
-    assert cutoffs[0] >= data.start + (data.end - data.start) / 4
+    assert cutoffs[0] >= data.start + (data.end - data.start) * 0.6
+    assert len(cutoffs) > 1
+    more = list(HorizonSplits(14, n=20, stride_days=14, least_history=0.1).splits(data))
+    assert len(more) > len(splits)
+    assert len(list(HorizonSplits(14, least_history=1.0).splits(data))) == 1  # the newest in any case
     with pytest.raises(DataError, match="too short for a horizon"):
         list(HorizonSplits(400).splits(data))
 

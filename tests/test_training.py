@@ -9,7 +9,7 @@ from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits
 from retailrec.rankers import CatBoostRanker, TrainingFrame
-from retailrec.recommender.label_windows import Window, Windows, concatenate
+from retailrec.recommender.label_windows import Window, Windows, concatenate, lots
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 
@@ -23,7 +23,7 @@ def shop() -> RetailData:
 
 def model(**more: object) -> TwoStageRecommender:
     given = {
-        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5, threads=1), "k": 20,
+        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5, threads=1), "n_candidates": 20,
         "label_splits": HorizonSplits(WEEKS, n=3), "preranker": None,
     }  # fmt: skip
     return TwoStageRecommender(**(given | more))  # type: ignore[arg-type]
@@ -108,3 +108,25 @@ def test_a_window_alone_trains_pre_ranker_and_ranker(shop: RetailData) -> None:
     assert alone.preranker_ is not None
     assert alone.training_rows is not None
     assert len(alone.training_rows.y) == alone.report_["windows"][0]["rows"] > 0
+
+
+def test_a_lot_is_drawn_from_its_key_and_the_seed_alone() -> None:
+    keys = np.arange(100_000)
+    drawn = lots(keys, 0, 1)
+    assert 0 <= drawn.min() < drawn.max() < 1
+    assert abs(drawn.mean() - 0.5) < 0.005
+    assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.01  # neighbours don't go together
+    np.testing.assert_array_equal(lots(keys[::7], 0, 1), drawn[::7])
+    assert abs(np.corrcoef(drawn, lots(keys, 1, 0))[0, 1]) < 0.01  # the seed's parts have an order
+
+
+def test_one_more_candidate_leaves_the_sample_of_the_others_as_it_is(shop: RetailData) -> None:
+    """Rounding on another processor changes a pool by a pair; it must not change the whole sample."""
+    few = model(sources=[OwnPurchases()], k=[6]).training_frame(shop)
+    more = model(sources=[OwnPurchases()], k=[7]).training_frame(shop)
+    column = more.names.index("pair_days_since_first")
+    drawn, again = (
+        set(zip(rows.groups.tolist(), rows.x[:, column].tolist(), strict=True)) for rows in (few, more)
+    )
+    assert len(drawn) > 500
+    assert drawn < again

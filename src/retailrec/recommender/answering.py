@@ -11,12 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import Candidates
-from retailrec.compute.shards import map_shards, n_threads
+from retailrec.compute.shards import SHARD, map_shards, n_threads
 from retailrec.data import Histories, Recoded, RetailData, Unplaced
 from retailrec.data.history import History
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import Ranker
 from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.among import AmongReport, Eligible, as_among
 from retailrec.recommender.answers import (
     Answer,
     AnswerReport,
@@ -90,6 +91,30 @@ class Catalogue:
         notes = receipt_notes(unplaced, placed.end - data.start, self.end - self.start)
         return Placed(placed.histories(users), unplaced, notes)
 
+    def eligible(
+        self, history: History | Histories, among: Any, k: int
+    ) -> tuple[Eligible | None, AmongReport | None]:
+        """Given lists in these item codes, and what became of them; None without lists.
+
+        Lists that are bound already have been reported on.
+
+        Raises
+        ------
+        DataError
+            If none of the items is known, or none of the shoppers listed has receipts.
+        """
+        if among is None or isinstance(among, Eligible):
+            return among, None
+        lists = as_among(among)
+        codes = history.codes if isinstance(history, Histories) else np.zeros(1)
+        if lists.users is not None and len(codes) and (codes < 0).all():
+            raise DataError(
+                f"among: none of the {len(codes):,} shoppers is in the receipts, for example "
+                f"{history.users[USER_ID][0]!r}; write the ids as in the receipts."
+            )
+        bound = lists.bind(self.items, history.users)
+        return bound, bound.report(k)
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -101,15 +126,30 @@ class Scorer:
     catalogue: Catalogue
     threads: int = 0
 
-    def answer(self, data: Any, users: Any, k: int, rules: Rules | None, *, reasons: bool) -> Answer:
+    def answer(
+        self,
+        data: Any,
+        users: Any,
+        k: int,
+        rules: Rules | None,
+        *,
+        reasons: bool,
+        among: Any,
+    ) -> Answer:
         """Lists in the caller's ids, and a report; `TwoStageRecommender.recommend` has the rest."""
+        if among is not None and not isinstance(among, Eligible):
+            among = as_among(among)
+            if users is None and not isinstance(data, History | Histories):
+                users = among.users
         history, unplaced, notes = self.catalogue.placed(data, users)
         warn_if_most_is_unknown(unplaced, notes)
-        best, n_empty, effects = self.choose(history, k, rules)
+        eligible, told = self.catalogue.eligible(history, among, k)
+        best, n_empty, effects = self.choose(history, k, rules, eligible)
         lists = self.named(history, best)
         if reasons:
-            lists = lists.with_columns(self.reasons(history, best))
+            lists = lists.with_columns(self.reasons(history, best, eligible))
         n_short = int((best.items[:, -1] < 0).sum())
+        notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
         report = AnswerReport(
             n_shoppers=len(history),
             n_unknown_shoppers=n_empty,
@@ -118,12 +158,17 @@ class Scorer:
             n_unknown_events=unplaced.n_unknown,
             unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
             rules=effects,
-            notes=notes + short_list_note(n_short, len(history), k),
+            among={} if told is None else told._asdict(),
+            notes=notes,
         )
         return Answer(lists, report)
 
     def choose(
-        self, history: History | Histories, k: int, rules: Rules | None = None
+        self,
+        history: History | Histories,
+        k: int,
+        rules: Rules | None = None,
+        eligible: Eligible | None = None,
     ) -> tuple[Candidates, int, Effects]:
         """Best items, number of empty histories, and what rules did."""
         if k < 1:
@@ -137,7 +182,8 @@ class Scorer:
         def shard(rows: slice) -> tuple[Candidates, int]:
             part = history.take(rows)
             empty = int((np.diff(part.indptr) == 0).sum())
-            frame = candidate_frame(part, stage)
+            among = None if eligible is None else eligible.take(rows)
+            frame = candidate_frame(part, stage, among=among)
             score = self.ranker.predict(frame.x)
             if bound is None:
                 return frame.pool.best(score, k), empty
@@ -146,11 +192,14 @@ class Scorer:
                 score, probable = self.calibrator.predict(score), True
             return bound.choose(part, frame.pool.pairs, score, k, probable), empty
 
-        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        size = SHARD if eligible is None else eligible.shard_size
+        parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
         best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
         return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
 
-    def reasons(self, history: History | Histories, best: Candidates) -> pl.Series:
+    def reasons(
+        self, history: History | Histories, best: Candidates, eligible: Eligible | None = None
+    ) -> pl.Series:
         """Why each recommendation was made, in words."""
         catalogue = self.catalogue.items
         names = [c for c in catalogue.columns if c == "name"] or [ITEM_ID]
@@ -160,7 +209,8 @@ class Scorer:
 
         def shard(rows: slice) -> list[str]:
             part = history.take(rows)
-            frame = candidate_frame(part, stage)
+            among = None if eligible is None else eligible.take(rows)
+            frame = candidate_frame(part, stage, among=among)
             shopper, rank = np.nonzero(best.items[rows] >= 0)
             items = best.items[rows][shopper, rank]
             keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
@@ -168,7 +218,8 @@ class Scorer:
             why = self.ranker.contributions(x)
             return reasons_in_words(x, frame.names, why, shopper, items, part, stage.sources, labels)
 
-        texts = [text for part in map_shards(shard, len(history)) for text in part]
+        size = SHARD if eligible is None else eligible.shard_size
+        texts = [text for part in map_shards(shard, len(history), size=size) for text in part]
         return pl.Series("reasons", texts, pl.String)
 
     def named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:

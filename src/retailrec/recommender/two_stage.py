@@ -36,11 +36,11 @@ from retailrec.errors import ArtifactError, NotFittedError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.answering import Catalogue, Placed, Scorer
+from retailrec.recommender.answering import Catalogue, Scorer
 from retailrec.recommender.answers import Answer
 from retailrec.recommender.artifact import load_artifact, save_artifact
 from retailrec.recommender.artifact_formats import fill_in_format_1
-from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.defaults import candidate_numbers, default_sources
 from retailrec.recommender.label_windows import (
     Sampling,
     Window,
@@ -68,7 +68,7 @@ class TwoStageRecommender:
     ranker : orders the candidates; a `Ranker`
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
-    n_candidates : taken from each source, one number or one a source
+    n_candidates : taken from each source, one number or one a source; None: `candidate_numbers`
     preranker : light ranker that cuts the pool to `pool_size` pairs a shopper; None ranks them all
     negatives : share of the candidates that were not bought that are trained on; each then weighs
         1 / share, so probabilities stay what they are
@@ -106,8 +106,8 @@ class TwoStageRecommender:
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
-    n_candidates: Natural | Sequence[Natural] = 150
-    preranker: Ranker | None = field(default_factory=light_ranker)
+    n_candidates: Natural | Sequence[Natural] | None = None
+    preranker: Ranker | None = None
     pool_size: Count = 200
     negatives: Share = 0.2
     idle_users: Share = 0.07
@@ -135,7 +135,7 @@ class TwoStageRecommender:
         check_parts(_WHO, "prefilters", self.prefilters, Prefilter)
         check_parts(_WHO, "ranker", [self.ranker], Ranker)
         check_parts(_WHO, "preranker", [self.preranker] if self.preranker else [], Ranker)
-        check_pool(self.sources, self.n_candidates)
+        check_pool(self.sources, self.taken)
 
     def fit(
         self, data: RetailData, progress: Progress = silent, *,
@@ -221,7 +221,13 @@ class TwoStageRecommender:
         return self
 
     def recommend(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
+        self,
+        data: Any,
+        users: Any = None,
+        k: int = 10,
+        rules: Rules | None = None,
+        *,
+        among: Any = None,
     ) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
@@ -235,6 +241,9 @@ class TwoStageRecommender:
             `data` does not know is answered as an unknown shopper, with popular items.
         k : items a shopper
         rules : business rules; `answer` tells what they did
+        among : the only items to rank, proposed by a source or not: a frame of `item_id` (for
+            everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and `user_id` and of
+            `campaign_id` and `item_id`. Where it names shoppers, these are answered for by default.
 
         `score` is a probability of purchase within the horizon when the ranker's objective is one;
         calibrated models add a column `probability`.
@@ -253,41 +262,54 @@ class TwoStageRecommender:
         RetailRecWarning
             If most receipt lines are of items that the model does not know.
         """
-        return self.answer(data, users, k, rules).lists
+        return self.answer(data, users, k, rules, among=among).lists
 
     def explain(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
+        self,
+        data: Any,
+        users: Any = None,
+        k: int = 10,
+        rules: Rules | None = None,
+        *,
+        among: Any = None,
     ) -> pl.DataFrame:
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
         The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
         columns raised the score most by the ranker's SHAP values, with the facts behind them.
         """
-        return self.answer(data, users, k, rules, reasons=True).lists
+        return self.answer(data, users, k, rules, reasons=True, among=among).lists
 
     def answer(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        self,
+        data: Any,
+        users: Any = None,
+        k: int = 10,
+        rules: Rules | None = None,
+        *,
         reasons: bool = False,
-    ) -> Answer:  # fmt: skip
+        among: Any = None,
+    ) -> Answer:
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
         Nothing of the request is kept on the model, so many threads may ask one model.
         """
-        return self._scorer.answer(data, users, k, rules, reasons=reasons)
+        return self._scorer.answer(data, users, k, rules, reasons=reasons, among=among)
 
     def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
         """The best items by code: (n_users, k) arrays, -1 where there is no item."""
         return self._scorer.choose(history, k)[0]
 
-    def placed(self, data: Any, users: Any = None) -> Placed:
-        """Histories in the model's item codes, and what of the receipts has no place there."""
-        return self._scorer.catalogue.placed(data, users)
+    @property
+    def catalogue(self) -> Catalogue:
+        """Items and their coding, prices and time as they were at `fit`."""
+        self._require("items_")
+        return Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
 
     @property
     def _scorer(self) -> Scorer:
         self._require("items_")
-        catalogue = Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
-        return Scorer(self.stage_one, self.ranker_, self.calibrator_, catalogue, self.threads)
+        return Scorer(self.stage_one, self.ranker_, self.calibrator_, self.catalogue, self.threads)
 
     def _require(self, fitted: str) -> None:
         if not hasattr(self, fitted):
@@ -298,12 +320,15 @@ class TwoStageRecommender:
         return candidate_frame(history, self.stage_one)
 
     @property
+    def taken(self) -> int | Sequence[int]:
+        """Candidates taken of each source."""
+        return candidate_numbers(self.sources) if self.n_candidates is None else self.n_candidates
+
+    @property
     def stage_one(self) -> StageOne:
         """Sources, features and pre-ranker as they are now."""
         self._require("sources_")
-        return StageOne(
-            self.sources_, self.features_, self.n_candidates, self.preranker_, self.pool_size
-        )
+        return StageOne(self.sources_, self.features_, self.taken, self.preranker_, self.pool_size)
 
     @property
     def catalogue_key(self) -> str:
@@ -315,7 +340,7 @@ class TwoStageRecommender:
 
         The present is the later of the two ends: that of the fresh data and that of the fit.
         """
-        return self._scorer.catalogue.coded(data)
+        return self.catalogue.coded(data)
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted model to a folder: see `retailrec.recommender.artifact`.
