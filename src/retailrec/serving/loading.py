@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import Connection, select, update
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import STANDARD_RULES, LoadReport
 from retailrec.data.encoding import CodedLines, build_log, code_lines, parts_of
@@ -37,7 +38,7 @@ class Loaded(NamedTuple):
 
 def load_frames(
     store: Store, transactions: Any, *, columns: Mapping[str, str] | None = None,
-    report: LoadReport | None = None, progress: Progress = lambda step: None,
+    report: LoadReport | None = None, progress: Progress = silent,
 ) -> Loaded:  # fmt: skip
     """Store receipt lines, cleaned and merged as `RetailData.from_frames` does.
 
@@ -54,7 +55,7 @@ def load_frames(
     return _load(store, log, users[USER_ID], items[ITEM_ID], numbers, progress)
 
 
-def load_data(store: Store, data: RetailData, progress: Progress = lambda step: None) -> Loaded:
+def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Loaded:
     """Store the receipts and the shoppers' attributes of data that is in memory.
 
     The data has no receipt numbers, so receipts are called by their time, and those of one time of a
@@ -251,7 +252,7 @@ def _load(
                 max(row[2] for row in rows),
                 text_numbers,
             )
-        progress(f"store {stop:,} of {len(number):,} receipts")
+        progress("store receipts", stop, len(number))
     return Loaded(len(number), log.height, new)
 
 
