@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,6 @@ from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, moment
 from retailrec.serving.store import Store, midnight_after
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop takes them for known
-Progress = Callable[[str], None]
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
 
 
