@@ -96,7 +96,7 @@ def bare_products(n_items: int) -> float:
 def main(profile: str, users: int = 20_000, asked: int = 10_000) -> int:
     data = data_of(preset("x5", users=users))
     model = Settings(profile=profile, threads=1).for_size(data.n_users).model().fit(data)
-    history = data.history(np.arange(asked))
+    history = data.history(codes=np.arange(asked))
     model.recommend_codes(history.take(range(500)), 10)
     watch()
     started = perf_counter()

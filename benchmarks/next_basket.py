@@ -80,7 +80,7 @@ def main() -> None:
     for number in range(FOLDS):
         train, _, test = split_shoppers(data.n_users, number)
         judge = Judge.of(past, target.filter(pl.col("user").is_in(test.tolist())))
-        history = past.history(judge.users)
+        history = past.history(codes=judge.users)
         for name, items in lists(only(past, train), history).items():
             values = judge.per_user(items, METRICS)
             found.setdefault(name, []).append([float(np.nanmean(v)) for v in values.values()])

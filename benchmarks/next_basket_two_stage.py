@@ -35,7 +35,7 @@ def main(part: int) -> int:
         started = perf_counter()
         model = TwoStageRecommender(label_splits=NextBasketSplits(1)).fit(only(aligned, parts[0]))
         seconds.append(perf_counter() - started)
-        items = model.recommend_codes(past.history(judge.users), 20).items
+        items = model.recommend_codes(past.history(codes=judge.users), 20).items
         values = judge.per_user(items, METRICS)
         rows.append([float(np.nanmean(v)) for v in values.values()])
         print(

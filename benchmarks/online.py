@@ -23,10 +23,10 @@ def main(profile: str, users: int = 20_000, asked: int = 1000) -> int:
     rng = np.random.default_rng(0)
     codes = rng.choice(data.active_users(), asked, replace=False)
     for code in codes[:20]:  # what happens once is not part of an answer
-        model.recommend_codes(data.history([int(code)]), 10)
+        model.recommend_codes(data.history(codes=[int(code)]), 10)
     took = np.empty(asked)
     for place, code in enumerate(codes):
-        history = data.history([int(code)])
+        history = data.history(codes=[int(code)])
         started = perf_counter()
         model.recommend_codes(history, 10)
         took[place] = 1000 * (perf_counter() - started)

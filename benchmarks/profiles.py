@@ -47,7 +47,7 @@ def measure(settings: Settings, split: Split) -> dict[str, float]:
     started = perf_counter()
     model = settings.for_size(split.past.n_users).model().fit(split.past)
     fitted = perf_counter()
-    items = model.recommend_codes(split.past.history(judge.users), 10).items
+    items = model.recommend_codes(split.past.history(codes=judge.users), 10).items
     done = perf_counter()
     found = {k: float(v or 0) for k, v in means(judge.per_user(items, METRICS)).items()}
     return found | {"fit_s": fitted - started, "ms": 1000 * (done - fitted) / len(judge.users)}

@@ -111,8 +111,8 @@ def one(users: int, profile: str) -> dict[str, Any]:
         model.fit(data, lambda message: steps.begin(step_of(message)))
         spent: dict[str, float] = defaultdict(float)  # of recommending, by what it is spent on
         timed(StageOne, "pool", "match", spent)
-        timed(type(model.features), "rows", "features", spent)
-        timed(type(model.ranker), "predict", "score", spent)
+        timed(type(model.features_), "rows", "features", spent)
+        timed(type(model.ranker_), "predict", "score", spent)
         timed(batch, "write_frame", "write", spent)
         timed(batch, "_combine", "write", spent)
         steps.begin("recommend and write")

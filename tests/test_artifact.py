@@ -104,7 +104,7 @@ def test_an_array_of_objects_is_not_unpickled(saved: Path) -> None:
 def test_unknown_types_and_states_are_refused(saved: Path) -> None:
     model = json.loads((saved / "manifest.json").read_text())["model"]
     edit(saved, model=model | {"type": "os.system"})
-    with pytest.raises(ArtifactError, match="does not know"):
+    with pytest.raises(ArtifactError, match="not known here"):
         load_artifact(saved, TYPES)
     edit(saved, model=model | {"state": {"__class__": 1}})
     with pytest.raises(ArtifactError, match="no fitted attribute"):
@@ -147,7 +147,7 @@ def test_frames_and_times_come_back(tmp_path: Path) -> None:
 
     thing = Thing()
     thing.frame_, thing.when_ = pl.DataFrame({"a": ["x", None]}), datetime(2024, 1, 2, 3)  # type: ignore[attr-defined]
-    save_artifact(thing, tmp_path / "t")
+    save_artifact(thing, tmp_path / "t", {"Thing": Thing})
     back = load_artifact(tmp_path / "t", {"Thing": Thing})
     assert back.frame_.equals(thing.frame_)  # type: ignore[attr-defined]
     assert back.when_ == thing.when_  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ def test_each_fold_is_what_the_judge_says(shop: RetailData) -> None:
         past, target = fold.split(shop)
         past = apply(preset("default"), past)[0]
         judge = Judge.of(past, target)
-        history = past.history(judge.users)
+        history = past.history(codes=judge.users)
         lists = {
             "own": OwnPurchases().fit(past).candidates(history, 10).items,
             "function": first_items(past, judge.users, 10),

@@ -29,7 +29,7 @@ from retailrec.two_stage import TwoStageRecommender
 
 QUICK = Settings(
     horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False, threads=1,
-    sources=[{"type": "own_purchases"}, {"type": "popularity"}], candidates_per_source=30,
+    sources=[{"type": "own_purchases"}, {"type": "popularity"}], n_candidates=30,
 )  # fmt: skip
 BLOCK = 2000  # lines: some twenty blocks
 
@@ -63,8 +63,8 @@ def test_blocks_hold_all_shoppers_and_few_lines(data: RetailData) -> None:
     lines = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
     parts = list(blocks(data, users, BLOCK))
     assert len(parts) > 10
-    np.testing.assert_array_equal(np.concatenate(parts), users)
-    assert all(lines[p].sum() <= BLOCK or len(p) == 1 for p in parts)
+    np.testing.assert_array_equal(np.concatenate([users[part] for part in parts]), users)
+    assert all(lines[p].sum() <= BLOCK or len(users[p]) == 1 for p in parts)
 
 
 @pytest.mark.parametrize("name", ["offers.parquet", "offers.csv"])
@@ -74,12 +74,12 @@ def test_a_file_is_what_recommend_says(
     batch = recommend_to_file(model, data, tmp_path / name, 3, block_lines=BLOCK)
     read = pl.read_parquet if name.endswith("parquet") else pl.read_csv
     found = read(tmp_path / name)
-    expected = model.recommend(data.history(), 3)
+    expected = model.recommend(data.history(), k=3)
     assert (
         found.select("user_id", "item_id", "rank").rows()
         == expected.select("user_id", "item_id", "rank").rows()
     )
-    assert (batch.n_users, batch.n_rows) == (data.n_users, expected.height)
+    assert (batch.report.n_shoppers, batch.n_rows) == (data.n_users, expected.height)
     assert os.listdir(tmp_path) == [name]  # no parts, no partial files
 
 
@@ -88,9 +88,9 @@ def test_what_rules_did_is_added_up_over_blocks(
 ) -> None:
     rules = Rules(max_per_category=1)
     batch = recommend_to_file(model, data, tmp_path / "a.parquet", 5, rules=rules, block_lines=BLOCK)
-    model.recommend(data.history(), 5, rules)
-    assert batch.effects == model.rules_report
-    assert batch.effects["max_per_category"]["bound"] > 0
+    whole = model.answer(data.history(), k=5, rules=rules).report
+    assert batch.report.rules == whole.rules
+    assert batch.report.rules["max_per_category"]["bound"] > 0
 
 
 def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
@@ -115,7 +115,7 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
     monkeypatch.setattr(module, "_write_block", original)
     again = recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
     assert again.n_taken_over == 5
-    assert pl.read_parquet(out).equals(model.recommend(data.history(), 3))
+    assert pl.read_parquet(out).equals(model.recommend(data.history(), k=3))
     written.clear()
     monkeypatch.setattr(module, "_write_block", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -192,7 +192,7 @@ def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
     Shop(users=80, items=400, weeks=20).write(tmp_path / "shop")
     config = tmp_path / "quick.toml"
     config.write_text(
-        "prerank = false\nlabel_windows = 2\ncandidates_per_source = 20\nhorizon_days = 14\n"
+        "prerank = false\nlabel_windows = 2\nn_candidates = 20\nhorizon_days = 14\n"
         "threads = 1\n"
         '[ranker]\ntype = "lightgbm"\niterations = 3\n[[sources]]\ntype = "own_purchases"\n'
         '[[sources]]\ntype = "popularity"\n'
@@ -256,10 +256,10 @@ def test_one_enormous_shopper_does_not_blow_the_memory(model: TwoStageRecommende
             "basket_id": np.arange(n) // 40,
         }
     )  # fmt: skip
-    known, unknown = model.coded(RetailData.from_frames(bulk))
-    assert unknown == 0
+    known, unplaced = model.coded(RetailData.from_frames(bulk))
+    assert unplaced.n_unknown == 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    lists = model.recommend_codes(known.history([0]), 10)
+    lists = model.recommend_codes(known.history(codes=[0]), 10)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert (lists.items >= 0).all()
     assert grown < 300  # MB: 100,000 events of 4 bytes in some 50 columns are 20
@@ -269,7 +269,7 @@ def test_threads_change_no_answer(data: RetailData) -> None:
     answers = []
     for threads in (1, 2, 3):
         settings = QUICK.model_copy(update={"threads": threads})
-        answers.append(settings.model().fit(data).recommend(data.history(), 5))
+        answers.append(settings.model().fit(data).recommend(data.history(), k=5))
     assert answers[0].equals(answers[1])
     assert answers[0].equals(answers[2])
 

@@ -134,12 +134,12 @@ def test_candidates_are_distinct_allowed_sorted_and_ties_go_to_the_lower_item(
 @each_source
 def test_unknown_and_empty_shoppers_are_answered(source: CandidateGenerator, data: RetailData) -> None:
     fitted = replace(source).fit(data)
-    history = data.history([-1, 0, -1])
+    history = data.history(codes=[-1, 0, -1])
     items, _ = fitted.candidates(history, 5)
     assert items.shape == (3, 5)
     np.testing.assert_array_equal(items[0], items[2])
     assert len(fitted.score(history, all_pairs(3, 30))) == 90
-    assert fitted.candidates(data.history([]), 5).items.shape == (0, 5)
+    assert fitted.candidates(data.history(codes=[]), 5).items.shape == (0, 5)
 
 
 def all_neighbours(source: CandidateGenerator) -> CandidateGenerator:
@@ -278,7 +278,7 @@ def test_labels_change_only_the_label_column(data: RetailData) -> None:
     for d in (data, shuffled_labels(data)):
         model = TwoStageRecommender(
             sources=sources(), preranker=None, negatives=1, idle_users=1, prefilters=(),
-            label_splits=HorizonSplits(31, n=1), k=10,
+            label_splits=HorizonSplits(31, n=1), n_candidates=10,
         )  # fmt: skip
         frames.append(model.training_frame(d))
     one, other = frames
@@ -291,7 +291,7 @@ def test_labels_change_only_the_label_column(data: RetailData) -> None:
 def test_labels_are_the_purchases_of_the_window(data: RetailData) -> None:
     past, target = Fold(CUTOFF, data.end).split(data)
     users = past.active_users()
-    pool = merge_pool([s.fit(past) for s in sources()], past.history(users), 10)
+    pool = merge_pool([s.fit(past) for s in sources()], past.history(codes=users), 10)
     bought = set(target.select("user", "item").iter_rows())
     expected = [
         (int(users[row]), int(item)) in bought
@@ -303,9 +303,10 @@ def test_labels_are_the_purchases_of_the_window(data: RetailData) -> None:
 def quick(**settings: object) -> TwoStageRecommender:
     given = {
         "ranker": CatBoostRanker(iterations=15, threads=1),
-        "k": 20,
+        "n_candidates": 20,
         "pool_size": 15,
         "sources": sources(),
+        "label_splits": HorizonSplits(28, n=2),
     }
     return TwoStageRecommender(**(given | settings))  # type: ignore[arg-type]
 
@@ -318,11 +319,11 @@ def test_the_recommender_survives_saving(shop: RetailData, tmp_path) -> None:
         model.save(tmp_path / "model")
         loaded = TwoStageRecommender.load(tmp_path / "model")
         history = shop.history()
-        assert model.recommend(history, 5).equals(loaded.recommend(history, 5))
+        assert model.recommend(history, k=5).equals(loaded.recommend(history, k=5))
 
 
 def test_same_seed_same_answer_whatever_the_threads(shop: RetailData) -> None:
-    answers = [quick(threads=t).fit(shop).recommend(shop.history(), 5) for t in (1, 2)]
+    answers = [quick(threads=t).fit(shop).recommend(shop.history(), k=5) for t in (1, 2)]
     assert answers[0].equals(answers[1])
 
 
@@ -334,28 +335,28 @@ def model(shop: RetailData) -> TwoStageRecommender:
 def test_recommendations_are_for_everybody_and_complete(
     shop: RetailData, model: TwoStageRecommender
 ) -> None:
-    history = shop.history([0, -1, 5])
-    found = model.recommend(history, 6)
+    history = shop.history(codes=[0, -1, 5])
+    found = model.recommend(history, k=6)
     assert found.group_by("user_id").len()["len"].to_list() == [6, 6, 6]
     assert found["rank"].to_list() == [1, 2, 3, 4, 5, 6] * 3
     assert found["score"].is_between(0, 1).all()
-    assert model.recommend(shop.history([]), 6).is_empty()
+    assert model.recommend(shop.history(codes=[]), k=6).is_empty()
 
 
 def test_histories_in_parts_give_the_same_answers(
     shop: RetailData, model: TwoStageRecommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = [3, -1, *range(10, 30)]
-    expected = model.recommend(shop.history(users), 4)
+    expected = model.recommend(shop.history(codes=users), k=4)
     monkeypatch.setitem(map_shards.__kwdefaults__, "size", 5)
-    assert model.recommend(shop.histories(users), 4).equals(expected)
-    whole = shop.history(users)
-    assert model.explain(shop.histories(users), 2).equals(model.explain(whole, 2))
-    assert shop.histories(users).users.equals(whole.users)
+    assert model.recommend(shop.histories(codes=users), k=4).equals(expected)
+    whole = shop.history(codes=users)
+    assert model.explain(shop.histories(codes=users), k=2).equals(model.explain(whole, k=2))
+    assert shop.histories(codes=users).users.equals(whole.users)
 
 
 def test_more_items_asked_for_than_there_are(shop: RetailData, model: TwoStageRecommender) -> None:
-    found = model.recommend(shop.history([0]), 10_000)
+    found = model.recommend(shop.history(codes=[0]), k=10_000)
     assert found.height == 15  # the pool's size bounds the list
     assert found["item_id"].n_unique() == found.height
 
@@ -366,5 +367,5 @@ def test_a_prefilter_hides_items_but_not_histories(shop: RetailData) -> None:
     popular = shop.log.group_by("item").len().sort("len", descending=True)["item"][:5]
     denied = shop.items["item_id"].gather(popular).to_list()
     model = quick(prefilters=(DenyItems(denied),)).fit(shop)
-    assert not set(model.recommend(shop.history(), 10)["item_id"]) & set(denied)
+    assert not set(model.recommend(shop.history(), k=10)["item_id"]) & set(denied)
     assert shop.history().n_pairs == shop.log.select("user", "item").unique().height

@@ -122,7 +122,7 @@ def test_a_history_holds_the_log(rows: list[tuple[str, int, int, int]]) -> None:
 def test_history_of_chosen_shoppers_equals_rows_of_the_whole(data: RetailData) -> None:
     whole = data.history()
     for users in ([5], [9, 2, 30], list(range(10, 20))):
-        chosen, taken = data.history(users), whole.take(users)
+        chosen, taken = data.history(codes=users), whole.take(users)
         for name in ("indptr", "items", "event_indptr", "age", "basket", "quantity", "value"):
             np.testing.assert_array_equal(getattr(chosen, name), getattr(taken, name), name)
         assert chosen.users.equals(taken.users)
@@ -137,7 +137,7 @@ def test_history_of_chosen_shoppers_where_values_are_unknown_or_the_log_lies_in_
     assert pieces["value"].n_chunks() == 2
     for known in (log, pieces):
         changed = replace(data, log=known)
-        chosen, taken = changed.history([9, 2, 30]), changed.history().take([9, 2, 30])
+        chosen, taken = changed.history(codes=[9, 2, 30]), changed.history().take([9, 2, 30])
         assert np.isnan(chosen.value).any()
         for name in ("indptr", "items", "event_indptr", "age", "basket", "quantity", "value"):
             np.testing.assert_array_equal(getattr(chosen, name), getattr(taken, name), name)

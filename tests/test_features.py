@@ -130,7 +130,7 @@ def of_one_shopper(**columns: list[object]) -> dict[str, float]:
     """Features of the pair (first shopper, first item)."""
     data = RetailData.from_frames(pl.DataFrame(columns))
     fitted = FeatureSet().fit(data)
-    rows = fitted.rows(data.history([0]), Pairs(np.array([0, 1]), np.array([0], np.int32)))
+    rows = fitted.rows(data.history(codes=[0]), Pairs(np.array([0, 1]), np.array([0], np.int32)))
     return dict(zip(fitted.names, rows[0].tolist(), strict=True))
 
 

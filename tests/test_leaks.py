@@ -25,7 +25,7 @@ DATA = small_data(users=60)
 
 def model(**changes: Any) -> TwoStageRecommender:
     sources = [OwnPurchases(), Popularity()]
-    return TwoStageRecommender(sources=sources, preranker=None, k=40, **changes)
+    return TwoStageRecommender(sources=sources, preranker=None, n_candidates=40, **changes)
 
 
 def leaks(build: Any) -> list[Leak]:

@@ -37,7 +37,7 @@ def test_recall_of_a_group_is_what_counting_gives(model: TwoStageRecommender, he
     for user, item in held_out.target.select("user", "item").iter_rows():
         bought.setdefault(user, set()).add(item)
     group = sorted(user for user in bought if receipts.get(user, 0) > 5)
-    lists = pool_order(model.stage_one, held_out.past.history(group), 200)
+    lists = pool_order(model.stage_one, held_out.past.history(codes=group), 200)
     shares = [
         len(bought[user] & set(items.tolist())) / len(bought[user])
         for user, items in zip(group, lists, strict=True)

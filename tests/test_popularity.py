@@ -58,7 +58,7 @@ def test_receipts_count_repeats_and_buyers_do_not() -> None:
 def test_all_time_buyers_order_the_rest() -> None:
     data = sold(("b", 90, "xyz"), ("a", 90, "x"), ("c", 1, "x"))
     source = Popularity(days=7).fit(data)
-    items = source.candidates(data.history([0]), 3).items[0]
+    items = source.candidates(data.history(codes=[0]), 3).items[0]
     assert data.items["item_id"].gather(items).to_list() == ["c", "b", "a"]
     np.testing.assert_allclose(source.share_, [1 / 4, 3 / 4, 1 + 1 / 4])
 

@@ -79,7 +79,6 @@ CASES: dict[type[Prefilter], list[tuple[Prefilter, str]]] = {
         (SoldWithin(8), "abceg"),
     ],
     MinBuyers: [
-        (MinBuyers(0), EVERYTHING),
         (MinBuyers(1), "abcdeg"),
         (MinBuyers(2), "ac"),  # b was bought twice, by one shopper
         (MinBuyers(3), "c"),

@@ -27,7 +27,7 @@ def test_what_is_said_wins() -> None:
     assert sized.ranker.type == "lightgbm"
     assert sized.negatives == PROFILES["large"]["negatives"]
     own = Settings(sources=[{"type": "popularity"}]).for_size(10**6)
-    assert own.candidates_per_source == Settings().candidates_per_source  # not the four of `large`
+    assert own.n_candidates == Settings().n_candidates  # not the four of `large`
     with pytest.raises(SettingError, match="profile"):
         read_settings(None, profile="huge")
 
@@ -36,7 +36,7 @@ def test_what_is_said_wins() -> None:
 def test_every_profile_fits_and_recommends(name: str) -> None:
     data = small_data(users=60)
     model = Settings(profile=name).for_size(data.n_users).model().fit(data)
-    assert model.recommend(data.history(), 5).height == 60 * 5
+    assert model.recommend(data.history(), k=5).height == 60 * 5
 
 
 @pytest.mark.parametrize("name", PROFILES)

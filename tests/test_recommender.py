@@ -39,11 +39,6 @@ class Taste:
         return np.asarray(self.sign * x[:, self.column], np.float32)
 
 
-def ranker_of(model: TwoStageRecommender) -> Any:
-    """The fitted ranker."""
-    return getattr(model, "ranker_", None) or model.ranker
-
-
 @pytest.fixture(scope="module")
 def small() -> RetailData:
     return small_data(users=60, weeks=40)
@@ -53,7 +48,7 @@ def quick(**more: Any) -> TwoStageRecommender:
     given = {
         "sources": [OwnPurchases(), Popularity()],
         "ranker": LightGBMRanker(iterations=8, threads=1),
-        "k": 20,
+        "n_candidates": 20,
         "label_splits": HorizonSplits(14, n=3),
         "preranker": None,
         "threads": 1,
@@ -120,29 +115,38 @@ def test_early_stopping_finds_the_trees_then_learns_from_all_windows(small: Reta
     assert model.report_["trees"] == stopped.n_trees
     assert set(model.report_["learning_curve"]) == {"learn", "validation"}
     expected = replace(ranker, iterations=stopped.n_trees).fit(rows)
-    fitted = ranker_of(model)
+    fitted = model.ranker_
     assert fitted.n_trees == stopped.n_trees
     np.testing.assert_array_equal(fitted.predict(rows.x), expected.predict(rows.x))
     assert not np.array_equal(stopped.predict(rows.x), expected.predict(rows.x))
     assert quick(ranker=ranker, early_stopping=True, label_splits=HorizonSplits(14, n=1)).fit(small)
     plain = quick(ranker=replace(ranker, iterations=12)).fit(small)
     assert "trees" not in plain.report_
-    assert ranker_of(plain).n_trees == 12
+    assert plain.ranker_.n_trees == 12
 
 
-def test_the_present_is_the_later_of_the_two_ends(small: RetailData) -> None:
+@pytest.mark.parametrize("shift", [-30, 0, 30])
+def test_the_present_is_the_later_of_the_two_ends(small: RetailData, shift: int) -> None:
     """A file whose last receipt is old is not a view from back then; a newer one moves the clock."""
     model = quick().fit(small)
-    log = small.log.filter(pl.col("user") < 5)
-    for shift in (-30, 0, 30):
-        end = small.end + timedelta(days=shift)
-        fresh = RetailData(log.filter(pl.col("time") < end), small.items, small.users, end)
-        served, unknown = model.coded(fresh)
+    end = small.end + timedelta(days=shift)
+    log = small.log.filter((pl.col("user") < 5) & (pl.col("time") < end))
+    ids = log.select(
+        small.users["user_id"].gather(log["user"]),
+        small.items["item_id"].gather(log["item"]),
+        "time",
+        pl.col("basket").alias("basket_id"),
+    )
+    last = log.filter(pl.col("user") == 0)["time"].max()
+    assert isinstance(last, datetime)
+    for fresh in (
+        RetailData(log, small.items, small.users, end),  # the model's codes
+        RetailData.from_frames(ids, end=end),  # others, fewer
+    ):
+        served, unplaced = model.coded(fresh)
         assert served.end == max(end, small.end)
-        assert unknown == 0
-        age = served.history([0]).age.min()
-        last = fresh.log.filter(pl.col("user") == 0)["time"].max()
-        assert isinstance(last, datetime)
+        assert unplaced.n_unknown == 0
+        age = served.history(codes=[0]).age.min()
         assert age == pytest.approx((served.end - last).total_seconds() / 86_400, rel=1e-5)
 
 
@@ -169,7 +173,7 @@ SETTINGS = Settings(
     label_windows=2,
     prerank=False,
     threads=1,
-    candidates_per_source=20,
+    n_candidates=20,
     ranker={"type": "lightgbm", "iterations": 8},
     sources=[{"type": "own_purchases"}, {"type": "popularity"}],
 )
@@ -182,14 +186,14 @@ def test_run_judges_a_model_of_the_past_and_writes_one_of_everything(
     written = pl.read_parquet(tmp_path / "out" / "recommendations.parquet")
     saved = TwoStageRecommender.load(tmp_path / "out" / "model")
     assert saved.end_ == small.end
-    assert saved.recommend(small.history(), 3).equals(written)
+    assert saved.recommend(small.history(), k=3).equals(written)
     held_out = hold_out(small, SETTINGS)
     past = SETTINGS.model().fit(held_out.past, keep_rows=True)
     assert result["evaluation"]["cutoff"] == held_out.past.end.isoformat()
     assert result["label_windows"] == past.report_["windows"]
     # its stage one is of all data, and its ranker learnt from the newest window, which the other lacks
     everything = SETTINGS.model().fit(small, earlier=past)
-    assert everything.recommend(small.history(), 3).equals(written)
-    assert not past.recommend(small.history(), 3).equals(written)
-    popular = next(s for s in saved.sources if isinstance(s, Popularity))
+    assert everything.recommend(small.history(), k=3).equals(written)
+    assert not past.recommend(small.history(), k=3).equals(written)
+    popular = next(s for s in saved.sources_ if isinstance(s, Popularity))
     np.testing.assert_array_equal(popular.share_, Popularity().fit(small).share_)

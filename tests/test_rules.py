@@ -33,7 +33,7 @@ DATA = RetailData.from_frames(
     ),
     ITEMS, pl.DataFrame({"user_id": ["ann", "bob"]}), end=NOW,
 )  # fmt: skip
-HISTORY = DATA.history([0, 1])
+HISTORY = DATA.history(codes=[0, 1])
 PAIRS = Pairs(np.array([0, 6, 12]), np.tile(np.arange(6, dtype=np.int32), 2))
 SCORE = np.tile(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], np.float32), 2)
 
@@ -71,11 +71,11 @@ def test_each_rule_by_eye(rules: dict, expected: list[str]) -> None:
 
 
 def test_what_is_due_may_be_offered_again() -> None:
-    later = DATA.history([0, 1])
+    later = DATA.history(codes=[0, 1])
     bound = BoundRules(Rules(skip_bought_days=30), ITEMS, PRICES, NOW)
     assert 0 not in bound.choose(later, PAIRS, SCORE, 6).items[0]
     end = datetime(2024, 2, 8)  # 12 days after the last purchase, the usual gap is 10
-    late = RetailData(DATA.log, DATA.items, DATA.users, end).history([0, 1])
+    late = RetailData(DATA.log, DATA.items, DATA.users, end).history(codes=[0, 1])
     assert bound.choose(late, PAIRS, SCORE, 6).items[0][0] == 0
     strict = BoundRules(Rules(skip_bought_days=30, unless_due=False), ITEMS, PRICES, end)
     assert 0 not in strict.choose(late, PAIRS, SCORE, 6).items[0]
@@ -142,13 +142,14 @@ def test_the_recommender_keeps_to_rules_and_reports() -> None:
     model = TwoStageRecommender(sources=[OwnPurchases(), Popularity()], preranker=None).fit(data)
     history = data.history()
     rules = Rules(price_ceiling=2.0, max_per_category=2, min_new=1)
-    plain, ruled = model.recommend(history, 5), model.recommend(history, 5, rules)
-    assert model.rules_report["price_ceiling"]["bound"] > 0
+    plain, answer = model.recommend(history, k=5), model.answer(history, k=5, rules=rules)
+    ruled, effects = answer.lists, answer.report.rules
+    assert effects["price_ceiling"]["bound"] > 0
     assert ruled.height == plain.height
     price = dict(zip(data.items["item_id"], model.prices_, strict=True))
     assert max(price[i] for i in ruled["item_id"]) <= 2.0 < max(price[i] for i in plain["item_id"])
     named = ruled.join(data.items, on="item_id")
-    if not model.rules_report["max_per_category"]["gave_way"]:
+    if not effects["max_per_category"]["gave_way"]:
         assert named.group_by("user_id", "category_1").len()["len"].max() <= 2
-    assert isinstance(model.recommend_codes(history, 5, rules), Candidates)
-    assert model.recommend(history, 5).equals(plain)
+    assert isinstance(model.recommend_codes(history, 5), Candidates)
+    assert model.recommend(history, k=5).equals(plain)

@@ -143,7 +143,7 @@ def test_models_rank_on_it_as_on_real_receipts() -> None:
     data = data_of(replace(SHOP, users=400, items=1500, weeks=45))
     past, target = Fold(data.end - timedelta(days=28), data.end).split(data)
     judge = Judge.of(past, target)
-    history = past.history(judge.users)
+    history = past.history(codes=judge.users)
     reached = {
         source.name: means(judge.per_user(source.fit(past).candidates(history, 5).items))["precision@5"]
         for source in (Popularity(), OwnPurchases())

@@ -40,7 +40,7 @@ def receipts(*baskets: tuple[str, int, str], **more: object) -> RetailData:
 def best(source: object, data: RetailData, user: str, k: int = 5) -> str:
     """The recommended letters."""
     row = data.users["user_id"].to_list().index(user)
-    items = source.fit(data).candidates(data.history([row]), k).items[0]  # type: ignore[attr-defined]
+    items = source.fit(data).candidates(data.history(codes=[row]), k).items[0]  # type: ignore[attr-defined]
     return "".join(data.items["item_id"][int(i)] for i in items if i >= 0)
 
 
@@ -146,7 +146,7 @@ def test_als_fold_in_is_implicits_own(data: RetailData) -> None:
 def test_als_serves_a_shopper_who_was_not_in_fit(data: RetailData) -> None:
     """The same history gets the same answer, whoever was in `fit`."""
     source = ALS(factors=8, iterations=5).fit(data)
-    alone = data.history([4])
+    alone = data.history(codes=[4])
     np.testing.assert_array_equal(
         source.candidates(alone, 5).items, source.candidates(data.history(), 5).items[[4]]
     )
@@ -297,8 +297,10 @@ def test_tea_is_followed_by_milk() -> None:
     data = RetailData.from_frames(table)
     source = ItemItem(within="next_receipt", profile="last_receipt").fit(data)
     milk = data.items["item_id"].to_list().index("milk")
-    assert source.candidates(data.history([3]), 1).items.tolist() == [[milk]]
-    assert source.candidates(data.history([4]), 1).items.tolist() == [[-1]]  # nobody came after jam
+    assert source.candidates(data.history(codes=[3]), 1).items.tolist() == [[milk]]
+    assert source.candidates(data.history(codes=[4]), 1).items.tolist() == [
+        [-1]
+    ]  # nobody came after jam
 
 
 def test_largest_and_mean_stand_beside_the_sum(data: RetailData) -> None:

@@ -14,7 +14,7 @@ from retailrec.data import RetailData
 from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker, TrainingFrame
-from retailrec.reasons import reasons
+from retailrec.reasons import reasons_in_words
 from retailrec.rules import Rules
 from retailrec.splits import Fold, HorizonSplits
 from retailrec.two_stage import TwoStageRecommender
@@ -49,7 +49,9 @@ def test_reasons_state_the_facts_of_the_receipts() -> None:
     x = np.array([[3, 9, 10, 0, 2], [np.nan, np.nan, np.nan, 1, 2]], np.float32)
     why = np.array([[2, 0, 0, -1, 1], [0, 0, 0, 1, -1]], np.float32)
     shopper, items = np.array([0, 0]), np.array([0, 1], np.int32)
-    found = reasons(x, names, why, shopper, items, data.history([0]), [source], ["Pasta", "Sauce"])
+    found = reasons_in_words(
+        x, names, why, shopper, items, data.history(codes=[0]), [source], ["Pasta", "Sauce"]
+    )
     assert found == [
         "bought 3 times, usually every 10 days, last 9 days ago; bought by 2 shoppers in four weeks",
         "goes with Pasta, on the last receipt",
@@ -57,9 +59,9 @@ def test_reasons_state_the_facts_of_the_receipts() -> None:
 
 
 def test_every_recommendation_has_a_reason_and_is_the_same(model: TwoStageRecommender) -> None:
-    history = DATA.history(np.arange(50))
-    told = model.explain(history, 5)
-    assert told.drop("reasons").equals(model.recommend(history, 5))
+    history = DATA.history(codes=np.arange(50))
+    told = model.explain(history, k=5)
+    assert told.drop("reasons").equals(model.recommend(history, k=5))
     assert (told["reasons"].str.len_chars() > 10).all()
     bought = DATA.log.filter(pl.col("user") < 50).group_by("user", "item").agg(pl.len().alias("n"))
     bought = bought.with_columns(
@@ -72,13 +74,13 @@ def test_every_recommendation_has_a_reason_and_is_the_same(model: TwoStageRecomm
     checked = stated.drop_nulls("n").join(bought, on=["user_id", "item_id"])
     assert checked.height > 50
     assert (checked["n"] == checked["n_right"]).all()
-    unknown = model.explain(DATA.history([-1]), 3)
+    unknown = model.explain(DATA.history(codes=[-1]), k=3)
     assert unknown["reasons"].str.contains("shoppers").all()
 
 
 def test_shuffling_a_useful_column_costs_and_a_useless_one_does_not(model: TwoStageRecommender) -> None:
     frame = model.training_frame(DATA)
-    found = importances(model.ranker, frame, model.features.families)
+    found = importances(model.ranker_, frame, model.features_.families)
     assert found.height == len(frame.names)
     assert found["gain"].sum() == pytest.approx(1)
     assert found["permutation"][0] > 0.003
@@ -117,22 +119,22 @@ def test_probabilities_hold_on_a_window_that_nothing_was_fitted_on(model: TwoSta
 def test_probability_is_a_column_and_survives_saving(
     model: TwoStageRecommender, tmp_path: Path
 ) -> None:
-    history = DATA.history(np.arange(20))
-    found = model.recommend(history, 5)
+    history = DATA.history(codes=np.arange(20))
+    found = model.recommend(history, k=5)
     assert found.columns == ["user_id", "item_id", "score", "rank", "probability"]
     assert found["probability"].is_between(0, 1).all()
     model.save(tmp_path / "m")
-    assert TwoStageRecommender.load(tmp_path / "m").recommend(history, 5).equals(found)
+    assert TwoStageRecommender.load(tmp_path / "m").recommend(history, k=5).equals(found)
 
 
 def test_margins_weigh_calibrated_probabilities(model: TwoStageRecommender) -> None:
-    history = DATA.history(np.arange(20))
-    dear = model.recommend(history, 5)["item_id"][3]
+    history = DATA.history(codes=np.arange(20))
+    dear = model.recommend(history, k=5)["item_id"][3]
     margin = pl.DataFrame({"item_id": DATA.items["item_id"]}).with_columns(
         margin=pl.when(pl.col("item_id") == dear).then(1000.0).otherwise(1.0)
     )
-    found = model.recommend(history, 1, Rules(margin=margin))
-    assert (found["item_id"] == dear).mean() > (model.recommend(history, 1)["item_id"] == dear).mean()
+    found = model.recommend(history, k=1, rules=Rules(margin=margin))
+    assert (found["item_id"] == dear).mean() > (model.recommend(history, k=1)["item_id"] == dear).mean()
 
 
 def test_calibration_needs_a_window_to_spare() -> None:

@@ -37,7 +37,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_prints_published_figures_beside_ours(shop: Path, tmp_path: Path) -> None:
     config = tmp_path / "quick.toml"
     config.write_text(
-        'label_windows = 2\nprerank = false\ncandidates_per_source = 60\n[ranker]\ntype = "lightgbm"\n'
+        'label_windows = 2\nprerank = false\nn_candidates = 60\n[ranker]\ntype = "lightgbm"\n'
         'iterations = 40\n[[sources]]\ntype = "own_purchases"\n[[sources]]\ntype = "popularity"\n'
     )
     out = tmp_path / "rows.json"

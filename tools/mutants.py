@@ -241,12 +241,14 @@ def attempt(chosen: list[tuple[str, Mutation]], known: dict[str, list[Place]], l
     """Run every mutant that has no result yet; the summary is of all of them."""
     RESULTS.parent.mkdir(exist_ok=True)
     results, done, ready = [], earlier(), set()
+    keys = [key_of(wing, mutation, known) for wing, mutation in chosen]  # before anybody edits a file
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         workshop: Workshop | None = None
-        for number, (wing, mutation) in enumerate(chosen, start=1):
-            key = key_of(wing, mutation, known)
+        if not set(keys) <= set(done):
+            workshop = Workshop(Path(folder))
+        for number, ((wing, mutation), key) in enumerate(zip(chosen, keys, strict=True), start=1):
             if key not in done:
-                workshop = workshop or Workshop(Path(folder))
+                assert workshop is not None
                 if wing not in ready:
                     state, why = workshop.run(files_of(wing), 10 * limit)
                     if state != "passed":

@@ -25,7 +25,7 @@ def main(folder: Path, profile: str) -> None:
     model = Settings(profile=profile).for_size(data.n_users).model().fit(data)
     fitted = perf_counter()
     codes = np.searchsorted(data.users["user_id"].to_numpy(), users.to_numpy())
-    found = model.recommend(data.history(codes), 10)
+    found = model.recommend(data.history(codes=codes), k=10)
     done = perf_counter()
     found.select("user_id", "item_id", "rank").write_parquet(folder / "lists.parquet")
     result = {"fit": fitted - started, "recommend": done - fitted, "peak_memory_mb": peak_memory_mb()}

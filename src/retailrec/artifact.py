@@ -30,22 +30,26 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from retailrec.artifact_formats import upgraded
+from retailrec.components import known_classes
 from retailrec.errors import ArtifactError, RetailRecError
 
-FORMAT, FORMAT_VERSION = "retailrec-model", 1
+FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
 _DATA = re.compile(r"data-[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)*")
 _LIBRARIES = ("numpy", "polars", "scipy", "implicit", "catboost", "lightgbm")
 
 
-def save_artifact(model: Any, folder: str | Path) -> None:
+def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | None = None) -> None:
     """Write a fitted dataclass and all it holds to `folder`, replacing a model that stands there.
 
     Raises
     ------
     ArtifactError
-        If the folder holds something else, or can't be written.
+        If the folder holds something else, can't be written, or a class within is not in `types` (by
+        default the registered components), so that the model could never be loaded. What stood in
+        the folder stays then.
     """
     folder = Path(folder)
     if folder.is_file() or (
@@ -58,7 +62,9 @@ def save_artifact(model: Any, folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(mkdtemp(prefix=".partial-", dir=folder))
-        described = _Writer(staging).describe(model, "model")
+        described = _Writer(staging, known_classes() if types is None else types).describe(
+            model, "model"
+        )
         files = {
             p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size}
             for p in sorted(staging.rglob("*"))
@@ -104,7 +110,8 @@ def load_artifact(folder: str | Path, types: Mapping[str, type]) -> Any:
     data = folder / manifest["data"]
     _check_files(data, manifest["files"])
     try:
-        return _Reader(data, types).build(manifest["model"], "model")
+        described = upgraded(manifest["model"], int(manifest["format_version"]))
+        return _Reader(data, types).build(described, "model")
     except RetailRecError:
         raise
     except Exception as error:  # whatever a library says about a file that passed its checksum
@@ -122,17 +129,26 @@ def versions() -> dict[str, str]:
 class _Writer:
     """Describe an object as JSON, with its arrays and frames in files."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, types: Mapping[str, type]) -> None:
+        self._folder, self._types = folder, types
 
     def describe(self, value: Any, key: str) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            kind = type(value)
+            if self._types.get(kind.__name__) is not kind:
+                raise ArtifactError(
+                    f"{key} is a {kind.__module__}.{kind.__qualname__}, which could not be loaded "
+                    f"again: it must be a dataclass that derives from a class of retailrec "
+                    f"(CandidateGenerator, Ranker, Prefilter, LabelSplits). Nothing was saved."
+                )
             settings = {
                 f.name: self.describe(getattr(value, f.name), f"{key}.{f.name}")
                 for f in dataclasses.fields(value)
                 if f.init
             }
-            out: dict[str, Any] = {"type": type(value).__name__, "settings": settings}
+            out: dict[str, Any] = {"type": kind.__name__, "settings": settings}
+            if not kind.__module__.startswith("retailrec."):
+                out["module"] = kind.__module__  # never imported by loading: for the message only
             if key != "model" and hasattr(value, "save") and _is_fitted(value):
                 (self._folder / key).mkdir()
                 value.save(self._folder / key)
@@ -194,9 +210,11 @@ class _Reader:
 
     def _object(self, value: dict[str, Any], key: str) -> Any:
         if value["type"] not in self._types:
+            module = value.get("module")
+            cure = f"Import {module} before loading" if module else "Update retailrec"
             raise ArtifactError(
-                f"{key} is a '{value['type']}', which this version does not know; "
-                f"expected one of {sorted(self._types)}. Update retailrec."
+                f"{key} is a '{value['type']}', which is not known here; "
+                f"expected one of {', '.join(sorted(self._types))}. {cure}."
             )
         settings = {k: self.build(v, f"{key}.{k}") for k, v in value["settings"].items()}
         built = self._types[value["type"]](**settings)
@@ -207,6 +225,8 @@ class _Reader:
             if not re.fullmatch(r"[a-z][a-z0-9_]*_", name):
                 raise ArtifactError(f"{key} has state '{name}', which is no fitted attribute.")
             object.__setattr__(built, name, self.build(state, f"{key}.{name}"))
+        if value.get("state") and hasattr(built, "after_load"):
+            built.after_load()
         return built
 
     def _file(self, name: str) -> Path:

@@ -130,10 +130,10 @@ def fitted(model: Model, past: RetailData) -> Callable[[NDArray[np.int64], int],
     """Fit a copy of the model; the answer gives (n_users, k) item codes for codes of shoppers."""
     if isinstance(model, TwoStageRecommender):
         recommender = replace(model).fit(past)
-        return lambda users, k: recommender.recommend_codes(past.history(users), k).items
+        return lambda users, k: recommender.recommend_codes(past.history(codes=users), k).items
     if isinstance(model, CandidateGenerator):
         source = replace(model).fit(past)
-        return lambda users, k: source.candidates(past.history(users), k).items
+        return lambda users, k: source.candidates(past.history(codes=users), k).items
     return lambda users, k: model(past, users, k)
 
 

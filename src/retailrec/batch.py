@@ -10,15 +10,17 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.answers import AnswerReport, short_list_note
 from retailrec.artifact import versions
+from retailrec.columns import USER_ID
 from retailrec.data import Histories, RetailData
 from retailrec.errors import DataError
 from retailrec.rules import Rules
@@ -27,7 +29,6 @@ from retailrec.two_stage import TwoStageRecommender
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 _PLAN = "plan.json"
-Effects = dict[str, dict[str, int]]
 
 
 class Batch(NamedTuple):
@@ -35,20 +36,19 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    n_users, n_rows : shoppers asked for, recommendations written
-    effects : rule -> how often it removed, bound and gave way
+    n_rows : recommendations written
+    report : counts of what could not be used, and what rules did
     n_taken_over : blocks that an earlier, interrupted call had finished
     """
 
-    n_users: int
     n_rows: int
-    effects: Effects
+    report: AnswerReport
     n_taken_over: int
 
 
 def recommend_to_file(
     model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
-    users: NDArray[np.integer] | None = None, rules: Rules | None = None, reasons: bool = False,
+    users: Any = None, rules: Rules | None = None, reasons: bool = False,
     key: str | None = None, progress: Callable[[str], None] = lambda step: None,
     block_lines: int = BLOCK_LINES,
 ) -> Batch:  # fmt: skip
@@ -56,55 +56,67 @@ def recommend_to_file(
 
     Parameters
     ----------
-    data : receipts in the model's item codes (`model.coded`)
+    data : all receipts so far; items are recognised by id
     out : ends in .parquet or .csv
-    users : codes in `data` of the shoppers to answer for; all of them by default
+    users : ids of the shoppers to answer for, unknown ones included; all of `data` by default
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
     block_lines : receipt lines after which a block ends, which bounds memory
 
     Raises
     ------
     DataError
-        If the file can't be written, or there is nobody to answer for.
+        If the file can't be written, there is nobody to answer for, or the model knows no item of the
+        receipts.
     """
-    chosen = np.arange(data.n_users) if users is None else np.asarray(users, np.int64)
     if out.suffix not in (".parquet", ".csv"):
         raise DataError(f"{out} must end in .parquet or .csv.")
-    if not len(chosen):
+    asked, unplaced, notes = model.placed(data, users)
+    if not isinstance(asked, Histories) or not len(asked):
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
+    if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
+        raise DataError(f"recommend: {notes[0]}")
+    ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
-        wishes = [chosen.tolist(), k, _described(rules), reasons, block_lines, versions()]
+        wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
         _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
         files, taken_over, done = [], 0, 0
-        for number, block in enumerate(blocks(data, chosen, block_lines)):
+        for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
             file = parts / f"part-{number:06d}.parquet"
             files.append(file)
             if file.is_file():
                 taken_over += 1
             else:
-                _write_block(model, data.histories(block), file, k, rules, reasons)
-            done += len(block)
-            progress(f"recommend {done:,} of {len(chosen):,} shoppers")
-        found = _combine(files, out)
+                _write_block(model, asked.rows(block), file, k, rules, reasons)
+            done += block.stop - block.start
+            progress(f"recommend {done:,} of {len(asked):,} shoppers")
+        n_rows, report = _combine(files, out)
         shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
-    return Batch(len(chosen), *found, taken_over)
+    report = replace(
+        report,
+        n_events=unplaced.n_events,
+        n_unknown_events=unplaced.n_unknown,
+        unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
+        notes=notes + short_list_note(report.n_short, len(asked), k),
+    )
+    return Batch(n_rows, report, taken_over)
 
 
 def blocks(
-    data: RetailData, users: NDArray[np.integer], block_lines: int = BLOCK_LINES
-) -> Iterator[NDArray[np.integer]]:
-    """Consecutive shoppers, cut where a block has `BLOCK_USERS` of them or `block_lines` lines."""
-    lines = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)[users]
+    data: RetailData, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES
+) -> Iterator[slice]:
+    """Rows of consecutive shoppers: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
+    of_shopper = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
+    lines = np.where(codes >= 0, of_shopper[np.maximum(codes, 0)], 0)
     start, size = 0, 0
-    for at in range(len(users)):
+    for at in range(len(codes)):
         if at > start and (at - start == BLOCK_USERS or size + lines[at] > block_lines):
-            yield users[start:at]
+            yield slice(start, at)
             start, size = at, 0
         size += int(lines[at])
-    yield users[start:]
+    yield slice(start, len(codes))
 
 
 def artifact_key(folder: Path) -> str:
@@ -139,22 +151,18 @@ def _write_block(
     rules: Rules | None,
     reasons: bool,
 ) -> None:
-    answer = model.explain if reasons else model.recommend
-    frame = answer(history, k, rules)
-    write_text(json.dumps(model.rules_report), file.with_suffix(".json"))
-    write_frame(frame, file)  # comes last: a block is finished when it is there
+    answer = model.answer(history, k=k, rules=rules, reasons=reasons)
+    write_text(json.dumps(asdict(answer.report)), file.with_suffix(".json"))
+    write_frame(answer.lists, file)  # comes last: a block is finished when it is there
 
 
-def _combine(files: list[Path], out: Path) -> tuple[int, Effects]:
-    """All parts below each other, in one step; number of rows, and effects of rules added up."""
-    effects: Effects = {}
+def _combine(files: list[Path], out: Path) -> tuple[int, AnswerReport]:
+    """All parts below each other, in one step; number of rows, and their reports added up."""
+    report = AnswerReport(0)
     for file in files:
-        for rule, did in json.loads(file.with_suffix(".json").read_text()).items():
-            total = effects.setdefault(rule, dict.fromkeys(did, 0))
-            for name, n in did.items():
-                total[name] += n
+        report += AnswerReport(**json.loads(file.with_suffix(".json").read_text()))
     with whole_file(out) as partial:
         lazy = pl.scan_parquet(files)
         (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
     n_rows = int(pl.scan_parquet(files).select(pl.len()).collect().item())
-    return n_rows, effects
+    return n_rows, report

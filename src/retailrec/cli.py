@@ -331,17 +331,21 @@ def recommend(
     console.print_load_report(found.load_report, quiet, None)
     if quiet:
         return
-    if found.unknown:
-        OUT.print(f"{found.unknown:,} events of items that the model does not know were left out")
-    batch = found.batch
-    for rule, did in batch.effects.items():
+    batch, answered = found.batch, found.batch.report
+    if answered.n_unknown_events:
+        OUT.print(
+            f"{answered.n_unknown_events:,} events of items that the model does not know were left out"
+        )
+    for note in answered.notes:
+        ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+    for rule, did in answered.rules.items():
         OUT.print(
             f"rule {rule}: removed {did['removed']:,} candidates, changed the lists of "
             f"{did['bound']:,} shoppers, gave way for {did['gave_way']:,}"
         )
     if batch.n_taken_over:
         OUT.print(f"went on after {batch.n_taken_over:,} blocks that an earlier call had finished")
-    OUT.print(f"{batch.n_users:,} shoppers, {batch.n_rows:,} recommendations: {out}")
+    OUT.print(f"{answered.n_shoppers:,} shoppers, {batch.n_rows:,} recommendations: {out}")
 
 
 @app.command()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retailrec.candidates import GENERATORS, CandidateGenerator
+from retailrec.candidates import CandidateGenerator
+from retailrec.components import registered
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
-from retailrec.prefilters import PREFILTERS, Prefilter, preset
-from retailrec.rankers import RANKERS, Ranker
+from retailrec.metrics import parse_metric
+from retailrec.prefilters import Prefilter, preset
+from retailrec.rankers import LightGBMRanker, Ranker
 from retailrec.splits import HorizonSplits
 from retailrec.two_stage import TwoStageRecommender, default_sources, light_ranker
 
@@ -41,7 +43,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             },
             {"type": "als", "factors": 64},
         ],
-        "candidates_per_source": [80, 20, 60, 20, 40],
+        "n_candidates": [80, 20, 60, 20, 40],
         "prerank": False,
         "label_windows": 2,
         "refit": "once",
@@ -53,7 +55,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
             {"type": "als", "factors": 32, "iterations": 6},
         ],
-        "candidates_per_source": [60, 20, 40, 0],  # ALS scores what the others propose
+        "n_candidates": [60, 20, 40, 0],  # ALS scores what the others propose
         "ranker": {"type": "catboost", "iterations": 100, "learning_rate": 0.12},
         "prerank": False,
         "label_windows": 1,
@@ -77,21 +79,23 @@ class Settings(BaseModel):
     profile: Literal["auto", "small", "laptop", "large"] = Field(
         "auto", description="what is not said otherwise, by the number of shoppers; see PROFILES"
     )
-    horizon_days: float = Field(28, gt=0, description="length of the window to predict")
+    horizon_days: float = Field(
+        28, gt=0, le=36_525, allow_inf_nan=False, description="length of the window to predict"
+    )
     k: int = Field(5, ge=1, description="recommendations a shopper")
-    seed: int = 0
-    threads: int = Field(0, ge=0, description="0: all cores")
+    seed: int = Field(0, ge=0, lt=2**32)
+    threads: int = Field(0, ge=0, le=1024, description="0: all cores")
     metrics: list[str] = list(DEFAULT_METRICS)
     prefilters: str | list[Typed] = "default"
     sources: list[Typed] | None = None
     ranker: Typed | None = None
-    candidates_per_source: int | list[int] = 150
+    n_candidates: int | list[int] = 150
     prerank: bool = Field(True, description="a light model cuts the pool to pool_size")
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
     label_windows: int = Field(5, ge=1)
-    label_stride_days: float | None = Field(None, gt=0)
-    negatives: float = Field(0.2, gt=0, le=1)
-    idle_users: float = Field(0.07, gt=0, le=1)
+    label_stride_days: float | None = Field(None, gt=0, le=36_525, allow_inf_nan=False)
+    negatives: float = Field(0.2, gt=0, le=1, allow_inf_nan=False)
+    idle_users: float = Field(0.07, gt=0, le=1, allow_inf_nan=False)
     max_users: int = Field(20_000, ge=1)
     refit: Literal["each", "once"] = "each"
     drop_features: list[str] = []
@@ -116,7 +120,7 @@ class Settings(BaseModel):
         if self.calibrate and chosen.get("label_windows") == 1:
             chosen["label_windows"] = 2  # probabilities are learnt on the newest, scores on the other
         if "sources" in said:  # numbers of candidates are those of the profile's own sources
-            chosen.pop("candidates_per_source", None)
+            chosen.pop("n_candidates", None)
         return Settings(**chosen | said | {"profile": name})
 
     def model(self) -> TwoStageRecommender:
@@ -133,7 +137,7 @@ class Settings(BaseModel):
             prefilters=self.make_prefilters(),
             label_splits=HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days),
             features=FeatureSet(tuple(self.drop_features)),
-            k=self.candidates_per_source,
+            n_candidates=self.n_candidates,
             preranker=light_ranker() if self.prerank else None,
             pool_size=self.pool_size,
             negatives=self.negatives,
@@ -148,29 +152,24 @@ class Settings(BaseModel):
     def make_sources(self) -> list[CandidateGenerator]:
         """The sources, or the default ones."""
         if self.sources is None:
-            return [_with_common(source, self._common()) for source in default_sources()]
-        return [_make(s, GENERATORS, "source", self._common()) for s in self.sources]
+            return default_sources()
+        return [_make(s, registered(CandidateGenerator), "source") for s in self.sources]
 
     def make_ranker(self) -> Ranker:
         """The ranker: LightGBM (lambdarank) by default."""
-        wanted = self.ranker or Typed(type="lightgbm")
-        ranker: Ranker = _make(wanted, RANKERS, "ranker", self._common())
+        if self.ranker is None:
+            return LightGBMRanker()
+        ranker: Ranker = _make(self.ranker, registered(Ranker), "ranker")
         return ranker
 
     def make_prefilters(self) -> tuple[Prefilter, ...]:
         """The prefilters of the preset, or those listed."""
         if isinstance(self.prefilters, str):
             return preset(self.prefilters)
-        return tuple(_make(p, PREFILTERS, "prefilter", {}) for p in self.prefilters)
-
-    def _common(self) -> dict[str, Any]:
-        return {"seed": self.seed, "threads": self.threads}
+        return tuple(_make(p, registered(Prefilter), "prefilter") for p in self.prefilters)
 
 
-def _with_common(source: CandidateGenerator, common: dict[str, Any]) -> CandidateGenerator:
-    """The source with those common settings that it has."""
-    own = {f.name for f in fields(source)}
-    return replace(source, **{name: value for name, value in common.items() if name in own})
+_RENAMED = {"candidates_per_source": "n_candidates"}
 
 
 def read_settings(path: Path | None, **overrides: Any) -> Settings:
@@ -189,9 +188,16 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
             raise SettingError(f"config {path} can't be read: {error}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingError(f"config {path} is no valid TOML: {error}.") from error
+    for old, new in _RENAMED.items():
+        if old in given:
+            raise SettingError(f"setting '{old}' is called '{new}' now; rename it in {path}.")
     given |= {k: v for k, v in overrides.items() if v is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**given)
+        for metric in settings.metrics:
+            parse_metric(metric)
+        settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "settings"
@@ -203,11 +209,10 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
 
 def sources_toml(sources: list[CandidateGenerator]) -> str:
     """The sources as TOML that `--config` reads; only parameters that differ from the defaults."""
-    types = {kind: name for name, kind in GENERATORS.items()}
     parts = []
     for source in sources:
         plain = type(source)()
-        lines = ["[[sources]]", f'type = "{types[type(source)]}"']
+        lines = ["[[sources]]", f'type = "{source.type_name}"']
         for f in fields(source):
             value = getattr(source, f.name, None) if f.init else None
             if (
@@ -220,7 +225,7 @@ def sources_toml(sources: list[CandidateGenerator]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _make(wanted: Typed, types: dict[str, Any], what: str, common: dict[str, Any]) -> Any:
+def _make(wanted: Typed, types: dict[str, Any], what: str) -> Any:
     if wanted.type not in types:
         raise SettingError(f"there is no {what} '{wanted.type}'; expected one of {', '.join(types)}.")
     kind = types[wanted.type]
@@ -230,8 +235,7 @@ def _make(wanted: Typed, types: dict[str, Any], what: str, common: dict[str, Any
         raise SettingError(
             f"{what} '{wanted.type}' has no parameter {unknown[0]!r}; it has {', '.join(known)}."
         )
-    defaults = {k: v for k, v in common.items() if k in known}
     try:
-        return kind(**(defaults | parameters))
+        return kind(**parameters)
     except TypeError as error:
         raise SettingError(f"{what} '{wanted.type}': {error}.") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -64,6 +64,14 @@ class RetailData:
                 f"log reaches {last}, at or past end={self.end}; cut it with .asof(end), "
                 f"or give a later end."
             )
+        for column, n in (("user", self.users.height), ("item", self.items.height)):
+            codes = self.log[column]
+            if len(codes) and not 0 <= (codes.min() or 0) <= (codes.max() or 0) < n:  # type: ignore
+                raise DataError(
+                    f"log column '{column}' must hold codes from 0 to {n - 1}, one a row of "
+                    f"`{column}s`; it holds {codes.min()!r} to {codes.max()!r}. Build data with "
+                    f"RetailData.from_frames."
+                )
 
     @classmethod
     def from_frames(
@@ -118,6 +126,11 @@ class RetailData:
         """Number of item codes."""
         return self.items.height
 
+    @cached_property
+    def catalogue_key(self) -> str:
+        """Hex digits that stand for the item coding: equal where the same codes mean the same items."""
+        return catalogue_key(self.items[ITEM_ID])
+
     @property
     def start(self) -> datetime:
         """Time of the first event; `end` when there is none."""
@@ -147,7 +160,9 @@ class RetailData:
             seen = pl.col(KNOWN_FROM) < t
             hidden = [c for c in items.columns if c not in (ITEM_ID, RECOMMENDABLE)]
             items = items.with_columns(pl.when(seen).then(pl.col(c)).alias(c) for c in hidden)
-        return replace(self, log=self.log.filter(pl.col("time") < t), items=items, end=t)
+        return self._same_codes(
+            replace(self, log=self.log.filter(pl.col("time") < t), items=items, end=t)
+        )
 
     def between(self, start: datetime, end: datetime) -> pl.DataFrame:
         """Log rows with start <= time < end."""
@@ -174,37 +189,97 @@ class RetailData:
         """Codes of the shoppers with at least one event, ascending."""
         return self.log["user"].unique().sort().to_numpy()
 
-    def history(self, users: NDArray[np.integer] | Sequence[int] | None = None) -> History:
-        """Histories of the shoppers with these codes, in this order; of all shoppers by default.
+    def history(
+        self, users: Any = None, *, codes: NDArray[np.integer] | Sequence[int] | None = None
+    ) -> History:
+        """Histories of the shoppers with these ids, in this order; of all shoppers by default.
 
-        Code -1 stands for an unknown shopper: an empty history.
+        An id that is not known gives an empty history. `codes` are places in `users` instead of ids;
+        -1 stands for an unknown shopper.
+
+        Raises
+        ------
+        DataError
+            If both are given, ids can't be read, or codes are not this data's.
+
+        Examples
+        --------
+        >>> lines = {"user_id": ["ann", "bob"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
+        >>> history = RetailData.from_frames(pl.DataFrame(lines)).history(["bob", "zoe"])
+        >>> history.users["user_id"].to_list(), history.n_pairs
+        (['bob', 'zoe'], 1)
         """
-        if users is None:
+        if users is None and codes is None:
             rows = self.log["user"].to_numpy().astype(np.int64)
-            return History.from_log(self.log, rows, self.users, self.end, self.n_items)
-        codes = np.asarray(users, np.int64)
-        table = self.user_rows(codes)
+            return History.from_log(
+                self.log, rows, self.users, self.end, self.n_items, self.catalogue_key
+            )
+        return self._history(*self._asked(users, codes))
+
+    def histories(
+        self, users: Any = None, *, codes: NDArray[np.integer] | Sequence[int] | None = None
+    ) -> Histories:
+        """As `history`, but each part is built when it is asked for: for many shoppers."""
+        if users is None and codes is None:
+            codes = np.arange(self.n_users)
+        return Histories(self, *self._asked(users, codes))
+
+    def _asked(self, users: Any, codes: Any) -> tuple[NDArray[np.int64], pl.Series | None]:
+        """Codes of the shoppers asked for, and their ids where ids were given."""
+        if codes is None:
+            ids = id_series(users, who="the shoppers asked for")
+            return row_of_ids(ids, self.users[USER_ID]), ids
+        if users is not None:
+            raise DataError("history: give ids or codes of shoppers, not both.")
+        return self._checked_codes(codes), None
+
+    def _history(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> History:
+        table = self.user_rows(codes, ids)
         lines, rows = self._lines_of(codes)
         if len(lines) and lines[-1] - lines[0] + 1 == len(lines) and (np.diff(codes) > 0).all():
             log = self.log.slice(int(lines[0]), len(lines))  # a shard: no copy
-            return History.from_log(log, rows, table, self.end, self.n_items)
-        return History.from_log(self.log, rows, table, self.end, self.n_items, lines)
-
-    def histories(self, users: NDArray[np.integer] | Sequence[int]) -> Histories:
-        """As `history`, but each part is built when it is asked for: for many shoppers."""
-        return Histories(self, np.asarray(users, np.int64))
+            return History.from_log(log, rows, table, self.end, self.n_items, self.catalogue_key)
+        return History.from_log(
+            self.log, rows, table, self.end, self.n_items, self.catalogue_key, lines
+        )
 
     def histories_in_parts(self, size: int = 2048) -> Iterator[History]:
         """Histories of all shoppers, `size` of them at a time: for what can be added up."""
         for at in range(0, self.n_users, size):
-            yield self.history(np.arange(at, min(at + size, self.n_users)))
+            yield self._history(np.arange(at, min(at + size, self.n_users)))
 
-    def user_rows(self, codes: NDArray[np.int64]) -> pl.DataFrame:
-        """Rows of `users`, all null for code -1."""
+    def user_codes(self, ids: Any) -> NDArray[np.int64]:
+        """Codes of shoppers by their ids, in the order given; -1 for an id that is not known.
+
+        Examples
+        --------
+        >>> lines = {"user_id": ["ann", "bob"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
+        >>> RetailData.from_frames(pl.DataFrame(lines)).user_codes(["bob", "zoe"]).tolist()
+        [1, -1]
+        """
+        return row_of_ids(id_series(ids, who="the shoppers asked for"), self.users[USER_ID])
+
+    def _checked_codes(self, users: NDArray[np.integer] | Sequence[int]) -> NDArray[np.int64]:
+        codes = np.asarray(users)
+        if codes.size and (
+            not np.issubdtype(codes.dtype, np.integer)
+            or not -1 <= int(codes.min()) <= int(codes.max()) < self.n_users
+        ):
+            raise DataError(
+                f"history: codes of shoppers must be whole numbers from 0 to {self.n_users - 1} "
+                f"(-1: unknown), not {codes.ravel()[:3].tolist()}. Ids need no name: history(ids)."
+            )
+        return codes.astype(np.int64)
+
+    def user_rows(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> pl.DataFrame:
+        """Rows of `users`, all null for code -1 but for the id, where `ids` has those asked for."""
         table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
         if (codes < 0).any():
             known = pl.Series(codes >= 0)
             table = table.with_columns(pl.when(known).then(pl.col(c)).alias(c) for c in table.columns)
+            if ids is not None:
+                asked = ids.cast(self.users[USER_ID].dtype, strict=False)
+                table = table.with_columns(asked.alias(USER_ID))
         return table
 
     @cached_property
@@ -218,10 +293,16 @@ class RetailData:
 
     def with_items(self, items: pl.DataFrame) -> RetailData:
         """The same receipts with another description of the same items."""
-        found = replace(self, items=items)
+        described = self._same_codes(replace(self, items=items))
         if "full_history" in vars(self):  # it knows codes only, so it need not be built again
-            vars(found)["full_history"] = self.full_history
-        return found
+            vars(described)["full_history"] = self.full_history
+        return described
+
+    def _same_codes(self, other: RetailData) -> RetailData:
+        """`other`, whose items are this one's, with the key of their coding if it was computed."""
+        if "catalogue_key" in vars(self):
+            vars(other)["catalogue_key"] = self.catalogue_key
+        return other
 
     def fingerprint(self) -> str:
         """Hex digits that stand for all that is known: the same data gives the same ones."""
@@ -239,19 +320,43 @@ class RetailData:
         lines = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
         return lines, np.repeat(np.arange(len(codes)), size)
 
-    def with_item_codes_of(self, items: pl.DataFrame) -> tuple[RetailData, int]:
-        """This data in the item codes of another catalogue, and how many events it does not know.
-
-        A saved model asks for this: events of items that it does not know are left out.
-        """
+    def with_item_codes_of(self, items: pl.DataFrame) -> Recoded:
+        """This data in the item codes of another catalogue, without events that it does not know."""
         own = ids_like(self.items[ITEM_ID], items[ITEM_ID], who="the fresh receipts")
         codes = own.to_frame().join(
             items.select(ITEM_ID).with_row_index("code"), on=ITEM_ID, how="left",
             maintain_order="left",
         )["code"].cast(pl.Int32)  # fmt: skip
         log = self.log.with_columns(item=codes.gather(self.log["item"]))
-        known = log.filter(pl.col("item").is_not_null())
-        return replace(self, log=known, items=items), log.height - known.height
+        placed = log.filter(pl.col("item").is_not_null())
+        sold = np.zeros(self.n_items, np.bool_)
+        sold[self.log["item"].to_numpy()] = True
+        strange = self.items[ITEM_ID].filter(codes.is_null() & pl.Series(sold))
+        return Recoded(
+            replace(self, log=placed, items=items),
+            Unplaced(log.height, log.height - placed.height, strange),
+        )
+
+
+class Unplaced(NamedTuple):
+    """What of a log another catalogue does not know.
+
+    Attributes
+    ----------
+    n_events, n_unknown : all events, and those of items that the catalogue lacks
+    unknown_items : ids of these items, ascending
+    """
+
+    n_events: int
+    n_unknown: int
+    unknown_items: pl.Series
+
+
+class Recoded(NamedTuple):
+    """Data in the item codes of another catalogue, and what could not be placed there."""
+
+    data: RetailData
+    unplaced: Unplaced
 
 
 @dataclass(frozen=True)
@@ -262,10 +367,12 @@ class Histories:
     ----------
     data : receipts
     codes : (n_users,) shopper codes; -1 is an unknown shopper
+    ids : the ids that were asked for, if it was by id
     """
 
     data: RetailData
     codes: NDArray[np.int64]
+    ids: pl.Series | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -278,11 +385,65 @@ class Histories:
     @cached_property
     def users(self) -> pl.DataFrame:
         """One row a shopper: `user_id` and attributes."""
-        return self.data.user_rows(self.codes)
+        return self.data.user_rows(self.codes, self.ids)
 
-    def take(self, rows: slice) -> History:
+    @property
+    def catalogue_key(self) -> str:
+        """Stands for the item coding of the data."""
+        return self.data.catalogue_key
+
+    @property
+    def n_items(self) -> int:
+        """Number of item codes."""
+        return self.data.n_items
+
+    def rows(self, rows: slice) -> Histories:
+        """Some of the shoppers, their histories still to be built."""
+        return Histories(self.data, self.codes[rows], None if self.ids is None else self.ids[rows])
+
+    def take(self, rows: slice | NDArray[np.int64]) -> History:
         """The histories of some rows."""
-        return self.data.history(self.codes[rows])
+        return self.data._history(self.codes[rows], None if self.ids is None else self.ids[rows])
+
+
+def id_series(ids: Any, *, who: str) -> pl.Series:
+    """A caller's ids (a list, an array, a Series) as a series of whole numbers or text.
+
+    Raises
+    ------
+    DataError
+        If they are neither.
+    """
+    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
+        raise DataError(f"{who} must be a list of ids, not {ids!r}. Put it into a list.")
+    try:
+        return typed_ids(ids if isinstance(ids, pl.Series) else pl.Series(list(ids)))
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{who} must be a list of ids, all numbers or all text: {error}.") from error
+
+
+def row_of_ids(ids: pl.Series, table: pl.Series) -> NDArray[np.int64]:
+    """Place of each id in `table`, which holds every id once; -1 where it is not there."""
+    if ids.dtype != table.dtype:
+        ids = ids.cast(table.dtype, strict=False)
+    rows = pl.DataFrame({"id": table}).with_row_index("row")
+    placed = ids.alias("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
+    return placed.cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def catalogue_key(item_ids: pl.Series) -> str:
+    """Hex digits that stand for item ids in the order of their codes, and for their type.
+
+    Examples
+    --------
+    >>> catalogue_key(pl.Series([1, 2])) == catalogue_key(pl.Series(["1", "2"]))
+    False
+    """
+    if item_ids.dtype.is_integer():
+        content = item_ids.cast(pl.Int64).to_numpy().tobytes()
+    else:
+        content = "\0".join(item_ids.cast(pl.String).to_list()).encode()
+    return hashlib.sha256(f"{item_ids.dtype}:".encode() + content).hexdigest()[:32]
 
 
 def _midnight_after(t: datetime) -> datetime:

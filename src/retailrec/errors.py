@@ -8,6 +8,8 @@
     ├── ArtifactError    a saved model that can't be trusted or read
     └── NotFittedError   used before ``fit``
 
+    RetailRecWarning     an answer that is probably not what was wanted (a UserWarning)
+
 Each message says who complains, what was expected, what came, and what to do.
 """
 
@@ -32,3 +34,7 @@ class ArtifactError(RetailRecError):
 
 class NotFittedError(RetailRecError):
     """A model was asked before it was fitted."""
+
+
+class RetailRecWarning(UserWarning):
+    """An answer that rests on a small part of what came: probably not what was wanted."""

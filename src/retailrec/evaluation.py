@@ -79,7 +79,7 @@ class Judge:
         row = np.searchsorted(users, bought["user"].to_numpy())
         keys = row * past.n_items + bought["item"].to_numpy()
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
-        own, items = past.history(users), bought["item"].to_numpy()
+        own, items = past.history(codes=users), bought["item"].to_numpy()
         indptr = np.searchsorted(row, np.arange(len(users) + 1))
         return cls(
             users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),

@@ -61,14 +61,14 @@ class StageOne:
     ----------
     sources : fitted generators
     features : fitted features
-    k : candidates taken from each source, one number or one a source
+    n_candidates : taken from each source, one number or one a source
     preranker : orders the pool by its scores, ranks and item features; None takes the pool as it is
     pool_size : pairs a shopper that go on to ranking
     """
 
     sources: Sequence[CandidateGenerator]
     features: FeatureSet
-    k: int | Sequence[int]
+    n_candidates: int | Sequence[int]
     preranker: Ranker | None = None
     pool_size: int = 200
 
@@ -82,7 +82,7 @@ class StageOne:
 
     def pool(self, history: History) -> Pool:
         """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker."""
-        pool = merge_pool(self.sources, history, self.k)
+        pool = merge_pool(self.sources, history, self.n_candidates)
         if self.preranker is None:
             return pool
         score = self.preranker.predict(self.light_columns(pool))

@@ -31,6 +31,7 @@ class History:
     users : frame, one row a shopper: `user_id` and attributes
     end : first instant that is not known; ages count back from it
     n_items : number of item codes
+    catalogue_key : hex digits that stand for the item ids behind the codes (`RetailData.catalogue_key`)
     indptr : (n_users + 1,) int64, where each shopper's pairs start
     items : (n_pairs,) int32, ascending within a shopper
     event_indptr : (n_pairs + 1,) int64, where each pair's events start
@@ -43,6 +44,7 @@ class History:
     users: pl.DataFrame
     end: datetime
     n_items: int
+    catalogue_key: str
     indptr: NDArray[np.int64]
     items: NDArray[np.int32]
     event_indptr: NDArray[np.int64]
@@ -58,7 +60,7 @@ class History:
     @classmethod
     def from_log(
         cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame, end: datetime,
-        n_items: int, lines: NDArray[np.int64] | None = None,
+        n_items: int, catalogue_key: str, lines: NDArray[np.int64] | None = None,
     ) -> History:  # fmt: skip
         """From log lines (one an item and basket) in order of `rows`, the row of each, and time.
 
@@ -75,6 +77,7 @@ class History:
             users=users,
             end=end,
             n_items=n_items,
+            catalogue_key=catalogue_key,
             indptr=_indptr(rows[starts], users.height),
             items=item[starts].astype(np.int32),
             event_indptr=np.append(starts, len(item)).astype(np.int64),
@@ -164,6 +167,7 @@ class History:
             users=self.users[picked],
             end=self.end,
             n_items=self.n_items,
+            catalogue_key=self.catalogue_key,
             indptr=indptr,
             items=self.items[pairs],
             event_indptr=event_indptr,
@@ -182,6 +186,7 @@ class History:
             users=self.users,
             end=self.end,
             n_items=self.n_items,
+            catalogue_key=self.catalogue_key,
             indptr=_indptr(self.user_of_pair[stays], len(self)),
             items=self.items[stays],
             event_indptr=np.append(0, np.cumsum(counts[stays])).astype(np.int64),

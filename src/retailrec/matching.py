@@ -68,7 +68,7 @@ def judge_matching(
         drawn = np.random.default_rng(seed).choice(len(judge.users), most_users, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
     past, removed = apply(model.prefilters, held_out.past)
-    history = past.history(judge.users)
+    history = past.history(codes=judge.users)
     stage = model.stage_one
     truth = _Truth(judge, history)
     recall: dict[str, dict[str, float]] = {}
@@ -126,7 +126,7 @@ def choose_k(recall: dict[str, float], least_gain: float = LEAST_GAIN) -> int:
 
 def pool_order(stage: StageOne, history: History, k: int) -> NDArray[np.int32]:
     """(n_users, k) the pool in the pre-ranker's order (of the first source's score without one)."""
-    pool = merge_pool(stage.sources, history, stage.k)
+    pool = merge_pool(stage.sources, history, stage.n_candidates)
     if stage.preranker is None:
         return pool.best(np.ascontiguousarray(pool.scores[:, 0]), k).items
     return pool.best(stage.preranker.predict(stage.light_columns(pool)), k).items

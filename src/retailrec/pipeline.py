@@ -138,7 +138,7 @@ def run(
             "models": models,
             **sure,
             "folds": several,
-            "rules": None if rules is None else batch.effects,
+            "rules": None if rules is None else batch.report.rules,
             "attainable": best,
             "reliability": reliable,
             "prefilters": final.report_["prefilters"],
@@ -268,7 +268,7 @@ def compare(
     """(n_users, k) item codes of popular, own_purchases and two_stage for the judged shoppers."""
     past = apply(model.prefilters, held_out.past)[0]
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
-    lists["two_stage"] = model.recommend_codes(past.history(judge.users), k).items
+    lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
     return lists
 
 
@@ -366,12 +366,10 @@ class Answers(NamedTuple):
     ----------
     batch : shoppers, recommendations, effects of rules
     load_report : of the receipts
-    unknown : events that were of items the model does not know
     """
 
     batch: Batch
     load_report: LoadReport
-    unknown: int
 
 
 def recommend_from_files(
@@ -391,13 +389,11 @@ def recommend_from_files(
     data = RetailData.from_frames(
         read_parts(history), users=table, columns=columns, report=LoadReport(history.name)
     )
-    coded, unknown = recommender.coded(data)
     wanted = None
     if table is not None:
-        ids = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
-        wanted = data.users["user_id"].is_in(ids.implode()).arg_true().to_numpy()
+        wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
     batch = recommend_to_file(
-        recommender, coded, out, k, users=wanted, rules=wanted_rules, reasons=reasons,
+        recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons,
         key=artifact_key(model), progress=progress,
     )  # fmt: skip
-    return Answers(batch, data.report, unknown)
+    return Answers(batch, data.report)

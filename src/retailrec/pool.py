@@ -62,22 +62,41 @@ class Pool:
         return Candidates(*topk_rows(self.indptr, self.items, score, k))
 
 
-def merge_pool(sources: Sequence[CandidateGenerator], history: History, k: int | Sequence[int]) -> Pool:
-    """Union of each source's best `k` (one number, or one a source), scored by all sources.
+def check_pool(sources: Sequence[CandidateGenerator], n_candidates: int | Sequence[int]) -> list[int]:
+    """Candidates taken from each source, one number a source.
 
     Raises
     ------
     SettingError
-        If there is no source, two have one name, or the number of `k` differs from the sources.
+        If there is no source, two have one name, the number of `n_candidates` differs from that of the
+        sources, or no source is to propose anything.
     """
     names = tuple(s.name for s in sources)
     if not names or len(set(names)) < len(names):
         raise SettingError(f"a pool needs sources with different names, not {names}.")
-    ks = [k] * len(sources) if isinstance(k, int) else list(k)
-    if len(ks) != len(sources):
-        raise SettingError(f"{len(ks)} values of k for {len(sources)} sources; give one a source.")
+    single = isinstance(n_candidates, int | np.integer)
+    taken = [int(n_candidates)] * len(names) if single else [int(n) for n in n_candidates]  # type: ignore
+    if len(taken) != len(names) or min(taken) < 0 or not any(taken):
+        raise SettingError(
+            f"n_candidates must be one number, or one for each of the {len(names)} sources, 0 or more "
+            f"and not all 0; it is {n_candidates}."
+        )
+    return taken
+
+
+def merge_pool(
+    sources: Sequence[CandidateGenerator], history: History, n_candidates: int | Sequence[int]
+) -> Pool:
+    """Union of each source's best `n_candidates` (one number, or one a source), scored by all sources.
+
+    Raises
+    ------
+    SettingError
+        As `check_pool`.
+    """
+    taken = check_pool(sources, n_candidates)
     proposed = np.hstack(
-        [s.candidates(history, n).items for s, n in zip(sources, ks, strict=True) if n > 0]
+        [s.candidates(history, n).items for s, n in zip(sources, taken, strict=True) if n > 0]
     )
     width = proposed.shape[1]
     starts = np.arange(len(history) + 1, dtype=np.int64) * width

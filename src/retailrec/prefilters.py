@@ -15,12 +15,13 @@ from typing import Any
 import polars as pl
 
 from retailrec.columns import CATEGORIES, ITEM_ID, RECOMMENDABLE
+from retailrec.components import Component, Count, Days, registered
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
 
 
-class Prefilter(ABC):
-    """Keeps some items."""
+class Prefilter(Component, ABC):
+    """Keeps some items. One of one's own is a frozen dataclass below this one with `keeps`."""
 
     @abstractmethod
     def keeps(self, data: RetailData) -> pl.Series:
@@ -37,7 +38,7 @@ class Prefilter(ABC):
 class MinItemsInCategory(Prefilter):
     """Items of categories (departments) that sold at least `n` different items."""
 
-    n: int = 150
+    n: Count = 150
     level: str = CATEGORIES[0]
 
     def keeps(self, data: RetailData) -> pl.Series:
@@ -70,7 +71,7 @@ class PriceBetween(Prefilter):
 class MostSold(Prefilter):
     """The `n` items of which most units were sold; ties go to the lower item."""
 
-    n: int = 5000
+    n: Count = 5000
 
     def keeps(self, data: RetailData) -> pl.Series:
         sold = _per_item(data, pl.col("quantity").sum())
@@ -82,7 +83,7 @@ class MostSold(Prefilter):
 class SoldWithin(Prefilter):
     """Items sold in the last `days`."""
 
-    days: float = 182.0
+    days: Days = 182.0
 
     def keeps(self, data: RetailData) -> pl.Series:
         recent = data.between(data.end - timedelta(days=self.days), data.end)
@@ -93,7 +94,7 @@ class SoldWithin(Prefilter):
 class MinBuyers(Prefilter):
     """Items that at least `n` different shoppers bought."""
 
-    n: int = 5
+    n: Count = 5
 
     def keeps(self, data: RetailData) -> pl.Series:
         return _per_item(data, pl.col("user").n_unique()) >= self.n
@@ -132,15 +133,8 @@ def _per_item(data: RetailData, value: pl.Expr, log: pl.DataFrame | None = None)
     return joined["_value"].fill_null(0)
 
 
-PREFILTERS: dict[str, type[Prefilter]] = {
-    "min_items_in_category": MinItemsInCategory,
-    "price_between": PriceBetween,
-    "most_sold": MostSold,
-    "sold_within": SoldWithin,
-    "min_buyers": MinBuyers,
-    "allow_items": AllowItems,
-    "deny_items": DenyItems,
-}
+# those of the package; `registered(Prefilter)` knows those of one's own as well
+PREFILTERS: dict[str, type[Prefilter]] = registered(Prefilter)
 PRESETS: dict[str, tuple[Prefilter, ...]] = {
     "none": (),
     "default": (SoldWithin(), MinBuyers(2)),

@@ -1,4 +1,4 @@
-"""Why an item is recommended, in words: themes that raised its score, with the facts behind them."""
+"""Explanations in words: the themes that raised an item's score, with the facts behind them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from retailrec.history import History
 
 Row = Mapping[str, float]
 
-# first words of a column's name -> theme; the first that fits counts
+# first words of a feature's column -> theme; the first that fits counts. Sources say theirs themselves.
 _THEMES = (
-    ("source_own", "habit"), ("pair_", "habit"), ("match_due", "due"), ("match_overdue", "due"),
-    ("match_", "habit"), ("source_basket_tfidf_last_receipt", "receipt"), ("source_basket", "together"),
-    ("source_item", "together"), ("source_next", "receipt"), ("source_content", "together"),
-    ("source_als", "alike"),
-    ("source_tifu", "alike"), ("source_up_cf", "alike"), ("source_pop", "popular"),
-    ("item_price", "price"), ("item_", "popular"), ("category_", "category"),
-)  # fmt: skip
+    ("pair_", "habit"),
+    ("match_due", "due"),
+    ("match_overdue", "due"),
+    ("match_", "habit"),
+    ("item_price", "price"),
+    ("item_", "popular"),
+    ("category_", "category"),
+)
 
 
-def reasons(
+def reasons_in_words(
     x: NDArray[np.float32], names: Sequence[str], contributions: NDArray[np.float32],
     shopper: NDArray[np.int64], items: NDArray[np.int32], history: History,
     sources: Sequence[CandidateGenerator], labels: Sequence[str], most: int = 3,
@@ -38,7 +39,7 @@ def reasons(
     shopper, items : (n,) history row and item code of each recommendation
     labels : what each item is called
     """
-    theme = [_theme_of(name) for name in names]
+    theme = _themes(names, sources)
     weights = {
         t: contributions[:, [i for i, other in enumerate(theme) if other == t]].sum(axis=1)
         for t in dict.fromkeys(theme)
@@ -57,15 +58,24 @@ def reasons(
             elif name == "together":
                 text = partner.of("history", int(shopper[i]), int(items[i]))
             else:
-                text = _SENTENCES[name](row)
+                text = _SENTENCES[name](row) if name in _SENTENCES else name
             if text and text not in texts:
                 texts.append(text)
         out.append("; ".join(texts) or _popular(row) or "popular with other shoppers")
     return out
 
 
-def _theme_of(column: str) -> str:
-    return next((theme for start, theme in _THEMES if column.startswith(start)), "")
+def _themes(columns: Sequence[str], sources: Sequence[CandidateGenerator]) -> list[str]:
+    """Theme of each column; empty for those that are no reason."""
+    of_source = {
+        f"source_{source.name}_{part}": source.theme
+        for source in sources
+        for part in ("score", "rank", *source.more)
+    }
+    of_feature = [
+        next((theme for start, theme in _THEMES if column.startswith(start)), "") for column in columns
+    ]
+    return [of_source.get(c, of_feature[i]) for i, c in enumerate(columns)]
 
 
 def _habit(row: Row) -> str:

@@ -1,16 +1,18 @@
-"""Cut time into what is known and what is to be predicted. The only place where labels come from."""
+"""Splits in time: what is known, and the receipts that follow."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import polars as pl
 
+from retailrec.components import Component, Count, Days
 from retailrec.data import RetailData
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 
 _STEP = timedelta(days=1)  # between a shopper's last known receipt and the receipt to predict
 
@@ -24,7 +26,7 @@ class Fold:
 
     def __post_init__(self) -> None:
         if self.cutoff >= self.end:
-            raise ValueError(f"fold: cutoff {self.cutoff} must lie before end {self.end}.")
+            raise SettingError(f"fold: cutoff {self.cutoff} must lie before end {self.end}.")
 
     def split(self, data: RetailData) -> Split:
         """The known part and the target's log rows."""
@@ -48,7 +50,7 @@ def rolling_folds(
 
     Raises
     ------
-    ValueError
+    SettingError
         If `n` < 1, or `horizon` or `stride` is not above zero.
 
     Examples
@@ -58,7 +60,7 @@ def rolling_folds(
     """
     stride = stride or horizon
     if n < 1 or horizon <= timedelta(0) or stride <= timedelta(0):
-        raise ValueError(
+        raise SettingError(
             f"rolling_folds: n must be at least 1 and horizon and stride above zero, "
             f"not n={n}, horizon={horizon}, stride={stride}."
         )
@@ -66,14 +68,16 @@ def rolling_folds(
     return [Fold(e - horizon, e) for e in reversed(ends)]
 
 
-class LabelSplits(Protocol):
+class LabelSplits(Component, ABC):
     """Splits of known data from which a ranker can learn, oldest first."""
 
-    def splits(self, data: RetailData) -> Iterator[Split]: ...
+    @abstractmethod
+    def splits(self, data: RetailData) -> Iterator[Split]:
+        """Splits of `data`, oldest first."""
 
 
 @dataclass(frozen=True)
-class HorizonSplits:
+class HorizonSplits(LabelSplits):
     """Label windows of `horizon_days` by the calendar: what comes within the next weeks.
 
     Attributes
@@ -84,9 +88,9 @@ class HorizonSplits:
     stride_days : distance between two windows' starts; None: they touch
     """
 
-    horizon_days: float = 28.0
-    n: int = 5
-    stride_days: float | None = None
+    horizon_days: Days = 28.0
+    n: Count = 5
+    stride_days: Days | None = None
 
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first.
@@ -114,7 +118,7 @@ class HorizonSplits:
 
 
 @dataclass(frozen=True)
-class NextBasketSplits:
+class NextBasketSplits(LabelSplits):
     """Each shopper's last receipt is the target, then the one before it, and so on.
 
     Attributes
@@ -122,7 +126,7 @@ class NextBasketSplits:
     n : number of label receipts at the most
     """
 
-    n: int = 1
+    n: Count = 1
 
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first."""

@@ -100,7 +100,7 @@ def window_rows(
     if chosen.sum() > sampling.max_users:
         chosen &= rng.random(len(users)) < sampling.max_users / chosen.sum()
     users, bought_any = users[chosen], bought_any[chosen]
-    history, labels = past.history(users), Labels(target, past.n_items)
+    history, labels = past.history(codes=users), Labels(target, past.n_items)
 
     def shard(rows: slice) -> TrainingFrame:
         draw = np.random.default_rng([sampling.seed, number, rows.start])
@@ -141,7 +141,7 @@ def light_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFra
     labels, frames = Labels(target, past.n_items), []
     for at in range(0, len(users), SHARD):
         rows = slice(at, at + SHARD)
-        pool = stage.pool(past.history(users[rows]))
+        pool = stage.pool(past.history(codes=users[rows]))
         label = labels.of(pool, users[rows])
         mask = label | (rng.random(len(label)) < sampling.negatives)
         pool, y = pool.keep(mask), label[mask].astype(np.float32)

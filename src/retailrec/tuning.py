@@ -77,8 +77,8 @@ def fold_frames(
         model = settings.model()
         train = model.training_frame(past)
         model.fit_stage_one(past)
-        test = model.candidate_frame(past.history(judge.users))
-        found.append(FoldFrames(train, test, judge, model.features.families))
+        test = model.candidate_frame(past.history(codes=judge.users))
+        found.append(FoldFrames(train, test, judge, model.features_.families))
     return found
 
 

@@ -7,16 +7,23 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.answers import (
+    Answer,
+    AnswerReport,
+    Effects,
+    receipt_notes,
+    short_list_note,
+    warn_if_most_is_unknown,
+)
 from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
     ALS,
-    GENERATORS,
     UPCF,
     CandidateGenerator,
     Candidates,
@@ -26,19 +33,31 @@ from retailrec.candidates import (
     TifuKNN,
 )
 from retailrec.columns import ITEM_ID, USER_ID
-from retailrec.data import Histories, RetailData
+from retailrec.components import (
+    Count,
+    Natural,
+    Seed,
+    Share,
+    Threads,
+    check_settings,
+    known_classes,
+    parts_within,
+    with_common,
+)
+from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key
 from retailrec.engine.local import map_shards, n_threads, release_memory
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.evaluation import unit_prices
 from retailrec.features.assemble import FeatureSet
 from retailrec.frames import CandidateFrame, StageOne, candidate_frame
 from retailrec.history import History
-from retailrec.prefilters import PREFILTERS, Prefilter, apply, preset
-from retailrec.rankers import RANKERS, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
+from retailrec.pool import check_pool
+from retailrec.prefilters import Prefilter, apply, preset
+from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.reasons import reasons
+from retailrec.reasons import reasons_in_words
 from retailrec.rules import BoundRules, Rules
-from retailrec.splits import HorizonSplits, LabelSplits, NextBasketSplits, Split
+from retailrec.splits import HorizonSplits, LabelSplits, Split
 from retailrec.training import Sampling, Window, Windows, light_rows, window_rows
 
 Progress = Callable[[str], None]
@@ -71,11 +90,11 @@ class TwoStageRecommender:
 
     Parameters
     ----------
-    sources : generators; they are fitted anew for each label window
-    ranker : anything that keeps the `Ranker` protocol
+    sources : what proposes candidates; copies are fitted anew for each label window
+    ranker : orders the candidates; a `Ranker`
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
-    k : candidates taken from each source, one number or one a source
+    n_candidates : taken from each source, one number or one a source
     preranker : light ranker that cuts the pool to `pool_size` pairs a shopper; None ranks them all
     negatives : share of the candidates that were not bought that are trained on; each then weighs
         1 / share, so probabilities stay what they are
@@ -88,14 +107,22 @@ class TwoStageRecommender:
         without it the ranker's own number is taken
     calibrate : learn to turn scores into probabilities on the newest label window, with a ranker
         trained on the others; `recommend` then gives a column `probability`
-    seed, threads : for everything inside; 0 threads are all cores
+    seed, threads : for everything inside that has none of its own; 0 threads are all cores
+    features : which features are computed
+
+    Attributes
+    ----------
+    sources_, features_, ranker_, preranker_, calibrator_ : the fitted parts; the settings stay as given
+    items_, prices_ : the catalogue of `fit`; row i describes item code i. Last known unit prices.
+    end_, start_ : time of the first receipt, and first instant that was not known
+    report_ : facts of the fit: label windows, seconds a step, prefilters
 
     Examples
     --------
     >>> from retailrec.datasets.simulate import small_data
     >>> data = small_data(users=60)
     >>> model = TwoStageRecommender(ranker=CatBoostRanker(iterations=20)).fit(data)
-    >>> model.recommend(data.history([0, 1]), k=2).columns
+    >>> model.recommend(data, users=[1, 2], k=2).columns
     ['user_id', 'item_id', 'score', 'rank']
     """
 
@@ -104,32 +131,37 @@ class TwoStageRecommender:
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
-    k: int | Sequence[int] = 150
+    n_candidates: Natural | Sequence[Natural] = 150
     preranker: Ranker | None = field(default_factory=light_ranker)
-    pool_size: int = 200
-    negatives: float = 0.2
-    idle_users: float = 0.07
-    max_users: int = 20_000
-    refit: str = "each"
+    pool_size: Count = 200
+    negatives: Share = 0.2
+    idle_users: Share = 0.07
+    max_users: Count = 20_000
+    refit: Literal["each", "once"] = "each"
     early_stopping: bool = False
     calibrate: bool = False
-    seed: int = 0
-    threads: int = 0
-    _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
+    seed: Seed = 0
+    threads: Threads = 0
+    sources_: list[CandidateGenerator] = field(init=False, repr=False, compare=False)
+    features_: FeatureSet = field(init=False, repr=False, compare=False)
+    ranker_: Ranker = field(init=False, repr=False, compare=False)
     preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
-    items_: pl.DataFrame = field(init=False, repr=False, compare=False)
     calibrator_: Calibrator | None = field(init=False, repr=False, compare=False, default=None)
+    items_: pl.DataFrame = field(init=False, repr=False, compare=False)
     prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    start_: datetime = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False)
-    rules_report: dict[str, dict[str, int]] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
+    _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        _ = self.sampling  # checks its settings
-        if self.refit not in ("each", "once"):
-            raise SettingError(f"refit must be 'each' or 'once', not '{self.refit}'.")
+        who = "TwoStageRecommender"
+        check_settings(self, who)
+        check_parts(who, "sources", self.sources, CandidateGenerator)
+        check_parts(who, "prefilters", self.prefilters, Prefilter)
+        check_parts(who, "ranker", [self.ranker], Ranker)
+        check_parts(who, "preranker", [] if self.preranker is None else [self.preranker], Ranker)
+        check_pool(self.sources, self.n_candidates)
 
     def fit(
         self, data: RetailData, progress: Progress = lambda step: None, *,
@@ -149,6 +181,7 @@ class TwoStageRecommender:
         frame = self.training_frame(data, progress, earlier=earlier)
         progress("ranker")
         started = perf_counter()
+        self.calibrator_ = None
         self._fit_ranker(frame)
         del frame
         if not keep_rows:
@@ -157,7 +190,8 @@ class TwoStageRecommender:
         self._took("ranker", started)
         started = perf_counter()
         self.fit_stage_one(data, progress)
-        self.items_, self.prices_, self.end_ = data.items, unit_prices(data), data.end
+        self.items_, self.prices_ = data.items, unit_prices(data)
+        self.start_, self.end_ = data.start, data.end
         self._took("stage one on all data", started)
         return self
 
@@ -233,23 +267,149 @@ class TwoStageRecommender:
         return self
 
     def recommend(
-        self, history: History | Histories, k: int = 10, rules: Rules | None = None
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
     ) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
-        `data.history(users)` has the histories in memory; of `data.histories(users)` each shard's are
-        built as it is answered, which suits many shoppers. An empty history gets popular items.
-        `score` is a probability of purchase within the horizon when the ranker's objective is one. What
-        `rules` did is in `rules_report` afterwards.
+        Parameters
+        ----------
+        data : all receipts so far of the shoppers asked for: a `RetailData`, or any frame that
+            `RetailData.from_frames` takes. Items are recognised by id; what the model does not know is
+            left out and counted. A `History` or `Histories` of data in the model's own coding is taken
+            as it is.
+        users : ids of the shoppers to answer for, in this order; all of `data` by default. One that
+            `data` does not know is answered as an unknown shopper, with popular items.
+        k : items a shopper
+        rules : business rules; `answer` tells what they did
+
+        `score` is a probability of purchase within the horizon when the ranker's objective is one;
+        calibrated models add a column `probability`.
 
         Raises
         ------
         SettingError
             If `k` < 1.
+        DataError
+            If the receipts can't be read, or a history is coded by another catalogue.
         NotFittedError
             Before `fit`.
+
+        Warns
+        -----
+        RetailRecWarning
+            If most receipt lines are of items that the model does not know.
         """
-        return self._named(history, self.recommend_codes(history, k, rules))
+        return self.answer(data, users, k, rules).lists
+
+    def explain(
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
+    ) -> pl.DataFrame:
+        """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
+
+        The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
+        columns raised the score most by the ranker's SHAP values, with the facts behind them.
+        """
+        return self.answer(data, users, k, rules, reasons=True).lists
+
+    def answer(
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        reasons: bool = False,
+    ) -> Answer:  # fmt: skip
+        """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
+
+        Nothing of the request is kept on the model, so many threads may ask one model.
+        """
+        if not hasattr(self, "items_"):
+            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        history, unplaced, notes = self.placed(data, users)
+        warn_if_most_is_unknown(unplaced, notes)
+        best, empty, effects = self._choose(history, k, rules)
+        lists = self._named(history, best)
+        if reasons:
+            lists = lists.with_columns(self._reasons(history, best))
+        n_short = int((best.items[:, -1] < 0).sum())
+        return Answer(lists, AnswerReport(
+            n_shoppers=len(history), n_unknown_shoppers=empty, n_short=n_short,
+            n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown,
+            unknown_items=tuple(unplaced.unknown_items[:5].to_list()), rules=effects,
+            notes=notes + short_list_note(n_short, len(history), k),
+        ))  # fmt: skip
+
+    def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
+        """The best items by code: (n_users, k) arrays, -1 where there is no item."""
+        if not hasattr(self, "items_"):
+            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        return self._choose(history, k, None)[0]
+
+    def placed(
+        self, data: Any, users: Any = None
+    ) -> tuple[History | Histories, Unplaced, tuple[str, ...]]:
+        """Histories in the model's item codes, what of the receipts has no place there, and notes."""
+        if isinstance(data, History | Histories):
+            if users is not None:
+                raise DataError(
+                    "recommend: users name shoppers of a RetailData or a frame; a history has its own."
+                )
+            if data.catalogue_key != self.catalogue_key:
+                raise DataError(
+                    f"recommend: the history is coded by another catalogue ({data.n_items:,} items) "
+                    f"than the model's ({self.items_.height:,} items). Hand over the RetailData or the "
+                    f"frame of receipts instead, which is coded anew, or model.coded(data)."
+                )
+            return data, Unplaced(0, 0, self.items_[ITEM_ID].clear()), ()
+        if not isinstance(data, RetailData):
+            data = RetailData.from_frames(data)
+        placed, unplaced = self.coded(data)
+        notes = receipt_notes(unplaced, placed.end - data.start, self.end_ - self.start_)
+        return placed.histories(users), unplaced, notes
+
+    def _choose(
+        self, history: History | Histories, k: int, rules: Rules | None
+    ) -> tuple[Candidates, int, Effects]:
+        """Best items, number of empty histories, and what rules did."""
+        if k < 1:
+            raise SettingError(f"recommend: k must be at least 1, not {k}.")
+        if not len(history):
+            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)), 0, {}
+        bound = None if rules is None else BoundRules(rules, self.items_, self.prices_, history.end)
+        stage = replace(self.stage_one, pool_size=max(self.pool_size, k))
+
+        def shard(rows: slice) -> tuple[Candidates, int]:
+            part = history.take(rows)
+            empty = int((np.diff(part.indptr) == 0).sum())
+            frame = candidate_frame(part, stage)
+            score = self.ranker_.predict(frame.x)
+            if bound is None:
+                return frame.pool.best(score, k), empty
+            probable = self.ranker_.gives_probability
+            if bound.rules.margin is not None and self.calibrator_ is not None:
+                score, probable = self.calibrator_.predict(score), True
+            return bound.choose(part, frame.pool.pairs, score, k, probable), empty
+
+        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
+        return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
+
+    def _reasons(self, history: History | Histories, best: Candidates) -> pl.Series:
+        """Why each recommendation was made, in words."""
+        names = [c for c in self.items_.columns if c == "name"] or [ITEM_ID]
+        labels = self.items_.select(
+            pl.coalesce(pl.col(names[0]).cast(pl.String), pl.col(ITEM_ID).cast(pl.String))
+        ).to_series().to_list()  # fmt: skip
+        stage = replace(self.stage_one, pool_size=max(self.pool_size, best.items.shape[1]))
+
+        def shard(rows: slice) -> list[str]:
+            part = history.take(rows)
+            frame = candidate_frame(part, stage)
+            shopper, rank = np.nonzero(best.items[rows] >= 0)
+            items = best.items[rows][shopper, rank]
+            keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
+            x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
+            why = self.ranker_.contributions(x)
+            return reasons_in_words(x, frame.names, why, shopper, items, part, self.sources_, labels)
+
+        texts = [text for part in map_shards(shard, len(history)) for text in part]
+        return pl.Series("reasons", texts, pl.String)
 
     def _named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
         """Recommended codes in the caller's ids."""
@@ -267,61 +427,6 @@ class TwoStageRecommender:
             return frame
         return frame.with_columns(probability=pl.Series(self.calibrator_.predict(score)))
 
-    def recommend_codes(
-        self, history: History | Histories, k: int, rules: Rules | None = None
-    ) -> Candidates:
-        """As `recommend`, in item codes: (n_users, k) arrays, -1 where there is no item."""
-        if not hasattr(self, "items_"):
-            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        if k < 1:
-            raise SettingError(f"recommend: k must be at least 1, not {k}.")
-        if not len(history):
-            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
-
-        bound = None if rules is None else BoundRules(rules, self.items_, self.prices_, history.end)
-
-        def shard(rows: slice) -> Candidates:
-            part = history.take(rows)
-            frame = self.candidate_frame(part)
-            score = self.ranker.predict(frame.x)
-            if bound is None:
-                return frame.pool.best(score, k)
-            probable = self.ranker.gives_probability
-            if bound.rules.margin is not None and self.calibrator_ is not None:
-                score, probable = self.calibrator_.predict(score), True
-            return bound.choose(part, frame.pool.pairs, score, k, probable)
-
-        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
-        self.rules_report = {} if bound is None else bound.effects
-        return Candidates(*(np.vstack(p) for p in zip(*parts, strict=True)))
-
-    def explain(
-        self, history: History | Histories, k: int = 10, rules: Rules | None = None
-    ) -> pl.DataFrame:
-        """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
-
-        The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
-        columns raised the score most by the ranker's SHAP values, with the facts behind them.
-        """
-        best = self.recommend_codes(history, k, rules)
-        names = [c for c in self.items_.columns if c == "name"] or [ITEM_ID]
-        labels = self.items_.select(
-            pl.coalesce(pl.col(names[0]).cast(pl.String), pl.col(ITEM_ID).cast(pl.String))
-        ).to_series().to_list()  # fmt: skip
-
-        def shard(rows: slice) -> list[str]:
-            part = history.take(rows)
-            frame = self.candidate_frame(part)
-            shopper, rank = np.nonzero(best.items[rows] >= 0)
-            items = best.items[rows][shopper, rank]
-            keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
-            x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
-            why = self.ranker.contributions(x)
-            return reasons(x, frame.names, why, shopper, items, part, self.sources, labels)
-
-        texts = [text for part in map_shards(shard, len(history)) for text in part]
-        return self._named(history, best).with_columns(pl.Series("reasons", texts, pl.String))
-
     def candidate_frame(self, history: History) -> CandidateFrame:
         """The rows that the ranker scores for these histories."""
         return candidate_frame(history, self.stage_one)
@@ -329,16 +434,29 @@ class TwoStageRecommender:
     @property
     def stage_one(self) -> StageOne:
         """Sources, features and pre-ranker as they are now."""
-        return StageOne(self.sources, self.features, self.k, self.preranker_, self.pool_size)
+        if not hasattr(self, "sources_"):
+            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        return StageOne(
+            self.sources_, self.features_, self.n_candidates, self.preranker_, self.pool_size
+        )
 
-    def coded(self, data: RetailData) -> tuple[RetailData, int]:
-        """Fresh data in the model's item codes, and how many events were left out.
+    @property
+    def catalogue_key(self) -> str:
+        """Stands for the item coding of `fit`."""
+        return self.features_.catalogue_key_
 
-        Events of items that the model does not know are. The present is the later of the two ends:
-        that of the fresh data and that of the fit.
+    def coded(self, data: RetailData) -> Recoded:
+        """Fresh data in the model's item codes, and which events have no place there.
+
+        The present is the later of the two ends: that of the fresh data and that of the fit.
         """
-        found, unknown = data.with_item_codes_of(self.items_)
-        return replace(found, end=max(data.end, self.end_)), unknown
+        if data.catalogue_key == self.catalogue_key:
+            placed, unplaced = data, Unplaced(data.log.height, 0, data.items[ITEM_ID].clear())
+        else:
+            placed, unplaced = data.with_item_codes_of(self.items_)
+        if data.end < self.end_:
+            placed = replace(placed, end=self.end_)
+        return Recoded(placed, unplaced)
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted model to a folder: see `retailrec.artifact`.
@@ -346,11 +464,12 @@ class TwoStageRecommender:
         Raises
         ------
         ArtifactError
-            If the folder holds something else, or can't be written.
+            If the folder holds something else, can't be written, or the model holds a part that could
+            not be loaded again; what stood there stays.
         """
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has nothing to save; call fit(data) first.")
-        save_artifact(self, folder)
+        save_artifact(self, folder, saved_types())
 
     @classmethod
     def load(cls, folder: str | Path) -> TwoStageRecommender:
@@ -359,12 +478,23 @@ class TwoStageRecommender:
         Raises
         ------
         ArtifactError
-            If it is missing, damaged, altered or of a newer format.
+            If it is missing, damaged, altered, of a newer format, or holds a part (a source, feature,
+            ranker, prefilter of one's own) whose module has not been imported; the message names it.
         """
-        model = load_artifact(folder, _saved_types())
+        model = load_artifact(folder, saved_types())
         if not isinstance(model, TwoStageRecommender):
             raise ArtifactError(f"{folder} holds a {type(model).__name__}, no TwoStageRecommender.")
         return model
+
+    def after_load(self) -> None:
+        """Fill in what format 1 did not write down: the item coding, and when receipts began."""
+        if not hasattr(self.features_, "catalogue_key_"):
+            key = catalogue_key(self.items_[ITEM_ID])
+            for part in (self.features_, *self.sources_):
+                for within in parts_within(part):
+                    within.catalogue_key_ = key
+        if not hasattr(self, "start_"):
+            self.start_ = self.end_
 
     @property
     def column_names(self) -> list[str]:
@@ -372,10 +502,10 @@ class TwoStageRecommender:
         return self.stage_one.column_names
 
     def _fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> None:
-        self.sources = [replace(source) for source in self.sources]  # what they learnt before goes
-        self.features = replace(self.features)
+        self.sources_ = [with_common(s, self.seed, self.threads) for s in self.sources]
+        self.features_ = replace(self.features)
         seconds = self.report_["source_seconds"] = {}
-        for source in self.sources:
+        for source in self.sources_:
             progress(f"source {source.name}")
             started = perf_counter()
             source.fit(data)
@@ -383,7 +513,7 @@ class TwoStageRecommender:
             seconds[source.name] = perf_counter() - started
         progress("features")
         data.forget_history()  # the sources shared it
-        self.features.fit(data)
+        self.features_.fit(data)
         release_memory()
 
     @property
@@ -399,17 +529,17 @@ class TwoStageRecommender:
         self.preranker_ = None
         rows = light_rows(split, self.stage_one, self.sampling)
         if rows is not None:
-            fresh: Any = replace(self.preranker)  # type: ignore[type-var]
-            self.preranker_ = fresh.fit(rows)
+            self.preranker_ = with_common(self.preranker, self.seed, self.threads).fit(rows)
 
     @property
     def training_rows(self) -> TrainingFrame | None:
         """The rows that the ranker learnt from, if `fit` was told to keep them."""
         return None if self._windows is None else self._windows.rows
 
-    def fresh_ranker(self) -> Any:
+    def fresh_ranker(self) -> Ranker:
         """A ranker with the same settings that has learnt nothing."""
-        return replace(self.ranker)  # type: ignore[type-var]
+        ranker: Ranker = with_common(self.ranker, self.seed, self.threads)
+        return ranker
 
     def _fit_ranker(self, frame: TrainingFrame) -> None:
         newest = frame.fold == frame.fold.max()
@@ -417,17 +547,15 @@ class TwoStageRecommender:
             self.calibrator_ = self._calibrated(frame, newest)
         ranker = self.fresh_ranker()
         if not self.early_stopping or newest.all():
-            self.ranker = ranker.fit(frame)
+            self.ranker_ = ranker.fit(frame)
             return
         ranker.fit(frame.rows(~newest), frame.rows(newest))
-        if hasattr(ranker, "learning_curve"):
-            self.report_["learning_curve"] = ranker.learning_curve()
-        trees = getattr(ranker, "n_trees", None)
-        if trees is None:
-            self.ranker = ranker.fit(frame)
-        else:
+        self.report_["learning_curve"] = ranker.learning_curve()
+        trees = ranker.n_trees
+        if trees is not None:
             self.report_["trees"] = trees
-            self.ranker = replace(ranker, iterations=max(trees, 1)).fit(frame)
+            ranker = ranker.with_trees(max(trees, 1))
+        self.ranker_ = ranker.fit(frame)
 
     def _calibrated(self, frame: TrainingFrame, newest: NDArray[np.bool_]) -> Calibrator:
         """Scores of the newest label window by a ranker of the others, and what they were worth."""
@@ -444,8 +572,17 @@ class TwoStageRecommender:
         self.report_["seconds"][step] = round(perf_counter() - started, 3)
 
 
-def _saved_types() -> dict[str, type]:
-    """Classes that a saved model may hold."""
-    types = [*GENERATORS.values(), *RANKERS.values(), *PREFILTERS.values()]
-    types += [TwoStageRecommender, FeatureSet, Calibrator, HorizonSplits, NextBasketSplits]
-    return {t.__name__: t for t in types}
+def saved_types() -> dict[str, type]:
+    """Classes that a saved model may hold: those of the package, and of one's own that are imported."""
+    plain = {t.__name__: t for t in (TwoStageRecommender, FeatureSet, Calibrator)}
+    return {**known_classes(), **plain}
+
+
+def check_parts(who: str, name: str, parts: Sequence[Any], kind: type) -> None:
+    """Raise a SettingError unless all parts are objects of a kind."""
+    for part in parts:
+        if not isinstance(part, kind):
+            raise SettingError(
+                f"{who}: {name} must hold a {kind.__name__}, one that retailrec ships or one of your "
+                f"own that derives from it, not {part!r}."
+            )

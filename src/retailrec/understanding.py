@@ -137,7 +137,7 @@ def held_out_reliability(
         raise SettingError("the model gives no probabilities; fit it with calibrate=True.")
     past, target = held_out
     users = past.active_users().astype(np.int64)
-    best = model.recommend_codes(past.history(users), k)
+    best = model.recommend_codes(past.history(codes=users), k)
     bought = target["user"].to_numpy().astype(np.int64) * past.n_items + target["item"].to_numpy()
     hits = np.isin(users[:, None] * past.n_items + best.items, bought)
     there = best.items >= 0

@@ -245,10 +245,10 @@ def _our_steps(
             update={"horizon_days": float(days), "prefilters": name}
         )
         past = apply(preset(name), split.past)[0]
-        own = OwnPurchases().fit(past).candidates(past.history(judge.users), 5).items
+        own = OwnPurchases().fit(past).candidates(past.history(codes=judge.users), 5).items
         found.append((f"ours: own purchases, prefilter {name}", own))
         progress(f"ours, prefilter {name}")
         model = wanted.model().fit(split.past, progress)
-        lists = model.recommend_codes(past.history(judge.users), 5).items
+        lists = model.recommend_codes(past.history(codes=judge.users), 5).items
         found.append((f"ours: two stages, prefilter {name}", lists))
     return found

@@ -10,19 +10,10 @@ from retailrec.candidates.item_item import ItemItem
 from retailrec.candidates.neighbours import UPCF, TifuKNN
 from retailrec.candidates.own_purchases import OwnPurchases
 from retailrec.candidates.popularity import PopularInCategories, PopularInSegment, Popularity
+from retailrec.components import registered
 
-GENERATORS: dict[str, type[CandidateGenerator]] = {
-    "own_purchases": OwnPurchases,
-    "popularity": Popularity,
-    "popular_in_segment": PopularInSegment,
-    "popular_in_categories": PopularInCategories,
-    "item_item": ItemItem,
-    "als": ALS,
-    "tifu_knn": TifuKNN,
-    "up_cf": UPCF,
-    "content": Content,
-    "fusion": ReciprocalRankFusion,
-}
+# those of the package; `registered(CandidateGenerator)` knows those of one's own as well
+GENERATORS: dict[str, type[CandidateGenerator]] = registered(CandidateGenerator)
 
 __all__ = [
     "ALS",

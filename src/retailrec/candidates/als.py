@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
 from retailrec.candidates.factors import best_by_factors
+from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.data import RetailData
 from retailrec.engine.local import library_threads, one_blas_thread
-from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import dot_pairs
 
 
 @dataclass
-class ALS(CandidateGenerator):
+class ALS(CandidateGenerator, type="als"):
     """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008) by `implicit`.
 
     `fit` keeps the item factors only. A request solves each shopper's factors from the history that
@@ -30,34 +30,29 @@ class ALS(CandidateGenerator):
     alpha : confidence of a purchase is 1 + alpha x weight (eq. 4 of the paper)
     half_life : days after which a purchase counts half; None: never
     reference : shoppers that items are learnt from, drawn where there are more
+    seed, threads : None takes the model's
     device : ``cpu``, or ``cuda`` where `implicit` was built with it (fit only)
     """
 
-    factors: int = 96
-    iterations: int = 8
-    regularization: float = 1.0
-    alpha: float = 3.0
-    half_life: float | None = 90.0
-    reference: int = 100_000
+    factors: Count = 96
+    iterations: Count = 8
+    regularization: NotNegative = 1.0
+    alpha: NotNegative = 3.0
+    half_life: Positive | None = 90.0
+    reference: Count = 100_000
     device: Literal["cpu", "cuda"] = "cpu"
-    seed: int = 0
-    threads: int = 0
+    seed: Seed | None = None
+    threads: Threads | None = None
+    theme = "alike"
     factors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     _solver: Any = field(init=False, repr=False, compare=False, default=None)
-
-    def __post_init__(self) -> None:
-        if self.factors < 1 or self.iterations < 1:
-            raise SettingError(
-                f"als: factors and iterations must be at least 1, "
-                f"not {self.factors} and {self.iterations}."
-            )
 
     @property
     def name(self) -> str:
         return "als"
 
     def _fit(self, data: RetailData) -> None:
-        history = reference_history(data, self.reference, self.seed)
+        history = reference_history(data, self.reference, self.seed or 0)
         with one_blas_thread():
             model = self._model()
             model.fit(self._confidence(history), show_progress=False)
@@ -71,7 +66,7 @@ class ALS(CandidateGenerator):
             self.user_factors(history), self.factors_, self.allowed_, k, self.threads
         )
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Dot product of folded-in shopper factors and item factors; zero without history."""
         scores: NDArray[np.float32] = dot_pairs(
             self.user_factors(history), self.factors_, pairs.indptr, pairs.items
@@ -112,5 +107,5 @@ class ALS(CandidateGenerator):
         options = {} if self.device == "cuda" else {"num_threads": library_threads(self.threads)}
         return AlternatingLeastSquares(
             factors=self.factors, iterations=self.iterations,
-            regularization=self.regularization, random_state=self.seed, **options,
+            regularization=self.regularization, random_state=self.seed or 0, **options,
         )  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.components import Component
 from retailrec.data import RetailData
-from retailrec.errors import NotFittedError, SettingError
+from retailrec.errors import DataError, NotFittedError, SettingError
 from retailrec.history import History
 
 
@@ -36,14 +37,28 @@ class Pairs(NamedTuple):
 
 
 @dataclass
-class CandidateGenerator(ABC):
+class CandidateGenerator(Component, ABC):
     """A source of candidates. Fields are its hyper-parameters; what `fit` learns ends in ``_``.
 
     `fit` learns about items only. A shopper's history comes with each request, so a new shopper or a
     fresher receipt needs no refit, and a fitted source holds nothing personal.
+
+    A source of one's own is a dataclass that derives from this one and has `name`, `_fit`,
+    `_candidates` and `_score`. It needs no registration: a config names it by `type_name`, artifacts
+    by its class.
+
+    Attributes
+    ----------
+    theme : which kind of reason this source's columns stand for in explanations (``habit``,
+        ``receipt``, ``together``, ``alike``, ``popular``); other words are shown as they are; empty:
+        no reason
+    allowed_ : (n_items,) which items may be proposed
+    catalogue_key_ : the item coding that was learnt from
     """
 
+    theme: ClassVar[str] = ""
     allowed_: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+    catalogue_key_: str = field(init=False, repr=False, compare=False)
 
     @property
     @abstractmethod
@@ -59,23 +74,24 @@ class CandidateGenerator(ABC):
         """Candidates among the allowed items."""
 
     @abstractmethod
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """This source's score of any pairs, (n_pairs,); row i of `pairs` is row i of `history`."""
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """This source's score of any pairs, (n_pairs,)."""
 
     @property
     def more(self) -> tuple[str, ...]:
         """Names of what `score_more` tells beside the score; part of column names."""
         return ()
 
-    def score_more(
+    def _score_more(
         self, history: History, pairs: Pairs
     ) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]]:
         """The score, and one array for each of `more`; all (n_pairs,)."""
-        return self.score(history, pairs), ()
+        return self._score(history, pairs), ()
 
     def fit(self, data: RetailData) -> Self:
         """Learn from everything in `data`, which ends at `data.end`."""
         self.allowed_ = np.ascontiguousarray(data.recommendable)
+        self.catalogue_key_ = data.catalogue_key
         self._fit(data)
         return self
 
@@ -88,12 +104,59 @@ class CandidateGenerator(ABC):
             If `k` < 1.
         NotFittedError
             Before `fit`.
+        DataError
+            If the history is coded by another catalogue.
         """
         if k < 1:
             raise SettingError(f"{self.name}: k must be at least 1, not {k}.")
+        self.require_codes_of(history)
+        return self._candidates(history, k)
+
+    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        """This source's score of any pairs, (n_pairs,) float32; row i of `pairs` is row i of `history`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the history is coded by another catalogue, or pairs do not fit it.
+        """
+        self.require_codes_of(history)
+        require_pairs_of(history, pairs)
+        return self._score(history, pairs)
+
+    def score_more(
+        self, history: History, pairs: Pairs
+    ) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]]:
+        """As `score`, and one array for each of `more`; all (n_pairs,)."""
+        self.require_codes_of(history)
+        require_pairs_of(history, pairs)
+        return self._score_more(history, pairs)
+
+    def require_codes_of(self, history: History) -> None:
+        """Raise unless this source is fitted, and on the item codes that `history` has."""
         if not hasattr(self, "allowed_"):
             raise NotFittedError(f"{self.name} has not seen any data; call fit(data) first.")
-        return self._candidates(history, k)
+        if history.catalogue_key != self.catalogue_key_:
+            raise DataError(
+                f"{self.name}: the history is coded by another catalogue ({history.n_items:,} items) "
+                f"than the one it was fitted with ({len(self.allowed_):,} items). Hand receipts to "
+                f"model.recommend(data, users=...), which codes them, or use "
+                f"data.with_item_codes_of(items)."
+            )
+
+
+def require_pairs_of(history: History, pairs: Pairs) -> None:
+    """Raise a DataError unless every row and item of `pairs` is one of the history's."""
+    rows, items = pairs.indptr, pairs.items
+    fits = len(rows) == len(history) + 1 and rows[0] == 0 and rows[-1] == len(items)
+    if not fits or (len(items) and not 0 <= int(items.min()) <= int(items.max()) < history.n_items):
+        raise DataError(
+            f"pairs must have a row for each of the {len(history):,} histories and item codes below "
+            f"{history.n_items:,}; got {len(rows) - 1:,} rows and {len(items):,} items"
+            + (f" from {items.min()} to {items.max()}." if len(items) else ".")
+        )
 
 
 def reference_history(data: RetailData, size: int, seed: int) -> History:
@@ -101,4 +164,4 @@ def reference_history(data: RetailData, size: int, seed: int) -> History:
     users = data.active_users()
     if len(users) > size:
         users = np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
-    return data.full_history if len(users) == data.n_users else data.history(users)
+    return data.full_history if len(users) == data.n_users else data.history(codes=users)

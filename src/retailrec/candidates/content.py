@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.candidates.factors import best_by_factors
 from retailrec.columns import BRAND, CATEGORIES, NAME
+from retailrec.components import Count, Positive, Seed, Threads
 from retailrec.data import RetailData
 from retailrec.engine.local import one_blas_thread
 from retailrec.errors import SettingError
@@ -37,11 +38,12 @@ class Content(CandidateGenerator):
     embeddings : folder of a model2vec model; needs the extra ``text``. None: TF-IDF.
     """
 
-    dimensions: int = 64
-    half_life: float | None = 120.0
+    dimensions: Count = 64
+    half_life: Positive | None = 120.0
     embeddings: str | None = None
-    seed: int = 0
-    threads: int = 0
+    seed: Seed | None = None
+    threads: Threads | None = None
+    theme = "together"
     vectors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     @property
@@ -68,7 +70,7 @@ class Content(CandidateGenerator):
     def _candidates(self, history: History, k: int) -> Candidates:
         return best_by_factors(self.profiles(history), self.vectors_, self.allowed_, k, self.threads)
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Cosine, -1 to 1; 0 without history or text."""
         scores: NDArray[np.float32] = dot_pairs(
             self.profiles(history), self.vectors_, pairs.indptr, pairs.items
@@ -101,7 +103,7 @@ class Content(CandidateGenerator):
         if not parts or width < 1:
             return np.zeros((len(text), 1))
         with one_blas_thread():
-            svd = TruncatedSVD(width, random_state=self.seed, n_iter=4)
+            svd = TruncatedSVD(width, random_state=self.seed or 0, n_iter=4)
             return svd.fit_transform(sparse.hstack(parts, format="csr"))
 
     def _embed(self, text: list[str]) -> Any:

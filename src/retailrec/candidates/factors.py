@@ -14,7 +14,7 @@ _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by th
 
 def best_by_factors(
     users: NDArray[np.float32], items: NDArray[np.float32], allowed: NDArray[np.bool_], k: int,
-    threads: int,
+    threads: int | None,
 ) -> Candidates:  # fmt: skip
     """The `k` allowed items with the largest dot product; nothing for a shopper of zeros.
 

@@ -11,6 +11,7 @@ from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
 from retailrec.candidates.item_item import ItemItem
 from retailrec.candidates.own_purchases import OwnPurchases
 from retailrec.candidates.popularity import Popularity
+from retailrec.components import NotNegative
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import History
@@ -18,7 +19,7 @@ from retailrec.kernels import rank_in_rows, topk_rows, union_rows
 
 
 @dataclass
-class ReciprocalRankFusion(CandidateGenerator):
+class ReciprocalRankFusion(CandidateGenerator, type="fusion"):
     """Sum over sources of 1 / (constant + rank) (Cormack et al., SIGIR 2009).
 
     A fair baseline, and a good fallback when there is too little data to train a ranker.
@@ -32,9 +33,11 @@ class ReciprocalRankFusion(CandidateGenerator):
     sources: list[CandidateGenerator] = field(
         default_factory=lambda: [OwnPurchases("decay"), ItemItem("tfidf"), Popularity()]
     )
-    constant: float = 60.0
+    constant: NotNegative = 60.0
+    sources_: list[CandidateGenerator] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.sources:
             raise SettingError("fusion needs at least one source.")
 
@@ -43,18 +46,18 @@ class ReciprocalRankFusion(CandidateGenerator):
         return "fusion"
 
     def _fit(self, data: RetailData) -> None:
-        self.sources = [replace(source).fit(data) for source in self.sources]
+        self.sources_ = [replace(source).fit(data) for source in self.sources]
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        proposed = np.hstack([s.candidates(history, k).items for s in self.sources])
+        proposed = np.hstack([s.candidates(history, k).items for s in self.sources_])
         starts = np.arange(len(history) + 1, dtype=np.int64) * proposed.shape[1]
         indptr, items = union_rows(starts, proposed.ravel(), len(history))
-        return Candidates(*topk_rows(indptr, items, self.score(history, Pairs(indptr, items)), k))
+        return Candidates(*topk_rows(indptr, items, self._score(history, Pairs(indptr, items)), k))
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Ranks are places among the shopper's `pairs`."""
         total = np.zeros(len(pairs.items), np.float32)
-        for source in self.sources:
+        for source in self.sources_:
             rank = rank_in_rows(pairs.indptr, source.score(history, pairs))
             total += (1 / (self.constant + rank)).astype(np.float32)
         return total

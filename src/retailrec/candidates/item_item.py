@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.data import RetailData
 from retailrec.engine.local import n_threads
 from retailrec.errors import SettingError
@@ -39,20 +40,24 @@ class ItemItem(CandidateGenerator):
     """
 
     weighting: Literal["cosine", "tfidf", "bm25"] = "cosine"
-    neighbours: int = 50
+    neighbours: Count = 50
     within: Literal["shopper", "receipt", "next_receipt"] = "shopper"
     profile: Literal["history", "last_receipt", "top"] = "history"
-    half_life: float | None = None
-    shrinkage: float = 0.0
+    half_life: Positive | None = None
+    shrinkage: NotNegative = 0.0
     include_self: bool = False
-    reference: int = 100_000
-    seed: int = 0
-    threads: int = 0
+    reference: Count = 100_000
+    seed: Seed | None = None
+    threads: Threads | None = None
     similarity_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise SettingError(f"item_item: neighbours must be at least 1, not {self.neighbours}.")
+        super().__post_init__()
+        if self.within == "next_receipt" and (self.weighting != "cosine" or self.include_self):
+            raise SettingError(
+                "item_item: within='next_receipt' always takes the cosine and never the item itself; "
+                "leave weighting and include_self out."
+            )
 
     @property
     def name(self) -> str:
@@ -62,11 +67,16 @@ class ItemItem(CandidateGenerator):
         return f"{'basket' if self.within == 'receipt' else 'item'}_{self.weighting}{suffix}"
 
     @property
+    def theme(self) -> str:  # type: ignore[override]
+        last = self.profile == "last_receipt" or self.within == "next_receipt"
+        return "receipt" if last else "together"
+
+    @property
     def more(self) -> tuple[str, ...]:
         return "largest", "mean"
 
     def _fit(self, data: RetailData) -> None:
-        history = reference_history(data, self.reference, self.seed)
+        history = reference_history(data, self.reference, self.seed or 0)
         if self.within == "next_receipt":
             self.similarity_ = following_items(history, self.neighbours, self.shrinkage)
             return
@@ -75,7 +85,12 @@ class ItemItem(CandidateGenerator):
         else:
             held = receipts_matrix(history)
         self.similarity_ = nearest_items(
-            held, self.weighting, self.neighbours, self.shrinkage, self.include_self, self.threads
+            held,
+            self.weighting,
+            self.neighbours,
+            self.shrinkage,
+            self.include_self,
+            self.threads,
         )
 
     def _candidates(self, history: History, k: int) -> Candidates:
@@ -87,11 +102,11 @@ class ItemItem(CandidateGenerator):
         )  # fmt: skip
         return Candidates(*best)
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Sum over the profile of weight x similarity; zero without a common neighbour."""
-        return self.score_more(history, pairs)[0]
+        return self._score_more(history, pairs)[0]
 
-    def score_more(
+    def _score_more(
         self, history: History, pairs: Pairs
     ) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]]:
         """The score, the largest single term of its sum, and the score over the profile's weight."""
@@ -162,7 +177,7 @@ def receipts_matrix(history: History) -> sparse.csr_matrix:
 
 def nearest_items(
     held: sparse.csr_matrix, weighting: str, neighbours: int, shrinkage: float,
-    include_self: bool, threads: int,
+    include_self: bool, threads: int | None,
 ) -> sparse.csr_matrix:  # fmt: skip
     """(n_items, n_items) similarity of each item to its nearest ones, through `implicit`."""
     from implicit._nearest_neighbours import all_pairs_knn

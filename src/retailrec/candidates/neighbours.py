@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.components import Count, Seed, Share, ShareOrNone
 from retailrec.data import RetailData
-from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import find_pairs, keep_largest, product_gather, product_topk
 
@@ -38,28 +38,22 @@ class TifuKNN(CandidateGenerator):
     reference : shoppers sampled in `fit` to be neighbours
     """
 
-    neighbours: int = 300
-    group_size: int = 7
-    within_decay: float = 0.9
-    group_decay: float = 0.7
-    alpha: float = 0.7
-    reference: int = 10_000
-    seed: int = 0
+    neighbours: Count = 300
+    group_size: Count = 7
+    within_decay: Share = 0.9
+    group_decay: Share = 0.7
+    alpha: ShareOrNone = 0.7
+    reference: Count = 10_000
+    seed: Seed | None = None
+    theme = "alike"
     reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.group_size < 1 or self.reference < 1:
-            raise SettingError(
-                "tifu_knn: neighbours, group_size and reference must be at least 1, not "
-                f"{self.neighbours}, {self.group_size} and {self.reference}."
-            )
 
     @property
     def name(self) -> str:
         return "tifu_knn"
 
     def _fit(self, data: RetailData) -> None:
-        self.reference_ = self.vectors(reference_history(data, self.reference, self.seed))
+        self.reference_ = self.vectors(reference_history(data, self.reference, self.seed or 0))
 
     def vectors(self, history: History) -> sparse.csr_matrix:
         """(n_users, n_items) decayed basket vectors (eq. 1 to 4 of the paper)."""
@@ -86,7 +80,7 @@ class TifuKNN(CandidateGenerator):
     def _candidates(self, history: History, k: int) -> Candidates:
         return self._remembered(history).best(history, self.allowed_, k)
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items that neither the shopper nor a neighbour bought."""
         return self._remembered(history).read(pairs)
 
@@ -95,7 +89,7 @@ class TifuKNN(CandidateGenerator):
 
 
 @dataclass
-class UPCF(CandidateGenerator):
+class UPCF(CandidateGenerator, type="up_cf"):
     """User popularity with user-wise collaborative filtering (Faggioli et al., UMAP 2020).
 
     A shopper's vector is the share of the last `recency` baskets that hold each item. The prediction
@@ -106,12 +100,13 @@ class UPCF(CandidateGenerator):
     the power makes the others' weight tiny.
     """
 
-    recency: int = 5
-    locality: int = 5
-    asymmetry: float = 0.25
-    neighbours: int = 200
-    reference: int = 10_000
-    seed: int = 0
+    recency: Count = 5
+    locality: Count = 5
+    asymmetry: ShareOrNone = 0.25
+    neighbours: Count = 200
+    reference: Count = 10_000
+    seed: Seed | None = None
+    theme = "alike"
     reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
     sets_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
 
@@ -120,7 +115,7 @@ class UPCF(CandidateGenerator):
         return "up_cf"
 
     def _fit(self, data: RetailData) -> None:
-        history = reference_history(data, self.reference, self.seed)
+        history = reference_history(data, self.reference, self.seed or 0)
         self.reference_ = self.vectors(history)
         self.sets_ = history.matrix(np.ones(history.n_pairs, np.float32))
 
@@ -150,7 +145,7 @@ class UPCF(CandidateGenerator):
     def _candidates(self, history: History, k: int) -> Candidates:
         return self._remembered(history).best(history, self.allowed_, k)
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items that neither the shopper nor a similar reference bought lately."""
         return self._remembered(history).read(pairs)
 

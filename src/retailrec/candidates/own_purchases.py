@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.components import Positive
 from retailrec.data import RetailData
+from retailrec.errors import SettingError
 from retailrec.history import History
 from retailrec.kernels import find_pairs, topk_rows
 
@@ -36,9 +38,18 @@ class OwnPurchases(CandidateGenerator):
     """
 
     weighting: Weighting = "count"
-    half_life: float = 60.0
+    half_life: Positive = 60.0
     ties: Literal["newest", "oldest"] = "newest"
+    theme = "habit"
     gap_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ties != "newest" and self.weighting != "count":
+            raise SettingError(
+                f"own_purchases: ties='{self.ties}' belongs to weighting='count', not to "
+                f"'{self.weighting}', which has other ties; leave it out."
+            )
 
     @property
     def name(self) -> str:
@@ -51,7 +62,7 @@ class OwnPurchases(CandidateGenerator):
         scores = np.where(self.allowed_[history.items], self._weights(history), -np.inf)
         return Candidates(*topk_rows(history.indptr, history.items, scores.astype(np.float32), k))
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for an item that the shopper never bought."""
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
         if not history.n_pairs:

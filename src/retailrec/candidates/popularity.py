@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.components import Days
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.history import History
@@ -32,15 +33,12 @@ class Popularity(CandidateGenerator):
         the buyers in four such windows. ``last_year``: buyers in the coming `days`, 52 weeks ago.
     """
 
-    days: float = 28.0
+    days: Days = 28.0
     count: Literal["buyers", "receipts"] = "buyers"
     kind: Literal["recent", "trending", "last_year"] = "recent"
+    theme = "popular"
     share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     _best: tuple[int, Candidates] | None = field(init=False, repr=False, compare=False, default=None)
-
-    def __post_init__(self) -> None:
-        if self.days <= 0:
-            raise SettingError(f"popularity: days must be above 0, not {self.days}.")
 
     @property
     def name(self) -> str:
@@ -70,7 +68,7 @@ class Popularity(CandidateGenerator):
         n = len(history)
         return Candidates(np.repeat(row, n, axis=0), np.repeat(row_scores, n, axis=0))
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """The item's score, whoever the shopper is."""
         return self.share_[pairs.items]
 
@@ -87,7 +85,8 @@ class PopularInSegment(CandidateGenerator):
     """
 
     attribute: str = "segment"
-    days: float = 91.0
+    days: Days = 91.0
+    theme = "popular"
     shares_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     segments_: pl.DataFrame = field(init=False, repr=False, compare=False)
 
@@ -122,7 +121,7 @@ class PopularInSegment(CandidateGenerator):
         segment = self._segment_of(history.users)
         return Candidates(best[0][segment], best[1][segment])
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """The item's score in the shopper's segment."""
         segment = self._segment_of(history.users)
         return self.shares_[segment[row_of_pair(pairs.indptr)], pairs.items]
@@ -152,7 +151,8 @@ class PopularInCategories(CandidateGenerator):
     """
 
     level: str = "category_2"
-    days: float = 28.0
+    days: Days = 28.0
+    theme = "popular"
     category_: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
@@ -185,7 +185,7 @@ class PopularInCategories(CandidateGenerator):
         )  # fmt: skip
         return Candidates(*best)
 
-    def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items of categories that the shopper never bought from."""
         n = int(self.category_.max(initial=-1)) + 2
         key = history.user_of_pair * n + self.category_[history.items] + 1

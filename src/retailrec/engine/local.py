@@ -22,16 +22,16 @@ _lock, _holders, _limit = threading.Lock(), 0, None
 TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
 
 
-def n_threads(threads: int) -> int:
-    """`threads`, or the number of cores that this process may use when it is 0."""
-    if threads < 0:
+def n_threads(threads: int | None) -> int:
+    """`threads`, or the number of cores that this process may use when it is 0 or None."""
+    if threads is not None and threads < 0:
         raise SettingError(f"threads must be 0 (all cores) or more, not {threads}.")
     if hasattr(os, "sched_getaffinity"):
         return threads or len(os.sched_getaffinity(0))
     return threads or os.cpu_count() or 1  # macOS and Windows do not tell
 
 
-def library_threads(threads: int) -> int:
+def library_threads(threads: int | None) -> int:
     """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores."""
     return 1 if _in_shard() else n_threads(threads)
 

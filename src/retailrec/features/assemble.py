@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import Pairs
 from retailrec.columns import CATEGORIES, USER_ID
 from retailrec.data import RetailData
-from retailrec.features import features_of
+from retailrec.errors import ArtifactError, DataError, NotFittedError
+from retailrec.features import FEATURES, features_of
 from retailrec.features.base import (
     WEEKS,
     CodedEvents,
@@ -21,6 +22,7 @@ from retailrec.features.base import (
     Events,
     Feature,
     PartialEvents,
+    Scope,
     Totals,
     Weeks,
     WholeEvents,
@@ -35,6 +37,7 @@ from retailrec.kernels import find_pairs, gather, number_groups
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
 _ENCODED_DAYS = 91
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 @dataclass
@@ -42,26 +45,36 @@ class FeatureSet:
     """The registered features, less those in `drop` (names or families), and the attributes.
 
     `fit` learns the item side: item features, category codes and how attributes are coded. `rows`
-    computes the shopper side from the histories that come with a request.
+    computes the shopper side from the histories that come with a request. The features are those that
+    were registered when `fit` ran, whatever is registered later: a fitted set keeps them, and one that
+    is loaded looks them up by name.
 
     Attributes
     ----------
     items_ : (n_items, n_item_columns) float32, column by column
     categories_ : (n_items, n_levels) int32 category code of each item, -1 where not known
     attributes_ : frame of `column`, `value`, `code`: how shopper attributes in words are coded
+    layout_ : frame of `column`, `scope`, `family`, and the `feature` and `module` that compute it
+    catalogue_key_ : the item coding that was learnt from
     """
 
     drop: Sequence[str] = ()
     items_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     categories_: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     attributes_: pl.DataFrame = field(init=False, repr=False, compare=False)
-    layout_: pl.DataFrame = field(init=False, repr=False, compare=False)  # column, scope, family
+    layout_: pl.DataFrame = field(init=False, repr=False, compare=False)
+    catalogue_key_: str = field(init=False, repr=False, compare=False)
+    _features: dict[str, list[Feature]] = field(  # scope -> features, as registered at `fit`
+        init=False, repr=False, compare=False, default_factory=dict
+    )
     _attributes: dict[str, dict[str, float]] | None = field(
         init=False, repr=False, compare=False, default=None
     )
 
     def fit(self, data: RetailData) -> Self:
         """Learn the item side from what is known before `data.end`."""
+        self._features = {scope: self._chosen(scope) for scope in SCOPES}
+        self.catalogue_key_ = data.catalogue_key
         self.levels_ = [c for c in CATEGORIES if c in data.items.columns]
         codes = [_dense_codes(data.items[c]) for c in self.levels_]
         self.categories_ = (
@@ -91,7 +104,53 @@ class FeatureSet:
     @property
     def item_names(self) -> list[str]:
         """Names of the columns of `items_`."""
-        return self.layout_.filter(pl.col("scope") == "item")["column"].to_list()
+        return self.layout_.filter(pl.col("scope").is_in(["item", "item_week"]))["column"].to_list()
+
+    def after_load(self) -> None:
+        """Look up the features that this set was fitted with.
+
+        Raises
+        ------
+        ArtifactError
+            If one is not registered; it names the module that defines it.
+        """
+        wanted = self._fitted_features()
+        for name, module in wanted.select("feature", "module").unique(maintain_order=True).iter_rows():
+            if name not in FEATURES:
+                where = f" (defined in module '{module}')" if module else ""
+                raise ArtifactError(
+                    f"the model was fitted with feature '{name}'{where}, which is not registered. "
+                    f"Import {module or 'the module that defines it'} before loading the model."
+                )
+        self._features = {
+            scope: [
+                FEATURES[name]
+                for name in wanted.filter(pl.col("scope") == scope)["feature"].unique(
+                    maintain_order=True
+                )
+            ]
+            for scope in SCOPES
+        }
+
+    def _fitted_features(self) -> pl.DataFrame:
+        """`scope`, `feature`, `module` of the columns that features compute.
+
+        Format 1 did not write down the features: a column is called like its feature, with the level in
+        place of *category*.
+        """
+        layout = self.layout_.filter(pl.col("scope").is_in(list(SCOPES)))
+        if "feature" in layout.columns:
+            return layout.filter(pl.col("feature").is_not_null())
+        name = pl.col("column")
+        for level in self.levels_:
+            of_level = (pl.col("scope") == "category") & name.str.starts_with(f"{level}_")
+            name = (
+                pl.when(of_level)
+                .then(name.str.replace(level, "category", literal=True))
+                .otherwise(name)
+            )
+        layout = layout.filter(pl.col("family") != "attribute")
+        return layout.select("scope", name.alias("feature"), module=pl.lit(""))
 
     def rows(
         self, history: History, pairs: Pairs, out: NDArray[np.float32] | None = None
@@ -99,7 +158,15 @@ class FeatureSet:
         """(n_pairs, n_columns) float32 features of the pairs; row i of `pairs` is shopper row i.
 
         `out` may be part of a larger block, which saves a copy.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the history is coded by another catalogue than the one of `fit`.
         """
+        self._require_codes_of(history)
         if out is None:
             out = np.empty((len(pairs.items), len(self.names)), np.float32, order="F")
         user_row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
@@ -122,9 +189,23 @@ class FeatureSet:
             at += 1
         return out
 
-    def _kept(self, scope: str) -> list[Feature]:
-        found = features_of(scope)  # type: ignore[arg-type]
-        return [f for f in found if f.name not in self.drop and f.family not in self.drop]
+    def _chosen(self, scope: Scope) -> list[Feature]:
+        """Registered features of a scope, less the dropped ones."""
+        return [f for f in features_of(scope) if not {f.name, f.family} & set(self.drop)]
+
+    def _kept(self, scope: Scope) -> list[Feature]:
+        """Features of a scope that this set was fitted with."""
+        return self._features.get(scope, [])
+
+    def _require_codes_of(self, history: History) -> None:
+        if not hasattr(self, "layout_"):
+            raise NotFittedError("FeatureSet has not seen any data; call fit(data) first.")
+        if history.catalogue_key != self.catalogue_key_:
+            raise DataError(
+                f"features: the history is coded by another catalogue ({history.n_items:,} items) than "
+                f"the one they were fitted with ({len(self.items_):,} items). Hand receipts to "
+                f"model.recommend(data, users=...), which codes them."
+            )
 
     def _user_block(self, history: History, columns: EventColumns) -> NDArray[np.float32]:
         starts = group_starts(history.user_of_event)
@@ -181,22 +262,34 @@ class FeatureSet:
 
     def _lay_out(self, features: Sequence[Feature], attributes: list[str], users: pl.DataFrame) -> None:
         """Write down which column stands where."""
-        rows = [(f.name, "user", f.family) for f in self._kept("user")]
+        rows = [_place(f, "user") for f in self._kept("user")]
         rows += [
-            (f"user_attribute_{c}", "user attribute", "attribute")
+            (f"user_attribute_{c}", "user attribute", "attribute", None, None)
             for c in users.columns
             if c != USER_ID and "attribute" not in self.drop
         ]
-        rows += [(f.name, "item", f.family) for f in features]
-        rows += [(name, "item", "attribute") for name in attributes]
-        rows += [(f.name, "pair", f.family) for f in self._kept("pair")]
+        rows += [_place(f, f.scope) for f in features]
+        rows += [(name, "item", "attribute", None, None) for name in attributes]
+        rows += [_place(f, "pair") for f in self._kept("pair")]
         for level in self.levels_:
-            rows += [
-                (f.name.replace("category", level, 1), "category", f.family)
-                for f in self._kept("category")
-            ]
-        rows += [(f.name, "match", f.family) for f in self._kept("match")]
-        self.layout_ = pl.DataFrame(rows, schema=["column", "scope", "family"], orient="row")
+            rows += [_place(f, "category", level) for f in self._kept("category")]
+        rows += [_place(f, "match") for f in self._kept("match")]
+        columns = dict.fromkeys(("column", "scope", "family", "feature", "module"), pl.String)
+        self.layout_ = pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _place(
+    f: Feature, scope: str, level: str = "category"
+) -> tuple[str, str, str, str | None, str | None]:
+    """A row of the layout: the column that a feature computes (at a category level)."""
+    module = str(getattr(f.compute, "__module__", ""))
+    return (
+        f.name.replace("category", level, 1) if scope == "category" else f.name,
+        scope,
+        f.family,
+        f.name,
+        module,
+    )
 
 
 def _quietly(f: Feature, columns: Columns) -> NDArray[np.float32]:
@@ -233,7 +326,7 @@ def _item_events(
         receipts += Weeks.of(history).receipts
         lately = history.item_of_event[history.age <= _ENCODED_DAYS]
         recent += np.bincount(lately, minlength=data.n_items)
-    nobody = EventColumns(data.history([]))
+    nobody = EventColumns(data.history(codes=[]))
     return WholeEvents(nobody, totals, data.n_items), Weeks(receipts), recent
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from retailrec.components import registered
 from retailrec.rankers.base import Ranker, TrainingFrame
 from retailrec.rankers.blend import BlendRanker
 from retailrec.rankers.catboost import CatBoostRanker
 from retailrec.rankers.lightgbm import LightGBMRanker
 
-RANKERS: dict[str, type[Any]] = {
-    "catboost": CatBoostRanker,
-    "lightgbm": LightGBMRanker,
-    "blend": BlendRanker,
-}
+# those of the package; `registered(Ranker)` knows those of one's own as well
+RANKERS: dict[str, type[Ranker]] = registered(Ranker)
 
 __all__ = ["RANKERS", "BlendRanker", "CatBoostRanker", "LightGBMRanker", "Ranker", "TrainingFrame"]

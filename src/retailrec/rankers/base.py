@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.components import Component
 from retailrec.errors import SettingError
 
 
@@ -39,40 +41,59 @@ class TrainingFrame(NamedTuple):
         )  # fmt: skip
 
 
-class Ranker(Protocol):
-    """Scores candidate rows; higher is better."""
+class Ranker(Component, ABC):
+    """Scores candidate rows; higher is better.
+
+    A ranker of one's own is a dataclass that derives from this one; its fields are its settings. It
+    needs no registration: a config names it by `type_name`, artifacts by its class.
+    """
 
     @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def name(self) -> str:
+        """Short name for tables."""
 
     @property
+    @abstractmethod
     def gives_probability(self) -> bool:
         """Are the scores probabilities of a purchase?"""
-        ...
 
+    @abstractmethod
     def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
         """Learn; with `valid` (a later window) stop when it no longer improves."""
-        ...
 
+    @abstractmethod
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n_rows,) scores; probabilities where the objective gives them."""
-        ...
 
+    @abstractmethod
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n_rows, n_columns) share of each column in the raw score (SHAP values)."""
-        ...
 
+    @abstractmethod
     def importances(self) -> NDArray[np.float64]:
         """(n_columns,) how much the trees use each column; sums to 1."""
-        ...
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the model in its library's own format."""
-        ...
 
+    @abstractmethod
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote."""
-        ...
+
+    @property
+    def n_trees(self) -> int | None:
+        """Trees of the fitted model; None where a number of trees can't be set."""
+        return None
+
+    def with_trees(self, n: int) -> Self:
+        """The same settings with another number of trees, not fitted."""
+        raise SettingError(f"{self.name} has no number of trees to set, not even {n}.")
+
+    def learning_curve(self) -> dict[str, list[float]]:
+        """Loss on ``learn`` and ``validation`` rows after each tree, if `fit` had both."""
+        return {}
 
 
 def require_both_classes(y: NDArray[np.float32]) -> None:

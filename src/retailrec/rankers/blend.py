@@ -1,8 +1,8 @@
-"""A blend of rankers: their average logit, or average rank."""
+"""A blend of rankers: the mean of their scores in standard units."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +15,7 @@ from retailrec.rankers.lightgbm import LightGBMRanker
 
 
 @dataclass
-class BlendRanker:
+class BlendRanker(Ranker, type="blend"):
     """Mean of the parts' scores, each turned into standard units of its training rows.
 
     Ranks within a request would make one row's score depend on the others; standard units (of the
@@ -32,6 +32,7 @@ class BlendRanker:
             LightGBMRanker(),
         ]
     )
+    parts_: list[Ranker] = field(init=False, repr=False, compare=False)
     centre_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     scale_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
@@ -45,34 +46,34 @@ class BlendRanker:
 
     def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
         """Fit every part, then measure its scores' centre and spread."""
-        for part in self.parts:
-            part.fit(train, valid)
-        raw = [_standard(part, train.x) for part in self.parts]
+        self.parts_ = [replace(part).fit(train, valid) for part in self.parts]  # type: ignore[type-var]
+        raw = [_standard(part, train.x) for part in self.parts_]
         self.centre_ = np.array([r.mean() for r in raw], np.float64)
         self.scale_ = np.array([max(r.std(), 1e-9) for r in raw], np.float64)
         return self
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         total = np.zeros(len(x))
-        for part, centre, scale in zip(self.parts, self.centre_, self.scale_, strict=True):
+        for part, centre, scale in zip(self.parts_, self.centre_, self.scale_, strict=True):
             total += (_standard(part, x) - centre) / scale
-        return (total / len(self.parts)).astype(np.float32)
+        return (total / len(self.parts_)).astype(np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        shares = [p.contributions(x) / s for p, s in zip(self.parts, self.scale_, strict=True)]
+        shares = [p.contributions(x) / s for p, s in zip(self.parts_, self.scale_, strict=True)]
         return np.asarray(np.mean(shares, axis=0), np.float32)
 
     def importances(self) -> NDArray[np.float64]:
-        return np.mean([part.importances() for part in self.parts], axis=0)
+        return np.mean([part.importances() for part in self.parts_], axis=0)
 
     def save(self, folder: Path) -> None:
-        for number, part in enumerate(self.parts):
+        for number, part in enumerate(self.parts_):
             (folder / f"part_{number}").mkdir()
             part.save(folder / f"part_{number}")
         np.save(folder / "standard.npy", np.stack([self.centre_, self.scale_]), allow_pickle=False)
 
     def load(self, folder: Path) -> Self:
-        for number, part in enumerate(self.parts):
+        self.parts_ = [replace(part) for part in self.parts]  # type: ignore[type-var]
+        for number, part in enumerate(self.parts_):
             part.load(folder / f"part_{number}")
         self.centre_, self.scale_ = np.load(folder / "standard.npy", allow_pickle=False)
         return self

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.components import Count, NotNegative, Positive, Range, Seed, Share, Threads
 from retailrec.engine.local import library_threads, n_threads
-from retailrec.rankers.base import TrainingFrame, require_both_classes
+from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 
 _FILE = "catboost.cbm"
 
 
 @dataclass
-class CatBoostRanker:
+class CatBoostRanker(Ranker, type="catboost"):
     """Oblivious trees (Prokhorenkova et al., NeurIPS 2018).
 
     Parameters
@@ -28,20 +29,21 @@ class CatBoostRanker:
     early_stopping : rounds without improvement on the later window after which training stops
     monotone : column name -> 1 (rising) or -1 (falling)
     device : ``cpu`` or ``gpu`` (training only)
+    threads, seed : None takes the model's
     """
 
     objective: Literal["Logloss", "YetiRank", "QuerySoftMax"] = "Logloss"
-    iterations: int = 200
-    depth: int = 6
-    learning_rate: float = 0.1
-    l2_leaf_reg: float = 5.0
-    column_share: float = 0.3
-    borders: int = 128
-    early_stopping: int = 40
+    iterations: Count = 200
+    depth: Annotated[int, Range(1, 16)] = 6
+    learning_rate: Positive = 0.1
+    l2_leaf_reg: NotNegative = 5.0
+    column_share: Share = 0.3
+    borders: Annotated[int, Range(1, 65_535)] = 128
+    early_stopping: Count = 40
     monotone: dict[str, int] = field(default_factory=dict)
     device: Literal["cpu", "gpu"] = "cpu"
-    threads: int = 0
-    seed: int = 0
+    threads: Threads | None = None
+    seed: Seed | None = None
     model_: Any = field(init=False, repr=False, compare=False, default=None)
 
     @property
@@ -63,7 +65,7 @@ class CatBoostRanker:
             "depth": self.depth,
             "learning_rate": self.learning_rate,
             "l2_leaf_reg": self.l2_leaf_reg,
-            "random_seed": self.seed,
+            "random_seed": self.seed or 0,
             "thread_count": n_threads(self.threads),
             "task_type": self.device.upper(),
             "allow_writing_files": False,
@@ -87,6 +89,9 @@ class CatBoostRanker:
     def n_trees(self) -> int:
         """Trees of the fitted model."""
         return int(self.model_.tree_count_)
+
+    def with_trees(self, n: int) -> Self:
+        return replace(self, iterations=n)
 
     def learning_curve(self) -> dict[str, list[float]]:
         """Loss on training and later window after each tree."""

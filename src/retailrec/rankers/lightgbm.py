@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.components import Count, Natural, NotNegative, Positive, Range, Seed, Share, Threads
 from retailrec.engine.local import library_threads, n_threads
-from retailrec.rankers.base import TrainingFrame, require_both_classes
+from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 
 _FILE = "lightgbm.txt"
 
 
 @dataclass
-class LightGBMRanker:
+class LightGBMRanker(Ranker, type="lightgbm"):
     """Leaf-wise trees (Ke et al., NeurIPS 2017).
 
     Parameters
@@ -24,19 +25,20 @@ class LightGBMRanker:
     objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, shopper)
     iterations, leaves, learning_rate, min_rows : as in LightGBM
     early_stopping : rounds without improvement on the later window after which training stops
+    threads, seed : None takes the model's
     """
 
     objective: Literal["binary", "lambdarank"] = "lambdarank"
-    iterations: int = 120
-    leaves: int = 31
-    learning_rate: float = 0.08
-    min_rows: int = 100
-    column_share: float = 0.2
-    l2: float = 5.0
-    early_stopping: int = 40
+    iterations: Count = 120
+    leaves: Annotated[int, Range(2, 131_072)] = 31
+    learning_rate: Positive = 0.08
+    min_rows: Natural = 100
+    column_share: Share = 0.2
+    l2: NotNegative = 5.0
+    early_stopping: Count = 40
     monotone: dict[str, int] = field(default_factory=dict)
-    threads: int = 0
-    seed: int = 0
+    threads: Threads | None = None
+    seed: Seed | None = None
     model_: Any = field(init=False, repr=False, compare=False, default=None)
     _curve: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -61,7 +63,7 @@ class LightGBMRanker:
             "feature_fraction": self.column_share,
             "lambda_l2": self.l2,
             "num_threads": n_threads(self.threads),
-            "seed": self.seed,
+            "seed": self.seed or 0,
             "deterministic": True,
             "force_row_wise": True,
             "verbosity": -1,
@@ -87,6 +89,9 @@ class LightGBMRanker:
             }
         self.model_ = lgb.train(options, data, self.iterations, **later)
         return self
+
+    def with_trees(self, n: int) -> Self:
+        return replace(self, iterations=n)
 
     def learning_curve(self) -> dict[str, list[float]]:
         """The metric (NDCG@5, or log loss) on training rows and later window after each tree."""

@@ -112,7 +112,7 @@ def describe_ranking(
         if hasattr(ranker, "learning_curve"):
             found["curve"] = ranker.learning_curve() | {"best": getattr(ranker, "n_trees", None)}
         table = importances(
-            ranker, judged, model.features.families, shoppers=_IMPORTANCE_USERS, seed=seed
+            ranker, judged, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
         )
         found["importances"] = {
             "columns": _rounded(table.head(20)), "families": _rounded(by_family(table))
@@ -155,7 +155,7 @@ def describe_examples(
     strata = [part for part in np.array_split(order, EXAMPLES) if len(part)]
     rows = [int(rng.choice(part)) for part in strata]
     labels = item_labels(past)
-    why = model.explain(past.history(judge.users[rows]), k)
+    why = model.explain(past.history(codes=judge.users[rows]), k=k)
     bought = held_out.target.group_by("user", "item").agg(pl.col("quantity").sum())
     found = []
     for row in rows:

@@ -1,0 +1,123 @@
+"""Answers: recommendations, and what there is to know about the request that they answer."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import polars as pl
+
+from retailrec.data import Unplaced
+from retailrec.errors import RetailRecWarning
+
+Effects = dict[str, dict[str, int]]  # rule -> removed, bound, gave_way
+_SHORT_HISTORY = 0.5  # share of the fitted span below which receipts look cut off
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class AnswerReport:
+    """What became of a request.
+
+    Attributes
+    ----------
+    n_shoppers : shoppers answered for
+    n_unknown_shoppers : those without a single event that the model can use
+    n_short : shoppers who got fewer items than asked for
+    n_events, n_unknown_events : receipt lines that came, and those of items unknown to the model
+    unknown_items : up to five ids of such items
+    rules : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed), ``gave_way``
+        (shoppers whose list could not keep to it)
+    notes : sentences about what a caller should know
+    """
+
+    n_shoppers: int
+    n_unknown_shoppers: int = 0
+    n_short: int = 0
+    n_events: int = 0
+    n_unknown_events: int = 0
+    unknown_items: tuple[object, ...] = ()
+    rules: Effects = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: AnswerReport) -> AnswerReport:
+        """The report of both parts of one request; what is said of the receipts is said once."""
+        return replace(
+            self,
+            n_shoppers=self.n_shoppers + other.n_shoppers,
+            n_unknown_shoppers=self.n_unknown_shoppers + other.n_unknown_shoppers,
+            n_short=self.n_short + other.n_short,
+            rules=add_effects(self.rules, other.rules),
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Recommendations and their report.
+
+    Attributes
+    ----------
+    lists : frame of `user_id`, `item_id`, `score`, `rank`, and `probability` and `reasons` if asked for
+    report : counts of what could not be used, and what rules did
+    """
+
+    lists: pl.DataFrame
+    report: AnswerReport
+
+
+def add_effects(one: Effects, other: Effects) -> Effects:
+    """What rules did in two parts of a request together."""
+    total = {rule: dict(counts) for rule, counts in one.items()}
+    for rule, counts in other.items():
+        so_far = total.setdefault(rule, dict.fromkeys(counts, 0))
+        for name, n in counts.items():
+            so_far[name] = so_far.get(name, 0) + n
+    return total
+
+
+def receipt_notes(unplaced: Unplaced, span: timedelta, fitted_span: timedelta) -> tuple[str, ...]:
+    """What to say of the receipts that came with a request.
+
+    Parameters
+    ----------
+    span, fitted_span : time from the first receipt to the present, of the request and of `fit`
+    """
+    notes = []
+    examples = ", ".join(repr(item) for item in unplaced.unknown_items[:_EXAMPLES].to_list())
+    if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
+        notes.append(
+            f"None of the {unplaced.n_events:,} receipt lines is of an item that the model knows "
+            f"(items such as {examples}); every list is that of an unknown shopper. Are the receipts "
+            f"of the shop that the model was fitted on, with ids written alike?"
+        )
+    elif unplaced.n_unknown * 2 > unplaced.n_events:
+        notes.append(
+            f"{unplaced.n_unknown:,} of {unplaced.n_events:,} receipt lines are of items that the "
+            f"model does not know (such as {examples}) and are left out; lists rest on the others. "
+            f"Fit anew if the range has changed, and check that ids are written alike."
+        )
+    if unplaced.n_events and span < fitted_span * _SHORT_HISTORY:
+        notes.append(
+            f"The receipts reach back {span.days:,} days; the model was fitted on "
+            f"{fitted_span.days:,}. A request needs all receipts so far, not only the newest: what was "
+            f"bought earlier counts as never bought."
+        )
+    return tuple(notes)
+
+
+def short_list_note(n_short: int, n_shoppers: int, k: int) -> tuple[str, ...]:
+    """What to say of lists with fewer than `k` items."""
+    if not n_short:
+        return ()
+    return (
+        f"{n_short:,} of {n_shoppers:,} shoppers got fewer than k={k} items, since sources propose no "
+        f"more for them (or rules leave no more); raise n_candidates, or ask for fewer.",
+    )
+
+
+def warn_if_most_is_unknown(unplaced: Unplaced, notes: tuple[str, ...]) -> None:
+    """Say it loudly when most of what came could not be used."""
+    if unplaced.n_unknown * 2 > unplaced.n_events:
+        warnings.warn(notes[0], RetailRecWarning, stacklevel=4)

@@ -1,0 +1,234 @@
+"""Components of a model: registered under a type name, with settings that are checked.
+
+Sources, rankers, prefilters and label splits are dataclasses that derive from `Component`. Defining one
+registers it, so a config can name it and a saved model that holds it can be loaded, wherever its code
+stands. A field says in its annotation what it may hold; `check_settings` reads that at construction, so
+a wrong value is refused the same way from Python, from TOML and from the command line.
+
+>>> from dataclasses import dataclass
+>>> @dataclass
+... class Half(Component, type="half"):
+...     share: Share = 0.5
+>>> Half(share=2.0)
+Traceback (most recent call last):
+    ...
+retailrec.errors.SettingError: half: share must be above 0 and at most 1, not 2.0.
+>>> forget(Half)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from retailrec.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number: both allowed unless `above` says that the lower one is not."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Does the value lie within?"""
+        low = value > self.least if self.above else value >= self.least
+        return low and value <= self.most
+
+    def __str__(self) -> str:
+        parts = []
+        if self.least > -math.inf:
+            parts.append(f"above {self.least:g}" if self.above else f"at least {self.least:g}")
+        if self.most < math.inf:
+            parts.append(f"at most {self.most:g}")
+        return " and ".join(parts) or "a finite number"
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Threads = Annotated[int, Range(0, 1024)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Days = Annotated[float, Range(0, 36_525, above=True)]  # up to a century: dates stay within reach
+Share = Annotated[float, Range(0, 1, above=True)]
+ShareOrNone = Annotated[float, Range(0, 1)]  # a share that may be 0
+
+
+class Component:
+    """Base of what a model is made of. Fields are settings, written once; fitted names end in ``_``.
+
+    ``class Mine(Source, type="mine")`` gives the name that a config uses; by default it is the class's
+    name in lower case with underscores. A class of the same module and name replaces its older self, so
+    a notebook cell may run twice.
+    """
+
+    type_name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, type: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.type_name = type or _snake_case(cls.__name__)
+        for taken in list(_REGISTERED):
+            if taken.type_name != cls.type_name and taken.__name__ != cls.__name__:
+                continue
+            if (taken.__module__, taken.__name__) == (cls.__module__, cls.__name__):
+                _REGISTERED.remove(taken)
+            elif _family(taken) is _family(cls) or taken.__name__ == cls.__name__:
+                raise SettingError(
+                    f"class {cls.__module__}.{cls.__name__} can't be registered as "
+                    f"'{cls.type_name}': {taken.__module__}.{taken.__name__} has that name. "
+                    f"Give it another name or type."
+                )
+        _REGISTERED.append(cls)
+
+    def __post_init__(self) -> None:
+        check_settings(self, self.type_name)
+
+
+_REGISTERED: list[type[Component]] = []
+
+
+def registered(family: type[Component]) -> dict[str, type[Any]]:
+    """Concrete classes below `family` by the type name that a config gives them."""
+    return {
+        kind.type_name: kind
+        for kind in _REGISTERED
+        if issubclass(kind, family) and is_dataclass(kind) and not _abstract(kind)
+    }
+
+
+def known_classes() -> dict[str, type[Component]]:
+    """Every concrete registered class by its own name, as artifacts name it."""
+    return {kind.__name__: kind for kind in _REGISTERED if not _abstract(kind)}
+
+
+def forget(kind: type[Component]) -> None:
+    """Take a class out of the register: for tests and examples that define one in passing."""
+    _REGISTERED.remove(kind)
+
+
+def with_common(component: Any, seed: int, threads: int) -> Any:
+    """A copy, parts within included, with `seed` and `threads` where they were left at None."""
+    if not is_dataclass(component) or isinstance(component, type):
+        return component
+    common = {"seed": seed, "threads": threads}
+    changes: dict[str, Any] = {}
+    for f in fields(component):
+        if not f.init:
+            continue
+        value = getattr(component, f.name)
+        if f.name in common and value is None:
+            changes[f.name] = common[f.name]
+        elif isinstance(value, list) and any(isinstance(part, Component) for part in value):
+            changes[f.name] = [with_common(part, seed, threads) for part in value]
+    return replace(component, **changes)
+
+
+def check_choice(value: object, choices: Sequence[str], *, who: str, name: str) -> None:
+    """Raise a SettingError that names the choices unless `value` is one of them."""
+    if not isinstance(value, str) or value not in choices:
+        expected = ", ".join(f"'{choice}'" for choice in choices)
+        raise SettingError(f"{who}: {name} must be one of {expected}, not {value!r}.")
+
+
+def check_settings(settings: Any, who: str) -> None:
+    """Hold the fields of a dataclass against their annotations.
+
+    Texts that choose (``Literal``), whole and other numbers with their `Range`, truth values, and
+    sequences of these are checked; other types are left to the code that uses them. NaN and infinity
+    are no numbers here.
+
+    Raises
+    ------
+    SettingError
+        That names the field, what it may hold and what came.
+    """
+    for name, hint in _hints(cast(Hashable, type(settings))).items():
+        value = getattr(settings, name)
+        problem = _problem(value, hint)
+        if problem:
+            raise SettingError(f"{who}: {name} must be {problem}, not {value!r}.")
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    """Annotations of the fields that the constructor takes."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(cast(Any, kind)) if f.init}
+
+
+def _problem(value: Any, hint: Any) -> str:
+    """What the value should have been, in words; empty if it fits."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        problems = [_problem(value, part) for part in get_args(hint)]
+        return "" if "" in problems else " or ".join(dict.fromkeys(problems))
+    if hint is NoneType or hint is None:
+        return "" if value is None else "None"
+    if origin is Literal:
+        choices = get_args(hint)
+        fits = any(type(value) is type(choice) and value == choice for choice in choices)
+        return "" if fits else "one of " + ", ".join(repr(choice) for choice in choices)
+    if origin is Annotated:
+        kind, *notes = get_args(hint)
+        bounds = next((note for note in notes if isinstance(note, Range)), Range())
+        return _number_problem(value, kind, bounds)
+    if hint in (int, float):
+        return _number_problem(value, hint, Range())
+    if hint is bool:
+        return "" if isinstance(value, bool | np.bool_) else "true or false"
+    if hint is str:
+        return "" if isinstance(value, str) else "text"
+    if origin in (list, Sequence) and _checkable(get_args(hint)):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return "a list"
+        return next((f"a list, each {p}" for v in value if (p := _problem(v, get_args(hint)[0]))), "")
+    return ""
+
+
+def _number_problem(value: Any, kind: type, bounds: Range) -> str:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    right_kind = whole or (kind is float and isinstance(value, float | np.floating))
+    if right_kind and (whole or math.isfinite(value)) and bounds.holds(value):
+        return ""
+    return ("a whole number, " if kind is int and not whole else "") + str(bounds)
+
+
+def _checkable(arguments: tuple[Any, ...]) -> bool:
+    plain = (int, float, str, bool)
+    return len(arguments) == 1 and (
+        arguments[0] in plain or get_origin(arguments[0]) in (Literal, Annotated)
+    )
+
+
+def _abstract(kind: type) -> bool:
+    return bool(getattr(kind, "__abstractmethods__", None))
+
+
+def _family(kind: type[Component]) -> type:
+    """The class right below `Component` that `kind` descends from."""
+    return next(c for c in reversed(kind.__mro__) if issubclass(c, Component) and c is not Component)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def parts_within(component: Any) -> Iterator[Any]:
+    """The component and all that it is made of."""
+    yield component
+    if is_dataclass(component) and not isinstance(component, type):
+        for f in fields(component):
+            value = getattr(component, f.name, None)
+            for part in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(part, Component):
+                    yield from parts_within(part)
