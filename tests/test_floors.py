@@ -10,7 +10,22 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "retailrec"
 FLOORS = [
     ["errors", "columns"],
-    ["tables", "cleaning", "coding", "kernels", "history", "artifact", "engine"],
+    [
+        "bytescan",
+        "delimited",
+        "workbook",
+        "tables",
+        "interchange",
+        "parsing",
+        "timeformats",
+        "cleaning",
+        "visits",
+        "coding",
+        "kernels",
+        "history",
+        "artifact",
+        "engine",
+    ],
     ["data"],
     ["datasets", "splits", "prefilters", "candidates", "rankers", "metrics"],
     ["features", "rules"],
@@ -24,9 +39,18 @@ FLOORS = [
     ["cli", "serving"],
 ]
 SIDEWAYS = {
-    ("cleaning", "tables"),
+    ("delimited", "bytescan"),
+    ("tables", "delimited"),
+    ("tables", "workbook"),
+    ("parsing", "tables"),
+    ("timeformats", "parsing"),
+    ("cleaning", "parsing"),
+    ("cleaning", "timeformats"),
     ("coding", "cleaning"),
+    ("coding", "interchange"),
     ("coding", "tables"),
+    ("coding", "timeformats"),
+    ("coding", "visits"),
     ("history", "kernels"),
 }
 

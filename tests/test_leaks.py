@@ -88,7 +88,7 @@ class StageOneTooLate(TwoStageRecommender):
 
 def test_stage_one_fitted_on_the_label_window_is_found() -> None:
     sources = [OwnPurchases(), Popularity()]
-    found = leaks(lambda _: StageOneTooLate(sources=sources, preranker=None, k=40))
+    found = leaks(lambda _: StageOneTooLate(sources=sources, preranker=None, n_candidates=40))
     assert any(leak.column in (PROPOSALS, "source_popular_score") for leak in found)
 
 
@@ -112,7 +112,9 @@ class LabelStatistics(TwoStageRecommender):
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_statistics_of_the_labels_are_found(leave_one_out: bool) -> None:
     def build(_: RetailData) -> TwoStageRecommender:
-        planted = LabelStatistics(sources=[OwnPurchases(), Popularity()], preranker=None, k=40)
+        planted = LabelStatistics(
+            sources=[OwnPurchases(), Popularity()], preranker=None, n_candidates=40
+        )
         planted.leave_one_out = leave_one_out
         return planted
 

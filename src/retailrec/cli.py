@@ -23,6 +23,12 @@ app = typer.Typer(
 ColumnsOption = Annotated[
     str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
 ]
+EncodingOption = Annotated[
+    str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.")
+]
+TimeFormatOption = Annotated[
+    str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
@@ -47,6 +53,8 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None,
     rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
@@ -61,7 +69,7 @@ def run(
 
     settings = read_settings(config, horizon_days=horizon_days, k=k, seed=seed, threads=threads)
     with console.progress(quiet) as progress:
-        data, seconds = _load(dataset, path, columns, progress)
+        data, seconds = _load(dataset, path, columns, progress, encoding, time_format)
     console.print_load_report(data.report, quiet, rejects)
     _run(
         data, settings, out, dataset, quiet, seconds, read_truth(path / "truth"),
@@ -77,6 +85,8 @@ def match(
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -86,7 +96,7 @@ def match(
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress)
+        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
         report = match_job(data, settings, out, dataset=dataset, progress=progress)
     if not quiet:
         console.print_matching(report, out)
@@ -106,6 +116,7 @@ def evaluate(
         str, typer.Option(help="With commas between.")
     ] = "precision@5,recall@10,ndcg@10",
     out: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
+    encoding: EncodingOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Judge anybody's recommendations by what was bought, with intervals."""
@@ -124,7 +135,7 @@ def evaluate(
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
-        found = evaluate_files(files, truth, wanted, history=history, items=items)
+        found = evaluate_files(files, truth, wanted, history=history, items=items, encoding=encoding)
         if out is not None:
             write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", out)
     if not quiet:
@@ -143,6 +154,8 @@ def backtest(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -152,7 +165,7 @@ def backtest(
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress)
+        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
         rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
     if not quiet:
         console.print_backtest(rows, folds)
@@ -166,6 +179,8 @@ def check_leaks(
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     max_users: Annotated[int, typer.Option(help="Shoppers that are compared.")] = 2000,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     quiet: QuietOption = False,
@@ -176,7 +191,7 @@ def check_leaks(
 
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress)
+        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
         settings = settings.for_size(data.n_users)
         report = check(
             data, lambda _: settings.model(), max_users=max_users, seed=settings.seed, progress=progress
@@ -208,6 +223,8 @@ def tune(
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -220,7 +237,7 @@ def tune(
     settings = read_settings(config, horizon_days=horizon_days, seed=seed)
     parse_metric(metric)
     with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress)
+        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
         settings = settings.for_size(data.n_users)
         found = tune_job(
             data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
@@ -316,6 +333,8 @@ def recommend(
     rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
     reasons: Annotated[bool, typer.Option("--reasons", help="Say why, in words.")] = False,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
@@ -326,6 +345,7 @@ def recommend(
     with console.progress(quiet) as progress:
         found = recommend_from_files(
             model, history, users, k, _parse_columns(columns), out, rules=rules, reasons=reasons,
+            encoding=encoding, time_format=time_format,
             progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
@@ -403,14 +423,20 @@ def _run(
         console.print_result(result, out)
 
 
-def _load(dataset: str, path: Path, columns: str, progress: Callable[[str], None]) -> Any:
+def _load(
+    dataset: str, path: Path, columns: str, progress: Callable[[str], None],
+    encoding: str | None = None, time_format: str | None = None,
+) -> Any:  # fmt: skip
     from time import perf_counter
 
     from retailrec.datasets import load_dataset
 
     progress(f"load {path}")
     started = perf_counter()
-    return load_dataset(dataset, path, _parse_columns(columns)), perf_counter() - started
+    data = load_dataset(
+        dataset, path, _parse_columns(columns), encoding=encoding, time_format=time_format
+    )
+    return data, perf_counter() - started
 
 
 def _parse_columns(text: str) -> dict[str, str]:

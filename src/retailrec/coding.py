@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,24 +19,27 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.cleaning import (
-    EARLIEST,
     LINE,
     LoadReport,
     Rule,
     kept_lines,
     parse_lines,
-    parse_time,
     refuse_if_none,
     set_aside,
 )
 from retailrec.columns import ITEM_ID, LOG, USER_ID
 from retailrec.errors import DataError
-from retailrec.tables import stack, to_polars
+from retailrec.interchange import to_polars
+from retailrec.tables import stack
+from retailrec.timeformats import EARLIEST, parse_time
+from retailrec.visits import came_again, split_receipts
 
 PART_ROWS = 500_000  # lines worked on at a time
 _CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
 _CODED = (USER_ID, ITEM_ID, "basket_id")
-_DOUBLE = "exact double line"
+_DOUBLE, _FAR = "exact double line", "date far from all others"
+_LINES_A_STRAY = 300  # among so many lines one may be a stray
+_FAR_DAYS, _FAR_GAPS = 60, 4  # far is further than so many days, and so many of the longest other gap
 _FIRST_SECOND = int((EARLIEST - datetime(1970, 1, 1)).total_seconds())
 
 
@@ -92,7 +96,7 @@ def parts_of(transactions: Any) -> Iterator[pl.DataFrame]:
 
 def code_lines(
     parts: Iterable[pl.DataFrame], columns: Mapping[str, str] | None, rules: Sequence[Rule],
-    report: LoadReport, described_by: Mapping[str, Sequence[str]],
+    report: LoadReport, described_by: Mapping[str, Sequence[str]], time_format: str | None = None,
 ) -> CodedLines:  # fmt: skip
     """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
 
@@ -101,7 +105,7 @@ def code_lines(
     DataError
         If columns are missing or unreadable, or no line is left.
     """
-    coder = _Coder(columns or {}, rules, report, described_by)
+    coder = _Coder(columns or {}, rules, report, described_by, time_format)
     for part in parts:
         coder.add(part)
     return coder.finish()
@@ -112,17 +116,19 @@ class _Coder:
 
     def __init__(
         self, columns: Mapping[str, str], rules: Sequence[Rule], report: LoadReport,
-        described_by: Mapping[str, Sequence[str]],
+        described_by: Mapping[str, Sequence[str]], time_format: str | None,
     ) -> None:  # fmt: skip
         self.columns, self.rules, self.report = columns, list(rules), report
-        # times written as text get their format at the end, when all of them have been seen
+        self.time_format = time_format
+        self.notation: dict[str, str] = {}  # of numbers, as the parts so far agree
+        # times written as text or numbers get their meaning at the end, when all have been seen
         self.late = [r for r in rules if set(r.when.meta.root_names()) == {"time"}]
         self.described_by = {key: names for key, names in described_by.items() if names}
         self.described: dict[str, list[pl.DataFrame]] = {key: [] for key in self.described_by}
         self.vocabularies: dict[str, _Vocabulary] = {}
         self.lines: list[pl.DataFrame] = []
         self.empty: pl.DataFrame | None = None
-        self.seen: tuple[list[str], bool] | None = None  # columns of the parts; is time text?
+        self.seen: tuple[list[str], bool, str | None] | None = None  # columns, are times late, zone
 
     def add(self, part: pl.DataFrame) -> None:
         """Take one part of the log."""
@@ -130,12 +136,13 @@ class _Coder:
             self.empty = part
             return
         lines = parse_lines(
-            part, self.columns, first_line=self.report.read, text_times=True
+            part, self.columns, first_line=self.report.read, late_times=True, notation=self.notation,
+            time_format=self.time_format,
         )  # fmt: skip
-        text_times = lines["time"].dtype == pl.String
-        self._require_alike(part, text_times)
+        late_times = not lines["time"].dtype.is_temporal()
+        self._require_alike(part, late_times)
         self.report.read += lines.height
-        rules = [r for r in self.rules if not (text_times and r in self.late)]
+        rules = [r for r in self.rules if not (late_times and r in self.late)]
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
             return
@@ -150,14 +157,23 @@ class _Coder:
         for key, names in self.described_by.items():
             self.described[key].append(
                 good.select(key, *names, "time", LINE).unique([key, *names, "time"], keep="first")
-                if text_times
+                if late_times
                 else good.group_by(key, *names).agg(pl.col("time", LINE).sort_by("time", LINE).first())
             )
         self.lines.append(pl.DataFrame(small))
 
-    def _require_alike(self, part: pl.DataFrame, text_times: bool) -> None:
-        found = (part.columns, text_times)
+    def _require_alike(self, part: pl.DataFrame, late_times: bool) -> None:
+        kind = part.schema[self.columns.get("time", "time")]
+        zone = kind.time_zone if isinstance(kind, pl.Datetime) else None
+        found = (part.columns, late_times, zone)
         self.seen = self.seen or found
+        self.report.zone = zone
+        if found[2] != self.seen[2]:
+            raise DataError(
+                f"the parts of the transactions differ: times are in zone {self.seen[2]} in one, "
+                f"{zone} in "
+                f"another. Convert them to one zone."
+            )
         if found != self.seen:
             raise DataError(
                 f"the parts of the transactions differ: one has columns {self.seen[0]}, another "
@@ -165,7 +181,7 @@ class _Coder:
             )
 
     def _coded(self, column: pl.Series) -> pl.Series:
-        if column.name == "time" and column.dtype != pl.String:
+        if column.name == "time" and column.dtype.is_temporal():
             return column
         return self.vocabularies.setdefault(column.name, _Vocabulary()).add(column)
 
@@ -182,15 +198,25 @@ class _Coder:
                 self.lines[number] = part.with_columns(final.gather(part[name]).alias(name))
         if "time" in ids:
             texts = ids.pop("time")
-            times = pl.DataFrame({"text": texts, "time": parse_time(texts, who="transactions")})
+            parsed = parse_time(texts, who="transactions", time_format=self.time_format)
+            times = pl.DataFrame({"text": texts, "time": parsed})
             self.lines = [self._dated(part, times["time"], ids) for part in self.lines]
             refuse_if_none(sum(part.height for part in self.lines), self.report)
+        far = self._far_from_the_rest()
+        if far is not None:
+            show = partial(named, ids=ids)
+            self.lines = [kept_lines(part, [far], self.report, show) for part in self.lines]
         described = {}
         for key, parts in self.described.items():
             facts = stack(parts)
             if times is not None:
-                facts = facts.rename({"time": "text"}).join(times, on="text").drop("text")
+                written = facts["time"].cast(times["text"].dtype)
+                facts = (
+                    facts.with_columns(text=written).drop("time").join(times, on="text").drop("text")
+                )
                 facts = facts.filter(~pl.any_horizontal(r.when.fill_null(False) for r in self.late))
+            if far is not None:
+                facts = facts.filter(~far.when)
             described[key] = facts.with_columns(facts[key].cast(ids[key].dtype))
         return CodedLines(self.lines, ids, described)
 
@@ -199,6 +225,30 @@ class _Coder:
     ) -> pl.DataFrame:
         part = part.with_columns(times.gather(part["time"]).alias("time"))
         return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
+
+    def _far_from_the_rest(self) -> Rule | None:
+        """A rule against a handful of dates that lie far before or after all others, if there are any.
+
+        One wrong year among thousands of lines would else move the start or the end of the data.
+        """
+        days = pl.concat([part["time"].dt.date().value_counts(name="n") for part in self.lines])
+        days = days.group_by("time").agg(pl.col("n").sum()).sort("time")
+        n = days["n"].to_numpy().astype(np.int64)
+        few = n.sum() // _LINES_A_STRAY
+        if not few:
+            return None
+        day = days["time"].dt.epoch("d").to_numpy()
+        gap = np.diff(day)
+        early = np.flatnonzero(np.cumsum(n)[:-1] <= few)  # gaps that part few lines from the rest
+        late = np.flatnonzero(np.cumsum(n[::-1])[::-1][1:] <= few)
+        inner = np.delete(gap, np.union1d(early, late))
+        least = max(_FAR_DAYS, _FAR_GAPS * int(inner.max(initial=0)))
+        low = max((i + 1 for i in early if gap[i] > least), default=0)
+        high = min((i for i in late if gap[i] > least), default=len(day) - 1)
+        if low == 0 and high == len(day) - 1:
+            return None
+        first, last = days["time"][int(low)], days["time"][int(high)]
+        return Rule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
 
 
 def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:
@@ -219,25 +269,36 @@ def build_log(
     user = places(ids[USER_ID], users[USER_ID])
     item = places(ids[ITEM_ID], items[ITEM_ID])
     receipts = _Vocabulary()
-    first_times = []
+    spans = []
     for number, part in enumerate(parts):
         part = part.with_columns(user=user.gather(part[USER_ID]), item=item.gather(part[ITEM_ID]))
         part = part.with_columns(basket=receipts.add(_receipt(part, ids))).drop(USER_ID, ITEM_ID)
-        first_times.append(part.group_by("basket").agg(pl.col("time").min()).sort("basket")["time"])
-        parts[number] = part.drop("time")
+        spans.append(
+            part.group_by("basket")
+            .agg(first=pl.col("time").min(), last=pl.col("time").max())
+            .sort("basket")
+        )
+        parts[number] = part
     keys, finals = receipts.finish()
     # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
-    times = np.full(len(keys), np.iinfo(np.int64).max)
-    for final, first in zip(finals, first_times, strict=True):
+    times, last = np.full(len(keys), np.iinfo(np.int64).max), np.zeros(len(keys), np.int64)
+    for final, span in zip(finals, spans, strict=True):
         at = final.to_numpy()
-        times[at] = np.minimum(times[at], first.to_physical().to_numpy())
-    order = np.lexsort((times, keys.to_numpy() >> 32))  # by shopper and time; ties by receipt
+        times[at] = np.minimum(times[at], span["first"].to_physical().to_numpy())
+        last[at] = np.maximum(last[at], span["last"].to_physical().to_numpy())
+    codes = [f.to_numpy()[p["basket"].to_numpy()] for f, p in zip(finals, parts, strict=True)]
+    users_of = keys.to_numpy() >> 32
+    again = came_again(times, last)
+    del last, spans
+    if again.any():
+        users_of, times, report.split = split_receipts(codes, parts, users_of, times, again)
+    order = np.lexsort((times, users_of))  # by shopper and time; ties by receipt
     basket = np.empty(len(order), np.int32)
     basket[order] = np.arange(len(order), dtype=np.int32)
-    for number, final in enumerate(finals):
-        code = final.to_numpy()[parts[number]["basket"].to_numpy()]
+    for number, code in enumerate(codes):
         time = pl.Series("time", times[code]).cast(pl.Datetime("us"))
         parts[number] = parts[number].with_columns(pl.Series("basket", basket[code]), time)
+    del codes
     lines = pl.concat(parts)
     parts.clear()
     known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}

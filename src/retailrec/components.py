@@ -20,11 +20,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
@@ -94,13 +105,14 @@ class Component:
         check_settings(self, self.type_name)
 
 
+C = TypeVar("C", bound="Component")
 _REGISTERED: list[type[Component]] = []
 
 
-def registered(family: type[Component]) -> dict[str, type[Any]]:
+def registered(family: type[C]) -> dict[str, type[C]]:
     """Concrete classes below `family` by the type name that a config gives them."""
     return {
-        kind.type_name: kind
+        kind.type_name: cast(type[C], kind)
         for kind in _REGISTERED
         if issubclass(kind, family) and is_dataclass(kind) and not _abstract(kind)
     }
@@ -109,6 +121,33 @@ def registered(family: type[Component]) -> dict[str, type[Any]]:
 def known_classes() -> dict[str, type[Component]]:
     """Every concrete registered class by its own name, as artifacts name it."""
     return {kind.__name__: kind for kind in _REGISTERED if not _abstract(kind)}
+
+
+def make_component(wanted: Any, family: type[C], what: str) -> C:
+    """The component that a table of settings describes: its ``type``, and its fields beside.
+
+    Raises
+    ------
+    SettingError
+        If the type or a field is not known, or a value is not what the field may hold.
+    """
+    kinds = registered(family)
+    if not isinstance(wanted, Mapping) or "type" not in wanted:
+        raise SettingError(f"a {what} must be a table with a 'type', not {wanted!r}.")
+    parameters = dict(wanted)
+    name = parameters.pop("type")
+    if name not in kinds:
+        raise SettingError(f"there is no {what} {name!r}; expected one of {', '.join(kinds)}.")
+    known = [f.name for f in fields(cast(Any, kinds[name])) if f.init]
+    if unknown := sorted(set(parameters) - set(known)):
+        raise SettingError(
+            f"{what} '{name}' has no parameter {unknown[0]!r}; it has {', '.join(known)}."
+        )
+    try:
+        component: C = kinds[name](**parameters)
+    except TypeError as error:
+        raise SettingError(f"{what} '{name}': {error}.") from error
+    return component
 
 
 def forget(kind: type[Component]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.components import registered
+from retailrec.components import make_component
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
@@ -153,20 +153,20 @@ class Settings(BaseModel):
         """The sources, or the default ones."""
         if self.sources is None:
             return default_sources()
-        return [_make(s, registered(CandidateGenerator), "source") for s in self.sources]
+        return [make_component(s.model_dump(), CandidateGenerator, "source") for s in self.sources]
 
     def make_ranker(self) -> Ranker:
         """The ranker: LightGBM (lambdarank) by default."""
         if self.ranker is None:
             return LightGBMRanker()
-        ranker: Ranker = _make(self.ranker, registered(Ranker), "ranker")
+        ranker: Ranker = make_component(self.ranker.model_dump(), Ranker, "ranker")
         return ranker
 
     def make_prefilters(self) -> tuple[Prefilter, ...]:
         """The prefilters of the preset, or those listed."""
         if isinstance(self.prefilters, str):
             return preset(self.prefilters)
-        return tuple(_make(p, registered(Prefilter), "prefilter") for p in self.prefilters)
+        return tuple(make_component(p.model_dump(), Prefilter, "prefilter") for p in self.prefilters)
 
 
 _RENAMED = {"candidates_per_source": "n_candidates"}
@@ -223,19 +223,3 @@ def sources_toml(sources: list[CandidateGenerator]) -> str:
                 lines.append(f"{f.name} = {json.dumps(value)}")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def _make(wanted: Typed, types: dict[str, Any], what: str) -> Any:
-    if wanted.type not in types:
-        raise SettingError(f"there is no {what} '{wanted.type}'; expected one of {', '.join(types)}.")
-    kind = types[wanted.type]
-    known = [f.name for f in fields(kind) if f.init]
-    parameters = dict(wanted.model_extra or {})
-    if unknown := sorted(set(parameters) - set(known)):
-        raise SettingError(
-            f"{what} '{wanted.type}' has no parameter {unknown[0]!r}; it has {', '.join(known)}."
-        )
-    try:
-        return kind(**parameters)
-    except TypeError as error:
-        raise SettingError(f"{what} '{wanted.type}': {error}.") from error

@@ -62,8 +62,14 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
         f"{report.n_users:,} shoppers, {report.n_items:,} items, {report.n_baskets:,} receipts, "
         f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
     )
+    if report.split:
+        OUT.print(
+            f"note: {report.split:,} receipts have a number that an earlier receipt of the shopper "
+            f"had; "
+            f"they count on their own"
+        )
     for note in report.notes:
-        OUT.print(f"note: {note}")
+        OUT.print(f"note: {escape(note)}")
 
 
 def print_result(result: dict[str, Any], out: Path) -> None:
@@ -121,6 +127,13 @@ def print_evaluation(found: dict[str, Any]) -> None:
     for name, n in found["not_judged"].items():
         if n:
             OUT.print(f"{escape(name)}: {n:,} shoppers with recommendations are not judged")
+    for what, n in found["left_out"].items():
+        OUT.print(f"{escape(what)}: {n:,} lines left out")
+    for note in found["notes"]:
+        OUT.print(f"note: {escape(note)}")
+    unknown = {m for values in found["models"].values() for m, v in values.items() if v is None}
+    if unknown:
+        OUT.print(f"-: not known from what was given ({', '.join(sorted(unknown))})")
 
 
 def print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
@@ -153,6 +166,8 @@ def print_difference(row: dict[str, Any]) -> None:
 
 
 def _interval(row: dict[str, Any], sign: str = "") -> str:
+    if row["low"] is None:
+        return "too few shoppers for an interval"
     return f"{row['low']:{sign}.4f} to {row['high']:{sign}.4f}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,13 +13,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule, ids_like, typed_ids
+from retailrec.cleaning import STANDARD_RULES, LoadReport, Rule
 from retailrec.coding import CodedLines, build_log, code_lines, describe, parts_of
 from retailrec.columns import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 from retailrec.engine.local import release_memory
 from retailrec.errors import DataError
 from retailrec.history import History
-from retailrec.tables import to_polars
+from retailrec.interchange import to_polars
+from retailrec.parsing import ids_like, ids_meet, nested, typed_ids
+from retailrec.timeformats import as_instant
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class RetailData:
         columns: Mapping[str, str] | None = None, end: datetime | None = None,
         rules: Sequence[Rule] = (), report: LoadReport | None = None,
         item_columns: Sequence[str] = (), user_columns: Sequence[str] = (),
+        time_format: str | None = None,
     ) -> RetailData:  # fmt: skip
         """Data from a frame of receipt lines, and frames of items and shoppers where there are any.
 
@@ -88,10 +91,12 @@ class RetailData:
             an iterator of such frames, parts of one log, which are shrunk one after the other
         items, users : one row an `item_id` / `user_id`; further columns are attributes
         columns : standard name -> the caller's name
-        end : first instant that is not known; midnight after the last line by default
+        end : first instant that is not known, as `asof` takes it; midnight after the last line by
+            default
         rules : reasons to reject a line, beside the standard ones
         item_columns, user_columns : transaction columns that describe the item / the shopper; the
             earliest kept value counts, which later lines can't change
+        time_format : how times are written, as for `datetime.strptime`; found out by default
 
         Raises
         ------
@@ -101,10 +106,10 @@ class RetailData:
         report = report or LoadReport("transactions")
         coded = code_lines(
             parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,
-            {ITEM_ID: item_columns, USER_ID: user_columns},
+            {ITEM_ID: item_columns, USER_ID: user_columns}, time_format,
         )  # fmt: skip
-        items = _attributes(items, ITEM_ID, coded, item_columns)
-        users = _attributes(users, USER_ID, coded, user_columns)
+        items = _attributes(items, ITEM_ID, coded, item_columns, report)
+        users = _attributes(users, USER_ID, coded, user_columns, report)
         items = _vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
             pl.lit(True).alias(RECOMMENDABLE)
         )
@@ -114,7 +119,8 @@ class RetailData:
         last = log["time"].max()
         assert isinstance(last, datetime)
         _summarise(report, log)
-        return cls(log, items, users, end or _midnight_after(last), report)
+        until = _midnight_after(last) if end is None else as_instant(end, who="end", zone=report.zone)
+        return cls(log, items, users, until, report)
 
     @property
     def n_users(self) -> int:
@@ -142,14 +148,18 @@ class RetailData:
         """(n_items,) may the item be recommended? Prefilters turn items off."""
         return self.items[RECOMMENDABLE].to_numpy()
 
-    def asof(self, t: datetime) -> RetailData:
+    def asof(self, t: datetime | date | str) -> RetailData:
         """What was known at `t`: events strictly before it. Codes stay the same.
+
+        `t` may be a datetime (one with a zone is told on the clock of the receipts), a date, text such
+        as ``"2024-02-01"``, or what NumPy and pandas have.
 
         Raises
         ------
         DataError
-            If `t` lies after `end`, since that part is not known.
+            If `t` lies after `end`, since that part is not known, or is no instant.
         """
+        t = as_instant(t, who="asof", zone=self.report.zone)
         if t > self.end:
             raise DataError(
                 f"asof({t}) lies after the data's end={self.end}; what comes then is not known. "
@@ -451,21 +461,36 @@ def _midnight_after(t: datetime) -> datetime:
 
 
 def _attributes(
-    frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str]
+    frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str], report: LoadReport
 ) -> pl.DataFrame | None:
     """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
+    who, known_from = ("items", KNOWN_FROM) if id_column == ITEM_ID else ("users", "")
     if described_by:
         frame = describe(coded.described[id_column], id_column, described_by)
         frame = frame.rename({"time": KNOWN_FROM}) if id_column == ITEM_ID else frame.drop("time")
+        known_from = ""
     if frame is None:
         return None
-    who = "items" if id_column == ITEM_ID else "users"
     frame = to_polars(frame, who=who)
     if id_column not in frame.columns:
         raise DataError(
             f"{who} lack column '{id_column}'; they have {frame.columns}. Rename the id column."
         )
     frame = frame.with_columns(typed_ids(frame[id_column]))
+    if deep := [c for c, kind in frame.schema.items() if nested(kind)]:
+        report.notes.append(
+            f"{who}: columns {deep} hold lists and are left out; give one value a row and column"
+        )
+    taken = [c for c in frame.columns if c in (RECOMMENDABLE, known_from) and id_column == ITEM_ID]
+    frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
+    if not described_by and (told := ids_meet(
+        frame[id_column], coded.ids[id_column], who=f"the {who} table", whose="the receipts", share=0,
+        refuse=False,
+    ) or ids_meet(
+        coded.ids[id_column], frame[id_column], who="the receipts", whose=f"the {who} table",
+        refuse=False,
+    )):  # fmt: skip
+        report.notes.append(f"{id_column}: {told}")
     return frame.filter(pl.col(id_column).is_not_null()).unique(
         id_column, keep="first", maintain_order=True
     )

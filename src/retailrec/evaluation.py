@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import ids_like, parse_number, typed_ids
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.errors import DataError
+from retailrec.interchange import to_polars
 from retailrec.kernels import count_buyers, find_listed, find_pairs
 from retailrec.metrics.base import Values, compute_metric, parse_metric
-from retailrec.tables import to_polars
+from retailrec.parsing import ids_like, ids_meet, parse_number, typed_ids
 
 DEFAULT_METRICS = (
     "precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5",
@@ -105,6 +105,7 @@ class Judge:
     def context(self, items: NDArray[np.int32], needs: Container[str]) -> dict[str, Any]:
         """What metrics ask for, about recommended item codes (n_users, k); -1 is no item."""
         n, there = len(items), items >= 0
+        no_price, no_value = np.isnan(self.prices).all(), np.isnan(self.values).all()
         rows = self.keys // self.n_items
         indptr = np.searchsorted(rows, np.arange(n + 1))
         place = find_listed(indptr, self.keys % self.n_items, items)
@@ -114,8 +115,8 @@ class Judge:
             "items": lambda: items,
             "n_relevant": lambda: np.bincount(rows, minlength=n),
             "n_recommended": lambda: there.sum(axis=1),
-            "prices": lambda: np.where(there, self.prices[items], 0.0),
-            "bought_values": lambda: np.where(hits, self.values[place], 0.0),
+            "prices": lambda: np.where(there | no_price, self.prices[items], 0.0),
+            "bought_values": lambda: np.where(hits | no_value, self.values[place], 0.0),
             "spent": lambda: np.bincount(rows, self.values, minlength=n),
         }
         if (repeat := self.repeat) is not None:
@@ -192,11 +193,15 @@ class Judged(NamedTuple):
     judge : who is judged by what
     lists : name -> (n_users, k) item codes, -1 where a list has ended
     not_judged : name -> shoppers with recommendations who bought nothing, or have no history
+    left_out : what -> its lines that say nothing, such as ``truth: no item``
+    notes : lists whose ids hardly meet those of the truth
     """
 
     judge: Judge
     lists: dict[str, NDArray[np.int32]]
     not_judged: dict[str, int]
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
 
 
 def evaluate(
@@ -214,13 +219,15 @@ def evaluate(
         or ask how popular an item was; shoppers without history are then left out
     items : catalogue, `item_id` and `category_1`, ..., for coverage and diversity
 
-    A shopper without recommendations counts as zero.
+    A shopper without recommendations counts as zero. Lines without shopper or item say nothing and
+    are left out, returns (negative value or quantity) are no purchases. A metric of money is None
+    where no price or value is known.
 
     Raises
     ------
     DataError
-        If a column is missing, `truth` is empty, the ids are of different kinds, or a shopper's list
-        has a rank or an item twice.
+        If a column is missing, `truth` or the recommendations are empty, their ids are of different
+        kinds or have nothing in common, or a shopper's list has a rank or an item twice.
 
     Examples
     --------
@@ -230,23 +237,30 @@ def evaluate(
     {'precision@2': 0.25, 'hit_rate@2': 0.5}
     """
     k = max(parse_metric(m)[1] for m in metrics)
-    judge, lists, _ = judge_frames({"": recommendations}, truth, k, history=history, items=items)
-    return means(judge.per_user(lists[""], metrics))
+    found = judge_frames({"": recommendations}, truth, k, history=history, items=items)
+    return means(found.judge.per_user(found.lists[""], metrics))
 
 
 def judge_frames(
     recommendations: Mapping[str, Any], truth: Any, k: int, *, history: Any = None, items: Any = None
 ) -> Judged:
     """As `evaluate`, before any metric: a judge, and the first `k` of each named frame's lists."""
-    bought = _checked(truth, "truth", ("user_id", "item_id"))
+    left_out: dict[str, int] = {}
+    bought = _checked(truth, "truth", ("user_id", "item_id"), left_out)
     if bought.is_empty():
         raise DataError("truth holds no purchase; there is nothing to judge by.")
-    listed = {
-        name: _checked(frame, f"recommendations {name}".strip(), ("user_id", "item_id", "rank"), bought)
-        for name, frame in recommendations.items()
-    }
-    known = None if history is None else _checked(history, "history", ("user_id", "item_id"), bought)
-    catalogue = None if items is None else _checked(items, "items", ("item_id",), bought)
+    listed = {}
+    for name, frame in recommendations.items():
+        who = f"recommendations {name}".strip()
+        listed[name] = _checked(frame, who, ("user_id", "item_id", "rank"), left_out, bought)
+        if listed[name].is_empty():
+            raise DataError(f"{who} hold no line; give the lists that are to be judged.")
+    known = catalogue = None
+    if history is not None:
+        known = _checked(history, "history", ("user_id", "item_id"), left_out, bought)
+    if items is not None:
+        catalogue = _checked(items, "items", ("item_id",), left_out, bought)
+    notes = _require_common(listed, bought)
     users = bought["user_id"].unique().sort()
     n_buyers = len(users)
     if known is not None:
@@ -255,12 +269,14 @@ def judge_frames(
             raise DataError("nobody of the truth has a history; there is nobody to judge.")
     frames = [bought, *listed.values(), *(f for f in (known, catalogue) if f is not None)]
     ids = pl.concat([f["item_id"] for f in frames]).unique().sort()
-    value = pl.col("value") if "value" in bought.columns else pl.lit(0.0)
-    coded = _coded(bought.with_columns(value.alias("value")), users, ids)
+    if "value" not in bought.columns or bought["value"].null_count() == bought.height:
+        bought = bought.with_columns(value=pl.lit(np.nan))  # not known, which is not 0
+    coded = _coded(bought, users, ids)
     sums = coded.group_by("row", "item").agg(pl.col("value").sum()).sort("row", "item")
     prices = np.full(len(ids), np.nan)
     if "price" in bought.columns:
-        prices[coded["item"].to_numpy()] = coded["price"].to_numpy()
+        priced = coded.filter(pl.col("price").is_not_null())
+        prices[priced["item"].to_numpy()] = priced["price"].to_numpy()
     judge = Judge(
         users=np.arange(len(users)), n_cold=n_buyers - len(users), n_items=len(ids),
         keys=sums["row"].to_numpy().astype(np.int64) * len(ids) + sums["item"].to_numpy(),
@@ -281,7 +297,23 @@ def judge_frames(
         lists[name] = np.full((len(users), k), -1, np.int32)
         place = placed["row"].to_numpy(), placed["rank"].to_numpy() - 1
         lists[name][place] = placed["item"].to_numpy()
-    return Judged(judge, lists, left)
+    return Judged(judge, lists, left, left_out, notes)
+
+
+def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) -> tuple[str, ...]:
+    """Raise where lists and truth have no shopper or no item in common; notes where one list has "
+    "none."""
+    notes = []
+    for column, what in (("user_id", "shoppers"), ("item_id", "items")):
+        every = pl.concat([frame[column].unique() for frame in listed.values()])
+        ids_meet(every, bought[column], who=f"{what} of the lists", whose="the truth", share=0)
+        for name, frame in listed.items():
+            told = ids_meet(
+                frame[column], bought[column], who=f"{what} of {name}", whose="the truth", share=0,
+                refuse=False,
+            )  # fmt: skip
+            notes += [told] if told else []
+    return tuple(notes)
 
 
 def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
@@ -296,22 +328,44 @@ def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.S
     )  # fmt: skip
 
 
+_ASKED = ("user_id", "item_id", "rank", "value", "quantity", "price", *CATEGORIES)
+
+
 def _checked(
-    frame: Any, who: str, needed: Sequence[str], like: pl.DataFrame | None = None
-) -> pl.DataFrame:
-    """A Polars frame with these columns, ids as in `like`; lists that make sense."""
+    frame: Any, who: str, needed: Sequence[str], left_out: dict[str, int],
+    like: pl.DataFrame | None = None,
+) -> pl.DataFrame:  # fmt: skip
+    """A Polars frame with these columns, ids as in `like`, purchases only; lists that make sense.
+
+    `left_out` gains the lines that say nothing, by what they lack.
+    """
     found = to_polars(frame, who=who)
     if absent := [c for c in needed if c not in found.columns]:
         raise DataError(f"{who} lack columns {absent}; they have {found.columns}. Rename them.")
-    ids = [found[c] for c in ("user_id", "item_id") if c in found.columns]
+    found = found.select(c for c in _ASKED if c in found.columns)
+    ids = [found[c] for c in ("user_id", "item_id") if c in needed]
     found = found.with_columns(
         typed_ids(c) if like is None else ids_like(c, like[c.name], who=who) for c in ids
     )
-    numbers = [found[c] for c in ("value", "price", "rank") if c in found.columns]
+    numbers = [found[c] for c in ("value", "quantity", "price", "rank") if c in found.columns]
     found = found.with_columns(parse_number(c, who=who) for c in numbers)
+    wrong = {
+        "no shopper": pl.col("user_id").is_null() if "user_id" in needed else None,
+        "no item": pl.col("item_id").is_null(),
+        "return": pl.any_horizontal(pl.col(c) < 0 for c in ("value", "quantity") if c in found.columns)
+        if {"value", "quantity"} & set(found.columns) and "rank" not in needed
+        else None,
+    }
+    for reason, condition in wrong.items():
+        if condition is not None:
+            kept = found.filter(~condition.fill_null(False))
+            if n := found.height - kept.height:
+                left_out[f"{who}: {reason}"] = n
+            found = kept
     if "rank" in needed:
         ranks = found["rank"]
-        if not (ranks.is_finite() & (ranks >= 1) & (ranks == ranks.floor())).all():
+        right = ranks.is_finite() & (ranks >= 1) & (ranks == ranks.floor())
+        if not right.fill_null(False).all():
             raise DataError(f"{who}: ranks must be whole numbers from 1, the best.")
         for key in ("rank", "item_id"):
             if n := int(found.select(pl.struct("user_id", key).is_duplicated().sum()).item()):
@@ -320,7 +374,8 @@ def _checked(
                     f"each item may stand once in a list."
                 )
         found = found.with_columns(pl.col("rank").cast(pl.Int64))
-    return found
+    unread = [pl.col(c).fill_nan(None) for c in ("value", "price") if c in found.columns]
+    return found.with_columns(unread)
 
 
 def _coded(frame: pl.DataFrame, users: pl.Series, items: pl.Series) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from time import perf_counter
@@ -22,7 +23,7 @@ from retailrec.artifact import versions
 from retailrec.backtest import Model, backtest, fitted
 from retailrec.batch import Batch, artifact_key, recommend_to_file
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.cleaning import LoadReport, ids_like
+from retailrec.cleaning import LoadReport
 from retailrec.config import Settings, sources_toml
 from retailrec.data import RetailData
 from retailrec.datasets.truth import Truth
@@ -31,6 +32,7 @@ from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.evaluation import Judge, judge_frames, means
 from retailrec.matching import matching_report
 from retailrec.metrics import parse_metric
+from retailrec.parsing import ids_like
 from retailrec.prefilters import apply
 from retailrec.report import summary
 from retailrec.report.figures import draw_recall
@@ -327,21 +329,22 @@ def _write_json(path: Path, value: Any) -> None:
 
 def evaluate_files(
     recommendations: Mapping[str, Path], truth: Path, metrics: Sequence[str], *,
-    history: Path | None = None, items: Path | None = None,
+    history: Path | None = None, items: Path | None = None, encoding: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge files of anybody's recommendations by a file of what was bought.
 
     Returns
     -------
     dict with ``n_users``, ``n_cold_users``, ``models`` (name -> metric -> mean), ``not_judged``
-    (name -> shoppers with recommendations who are not judged), ``intervals`` and ``differences``
+    (name -> shoppers with recommendations who are not judged), ``left_out`` (lines that say nothing),
+    ``notes``, ``intervals`` and ``differences``
     """
     k = max(parse_metric(m)[1] for m in metrics)
-    frames = {name: read_table(path) for name, path in recommendations.items()}
-    judge, lists, left = judge_frames(
-        frames, read_table(truth), k,
-        history=None if history is None else read_table(history),
-        items=None if items is None else read_table(items),
+    read = partial(read_table, encoding=encoding)
+    frames = {name: read(path) for name, path in recommendations.items()}
+    judge, lists, left, left_out, notes = judge_frames(
+        frames, read(truth), k, history=None if history is None else read(history),
+        items=None if items is None else read(items),
     )  # fmt: skip
     values = {name: judge.per_user(matrix, metrics) for name, matrix in lists.items()}
     return {
@@ -349,6 +352,8 @@ def evaluate_files(
         "n_cold_users": judge.n_cold,
         "models": {name: means(found) for name, found in values.items()},
         "not_judged": left,
+        "left_out": left_out,
+        "notes": list(notes),
     } | uncertainty(values)
 
 
@@ -374,7 +379,8 @@ class Answers(NamedTuple):
 
 def recommend_from_files(
     model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
-    rules: Path | None = None, reasons: bool = False, progress: Progress = lambda step: None,
+    rules: Path | None = None, reasons: bool = False, encoding: str | None = None,
+    time_format: str | None = None, progress: Progress = lambda step: None,
 ) -> Answers:  # fmt: skip
     """Recommendations from a saved model and a file of receipts, to a file.
 
@@ -384,11 +390,12 @@ def recommend_from_files(
     wanted_rules = None if rules is None else read_rules(rules)
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
-    table = None if users is None else read_table(users)
+    table = None if users is None else read_table(users, encoding=encoding)
     progress(f"load {history}")
     data = RetailData.from_frames(
-        read_parts(history), users=table, columns=columns, report=LoadReport(history.name)
-    )
+        read_parts(history, encoding=encoding), users=table, columns=columns,
+        report=LoadReport(history.name), time_format=time_format,
+    )  # fmt: skip
     wanted = None
     if table is not None:
         wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()

@@ -18,6 +18,7 @@ from retailrec.columns import CATEGORIES, ITEM_ID, RECOMMENDABLE
 from retailrec.components import Component, Count, Days, registered
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
+from retailrec.parsing import ids_meet
 
 
 class Prefilter(Component, ABC):
@@ -107,7 +108,7 @@ class AllowItems(Prefilter):
     item_ids: Sequence[Any] = ()
 
     def keeps(self, data: RetailData) -> pl.Series:
-        return data.items[ITEM_ID].is_in(_same_type(self.item_ids, data).implode())
+        return data.items[ITEM_ID].is_in(_same_type(self.item_ids, data, "allow_items").implode())
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,18 @@ class DenyItems(Prefilter):
     item_ids: Sequence[Any] = ()
 
     def keeps(self, data: RetailData) -> pl.Series:
-        return ~data.items[ITEM_ID].is_in(_same_type(self.item_ids, data).implode())
+        return ~data.items[ITEM_ID].is_in(_same_type(self.item_ids, data, "deny_items").implode())
 
 
-def _same_type(ids: Sequence[Any], data: RetailData) -> pl.Series:
-    return pl.Series(list(ids)).cast(data.items[ITEM_ID].dtype)
+def _same_type(ids: Sequence[Any], data: RetailData, who: str) -> pl.Series:
+    """The ids in the type of the catalogue's; it is an error if it knows none of them.
+
+    Ids that the data does not know yet, as at an earlier cutoff, are still in its catalogue.
+    """
+    given = pl.Series(ITEM_ID, [str(i) for i in ids], pl.String)
+    known = data.items[ITEM_ID]
+    ids_meet(given, known, who=f"prefilter {who}", whose="the catalogue", share=0)
+    return given.cast(known.dtype, strict=False).drop_nulls()
 
 
 def _per_item(data: RetailData, value: pl.Expr, log: pl.DataFrame | None = None) -> pl.Series:

@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import Candidates, Pairs
-from retailrec.cleaning import ids_like, parse_time
 from retailrec.columns import CATEGORIES, ITEM_ID, USER_ID
+from retailrec.components import (
+    Component,
+    Count,
+    Natural,
+    NotNegative,
+    ShareOrNone,
+    check_settings,
+    make_component,
+)
 from retailrec.errors import DataError, SettingError
 from retailrec.history import History
 from retailrec.kernels import choose_under_rules, find_pairs, topk_rows
+from retailrec.parsing import ids_like
 from retailrec.tables import read_table
+from retailrec.timeformats import parse_time
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 _FRAMES = ("available", "deny", "margin")
-_KINDS: dict[str, Any] = {
-    **dict.fromkeys(_FRAMES, str), "price_floor": (int, float), "price_ceiling": (int, float),
-    "skip_bought_days": (int, float), "unless_due": bool, "max_per_category": int, "category": str,
-    "min_new": int, "variety": (int, float),
-}  # fmt: skip
+
+
+class RuleRequest(NamedTuple):
+    """What a rule decides about: pairs of one shard of shoppers.
+
+    Attributes
+    ----------
+    history : the shoppers' purchases so far
+    pairs : candidates; row i is shopper row i
+    event_pair : (n_pairs,) the history's pair of each candidate, -1 where it was never bought
+    items : catalogue; row i describes item code i
+    prices : (n_items,) last known unit price, NaN where not known
+    now : the moment of recommending
+    """
+
+    history: History
+    pairs: Pairs
+    event_pair: NDArray[np.int64]
+    items: pl.DataFrame
+    prices: NDArray[np.float64]
+    now: datetime
+
+
+class Rule(Component, ABC):
+    """A hard rule of one's own: a frozen dataclass below this one, given as ``Rules(more=[...])``.
+
+    In a rules file it is a table ``[[more]]`` with its `type_name` as ``type`` and its fields beside.
+    """
+
+    @abstractmethod
+    def allows(self, request: RuleRequest) -> NDArray[np.bool_]:
+        """(n_pairs,) may the pair be recommended?"""
 
 
 @dataclass(frozen=True)
@@ -54,28 +93,35 @@ class Rules:
         similarity 1 within a category; 0 orders by score alone
     margin : frame of `item_id` and `margin` (money per purchase); lists are then ordered by
         probability x margin, for which the ranker must give probabilities
+    more : hard rules of one's own
     """
 
     available: pl.DataFrame | None = None
-    price_floor: float | None = None
-    price_ceiling: float | None = None
+    price_floor: NotNegative | None = None
+    price_ceiling: NotNegative | None = None
     deny: pl.DataFrame | None = None
-    skip_bought_days: float | None = None
+    skip_bought_days: NotNegative | None = None
     unless_due: bool = True
-    max_per_category: int | None = None
+    max_per_category: Count | None = None
     category: str = CATEGORIES[0]
-    min_new: int = 0
-    variety: float = 0.0
+    min_new: Natural = 0
+    variety: ShareOrNone = 0.0
     margin: pl.DataFrame | None = None
+    more: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.variety <= 1:
-            raise SettingError(f"rules: variety must lie between 0 and 1, not {self.variety}.")
-        if self.min_new < 0 or (self.max_per_category is not None and self.max_per_category < 1):
+        check_settings(self, "rules")
+        if (
+            self.price_floor is not None
+            and self.price_ceiling is not None
+            and self.price_floor > self.price_ceiling
+        ):
             raise SettingError(
-                f"rules: min_new must be 0 or more and max_per_category at least 1, not "
-                f"{self.min_new} and {self.max_per_category}."
+                f"rules: price_floor={self.price_floor:g} lies above "
+                f"price_ceiling={self.price_ceiling:g}, so no item can pass; swap or drop one."
             )
+        if unknown := [rule for rule in self.more if not isinstance(rule, Rule)]:
+            raise SettingError(f"rules: more must hold Rule objects, not {unknown[0]!r}.")
 
 
 @dataclass
@@ -165,6 +211,15 @@ class BoundRules:
             masks["deny"] = ~self._denied(self.rules.deny, history, pairs, user)
         if self.rules.skip_bought_days is not None:
             masks["skip_bought_days"] = ~self._just_bought(history, position)
+        request = RuleRequest(history, pairs, position, self.items, self.prices, self.now)
+        for rule in self.rules.more:
+            mask = np.asarray(rule.allows(request))
+            if mask.dtype != np.bool_ or mask.shape != pairs.items.shape:
+                raise SettingError(
+                    f"rule {rule.type_name}: allows() must give a truth value for each of the "
+                    f"{len(pairs.items):,} pairs, not {mask.dtype} of shape {mask.shape}."
+                )
+            masks[rule.type_name] = mask
         return masks
 
     def _available(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
@@ -251,11 +306,16 @@ def read_rules(path: Path) -> Rules:
         raise SettingError(f"rules {path} can't be read: {error}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"rules {path} is no valid TOML: {error}.") from error
+    known = [f.name for f in fields(Rules)]
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in _KINDS:
-            raise SettingError(f"rules: there is no rule '{name}'; expected {', '.join(_KINDS)}.")
-        if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and name != "unless_due"):
-            raise SettingError(f"rules: {name} can't be {value!r}; see retailrec.rules.Rules.")
-        values[name] = read_table(path.parent / value) if name in _FRAMES else value
+        if name not in known:
+            raise SettingError(f"rules: there is no rule '{name}'; expected {', '.join(known)}.")
+        if name in _FRAMES:
+            if not isinstance(value, str):
+                raise SettingError(f"rules: {name} must be the path of a file, not {value!r}.")
+            value = read_table(path.parent / value)
+        elif name == "more":
+            value = [make_component(table, Rule, "rule") for table in value]
+        values[name] = value
     return Rules(**values)

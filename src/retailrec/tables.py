@@ -1,54 +1,37 @@
-"""Read a table from a frame of any library, a file or a folder of files; write one in one step."""
+"""Read a table from a file or a folder of files; write one in one step."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import polars as pl
 
+from retailrec.delimited import open_delimited
 from retailrec.errors import DataError, RetailRecError
+from retailrec.workbook import read_sheets
 
-CSV, PARQUET, EXCEL = (".csv", ".csv.gz", ".tsv", ".txt"), (".parquet", ".pq"), (".xlsx",)
-
-
-def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
-    """A Polars frame from a Polars, pandas, PyArrow or any other frame that Narwhals knows.
-
-    Raises
-    ------
-    DataError
-        If `frame` is not a data frame.
-
-    Examples
-    --------
-    >>> to_polars(pl.DataFrame({"item_id": [1]}), who="items").columns
-    ['item_id']
-    """
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    if isinstance(frame, pl.LazyFrame):
-        return frame.collect()
-    import narwhals as nw
-
-    try:
-        return nw.from_native(frame, eager_only=True).to_polars()
-    except TypeError as error:
-        raise DataError(
-            f"{who} must be a data frame (Polars, pandas, PyArrow, ...), "
-            f"not {type(frame).__name__}. Read files with retailrec.tables.read_table(path)."
-        ) from error
+CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
+PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
+_DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+_NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
 
 
 def find_file(folder: Path, *names: str) -> Path | None:
-    """The first of `names` (compared without case, any known ending) that stands in `folder`."""
+    """The first of `names` (compared without case, any known ending) that stands in `folder`.
+
+    It may be a folder of parts, as Spark and others write one table.
+    """
     if not folder.is_dir():
         return None
-    present = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_file()}
+    present = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_file() or _parts(p)}
     for name in names:
         for ending in ("", *CSV, *PARQUET, *EXCEL):
             if found := present.get(name.lower() + ending):
@@ -57,18 +40,32 @@ def find_file(folder: Path, *names: str) -> Path | None:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The file itself, or every data file right inside the folder, in order of name.
+    """The file itself, or every data file in the folder, in order of name.
+
+    Where none lies right in the folder, those in the folders of its partitions (``month=1``) are meant.
+    Files of no bytes and what Spark writes beside its parts are no data.
 
     Raises
     ------
     DataError
-        If nothing is there, or the folder holds no file that can be read.
+        If nothing is there, it is no regular file or can't be looked at, or the folder holds no file
+        that can be read.
     """
-    if not path.exists():
-        raise DataError(f"there is no file or folder at {path}; check the path.")
-    if path.is_file():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file or folder at {path}; check the path.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        shown = str(path) if len(str(path)) < 200 else f"{str(path)[:80]}..."
+        raise DataError(
+            f"{shown!r} can't be opened: {reason}. Name a file that can be read."
+        ) from error
+    if stat.S_ISREG(kind):
         return [path]
-    files = [p for p in sorted(path.iterdir()) if p.name.lower().endswith(CSV + PARQUET + EXCEL)]
+    if not stat.S_ISDIR(kind):
+        raise DataError(f"{path} is no file but a device or pipe; name a file or a folder of files.")
+    files = _parts(path)
     if not files:
         raise DataError(
             f"folder {path} holds no data file; expected names ending in "
@@ -77,34 +74,59 @@ def data_files(path: Path) -> list[Path]:
     return files
 
 
-def read_table(path: str | Path, *, columns: list[str] | None = None) -> pl.DataFrame:
+def _parts(folder: Path) -> list[Path]:
+    """Data files of a folder: right in it, or else in its partitions."""
+    if not folder.is_dir():
+        return []
+    try:
+        inside = sorted(p for p in folder.iterdir() if not p.name.startswith(_NOT_DATA))
+    except OSError as error:
+        raise DataError(f"folder {folder} can't be opened: {error.strerror}.") from error
+    files = [p for p in inside if p.name.lower().endswith(CSV + PARQUET + EXCEL) and p.is_file()]
+    deeper = [p for p in inside if p.is_dir() and "=" in p.name]
+    if files and deeper:
+        raise DataError(
+            f"folder {folder} holds files ({files[0].name}) beside partitions ({deeper[0].name}); it "
+            f"can't be told which of them are the table. Name one of them."
+        )
+    found = files or [file for part in deeper for file in _parts(part)]
+    return [p for p in found if p.stat().st_size] or found[:1]
+
+
+def read_table(
+    path: str | Path, *, columns: list[str] | None = None, encoding: str | None = None
+) -> pl.DataFrame:
     """Rows of a CSV, Parquet or Excel file, or of a folder of such files, one below the other.
 
-    Of a CSV file, columns of whole numbers become integers and everything else stays text until its
-    meaning is known (`RetailData.from_frames`), so a code such as ``007`` stays what it is.
+    Of a CSV file or workbook, columns of whole numbers become integers and everything else stays text
+    until its meaning is known (`RetailData.from_frames`), so a code such as ``007`` stays what it is.
     `columns` limits what is read, compared without case; names that are not there are left out, so
-    that the caller can complain about them with more knowledge.
+    that the caller can complain about them with more knowledge. `encoding` is that of text files which
+    are not UTF-8.
 
     Raises
     ------
     DataError
-        If the path is missing, a folder is empty, files differ in columns, or a file can't be read.
+        If the path is missing, a folder is empty, files differ in columns, or a file can't be read
+        whole: the lines that come must be the lines of the file.
     """
-    return stack(list(read_parts(path, columns=columns)))
+    return stack(list(read_parts(path, columns=columns, encoding=encoding)))
 
 
 def read_parts(
-    path: str | Path, *, columns: list[str] | None = None, rows: int = 500_000
-) -> Iterator[pl.DataFrame]:
+    path: str | Path, *, columns: list[str] | None = None, rows: int = 500_000,
+    encoding: str | None = None,
+) -> Iterator[pl.DataFrame]:  # fmt: skip
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
-    CSV files are read twice: once to learn which columns hold whole numbers all through.
+    CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
     """
     files = data_files(Path(path))
-    tables = [_open(file, columns) for file in files]
+    tables = [_open(file, columns, encoding) for file in files]
+    tables = _with_partitions(Path(path), tables, columns)
     first = tables[0].columns
     for file, table in zip(files, tables, strict=True):
-        if table.columns != first:
+        if set(table.columns) != set(first):
             raise DataError(
                 f"the files of {path} differ: {file.name} has columns {table.columns}, "
                 f"the first file has {first}. Name one file, or a folder of alike files."
@@ -113,6 +135,7 @@ def read_parts(
     waiting: list[pl.DataFrame] = []
     for table in tables:
         for part in _batches(table, rows):
+            part = part.select(first)
             waiting.append(part.cast(dict.fromkeys(text & set(part.columns), pl.String)))
             if sum(p.height for p in waiting) >= rows:
                 yield pl.concat(waiting, how="vertical_relaxed")
@@ -233,43 +256,77 @@ def _whole_expr(name: str) -> pl.Expr:
 
 
 class _Table(NamedTuple):
-    """A file, opened but not read: its columns' types, and what to read them with."""
+    """A file, opened but not read: types of its columns, what reads them, how many lines it has."""
 
     file: Path
     lazy: pl.LazyFrame
     kinds: dict[str, Any]
+    rows: int
 
     @property
     def columns(self) -> list[str]:
         return list(self.kinds)
 
 
-def _open(file: Path, columns: list[str] | None) -> _Table:
-    """The file's columns and their types, which of a CSV file takes a first reading."""
+def _open(file: Path, columns: list[str] | None, encoding: str | None) -> _Table:
+    """The file's columns, their types and its lines, which of a CSV file takes a first reading."""
     name = file.name.lower()
     with _readable(file):
         if name.endswith(PARQUET):
-            lazy = _pick(pl.scan_parquet(file), columns)
+            lazy = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+            rows = int(lazy.select(pl.len()).collect().item())
+            lazy = _pick(lazy, columns)
         elif name.endswith(EXCEL):
-            sheets = pl.read_excel(file, sheet_id=0)  # 0: every sheet
-            lazy = _pick(pl.concat(list(sheets.values()), how="vertical_relaxed").lazy(), columns)
+            sheets = read_sheets(file)
+            rows = sheets.height
+            lazy = _typed(_pick(sheets.lazy(), columns))
         elif name.endswith(CSV):
-            text = pl.scan_csv(
-                file, infer_schema=False, separator=_separator(file), encoding="utf8-lossy"
-            )
-            lazy = _pick(text, columns)
-            names = lazy.collect_schema().names()
-            whole = lazy.select(_whole_expr(c) for c in names).collect(engine="streaming")
-            number = [c for c in names if whole[c].item()]
-            lazy = lazy.with_columns(
-                pl.col(c).str.strip_chars().cast(pl.Int64, strict=False) for c in number
-            )
+            text = open_delimited(file, encoding)
+            rows = text.rows
+            lazy = pl.scan_csv(
+                text.source, infer_schema=False, separator=text.separator, new_columns=text.names,
+                quote_char='"' if text.quoted else None, glob=False,
+            )  # fmt: skip
+            lazy = _typed(_pick(lazy.head(rows), columns))
         else:
             raise DataError(
                 f"{file} has an ending that is not known; expected one of "
                 f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
             )
-        return _Table(file, lazy, dict(lazy.collect_schema()))
+        return _Table(file, lazy, dict(lazy.collect_schema()), rows)
+
+
+def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None) -> list[_Table]:
+    """The tables with what the folders' names say about them: ``day=2024-01-31`` is a column `day`."""
+    wanted = None if columns is None else {c.lower() for c in columns}
+    said = [
+        dict(_partition(part) for part in table.file.parent.relative_to(path).parts if "=" in part)
+        if path.is_dir()
+        else {}
+        for table in tables
+    ]
+    for name in {name: None for values in said for name in values}:
+        if any(name in t.kinds for t in tables) or (wanted is not None and name.lower() not in wanted):
+            continue
+        cells = whole_numbers(pl.Series(name, [values.get(name) for values in said], pl.String))
+        for place, cell in enumerate(cells):
+            table, column = tables[place], pl.lit(cell, cells.dtype).alias(name)
+            lazy = table.lazy.with_columns(column)
+            tables[place] = table._replace(lazy=lazy, kinds=table.kinds | {name: cells.dtype})
+    return tables
+
+
+def _partition(folder: str) -> tuple[str, str | None]:
+    name, _, value = folder.partition("=")
+    return name, None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _typed(lazy: pl.LazyFrame) -> pl.LazyFrame:
+    """Text columns of whole numbers as integers."""
+    names = lazy.collect_schema().names()
+    whole = lazy.select(_whole_expr(c) for c in names).collect(engine="streaming")
+    number = [c for c in names if whole[c].item()]
+    return lazy.with_columns(pl.col(c).str.strip_chars().cast(pl.Int64, strict=False) for c in number)
 
 
 def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:
@@ -281,6 +338,12 @@ def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:
             yield part
         if not n:
             yield pl.DataFrame(schema=table.kinds)
+    if n != table.rows:
+        raise DataError(
+            f"{table.file} has {table.rows:,} lines, of which {n:,} could be read; it is damaged, or "
+            f"was "
+            f"changed meanwhile. Export it again."
+        )
 
 
 @contextmanager
@@ -294,7 +357,15 @@ def _readable(file: Path) -> Iterator[None]:
         raise DataError(
             f"reading {file} needs the package {error.name}; pip install 'retailrec[excel]'."
         ) from error
-    except (pl.exceptions.PolarsError, OSError, ValueError, UnicodeDecodeError) as error:
+    except PermissionError as error:
+        raise DataError(
+            f"{file} can't be opened: no permission. Ask for the right to read it."
+        ) from error
+    except (Exception, pl.exceptions.PanicException) as error:
+        if not isinstance(error, (*_DAMAGED, pl.exceptions.PanicException)) and not type(
+            error
+        ).__module__.startswith("fastexcel"):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{file} can't be read as a {file.suffix or 'data'} file ({reason}). "
@@ -306,13 +377,5 @@ def _pick(lazy: pl.LazyFrame, columns: list[str] | None) -> pl.LazyFrame:
     if columns is None:
         return lazy
     wanted = {c.lower() for c in columns}
-    return lazy.select([c for c in lazy.collect_schema().names() if c.lower() in wanted])
-
-
-def _separator(file: Path) -> str:
-    """The separator that the header line holds most of; a comma when in doubt."""
-    if file.name.lower().endswith(".gz"):
-        return ","
-    with open(file, "rb") as stream:
-        header = stream.readline(1 << 16)
-    return max(",;\t|", key=lambda s: (header.count(s.encode()), s == ","))
+    names = lazy.collect_schema().names()
+    return lazy.select([c for c in names if c.lower() in wanted] or names[:1])

@@ -13,6 +13,8 @@ from retailrec.errors import DataError, SettingError
 from retailrec.metrics.base import Values
 
 _BLOCK_BYTES = 50_000_000
+_LEAST_SHOPPERS = 6  # fewer have no interval
+_EXACT = 12  # shoppers who differ up to whom all signs are tried
 
 
 class Comparison(NamedTuple):
@@ -44,8 +46,11 @@ def compare_models(
     Shoppers are drawn with replacement, all models and metrics of a shopper at once, so that what
     makes a shopper easy for every model cancels in differences (Efron & Tibshirani, 1993). Each
     shopper's number of draws is Poisson(1) (Chamandy et al., 2012), for which a block of resamples is
-    one matrix product. Intervals are percentiles. `p` is two-sided, for a difference of zero;
-    `p_corrected` holds over all comparisons of one metric at once (Holm, 1979).
+    one matrix product. Intervals are percentiles, and None below six shoppers, of whom no resampling
+    can tell. `p` is two-sided, for a difference of zero, and never below what an exact test can give.
+    That test is run where at most twelve shoppers differ: all signs of their differences are tried
+    (Fisher, 1935), so three shoppers can't give less than 0.25. `p_corrected` holds over all
+    comparisons of one metric at once (Holm, 1979).
 
     Raises
     ------
@@ -91,15 +96,15 @@ def compare_models(
     tails = [(1 - level) / 2, (1 + level) / 2]
     rows = []
     for at, (model, metric) in enumerate(names):
-        low, high = _quantiles(drawn[:, at], tails)
         n = int((~np.isnan(matrix[:, at])).sum())
+        low, high = _quantiles(drawn[:, at], tails) if n >= _LEAST_SHOPPERS else (None, None)
         rows.append((model, metric, _or_none(mean[at]), low, high, n))
     schema: Any = {
         "model": pl.String, "metric": pl.String, "mean": pl.Float64, "low": pl.Float64,
         "high": pl.Float64, "n": pl.Int64,
     }  # fmt: skip
     means = pl.DataFrame(rows, schema=schema, orient="row")
-    return Comparison(means, _differences(names, mean, drawn, tails))
+    return Comparison(means, _differences(names, matrix, drawn, tails))
 
 
 def _bootstrap_means(matrix: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -138,10 +143,12 @@ def _poisson_table() -> NDArray[np.float32]:
 
 
 def _differences(
-    names: Sequence[tuple[str, str]], mean: NDArray[np.float64], drawn: NDArray[np.float64],
+    names: Sequence[tuple[str, str]], matrix: NDArray[np.float64], drawn: NDArray[np.float64],
     tails: Sequence[float],
 ) -> pl.DataFrame:  # fmt: skip
     """Every two models, metric by metric."""
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(matrix, axis=0) / (~np.isnan(matrix)).sum(axis=0)
     frames = []
     place = {name: at for at, name in enumerate(names)}
     models = list(dict.fromkeys(model for model, _ in names))
@@ -154,9 +161,12 @@ def _differences(
                 a, b = place[model, metric], place[versus, metric]
                 step = drawn[:, a] - drawn[:, b]
                 step = step[~np.isnan(step)]
-                low, high = _quantiles(step, tails)
+                each = matrix[:, a] - matrix[:, b]
+                each = each[~np.isnan(each)]
+                enough = len(each) >= _LEAST_SHOPPERS
+                low, high = _quantiles(step, tails) if enough else (None, None)
                 least = min((step <= 0).sum(), (step >= 0).sum())
-                p = min(1.0, 2 * (int(least) + 1) / (len(step) + 1))
+                p = exact_p(each, min(1.0, 2 * (int(least) + 1) / (len(step) + 1)))
                 rows.append((model, versus, metric, _or_none(mean[a] - mean[b]), low, high, p))
         corrected = holm([row[-1] for row in rows])
         frames += [(*row, c) for row, c in zip(rows, corrected, strict=True)]
@@ -165,6 +175,22 @@ def _differences(
         **dict.fromkeys(("difference", "low", "high", "p", "p_corrected"), pl.Float64),
     }  # fmt: skip
     return pl.DataFrame(frames, schema=schema, orient="row")
+
+
+def exact_p(differences: NDArray[np.float64], resampled: float = 0.0) -> float:
+    """Two-sided p of paired differences: exact where few differ, else `resampled` above a floor.
+
+    Examples
+    --------
+    >>> exact_p(np.array([1.0, 1.0, 1.0])), exact_p(np.array([0.0, 0.2]))
+    (0.25, 1.0)
+    """
+    differ = differences[differences != 0]
+    if len(differ) > _EXACT:
+        return max(resampled, 2.0 ** (1 - len(differ)))
+    signs = 1 - 2.0 * ((np.arange(1 << len(differ))[:, None] >> np.arange(len(differ))) & 1)
+    sums = np.abs(signs @ differ)
+    return float((sums >= sums[0] * (1 - 1e-9)).mean())
 
 
 def holm(p: Sequence[float]) -> list[float]:

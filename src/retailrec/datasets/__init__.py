@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retailrec.data import RetailData
 from retailrec.datasets import complete_journey, online_retail, ta_feng, table, x5_retailhero
-from retailrec.datasets.base import Dataset
+from retailrec.datasets.base import Dataset, ReadOptions
 from retailrec.errors import SettingError
 
 DATASETS: dict[str, Dataset] = {
@@ -16,8 +16,13 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def load_dataset(name: str, path: str | Path, columns: Mapping[str, str] | None = None) -> RetailData:
+def load_dataset(
+    name: str, path: str | Path, columns: Mapping[str, str] | None = None, *,
+    encoding: str | None = None, time_format: str | None = None,
+) -> RetailData:  # fmt: skip
     """Load the files of a known format.
+
+    `encoding` is that of text files which are not UTF-8; `time_format` says how times are written.
 
     Raises
     ------
@@ -31,4 +36,5 @@ def load_dataset(name: str, path: str | Path, columns: Mapping[str, str] | None 
             f"there is no data set '{name}'; expected one of {', '.join(DATASETS)}. "
             f"For your own file use 'table' with a column mapping."
         )
-    return DATASETS[name].load(Path(path), columns or {})
+    options = ReadOptions(encoding, time_format)
+    return DATASETS[name].load(Path(path), columns or {}, options)

@@ -14,6 +14,23 @@ from retailrec.tables import find_file
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """What the caller says about the files.
+
+    Attributes
+    ----------
+    encoding : of text files that are not UTF-8
+    time_format : how times are written, as for `datetime.strptime`
+    """
+
+    encoding: str | None = None
+    time_format: str | None = None
+
+
+NO_OPTIONS = ReadOptions()
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A published format and its loader.
 
@@ -24,7 +41,7 @@ class Dataset:
     licence : in a word
     files : what to look for
     columns : the raw columns that are read
-    load : path (and, for `table`, a column mapping) -> RetailData
+    load : path, column mapping (for `table`), options -> RetailData
     """
 
     name: str
@@ -32,7 +49,7 @@ class Dataset:
     licence: str
     files: str
     columns: str
-    load: Callable[[Path, Mapping[str, str]], RetailData]
+    load: Callable[[Path, Mapping[str, str], ReadOptions], RetailData]
 
 
 def refuse_mapping(columns: Mapping[str, str], name: str) -> None:

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import DAY_ONE, LoadReport, Rule
+from retailrec.cleaning import LoadReport, Rule
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
-from retailrec.datasets.base import Dataset, find_one_of, lower_columns, refuse_mapping, require
+from retailrec.datasets.base import (
+    NO_OPTIONS,
+    Dataset,
+    ReadOptions,
+    find_one_of,
+    lower_columns,
+    refuse_mapping,
+    require,
+)
 from retailrec.tables import find_file, read_parts, read_table
+from retailrec.timeformats import DAY_ONE
 
 _NAMES = {
     "household_key": "user_id",
@@ -27,7 +36,9 @@ _NOT_GOODS = ("KIOSK-GAS", "COUP/STR & MFG", "MISC SALES TRAN", "MISC. TRANS.", 
 _RECEIPTS = ("transaction_data", "retail_train", "retail_test1", "retail_test", "transactions")
 
 
-def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+def load(
+    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
+) -> RetailData:
     """Receipts, products and household attributes from the published or the course's files.
 
     Day 1 stands for 2000-01-01, and `TRANS_TIME` gives the minute. Where the course's
@@ -38,9 +49,14 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     product = find_file(path, "product", "product_features", "products")
     household = find_file(path, "hh_demographic", "households")
     return _build(
-        [read_parts(file, columns=[*_NAMES, *_COLUMNS, "store", "discount"]) for file in _files(path)],
-        None if product is None else read_table(product),
-        None if household is None else read_table(household),
+        [
+            read_parts(
+                file, columns=[*_NAMES, *_COLUMNS, "store", "discount"], encoding=options.encoding
+            )
+            for file in _files(path)
+        ],
+        None if product is None else read_table(product, encoding=options.encoding),
+        None if household is None else read_table(household, encoding=options.encoding),
         DATASET.name,
     )
 
@@ -99,9 +115,7 @@ def _standard(table: pl.DataFrame) -> pl.DataFrame:
     table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
     require(table, _COLUMNS, "receipts")
     columns = [pl.col(_IDS).cast(pl.Int64, strict=False)]
-    columns.append(pl.col("quantity", "value").cast(pl.Float64, strict=False))
-    if "discount" in table.columns:
-        columns.append(pl.col("discount").cast(pl.Float64, strict=False))
+    columns += [pl.col(c) for c in ("quantity", "value", "discount") if c in table.columns]
     if "store" in table.columns:
         columns.append(pl.col("store").cast(pl.String))
     hour, minute = pl.col("trans_time") // 100, pl.col("trans_time") % 100

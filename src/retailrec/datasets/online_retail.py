@@ -9,7 +9,14 @@ import polars as pl
 
 from retailrec.cleaning import LoadReport, Rule
 from retailrec.data import RetailData
-from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
+from retailrec.datasets.base import (
+    NO_OPTIONS,
+    Dataset,
+    ReadOptions,
+    lower_columns,
+    refuse_mapping,
+    require,
+)
 from retailrec.tables import data_files, read_parts
 
 _NAMES = {
@@ -29,7 +36,9 @@ _NAMES = {
 _PRODUCT = r"^\d{5}[A-Z]{0,2}$"
 
 
-def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+def load(
+    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
+) -> RetailData:
     """Receipts from the xlsx, CSV or Parquet sheets; a folder's sheets are read in order of name.
 
     Rejected: lines without a customer, cancellations, returns, zero prices, codes that are no
@@ -44,17 +53,17 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
         Rule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
     )
     return RetailData.from_frames(
-        _lines(data_files(path)), rules=rules, report=LoadReport(DATASET.name),
-        item_columns=["name"], user_columns=["country"],
+        _lines(data_files(path), options), rules=rules, report=LoadReport(DATASET.name),
+        item_columns=["name"], user_columns=["country"], time_format=options.time_format,
     )  # fmt: skip
 
 
-def _lines(sheets: list[Path]) -> Iterator[pl.DataFrame]:
+def _lines(sheets: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:
     """Parts of all sheets in standard columns; `overlapping`: an earlier sheet has the receipt."""
     earlier = pl.Series("basket_id", [], pl.String)
     for sheet in sheets:
         seen = [earlier]
-        for part in read_parts(sheet):
+        for part in read_parts(sheet, encoding=options.encoding):
             frame = _standard(part, sheet)
             seen.append(frame["basket_id"].unique())
             yield frame.with_columns(overlapping=pl.col("basket_id").is_in(earlier.implode()))

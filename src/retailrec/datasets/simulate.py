@@ -21,13 +21,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.cleaning import DAY_ONE
 from retailrec.data import RetailData
 from retailrec.datasets import households as kernels
 from retailrec.datasets.supermarket import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
 from retailrec.datasets.truth import Truth
 from retailrec.engine.local import map_shards
 from retailrec.errors import SettingError
+from retailrec.timeformats import DAY_ONE
 
 SHARD = 1000  # households a file is made of; part of the format, not of the machine
 _SEGMENTS = 8

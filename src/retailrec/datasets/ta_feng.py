@@ -10,16 +10,27 @@ import polars as pl
 from retailrec.cleaning import LoadReport
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
-from retailrec.datasets.base import Dataset, find_one_of, lower_columns, refuse_mapping, require
+from retailrec.datasets.base import (
+    NO_OPTIONS,
+    Dataset,
+    ReadOptions,
+    find_one_of,
+    lower_columns,
+    refuse_mapping,
+    require,
+)
 from retailrec.tables import read_table
 
 _FILES = ("ta_feng_all_months_merged", "ta_feng", "baskets")
 
 
-def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+def load(
+    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
+) -> RetailData:
     """Receipts from the published CSV, or from the next-basket Parquet (order numbers for days)."""
     refuse_mapping(columns or {}, DATASET.name)
-    table = lower_columns(read_table(find_one_of(path, *_FILES, what="receipts")))
+    file = find_one_of(path, *_FILES, what="receipts")
+    table = lower_columns(read_table(file, encoding=options.encoding))
     if "order_number" in table.columns:
         return _next_basket(table)
     needed = ["transaction_dt", "customer_id", "age_group", "product_subclass", "product_id"]
@@ -35,7 +46,7 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     )
     return RetailData.from_frames(
         lines, report=LoadReport(DATASET.name),
-        item_columns=[CATEGORIES[0]], user_columns=["age_group"],
+        item_columns=[CATEGORIES[0]], user_columns=["age_group"], time_format=options.time_format,
     )  # fmt: skip
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from retailrec.cleaning import LoadReport
 from retailrec.columns import CATEGORIES, NAME, TRANSACTIONS
 from retailrec.data import RetailData
-from retailrec.datasets.base import Dataset
+from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions
 from retailrec.errors import SettingError
 from retailrec.tables import find_file, read_parts, read_table
 
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 
 
-def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+def load(
+    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
+) -> RetailData:
     """Receipts from a CSV, Parquet or Excel file, or from a folder of alike files.
 
     A folder may also hold ``transactions`` beside ``items`` and ``users`` (any of the endings), which
@@ -34,16 +36,18 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     receipts = find_file(path, "transactions", "receipts", "purchases") or path
     items = find_file(path, "items", "products", "catalogue") if receipts != path else None
     users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
-    lines = read_parts(receipts)
+    encoding = options.encoding
+    lines = read_parts(receipts, encoding=encoding)
     first = next(lines)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
     return RetailData.from_frames(
         chain([first], lines),
-        None if items is None else read_table(items),
-        None if users is None else read_table(users),
+        None if items is None else read_table(items, encoding=encoding),
+        None if users is None else read_table(users, encoding=encoding),
         columns=columns,
         item_columns=describing,
         report=LoadReport(DATASET.name),
+        time_format=options.time_format,
     )
 
 

@@ -10,7 +10,14 @@ import polars as pl
 from retailrec.cleaning import LoadReport
 from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
-from retailrec.datasets.base import Dataset, lower_columns, refuse_mapping, require
+from retailrec.datasets.base import (
+    NO_OPTIONS,
+    Dataset,
+    ReadOptions,
+    lower_columns,
+    refuse_mapping,
+    require,
+)
 from retailrec.errors import DataError
 from retailrec.tables import find_file, read_parts, read_table
 
@@ -28,7 +35,9 @@ _NAMES = {
 _AGES = (14, 99)  # others are nonsense (-7000, 1900) and become missing
 
 
-def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
+def load(
+    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
+) -> RetailData:
     """Receipts, products and clients from the published files (CSV or Parquet).
 
     A line's value is `trn_sum_from_iss`. A missing quantity is an item sold by weight or by the
@@ -36,11 +45,15 @@ def load(path: Path, columns: Mapping[str, str] | None = None) -> RetailData:
     """
     refuse_mapping(columns or {}, DATASET.name)
     file = path if path.is_file() else _purchases(path)
-    lines = (_standard(part, file) for part in read_parts(file, columns=list(_NAMES)))
+    lines = (
+        _standard(part, file)
+        for part in read_parts(file, columns=list(_NAMES), encoding=options.encoding)
+    )
     folder = path.parent if path.is_file() else path
     return RetailData.from_frames(
-        lines, _products(folder), _clients(folder), report=LoadReport(DATASET.name)
-    )
+        lines, _products(folder, options), _clients(folder, options), report=LoadReport(DATASET.name),
+        time_format=options.time_format,
+    )  # fmt: skip
 
 
 def _standard(lines: pl.DataFrame, file: Path) -> pl.DataFrame:
@@ -68,21 +81,21 @@ def _purchases(path: Path) -> Path:
     return found
 
 
-def _products(folder: Path) -> pl.DataFrame | None:
+def _products(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
     file = find_file(folder, "products")
     if file is None:
         return None
-    table = lower_columns(read_table(file))
+    table = lower_columns(read_table(file, encoding=options.encoding))
     require(table, ["product_id", "level_1"], str(file))
     levels = {f"level_{i}": CATEGORIES[i - 1] for i in (1, 2, 3, 4)}
     return table.rename({"product_id": "item_id", "brand_id": "brand", **levels}, strict=False)
 
 
-def _clients(folder: Path) -> pl.DataFrame | None:
+def _clients(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
     file = find_file(folder, "clients")
     if file is None:
         return None
-    table = lower_columns(read_table(file))
+    table = lower_columns(read_table(file, encoding=options.encoding))
     require(table, ["client_id"], str(file))
     if "age" in table.columns:
         age = pl.col("age").cast(pl.Int64, strict=False)

@@ -22,7 +22,7 @@ def money_precision(hits: Hits, prices: Money) -> Values:
     """
     known = np.nan_to_num(prices)
     total = known.sum(axis=1)
-    empty = np.where(np.isnan(prices).all(axis=1), np.nan, 0.0)
+    empty = np.where(np.isnan(prices).any(axis=1), np.nan, 0.0)
     return np.where(total > 0, (known * hits).sum(axis=1) / np.where(total > 0, total, 1), empty)
 
 
@@ -40,8 +40,10 @@ def money_recall(hits: Hits, bought_values: Money, spent: Money) -> Values:
 def revenue(hits: Hits, bought_values: Money) -> Values:
     """Money spent in the window on the first k recommendations, per shopper.
 
+    Not defined where no value is known.
+
     >>> revenue(np.array([[True, False]]), np.array([[2.0, 0.0]])).tolist()
     [2.0]
     """
     total: Values = (np.nan_to_num(bought_values) * hits).sum(axis=1)
-    return total
+    return np.where(np.isnan(bought_values).all(axis=1), np.nan, total)

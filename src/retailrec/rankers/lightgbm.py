@@ -134,7 +134,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             frame.y,
             group=sizes if ranking else None,
             weight=None if ranking else frame.weights,
-            feature_name=list(frame.names),
+            feature_name=[f"column_{i}" for i in range(len(frame.names))],  # it refuses : " [ ] { } ,
             reference=reference,
             free_raw_data=True,
         )

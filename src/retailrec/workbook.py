@@ -1,0 +1,33 @@
+"""Sheets of a workbook, as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from retailrec.errors import DataError
+
+
+def read_sheets(file: Path) -> pl.DataFrame:
+    """All sheets of a workbook below each other, as text: every cell decides, not the first rows.
+
+    Sheets without a line are passed over.
+    """
+    import fastexcel
+
+    book = fastexcel.read_excel(file.read_bytes())
+    tables = []
+    for name in book.sheet_names:
+        sheet = book.load_sheet(name, dtypes="string").to_polars()
+        if sheet.height or (len(book.sheet_names) == 1 and sheet.width):
+            tables.append(sheet.rename({c: c.strip() for c in sheet.columns}))
+    if not tables:
+        raise DataError(f"{file} holds no line; expected a header and lines below it in a sheet.")
+    for name, table in zip(book.sheet_names, tables, strict=False):
+        if set(table.columns) != set(tables[0].columns):
+            raise DataError(
+                f"the sheets of {file} differ: {name!r} has columns {table.columns}, the first has "
+                f"{tables[0].columns}. Keep alike sheets in one workbook."
+            )
+    return pl.concat([t.select(tables[0].columns) for t in tables])

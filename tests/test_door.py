@@ -1,0 +1,562 @@
+"""The door from Python: a call either answers for the right shop, or says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from retailrec.answers import AnswerReport
+from retailrec.candidates import (
+    ALS,
+    CandidateGenerator,
+    Candidates,
+    ItemItem,
+    OwnPurchases,
+    Pairs,
+    Popularity,
+    ReciprocalRankFusion,
+    TifuKNN,
+)
+from retailrec.components import forget
+from retailrec.config import Settings, read_settings
+from retailrec.data import RetailData
+from retailrec.datasets.simulate import small_data
+from retailrec.errors import (
+    ArtifactError,
+    DataError,
+    NotFittedError,
+    RetailRecError,
+    RetailRecWarning,
+    SettingError,
+)
+from retailrec.features import FEATURES, feature
+from retailrec.history import History
+from retailrec.kernels import topk_rows
+from retailrec.prefilters import MinBuyers, Prefilter, SoldWithin
+from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
+from retailrec.rules import Rule, RuleRequest, Rules, read_rules
+from retailrec.splits import HorizonSplits, NextBasketSplits, rolling_folds
+from retailrec.two_stage import TwoStageRecommender
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+SHOP = small_data(users=60)
+
+
+def quick(**settings: object) -> TwoStageRecommender:
+    given = {
+        "sources": [OwnPurchases(), Popularity(), ItemItem("tfidf")],
+        "ranker": CatBoostRanker(iterations=8),
+        "preranker": None,
+        "n_candidates": 20,
+        "label_splits": HorizonSplits(28, n=1),
+        "threads": 1,
+    }
+    return TwoStageRecommender(**(given | settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def model() -> TwoStageRecommender:
+    return quick().fit(SHOP)
+
+
+def lines_of(data: RetailData, item_prefix: str = "") -> pl.DataFrame:
+    """The receipts in the caller's ids; items may be given other ones."""
+    items = data.items["item_id"].gather(data.log["item"])
+    return pl.DataFrame(
+        {
+            "user_id": data.users["user_id"].gather(data.log["user"]),
+            "item_id": [f"{item_prefix}{i}" for i in items] if item_prefix else items,
+            "time": data.log["time"],
+            "basket_id": data.log["basket"],
+            "quantity": data.log["quantity"],
+            "value": data.log["value"],
+        }
+    )
+
+
+# 1. A fitted model holds what it was fitted with
+
+
+def test_a_feature_registered_later_changes_nothing(model: TwoStageRecommender) -> None:
+    before = model.recommend(SHOP, k=5)
+
+    @feature("pair", unit="receipts")
+    def pair_of_tomorrow(e):  # type: ignore[no-untyped-def]
+        """Receipts that hold the item."""
+        return e.count()
+
+    try:
+        assert model.recommend(SHOP, k=5).equals(before)
+        assert "pair_of_tomorrow" not in model.column_names
+        assert "pair_of_tomorrow" in quick().fit(SHOP).column_names
+    finally:
+        FEATURES.pop("pair_of_tomorrow")
+
+
+def test_a_feature_missing_at_load_is_named_with_its_module(tmp_path: Path) -> None:
+    @feature("pair", unit="receipts")
+    def pair_of_yesterday(e):  # type: ignore[no-untyped-def]
+        """Receipts that hold the item."""
+        return e.count()
+
+    try:
+        quick().fit(SHOP).save(tmp_path / "m")
+    finally:
+        FEATURES.pop("pair_of_yesterday")
+    with pytest.raises(ArtifactError, match=r"feature 'pair_of_yesterday'.*Import .*test_door"):
+        TwoStageRecommender.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("folder", sorted(p.name for p in ARTIFACTS.iterdir()))
+def test_artifacts_of_every_released_format_answer_as_they_did(folder: str) -> None:
+    place = ARTIFACTS / folder
+    loaded = TwoStageRecommender.load(place / "model")
+    data = RetailData.from_frames(
+        *(pl.read_parquet(place / f"{name}.parquet") for name in ("receipts", "items", "users")),
+        end=loaded.end_,
+    )
+    expected = pl.read_parquet(place / "answers.parquet")
+    answered = loaded.explain(data, k=5)
+    exact = ["user_id", "item_id", "rank", "reasons"]
+    assert answered.select(exact).equals(expected.select(exact))
+    np.testing.assert_allclose(answered["score"], expected["score"], rtol=1e-4, atol=1e-6)
+
+
+# 2. Data knows its catalogue
+
+
+def test_ids_in_ids_out(model: TwoStageRecommender) -> None:
+    ids = SHOP.users["user_id"].to_list()
+    asked = [ids[7], "nobody", ids[3]]
+    frame = lines_of(SHOP)
+    for data in (SHOP, frame, frame.to_pandas(), frame.to_arrow()):
+        lists = model.recommend(data, users=asked[::2], k=5)
+        assert lists["user_id"].unique(maintain_order=True).to_list() == asked[::2]
+        assert lists.equals(model.recommend(SHOP.history(asked[::2]), k=5))
+    text = lines_of(SHOP).with_columns(pl.col("user_id").cast(pl.String))
+    mixed = model.recommend(text, users=[str(ids[7]), "nobody"], k=3)
+    assert mixed["user_id"].unique(maintain_order=True).to_list() == [str(ids[7]), "nobody"]
+    unknown = model.recommend(SHOP.history(codes=[-1]), k=3)["item_id"]
+    assert mixed.filter(user_id="nobody")["item_id"].to_list() == unknown.to_list()
+
+
+def test_fresh_receipts_are_coded_by_id_and_not_by_place(model: TwoStageRecommender) -> None:
+    """A frame of one shopper has other item codes; the answer is that of the whole data."""
+    user = SHOP.users["user_id"][5]
+    alone = lines_of(SHOP).filter(pl.col("user_id") == user)
+    assert RetailData.from_frames(alone).catalogue_key != SHOP.catalogue_key
+    one = model.recommend(alone, users=[user], k=5).drop("score")
+    assert one.equals(model.recommend(SHOP, users=[user], k=5).drop("score"))
+
+
+SOURCES = [
+    OwnPurchases("due"), Popularity(), ItemItem("tfidf"), ALS(factors=4, iterations=2),
+    TifuKNN(neighbours=3), ReciprocalRankFusion(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.name)
+def test_no_source_takes_codes_of_another_catalogue(source: CandidateGenerator) -> None:
+    fitted = replace(source).fit(SHOP)
+    other = RetailData.from_frames(lines_of(SHOP, "x"))  # as many items, other ids
+    pairs = Pairs(np.array([0, 1]), np.array([0], np.int32))
+    for ask in (
+        lambda h: fitted.candidates(h, 3),
+        lambda h: fitted.score(h, pairs),
+        lambda h: fitted.score_more(h, pairs),
+    ):
+        with pytest.raises(DataError, match="another catalogue"):
+            ask(other.history(codes=[0]))
+    beyond = Pairs(np.array([0, 1]), np.array([SHOP.n_items], np.int32))
+    with pytest.raises(DataError, match="item codes below"):
+        fitted.score(SHOP.history(codes=[0]), beyond)
+    with pytest.raises(DataError, match="a row for each"):
+        fitted.score(SHOP.history(codes=[0, 1]), pairs)
+
+
+def test_features_and_recommender_refuse_a_foreign_history(model: TwoStageRecommender) -> None:
+    foreign = RetailData.from_frames(lines_of(SHOP, "x"))
+    with pytest.raises(DataError, match="another catalogue"):
+        model.features_.rows(foreign.history(codes=[0]), Pairs(np.array([0, 0]), np.zeros(0, "i4")))
+    for history in (foreign.history(), foreign.histories()):
+        with pytest.raises(DataError, match="another catalogue"):
+            model.recommend(history, k=3)
+
+
+def test_events_of_unknown_items_are_counted_and_said(model: TwoStageRecommender) -> None:
+    half = pl.concat([lines_of(SHOP), lines_of(SHOP)]).with_columns(
+        item_id=pl.when(pl.int_range(pl.len()) % 4 == 0)
+        .then(pl.col("item_id"))
+        .otherwise(pl.col("item_id") + 10**6),
+        basket_id=pl.int_range(pl.len()),
+    )
+    with pytest.warns(RetailRecWarning, match="of items that the model does not know"):
+        report = model.answer(half, k=3).report
+    assert 0 < report.n_unknown_events < report.n_events
+    assert report.unknown_items[0] > 10**6
+    strange = lines_of(SHOP).with_columns(pl.col("item_id") + 10**6)
+    with pytest.warns(RetailRecWarning, match="None of the"):
+        report = model.answer(strange, k=3).report
+    assert report.n_unknown_events == report.n_events > 0
+    assert report.n_unknown_shoppers == report.n_shoppers == 60
+    assert model.answer(SHOP, k=3).report == AnswerReport(60, n_events=SHOP.log.height)
+
+
+def test_history_takes_ids_and_says_so_when_codes_do_not_fit() -> None:
+    ids = SHOP.users["user_id"]
+    assert SHOP.history([ids[9]]).users["user_id"].to_list() == [ids[9]]
+    assert SHOP.history([10**9]).n_pairs == 0
+    for codes in ([60], [-2], [0.5], ["a"]):
+        with pytest.raises(DataError, match="codes of shoppers must be"):
+            SHOP.history(codes=codes)
+    with pytest.raises(DataError, match="not both"):
+        SHOP.history([1], codes=[1])
+    with pytest.raises(DataError, match="must be a list of ids"):
+        SHOP.history("ann")
+    with pytest.raises(DataError, match="must be a list of ids"):
+        SHOP.history([[1], {}])
+
+
+def test_a_log_with_codes_beyond_its_tables_is_refused() -> None:
+    with pytest.raises(DataError, match="log column 'item' must hold codes"):
+        RetailData(SHOP.log, SHOP.items.head(5), SHOP.users, SHOP.end)
+
+
+def test_receipts_that_reach_back_less_than_the_models_are_pointed_out(
+    model: TwoStageRecommender,
+) -> None:
+    week = SHOP.log.filter(pl.col("time") >= SHOP.end - pl.duration(days=7))
+    report = model.answer(replace(SHOP, log=week), k=3).report
+    assert any("reach back 6 days" in note for note in report.notes)
+    assert not model.answer(SHOP, k=3).report.notes
+
+
+def test_lists_longer_than_the_pool_are_filled_and_shorter_ones_counted() -> None:
+    small = quick(preranker=CatBoostRanker(iterations=5), pool_size=5).fit(SHOP)
+    assert small.answer(SHOP, k=15).report.n_short == 0
+    answer = small.answer(SHOP, k=1000)
+    assert answer.report.n_short == 60
+    assert any("fewer than k=1000" in note for note in answer.report.notes)
+
+
+def test_an_unfitted_model_says_so() -> None:
+    for ask in (
+        lambda m: m.recommend(SHOP),
+        lambda m: m.stage_one,
+        lambda m: m.save("nowhere"),
+        lambda m: m.recommend_codes(SHOP.history(), 3),
+    ):
+        with pytest.raises(NotFittedError):
+            ask(quick())
+
+
+# 3. Seed and threads reach every part, and no setting does nothing
+
+
+def test_seed_and_threads_reach_every_part_that_has_none_of_its_own() -> None:
+    fitted = quick(
+        sources=[ALS(factors=4, iterations=1), ItemItem(seed=3), Popularity()],
+        ranker=BlendRanker([CatBoostRanker(iterations=3), LightGBMRanker(iterations=3, seed=5)]),
+        preranker=CatBoostRanker(iterations=3), seed=7, threads=1,
+    ).fit(SHOP)  # fmt: skip
+    als, item_item, _ = fitted.sources_
+    blend, light = fitted.ranker_, fitted.preranker_
+    assert (als.seed, als.threads, item_item.seed, item_item.threads) == (7, 1, 3, 1)
+    assert [(p.seed, p.threads) for p in blend.parts_] == [(7, 1), (5, 1)]
+    assert (light.seed, light.threads) == (7, 1)
+    assert fitted.sources[0].seed is None  # settings stay as they were given
+
+
+def test_another_seed_moves_factors() -> None:
+    one, other = (quick(sources=[ALS(factors=4), Popularity()], seed=s).fit(SHOP) for s in (0, 1))
+    assert not np.array_equal(one.sources_[0].factors_, other.sources_[0].factors_)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ItemItem(within="basket"), "one of 'shopper', 'receipt', 'next_receipt'"),
+        (lambda: ItemItem("tf-idf"), "weighting must be one of"),
+        (lambda: ItemItem(profile="all"), "profile must be one of"),
+        (lambda: ItemItem("tfidf", within="next_receipt"), "always takes the cosine"),
+        (lambda: ItemItem(half_life=0.0), "half_life must be above 0"),
+        (lambda: ItemItem(neighbours=2.5), "neighbours must be a whole number"),
+        (lambda: ItemItem(shrinkage=NAN), "shrinkage must be at least 0"),
+        (lambda: Popularity(kind="last year"), "kind must be one of"),
+        (lambda: Popularity(days=float("inf")), "days must be above 0"),
+        (lambda: OwnPurchases("frequency"), "weighting must be one of"),
+        (lambda: OwnPurchases("decay", ties="oldest"), "belongs to weighting='count'"),
+        (lambda: OwnPurchases("decay", half_life=NAN), "half_life must be"),
+        (lambda: ALS(device="tpu"), "device must be one of"),
+        (lambda: ALS(factors=0), "factors must be at least 1"),
+        (lambda: ALS(seed=-1), "seed must be at least 0"),
+        (lambda: ALS(threads=100_000), "threads must be .*at most 1024"),
+        (lambda: TifuKNN(alpha=1.5), "alpha must be at least 0 and at most 1"),
+        (lambda: ReciprocalRankFusion([]), "at least one source"),
+        (lambda: LightGBMRanker("rank"), "objective must be one of"),
+        (lambda: LightGBMRanker(iterations=True), "iterations must be a whole number"),
+        (lambda: CatBoostRanker(depth=17), "depth must be"),
+        (lambda: MinBuyers(0), "n must be at least 1"),
+        (lambda: SoldWithin(NAN), "days must be"),
+        (lambda: HorizonSplits(-1), "horizon_days must be"),
+        (lambda: HorizonSplits(stride_days=0.0), "stride_days must be"),
+        (lambda: NextBasketSplits(0), "n must be at least 1"),
+        (lambda: quick(ranker="catboost"), "ranker must hold a Ranker"),
+        (lambda: quick(preranker="light"), "preranker must hold a Ranker"),
+        (lambda: quick(sources=[Popularity]), "sources must hold a CandidateGenerator"),
+        (lambda: quick(prefilters=["default"]), "prefilters must hold a Prefilter"),
+        (lambda: quick(sources=[]), "sources with different names"),
+        (lambda: quick(pool_size=0), "pool_size must be at least 1"),
+        (lambda: quick(n_candidates=0), "not all 0"),
+        (lambda: quick(n_candidates=[5]), "one for each of the 3 sources"),
+        (lambda: quick(negatives=0), "negatives must be above 0"),
+        (lambda: quick(idle_users=NAN), "idle_users must be"),
+        (lambda: quick(refit="twice"), "refit must be one of 'each', 'once'"),
+        (lambda: quick(seed=1.5), "seed must be a whole number"),
+        (lambda: quick(threads=-1), "threads must be"),
+        (lambda: quick(calibrate="yes"), "calibrate must be true or false"),
+        (lambda: Rules(variety=2.0), "variety must be at least 0 and at most 1"),
+        (lambda: Rules(price_floor=NAN), "price_floor must be"),
+        (lambda: Rules(skip_bought_days=-3), "skip_bought_days must be"),
+        (lambda: Rules(price_floor=3, price_ceiling=2), "lies above"),
+        (lambda: Rules(more=["mine"]), "must hold Rule objects"),
+        (lambda: rolling_folds(SHOP.end, horizon=SHOP.end - SHOP.end, n=1), "above zero"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused_at_construction(make, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SettingError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[[sources]]\ntype = "item_item"\nwithin = "basket"\n',
+        '[[sources]]\ntype = "popularity"\nkind = "last year"\n',
+        '[[sources]]\ntype = "nobody"\n',
+        '[ranker]\ntype = "lightgbm"\nobjective = "rank"\n',
+        '[[prefilters]]\ntype = "min_buyers"\nn = 0\n',
+        "n_candidates = 0\n",
+        "n_candidates = [1, 2]\n",
+        "negatives = nan\n",
+        "horizon_days = inf\n",
+        "threads = 100000\n",
+        "seed = -1\n",
+        'metrics = ["precision@x"]\n',
+        "candidates_per_source = 3\n",
+    ],
+)
+def test_a_config_is_refused_before_data_is_loaded(toml: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(toml)
+    with pytest.raises(SettingError):
+        read_settings(tmp_path / "c.toml")
+
+
+# 4. Parts of one's own
+
+
+@dataclass
+class Cheapest(CandidateGenerator):
+    """Items whose mean price is lowest, for whoever asks."""
+
+    dearest: float = 1e9
+    theme = "cheap"
+    price_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return "cheapest"
+
+    def _fit(self, data: RetailData) -> None:
+        item, value = data.log["item"].to_numpy(), data.log["value"].to_numpy()
+        total = np.bincount(item, value, data.n_items)
+        self.price_ = (total / np.maximum(np.bincount(item, minlength=data.n_items), 1)).astype("f4")
+
+    def _candidates(self, history: History, k: int) -> Candidates:
+        items = np.flatnonzero(self.allowed_).astype(np.int32)
+        best = topk_rows(np.array([0, len(items)]), items, -self.price_[items], k)
+        return Candidates(*(np.repeat(part, len(history), axis=0) for part in best))
+
+    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
+        return -self.price_[pairs.items]
+
+
+@dataclass
+class LinearRanker(Ranker, type="linear"):
+    """Correlation of each column with the label."""
+
+    power: float = 1.0
+    weights_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return "linear"
+
+    @property
+    def gives_probability(self) -> bool:
+        return False
+
+    def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> LinearRanker:
+        x = np.nan_to_num(train.x).astype(np.float64)
+        centred = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+        self.weights_ = centred.T @ (train.y - train.y.mean()) / np.maximum(x.std(0), 1e-6)
+        return self
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.contributions(x).sum(1)
+
+    def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (np.nan_to_num(x) * self.weights_).astype(np.float32)
+
+    def importances(self) -> NDArray[np.float64]:
+        return np.abs(self.weights_) / np.abs(self.weights_).sum()
+
+    def save(self, folder: Path) -> None:
+        np.save(folder / "weights.npy", self.weights_, allow_pickle=False)
+
+    def load(self, folder: Path) -> LinearRanker:
+        self.weights_ = np.load(folder / "weights.npy", allow_pickle=False)
+        return self
+
+
+@dataclass(frozen=True)
+class OddItems(Prefilter):
+    """Items with an odd code."""
+
+    remainder: int = 1
+
+    def keeps(self, data: RetailData) -> pl.Series:
+        return pl.Series(np.arange(data.n_items) % 2 == self.remainder)
+
+
+@dataclass(frozen=True)
+class NeverBought(Rule):
+    """Only items that the shopper never bought."""
+
+    def allows(self, request: RuleRequest) -> NDArray[np.bool_]:
+        return request.event_pair < 0
+
+
+def test_parts_of_ones_own_go_the_whole_way(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        'n_candidates = 20\nprerank = false\nlabel_windows = 1\n[[sources]]\ntype = "cheapest"\n'
+        'dearest = 5.0\n[[sources]]\ntype = "own_purchases"\n[ranker]\ntype = "linear"\npower = 2.0\n'
+        '[[prefilters]]\ntype = "odd_items"\nremainder = 0\n'
+    )
+    fitted = read_settings(tmp_path / "c.toml").model().fit(SHOP)
+    assert fitted.sources_[0].dearest == 5.0
+    fitted.save(tmp_path / "m")
+    loaded = TwoStageRecommender.load(tmp_path / "m")
+    told = fitted.explain(SHOP, k=4)
+    assert loaded.explain(SHOP, k=4).equals(told)
+    codes = SHOP.items.with_row_index("code")
+    assert (told.join(codes, on="item_id")["code"] % 2 == 0).all()
+    assert told["reasons"].str.contains("cheap").any()
+    (tmp_path / "r.toml").write_text('[[more]]\ntype = "never_bought"\n')
+    answer = fitted.answer(SHOP, k=4, rules=read_rules(tmp_path / "r.toml"))
+    bought = lines_of(SHOP).select("user_id", "item_id")
+    assert answer.lists.join(bought, on=["user_id", "item_id"], how="semi").is_empty()
+    assert answer.report.rules["never_bought"]["removed"] > 0
+
+
+def test_a_class_that_is_not_imported_is_named_at_load(tmp_path: Path) -> None:
+    quick(sources=[Cheapest(), OwnPurchases()]).fit(SHOP).save(tmp_path / "m")
+    forget(Cheapest)
+    try:
+        with pytest.raises(ArtifactError, match=r"'Cheapest', which is not known.*Import .*test_door"):
+            TwoStageRecommender.load(tmp_path / "m")
+    finally:
+        Cheapest.__init_subclass__()
+    assert TwoStageRecommender.load(tmp_path / "m").sources_[0].name == "cheapest"
+
+
+def test_save_refuses_what_could_not_be_loaded_and_keeps_the_old_model(tmp_path: Path) -> None:
+    quick().fit(SHOP).save(tmp_path / "m")
+    before = (tmp_path / "m" / "manifest.json").read_bytes()
+    fitted = quick(sources=[Cheapest(), OwnPurchases()]).fit(SHOP)
+    forget(Cheapest)
+    try:
+        with pytest.raises(ArtifactError, match="could not be loaded again"):
+            fitted.save(tmp_path / "m")
+    finally:
+        Cheapest.__init_subclass__()
+    assert (tmp_path / "m" / "manifest.json").read_bytes() == before
+    assert sorted(p.name.split("-")[0] for p in (tmp_path / "m").iterdir()) == ["data", "manifest.json"]
+    TwoStageRecommender.load(tmp_path / "m")
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    with pytest.raises(SettingError, match="has that name"):
+
+        @dataclass
+        class Popularity(CandidateGenerator):
+            pass
+
+
+# 5. Nothing about one request is kept on the model
+
+
+def test_one_model_answers_many_threads(model: TwoStageRecommender) -> None:
+    ids = SHOP.users["user_id"].to_list()
+    wishes = [
+        ([ids[i], ids[-i - 1]], Rules(max_per_category=1) if i % 2 else Rules(price_ceiling=2.0))
+        for i in range(24)
+    ]
+
+    def ask(wish: tuple[list[int], Rules]) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+        answer = model.answer(SHOP, users=wish[0], k=4, rules=wish[1])
+        return answer.lists, answer.report.rules
+
+    before = {name: id(value) for name, value in vars(model).items()}
+    alone = [ask(wish) for wish in wishes]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(ask, wishes))
+    for (lists, rules), (other_lists, other_rules) in zip(alone, together, strict=True):
+        assert lists.equals(other_lists)
+        assert rules == other_rules
+    assert {name: id(value) for name, value in vars(model).items()} == before
+
+
+# 6. Fitted state ends in _ and leaves settings alone
+
+
+def test_fit_leaves_the_settings_as_they_were() -> None:
+    settings = quick(ranker=BlendRanker([CatBoostRanker(iterations=3)]))
+    sources, ranker, features = settings.sources, settings.ranker, settings.features
+    settings.fit(SHOP)
+    assert settings.sources is sources
+    assert settings.ranker is ranker
+    assert settings.features is features
+    for part in (*sources, ranker, *ranker.parts, features):
+        assert not [n for n, v in vars(part).items() if n.endswith("_") and v is not None]
+
+
+def test_a_saved_model_keeps_its_settings(model: TwoStageRecommender, tmp_path: Path) -> None:
+    model.save(tmp_path / "m")
+    loaded = TwoStageRecommender.load(tmp_path / "m")
+    same = {"prefilters": list(model.prefilters), "features": replace(model.features, drop=[])}
+    assert loaded == replace(model, **same)
+    assert json.loads((tmp_path / "m" / "manifest.json").read_text())["format_version"] == 2
+    assert loaded.fit(SHOP).recommend(SHOP, k=3).equals(model.recommend(SHOP, k=3))
+
+
+def test_a_user_error_is_one_of_ours_whatever_is_handed_in(model: TwoStageRecommender) -> None:
+    for data in (None, 7, "receipts.csv", [1, 2], {"a": 1}, datetime(2024, 1, 1)):
+        with pytest.raises(RetailRecError):
+            model.recommend(data, k=3)
+    with pytest.raises(SettingError, match="k must be at least 1"):
+        model.recommend(SHOP, k=0)
+    with pytest.raises(DataError, match="must be a list of ids"):
+        model.recommend(SHOP, 5)
+    assert Settings().model().n_candidates == TwoStageRecommender().n_candidates
