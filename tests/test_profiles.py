@@ -11,6 +11,7 @@ from retailrec.config import PROFILES, Settings, read_settings
 from retailrec.datasets.simulate import small_data
 from retailrec.errors import SettingError
 from retailrec.pipeline import run
+from retailrec.splits import HorizonSplits
 
 
 @pytest.mark.parametrize(
@@ -32,17 +33,69 @@ def test_what_is_said_wins() -> None:
         read_settings(None, profile="huge")
 
 
+# profile -> sources with their candidates, ranker, label windows, refit, does a light model cut the pool?
+EXPECTED = {
+    "small": (
+        [
+            "own_due",
+            "popular",
+            "popular_last_year",
+            "item_tfidf",
+            "basket_tfidf",
+            "basket_tfidf_last_receipt",
+            "next_last_receipt",
+            "als",
+            "tifu_knn",
+            "up_cf",
+        ],
+        150,
+        "lightgbm_lambdarank",
+        5,
+        "each",
+        True,
+    ),
+    "laptop": (
+        ["own_due", "popular", "item_tfidf", "basket_tfidf_last_receipt", "als"],
+        [80, 20, 60, 20, 40],
+        "lightgbm_lambdarank",
+        2,
+        "once",
+        False,
+    ),
+    "large": (
+        ["own_due", "popular", "item_tfidf", "als"],
+        [60, 20, 40, 0],
+        "catboost",
+        1,
+        "once",
+        False,
+    ),
+}
+
+
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_fits_and_recommends(name: str) -> None:
-    data = small_data(users=60)
-    model = Settings(profile=name).for_size(data.n_users).model().fit(data)
-    assert model.recommend(data.history(), k=5).height == 60 * 5
+def test_a_profile_is_what_the_docs_say(name: str) -> None:
+    """As in the table of docs/how-it-works.md; everything else is as without a profile."""
+    model = Settings(profile=name, seed=3, threads=1).for_size(1).model()
+    splits = model.label_splits
+    assert isinstance(splits, HorizonSplits)
+    assert (
+        [source.name for source in model.sources],
+        model.n_candidates,
+        model.ranker.name,
+        splits.n,
+        model.refit,
+        model.preranker is not None,
+    ) == EXPECTED[name]
+    assert (model.seed, model.threads, model.pool_size) == (3, 1, 200)
+    assert model.negatives == (0.1 if name == "large" else 0.2)
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_does_the_whole_job(name: str, tmp_path: Path) -> None:
     """Fitted twice, and the second fit takes windows over from the first."""
-    settings = Settings(profile=name, horizon_days=14, k=3)
+    windows = {} if name == "large" else {"label_windows": 2}
+    settings = Settings(profile=name, horizon_days=14, k=3, threads=1, **windows)
     result = run(small_data(users=60), settings, tmp_path / "out", page=False)
     assert result["settings"]["profile"] == name
     assert pl.read_parquet(tmp_path / "out" / "recommendations.parquet").height == 60 * 3

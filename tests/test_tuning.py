@@ -17,7 +17,10 @@ from retailrec.tuning import fold_frames, tune
 
 DATA = small_data(users=80, weeks=40)
 SETTINGS = Settings(
-    sources=[Typed(type="own_purchases"), Typed(type="popularity")], label_windows=2, pool_size=50
+    sources=[Typed(type="own_purchases"), Typed(type="popularity")],
+    label_windows=2,
+    pool_size=50,
+    threads=1,
 )
 
 

@@ -7,7 +7,8 @@ made in a copy of the repository; the tests of its wing run there until the firs
 tried is kept in out/mutants.jsonl, so a run that was stopped goes on where it was; a mutation is tried
 again when the function's source has changed, one that survived also when the wing's tests have.
 
-Exit status 1 if fewer than 92% are killed, 2 if a mutation no longer fits the source or the tests fail without one.
+Exit status 1 if fewer than 92% are killed, 2 if a mutation no longer fits the source or the tests
+fail without one.
 """
 
 from __future__ import annotations
