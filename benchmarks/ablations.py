@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 from machine import data_folder, print_result
 
-from retailrec.config import Settings
 from retailrec.datasets import load_dataset
+from retailrec.jobs.settings import Settings
+from retailrec.jobs.tune import fold_frames
 from retailrec.rankers import LightGBMRanker
-from retailrec.tuning import fold_frames
 
 SEEDS = (0, 1, 2)
 

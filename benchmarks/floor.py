@@ -1,7 +1,7 @@
 """Where scoring time goes: libraries' kernels, our own kernels, everything around them; one thread.
 
 Libraries: tree evaluation, least squares and top k of factors, sparse products of SciPy. Our kernels
-are the compiled loops of `retailrec.kernels`, of which the two products of sparse matrices are named:
+are the compiled loops of `retailrec.compute`, of which the two products of sparse matrices are named:
 they do a library's work (a product, its top k, the product read at pairs) in a form that none has. What
 SciPy takes for the bare products alone, without top k and reading, is measured beside them.
 
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from machine import print_result
 
-from retailrec.config import Settings
-from retailrec.datasets.simulate import data_of, preset
+from retailrec.jobs.settings import Settings
+from retailrec.simulator.shop import data_of, preset
 
 BAR = 0.6  # trees, factors and sparse products, SciPy's and ours
 PRODUCTS = "our sparse products"
@@ -55,9 +55,17 @@ def watch() -> None:
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy import sparse
 
-    from retailrec import kernels, pool
-    from retailrec.candidates import als, factors, item_item, neighbours, own_purchases, popularity
-    from retailrec.features import assemble, base
+    from retailrec.candidates import (
+        als,
+        factors,
+        item_item,
+        neighbours,
+        own_purchases,
+        pool,
+        popularity,
+    )
+    from retailrec.compute import csr, groups, topk
+    from retailrec.features import aggregates, assemble
 
     timed(lightgbm.Booster, "predict", "trees")
     timed(catboost.CatBoost, "predict", "trees")
@@ -73,9 +81,9 @@ def watch() -> None:
         own_purchases,
         popularity,
         assemble,
-        base,
+        aggregates,
     ):
-        for name in vars(kernels):
+        for name in {**vars(csr), **vars(groups), **vars(topk)}:
             if hasattr(getattr(module, name, None), "py_func"):
                 timed(module, name, PRODUCTS if name.startswith("product_") else "our other kernels")
 

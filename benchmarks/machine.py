@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from retailrec.artifact import versions
-from retailrec.engine.local import n_threads
+from retailrec.compute.shards import n_threads
+from retailrec.recommender.artifact import versions
 
 
 def data_folder(name: str) -> Path:

@@ -18,14 +18,13 @@ from implicit.nearest_neighbours import TFIDFRecommender
 from machine import print_result
 
 from retailrec.candidates import ALS, CandidateGenerator, ItemItem, OwnPurchases, Popularity, TifuKNN
-from retailrec.candidates.base import Pairs
-from retailrec.datasets.simulate import data_of, preset
-from retailrec.engine.local import map_shards, n_threads, one_blas_thread
-from retailrec.history import History
-from retailrec.kernels import union_rows
-from retailrec.pool import score_pool
-from retailrec.prefilters import apply
-from retailrec.prefilters import preset as prefilters
+from retailrec.candidates.pool import score_pool
+from retailrec.compute.csr import union_rows
+from retailrec.compute.shards import map_shards, n_threads, one_blas_thread
+from retailrec.data.history import History, Pairs
+from retailrec.data.prefilters import apply
+from retailrec.data.prefilters import preset as prefilters
+from retailrec.simulator.shop import data_of, preset
 
 K, BAR_OVERHEAD, BAR_POOL = 200, 1.3, 0.5
 

@@ -11,7 +11,7 @@ import numpy as np
 from machine import print_result
 
 from retailrec.evaluation import DEFAULT_METRICS, Judge
-from retailrec.uncertainty import compare_models
+from retailrec.evaluation.bootstrap import compare_models
 
 BAR_JUDGE = 3.0
 MORE = (

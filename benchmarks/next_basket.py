@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from retailrec.candidates import UPCF, OwnPurchases, Popularity, TifuKNN
 from retailrec.data import RetailData
+from retailrec.data.splits import align_next_basket
 from retailrec.datasets import load_dataset
 from retailrec.evaluation import Judge
-from retailrec.splits import align_next_basket
 
 FOLDS = 5
 METRICS = ("recall@10", "ndcg_full@10", "hit_rate@10", "recall@20", "ndcg_full@20")

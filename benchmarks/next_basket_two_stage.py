@@ -16,10 +16,10 @@ import polars as pl
 from machine import data_folder, print_result
 from next_basket import FOLDS, METRICS, only, split_shoppers
 
+from retailrec.data.splits import NextBasketSplits, align_next_basket
 from retailrec.datasets import load_dataset
 from retailrec.evaluation import Judge
-from retailrec.splits import NextBasketSplits, align_next_basket
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 BARS = {"recall@10": 0.178, "ndcg_full@10": 0.155}
 

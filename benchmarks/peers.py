@@ -24,10 +24,10 @@ import polars as pl
 from machine import data_folder, print_result
 
 from retailrec.data import RetailData
+from retailrec.data.splits import rolling_folds
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import data_of, preset
 from retailrec.evaluation import Judge, evaluate
-from retailrec.splits import rolling_folds
+from retailrec.simulator.shop import data_of, preset
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers"

@@ -19,11 +19,11 @@ from time import perf_counter
 
 from machine import data_folder, print_result
 
-from retailrec.config import PROFILES, Settings
+from retailrec.data.splits import Split, rolling_folds
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import data_of, preset
 from retailrec.evaluation import Judge, means
-from retailrec.splits import Split, rolling_folds
+from retailrec.jobs.settings import PROFILES, Settings
+from retailrec.simulator.shop import data_of, preset
 
 WEEKS = timedelta(days=28)
 METRICS = ["precision@5", "recall@10"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from machine import data_folder
 
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import data_of, preset
-from retailrec.report.glance import at_a_glance
+from retailrec.report.data_facts import at_a_glance
+from retailrec.simulator.shop import data_of, preset
 
 
 def main() -> None:

@@ -27,11 +27,11 @@ from typing import Any
 import polars as pl
 from machine import print_result
 
-from retailrec import batch
-from retailrec.config import Settings
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import preset
-from retailrec.frames import StageOne
+from retailrec.jobs.settings import Settings
+from retailrec.recommender import batch
+from retailrec.recommender.stage_one import StageOne
+from retailrec.simulator.shop import preset
 
 BARS = {"fit_s": 360.0, "recommend_s": 240.0, "peak_mb": 12_000.0}
 BAR_GROWTH = 1.05  # in proportion, and a little for the noise of a machine

@@ -12,8 +12,8 @@ from time import perf_counter
 
 from machine import print_result
 
-from retailrec.datasets.simulate import preset
-from retailrec.engine.local import peak_memory_mb
+from retailrec.compute.memory import peak_memory_mb
+from retailrec.simulator.shop import preset
 
 BAR_SECONDS, BAR_MB = 180, 4000
 

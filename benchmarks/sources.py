@@ -17,11 +17,11 @@ import polars as pl
 from machine import data_folder, print_result
 from next_basket import only, split_shoppers
 
+from retailrec.data.splits import Fold, NextBasketSplits, Split, align_next_basket
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import data_of, preset
-from retailrec.matching import matching_report
-from retailrec.splits import Fold, NextBasketSplits, Split, align_next_basket
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.evaluation.matching import matching_report
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import data_of, preset
 
 
 def cases() -> Iterator[tuple[str, TwoStageRecommender, Split]]:

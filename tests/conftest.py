@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.simulator.shop import small_data
 
 CUTOFF = datetime(2024, 3, 1)
 

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec import artifact
-from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import GENERATORS, Popularity
 from retailrec.data import RetailData
 from retailrec.errors import ArtifactError
+from retailrec.recommender import artifact
+from retailrec.recommender.artifact import load_artifact, save_artifact
 
 TYPES = {g.__name__: g for g in GENERATORS.values()}
 

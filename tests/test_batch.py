@@ -16,16 +16,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.batch import artifact_key, blocks, recommend_to_file
-from retailrec.config import Settings, read_settings
+from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import Shop, small_data
-from retailrec.engine.local import _malloc_trim, peak_memory_mb, release_memory
 from retailrec.errors import DataError
-from retailrec.pipeline import run
-from retailrec.rules import Rules
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import Settings, read_settings
+from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import Shop, small_data
 
 QUICK = Settings(
     horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False, threads=1,
@@ -98,7 +98,7 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 ) -> None:
     out = tmp_path / "a.parquet"
     written = []
-    from retailrec import batch as module
+    from retailrec.recommender import batch as module
 
     original = module._write_block
 
@@ -130,9 +130,9 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 SCRIPT = """
 import sys
 from pathlib import Path
-from retailrec.batch import artifact_key, recommend_to_file
+from retailrec.recommender.batch import artifact_key, recommend_to_file
 from retailrec.data import RetailData
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 model = TwoStageRecommender.load(folder / "model")
 data, _ = model.coded(RetailData.from_frames(__import__("polars").read_parquet(folder / "receipts.parquet")))
@@ -177,9 +177,9 @@ def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tm
 RUN = """
 import sys
 from pathlib import Path
-from retailrec.config import read_settings
+from retailrec.jobs.settings import read_settings
 from retailrec.datasets import load_dataset
-from retailrec.pipeline import run
+from retailrec.jobs.run import run
 shop, config, out = map(Path, sys.argv[1:])
 def tell(*step):
     print(*step, flush=True)
@@ -277,7 +277,7 @@ def test_threads_change_no_answer(data: RetailData) -> None:
 def test_a_library_within_a_shard_keeps_to_one_thread() -> None:
     from threadpoolctl import threadpool_info
 
-    from retailrec.engine.local import library_threads, map_shards, one_blas_thread
+    from retailrec.compute.shards import library_threads, map_shards, one_blas_thread
 
     assert library_threads(2) == 2
     assert list(map_shards(lambda rows: library_threads(2), 8, size=2, threads=2)) == [1] * 4
@@ -307,7 +307,7 @@ def test_an_artifact_has_a_key_of_its_own(saved: Path, tmp_path: Path, data: Ret
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it there")
 def test_peak_memory_is_that_of_the_process_itself() -> None:
     held = np.ones(60_000_000)  # 480 MB in the process that starts the other
-    code = "from retailrec.engine.local import peak_memory_mb; print(peak_memory_mb())"
+    code = "from retailrec.compute.memory import peak_memory_mb; print(peak_memory_mb())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 5 < int(run.stdout) < 300
     assert peak_memory_mb() > held.nbytes / 10**6

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from conftest import catalogue, receipts, shoppers
 from retailrec.data import RetailData
+from retailrec.data.files import read_parts, read_table
 from retailrec.errors import DataError
-from retailrec.tables import read_parts, read_table
 
 
 def parts(frame: pl.DataFrame, cuts: list[int]) -> list[pl.DataFrame]:

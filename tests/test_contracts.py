@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 
 from conftest import CUTOFF, catalogue, receipts, shoppers
-from retailrec.artifact import load_artifact, save_artifact
 from retailrec.candidates import (
     GENERATORS,
     CandidateGenerator,
@@ -24,16 +23,18 @@ from retailrec.candidates import (
     Popularity,
     ReciprocalRankFusion,
 )
+from retailrec.candidates.pool import merge_pool
+from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
-from retailrec.engine.local import map_shards
+from retailrec.data.history import History
+from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import Labels, StageOne, candidate_frame
-from retailrec.history import History
-from retailrec.pool import merge_pool
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
-from retailrec.splits import Fold, HorizonSplits
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.artifact import load_artifact, save_artifact
+from retailrec.recommender.rows import Labels, candidate_frame
+from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.two_stage import TwoStageRecommender
 
 VARIANTS: list[CandidateGenerator] = [
     *(g() for name, g in GENERATORS.items()),
@@ -366,7 +367,7 @@ def test_more_items_asked_for_than_there_are(shop: RetailData, model: TwoStageRe
 
 
 def test_a_prefilter_hides_items_but_not_histories(shop: RetailData) -> None:
-    from retailrec.prefilters import DenyItems
+    from retailrec.data.prefilters import DenyItems
 
     popular = shop.log.group_by("item").len().sort("len", descending=True)["item"][:5]
     denied = shop.items["item_id"].gather(popular).to_list()

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import CUTOFF, receipts
-from retailrec.cleaning import Rule
 from retailrec.data import RetailData
-from retailrec.errors import DataError
-from retailrec.splits import (
+from retailrec.data.cleaning import Rule
+from retailrec.data.files import read_table
+from retailrec.data.splits import (
     Fold,
     HorizonSplits,
     NextBasketSplits,
     align_next_basket,
     rolling_folds,
 )
-from retailrec.tables import read_table
+from retailrec.errors import DataError
 
 
 def frame(**columns: list[object]) -> pl.DataFrame:

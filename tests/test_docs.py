@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from retailrec.cli import app
-from retailrec.config import Settings
+from retailrec.cli.app import app
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import Shop, small_data
+from retailrec.jobs.settings import Settings
+from retailrec.simulator.shop import Shop, small_data
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from retailrec.answers import AnswerReport
 from retailrec.candidates import (
     ALS,
     CandidateGenerator,
@@ -26,9 +25,11 @@ from retailrec.candidates import (
     TifuKNN,
 )
 from retailrec.components import forget
-from retailrec.config import Settings, read_settings
+from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.history import History
+from retailrec.data.prefilters import MinBuyers, Prefilter, SoldWithin
+from retailrec.data.splits import HorizonSplits, NextBasketSplits, rolling_folds
 from retailrec.errors import (
     ArtifactError,
     DataError,
@@ -38,13 +39,12 @@ from retailrec.errors import (
     SettingError,
 )
 from retailrec.features import FEATURES, feature
-from retailrec.history import History
-from retailrec.kernels import topk_rows
-from retailrec.prefilters import MinBuyers, Prefilter, SoldWithin
+from retailrec.jobs.settings import Settings, read_settings
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
-from retailrec.rules import Rule, RuleRequest, Rules, read_rules
-from retailrec.splits import HorizonSplits, NextBasketSplits, rolling_folds
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.answers import AnswerReport
+from retailrec.recommender.rules import Rule, RuleRequest, Rules, read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 SHOP = small_data(users=60)

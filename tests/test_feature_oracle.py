@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import Pairs
-from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
 from retailrec.features import FEATURES
 from retailrec.features.assemble import FeatureSet
+from retailrec.schema import CATEGORIES
 
 END = datetime(2024, 3, 1)
 # ages at which a window opens or closes; events lie on them to the day

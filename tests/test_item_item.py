@@ -11,8 +11,8 @@ from conftest import CUTOFF
 from retailrec.candidates import ItemItem, Pairs
 from retailrec.candidates.item_item import keep_top
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
-from retailrec.history import History
+from retailrec.data.history import History
+from retailrec.simulator.shop import small_data
 
 
 @pytest.fixture(scope="module")

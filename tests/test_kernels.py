@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from retailrec import kernels
+from retailrec.compute import csr as kernels
+from retailrec.compute import groups, topk
 
 
 def csr(seed: int, rows: int = 9, columns: int = 12, density: float = 0.4) -> sparse.csr_matrix:
@@ -22,7 +23,7 @@ def csr(seed: int, rows: int = 9, columns: int = 12, density: float = 0.4) -> sp
 @settings(max_examples=50, deadline=None)
 def test_topk_is_sorting(seed: int, k: int) -> None:
     m = csr(seed)
-    items, scores = kernels.topk_rows(m.indptr, m.indices, m.data, k)
+    items, scores = topk.topk_rows(m.indptr, m.indices, m.data, k)
     for row in range(m.shape[0]):
         pairs = sorted(zip(-m[row].data, m[row].indices, strict=True))[:k]
         n = len(pairs)
@@ -33,7 +34,7 @@ def test_topk_is_sorting(seed: int, k: int) -> None:
 
 def test_topk_leaves_nan_and_minus_infinity_out() -> None:
     scores = np.array([np.nan, 1, -np.inf, 2], np.float32)
-    items, _ = kernels.topk_rows(np.array([0, 4]), np.arange(4, dtype=np.int32), scores, 4)
+    items, _ = topk.topk_rows(np.array([0, 4]), np.arange(4, dtype=np.int32), scores, 4)
     assert items.tolist() == [[3, 1, -1, -1]]
 
 
@@ -44,7 +45,7 @@ def test_product_is_the_matrix_product(seed: int) -> None:
     allowed = np.arange(12) % 4 != 1
     dense = (w @ s).toarray() + b.toarray()
     touched = ((w != 0).astype(int) @ (s != 0).astype(int) + (b != 0).astype(int)).toarray() > 0
-    _, scores = kernels.product_topk(
+    _, scores = topk.product_topk(
         w.indptr,
         w.indices,
         w.data,
@@ -86,8 +87,8 @@ def test_find_union_rank_and_best(seed: int) -> None:
     for row in range(9):
         part = slice(b.indptr[row], b.indptr[row + 1])
         np.testing.assert_array_equal(ranks[part], [1 + (b.data[part] > v).sum() for v in b.data[part]])
-    best = kernels.best_in_rows(b.indptr, b.data, 3)
-    top, _ = kernels.topk_rows(b.indptr, b.indices, b.data, 3)
+    best = topk.best_in_rows(b.indptr, b.data, 3)
+    top, _ = topk.topk_rows(b.indptr, b.indices, b.data, 3)
     for row in range(9):
         part = slice(b.indptr[row], b.indptr[row + 1])
         assert set(b.indices[part][best[part]]) == set(top[row][top[row] >= 0])
@@ -104,7 +105,7 @@ def test_small_kernels() -> None:
     out = np.zeros((3, 3), np.float32)
     kernels.gather(block, np.array([2, -1, 0]), out, 1)
     np.testing.assert_array_equal(out, [[0, 4, 5], [0, np.nan, np.nan], [0, 0, 1]])
-    buyers = kernels.count_buyers(np.array([0, 0, 0, 4, 4, 5]), np.array([1, 2, 1, 1, 1, 0]), 4)
+    buyers = groups.count_buyers(np.array([0, 0, 0, 4, 4, 5]), np.array([1, 2, 1, 1, 1, 0]), 4)
     assert buyers.tolist() == [1, 2, 1, 0]
     held = csr(5, 30, 6)
     similarity = csr(6, 6, 6)
@@ -116,7 +117,7 @@ def test_small_kernels() -> None:
     rows = np.repeat(np.arange(6), np.diff(similarity.indptr))
     np.testing.assert_array_equal(common, both.toarray()[rows, similarity.indices])
     values = np.random.default_rng(0).random((4, 9)).astype(np.float32)
-    largest = kernels.keep_largest(values, 3)
+    largest = topk.keep_largest(values, 3)
     np.testing.assert_array_equal(largest, np.sort(np.argsort(-values, axis=1)[:, :3], axis=1))
     assert kernels.row_of_pair(np.array([0, 2, 2, 3])).tolist() == [0, 0, 2]
 
@@ -142,9 +143,9 @@ def test_sums_and_extremes_by_group_and_by_run() -> None:
         known = own[~np.isnan(own)]
         expected = (known.sum(), known.max(initial=-np.inf), known.min(initial=np.inf))
         by_code = (
-            kernels.group_sums(codes[shuffled], values[shuffled], 40)[group],
-            kernels.group_extremes(codes[shuffled], values[shuffled], 40, 1.0)[group],
-            kernels.group_extremes(codes[shuffled], values[shuffled], 40, -1.0)[group],
+            groups.group_sums(codes[shuffled], values[shuffled], 40)[group],
+            groups.group_extremes(codes[shuffled], values[shuffled], 40, 1.0)[group],
+            groups.group_extremes(codes[shuffled], values[shuffled], 40, -1.0)[group],
         )
         if not len(known):
             assert by_code[0] == 0
@@ -153,9 +154,9 @@ def test_sums_and_extremes_by_group_and_by_run() -> None:
         np.testing.assert_allclose(by_code, expected, rtol=1e-6)
         run = int(np.searchsorted(present, group))
         by_run = (
-            kernels.run_sums(starts, 500, values)[run],
-            kernels.run_extremes(starts, 500, values, 1.0)[run],
-            kernels.run_extremes(starts, 500, values, -1.0)[run],
+            groups.run_sums(starts, 500, values)[run],
+            groups.run_extremes(starts, 500, values, 1.0)[run],
+            groups.run_extremes(starts, 500, values, -1.0)[run],
         )
         np.testing.assert_allclose(by_run, expected, rtol=1e-6)
 
@@ -163,7 +164,7 @@ def test_sums_and_extremes_by_group_and_by_run() -> None:
 def test_groups_are_numbered_by_row_and_code() -> None:
     events = np.array([2, 0, 2, -1, 1, 1])  # rows: three events, none, three
     pairs = np.array([2, 1, 0, 2, 1, -1])  # rows: two pairs, two, two
-    of_event, n, of_pair = kernels.number_groups(
+    of_event, n, of_pair = groups.number_groups(
         np.array([0, 3, 3, 6]), events, np.array([0, 2, 4, 6]), pairs, 3
     )
     assert of_event.tolist() == [0, 1, 0, 2, 3, 3]

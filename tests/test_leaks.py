@@ -12,13 +12,13 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import HorizonSplits, NextBasketSplits, Split
 from retailrec.errors import DataError
+from retailrec.evaluation.leaks import PROPOSALS, Leak, check_leaks
 from retailrec.features.assemble import FeatureSet
-from retailrec.leaks import PROPOSALS, Leak, check_leaks
 from retailrec.rankers import TrainingFrame
-from retailrec.splits import HorizonSplits, NextBasketSplits, Split
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 DATA = small_data(users=60)
 

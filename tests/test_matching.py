@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.datasets.simulate import small_data
-from retailrec.matching import judge_matching, pool_order
-from retailrec.splits import Fold, Split
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.data.splits import Fold, Split
+from retailrec.evaluation.matching import judge_matching, pool_order
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 WEEKS = timedelta(days=28)
 

@@ -10,12 +10,12 @@ import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from conftest import CUTOFF
-from retailrec.data import RetailData
+from retailrec.data import RetailData, unit_prices
+from retailrec.data.splits import Fold
 from retailrec.errors import DataError, SettingError
-from retailrec.evaluation import Judge, evaluate, judge_frames, means, unit_prices
+from retailrec.evaluation import Judge, evaluate, judge_frames, means
 from retailrec.metrics import METRICS
 from retailrec.metrics.base import compute_metric
-from retailrec.splits import Fold
 
 
 def context(hits: np.ndarray, n_relevant: np.ndarray) -> dict:

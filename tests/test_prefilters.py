@@ -8,8 +8,7 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
-from retailrec.errors import DataError, SettingError
-from retailrec.prefilters import (
+from retailrec.data.prefilters import (
     PREFILTERS,
     PRESETS,
     AllowItems,
@@ -23,6 +22,7 @@ from retailrec.prefilters import (
     apply,
     preset,
 )
+from retailrec.errors import DataError, SettingError
 
 END = datetime(2024, 2, 1)
 # item, category -> (shopper, days before the end, units, money of the line)

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retailrec.config import PROFILES, Settings, read_settings
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
-from retailrec.pipeline import run
-from retailrec.splits import HorizonSplits
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import PROFILES, Settings, read_settings
+from retailrec.simulator.shop import small_data
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retailrec.cli import app
+from retailrec.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from conftest import CUTOFF
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.config import Settings
+from retailrec.candidates.pool import merge_pool
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import HorizonSplits, align_next_basket
 from retailrec.features.assemble import FeatureSet
-from retailrec.frames import StageOne
-from retailrec.pipeline import hold_out, run
-from retailrec.pool import merge_pool
+from retailrec.jobs.compare import hold_out
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import Settings
 from retailrec.rankers import CatBoostRanker, LightGBMRanker
-from retailrec.splits import HorizonSplits, align_next_basket
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 
 @dataclass

@@ -12,12 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.config import Settings
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
-from retailrec.pipeline import hold_out, run
+from retailrec.jobs.compare import hold_out
+from retailrec.jobs.run import run
+from retailrec.jobs.settings import Settings
 from retailrec.report import figures, summary
 from retailrec.report.page import MEANINGS, render
+from retailrec.simulator.shop import small_data
 
 SETTINGS = Settings(
     horizon_days=14, ranker={"type": "lightgbm", "iterations": 15}, label_windows=3, threads=1,

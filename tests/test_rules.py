@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.candidates.base import Candidates, Pairs
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.history import Candidates, Pairs
 from retailrec.errors import DataError, SettingError
-from retailrec.rules import BoundRules, Rules, read_rules
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.rules import BoundRules, Rules, read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 NOW = datetime(2024, 2, 1)
 ITEMS = pl.DataFrame(

@@ -11,14 +11,15 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity, TifuKNN
-from retailrec.datasets import load_dataset, simulate
-from retailrec.datasets.simulate import Shop, data_of, preset
-from retailrec.datasets.truth import Truth, read_truth
+from retailrec.data.splits import Fold
+from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
-from retailrec.report.glance import at_a_glance
-from retailrec.splits import Fold
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.report.data_facts import at_a_glance
+from retailrec.simulator import shop as simulate
+from retailrec.simulator.shop import Shop, data_of, preset
+from retailrec.simulator.truth import Truth, read_truth
 
 SHOP = Shop(users=120, items=400, weeks=30, seed=3)
 

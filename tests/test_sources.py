@@ -25,9 +25,9 @@ from retailrec.candidates import (
     ReciprocalRankFusion,
     TifuKNN,
 )
+from retailrec.candidates.pool import merge_pool
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
-from retailrec.pool import merge_pool
 
 
 def receipts(*baskets: tuple[str, int, str], **more: object) -> RetailData:

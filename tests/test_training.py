@@ -7,11 +7,11 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
-from retailrec.datasets.simulate import small_data
+from retailrec.data.splits import HorizonSplits
 from retailrec.rankers import CatBoostRanker, TrainingFrame
-from retailrec.splits import HorizonSplits
-from retailrec.training import Window, Windows, concatenate
-from retailrec.two_stage import TwoStageRecommender
+from retailrec.recommender.label_windows import Window, Windows, concatenate
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 
 WEEKS = 14.0
 

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.config import Settings, Typed, read_settings
-from retailrec.datasets.simulate import small_data
 from retailrec.errors import DataError, SettingError
-from retailrec.tuning import fold_frames, tune
+from retailrec.jobs.settings import Settings, Typed, read_settings
+from retailrec.jobs.tune import fold_frames, tune
+from retailrec.simulator.shop import small_data
 
 DATA = small_data(users=80, weeks=40)
 SETTINGS = Settings(
@@ -26,7 +26,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(autouse=True)
 def few_pool_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retailrec.tuning.POOL_SIZES", (50,))
+    monkeypatch.setattr("retailrec.jobs.tune.POOL_SIZES", (50,))
 
 
 def test_a_rerun_goes_on_where_the_first_stopped(tmp_path: Path) -> None:

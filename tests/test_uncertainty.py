@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from retailrec.errors import DataError, SettingError
-from retailrec.uncertainty import compare_models, holm
+from retailrec.evaluation.bootstrap import compare_models, holm
 
 
 def test_intervals_agree_with_the_central_limit() -> None:

@@ -11,12 +11,11 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from retailrec.cli import app
+from retailrec.cli.app import app
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.datasets.simulate import Shop
 from retailrec.errors import DataError
-from retailrec.walkthrough import (
+from retailrec.jobs.course_notebook import (
     LABELS,
     PUBLISHED,
     TEST,
@@ -24,6 +23,7 @@ from retailrec.walkthrough import (
     compare_with_walkthrough,
     one_neighbour,
 )
+from retailrec.simulator.shop import Shop
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from retailrec import RetailData, __version__
-from retailrec.config import Settings
-from retailrec.engine.local import peak_memory_mb
-from retailrec.tables import read_parts
+from retailrec.compute.memory import peak_memory_mb
+from retailrec.data.files import read_parts
+from retailrec.jobs.settings import Settings
 
 
 def main(folder: Path, profile: str) -> None:

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "RetailData": "retailrec.data",
-    "TwoStageRecommender": "retailrec.two_stage",
+    "TwoStageRecommender": "retailrec.recommender.two_stage",
     "evaluate": "retailrec.evaluation",
     "load_dataset": "retailrec.datasets",
 }
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retailrec.data import RetailData
     from retailrec.datasets import load_dataset
     from retailrec.evaluation import evaluate
-    from retailrec.two_stage import TwoStageRecommender
+    from retailrec.recommender.two_stage import TwoStageRecommender
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retailrec.candidates.als import ALS
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.candidates.content import Content
 from retailrec.candidates.fusion import ReciprocalRankFusion
 from retailrec.candidates.item_item import ItemItem
@@ -11,6 +11,7 @@ from retailrec.candidates.neighbours import UPCF, TifuKNN
 from retailrec.candidates.own_purchases import OwnPurchases
 from retailrec.candidates.popularity import PopularInCategories, PopularInSegment, Popularity
 from retailrec.components import registered
+from retailrec.data.history import Candidates, Pairs
 
 # those of the package; `registered(CandidateGenerator)` knows those of one's own as well
 GENERATORS: dict[str, type[CandidateGenerator]] = registered(CandidateGenerator)

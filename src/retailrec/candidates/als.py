@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.candidates.factors import best_by_factors
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
+from retailrec.compute.csr import dot_pairs
+from retailrec.compute.shards import library_threads, one_blas_thread
 from retailrec.data import RetailData
-from retailrec.engine.local import library_threads, one_blas_thread
-from retailrec.history import History
-from retailrec.kernels import dot_pairs
+from retailrec.data.history import Candidates, History, Pairs
 
 
 @dataclass

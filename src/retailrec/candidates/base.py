@@ -5,35 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.components import Component
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import DataError, NotFittedError, SettingError
-from retailrec.history import History
-
-
-class Candidates(NamedTuple):
-    """The best items of each shopper, best first.
-
-    Attributes
-    ----------
-    items : (n_users, k) int32 codes; -1 where the source has no more to propose
-    scores : (n_users, k) float32; -inf beside -1
-    """
-
-    items: NDArray[np.int32]
-    scores: NDArray[np.float32]
-
-
-class Pairs(NamedTuple):
-    """Shopper x item pairs as a CSR: row `i` holds items[indptr[i]:indptr[i + 1]], ascending."""
-
-    indptr: NDArray[np.int64]
-    items: NDArray[np.int32]
 
 
 @dataclass

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.candidates.factors import best_by_factors
-from retailrec.columns import BRAND, CATEGORIES, NAME
 from retailrec.components import Count, Positive, Seed, Threads
+from retailrec.compute.csr import dot_pairs
+from retailrec.compute.shards import one_blas_thread
 from retailrec.data import RetailData
-from retailrec.engine.local import one_blas_thread
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import History
-from retailrec.kernels import dot_pairs
+from retailrec.schema import BRAND, CATEGORIES, NAME
 
 _TEXT = (NAME, BRAND, *CATEGORIES)
 

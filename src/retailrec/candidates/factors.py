@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import Candidates
-from retailrec.engine.local import library_threads, one_blas_thread
-from retailrec.kernels import dot_pairs, topk_rows
+from retailrec.compute.csr import dot_pairs
+from retailrec.compute.shards import library_threads, one_blas_thread
+from retailrec.compute.topk import topk_rows
+from retailrec.data.history import Candidates
 
 _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
 

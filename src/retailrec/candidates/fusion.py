@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.candidates.item_item import ItemItem
 from retailrec.candidates.own_purchases import OwnPurchases
 from retailrec.candidates.popularity import Popularity
 from retailrec.components import NotNegative
+from retailrec.compute.csr import rank_in_rows, union_rows
+from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import History
-from retailrec.kernels import rank_in_rows, topk_rows, union_rows
 
 
 @dataclass

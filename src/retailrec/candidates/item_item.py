@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
+from retailrec.compute.csr import common_counts, product_gather
+from retailrec.compute.shards import n_threads
+from retailrec.compute.topk import product_topk, topk_rows
 from retailrec.data import RetailData
-from retailrec.engine.local import n_threads
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import History
-from retailrec.kernels import common_counts, product_gather, product_topk, topk_rows
 
 
 @dataclass

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs, reference_history
+from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, Seed, Share, ShareOrNone
+from retailrec.compute.csr import find_pairs, product_gather
+from retailrec.compute.topk import keep_largest, product_topk
 from retailrec.data import RetailData
-from retailrec.history import History
-from retailrec.kernels import find_pairs, keep_largest, product_gather, product_topk
+from retailrec.data.history import Candidates, History, Pairs
 
 _BATCH = 1024  # shoppers compared with the reference sample at a time
 

@@ -8,12 +8,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Positive
+from retailrec.compute.csr import find_pairs
+from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import History
-from retailrec.kernels import find_pairs, topk_rows
 
 Weighting = Literal["count", "recency", "decay", "due"]
 _PRIOR_GAPS = 1.0  # how many gaps the item's usual gap weighs beside the shopper's own

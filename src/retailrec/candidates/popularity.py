@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import CandidateGenerator, Candidates, Pairs
+from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Days
+from retailrec.compute.csr import row_of_pair
+from retailrec.compute.groups import count_buyers
+from retailrec.compute.topk import popular_by_category, topk_rows
 from retailrec.data import RetailData
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
-from retailrec.history import History
-from retailrec.kernels import count_buyers, popular_by_category, row_of_pair, topk_rows
 
 
 @dataclass

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from retailrec.data import RetailData
+from retailrec.data.files import find_file
 from retailrec.errors import DataError, SettingError
-from retailrec.tables import find_file
 
 
 @dataclass(frozen=True)

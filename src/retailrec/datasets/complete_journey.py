@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import LoadReport, Rule
-from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport, Rule
+from retailrec.data.files import find_file, read_parts, read_table
+from retailrec.data.timeformats import DAY_ONE
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
@@ -19,8 +20,7 @@ from retailrec.datasets.base import (
     refuse_mapping,
     require,
 )
-from retailrec.tables import find_file, read_parts, read_table
-from retailrec.timeformats import DAY_ONE
+from retailrec.schema import CATEGORIES
 
 _NAMES = {
     "household_key": "user_id",

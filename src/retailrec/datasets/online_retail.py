@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import LoadReport, Rule
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport, Rule
+from retailrec.data.files import data_files, read_parts
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
@@ -17,7 +18,6 @@ from retailrec.datasets.base import (
     refuse_mapping,
     require,
 )
-from retailrec.tables import data_files, read_parts
 
 _NAMES = {
     "invoice": "basket_id",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import LoadReport
-from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import read_table
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
@@ -19,7 +19,7 @@ from retailrec.datasets.base import (
     refuse_mapping,
     require,
 )
-from retailrec.tables import read_table
+from retailrec.schema import CATEGORIES
 
 _FILES = ("ta_feng_all_months_merged", "ta_feng", "baskets")
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
-from retailrec.cleaning import LoadReport
-from retailrec.columns import CATEGORIES, NAME, TRANSACTIONS
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import find_file, read_parts, read_table
 from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions
 from retailrec.errors import SettingError
-from retailrec.tables import find_file, read_parts, read_table
+from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
 
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 

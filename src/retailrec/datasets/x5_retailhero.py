@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.cleaning import LoadReport
-from retailrec.columns import CATEGORIES
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import find_file, read_parts, read_table
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
@@ -19,7 +19,7 @@ from retailrec.datasets.base import (
     require,
 )
 from retailrec.errors import DataError
-from retailrec.tables import find_file, read_parts, read_table
+from retailrec.schema import CATEGORIES
 
 _NAMES = {
     "client_id": "user_id",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retailrec.features import category, item, match, pair, user, week  # noqa: F401  (they register)
-from retailrec.features.base import FEATURES, Events, Feature, feature, features_of
+from retailrec.features.aggregates import Events
+from retailrec.features.registry import FEATURES, Feature, feature, features_of
 
 __all__ = ["FEATURES", "Events", "Feature", "feature", "features_of"]

@@ -10,30 +10,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates.base import Pairs
-from retailrec.columns import CATEGORIES, USER_ID
+from retailrec.compute.csr import find_pairs, gather
+from retailrec.compute.groups import number_groups
 from retailrec.data import RetailData
+from retailrec.data.history import History, Pairs
 from retailrec.errors import ArtifactError, DataError, NotFittedError
 from retailrec.features import FEATURES, features_of
-from retailrec.features.base import (
-    WEEKS,
-    CodedEvents,
-    EventColumns,
-    Events,
-    Feature,
-    PartialEvents,
-    Scope,
-    Totals,
-    Weeks,
-    WholeEvents,
-    add_totals,
-    compute_block,
-    group_starts,
-    spread_rows,
-)
-from retailrec.features.columns import Columns
-from retailrec.history import History
-from retailrec.kernels import find_pairs, gather, number_groups
+from retailrec.features.aggregates import CodedEvents, Events, compute_block, group_starts, spread_rows
+from retailrec.features.events import WEEKS, Columns, EventColumns, Weeks
+from retailrec.features.parts import PartialEvents, Totals, WholeEvents, add_totals
+from retailrec.features.registry import Feature, Scope
+from retailrec.schema import CATEGORIES, USER_ID
 
 _ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
 _ENCODED_DAYS = 91

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from retailrec.features.base import Events, Floats, feature
+from retailrec.features.aggregates import Events
+from retailrec.features.registry import Floats, feature
 
 
 @feature("category", unit="lines")

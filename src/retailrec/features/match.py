@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from retailrec.columns import CATEGORIES
-from retailrec.features.base import Floats, feature
-from retailrec.features.columns import Columns
+from retailrec.features.events import Columns
+from retailrec.features.registry import Floats, feature
+from retailrec.schema import CATEGORIES
 
 
 @feature("match", unit="ratio", family="cadence")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retailrec.features.base import Events, Floats, feature
+from retailrec.features.aggregates import Events
+from retailrec.features.registry import Floats, feature
 
 
 @feature("user", unit="receipts")

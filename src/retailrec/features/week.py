@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retailrec.features.base import Floats, Weeks, feature
+from retailrec.features.events import Weeks
+from retailrec.features.registry import Floats, feature
 
 
 @feature("item_week", unit="weeks", family="item")

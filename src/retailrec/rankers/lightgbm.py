@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.components import Count, Natural, NotNegative, Positive, Range, Seed, Share, Threads
-from retailrec.engine.local import library_threads, n_threads
+from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 
 _FILE = "lightgbm.txt"

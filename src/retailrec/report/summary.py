@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.backtest import by_segment, segments
-from retailrec.columns import CATEGORIES, ITEM_ID, NAME, USER_ID
+from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
+from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
-from retailrec.matching import GRID, judge_matching
+from retailrec.evaluation.inspection import by_family, held_out_reliability, importances
+from retailrec.evaluation.matching import GRID, judge_matching
+from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import TrainingFrame
-from retailrec.report.glance import at_a_glance, days_between_visits
-from retailrec.splits import Split
-from retailrec.two_stage import TwoStageRecommender
-from retailrec.understanding import by_family, held_out_reliability, importances
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.report.data_facts import at_a_glance, days_between_visits
+from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
 
 Lists = Mapping[str, NDArray[np.int32]]
-Progress = Callable[[str], None]
 
 EXAMPLES = 12
 _MATCHING_USERS = 1000  # recall of so many shoppers is sure to about .01

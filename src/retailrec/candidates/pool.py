@@ -1,0 +1,121 @@
+"""The pool: the union of what the sources propose, with every source's view of every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.candidates.base import CandidateGenerator
+from retailrec.compute.csr import rank_in_rows, union_rows
+from retailrec.compute.topk import topk_rows
+from retailrec.data.history import Candidates, History, Pairs
+from retailrec.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One row a (shopper, item) pair, in order of shopper and item.
+
+    Attributes
+    ----------
+    indptr : (n_users + 1,) int64, where each shopper's pairs start
+    items : (n_pairs,) int32
+    sources : names, in the order of the columns below
+    scores : (n_pairs, n_sources) float32; each source scores every pair, its own proposal or not
+    ranks : (n_pairs, n_sources) float32; place of the score within the shopper's pool, 1 is best
+    more : (n_pairs, n_more) float32; what sources tell beside their scores, in order of the sources
+    """
+
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+    sources: tuple[str, ...]
+    scores: NDArray[np.float32]
+    ranks: NDArray[np.float32]
+    more: NDArray[np.float32]
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs without the scores."""
+        return Pairs(self.indptr, self.items)
+
+    @property
+    def user_of_pair(self) -> NDArray[np.int64]:
+        """(n_pairs,) history row of each pair."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+    def keep(self, mask: NDArray[np.bool_]) -> Pool:
+        """Only the pairs where `mask` is True; scores and ranks stay as they are."""
+        sizes = np.bincount(self.user_of_pair[mask], minlength=len(self.indptr) - 1)
+        return replace(
+            self,
+            indptr=np.append(0, np.cumsum(sizes)).astype(np.int64),
+            items=self.items[mask],
+            scores=self.scores[mask],
+            ranks=self.ranks[mask],
+            more=self.more[mask],
+        )
+
+    def best(self, score: NDArray[np.float32], k: int) -> Candidates:
+        """The `k` best pairs of each shopper by a score of each pair; ties go to the lower item."""
+        return Candidates(*topk_rows(self.indptr, self.items, score, k))
+
+
+def check_pool(sources: Sequence[CandidateGenerator], n_candidates: int | Sequence[int]) -> list[int]:
+    """Candidates taken from each source, one number a source.
+
+    Raises
+    ------
+    SettingError
+        If there is no source, two have one name, the number of `n_candidates` differs from that of the
+        sources, or no source is to propose anything.
+    """
+    names = tuple(s.name for s in sources)
+    if not names or len(set(names)) < len(names):
+        raise SettingError(f"a pool needs sources with different names, not {names}.")
+    single = isinstance(n_candidates, int | np.integer)
+    taken = [int(n_candidates)] * len(names) if single else [int(n) for n in n_candidates]  # type: ignore
+    if len(taken) != len(names) or min(taken) < 0 or not any(taken):
+        raise SettingError(
+            f"n_candidates must be one number, or one for each of the {len(names)} sources, 0 or more "
+            f"and not all 0; it is {n_candidates}."
+        )
+    return taken
+
+
+def merge_pool(
+    sources: Sequence[CandidateGenerator], history: History, n_candidates: int | Sequence[int]
+) -> Pool:
+    """Union of each source's best `n_candidates` (one number, or one a source), scored by all sources.
+
+    Raises
+    ------
+    SettingError
+        As `check_pool`.
+    """
+    taken = check_pool(sources, n_candidates)
+    proposed = np.hstack(
+        [s.candidates(history, n).items for s, n in zip(sources, taken, strict=True) if n > 0]
+    )
+    width = proposed.shape[1]
+    starts = np.arange(len(history) + 1, dtype=np.int64) * width
+    indptr, items = union_rows(starts, proposed.ravel(), len(history))
+    return score_pool(sources, history, Pairs(indptr, items))
+
+
+def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: Pairs) -> Pool:
+    """The pool of given pairs."""
+    n = len(pairs.items)
+    scores = np.empty((n, len(sources)), np.float32, order="F")
+    ranks = np.empty_like(scores)
+    more = np.empty((n, sum(len(s.more) for s in sources)), np.float32, order="F")
+    at = 0
+    for column, source in enumerate(sources):
+        scores[:, column], others = source.score_more(history, pairs)
+        ranks[:, column] = rank_in_rows(pairs.indptr, scores[:, column])
+        for other in others:
+            more[:, at] = other
+            at += 1
+    return Pool(pairs.indptr, pairs.items, tuple(s.name for s in sources), scores, ranks, more)

@@ -1,0 +1,241 @@
+"""What the command line shows: tables of results, counts of what was read, a line of progress."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from retailrec.data.cleaning import LoadReport
+
+OUT, ERR = Console(), Console(stderr=True)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line on the screen that says what is going on and for how long."""
+    if quiet or not ERR.is_terminal:
+        yield lambda step: None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+        console=ERR, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("start", total=None)
+
+        def show(step: str) -> None:
+            counted = re.search(r"([\d,]+) of ([\d,]+)", step)  # as in: recommend 30 of 1,200 shoppers
+            done, total = 0, None
+            if counted:
+                done, total = (int(n.replace(",", "")) for n in counted.groups())
+            bar.update(task, description=step, completed=done, total=total)
+
+        yield show
+
+
+def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
+    if rejects is not None:
+        from retailrec.data.files import write_frame
+
+        write_frame(report.rejects, rejects)
+    if quiet:
+        return
+    table = Table("lines", "", title=f"Loaded {report.source}", title_justify="left")
+    table.columns[0].justify = "right"
+    table.add_row(f"{report.read:,}", "read")
+    for reason, n in report.rejected.items():
+        table.add_row(f"{n:,}", f"rejected: {reason}", style="yellow")
+    if report.merged:
+        table.add_row(f"{report.merged:,}", "merged: item twice on a receipt")
+    table.add_row(f"{report.kept:,}", "kept", style="bold")
+    OUT.print(table)
+    first, last = report.first, report.last
+    OUT.print(
+        f"{report.n_users:,} shoppers, {report.n_items:,} items, {report.n_baskets:,} receipts, "
+        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    )
+    if report.split:
+        OUT.print(
+            f"note: {report.split:,} receipts have a number that an earlier receipt of the shopper "
+            f"had; "
+            f"they count on their own"
+        )
+    for note in report.notes:
+        OUT.print(f"note: {escape(note)}")
+
+
+def print_result(result: dict[str, Any], out: Path) -> None:
+    from rich.box import SIMPLE
+
+    evaluation = result["evaluation"]
+    metrics = list(next(iter(result["models"].values())))
+    table = Table(
+        "model", *metrics, title_justify="left", box=SIMPLE, pad_edge=False,
+        collapse_padding=True,
+        title=f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
+        f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)",
+    )  # fmt: skip
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify, column.overflow = "right", "fold"
+    for name, values in result["models"].items():
+        cells = ["-" if values[m] is None else f"{values[m]:.4f}" for m in metrics]
+        table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
+    OUT.print(table)
+    for row in result["differences"]:
+        if (row["model"], row["versus"]) == ("two_stage", "own_purchases") and row["metric"] == metrics[
+            0
+        ]:
+            print_difference(row)
+    for metric, best in (result["attainable"] or {}).items():
+        OUT.print(
+            f"two_stage reaches {best['reached']['two_stage']:.0%} of what is attainable: with every "
+            f"household's true probabilities, {metric} is {best['low']:.3f} to {best['high']:.3f}"
+        )
+    OUT.print(
+        f"{result['seconds']['total']:.0f} s, {result['peak_memory_mb']:,} MB at most; results in {out}"
+    )
+
+
+def print_evaluation(found: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
+
+    table = Table(
+        "metric", "model", "mean", "95% interval", title_justify="left", box=SIMPLE, pad_edge=False,
+        title=f"{found['n_users']:,} shoppers",
+    )  # fmt: skip
+    sure = {(row["model"], row["metric"]): row for row in found["intervals"]}
+    for metric in next(iter(found["models"].values())):
+        for name, values in found["models"].items():
+            row = sure.get((name, metric))
+            interval = "" if row is None or row["low"] is None else _interval(row)
+            mean = "-" if values[metric] is None else f"{values[metric]:.4f}"
+            table.add_row(metric, escape(name), mean, interval)
+    OUT.print(table)
+    for row in found["differences"]:
+        print_difference(row)
+    if found["n_cold_users"]:
+        OUT.print(f"{found['n_cold_users']:,} shoppers without history are not judged")
+    for name, n in found["not_judged"].items():
+        if n:
+            OUT.print(f"{escape(name)}: {n:,} shoppers with recommendations are not judged")
+    for what, n in found["left_out"].items():
+        OUT.print(f"{escape(what)}: {n:,} lines left out")
+    for note in found["notes"]:
+        OUT.print(f"note: {escape(note)}")
+    unknown = {m for values in found["models"].values() for m, v in values.items() if v is None}
+    if unknown:
+        OUT.print(f"-: not known from what was given ({', '.join(sorted(unknown))})")
+
+
+def print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
+    from rich.box import SIMPLE
+
+    table = Table(
+        "precision@5", "published", "here, its mean", "here, all judged", box=SIMPLE, pad_edge=False
+    )
+    table.columns[0].no_wrap = True
+    for row in rows:
+        cells = [row["published"], row["their_mean"], row["precision@5"]]
+        bold = "bold green" if row["step"].startswith("ours: two stages") else ""
+        table.add_row(row["step"], *("" if c is None else f"{c:.4f}" for c in cells), style=bold)
+    OUT.print(table)
+    theirs = rows[0]["their_n_users"]
+    OUT.print(
+        f"published: on the Complete Journey, best elsewhere {best:.4f}; its mean: over the {theirs:,} "
+        f"shoppers with candidates; all judged: {rows[0]['n_users']:,} with history who bought",
+        soft_wrap=True,
+    )
+
+
+def print_difference(row: dict[str, Any]) -> None:
+    if row["difference"] is not None:
+        OUT.print(
+            f"{escape(row['model'])} less {escape(row['versus'])}, {row['metric']}: "
+            f"{row['difference']:+.4f} ({_interval(row, '+')}), p {_chance(row['p_corrected'])}",
+            soft_wrap=True,
+        )
+
+
+def _interval(row: dict[str, Any], sign: str = "") -> str:
+    if row["low"] is None:
+        return "too few shoppers for an interval"
+    return f"{row['low']:{sign}.4f} to {row['high']:{sign}.4f}"
+
+
+def _chance(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def print_backtest(rows: list[dict[str, Any]], folds: int) -> None:
+    from rich.box import SIMPLE
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    table = Table(
+        "metric", *models, title_justify="left", box=SIMPLE, pad_edge=False,
+        title=f"Mean ± spread over {folds} horizons",
+    )  # fmt: skip
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        mine = {row["model"]: row for row in rows if row["metric"] == metric}
+        cells = []
+        for model in models:
+            mean, spread = mine[model]["mean"], mine[model]["spread"]
+            text = "-" if mean is None else f"{mean:.4f}"
+            cells.append(text if spread is None else f"{text} ±{spread:.4f}")
+        table.add_row(metric, *cells)
+    OUT.print(table)
+
+
+def print_matching(report: dict[str, Any], out: Path) -> None:
+    from rich.box import SIMPLE
+
+    recall = report["recall@k"]
+    ks = [k for k in ("50", "200", "500", "2000") if k in recall["pool"]]
+    table = Table(
+        "recall@", *ks, "of new", "adds", "s", title_justify="left", box=SIMPLE,
+        pad_edge=False, collapse_padding=True,
+        title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
+        f"{report['evaluation']['cutoff'][:10]}",
+    )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap, column.justify = True, "left" if column.header == "recall@" else "right"
+    for name, values in recall.items():
+        facts = report["sources"][name]
+        adds, new = report["marginal"].get(name), facts["recall@200_of_new"]
+        seconds = facts.get("candidates_seconds")
+        table.add_row(
+            name, *(f"{values[k]:.3f}" for k in ks),
+            "-" if new is None else f"{new:.3f}", "" if adds is None else f"{adds:.4f}",
+            "" if seconds is None else f"{facts['fit_seconds'] + seconds:.1f}",
+            style="bold green" if name == "pool" else "",
+        )  # fmt: skip
+    OUT.print(table)
+    OUT.print(
+        "of new: recall@200 of what the shopper had not bought before; adds: what the union of all "
+        "sources' 200 would lose without this one"
+    )
+    for group, facts in report["cold"].items():
+        if facts.get("n_users"):
+            found = facts["pool_recall@200"]
+            OUT.print(f"shoppers with {group}: {facts['n_users']:,}, pool recall@200 {found:.3f}")
+    idle = [name for name, earns in report["advice"].items() if not earns]
+    OUT.print(
+        f"k = {report['chosen_k']}: beyond it recall grows by less than "
+        f"{report['least_gain_per_candidate']:g} a candidate. "
+        + (f"Sources that add next to nothing here: {', '.join(idle)}." if idle else "")
+    )
+    OUT.print(f"results in {out}")
+
+
+def escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,1 @@
+"""Arrays and threads: compiled loops, shards of rows, memory."""

@@ -1,0 +1,183 @@
+"""Numba kernels over CSR arrays; with those of `topk` and `groups` the only loops over pairs.
+
+All are serial, release the GIL and are cached on disk; `shards` runs them over shards of
+shoppers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+jit = nb.njit(cache=True, nogil=True)
+
+
+@jit
+def product_gather(
+    indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
+    pool_indptr: Any, pool_items: Any, n_items: int,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(weighted histories) x (item-item), read at the pool's pairs: sum and largest term, f32."""
+    out_sum = np.zeros(len(pool_items), np.float32)
+    out_max = np.zeros(len(pool_items), np.float32)
+    place = np.full(n_items, -1, np.int32)  # where in the pool an item of the row's is
+    for row in range(len(indptr) - 1):
+        for p in range(pool_indptr[row], pool_indptr[row + 1]):
+            place[pool_items[p]] = p
+        for j in range(indptr[row], indptr[row + 1]):
+            item, weight = indices[j], weights[j]
+            if weight == 0:
+                continue
+            for s in range(s_indptr[item], s_indptr[item + 1]):
+                p = place[s_indices[s]]
+                if p >= 0:
+                    term = weight * s_data[s]
+                    out_sum[p] += term
+                    out_max[p] = max(term, out_max[p])
+        for p in range(pool_indptr[row], pool_indptr[row + 1]):
+            place[pool_items[p]] = -1
+    return out_sum, out_max
+
+
+@jit
+def find_pairs(indptr: Any, indices: Any, pool_indptr: Any, pool_items: Any) -> Any:
+    """Position in the CSR of each pool pair, -1 where the shopper has no such pair; int64.
+
+    Both sides are sorted by item within a row, so one walk over each row does it.
+    """
+    out = np.full(len(pool_items), -1, np.int64)
+    for row in range(len(indptr) - 1):
+        j, stop = indptr[row], indptr[row + 1]
+        for p in range(pool_indptr[row], pool_indptr[row + 1]):
+            item = pool_items[p]
+            while j < stop and indices[j] < item:
+                j += 1
+            if j < stop and indices[j] == item:
+                out[p] = j
+    return out
+
+
+@jit
+def find_listed(indptr: Any, indices: Any, listed: Any) -> Any:
+    """As `find_pairs` for lists (n_rows, k) in any order, by bisection; (n_rows, k) int64."""
+    out = np.full(listed.shape, -1, np.int64)
+    for row in range(listed.shape[0]):
+        for rank in range(listed.shape[1]):
+            item = listed[row, rank]
+            low, high = indptr[row], indptr[row + 1]
+            while low < high:
+                middle = (low + high) // 2
+                if indices[middle] < item:
+                    low = middle + 1
+                else:
+                    high = middle
+            if item >= 0 and low < indptr[row + 1] and indices[low] == item:
+                out[row, rank] = low
+    return out
+
+
+@jit
+def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
+    """Distinct items of each row, ascending: CSR (indptr int64, items int32). -1 is dropped."""
+    out_indptr = np.zeros(n_rows + 1, np.int64)
+    out = np.empty(len(items), np.int32)
+    size = 0
+    for row in range(n_rows):
+        ordered = np.sort(items[indptr[row] : indptr[row + 1]])
+        previous = -1
+        for item in ordered:
+            if item != previous and item >= 0:
+                out[size] = item
+                size += 1
+                previous = item
+        out_indptr[row + 1] = size
+    return out_indptr, out[:size].copy()
+
+
+@jit
+def order_in_rows(indptr: Any, items: Any) -> Any:
+    """Positions of the elements, row by row, ordered by item; equal ones stay in their order; int64."""
+    out = np.empty(len(items), np.int64)
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        out[start:stop] = start + np.argsort(items[start:stop], kind="mergesort")
+    return out
+
+
+@jit
+def rank_in_rows(indptr: Any, scores: Any) -> Any:
+    """Rank of each float32 score within its row, best 1, ties share the better rank; f32.
+
+    Sorted are integers: a score's bits, ordered as the scores are, above its place in the row. That
+    takes a third less time than sorting places by score.
+    """
+    out = np.empty(len(scores), np.float32)
+    bits = scores.view(np.int32)
+    keys = np.empty(np.diff(indptr).max() if len(indptr) > 1 else 0, np.int64)
+    for row in range(len(indptr) - 1):
+        start, size = indptr[row], indptr[row + 1] - indptr[row]
+        for j in range(size):
+            ordered = bits[start + j] if scores[start + j] != 0 else np.int32(0)  # -0.0 is 0.0
+            if ordered < 0:
+                ordered ^= np.int32(0x7FFFFFFF)
+            keys[j] = (-1 - np.int64(ordered)) << 32 | j
+        keys[:size].sort()
+        rank = 1
+        for position in range(size):
+            if position and keys[position] >> 32 != keys[position - 1] >> 32:
+                rank = position + 1
+            out[start + (keys[position] & 0xFFFFFFFF)] = rank
+    return out
+
+
+@jit
+def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
+    """out[i, first_column:] = block[rows[i]]; NaN where rows[i] < 0. Quick if both lie by column."""
+    for c in range(block.shape[1]):
+        for i in range(len(rows)):
+            row = rows[i]
+            out[i, first_column + c] = np.nan if row < 0 else block[row, c]
+
+
+def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Row number of each element of a CSR."""
+    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+
+
+@jit
+def common_counts(c_indptr: Any, c_rows: Any, indptr: Any, indices: Any) -> Any:
+    """Rows that hold both items, for each (item, neighbour) of a CSR; columns sorted; f32."""
+    out = np.zeros(len(indices), np.float32)
+    for item in range(len(indptr) - 1):
+        for j in range(indptr[item], indptr[item + 1]):
+            a, a_stop = c_indptr[item], c_indptr[item + 1]
+            b, b_stop = c_indptr[indices[j]], c_indptr[indices[j] + 1]
+            while a < a_stop and b < b_stop:
+                if c_rows[a] == c_rows[b]:
+                    out[j] += 1
+                    a += 1
+                    b += 1
+                elif c_rows[a] < c_rows[b]:
+                    a += 1
+                else:
+                    b += 1
+    return out
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> Any:
+    """Dot product of the factors of each pair; f32."""
+    out = np.empty(len(items), np.float32)
+    width = user_factors.shape[1]
+    for row in range(len(indptr) - 1):
+        user = user_factors[row]
+        for p in range(indptr[row], indptr[row + 1]):
+            item = item_factors[items[p]]
+            total = np.float32(0)
+            for f in range(width):
+                total += user[f] * item[f]
+            out[p] = total
+    return out

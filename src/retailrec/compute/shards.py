@@ -1,0 +1,97 @@
+"""Map a function over shards of shoppers on this machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+from retailrec.errors import SettingError
+
+T = TypeVar("T")
+SHARD = 512  # shoppers; 200 candidates x 130 float32 columns of them are 53 MB
+_worker = threading.local()
+_lock, _holders, _limit = threading.Lock(), 0, None
+TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
+
+
+def n_threads(threads: int | None) -> int:
+    """`threads`, or the number of cores that this process may use when it is 0 or None."""
+    if threads is not None and threads < 0:
+        raise SettingError(f"threads must be 0 (all cores) or more, not {threads}.")
+    if hasattr(os, "sched_getaffinity"):
+        return threads or len(os.sched_getaffinity(0))
+    return threads or os.cpu_count() or 1  # macOS and Windows do not tell
+
+
+def library_threads(threads: int | None) -> int:
+    """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores."""
+    return 1 if _in_shard() else n_threads(threads)
+
+
+def _in_shard() -> bool:
+    return getattr(_worker, "in_shard", False)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread within: a library that brings its own threads fights with BLAS's.
+
+    The limit is the process's, and threadpoolctl lets one thread set it: `map_shards` holds it for its
+    shards from outside. Where several threads ask, the last one out lifts it.
+    """
+    global _holders, _limit
+    if _in_shard():
+        yield
+        return
+    with _lock:
+        if not _holders:
+            _limit = _blas().limit(limits=1, user_api="blas")
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if not _holders:
+                _limit.restore_original_limits()
+
+
+@cache
+def _blas() -> Any:
+    """The BLAS libraries of this process; finding them takes milliseconds, so it is done once."""
+    import scipy.linalg  # noqa: F401  loads its BLAS now, so that the limit reaches it
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _enter_shards() -> None:
+    _worker.in_shard = True
+
+
+def map_shards(
+    function: Callable[[slice], T], n: int, *, size: int = SHARD, threads: int = 1
+) -> Iterator[T]:
+    """`function` of each shard of rows 0..n, in order; at most `threads` + 1 are in memory.
+
+    Kernels and libraries release the GIL, so threads are enough. Within several shards at a time,
+    `library_threads` gives 1.
+    """
+    shards = [slice(at, min(at + size, n)) for at in range(0, n, size)]
+    if threads <= 1 or len(shards) <= 1:
+        yield from map(function, shards)
+        return
+    with one_blas_thread(), ThreadPoolExecutor(threads, initializer=_enter_shards) as pool:
+        pending: deque[Future[T]] = deque()
+        for shard in shards:
+            pending.append(pool.submit(function, shard))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

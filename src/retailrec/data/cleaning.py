@@ -1,0 +1,205 @@
+"""Turn raw receipt lines into typed, cleaned lines, and account for every one of them.
+
+`parse_lines` gives the standard columns their types; `kept_lines` parts the lines by a list of rules. A
+line that no rule rejects is kept; a rejected one carries the reason of the first rule that met it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from retailrec.data.parsing import parse_number, typed_ids
+from retailrec.data.timeformats import EARLIEST, LATEST, parse_time
+from retailrec.errors import DataError
+from retailrec.schema import TRANSACTIONS
+
+LINE = "line"  # number of the raw line, counted from 0, through all files
+# what lines carry inside; the caller's own columns of these names step aside
+_INSIDE = (LINE, "reason", "digest", "user", "item", "basket", "text")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Reject the lines where `when` holds, for `reason`. A null condition does not reject."""
+
+    reason: str
+    when: pl.Expr
+
+
+def missing(column: str) -> pl.Expr:
+    """True where an id is null or an empty text."""
+    return pl.col(column).is_null() | (pl.col(column).cast(pl.String).str.strip_chars() == "")
+
+
+STANDARD_RULES = (
+    Rule("no shopper", missing("user_id")),
+    Rule("no item", missing("item_id")),
+    Rule("no time, or one that can't be read", pl.col("time").is_null()),
+    Rule("impossible date", ~pl.col("time").is_between(EARLIEST, LATEST)),
+    Rule("quantity is not a number", ~pl.col("quantity").is_finite()),
+    Rule("return or cancellation", (pl.col("quantity") < 0) | (pl.col("value") < 0)),
+    Rule("zero quantity", pl.col("quantity") == 0),
+    Rule("value is not a number", ~pl.col("value").is_finite()),
+    Rule("zero price", pl.col("value") == 0),
+)
+
+
+@dataclass
+class LoadReport:
+    """What a load read, kept and rejected.
+
+    `read` = `kept` + `merged` + the sum of `rejected`. `merged` lines repeat an item of their basket;
+    their quantity and value are added to the first. `examples` holds up to three raw line numbers per
+    reason; `rejects` the rejected lines themselves. `split` receipts have a number that stood on
+    another receipt of the shopper before. `zone` is that of the times, where the receipts tell.
+    """
+
+    source: str
+    read: int = 0
+    kept: int = 0
+    merged: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[int]] = field(default_factory=dict)
+    n_users: int = 0
+    n_items: int = 0
+    n_baskets: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    split: int = 0
+    zone: str | None = None
+    notes: list[str] = field(default_factory=list)
+    rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report without the rejected lines, ready for JSON."""
+        out = {k: v for k, v in vars(self).items() if k != "rejects"}
+        return out | {
+            "first": self.first.isoformat() if self.first else None,
+            "last": self.last.isoformat() if self.last else None,
+        }
+
+
+def parse_lines(
+    frame: pl.DataFrame, columns: Mapping[str, str] | None = None, *, who: str = "transactions",
+    first_line: int = 0, late_times: bool = False, notation: dict[str, str] | None = None,
+    time_format: str | None = None,
+) -> pl.DataFrame:  # fmt: skip
+    """The standard columns, typed, one row a raw line, other columns carried along.
+
+    `columns` maps standard names to the caller's: ``{"time": "date"}``; one of the caller's columns may
+    have two meanings. `time` becomes Datetime("us"), or stays text or numbers if it is and `late_times`
+    says so; `quantity` is 1 and `value` null where the caller has none, or a cell is empty. A cell that
+    can't be read becomes NaN (numbers) or null (times), which `STANDARD_RULES` count. Lines are
+    numbered from `first_line`; the caller's columns of names that are used inside get a `_` behind.
+
+    Raises
+    ------
+    DataError
+        If a required column is missing, the frame is empty, a column is mostly unreadable, or dates
+        come in two formats.
+
+    Examples
+    --------
+    >>> raw = pl.DataFrame({"client": ["7"], "item_id": ["a"], "time": ["2024-01-31"]})
+    >>> parse_lines(raw, {"user_id": "client"}).row(0, named=True)["time"]
+    datetime.datetime(2024, 1, 31, 0, 0)
+    """
+    frame = _rename(frame, columns or {}, who)
+    if frame.is_empty():
+        raise DataError(f"{who} hold no line; expected at least one receipt line. Check the file.")
+    parsed = [
+        typed_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
+    ]
+    if frame["time"].dtype.is_temporal() or not late_times:
+        parsed.append(parse_time(frame["time"], who=who, time_format=time_format))
+    quantity = (
+        parse_number(frame["quantity"], who=who, notation=notation).fill_null(1.0)
+        if "quantity" in frame.columns
+        else pl.repeat(1.0, frame.height, eager=True).alias("quantity")
+    )
+    if "value" in frame.columns:
+        value = parse_number(frame["value"], who=who, notation=notation)
+        if value.null_count() and "price" in frame.columns:
+            price = parse_number(frame["price"], who=who, notation=notation)
+            value = value.zip_with(value.is_not_null(), price * quantity)
+    elif "price" in frame.columns:
+        value = (parse_number(frame["price"], who=who, notation=notation) * quantity).alias("value")
+    else:
+        value = pl.Series("value", [None], dtype=pl.Float64).new_from_index(0, frame.height)
+    if "discount" in frame.columns:
+        parsed.append(parse_number(frame["discount"], who=who, notation=notation))
+    return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
+
+
+def kept_lines(
+    lines: pl.DataFrame, rules: Sequence[Rule], report: LoadReport,
+    show: Callable[[pl.DataFrame], pl.DataFrame] = lambda bad: bad,
+) -> pl.DataFrame:  # fmt: skip
+    """The lines that no rule rejects; `report` gains the others, as `show` makes them readable."""
+    reason = pl.coalesce(
+        *(pl.when(r.when).then(pl.lit(r.reason)) for r in rules), pl.lit(None, dtype=pl.String)
+    )
+    marked = lines.with_columns(reason=reason)
+    bad = marked.filter(pl.col("reason").is_not_null())
+    if bad.is_empty():
+        return lines
+    set_aside(show(bad), report)
+    return marked.filter(pl.col("reason").is_null()).drop("reason")
+
+
+def set_aside(bad: pl.DataFrame, report: LoadReport) -> None:
+    """Count rejected lines by their `reason`, and keep them in the report."""
+    counts = bad.group_by("reason", maintain_order=True).agg(pl.len(), pl.col(LINE).head(3))
+    for name, n, examples in counts.iter_rows():
+        report.rejected[name] = report.rejected.get(name, 0) + n
+        before = report.examples.get(name, [])
+        report.examples[name] = [*before, *(int(i) for i in examples)][:3]
+    largest_first = sorted(report.rejected.items(), key=lambda pair: -pair[1])
+    report.rejected = dict(largest_first)
+    report.rejects = (
+        bad if report.rejects.is_empty() else pl.concat([report.rejects, bad], how="diagonal_relaxed")
+    )
+
+
+def refuse_if_none(n_lines: int, report: LoadReport) -> None:
+    """Raise a DataError if no line is left."""
+    if not n_lines:
+        reasons = ", ".join(f"{n:,} x {r}" for r, n in report.rejected.items())
+        raise DataError(
+            f"{report.source}: none of the {report.read:,} lines is a usable purchase ({reasons}). "
+            f"Check the columns and the cleaning rules."
+        )
+
+
+def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.DataFrame:
+    known = [c.name for c in TRANSACTIONS]
+    for name, theirs in columns.items():
+        if theirs not in frame.columns:
+            raise DataError(
+                f"{who} lack column '{theirs}', which is to be '{name}'; they have "
+                f"{frame.columns}. Correct the mapping."
+            )
+    others = [c for c in frame.columns if c not in columns.values() and c not in columns]
+    frame = frame.select(
+        *(pl.col(theirs).alias(name) for name, theirs in columns.items()),
+        *(
+            (pl.struct(c).struct.json_encode() if frame.schema[c].is_nested() else pl.col(c)).alias(
+                f"{c}_" if c in _INSIDE else c
+            )
+            for c in others
+        ),
+    )
+    for column in TRANSACTIONS:
+        if column.required and column.name not in frame.columns:
+            have = [c for c in frame.columns if c not in known and c not in columns] or frame.columns
+            raise DataError(
+                f"{who} lack column '{column.name}' ({column.meaning}); they have {have}. "
+                f"Map it with columns={{'{column.name}': '{have[0]}'}}, or on the command line "
+                f"--columns {column.name}={have[0]}."
+            )
+    return frame

@@ -1,0 +1,305 @@
+"""Delimited text (CSV, TSV): encoding, separator, quotation marks and lines, before anything is read.
+
+A library that reads columns does not see what stands in columns that it skips, and says nothing about
+a mark that swallows half of a file. So every byte is looked at once here: lines and fields are counted
+by a reader of its own, faults are named by line number, and whoever reads the columns afterwards must
+arrive at the same number of lines.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retailrec.errors import DataError, SettingError
+
+SEPARATORS = ",;\t|"
+_BLOCK = 1 << 24
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_LIKELY = ("cp1252", "cp1251")  # what files that are not UTF-8 are most often written in
+
+
+@dataclass(frozen=True)
+class DelimitedFile:
+    """A text file that has been looked through.
+
+    Attributes
+    ----------
+    source : the file, or its content as UTF-8 where it had to be unpacked, decoded or mended
+    separator, quoted : between fields; do marks surround fields?
+    names : of the columns
+    rows : lines below the header
+    """
+
+    source: Path | bytes
+    separator: str
+    quoted: bool
+    names: list[str]
+    rows: int
+
+
+@dataclass
+class _Counts:
+    """What the scan of the bytes found; lines are counted from 1, 0 is none."""
+
+    mode: int = 0
+    fields: int = 0
+    line: int = 1
+    records: int = 0
+    width: int = 0
+    long_line: int = 0
+    short_line: int = 0
+    plain_mark: int = 0
+    quoted: int = 0
+    broken_mark: int = 0
+    opened: int = 0
+    blank: int = 0
+    blank_at_end: int = 0
+    not_ascii: int = 0
+    nul_line: int = 0
+    lone_return: int = 0
+    after_return: int = 0
+    extra_filled: int = 0
+    padded: int = 0
+    separators: int = 0
+    alike: int = 1
+    spans: int = 0
+    swallowed: int = 0
+    began: int = 1
+    touched: int = 0
+
+
+_NAMES = list(_Counts.__dataclass_fields__)
+_PLACE = {name: place for place, name in enumerate(_NAMES)}
+
+
+def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
+    """Look through a text file: what it is written in, how many lines it has, which one is at fault.
+
+    Text is UTF-8, what its byte order mark says, or the stated `encoding`. A mark within a plain field
+    (``PAN 12" STEEL``) is a letter like others, as for pandas, DuckDB and Python's csv module.
+
+    Raises
+    ------
+    DataError
+        If the file is empty or not in that encoding, a quoted field does not end as it should or runs
+        over lines of the table, a line has more fields than the header, or two columns share a name.
+    SettingError
+        If there is no such encoding.
+    """
+    source = _as_utf8(file, encoding)
+    header = _header_text(source)
+    separator = _separator(header)
+    names = _names(file, header, separator)
+    counts = _counted(file, source, separator, encoding)
+    _refuse(file, counts, names)
+    mixed = counts.plain_mark and counts.quoted  # no setting of a library reads both
+    inside = counts.blank - counts.blank_at_end
+    if mixed or inside or counts.padded or counts.lone_return:
+        content, rows = _rewritten(file, source, separator, names)
+        return DelimitedFile(content, separator, True, names, rows)
+    return DelimitedFile(source, separator, bool(counts.quoted), names, counts.records - 1)
+
+
+def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
+    """The file itself if it is UTF-8 as it lies, else its content."""
+    packed = file.name.lower().endswith(".gz")
+    if encoding is not None:
+        try:
+            known = codecs.lookup(encoding)
+            "".encode(encoding)
+        except (LookupError, ValueError) as error:
+            raise SettingError(
+                f"encoding {encoding!r} is not known; expected a name such as utf-8, cp1252, cp1251 or "
+                f"utf-16."
+            ) from error
+    with _raw(file) as stream:
+        start = stream.read(4)
+        found = next((name for mark, name in _BOMS if start.startswith(mark)), None)
+        if found not in (None, "utf-8-sig"):
+            known = codecs.lookup(str(found))
+        elif encoding is None or found or known.name in ("utf-8", "ascii"):
+            return start + stream.read() if packed else file
+        content = start + stream.read()
+    try:
+        return content.decode(known.name).encode()
+    except (UnicodeError, LookupError) as error:
+        line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        raise DataError(
+            f"{file} is not written in {known.name}: line {line:,} can't be "
+            f"read ({getattr(error, 'reason', error)}). State the encoding that it was exported in."
+        ) from error
+
+
+def _raw(file: Path) -> Any:
+    return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else open(file, "rb")
+
+
+def _blocks(source: Path | bytes) -> Iterator[bytes]:
+    """The content in pieces, without the byte order mark."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+        first = stream.read(_BLOCK)
+        yield first.removeprefix(codecs.BOM_UTF8)
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def _header_text(source: Path | bytes) -> str:
+    block = next(_blocks(source))[: 1 << 20]
+    return block.decode("utf-8", errors="replace")
+
+
+def _separator(text: str) -> str:
+    """The separator that the header line holds most of, outside of marks; a comma when in doubt."""
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    bare = "".join(line.split('"')[::2])
+    return max(SEPARATORS, key=lambda s: (bare.count(s), s == ","))
+
+
+def _names(file: Path, text: str, separator: str) -> list[str]:
+    """Names of the columns, without blanks around them; those that lack one get one.
+
+    A name that stands twice is refused, since nobody can tell which column is meant.
+    """
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        header = next((row for row in rows if row), [])
+    except csv.Error as error:
+        raise DataError(
+            f"{file}: the header can't be read ({error}); export the file again."
+        ) from error
+    if not header:
+        raise DataError(f"{file} is empty; expected a header and lines below it. Export it again.")
+    names = [name.strip() or f"unnamed_{place}" for place, name in enumerate(header, 1)]
+    if doubled := sorted({n for n in names if names.count(n) > 1}):
+        raise DataError(
+            f"{file} has two columns called {doubled[0]!r}, so it can't be told which one is meant; "
+            f"rename one of them."
+        )
+    return names
+
+
+def _counted(file: Path, source: Path | bytes, separator: str, encoding: str | None) -> _Counts:
+    """One pass over all bytes: lines, fields, marks, and whether it is UTF-8."""
+    from retailrec.compute.bytescan import scan_delimited
+
+    state = np.array([getattr(_Counts(), name) for name in _NAMES], np.int64)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for block in _blocks(source):
+        before, pending = int(state[_PLACE["line"]]), len(decoder.getstate()[0])
+        scan_delimited(np.frombuffer(block, np.uint8), ord(separator), state)
+        if not block.isascii() or pending:
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                at = max(error.start - pending, 0)
+                _refuse_encoding(file, block, at, before + block.count(b"\n", 0, at), encoding)
+    counts = _Counts(**dict(zip(_NAMES, state.tolist(), strict=True)))
+    if counts.mode == 2:
+        counts.broken_mark = counts.broken_mark or counts.opened
+    if len(decoder.getstate()[0]):
+        raise DataError(f"{file} ends within a letter; it was cut short. Export it again.")
+    return _finished(file, counts)
+
+
+def _finished(file: Path, counts: _Counts) -> _Counts:
+    """The counts with the last line, where nothing ends it."""
+    if not counts.touched:
+        return counts
+    fields = counts.fields + 1
+    counts.records += 1
+    counts.width = counts.width or fields
+    counts.blank_at_end = 0
+    if fields > counts.width and counts.extra_filled:
+        counts.long_line = counts.long_line or counts.began
+    if fields < counts.width and not counts.broken_mark:
+        raise DataError(
+            f"{file}: the last line ({counts.began:,}) ends after {fields} of {counts.width} fields; "
+            f"the "
+            f"file was cut short. Fetch or export it again."
+        )
+    if counts.spans and counts.alike and counts.separators == counts.width - 1:
+        counts.swallowed = counts.swallowed or counts.opened
+    return counts
+
+
+def _refuse_encoding(file: Path, block: bytes, at: int, line: int, encoding: str | None) -> None:
+    """Say which line is not UTF-8, and how it reads in the encodings that are likely."""
+    start = block.rfind(b"\n", 0, at) + 1
+    stop = block.find(b"\n", at)
+    raw = block[max(start, at - 40) : len(block) if stop < 0 else min(stop, at + 40)].strip()
+    readings = []
+    for name in _LIKELY:
+        try:
+            readings.append(f"--encoding {name} reads {raw.decode(name)!r}")
+        except UnicodeDecodeError:
+            continue
+    hint = "; ".join(readings) or "see what the program that wrote it says"
+    raise DataError(
+        f"{file}: line {line:,} is not {encoding or 'UTF-8'}, so letters would be lost and ids mixed "
+        f"up. "
+        f"Save it as UTF-8 or state its encoding: {hint}."
+    )
+
+
+def _refuse(file: Path, counts: _Counts, names: list[str]) -> None:
+    """Raise for what can't be read without guessing."""
+    if counts.nul_line:
+        raise DataError(
+            f"{file}: line {counts.nul_line:,} holds a zero byte; a text file has none. It may be "
+            f"UTF-16 "
+            f"(--encoding utf-16-le) or damaged; export it again."
+        )
+    if counts.lone_return and counts.line > 1:
+        raise DataError(
+            f"{file}: line {counts.lone_return:,} holds a carriage return that ends no line, so it "
+            f"can't be "
+            f"told where the line ends. Take it away, or put the field in quotation marks."
+        )
+    if line := counts.swallowed or counts.broken_mark:
+        raise DataError(
+            f'{file}: the quotation mark (") that opens a field in line {line:,} is not closed as it '
+            f"should be, and what follows can't be told apart. Close it, double it within a quoted "
+            f"field "
+            f'(""), or take it away.'
+        )
+    if counts.long_line:
+        raise DataError(
+            f"{file}: line {counts.long_line:,} has more fields than the header's {len(names)}: "
+            f"{names[:8]}. Put quotation marks around a field that holds the separator, or give the "
+            f"extra column (of row names, say) a name in the header."
+        )
+
+
+def _rewritten(file: Path, source: Path | bytes, separator: str, names: list[str]) -> tuple[bytes, int]:
+    """The same table in one regular notation, by Python's csv module, and its number of lines."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    width, rows = len(names), -1
+    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
+    with raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, delimiter=separator, strict=True)
+        try:
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) > width and any(row[width:]):
+                    _refuse(file, _Counts(long_line=reader.line_num), names)
+                writer.writerow(row[:width])
+                rows += 1
+        except csv.Error as error:
+            raise DataError(
+                f"{file}: line {reader.line_num:,} can't be read ({error}); mend or export it again."
+            ) from error
+    return out.getvalue().encode(), rows

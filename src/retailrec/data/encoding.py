@@ -1,0 +1,381 @@
+"""Receipt lines to one coded log, part by part: the one place where ids become codes.
+
+A part is a frame of raw lines. Each is parsed, cleaned and shrunk to some 40 bytes a line before the
+next one is read, so a log that is larger than memory as text can be loaded. What can only be known
+at the end waits for it: the vocabularies, the format of times written as text, receipts that lie in
+several parts, and lines that stand twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.data.cleaning import (
+    LINE,
+    LoadReport,
+    Rule,
+    kept_lines,
+    parse_lines,
+    refuse_if_none,
+    set_aside,
+)
+from retailrec.data.files import stack
+from retailrec.data.interchange import to_polars
+from retailrec.data.timeformats import EARLIEST, parse_time
+from retailrec.data.visits import came_again, split_receipts
+from retailrec.errors import DataError
+from retailrec.schema import ITEM_ID, LOG, USER_ID
+
+PART_ROWS = 500_000  # lines worked on at a time
+_CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
+_CODED = (USER_ID, ITEM_ID, "basket_id")
+_DOUBLE, _FAR = "exact double line", "date far from all others"
+_LINES_A_STRAY = 300  # among so many lines one may be a stray
+_FAR_DAYS, _FAR_GAPS = 60, 4  # far is further than so many days, and so many of the longest other gap
+_FIRST_SECOND = int((EARLIEST - datetime(1970, 1, 1)).total_seconds())
+
+
+@dataclass
+class CodedLines:
+    """What `code_lines` gives: lines that keep the rules, ids as codes of sorted vocabularies.
+
+    Attributes
+    ----------
+    lines : parts with `user_id`, `item_id`, `basket_id` (int32 codes), `time`, `quantity`, `value`,
+        `line`, `digest` (a hash of all that the raw line says) and carried columns
+    ids : id column -> the ids seen, ascending; the code is the place
+    described : id column -> distinct (id, described-by columns, time, line) of the lines
+    """
+
+    lines: list[pl.DataFrame]
+    ids: dict[str, pl.Series]
+    described: dict[str, pl.DataFrame]
+
+
+@dataclass
+class _Vocabulary:
+    """Ids of the parts so far; each part's lines hold places in the part's own sorted ids."""
+
+    parts: list[pl.Series] = field(default_factory=list)
+
+    def add(self, ids: pl.Series) -> pl.Series:
+        """Codes of one part's ids within the part, int32; null stays null."""
+        own = ids.drop_nulls().unique().sort()
+        self.parts.append(own)
+        return places(ids, own)
+
+    def finish(self) -> tuple[pl.Series, list[pl.Series]]:
+        """All ids, ascending, and for each part the final code of each of its own."""
+        if len({p.dtype for p in self.parts}) > 1:  # text in one part is text in all
+            self.parts = [p.cast(pl.String) for p in self.parts]
+        everything = pl.concat(self.parts).unique().sort()
+        return everything, [places(p, everything) for p in self.parts]
+
+
+def places(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
+    """Place of each id in the sorted, complete vocabulary, int32; null stays null."""
+    return vocabulary.search_sorted(ids).cast(pl.Int32).set(ids.is_null(), None)
+
+
+def parts_of(transactions: Any) -> Iterator[pl.DataFrame]:
+    """Frames of at most `PART_ROWS` lines: slices of one frame, or the frames of an iterator."""
+    frames = transactions if isinstance(transactions, Iterator) else iter([transactions])
+    for given in frames:
+        frame = to_polars(given, who="transactions")
+        for at in range(0, max(frame.height, 1), PART_ROWS):
+            yield frame.slice(at, PART_ROWS)
+
+
+def code_lines(
+    parts: Iterable[pl.DataFrame], columns: Mapping[str, str] | None, rules: Sequence[Rule],
+    report: LoadReport, described_by: Mapping[str, Sequence[str]], time_format: str | None = None,
+) -> CodedLines:  # fmt: skip
+    """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
+
+    Raises
+    ------
+    DataError
+        If columns are missing or unreadable, or no line is left.
+    """
+    coder = _Coder(columns or {}, rules, report, described_by, time_format)
+    for part in parts:
+        coder.add(part)
+    return coder.finish()
+
+
+class _Coder:
+    """State of `code_lines`."""
+
+    def __init__(
+        self, columns: Mapping[str, str], rules: Sequence[Rule], report: LoadReport,
+        described_by: Mapping[str, Sequence[str]], time_format: str | None,
+    ) -> None:  # fmt: skip
+        self.columns, self.rules, self.report = columns, list(rules), report
+        self.time_format = time_format
+        self.notation: dict[str, str] = {}  # of numbers, as the parts so far agree
+        # times written as text or numbers get their meaning at the end, when all have been seen
+        self.late = [r for r in rules if set(r.when.meta.root_names()) == {"time"}]
+        self.described_by = {key: names for key, names in described_by.items() if names}
+        self.described: dict[str, list[pl.DataFrame]] = {key: [] for key in self.described_by}
+        self.vocabularies: dict[str, _Vocabulary] = {}
+        self.lines: list[pl.DataFrame] = []
+        self.empty: pl.DataFrame | None = None
+        self.seen: tuple[list[str], bool, str | None] | None = None  # columns, are times late, zone
+
+    def add(self, part: pl.DataFrame) -> None:
+        """Take one part of the log."""
+        if part.is_empty():
+            self.empty = part
+            return
+        lines = parse_lines(
+            part, self.columns, first_line=self.report.read, late_times=True, notation=self.notation,
+            time_format=self.time_format,
+        )  # fmt: skip
+        late_times = not lines["time"].dtype.is_temporal()
+        self._require_alike(part, late_times)
+        self.report.read += lines.height
+        rules = [r for r in self.rules if not (late_times and r in self.late)]
+        good = kept_lines(lines, rules, self.report)
+        if good.is_empty():
+            return
+        digest = good.drop(LINE).hash_rows(seed=0).alias("digest")
+        small = [self._coded(good[c]) for c in (*_CODED, "time") if c in good.columns]
+        small += [good["quantity"], good["value"], good[LINE], digest]
+        small += [
+            good[c].cast(pl.String).cast(kind) if kind == pl.Categorical else good[c].cast(kind)
+            for c, kind in _CARRIED.items()
+            if c in good.columns
+        ]
+        for key, names in self.described_by.items():
+            self.described[key].append(
+                good.select(key, *names, "time", LINE).unique([key, *names, "time"], keep="first")
+                if late_times
+                else good.group_by(key, *names).agg(pl.col("time", LINE).sort_by("time", LINE).first())
+            )
+        self.lines.append(pl.DataFrame(small))
+
+    def _require_alike(self, part: pl.DataFrame, late_times: bool) -> None:
+        kind = part.schema[self.columns.get("time", "time")]
+        zone = kind.time_zone if isinstance(kind, pl.Datetime) else None
+        found = (part.columns, late_times, zone)
+        self.seen = self.seen or found
+        self.report.zone = zone
+        if found[2] != self.seen[2]:
+            raise DataError(
+                f"the parts of the transactions differ: times are in zone {self.seen[2]} in one, "
+                f"{zone} in "
+                f"another. Convert them to one zone."
+            )
+        if found != self.seen:
+            raise DataError(
+                f"the parts of the transactions differ: one has columns {self.seen[0]}, another "
+                f"{part.columns}, or time is text in one of them only. Give alike parts."
+            )
+
+    def _coded(self, column: pl.Series) -> pl.Series:
+        if column.name == "time" and column.dtype.is_temporal():
+            return column
+        return self.vocabularies.setdefault(column.name, _Vocabulary()).add(column)
+
+    def finish(self) -> CodedLines:
+        """Final codes for all parts, and what could not be judged part by part."""
+        if self.seen is None and self.empty is not None:
+            parse_lines(self.empty, self.columns)  # says what is wrong with it
+        refuse_if_none(sum(part.height for part in self.lines), self.report)
+        ids, times = {}, None
+        for name, vocabulary in self.vocabularies.items():
+            ids[name], finals = vocabulary.finish()
+            for number, final in enumerate(finals):
+                part = self.lines[number]
+                self.lines[number] = part.with_columns(final.gather(part[name]).alias(name))
+        if "time" in ids:
+            texts = ids.pop("time")
+            parsed = parse_time(texts, who="transactions", time_format=self.time_format)
+            times = pl.DataFrame({"text": texts, "time": parsed})
+            self.lines = [self._dated(part, times["time"], ids) for part in self.lines]
+            refuse_if_none(sum(part.height for part in self.lines), self.report)
+        far = self._far_from_the_rest()
+        if far is not None:
+            show = partial(named, ids=ids)
+            self.lines = [kept_lines(part, [far], self.report, show) for part in self.lines]
+        described = {}
+        for key, parts in self.described.items():
+            facts = stack(parts)
+            if times is not None:
+                written = facts["time"].cast(times["text"].dtype)
+                facts = (
+                    facts.with_columns(text=written).drop("time").join(times, on="text").drop("text")
+                )
+                facts = facts.filter(~pl.any_horizontal(r.when.fill_null(False) for r in self.late))
+            if far is not None:
+                facts = facts.filter(~far.when)
+            described[key] = facts.with_columns(facts[key].cast(ids[key].dtype))
+        return CodedLines(self.lines, ids, described)
+
+    def _dated(
+        self, part: pl.DataFrame, times: pl.Series, ids: Mapping[str, pl.Series]
+    ) -> pl.DataFrame:
+        part = part.with_columns(times.gather(part["time"]).alias("time"))
+        return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
+
+    def _far_from_the_rest(self) -> Rule | None:
+        """A rule against a handful of dates that lie far before or after all others, if there are any.
+
+        One wrong year among thousands of lines would else move the start or the end of the data.
+        """
+        days = pl.concat([part["time"].dt.date().value_counts(name="n") for part in self.lines])
+        days = days.group_by("time").agg(pl.col("n").sum()).sort("time")
+        n = days["n"].to_numpy().astype(np.int64)
+        few = n.sum() // _LINES_A_STRAY
+        if not few:
+            return None
+        day = days["time"].dt.epoch("d").to_numpy()
+        gap = np.diff(day)
+        early = np.flatnonzero(np.cumsum(n)[:-1] <= few)  # gaps that part few lines from the rest
+        late = np.flatnonzero(np.cumsum(n[::-1])[::-1][1:] <= few)
+        inner = np.delete(gap, np.union1d(early, late))
+        least = max(_FAR_DAYS, _FAR_GAPS * int(inner.max(initial=0)))
+        low = max((i + 1 for i in early if gap[i] > least), default=0)
+        high = min((i for i in late if gap[i] > least), default=len(day) - 1)
+        if low == 0 and high == len(day) - 1:
+            return None
+        first, last = days["time"][int(low)], days["time"][int(high)]
+        return Rule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
+
+
+def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Coded lines with their ids, for the rejects."""
+    known = [ids[c].gather(lines[c]).alias(c) for c in ids if c in lines.columns]
+    return lines.with_columns(known).drop("digest").with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+
+def build_log(
+    coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, report: LoadReport
+) -> pl.DataFrame:
+    """The log: codes of `users` and `items`, basket times, one row an item of a basket, sorted.
+
+    Lines that say the same in every column are rejected but for the first; further lines of an item on
+    one receipt are added up and counted as merged. `coded.lines` is used up.
+    """
+    parts, ids = coded.lines, coded.ids
+    user = places(ids[USER_ID], users[USER_ID])
+    item = places(ids[ITEM_ID], items[ITEM_ID])
+    receipts = _Vocabulary()
+    spans = []
+    for number, part in enumerate(parts):
+        part = part.with_columns(user=user.gather(part[USER_ID]), item=item.gather(part[ITEM_ID]))
+        part = part.with_columns(basket=receipts.add(_receipt(part, ids))).drop(USER_ID, ITEM_ID)
+        spans.append(
+            part.group_by("basket")
+            .agg(first=pl.col("time").min(), last=pl.col("time").max())
+            .sort("basket")
+        )
+        parts[number] = part
+    keys, finals = receipts.finish()
+    # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
+    times, last = np.full(len(keys), np.iinfo(np.int64).max), np.zeros(len(keys), np.int64)
+    for final, span in zip(finals, spans, strict=True):
+        at = final.to_numpy()
+        times[at] = np.minimum(times[at], span["first"].to_physical().to_numpy())
+        last[at] = np.maximum(last[at], span["last"].to_physical().to_numpy())
+    codes = [f.to_numpy()[p["basket"].to_numpy()] for f, p in zip(finals, parts, strict=True)]
+    users_of = keys.to_numpy() >> 32
+    again = came_again(times, last)
+    del last, spans
+    if again.any():
+        users_of, times, report.split = split_receipts(codes, parts, users_of, times, again)
+    order = np.lexsort((times, users_of))  # by shopper and time; ties by receipt
+    basket = np.empty(len(order), np.int32)
+    basket[order] = np.arange(len(order), dtype=np.int32)
+    for number, code in enumerate(codes):
+        time = pl.Series("time", times[code]).cast(pl.Datetime("us"))
+        parts[number] = parts[number].with_columns(pl.Series("basket", basket[code]), time)
+    del codes
+    lines = pl.concat(parts)
+    parts.clear()
+    known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
+    lines = _without_doubles(_in_order(lines), known, report)
+    log = _merged(lines)
+    report.merged = lines.height - log.height
+    del lines
+    return log.rechunk()  # in one piece its columns are arrays without a copy
+
+
+def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:
+    """Int64 that stands for the line's shopper (high half) and receipt: its id, or else its second.
+
+    A second from `EARLIEST` to `LATEST` fits beside the ids' codes in 32 bits.
+    """
+    seconds = pl.col("time").dt.epoch("s") - _FIRST_SECOND
+    receipt = len(ids["basket_id"]) + seconds if "basket_id" in ids else seconds
+    if "basket_id" in ids:
+        receipt = pl.coalesce(pl.col("basket_id").cast(pl.Int64), receipt)
+    return part.select(pl.col("user").cast(pl.Int64) * 2**32 + receipt).to_series()
+
+
+def _in_order(lines: pl.DataFrame) -> pl.DataFrame:
+    """Lines in order of basket and item, and of one item on one receipt as they came."""
+    place = pl.col("basket").cast(pl.Int64) * 2**32 + pl.col("item")
+    order = lines.select(place.alias("place")).with_row_index("row")
+    if order["place"].is_sorted():
+        return lines
+    return lines[order.sort("place", maintain_order=True)["row"]]
+
+
+def _same_as_before(lines: pl.DataFrame) -> NDArray[np.bool_]:
+    """(n_lines,) are the line's item and basket those of the line before?"""
+    item, basket = lines["item"].to_numpy(), lines["basket"].to_numpy()
+    same = np.zeros(len(item), np.bool_)
+    same[1:] = (item[1:] == item[:-1]) & (basket[1:] == basket[:-1])
+    return same
+
+
+def _without_doubles(
+    lines: pl.DataFrame, ids: Mapping[str, pl.Series], report: LoadReport
+) -> pl.DataFrame:
+    """The lines but for those that repeat an earlier one in every column."""
+    same = _same_as_before(lines)
+    same[:-1] |= same[1:]
+    rows = pl.DataFrame({"row": np.flatnonzero(same)})
+    rows = rows.hstack(lines.select("basket", "item", "digest", LINE)[rows["row"]])
+    first = rows.sort(LINE).unique(["basket", "item", "digest"], keep="first")
+    doubles = rows.join(first, on="row", how="anti").sort("row")["row"]
+    if doubles.is_empty():
+        return lines
+    bad = lines[doubles].rename({"user": USER_ID, "item": ITEM_ID}).drop("basket")
+    set_aside(named(bad, ids).with_columns(reason=pl.lit(_DOUBLE)).sort(LINE), report)
+    keep = np.ones(lines.height, np.bool_)
+    keep[doubles.to_numpy()] = False
+    return lines.filter(pl.Series(keep))
+
+
+def _merged(lines: pl.DataFrame) -> pl.DataFrame:
+    """One row an item of a basket: quantities and known values added up, the rest as on the first."""
+    carried = [c for c in _CARRIED if c in lines.columns]
+    same = _same_as_before(lines)
+    if not same.any():
+        return lines.select(*LOG, *carried)
+    starts = np.flatnonzero(~same)
+    value = lines["value"].to_numpy()  # null, which is NaN here, where not known
+    known = ~np.isnan(value)
+    total = np.add.reduceat(np.where(known, value, 0), starts)
+    total[np.add.reduceat(known, starts, dtype=np.int64) == 0] = np.nan
+    return lines.filter(pl.Series(~same)).with_columns(
+        pl.Series("value", total).fill_nan(None),
+        pl.Series("quantity", np.add.reduceat(lines["quantity"].to_numpy(), starts)),
+    ).select(*LOG, *carried)  # fmt: skip
+
+
+def describe(facts: pl.DataFrame, key: str, names: Sequence[str]) -> pl.DataFrame:
+    """One row an id: the earliest known value of each of `names`, and the id's earliest `time`."""
+    return facts.sort("time", LINE).group_by(key, maintain_order=True).agg(
+        pl.col(names).drop_nulls().first(), pl.col("time").first()
+    )  # fmt: skip

@@ -1,0 +1,241 @@
+"""Histories: what a set of shoppers bought up to an instant, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retailrec.compute.csr import order_in_rows
+
+T = TypeVar("T")
+_DAY_US = 86_400_000_000  # microseconds in a day
+
+
+@dataclass(frozen=True)
+class History:
+    """CSR of shopper x item pairs, with the purchases behind each pair.
+
+    Rows are shoppers in the order they were asked for; a shopper without purchases has an empty row.
+    A *pair* is a (shopper, item); an *event* is one basket in which the pair was bought.
+
+    Attributes
+    ----------
+    users : frame, one row a shopper: `user_id` and attributes
+    end : first instant that is not known; ages count back from it
+    n_items : number of item codes
+    catalogue_key : hex digits that stand for the item ids behind the codes (`RetailData.catalogue_key`)
+    indptr : (n_users + 1,) int64, where each shopper's pairs start
+    items : (n_pairs,) int32, ascending within a shopper
+    event_indptr : (n_pairs + 1,) int64, where each pair's events start
+    age : (n_events,) float32, days before `end`, falling within a pair (oldest event first)
+    basket : (n_events,) int32, rising with time within a shopper
+    quantity, value : (n_events,) float32; NaN where not known
+    discount : (n_events,) float32 money off the line; None where receipts do not tell
+    """
+
+    users: pl.DataFrame
+    end: datetime
+    n_items: int
+    catalogue_key: str
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+    event_indptr: NDArray[np.int64]
+    age: NDArray[np.float32]
+    basket: NDArray[np.int32]
+    quantity: NDArray[np.float32]
+    value: NDArray[np.float32]
+    discount: NDArray[np.float32] | None = None
+    _memory: dict[int, tuple[object, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def from_log(
+        cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame, end: datetime,
+        n_items: int, catalogue_key: str, lines: NDArray[np.int64] | None = None,
+    ) -> History:  # fmt: skip
+        """From log lines (one an item and basket) in order of `rows`, the row of each, and time.
+
+        `lines` says which lines of `log` they are; all of them by default.
+        """
+        order = order_in_rows(_indptr(rows, users.height), _at(log["item"], lines))
+        taken = order if lines is None else lines[order]
+        item, rows = _at(log["item"], taken), rows[order]
+        first = np.ones(len(item), np.bool_)
+        first[1:] = (item[1:] != item[:-1]) | (rows[1:] != rows[:-1])
+        starts = np.flatnonzero(first)
+        end_us = int(np.datetime64(end, "us").astype(np.int64))
+        return cls(
+            users=users,
+            end=end,
+            n_items=n_items,
+            catalogue_key=catalogue_key,
+            indptr=_indptr(rows[starts], users.height),
+            items=item[starts].astype(np.int32),
+            event_indptr=np.append(starts, len(item)).astype(np.int64),
+            age=((end_us - _at(log["time"].to_physical(), taken)) / _DAY_US).astype(np.float32),
+            basket=_at(log["basket"], taken).astype(np.int32),
+            quantity=_at(log["quantity"], taken).astype(np.float32),
+            value=_at(log["value"], taken).astype(np.float32),
+            discount=(
+                np.abs(_at(log["discount"], taken), dtype=np.float32)
+                if "discount" in log.columns
+                else None
+            ),
+        )
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of distinct (shopper, item) pairs."""
+        return len(self.items)
+
+    @cached_property
+    def user_of_pair(self) -> NDArray[np.int64]:
+        """(n_pairs,) history row of each pair."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    @cached_property
+    def pair_of_event(self) -> NDArray[np.int64]:
+        """(n_events,) pair of each event."""
+        return np.repeat(np.arange(self.n_pairs), np.diff(self.event_indptr))
+
+    @cached_property
+    def user_of_event(self) -> NDArray[np.int64]:
+        """(n_events,) history row of each event."""
+        return self.user_of_pair[self.pair_of_event]
+
+    @cached_property
+    def item_of_event(self) -> NDArray[np.int32]:
+        """(n_events,) item of each event."""
+        return self.items[self.pair_of_event]
+
+    @cached_property
+    def last_basket(self) -> NDArray[np.int64]:
+        """(n_users,) code of each shopper's newest basket; -1 without any."""
+        last = np.full(len(self), -1, np.int64)
+        np.maximum.at(last, self.user_of_event, self.basket)
+        return last
+
+    def remember(self, owner: object, compute: Callable[[], T]) -> T:
+        """`compute()`, done once per history and `owner` (a fitted array of the source that asks).
+
+        A source's candidates and scores often rest on the same product; this spares the second one.
+        """
+        if id(owner) not in self._memory:
+            self._memory[id(owner)] = (owner, compute())  # the owner is kept, so its id stays its own
+        found: T = self._memory[id(owner)][1]
+        return found
+
+    def counts(self, half_life: float | None = None) -> NDArray[np.float32]:
+        """(n_pairs,) number of baskets with the item; each counts 0.5^(age / half_life days)."""
+        if half_life is None:
+            return np.diff(self.event_indptr).astype(np.float32)
+        return self.sum_events(np.exp2(-self.age.astype(np.float64) / half_life))
+
+    def sum_events(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(n_pairs,) sum of a per-event value over each pair's events."""
+        if not self.n_pairs:
+            return np.zeros(0, np.float32)
+        return np.add.reduceat(values, self.event_indptr[:-1]).astype(np.float32)
+
+    def last_age(self) -> NDArray[np.float32]:
+        """(n_pairs,) days from each pair's newest event to `end`."""
+        return self.age[self.event_indptr[1:] - 1]
+
+    def matrix(self, weights: NDArray[np.float32]) -> sparse.csr_matrix:
+        """Shopper x item CSR with a weight a pair; float32."""
+        shape = (len(self), self.n_items)
+        return sparse.csr_matrix((weights, self.items, self.indptr), shape=shape)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> History:
+        """The histories of some rows, in the order given."""
+        picked = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows, int)]
+        pairs, indptr = _take_csr(self.indptr, picked)
+        events, event_indptr = _take_csr(self.event_indptr, pairs)
+        return History(
+            users=self.users[picked],
+            end=self.end,
+            n_items=self.n_items,
+            catalogue_key=self.catalogue_key,
+            indptr=indptr,
+            items=self.items[pairs],
+            event_indptr=event_indptr,
+            age=self.age[events],
+            basket=self.basket[events],
+            quantity=self.quantity[events],
+            value=self.value[events],
+            discount=None if self.discount is None else self.discount[events],
+        )
+
+    def select_events(self, keep: NDArray[np.bool_]) -> History:
+        """The same shoppers with only some of their events; pairs without any are gone."""
+        counts = np.add.reduceat(keep, self.event_indptr[:-1]) if self.n_pairs else np.zeros(0, int)
+        stays = counts > 0
+        return History(
+            users=self.users,
+            end=self.end,
+            n_items=self.n_items,
+            catalogue_key=self.catalogue_key,
+            indptr=_indptr(self.user_of_pair[stays], len(self)),
+            items=self.items[stays],
+            event_indptr=np.append(0, np.cumsum(counts[stays])).astype(np.int64),
+            age=self.age[keep],
+            basket=self.basket[keep],
+            quantity=self.quantity[keep],
+            value=self.value[keep],
+            discount=None if self.discount is None else self.discount[keep],
+        )
+
+
+class Candidates(NamedTuple):
+    """The best items of each shopper, best first.
+
+    Attributes
+    ----------
+    items : (n_users, k) int32 codes; -1 where the source has no more to propose
+    scores : (n_users, k) float32; -inf beside -1
+    """
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+class Pairs(NamedTuple):
+    """Shopper x item pairs as a CSR: row `i` holds items[indptr[i]:indptr[i + 1]], ascending."""
+
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+
+
+def _at(column: pl.Series, places: NDArray[np.int64] | None) -> NDArray[Any]:
+    """Values at some places of a column, all by default; null is NaN."""
+    if places is None:
+        return column.to_numpy()
+    if column.null_count() or column.n_chunks() > 1:  # as an array the whole column would be copied
+        return column.gather(places).to_numpy()
+    return np.asarray(column.to_numpy()[places])
+
+
+def _indptr(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """CSR row pointer of elements sorted by row."""
+    return np.append(0, np.cumsum(np.bincount(rows, minlength=n))).astype(np.int64)
+
+
+def _take_csr(
+    indptr: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of all elements of the chosen rows, and the new row pointer."""
+    sizes = np.diff(indptr)[rows]
+    new = np.append(0, np.cumsum(sizes)).astype(np.int64)
+    return np.repeat(indptr[rows] - new[:-1], sizes) + np.arange(new[-1]), new

@@ -1,0 +1,257 @@
+"""Cells to ids and numbers: one meaning a column, or an error that names the cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from retailrec.data.files import whole_numbers
+from retailrec.errors import DataError
+
+# what programs write where nothing is known: pandas' NA words, SQL, Oracle, MySQL, spreadsheets
+_NOTHING = (
+    "nan", "null", "none", "na", "n/a", "<na>", "nat", "nil", "(null)", "undefined", "-nan", "#n/a",
+    "#na", "#null!", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "\\n", "",
+)  # fmt: skip
+MISSING = tuple(
+    {form for w in _NOTHING for form in (w, w.upper(), w.capitalize())} | {"NaN", "NaT", "\\N"}
+)
+_FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
+_MONEY = r"[\s\u00a0\u202f'’$€£¥₽₴₹]"  # blanks between thousands, apostrophes, currency signs
+
+
+def without_missing(text: pl.Series) -> pl.Series:
+    """Text without blanks around it; words that say that nothing is known become null.
+
+    Examples
+    --------
+    >>> without_missing(pl.Series(["7 ", "NULL", "nan", "Nantes"])).to_list()
+    ['7', None, None, 'Nantes']
+    """
+    text = text.str.strip_chars()
+    nothing = text.is_in(list(MISSING))
+    return text.set(nothing, None) if nothing.any() else text
+
+
+def typed_ids(ids: pl.Series) -> pl.Series:
+    """Ids as Int64 if they are whole numbers, else as the text they are: ``"7"`` stays ``"7"``.
+
+    Floats come from frames in which a missing id turned integers into floats (``13085.0``). Hashes
+    beyond 64 bits are text. Blanks around text are taken off, and words such as ``NULL`` are missing.
+
+    Examples
+    --------
+    >>> typed_ids(pl.Series(["10", "nan"])).to_list(), typed_ids(pl.Series([10.0, None])).to_list()
+    (['10', None], [10, None])
+
+    Raises
+    ------
+    DataError
+        If they are neither numbers nor text.
+    """
+    kind = ids.dtype
+    if kind.is_integer():
+        whole = ids.cast(pl.Int64, strict=False)
+        return whole if whole.null_count() == ids.null_count() else ids.cast(pl.String)
+    if kind.is_float():
+        ids = ids.fill_nan(None)
+        whole = ids.cast(pl.Int64, strict=False)
+        same = (
+            whole.null_count() == ids.null_count() and (whole.cast(kind) == ids).fill_null(True).all()
+        )
+        return whole if same else ids.cast(pl.String)
+    if kind == pl.Null:
+        return ids.cast(pl.Int64)
+    try:
+        if kind.is_nested() or kind == pl.Object:
+            raise pl.exceptions.SchemaError("a list has no order")
+        text = ids.cast(pl.String)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"ids in column '{ids.name}' must be integers or text, not {ids.dtype}. Convert them."
+        ) from error
+    return without_missing(text)
+
+
+def ids_like(ids: pl.Series, like: pl.Series, *, who: str) -> pl.Series:
+    """`ids` in the type of `like`, so that a CSV's ``7`` meets a Parquet file's ``"7"``.
+
+    Raises
+    ------
+    DataError
+        If `like` holds integers and some of `ids` are other text.
+    """
+    ids = typed_ids(ids)
+    if ids.dtype == like.dtype:
+        return ids
+    if like.dtype == pl.String:
+        return ids.cast(pl.String)
+    whole = whole_numbers(ids)
+    if whole.dtype != like.dtype and ids.null_count() < len(ids):
+        raise DataError(
+            f"'{like.name}' holds integers, but {who} hold text such as {ids.drop_nulls()[0]!r}; "
+            f"write the ids alike in both."
+        )
+    return whole.cast(like.dtype)
+
+
+def ids_meet(
+    ids: pl.Series, known: pl.Series, *, who: str, whose: str, share: float = 0.5, refuse: bool = True
+) -> str | None:  # fmt: skip
+    """Whether ids of two files mean the same things: None, or a sentence with examples of both sides.
+
+    The door for every list of ids beside receipts: catalogue, shoppers, deny, availability, truth.
+
+    Parameters
+    ----------
+    ids, known : the list's, and those it should be among; compared as text
+    who, whose : what they are called in the sentence, in the plural (``"the items denied"``)
+    share : a sentence comes when less than this share of the distinct ids is known
+    refuse : raise where none is
+
+    Raises
+    ------
+    DataError
+        If no id meets and `refuse`.
+
+    Examples
+    --------
+    >>> ids_meet(pl.Series([1, 2]), pl.Series(["1", "2", "3"]), who="the items", whose="the receipts")
+    >>> print(ids_meet(pl.Series(["07"]), pl.Series([7]), who="the items", whose="the receipts",
+    ...                refuse=False))
+    none of the 1 ids of the items is among those of the receipts: '07' there, 7 here. They would meet
+    without leading zeros; write the ids alike in both.
+    """
+    own, other = typed_ids(ids).drop_nulls().unique(), typed_ids(known).drop_nulls().unique()
+    if own.is_empty():
+        return None
+    left, right = own.cast(pl.String), other.cast(pl.String)
+    met = left.is_in(right.implode())
+    n_met = int(met.sum())
+    if n_met >= max(share * len(own), 1):
+        return None
+    missing, present = own.filter(~met), other.filter(~right.is_in(left.implode()))
+    first = ", ".join(repr(x) for x in missing.sort().head(2))
+    second = (
+        ", ".join(repr(x) for x in (present if len(present) else other).sort().head(2)) or "nothing"
+    )
+    told = (
+        f"none of the {len(own):,} ids of {who} is" if not n_met
+        else f"only {n_met:,} of the {len(own):,} ids of {who} are"
+    )  # fmt: skip
+    told += f" among those of {whose}: {first} there, {second} here."
+    hint = _hint(missing.cast(pl.String), right, n_met, share * len(own))
+    told += f" {hint} write the ids alike in both." if hint else " Check that they are of one system."
+    if not n_met and refuse:
+        raise DataError(told)
+    return told
+
+
+def _hint(left: pl.Series, right: pl.Series, n_met: int, enough: float) -> str:
+    ways = (
+        ("without leading zeros;", r"^0+(\d)"),
+        ("without a decimal part (7.0);", r"^(\d+)\.0$"),
+        ("without other signs than letters and digits;", r"[^\p{L}\p{N}]+"),
+    )
+    for words, pattern in ways:
+        value = "" if "p{L}" in pattern else "${1}"
+        plain = left.str.replace_all(pattern, value), right.str.replace_all(pattern, value)
+        if n_met + int(plain[0].is_in(plain[1].implode()).sum()) >= enough:
+            return f"They would meet {words}"
+    if n_met + int(left.str.to_lowercase().is_in(right.str.to_lowercase().implode()).sum()) >= enough:
+        return "They would meet in lower case;"
+    return ""
+
+
+def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None = None) -> pl.Series:
+    """Float64; text that is no number becomes NaN, and what is missing stays null.
+
+    Decimal commas and thousands marks are read where the column's cells agree. `notation` remembers
+    what the parts of one column before this one agreed on.
+
+    Raises
+    ------
+    DataError
+        If more than a few of the cells are no numbers, or point and comma can't be told apart.
+
+    Examples
+    --------
+    >>> parse_number(pl.Series("value", ["2", "2,50", "1.234,00", "NULL"]), who="lines").to_list()
+    [2.0, 2.5, 1234.0, None]
+    """
+    if values.dtype.is_numeric() or values.dtype == pl.Null:
+        return values.cast(pl.Float64).fill_nan(None)
+    if values.dtype == pl.Boolean or values.dtype.is_nested() or values.dtype.is_temporal():
+        raise DataError(
+            f"column '{values.name}' of {who} must hold numbers, not {values.dtype}; map another "
+            f"column."
+        )
+    text = values.cast(pl.String)
+    number = text.cast(pl.Float64, strict=False)
+    odd = number.is_null() & text.is_not_null()
+    marked = notation.get(values.name) if notation is not None else None
+    if not odd.any() and marked is None:
+        return number.fill_nan(None)
+    text = without_missing(text)
+    number = _marked_numbers(text, who, {} if notation is None else notation).fill_nan(None)
+    odd = number.is_null() & text.is_not_null()
+    n_odd, filled = int(odd.sum()), len(text) - text.null_count()
+    if n_odd * 2 > filled or (n_odd > max(_FEW * filled, 10)):
+        raise DataError(
+            f"column '{values.name}' of {who} must hold numbers; {n_odd:,} of {filled:,} cells do not, "
+            f"for example {text.filter(odd)[0]!r}. Write 1234.56 or 1234,56 all through, or map "
+            f"another "
+            f"column."
+        )
+    return number.set(odd, float("nan")) if n_odd else number
+
+
+def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.Series:
+    """Numbers with thousands marks, by the decimal mark that the cells agree on; others null."""
+    bare = text.str.replace_all(_MONEY, "")
+    plain = bare.str.contains(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+    by_comma = bare.str.contains(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)?,\d+$")
+    by_point = bare.str.contains(r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$")
+    either = bare.str.contains(r"^[+-]?[1-9]\d{0,2},\d{3}$")  # 1,234: a thousand, or a bit over one?
+    dots = bare.str.contains(r"^[+-]?\d{1,3}(\.\d{3}){2,}(,\d+)?$")
+    point_like = (
+        plain & bare.str.contains(r"\.") & ~bare.str.contains(r"^[+-]?[1-9]\d{0,2}\.\d{3}$")
+    ) | (by_point & ~either)
+    comma_like = (by_comma & ~either) | dots
+    n_point, n_comma, n_either = int(point_like.sum()), int(comma_like.sum()), int(either.sum())
+    before = notation.get(text.name)
+    if n_comma and n_point:
+        few = min(n_comma, n_point)
+        if few > _FEW * (n_comma + n_point):
+            one, other = text.filter(comma_like)[0], text.filter(point_like)[0]
+            raise DataError(
+                f"column '{text.name}' of {who} has decimal commas and decimal points, for example "
+                f"{one!r} and {other!r}; use one of them."
+            )
+    found = "," if n_comma > n_point else "." if n_point else None
+    if found and before and found != before:
+        raise DataError(
+            f"column '{text.name}' of {who} has decimals written with '{before}' in one part and with "
+            f"'{found}' in another, for example {text.filter(comma_like | point_like)[0]!r}; use one."
+        )
+    mark = found or before
+    if mark is None and n_either:
+        raise DataError(
+            f"column '{text.name}' of {who}: in {text.filter(either)[0]!r} the comma may part "
+            f"thousands or "
+            f"decimals, and no other cell tells which. Write the numbers without thousands marks."
+        )
+    if mark:
+        notation[text.name] = mark
+    if mark == ",":
+        readable = by_comma | dots | bare.str.contains(r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)$")
+        digits = bare.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+    else:
+        readable, digits = plain | by_point, bare.str.replace_all(",", "", literal=True)
+    return digits.set(~readable, None).cast(pl.Float64, strict=False)
+
+
+def nested(kind: Any) -> bool:
+    """Does a column of this type hold lists, structs or foreign objects?"""
+    return bool(kind.is_nested()) or kind in (pl.Object, pl.Binary)

@@ -1,0 +1,535 @@
+"""Receipts, catalogue and shoppers up to an instant: `RetailData`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.compute.memory import release_memory
+from retailrec.data.cleaning import STANDARD_RULES, LoadReport, Rule
+from retailrec.data.encoding import CodedLines, build_log, code_lines, describe, parts_of
+from retailrec.data.history import History
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids
+from retailrec.data.timeformats import as_instant
+from retailrec.errors import DataError
+from retailrec.schema import CATEGORIES, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+
+
+@dataclass(frozen=True)
+class RetailData:
+    """What is known before `end`.
+
+    Attributes
+    ----------
+    log : one row an item of a basket, in order of shopper, time and item:
+        `user`, `item`, `basket` (int32 codes), `time`, `quantity`, `value` (null where not known)
+    items : row i describes item code i: `item_id`, `recommendable`, attributes
+    users : row u describes shopper code u: `user_id`, attributes
+    end : first instant that is not known
+    report : what loading read, kept and rejected
+
+    Codes follow the order of the ids, so they do not depend on the order of the input.
+
+    Examples
+    --------
+    >>> receipts = pl.DataFrame({
+    ...     "user_id": ["ann", "ann", "bob"],
+    ...     "item_id": ["tea", "tea", "rice"],
+    ...     "time": ["2024-01-01", "2024-01-09", "2024-01-05"],
+    ... })
+    >>> data = RetailData.from_frames(receipts)
+    >>> data.end
+    datetime.datetime(2024, 1, 10, 0, 0)
+    >>> data.asof(datetime(2024, 1, 9)).log.height
+    2
+    """
+
+    log: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+    end: datetime
+    report: LoadReport = field(default_factory=lambda: LoadReport("memory"), compare=False)
+
+    def __post_init__(self) -> None:
+        last = self.log["time"].max()
+        if isinstance(last, datetime) and last >= self.end:
+            raise DataError(
+                f"log reaches {last}, at or past end={self.end}; cut it with .asof(end), "
+                f"or give a later end."
+            )
+        for column, n in (("user", self.users.height), ("item", self.items.height)):
+            codes = self.log[column]
+            if len(codes) and not 0 <= (codes.min() or 0) <= (codes.max() or 0) < n:  # type: ignore
+                raise DataError(
+                    f"log column '{column}' must hold codes from 0 to {n - 1}, one a row of "
+                    f"`{column}s`; it holds {codes.min()!r} to {codes.max()!r}. Build data with "
+                    f"RetailData.from_frames."
+                )
+
+    @classmethod
+    def from_frames(
+        cls, transactions: Any, items: Any = None, users: Any = None, *,
+        columns: Mapping[str, str] | None = None, end: datetime | None = None,
+        rules: Sequence[Rule] = (), report: LoadReport | None = None,
+        item_columns: Sequence[str] = (), user_columns: Sequence[str] = (),
+        time_format: str | None = None,
+    ) -> RetailData:  # fmt: skip
+        """Data from a frame of receipt lines, and frames of items and shoppers where there are any.
+
+        Parameters
+        ----------
+        transactions : Polars, pandas, PyArrow, ...; columns as in `retailrec.schema.TRANSACTIONS`; or
+            an iterator of such frames, parts of one log, which are shrunk one after the other
+        items, users : one row an `item_id` / `user_id`; further columns are attributes
+        columns : standard name -> the caller's name
+        end : first instant that is not known, as `asof` takes it; midnight after the last line by
+            default
+        rules : reasons to reject a line, beside the standard ones
+        item_columns, user_columns : transaction columns that describe the item / the shopper; the
+            earliest kept value counts, which later lines can't change
+        time_format : how times are written, as for `datetime.strptime`; found out by default
+
+        Raises
+        ------
+        DataError
+            If columns are missing or unreadable, no line is usable, or lines reach past `end`.
+        """
+        report = report or LoadReport("transactions")
+        coded = code_lines(
+            parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,
+            {ITEM_ID: item_columns, USER_ID: user_columns}, time_format,
+        )  # fmt: skip
+        items = _attributes(items, ITEM_ID, coded, item_columns, report)
+        users = _attributes(users, USER_ID, coded, user_columns, report)
+        items = _vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
+            pl.lit(True).alias(RECOMMENDABLE)
+        )
+        users = _vocabulary(users, coded.ids[USER_ID], USER_ID)
+        log = build_log(coded, users, items, report)
+        release_memory()
+        last = log["time"].max()
+        assert isinstance(last, datetime)
+        _summarise(report, log)
+        until = _midnight_after(last) if end is None else as_instant(end, who="end", zone=report.zone)
+        return cls(log, items, users, until, report)
+
+    @property
+    def n_users(self) -> int:
+        """Number of shopper codes."""
+        return self.users.height
+
+    @property
+    def n_items(self) -> int:
+        """Number of item codes."""
+        return self.items.height
+
+    @cached_property
+    def catalogue_key(self) -> str:
+        """Hex digits that stand for the item coding: equal where the same codes mean the same items."""
+        return catalogue_key(self.items[ITEM_ID])
+
+    @property
+    def start(self) -> datetime:
+        """Time of the first event; `end` when there is none."""
+        first = self.log["time"].min()
+        return first if isinstance(first, datetime) else self.end
+
+    @property
+    def recommendable(self) -> NDArray[np.bool_]:
+        """(n_items,) may the item be recommended? Prefilters turn items off."""
+        return self.items[RECOMMENDABLE].to_numpy()
+
+    def asof(self, t: datetime | date | str) -> RetailData:
+        """What was known at `t`: events strictly before it. Codes stay the same.
+
+        `t` may be a datetime (one with a zone is told on the clock of the receipts), a date, text such
+        as ``"2024-02-01"``, or what NumPy and pandas have.
+
+        Raises
+        ------
+        DataError
+            If `t` lies after `end`, since that part is not known, or is no instant.
+        """
+        t = as_instant(t, who="asof", zone=self.report.zone)
+        if t > self.end:
+            raise DataError(
+                f"asof({t}) lies after the data's end={self.end}; what comes then is not known. "
+                f"Ask for an instant up to the end."
+            )
+        items = self.items
+        if KNOWN_FROM in items.columns:  # names and attributes that first came with a receipt
+            seen = pl.col(KNOWN_FROM) < t
+            hidden = [c for c in items.columns if c not in (ITEM_ID, RECOMMENDABLE)]
+            items = items.with_columns(pl.when(seen).then(pl.col(c)).alias(c) for c in hidden)
+        return self._same_codes(
+            replace(self, log=self.log.filter(pl.col("time") < t), items=items, end=t)
+        )
+
+    def between(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """Log rows with start <= time < end."""
+        return self.log.filter((pl.col("time") >= start) & (pl.col("time") < end))
+
+    def receipts(self) -> pl.DataFrame:
+        """One row a receipt, in order of shopper and time: `user`, `time`, `lines`, `value`.
+
+        `value` sums up the lines whose value is known; it is null where none is.
+        """
+        basket = self.log["basket"].to_numpy()
+        starts = np.flatnonzero(np.diff(basket, prepend=-1))  # the lines of a receipt lie together
+        first = self.log.select("user", "time")[starts]
+        value = self.log["value"].to_numpy()  # NaN where not known
+        known = ~np.isnan(value)
+        total = np.add.reduceat(np.where(known, value, 0), starts) if len(starts) else value
+        some = np.add.reduceat(known, starts, dtype=np.int64) > 0 if len(starts) else known
+        return first.with_columns(
+            lines=np.diff(starts, append=len(basket)),
+            value=pl.when(pl.Series(some)).then(pl.Series(total)),
+        )
+
+    def active_users(self) -> NDArray[np.int32]:
+        """Codes of the shoppers with at least one event, ascending."""
+        return self.log["user"].unique().sort().to_numpy()
+
+    def history(
+        self, users: Any = None, *, codes: NDArray[np.integer] | Sequence[int] | None = None
+    ) -> History:
+        """Histories of the shoppers with these ids, in this order; of all shoppers by default.
+
+        An id that is not known gives an empty history. `codes` are places in `users` instead of ids;
+        -1 stands for an unknown shopper.
+
+        Raises
+        ------
+        DataError
+            If both are given, ids can't be read, or codes are not this data's.
+
+        Examples
+        --------
+        >>> lines = {"user_id": ["ann", "bob"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
+        >>> history = RetailData.from_frames(pl.DataFrame(lines)).history(["bob", "zoe"])
+        >>> history.users["user_id"].to_list(), history.n_pairs
+        (['bob', 'zoe'], 1)
+        """
+        if users is None and codes is None:
+            rows = self.log["user"].to_numpy().astype(np.int64)
+            return History.from_log(
+                self.log, rows, self.users, self.end, self.n_items, self.catalogue_key
+            )
+        return self._history(*self._asked(users, codes))
+
+    def histories(
+        self, users: Any = None, *, codes: NDArray[np.integer] | Sequence[int] | None = None
+    ) -> Histories:
+        """As `history`, but each part is built when it is asked for: for many shoppers."""
+        if users is None and codes is None:
+            codes = np.arange(self.n_users)
+        return Histories(self, *self._asked(users, codes))
+
+    def _asked(self, users: Any, codes: Any) -> tuple[NDArray[np.int64], pl.Series | None]:
+        """Codes of the shoppers asked for, and their ids where ids were given."""
+        if codes is None:
+            ids = id_series(users, who="the shoppers asked for")
+            return row_of_ids(ids, self.users[USER_ID]), ids
+        if users is not None:
+            raise DataError("history: give ids or codes of shoppers, not both.")
+        return self._checked_codes(codes), None
+
+    def _history(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> History:
+        table = self.user_rows(codes, ids)
+        lines, rows = self._lines_of(codes)
+        if len(lines) and lines[-1] - lines[0] + 1 == len(lines) and (np.diff(codes) > 0).all():
+            log = self.log.slice(int(lines[0]), len(lines))  # a shard: no copy
+            return History.from_log(log, rows, table, self.end, self.n_items, self.catalogue_key)
+        return History.from_log(
+            self.log, rows, table, self.end, self.n_items, self.catalogue_key, lines
+        )
+
+    def histories_in_parts(self, size: int = 2048) -> Iterator[History]:
+        """Histories of all shoppers, `size` of them at a time: for what can be added up."""
+        for at in range(0, self.n_users, size):
+            yield self._history(np.arange(at, min(at + size, self.n_users)))
+
+    def user_codes(self, ids: Any) -> NDArray[np.int64]:
+        """Codes of shoppers by their ids, in the order given; -1 for an id that is not known.
+
+        Examples
+        --------
+        >>> lines = {"user_id": ["ann", "bob"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
+        >>> RetailData.from_frames(pl.DataFrame(lines)).user_codes(["bob", "zoe"]).tolist()
+        [1, -1]
+        """
+        return row_of_ids(id_series(ids, who="the shoppers asked for"), self.users[USER_ID])
+
+    def _checked_codes(self, users: NDArray[np.integer] | Sequence[int]) -> NDArray[np.int64]:
+        codes = np.asarray(users)
+        if codes.size and (
+            not np.issubdtype(codes.dtype, np.integer)
+            or not -1 <= int(codes.min()) <= int(codes.max()) < self.n_users
+        ):
+            raise DataError(
+                f"history: codes of shoppers must be whole numbers from 0 to {self.n_users - 1} "
+                f"(-1: unknown), not {codes.ravel()[:3].tolist()}. Ids need no name: history(ids)."
+            )
+        return codes.astype(np.int64)
+
+    def user_rows(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> pl.DataFrame:
+        """Rows of `users`, all null for code -1 but for the id, where `ids` has those asked for."""
+        table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
+        if (codes < 0).any():
+            known = pl.Series(codes >= 0)
+            table = table.with_columns(pl.when(known).then(pl.col(c)).alias(c) for c in table.columns)
+            if ids is not None:
+                asked = ids.cast(self.users[USER_ID].dtype, strict=False)
+                table = table.with_columns(asked.alias(USER_ID))
+        return table
+
+    @cached_property
+    def full_history(self) -> History:
+        """Histories of all shoppers, kept for the sources that learn about items."""
+        return self.history()
+
+    def forget_history(self) -> None:
+        """Let go of `full_history`; it is built again when somebody asks."""
+        vars(self).pop("full_history", None)
+
+    def with_items(self, items: pl.DataFrame) -> RetailData:
+        """The same receipts with another description of the same items."""
+        described = self._same_codes(replace(self, items=items))
+        if "full_history" in vars(self):  # it knows codes only, so it need not be built again
+            vars(described)["full_history"] = self.full_history
+        return described
+
+    def _same_codes(self, other: RetailData) -> RetailData:
+        """`other`, whose items are this one's, with the key of their coding if it was computed."""
+        if "catalogue_key" in vars(self):
+            vars(other)["catalogue_key"] = self.catalogue_key
+        return other
+
+    def fingerprint(self) -> str:
+        """Hex digits that stand for all that is known: the same data gives the same ones."""
+        frames = (self.log.select(LOG), self.items, self.users)
+        sums = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
+        return hashlib.sha256(repr([self.end, self.log.height, sums]).encode()).hexdigest()
+
+    def _lines_of(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the log lines of these shoppers, and each line's shopper as place in `codes`."""
+        user = self.log["user"].to_numpy()
+        wanted = codes.astype(user.dtype)  # of another type, all of `user` would be converted
+        start = np.searchsorted(user, wanted, "left")
+        size = np.where(codes >= 0, np.searchsorted(user, wanted, "right") - start, 0)
+        stop = np.cumsum(size)
+        lines = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
+        return lines, np.repeat(np.arange(len(codes)), size)
+
+    def with_item_codes_of(self, items: pl.DataFrame) -> Recoded:
+        """This data in the item codes of another catalogue, without events that it does not know."""
+        own = ids_like(self.items[ITEM_ID], items[ITEM_ID], who="the fresh receipts")
+        codes = own.to_frame().join(
+            items.select(ITEM_ID).with_row_index("code"), on=ITEM_ID, how="left",
+            maintain_order="left",
+        )["code"].cast(pl.Int32)  # fmt: skip
+        log = self.log.with_columns(item=codes.gather(self.log["item"]))
+        placed = log.filter(pl.col("item").is_not_null())
+        sold = np.zeros(self.n_items, np.bool_)
+        sold[self.log["item"].to_numpy()] = True
+        strange = self.items[ITEM_ID].filter(codes.is_null() & pl.Series(sold))
+        return Recoded(
+            replace(self, log=placed, items=items),
+            Unplaced(log.height, log.height - placed.height, strange),
+        )
+
+
+class Unplaced(NamedTuple):
+    """What of a log another catalogue does not know.
+
+    Attributes
+    ----------
+    n_events, n_unknown : all events, and those of items that the catalogue lacks
+    unknown_items : ids of these items, ascending
+    """
+
+    n_events: int
+    n_unknown: int
+    unknown_items: pl.Series
+
+
+class Recoded(NamedTuple):
+    """Data in the item codes of another catalogue, and what could not be placed there."""
+
+    data: RetailData
+    unplaced: Unplaced
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Histories of many shoppers that are never in memory together: `take` builds a part.
+
+    Attributes
+    ----------
+    data : receipts
+    codes : (n_users,) shopper codes; -1 is an unknown shopper
+    ids : the ids that were asked for, if it was by id
+    """
+
+    data: RetailData
+    codes: NDArray[np.int64]
+    ids: pl.Series | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def end(self) -> datetime:
+        """First instant that is not known."""
+        return self.data.end
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """One row a shopper: `user_id` and attributes."""
+        return self.data.user_rows(self.codes, self.ids)
+
+    @property
+    def catalogue_key(self) -> str:
+        """Stands for the item coding of the data."""
+        return self.data.catalogue_key
+
+    @property
+    def n_items(self) -> int:
+        """Number of item codes."""
+        return self.data.n_items
+
+    def rows(self, rows: slice) -> Histories:
+        """Some of the shoppers, their histories still to be built."""
+        return Histories(self.data, self.codes[rows], None if self.ids is None else self.ids[rows])
+
+    def take(self, rows: slice | NDArray[np.int64]) -> History:
+        """The histories of some rows."""
+        return self.data._history(self.codes[rows], None if self.ids is None else self.ids[rows])
+
+
+def id_series(ids: Any, *, who: str) -> pl.Series:
+    """A caller's ids (a list, an array, a Series) as a series of whole numbers or text.
+
+    Raises
+    ------
+    DataError
+        If they are neither.
+    """
+    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
+        raise DataError(f"{who} must be a list of ids, not {ids!r}. Put it into a list.")
+    try:
+        return typed_ids(ids if isinstance(ids, pl.Series) else pl.Series(list(ids)))
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{who} must be a list of ids, all numbers or all text: {error}.") from error
+
+
+def row_of_ids(ids: pl.Series, table: pl.Series) -> NDArray[np.int64]:
+    """Place of each id in `table`, which holds every id once; -1 where it is not there."""
+    if ids.dtype != table.dtype:
+        ids = ids.cast(table.dtype, strict=False)
+    rows = pl.DataFrame({"id": table}).with_row_index("row")
+    placed = ids.alias("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
+    return placed.cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def catalogue_key(item_ids: pl.Series) -> str:
+    """Hex digits that stand for item ids in the order of their codes, and for their type.
+
+    Examples
+    --------
+    >>> catalogue_key(pl.Series([1, 2])) == catalogue_key(pl.Series(["1", "2"]))
+    False
+    """
+    if item_ids.dtype.is_integer():
+        content = item_ids.cast(pl.Int64).to_numpy().tobytes()
+    else:
+        content = "\0".join(item_ids.cast(pl.String).to_list()).encode()
+    return hashlib.sha256(f"{item_ids.dtype}:".encode() + content).hexdigest()[:32]
+
+
+def unit_prices(data: RetailData) -> NDArray[np.float64]:
+    """(n_items,) unit price on the last day that the item was sold; NaN where not known."""
+    last = data.log.filter(pl.col("value").is_not_null())
+    last = last.filter(pl.col("time").dt.date() == pl.col("time").dt.date().max().over("item"))
+    price = last.group_by("item").agg(pl.col("value").sum() / pl.col("quantity").sum())
+    out = np.full(data.n_items, np.nan)
+    out[price["item"].to_numpy()] = price["value"].to_numpy()
+    return out
+
+
+def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:
+    """(n_items,) codes of the second broadest category known, else the broadest; -1 where unknown."""
+    known = [c for c in CATEGORIES[:2] if c in items.columns and items[c].null_count() < items.height]
+    if not known:
+        return None
+    codes = items[known[-1]].cast(pl.String).rank("dense").cast(pl.Int32) - 1
+    return codes.fill_null(-1).to_numpy()
+
+
+def _midnight_after(t: datetime) -> datetime:
+    return datetime(t.year, t.month, t.day) + timedelta(days=1)
+
+
+def _attributes(
+    frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str], report: LoadReport
+) -> pl.DataFrame | None:
+    """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
+    who, known_from = ("items", KNOWN_FROM) if id_column == ITEM_ID else ("users", "")
+    if described_by:
+        frame = describe(coded.described[id_column], id_column, described_by)
+        frame = frame.rename({"time": KNOWN_FROM}) if id_column == ITEM_ID else frame.drop("time")
+        known_from = ""
+    if frame is None:
+        return None
+    frame = to_polars(frame, who=who)
+    if id_column not in frame.columns:
+        raise DataError(
+            f"{who} lack column '{id_column}'; they have {frame.columns}. Rename the id column."
+        )
+    frame = frame.with_columns(typed_ids(frame[id_column]))
+    if deep := [c for c, kind in frame.schema.items() if nested(kind)]:
+        report.notes.append(
+            f"{who}: columns {deep} hold lists and are left out; give one value a row and column"
+        )
+    taken = [c for c in frame.columns if c in (RECOMMENDABLE, known_from) and id_column == ITEM_ID]
+    frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
+    if not described_by and (told := ids_meet(
+        frame[id_column], coded.ids[id_column], who=f"the {who} table", whose="the receipts", share=0,
+        refuse=False,
+    ) or ids_meet(
+        coded.ids[id_column], frame[id_column], who="the receipts", whose=f"the {who} table",
+        refuse=False,
+    )):  # fmt: skip
+        report.notes.append(f"{id_column}: {told}")
+    return frame.filter(pl.col(id_column).is_not_null()).unique(
+        id_column, keep="first", maintain_order=True
+    )
+
+
+def _vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> pl.DataFrame:
+    """All ids, of the table and of the lines, in ascending order, with the table's attributes."""
+    who = "items" if id_column == ITEM_ID else "users"
+    if table is None:
+        return pl.DataFrame({id_column: seen})
+    table = table.with_columns(ids_like(table[id_column], seen, who=f"the {who}"))
+    known = table[id_column]
+    ids = pl.concat([known, seen]).unique().sort()
+    return ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
+
+
+def _summarise(report: LoadReport, log: pl.DataFrame) -> None:
+    first, last = log["time"].min(), log["time"].max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    report.kept, report.first, report.last = log.height, first, last
+    report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
+    report.n_baskets = log["basket"].n_unique()

@@ -1,1 +1,0 @@
-"""Where user-side work runs."""

@@ -1,0 +1,38 @@
+"""Judge recommendations by what was bought afterwards; each name is loaded when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "DEFAULT_METRICS": "retailrec.evaluation.judge",
+    "Judge": "retailrec.evaluation.judge",
+    "Judged": "retailrec.evaluation.frames",
+    "category_codes": "retailrec.data.retail_data",
+    "evaluate": "retailrec.evaluation.frames",
+    "judge_frames": "retailrec.evaluation.frames",
+    "means": "retailrec.evaluation.judge",
+    "unit_prices": "retailrec.data.retail_data",
+}
+__all__ = [
+    "DEFAULT_METRICS",
+    "Judge",
+    "Judged",
+    "category_codes",
+    "evaluate",
+    "judge_frames",
+    "means",
+    "unit_prices",
+]
+
+if TYPE_CHECKING:
+    from retailrec.data.retail_data import category_codes, unit_prices
+    from retailrec.evaluation.frames import Judged, evaluate, judge_frames
+    from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'retailrec.evaluation' has no attribute {name!r}")

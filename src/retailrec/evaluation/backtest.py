@@ -1,0 +1,190 @@
+"""Any number of models on rolling folds: means, spread, segments, and how much history is worth."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.candidates import CandidateGenerator
+from retailrec.compute.progress import Progress
+from retailrec.data import RetailData
+from retailrec.data.files import write_frame
+from retailrec.data.prefilters import Prefilter, apply, preset
+from retailrec.data.splits import Split, rolling_folds
+from retailrec.errors import DataError, SettingError
+from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
+from retailrec.evaluation.segments import by_segment, segments
+from retailrec.metrics import parse_metric
+from retailrec.metrics.base import Values
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import USER_ID
+
+Items = NDArray[np.int32]
+Rule = Callable[[RetailData, NDArray[np.int64], int], Items]
+Model = TwoStageRecommender | CandidateGenerator | Rule
+
+
+class Backtest(NamedTuple):
+    """What `backtest` gives.
+
+    Attributes
+    ----------
+    values : one row a fold, model and judged shopper: `cutoff`, `model`, `user_id`, a column a metric
+    table : one row a fold, model, segment and metric: `cutoff`, `model`, `segment`, `group`,
+        `metric`, `mean`, `n_users`; the segment ``all`` holds everybody
+    """
+
+    values: pl.DataFrame
+    table: pl.DataFrame
+
+    def summary(self) -> pl.DataFrame:
+        """`model`, `metric`, `mean` over folds, `spread` (standard deviation over folds), `n_folds`."""
+        whole = self.table.filter(pl.col("segment") == "all")
+        return whole.group_by("model", "metric", maintain_order=True).agg(
+            pl.col("mean").mean(), pl.col("mean").std().alias("spread"), pl.len().alias("n_folds")
+        )
+
+
+def backtest(
+    data: RetailData, models: Mapping[str, Model], *, horizon_days: float = 28, n_folds: int = 3,
+    metrics: Sequence[str] = DEFAULT_METRICS, prefilters: Sequence[Prefilter] | None = None,
+    store: str | Path | None = None, progress: Progress = lambda step: None,
+) -> Backtest:  # fmt: skip
+    """Judge models on the last `n_folds` horizons, each fitted on what lies before.
+
+    Parameters
+    ----------
+    models : name -> a recommender, a source, or a function of (what is known, codes of shoppers, k)
+        that returns (n_shoppers, k) item codes, -1 for none
+    prefilters : for sources and functions; a recommender has its own
+    store : folder for finished folds: a rerun with the same data, models and metrics reads them
+
+    Raises
+    ------
+    DataError
+        If the data is too short for so many folds, or nobody can be judged in one.
+    SettingError
+        If there is no model, or a metric is unknown.
+
+    Examples
+    --------
+    >>> from retailrec.candidates import OwnPurchases, Popularity
+    >>> from retailrec.simulator.shop import small_data
+    >>> models = {"popular": Popularity(), "own": OwnPurchases()}
+    >>> found = backtest(small_data(users=60), models, horizon_days=14, n_folds=2)
+    >>> found.summary().filter(metric="precision@5")["mean"].is_sorted()
+    True
+    """
+    if not models:
+        raise SettingError("backtest: there is no model; give at least one.")
+    k = max(parse_metric(m)[1] for m in metrics)
+    chosen = preset("default") if prefilters is None else prefilters
+    horizon = timedelta(days=horizon_days)
+    frames, tables = [], []
+    fingerprint = "" if store is None else data.fingerprint()
+    for fold in rolling_folds(data.end, horizon=horizon, n=n_folds):
+        if fold.cutoff <= data.start:
+            raise DataError(
+                f"{(data.end - data.start).days} days of receipts are too short for {n_folds} folds "
+                f"of {horizon_days:g} days; ask for fewer or shorter ones."
+            )
+        past, target = fold.split(data)
+        past = apply(chosen, past)[0]
+        judge = Judge.of(past, target)
+        groups = segments(past, judge.users)
+        for name, model in models.items():
+            progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
+            kept = None
+            if store is not None:
+                parts = [fingerprint, fold, _described(model), chosen, list(metrics), versions()]
+                digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+                kept = Path(store) / f"{digest[:24]}.parquet"
+            if kept is not None and kept.is_file():
+                values = _columns(pl.read_parquet(kept))
+            else:
+                items = fitted(model, past)(judge.users, k)
+                values = judge.per_user(items, metrics)
+                if kept is not None:
+                    write_frame(_frame(values, len(judge.users)), kept)
+            tables.append(_means_of(values, groups, fold.cutoff, name))
+            frames.append(
+                _frame(values, len(judge.users)).select(
+                    pl.lit(fold.cutoff).alias("cutoff"), pl.lit(name).alias("model"),
+                    past.users[USER_ID].gather(judge.users), pl.all(),
+                )
+            )  # fmt: skip
+    return Backtest(pl.concat(frames), pl.concat(tables))
+
+
+def fitted(model: Model, past: RetailData) -> Callable[[NDArray[np.int64], int], Items]:
+    """Fit a copy of the model; the answer gives (n_users, k) item codes for codes of shoppers."""
+    if isinstance(model, TwoStageRecommender):
+        recommender = replace(model).fit(past)
+        return lambda users, k: recommender.recommend_codes(past.history(codes=users), k).items
+    if isinstance(model, CandidateGenerator):
+        source = replace(model).fit(past)
+        return lambda users, k: source.candidates(past.history(codes=users), k).items
+    return lambda users, k: model(past, users, k)
+
+
+def learning_curve(
+    split: Split, model: Model, days: Sequence[float] = (28, 91, 182, 364), *,
+    metric: str = "precision@5", prefilters: Sequence[Prefilter] | None = None,
+) -> pl.DataFrame:  # fmt: skip
+    """`days`, `lines`, and the metric's mean when only the last so many days before the cut are known.
+
+    The judged shoppers are the same for every length; those without a receipt in it count too. Lengths
+    that reach further back than the data are left out, but for the first of them.
+    """
+    past, target = split
+    past = apply(preset("default") if prefilters is None else prefilters, past)[0]
+    judge = Judge.of(past, target)
+    k = parse_metric(metric)[1]
+    rows = []
+    for length in sorted(days):
+        known = replace(past, log=past.log.filter(pl.col("time") >= past.end - timedelta(days=length)))
+        items = fitted(model, known)(judge.users, k)
+        rows.append((float(length), known.log.height, means(judge.per_user(items, [metric]))[metric]))
+        if known.log.height == past.log.height:
+            break
+    return pl.DataFrame(rows, schema=["days", "lines", metric], orient="row")
+
+
+def _means_of(
+    values: Mapping[str, Values], groups: Mapping[str, pl.Series], cutoff: datetime, model: str
+) -> pl.DataFrame:
+    return by_segment(values, groups).select(
+        pl.lit(cutoff).alias("cutoff"), pl.lit(model).alias("model"), pl.all()
+    )
+
+
+def _frame(values: Mapping[str, Values], n: int) -> pl.DataFrame:
+    """A column a metric; a metric of lists together stands in every row."""
+    return pl.DataFrame({m: v if len(v) == n else np.full(n, v[0]) for m, v in values.items()})
+
+
+def _columns(frame: pl.DataFrame) -> dict[str, Values]:
+    return {
+        name: frame[name].to_numpy()[: 1 if parse_metric(name)[0].together else None]
+        for name in frame.columns
+    }
+
+
+def _described(model: Model) -> str:
+    """Settings of a recommender or source; the source code of a function."""
+    if isinstance(model, TwoStageRecommender | CandidateGenerator):
+        return repr(model)
+    try:
+        return inspect.getsource(model)
+    except (OSError, TypeError):
+        return repr(model)  # an object without source: known for as long as it lives

@@ -1,0 +1,76 @@
+"""Groups of shoppers, and means by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.data import RetailData
+from retailrec.evaluation.judge import means
+from retailrec.metrics.base import Values
+from retailrec.schema import CATEGORIES, USER_ID
+
+_MOST_VALUES = 12  # an attribute with more different values is no segment
+
+
+def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]:
+    """Segment -> (n_users,) group of each shopper, from what is known; null where it is not known.
+
+    ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
+    eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
+    """
+    facts = past.receipts().group_by("user").agg(
+        pl.len().alias("receipts"),
+        (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
+    )  # fmt: skip
+    own = pl.DataFrame({"user": users.astype(np.int32)}).join(
+        facts, on="user", how="left", maintain_order="left"
+    )
+    found = {
+        "receipts": _binned(own["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
+        "tenure": _binned(own["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
+    }
+    if CATEGORIES[0] in past.items.columns:
+        names = past.items[CATEGORIES[0]].cast(pl.String)
+        distinct = names.drop_nulls().unique().sort()
+        code = distinct.search_sorted(names).cast(pl.Int32).set(names.is_null(), None)
+        counts = past.log.select("user", code.gather(past.log["item"]).alias("group"))
+        counts = counts.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
+        counts = counts.drop_nulls().group_by("user", "group").len()
+        best = counts.sort(["len", "group"], descending=[True, False]).unique("user", keep="first")
+        best = best.with_columns(distinct.gather(best["group"]).alias("group"))
+        large = best["group"].value_counts(sort=True)["group"].head(8)
+        best = best.with_columns(
+            pl.when(pl.col("group").is_in(large.implode())).then("group").otherwise(pl.lit("other"))
+        )
+        found["favourite"] = own.join(
+            best.select("user", "group"), on="user", how="left", maintain_order="left"
+        )["group"]
+    for name in past.users.columns:
+        if name != USER_ID and 2 <= past.users[name].drop_nulls().n_unique() <= _MOST_VALUES:
+            found[name] = past.users[name].cast(pl.String).gather(users)
+    return found
+
+
+def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """`segment`, `group`, `metric`, `mean`, `n_users`; the segment ``all`` comes first."""
+    n = len(next(iter(groups.values())))
+    rows: list[tuple[str, str, str, float | None, int]] = []
+    for segment, labels in {"all": pl.Series(["all"] * n), **groups}.items():
+        for group in labels.drop_nulls().unique().sort():
+            chosen = (labels == group).fill_null(False).to_numpy()
+            for metric, mean in means(
+                {m: v if len(v) != n else v[chosen] for m, v in values.items()}
+            ).items():
+                if segment == "all" or len(values[metric]) == n:
+                    rows.append((segment, group, metric, mean, int(chosen.sum())))
+    schema = ["segment", "group", "metric", "mean", "n_users"]
+    return pl.DataFrame(rows, schema=schema, orient="row", schema_overrides={"mean": pl.Float64})
+
+
+def _binned(numbers: pl.Series, upper: Sequence[int], names: Sequence[str]) -> pl.Series:
+    place = np.searchsorted(upper, numbers.to_numpy())
+    return pl.Series(np.asarray(names)[place])

@@ -1,0 +1,1 @@
+"""What the command line asks for: settings in, files out."""

@@ -1,0 +1,87 @@
+"""The held-out horizon, and what models are compared with on it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from retailrec.candidates import OwnPurchases, Popularity
+from retailrec.compute.progress import Progress
+from retailrec.data import RetailData
+from retailrec.data.splits import Fold, Split
+from retailrec.errors import DataError
+from retailrec.evaluation.backtest import Model, backtest
+from retailrec.evaluation.matching import matching_report
+from retailrec.jobs.output import staged, write_json
+from retailrec.jobs.settings import Settings, sources_toml
+from retailrec.recommender.artifact import versions
+from retailrec.report.figures import draw_recall
+
+
+def match(
+    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
+    progress: Progress = lambda step: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
+    settings = settings.for_size(data.n_users)
+    with staged(out) as staging:
+        report = {"dataset": dataset} | matching_report(
+            settings.model(), hold_out(data, settings), progress=progress
+        )
+        write_json(staging / "matching.json", report)
+        svg = draw_recall(report).replace("<svg", '<svg style="background:#fff"', 1)
+        (staging / "matching.svg").write_text(svg, encoding="utf-8")
+        kept = [s for s in settings.make_sources() if report["advice"][s.name]]
+        (staging / "sources.toml").write_text(sources_toml(kept))
+    return report
+
+
+def backtest_job(
+    data: RetailData, settings: Settings, out: Path, *, folds: int, store: Path | None = None,
+    progress: Progress = lambda step: None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
+
+    Returns
+    -------
+    mean and spread over folds of every model and metric, as rows
+    """
+    settings = settings.for_size(data.n_users)
+    models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
+    with staged(out) as staging:
+        found = backtest(
+            data, models, horizon_days=settings.horizon_days, n_folds=folds,
+            metrics=settings.metrics, prefilters=settings.make_prefilters(), store=store,
+            progress=progress,
+        )  # fmt: skip
+        rows = found.summary().to_dicts()
+        found.values.write_parquet(staging / "backtest.parquet")
+        write_json(
+            staging / "backtest.json",
+            {"summary": rows, "table": found.table.to_dicts(), "versions": versions()},
+        )
+    return rows
+
+
+def baselines() -> dict[str, Model]:
+    """What every evaluation stands beside: bestsellers, and the shopper's own purchases."""
+    return {"popular": Popularity(), "own_purchases": OwnPurchases()}
+
+
+def hold_out(data: RetailData, settings: Settings) -> Split:
+    """What lies before the last horizon, and the purchases of that horizon.
+
+    Raises
+    ------
+    DataError
+        If the horizon is longer than the data.
+    """
+    cutoff = data.end - timedelta(days=settings.horizon_days)
+    if cutoff <= data.start:
+        raise DataError(
+            f"the receipts span {(data.end - data.start).days + 1} days, no more than the horizon "
+            f"of {settings.horizon_days:g} days; nothing would be left to learn from. "
+            f"Ask for a shorter --horizon-days."
+        )
+    return Fold(cutoff, data.end).split(data)

@@ -1,0 +1,57 @@
+"""Recommend from a saved model and a file of receipts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from retailrec.compute.progress import Progress
+from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import read_parts, read_table
+from retailrec.data.parsing import ids_like
+from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
+from retailrec.recommender.rules import read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+
+
+class Answers(NamedTuple):
+    """What `recommend_from_files` did.
+
+    Attributes
+    ----------
+    batch : shoppers, recommendations, effects of rules
+    load_report : of the receipts
+    """
+
+    batch: Batch
+    load_report: LoadReport
+
+
+def recommend_from_files(
+    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
+    rules: Path | None = None, reasons: bool = False, encoding: str | None = None,
+    time_format: str | None = None, progress: Progress = lambda step: None,
+) -> Answers:  # fmt: skip
+    """Recommendations from a saved model and a file of receipts, to a file.
+
+    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts. Called
+    again after an interruption, it goes on with the first unfinished block of shoppers.
+    """
+    wanted_rules = None if rules is None else read_rules(rules)
+    progress("load the model")
+    recommender = TwoStageRecommender.load(model)
+    table = None if users is None else read_table(users, encoding=encoding)
+    progress(f"load {history}")
+    data = RetailData.from_frames(
+        read_parts(history, encoding=encoding), users=table, columns=columns,
+        report=LoadReport(history.name), time_format=time_format,
+    )  # fmt: skip
+    wanted = None
+    if table is not None:
+        wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
+    batch = recommend_to_file(
+        recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons,
+        key=artifact_key(model), progress=progress,
+    )  # fmt: skip
+    return Answers(batch, data.report)

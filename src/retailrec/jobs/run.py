@@ -1,0 +1,192 @@
+"""The main job: load, hold out, fit, evaluate, refit, write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.compute.memory import peak_memory_mb
+from retailrec.compute.progress import Progress
+from retailrec.data import RetailData
+from retailrec.data.prefilters import apply
+from retailrec.data.splits import Split
+from retailrec.errors import SettingError
+from retailrec.evaluation import Judge, means
+from retailrec.evaluation.backtest import Model, backtest, fitted
+from retailrec.evaluation.inspection import held_out_reliability
+from retailrec.jobs.compare import baselines, hold_out
+from retailrec.jobs.evaluate import uncertainty
+from retailrec.jobs.output import Timer, staged, write_json
+from retailrec.jobs.settings import Settings
+from retailrec.metrics import parse_metric
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.batch import recommend_to_file
+from retailrec.recommender.rules import read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.report import summary
+from retailrec.report.page import render
+from retailrec.simulator.truth import Truth
+
+REPORT_K = 10  # the report judges ten recommendations
+
+
+def run(
+    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
+    progress: Progress = lambda step: None, load_seconds: float = 0.0, truth: Truth | None = None,
+    rules: Path | None = None, folds: int = 1, page: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate on the last horizon, refit on everything, and write the results to `out`.
+
+    Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
+    recommendations that are written, not the evaluation. `folds` - 1 horizons before the last one are
+    judged too. `page` adds the report.
+
+    Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
+    ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
+    put in place when all are complete.
+
+    Raises
+    ------
+    DataError
+        If the data is too short for the horizon, or nobody can be judged.
+    SettingError
+        If the settings ask for more than the data has.
+    """
+    settings = settings.for_size(data.n_users)
+    held_out = hold_out(data, settings)
+    if settings.k > data.n_items:
+        raise SettingError(
+            f"k={settings.k} is more than the {data.n_items:,} items of the catalogue; ask for fewer."
+        )
+    for name in settings.metrics:
+        parse_metric(name)
+    wanted_rules = None if rules is None else read_rules(rules)
+    if truth is not None:
+        truth.require_window(held_out.past.end, data.end)
+    timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
+    with staged(out) as staging:
+        with timer.step("fit on what lies before the last horizon"):
+            model = settings.model().fit(held_out.past, progress, keep_rows=True)
+        with timer.step("evaluate"):
+            judge = Judge.of(*held_out)
+            k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
+            lists = compare(model, held_out, judge, k)
+            values = {n: judge.per_user(items, settings.metrics) for n, items in lists.items()}
+            models = {name: means(found) for name, found in values.items()}
+            sure = uncertainty(values, settings.seed)
+            judged = data.users["user_id"].gather(judge.users)
+            best = None if truth is None else attainable(truth, judged, models)
+            reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
+        if folds > 1:
+            with timer.step("earlier horizons"):
+                several = over_folds(data, settings, models, folds, progress)
+        described: dict[str, Any] = {}
+        if page:
+            with timer.step("describe for the report"):
+                described = describe(data, model, held_out, judge, lists, settings, progress)
+        with timer.step("fit on everything"):
+            final = settings.model().fit(data, progress, earlier=model)
+        with timer.step("recommend"):
+            file = staging / "recommendations.parquet"
+            batch = recommend_to_file(
+                final, data, file, settings.k, rules=wanted_rules, progress=progress
+            )  # fmt: skip
+        with timer.step("write"):
+            final.save(staging / "model")
+            write_json(staging / "load_report.json", data.report.as_dict())
+        timer.seconds["total"] = round(sum(timer.seconds.values()), 3)
+        result = {
+            "dataset": dataset,
+            "evaluation": {
+                "cutoff": held_out.past.end.isoformat(),
+                "horizon_days": settings.horizon_days,
+                "n_users": len(judge.users),
+                "n_cold_users": judge.n_cold,
+            },
+            "models": models,
+            **sure,
+            "folds": several,
+            "rules": None if rules is None else batch.report.rules,
+            "attainable": best,
+            "reliability": reliable,
+            "prefilters": final.report_["prefilters"],
+            "label_windows": model.report_["windows"],
+            "settings": settings.model_dump(),
+            "seconds": timer.seconds,
+            "peak_memory_mb": peak_memory_mb(),
+            "versions": versions(),
+        }
+        write_json(staging / "metrics.json", result)
+        if page:
+            progress("draw the report")
+            write_json(staging / "report.json", described | result)
+            (staging / "report.html").write_text(render(described | result), encoding="utf-8")
+    return result
+
+
+def describe(
+    data: RetailData, model: TwoStageRecommender, held_out: Split, judge: Judge,
+    lists: Mapping[str, NDArray[np.int32]], settings: Settings, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """The numbers of the report that are not in ``metrics.json``."""
+    past = apply(model.prefilters, held_out.past)[0]
+    rows = model.training_rows
+    return {
+        "data": summary.describe_data(data, settings.horizon_days),
+        "matching": summary.describe_matching(model, held_out, settings.seed, progress),
+        "ranking": summary.describe_ranking(model, held_out, rows, settings.seed),
+        "results": summary.describe_results(judge, lists, settings.metrics, past),
+        "examples": summary.describe_examples(
+            model, held_out, judge, lists, settings.k, settings.seed
+        ),
+    }  # fmt: skip
+
+
+def over_folds(
+    data: RetailData, settings: Settings, last: Mapping[str, Mapping[str, float | None]], folds: int,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Mean and spread over the last horizon, whose means are `last`, and `folds` - 1 before it."""
+    models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
+    earlier = backtest(
+        data.asof(data.end - timedelta(days=settings.horizon_days)), models,
+        horizon_days=settings.horizon_days, n_folds=folds - 1, metrics=settings.metrics,
+        prefilters=settings.make_prefilters(), progress=progress,
+    ).table.filter(segment="all")  # fmt: skip
+    rows = []
+    for name, metrics in last.items():
+        for metric, value in metrics.items():
+            means_ = [*earlier.filter(model=name, metric=metric)["mean"], value]
+            known = pl.Series([v for v in means_ if v is not None], dtype=pl.Float64)
+            rows.append({"model": name, "metric": metric, "mean": known.mean(), "spread": known.std()})
+    return {"n": folds, "summary": rows}
+
+
+def compare(
+    model: TwoStageRecommender, held_out: Split, judge: Judge, k: int
+) -> dict[str, NDArray[np.int32]]:
+    """(n_users, k) item codes of popular, own_purchases and two_stage for the judged shoppers."""
+    past = apply(model.prefilters, held_out.past)[0]
+    lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
+    lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
+    return lists
+
+
+def attainable(
+    truth: Truth, user_ids: pl.Series, models: dict[str, dict[str, float | None]]
+) -> dict[str, Any]:
+    """Best precision to expect over these shoppers of generated data, and each model's share of it."""
+    found: dict[str, Any] = {}
+    for text in next(iter(models.values())):
+        metric, k = parse_metric(text)
+        if metric.name == "precision":
+            low, high = truth.best_precision(k, user_ids)
+            reached = {name: (values[text] or 0.0) / high for name, values in models.items()}
+            found[text] = {"low": low, "high": high, "reached": reached}
+    return found

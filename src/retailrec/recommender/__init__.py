@@ -1,0 +1,1 @@
+"""Two stages: sources propose, a ranker orders, rules choose."""

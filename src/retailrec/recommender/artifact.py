@@ -1,0 +1,282 @@
+"""Save and load a fitted object as a folder of checked, inert files.
+
+::
+
+    model/
+    ├── manifest.json          format, versions, settings, and the name and SHA-256 of every file
+    └── data-<16 hex digits>/  *.npy, *.parquet, and the ranker's own format
+
+Nothing in it is code, and loading can't run any: arrays are read without pickle, classes come from a
+list that the caller gives, and file names must be plain. `manifest.json` is replaced in one step
+after the new data folder is complete, so an interrupted save leaves the old artifact whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from retailrec.components import known_classes
+from retailrec.errors import ArtifactError, RetailRecError
+from retailrec.recommender.artifact_formats import upgraded
+
+FORMAT, FORMAT_VERSION = "retailrec-model", 2
+_MANIFEST = "manifest.json"
+_DATA = re.compile(r"data-[0-9a-f]{16}")
+_FILE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)*")
+_LIBRARIES = ("numpy", "polars", "scipy", "implicit", "catboost", "lightgbm")
+
+
+def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | None = None) -> None:
+    """Write a fitted dataclass and all it holds to `folder`, replacing a model that stands there.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds something else, can't be written, or a class within is not in `types` (by
+        default the registered components), so that the model could never be loaded. What stood in
+        the folder stays then.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / _MANIFEST).is_file()
+    ):
+        raise ArtifactError(
+            f"{folder} exists and is no saved model; it will not be overwritten. Name another folder."
+        )
+    staging: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(mkdtemp(prefix=".partial-", dir=folder))
+        described = _Writer(staging, known_classes() if types is None else types).describe(
+            model, "model"
+        )
+        files = {
+            p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size}
+            for p in sorted(staging.rglob("*"))
+            if p.is_file()
+        }
+        digest = hashlib.sha256(json.dumps([files, described], sort_keys=True).encode())
+        name = f"data-{digest.hexdigest()[:16]}"
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+        os.replace(staging, folder / name)
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "versions": versions(),
+            "data": name,
+            "files": files,
+            "model": described,
+        }
+        partial = folder / ".manifest.partial"
+        partial.write_text(json.dumps(manifest, indent=1))
+        os.replace(partial, folder / _MANIFEST)
+    except OSError as error:
+        raise ArtifactError(f"the model can't be written to {folder}: {error}.") from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    for old in folder.glob("data-*"):
+        if old.name != name and _DATA.fullmatch(old.name):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_artifact(folder: str | Path, types: Mapping[str, type]) -> Any:
+    """The object that `save_artifact` wrote, its classes looked up in `types`.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no model, it is of a newer format, a file is missing, added or altered, or the
+        manifest makes no sense.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    data = folder / manifest["data"]
+    _check_files(data, manifest["files"])
+    try:
+        described = upgraded(manifest["model"], int(manifest["format_version"]))
+        return _Reader(data, types).build(described, "model")
+    except RetailRecError:
+        raise
+    except Exception as error:  # whatever a library says about a file that passed its checksum
+        raise ArtifactError(
+            f"{folder} can't be loaded: {type(error).__name__}: {error}. Save the model again."
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of the package, Python and the libraries that matter for a result."""
+    found = {"retailrec": version("retailrec"), "python": platform.python_version()}
+    return found | {name: version(name) for name in _LIBRARIES}
+
+
+class _Writer:
+    """Describe an object as JSON, with its arrays and frames in files."""
+
+    def __init__(self, folder: Path, types: Mapping[str, type]) -> None:
+        self._folder, self._types = folder, types
+
+    def describe(self, value: Any, key: str) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            kind = type(value)
+            if self._types.get(kind.__name__) is not kind:
+                raise ArtifactError(
+                    f"{key} is a {kind.__module__}.{kind.__qualname__}, which could not be loaded "
+                    f"again: it must be a dataclass that derives from a class of retailrec "
+                    f"(CandidateGenerator, Ranker, Prefilter, LabelSplits). Nothing was saved."
+                )
+            settings = {
+                f.name: self.describe(getattr(value, f.name), f"{key}.{f.name}")
+                for f in dataclasses.fields(value)
+                if f.init
+            }
+            out: dict[str, Any] = {"type": kind.__name__, "settings": settings}
+            if not kind.__module__.startswith("retailrec."):
+                out["module"] = kind.__module__  # never imported by loading: for the message only
+            if key != "model" and hasattr(value, "save") and _is_fitted(value):
+                (self._folder / key).mkdir()
+                value.save(self._folder / key)
+                return out | {"native": key}
+            state = {k: v for k, v in vars(value).items() if k.endswith("_") and k[0] != "_"}
+            return out | {"state": {k: self.describe(v, f"{key}.{k}") for k, v in state.items()}}
+        if isinstance(value, list | tuple):
+            return [self.describe(v, f"{key}.{i}") for i, v in enumerate(value)]
+        if isinstance(value, np.ndarray):
+            np.save(self._folder / f"{key}.npy", value, allow_pickle=False)
+            return {"array": f"{key}.npy"}
+        if isinstance(value, sparse.csr_matrix):
+            names = ("data", "indices", "indptr")
+            parts = [self.describe(getattr(value, n), f"{key}.{n}") for n in names]
+            return {"csr": parts, "shape": [int(n) for n in value.shape]}
+        if isinstance(value, pl.DataFrame):
+            value.write_parquet(self._folder / f"{key}.parquet")
+            return {"frame": f"{key}.parquet"}
+        if isinstance(value, dict):
+            return {"dict": {str(k): self.describe(v, f"{key}.{k}") for k, v in value.items()}}
+        if value is None or isinstance(value, str | bool | int | float):
+            return value
+        if isinstance(value, np.generic):
+            return value.item()
+        if hasattr(value, "isoformat"):
+            return {"time": value.isoformat()}
+        raise ArtifactError(f"{key} holds a {type(value).__name__}, which can't be saved.")
+
+
+def _is_fitted(value: Any) -> bool:
+    return any(k.endswith("_") and v is not None for k, v in vars(value).items())
+
+
+class _Reader:
+    """Build an object from its description."""
+
+    def __init__(self, folder: Path, types: Mapping[str, type]) -> None:
+        self._folder, self._types = folder, types
+
+    def build(self, value: Any, key: str) -> Any:
+        if isinstance(value, list):
+            return [self.build(v, f"{key}.{i}") for i, v in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if "type" in value:
+            return self._object(value, key)
+        if "array" in value:
+            return np.load(self._file(value["array"]), allow_pickle=False)
+        if "frame" in value:
+            return pl.read_parquet(self._file(value["frame"]))
+        if "csr" in value:
+            parts = [self.build(v, key) for v in value["csr"]]
+            return sparse.csr_matrix(tuple(parts), shape=tuple(value["shape"]))
+        if "time" in value:
+            from datetime import datetime
+
+            return datetime.fromisoformat(value["time"])
+        return {k: self.build(v, f"{key}.{k}") for k, v in value["dict"].items()}
+
+    def _object(self, value: dict[str, Any], key: str) -> Any:
+        if value["type"] not in self._types:
+            module = value.get("module")
+            cure = f"Import {module} before loading" if module else "Update retailrec"
+            raise ArtifactError(
+                f"{key} is a '{value['type']}', which is not known here; "
+                f"expected one of {', '.join(sorted(self._types))}. {cure}."
+            )
+        settings = {k: self.build(v, f"{key}.{k}") for k, v in value["settings"].items()}
+        built = self._types[value["type"]](**settings)
+        if "native" in value:
+            self._file(value["native"])
+            built.load(self._folder / value["native"])
+        for name, state in value.get("state", {}).items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*_", name):
+                raise ArtifactError(f"{key} has state '{name}', which is no fitted attribute.")
+            object.__setattr__(built, name, self.build(state, f"{key}.{name}"))
+        if value.get("state") and hasattr(built, "after_load"):
+            built.after_load()
+        return built
+
+    def _file(self, name: str) -> Path:
+        if not isinstance(name, str) or not _FILE.fullmatch(name):
+            raise ArtifactError(f"manifest names the file {name!r}, which is no plain name.")
+        return self._folder / name
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / _MANIFEST
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder} holds no saved model ({_MANIFEST} is missing). Name the folder that "
+            f"'retailrec run' or save() wrote."
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        kind, number = manifest["format"], int(manifest["format_version"])
+        data, files = manifest["data"], manifest["files"]
+        assert kind == FORMAT
+        assert _DATA.fullmatch(data)
+        assert isinstance(files, dict)
+        assert "model" in manifest
+    except (ValueError, KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            f"{path} is damaged or no manifest of this package; restore it or save again."
+        ) from error
+    if number > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{folder} was saved in format {number}; this version reads up to {FORMAT_VERSION}. "
+            f"Update retailrec."
+        )
+    return manifest
+
+
+def _check_files(data: Path, files: Mapping[str, Any]) -> None:
+    for name in files:
+        if not _FILE.fullmatch(name):
+            raise ArtifactError(f"manifest names the file {name!r}, which is no plain name.")
+    present = {p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file()}
+    if missing := sorted(set(files) - present):
+        raise ArtifactError(f"{data} lacks {missing[0]}; the artifact is incomplete. Copy it again.")
+    if extra := sorted(present - set(files)):
+        raise ArtifactError(f"{data} holds {extra[0]}, which the manifest does not name; remove it.")
+    for name, facts in files.items():
+        path = data / name
+        if path.is_symlink() or _sha256(path) != facts.get("sha256"):
+            raise ArtifactError(f"{path} was altered or cut short; copy the artifact again.")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

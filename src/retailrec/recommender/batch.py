@@ -1,0 +1,168 @@
+"""Recommendations for everybody, block by block, to a file: bounded memory, resumable, never half.
+
+Each block of shoppers becomes a part beside the file; the parts become the file in one step when all
+are there. A rerun with the same model, data and wishes takes over the parts it finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.data import Histories, RetailData
+from retailrec.data.files import whole_file, write_frame, write_text
+from retailrec.errors import DataError
+from retailrec.recommender.answers import AnswerReport, short_list_note
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import USER_ID
+
+BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
+_PLAN = "plan.json"
+
+
+class Batch(NamedTuple):
+    """What `recommend_to_file` did.
+
+    Attributes
+    ----------
+    n_rows : recommendations written
+    report : counts of what could not be used, and what rules did
+    n_taken_over : blocks that an earlier, interrupted call had finished
+    """
+
+    n_rows: int
+    report: AnswerReport
+    n_taken_over: int
+
+
+def recommend_to_file(
+    model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
+    users: Any = None, rules: Rules | None = None, reasons: bool = False,
+    key: str | None = None, progress: Callable[[str], None] = lambda step: None,
+    block_lines: int = BLOCK_LINES,
+) -> Batch:  # fmt: skip
+    """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
+
+    Parameters
+    ----------
+    data : all receipts so far; items are recognised by id
+    out : ends in .parquet or .csv
+    users : ids of the shoppers to answer for, unknown ones included; all of `data` by default
+    key : stands for the model, such as `artifact_key`; without it nothing is taken over
+    block_lines : receipt lines after which a block ends, which bounds memory
+
+    Raises
+    ------
+    DataError
+        If the file can't be written, there is nobody to answer for, or the model knows no item of the
+        receipts.
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise DataError(f"{out} must end in .parquet or .csv.")
+    asked, unplaced, notes = model.placed(data, users)
+    if not isinstance(asked, Histories) or not len(asked):
+        raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
+    if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
+        raise DataError(f"recommend: {notes[0]}")
+    ids = asked.users[USER_ID]
+    parts = out.with_name(f".{out.name}.parts")
+    try:
+        wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
+        _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
+        files, taken_over, done = [], 0, 0
+        for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
+            file = parts / f"part-{number:06d}.parquet"
+            files.append(file)
+            if file.is_file():
+                taken_over += 1
+            else:
+                _write_block(model, asked.rows(block), file, k, rules, reasons)
+            done += block.stop - block.start
+            progress(f"recommend {done:,} of {len(asked):,} shoppers")
+        n_rows, report = _combine(files, out)
+        shutil.rmtree(parts)
+    except OSError as error:
+        raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
+    report = replace(
+        report,
+        n_events=unplaced.n_events,
+        n_unknown_events=unplaced.n_unknown,
+        unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
+        notes=notes + short_list_note(report.n_short, len(asked), k),
+    )
+    return Batch(n_rows, report, taken_over)
+
+
+def blocks(
+    data: RetailData, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES
+) -> Iterator[slice]:
+    """Rows of consecutive shoppers: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
+    of_shopper = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
+    lines = np.where(codes >= 0, of_shopper[np.maximum(codes, 0)], 0)
+    start, size = 0, 0
+    for at in range(len(codes)):
+        if at > start and (at - start == BLOCK_USERS or size + lines[at] > block_lines):
+            yield slice(start, at)
+            start, size = at, 0
+        size += int(lines[at])
+    yield slice(start, len(codes))
+
+
+def artifact_key(folder: Path) -> str:
+    """Hex digits that stand for a saved model."""
+    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+
+
+def _described(rules: Rules | None) -> list[str]:
+    """Every setting of the rules, lists of items and shoppers as a hash of all their rows."""
+    values = [] if rules is None else [getattr(rules, f.name) for f in fields(rules)]
+    frames = [v.hash_rows(seed=0).sum() if isinstance(v, pl.DataFrame) else v for v in values]
+    return [repr(v) for v in frames]
+
+
+def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
+    """A folder for the parts; what another plan left there is removed."""
+    text = None if plan is None else hashlib.sha256(json.dumps(plan).encode()).hexdigest()
+    if parts.is_dir():
+        kept = (parts / _PLAN).read_text() if (parts / _PLAN).is_file() else None
+        if text is not None and kept == text:
+            return
+        shutil.rmtree(parts)
+    parts.mkdir(parents=True)
+    write_text(text or "", parts / _PLAN)
+
+
+def _write_block(
+    model: TwoStageRecommender,
+    history: Histories,
+    file: Path,
+    k: int,
+    rules: Rules | None,
+    reasons: bool,
+) -> None:
+    answer = model.answer(history, k=k, rules=rules, reasons=reasons)
+    write_text(json.dumps(asdict(answer.report)), file.with_suffix(".json"))
+    write_frame(answer.lists, file)  # comes last: a block is finished when it is there
+
+
+def _combine(files: list[Path], out: Path) -> tuple[int, AnswerReport]:
+    """All parts below each other, in one step; number of rows, and their reports added up."""
+    report = AnswerReport(0)
+    for file in files:
+        report += AnswerReport(**json.loads(file.with_suffix(".json").read_text()))
+    with whole_file(out) as partial:
+        lazy = pl.scan_parquet(files)
+        (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
+    n_rows = int(pl.scan_parquet(files).select(pl.len()).collect().item())
+    return n_rows, report

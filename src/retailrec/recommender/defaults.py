@@ -1,0 +1,35 @@
+"""The sources and the pre-ranker that a recommender has unless told otherwise."""
+
+from __future__ import annotations
+
+from retailrec.candidates import (
+    ALS,
+    UPCF,
+    CandidateGenerator,
+    ItemItem,
+    OwnPurchases,
+    Popularity,
+    TifuKNN,
+)
+from retailrec.rankers import CatBoostRanker, Ranker
+
+
+def default_sources() -> list[CandidateGenerator]:
+    """The sources chosen by measurement on earlier windows (docs/experiments.md)."""
+    return [
+        OwnPurchases("due"),
+        Popularity(),
+        Popularity(kind="last_year"),
+        ItemItem("tfidf", half_life=180),
+        ItemItem("tfidf", within="receipt"),
+        ItemItem("tfidf", within="receipt", profile="last_receipt"),
+        ItemItem(within="next_receipt", profile="last_receipt", neighbours=100),
+        ALS(),
+        TifuKNN(neighbours=100, alpha=0.5),
+        UPCF(),
+    ]
+
+
+def light_ranker() -> Ranker:
+    """The ranker that cuts the pool: quick, since it sees all of it."""
+    return CatBoostRanker(iterations=70, depth=5, learning_rate=0.2)

@@ -1,0 +1,173 @@
+"""What rankers learn from: candidates of a label window, labelled, thinned and weighed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.candidates.pool import Pool
+from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
+from retailrec.data.splits import Split
+from retailrec.errors import SettingError
+from retailrec.rankers import TrainingFrame
+from retailrec.recommender.rows import Labels, candidate_frame
+from retailrec.recommender.stage_one import StageOne
+
+_LIGHT_USERS = 4000  # a light model has learnt what it can from these
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which candidates of a label window are trained on; `TwoStageRecommender` describes each."""
+
+    negatives: float
+    idle_users: float
+    max_users: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for share in (self.negatives, self.idle_users):
+            if not 0 < share <= 1:
+                raise SettingError(
+                    f"negatives and idle_users must be shares above 0, at most 1, not {share}."
+                )
+
+
+class Window(NamedTuple):
+    """Training rows of one label window.
+
+    Attributes
+    ----------
+    key : tells windows of the same data apart
+    frames : the rows, a frame a shard of shoppers
+    facts : ``cutoff``, ``users``, pairs ``bought`` and ``bought_and_proposed``, ``rows``
+    """
+
+    key: Any
+    frames: list[TrainingFrame]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training rows of all label windows.
+
+    Attributes
+    ----------
+    rows : below each other, label windows numbered from the oldest
+    places : key of a window -> where its rows are, and its facts
+    """
+
+    rows: TrainingFrame
+    places: dict[Any, tuple[slice, dict[str, Any]]]
+
+    @classmethod
+    def of(cls, windows: list[Window]) -> Windows:
+        """From one window after the other; their frames are used up."""
+        places, at = {}, 0
+        for window in windows:
+            n = sum(len(f.y) for f in window.frames)
+            places[window.key] = slice(at, at + n), window.facts
+            at += n
+        frames = [frame for window in windows for frame in window.frames]
+        for window in windows:
+            window.frames.clear()
+        return cls(concatenate(frames), places)
+
+    def window(self, key: Any, number: int) -> Window:
+        """One of the windows, as fold `number`."""
+        place, facts = self.places[key]
+        x, y, groups, weights, fold, names = self.rows
+        fold = np.full_like(fold[place], number)
+        groups = groups[place] - groups[place][:1]
+        return Window(
+            key, [TrainingFrame(x[place], y[place], groups, weights[place], fold, names)], facts
+        )
+
+
+def window_rows(
+    key: Any, split: Split, stage: StageOne, sampling: Sampling, number: int, threads: int
+) -> Window:
+    """Training rows of one label window, the fold `number`."""
+    past, target = split
+    rng = np.random.default_rng([sampling.seed, number])
+    users = past.active_users()
+    bought_any = np.isin(users, target["user"].unique().to_numpy())
+    chosen = bought_any | (rng.random(len(users)) < sampling.idle_users)
+    if chosen.sum() > sampling.max_users:
+        chosen &= rng.random(len(users)) < sampling.max_users / chosen.sum()
+    users, bought_any = users[chosen], bought_any[chosen]
+    history, labels = past.history(codes=users), Labels(target, past.n_items)
+
+    def shard(rows: slice) -> TrainingFrame:
+        draw = np.random.default_rng([sampling.seed, number, rows.start])
+        drawn: list[NDArray[Any]] = []
+
+        def keep(pool: Pool) -> NDArray[np.bool_]:
+            label = labels.of(pool, users[rows])
+            mask = label | (draw.random(len(label)) < sampling.negatives)
+            share = np.where(bought_any[rows], 1, sampling.idle_users)[pool.user_of_pair]
+            weight = np.where(label, 1, 1 / (share * sampling.negatives))
+            drawn.extend([label[mask], weight[mask]])
+            return mask
+
+        frame = candidate_frame(history.take(rows), stage, keep)
+        y, weights = (d.astype(np.float32) for d in drawn)
+        fold = np.full(len(y), number, np.int16)
+        return TrainingFrame(frame.x, y, frame.pool.user_of_pair, weights, fold, frame.names)
+
+    frames = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(threads)))
+    facts = {
+        "cutoff": past.end.isoformat(), "users": len(users), "bought": labels.n_bought(users),
+        "bought_and_proposed": int(sum(f.y.sum() for f in frames)),
+        "rows": sum(len(f.y) for f in frames),
+    }  # fmt: skip
+    return Window(key, frames, facts)
+
+
+def light_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFrame | None:
+    """What the pre-ranker learns from: the whole pools of those who bought in one label window.
+
+    None after a window in which nobody bought what was proposed.
+    """
+    past, target = split
+    users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
+    rng = np.random.default_rng([sampling.seed, 99])
+    if len(users) > _LIGHT_USERS:
+        users = np.sort(rng.choice(users, _LIGHT_USERS, replace=False))
+    labels, frames = Labels(target, past.n_items), []
+    for at in range(0, len(users), SHARD):
+        rows = slice(at, at + SHARD)
+        pool = stage.pool(past.history(codes=users[rows]))
+        label = labels.of(pool, users[rows])
+        mask = label | (rng.random(len(label)) < sampling.negatives)
+        pool, y = pool.keep(mask), label[mask].astype(np.float32)
+        frames.append(
+            TrainingFrame(
+                stage.light_columns(pool), y, pool.user_of_pair,
+                np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.light_names,
+            )
+        )  # fmt: skip
+    return concatenate(frames) if any(f.y.any() for f in frames) else None
+
+
+def concatenate(frames: list[TrainingFrame]) -> TrainingFrame:
+    """Training rows of several shards and windows below each other, groups numbered on.
+
+    `frames` is used up: each goes as soon as its rows are in place, so they are in memory once.
+    """
+    starts = np.cumsum([0, *(len(f.y) for f in frames)])
+    names = frames[0].names
+    x = np.empty((starts[-1], len(names)), np.float32, order="F")
+    y, weights = np.empty(len(x), np.float32), np.empty(len(x), np.float32)
+    groups, fold, first_group = np.empty(len(x), np.int64), np.empty(len(x), np.int16), 0
+    for start, stop in pairwise(starts):
+        frame, rows = frames.pop(0), slice(start, stop)
+        x[rows], y[rows], weights[rows], fold[rows] = frame.x, frame.y, frame.weights, frame.fold
+        groups[rows] = frame.groups + first_group
+        first_group += int(frame.groups.max(initial=-1)) + 1
+    return TrainingFrame(x, y, groups, weights, fold, names)

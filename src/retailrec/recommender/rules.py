@@ -1,0 +1,389 @@
+"""Business rules between the ranker's scores and the list that a shopper gets."""
+
+from __future__ import annotations
+
+import tomllib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.components import (
+    Component,
+    Count,
+    Natural,
+    NotNegative,
+    ShareOrNone,
+    check_settings,
+    make_component,
+)
+from retailrec.compute.csr import find_pairs, jit
+from retailrec.compute.topk import topk_rows
+from retailrec.data.files import read_table
+from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.parsing import ids_like
+from retailrec.data.timeformats import parse_time
+from retailrec.errors import DataError, SettingError
+from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
+
+_SOFT = ("min_new", "max_per_category")  # in the order in which they give way
+_FRAMES = ("available", "deny", "margin")
+
+
+class RuleRequest(NamedTuple):
+    """What a rule decides about: pairs of one shard of shoppers.
+
+    Attributes
+    ----------
+    history : the shoppers' purchases so far
+    pairs : candidates; row i is shopper row i
+    event_pair : (n_pairs,) the history's pair of each candidate, -1 where it was never bought
+    items : catalogue; row i describes item code i
+    prices : (n_items,) last known unit price, NaN where not known
+    now : the moment of recommending
+    """
+
+    history: History
+    pairs: Pairs
+    event_pair: NDArray[np.int64]
+    items: pl.DataFrame
+    prices: NDArray[np.float64]
+    now: datetime
+
+
+class Rule(Component, ABC):
+    """A hard rule of one's own: a frozen dataclass below this one, given as ``Rules(more=[...])``.
+
+    In a rules file it is a table ``[[more]]`` with its `type_name` as ``type`` and its fields beside.
+    """
+
+    @abstractmethod
+    def allows(self, request: RuleRequest) -> NDArray[np.bool_]:
+        """(n_pairs,) may the pair be recommended?"""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a list must keep to. Rules that are not set do nothing.
+
+    The first five are hard: what they forbid is never recommended, even if a list gets short. The
+    others shape the list among what is left; where the candidates do not allow both, `min_new` gives
+    way first, then `max_per_category`, and the report says for how many shoppers.
+
+    Attributes
+    ----------
+    available : frame of `item_id` and, if wanted, `from` and `until` (times; `until` is exclusive);
+        only these items, at the moment of recommending, are recommended
+    price_floor, price_ceiling : bounds of the item's last known unit price, both allowed; an item
+        without a price is left out
+    deny : frame of `user_id` and `item_id`, pairs never to be recommended
+    skip_bought_days : leave out what the shopper bought in the last so many days
+    unless_due : but keep it when the shopper's own usual gap for the item has passed
+    max_per_category : items of one category at the most
+    category : the column of `items` that is meant
+    min_new : items that the shopper never bought, at the least
+    variety : 0 to 1, weight of maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998) with
+        similarity 1 within a category; 0 orders by score alone
+    margin : frame of `item_id` and `margin` (money per purchase); lists are then ordered by
+        probability x margin, for which the ranker must give probabilities
+    more : hard rules of one's own
+    """
+
+    available: pl.DataFrame | None = None
+    price_floor: NotNegative | None = None
+    price_ceiling: NotNegative | None = None
+    deny: pl.DataFrame | None = None
+    skip_bought_days: NotNegative | None = None
+    unless_due: bool = True
+    max_per_category: Count | None = None
+    category: str = CATEGORIES[0]
+    min_new: Natural = 0
+    variety: ShareOrNone = 0.0
+    margin: pl.DataFrame | None = None
+    more: Sequence[Rule] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self, "rules")
+        if (
+            self.price_floor is not None
+            and self.price_ceiling is not None
+            and self.price_floor > self.price_ceiling
+        ):
+            raise SettingError(
+                f"rules: price_floor={self.price_floor:g} lies above "
+                f"price_ceiling={self.price_ceiling:g}, so no item can pass; swap or drop one."
+            )
+        if unknown := [rule for rule in self.more if not isinstance(rule, Rule)]:
+            raise SettingError(f"rules: more must hold Rule objects, not {unknown[0]!r}.")
+
+
+@dataclass
+class BoundRules:
+    """Rules in the codes of one catalogue, and what they did so far.
+
+    Attributes
+    ----------
+    items : catalogue; row i describes item code i
+    prices : (n_items,) last known unit price, NaN where not known
+    now : the moment of recommending
+    effects : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed) and
+        ``gave_way`` (shoppers whose list could not keep to it)
+    """
+
+    rules: Rules
+    items: pl.DataFrame
+    prices: NDArray[np.float64]
+    now: datetime
+    effects: dict[str, dict[str, int]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        rules, n = self.rules, self.items.height
+        self._item_masks: dict[str, NDArray[np.bool_]] = {}
+        if rules.available is not None:
+            self._item_masks["available"] = self._available(rules.available)
+        if rules.price_floor is not None:
+            self._item_masks["price_floor"] = self.prices >= rules.price_floor
+        if rules.price_ceiling is not None:
+            self._item_masks["price_ceiling"] = self.prices <= rules.price_ceiling
+        self._category = np.full(n, -1, np.int32)
+        if rules.max_per_category is not None or rules.variety:
+            if rules.category not in self.items.columns:
+                raise SettingError(
+                    f"rules: the catalogue lacks '{rules.category}'; it has {self.items.columns}. "
+                    f"Name one of these as category."
+                )
+            codes = self.items[rules.category].cast(pl.String).rank("dense").cast(pl.Int32)
+            self._category = codes.fill_null(-1).to_numpy()
+        self._margin = None if rules.margin is None else self._margins(rules.margin)
+
+    def choose(
+        self, history: History, pairs: Pairs, score: NDArray[np.float32], k: int,
+        probabilities: bool = False,
+    ) -> Candidates:  # fmt: skip
+        """The `k` best pairs of each shopper under the rules.
+
+        Raises
+        ------
+        SettingError
+            If there are margins and the scores are no probabilities.
+        """
+        if self._margin is not None:
+            if not probabilities:
+                raise SettingError(
+                    "rules: margin needs probabilities; use the ranker catboost (Logloss) or lightgbm "
+                    "(binary)."
+                )
+            score = (score * self._margin[pairs.items]).astype(np.float32)
+        position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
+        allowed = np.ones(len(score), np.bool_)
+        user = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        first = topk_rows(pairs.indptr, pairs.items, score, k)[0]
+        for name, mask in self._pair_masks(history, pairs, position, user).items():
+            self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
+            allowed &= mask
+        usable = np.where(allowed, score, -np.inf).astype(np.float32)
+        cap = self.rules.max_per_category or 0
+        items, scores, bound, gave_way = choose_under_rules(
+            pairs.indptr, pairs.items, usable, self._category[pairs.items], position < 0, k, cap,
+            self.rules.min_new, self.rules.variety,
+        )  # fmt: skip
+        for number, name in enumerate(_SOFT):
+            if (self.rules.min_new, cap)[number]:
+                self._count(
+                    name, bound=int(bound[:, number].sum()), gave=int(gave_way[:, number].sum())
+                )
+        return Candidates(items, scores)
+
+    def _pair_masks(
+        self, history: History, pairs: Pairs, position: NDArray[np.int64], user: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Rule -> (n_pairs,) is the pair allowed?"""
+        masks = {name: mask[pairs.items] for name, mask in self._item_masks.items()}
+        if self.rules.deny is not None:
+            masks["deny"] = ~self._denied(self.rules.deny, history, pairs, user)
+        if self.rules.skip_bought_days is not None:
+            masks["skip_bought_days"] = ~self._just_bought(history, position)
+        request = RuleRequest(history, pairs, position, self.items, self.prices, self.now)
+        for rule in self.rules.more:
+            mask = np.asarray(rule.allows(request))
+            if mask.dtype != np.bool_ or mask.shape != pairs.items.shape:
+                raise SettingError(
+                    f"rule {rule.type_name}: allows() must give a truth value for each of the "
+                    f"{len(pairs.items):,} pairs, not {mask.dtype} of shape {mask.shape}."
+                )
+            masks[rule.type_name] = mask
+        return masks
+
+    def _available(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
+        codes = self._codes(frame, "available")
+        open_now = np.ones(frame.height, np.bool_)
+        if "from" in frame.columns:
+            start = parse_time(frame["from"], who="available")
+            open_now &= (start.is_null() | (start <= self.now)).to_numpy()
+        if "until" in frame.columns:
+            stop = parse_time(frame["until"], who="available")
+            open_now &= (stop.is_null() | (stop > self.now)).to_numpy()
+        mask = np.zeros(self.items.height, np.bool_)
+        mask[codes[(codes >= 0) & open_now]] = True
+        return mask
+
+    def _margins(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+        if "margin" not in frame.columns:
+            raise DataError(f"rules: margin lacks column 'margin'; it has {frame.columns}.")
+        codes = self._codes(frame, "margin")
+        out = np.zeros(self.items.height, np.float32)
+        out[codes[codes >= 0]] = frame["margin"].cast(pl.Float32).to_numpy()[codes >= 0]
+        return out
+
+    def _codes(self, frame: pl.DataFrame, who: str) -> NDArray[np.int64]:
+        """(n_rows,) item code of each row, -1 where the catalogue lacks the item."""
+        if ITEM_ID not in frame.columns:
+            raise DataError(f"rules: {who} lacks column '{ITEM_ID}'; it has {frame.columns}.")
+        ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {who}")
+        known = self.items.select(ITEM_ID).with_row_index("code")
+        codes = ids.to_frame().join(known, on=ITEM_ID, how="left", maintain_order="left")["code"]
+        return codes.cast(pl.Int64).fill_null(-1).to_numpy()
+
+    def _denied(
+        self, frame: pl.DataFrame, history: History, pairs: Pairs, user: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        if USER_ID not in frame.columns:
+            raise DataError(f"rules: deny lacks column '{USER_ID}'; it has {frame.columns}.")
+        ids = ids_like(frame[USER_ID], history.users[USER_ID], who="rules: deny")
+        rows = history.users.select(USER_ID).with_row_index("row")
+        row = ids.to_frame().join(rows, on=USER_ID, how="left", maintain_order="left")["row"]
+        key = row.cast(pl.Int64).fill_null(-1).to_numpy() * self.items.height + self._codes(
+            frame, "deny"
+        )
+        return np.isin(user * self.items.height + pairs.items, key[row.is_not_null().to_numpy()])
+
+    def _just_bought(self, history: History, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n_pairs,) bought within `skip_bought_days`, and not due if that matters."""
+        if not history.n_pairs:
+            return np.zeros(len(position), np.bool_)
+        age, count = history.last_age(), history.counts()
+        recent = age <= float(self.rules.skip_bought_days or 0)
+        if self.rules.unless_due:
+            gap = (history.age[history.event_indptr[:-1]] - age) / np.maximum(count - 1, 1)
+            recent &= ~((count > 1) & (age >= gap))
+        return (position >= 0) & recent[position]
+
+    def _count(self, rule: str, removed: int = 0, bound: int = 0, gave: int = 0) -> None:
+        with self._lock:
+            so_far = self.effects.setdefault(rule, {"removed": 0, "bound": 0, "gave_way": 0})
+            for name, n in (("removed", removed), ("bound", bound), ("gave_way", gave)):
+                so_far[name] += n
+
+
+def _touched(
+    first: NDArray[np.int32], pairs: Pairs, user: NDArray[np.int64], removed: NDArray[np.bool_]
+) -> int:
+    """Shoppers whose list without rules holds a removed pair."""
+    out = np.flatnonzero(removed)
+    hit = (first[user[out]] == pairs.items[out][:, None]).any(axis=1)
+    return len(np.unique(user[out][hit]))
+
+
+def read_rules(path: Path) -> Rules:
+    """Rules from a TOML file; frames are given as paths of files, relative to it.
+
+    Raises
+    ------
+    SettingError
+        If the file can't be read, a rule is not known or has a value of the wrong kind.
+    """
+    try:
+        given = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingError(f"rules {path} can't be read: {error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"rules {path} is no valid TOML: {error}.") from error
+    known = [f.name for f in fields(Rules)]
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise SettingError(f"rules: there is no rule '{name}'; expected {', '.join(known)}.")
+        if name in _FRAMES:
+            if not isinstance(value, str):
+                raise SettingError(f"rules: {name} must be the path of a file, not {value!r}.")
+            value = read_table(path.parent / value)
+        elif name == "more":
+            value = [make_component(table, Rule, "rule") for table in value]
+        values[name] = value
+    return Rules(**values)
+
+
+@jit
+def choose_under_rules(
+    indptr: Any, items: Any, scores: Any, category: Any, is_new: Any, k: int, cap: int, min_new: int,
+    variety: float,
+) -> Any:  # fmt: skip
+    """The `k` best pairs of each row, slot by slot; a score of -inf is never taken.
+
+    At most `cap` (0: any number) of a category (-1 is none) and at least `min_new` new ones. `variety`
+    takes the pair with the largest (1 - variety) x scaled score - variety x [its category is there].
+    Returns items and scores (n_rows, k), and for [min_new, cap] bool (n_rows, 2) each: did it keep a
+    better pair out, did it give way?
+    """
+    n = len(indptr) - 1
+    out_items = np.full((n, k), -1, np.int32)
+    out_scores = np.full((n, k), -np.inf, np.float32)
+    bound, gave_way = np.zeros((n, 2), np.bool_), np.zeros((n, 2), np.bool_)
+    for row in range(n):
+        start, stop = indptr[row], indptr[row + 1]
+        taken = np.zeros(stop - start, np.bool_)
+        chosen = np.full(k, -1, np.int64)
+        low, high = np.inf, -np.inf
+        for p in range(start, stop):
+            if scores[p] > -np.inf:
+                low, high = min(low, scores[p]), max(high, scores[p])
+        width = max(high - low, 1e-12)
+        n_new = 0
+        for slot in range(k):
+            must_be_new = 0 < min_new - n_new >= k - slot
+            best, free = -1, -1
+            for relaxed in range(3):  # 0: all rules, 1: without min_new, 2: without the cap too
+                best_value, free_value = -np.inf, -np.inf
+                for p in range(start, stop):
+                    if taken[p - start] or scores[p] == -np.inf:
+                        continue
+                    same = 0
+                    if category[p] >= 0:
+                        for s in range(slot):
+                            same += category[chosen[s]] == category[p]
+                    value = scores[p]
+                    if variety > 0:
+                        value = (1 - variety) * (scores[p] - low) / width - variety * (same > 0)
+                    if value > free_value:
+                        free, free_value = p, value
+                    if cap > 0 and same >= cap and relaxed < 2:
+                        continue
+                    if must_be_new and not is_new[p] and relaxed < 1:
+                        continue
+                    if value > best_value:
+                        best, best_value = p, value
+                if best >= 0 or free < 0:
+                    if relaxed >= 1 and best >= 0:
+                        gave_way[row, 0] |= must_be_new and not is_new[best]
+                        gave_way[row, 1] |= relaxed == 2
+                    break
+            if best < 0:
+                break
+            if best != free:
+                if must_be_new and not is_new[free]:
+                    bound[row, 0] = True
+                else:
+                    bound[row, 1] = True
+            taken[best - start] = True
+            chosen[slot] = best
+            n_new += is_new[best]
+            out_items[row, slot], out_scores[row, slot] = items[best], scores[best]
+    return out_items, out_scores, bound, gave_way

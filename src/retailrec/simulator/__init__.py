@@ -1,0 +1,1 @@
+"""A generated shop, and what is true of it."""

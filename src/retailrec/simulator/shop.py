@@ -1,0 +1,329 @@
+"""A generated supermarket in the Complete Journey's own columns, whose right answers are known.
+
+What it models, each a switch of `Shop`: households with demographics, budgets and rhythms; a
+catalogue tree with readable names and a long tail; tastes by segment and household; loyalty to a
+brand and switching (`loyalty`); needs that return after a time of their own (`replenishment`);
+things bought together (`complements`); promotions and price sensitivity (`promotions`); seasons
+and holidays (`seasons`); launches and delistings (`launches`);
+habits that change (`drift`); returns and till dirt (`dirt`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.compute.shards import map_shards
+from retailrec.data import RetailData
+from retailrec.data.timeformats import DAY_ONE
+from retailrec.errors import SettingError
+from retailrec.simulator import households as kernels
+from retailrec.simulator.truth import Truth
+from retailrec.simulator.vocabulary import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
+
+SHARD = 1000  # households a file is made of; part of the format, not of the machine
+_SEGMENTS = 8
+_TRUTH_USERS = 20_000
+_WEEKDAYS = np.array([0.75, 0.7, 0.7, 0.75, 0.9, 1.0, 0.95])  # day 1 is a Saturday: index 0
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A supermarket and its households; the same fields give the same bytes.
+
+    Attributes
+    ----------
+    users, items, weeks : households, catalogue items, length
+    seed : of everything
+    tail : exponent of item popularity within a sub-commodity; larger is more concentrated
+    scale : size of baskets, 1 is about nine lines a receipt
+    replenishment ... dirt : switches of what is modelled
+    """
+
+    users: int = 1500
+    items: int = 3000
+    weeks: int = 52
+    seed: int = 0
+    tail: float = 0.8
+    scale: float = 1.0
+    replenishment: bool = True
+    loyalty: bool = True
+    complements: bool = True
+    promotions: bool = True
+    seasons: bool = True
+    launches: bool = True
+    drift: bool = True
+    dirt: bool = True
+
+    def __post_init__(self) -> None:
+        if self.users < 1 or self.weeks < 2 or self.items < self.n_subs:
+            raise SettingError(
+                f"a shop needs at least 1 user, 2 weeks and {self.n_subs} items, "
+                f"not {self.users}, {self.weeks} and {self.items}."
+            )
+
+    @property
+    def n_subs(self) -> int:
+        """Sub-commodities of the catalogue tree."""
+        return len(sub_commodities())
+
+    @property
+    def days(self) -> int:
+        """Length in days."""
+        return self.weeks * 7
+
+    @cached_property
+    def world(self) -> tuple[Any, ...]:
+        """The arrays that the kernels read: see `retailrec.simulator.households`."""
+        rng = np.random.default_rng([self.seed, 1])
+        table = sub_commodities()
+        n = len(table)
+        department = np.array([list(TREE).index(row[0]) for row in table])
+        subs = np.zeros((n, 6))
+        periods = np.array([TREE[row[0]][2] for row in table])
+        subs[:, kernels.PERIOD] = 0.85 * periods * np.exp(0.35 * rng.standard_normal(n))
+        subs[:, kernels.WEIGHT] = np.exp(0.6 * rng.standard_normal(n)) / np.sqrt(periods)
+        seasonal = np.array([row[0] in ("SEASONAL", "PRODUCE") for row in table])
+        subs[:, kernels.AMPLITUDE] = np.where(seasonal, 0.45, 0.12) * rng.random(n)
+        subs[:, kernels.PHASE] = 2 * np.pi * rng.random(n)
+        commodities = [row[1] for row in table]
+        subs[:, kernels.PARTNER] = [
+            commodities.index(PARTNERS[c]) if c in PARTNERS else -1 for c in commodities
+        ]
+        subs[:, kernels.PARTNER_P] = 0.35
+        tilt = np.exp(0.7 * rng.standard_normal((_SEGMENTS, len(TREE))))[:, department]
+        segment_cum = np.cumsum(subs[:, kernels.WEIGHT] * tilt, axis=1)
+        first = np.linspace(0, self.items, n + 1).astype(np.int64)
+        weights = np.empty(self.items)
+        cum = np.empty(self.items)
+        for sub in range(n):
+            shelf = slice(first[sub], first[sub + 1])
+            size = first[sub + 1] - first[sub]
+            zipf = 1.0 / np.arange(1, size + 1) ** self.tail
+            weights[shelf] = rng.permutation(zipf)
+            cum[shelf] = np.cumsum(weights[shelf])
+        sub_cum = np.cumsum(subs[:, kernels.WEIGHT])
+        life = np.column_stack([np.full(self.items, -1e9), np.full(self.items, 1e9)])
+        launched = rng.random(self.items) < 0.15
+        life[launched, 0] = self.days * rng.random(launched.sum())
+        gone = rng.random(self.items) < 0.08
+        life[gone, 1] = np.maximum(life[gone, 0], 0) + self.days * (0.2 + rng.random(gone.sum()))
+        level = np.array([TREE[row[0]][1] for row in table])
+        price = 0.6 * np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
+        price = np.maximum(np.round(price * 10) / 10 - 0.01, 0.29)
+        switches = np.array(
+            [self.replenishment, self.loyalty, self.complements, self.promotions, self.seasons,
+             self.launches, self.drift]
+        )  # fmt: skip
+        brand = rng.integers(0, len(BRANDS), self.items)
+        return (
+            subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale, brand,
+        )  # fmt: skip
+
+    def products(self) -> pl.DataFrame:
+        """The catalogue, `PRODUCT_ID` = item number + 1, with readable names."""
+        rng = np.random.default_rng([self.seed, 2])
+        first = self.world[2]
+        sub = np.repeat(np.arange(self.n_subs), np.diff(first))
+        table = sub_commodities()
+        brand = self.world[-1]
+        style, size = (rng.integers(0, len(words), self.items) for words in (STYLES, SIZES))
+        brands = np.array(BRANDS)[brand]
+        private = brand < 3
+        return pl.DataFrame(
+            {
+                "PRODUCT_ID": np.arange(1, self.items + 1),
+                "MANUFACTURER": brand + 1,
+                "DEPARTMENT": [table[s][0] for s in sub],
+                "BRAND": np.where(private, "Private", "National"),
+                "COMMODITY_DESC": [table[s][1] for s in sub],
+                "SUB_COMMODITY_DESC": [f"{table[s][1]} {table[s][2]}" for s in sub],
+                "CURR_SIZE_OF_PRODUCT": np.array(SIZES)[size],
+                "PRODUCT_NAME": [
+                    f"{b} {STYLES[t]} {table[s][2]} {table[s][1]} {SIZES[z]}"
+                    for b, t, s, z in zip(brands, style, sub, size, strict=True)
+                ],
+            }
+        )
+
+    def shards(self) -> Iterator[pl.DataFrame]:
+        """Receipt lines, `SHARD` households at a time."""
+
+        def make(rows: slice) -> pl.DataFrame:
+            return self._lines(rows.start, rows.stop - rows.start)
+
+        yield from map_shards(make, self.users, size=SHARD, threads=2)
+
+    def households(self) -> pl.DataFrame:
+        """Demographics of a third of the households, as in the Complete Journey."""
+        rng = np.random.default_rng([self.seed, 3])
+        known = np.flatnonzero(rng.random(self.users) < 0.33)
+        segment = np.concatenate(
+            [
+                kernels.simulate_shard(self.seed, int(h), 1, 0, *self.world)[2][:, kernels.SEGMENT]
+                for h in known
+            ]
+            or [np.zeros(0)]
+        ).astype(int)
+        ages = ["19-24", "25-34", "35-44", "45-54", "55-64", "65+"]
+        income = ["Under 15K", "15-24K", "25-34K", "35-49K", "50-74K", "75-99K", "100-124K"]
+        noise = rng.integers(-1, 2, (2, len(known)))
+        return pl.DataFrame(
+            {
+                "household_key": known + 1,
+                "AGE_DESC": [ages[i] for i in np.clip(segment * 6 // _SEGMENTS + noise[0], 0, 5)],
+                "INCOME_DESC": [income[i] for i in np.clip(segment % 4 * 2 + noise[1], 0, 6)],
+                "KID_CATEGORY_DESC": np.where(segment % 2 == 0, "None/Unknown", "1+"),
+            }
+        )
+
+    def truth(
+        self, cutoff_day: int, horizon_days: int, users: NDArray[np.integer] | None = None, *,
+        repetitions: int = 200, top: int = 200,
+    ) -> Truth:  # fmt: skip
+        """How likely each household is to buy each item in [cutoff_day, cutoff_day + horizon_days).
+
+        Counted over `repetitions` futures that start from the household's true state; the standard
+        error of a probability p is sqrt(p (1 - p) / repetitions).
+
+        Parameters
+        ----------
+        cutoff_day : days since the start, 0 is day 1
+        users : household numbers from 0; all by default
+        top : items kept a household, most likely first
+        """
+        chosen = np.arange(self.users) if users is None else np.asarray(users)
+
+        def shard(rows: slice) -> pl.DataFrame:
+            counts = np.zeros((2, self.items), np.int32)
+            parts = []
+            for household in chosen[rows]:
+                count: Any = kernels.count_futures
+                items, n, n_any = count(
+                    self.seed, int(household), self.days, cutoff_day, horizon_days, repetitions,
+                    *self.world, counts,
+                )  # fmt: skip
+                best = np.argsort(-n.sum(axis=1), kind="stable")[:top]
+                half = repetitions / 2
+                parts.append(
+                    pl.DataFrame(
+                        {
+                            "user_id": np.full(len(best), household + 1),
+                            "item_id": items[best].astype(np.int64) + 1,
+                            "p": n[best].sum(axis=1) / repetitions,
+                            "p_first": n[best, 0] / half,
+                            "p_second": n[best, 1] / half,
+                            "p_any": np.full(len(best), n_any / repetitions),
+                        }
+                    )
+                )
+            return pl.concat(parts)
+
+        frame = pl.concat(map_shards(shard, len(chosen), size=200, threads=2))
+        return Truth(frame, DAY_ONE + timedelta(days=cutoff_day), horizon_days, repetitions)
+
+    def _lines(self, start: int, n: int) -> pl.DataFrame:
+        whole, money, _ = kernels.simulate_shard(self.seed, start, n, self.days, *self.world)
+        household, visit, day, minute, item, quantity = whole.T
+        lines = pl.DataFrame(
+            {
+                "household_key": household.astype(np.int64) + 1,
+                "BASKET_ID": (household.astype(np.int64) + 1) * 100_000 + visit,
+                "DAY": day + 1,
+                "PRODUCT_ID": item.astype(np.int64) + 1,
+                "QUANTITY": quantity,
+                "SALES_VALUE": money[:, 0].astype(np.float64).round(2),
+                "STORE_ID": household % 40 + 1,
+                "RETAIL_DISC": money[:, 1].astype(np.float64).round(2),
+                "TRANS_TIME": minute // 60 * 100 + minute % 60,
+                "WEEK_NO": day // 7 + 1,
+                "COUPON_DISC": np.zeros(len(day)),
+                "COUPON_MATCH_DISC": np.zeros(len(day)),
+            }
+        )
+        return self._with_dirt(lines, start) if self.dirt else lines
+
+    def _with_dirt(self, lines: pl.DataFrame, start: int) -> pl.DataFrame:
+        """One line in 200 is doubled as a return, a free line or a zero quantity."""
+        rng = np.random.default_rng([self.seed, 4, start])
+        where = np.flatnonzero(rng.random(lines.height) < 0.005)
+        kind = rng.integers(0, 3, len(where))
+        extra = lines[where].with_columns(
+            QUANTITY=pl.Series(np.where(kind == 0, -1, np.where(kind == 1, 0, 1)), dtype=pl.Int32),
+            SALES_VALUE=pl.Series(np.where(kind == 0, -1.0, 0.0)),
+        )
+        return pl.concat([lines, extra])
+
+    def write(self, out: Path, *, truth_days: int | None = None) -> int:
+        """Write ``transaction_data/``, ``product``, ``hh_demographic`` and ``truth/`` as Parquet.
+
+        `truth/` covers the last `truth_days` of the receipts and the first 20,000 households; None
+        leaves it out. Returns the number of receipt lines.
+
+        Raises
+        ------
+        SettingError
+            If `truth_days` is less than one, or no less than the length of the receipts.
+        """
+        if truth_days is not None and not 0 < truth_days < self.days:
+            raise SettingError(
+                f"truth_days must lie between 1 and {self.days - 1}, the receipts' length, "
+                f"not {truth_days}."
+            )
+        receipts = out / "transaction_data"
+        receipts.mkdir(parents=True, exist_ok=True)
+        n_lines = 0
+        for number, lines in enumerate(self.shards()):
+            lines.write_parquet(receipts / f"part-{number:05d}.parquet")
+            n_lines += lines.height
+        self.products().write_parquet(out / "product.parquet")
+        self.households().write_parquet(out / "hh_demographic.parquet")
+        if truth_days is not None:
+            users = np.arange(min(self.users, _TRUTH_USERS))
+            self.truth(self.days - truth_days, truth_days, users).write(out / "truth")
+        return n_lines
+
+
+PRESETS: dict[str, Shop] = {
+    "small": Shop(),
+    "complete-journey": Shop(users=2500, items=92_000, weeks=102, scale=1.08),
+    "x5": Shop(users=400_000, items=43_000, weeks=17, scale=0.62),
+}
+
+
+def preset(name: str, **changes: float | None) -> Shop:
+    """A preset shop with some fields changed; None leaves a field as it is.
+
+    Raises
+    ------
+    SettingError
+        If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise SettingError(f"there is no preset '{name}'; expected one of {', '.join(PRESETS)}.")
+    given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
+    return replace(PRESETS[name], **given)
+
+
+def small_data(
+    users: int = 300, weeks: int = 40, items: int = 600, seed: int = 0, **switches: bool
+) -> RetailData:
+    """Generated data in memory, for examples and tests."""
+    return data_of(Shop(users=users, items=items, weeks=weeks, seed=seed, **switches))
+
+
+def data_of(shop: Shop) -> RetailData:
+    """A shop's receipts, loaded as the Complete Journey's are."""
+    from retailrec.datasets import complete_journey
+
+    return complete_journey.from_tables(
+        pl.concat(shop.shards()), shop.products(), shop.households(), "generated shop"
+    )
