@@ -246,7 +246,7 @@ def test_the_pool_is_the_union_with_every_sources_view(data: RetailData) -> None
     assert not np.isnan(pool.scores).any()
     with pytest.raises(SettingError, match="different names"):
         merge_pool([sources[0], sources[0]], history, 5)
-    with pytest.raises(SettingError, match="3 values of k for 2 sources"):
+    with pytest.raises(SettingError, match=r"one for each of the 2 sources.*\[1, 2, 3\]"):
         merge_pool(sources, history, [1, 2, 3])
 
 
