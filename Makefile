@@ -23,6 +23,8 @@ test: $(READY) ## run the tests
 test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the notebook
 	$(BIN)/python -m pytest -m slow
 
+fuzz: $(READY) ## mutated files at every door (N=5000 SEED=0 SECONDS=1200)
+	$(BIN)/python tests/fuzzing.py --n $(or $(N),5000) --seed $(or $(SEED),0) --seconds $(or $(SECONDS),1200)
 mutants: $(READY) ## break the package on purpose, see whether tests notice (WING=features; goes on where it stopped)
 	$(BIN)/python tools/mutants.py $(WING)
 
@@ -78,5 +80,5 @@ bench-realism: $(READY) ## generated receipts beside real ones
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-slow mutants check bench bench-startup bench-next-basket bench-next-basket-two-stage bench-sources bench-ablations bench-matching bench-peers bench-scale bench-online bench-floor bench-profiles bench-metrics bench-simulate bench-realism clean
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d ':')
 .DEFAULT_GOAL := help

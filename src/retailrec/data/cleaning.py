@@ -188,9 +188,11 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
     frame = frame.select(
         *(pl.col(theirs).alias(name) for name, theirs in columns.items()),
         *(
-            (pl.struct(c).struct.json_encode() if frame.schema[c].is_nested() else pl.col(c)).alias(
-                f"{c}_" if c in _INSIDE else c
-            )
+            (
+                pl.struct(c).struct.json_encode()
+                if frame.schema[c].is_nested() and c not in known
+                else pl.col(c)
+            ).alias(f"{c}_" if c in _INSIDE else c)
             for c in others
         ),
     )

@@ -129,7 +129,7 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
         found = next((name for mark, name in _BOMS if start.startswith(mark)), None)
         if found not in (None, "utf-8-sig"):
             known = codecs.lookup(str(found))
-        elif encoding is None or found or known.name in ("utf-8", "ascii"):
+        elif encoding is None or found or known.name == "utf-8":
             return start + stream.read() if packed else file
         content = start + stream.read()
     try:
@@ -156,8 +156,9 @@ def _blocks(source: Path | bytes) -> Iterator[bytes]:
 
 
 def _header_text(source: Path | bytes) -> str:
-    block = next(_blocks(source))[: 1 << 20]
-    return block.decode("utf-8", errors="replace")
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+        start = stream.read(1 << 20).removeprefix(codecs.BOM_UTF8)
+    return start.decode("utf-8", errors="replace")
 
 
 def _separator(text: str) -> str:

@@ -364,7 +364,7 @@ def _readable(file: Path) -> Iterator[None]:
     except (Exception, pl.exceptions.PanicException) as error:
         if not isinstance(error, (*_DAMAGED, pl.exceptions.PanicException)) and not type(
             error
-        ).__module__.startswith("fastexcel"):
+        ).__module__.startswith(("fastexcel", "_fastexcel")):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(

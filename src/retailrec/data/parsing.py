@@ -141,7 +141,7 @@ def ids_meet(
         else f"only {n_met:,} of the {len(own):,} ids of {who} are"
     )  # fmt: skip
     told += f" among those of {whose}: {first} there, {second} here."
-    hint = _hint(missing.cast(pl.String), right, n_met, share * len(own))
+    hint = _hint(missing.cast(pl.String), right, n_met, max(share, 0.5) * len(own))
     told += f" {hint} write the ids alike in both." if hint else " Check that they are of one system."
     if not n_met and refuse:
         raise DataError(told)
@@ -212,7 +212,7 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
     bare = text.str.replace_all(_MONEY, "")
     plain = bare.str.contains(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     by_comma = bare.str.contains(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)?,\d+$")
-    by_point = bare.str.contains(r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$")
+    by_point = bare.str.contains(r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$")
     either = bare.str.contains(r"^[+-]?[1-9]\d{0,2},\d{3}$")  # 1,234: a thousand, or a bit over one?
     dots = bare.str.contains(r"^[+-]?\d{1,3}(\.\d{3}){2,}(,\d+)?$")
     point_like = (

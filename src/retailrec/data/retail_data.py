@@ -502,14 +502,12 @@ def _attributes(
         )
     taken = [c for c in frame.columns if c in (RECOMMENDABLE, known_from) and id_column == ITEM_ID]
     frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
-    if not described_by and (told := ids_meet(
-        frame[id_column], coded.ids[id_column], who=f"the {who} table", whose="the receipts", share=0,
-        refuse=False,
-    ) or ids_meet(
-        coded.ids[id_column], frame[id_column], who="the receipts", whose=f"the {who} table",
-        refuse=False,
-    )):  # fmt: skip
-        report.notes.append(f"{id_column}: {told}")
+    if not described_by:
+        sides = [(frame[id_column], f"the {who} table"), (coded.ids[id_column], "the receipts")]
+        sides.sort(key=lambda side: side[0].n_unique())  # the table may describe some, or more, of them
+        (few, one), (many, other) = sides
+        if told := ids_meet(few, many, who=one, whose=other, refuse=False):
+            report.notes.append(f"{id_column}: {told}")
     return frame.filter(pl.col(id_column).is_not_null()).unique(
         id_column, keep="first", maintain_order=True
     )

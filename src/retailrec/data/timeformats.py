@@ -18,7 +18,8 @@ _DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y",
     "%m-%d-%Y", "%m.%d.%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%Y",
     "%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d %b %Y", "%d-%b-%y", "%d %b %y",
-    "%b %d, %Y", "%b %d %Y", "%Y-%b-%d", "%Y %b %d",
+    "%b %d, %Y", "%b %d %Y", "%Y-%b-%d", "%Y %b %d", "%d %B %Y", "%d-%B-%Y",
+    "%B %d, %Y", "%B %d %Y",
 )  # fmt: skip
 _CLOCKS = (
     "", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p", " %I:%M:%S%p",
@@ -98,7 +99,7 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
             f"Give timestamps, dates (2024-01-31) or day numbers, or state the notation (--time-format "
             f"'%d %m %Y')."
         )
-    chosen, best = min(read, key=lambda pair: pair[1].null_count())
+    chosen, best = min(read, key=lambda pair: (pair[1].null_count(), _mostly_to_come(pair[1])))
     _refuse_ambiguous(bare, read, chosen, best, who)
     return best.alias(name)
 
@@ -205,6 +206,12 @@ def _fits(cells: pl.Series, notation: str) -> bool:
     return bool((parsed.dt.year() >= 1000).any())
 
 
+def _mostly_to_come(times: pl.Series) -> bool:
+    """Do more than a few lie after today? Receipts do not: 29.02.24 is no day of 2029."""
+    late = times > datetime.now() + timedelta(days=2)
+    return int(late.sum()) > _FEW * (len(times) - times.null_count())
+
+
 def _refuse_ambiguous(
     text: pl.Series, read: list[tuple[Format, pl.Series]], chosen: Format, best: pl.Series, who: str
 ) -> None:
@@ -217,7 +224,8 @@ def _refuse_ambiguous(
             f"{chosen.day}, others like {others[0].day}, for example {unread[0]!r}. Use one format."
         )
     for other, parsed in read:
-        if parsed.null_count() == best.null_count() and not parsed.equals(best):
+        alike = parsed.null_count() == best.null_count() and not parsed.equals(best)
+        if alike and _mostly_to_come(parsed) == _mostly_to_come(best):
             raise DataError(
                 f"column '{text.name}' of {who}: day and month can't be told apart, for example "
                 f"{text.drop_nulls()[0]!r}. Write dates as 2024-01-31, or state which is which, "

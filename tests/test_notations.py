@@ -1,0 +1,401 @@
+"""Ids, numbers, times and frames in the notations that people and programs use."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from retailrec.data import RetailData
+from retailrec.data.parsing import ids_meet, parse_number
+from retailrec.data.timeformats import as_instant, parse_time
+from retailrec.errors import DataError, SettingError
+
+
+def receipts(**columns: Any) -> pl.DataFrame:
+    n = len(next(iter(columns.values())))
+    base = {"user_id": list(range(n)), "item_id": list(range(n)), "time": ["2024-01-01"] * n}
+    return pl.DataFrame(base | columns, strict=False)
+
+
+NOBODY = [
+    "nan",
+    "NaN",
+    "NULL",
+    "null",
+    "None",
+    "NA",
+    "N/A",
+    "<NA>",
+    "",
+    "  ",
+    "#N/A",
+    "\\N",
+    "NaT",
+    "(null)",
+]
+
+
+@pytest.mark.parametrize("word", NOBODY)
+@pytest.mark.parametrize(("column", "reason"), [("user_id", "no shopper"), ("item_id", "no item")])
+def test_words_for_nothing_are_nobody(word: str, column: str, reason: str) -> None:
+    report = RetailData.from_frames(receipts(**{column: ["ann", word, "Nantes"]})).report
+    assert report.rejected == {reason: 1}
+
+
+def test_a_cell_without_value_or_quantity_keeps_its_line() -> None:
+    frame = receipts(value=["2.5", "", None, "NULL"], quantity=["2", None, "", "nan"])
+    data = RetailData.from_frames(frame)
+    assert data.report.kept == 4
+    assert data.log["value"].to_list() == [2.5, None, None, None]
+    assert data.log["quantity"].to_list() == [2, 1, 1, 1]
+    floats = RetailData.from_frames(receipts(value=[2.5, float("nan")], quantity=[float("nan"), 3]))
+    assert floats.log["quantity"].to_list() == [1, 3]
+    priced = RetailData.from_frames(receipts(value=[None, 7.0], price=[2.0, 3.0], quantity=[2, 2]))
+    assert priced.log["value"].to_list() == [4.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["2", "2,50", "12,5"], [2, 2.5, 12.5]),
+        (["1.234,50", "2", "0,250"], [1234.5, 2, 0.25]),
+        (["1,234.50", "2", "1,234"], [1234.5, 2, 1234]),
+        (["1,234,567", "12"], [1234567, 12]),
+        (["1 234,50", "1\u00a0000,00", "3"], [1234.5, 1000, 3]),
+        (["1'234.50", "2"], [1234.5, 2]),
+        (["$2.50", "€ 3", "4.00 £"], [2.5, 3, 4]),
+        (["-2,50", "+3,1"], [-2.5, 3.1]),
+        (["1e3", "2.5"], [1000, 2.5]),
+        (["1.234", "2.500"], [1.234, 2.5]),  # kilograms: a point is a point unless commas say otherwise
+        (["1.234.567,8", "2"], [1234567.8, 2]),
+        ([",5", "2"], [0.5, 2]),
+    ],
+)
+def test_numbers_in_one_notation_are_read(cells: list[str], numbers: list[float]) -> None:
+    assert parse_number(pl.Series("value", cells), who="lines").to_list() == numbers
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["2,50", "2.50"], "decimal commas and decimal points"),
+        (["1,234", "5"], "may part thousands or decimals"),
+        (["two", "three", "4"], "must hold numbers"),
+        (["1.5"] * 200 + ["x"] * 20, "must hold numbers; 20 of 220 cells do not"),
+        ([True, False], "must hold numbers, not Boolean"),
+    ],
+)
+def test_numbers_in_two_notations_are_refused(cells: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_number(pl.Series("value", cells), who="lines")
+
+
+def test_parts_of_one_column_must_agree_on_the_decimal_mark() -> None:
+    one, other = receipts(value=["2,50", "3"]), receipts(value=["2.50", "3"])
+    with pytest.raises(DataError, match="decimals written with ',' in one part"):
+        RetailData.from_frames(iter([one, other]))
+    later = receipts(value=["1.234", "3,5"]).with_columns(user_id=pl.col("user_id") + 5)
+    whole = RetailData.from_frames(iter([one, later]))
+    assert whole.log["value"].to_list() == [2.5, 3.0, 1234.0, 3.5]
+
+
+LAST = datetime(2024, 2, 29, 17, 30)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["2024-02-29T17:30:00Z"], LAST),
+        (["2024-02-29T17:30:00.000Z"], LAST),
+        (["2024-02-29 17:30:00 UTC"], LAST),
+        (["2024-02-29T17:30:00+01:00", "2024-06-01T10:00:00+02:00"], datetime(2024, 6, 1, 10)),
+        (["2024-02-29 17:30:00+0100"], LAST),
+        (["29-02-2024", "01-02-2024"], datetime(2024, 2, 29)),
+        (["29-02-2024 17:30", "01-02-2024 10:00"], LAST),
+        (["29.02.24", "01.02.24"], datetime(2024, 2, 29)),
+        (["02/29/24", "02/01/24"], datetime(2024, 2, 29)),
+        (["2/29/2024 5:30 PM", "2/28/2024 10:00 am"], LAST),
+        (["29/02/2024 05:30:00 PM"], LAST),
+        (["24-01-31", "24-02-29"], datetime(2024, 2, 29)),  # not of 2031
+        (["29-Feb-2024", "01-Feb-2024"], datetime(2024, 2, 29)),
+        (["29 February 2024"], datetime(2024, 2, 29)),
+        (["Feb 29, 2024"], datetime(2024, 2, 29)),
+        (["20240229T173000"], LAST),
+        (["2024-02-29 17:30:00,250"], LAST + timedelta(milliseconds=250)),
+        (["2024-02-29", "2024-02-29 17:30"], LAST),  # a day and a clock in one column
+        (["20240229"], datetime(2024, 2, 29)),
+        (["202402291730"], LAST),
+        ([20240229173000], LAST),
+        ([19782], datetime(2024, 2, 29)),  # days since 1970
+        ([45351], datetime(2024, 2, 29)),  # a spreadsheet's
+        (["45351.729166666664"], LAST),
+        ([1709227800], LAST),
+        ([1709227800000], LAST),
+        ([1709227800000000], LAST),
+        ([8825], datetime(2024, 2, 28)),  # days since 2000: 1 is its first day
+        ([date(2024, 2, 29)], datetime(2024, 2, 29)),
+        ([datetime(2024, 2, 29, 17, 30, tzinfo=UTC)], LAST),
+    ],
+)
+def test_everyday_notations_of_times(cells: list[Any], expected: datetime) -> None:
+    found = parse_time(pl.Series("time", cells), who="lines")
+    assert found.null_count() == 0
+    assert found.max() == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["01-02-2024", "03-04-2024"], "day and month can't be told apart"),
+        (["01/02/24", "03/04/24"], "day and month can't be told apart"),
+        (["24-01-20", "24-02-19"], "told apart"),  # of 2024, or 24 January 2020?
+        (["2024-01-01T10:00:00+01:00", "2024-01-01T10:00:00-05:00"], "times of different zones"),
+        (["2024-01-01T10:00:00Z", "2024-01-01T10:00:00"], "times of different zones"),
+        (["next week"], "must hold times"),
+        ([170000], "expected day numbers"),
+        ([True], "must hold times, not Boolean"),
+    ],
+)
+def test_times_that_can_not_be_told_are_refused(cells: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_time(pl.Series("time", cells), who="lines")
+
+
+def test_a_stated_notation_settles_it() -> None:
+    cells = pl.Series("time", ["01-02-2024", "03-04-2024"])
+    found = parse_time(cells, who="lines", time_format="%d-%m-%Y")
+    assert found.to_list() == [datetime(2024, 2, 1), datetime(2024, 4, 3)]
+    frame = receipts(time=cells.to_list())
+    assert RetailData.from_frames(frame, time_format="%d-%m-%Y").report.last == datetime(2024, 4, 3)
+    with pytest.raises(DataError, match="not written as '%Y'"):
+        parse_time(cells, who="lines", time_format="%Y")
+    with pytest.raises((DataError, SettingError)):
+        parse_time(cells, who="lines", time_format="no format")
+
+
+def many(n: int = 1700) -> pl.DataFrame:
+    days = pl.Series("time", [datetime(2024, 1, 1) + timedelta(days=i % 150) for i in range(n)])
+    return pl.DataFrame(
+        {"user_id": [i % 40 for i in range(n)], "item_id": list(range(n))}
+    ).with_columns(days)
+
+
+@pytest.mark.parametrize("year", [1990, 2034, 2025])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_one_wrong_date_among_thousands_names_its_line(year: int, as_text: bool) -> None:
+    good = many()
+    bad = pl.DataFrame({"user_id": [1], "item_id": [5], "time": [datetime(year, 5, 1)]})
+    frame = pl.concat([good.head(900), bad, good.tail(800)]).with_columns(name=pl.lit("x"))
+    if as_text:
+        frame = frame.with_columns(pl.col("time").dt.strftime("%Y-%m-%d"))
+    data = RetailData.from_frames(frame, item_columns=["name"])
+    assert data.report.examples == {"date far from all others": [900]}
+    assert data.end == RetailData.from_frames(good).end
+    assert data.items["known_from"].max() < data.end
+    assert data.report.read == data.report.kept + data.report.merged + 1
+
+
+def test_a_pause_of_the_shop_is_no_wrong_date() -> None:
+    late = many(50).with_columns(pl.col("time") + pl.duration(days=400))
+    report = RetailData.from_frames(pl.concat([many(), late])).report
+    assert report.rejected == {}
+
+
+def test_a_receipt_number_that_comes_again_is_another_receipt() -> None:
+    rows = [
+        ("ann", "tea", "2024-01-02 10:00:00", 17), ("ann", "tea", "2024-06-28 11:00:00", 17),
+        ("ann", "milk", "2024-06-28 11:00:00", 17), ("bob", "tea", "2024-02-01 09:00:00", 4),
+        ("eve", "tea", "2024-02-01 23:50:00", 9), ("eve", "rice", "2024-02-02 00:10:00", 9),
+        ("eve", "milk", "2024-02-01 08:00:00", 8), ("eve", "tea", "2024-02-01 20:00:00", 8),
+    ]  # fmt: skip
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "time", "basket_id"], orient="row")
+    for parts in (
+        iter([frame]),
+        iter([frame[:1], frame[1:]]),
+        iter([frame[i : i + 1] for i in range(8)]),
+    ):
+        data = RetailData.from_frames(parts)
+        assert data.report.split == 1
+        assert data.report.n_baskets == 5
+        assert data.log["basket"].unique().sort().to_list() == [0, 1, 2, 3, 4]
+        ann = data.log.filter(pl.col("user") == 0)
+        assert ann["time"].to_list() == [datetime(2024, 1, 2, 10)] + [datetime(2024, 6, 28, 11)] * 2
+        assert data.report.kept == 8
+
+
+def test_numbers_that_start_anew_every_day_make_daily_receipts() -> None:
+    days = [datetime(2024, 1, 1 + d, 12) for d in range(20) for _ in range(2)]
+    frame = pl.DataFrame(
+        {"user_id": [1] * 40, "item_id": ["a", "b"] * 20, "basket_id": [1] * 40, "time": days}
+    )
+    data = RetailData.from_frames(frame)
+    assert (data.report.n_baskets, data.report.split, data.report.merged) == (20, 19, 0)
+    assert data.log["time"].to_list() == days
+
+
+def test_catalogues_that_do_not_meet_the_receipts_are_reported() -> None:
+    frame = receipts(item_id=["000500", "000501", "000502"])
+    items = pl.DataFrame({"item_id": [500, 501, 502], "name": ["a", "b", "c"]})
+    (note,) = RetailData.from_frames(frame, items).report.notes
+    assert "500, 501 there, '000500', '000501' here" in note
+    assert "leading zeros" in note
+    some = pl.DataFrame({"user_id": [2], "age": [30]})  # a table may describe a few shoppers only
+    assert RetailData.from_frames(frame, None, some).report.notes == []
+    blanks = receipts(item_id=["A1  ", "B2 ", "C3"])
+    named = pl.DataFrame({"item_id": ["A1", "B2", "C3"], "name": ["a", "b", "c"]})
+    data = RetailData.from_frames(blanks, named)
+    assert data.items["name"].to_list() == ["a", "b", "c"]
+    assert data.report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "known", "hint"),
+    [
+        (["007"], ["7", "8"], "leading zeros"),
+        (["7.0"], [7, 8], "decimal part"),
+        (["a-1"], ["a1"], "letters and digits"),
+        (["A1"], ["a1"], "lower case"),
+        (["x"], [7], "of one system"),
+    ],
+)
+def test_ids_that_do_not_meet_say_how_they_would(ids: list[Any], known: list[Any], hint: str) -> None:
+    with pytest.raises(DataError, match=hint):
+        ids_meet(pl.Series(ids), pl.Series(known), who="a", whose="b")
+    assert ids_meet(pl.Series(known), pl.Series(known), who="a", whose="b") is None
+
+
+def base(**change: Any) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"user_id": [1, 2, 3], "item_id": [10, 20, 30], "time": ["2024-01-01"] * 3} | change
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "expected"),
+    [
+        ("item_id", ["A1", 20, 30], ["20", "30", "A1"]),
+        ("item_id", [10, "20B", 30], ["10", "20B", "30"]),
+        ("item_id", [10, 20.0, "x"], ["10", "20", "x"]),
+        ("item_id", pd.Series([10, 20, 30], dtype="uint16"), [10, 20, 30]),
+        ("item_id", pd.Categorical(["a", "b", "c"]), ["a", "b", "c"]),
+        ("item_id", pd.Categorical([1, "b", "c"]), ["1", "b", "c"]),
+        ("item_id", [b"a", b"b", b"c"], ["a", "b", "c"]),
+        ("item_id", [10**20, 10**20 + 1, 3], ["100000000000000000000", "100000000000000000001", "3"]),
+        ("item_id", np.array([2**63 + 5, 7, 9], np.uint64), ["7", "9", "9223372036854775813"]),
+        ("item_id", pd.array([1, 2, 3], dtype="Int64"), [1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_pandas_columns_of_all_kinds_are_ids(column: str, cells: Any, expected: list[Any]) -> None:
+    assert RetailData.from_frames(base(**{column: cells})).items[column].to_list() == expected
+
+
+def test_missing_objects_are_missing() -> None:
+    report = RetailData.from_frames(base(user_id=[1, None, "x"], item_id=[np.nan, pd.NA, "y"])).report
+    assert report.rejected == {"no item": 1, "no shopper": 1}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.period_range("2024-01-01", periods=3, freq="D"),
+        pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"]).tz_localize("Europe/Berlin"),
+        [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)],
+        [datetime(2024, 1, 1), pd.Timestamp("2024-01-02"), date(2024, 1, 3)],
+        ["2024-01-01", datetime(2024, 1, 2), date(2024, 1, 3)],
+    ],
+)
+def test_pandas_times_of_all_kinds(times: Any) -> None:
+    data = RetailData.from_frames(base(time=times))
+    assert data.log["time"].dt.date().to_list() == [date(2024, 1, d) for d in (1, 2, 3)]
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    doubled = pd.concat([base(value=1.0), base(value=2.0)[["value"]]], axis=1)
+    with pytest.raises(DataError, match="two columns called 'value'"):
+        RetailData.from_frames(doubled)
+    table = pa.table([pa.array([1]), pa.array([2]), pa.array([3])], names=["user_id", "time", "time"])
+    with pytest.raises(DataError, match="two columns called 'time'"):
+        RetailData.from_frames(table)
+    with pytest.raises(DataError, match="must be a data frame"):
+        RetailData.from_frames([1, 2])
+
+
+@pytest.mark.parametrize(
+    "name", ["line", "reason", "digest", "user", "item", "basket", "text", "row", "place", "code", "n"]
+)
+def test_a_column_may_have_any_name(name: str) -> None:
+    frame = receipts(**{name: ["x", "y", "z"]})
+    late = frame.with_columns(quantity=pl.Series([1, -1, 1]))
+    report = RetailData.from_frames(late, item_columns=[]).report
+    assert report.kept == 2
+    assert report.rejects["line"].to_list() == [1]
+    items = pl.DataFrame({"item_id": [0, 1, 2], name: ["a", "b", "c"]})
+    data = RetailData.from_frames(receipts(value=[1, 2, 3]), items)
+    assert data.asof(data.end).items[name].to_list() == ["a", "b", "c"]
+
+
+def test_attributes_called_like_ours_keep_their_values() -> None:
+    items = pl.DataFrame({"item_id": [0, 1], "known_from": ["a", "b"], "recommendable": ["c", "d"]})
+    data = RetailData.from_frames(receipts(value=[1, 2]), items)
+    assert data.asof("2024-01-01").items["known_from_"].to_list() == ["a", "b"]
+    assert data.recommendable.all()
+
+
+def test_lists_among_attributes_are_left_out_with_a_note() -> None:
+    frame = receipts(value=[1, 2])
+    users = pl.DataFrame({"user_id": [0, 1], "tags": [["a"], ["b", "c"]], "age": [20, 30]})
+    data = RetailData.from_frames(frame.with_columns(more=pl.Series([{"a": 1}, {"a": 2}])), None, users)
+    assert data.users.columns == ["user_id", "age"]
+    assert "tags" in data.report.notes[0]
+    nested = receipts(value=[1, 2]).with_columns(user_id=pl.Series([["a"], ["b"]]))
+    with pytest.raises(DataError, match="must be integers or text"):
+        RetailData.from_frames(nested)
+
+
+def test_one_column_in_two_roles() -> None:
+    frame = pl.DataFrame(
+        {"user_id": [1, 1], "product": ["tea", "rice"], "date": ["2024-01-02", "2024-01-03"]}
+    )
+    mapping = {"item_id": "product", "name": "product", "time": "date", "basket_id": "date"}
+    data = RetailData.from_frames(frame, columns=mapping, item_columns=["name"])
+    assert data.items.select("item_id", "name").rows() == [("rice", "rice"), ("tea", "tea")]
+    assert data.report.n_baskets == 2
+
+
+@pytest.mark.parametrize(
+    "t",
+    [
+        datetime(2024, 2, 1), date(2024, 2, 1), "2024-02-01", np.datetime64("2024-02-01"),
+        pd.Timestamp("2024-02-01"), datetime(2024, 2, 1, tzinfo=UTC),
+        datetime(2024, 2, 1, 3, tzinfo=timezone(timedelta(hours=3))), "2024-02-01T00:00:00Z",
+    ],
+)  # fmt: skip
+def test_instants_in_many_forms(t: Any) -> None:
+    times = [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)]
+    frame = pl.DataFrame({"user_id": [1, 2], "item_id": [1, 2], "time": times})
+    data = RetailData.from_frames(frame, end="2024-04-01")
+    assert data.end == datetime(2024, 4, 1)
+    past = data.asof(t)
+    assert (past.end, past.log.height) == (datetime(2024, 2, 1), 1)
+
+
+def test_an_instant_is_told_on_the_clock_of_the_receipts() -> None:
+    times = pl.Series("time", [datetime(2024, 1, 1)]).dt.replace_time_zone("Asia/Tokyo")
+    data = RetailData.from_frames(receipts(value=[1]).with_columns(times))
+    assert data.asof(datetime(2024, 1, 1, 2, tzinfo=UTC)).end == datetime(2024, 1, 1, 11)
+    for wrong in ("soon", 5, None, np.datetime64("NaT")):
+        with pytest.raises(DataError, match="must be an instant"):
+            as_instant(wrong, who="asof")
+
+
+def test_parts_in_different_zones_are_refused() -> None:
+    frame = receipts(value=[1]).with_columns(pl.Series("time", [datetime(2024, 1, 1)]))
+    zones = [frame.with_columns(pl.col("time").dt.replace_time_zone(z)) for z in ("UTC", "Asia/Tokyo")]
+    with pytest.raises(DataError, match="zone UTC in one, Asia/Tokyo in another"):
+        RetailData.from_frames(iter(zones))
