@@ -23,7 +23,7 @@ def shop() -> RetailData:
 
 def model(**more: object) -> TwoStageRecommender:
     given = {
-        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5, threads=1), "k": 20,
+        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5, threads=1), "n_candidates": 20,
         "label_splits": HorizonSplits(WEEKS, n=3), "preranker": None,
     }  # fmt: skip
     return TwoStageRecommender(**(given | more))  # type: ignore[arg-type]
