@@ -41,6 +41,8 @@ VARIANTS: list[CandidateGenerator] = [
     OwnPurchases("recency"),
     OwnPurchases("decay"),
     OwnPurchases("due"),
+    OwnPurchases(ties="popular", fill=True),
+    OwnPurchases("decay", fill=True),
     Popularity(kind="trending"),
     Popularity(kind="last_year"),
     PopularInSegment(),

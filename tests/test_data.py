@@ -295,7 +295,11 @@ def test_label_windows_stay_inside_the_data(data: RetailData) -> None:
     assert splits[-1].target["time"].max() < data.end
     cutoffs = [s.past.end for s in splits]
     assert cutoffs == sorted(cutoffs)
-    assert cutoffs[0] >= data.start + (data.end - data.start) / 4
+    assert cutoffs[0] >= data.start + (data.end - data.start) * 0.6
+    assert len(cutoffs) > 1
+    more = list(HorizonSplits(14, n=20, stride_days=14, least_history=0.1).splits(data))
+    assert len(more) > len(splits)
+    assert len(list(HorizonSplits(14, least_history=1.0).splits(data))) == 1  # the newest in any case
     with pytest.raises(DataError, match="too short for a horizon"):
         list(HorizonSplits(400).splits(data))
 
@@ -373,14 +377,18 @@ def test_windows_a_stride_apart_overlap_or_leave_gaps() -> None:
         assert all(f.end - f.cutoff == week for f in folds)
 
 
-def test_label_windows_begin_after_the_first_quarter_of_the_data() -> None:
-    """100 days of receipts: cutoffs up to 75 days before the end; the newest one in any case."""
+def test_a_label_window_needs_a_share_of_the_days_before_it() -> None:
+    """100 days of receipts: with a quarter, cutoffs up to 75 days back; the newest one in any case."""
     days = [datetime(2024, 1, 1) + timedelta(days=d) for d in range(100)]
     table = pl.DataFrame({"user_id": [1] * 100, "item_id": [2] * 100, "time": days})
     data = RetailData.from_frames(table)
-    back = [(data.end - s.past.end).days for s in HorizonSplits(15, n=9).splits(data)]
-    assert back == [75, 60, 45, 30, 15]
-    few = list(HorizonSplits(40, n=3).splits(data.asof(datetime(2024, 2, 15))))
-    assert [s.past.end for s in few] == [datetime(2024, 2, 15) - timedelta(days=40)]
-    stepped = HorizonSplits(15, n=2, stride_days=30).splits(data)
-    assert [(data.end - s.past.end).days for s in stepped] == [45, 15]
+
+    def back(*given: float, **more: float) -> list[int]:
+        splits = HorizonSplits(*given, **more).splits(data)  # type: ignore[arg-type]
+        return [(data.end - s.past.end).days for s in splits]
+
+    assert back(15, n=9, least_history=0.25) == [75, 60, 45, 30, 15]
+    assert back(20, n=9) == [40, 20]  # 60 of 100 days lie before the older one
+    assert back(21, n=9) == [21]
+    assert back(70, n=3) == [70]  # 30 days before it are few, but there is no other window
+    assert back(15, n=2, stride_days=30, least_history=0) == [45, 15]

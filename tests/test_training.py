@@ -17,7 +17,7 @@ from retailrec.errors import SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import CatBoostRanker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.label_windows import Sampling, Window, Windows, concatenate, light_rows
+from retailrec.recommender.label_windows import Sampling, Window, Windows, concatenate, light_rows, lots
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -211,3 +211,25 @@ def test_shares_that_are_none_are_refused() -> None:
     for negatives, idle in ((0.0, 0.5), (0.5, 0.0), (1.1, 0.5), (0.5, float("nan"))):
         with pytest.raises(SettingError):
             Sampling(negatives, idle, 100, 0)
+
+
+def test_a_lot_is_drawn_from_its_key_and_the_seed_alone() -> None:
+    keys = np.arange(100_000)
+    drawn = lots(keys, 0, 1)
+    assert 0 <= drawn.min() < drawn.max() < 1
+    assert abs(drawn.mean() - 0.5) < 0.005
+    assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.01  # neighbours don't go together
+    np.testing.assert_array_equal(lots(keys[::7], 0, 1), drawn[::7])
+    assert abs(np.corrcoef(drawn, lots(keys, 1, 0))[0, 1]) < 0.01  # the seed's parts have an order
+
+
+def test_one_more_candidate_leaves_the_sample_of_the_others_as_it_is(shop: RetailData) -> None:
+    """Rounding on another processor changes a pool by a pair; it must not change the whole sample."""
+    few = model(sources=[OwnPurchases()], n_candidates=[6]).training_frame(shop)
+    more = model(sources=[OwnPurchases()], n_candidates=[7]).training_frame(shop)
+    column = more.names.index("pair_days_since_first")
+    drawn, again = (
+        set(zip(rows.groups.tolist(), rows.x[:, column].tolist(), strict=True)) for rows in (few, more)
+    )
+    assert len(drawn) > 500
+    assert drawn < again

@@ -23,6 +23,12 @@ app = typer.Typer(
 ColumnsOption = Annotated[
     str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
 ]
+PathArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="File or folder of the data set; without it, the installed package (complete-journey)."
+    ),
+]
 EncodingOption = Annotated[
     str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.")
 ]
@@ -47,7 +53,7 @@ def main() -> None:
 @app.command()
 def run(
     dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    path: PathArgument = None,
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
@@ -72,7 +78,7 @@ def run(
         data, seconds = _load(dataset, path, columns, progress, encoding, time_format)
     console.print_load_report(data.report, quiet, rejects)
     _run(
-        data, settings, out, dataset, quiet, seconds, read_truth(path / "truth"),
+        data, settings, out, dataset, quiet, seconds, path and read_truth(path / "truth"),
         rules=rules, folds=folds, page=report,
     )  # fmt: skip
 
@@ -80,7 +86,7 @@ def run(
 @app.command()
 def match(
     dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    path: PathArgument = None,
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
@@ -145,7 +151,7 @@ def evaluate(
 @app.command()
 def backtest(
     dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    path: PathArgument = None,
     folds: Annotated[int, typer.Option(min=1, help="Last horizons to judge.")] = 3,
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out"),
@@ -175,7 +181,7 @@ def backtest(
 @app.command()
 def check_leaks(
     dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    path: PathArgument = None,
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     columns: ColumnsOption = "",
@@ -214,8 +220,8 @@ def check_leaks(
 @app.command()
 def tune(
     dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
     study: Annotated[Path, typer.Option(help="File of trials; a rerun goes on with it.")],
+    path: PathArgument = None,
     out: Annotated[Path, typer.Option(help="Best settings, for --config.")] = Path("tuned.toml"),
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 30,
     folds: Annotated[int, typer.Option(min=1, help="Horizons before the last one.")] = 2,
@@ -252,9 +258,7 @@ def tune(
 
 @app.command()
 def bench_walkthrough(
-    path: Annotated[
-        Path, typer.Argument(help="Folder of Complete Journey's files, or generated ones.")
-    ],
+    path: PathArgument = None,
     out: Annotated[Path | None, typer.Option(help="Write the rows here, as JSON.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     quiet: QuietOption = False,
@@ -332,6 +336,13 @@ def recommend(
     k: Annotated[int, typer.Option(help="Recommendations a shopper.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
     reasons: Annotated[bool, typer.Option("--reasons", help="Say why, in words.")] = False,
+    among: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Rank only these: a file of item_id, or of user_id, item_id; or, given twice, of "
+            "campaign_id, user_id and of campaign_id, item_id."
+        ),
+    ] = None,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
@@ -345,8 +356,7 @@ def recommend(
     with console.progress(quiet) as progress:
         found = recommend_from_files(
             model, history, users, k, _parse_columns(columns), out, rules=rules, reasons=reasons,
-            encoding=encoding, time_format=time_format,
-            progress=progress,
+            encoding=encoding, time_format=time_format, among=among or (), progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
     if quiet:
@@ -424,14 +434,14 @@ def _run(
 
 
 def _load(
-    dataset: str, path: Path, columns: str, progress: Callable[[str], None],
+    dataset: str, path: Path | None, columns: str, progress: Callable[[str], None],
     encoding: str | None = None, time_format: str | None = None,
 ) -> Any:  # fmt: skip
     from time import perf_counter
 
     from retailrec.datasets import load_dataset
 
-    progress(f"load {path}")
+    progress(f"load {path or dataset}")
     started = perf_counter()
     data = load_dataset(
         dataset, path, _parse_columns(columns), encoding=encoding, time_format=time_format

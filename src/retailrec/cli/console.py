@@ -90,11 +90,8 @@ def print_result(result: dict[str, Any], out: Path) -> None:
         cells = ["-" if values[m] is None else f"{values[m]:.4f}" for m in metrics]
         table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
     OUT.print(table)
-    for row in result["differences"]:
-        if (row["model"], row["versus"]) == ("two_stage", "own_purchases") and row["metric"] == metrics[
-            0
-        ]:
-            print_difference(row)
+    OUT.print(result["verdict"])
+    OUT.print(f"recipe: {result['recipe']}")
     for metric, best in (result["attainable"] or {}).items():
         OUT.print(
             f"two_stage reaches {best['reached']['two_stage']:.0%} of what is attainable: with every "
@@ -140,18 +137,22 @@ def print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
     from rich.box import SIMPLE
 
     table = Table(
-        "precision@5", "published", "here, its mean", "here, all judged", box=SIMPLE, pad_edge=False
-    )
-    table.columns[0].no_wrap = True
+        "precision@5", "published", "its mean", "all judged", "±", box=SIMPLE, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap = True
     for row in rows:
         cells = [row["published"], row["their_mean"], row["precision@5"]]
         bold = "bold green" if row["step"].startswith("ours: two stages") else ""
-        table.add_row(row["step"], *("" if c is None else f"{c:.4f}" for c in cells), style=bold)
+        sure = "-" if row["low"] is None else f"{(row['high'] - row['low']) / 2:.4f}"
+        table.add_row(row["step"], *("" if c is None else f"{c:.4f}" for c in cells), sure, style=bold)
     OUT.print(table)
     theirs = rows[0]["their_n_users"]
     OUT.print(
         f"published: on the Complete Journey, best elsewhere {best:.4f}; its mean: over the {theirs:,} "
-        f"shoppers with candidates; all judged: {rows[0]['n_users']:,} with history who bought",
+        f"shoppers with candidates; all judged: {rows[0]['n_users']:,} with history who bought; "
+        "±: half of its 95% interval",
         soft_wrap=True,
     )
 

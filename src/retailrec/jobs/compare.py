@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from retailrec.candidates import OwnPurchases, Popularity
+from retailrec.candidates import OwnPurchases, Popularity, TifuKNN
 from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, Split
@@ -65,8 +65,13 @@ def backtest_job(
 
 
 def baselines() -> dict[str, Model]:
-    """What every evaluation stands beside: bestsellers, and the shopper's own purchases."""
-    return {"popular": Popularity(), "own_purchases": OwnPurchases()}
+    """What every evaluation stands beside: the strongest methods that need no training of a ranker."""
+    return {
+        "popular": Popularity(),
+        "own_purchases": OwnPurchases(ties="popular", fill=True),
+        "own_decay": OwnPurchases("decay", half_life=120, fill=True),
+        "tifu_knn": TifuKNN(neighbours=100, alpha=0.5),
+    }
 
 
 def hold_out(data: RetailData, settings: Settings) -> Split:

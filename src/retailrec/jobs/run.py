@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from retailrec.evaluation.inspection import held_out_reliability
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
-from retailrec.jobs.settings import Settings
+from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import recommend_to_file
@@ -58,8 +58,9 @@ def run(
     SettingError
         If the settings ask for more than the data has.
     """
-    settings = settings.for_size(data.n_users)
+    wanted, settings = settings, settings.for_size(data.n_users)
     held_out = hold_out(data, settings)
+    reason = choose_recipe(facts_of(held_out.past, settings.horizon_days), wanted).reason
     if settings.k > data.n_items:
         raise SettingError(
             f"k={settings.k} is more than the {data.n_items:,} items of the catalogue; ask for fewer."
@@ -109,7 +110,9 @@ def run(
                 "n_users": len(judge.users),
                 "n_cold_users": judge.n_cold,
             },
+            "recipe": reason,
             "models": models,
+            "verdict": verdict(models, sure["differences"]),
             **sure,
             "folds": several,
             "rules": None if rules is None else batch.report.rules,
@@ -168,10 +171,38 @@ def over_folds(
     return {"n": folds, "summary": rows}
 
 
+def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> str:
+    """Do two stages pay on this data? One sentence, by the first metric.
+
+    Examples
+    --------
+    >>> models = {"popular": {"recall@10": 0.1}, "two_stage": {"recall@10": 0.12}}
+    >>> verdict(models, [{"model": "two_stage", "versus": "popular", "metric": "recall@10",
+    ...                   "difference": 0.02, "low": 0.01, "high": 0.03}])
+    'two_stage pays: recall@10 0.1200 against 0.1000 of popular, the best simple method (+20.0%).'
+    """
+    metric = next(iter(models["two_stage"]))
+    known = {n: v[metric] for n, v in models.items() if v[metric] is not None}
+    simple = {n: v for n, v in known.items() if n != "two_stage"}
+    if "two_stage" not in known or not simple:
+        return f"{metric} is not defined for these shoppers, so nothing can be said about two stages."
+    best = max(simple, key=lambda n: simple[n])
+    ours, theirs = known["two_stage"], simple[best]
+    share = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
+    rows = (d for d in differences if (d["model"], d["versus"]) == ("two_stage", best))
+    sure = next(d for d in rows if d["metric"] == metric)
+    figures = f"{metric} {ours:.4f} against {theirs:.4f} of {best}, the best simple method{share}"
+    if sure["low"] is not None and sure["low"] > 0:
+        return f"two_stage pays: {figures}."
+    if sure["high"] is not None and sure["high"] < 0:
+        return f"two stages do not pay on this data: {figures}. Use {best} instead."
+    return f"two stages do not pay for sure on this data: {figures}, which could be chance."
+
+
 def compare(
     model: TwoStageRecommender, held_out: Split, judge: Judge, k: int
 ) -> dict[str, NDArray[np.int32]]:
-    """(n_users, k) item codes of popular, own_purchases and two_stage for the judged shoppers."""
+    """(n_users, k) item codes of the simple methods and of two_stage for the judged shoppers."""
     past = apply(model.prefilters, held_out.past)[0]
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
     lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items

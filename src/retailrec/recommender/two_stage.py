@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from retailrec.candidates import (
     CandidateGenerator,
     Candidates,
+    ItemItem,
+    OwnPurchases,
 )
 from retailrec.candidates.pool import check_pool
 from retailrec.components import (
@@ -31,7 +33,7 @@ from retailrec.components import (
 )
 from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress
-from retailrec.compute.shards import map_shards, n_threads
+from retailrec.compute.shards import SHARD, map_shards, n_threads
 from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key, unit_prices
 from retailrec.data.history import History
 from retailrec.data.prefilters import Prefilter, apply, preset
@@ -40,6 +42,7 @@ from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingEr
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.among import AmongReport, Eligible, as_among
 from retailrec.recommender.answers import (
     Answer,
     AnswerReport,
@@ -49,13 +52,30 @@ from retailrec.recommender.answers import (
     warn_if_most_is_unknown,
 )
 from retailrec.recommender.artifact import load_artifact, save_artifact
-from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.defaults import default_sources
 from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.label_windows import Sampling, Window, Windows, light_rows, window_rows
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, USER_ID
+
+
+def candidate_numbers(sources: Sequence[CandidateGenerator]) -> list[int]:
+    """Candidates taken of each source where nobody says: most of what people buy they bought before.
+
+    Examples
+    --------
+    >>> from retailrec.candidates import Popularity
+    >>> candidate_numbers([OwnPurchases(), Popularity()])
+    [150, 40]
+    """
+    return [
+        150 if isinstance(s, OwnPurchases)
+        else 60 if isinstance(s, ItemItem) and s.within == "shopper"
+        else 40
+        for s in sources
+    ]  # fmt: skip
 
 
 @dataclass
@@ -68,7 +88,7 @@ class TwoStageRecommender:
     ranker : orders the candidates; a `Ranker`
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
-    n_candidates : taken from each source, one number or one a source
+    n_candidates : taken from each source, one number or one a source; None: `candidate_numbers`
     preranker : light ranker that cuts the pool to `pool_size` pairs a shopper; None ranks them all
     negatives : share of the candidates that were not bought that are trained on; each then weighs
         1 / share, so probabilities stay what they are
@@ -106,8 +126,8 @@ class TwoStageRecommender:
     prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
     label_splits: LabelSplits = field(default_factory=HorizonSplits)
     features: FeatureSet = field(default_factory=FeatureSet)
-    n_candidates: Natural | Sequence[Natural] = 150
-    preranker: Ranker | None = field(default_factory=light_ranker)
+    n_candidates: Natural | Sequence[Natural] | None = None
+    preranker: Ranker | None = None
     pool_size: Count = 200
     negatives: Share = 0.2
     idle_users: Share = 0.07
@@ -136,7 +156,7 @@ class TwoStageRecommender:
         check_parts(who, "prefilters", self.prefilters, Prefilter)
         check_parts(who, "ranker", [self.ranker], Ranker)
         check_parts(who, "preranker", [] if self.preranker is None else [self.preranker], Ranker)
-        check_pool(self.sources, self.n_candidates)
+        check_pool(self.sources, self.taken)
 
     def fit(
         self, data: RetailData, progress: Progress = lambda step: None, *,
@@ -242,8 +262,9 @@ class TwoStageRecommender:
         return self
 
     def recommend(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
-    ) -> pl.DataFrame:
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        among: Any = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
         Parameters
@@ -256,6 +277,9 @@ class TwoStageRecommender:
             `data` does not know is answered as an unknown shopper, with popular items.
         k : items a shopper
         rules : business rules; `answer` tells what they did
+        among : the only items to rank, proposed by a source or not: a frame of `item_id` (for
+            everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and `user_id` and of
+            `campaign_id` and `item_id`. Where it names shoppers, these are answered for by default.
 
         `score` is a probability of purchase within the horizon when the ranker's objective is one;
         calibrated models add a column `probability`.
@@ -274,21 +298,22 @@ class TwoStageRecommender:
         RetailRecWarning
             If most receipt lines are of items that the model does not know.
         """
-        return self.answer(data, users, k, rules).lists
+        return self.answer(data, users, k, rules, among=among).lists
 
     def explain(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None
-    ) -> pl.DataFrame:
+        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        among: Any = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
         The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
         columns raised the score most by the ranker's SHAP values, with the facts behind them.
         """
-        return self.answer(data, users, k, rules, reasons=True).lists
+        return self.answer(data, users, k, rules, reasons=True, among=among).lists
 
     def answer(
         self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
-        reasons: bool = False,
+        reasons: bool = False, among: Any = None,
     ) -> Answer:  # fmt: skip
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
@@ -296,25 +321,55 @@ class TwoStageRecommender:
         """
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        if among is not None and not isinstance(among, Eligible):
+            among = as_among(among)
+            if users is None and not isinstance(data, History | Histories):
+                users = among.users
         history, unplaced, notes = self.placed(data, users)
         warn_if_most_is_unknown(unplaced, notes)
-        best, empty, effects = self._choose(history, k, rules)
+        eligible, told = self.eligible(history, among, k)
+        best, empty, effects = self._choose(history, k, rules, eligible)
         lists = self._named(history, best)
         if reasons:
-            lists = lists.with_columns(self._reasons(history, best))
+            lists = lists.with_columns(self._reasons(history, best, eligible))
         n_short = int((best.items[:, -1] < 0).sum())
+        notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
         return Answer(lists, AnswerReport(
             n_shoppers=len(history), n_unknown_shoppers=empty, n_short=n_short,
             n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown,
             unknown_items=tuple(unplaced.unknown_items[:5].to_list()), rules=effects,
-            notes=notes + short_list_note(n_short, len(history), k),
+            among={} if told is None else told._asdict(), notes=notes,
         ))  # fmt: skip
+
+    def eligible(
+        self, history: History | Histories, among: Any, k: int
+    ) -> tuple[Eligible | None, AmongReport | None]:
+        """Given lists in the model's item codes, and what became of them; None without lists.
+
+        Lists that are bound already have been reported on.
+
+        Raises
+        ------
+        DataError
+            If none of the items is known, or none of the shoppers listed has receipts.
+        """
+        if among is None or isinstance(among, Eligible):
+            return among, None
+        lists = as_among(among)
+        codes = history.codes if isinstance(history, Histories) else np.zeros(1)
+        if lists.users is not None and len(codes) and (codes < 0).all():
+            raise DataError(
+                f"among: none of the {len(codes):,} shoppers is in the receipts, for example "
+                f"{history.users[USER_ID][0]!r}; write the ids as in the receipts."
+            )
+        found = lists.bind(self.items_, history.users)
+        return found, found.report(k)
 
     def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
         """The best items by code: (n_users, k) arrays, -1 where there is no item."""
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        return self._choose(history, k, None)[0]
+        return self._choose(history, k, None, None)[0]
 
     def placed(
         self, data: Any, users: Any = None
@@ -339,7 +394,7 @@ class TwoStageRecommender:
         return placed.histories(users), unplaced, notes
 
     def _choose(
-        self, history: History | Histories, k: int, rules: Rules | None
+        self, history: History | Histories, k: int, rules: Rules | None, eligible: Eligible | None
     ) -> tuple[Candidates, int, Effects]:
         """Best items, number of empty histories, and what rules did."""
         if k < 1:
@@ -352,7 +407,9 @@ class TwoStageRecommender:
         def shard(rows: slice) -> tuple[Candidates, int]:
             part = history.take(rows)
             empty = int((np.diff(part.indptr) == 0).sum())
-            frame = candidate_frame(part, stage)
+            frame = candidate_frame(
+                part, stage, among=None if eligible is None else eligible.take(rows)
+            )
             score = self.ranker_.predict(frame.x)
             if bound is None:
                 return frame.pool.best(score, k), empty
@@ -361,11 +418,14 @@ class TwoStageRecommender:
                 score, probable = self.calibrator_.predict(score), True
             return bound.choose(part, frame.pool.pairs, score, k, probable), empty
 
-        parts = list(map_shards(shard, len(history), threads=n_threads(self.threads)))
+        size = SHARD if eligible is None else eligible.shard_size
+        parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
         best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
         return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
 
-    def _reasons(self, history: History | Histories, best: Candidates) -> pl.Series:
+    def _reasons(
+        self, history: History | Histories, best: Candidates, eligible: Eligible | None
+    ) -> pl.Series:
         """Why each recommendation was made, in words."""
         names = [c for c in self.items_.columns if c == "name"] or [ITEM_ID]
         labels = self.items_.select(
@@ -375,7 +435,9 @@ class TwoStageRecommender:
 
         def shard(rows: slice) -> list[str]:
             part = history.take(rows)
-            frame = candidate_frame(part, stage)
+            frame = candidate_frame(
+                part, stage, among=None if eligible is None else eligible.take(rows)
+            )
             shopper, rank = np.nonzero(best.items[rows] >= 0)
             items = best.items[rows][shopper, rank]
             keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
@@ -383,7 +445,8 @@ class TwoStageRecommender:
             why = self.ranker_.contributions(x)
             return reasons_in_words(x, frame.names, why, shopper, items, part, self.sources_, labels)
 
-        texts = [text for part in map_shards(shard, len(history)) for text in part]
+        size = SHARD if eligible is None else eligible.shard_size
+        texts = [text for part in map_shards(shard, len(history), size=size) for text in part]
         return pl.Series("reasons", texts, pl.String)
 
     def _named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
@@ -407,13 +470,16 @@ class TwoStageRecommender:
         return candidate_frame(history, self.stage_one)
 
     @property
+    def taken(self) -> int | Sequence[int]:
+        """Candidates taken of each source."""
+        return candidate_numbers(self.sources) if self.n_candidates is None else self.n_candidates
+
+    @property
     def stage_one(self) -> StageOne:
         """Sources, features and pre-ranker as they are now."""
         if not hasattr(self, "sources_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        return StageOne(
-            self.sources_, self.features_, self.n_candidates, self.preranker_, self.pool_size
-        )
+        return StageOne(self.sources_, self.features_, self.taken, self.preranker_, self.pool_size)
 
     @property
     def catalogue_key(self) -> str:
