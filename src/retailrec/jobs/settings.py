@@ -38,7 +38,7 @@ _RECIPE: list[dict[str, Any]] = [
     {"type": "tifu_knn", "neighbours": 100, "alpha": 0.5},
     {"type": "popularity"},
     {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
-    {"type": "als", "factors": 32},
+    {"type": "als", "factors": 32, "iterations": 5},
 ]
 PROFILES: dict[str, dict[str, Any]] = {
     "small": {},
@@ -87,7 +87,7 @@ class Settings(BaseModel):
     )
     prerank: bool = Field(False, description="a light model cuts the pool to pool_size")
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
-    label_windows: int = Field(4, ge=1)
+    label_windows: int = Field(3, ge=1)
     label_stride_days: float | None = Field(None, gt=0, le=36_525, allow_inf_nan=False)
     negatives: float = Field(0.2, gt=0, le=1, allow_inf_nan=False)
     idle_users: float = Field(0.07, gt=0, le=1, allow_inf_nan=False)
@@ -207,7 +207,7 @@ def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
     >>> why
     'small, since 2,500 shoppers leave time for every source'
     >>> learns
-    "it learns from 4 windows of 28 days, each after at least 60% of today's 335 days of receipts."
+    "it learns from 3 windows of 28 days, each after at least 60% of today's 335 days of receipts."
     >>> months = Facts(400_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
     >>> choose_recipe(months, Settings()).name
     'large'
