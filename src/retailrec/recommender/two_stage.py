@@ -128,6 +128,7 @@ class TwoStageRecommender:
     end_: datetime = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
+    _catalogue: Catalogue | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         check_settings(self, _WHO)
@@ -304,7 +305,11 @@ class TwoStageRecommender:
     def catalogue(self) -> Catalogue:
         """Items and their coding, prices and time as they were at `fit`."""
         self._require("items_")
-        return Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
+        known = self._catalogue
+        if known is None or known.items is not self.items_:
+            known = Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
+            self._catalogue = known  # the same for every request: it remembers what items are called
+        return known
 
     @property
     def _scorer(self) -> Scorer:
