@@ -74,6 +74,9 @@ bench-boards: $(READY) ## every board: simple methods and ours, into docs/boards
 bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 	$(BIN)/python benchmarks/metrics.py
 
+bench-offers-allocation: $(READY) ## offers under stock and budget beside the linear program (SHOPPERS="20000 400000")
+	$(BIN)/python benchmarks/allocation.py $(or $(SHOPPERS),20000 400000)
+
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)
 

@@ -1,0 +1,420 @@
+"""Effect of a campaign by its randomised holdout: differences with intervals, by intent to treat.
+
+Everybody counts in the arm that was drawn, whether an offer reached them or not. Intervals are
+Welch's; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one coefficient for
+both arms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.data import RetailData
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import parse_number
+from retailrec.errors import DataError, SettingError
+from retailrec.offers.ledger import Ledger
+
+METRICS = ("bought", "purchases", "spend", "margin")
+_SRM_ALARM = 0.001
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Difference between treated and held-out shoppers in one metric.
+
+    Attributes
+    ----------
+    metric : such as ``spend``; per shopper
+    segment : of the shoppers, ``all`` for everybody
+    adjusted : was earlier spend taken out (CUPED)?
+    treated, holdout : means, adjusted ones where `adjusted`
+    n_treated, n_holdout : shoppers
+    difference, low, high : treated less holdout, and its interval
+    relative : difference as a share of the holdout's mean; None if that is 0
+    p, p_corrected : two-sided; over all segments of a metric at once (Holm, 1979)
+    """
+
+    metric: str
+    segment: str
+    adjusted: bool
+    treated: float
+    holdout: float
+    n_treated: int
+    n_holdout: int
+    difference: float
+    low: float
+    high: float
+    relative: float | None
+    p: float
+    p_corrected: float
+
+
+@dataclass(frozen=True)
+class ExperimentReport:
+    """What came of a campaign.
+
+    Attributes
+    ----------
+    campaign, start, days : the window whose purchases count
+    n_treated, n_holdout, n_reached : shoppers by arm, and of the treated those who got an offer
+    srm_p : p of the arms' sizes under the planned share (sample-ratio mismatch); None without it
+    effects : for everybody, plain and with CUPED, and by segment
+    total : adjusted effect on each metric x shoppers treated, with its interval
+    notes : sentences about what to be careful with
+    """
+
+    campaign: str
+    start: datetime
+    days: float
+    n_treated: int
+    n_holdout: int
+    n_reached: int
+    srm_p: float | None
+    effects: tuple[Effect, ...]
+    total: dict[str, tuple[float, float, float]]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        return asdict(self) | {"start": self.start.isoformat()}
+
+
+def outcomes(
+    data: RetailData,
+    user_ids: pl.Series,
+    start: datetime,
+    days: float,
+    *,
+    before_days: float | None = None,
+    margin: Any = None,
+) -> pl.DataFrame:
+    """What each shopper bought in [start, start + days), and spent before.
+
+    Parameters
+    ----------
+    data : receipts that reach from before the start to the end of the window
+    user_ids : shoppers, those without receipts included; ids of any type are compared as text
+    before_days : length of the window before the start that gives `spend_before`; as long by default
+    margin : frame of `item_id` and `margin`, money for one unit
+
+    Returns
+    -------
+    Frame with `user_id` (text), `bought` (0 or 1), `purchases` (receipt lines), `spend`, `margin` (with
+    margins given) and `spend_before`.
+
+    Raises
+    ------
+    DataError
+        If the receipts do not reach to the end of the window.
+    """
+    end = start + timedelta(days=days)
+    if data.end < end:
+        raise DataError(
+            f"experiment: the window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
+            f"{data.end:%Y-%m-%d %H:%M}. Bring later receipts, or give fewer days."
+        )
+    before = start - timedelta(days=days if before_days is None else before_days)
+    lines = data.log.select("user", "item", "time", "quantity", "value").filter(
+        (pl.col("time") >= before) & (pl.col("time") < end)
+    )
+    unit = _margins(data, margin)
+    inside = pl.col("time") >= start
+    sums = [
+        inside.sum().cast(pl.Float64).alias("purchases"),
+        pl.col("value").filter(inside).sum().cast(pl.Float64).alias("spend"),
+        pl.col("value").filter(~inside).sum().cast(pl.Float64).alias("spend_before"),
+    ]
+    if unit is not None:
+        earned = pl.Series("earned", unit[lines["item"].to_numpy()] * lines["quantity"].to_numpy())
+        lines = lines.with_columns(earned)
+        sums.append(pl.col("earned").filter(inside).sum().alias("margin"))
+    sums_of = lines.group_by("user").agg(sums)
+    text = data.users["user_id"].cast(pl.String)
+    sums_of = sums_of.with_columns(user_id=text.gather(sums_of["user"])).drop("user")
+    out = pl.DataFrame({"user_id": user_ids.cast(pl.String)})
+    out = out.join(sums_of, on="user_id", how="left", maintain_order="left").fill_null(0.0)
+    columns = ["purchases", "spend", *(["margin"] if unit is not None else []), "spend_before"]
+    return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
+
+
+def difference(
+    treated: Floats, holdout: Floats, level: float = 0.95
+) -> tuple[float, float, float, float]:
+    """Difference of means, its interval, and p, by Welch's t.
+
+    Examples
+    --------
+    >>> [round(x, 3) for x in difference(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 2.0]))]
+    [1.333, -0.715, 3.382, 0.134]
+    """
+    from scipy.special import stdtr, stdtrit
+
+    squares = [float(v.var(ddof=1)) / len(v) for v in (treated, holdout)]
+    change = float(treated.mean() - holdout.mean())
+    error = math.sqrt(sum(squares))
+    if not error:
+        return change, change, change, 1.0 if not change else 0.0
+    freedom = sum(squares) ** 2 / sum(
+        s**2 / (len(v) - 1) for s, v in zip(squares, (treated, holdout), strict=True)
+    )
+    edge = float(stdtrit(freedom, (1 + level) / 2))
+    p = float(2 * stdtr(freedom, -abs(change) / error))
+    return change, change - edge * error, change + edge * error, p
+
+
+def cuped(values: Floats, before: Floats, is_treated: NDArray[np.bool_]) -> Floats:
+    """Values less what earlier values explain, with the same mean; one coefficient for both arms.
+
+    The coefficient is the covariance over the variance, each arm's own summed up with weights of its
+    size, so that an effect of the campaign is not taken for a relation.
+
+    Examples
+    --------
+    >>> before = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> cuped(2 * before, before, np.array([True, True, False, False])).tolist()
+    [5.0, 5.0, 5.0, 5.0]
+    """
+    common = spread = 0.0
+    for arm in (is_treated, ~is_treated):
+        x, y = before[arm], values[arm]
+        common += float(((x - x.mean()) * (y - y.mean())).sum())
+        spread += float(((x - x.mean()) ** 2).sum())
+    slope = common / spread if spread else 0.0
+    return values - slope * (before - before.mean())
+
+
+def effects_of(
+    table: pl.DataFrame,
+    *,
+    metrics: Sequence[str] = METRICS,
+    segment: str | None = None,
+    level: float = 0.95,
+) -> list[Effect]:
+    """Effects on each metric: everybody plain and with CUPED, then each segment with CUPED.
+
+    Parameters
+    ----------
+    table : one row a shopper: `holdout` (bool), the metrics, `spend_before`, and the segment's column
+
+    Raises
+    ------
+    DataError
+        If an arm has fewer than two shoppers.
+    """
+    if not 0 < level < 1:
+        raise SettingError(f"experiment: level must lie between 0 and 1, not {level}. Correct it.")
+    is_treated = ~table["holdout"].to_numpy()
+    sizes = int(is_treated.sum()), int((~is_treated).sum())
+    if min(sizes) < 2:
+        raise DataError(
+            f"experiment: both arms need at least 2 shoppers, got {sizes[0]:,} treated and "
+            f"{sizes[1]:,} held out. Without a holdout nobody knows what would have been "
+            f"bought anyway; set one."
+        )
+    before = table["spend_before"].to_numpy()
+    out: list[Effect] = []
+    for metric in metrics:
+        values = table[metric].to_numpy()
+        adjusted = cuped(values, before, is_treated)
+        out.append(_effect(metric, "all", False, values, is_treated, level))
+        out.append(_effect(metric, "all", True, adjusted, is_treated, level))
+        if segment is not None:
+            out += _by_segment(metric, adjusted, is_treated, table[segment], level)
+    return out
+
+
+def experiment_result(
+    ledger: Ledger,
+    campaign: str,
+    data: RetailData,
+    *,
+    days: float,
+    margin: Any = None,
+    segment: str | None = None,
+    planned_holdout: float | None = None,
+    level: float = 0.95,
+) -> ExperimentReport:
+    """What a campaign changed, from the ledger and later receipts.
+
+    Parameters
+    ----------
+    ledger, campaign : who was assigned to what
+    days : length of the window, from the campaign's first row on
+    margin : frame of `item_id` and `margin`, for the effect on margin
+    segment : column of the shoppers' attributes (`data.users`)
+    planned_holdout : share that was planned, for the check of the arms' sizes
+
+    Raises
+    ------
+    DataError, SettingError
+        If the campaign is not in the ledger, an arm is empty, a shopper stands in both arms, receipts
+        end too early, or a setting is out of range.
+    """
+    if days <= 0 or (planned_holdout is not None and not 0 < planned_holdout < 1):
+        raise SettingError(
+            f"experiment: days must be above 0 and the planned holdout between 0 and 1, not {days} and "
+            f"{planned_holdout}. Correct them."
+        )
+    rows = ledger.read([campaign])
+    if rows.is_empty():
+        there = ", ".join(ledger.scan().select("campaign").unique().collect()["campaign"].sort()[:5])
+        raise DataError(
+            f"experiment: campaign '{campaign}' does not stand in ledger {ledger.folder}; there are "
+            f"{there or 'no campaigns'}. Correct its name."
+        )
+    start = rows["time"].min()
+    assert isinstance(start, datetime)
+    shoppers = rows.group_by("user_id").agg(
+        holdout=pl.col("holdout").any(), both=pl.col("holdout").n_unique() > 1,
+        reached=(pl.col("rank") > 0).any(),
+    ).sort("user_id")  # fmt: skip
+    if n := int(shoppers["both"].sum()):
+        raise DataError(
+            f"experiment: {n:,} shoppers of campaign '{campaign}' are held out and treated, such as "
+            f"{shoppers.filter('both')['user_id'][0]}; each must be in one arm. Repair the ledger."
+        )
+    found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
+    table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
+    if segment is not None:
+        table = table.join(_segments(data, segment), on="user_id", how="left", maintain_order="left")
+    metrics = [m for m in METRICS if m in table.columns]
+    effects = effects_of(table, metrics=metrics, segment=segment, level=level)
+    n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
+    srm_p = None if planned_holdout is None else srm(n_treated, n_holdout, planned_holdout)
+    notes = _notes(ledger, campaign, shoppers, start, days, srm_p, planned_holdout)
+    total = {
+        e.metric: (n_treated * e.difference, n_treated * e.low, n_treated * e.high)
+        for e in effects
+        if e.adjusted and e.segment == "all"
+    }
+    return ExperimentReport(
+        campaign, start, days, n_treated, n_holdout, int(shoppers["reached"].sum()), srm_p,
+        tuple(effects), total, tuple(notes),
+    )  # fmt: skip
+
+
+def srm(n_treated: int, n_holdout: int, planned_holdout: float) -> float:
+    """p of arms of these sizes, had shoppers been split as planned (chi-square).
+
+    Examples
+    --------
+    >>> srm(900, 100, 0.1), srm(950, 50, 0.1) < 1e-6
+    (1.0, True)
+    """
+    from scipy.special import chdtrc
+
+    expected = planned_holdout * (n_treated + n_holdout)
+    apart = (n_holdout - expected) ** 2
+    return float(chdtrc(1, apart / expected + apart / (n_treated + n_holdout - expected)))
+
+
+def _effect(
+    metric: str,
+    segment: str,
+    adjusted: bool,
+    values: Floats,
+    is_treated: NDArray[np.bool_],
+    level: float,
+) -> Effect:
+    treated, holdout = values[is_treated], values[~is_treated]
+    change, low, high, p = difference(treated, holdout, level)
+    base = float(holdout.mean())
+    return Effect(
+        metric, segment, adjusted, float(treated.mean()), base, len(treated), len(holdout), change, low,
+        high, change / base if base else None, p, p,
+    )  # fmt: skip
+
+
+def _by_segment(
+    metric: str, values: Floats, is_treated: NDArray[np.bool_], names: pl.Series, level: float
+) -> list[Effect]:
+    """Each segment with two shoppers in both arms, p corrected over these segments."""
+    out = []
+    for name in names.drop_nulls().unique().sort():
+        inside = (names == name).fill_null(False).to_numpy()
+        if min((inside & is_treated).sum(), (inside & ~is_treated).sum()) >= 2:
+            out.append(_effect(metric, str(name), True, values[inside], is_treated[inside], level))
+    order = np.argsort([e.p for e in out], kind="stable")
+    corrected, worst = np.empty(len(out)), 0.0
+    for at, place in enumerate(order):
+        worst = max(worst, (len(out) - at) * out[place].p)  # Holm, 1979
+        corrected[place] = min(worst, 1.0)
+    return [
+        Effect(**asdict(e) | {"p_corrected": float(p)}) for e, p in zip(out, corrected, strict=True)
+    ]
+
+
+def _notes(
+    ledger: Ledger,
+    campaign: str,
+    shoppers: pl.DataFrame,
+    start: datetime,
+    days: float,
+    srm_p: float | None,
+    planned: float | None,
+) -> list[str]:
+    notes = []
+    if srm_p is not None and srm_p < _SRM_ALARM:
+        notes.append(
+            f"The arms' sizes do not fit the planned holdout of {planned:.1%} (p {srm_p:.2g}): "
+            f"shoppers were lost or added after the draw, so the effects can't be trusted until it is "
+            f"known why."
+        )
+    others = ledger.read(since=start, until=start + timedelta(days=days)).filter(
+        (pl.col("campaign") != campaign) & (pl.col("rank") > 0)
+    )
+    if not others.is_empty():
+        touched = shoppers.join(others.select("user_id").unique(), on="user_id", how="semi")
+        names = ", ".join(others["campaign"].unique().sort()[:3])
+        held = int(touched["holdout"].sum())
+        notes.append(
+            f"Other campaigns ({names}) reached {touched.height - held:,} treated and {held:,} "
+            f"held-out shoppers in the same window: the effects are what this campaign added to them."
+        )
+    return notes
+
+
+def _segments(data: RetailData, segment: str) -> pl.DataFrame:
+    if segment not in data.users.columns:
+        raise DataError(
+            f"experiment: shoppers have no column '{segment}'; they have {data.users.columns}. "
+            f"Name one of these."
+        )
+    return data.users.select(pl.col("user_id").cast(pl.String), pl.col(segment).cast(pl.String))
+
+
+def _margins(data: RetailData, margin: Any) -> Floats | None:
+    """(n_items,) margin of one unit."""
+    if margin is None:
+        return None
+    frame = to_polars(margin, who="margin")
+    for name in ("item_id", "margin"):
+        if name not in frame.columns:
+            raise DataError(f"margin lacks column '{name}'; it has {frame.columns}. Rename it.")
+    table = pl.DataFrame(
+        {
+            "item_id": frame["item_id"].cast(pl.String),
+            "margin": parse_number(frame["margin"], who="margin"),
+        }
+    ).unique("item_id", keep="first")
+    mine = data.items.select(pl.col("item_id").cast(pl.String)).join(
+        table, on="item_id", how="left", maintain_order="left"
+    )["margin"]
+    sold = np.unique(data.log["item"].to_numpy())
+    bad = mine.gather(sold).is_null() | mine.gather(sold).is_nan().fill_null(True)
+    if bad.any():
+        item = data.items["item_id"].gather(sold).filter(bad)[0]
+        raise DataError(
+            f"margin: {int(bad.sum()):,} sold items have no margin, such as {item}; give one for each."
+        )
+    return mine.fill_null(0.0).to_numpy()
