@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retailrec.cli import console, offers
+from retailrec.cli import console, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.cli.options import (
     ColumnsOption,
@@ -30,8 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
 offers.register(app)
+serving.register(app)
 
 
 def main() -> None:
