@@ -128,7 +128,7 @@ def pool_order(stage: StageOne, history: History, k: int) -> NDArray[np.int32]:
     pool = merge_pool(stage.sources, history, stage.n_candidates)
     if stage.preranker is None:
         return pool.best(np.ascontiguousarray(pool.scores[:, 0]), k).items
-    return pool.best(stage.preranker.predict(stage.light_columns(pool)), k).items
+    return pool.best(stage.preranker.predict(stage.preranker_columns(pool)), k).items
 
 
 def _best(source: CandidateGenerator, k: int, history: History) -> NDArray[np.int32]:

@@ -23,7 +23,7 @@ from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.settings_fields import plain_settings
 from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
-from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.defaults import default_preranker, default_sources
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 
@@ -147,7 +147,7 @@ class Settings(_Plain):
             prefilters=self.make_prefilters(),
             label_splits=self.label_splits(),
             features=FeatureSet(drop=tuple(self.drop_features)),
-            preranker=light_ranker() if self.prerank else None,
+            preranker=default_preranker() if self.prerank else None,
             **_given(self, MODEL),
         )
 
