@@ -156,9 +156,11 @@ def check_case(seed: int) -> str:
     rows = np.array(weights + minima[0])
     low = np.array(hard[1] + minima[1])
     best = milp(
-        -value, constraints=LinearConstraint(rows, low, np.array(high + minima[2])),
-        integrality=np.ones(len(value)), bounds=Bounds(0, 1),
-    )  # fmt: skip
+        -value,
+        constraints=LinearConstraint(rows, low, np.array(high + minima[2])),
+        integrality=np.ones(len(value)),
+        bounds=Bounds(0, 1),
+    )
     missed = sum(
         max(least - row @ x, 0)
         for row, least in zip(minima[0], minima[1], strict=True)
@@ -495,24 +497,52 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "settings", "sentence"),
     [
-        ({"value": [float("nan"), 1.0]}, {}, "column 'value' must be a finite number in every row; 1 rows differ"),
+        (
+            {"value": [float("nan"), 1.0]},
+            {},
+            "column 'value' must be a finite number in every row; 1 rows differ",
+        ),
         ({"value": [float("inf"), 1.0]}, {}, "column 'value' must be a finite number"),
         ({"value": [None, 1.0]}, {}, "column 'value' must be a finite number"),
         ({"cost": [-1.0, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'cost' must be 0 or more"),
         ({"cost": [None, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'cost' must be 0 or more"),
         ({"cost": None}, {"budget": [{"at_most": 5}]}, "pairs lack column 'cost'"),
-        ({"probability": [1.5, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'probability' must lie between 0 and 1"),
+        (
+            {"probability": [1.5, 1.0]},
+            {"budget": [{"at_most": 5}]},
+            "column 'probability' must lie between 0 and 1",
+        ),
         ({"item_id": ["a", None]}, {}, "1 rows lack 'item_id'"),
-        ({"user_id": [1, 1], "item_id": ["a", "a"]}, {}, "1 pairs stand twice, such as shopper 1 and item a"),
-        ({"user_id": [], "item_id": [], "value": [], "cost": [], "probability": []}, {}, "there is no pair"),
+        (
+            {"user_id": [1, 1], "item_id": ["a", "a"]},
+            {},
+            "1 pairs stand twice, such as shopper 1 and item a",
+        ),
+        (
+            {"user_id": [], "item_id": [], "value": [], "cost": [], "probability": []},
+            {},
+            "there is no pair",
+        ),
         ({}, {"budget": [{"at_most": 0}]}, "greater than 0"),
         ({}, {"offers": {"at_least": 2, "at_most": 1}}, "no answer can keep to both"),
         ({}, {"limit": [{"by": "product", "at_least": 5, "at_most": 2}]}, "no answer can keep to both"),
-        ({}, {"limit": [{"by": "product", "of": "a", "at_least": 5}, {"by": "product", "at_most": 2}]}, "no answer can keep to both"),
-        ({}, {"limit": [{"by": "product", "of": "z", "at_most": 2}]}, "speaks of product 'z', which neither"),
+        (
+            {},
+            {"limit": [{"by": "product", "of": "a", "at_least": 5}, {"by": "product", "at_most": 2}]},
+            "no answer can keep to both",
+        ),
+        (
+            {},
+            {"limit": [{"by": "product", "of": "z", "at_most": 2}]},
+            "speaks of product 'z', which neither",
+        ),
         ({}, {"exclusion": [{"products": ["a", "z"]}]}, "speaks of product 'z'"),
         ({}, {"limit": [{"by": "supplier", "at_most": 2}]}, "no items were given"),
-        ({}, {"limit": [{"by": "product", "at_most": "stock"}]}, "'stock' names a column of the items; no items"),
+        (
+            {},
+            {"limit": [{"by": "product", "at_most": "stock"}]},
+            "'stock' names a column of the items; no items",
+        ),
         ({}, {"limit": [{"by": "product"}]}, "needs at_most, at_least or both"),
         ({}, {"limit": [{"by": "shelf", "at_most": 1}]}, "Input should be 'product'"),
         ({}, {"floor": [{"column": "segment"}]}, "asks for the segment 'segment'; no users were given"),
@@ -521,7 +551,7 @@ GOOD = {
         ({}, {"stock": 5}, "expected one of name, value"),
         ({}, {"holdout": 0.999999}, "all 2 shoppers are held out"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_a_sentence(
     change: dict[str, Any], settings: dict[str, Any], sentence: str
 ) -> None:

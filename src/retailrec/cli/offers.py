@@ -12,7 +12,7 @@ from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import parse_columns
 
 if TYPE_CHECKING:
-    from retailrec.offers.allocation import AllocationReport
+    from retailrec.offers.allocation_report import AllocationReport
     from retailrec.offers.experiments import ExperimentReport
 
 _MOST_WORDS = 12  # constraints told on the console

@@ -24,7 +24,7 @@ def plain_settings(name: str, owners: Mapping[type, Mapping[str, str]]) -> type[
     --------
     >>> from retailrec.data.splits import HorizonSplits
     >>> plain_settings("Labels", {HorizonSplits: {"label_windows": "n"}})().label_windows
-    4
+    3
     """
     taken: dict[str, Any] = {}
     for owner, names in owners.items():

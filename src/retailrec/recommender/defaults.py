@@ -15,7 +15,7 @@ def default_sources() -> list[CandidateGenerator]:
         TifuKNN(neighbours=100, alpha=0.5),
         Popularity(),
         ItemItem("tfidf", half_life=180, neighbours=30),
-        ALS(factors=32),
+        ALS(factors=32, iterations=5),
         ItemItem(within="next_receipt", profile="last_receipt", neighbours=100),
     ]
 
