@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import CUTOFF, receipts
 from retailrec.data import RetailData
-from retailrec.data.cleaning import Rule
+from retailrec.data.cleaning import LineRule
 from retailrec.data.files import read_table
 from retailrec.data.splits import (
     Fold,
@@ -222,7 +222,7 @@ def test_each_kind_of_dirt_is_counted_and_kept_aside(columns: dict, reason: str)
 
 
 def test_a_rule_of_ones_own() -> None:
-    rule = Rule("test shop", pl.col("shop") == "test")
+    rule = LineRule("test shop", pl.col("shop") == "test")
     report = RetailData.from_frames(frame(shop=["test", "real"]), rules=[rule]).report
     assert report.rejected == {"test shop": 1}
 

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.memory import release_memory
-from retailrec.data.cleaning import STANDARD_RULES, LoadReport, Rule
+from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport
 from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.histories import Histories, Unplaced
 from retailrec.data.history import History
@@ -81,7 +81,7 @@ class RetailData:
     def from_frames(
         cls, transactions: Any, items: Any = None, users: Any = None, *,
         columns: Mapping[str, str] | None = None, end: datetime | None = None,
-        rules: Sequence[Rule] = (), report: LoadReport | None = None,
+        rules: Sequence[LineRule] = (), report: LoadReport | None = None,
         item_columns: Sequence[str] = (), user_columns: Sequence[str] = (),
         time_format: str | None = None,
     ) -> RetailData:  # fmt: skip

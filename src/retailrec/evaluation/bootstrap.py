@@ -1,4 +1,4 @@
-"""How sure a mean is: paired bootstrap over shoppers, corrected for many comparisons."""
+"""Confidence intervals: paired bootstrap over shoppers, corrected for many comparisons."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class EventColumns:
         return self._per_event(value.astype(np.float32))
 
     @cached_property
-    def back(self) -> Floats:
+    def baskets_ago(self) -> Floats:
         """How many of the shopper's baskets are newer: 0 for the last one."""
         users = self._basket_users
         last = np.searchsorted(users, users, "right") - 1

@@ -47,7 +47,7 @@ from retailrec.recommender.label_windows import (
     Windows,
     WindowSteps,
     label_windows,
-    light_rows,
+    preranker_rows,
     window_rows,
 )
 from retailrec.recommender.learning import calibrated, learnt_ranker
@@ -409,7 +409,7 @@ class TwoStageRecommender:
     def _fit_preranker(self, split: Split) -> bool:
         """Learn to cut the pool from one label window; False if nothing was bought there."""
         self.preranker_ = None
-        rows = light_rows(split, self.stage_one, self.sampling)
+        rows = preranker_rows(split, self.stage_one, self.sampling)
         if rows is not None:
             self.preranker_ = with_common(self.preranker, self.seed, self.threads).fit(rows)
         return rows is not None
