@@ -257,9 +257,6 @@ class TwoStageRecommender:
         k : items a shopper
         rules : business rules; `answer` tells what they did
 
-        `score` is a probability of purchase within the horizon when the ranker's objective is one;
-        calibrated models add a column `probability`.
-
         Raises
         ------
         SettingError
@@ -273,6 +270,11 @@ class TwoStageRecommender:
         -----
         RetailRecWarning
             If most receipt lines are of items that the model does not know.
+
+        Notes
+        -----
+        `score` is a probability of purchase within the horizon when the ranker's objective is one;
+        calibrated models add a column `probability`.
         """
         return self.answer(data, users, k, rules).lists
 
@@ -293,6 +295,13 @@ class TwoStageRecommender:
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
         Nothing of the request is kept on the model, so many threads may ask one model.
+
+        Raises
+        ------
+        SettingError, DataError
+            As `recommend`.
+        NotFittedError
+            Before `fit`.
         """
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
@@ -311,7 +320,13 @@ class TwoStageRecommender:
         ))  # fmt: skip
 
     def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
-        """The best items by code: (n_users, k) arrays, -1 where there is no item."""
+        """The best items by code: (n_users, k) arrays, -1 where there is no item.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
         return self._choose(history, k, None)[0]
@@ -319,7 +334,13 @@ class TwoStageRecommender:
     def placed(
         self, data: Any, users: Any = None
     ) -> tuple[History | Histories, Unplaced, tuple[str, ...]]:
-        """Histories in the model's item codes, what of the receipts has no place there, and notes."""
+        """Histories in the model's item codes, what of the receipts has no place there, and notes.
+
+        Raises
+        ------
+        DataError
+            If a history is coded by another catalogue, or `users` are asked for beside one.
+        """
         if isinstance(data, History | Histories):
             if users is not None:
                 raise DataError(
@@ -408,7 +429,13 @@ class TwoStageRecommender:
 
     @property
     def stage_one(self) -> StageOne:
-        """Sources, features and pre-ranker as they are now."""
+        """Sources, features and pre-ranker as they are now.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
         if not hasattr(self, "sources_"):
             raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
         return StageOne(
@@ -441,6 +468,8 @@ class TwoStageRecommender:
         ArtifactError
             If the folder holds something else, can't be written, or the model holds a part that could
             not be loaded again; what stood there stays.
+        NotFittedError
+            Before `fit`.
         """
         if not hasattr(self, "items_"):
             raise NotFittedError("TwoStageRecommender has nothing to save; call fit(data) first.")
