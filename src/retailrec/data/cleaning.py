@@ -25,7 +25,7 @@ _INSIDE = (LINE, "reason", "digest", "user", "item", "basket", "text")
 
 @dataclass(frozen=True)
 class LineRule:
-    """Reject the lines where `when` holds, for `reason`. A null condition does not reject."""
+    """Reject the lines where `when` holds, for `reason`; a null condition does not reject."""
 
     reason: str
     when: pl.Expr

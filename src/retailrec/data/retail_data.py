@@ -147,11 +147,11 @@ class RetailData:
 
     @property
     def recommendable(self) -> NDArray[np.bool_]:
-        """(n_items,) may the item be recommended? Prefilters turn items off."""
+        """(n_items,) may the item be recommended; prefilters turn items off."""
         return self.items[RECOMMENDABLE].to_numpy()
 
     def asof(self, t: datetime | date | str) -> RetailData:
-        """What was known at `t`: events strictly before it. Codes stay the same.
+        """What was known at `t`: events strictly before it; codes stay the same.
 
         `t` may be a datetime (one with a zone is told on the clock of the receipts), a date, text such
         as ``"2024-02-01"``, or what NumPy and pandas have.

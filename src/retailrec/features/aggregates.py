@@ -59,7 +59,7 @@ class Events:
         return np.diff(np.append(self._starts, self._size)).astype(np.float64)
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
-        """Sum; of a condition, how often it holds. NaN counts as nothing."""
+        """Sum; of a condition, how often it holds; NaN counts as nothing."""
         return np.asarray(run_sums(self._starts, self._size, values))
 
     def mean(self, values: Floats) -> Floats:

@@ -80,7 +80,7 @@ class EventColumns:
 
     @cached_property
     def last_of_pair(self) -> NDArray[np.bool_]:
-        """Is this the pair's newest event? Counting these counts pairs."""
+        """Is this the pair's newest event; counting these counts pairs."""
         flags = np.zeros(len(self.age), np.bool_)
         flags[self.history.event_indptr[1:] - 1] = True
         return flags
