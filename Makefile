@@ -17,6 +17,9 @@ setup: $(READY) ## make .venv with everything in it (the others do this by thems
 demo: $(READY) ## run the main job on a generated supermarket
 	$(BIN)/retailrec demo --out out/demo
 
+serve: $(READY) ## a generated shop behind the HTTP service and its pages; prints the address
+	$(BIN)/retailrec serve --demo out/serve
+
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -62,6 +65,9 @@ bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="
 bench-online: $(READY) ## milliseconds for one shopper (PROFILE=large)
 	$(BIN)/python benchmarks/online.py $(or $(PROFILE),large)
 
+bench-serve: $(READY) ## the HTTP service under load (SHOPPERS=20000 PROFILE=large SECONDS=30)
+	$(BIN)/python benchmarks/serve.py --shoppers $(or $(SHOPPERS),20000) --profile $(or $(PROFILE),large) --seconds $(or $(SECONDS),30)
+
 bench-floor: $(READY) ## share of scoring time inside libraries' kernels (PROFILE=small)
 	$(BIN)/python benchmarks/floor.py $(or $(PROFILE),small)
 
@@ -73,6 +79,9 @@ bench-boards: $(READY) ## every board: simple methods and ours, into docs/boards
 
 bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 	$(BIN)/python benchmarks/metrics.py
+
+bench-offers-allocation: $(READY) ## offers under stock and budget beside the linear program (SHOPPERS="20000 400000")
+	$(BIN)/python benchmarks/allocation.py $(or $(SHOPPERS),20000 400000)
 
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)
