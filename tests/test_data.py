@@ -167,6 +167,9 @@ def test_an_event_on_the_cutoff_is_not_known(data: RetailData) -> None:
     assert (data.log["time"] == CUTOFF).any()
     assert (data.asof(CUTOFF).log["time"] < CUTOFF).all()
     assert data.between(CUTOFF, CUTOFF + timedelta(days=1)).height > 0
+    before = data.between(CUTOFF - timedelta(days=30), CUTOFF)
+    assert before.height > 0
+    assert (before["time"] < CUTOFF).all()
 
 
 def test_the_future_can_not_be_asked_for(data: RetailData) -> None:

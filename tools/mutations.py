@@ -17,7 +17,7 @@ DATA: list[Mutation] = [
     ("RetailData.between", '(pl.col("time") < end)', '(pl.col("time") <= end)'),
     ("RetailData.receipts", "np.where(known, value, 0)", "np.where(known, value, 1)"),
     ("RetailData.receipts", "append=len(basket)", "append=len(basket) + 1"),
-    ("RetailData._history", "and (np.diff(codes) > 0).all()", ""),
+    ("RetailData.history_of_codes", "and (np.diff(codes) > 0).all()", ""),
     ("RetailData._lines_of", "np.where(codes >= 0,", "np.where(codes >= -1,"),
     ("RetailData.user_rows", "pl.Series(codes >= 0)", "pl.Series(codes >= -1)"),
     ("RetailData.with_item_codes_of", "log.height - placed.height", "placed.height"),
@@ -82,7 +82,7 @@ DATA: list[Mutation] = [
     ("AllowItems.keeps", "return data", "return ~data"),
     ("DenyItems.keeps", "return ~data", "return data"),
     ("Prefilter.__call__", "pl.col(RECOMMENDABLE) & keeps", "keeps"),
-    ("apply", '"removed": before - left', '"removed": before'),
+    ("apply_prefilters", '"removed": before - left', '"removed": before'),
 ]
 FEATURES: list[Mutation] = [
     ("item_trend", "4 * e.sum(e.age <= 14)", "0 * e.sum(e.age <= 14)"),
