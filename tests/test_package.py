@@ -63,7 +63,7 @@ def test_the_wheel_runs_by_itself(wheel: zipfile.ZipFile, tmp_path: Path) -> Non
 
 
 def test_one_version_and_the_changelog_begins_with_it() -> None:
-    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["project"]["version"] == retailrec.__version__
     heads = re.findall(r"^## ([\d.]+), (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert [version for version, _ in heads] == sorted((v for v, _ in heads), reverse=True)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d|unreleased", when) for _, when in heads)
