@@ -74,8 +74,14 @@ bench-floor: $(READY) ## share of scoring time inside libraries' kernels (PROFIL
 bench-profiles: $(READY) ## what each profile costs in quality and time (SHOPPERS=20000)
 	$(BIN)/python benchmarks/profiles.py $(or $(SHOPPERS),20000) $(VARIANT)
 
+bench-boards: $(READY) ## every board: simple methods and ours, into docs/boards.md (BOARDS="journey-28 ta-feng")
+	$(BIN)/python benchmarks/boards.py --boards $(BOARDS)
+
 bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 	$(BIN)/python benchmarks/metrics.py
+
+bench-offers-allocation: $(READY) ## offers under stock and budget beside the linear program (SHOPPERS="20000 400000")
+	$(BIN)/python benchmarks/allocation.py $(or $(SHOPPERS),20000 400000)
 
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)

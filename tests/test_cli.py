@@ -17,6 +17,7 @@ import pytest
 from conftest import receipts
 from retailrec import __version__
 from retailrec.cli import main
+from retailrec.jobs.compare import baselines
 
 
 class Run(NamedTuple):
@@ -72,7 +73,16 @@ def ran(folder: Path) -> Path:
         "--rejects", folder / "rejects.parquet",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    for word in ("two_stage", "own_purchases", "rejected: zero price", "shoppers"):
+    for word in (
+        "two_stage",
+        "own_purchases",
+        "own_decay",
+        "tifu_knn",
+        "best simple method",
+        "recipe: small",
+        "rejected: zero price",
+        "shoppers",
+    ):
         assert word in run.stdout
     return out
 
@@ -88,7 +98,9 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
         "report.json",
     ]
     metrics = json.loads((ran / "metrics.json").read_text())
-    assert set(metrics["models"]) == {"popular", "own_purchases", "two_stage"}
+    assert set(metrics["models"]) == {*baselines(), "two_stage"}
+    assert "of own_" in metrics["verdict"] or "of tifu_knn" in metrics["verdict"]
+    assert "as the settings say" in metrics["recipe"] or "shoppers leave time" in metrics["recipe"]
     for values in metrics["models"].values():
         assert set(values) == {"precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5"}
         assert all(0 <= v <= 1 for v in values.values())
@@ -336,9 +348,9 @@ def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) ->
     assert first.returncode == 0, first.stderr
     assert "Mean ± spread over 2 horizons" in first.stdout
     kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
-    assert len(kept) == 6
+    assert len(kept) == 10  # two folds of five models
     table = json.loads((tmp_path / "out" / "backtest.json").read_text())
-    assert {row["model"] for row in table["table"]} == {"popular", "own_purchases", "two_stage"}
+    assert {row["model"] for row in table["table"]} == {*baselines(), "two_stage"}
     assert retailrec(*arguments).stdout == first.stdout
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == kept
 

@@ -41,6 +41,8 @@ VARIANTS: list[CandidateGenerator] = [
     OwnPurchases("recency"),
     OwnPurchases("decay"),
     OwnPurchases("due"),
+    OwnPurchases(ties="popular", fill=True),
+    OwnPurchases("decay", fill=True),
     Popularity(kind="trending"),
     Popularity(kind="last_year"),
     PopularInSegment(),
@@ -307,6 +309,7 @@ def quick(**settings: object) -> TwoStageRecommender:
         "n_candidates": 20,
         "pool_size": 15,
         "sources": sources(),
+        "label_splits": HorizonSplits(28, n=2),
     }
     return TwoStageRecommender(**(given | settings))  # type: ignore[arg-type]
 
@@ -356,8 +359,12 @@ def test_histories_in_parts_give_the_same_answers(
 
 
 def test_more_items_asked_for_than_there_are(shop: RetailData, model: TwoStageRecommender) -> None:
-    found = model.recommend(shop.history(codes=[0]), k=10_000)
-    assert found.height == 15  # the pool's size bounds the list
+    """All that the sources propose, however small the pool is that shorter lists are chosen from."""
+    history = shop.history(codes=[0])
+    found = model.recommend(history, k=10_000)
+    proposed = merge_pool(model.sources_, history, 20).items
+    assert found.height == len(proposed) > model.pool_size
+    assert set(found["item_id"]) == set(shop.items["item_id"].gather(proposed))
     assert found["item_id"].n_unique() == found.height
 
 

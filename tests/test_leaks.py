@@ -33,7 +33,9 @@ def leaks(build: Any) -> list[Leak]:
 
 
 def test_what_we_ship_does_not_leak() -> None:
-    report = check_leaks(DATA)
+    report = check_leaks(
+        DATA, lambda _: TwoStageRecommender(label_splits=HorizonSplits(28, n=2), threads=1)
+    )
     assert report.leaks == []
     assert report.columns > 80
     assert min(report.labels_moved.values()) > 0.02

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
-from retailrec.jobs.run import run
-from retailrec.jobs.settings import PROFILES, Settings, read_settings
+from retailrec.jobs.run import run, verdict
+from retailrec.jobs.settings import PROFILES, Facts, Settings, choose_recipe, read_settings
 from retailrec.simulator.shop import small_data
 
 
@@ -27,22 +29,56 @@ def test_what_is_said_wins() -> None:
     assert sized.ranker.type == "lightgbm"
     assert sized.negatives == PROFILES["large"]["negatives"]
     own = Settings(sources=[{"type": "popularity"}]).for_size(10**6)
-    assert own.n_candidates == Settings().n_candidates  # not the four of `large`
+    assert own.n_candidates is None  # not the four of `large`
     with pytest.raises(SettingError, match="profile"):
         read_settings(None, profile="huge")
 
 
+# profile -> sources, candidates of each, ranker, label windows, refit; chosen by measurement, so what
+# changes here has been measured again (make bench-profiles)
+EXPECTED = {
+    "small": (
+        ["own_decay", "tifu_knn", "popular", "item_tfidf", "als", "next_last_receipt"],
+        None,
+        "lightgbm_lambdarank",
+        4,
+        "each",
+    ),
+    "laptop": (
+        ["own_decay", "tifu_knn", "popular", "item_tfidf", "als"],
+        [80, 30, 20, 30, 20],
+        "lightgbm_lambdarank",
+        2,
+        "each",
+    ),
+    "large": (
+        ["own_decay", "tifu_knn", "popular", "item_tfidf"],
+        [60, 20, 20, 20],
+        "lightgbm_lambdarank",
+        1,
+        "once",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_fits_and_recommends(name: str) -> None:
-    data = small_data(users=60)
-    model = Settings(profile=name).for_size(data.n_users).model().fit(data)
-    assert model.recommend(data.history(), k=5).height == 60 * 5
+def test_a_profile_sets_what_it_says(name: str) -> None:
+    """And everything else is as without a profile."""
+    model = Settings(profile=name, seed=3, threads=1).for_size(1).model()
+    splits = model.label_splits
+    assert isinstance(splits, HorizonSplits)
+    found = [source.name for source in model.sources], model.n_candidates, model.ranker.name
+    assert (*found, splits.n, model.refit) == EXPECTED[name]
+    assert (model.seed, model.threads, model.pool_size) == (3, 1, 200)
+    assert model.negatives == (0.1 if name == "large" else 0.2)
+    assert model.preranker is None
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_does_the_whole_job(name: str, tmp_path: Path) -> None:
     """Fitted twice, and the second fit takes windows over from the first."""
-    settings = Settings(profile=name, horizon_days=14, k=3)
+    windows = {} if name == "large" else {"label_windows": 2}
+    settings = Settings(profile=name, horizon_days=14, k=3, threads=1, **windows)
     result = run(small_data(users=60), settings, tmp_path / "out", page=False)
     assert result["settings"]["profile"] == name
     assert pl.read_parquet(tmp_path / "out" / "recommendations.parquet").height == 60 * 3
@@ -53,3 +89,45 @@ def test_probabilities_get_the_second_window_that_they_need() -> None:
     assert Settings(calibrate=True).for_size(10**6).label_windows == 2
     assert Settings(calibrate=True).for_size(1).label_windows == Settings().label_windows
     assert Settings(calibrate=True, label_windows=4).for_size(10**6).label_windows == 4
+
+
+def test_the_recipe_says_why() -> None:
+    year = Facts(2_500, datetime(2017, 1, 1), datetime(2017, 12, 4), 28)
+    assert choose_recipe(year, Settings()).reason == (
+        "small, since 2,500 shoppers leave time for every source; it learns from 3 windows of 28 days, "
+        "each after at least 60% of today's 337 days of receipts."
+    )
+    months = Facts(200_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
+    chosen = choose_recipe(months, Settings(label_windows=3))
+    assert chosen.name == "large"
+    assert chosen.reason.endswith(
+        "it learns from 1 window of 28 days, since older ones would come after less than 60% of today's "
+        "92 days of receipts."
+    )
+    assert "as the settings say" in choose_recipe(months, Settings(profile="laptop")).reason
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (0.01, 0.03, "two_stage pays: "),
+        (-0.01, 0.03, "could be chance"),
+        (-0.03, -0.01, "do not pay on"),
+    ],
+)
+def test_the_verdict_goes_by_the_best_simple_method(low: float, high: float, says: str) -> None:
+    models = {
+        "popular": {"m@5": 0.1},
+        "own": {"m@5": 0.3},
+        "tifu": {"m@5": 0.2},
+        "two_stage": {"m@5": 0.33},
+    }
+    rows = [
+        {"model": "two_stage", "versus": n, "metric": "m@5", "low": 9.0, "high": 9.0} for n in models
+    ]
+    rows[1] |= {"low": low, "high": high}
+    found = verdict(models, rows)
+    assert says in found
+    assert "0.3300 against 0.3000 of own, the best simple method (+10.0%)" in found
+    undefined = {"own": {"m@5": None}, "two_stage": {"m@5": None}}
+    assert "not defined" in verdict(undefined, [])

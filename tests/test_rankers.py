@@ -117,12 +117,12 @@ def test_a_blend_is_the_mean_of_its_parts_in_standard_units() -> None:
     frame = rows()
     parts: list[Ranker] = [CatBoostRanker(**EXACT), LightGBMRanker(min_rows=1, **EXACT)]
     blend = BlendRanker(parts).fit(frame)
-    probability = parts[0].predict(frame.x).astype(np.float64)
+    probability = blend.parts_[0].predict(frame.x).astype(np.float64)
     units = []
-    for raw in (np.log(probability / (1 - probability)), parts[1].predict(frame.x)):
+    for raw in (np.log(probability / (1 - probability)), blend.parts_[1].predict(frame.x)):
         units.append((raw - raw.mean()) / raw.std())
     np.testing.assert_allclose(blend.predict(frame.x), np.mean(units, axis=0), rtol=1e-3, atol=1e-4)
-    importances = np.mean([p.importances() for p in parts], axis=0)
+    importances = np.mean([p.importances() for p in blend.parts_], axis=0)
     np.testing.assert_allclose(blend.importances(), importances)
     later = rows(seed=1)  # centre and spread stay those of the training rows
     assert abs(blend.predict(later.x + 4).mean()) > 0.2

@@ -126,19 +126,28 @@ def test_early_stopping_finds_the_trees_then_learns_from_all_windows(small: Reta
     assert plain.ranker_.n_trees == 12
 
 
-def test_the_present_is_the_later_of_the_two_ends(small: RetailData) -> None:
+@pytest.mark.parametrize("shift", [-30, 0, 30])
+def test_the_present_is_the_later_of_the_two_ends(small: RetailData, shift: int) -> None:
     """A file whose last receipt is old is not a view from back then; a newer one moves the clock."""
     model = quick().fit(small)
-    log = small.log.filter(pl.col("user") < 5)
-    for shift in (-30, 0, 30):
-        end = small.end + timedelta(days=shift)
-        fresh = RetailData(log.filter(pl.col("time") < end), small.items, small.users, end)
+    end = small.end + timedelta(days=shift)
+    log = small.log.filter((pl.col("user") < 5) & (pl.col("time") < end))
+    ids = log.select(
+        small.users["user_id"].gather(log["user"]),
+        small.items["item_id"].gather(log["item"]),
+        "time",
+        pl.col("basket").alias("basket_id"),
+    )
+    last = log.filter(pl.col("user") == 0)["time"].max()
+    assert isinstance(last, datetime)
+    for fresh in (
+        RetailData(log, small.items, small.users, end),  # the model's codes
+        RetailData.from_frames(ids, end=end),  # others, fewer
+    ):
         served, unplaced = model.coded(fresh)
         assert served.end == max(end, small.end)
         assert unplaced.n_unknown == 0
         age = served.history(codes=[0]).age.min()
-        last = fresh.log.filter(pl.col("user") == 0)["time"].max()
-        assert isinstance(last, datetime)
         assert age == pytest.approx((served.end - last).total_seconds() / 86_400, rel=1e-5)
 
 
@@ -187,5 +196,5 @@ def test_run_judges_a_model_of_the_past_and_writes_one_of_everything(
     everything = SETTINGS.model().fit(small, earlier=past)
     assert everything.recommend(small.history(), k=3).equals(written)
     assert not past.recommend(small.history(), k=3).equals(written)
-    popular = next(s for s in saved.sources if isinstance(s, Popularity))
+    popular = next(s for s in saved.sources_ if isinstance(s, Popularity))
     np.testing.assert_array_equal(popular.share_, Popularity().fit(small).share_)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
-from retailrec.jobs.compare import hold_out
+from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
 from retailrec.report import figures, summary
@@ -176,7 +176,7 @@ def test_examples_show_what_happened(report: dict[str, Any]) -> None:
     receipts = [e["receipts"] for e in report["examples"]]
     assert receipts == sorted(receipts)
     for example in report["examples"]:
-        assert set(example["lists"]) == {"popular", "own_purchases", "two_stage"}
+        assert set(example["lists"]) == {*baselines(), "two_stage"}
         for items in example["lists"].values():
             for item in items:
                 assert item["bought"] == (item["item"] in example["bought"])

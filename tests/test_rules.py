@@ -12,7 +12,9 @@ import pytest
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, Pairs
+from retailrec.data.splits import HorizonSplits
 from retailrec.errors import DataError, SettingError
+from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.rules import BoundRules, Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -131,7 +133,10 @@ def test_rules_come_from_a_file(tmp_path: Path) -> None:
     rules = read_rules(tmp_path / "r.toml")
     assert rules.min_new == 1
     assert rules.available["item_id"].to_list() == ["a"]
-    for text, words in (("speed = 1", "no rule 'speed'"), ("min_new = 'x'", "min_new can't be 'x'")):
+    for text, words in (
+        ("speed = 1", "no rule 'speed'"),
+        ("min_new = 'x'", "min_new must be a whole number, at least 0, not 'x'"),
+    ):
         (tmp_path / "r.toml").write_text(text)
         with pytest.raises(SettingError, match=words):
             read_rules(tmp_path / "r.toml")
@@ -139,7 +144,12 @@ def test_rules_come_from_a_file(tmp_path: Path) -> None:
 
 def test_the_recommender_keeps_to_rules_and_reports() -> None:
     data = small_data(users=60)
-    model = TwoStageRecommender(sources=[OwnPurchases(), Popularity()], preranker=None).fit(data)
+    model = TwoStageRecommender(
+        sources=[OwnPurchases(), Popularity()],
+        preranker=None,
+        ranker=LightGBMRanker(iterations=10, threads=1),
+        label_splits=HorizonSplits(28, n=1),
+    ).fit(data)
     history = data.history()
     rules = Rules(price_ceiling=2.0, max_per_category=2, min_new=1)
     plain, answer = model.recommend(history, k=5), model.answer(history, k=5, rules=rules)

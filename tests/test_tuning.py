@@ -17,7 +17,10 @@ from retailrec.simulator.shop import small_data
 
 DATA = small_data(users=80, weeks=40)
 SETTINGS = Settings(
-    sources=[Typed(type="own_purchases"), Typed(type="popularity")], label_windows=2, pool_size=50
+    sources=[Typed(type="own_purchases"), Typed(type="popularity")],
+    label_windows=2,
+    pool_size=50,
+    threads=1,
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.candidates import ItemItem, OwnPurchases, Popularity, TifuKNN
+from retailrec.candidates import CandidateGenerator, ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import DataError, SettingError
@@ -28,12 +28,19 @@ from retailrec.simulator.shop import small_data
 DATA = small_data(users=250, items=500)
 
 
+def sources() -> list[CandidateGenerator]:
+    return [OwnPurchases(), TifuKNN(), Popularity(), ItemItem("tfidf", within="receipt")]
+
+
 @pytest.fixture(scope="module")
 def model() -> TwoStageRecommender:
-    sources = [OwnPurchases(), TifuKNN(), Popularity(), ItemItem("tfidf", within="receipt")]
     past = DATA.asof(DATA.end - timedelta(days=28))
-    ranker = LightGBMRanker(threads=1)
-    return TwoStageRecommender(sources=sources, ranker=ranker, calibrate=True).fit(past)
+    return TwoStageRecommender(
+        sources=sources(),
+        ranker=LightGBMRanker(threads=1),
+        label_splits=HorizonSplits(28, n=3),
+        calibrate=True,
+    ).fit(past)
 
 
 def test_reasons_state_the_facts_of_the_receipts() -> None:
@@ -44,8 +51,8 @@ def test_reasons_state_the_facts_of_the_receipts() -> None:
     }
     data = RetailData.from_frames(pl.DataFrame(lines))
     source = ItemItem(within="receipt", profile="last_receipt").fit(data)
-    names = ["pair_receipts", "pair_days_since", "pair_gap", "source_basket_tfidf_last_receipt_score",
-             "item_buyers_28d"]  # fmt: skip
+    score = f"source_{source.name}_score"
+    names = ["pair_receipts", "pair_days_since", "pair_gap", score, "item_buyers_28d"]
     x = np.array([[3, 9, 10, 0, 2], [np.nan, np.nan, np.nan, 1, 2]], np.float32)
     why = np.array([[2, 0, 0, -1, 1], [0, 0, 0, 1, -1]], np.float32)
     shopper, items = np.array([0, 0]), np.array([0, 1], np.int32)
@@ -79,16 +86,47 @@ def test_every_recommendation_has_a_reason_and_is_the_same(model: TwoStageRecomm
 
 
 def test_shuffling_a_useful_column_costs_and_a_useless_one_does_not(model: TwoStageRecommender) -> None:
-    frame = model.training_frame(DATA)
-    found = importances(model.ranker_, frame, model.features_.families)
+    """On rows of the window that the model was not fitted on."""
+    later = TwoStageRecommender(sources=sources(), preranker=None, label_splits=HorizonSplits(28, n=1))
+    frame = later.training_frame(DATA)
+    found = importances(model.ranker_, frame, model.features_.families, shoppers=100)
     assert found.height == len(frame.names)
     assert found["gain"].sum() == pytest.approx(1)
-    assert found["permutation"][0] > 0.003
+    assert found["permutation"].is_sorted(descending=True)
+    assert found["permutation"][0] > 0
     useless = found.filter(pl.col("gain") == 0)
+    assert useless.height > 0
     assert (useless["permutation"] == 0).all()
     families = by_family(found)
     assert families["columns"].sum() == len(frame.names)
     assert {"source", "pair", "item"} <= set(families["family"])
+
+
+def test_permutation_importance_by_hand() -> None:
+    """What NDCG@10 loses when a column is dealt anew: all of it where the score is that column."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 25)
+    x = rng.random((1000, 2)).astype(np.float32)
+    best = x[:, 0].reshape(40, 25).argmax(axis=1) + 25 * np.arange(40)
+    y = np.zeros(1000, np.float32)
+    y[best] = 1  # one purchase a shopper, of the item that the column puts on top
+    rows = TrainingFrame(x, y, groups, np.ones(1000, np.float32), np.zeros(1000), ["tells", "idle"])
+
+    class First:
+        """Scores by the first column, and says that it looked at both."""
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return x[:, 0]
+
+        def importances(self) -> np.ndarray:
+            return np.array([0.5, 0.5])
+
+    found = importances(First(), rows, {"tells": "pair"})  # type: ignore[arg-type]
+    lost = dict(found.select("column", "permutation").iter_rows())
+    assert lost["idle"] == 0
+    by_chance = np.mean([1 / np.log2(r + 1) if r <= 10 else 0 for r in range(1, 26)])
+    assert lost["tells"] == pytest.approx(1 - by_chance, abs=0.1)
+    assert found["family"].to_list() == ["pair", "source"]
 
 
 def test_dependence_follows_the_ranker() -> None:

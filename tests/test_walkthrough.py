@@ -53,7 +53,12 @@ def test_the_command_prints_published_figures_beside_ours(shop: Path, tmp_path: 
             # shoppers without candidates leave its mean, and count zero in ours
             share = rows[step]["their_n_users"] / rows[step]["n_users"]
             assert rows[step]["precision@5"] == pytest.approx(share * rows[step]["their_mean"])
-    ours = rows["ours: two stages, prefilter default"]["precision@5"]
+    assert all(row["low"] <= row["precision@5"] <= row["high"] for row in rows.values())
+    recent = rows["no model: count in the label weeks"]
+    assert recent["precision@5"] > rows["own purchases"]["precision@5"]  # what the doubling is made of
+    assert recent["their_n_users"] == rows["own purchases"]["their_n_users"]
+    assert rows["CatBoost, engineered, no leak"]["published"] is None
+    ours = rows["ours: two stages, default"]["precision@5"]
     assert ours > rows["CatBoost, engineered features"]["precision@5"]
     assert f"{ours:.4f}" in found.output
 

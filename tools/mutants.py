@@ -5,8 +5,10 @@
 Each mutation of `mutations.py` is found by the name of its function in whatever file defines it and
 made in a copy of the repository; the tests of its wing run there until the first failure. What was
 tried is kept in out/mutants.jsonl, so a run that was stopped goes on where it was; a mutation is tried
-again when the function's source or the wing's tests have changed. Exit status 1 if fewer than 92% are
-killed, 2 if a mutation no longer fits the source or the tests fail without one.
+again when the function's source has changed, one that survived also when the wing's tests have.
+
+Exit status 1 if fewer than 92% are killed, 2 if a mutation no longer fits the source or the tests
+fail without one.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 import numba
 import pytest
-from mutations import EQUIVALENT, MUTATIONS, TESTS, Mutation
+from mutations import EQUIVALENT, MUTATIONS, NEAREST, TESTS, Mutation
 
 # imported once here, so that each mutant's process, a fork of this one, need not: half of its time
 for library in ("polars", "duckdb", "pydantic", "scipy.sparse", "sklearn.metrics"):
@@ -181,29 +183,41 @@ def waited(child: int, limit: float) -> int | None:
     return None
 
 
-def files_of(wing: str) -> list[str]:
-    """Test files of a wing, as paths in the repository."""
-    return [t if "/" in t else f"tests/{t}.py" for t in TESTS[wing]]
+def files_of(wing: str, where: str = "") -> list[str]:
+    """Test files of a wing, as paths in the repository; the one that knows `where` best comes first."""
+    begins = [name for name in NEAREST if where.startswith(name) and NEAREST[name] in TESTS[wing]]
+    first = [NEAREST[max(begins, key=len)]] if begins else []
+    names = dict.fromkeys([*first, *TESTS[wing]])
+    return [name if "/" in name else f"tests/{name}.py" for name in names]
 
 
-def key_of(wing: str, mutation: Mutation, known: dict[str, list[Place]]) -> str:
-    """Changes when the mutation, the function or the wing's tests do."""
+def key_of(mutation: Mutation, known: dict[str, list[Place]]) -> str:
+    """Changes when the mutation or the function does."""
     place = place_of(mutation, known)
-    digest = hashlib.sha256(repr(mutation).encode())
-    digest.update(place.file.read_text()[place.start : place.stop].encode())
+    function = place.file.read_text()[place.start : place.stop]
+    return hashlib.sha256(repr((mutation, function)).encode()).hexdigest()[:16]
+
+
+def tests_key(wing: str) -> str:
+    """Changes when the wing's tests do."""
+    digest = hashlib.sha256()
     for name in files_of(wing):
-        path = ROOT / name
+        path = ROOT / name.split("::")[0]
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def earlier() -> dict[str, dict[str, str]]:
-    """Results of earlier runs by key."""
+def earlier(tests: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Results of earlier runs by key, but of what survived only if the wing's tests are the same."""
     if not RESULTS.exists():
         return {}
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    return {row["key"]: row for row in rows}
+    return {
+        row["key"]: row
+        for row in rows
+        if row["fate"] == "killed" or row["tests"] == tests.get(row["wing"])
+    }
 
 
 def main() -> int:
@@ -240,13 +254,17 @@ def main() -> int:
 def attempt(chosen: list[tuple[str, Mutation]], known: dict[str, list[Place]], limit: float) -> int:
     """Run every mutant that has no result yet; the summary is of all of them."""
     RESULTS.parent.mkdir(exist_ok=True)
-    results, done, ready = [], earlier(), set()
+    # all keys before anything runs: somebody may edit files meanwhile
+    keys = [key_of(mutation, known) for _, mutation in chosen]
+    tests = {wing: tests_key(wing) for wing in MUTATIONS}
+    results, done, ready = [], earlier(tests), set()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         workshop: Workshop | None = None
-        for number, (wing, mutation) in enumerate(chosen, start=1):
-            key = key_of(wing, mutation, known)
+        if not set(keys) <= set(done):
+            workshop = Workshop(Path(folder))
+        for number, ((wing, mutation), key) in enumerate(zip(chosen, keys, strict=True), start=1):
             if key not in done:
-                workshop = workshop or Workshop(Path(folder))
+                assert workshop is not None
                 if wing not in ready:
                     state, why = workshop.run(files_of(wing), 10 * limit)
                     if state != "passed":
@@ -254,9 +272,10 @@ def attempt(chosen: list[tuple[str, Mutation]], known: dict[str, list[Place]], l
                         return 2
                     ready.add(wing)
                 started = time.perf_counter()
-                state, why = workshop.broken(mutation, files_of(wing), limit)
+                state, why = workshop.broken(mutation, files_of(wing, mutation[0]), limit)
                 row = {
                     "key": key,
+                    "tests": tests[wing],
                     "wing": wing,
                     "where": mutation[0],
                     "old": mutation[1],

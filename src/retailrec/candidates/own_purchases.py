@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
+from retailrec.candidates.popularity import Popularity
 from retailrec.components import Positive
-from retailrec.compute.csr import find_pairs
+from retailrec.compute.csr import find_pairs, union_rows
 from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
@@ -34,15 +36,19 @@ class OwnPurchases(CandidateGenerator):
         gap: log(1 + count) * exp(-ln(days / gap)^2 / 2). The usual gap is the mean of the shopper's
         own gaps and the item's mean gap, which counts as one gap.
     half_life : days
-    ties : for ``count``: the item bought last comes first (``newest``), or the one bought first
-        (``oldest``, as counting in order of purchase does)
+    ties : for ``count``: the item bought last comes first (``newest``), the one bought first
+        (``oldest``, as counting in order of purchase does), or the one that most shoppers bought in
+        the last 28 days (``popular``)
+    fill : bestsellers follow where the shopper has no more items, as a shop would do it
     """
 
     weighting: Weighting = "count"
     half_life: Positive = 60.0
-    ties: Literal["newest", "oldest"] = "newest"
+    ties: Literal["newest", "oldest", "popular"] = "newest"
+    fill: bool = False
     theme = "habit"
     gap_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    popular_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,22 +64,50 @@ class OwnPurchases(CandidateGenerator):
 
     def _fit(self, data: RetailData) -> None:
         self.gap_ = _usual_gap(data.full_history) if self.weighting == "due" else np.zeros(0, "f4")
+        self.popular_ = np.zeros(0, np.float32)
+        if self.fill or self.ties == "popular":
+            share = Popularity().fit(data).share_
+            self.popular_ = share / (share.max(initial=0) + 1)
 
     def _candidates(self, history: History, k: int) -> Candidates:
+        if self.fill:
+            return self._filled(history, k)
         scores = np.where(self.allowed_[history.items], self._weights(history), -np.inf)
         return Candidates(*topk_rows(history.indptr, history.items, scores.astype(np.float32), k))
 
+    def _filled(self, history: History, k: int) -> Candidates:
+        # k bestsellers are enough: those that the shopper bought are in the list already
+        sold = np.where(self.allowed_, self.popular_, 0)
+        best = np.lexsort((np.arange(len(sold)), -sold))[:k].astype(np.int32)
+        best = best[sold[best] > 0]
+        allowed = np.where(self.allowed_[history.items], history.items, -1)
+        rows = [np.append(allowed[a:b], best) for a, b in pairwise(history.indptr)]
+        starts = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
+        listed = np.concatenate(rows).astype(np.int32) if rows else best[:0]
+        indptr, items = union_rows(starts, listed, len(history))
+        return Candidates(*topk_rows(indptr, items, self._score(history, Pairs(indptr, items)), k))
+
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Zero for an item that the shopper never bought."""
+        """Zero for an item that the shopper never bought; with `fill` its popularity, below 1.
+
+        With `fill`, items that the shopper bought score above 1.
+        """
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
+        weights = self._weights(history)
+        if not self.fill:
+            if not history.n_pairs:
+                return np.zeros(len(position), np.float32)
+            return np.where(position >= 0, weights[position], np.float32(0))
         if not history.n_pairs:
-            return np.zeros(len(position), np.float32)
-        return np.where(position >= 0, self._weights(history)[position], np.float32(0))
+            return self.popular_[pairs.items]
+        return np.where(position >= 0, 1 + weights[position], self.popular_[pairs.items])
 
     def _weights(self, history: History) -> NDArray[np.float32]:
         age = np.maximum(history.last_age(), 0)
         if self.weighting == "count":
             first = history.age[history.event_indptr[:-1]]
+            if self.ties == "popular":
+                return (history.counts() + 0.99 * self.popular_[history.items]).astype(np.float32)
             tie = 0.99 / (1 + age) if self.ties == "newest" else 0.99 - 0.99 / (1 + first)
             return (history.counts() + tie).astype(np.float32)
         if self.weighting == "recency":

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
-from retailrec.compute.csr import rank_in_rows, union_rows
+from retailrec.compute.csr import place_in_rows, rank_in_rows, union_rows
 from retailrec.compute.topk import topk_rows
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
@@ -119,3 +119,19 @@ def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: P
             more[:, at] = other
             at += 1
     return Pool(pairs.indptr, pairs.items, tuple(s.name for s in sources), scores, ranks, more)
+
+
+def place_in_pool(
+    sources: Sequence[CandidateGenerator], history: History, pairs: Pairs, pool: Pool
+) -> Pool:
+    """Given pairs, scored by all sources, with the ranks that their scores have in each shopper's pool.
+
+    A pair of the pool gets the rank that it has there, so a ranker sees the same columns.
+    """
+    given = score_pool(sources, history, pairs)
+    ranks = np.empty_like(given.ranks)
+    for column in range(len(sources)):
+        ranks[:, column] = place_in_rows(
+            pool.indptr, pool.scores[:, column], pairs.indptr, given.scores[:, column]
+        )
+    return replace(given, ranks=ranks)

@@ -134,6 +134,20 @@ def rank_in_rows(indptr: Any, scores: Any) -> Any:
 
 
 @jit
+def place_in_rows(indptr: Any, scores: Any, given_indptr: Any, given: Any) -> Any:
+    """Rank that each given score has among the scores of its row, 1 above all of them; f32.
+
+    Of the row's own scores it is `rank_in_rows`.
+    """
+    out = np.empty(len(given), np.float32)
+    for row in range(len(indptr) - 1):
+        ordered = np.sort(scores[indptr[row] : indptr[row + 1]])
+        for at in range(given_indptr[row], given_indptr[row + 1]):
+            out[at] = 1 + len(ordered) - np.searchsorted(ordered, given[at], side="right")
+    return out
+
+
+@jit
 def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
     """out[i, first_column:] = block[rows[i]]; NaN where rows[i] < 0. Quick if both lie by column."""
     for c in range(block.shape[1]):

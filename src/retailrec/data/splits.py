@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import polars as pl
 
-from retailrec.components import Component, Count, Days
+from retailrec.components import Component, Count, Days, ShareOrNone
+from retailrec.data.prefilters import Prefilter, apply_prefilters
 from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
 
@@ -38,6 +39,16 @@ class Split(NamedTuple):
 
     past: RetailData
     target: pl.DataFrame
+
+    def filtered(self, prefilters: Sequence[Prefilter]) -> Split:
+        """The same split, with fewer items that may be recommended; the target stays whole.
+
+        Raises
+        ------
+        DataError
+            If no item is left.
+        """
+        return self._replace(past=apply_prefilters(prefilters, self.past)[0])
 
 
 def rolling_folds(
@@ -83,14 +94,34 @@ class HorizonSplits(LabelSplits):
     Attributes
     ----------
     horizon_days : length of a label window
-    n : number of windows at the most; those that would start in the first quarter of the data are
-        left out
+    n : number of windows at the most
     stride_days : distance between two windows' starts; None: they touch
+    least_history : a window needs that share of the days known today before it; of a window with
+        less, counts, gaps and tenures are other than those that the ranker will see
+
+    The newest window is taken in any case.
     """
 
     horizon_days: Days = 28.0
-    n: Count = 5
+    n: Count = 3
     stride_days: Days | None = None
+    least_history: ShareOrNone = 0.6
+
+    def folds(self, start: datetime, end: datetime) -> list[Fold]:
+        """Label windows of receipts from `start` to `end`, oldest first.
+
+        Examples
+        --------
+        >>> folds = HorizonSplits(28).folds(datetime(2024, 1, 1), datetime(2024, 12, 1))
+        >>> [f"{fold.cutoff:%d %b}" for fold in folds]
+        ['08 Sep', '06 Oct', '03 Nov']
+        """
+        horizon = timedelta(days=self.horizon_days)
+        stride = None if self.stride_days is None else timedelta(days=self.stride_days)
+        folds = rolling_folds(end, horizon=horizon, n=self.n, stride=stride)
+        earliest = start + (end - start) * self.least_history
+        usable = [f for f in folds if f.cutoff >= earliest]
+        return usable or [f for f in folds[-1:] if f.cutoff > start]
 
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first.
@@ -100,13 +131,7 @@ class HorizonSplits(LabelSplits):
         DataError
             If the data is too short for a single window.
         """
-        horizon = timedelta(days=self.horizon_days)
-        stride = None if self.stride_days is None else timedelta(days=self.stride_days)
-        folds = rolling_folds(data.end, horizon=horizon, n=self.n, stride=stride)
-        earliest = data.start + (data.end - data.start) / 4
-        usable = [f for f in folds if f.cutoff >= earliest]
-        if not usable and folds[-1].cutoff > data.start:
-            usable = folds[-1:]
+        usable = self.folds(data.start, data.end)
         if not usable:
             raise DataError(
                 f"{(data.end - data.start).days} days of receipts are too short for a horizon of "

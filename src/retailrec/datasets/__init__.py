@@ -17,17 +17,17 @@ DATASETS: dict[str, Dataset] = {
 
 
 def load_dataset(
-    name: str, path: str | Path, columns: Mapping[str, str] | None = None, *,
+    name: str, path: str | Path | None = None, columns: Mapping[str, str] | None = None, *,
     encoding: str | None = None, time_format: str | None = None,
 ) -> RetailData:  # fmt: skip
-    """Load the files of a known format.
+    """Load the files of a known format; without a path those of an installed package.
 
     `encoding` is that of text files which are not UTF-8; `time_format` says how times are written.
 
     Raises
     ------
     SettingError
-        If the name is not known.
+        If the name is not known, or the format needs a path.
     DataError
         If the files are missing or can't be used.
     """
@@ -36,5 +36,12 @@ def load_dataset(
             f"there is no data set '{name}'; expected one of {', '.join(DATASETS)}. "
             f"For your own file use 'table' with a column mapping."
         )
+    dataset = DATASETS[name]
+    if path is None and not dataset.packaged:
+        packaged = ", ".join(d.name for d in DATASETS.values() if d.packaged)
+        raise SettingError(
+            f"data set '{name}' needs the path of its files ({dataset.files}); only {packaged} comes "
+            f"as a package. Write: retailrec run {name} PATH."
+        )
     options = ReadOptions(encoding, time_format)
-    return DATASETS[name].load(Path(path), columns or {}, options)
+    return dataset.load(None if path is None else Path(path), columns or {}, options)

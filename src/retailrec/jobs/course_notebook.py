@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import OwnPurchases
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.prefilters import apply, preset
+from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
-from retailrec.evaluation import Judge, means
+from retailrec.evaluation import Judge
+from retailrec.evaluation.bootstrap import compare_models
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.schema import CATEGORIES
 
@@ -42,7 +43,7 @@ Lists = NDArray[np.int32]
 
 
 def compare_with_walkthrough(
-    data: RetailData, settings: Settings | None = None, progress: Progress = lambda step: None
+    data: RetailData, settings: Settings | None = None, progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """Precision@5 of each of the notebook's steps, published and done again, and of ours.
 
@@ -50,7 +51,7 @@ def compare_with_walkthrough(
     -------
     rows with `step`, `published` (None for ours), `their_mean` (over shoppers with candidates, as the
     notebook takes it), `precision@5` (over all shoppers with history who bought; without a list: 0),
-    and `n_users` of each mean
+    `low` and `high` of its 95% interval, and `n_users` of each mean
 
     Raises
     ------
@@ -65,32 +66,35 @@ def compare_with_walkthrough(
         )
     split = Fold(cutoff, data.end).split(data)
     judge = Judge.of(*split)
-    rows = []
+    rows, values = [], {}
     for step, lists, listed in _their_steps(split, judge, progress):
-        values = judge.per_user(lists, ["precision@5"])["precision@5"]
+        found = judge.per_user(lists, ["precision@5"])["precision@5"]
+        values[step] = {"precision@5": found}
         rows.append(
             {
                 "step": step, "published": PUBLISHED.get(step),
-                "their_mean": float(values[listed].mean()), "their_n_users": int(listed.sum()),
-                "precision@5": float(values.mean()), "n_users": len(values),
+                "their_mean": float(found[listed].mean()), "their_n_users": int(listed.sum()),
+                "precision@5": float(found.mean()), "n_users": len(found),
             }
         )  # fmt: skip
     for step, lists in _our_steps(split, judge, settings or read_settings(None), progress):
-        mean = means(judge.per_user(lists, ["precision@5"]))["precision@5"]
+        found = judge.per_user(lists, ["precision@5"])["precision@5"]
+        values[step] = {"precision@5": found}
         rows.append(
             {
                 "step": step, "published": None, "their_mean": None, "their_n_users": None,
-                "precision@5": mean, "n_users": len(judge.users),
+                "precision@5": float(found.mean()), "n_users": len(found),
             }
         )  # fmt: skip
-    return rows
+    sure = {row["model"]: row for row in compare_models(values).means.to_dicts()}
+    return [row | {bound: sure[row["step"]][bound] for bound in ("low", "high")} for row in rows]
 
 
 def _their_steps(
     split: Split, judge: Judge, progress: Progress
 ) -> list[tuple[str, Lists, NDArray[np.bool_]]]:
     """The notebook's lists of five for the judged shoppers, and who has one."""
-    past = apply(preset("walk-through"), split.past)[0]
+    past = split.filtered(preset("walk-through")).past
     # the notebook deletes the lines of items that its prefilter drops, histories included
     log = past.log.filter(pl.Series(past.recommendable)[past.log["item"]])
     past = replace(past, log=log)
@@ -109,6 +113,8 @@ def _their_steps(
     engineered = np.hstack([plain, _engineered(past, table, start)])
     scores = _catboost(table, engineered, early_stopping=True)
     found.append(("CatBoost, engineered features", _ranked(table, scores)))
+    progress("what the notebook's doubling is made of")
+    found += _made_of(past, table, start)
     steps = []
     for step, frame in found:
         top = frame.filter(pl.col("rank") <= 5)
@@ -119,6 +125,36 @@ def _their_steps(
         lists[top["row"].to_numpy(), top["rank"].to_numpy() - 1] = top["item"].to_numpy()
         steps.append((step, lists, lists[:, 0] >= 0))
     return steps
+
+
+def _made_of(past: RetailData, table: pl.DataFrame, start: datetime) -> list[tuple[str, pl.DataFrame]]:
+    """The same candidates in orders that take the engineered model apart.
+
+    First without any model: by receipts of the pair, over everything and over the label weeks alone.
+    Then the model again without its leak: features and candidates end where its labels begin, and for
+    the test weeks both are computed anew on everything before them.
+    """
+    known = table.select("user", "item")
+
+    def receipts(log: pl.DataFrame) -> NDArray[np.float64]:
+        counted = log.group_by("user", "item").agg(pl.col("basket").n_unique())
+        joined = known.join(counted, on=["user", "item"], how="left", maintain_order="left")
+        return joined["basket"].fill_null(0).to_numpy().astype(np.float64)
+
+    recent = past.between(start, past.end)
+    before = past.asof(start)
+    fresh = _candidate_table(one_neighbour(past), recent.select("user", "item").unique())
+    y = table["target"].to_numpy()
+    model = _fitted(np.hstack([_attributes(before, table), _engineered(before, table, start)]), y)
+    x = np.hstack([_attributes(past, fresh), _engineered(past, fresh, start)])
+    return [
+        ("no model: count of receipts", _ranked(table, receipts(past.log))),
+        (
+            "no model: count in the label weeks",
+            _ranked(table, receipts(recent) + receipts(past.log) / 1e6),
+        ),
+        ("CatBoost, engineered, no leak", _ranked(fresh, model.predict_proba(x)[:, 1])),
+    ]
 
 
 def one_neighbour(data: RetailData) -> pl.DataFrame:
@@ -208,10 +244,14 @@ def _lightgbm(table: pl.DataFrame, x: NDArray[np.float64]) -> NDArray[np.float64
 def _catboost(
     table: pl.DataFrame, x: NDArray[np.float64], *, early_stopping: bool
 ) -> NDArray[np.float64]:
-    """Probabilities; early stopping, where it is wanted, on a random fifth of the rows."""
+    """Probabilities of the rows that it learnt from, as the notebook has them."""
+    return np.asarray(_fitted(x, table["target"].to_numpy(), early_stopping).predict_proba(x)[:, 1])
+
+
+def _fitted(x: NDArray[np.float64], y: NDArray[np.float64], early_stopping: bool = True) -> Any:
+    """A CatBoost classifier; early stopping, where it is wanted, on a random fifth of the rows."""
     from catboost import CatBoostClassifier
 
-    y = table["target"].to_numpy()
     model = CatBoostClassifier(
         iterations=_ROUNDS if early_stopping else 200, depth=8, random_seed=0, verbose=False,
         learning_rate=0.1, allow_writing_files=False,
@@ -222,7 +262,7 @@ def _catboost(
         model.fit(x[~held], y[~held], eval_set=(x[held], y[held]))
     else:
         model.fit(x, y)
-    return np.asarray(model.predict_proba(x)[:, 1])
+    return model
 
 
 def _ranked(table: pl.DataFrame, score: NDArray[np.float64]) -> pl.DataFrame:
@@ -243,11 +283,11 @@ def _our_steps(
         wanted = settings.for_size(split.past.n_users).model_copy(
             update={"horizon_days": float(days), "prefilters": name}
         )
-        past = apply(preset(name), split.past)[0]
+        past = split.filtered(preset(name)).past
         own = OwnPurchases().fit(past).candidates(past.history(codes=judge.users), 5).items
-        found.append((f"ours: own purchases, prefilter {name}", own))
+        found.append((f"ours: own purchases, {name}", own))
         progress(f"ours, prefilter {name}")
         model = wanted.model().fit(split.past, progress)
         lists = model.recommend_codes(past.history(codes=judge.users), 5).items
-        found.append((f"ours: two stages, prefilter {name}", lists))
+        found.append((f"ours: two stages, {name}", lists))
     return found

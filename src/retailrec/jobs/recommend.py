@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
 from retailrec.data.parsing import ids_like
+from retailrec.recommender.among import read_among
 from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -31,14 +33,16 @@ class Answers(NamedTuple):
 def recommend_from_files(
     model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
     rules: Path | None = None, reasons: bool = False, encoding: str | None = None,
-    time_format: str | None = None, progress: Progress = lambda step: None,
+    time_format: str | None = None, among: Sequence[Path] = (), progress: Progress = silent,
 ) -> Answers:  # fmt: skip
     """Recommendations from a saved model and a file of receipts, to a file.
 
-    Answers for the shoppers of the file `users` (known or not) or else for all in the receipts. Called
+    Answers for the shoppers of the file `users` (known or not), or else for those whom the files
+    `among` list, or for all in the receipts. `among` limits what is ranked: see `read_among`. Called
     again after an interruption, it goes on with the first unfinished block of shoppers.
     """
     wanted_rules = None if rules is None else read_rules(rules)
+    lists = read_among(among) if among else None
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
     table = None if users is None else read_table(users, encoding=encoding)
@@ -51,7 +55,7 @@ def recommend_from_files(
     if table is not None:
         wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
     batch = recommend_to_file(
-        recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons,
+        recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons, among=lists,
         key=artifact_key(model), progress=progress,
     )  # fmt: skip
     return Answers(batch, data.report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.memory import peak_memory_mb
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.prefilters import apply
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
@@ -23,7 +22,7 @@ from retailrec.evaluation.inspection import held_out_reliability
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
-from retailrec.jobs.settings import Settings
+from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import recommend_to_file
@@ -38,7 +37,7 @@ REPORT_K = 10  # the report judges ten recommendations
 
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = lambda step: None, load_seconds: float = 0.0, truth: Truth | None = None,
+    progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
     rules: Path | None = None, folds: int = 1, page: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
@@ -58,8 +57,9 @@ def run(
     SettingError
         If the settings ask for more than the data has.
     """
-    settings = settings.for_size(data.n_users)
+    wanted, settings = settings, settings.for_size(data.n_users)
     held_out = hold_out(data, settings)
+    reason = choose_recipe(facts_of(held_out.past, settings.horizon_days), wanted).reason
     if settings.k > data.n_items:
         raise SettingError(
             f"k={settings.k} is more than the {data.n_items:,} items of the catalogue; ask for fewer."
@@ -76,7 +76,8 @@ def run(
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
-            lists = compare(model, held_out, judge, k)
+            past = held_out.filtered(model.prefilters).past
+            lists = compare(model, past, judge, k)
             values = {n: judge.per_user(items, settings.metrics) for n, items in lists.items()}
             models = {name: means(found) for name, found in values.items()}
             sure = uncertainty(values, settings.seed)
@@ -89,7 +90,7 @@ def run(
         described: dict[str, Any] = {}
         if page:
             with timer.step("describe for the report"):
-                described = describe(data, model, held_out, judge, lists, settings, progress)
+                described = describe(data, model, held_out, past, judge, lists, settings, progress)
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
@@ -109,7 +110,9 @@ def run(
                 "n_users": len(judge.users),
                 "n_cold_users": judge.n_cold,
             },
+            "recipe": reason,
             "models": models,
+            "verdict": verdict(models, sure["differences"]),
             **sure,
             "folds": several,
             "rules": None if rules is None else batch.report.rules,
@@ -131,11 +134,10 @@ def run(
 
 
 def describe(
-    data: RetailData, model: TwoStageRecommender, held_out: Split, judge: Judge,
+    data: RetailData, model: TwoStageRecommender, held_out: Split, past: RetailData, judge: Judge,
     lists: Mapping[str, NDArray[np.int32]], settings: Settings, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    """The numbers of the report that are not in ``metrics.json``."""
-    past = apply(model.prefilters, held_out.past)[0]
+    """The numbers of the report that are not in ``metrics.json``; `past` is filtered."""
     rows = model.training_rows
     return {
         "data": summary.describe_data(data, settings.horizon_days),
@@ -168,11 +170,38 @@ def over_folds(
     return {"n": folds, "summary": rows}
 
 
+def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> str:
+    """Do two stages pay on this data? One sentence, by the first metric.
+
+    Examples
+    --------
+    >>> models = {"popular": {"recall@10": 0.1}, "two_stage": {"recall@10": 0.12}}
+    >>> verdict(models, [{"model": "two_stage", "versus": "popular", "metric": "recall@10",
+    ...                   "difference": 0.02, "low": 0.01, "high": 0.03}])
+    'two_stage pays: recall@10 0.1200 against 0.1000 of popular, the best simple method (+20.0%).'
+    """
+    metric = next(iter(models["two_stage"]))
+    known = {n: v[metric] for n, v in models.items() if v[metric] is not None}
+    simple = {n: v for n, v in known.items() if n != "two_stage"}
+    if "two_stage" not in known or not simple:
+        return f"{metric} is not defined for these shoppers, so nothing can be said about two stages."
+    best = max(simple, key=lambda n: simple[n])
+    ours, theirs = known["two_stage"], simple[best]
+    share = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
+    rows = (d for d in differences if (d["model"], d["versus"]) == ("two_stage", best))
+    sure = next(d for d in rows if d["metric"] == metric)
+    figures = f"{metric} {ours:.4f} against {theirs:.4f} of {best}, the best simple method{share}"
+    if sure["low"] is not None and sure["low"] > 0:
+        return f"two_stage pays: {figures}."
+    if sure["high"] is not None and sure["high"] < 0:
+        return f"two stages do not pay on this data: {figures}. Use {best} instead."
+    return f"two stages do not pay for sure on this data: {figures}, which could be chance."
+
+
 def compare(
-    model: TwoStageRecommender, held_out: Split, judge: Judge, k: int
+    model: TwoStageRecommender, past: RetailData, judge: Judge, k: int
 ) -> dict[str, NDArray[np.int32]]:
-    """(n_users, k) item codes of popular, own_purchases and two_stage for the judged shoppers."""
-    past = apply(model.prefilters, held_out.past)[0]
+    """(n_users, k) item codes of the simple methods and of two_stage for the judged shoppers."""
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
     lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
     return lists

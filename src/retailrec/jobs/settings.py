@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.components import make_component
+from retailrec.data import RetailData
 from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
@@ -30,35 +32,25 @@ class Typed(BaseModel):
     type: str
 
 
-# What larger profiles change; docs/how-it-works.md says what each costs in quality.
+# Larger profiles are the same recipe, thinned; docs/boards.md says what each costs on real receipts.
+_RECIPE: list[dict[str, Any]] = [
+    {"type": "own_purchases", "weighting": "decay", "half_life": 120},
+    {"type": "tifu_knn", "neighbours": 100, "alpha": 0.5},
+    {"type": "popularity"},
+    {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
+    {"type": "als", "factors": 32, "iterations": 5},
+]
 PROFILES: dict[str, dict[str, Any]] = {
     "small": {},
     "laptop": {
-        "sources": [
-            {"type": "own_purchases", "weighting": "due"},
-            {"type": "popularity"},
-            {"type": "item_item", "weighting": "tfidf", "half_life": 180},
-            {
-                "type": "item_item", "weighting": "tfidf", "within": "receipt",
-                "profile": "last_receipt",
-            },
-            {"type": "als", "factors": 64},
-        ],
-        "n_candidates": [80, 20, 60, 20, 40],
-        "prerank": False,
+        "sources": _RECIPE,
+        "n_candidates": [80, 30, 20, 30, 20],
         "label_windows": 2,
-        "refit": "once",
     },
     "large": {
-        "sources": [
-            {"type": "own_purchases", "weighting": "due"},
-            {"type": "popularity"},
-            {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
-            {"type": "als", "factors": 32, "iterations": 6},
-        ],
-        "n_candidates": [60, 20, 40, 0],  # ALS scores what the others propose
-        "ranker": {"type": "catboost", "iterations": 100, "learning_rate": 0.12},
-        "prerank": False,
+        "sources": _RECIPE[:4],
+        "n_candidates": [60, 20, 20, 20],
+        "ranker": {"type": "lightgbm", "iterations": 80, "leaves": 15, "learning_rate": 0.12},
         "label_windows": 1,
         "negatives": 0.1,
         "refit": "once",
@@ -90,10 +82,12 @@ class Settings(BaseModel):
     prefilters: str | list[Typed] = "default"
     sources: list[Typed] | None = None
     ranker: Typed | None = None
-    n_candidates: int | list[int] = 150
-    prerank: bool = Field(True, description="a light model cuts the pool to pool_size")
+    n_candidates: int | list[int] | None = Field(
+        None, description="one number, or one a source; by kind of source if not said"
+    )
+    prerank: bool = Field(False, description="a light model cuts the pool to pool_size")
     pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
-    label_windows: int = Field(5, ge=1)
+    label_windows: int = Field(3, ge=1)
     label_stride_days: float | None = Field(None, gt=0, le=36_525, allow_inf_nan=False)
     negatives: float = Field(0.2, gt=0, le=1, allow_inf_nan=False)
     idle_users: float = Field(0.07, gt=0, le=1, allow_inf_nan=False)
@@ -113,9 +107,7 @@ class Settings(BaseModel):
         >>> sized.profile, sized.negatives, sized.refit
         ('large', 0.5, 'once')
         """
-        name = self.profile
-        if name == "auto":
-            name = "small" if n_users <= 50_000 else "laptop" if n_users <= 150_000 else "large"
+        name = _profile_of(n_users) if self.profile == "auto" else self.profile
         said = {name: getattr(self, name) for name in self.model_fields_set}
         chosen = dict(PROFILES[name])
         if self.calibrate and chosen.get("label_windows") == 1:
@@ -136,7 +128,7 @@ class Settings(BaseModel):
             sources=self.make_sources(),
             ranker=self.make_ranker(),
             prefilters=self.make_prefilters(),
-            label_splits=HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days),
+            label_splits=self.label_splits(),
             features=FeatureSet(tuple(self.drop_features)),
             n_candidates=self.n_candidates,
             preranker=light_ranker() if self.prerank else None,
@@ -149,6 +141,10 @@ class Settings(BaseModel):
             seed=self.seed,
             threads=self.threads,
         )
+
+    def label_splits(self) -> HorizonSplits:
+        """Where the ranker's labels come from."""
+        return HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days)
 
     def make_sources(self) -> list[CandidateGenerator]:
         """The sources, or the default ones."""
@@ -168,6 +164,77 @@ class Settings(BaseModel):
         if isinstance(self.prefilters, str):
             return preset(self.prefilters)
         return tuple(make_component(p.model_dump(), Prefilter, "prefilter") for p in self.prefilters)
+
+
+class Facts(NamedTuple):
+    """What a recipe is chosen by.
+
+    Attributes
+    ----------
+    n_users : shoppers
+    start, end : first receipt, and the first instant that is not known
+    horizon_days : length of the window to predict
+    """
+
+    n_users: int
+    start: datetime
+    end: datetime
+    horizon_days: float
+
+
+class Recipe(NamedTuple):
+    """A profile, and why in one sentence."""
+
+    name: str
+    reason: str
+
+
+def facts_of(data: RetailData, horizon_days: float) -> Facts:
+    """The facts of data."""
+    return Facts(data.n_users, data.start, data.end, horizon_days)
+
+
+def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
+    """The profile for such data, what it learns from, and why.
+
+    The number of shoppers decides how far the recipe is thinned; how long the receipts reach back
+    against the horizon decides how many label windows there are.
+
+    Examples
+    --------
+    >>> year = Facts(2_500, datetime(2024, 1, 1), datetime(2024, 12, 1), 28)
+    >>> why, learns = choose_recipe(year, Settings()).reason.split("; ")
+    >>> why
+    'small, since 2,500 shoppers leave time for every source'
+    >>> learns
+    "it learns from 3 windows of 28 days, each after at least 60% of today's 335 days of receipts."
+    >>> months = Facts(400_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
+    >>> choose_recipe(months, Settings()).name
+    'large'
+    """
+    sized = settings.for_size(facts.n_users)
+    why = {
+        "small": f"{facts.n_users:,} shoppers leave time for every source",
+        "laptop": f"{facts.n_users:,} shoppers ask for fewer candidates each",
+        "large": f"{facts.n_users:,} shoppers ask for the fewest candidates and trees",
+    }
+    because = f"since {why[sized.profile]}" if settings.profile == "auto" else "as the settings say"
+    splits = sized.label_splits()
+    found = len(splits.folds(facts.start, facts.end))
+    days = (facts.end - facts.start).days
+    learns = f"{found} window{'s' * (found != 1)} of {facts.horizon_days:g} days"
+    if found < sized.label_windows:
+        before = (
+            f"since older ones would come after less than {splits.least_history:.0%} of today's {days} "
+            "days of receipts"
+        )
+    else:
+        before = f"each after at least {splits.least_history:.0%} of today's {days} days of receipts"
+    return Recipe(sized.profile, f"{sized.profile}, {because}; it learns from {learns}, {before}.")
+
+
+def _profile_of(n_users: int) -> str:
+    return "small" if n_users <= 50_000 else "laptop" if n_users <= 150_000 else "large"
 
 
 _RENAMED = {"candidates_per_source": "n_candidates"}

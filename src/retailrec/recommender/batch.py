@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
+from retailrec.data.histories import Receipts
 from retailrec.errors import DataError
+from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import AnswerReport, short_list_note
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.rules import Rules
@@ -48,8 +51,8 @@ class Batch(NamedTuple):
 
 def recommend_to_file(
     model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
-    users: Any = None, rules: Rules | None = None, reasons: bool = False,
-    key: str | None = None, progress: Callable[[str], None] = lambda step: None,
+    users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
+    key: str | None = None, progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
 ) -> Batch:  # fmt: skip
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
@@ -58,7 +61,9 @@ def recommend_to_file(
     ----------
     data : all receipts so far; items are recognised by id
     out : ends in .parquet or .csv
-    users : ids of the shoppers to answer for, unknown ones included; all of `data` by default
+    users : ids of the shoppers to answer for, unknown ones included; by default those whom `among`
+        lists, or all of `data`
+    among : the only items to rank
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
     block_lines : receipt lines after which a block ends, which bounds memory
 
@@ -70,15 +75,19 @@ def recommend_to_file(
     """
     if out.suffix not in (".parquet", ".csv"):
         raise DataError(f"{out} must end in .parquet or .csv.")
-    asked, unplaced, notes = model.placed(data, users)
+    if users is None and among is not None:
+        users = among.users
+    asked, unplaced, notes = model.catalogue.placed(data, users)
     if not isinstance(asked, Histories) or not len(asked):
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
     if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
         raise DataError(f"recommend: {notes[0]}")
+    eligible, told = model.catalogue.eligible(asked, among, k)
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
         wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
+        wishes += [] if among is None else [among.fingerprint()]
         _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
         files, taken_over, done = [], 0, 0
         for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
@@ -87,9 +96,10 @@ def recommend_to_file(
             if file.is_file():
                 taken_over += 1
             else:
-                _write_block(model, asked.rows(block), file, k, rules, reasons)
+                lists = None if eligible is None else eligible.rows(block)
+                _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
             done += block.stop - block.start
-            progress(f"recommend {done:,} of {len(asked):,} shoppers")
+            progress("recommend", done, len(asked))
         n_rows, report = _combine(files, out)
         shutil.rmtree(parts)
     except OSError as error:
@@ -99,14 +109,14 @@ def recommend_to_file(
         n_events=unplaced.n_events,
         n_unknown_events=unplaced.n_unknown,
         unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
-        notes=notes + short_list_note(report.n_short, len(asked), k),
+        among={} if told is None else told._asdict(),
+        notes=notes
+        + (told.sentences(k) if told is not None else short_list_note(report.n_short, len(asked), k)),
     )
     return Batch(n_rows, report, taken_over)
 
 
-def blocks(
-    data: RetailData, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES
-) -> Iterator[slice]:
+def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:
     """Rows of consecutive shoppers: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
     of_shopper = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
     lines = np.where(codes >= 0, of_shopper[np.maximum(codes, 0)], 0)
@@ -150,8 +160,9 @@ def _write_block(
     k: int,
     rules: Rules | None,
     reasons: bool,
+    among: Eligible | None,
 ) -> None:
-    answer = model.answer(history, k=k, rules=rules, reasons=reasons)
+    answer = model.answer(history, k=k, rules=rules, reasons=reasons, among=among)
     write_text(json.dumps(asdict(answer.report)), file.with_suffix(".json"))
     write_frame(answer.lists, file)  # comes last: a block is finished when it is there
 

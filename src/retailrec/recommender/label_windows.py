@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
+from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
+from retailrec.data import RetailData
+from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import Split
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.rows import Labels, candidate_frame
 from retailrec.recommender.stage_one import StageOne
@@ -89,27 +93,98 @@ class Windows:
         )
 
 
+class WindowSteps(NamedTuple):
+    """What is done at a label window.
+
+    Attributes
+    ----------
+    prefilters : set on what is known before it
+    fit_stage_one : fits sources and features on that
+    fit_preranker : learns to cut the pool from the window; False if nothing was bought there
+    rows : its training rows, by key, split and fold
+    """
+
+    prefilters: Sequence[Prefilter]
+    fit_stage_one: Callable[[RetailData], None]
+    fit_preranker: Callable[[Split], bool]
+    rows: Callable[[Any, Split, int], Window]
+
+
+def label_windows(
+    splits: Iterator[Split],
+    steps: WindowSteps,
+    earlier: Windows | None,
+    *,
+    refit: bool,
+    preranker: bool,
+    progress: Progress,
+) -> list[Window]:
+    """Training rows of every label window, oldest first.
+
+    Parameters
+    ----------
+    earlier : windows that an earlier fit has computed; they are taken over
+    refit : stage one is fitted before every window, not only before the oldest that is computed
+    preranker : is one still to be learnt? The oldest window in which something was bought then trains
+        it and gives no rows, unless no window comes after it
+
+    Raises
+    ------
+    DataError
+        If nobody with history bought within a label window.
+    """
+    windows: list[Window] = []
+    alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
+    number, ready = -1, False
+    for split in splits:
+        number += 1
+        progress("label windows", number + 1)
+        key = (split.past.end, split.past.log.height, split.target.height)
+        if earlier is not None and key in earlier.places:
+            windows.append(earlier.window(key, number))
+        else:
+            split = split.filtered(steps.prefilters)
+            if refit or not ready:
+                steps.fit_stage_one(split.past)
+                ready = True
+            if preranker:
+                preranker = not steps.fit_preranker(split)
+                alone = key, split
+            else:
+                windows.append(steps.rows(key, split, number))
+                alone = None
+        del split  # its receipts go before those of the next window are cut out
+    if not windows and alone is not None:
+        windows.append(steps.rows(*alone, number))
+    if not any(window.frames for window in windows):
+        raise DataError(
+            "nobody with receipts before a label window bought anything within it, so there is "
+            "nothing to learn from; bring more data or ask for a longer horizon."
+        )
+    return windows
+
+
 def window_rows(
     key: Any, split: Split, stage: StageOne, sampling: Sampling, number: int, threads: int
 ) -> Window:
     """Training rows of one label window, the fold `number`."""
     past, target = split
-    rng = np.random.default_rng([sampling.seed, number])
+    seed = sampling.seed, number
     users = past.active_users()
     bought_any = np.isin(users, target["user"].unique().to_numpy())
-    chosen = bought_any | (rng.random(len(users)) < sampling.idle_users)
+    chosen = bought_any | (lots(users, *seed, 0) < sampling.idle_users)
     if chosen.sum() > sampling.max_users:
-        chosen &= rng.random(len(users)) < sampling.max_users / chosen.sum()
+        chosen &= lots(users, *seed, 1) < sampling.max_users / chosen.sum()
     users, bought_any = users[chosen], bought_any[chosen]
     history, labels = past.history(codes=users), Labels(target, past.n_items)
 
     def shard(rows: slice) -> TrainingFrame:
-        draw = np.random.default_rng([sampling.seed, number, rows.start])
         drawn: list[NDArray[Any]] = []
 
         def keep(pool: Pool) -> NDArray[np.bool_]:
             label = labels.of(pool, users[rows])
-            mask = label | (draw.random(len(label)) < sampling.negatives)
+            pair = users[rows][pool.user_of_pair] * past.n_items + pool.items
+            mask = label | (lots(pair, *seed, 2) < sampling.negatives)
             share = np.where(bought_any[rows], 1, sampling.idle_users)[pool.user_of_pair]
             weight = np.where(label, 1, 1 / (share * sampling.negatives))
             drawn.extend([label[mask], weight[mask]])
@@ -129,6 +204,29 @@ def window_rows(
     return Window(key, frames, facts)
 
 
+def lots(keys: NDArray[np.integer], *seed: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), each drawn from its key and the seed alone (splitmix64; Steele et al., 2014).
+
+    So a key's lot does not depend on which others are there. Where a pool differs by one pair, as
+    rounding on another processor can make it, a stream of random numbers would give every later
+    pair another lot, and the ranker another sample.
+
+    Examples
+    --------
+    >>> some, more = lots(np.array([3, 7]), 0), lots(np.array([3, 5, 7]), 0)
+    >>> bool((some == more[[0, 2]]).all())
+    True
+    """
+    mixed = np.asarray(keys).astype(np.uint64)
+    for part in (*seed, 0):
+        mixed = mixed + np.uint64((part * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
+    drawn = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return drawn
+
+
 def light_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFrame | None:
     """What the pre-ranker learns from: the whole pools of those who bought in one label window.
 
@@ -136,15 +234,15 @@ def light_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFra
     """
     past, target = split
     users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
-    rng = np.random.default_rng([sampling.seed, 99])
     if len(users) > _LIGHT_USERS:
-        users = np.sort(rng.choice(users, _LIGHT_USERS, replace=False))
+        users = np.sort(users[np.argsort(lots(users, sampling.seed, 99), kind="stable")[:_LIGHT_USERS]])
     labels, frames = Labels(target, past.n_items), []
     for at in range(0, len(users), SHARD):
         rows = slice(at, at + SHARD)
         pool = stage.pool(past.history(codes=users[rows]))
         label = labels.of(pool, users[rows])
-        mask = label | (rng.random(len(label)) < sampling.negatives)
+        pair = users[rows][pool.user_of_pair] * past.n_items + pool.items
+        mask = label | (lots(pair, sampling.seed, 99) < sampling.negatives)
         pool, y = pool.keep(mask), label[mask].astype(np.float32)
         frames.append(
             TrainingFrame(

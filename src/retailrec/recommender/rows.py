@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
-from retailrec.data.history import History
+from retailrec.data.history import History, Pairs
 from retailrec.recommender.stage_one import StageOne
 
 Keep = Callable[[Pool], NDArray[np.bool_]]
@@ -32,14 +32,17 @@ class CandidateFrame:
     names: list[str]
 
 
-def candidate_frame(history: History, stage: StageOne, keep: Keep | None = None) -> CandidateFrame:
+def candidate_frame(
+    history: History, stage: StageOne, keep: Keep | None = None, among: Pairs | None = None
+) -> CandidateFrame:
     """Pool the sources' proposals for each history, cut the pool, and compute every column.
 
     Columns: each source's score and rank, what sources tell beside, then the features. Training and
     serving both come through here. `keep` thins the cut pool (a training sample); scores and ranks are
-    those of the whole one.
+    those of the whole one. `among` are the only pairs wanted: all of them become rows, whether a source
+    proposes them or not, with the columns that they have or would have in the pool.
     """
-    pool = stage.pool(history)
+    pool = stage.pool(history, among)
     if keep is not None:
         pool = pool.keep(keep(pool))
     n, m = len(pool.sources), 2 * len(pool.sources) + pool.more.shape[1]

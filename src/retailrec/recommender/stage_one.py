@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
-from retailrec.candidates.pool import Pool, merge_pool
+from retailrec.candidates.pool import Pool, merge_pool, place_in_pool
 from retailrec.compute.csr import gather
 from retailrec.compute.topk import best_in_rows
-from retailrec.data.history import History
+from retailrec.data.history import History, Pairs
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import Ranker
 
@@ -44,9 +44,14 @@ class StageOne:
         more = [f"source_{s.name}_{name}" for s in self.sources for name in s.more]
         return scores + [f"source_{n}_rank" for n in names] + more + self.features.names
 
-    def pool(self, history: History) -> Pool:
-        """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker."""
+    def pool(self, history: History, among: Pairs | None = None) -> Pool:
+        """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker.
+
+        Of `among`, all pairs and no others, ranked by their places in the whole pool.
+        """
         pool = merge_pool(self.sources, history, self.n_candidates)
+        if among is not None:
+            return place_in_pool(self.sources, history, among, pool)
         if self.preranker is None:
             return pool
         score = self.preranker.predict(self.light_columns(pool))

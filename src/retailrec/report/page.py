@@ -69,19 +69,7 @@ def _lead(report: Mapping[str, Any]) -> str:
             f"Of the first {k} recommendations of the two-stage model, {ours:.0%} were bought; "
             f"listing each shopper's most frequent purchases gives {own:.0%}. "
         )
-    sure = next(
-        (
-            d for d in report["differences"]
-            if (d["model"], d["versus"], d["metric"]) == ("two_stage", "own_purchases", metric)
-        ),
-        None,
-    )  # fmt: skip
-    if sure is not None and sure["low"] is not None:
-        firm = sure["low"] > 0 or sure["high"] < 0
-        text += (
-            f"The difference is {sure['difference']:+.4f} (95% interval {sure['low']:+.4f} to "
-            f"{sure['high']:+.4f}): {'more than chance' if firm else 'it could be chance'}."
-        )
+    text += f"{report['verdict'][0].upper()}{report['verdict'][1:]}"
     return f'<p class="lead">{escape(text)}</p>'
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.serving.loading import load_data
 from retailrec.serving.store import Store
 
 
-def prepare_demo(
-    folder: Path, progress: Callable[[str], None] = lambda step: None
-) -> tuple[Path, Path]:
+def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]:
     """A folder with two models and a store of a generated shop, made once; their paths.
 
     The first model has learnt from all but the last four weeks and has a report of how well it did on

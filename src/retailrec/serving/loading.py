@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import Connection, select, update
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import STANDARD_RULES, LoadReport
 from retailrec.data.encoding import CodedLines, build_log, code_lines, parts_of
@@ -23,7 +24,6 @@ from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, moment
 from retailrec.serving.store import Store, midnight_after
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop takes them for known
-Progress = Callable[[str], None]
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
 
 
@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
 
 def load_frames(
     store: Store, transactions: Any, *, columns: Mapping[str, str] | None = None,
-    report: LoadReport | None = None, progress: Progress = lambda step: None,
+    report: LoadReport | None = None, progress: Progress = silent,
 ) -> Loaded:  # fmt: skip
     """Store receipt lines, cleaned and merged as `RetailData.from_frames` does.
 
@@ -56,7 +56,7 @@ def load_frames(
     return _load(store, log, users[USER_ID], items[ITEM_ID], numbers, progress)
 
 
-def load_data(store: Store, data: RetailData, progress: Progress = lambda step: None) -> Loaded:
+def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Loaded:
     """Store the receipts and the shoppers' attributes of data that is in memory.
 
     The data has no receipt numbers, so receipts are called by their time, and those of one time of a
@@ -253,7 +253,7 @@ def _load(
                 max(row[2] for row in rows),
                 text_numbers,
             )
-        progress(f"store {stop:,} of {len(number):,} receipts")
+        progress("store receipts", stop, len(number))
     return Loaded(len(number), log.height, new)
 
 

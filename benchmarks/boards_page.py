@@ -1,0 +1,113 @@
+"""docs/boards.md from the files of benchmarks/boards.py."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retailrec.evaluation.bootstrap import compare_models
+
+SIMPLE = ("popular", "own_purchases", "own_decay", "tifu_knn", "fusion")
+# boards that one figure is claimed on together: name -> beginnings of their names
+TOGETHER = {
+    "Complete Journey 2017, 28 days, two cuts": "journey-28",
+    "Complete Journey 2017, 7 days, two cuts": "journey-7",
+    "Ta-Feng, 28 days": "ta-feng-28",
+    "Ta-Feng, 14 days": "ta-feng-14",
+    "Online Retail II, 28 days, three windows": "online-retail",
+    "Next basket A (Ta-Feng, five folds)": "basket-a",
+    "Next basket B (Ta-Feng of DNNTSP)": "basket-b",
+    "Next basket C (Dunnhumby-Carbo)": "basket-c",
+    "Generated shop, 28 days": "generated",
+}
+HEAD = """# Boards
+
+What the default recipe, its thinnings and simple methods reach on real shelves and on the generated
+one. Printed by `make bench-boards`, which holds the protocols (`benchmarks/board_data.py`); settings
+were chosen on earlier windows and other shoppers (`TUNING` there).
+
+Each figure is the mean over boards of a kind, over seeds and over shoppers. In brackets, 95% intervals
+of the difference to the best simple method, in the first metric of each table, by a bootstrap over
+shoppers that draws all methods of a shopper at once. Simple methods: bestsellers of 28 days
+(`popular`); own purchases by count, ties by popularity, filled up with bestsellers (`own_purchases`);
+the same with each receipt counting half after 120 days (`own_decay`); TIFU-KNN; `fusion` of own
+purchases, item-item and bestsellers.
+"""
+
+
+def read(folder: Path, key: str) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
+    """Kind of board -> board -> method -> a result a seed."""
+    found: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for file in sorted(folder.glob(f"*.as-is.*.{key}.json")):
+        board, method, *_ = file.name.split(".")
+        for kind, start in TOGETHER.items():
+            if board.startswith(start):
+                found[kind][board][method].append(json.loads(file.read_text()))
+    return found
+
+
+def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str], dict[str, Any]]:
+    """Lines of Markdown, and the means."""
+    methods = [
+        m for m in (*SIMPLE, "two_stage", "laptop", "large") if all(m in b for b in boards.values())
+    ]
+    if not methods:
+        return ["(not complete)"], {}
+    metrics = list(next(iter(boards.values()))[methods[0]][0]["values"])
+    values = {
+        method: {
+            metric: np.concatenate(
+                [np.mean([r["values"][metric] for r in b[method]], axis=0) for b in boards.values()]
+            )
+            for metric in metrics
+        }
+        for method in methods
+    }
+    mean = {
+        m: {
+            metric: float(
+                np.mean([np.mean([r["means"][metric] for r in b[m]]) for b in boards.values()])
+            )
+            for metric in metrics
+        }
+        for m in methods
+    }
+    simple = [m for m in methods if m in SIMPLE]
+    best = {metric: max(simple, key=lambda m: mean[m][metric]) for metric in metrics}
+    lines = [
+        "| method | "
+        + " | ".join(metrics)
+        + " | over the best simple method | seeds | fit, s | ms a shopper | MB |",
+        "|---" * (len(metrics) + 6) + "|",
+    ]
+    for m in methods:
+        cells = [f"{mean[m][metric]:.4f}" for metric in metrics]
+        runs = [r for b in boards.values() for r in b[m]]
+        gap = ""
+        if m not in SIMPLE:
+            first = metrics[0]
+            pair = {n: {first: values[n][first]} for n in (best[first], m)}
+            row = compare_models(pair).differences.row(0, named=True)
+            gap = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] ({best[first]})"
+        seeds = min(len(b[m]) for b in boards.values())
+        lines.append(
+            f"| {m} | "
+            + " | ".join(cells)
+            + f" | {gap} | {seeds} | {np.mean([r['fit_s'] for r in runs]):.0f} "
+            f"| {np.mean([r['ms'] for r in runs]):.2f} | {max(r['peak_mb'] for r in runs):,} |"
+        )
+    return lines, mean
+
+
+def write(folder: Path, page: Path, key: str) -> dict[str, Any]:
+    """Write the page; the means of each kind of board."""
+    parts, found = [HEAD], {}
+    for kind, boards in read(folder, key).items():
+        lines, found[kind] = table(boards)
+        parts += [f"## {kind}", "", *lines, ""]
+    page.write_text("\n".join(parts), encoding="utf-8")
+    return found

@@ -1,0 +1,207 @@
+"""Commands of offers: allocate them, plan an experiment, tell what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retailrec.cli import console
+from retailrec.cli.console import OUT, escape
+from retailrec.cli.options import parse_columns
+
+if TYPE_CHECKING:
+    from retailrec.offers.allocation_report import AllocationReport
+    from retailrec.offers.experiments import ExperimentReport
+
+_MOST_WORDS = 12  # constraints told on the console
+
+experiment = typer.Typer(no_args_is_help=True, help="Plan an experiment, or tell what came of one.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(allocate)
+    app.add_typer(experiment, name="experiment")
+
+
+def allocate(
+    pairs: Annotated[Path, typer.Argument(help="user_id, item_id, and value, score or probability.")],
+    campaign: Annotated[Path, typer.Argument(help="TOML file; see docs/offers.md")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/campaign"),
+    items: Annotated[Path | None, typer.Option(help="item_id, supplier, category, stocks.")] = None,
+    users: Annotated[Path | None, typer.Option(help="user_id and segments.")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Folder of past offers, for caps.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the offers to the ledger.")] = False,
+    time: Annotated[str | None, typer.Option(help="When it is sent. [now]")] = None,
+    model: Annotated[str, typer.Option(help="What gave the scores, for the ledger.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="0: all cores.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Choose who gets which offer, under stock and budget, from anybody's scores."""
+    from retailrec.jobs.campaigns import allocate_files
+    from retailrec.jobs.output import staged
+
+    checkpoint = out.parent / f".{out.name}.search.json"
+    with console.progress(quiet) as progress, staged(out) as folder:
+        found = allocate_files(
+            pairs,
+            campaign,
+            folder,
+            items=items,
+            users=users,
+            ledger=ledger,
+            record=record,
+            time=time,
+            model=model,
+            threads=threads,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+    checkpoint.unlink(missing_ok=True)
+    if not quiet:
+        _print_allocation(found.report, out)
+
+
+@experiment.command()
+def plan(
+    receipts: Annotated[Path, typer.Argument(help="Receipts until now; columns as for 'table'.")],
+    effect: Annotated[float, typer.Option(help="Smallest relative change that would matter.")],
+    days: Annotated[float, typer.Option(help="Length of the window.")] = 28,
+    metric: Annotated[str, typer.Option(help="bought, purchases, spend or margin")] = "spend",
+    holdout: Annotated[float, typer.Option(help="Share of shoppers held out.")] = 0.1,
+    power: Annotated[float, typer.Option(help="Chance to find the effect.")] = 0.8,
+    margin: Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")] = None,
+    columns: Annotated[str, typer.Option(help="standard=yours, such as user_id=client")] = "",
+) -> None:
+    """How many shoppers an experiment needs, by what they bought lately."""
+    from retailrec.data.files import read_table
+    from retailrec.datasets import load_dataset
+    from retailrec.jobs.campaigns import plan_experiment
+    from retailrec.offers.power import Design
+
+    design = Design(control_share=holdout, power=power)
+    data = load_dataset("table", receipts, _columns(columns))
+    margins = None if margin is None else read_table(margin)
+    found = plan_experiment(
+        data, days=days, effect=effect, metric=metric, design=design, margin=margins
+    )
+    OUT.print(
+        f"{metric} of {found.n_shoppers:,} shoppers in {days:g} days: mean {found.mean:,.3f}, standard "
+        f"deviation {found.sd:,.3f}, correlation with spend before {found.correlation:.2f}",
+        soft_wrap=True,
+    )
+    OUT.print(
+        f"to find a change of {effect:.1%} ({found.effect:,.3f}) with power {power:.0%} and "
+        f"{holdout:.0%} held out: {found.needed:,} shoppers, {found.needed_adjusted:,} when earlier "
+        f"spend is taken out (CUPED)",
+        soft_wrap=True,
+    )
+    OUT.print(
+        f"with the {found.n_shoppers:,} that are there: power {found.power:.0%} "
+        f"({found.power_adjusted:.0%} with CUPED); the smallest change that is found is "
+        f"{found.detectable / found.mean:.1%} ({found.detectable_adjusted / found.mean:.1%})",
+        soft_wrap=True,
+    )
+
+
+@experiment.command()
+def result(
+    ledger: Annotated[Path, typer.Argument(help="Folder of the ledger.")],
+    receipts: Annotated[Path, typer.Argument(help="Receipts, before and after; as for 'table'.")],
+    campaign: Annotated[str, typer.Option(help="Its name in the ledger.")],
+    days: Annotated[float, typer.Option(help="Length of the window.")] = 28,
+    margin: Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")] = None,
+    segment: Annotated[str | None, typer.Option(help="Column of the shoppers' attributes.")] = None,
+    holdout: Annotated[
+        float | None, typer.Option(help="Share that was planned, to check the arms' sizes.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Folder that allocate wrote; its page is filled.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="standard=yours, such as user_id=client")] = "",
+) -> None:
+    """What a campaign changed in purchases, spend and margin, with intervals."""
+    from retailrec.datasets import load_dataset
+    from retailrec.jobs.campaigns import result_of_files
+
+    data = load_dataset("table", receipts, _columns(columns))
+    found = result_of_files(
+        ledger,
+        campaign,
+        data,
+        days=days,
+        margin=margin,
+        segment=segment,
+        planned_holdout=holdout,
+        out=out,
+        page=page,
+    )
+    _print_result(found)
+
+
+def _columns(text: str) -> dict[str, str]:
+    return parse_columns(text)
+
+
+def _print_allocation(report: AllocationReport, out: Path) -> None:
+    OUT.print(
+        f"{report.n_offers:,} offers for {report.n_with_offers:,} of {report.n_shoppers:,} shoppers "
+        f"({report.n_held_out:,} held out), of {report.n_pairs:,} pairs",
+        soft_wrap=True,
+    )
+    OUT.print(
+        f"worth {report.value:,.2f}; nothing under the same limits is worth more than "
+        f"{report.bound:,.2f} (gap {report.gap:.3%})",
+        soft_wrap=True,
+    )
+    told = [c for c in report.constraints if c.price or c.kind == "budget" or c.missing]
+    told.sort(key=lambda c: (c.kind != "budget", -c.missing, -abs(c.price)))
+    for constraint in told[:_MOST_WORDS]:
+        used = ""
+        if constraint.kind == "budget":
+            used = f" {constraint.reached:,.2f} of {constraint.at_most:,.2f} are spent."
+        OUT.print(f"- {escape(constraint.words)}{used}", soft_wrap=True)
+    if len(told) > _MOST_WORDS:
+        OUT.print(f"- and {len(told) - _MOST_WORDS:,} more limits that bind")
+    for note in report.notes:
+        OUT.print(f"note: {escape(note)}", soft_wrap=True)
+    OUT.print(f"{report.seconds:.1f} s, {report.steps} steps; results in {out}")
+
+
+def _print_result(found: ExperimentReport) -> None:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(
+        "metric",
+        "segment",
+        "treated",
+        "held out",
+        "difference",
+        "95% interval",
+        "p",
+        box=SIMPLE,
+        pad_edge=False,
+        title_justify="left",
+        title=f"{found.n_treated:,} treated, {found.n_holdout:,} held out, {found.days:g} days from "
+        f"{found.start:%Y-%m-%d}; earlier spend taken out",
+    )
+    for e in found.effects:
+        if e.adjusted:
+            table.add_row(
+                e.metric,
+                escape(e.segment),
+                f"{e.treated:,.3f}",
+                f"{e.holdout:,.3f}",
+                f"{e.difference:+,.3f}",
+                f"{e.low:+,.3f} to {e.high:+,.3f}",
+                "< 0.001" if e.p_corrected < 0.001 else f"{e.p_corrected:.3f}",
+            )
+    OUT.print(table)
+    if found.srm_p is not None:
+        OUT.print(f"arms' sizes against the plan: p {found.srm_p:.3f}")
+    for note in found.notes:
+        OUT.print(f"note: {escape(note)}", soft_wrap=True)

@@ -1,0 +1,244 @@
+"""The jobs of the command line: allocate from files, plan an experiment, tell what came of one."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from retailrec.compute.progress import Progress, silent
+from retailrec.data import RetailData
+from retailrec.data.files import read_table, write_frame, write_text
+from retailrec.data.timeformats import parse_time
+from retailrec.errors import DataError, SettingError
+from retailrec.offers.allocation import Allocation, allocate
+from retailrec.offers.allocation_report import report_json
+from retailrec.offers.campaign import read_campaign
+from retailrec.offers.effects import METRICS
+from retailrec.offers.experiments import ExperimentReport, experiment_result, outcomes
+from retailrec.offers.ledger import Ledger
+from retailrec.offers.power import Design, detectable_effect, power_of, required_shoppers
+from retailrec.offers.summary import campaign_summary
+from retailrec.report.campaign import render_campaign
+
+SUMMARY, PAGE = "campaign.json", "campaign.html"
+
+
+class Plan(NamedTuple):
+    """What `plan_experiment` gives.
+
+    Attributes
+    ----------
+    metric, n_shoppers, mean, sd : of the last window
+    correlation : of the metric with spend of the window before
+    effect : the difference of means that is planned for
+    needed, needed_adjusted : shoppers in both arms, plain and with CUPED
+    power, power_adjusted : with the shoppers that are there
+    detectable, detectable_adjusted : smallest difference that they find with the power asked
+    """
+
+    metric: str
+    n_shoppers: int
+    mean: float
+    sd: float
+    correlation: float
+    effect: float
+    needed: int
+    needed_adjusted: int
+    power: float
+    power_adjusted: float
+    detectable: float
+    detectable_adjusted: float
+
+
+def allocate_files(
+    pairs: Path,
+    campaign: Path,
+    out: Path,
+    *,
+    items: Path | None = None,
+    users: Path | None = None,
+    ledger: Path | None = None,
+    record: bool = False,
+    time: str | None = None,
+    model: str = "",
+    threads: int = 0,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> Allocation:
+    """Allocate from files into the folder `out`; with `record`, also into the ledger.
+
+    Written are offers.parquet, shoppers.parquet, prices.json, allocation.json, campaign.json and
+    campaign.html. The caller stages `out`, so that all of them appear or none.
+
+    Raises
+    ------
+    DataError, SettingError
+        If an input can't be used.
+    """
+    settings = read_campaign(campaign)
+    now = _moment(time)
+    if record and ledger is None:
+        raise SettingError("--record asks for --ledger FOLDER; name the ledger to write to.")
+    book = None if ledger is None else Ledger(ledger)
+    catalogue = None if items is None else read_table(items)
+    progress(f"read {pairs}")
+    found = allocate(
+        read_table(pairs),
+        settings,
+        items=catalogue,
+        users=None if users is None else read_table(users),
+        ledger=book,
+        now=now,
+        threads=threads,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    progress("write")
+    summary = campaign_summary(found, settings, catalogue)
+    write_frame(found.offers, out / "offers.parquet")
+    write_frame(found.shoppers, out / "shoppers.parquet")
+    found.prices.save(out / "prices.json")
+    write_text(report_json(found.report), out / "allocation.json")
+    write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", out / SUMMARY)
+    write_text(render_campaign(summary), out / PAGE)
+    if record and book is not None:
+        book.append(found.ledger_rows(now, model=model), again=settings.again)
+    return found
+
+
+def plan_experiment(
+    data: RetailData,
+    *,
+    days: float,
+    effect: float,
+    metric: str = "spend",
+    design: Design | None = None,
+    margin: Any = None,
+) -> Plan:
+    """Sample size and power from receipts: everybody's last `days`, and as many before.
+
+    Parameters
+    ----------
+    effect : smallest relative change of the mean that would matter, such as 0.02
+
+    Raises
+    ------
+    DataError, SettingError
+        If the metric is unknown, receipts are too short, or a setting is out of range.
+    """
+    design = design or Design()
+    if metric not in METRICS or (metric == "margin" and margin is None):
+        raise SettingError(
+            f"experiment: metric must be one of {', '.join(METRICS)}, and margin needs a file of "
+            f"margins; got '{metric}'."
+        )
+    if not days > 0 or not effect > 0:
+        raise SettingError(
+            f"experiment: days and effect must be above 0, not {days} and {effect}. Correct them."
+        )
+    start = data.end - timedelta(days=days)
+    if data.log.is_empty() or data.log["time"].min() > start - timedelta(days=days):  # type: ignore[operator]
+        raise DataError(
+            f"experiment: receipts must hold two windows of {days:g} days before {data.end:%Y-%m-%d}; "
+            f"give longer receipts or fewer days."
+        )
+    table = outcomes(data, data.users["user_id"], start, days, margin=margin)
+    values, before = table[metric].to_numpy(), table["spend_before"].to_numpy()
+    mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    if not mean or not sd:
+        raise DataError(
+            f"experiment: '{metric}' is the same for all {len(values):,} shoppers in the last {days:g} "
+            f"days (mean {mean:g}); nothing can be planned from that. Give longer receipts."
+        )
+    related = float(np.corrcoef(values, before)[0, 1]) if before.std() else 0.0
+    adjusted = Design(
+        design.control_share, design.power, design.level, float(np.clip(related, -0.999, 0.999))
+    )
+    change, n = effect * mean, len(values)
+    return Plan(
+        metric,
+        n,
+        mean,
+        sd,
+        related,
+        change,
+        required_shoppers(sd, change, design),
+        required_shoppers(sd, change, adjusted),
+        power_of(n, sd, change, design),
+        power_of(n, sd, change, adjusted),
+        detectable_effect(n, sd, design),
+        detectable_effect(n, sd, adjusted),
+    )
+
+
+def result_of_files(
+    ledger: Path,
+    campaign: str,
+    data: RetailData,
+    *,
+    days: float,
+    margin: Path | None = None,
+    segment: str | None = None,
+    planned_holdout: float | None = None,
+    out: Path | None = None,
+    page: Path | None = None,
+) -> ExperimentReport:
+    """What a campaign changed; written to `out` as JSON and into the page of the folder `page`.
+
+    Raises
+    ------
+    DataError, SettingError
+        If an input can't be used.
+    """
+    if not ledger.is_dir():
+        raise DataError(f"there is no ledger at {ledger}; name the folder that offers were written to.")
+    summary = None if page is None else _read_summary(page, campaign)
+    found = experiment_result(
+        Ledger(ledger),
+        campaign,
+        data,
+        days=days,
+        margin=None if margin is None else read_table(margin),
+        segment=segment,
+        planned_holdout=planned_holdout,
+    )
+    if out is not None:
+        write_text(json.dumps(found.as_dict(), indent=2, allow_nan=False) + "\n", out)
+    if page is not None and summary is not None:
+        write_text(render_campaign(summary, found.as_dict()), page / PAGE)
+    return found
+
+
+def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:
+    """The figures that `allocate_files` left for the page."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+        name = summary["report"]["campaign"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder / SUMMARY} holds no figures of a campaign ({error}); name the folder that "
+            f"`retailrec allocate` wrote."
+        ) from error
+    if name != campaign:
+        raise DataError(
+            f"{folder} holds campaign '{name}', not '{campaign}'; name the folder of that campaign."
+        )
+    return summary
+
+
+def _moment(text: str | None) -> datetime:
+    """A time given as text; now without it."""
+    if text is None:
+        return datetime.now().replace(microsecond=0)
+    try:
+        moment: datetime = parse_time(pl.Series("time", [text]), who="--time")[0]
+    except DataError as error:
+        raise SettingError(
+            f"--time is {text!r}; expected a time such as 2024-05-01 or 2024-05-01 08:00:00."
+        ) from error
+    return moment

@@ -1,0 +1,269 @@
+"""Allocation of offers under stock and budget: from scores of pairs to a campaign that can be sent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.compute.progress import Progress, silent
+from retailrec.compute.shards import n_threads
+from retailrec.errors import DataError
+from retailrec.offers.allocation_report import AllocationReport, make_report
+from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
+from retailrec.offers.campaign import Campaign, campaign_of
+from retailrec.offers.exact import fewest_missing
+from retailrec.offers.exploration import Explored, explore
+from retailrec.offers.ledger import Ledger, ledger_frame
+from retailrec.offers.prices import Prices
+from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
+from retailrec.offers.repair import Answer, repair
+from retailrec.offers.shadow_prices import DualProblem, Duals, load_duals, save_duals, solve_duals
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A campaign that can be sent.
+
+    Attributes
+    ----------
+    offers : `user_id`, `item_id`, `rank` (by value, from 1), `value`, `price`, `expected_cost`,
+        `propensity`; ordered by shopper and rank
+    shoppers : `user_id`, `arm` (treated or holdout), `offers` (how many); every shopper of the pairs
+    prices : shadow prices, for the online door
+    report : figures
+    """
+
+    offers: pl.DataFrame
+    shoppers: pl.DataFrame
+    prices: Prices
+    report: AllocationReport
+
+    def ledger_rows(self, time: datetime, *, model: str = "") -> pl.DataFrame:
+        """Rows for the ledger: every offer, and one row with rank 0 for who got nothing."""
+        shown = self.offers.select(
+            "user_id", "item_id", "rank", pl.col("value").alias("score"), "price", "propensity"
+        ).with_columns(arm=pl.lit(TREATED), holdout=pl.lit(False))
+        nothing = self.shoppers.filter(pl.col("offers") == 0).select(
+            "user_id", "arm", rank=pl.lit(0), holdout=pl.col("arm") == HOLDOUT
+        )
+        rows = pl.concat([shown, nothing], how="diagonal_relaxed").with_columns(
+            campaign=pl.lit(self.report.campaign), time=pl.lit(time), model=pl.lit(model)
+        )
+        return ledger_frame(rows.sort("user_id", "rank"))
+
+
+def allocate(
+    pairs: Any,
+    campaign: Campaign | Mapping[str, Any],
+    *,
+    items: Any = None,
+    users: Any = None,
+    ledger: Ledger | None = None,
+    now: datetime | None = None,
+    threads: int = 0,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> Allocation:
+    """The offers of greatest value that keep a campaign's bounds, by shadow prices and repair.
+
+    Upper bounds (numbers, stocks, budgets, exclusions, caps) are never broken. Minima hold where that
+    is possible; otherwise they give way, and the report says which, by how much and against what.
+
+    Parameters
+    ----------
+    pairs : frame of `user_id`, `item_id` and the columns of the campaign's value; see `read_pairs`
+    campaign : settings, or a dictionary of them
+    items, users : attributes that the campaign speaks of; see `build_problem`
+    ledger, now : past offers and the time of this campaign; needed by caps. A shopper who stands in the
+        ledger for this campaign makes it an error, unless the campaign says `again`
+    threads : 0 is all cores; the answer does not depend on it
+    checkpoint : file for the search's state; a call that was cut off goes on from it
+
+    Raises
+    ------
+    DataError, SettingError
+        If the input can't be used; nothing is written then.
+
+    Examples
+    --------
+    >>> pairs = pl.DataFrame({"user_id": [1, 1, 2], "item_id": ["tea", "rye", "tea"],
+    ...                       "value": [3.0, 2.0, 4.0]})
+    >>> found = allocate(pairs, {"name": "may", "limit": [{"by": "product", "at_most": 1}]})
+    >>> found.offers.select("user_id", "item_id").rows()
+    [(1, 'rye'), (2, 'tea')]
+    >>> found.report.value
+    6.0
+    """
+    started = perf_counter()
+    if not isinstance(campaign, Campaign):
+        campaign = campaign_of(dict(campaign))
+    progress("read pairs")
+    frame = read_pairs(pairs, campaign)
+    _refuse_repeat(campaign, ledger, frame["user_id"])
+    shoppers = _assign(frame["user_id"].unique(maintain_order=True), campaign, users)
+    frame = frame.join(
+        shoppers.filter(pl.col("arm") == TREATED), on="user_id", how="semi", maintain_order="left"
+    )
+    if frame.is_empty():
+        raise DataError(
+            f"campaign: all {shoppers.height:,} shoppers are held out, so nobody is left to get an "
+            f"offer. Lower the holdout share or bring more shoppers."
+        )
+    problem = build_problem(frame, campaign, items=items, users=users, ledger=ledger, now=now)
+    del frame
+    dual, duals, answer, proven = _solve(problem, campaign, threads, checkpoint, progress)
+    explored = explore(
+        dual, answer, campaign.explore, campaign.near_tie, salt=f"{campaign.name} {campaign.salt}"
+    )
+    offers = _offers_frame(dual, duals, explored)
+    return Allocation(
+        offers=offers,
+        shoppers=_with_counts(shoppers, offers),
+        prices=_prices(dual, duals, campaign),
+        report=make_report(
+            campaign,
+            dual,
+            duals,
+            answer,
+            explored,
+            offers,
+            shoppers,
+            proven,
+            perf_counter() - started,
+        ),
+    )
+
+
+def _refuse_repeat(campaign: Campaign, ledger: Ledger | None, users: pl.Series) -> None:
+    if ledger is None or campaign.again:
+        return
+    had = ledger.read([campaign.name])["user_id"].unique()
+    again = users.unique().cast(pl.String).implode().list.set_intersection(had.implode())[0].sort()
+    if len(again):
+        raise DataError(
+            f"campaign '{campaign.name}': {len(again):,} shoppers stand in the ledger for it already, "
+            f"such as {again[0]}; a shopper gets a campaign once. Name the campaign anew, leave them "
+            f"out, or set again = true."
+        )
+
+
+def _assign(ids: pl.Series, campaign: Campaign, users: Any) -> pl.DataFrame:
+    """`user_id` and `arm` of every shopper."""
+    if not campaign.holdout:
+        return pl.DataFrame({"user_id": ids, "arm": pl.repeat(TREATED, len(ids), eager=True)})
+    strata = None
+    if campaign.strata is not None:
+        strata = attribute_of(campaign.strata, users, ids)
+    shares = {TREATED: 1 - campaign.holdout, HOLDOUT: campaign.holdout}
+    arms = assign_arms(ids, shares, salt=f"{campaign.name} {campaign.salt}", strata=strata)
+    return pl.DataFrame({"user_id": ids, "arm": arms})
+
+
+def _solve(
+    problem: Problem,
+    campaign: Campaign,
+    threads: int,
+    checkpoint: Path | None,
+    progress: Progress,
+) -> tuple[DualProblem, Duals, Answer, bool | None]:
+    """Prices and a whole answer; minima that can't be met are lowered to what was reached."""
+    asked = DualProblem(problem, problem.lower, problem.upper, problem.least, n_threads(threads))
+    key = "" if checkpoint is None else _key(problem, campaign)
+    duals = None if checkpoint is None else load_duals(checkpoint, key)
+
+    def save(state: Duals) -> None:
+        if checkpoint is not None:
+            save_duals(state, checkpoint, key)
+
+    duals = solve_duals(asked, duals, checkpoint=save, progress=progress)
+    progress("repair")
+    answer = repair(asked, duals.best)
+    if not answer.shortfall:
+        return asked, duals, answer, None
+    progress("minima that can't be met")
+    exact = fewest_missing(asked)
+    proven = exact is not None
+    if exact is not None and exact.shortfall <= answer.shortfall:
+        answer = exact if exact.shortfall < answer.shortfall or exact.value > answer.value else answer
+    if not answer.shortfall:
+        return asked, duals, answer, None
+    lower = np.where(answer.missing > 0, answer.total, asked.lower)
+    least = np.minimum(asked.least, answer.taken).astype(np.int32)
+    lowered = DualProblem(problem, lower, asked.upper, least, asked.threads)
+    duals = solve_duals(lowered, lowered.start(duals.best))
+    again = repair(lowered, duals.best)
+    if not again.shortfall and again.value > answer.value:
+        answer = again
+    return lowered, duals, answer, proven
+
+
+def _key(problem: Problem, campaign: Campaign) -> str:
+    """Hex digits that stand for all that the search depends on."""
+    digest = hashlib.sha256(campaign.model_dump_json().encode())
+    arrays = (
+        problem.indptr,
+        problem.item,
+        problem.value,
+        problem.cost,
+        problem.most,
+        problem.least,
+        problem.lower,
+        problem.upper,
+        problem.of_indptr,
+        problem.of_constraint,
+        problem.local_indptr,
+        problem.local_group,
+        problem.local_cap,
+    )
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _pair_prices(dual: DualProblem, duals: Duals) -> NDArray[np.float64]:
+    offer, cost = dual.item_prices(duals.best)
+    return offer[dual.problem.item] + cost[dual.problem.item] * dual.problem.cost
+
+
+def _offers_frame(dual: DualProblem, duals: Duals, explored: Explored) -> pl.DataFrame:
+    problem = dual.problem
+    places = np.flatnonzero(explored.chosen)
+    user = np.searchsorted(problem.indptr, places, "right") - 1
+    frame = pl.DataFrame(
+        {
+            "user_id": problem.user_ids.gather(user),
+            "item_id": problem.item_ids.gather(problem.item[places]),
+            "value": problem.value[places],
+            "price": _pair_prices(dual, duals)[places],
+            "expected_cost": problem.cost[places],
+            "propensity": explored.propensity[places],
+        }
+    )
+    frame = frame.sort("user_id", "value", "item_id", descending=[False, True, False])
+    rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user_id")
+    return frame.with_columns(rank=rank).select(
+        "user_id", "item_id", "rank", "value", "price", "expected_cost", "propensity"
+    )
+
+
+def _with_counts(shoppers: pl.DataFrame, offers: pl.DataFrame) -> pl.DataFrame:
+    counts = offers.group_by("user_id").agg(offers=pl.len().cast(pl.Int32))
+    joined = shoppers.join(counts, on="user_id", how="left", maintain_order="left")
+    return joined.with_columns(pl.col("offers").fill_null(0))
+
+
+def _prices(dual: DualProblem, duals: Duals, campaign: Campaign) -> Prices:
+    names = dual.problem.item_ids.cast(pl.String).to_list()
+    offer, cost = dual.item_prices(duals.best)
+    of_cost = {name: float(price) for name, price in zip(names, cost, strict=True) if price}
+    of_offer = dict(zip(names, offer.tolist(), strict=True))
+    return Prices(campaign.name, campaign.value, of_offer, of_cost)

@@ -1,0 +1,224 @@
+"""Settings of a campaign: TOML <-> objects, checked by pydantic."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from retailrec.errors import SettingError
+
+By = Literal["product", "supplier", "category", "everything"]
+ValueOf = Literal["value", "score", "probability", "probability_margin", "probability_margin_less_cost"]
+VALUE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "value": ("value",),
+    "score": ("score",),
+    "probability": ("probability",),
+    "probability_margin": ("probability", "margin"),
+    "probability_margin_less_cost": ("probability", "margin", "cost"),
+}
+
+
+def _ordered(low: int, high: int) -> None:
+    if low > high:
+        raise ValueError(f"at_least ({low}) is more than at_most ({high}); no answer can keep to both")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Limit(_Part):
+    """At most and at least so many offers of a product, a supplier or a category, or of everything.
+
+    Attributes
+    ----------
+    by : what is counted; ``supplier`` and ``category`` are columns of the items
+    of : the one that is meant; without it the limit holds for each one separately
+    at_most, at_least : a number, or the name of a column of the items such as ``stock`` (with
+        ``by = "product"`` only); an empty cell sets no limit
+    """
+
+    by: By
+    of: str | int | None = None
+    at_most: int | str | None = None
+    at_least: int | str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Limit:
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("a limit needs at_most, at_least or both")
+        for name in ("at_most", "at_least"):
+            bound = getattr(self, name)
+            if isinstance(bound, int) and bound < 0:
+                raise ValueError(f"{name} must be 0 or more, not {bound}")
+            if isinstance(bound, str) and self.by != "product":
+                raise ValueError(f"{name} = '{bound}' names a column, which needs by = 'product'")
+        if isinstance(self.at_most, int) and isinstance(self.at_least, int):
+            _ordered(self.at_least, self.at_most)
+        if self.by == "everything" and self.of is not None:
+            raise ValueError("by = 'everything' takes no 'of'")
+        return self
+
+
+class Budget(_Part):
+    """Expected cost, cost x redemption probability added up, at the most."""
+
+    at_most: float = Field(gt=0, allow_inf_nan=False)
+    by: By = "everything"
+    of: str | int | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Budget:
+        if self.by == "everything" and self.of is not None:
+            raise ValueError("by = 'everything' takes no 'of'")
+        return self
+
+
+class Exclusion(_Part):
+    """Products of which one shopper gets one at the most."""
+
+    products: list[str | int] = Field(min_length=2)
+
+
+class Variety(_Part):
+    """At most so many offers of one supplier or category for one shopper."""
+
+    by: Literal["supplier", "category"]
+    at_most: int = Field(ge=1)
+
+
+class Floor(_Part):
+    """Every shopper of a segment gets at least so many offers."""
+
+    column: str
+    of: str | int | None = None
+    at_least: int = Field(default=1, ge=1)
+
+
+class Cap(_Part):
+    """At most so many offers a shopper (or a shopper and product) in days, past campaigns counted."""
+
+    days: float = Field(gt=0, allow_inf_nan=False)
+    at_most: int = Field(ge=1)
+    per: Literal["shopper", "product"] = "shopper"
+
+
+class PerShopper(_Part):
+    """Offers a shopper gets."""
+
+    at_most: int = Field(default=1, ge=1)
+    at_least: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> PerShopper:
+        _ordered(self.at_least, self.at_most)
+        return self
+
+
+class Campaign(_Part):
+    """All settings of an allocation.
+
+    Attributes
+    ----------
+    name : of the campaign; stands in the ledger and salts the draw of arms
+    value : what an offer is worth: a column (``value``, ``score``, ``probability``),
+        ``probability_margin`` (probability x margin) or ``probability_margin_less_cost``
+        (probability x (margin - cost))
+    offers : number of offers a shopper
+    holdout : share of shoppers who get nothing, so that the effect can be told
+    explore : chance that two shoppers with near ties swap an offer; 0: nobody
+    near_tie : how far apart, as a share of the value, two offers of a near tie may lie
+    strata : column of the users; holdouts are drawn evenly within each of its values
+    salt : another word draws other arms
+    again : may shoppers who stand in the ledger for this campaign be offered again?
+
+    Examples
+    --------
+    >>> Campaign(name="may", offers={"at_most": 3}, budget=[{"at_most": 500}]).budget[0].by
+    'everything'
+    """
+
+    name: str = Field(min_length=1)
+    value: ValueOf = "value"
+    offers: PerShopper = PerShopper()
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    explore: float = Field(default=0.0, ge=0, le=0.5)
+    near_tie: float = Field(default=0.05, ge=0, lt=1)
+    strata: str | None = None
+    salt: str = ""
+    again: bool = False
+    limit: list[Limit] = []
+    budget: list[Budget] = []
+    exclusion: list[Exclusion] = []
+    variety: list[Variety] = []
+    floor: list[Floor] = []
+    cap: list[Cap] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> Campaign:
+        for floor in self.floor:
+            _ordered(floor.at_least, self.offers.at_most)
+        return self
+
+
+def campaign_of(settings: dict[str, Any], *, who: str = "campaign") -> Campaign:
+    """A campaign from a dictionary, with complaints in one sentence.
+
+    Raises
+    ------
+    SettingError
+        If a name is unknown, a value is out of range, or bounds contradict each other.
+    """
+    try:
+        return Campaign.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "settings"
+        known = ""
+        if first["type"] == "extra_forbidden":
+            names = _names_at(first["loc"][:-1])
+            known = f"; expected one of {', '.join(names)}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingError(
+            f"{who}: {where} is {_short(first['input'])}: {message}{known}. Correct the campaign."
+        ) from error
+
+
+def read_campaign(path: Path) -> Campaign:
+    """A campaign from a TOML file.
+
+    Raises
+    ------
+    SettingError
+        If the file is missing, is no TOML, or holds settings that make no sense.
+    """
+    try:
+        settings = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"campaign file {path} can't be read ({error}); check the path.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"campaign file {path} is no TOML: {error}. Correct that line.") from error
+    return campaign_of(settings, who=f"campaign file {path}")
+
+
+def _names_at(place: tuple[Any, ...]) -> list[str]:
+    """Settings that are known where an unknown one stood."""
+    parts: dict[str, type[BaseModel]] = {
+        "offers": PerShopper,
+        "limit": Limit,
+        "budget": Budget,
+        "exclusion": Exclusion,
+        "variety": Variety,
+        "floor": Floor,
+        "cap": Cap,
+    }
+    kind = parts.get(str(place[0]), Campaign) if place else Campaign
+    return list(kind.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

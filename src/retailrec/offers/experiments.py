@@ -1,0 +1,261 @@
+"""Effect of a campaign by its randomised holdout: differences with intervals, by intent to treat.
+
+Everybody counts in the arm that was drawn, whether an offer reached them or not. Intervals are
+Welch's; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one coefficient for
+both arms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from retailrec.data import RetailData
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import parse_number
+from retailrec.errors import DataError, SettingError
+from retailrec.offers.effects import METRICS, Effect, Floats, effects_of, srm
+from retailrec.offers.ledger import Ledger
+
+_SRM_ALARM = 0.001
+
+
+@dataclass(frozen=True)
+class ExperimentReport:
+    """What came of a campaign.
+
+    Attributes
+    ----------
+    campaign, start, days : the window whose purchases count
+    n_treated, n_holdout, n_reached : shoppers by arm, and of the treated those who got an offer
+    srm_p : p of the arms' sizes under the planned share (sample-ratio mismatch); None without it
+    effects : for everybody, plain and with CUPED, and by segment
+    total : adjusted effect on each metric x shoppers treated, with its interval
+    notes : sentences about what to be careful with
+    """
+
+    campaign: str
+    start: datetime
+    days: float
+    n_treated: int
+    n_holdout: int
+    n_reached: int
+    srm_p: float | None
+    effects: tuple[Effect, ...]
+    total: dict[str, tuple[float, float, float]]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        return asdict(self) | {"start": self.start.isoformat()}
+
+
+def outcomes(
+    data: RetailData,
+    user_ids: pl.Series,
+    start: datetime,
+    days: float,
+    *,
+    before_days: float | None = None,
+    margin: Any = None,
+) -> pl.DataFrame:
+    """What each shopper bought in [start, start + days), and spent before.
+
+    Parameters
+    ----------
+    data : receipts that reach from before the start to the end of the window
+    user_ids : shoppers, those without receipts included; ids of any type are compared as text
+    before_days : length of the window before the start that gives `spend_before`; as long by default
+    margin : frame of `item_id` and `margin`, money for one unit
+
+    Returns
+    -------
+    Frame with `user_id` (text), `bought` (0 or 1), `purchases` (receipt lines), `spend`, `margin` (with
+    margins given) and `spend_before`.
+
+    Raises
+    ------
+    DataError
+        If the receipts do not reach to the end of the window.
+    """
+    end = start + timedelta(days=days)
+    if data.end < end:
+        raise DataError(
+            f"experiment: the window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
+            f"{data.end:%Y-%m-%d %H:%M}. Bring later receipts, or give fewer days."
+        )
+    before = start - timedelta(days=days if before_days is None else before_days)
+    lines = data.log.select("user", "item", "time", "quantity", "value").filter(
+        (pl.col("time") >= before) & (pl.col("time") < end)
+    )
+    unit = _margins(data, margin)
+    inside = pl.col("time") >= start
+    sums = [
+        inside.sum().cast(pl.Float64).alias("purchases"),
+        pl.col("value").filter(inside).sum().cast(pl.Float64).alias("spend"),
+        pl.col("value").filter(~inside).sum().cast(pl.Float64).alias("spend_before"),
+    ]
+    if unit is not None:
+        earned = pl.Series("earned", unit[lines["item"].to_numpy()] * lines["quantity"].to_numpy())
+        lines = lines.with_columns(earned)
+        sums.append(pl.col("earned").filter(inside).sum().alias("margin"))
+    sums_of = lines.group_by("user").agg(sums)
+    text = data.users["user_id"].cast(pl.String)
+    sums_of = sums_of.with_columns(user_id=text.gather(sums_of["user"])).drop("user")
+    out = pl.DataFrame({"user_id": user_ids.cast(pl.String)})
+    out = out.join(sums_of, on="user_id", how="left", maintain_order="left").fill_null(0.0)
+    columns = ["purchases", "spend", *(["margin"] if unit is not None else []), "spend_before"]
+    return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
+
+
+def experiment_result(
+    ledger: Ledger,
+    campaign: str,
+    data: RetailData,
+    *,
+    days: float,
+    margin: Any = None,
+    segment: str | None = None,
+    planned_holdout: float | None = None,
+    level: float = 0.95,
+) -> ExperimentReport:
+    """What a campaign changed, from the ledger and later receipts.
+
+    Parameters
+    ----------
+    ledger, campaign : who was assigned to what
+    days : length of the window, from the campaign's first row on
+    margin : frame of `item_id` and `margin`, for the effect on margin
+    segment : column of the shoppers' attributes (`data.users`)
+    planned_holdout : share that was planned, for the check of the arms' sizes
+
+    Raises
+    ------
+    DataError, SettingError
+        If the campaign is not in the ledger, an arm is empty, a shopper stands in both arms, receipts
+        end too early, or a setting is out of range.
+    """
+    if days <= 0 or (planned_holdout is not None and not 0 < planned_holdout < 1):
+        raise SettingError(
+            f"experiment: days must be above 0 and the planned holdout between 0 and 1, not {days} and "
+            f"{planned_holdout}. Correct them."
+        )
+    rows = ledger.read([campaign])
+    if rows.is_empty():
+        there = ", ".join(ledger.scan().select("campaign").unique().collect()["campaign"].sort()[:5])
+        raise DataError(
+            f"experiment: campaign '{campaign}' does not stand in ledger {ledger.folder}; there are "
+            f"{there or 'no campaigns'}. Correct its name."
+        )
+    start = rows["time"].min()
+    assert isinstance(start, datetime)
+    shoppers = (
+        rows.group_by("user_id")
+        .agg(
+            holdout=pl.col("holdout").any(),
+            both=pl.col("holdout").n_unique() > 1,
+            reached=(pl.col("rank") > 0).any(),
+        )
+        .sort("user_id")
+    )
+    if n := int(shoppers["both"].sum()):
+        raise DataError(
+            f"experiment: {n:,} shoppers of campaign '{campaign}' are held out and treated, such as "
+            f"{shoppers.filter('both')['user_id'][0]}; each must be in one arm. Repair the ledger."
+        )
+    found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
+    table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
+    if segment is not None:
+        table = table.join(_segments(data, segment), on="user_id", how="left", maintain_order="left")
+    metrics = [m for m in METRICS if m in table.columns]
+    effects = effects_of(table, metrics=metrics, segment=segment, level=level)
+    n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
+    srm_p = None if planned_holdout is None else srm(n_treated, n_holdout, planned_holdout)
+    notes = _notes(ledger, campaign, shoppers, start, days, srm_p, planned_holdout)
+    total = {
+        e.metric: (n_treated * e.difference, n_treated * e.low, n_treated * e.high)
+        for e in effects
+        if e.adjusted and e.segment == "all"
+    }
+    return ExperimentReport(
+        campaign,
+        start,
+        days,
+        n_treated,
+        n_holdout,
+        int(shoppers["reached"].sum()),
+        srm_p,
+        tuple(effects),
+        total,
+        tuple(notes),
+    )
+
+
+def _notes(
+    ledger: Ledger,
+    campaign: str,
+    shoppers: pl.DataFrame,
+    start: datetime,
+    days: float,
+    srm_p: float | None,
+    planned: float | None,
+) -> list[str]:
+    notes = []
+    if srm_p is not None and srm_p < _SRM_ALARM:
+        notes.append(
+            f"The arms' sizes do not fit the planned holdout of {planned:.1%} (p {srm_p:.2g}): "
+            f"shoppers were lost or added after the draw, so the effects can't be trusted until it is "
+            f"known why."
+        )
+    others = ledger.read(since=start, until=start + timedelta(days=days)).filter(
+        (pl.col("campaign") != campaign) & (pl.col("rank") > 0)
+    )
+    if not others.is_empty():
+        touched = shoppers.join(others.select("user_id").unique(), on="user_id", how="semi")
+        names = ", ".join(others["campaign"].unique().sort()[:3])
+        held = int(touched["holdout"].sum())
+        notes.append(
+            f"Other campaigns ({names}) reached {touched.height - held:,} treated and {held:,} "
+            f"held-out shoppers in the same window: the effects are what this campaign added to them."
+        )
+    return notes
+
+
+def _segments(data: RetailData, segment: str) -> pl.DataFrame:
+    if segment not in data.users.columns:
+        raise DataError(
+            f"experiment: shoppers have no column '{segment}'; they have {data.users.columns}. "
+            f"Name one of these."
+        )
+    return data.users.select(pl.col("user_id").cast(pl.String), pl.col(segment).cast(pl.String))
+
+
+def _margins(data: RetailData, margin: Any) -> Floats | None:
+    """(n_items,) margin of one unit."""
+    if margin is None:
+        return None
+    frame = to_polars(margin, who="margin")
+    for name in ("item_id", "margin"):
+        if name not in frame.columns:
+            raise DataError(f"margin lacks column '{name}'; it has {frame.columns}. Rename it.")
+    table = pl.DataFrame(
+        {
+            "item_id": frame["item_id"].cast(pl.String),
+            "margin": parse_number(frame["margin"], who="margin"),
+        }
+    ).unique("item_id", keep="first")
+    mine = data.items.select(pl.col("item_id").cast(pl.String)).join(
+        table, on="item_id", how="left", maintain_order="left"
+    )["margin"]
+    sold = np.unique(data.log["item"].to_numpy())
+    bad = mine.gather(sold).is_null() | mine.gather(sold).is_nan().fill_null(True)
+    if bad.any():
+        item = data.items["item_id"].gather(sold).filter(bad)[0]
+        raise DataError(
+            f"margin: {int(bad.sum()):,} sold items have no margin, such as {item}; give one for each."
+        )
+    return mine.fill_null(0.0).to_numpy()

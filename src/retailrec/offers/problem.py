@@ -1,0 +1,323 @@
+"""From scores and a campaign to the arrays that are solved: pairs by shopper, constraints by item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, parse_number, typed_ids
+from retailrec.errors import DataError, SettingError
+from retailrec.offers.campaign import VALUE_COLUMNS, Campaign
+from retailrec.offers.constraints import Constraint, by_item, constraints_of, local_groups
+from retailrec.offers.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Pairs that may be offered, in rows by shopper, and what the choice must keep to.
+
+    Attributes
+    ----------
+    user_ids, item_ids : the caller's ids, ascending; a code is a place in them
+    indptr, item : pairs of shopper u are [indptr[u], indptr[u + 1]), ordered by item code
+    value, cost : (n_pairs,) worth and expected cost of the offer
+    most, least : (n_users,) int32 offers a shopper
+    short_of_candidates : shoppers whose `least` had to give way, since they have fewer pairs
+    constraints : all of them
+    lower, upper, is_cost : the constraints' bounds and kind as arrays
+    of_indptr, of_constraint : constraints of each item (CSR)
+    local_indptr, local_group, local_cap : per-shopper groups of each item (CSR) and their caps
+    """
+
+    user_ids: pl.Series
+    item_ids: pl.Series
+    indptr: NDArray[np.int64]
+    item: NDArray[np.int32]
+    value: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    most: NDArray[np.int32]
+    least: NDArray[np.int32]
+    short_of_candidates: int
+    constraints: tuple[Constraint, ...]
+    of_indptr: NDArray[np.int64]
+    of_constraint: NDArray[np.int32]
+    local_indptr: NDArray[np.int64]
+    local_group: NDArray[np.int32]
+    local_cap: NDArray[np.int32]
+
+    @property
+    def n_users(self) -> int:
+        """Shoppers with pairs."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_items(self) -> int:
+        """Items with pairs."""
+        return len(self.item_ids)
+
+    @property
+    def lower(self) -> NDArray[np.float64]:
+        """(n_constraints,) lower bounds."""
+        return np.array([c.at_least for c in self.constraints], float)
+
+    @property
+    def upper(self) -> NDArray[np.float64]:
+        """(n_constraints,) upper bounds."""
+        return np.array([c.at_most for c in self.constraints], float)
+
+    @property
+    def counts(self) -> Any:
+        """(n_constraints, n_items) sparse matrix of ones: which items each constraint counts."""
+        from scipy.sparse import csr_array
+
+        sizes = [len(c.items) for c in self.constraints]
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        items = np.concatenate([c.items for c in self.constraints] or [np.zeros(0, np.int32)])
+        ones = np.ones(len(items))
+        return csr_array((ones, items, indptr), shape=(len(sizes), self.n_items))
+
+    @property
+    def is_cost(self) -> NDArray[np.bool_]:
+        """(n_constraints,) is expected cost added up?"""
+        return np.array([c.is_cost for c in self.constraints], bool)
+
+
+def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
+    """Checked pairs: `user_id`, `item_id`, `value`, `cost` (expected), ordered by both ids.
+
+    Parameters
+    ----------
+    pairs : frame of `user_id`, `item_id` and what the campaign's value is made of: `value`, `score`,
+        `probability`, `margin`, `cost`. A budget needs `cost`, which is multiplied by `probability`
+        (the chance of redemption) where that column is there and by 1 where it is not.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, a value is NaN, missing or infinite, a probability or cost is out of
+        range, a pair stands twice, or there is no pair.
+    """
+    frame = to_polars(pairs, who="pairs")
+    needed = ["user_id", "item_id", *VALUE_COLUMNS[campaign.value]]
+    if campaign.budget and "cost" not in needed:
+        needed.append("cost")
+    for name in needed:
+        if name not in frame.columns:
+            raise DataError(
+                f"pairs lack column '{name}'; they have {frame.columns}. The campaign's value is "
+                f"'{campaign.value}'"
+                + (" and it has a budget" if campaign.budget else "")
+                + ": bring the column, or choose another value."
+            )
+    if frame.is_empty():
+        raise DataError("there is no pair of shopper and item to choose from; give at least one.")
+    numbers = [n for n in ("value", "score", "probability", "margin", "cost") if n in frame.columns]
+    used = [n for n in numbers if n in needed or (n == "probability" and campaign.budget)]
+    frame = frame.select(
+        typed_ids(frame["user_id"]),
+        typed_ids(frame["item_id"]),
+        *(parse_number(frame[name], who="pairs") for name in used),
+    )
+    _refuse_bad_pairs(frame, used)
+    worth = {
+        "probability_margin": pl.col("probability") * pl.col("margin"),
+        "probability_margin_less_cost": pl.col("probability") * (pl.col("margin") - pl.col("cost")),
+    }.get(campaign.value, pl.col(campaign.value))
+    spent = pl.lit(0.0)
+    if campaign.budget:
+        spent = pl.col("cost") * (pl.col("probability") if "probability" in used else 1.0)
+    frame = frame.select("user_id", "item_id", worth.alias("value"), spent.alias("cost"))
+    frame = frame.sort("user_id", "item_id")
+    same = (frame["user_id"] == frame["user_id"].shift(1)) & (
+        frame["item_id"] == frame["item_id"].shift(1)
+    )
+    if n := int(same.fill_null(False).sum()):
+        bad = frame.filter(same.fill_null(False)).row(0)
+        raise DataError(
+            f"pairs: {n:,} pairs stand twice, such as shopper {bad[0]} and item {bad[1]}; "
+            f"keep one row of each."
+        )
+    return frame
+
+
+def build_problem(
+    frame: pl.DataFrame,
+    campaign: Campaign,
+    *,
+    items: Any = None,
+    users: Any = None,
+    ledger: Ledger | None = None,
+    now: datetime | None = None,
+) -> Problem:
+    """The arrays of a campaign over checked pairs (`read_pairs`).
+
+    Parameters
+    ----------
+    items : frame of `item_id` and the columns that the campaign speaks of: `supplier`, `category`,
+        stocks; needed if it speaks of any
+    users : frame of `user_id` and the segments of the campaign's floors
+    ledger, now : past offers and the time of this campaign, for caps
+
+    Raises
+    ------
+    DataError, SettingError
+        If the campaign names a product, supplier, category or segment that is not there, bounds of one
+        product contradict each other, or caps leave no pair.
+    """
+    table = _attributes(items, "item_id", frame["item_id"])
+    past = _past_offers(campaign, ledger, now)
+    for cap, offers in zip(campaign.cap, past, strict=True):
+        if cap.per == "product":
+            frame = _without(frame, offers.filter(pl.col("offers") >= cap.at_most))
+    if frame.is_empty():
+        raise DataError(
+            "no pair is left: past offers in the ledger and the campaign's caps exclude all of them. "
+            "Raise a cap, or wait."
+        )
+    user_ids, indptr = _rows(frame["user_id"])
+    item_ids = frame["item_id"].unique().sort()
+    most = np.full(len(user_ids), campaign.offers.at_most, np.int64)
+    for cap, offers in zip(campaign.cap, past, strict=True):
+        if cap.per == "shopper":
+            names = pl.DataFrame({"user_id": user_ids.cast(pl.String)})
+            had = names.join(offers, on="user_id", how="left", maintain_order="left")["offers"]
+            most = np.minimum(most, np.maximum(cap.at_most - had.fill_null(0).to_numpy(), 0))
+    least = np.full(len(user_ids), campaign.offers.at_least, np.int64)
+    for floor in campaign.floor:
+        inside = _in_segment(floor.column, floor.of, users, user_ids)
+        least = np.maximum(least, inside * floor.at_least)
+    possible = np.minimum(np.diff(indptr), most)
+    constraints = constraints_of(campaign, table, item_ids)
+    of_indptr, of_constraint = by_item([c.items for c in constraints], len(item_ids))
+    groups, caps = local_groups(campaign, table, item_ids)
+    local_indptr, local_group = by_item(groups, len(item_ids))
+    return Problem(
+        user_ids=user_ids,
+        item_ids=item_ids,
+        indptr=indptr,
+        item=_codes(frame["item_id"], item_ids),
+        value=frame["value"].to_numpy(),
+        cost=frame["cost"].to_numpy(),
+        most=most.astype(np.int32),
+        least=np.minimum(least, possible).astype(np.int32),
+        short_of_candidates=int((least > possible).sum()),
+        constraints=tuple(constraints),
+        of_indptr=of_indptr,
+        of_constraint=of_constraint,
+        local_indptr=local_indptr,
+        local_group=local_group,
+        local_cap=np.array(caps, np.int32),
+    )
+
+
+def _refuse_bad_pairs(frame: pl.DataFrame, numbers: Sequence[str]) -> None:
+    for name in ("user_id", "item_id"):
+        if n := frame[name].null_count():
+            raise DataError(f"pairs: {n:,} rows lack '{name}'; fill it or leave these rows out.")
+    rules = {
+        "probability": (pl.col("probability").is_between(0, 1), "lie between 0 and 1"),
+        "cost": (pl.col("cost") >= 0, "be 0 or more"),
+    }
+    for name in numbers:
+        holds, words = pl.col(name).is_finite(), "be a finite number"
+        if name in rules:
+            holds, words = holds & rules[name][0], rules[name][1]
+        bad = frame.filter(~holds)
+        if not bad.is_empty():
+            row = bad.row(0, named=True)
+            raise DataError(
+                f"pairs: column '{name}' must {words} in every row; {bad.height:,} rows differ, "
+                f"such as shopper {row['user_id']}, item {row['item_id']}: {row[name]}. "
+                f"Correct or drop them."
+            )
+
+
+def _attributes(table: Any, key: str, like: pl.Series) -> pl.DataFrame | None:
+    """A table of items or shoppers with one row an id, in the pairs' type of ids."""
+    if table is None:
+        return None
+    who = "items" if key == "item_id" else "users"
+    frame = to_polars(table, who=who)
+    if key not in frame.columns:
+        raise DataError(f"{who} lack column '{key}'; they have {frame.columns}. Rename the id column.")
+    frame = frame.with_columns(ids_like(frame[key], like, who=who)).filter(pl.col(key).is_not_null())
+    if frame[key].n_unique() < frame.height:
+        twice = frame[key].filter(frame[key].is_duplicated())[0]
+        raise DataError(f"{who}: {key} {twice} stands twice; keep one row of each.")
+    return frame
+
+
+def _past_offers(campaign: Campaign, ledger: Ledger | None, now: datetime | None) -> list[pl.DataFrame]:
+    """Past offers that each cap counts: `user_id`, (`item_id`,) `offers`."""
+    if not campaign.cap:
+        return []
+    if ledger is None or now is None:
+        raise SettingError(
+            "campaign: a cap needs the ledger of past offers and the time of this campaign; give both."
+        )
+    return [
+        ledger.offers_of(since=now - timedelta(days=cap.days), until=now, item=cap.per == "product")
+        for cap in campaign.cap
+    ]
+
+
+def _without(frame: pl.DataFrame, spent: pl.DataFrame) -> pl.DataFrame:
+    keys = ["user_id", "item_id"]
+    text = frame.with_columns(pl.col(key).cast(pl.String).alias(f"_{key}") for key in keys)
+    return text.join(
+        spent, left_on=["_user_id", "_item_id"], right_on=keys, how="anti", maintain_order="left"
+    ).select(frame.columns)
+
+
+def _rows(ids: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
+    """Distinct ids of an ordered column, and where each one's rows begin (CSR)."""
+    runs = ids.rle()
+    starts = np.concatenate([[0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64))])
+    return runs.struct.field("value").alias(ids.name), starts
+
+
+def _codes(ids: pl.Series, known: pl.Series) -> NDArray[np.int32]:
+    """Place of each id in the ordered distinct ids, int32."""
+    place = pl.DataFrame({"id": known, "code": np.arange(len(known), dtype=np.int32)})
+    coded = ids.alias("id").to_frame().join(place, on="id", how="left", maintain_order="left")
+    return coded["code"].to_numpy()
+
+
+def attribute_of(column: str, users: Any, user_ids: pl.Series) -> pl.Series:
+    """An attribute of each shopper as text; null for those who are not in the table.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
+    people = _attributes(users, "user_id", user_ids)
+    if people is None or column not in people.columns:
+        there = "no users were given" if people is None else f"users have {people.columns}"
+        raise DataError(f"campaign: it asks for the segment '{column}'; {there}. Bring that column.")
+    names = pl.DataFrame({"user_id": user_ids})
+    mine = people.select("user_id", pl.col(column).cast(pl.String).alias("segment"))
+    return names.join(mine, on="user_id", how="left", maintain_order="left")["segment"]
+
+
+def _in_segment(
+    column: str, of: str | int | None, users: Any, user_ids: pl.Series
+) -> NDArray[np.bool_]:
+    """(n_users,) is the shopper in the segment? Without `of`, in any."""
+    mine = attribute_of(column, users, user_ids)
+    if of is None:
+        return mine.is_not_null().to_numpy()
+    everybody = to_polars(users, who="users")[column].cast(pl.String).drop_nulls().unique().sort()
+    if str(of) not in set(everybody):
+        raise DataError(
+            f"campaign: floor speaks of {column} '{of}', which no shopper has; there are "
+            f"{', '.join(everybody[:5])}. Correct 'of'."
+        )
+    return (mine == str(of)).fill_null(False).to_numpy()

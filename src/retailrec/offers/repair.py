@@ -1,0 +1,192 @@
+"""From prices to a whole answer that keeps every bound: admit, meet minima, fill, exchange.
+
+At the best prices a few constraints are a little over or under, since shoppers can't be split. Pairs
+are admitted from the firmest decision to the loosest, as long as every upper bound holds; then minima
+are met, pairs that no minimum needs making room; then what is left is filled and exchanged. Upper
+bounds are never broken. A minimum that can't be met gives way, and is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.offers import kernels
+from retailrec.offers import repair_kernels as moves
+from retailrec.offers.shadow_prices import DualProblem, Floats
+
+_ROUNDS = 5  # of meeting minima, and of exchanging
+_ROUNDING = 1e-9  # share of a budget kept free, so that no order of summation exceeds it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer.
+
+    Attributes
+    ----------
+    chosen : (n_pairs,) bool
+    value : sum of the chosen pairs' values
+    total : (n_constraints,) offers or expected cost of each constraint
+    taken : (n_users,) offers of each shopper
+    missing : (n_constraints,) offers missing to each minimum
+    missing_users : (n_users,) offers missing to each shopper's minimum
+    """
+
+    chosen: NDArray[np.bool_]
+    value: float
+    total: Floats
+    taken: NDArray[np.int64]
+    missing: Floats
+    missing_users: NDArray[np.int64]
+
+    @property
+    def shortfall(self) -> int:
+        """Offers missing to all minima together."""
+        return int(self.missing.sum() + self.missing_users.sum())
+
+
+def answer_of(dual: DualProblem, chosen: NDArray[np.bool_]) -> Answer:
+    """What a choice adds up to."""
+    problem = dual.problem
+    item = problem.item[chosen]
+    number = np.bincount(item, minlength=problem.n_items).astype(float)
+    cost = np.bincount(item, weights=problem.cost[chosen], minlength=problem.n_items)
+    total = np.where(dual.is_cost, dual.counts @ cost, dual.counts @ number)
+    taken = np.add.reduceat(np.append(chosen, False), problem.indptr[:-1], dtype=np.int64)
+    return Answer(
+        chosen,
+        float(problem.value[chosen].sum()),
+        total,
+        taken,
+        np.maximum(np.where(np.isfinite(dual.lower), dual.lower, 0.0) - total, 0.0),
+        np.maximum(dual.least - taken, 0),
+    )
+
+
+def repair(dual: DualProblem, prices: Floats) -> Answer:
+    """A whole answer near the choice at these prices; deterministic.
+
+    Upper bounds, exclusions and caps hold; `Answer.missing` tells minima that were not met.
+    """
+    problem = dual.problem
+    n_pairs = len(problem.item)
+    wanted, margin = np.zeros(n_pairs, np.bool_), np.zeros(n_pairs)
+    offer, cost = dual.item_prices(prices)
+    rows = dual.rows
+    kernels.choose_at_prices(rows, kernels.Prices(offer, cost, dual.penalty), wanted, margin)
+    upper = np.where(dual.is_cost, dual.upper * (1 - _ROUNDING), dual.upper)
+    bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
+    choice = moves.Choice(
+        user=np.repeat(np.arange(problem.n_users, dtype=np.int32), np.diff(problem.indptr)),
+        margin=margin,
+        chosen=np.zeros(n_pairs, np.bool_),
+        taken=np.zeros(problem.n_users, np.int64),
+        total=np.zeros(len(dual.lower)),
+    )
+    firm = np.flatnonzero(wanted)
+    moves.add_in_order(firm[np.argsort(-margin[firm], kind="stable")], rows, bounds, choice)
+    _meet_minima(dual, rows, bounds, choice)
+    net = problem.value - offer[problem.item] - cost[problem.item] * problem.cost
+    best, best_value = choice.chosen, -np.inf
+    for _ in range(_ROUNDS):
+        _fill(dual, net, rows, bounds, choice)
+        worthless = np.flatnonzero(choice.chosen & (problem.value < 0))
+        worthless = worthless[np.argsort(problem.value[worthless], kind="stable")]
+        moves.drop_in_order(worthless, rows, bounds, choice)
+        moves.swap_in_rows(rows, bounds, choice)
+        value = float(problem.value[choice.chosen].sum())
+        if value <= best_value:
+            break
+        best, best_value = choice.chosen.copy(), value
+        if not _exchange(dual, cost, rows, bounds, choice):
+            break
+    return answer_of(dual, best)
+
+
+def _fill(
+    dual: DualProblem,
+    net: Floats,
+    rows: kernels.Rows,
+    bounds: moves.Bounds,
+    choice: moves.Choice,
+) -> None:
+    """Add what still fits, most net value first."""
+    problem = dual.problem
+    room = bounds.upper - choice.total
+    spare = np.full(problem.n_items, np.inf)  # of the tightest budget
+    for k in np.flatnonzero(dual.is_cost):
+        items = problem.constraints[k].items
+        spare[items] = np.minimum(spare[items], room[k])
+    left = _open_pairs(dual, bounds, choice) & (problem.cost <= spare[problem.item])
+    places = np.flatnonzero(left)
+    moves.add_in_order(places[np.argsort(-net[places], kind="stable")], rows, bounds, choice)
+
+
+def _exchange(
+    dual: DualProblem,
+    cost_price: Floats,
+    rows: kernels.Rows,
+    bounds: moves.Bounds,
+    choice: moves.Choice,
+) -> int:
+    """Spend budgets on offers of products with stock left instead of on those that are worth less."""
+    problem = dual.problem
+    if not cost_price.any():
+        return 0
+    beyond_cost = problem.value - cost_price[problem.item] * problem.cost
+    budgeted = (cost_price > 0)[problem.item]
+    places = np.flatnonzero(_open_pairs(dual, bounds, choice) & budgeted & (beyond_cost > 0))
+    chosen = np.flatnonzero(choice.chosen & budgeted)
+    return moves.exchange_in_order(
+        places[np.argsort(-beyond_cost[places], kind="stable")],
+        chosen[np.argsort(beyond_cost[chosen], kind="stable")],
+        beyond_cost,
+        rows,
+        bounds,
+        choice,
+    )
+
+
+def _open_pairs(dual: DualProblem, bounds: moves.Bounds, choice: moves.Choice) -> NDArray[np.bool_]:
+    """(n_pairs,) worth something, not chosen, and kept out by no limit and no full list."""
+    problem = dual.problem
+    full = np.where(dual.is_cost, 0.0, bounds.upper - choice.total < 1)
+    is_open = (dual.counts.T @ full) == 0
+    left = ~choice.chosen & (problem.value > 0) & is_open[problem.item]
+    left &= (choice.taken < problem.most)[choice.user]
+    return left
+
+
+def _meet_minima(
+    dual: DualProblem, rows: kernels.Rows, bounds: moves.Bounds, choice: moves.Choice
+) -> None:
+    by_item: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    for _ in range(_ROUNDS):
+        short = np.flatnonzero(choice.total < dual.lower)
+        users = np.flatnonzero(choice.taken < dual.least)
+        if not len(short) and not len(users):
+            return
+        chosen = np.flatnonzero(choice.chosen)
+        weakest = chosen[np.argsort(choice.margin[chosen], kind="stable")]
+        pointer = np.zeros(len(dual.lower), np.int64)
+        if len(short) and by_item is None:
+            order = np.argsort(rows.item, kind="stable")
+            sizes = np.bincount(rows.item, minlength=dual.problem.n_items)
+            by_item = order, np.concatenate([[0], np.cumsum(sizes)])
+        n = 0
+        for k in short:
+            assert by_item is not None
+            order, start = by_item
+            items = dual.problem.constraints[k].items
+            pairs = np.concatenate(
+                [order[start[i] : start[i + 1]] for i in items] or [np.zeros(0, np.int64)]
+            )
+            pairs = pairs[np.argsort(-choice.margin[pairs], kind="stable")]
+            missing = int(dual.lower[k] - choice.total[k])
+            n += moves.force_in_order(pairs, missing, weakest, pointer, rows, bounds, choice)
+        n += moves.force_rows(users, weakest, pointer, rows, bounds, choice)
+        if not n:
+            return

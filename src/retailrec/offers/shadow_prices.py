@@ -1,0 +1,265 @@
+"""Shadow prices of a campaign's constraints: the Lagrangian dual, by damped Newton steps over shards.
+
+Each constraint has a price; at given prices every shopper takes what is worth more than it costs, which
+is a sort of a short row. The value of that, plus what the bounds are worth at these prices, is an upper
+bound of every feasible answer (weak duality), whatever the prices are. Demand falls in steps when a
+price rises; with thousands of shoppers the steps are small, so counting the pairs that stand near their
+step gives a slope, and a Newton step per constraint. Limits of single products share no pair, so they
+are eliminated from the system first; what is left is as large as there are suppliers, categories and
+budgets (Schur complement).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retailrec.compute.progress import Progress, silent
+from retailrec.compute.shards import map_shards
+from retailrec.data.files import whole_file
+from retailrec.errors import DataError
+from retailrec.offers import kernels
+from retailrec.offers.problem import Problem
+
+SHARD_USERS = 8_192  # part of the sums' order, so it is no setting
+MOST_COARSE = 1_500  # constraints that are solved together; beyond that each by itself
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Duals:
+    """Prices found so far, and where the search stands.
+
+    Attributes
+    ----------
+    prices, best : (n_constraints,) price of one more of each constraint, now and at the best bound;
+        negative for a minimum that binds
+    bound : least upper bound of every feasible answer
+    near, damping, step : state of the search
+    bounds : the bound after every step
+    """
+
+    prices: Floats
+    best: Floats
+    bound: float
+    near: float
+    damping: float
+    step: int
+    bounds: list[float]
+
+
+@dataclass
+class DualProblem:
+    """A problem's dual function and its steps.
+
+    Attributes
+    ----------
+    problem : what is solved
+    lower, upper : (n_constraints,) bounds, which a repair may have lowered
+    least : (n_users,) offers a shopper must get
+    threads : shards at a time; the answer does not depend on it
+    """
+
+    problem: Problem
+    lower: Floats
+    upper: Floats
+    least: NDArray[np.int32]
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        problem = self.problem
+        worth = np.abs(problem.value)
+        self.scale = float(worth.mean()) or 1.0
+        self.penalty = 4 * float(worth.max()) + self.scale
+        self.is_cost = problem.is_cost
+        self.mean_cost = float(problem.cost.mean()) or 1.0
+        single = np.array([not c.is_cost and len(c.items) == 1 for c in problem.constraints], bool)
+        self.fine = np.flatnonzero(single)  # at most one an item: bounds of one thing are joined
+        self.coarse = np.flatnonzero(~single)
+        self.fine_item = np.array([problem.constraints[k].items[0] for k in self.fine], np.int64)
+        self.rows = rows_of(problem, self.least)
+        self.counts = problem.counts
+
+    def item_prices(self, prices: Floats) -> tuple[Floats, Floats]:
+        """(n_items,) price of an offer and of a unit of its cost: its constraints' prices added up."""
+        of_cost = np.where(self.is_cost, prices, 0.0)
+        return self.counts.T @ (prices - of_cost), self.counts.T @ of_cost
+
+    def evaluate(self, prices: Floats, near: float) -> tuple[float, Floats]:
+        """The bound at these prices, and the (5, n_items) demand of `kernels.demand_at_prices`."""
+        problem = self.problem
+        offer, cost = self.item_prices(prices)
+        at = kernels.Prices(offer, cost, self.penalty)
+
+        def shard(users: slice) -> tuple[float, Floats]:
+            out = np.zeros((5, problem.n_items))
+            net = kernels.demand_at_prices(users.start, users.stop, self.rows, at, near, out)
+            return net, out
+
+        total, demand = 0.0, np.zeros((5, problem.n_items))
+        for net, out in map_shards(shard, problem.n_users, size=SHARD_USERS, threads=self.threads):
+            total += net
+            demand += out
+        with np.errstate(invalid="ignore"):
+            worth = np.where(prices > 0, prices * self.upper, prices * self.lower)
+        return total + float(worth[prices != 0].sum()), demand
+
+    def start(self, prices: Floats | None = None) -> Duals:
+        """The state before the first step."""
+        first = np.zeros(len(self.lower)) if prices is None else self.allowed(prices)
+        return Duals(first, first.copy(), np.inf, self.scale, 1.0, 0, [])
+
+    def allowed(self, prices: Floats) -> Floats:
+        """Prices with the sign that their bounds allow, and minima no dearer than the penalty."""
+        low = np.where(np.isfinite(self.lower), -self.penalty, 0.0)
+        high = np.where(np.isfinite(self.upper), np.inf, 0.0)
+        return np.clip(prices, low, high)
+
+    def advance(self, state: Duals) -> None:
+        """One step: the bound at the present prices, then the next prices."""
+        bound, demand = self.evaluate(state.prices, state.near)
+        state.bounds.append(bound)
+        if bound < state.bound:
+            state.bound, state.best = bound, state.prices.copy()
+        change = self._newton(self._excess(state.prices, demand), demand, state.near)
+        limit = 2 * state.near / np.where(self.is_cost, self.mean_cost, 1.0)
+        new = state.prices + state.damping * np.clip(change, -limit, limit)
+        crossed = state.prices * new < 0  # from a maximum that binds to a minimum: stop in between
+        state.prices = self.allowed(np.where(crossed, 0.0, new))
+        far = bool((np.abs(change[self.coarse]) > limit[self.coarse]).any())
+        state.step += 1
+        if state.step > 3 and not (far and state.step < 25):
+            state.near = max(state.near * 0.75, self.scale * 0.005)
+            state.damping = max(state.damping * 0.93, 0.25)
+
+    def _excess(self, prices: Floats, demand: Floats) -> Floats:
+        """Demand beyond the bound that a price stands for; 0 where no bound is touched."""
+        total = np.where(self.is_cost, self.counts @ demand[1], self.counts @ demand[0])
+        over, under = total - self.upper, total - self.lower
+        free = np.where(over > 0, over, np.where(under < 0, under, 0.0))
+        excess: Floats = np.where(prices > 0, over, np.where(prices < 0, under, free))
+        return excess
+
+    def _newton(self, excess: Floats, demand: Floats, near: float) -> Floats:
+        """(n_constraints,) change of prices that would meet the bounds if slopes stayed the same."""
+        number, cost, squared = (demand[2:] + np.array([[0.5], [0.0], [0.0]])) / (2 * near)
+        active = excess != 0
+        change = np.zeros(len(excess))
+        slope = np.full(self.problem.n_items, np.inf)  # of items with an active limit of their own
+        fine = active[self.fine]
+        slope[self.fine_item[fine]] = number[self.fine_item[fine]]
+        fine_excess = np.zeros(self.problem.n_items)
+        fine_excess[self.fine_item[fine]] = excess[self.fine][fine]
+        coarse = self.coarse[active[self.coarse]]
+        if len(coarse):
+            slopes = (number, cost, squared)
+            change[coarse] = self._coarse_step(coarse, excess, slopes, slope, fine_excess)
+            # what the coarse prices' change alone takes off the items' demand
+            offer_price, cost_price = self.item_prices(change)
+            fine_excess -= offer_price * number + cost_price * cost
+        of_fine = fine_excess[self.fine_item] / number[self.fine_item]
+        change[self.fine] = np.where(fine, of_fine, 0.0)
+        return change
+
+    def _coarse_step(
+        self,
+        coarse: NDArray[np.int64],
+        excess: Floats,
+        slopes: tuple[Floats, Floats, Floats],
+        slope: Floats,
+        fine_excess: Floats,
+    ) -> Floats:
+        """Change of the coarse prices, the single products' prices following them at once."""
+        number, cost, squared = slopes
+        is_cost, inside = self.is_cost[coarse], self.counts[coarse]
+        of_cost = inside @ (cost * fine_excess / slope)
+        of_number = inside @ (number * fine_excess / slope)
+        wanted = excess[coarse] - np.where(is_cost, of_cost, of_number)
+        diagonal = np.where(is_cost, inside @ squared, inside @ number) + 1e-12
+        if len(coarse) > MOST_COARSE:
+            alone: Floats = wanted / diagonal
+            return alone
+        system = np.diag(0.02 * diagonal)
+        left = (number - number**2 / slope, cost - number * cost / slope, squared - cost**2 / slope)
+        of_kind = [np.flatnonzero(~is_cost), np.flatnonzero(is_cost)]
+        for first, a in enumerate(of_kind):
+            for second, b in enumerate(of_kind):
+                weighed = inside[a].multiply(left[first + second]).tocsr()
+                system[np.ix_(a, b)] += (weighed @ inside[b].T).toarray()
+        step: Floats = np.linalg.solve(system, wanted)
+        return step
+
+
+def rows_of(problem: Problem, least: NDArray[np.int32]) -> kernels.Rows:
+    """The problem's arrays as the kernels take them."""
+    return kernels.Rows(
+        problem.indptr,
+        problem.item,
+        problem.value,
+        problem.cost,
+        problem.most,
+        least,
+        problem.local_indptr,
+        problem.local_group,
+        problem.local_cap,
+    )
+
+
+def solve_duals(
+    dual: DualProblem,
+    state: Duals | None = None,
+    *,
+    steps: int = 45,
+    checkpoint: Callable[[Duals], None] = lambda state: None,
+    progress: Progress = silent,
+) -> Duals:
+    """Advance until the bound stands still; a state from a checkpoint goes on as if never stopped.
+
+    The bound stands still when five steps have bettered it by less than 3 in 100,000.
+    """
+    state = dual.start() if state is None else state
+    while state.step < steps and not _stands_still(state):
+        dual.advance(state)
+        checkpoint(state)
+        progress("shadow prices", state.step, steps)
+    return state
+
+
+def _stands_still(state: Duals) -> bool:
+    seen = state.bounds
+    return len(seen) > 15 and min(seen[:-5]) - min(seen) < 3e-5 * abs(state.bound)
+
+
+def save_duals(state: Duals, path: Path, key: str) -> None:
+    """Write a search's state as JSON, in one step; `key` stands for the problem."""
+    fields = {name: getattr(state, name) for name in ("bound", "near", "damping", "step", "bounds")}
+    arrays = {"prices": state.prices.tolist(), "best": state.best.tolist()}
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps({"key": key} | fields | arrays, allow_nan=False))
+
+
+def load_duals(path: Path, key: str) -> Duals | None:
+    """The state that was saved for this problem; None if there is none, or one of another problem.
+
+    Raises
+    ------
+    DataError
+        If the file is not such a state.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        if found.pop("key") != key:
+            return None
+        prices, best = (np.array(found.pop(name), float) for name in ("prices", "best"))
+        return Duals(prices=prices, best=best, **found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is no saved search for prices ({error}). Remove it to begin anew."
+        ) from error

@@ -1,0 +1,269 @@
+"""Campaign lists: rank only given items, for everybody, a campaign's shoppers, or each shopper.
+
+What is listed is ranked whether a source would propose it or not, and whether a prefilter hides it or
+not: whoever lists items has decided. Business rules still hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.compute.shards import SHARD
+from retailrec.data.files import read_table
+from retailrec.data.history import Pairs
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, typed_ids
+from retailrec.errors import DataError
+from retailrec.schema import ITEM_ID, USER_ID
+
+CAMPAIGN_ID = "campaign_id"
+_ROWS = 250_000  # candidate rows of a shard: at 130 float32 columns 130 MB
+_SHAPES = (
+    f"one with {ITEM_ID} (for everybody), one with {USER_ID} and {ITEM_ID}, or two, with {CAMPAIGN_ID} "
+    f"and {USER_ID}, and with {CAMPAIGN_ID} and {ITEM_ID}"
+)
+
+
+class AmongReport(NamedTuple):
+    """What became of the lists.
+
+    Attributes
+    ----------
+    n_eligible : (shopper, item) pairs that could be ranked
+    unknown_items : listed items that the model does not know; they are left out
+    not_asked : listed shoppers that nobody asked recommendations for
+    without_items : shoppers asked for who have no eligible item, and so get no list
+    too_few : shoppers asked for with some eligible items, but fewer than k
+    empty_campaigns : campaigns that were sent but have no products
+    """
+
+    n_eligible: int
+    unknown_items: int
+    not_asked: int
+    without_items: int
+    too_few: int
+    empty_campaigns: int
+
+    def sentences(self, k: int) -> tuple[str, ...]:
+        """The counts that are not zero, in words.
+
+        Examples
+        --------
+        >>> AmongReport(12, 2, 0, 1, 0, 0).sentences(5)
+        ('2 listed items are not known to the model', '1 shoppers have no eligible item')
+        """
+        told = {
+            f"{self.empty_campaigns:,} campaigns have no products": self.empty_campaigns,
+            f"{self.unknown_items:,} listed items are not known to the model": self.unknown_items,
+            f"{self.not_asked:,} listed shoppers were not asked for": self.not_asked,
+            f"{self.without_items:,} shoppers have no eligible item": self.without_items,
+            f"{self.too_few:,} shoppers have fewer than {k} eligible items": self.too_few,
+        }
+        return tuple(sentence for sentence, n in told.items() if n)
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """The listed items of the shoppers that are asked for, in item codes: `Among.bind` makes it.
+
+    Attributes
+    ----------
+    n_users : shoppers asked for
+    shared : (n,) int32 ascending, everybody's items; None where each shopper has own ones
+    own : each shopper's items; None where they are shared
+    """
+
+    n_users: int
+    shared: NDArray[np.int32] | None
+    own: Pairs | None
+    unknown_items: int = 0
+    not_asked: int = 0
+    empty_campaigns: int = 0
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(n_users,) eligible items of each shopper."""
+        if self.own is not None:
+            return np.diff(self.own.indptr)
+        return np.full(self.n_users, 0 if self.shared is None else len(self.shared))
+
+    @property
+    def shard_size(self) -> int:
+        """Shoppers a shard, so that its candidate rows fit in memory: for `map_shards`."""
+        return int(np.clip(_ROWS // max(self.sizes.max(initial=1), 1), 1, SHARD))
+
+    def rows(self, rows: slice) -> Eligible:
+        """The lists of some of the shoppers."""
+        start, stop, _ = rows.indices(self.n_users)
+        return replace(self, n_users=stop - start, own=None if self.own is None else self.take(rows))
+
+    def take(self, rows: slice) -> Pairs:
+        """The pairs of consecutive shoppers, for `candidate_frame`."""
+        start, stop, _ = rows.indices(self.n_users)
+        if self.own is not None:
+            indptr = self.own.indptr[start : stop + 1]
+            return Pairs(indptr - indptr[0], self.own.items[indptr[0] : indptr[-1]])
+        shared = np.zeros(0, np.int32) if self.shared is None else self.shared
+        indptr = np.arange(stop - start + 1, dtype=np.int64) * len(shared)
+        return Pairs(indptr, np.tile(shared, stop - start))
+
+    def report(self, k: int) -> AmongReport:
+        """What became of the lists when `k` items are asked for."""
+        sizes = self.sizes
+        few = (sizes > 0) & (sizes < k)
+        return AmongReport(
+            int(sizes.sum()), self.unknown_items, self.not_asked, int((sizes == 0).sum()),
+            int(few.sum()), self.empty_campaigns,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Among:
+    """Lists of items in the caller's ids.
+
+    Attributes
+    ----------
+    items : ids for everybody; None where shoppers have own lists
+    pairs : `user_id` and `item_id`, distinct; None where the list is everybody's
+    empty_campaigns : campaigns that were sent but have no products
+
+    Examples
+    --------
+    >>> among = Among.of(pl.DataFrame({"item_id": ["tea", "rice", "ink"]}))
+    >>> catalogue = pl.DataFrame({"item_id": ["rice", "rye", "tea"]})
+    >>> eligible = among.bind(catalogue, pl.DataFrame({"user_id": ["ann", "bob"]}))
+    >>> eligible.take(slice(0, 2)).items.tolist(), eligible.report(k=2).unknown_items
+    ([0, 2, 0, 2], 1)
+    """
+
+    items: pl.Series | None = None
+    pairs: pl.DataFrame | None = None
+    empty_campaigns: int = 0
+
+    @classmethod
+    def of(cls, *frames: Any) -> Among:
+        """From a frame of items, of shoppers and items, or from two: who was sent, and what is in it.
+
+        The frames may be of any library; their columns say what they are. A shopper who was sent
+        several campaigns gets one list, of the products of all.
+
+        Raises
+        ------
+        DataError
+            If the columns make no list, a frame is empty, or no campaign was sent that has products.
+        """
+        tables = [_ids(to_polars(frame, who="among")) for frame in frames]
+        kinds = [frozenset(table.columns) for table in tables]
+        if kinds == [{ITEM_ID}]:
+            return cls(items=tables[0][ITEM_ID].unique().sort())
+        if len(kinds) == 1 and {USER_ID, ITEM_ID} <= kinds[0]:
+            return cls(pairs=tables[0].select(USER_ID, ITEM_ID).unique(maintain_order=True))
+        sent = [t for t in tables if USER_ID in t.columns and ITEM_ID not in t.columns]
+        products = [t for t in tables if ITEM_ID in t.columns and USER_ID not in t.columns]
+        of_campaigns = all(CAMPAIGN_ID in kind for kind in kinds)
+        if len(tables) == 2 and len(sent) == 1 and len(products) == 1 and of_campaigns:
+            return _of_campaigns(sent[0], products[0])
+        has = " and ".join(str(sorted(kind)) for kind in kinds) or "none"
+        raise DataError(
+            f"among takes tables of these columns: {_SHAPES}; it got {has}. Rename columns."
+        )
+
+    @property
+    def users(self) -> pl.Series | None:
+        """Ids of the shoppers who are listed, ascending; None if the list is everybody's."""
+        return None if self.pairs is None else self.pairs[USER_ID].unique().sort()
+
+    def fingerprint(self) -> int:
+        """Stands for the lists: the same ones give the same number."""
+        table = self.pairs if self.items is None else self.items.to_frame()
+        return 0 if table is None else int(table.hash_rows(seed=0).sum() or 0)
+
+    def bind(self, items: pl.DataFrame, users: pl.DataFrame) -> Eligible:
+        """The lists in codes of the catalogue `items`, row by row of `users` (both by their id column).
+
+        Raises
+        ------
+        DataError
+            If none of the items is in the catalogue, or none of the shoppers is asked for.
+        """
+        if self.items is not None:
+            codes = _places(self.items, items, "items", "in the model's catalogue")
+            known = np.sort(codes[codes >= 0]).astype(np.int32)
+            return Eligible(users.height, known, None, unknown_items=int((codes < 0).sum()))
+        if self.pairs is None:
+            raise DataError(f"among is empty; give tables of these columns: {_SHAPES}.")
+        code = _places(self.pairs[ITEM_ID], items, "items", "in the model's catalogue")
+        row = _places(self.pairs[USER_ID], users, "shoppers", "among those asked for")
+        both = (code >= 0) & (row >= 0)
+        keys = np.sort(row[both] * items.height + code[both])
+        indptr = np.searchsorted(keys, np.arange(users.height + 1) * items.height)
+        unknown = self.pairs[ITEM_ID].filter(pl.Series(code < 0)).n_unique()
+        others = self.pairs[USER_ID].filter(pl.Series(row < 0)).n_unique()
+        pairs = Pairs(indptr.astype(np.int64), (keys % items.height).astype(np.int32))
+        return Eligible(users.height, None, pairs, unknown, others, self.empty_campaigns)
+
+
+def as_among(given: Any) -> Among:
+    """`given` if it is an `Among`, else `Among.of` the frame, or of the tuple or list of frames."""
+    if isinstance(given, Among):
+        return given
+    return Among.of(*given) if isinstance(given, tuple | list) else Among.of(given)
+
+
+def read_among(files: Sequence[Path]) -> Among:
+    """Lists from one file, or from the two files of campaigns; CSV, Parquet or Excel.
+
+    Raises
+    ------
+    DataError
+        If a file can't be read or is empty, or the columns make no list.
+    """
+    return Among.of(*(read_table(file) for file in files))
+
+
+def _ids(table: pl.DataFrame) -> pl.DataFrame:
+    """The id columns, typed; lines without an id are dropped."""
+    known = [c for c in (CAMPAIGN_ID, USER_ID, ITEM_ID) if c in table.columns]
+    if not known:
+        raise DataError(f"among lacks id columns; it has {table.columns}. It takes {_SHAPES}.")
+    table = table.select(typed_ids(table[c]) for c in known).drop_nulls()
+    if table.is_empty():
+        raise DataError(
+            f"among lists nothing: its table of {', '.join(known)} has no line with ids. Fill it."
+        )
+    return table
+
+
+def _of_campaigns(sent: pl.DataFrame, products: pl.DataFrame) -> Among:
+    if sent[CAMPAIGN_ID].dtype != products[CAMPAIGN_ID].dtype:
+        sent, products = (t.with_columns(pl.col(CAMPAIGN_ID).cast(pl.String)) for t in (sent, products))
+    pairs = sent.join(products, on=CAMPAIGN_ID, how="inner", maintain_order="left")
+    if pairs.is_empty():
+        raise DataError(
+            f"among: none of the {sent[CAMPAIGN_ID].n_unique():,} campaigns that were sent has "
+            f"products, for example {sent[CAMPAIGN_ID][0]!r}; write campaign ids alike in both tables."
+        )
+    empty = sent.join(products, on=CAMPAIGN_ID, how="anti")[CAMPAIGN_ID].n_unique()
+    distinct = pairs.select(USER_ID, ITEM_ID).unique(maintain_order=True)
+    return Among(pairs=distinct, empty_campaigns=empty)
+
+
+def _places(ids: pl.Series, table: pl.DataFrame, what: str, where: str) -> NDArray[np.int64]:
+    """Row of `table` of each id, -1 where it has none."""
+    wanted = ids_like(ids, table[ids.name], who=f"the {what} of among").alias(ids.name)
+    rows = table.select(ids.name).with_row_index("row").drop_nulls().unique(ids.name, keep="first")
+    place = wanted.to_frame().join(rows, on=ids.name, how="left", maintain_order="left")["row"]
+    found = place.cast(pl.Int64).fill_null(-1).to_numpy()
+    if (found < 0).all():
+        raise DataError(
+            f"none of the {ids.n_unique():,} {what} of among is {where}, for example {ids[0]!r}; write "
+            f"the ids as in the receipts."
+        )
+    return found

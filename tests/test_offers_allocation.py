@@ -1,0 +1,567 @@
+"""Allocation: bounds are kept whatever is asked, values come near HiGHS's, prices mean what they say."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.sparse import csr_array, vstack
+
+from retailrec.errors import ArtifactError, DataError, SettingError
+from retailrec.offers.allocation import Allocation, allocate
+from retailrec.offers.campaign import read_campaign
+from retailrec.offers.ledger import Ledger
+from retailrec.offers.prices import Prices
+
+Rows = tuple[list[np.ndarray], list[float], list[float]]
+
+
+def random_case(seed: int) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame, pl.DataFrame]:
+    """Pairs, a campaign (often one that nobody can keep), items and users."""
+    rng = np.random.default_rng(seed)
+    n_users, n_items = int(rng.integers(1, 13)), int(rng.integers(1, 8))
+    users, items = np.divmod(np.arange(n_users * n_items), n_items)
+    there = rng.random(len(users)) < rng.uniform(0.3, 1)
+    there[rng.integers(len(users))] = True
+    pairs = pl.DataFrame(
+        {
+            "user_id": users[there],
+            "item_id": items[there],
+            "value": (rng.random(there.sum()) * 5 - rng.choice([0, 1])).round(2),
+            "cost": (rng.random(there.sum()) * 2).round(2),
+            "probability": rng.random(there.sum()).round(2),
+        }
+    )
+    catalogue = pl.DataFrame(
+        {
+            "item_id": np.arange(n_items),
+            "supplier": [f"s{i}" for i in rng.integers(0, 3, n_items)],
+            "category": [f"c{i}" for i in rng.integers(0, 3, n_items)],
+            "stock": rng.integers(0, n_users + 1, n_items),
+        }
+    )
+    people = pl.DataFrame(
+        {"user_id": np.arange(n_users), "segment": [f"g{i}" for i in rng.integers(0, 2, n_users)]}
+    )
+    most = int(rng.integers(1, 4))
+    campaign: dict[str, Any] = {"name": "random", "offers": {"at_most": most}}
+    if rng.random() < 0.2:
+        campaign["offers"]["at_least"] = int(rng.integers(0, most + 1))
+    limits: list[dict[str, Any]] = []
+    if rng.random() < 0.6:
+        limits.append({"by": "product", "at_most": "stock"})
+    for by, column in (("supplier", "supplier"), ("category", "category"), ("product", "item_id")):
+        if rng.random() < 0.4:
+            limit: dict[str, Any] = {"by": by}
+            if rng.random() < 0.6:
+                limit["of"] = rng.choice(catalogue[column].to_list())
+                limit["of"] = limit["of"] if by != "product" else int(limit["of"])
+            low = int(rng.integers(0, n_users + 1))
+            if rng.random() < 0.5:
+                limit["at_least"] = low
+            if rng.random() < 0.6 or "at_least" not in limit:
+                limit["at_most"] = low + int(rng.integers(0, 4))
+            limits.append(limit)
+    if rng.random() < 0.2:
+        limits.append({"by": "everything", "at_least": int(rng.integers(0, 2 * n_users))})
+    campaign["limit"] = limits
+    if rng.random() < 0.5:
+        campaign["budget"] = [{"at_most": float(rng.uniform(0.1, n_users))}]
+        if rng.random() < 0.4:
+            campaign["budget"].append({"at_most": float(rng.uniform(0.1, 3)), "by": "supplier"})
+    if n_items > 2 and rng.random() < 0.4:
+        chosen = rng.choice(n_items, (int(rng.integers(1, 4)), 2))
+        campaign["exclusion"] = [{"products": [int(a), int(b)]} for a, b in chosen if a != b]
+    if rng.random() < 0.3:
+        campaign["variety"] = [{"by": "category", "at_most": 1}]
+    if rng.random() < 0.4:
+        campaign["floor"] = [{"column": "segment", "of": people["segment"][0]}]
+    return pairs, campaign, catalogue, people
+
+
+def oracle_rows(
+    pairs: pl.DataFrame, campaign: dict[str, Any], items: pl.DataFrame, users: pl.DataFrame
+) -> tuple[Rows, Rows]:
+    """Rows that must hold, and minima, written down anew from the settings."""
+    table = pairs.join(items, on="item_id", how="left").join(users, on="user_id", how="left")
+    column = {"product": "item_id", "supplier": "supplier", "category": "category"}
+    hard: Rows = ([], [], [])
+    minima: Rows = ([], [], [])
+
+    def add(rows: Rows, weights: np.ndarray, low: float, high: float) -> None:
+        for part, value in zip(rows, (weights, low, high), strict=True):
+            part.append(value)  # type: ignore[arg-type]
+
+    def groups(by: str, of: Any) -> list[tuple[Any, np.ndarray]]:
+        if by == "everything":
+            return [(None, np.ones(table.height))]
+        names = [of] if of is not None else sorted(set(items[column[by]]))
+        return [(name, (table[column[by]] == name).to_numpy().astype(float)) for name in names]
+
+    offers = campaign["offers"]
+    floors = campaign.get("floor", [])
+    for user in table["user_id"].unique():
+        mine = (table["user_id"] == user).to_numpy().astype(float)
+        least = offers.get("at_least", 0)
+        if floors and table.filter(pl.col("user_id") == user)["segment"][0] == floors[0]["of"]:
+            least = max(least, 1)
+        add(hard, mine, -np.inf, offers["at_most"])
+        add(minima, mine, min(least, mine.sum()), np.inf)  # as many as there are pairs
+        for exclusion in campaign.get("exclusion", []):
+            inside = table["item_id"].is_in(exclusion["products"]).to_numpy()
+            add(hard, mine * inside, -np.inf, 1)
+        for variety in campaign.get("variety", []):
+            for _, inside in groups(variety["by"], None):
+                add(hard, mine * inside, -np.inf, variety["at_most"])
+    stock = dict(zip(items["item_id"], items["stock"], strict=True))
+    for limit in campaign["limit"]:
+        for name, inside in groups(limit["by"], limit.get("of")):
+            most = limit.get("at_most", np.inf)
+            add(hard, inside, -np.inf, stock[name] if most == "stock" else most)
+            add(minima, inside, limit.get("at_least", -np.inf), np.inf)
+    cost = (table["cost"] * table["probability"]).to_numpy()
+    for budget in campaign.get("budget", []):
+        for _, inside in groups(budget.get("by", "everything"), None):
+            add(hard, cost * inside, -np.inf, budget["at_most"])
+    return hard, minima
+
+
+def check_case(seed: int) -> str:
+    """Compare an allocation with HiGHS; what kind of case it was."""
+    pairs, settings, items, users = random_case(seed)
+    try:
+        found = allocate(pairs, settings, items=items, users=users, threads=1)
+    except SettingError as error:
+        if "no answer can keep to both" not in str(error):
+            raise
+        return "contradictory"
+    hard, minima = oracle_rows(pairs, settings, items, users)
+    keys = found.offers.select("user_id", "item_id", chosen=pl.lit(True))
+    chosen = pairs.join(keys, on=["user_id", "item_id"], how="left", maintain_order="left")
+    x = chosen["chosen"].fill_null(False).to_numpy().astype(float)
+    assert x.sum() == found.offers.height
+    weights, _, high = hard
+    for row, most in zip(weights, high, strict=True):
+        assert row @ x <= most + 0, f"seed {seed}: an upper bound is broken: {row @ x} > {most}"
+    value = pairs["value"].to_numpy()
+    assert found.report.value == pytest.approx(value @ x)
+    assert found.report.bound >= value @ x - 1e-9
+    rows = np.array(weights + minima[0])
+    low = np.array(hard[1] + minima[1])
+    best = milp(
+        -value,
+        constraints=LinearConstraint(rows, low, np.array(high + minima[2])),
+        integrality=np.ones(len(value)),
+        bounds=Bounds(0, 1),
+    )
+    missed = sum(
+        max(least - row @ x, 0)
+        for row, least in zip(minima[0], minima[1], strict=True)
+        if np.isfinite(least)
+    )
+    if best.status == 2:
+        assert missed > 0, f"seed {seed}: HiGHS finds no answer, yet nothing gave way"
+        assert found.report.minima_given_way == pytest.approx(missed)
+        assert found.report.proven
+        assert found.report.notes
+        return "infeasible"
+    assert best.status == 0
+    assert missed == 0, f"seed {seed}: a minimum gave way though an answer exists"
+    assert found.report.minima_given_way == 0
+    assert value @ x <= -best.fun + 1e-6
+    assert found.report.bound >= -best.fun - 1e-6, f"seed {seed}: the bound is none"
+    return "feasible"
+
+
+def test_random_campaigns_keep_their_bounds() -> None:
+    kinds = [check_case(seed) for seed in range(30)]
+    assert kinds.count("feasible") > 10
+    assert kinds.count("infeasible") > 3
+
+
+@pytest.mark.slow
+def test_two_thousand_random_campaigns_keep_their_bounds() -> None:
+    kinds = [check_case(seed) for seed in range(1000, 3000)]
+    assert min(kinds.count(kind) for kind in ("feasible", "infeasible", "contradictory")) > 20
+
+
+def many_pairs(n_users: int = 1200, n_items: int = 60, seed: int = 0) -> pl.DataFrame:
+    """Twelve pairs a shopper, worth between 0 and 1."""
+    rng = np.random.default_rng(seed)
+    items = np.argsort(rng.random((n_users, n_items)), axis=1)[:, :12]
+    return pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(n_users), 12),
+            "item_id": items.ravel(),
+            "value": rng.random(12 * n_users),
+            "cost": rng.random(12 * n_users),
+        }
+    )
+
+
+CAMPAIGN: dict[str, Any] = {
+    "name": "spring",
+    "offers": {"at_most": 2},
+    "limit": [{"by": "product", "at_most": 16}, {"by": "product", "of": 7, "at_least": 12}],
+    "budget": [{"at_most": 200.0}],
+}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> pl.DataFrame:
+    return many_pairs()
+
+
+@pytest.fixture(scope="module")
+def found(pairs: pl.DataFrame) -> Allocation:
+    return allocate(pairs, CAMPAIGN)
+
+
+def lp_value(pairs: pl.DataFrame, stock: float = 16, least: float = 12, budget: float = 200) -> float:
+    """The linear program of `CAMPAIGN`, which no whole answer exceeds."""
+    users, items = pairs["user_id"].to_numpy(), pairs["item_id"].to_numpy()
+    n, place = len(users), np.arange(len(users))
+    of_items = csr_array((np.ones(n), (items, place)))
+    rows = vstack(
+        [
+            csr_array((np.ones(n), (users, place))),
+            of_items,
+            -of_items[[7]],
+            csr_array(pairs["cost"].to_numpy()[None, :]),
+        ]
+    )
+    most = np.concatenate(
+        [
+            np.full(rows.shape[0] - of_items.shape[0] - 2, 2),
+            np.full(of_items.shape[0], stock),
+            [-least, budget],
+        ]
+    )
+    best = linprog(-pairs["value"].to_numpy(), A_ub=rows, b_ub=most, bounds=(0, 1))
+    return -float(best.fun)
+
+
+def test_the_value_is_within_half_a_percent_of_the_linear_program(
+    pairs: pl.DataFrame, found: Allocation
+) -> None:
+    best = lp_value(pairs)
+    assert 0.995 * best <= found.report.value <= best + 1e-6
+    assert best - 1e-6 <= found.report.bound <= 1.001 * best
+
+
+def test_a_price_is_what_one_more_unit_brings(pairs: pl.DataFrame, found: Allocation) -> None:
+    budget = next(c for c in found.report.constraints if c.kind == "budget")
+    brings = (lp_value(pairs, budget=204) - lp_value(pairs, budget=196)) / 8
+    assert budget.price == pytest.approx(brings, rel=0.02)
+    assert f"would bring {budget.price:,.3g}" in budget.words
+
+
+def test_threads_and_the_order_of_rows_do_not_change_the_answer(
+    pairs: pl.DataFrame, found: Allocation
+) -> None:
+    for other in (allocate(pairs, CAMPAIGN, threads=1), allocate(pairs.reverse(), CAMPAIGN, threads=2)):
+        assert other.offers.equals(found.offers)
+        assert other.report.bound == found.report.bound
+
+
+def test_a_search_that_was_cut_off_goes_on_to_the_same_answer(
+    pairs: pl.DataFrame, found: Allocation, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(step: str, done: int = 0, total: int = 0, /) -> None:
+        if (step, done) == ("shadow prices", 6):
+            raise Stop
+
+    file = tmp_path / "search.json"
+    with pytest.raises(Stop):
+        allocate(pairs, CAMPAIGN, checkpoint=file, progress=stop)
+    steps: list[str] = []
+    again = allocate(pairs, CAMPAIGN, checkpoint=file, progress=steps.append)
+    assert again.offers.equals(found.offers)
+    assert "shadow prices: 7 of 45 steps" in steps
+    assert "shadow prices: 6 of 45 steps" not in steps
+    other = many_pairs(seed=1)
+    fresh: list[str] = []
+    allocate(other, CAMPAIGN, checkpoint=file, progress=fresh.append)
+    assert "shadow prices: 1 of 45 steps" in fresh  # another problem's search is not taken over
+
+
+def test_fixed_prices_admit_nearly_what_was_allocated(
+    pairs: pl.DataFrame, found: Allocation, tmp_path: Path
+) -> None:
+    found.prices.save(tmp_path / "prices.json")
+    prices = Prices.load(tmp_path / "prices.json")
+    assert prices == found.prices
+    shown = pairs.with_columns(
+        shown=pl.Series(prices.shows(pairs["item_id"], pairs["value"], pairs["cost"]))
+    )
+    offered = shown.join(found.offers, on=["user_id", "item_id"], how="semi")
+    assert offered["shown"].mean() > 0.98
+    assert prices.price_of(["not there"])[0] == np.inf
+    assert not prices.shows([7], [np.nan])[0]
+    with pytest.raises(DataError, match="expected_cost must be finite"):
+        prices.price_of([7], expected_cost=-1)
+
+
+def test_a_file_that_holds_no_prices_is_refused(tmp_path: Path) -> None:
+    for text in (
+        "",
+        "[]",
+        '{"format": "retailrec prices 1"}',
+        '{"format": "retailrec prices 1", "campaign": "a", "value": "value", "of_offer": {"1": NaN}, "of_cost": {}}',
+    ):
+        (tmp_path / "prices.json").write_text(text)
+        with pytest.raises(ArtifactError, match="holds no prices"):
+            Prices.load(tmp_path / "prices.json")
+
+
+def test_ranks_follow_values_and_prices_are_below_them(found: Allocation) -> None:
+    offers = found.offers
+    assert offers["rank"].unique().sort().to_list() == [1, 2]
+    pairs_of = offers.group_by("user_id", maintain_order=True).agg("value", "rank")
+    for values, ranks in zip(pairs_of["value"], pairs_of["rank"], strict=True):
+        assert values.to_list() == sorted(values, reverse=True)
+        assert ranks.to_list() == list(range(1, len(ranks) + 1))
+    assert (offers["value"] - offers["price"] > -0.02).mean() > 0.98  # type: ignore[operator]
+
+
+def test_holdouts_get_nothing_and_stand_in_the_ledger(pairs: pl.DataFrame) -> None:
+    held = allocate(pairs, CAMPAIGN | {"holdout": 0.25})
+    arms = dict(held.shoppers.select("user_id", "arm").iter_rows())
+    assert 250 < sum(arm == "holdout" for arm in arms.values()) < 350
+    assert all(arms[user] == "treated" for user in held.offers["user_id"])
+    rows = held.ledger_rows(datetime(2024, 5, 1), model="m1")
+    assert rows["user_id"].n_unique() == 1200
+    assert rows.filter("holdout").height == held.report.n_held_out
+    assert (
+        rows.filter(pl.col("rank") == 0)["item_id"].null_count()
+        == rows.filter(pl.col("rank") == 0).height
+    )
+    assert rows.filter(pl.col("rank") > 0).height == held.offers.height
+
+
+def test_exploration_keeps_every_bound_and_tells_its_chance() -> None:
+    pairs = many_pairs(n_items=14)
+    limits = [{"by": "product", "at_most": 60}, {"by": "product", "of": 7, "at_least": 12}]
+    settings = CAMPAIGN | {"limit": limits, "budget": [{"at_most": 300.0}]}
+    plain = allocate(pairs, settings)
+    swapped = allocate(pairs, settings | {"explore": 0.3, "near_tie": 0.2})
+    report = swapped.report
+    assert report.n_couples > 40
+    assert 0.15 < report.n_swapped / report.n_couples < 0.45
+    assert sorted(set(swapped.offers["propensity"])) == pytest.approx([0.3, 0.7, 1.0])
+    assert (swapped.offers["propensity"] == 0.3).sum() == 2 * report.n_swapped
+    counts = [a.offers["item_id"].value_counts().sort("item_id") for a in (plain, swapped)]
+    assert counts[0].equals(counts[1])
+    assert report.expected_cost <= 300
+    assert swapped.offers.group_by("user_id").len()["len"].max() <= 2  # type: ignore[operator]
+    changed = swapped.offers.join(plain.offers, on=["user_id", "item_id"], how="anti")
+    assert changed.height == 2 * report.n_swapped
+
+
+def test_caps_count_past_campaigns(tmp_path: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "user_id": [1, 1, 1, 2, 2],
+            "item_id": ["a", "b", "c", "a", "b"],
+            "value": [5.0, 4.0, 3.0, 2.0, 1.0],
+        }
+    )
+    ledger = Ledger(tmp_path / "ledger")
+    first = allocate(table, {"name": "first", "offers": {"at_most": 1}})
+    ledger.append(first.ledger_rows(datetime(2024, 5, 1)))
+    assert first.offers.select("user_id", "item_id").rows() == [(1, "a"), (2, "a")]
+    second = {
+        "name": "second",
+        "offers": {"at_most": 3},
+        "cap": [{"days": 28, "at_most": 2}, {"days": 28, "at_most": 1, "per": "product"}],
+    }
+    now = datetime(2024, 5, 20)
+    found = allocate(table, second, ledger=ledger, now=now)
+    assert found.offers.select("user_id", "item_id").rows() == [(1, "b"), (2, "b")]
+    later = allocate(table, second, ledger=ledger, now=datetime(2024, 6, 20))
+    assert later.offers.height == 4
+    with pytest.raises(SettingError, match="a cap needs the ledger"):
+        allocate(table, second)
+    with pytest.raises(DataError, match="stand in the ledger for it already"):
+        allocate(table, {"name": "first"}, ledger=ledger)
+    nobody = {"name": "third", "cap": [{"days": 28, "at_most": 1, "per": "product"}]}
+    with pytest.raises(DataError, match="no pair is left"):
+        allocate(table.filter(pl.col("item_id") == "a"), nobody, ledger=ledger, now=now)
+
+
+def test_what_gave_way_is_told_in_words() -> None:
+    table = pl.DataFrame(
+        {
+            "user_id": [1, 2, 3],
+            "item_id": ["a", "a", "b"],
+            "value": [1.0, 1.0, 1.0],
+            "cost": [1.0, 1.0, 1.0],
+        }
+    )
+    few = allocate(table, {"name": "x", "limit": [{"by": "product", "of": "a", "at_least": 3}]})
+    assert (
+        few.report.constraints[0].words
+        == "product a must get 3 offers and got 2: the pairs allow 2 at most."
+    )
+    poor = allocate(
+        table,
+        {
+            "name": "x",
+            "limit": [{"by": "product", "of": "a", "at_least": 2}],
+            "budget": [{"at_most": 1.5}],
+        },
+    )
+    assert (
+        poor.report.constraints[0].words
+        == "product a must get 2 offers and got 1: the budget (1.5 at most) stands against it."
+    )
+    assert poor.report.proven
+    assert "No answer misses fewer offers to minima than this one (proven)." in poor.report.notes
+
+
+def test_every_shopper_of_a_segment_gets_something() -> None:
+    rng = np.random.default_rng(4)
+    table = pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(40), 3),
+            "item_id": np.tile([1, 2, 3], 40),
+            "value": rng.random(120),
+        }
+    )
+    people = pl.DataFrame(
+        {"user_id": np.arange(40), "segment": ["poor" if u < 12 else "rich" for u in range(40)]}
+    )
+    table = table.with_columns(value=pl.when(pl.col("user_id") < 12).then(0.01).otherwise("value"))
+    settings: dict[str, Any] = {"name": "x", "limit": [{"by": "everything", "at_most": 15}]}
+    without = allocate(table, settings)
+    fair = allocate(table, settings | {"floor": [{"column": "segment", "of": "poor"}]}, users=people)
+    assert without.offers.filter(pl.col("user_id") < 12).is_empty()
+    assert fair.offers.filter(pl.col("user_id") < 12)["user_id"].n_unique() == 12
+    assert fair.offers.height == 15
+    with pytest.raises(DataError, match="which no shopper has; there are poor, rich"):
+        allocate(table, settings | {"floor": [{"column": "segment", "of": "old"}]}, users=people)
+
+
+def test_named_formulas_give_the_value() -> None:
+    table = pl.DataFrame(
+        {
+            "user_id": [1],
+            "item_id": [1],
+            "probability": [0.5],
+            "margin": [3.0],
+            "cost": [1.0],
+            "score": [9.0],
+            "value": [7.0],
+        }
+    )
+    worth = {
+        "value": 7,
+        "score": 9,
+        "probability": 0.5,
+        "probability_margin": 1.5,
+        "probability_margin_less_cost": 1.0,
+    }
+    for formula, value in worth.items():
+        assert allocate(table, {"name": "x", "value": formula}).report.value == pytest.approx(value)
+
+
+def test_one_shopper_is_enough() -> None:
+    table = pl.DataFrame({"user_id": ["only"], "item_id": [1], "value": [2.0]})
+    found = allocate(table, {"name": "x"})
+    assert found.offers["user_id"].to_list() == ["only"]
+    assert found.report.gap == pytest.approx(0, abs=1e-9)
+
+
+GOOD = {
+    "user_id": [1, 2],
+    "item_id": ["a", "b"],
+    "value": [1.0, 2.0],
+    "cost": [1.0, 1.0],
+    "probability": [0.5, 0.5],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "sentence"),
+    [
+        (
+            {"value": [float("nan"), 1.0]},
+            {},
+            "column 'value' must be a finite number in every row; 1 rows differ",
+        ),
+        ({"value": [float("inf"), 1.0]}, {}, "column 'value' must be a finite number"),
+        ({"value": [None, 1.0]}, {}, "column 'value' must be a finite number"),
+        ({"cost": [-1.0, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'cost' must be 0 or more"),
+        ({"cost": [None, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'cost' must be 0 or more"),
+        ({"cost": None}, {"budget": [{"at_most": 5}]}, "pairs lack column 'cost'"),
+        (
+            {"probability": [1.5, 1.0]},
+            {"budget": [{"at_most": 5}]},
+            "column 'probability' must lie between 0 and 1",
+        ),
+        ({"item_id": ["a", None]}, {}, "1 rows lack 'item_id'"),
+        (
+            {"user_id": [1, 1], "item_id": ["a", "a"]},
+            {},
+            "1 pairs stand twice, such as shopper 1 and item a",
+        ),
+        (
+            {"user_id": [], "item_id": [], "value": [], "cost": [], "probability": []},
+            {},
+            "there is no pair",
+        ),
+        ({}, {"budget": [{"at_most": 0}]}, "greater than 0"),
+        ({}, {"offers": {"at_least": 2, "at_most": 1}}, "no answer can keep to both"),
+        ({}, {"limit": [{"by": "product", "at_least": 5, "at_most": 2}]}, "no answer can keep to both"),
+        (
+            {},
+            {"limit": [{"by": "product", "of": "a", "at_least": 5}, {"by": "product", "at_most": 2}]},
+            "no answer can keep to both",
+        ),
+        (
+            {},
+            {"limit": [{"by": "product", "of": "z", "at_most": 2}]},
+            "speaks of product 'z', which neither",
+        ),
+        ({}, {"exclusion": [{"products": ["a", "z"]}]}, "speaks of product 'z'"),
+        ({}, {"limit": [{"by": "supplier", "at_most": 2}]}, "no items were given"),
+        (
+            {},
+            {"limit": [{"by": "product", "at_most": "stock"}]},
+            "'stock' names a column of the items; no items",
+        ),
+        ({}, {"limit": [{"by": "product"}]}, "needs at_most, at_least or both"),
+        ({}, {"limit": [{"by": "shelf", "at_most": 1}]}, "Input should be 'product'"),
+        ({}, {"floor": [{"column": "segment"}]}, "asks for the segment 'segment'; no users were given"),
+        ({}, {"value": "__import__('os')"}, "Input should be 'value'"),
+        ({}, {"value": "probability_margin"}, "pairs lack column 'margin'"),
+        ({}, {"stock": 5}, "expected one of name, value"),
+        ({}, {"holdout": 0.999999}, "all 2 shoppers are held out"),
+    ],
+)
+def test_bad_input_is_a_sentence(
+    change: dict[str, Any], settings: dict[str, Any], sentence: str
+) -> None:
+    columns = {name: value for name, value in (GOOD | change).items() if value is not None}
+    with pytest.raises((DataError, SettingError), match=re.escape(sentence)):
+        allocate(pl.DataFrame(columns), {"name": "x"} | settings)
+
+
+def test_campaign_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="can't be read"):
+        read_campaign(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(SettingError, match="is no TOML"):
+        read_campaign(tmp_path / "bad.toml")
+    (tmp_path / "typo.toml").write_text('name = "x"\n[[limit]]\nby = "product"\natmost = 3\n')
+    with pytest.raises(SettingError, match="expected one of by, of, at_most, at_least"):
+        read_campaign(tmp_path / "typo.toml")

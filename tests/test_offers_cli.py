@@ -1,0 +1,188 @@
+"""The commands of offers and the campaign's page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from retailrec.cli.app import app
+from retailrec.offers.ledger import Ledger
+from retailrec.report.campaign import render_campaign
+
+CAMPAIGN = """
+name = "spring"
+value = "probability_margin"
+holdout = 0.3
+offers = {at_most = 2}
+limit = [{by = "product", at_most = "stock"}, {by = "supplier", of = "s&m", at_least = 101}]
+budget = [{at_most = 6.0}]
+"""
+WRITTEN = [
+    "allocation.json",
+    "campaign.html",
+    "campaign.json",
+    "offers.parquet",
+    "prices.json",
+    "shoppers.parquet",
+]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Scores of 80 shoppers, items with names that are markup, receipts around a campaign."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    users, items = np.divmod(np.arange(80 * 10), 10)
+    pairs = pl.DataFrame(
+        {
+            "user_id": users,
+            "item_id": items,
+            "probability": rng.random(800),
+            "margin": 2 * rng.random(800),
+            "cost": rng.random(800),
+        }
+    )
+    pairs.write_csv("pairs.csv")
+    pl.DataFrame(
+        {
+            "item_id": range(10),
+            "name": ["<script>alert(1)</script>", *"bcdefghij"],
+            "stock": [20] * 10,
+            "supplier": ["s&m", "t"] * 5,
+        }
+    ).write_csv("items.csv")
+    (tmp_path / "campaign.toml").write_text(CAMPAIGN)
+    days = rng.integers(0, 84, 4000)
+    receipts = pl.DataFrame(
+        {
+            "user_id": rng.integers(0, 80, 4000),
+            "item_id": rng.integers(0, 10, 4000),
+            "day": days,
+            "value": rng.random(4000).round(2),
+        }
+    )
+    receipts = receipts.with_columns(
+        time=pl.lit("2024-01-01").str.to_date() + pl.duration(days="day")
+    ).drop("day")
+    receipts.write_csv("receipts.csv")
+    pl.DataFrame({"item_id": range(10), "margin": [0.5] * 10}).write_csv("margins.csv")
+    return tmp_path
+
+
+def run(command: str) -> str:
+    found = CliRunner().invoke(app, command.split())
+    assert found.exit_code == 0, f"{command}\n{found.output}\n{found.exception!r}"
+    return " ".join(found.output.split())
+
+
+ALLOCATE = "allocate pairs.csv campaign.toml --items items.csv --ledger ledger --record --time 2024-02-15 --out out"
+
+
+def test_allocate_writes_a_campaign_and_result_tells_what_came_of_it(files: Path) -> None:
+    text = run(ALLOCATE)
+    assert re.search(r"offers for \d+ of 80 shoppers \(\d+ held out\)", text)
+    assert "supplier s&m must get 101 offers and got" in text
+    assert sorted(p.name for p in (files / "out").iterdir()) == WRITTEN
+    assert not [p for p in files.iterdir() if p.name.startswith(".")]
+    offers = pl.read_parquet("out/offers.parquet")
+    report = json.loads((files / "out/allocation.json").read_text())
+    assert report["n_offers"] == offers.height
+    assert offers["expected_cost"].sum() <= 6
+    rows = Ledger(files / "ledger").read(["spring"])
+    assert rows.filter(pl.col("rank") > 0).height == offers.height
+    assert rows["user_id"].n_unique() == 80
+    page = (files / "out/campaign.html").read_text()
+    assert "Not known yet" in page
+    text = run(
+        "experiment result ledger receipts.csv --campaign spring --days 28 --margin margins.csv --page out --out result.json"
+    )
+    assert "treated" in text
+    result = json.loads((files / "result.json").read_text())
+    effect = next(e for e in result["effects"] if (e["metric"], e["adjusted"]) == ("spend", True))
+    page = (files / "out/campaign.html").read_text()
+    assert "Not known yet" not in page
+    assert f"{effect['difference']:+,.3f}" in page
+    assert f"{effect['low']:+,.3f} to {effect['high']:+,.3f}" in page
+
+
+def test_the_page_shows_the_figures_and_no_markup_of_others(files: Path) -> None:
+    run(ALLOCATE)
+    page = (files / "out/campaign.html").read_text()
+    summary = json.loads((files / "out/campaign.json").read_text())
+    assert page == render_campaign(summary)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "s&amp;m" in page
+    assert not re.search(r"(src|href)=.?http|url\(http|@import", page)
+    report = summary["report"]
+    assert f"{report['n_offers']:,} offers go to {report['n_with_offers']:,} of 80 shoppers" in page
+    assert summary["budgets"][0]["words"] in page
+    offers = pl.read_parquet("out/offers.parquet")
+    assert sum(p["offers"] for p in summary["products"]) == offers.height
+    assert sum(row["offers"] * row["len"] for row in summary["lists"]) == offers.height
+    assert sum(g["offers"] for g in summary["groups"]["supplier"]) == offers.height
+
+
+def test_plan_tells_what_it_takes(files: Path) -> None:
+    text = run("experiment plan receipts.csv --effect 0.05 --holdout 0.5 --days 28")
+    needed, adjusted = re.search(r"held out: ([\d,]+) shoppers, ([\d,]+) when", text).groups()  # type: ignore[union-attr]
+    more = run("experiment plan receipts.csv --effect 0.1 --holdout 0.5 --days 28")
+    fewer = re.search(r"held out: ([\d,]+) shoppers", more)[1]  # type: ignore[index]
+    assert int(needed.replace(",", "")) / int(fewer.replace(",", "")) == pytest.approx(4, rel=0.02)
+    assert int(adjusted.replace(",", "")) <= int(needed.replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (
+            "allocate none.csv campaign.toml --items items.csv --out other",
+            "there is no file or folder at none.csv",
+        ),
+        ("allocate pairs.csv none.toml --out other", "can't be read"),
+        ("allocate pairs.csv campaign.toml --out other", "no items were given"),
+        (
+            "allocate pairs.csv campaign.toml --items items.csv --record --out other",
+            "--record asks for --ledger",
+        ),
+        (
+            "allocate pairs.csv campaign.toml --items items.csv --time soon --out other",
+            "--time is 'soon'",
+        ),
+        (ALLOCATE.replace("--out out", "--out other"), "stand in the ledger for it already"),
+        ("experiment plan receipts.csv --effect 0 --days 7", "days and effect must be above 0"),
+        ("experiment plan receipts.csv --effect 0.1 --days 50", "must hold two windows of 50 days"),
+        ("experiment plan receipts.csv --effect 0.1 --metric smiles", "metric must be one of"),
+        (
+            "experiment plan receipts.csv --effect 0.1 --holdout 1",
+            "control_share must lie between 0 and 1",
+        ),
+        ("experiment result none receipts.csv --campaign spring", "there is no ledger at none"),
+        ("experiment result ledger receipts.csv --campaign autumn", "does not stand in ledger"),
+        ("experiment result ledger receipts.csv --campaign spring --days 60", "Bring later receipts"),
+        (
+            "experiment result ledger receipts.csv --campaign spring --page ledger",
+            "holds no figures of a campaign",
+        ),
+        (
+            "experiment result ledger receipts.csv --campaign spring --segment age",
+            "shoppers have no column 'age'",
+        ),
+    ],
+)
+def test_bad_input_is_a_sentence_and_nothing_is_written(
+    command: str, sentence: str, files: Path
+) -> None:
+    run(ALLOCATE)
+    before = {p: p.read_bytes() for p in files.rglob("*") if p.is_file()}
+    found = CliRunner().invoke(app, command.split())
+    assert found.exit_code != 0
+    assert sentence in str(found.exception)
+    assert {p: p.read_bytes() for p in files.rglob("*") if p.is_file()} == before
+    assert not (files / "other").exists()

@@ -1,0 +1,362 @@
+"""Experiments: arms are stable, intervals hold what is true, and tea-tasting agrees."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retailrec.data import RetailData
+from retailrec.errors import DataError, SettingError
+from retailrec.offers.arms import assign_arms, uniform_draws
+from retailrec.offers.effects import cuped, difference, effects_of, srm
+from retailrec.offers.experiments import experiment_result, outcomes
+from retailrec.offers.ledger import Ledger
+from retailrec.offers.power import Design, power_of, required_shoppers
+from retailrec.simulator.responses import Responses
+from retailrec.simulator.shop import Shop
+
+DAYS, START_DAY = 28, 112
+SHARES = {"treated": 0.8, "holdout": 0.2}
+
+
+def test_an_arm_depends_on_the_id_and_the_salt_alone() -> None:
+    ids = pl.Series([f"u{i}" for i in range(500)])
+    arms = assign_arms(ids, SHARES, salt="may")
+    assert assign_arms(ids.reverse(), SHARES, salt="may").reverse().equals(arms)
+    assert assign_arms(ids.head(7), SHARES, salt="may").equals(arms.head(7))
+    assert not assign_arms(ids, SHARES, salt="june").equals(arms)
+    assert 60 < (arms == "holdout").sum() < 140
+
+
+def test_draws_are_uniform_and_independent_between_salts() -> None:
+    ids = pl.Series(range(20_000))
+    one, other = uniform_draws(ids, "a"), uniform_draws(ids, "b")
+    counts = np.histogram(one, 20, (0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 45  # chi-square with 19 degrees, p 0.001
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.025
+
+
+def test_strata_are_split_as_evenly_as_whole_shoppers_allow() -> None:
+    ids = pl.Series(range(1003))
+    strata = pl.Series([None if i % 7 == 0 else "abc"[i % 3] for i in range(1003)])
+    arms = assign_arms(ids, SHARES, salt="may", strata=strata)
+    sizes = (
+        pl.DataFrame({"s": strata, "held": arms == "holdout"})
+        .group_by("s")
+        .agg(pl.len(), pl.col("held").sum())
+    )
+    assert sizes.height == 4
+    for _, n, held in sizes.iter_rows():
+        assert abs(held - 0.2 * n) <= 1
+
+
+def test_shares_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(SettingError, match="add up to 1"):
+        assign_arms(pl.Series([1]), {"a": 0.5, "b": 0.4}, salt="x")
+
+
+def test_the_difference_is_welchs() -> None:
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, 80), rng.normal(0.5, 1, 30)
+    found = ttest_ind(a, b, equal_var=False)
+    low, high = found.confidence_interval(0.9)
+    assert difference(a, b, 0.9) == pytest.approx((a.mean() - b.mean(), low, high, found.pvalue))
+
+
+def test_power_is_what_repeated_experiments_find() -> None:
+    design = Design(control_share=0.25, power=0.8)
+    n = required_shoppers(2.0, 0.4, design)
+    rng = np.random.default_rng(1)
+    held = n // 4
+    found = [
+        difference(rng.normal(0.4, 2, n - held), rng.normal(0, 2, held))[3] < 0.05 for _ in range(600)
+    ]
+    assert 0.75 < np.mean(found) < 0.85
+    assert power_of(n, 2.0, 0.4, design) == pytest.approx(0.8, abs=0.001)
+    halved = required_shoppers(2.0, 0.4, Design(control_share=0.25, correlation=0.5**0.5))
+    assert halved == pytest.approx(n / 2, abs=1)
+
+
+def test_sample_ratio_mismatch_is_seen() -> None:
+    assert srm(8000, 2000, 0.2) == 1
+    assert srm(8000, 1700, 0.2) < 1e-6
+    assert srm(8020, 1980, 0.2) > 0.5
+
+
+def test_tea_tasting_agrees() -> None:
+    tea = pytest.importorskip("tea_tasting", reason="pip install 'retailrec[experiments]'")
+    rng = np.random.default_rng(2)
+    before = rng.gamma(2, 10, 600)
+    is_treated = rng.random(600) < 0.7
+    spend = 0.8 * before + rng.normal(0, 5, 600) + 3 * is_treated
+    table = pl.DataFrame({"spend": spend, "before": before, "variant": is_treated.astype(int)})
+    theirs = tea.Experiment(
+        plain=tea.Mean("spend"), adjusted=tea.Mean("spend", covariate="before")
+    ).analyze(table)
+    plain = difference(spend[is_treated], spend[~is_treated])
+    assert plain[0] == pytest.approx(theirs["plain"].effect_size)
+    assert plain[1:3] == pytest.approx(
+        (theirs["plain"].effect_size_ci_lower, theirs["plain"].effect_size_ci_upper)
+    )
+    values = cuped(spend, before, is_treated)
+    ours = difference(values[is_treated], values[~is_treated])
+    assert ours[0] == pytest.approx(theirs["adjusted"].effect_size, rel=1e-2)
+    assert ours[1:3] == pytest.approx(
+        (theirs["adjusted"].effect_size_ci_lower, theirs["adjusted"].effect_size_ci_upper), rel=1e-2
+    )
+
+
+@pytest.fixture(scope="module")
+def shop() -> Shop:
+    return Shop(users=120, items=300, weeks=22, dirt=False)
+
+
+@pytest.fixture(scope="module")
+def lines(shop: Shop) -> pl.DataFrame:
+    return pl.concat(shop.shards())
+
+
+@pytest.fixture(scope="module")
+def offers(shop: Shop) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(1, shop.users + 1), 4)
+    table = pl.DataFrame({"user_id": users, "item_id": rng.integers(1, shop.items + 1, len(users))})
+    bought = pl.concat(shop.shards()).group_by("household_key").agg(pl.col("PRODUCT_ID").mode().first())
+    own = bought.select(user_id="household_key", item_id="PRODUCT_ID")
+    return pl.concat([table, own.cast(dict(table.schema))]).unique(maintain_order=True)
+
+
+def paid(lines: pl.DataFrame) -> pl.DataFrame:
+    return lines.group_by("household_key").agg(pl.col("SALES_VALUE").sum()).sort("household_key")
+
+
+def test_responses_that_are_switched_off_change_nothing(
+    shop: Shop, lines: pl.DataFrame, offers: pl.DataFrame
+) -> None:
+    off = Responses(uplift=0, discount=0).apply(shop, lines, offers, START_DAY, DAYS)
+    assert off.lines.sort(lines.columns).equals(lines.sort(lines.columns))
+    assert off.truth["spend"].abs().max() == 0
+
+
+def test_the_truth_of_responses_is_their_mean(
+    shop: Shop, lines: pl.DataFrame, offers: pl.DataFrame
+) -> None:
+    """Over many draws the change of what households pay is the expected one."""
+    changes, expected, further = [], 0.0, []
+    base = lines["SALES_VALUE"].sum()
+    for seed in range(60):
+        found = Responses(uplift=0.5, seed=seed).apply(shop, lines, offers, START_DAY, DAYS)
+        changes.append(found.lines["SALES_VALUE"].sum() - base)
+        further.append(found.truth["bought"].sum())
+        expected = found.truth["spend"].sum()
+    error = np.std(changes) / np.sqrt(len(changes))
+    assert abs(np.mean(changes) - expected) < 3.5 * error
+    assert np.mean(further) == pytest.approx(found.truth["chance"].sum(), rel=0.05)
+    assert found.truth["would_buy"].sum() > 20
+    assert found.truth.filter("would_buy")["spend"].max() < 0  # given away
+
+
+def test_fatigue_lowers_the_chance_and_cannibalisation_the_spend(
+    shop: Shop, lines: pl.DataFrame, offers: pl.DataFrame
+) -> None:
+    fresh = Responses(fatigue=0.5).apply(shop, lines, offers, START_DAY, DAYS).truth
+    tired = (
+        Responses(fatigue=0.5).apply(shop, lines, offers.with_columns(earlier=2), START_DAY, DAYS).truth
+    )
+    assert (tired["chance"] / fresh["chance"]).drop_nans().to_numpy() == pytest.approx(0.25)
+    whole = Responses(cannibalisation=0).apply(shop, lines, offers, START_DAY, DAYS).truth
+    assert whole["spend"].sum() > fresh["spend"].sum()
+    assert whole["chance"].equals(fresh["chance"])
+
+
+def test_offers_of_unknown_items_are_refused(shop: Shop, lines: pl.DataFrame) -> None:
+    with pytest.raises(DataError, match="item_id must lie between 1 and 300"):
+        Responses().apply(shop, lines, pl.DataFrame({"user_id": [1], "item_id": [0]}), START_DAY, DAYS)
+
+
+def coverage(repetitions: int, users: int) -> dict[str, float]:
+    """Share of repeated experiments whose interval for spend holds the true effect."""
+    shop = Shop(users=users, items=400, weeks=22, dirt=False)
+    lines = pl.concat(shop.shards())
+    ids = pl.Series(range(1, users + 1))
+    rng = np.random.default_rng(5)
+    offers = pl.DataFrame(
+        {"user_id": np.repeat(ids.to_numpy(), 3), "item_id": rng.integers(1, 401, 3 * users)}
+    ).unique(maintain_order=True)
+    window = (pl.col("DAY") > START_DAY) & (pl.col("DAY") <= START_DAY + DAYS)
+
+    def spend(part: pl.DataFrame) -> np.ndarray:
+        sums = part.group_by(user_id="household_key").agg(pl.col("SALES_VALUE").sum())
+        return (
+            ids.rename("user_id")
+            .to_frame()
+            .join(sums, on="user_id", how="left", maintain_order="left")["SALES_VALUE"]
+            .fill_null(0)
+            .to_numpy()
+        )
+
+    before = spend(lines.filter(pl.col("DAY") <= START_DAY))
+    base = spend(lines.filter(window))
+    inside = {"plain": 0, "cuped": 0}
+    for repetition in range(repetitions):
+        answer = Responses(uplift=0.5, discount=0.1, seed=repetition).apply(
+            shop, lines.filter(window), offers, START_DAY, DAYS
+        )
+        held = (
+            assign_arms(ids, {"treated": 0.5, "holdout": 0.5}, salt=str(repetition)) == "holdout"
+        ).to_numpy()
+        observed = np.where(held, base, spend(answer.lines))
+        true = answer.truth["spend"].sum() / users
+        table = pl.DataFrame({"holdout": held, "spend": observed, "spend_before": before})
+        plain, adjusted = effects_of(table, metrics=["spend"])
+        inside["plain"] += plain.low <= true <= plain.high
+        inside["cuped"] += adjusted.low <= true <= adjusted.high
+    return {name: n / repetitions for name, n in inside.items()}
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_in_93_to_97_percent_of_1000_repetitions() -> None:
+    found = coverage(1000, users=600)
+    assert 0.93 <= found["plain"] <= 0.97, found
+    assert 0.93 <= found["cuped"] <= 0.97, found
+
+
+def test_intervals_mostly_hold_the_truth() -> None:
+    found = coverage(40, users=150)
+    assert found["plain"] > 0.8
+    assert found["cuped"] > 0.8
+
+
+@pytest.fixture(scope="module")
+def campaign(
+    shop: Shop, lines: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Ledger, RetailData]:
+    """A ledger with a campaign that worked, and receipts after it."""
+    from retailrec.data.cleaning import DAY_ONE
+    from retailrec.datasets import complete_journey
+
+    ids = pl.Series("user_id", range(1, shop.users + 1))
+    arms = assign_arms(ids, {"treated": 0.5, "holdout": 0.5}, salt="spring")
+    held = ids.filter(arms == "holdout")
+    rng = np.random.default_rng(0)
+    offers = pl.DataFrame(
+        {"user_id": np.repeat(ids.to_numpy(), 30), "item_id": rng.integers(1, 301, 3600)}
+    )
+    sent = offers.unique(maintain_order=True).filter(~pl.col("user_id").is_in(held.implode()))
+    answer = Responses(uplift=1, cannibalisation=0, discount=0).apply(
+        shop, lines, sent, START_DAY, DAYS
+    )
+    data = complete_journey.from_tables(answer.lines, shop.products(), shop.households(), "shop")
+    start = DAY_ONE + timedelta(days=START_DAY)
+    shown = sent.with_columns(
+        rank=pl.int_range(1, pl.len() + 1).over("user_id"),
+        propensity=pl.lit(1.0),
+        holdout=pl.lit(False),
+    )
+    nothing = pl.DataFrame({"user_id": held, "rank": 0, "holdout": True})
+    rows = pl.concat([shown, nothing], how="diagonal_relaxed").with_columns(
+        campaign=pl.lit("spring"), time=start
+    )
+    ledger = Ledger(tmp_path_factory.mktemp("ledger"))
+    ledger.append(rows)
+    return ledger, data
+
+
+def test_a_campaign_that_worked_is_found(campaign: tuple[Ledger, RetailData]) -> None:
+    ledger, data = campaign
+    margin = data.items.select("item_id", margin=pl.lit(0.5))
+    found = experiment_result(ledger, "spring", data, days=DAYS, margin=margin, planned_holdout=0.5)
+    assert found.n_treated + found.n_holdout == 120
+    assert found.n_reached == found.n_treated
+    assert found.srm_p is not None
+    assert found.srm_p > 0.01
+    effects = {(e.metric, e.adjusted): e for e in found.effects if e.segment == "all"}
+    lines_more = effects["purchases", True]
+    assert lines_more.low > 1  # up to thirty further lines
+    assert (
+        effects["purchases", True].high - lines_more.low
+        < effects["purchases", False].high - effects["purchases", False].low
+    )
+    assert effects["margin", True].difference == pytest.approx(0.5 * lines_more.difference, rel=0.5)
+    assert found.total["spend"][0] == pytest.approx(found.n_treated * effects["spend", True].difference)
+
+
+def test_outcomes_are_sums_of_the_window(campaign: tuple[Ledger, RetailData]) -> None:
+    from retailrec.data.cleaning import DAY_ONE
+
+    _, data = campaign
+    start = DAY_ONE + timedelta(days=START_DAY)
+    found = outcomes(data, pl.Series(["3", "nobody"]), start, DAYS)
+    mine = data.log.filter(pl.col("user") == data.users["user_id"].index_of(3))
+    inside = mine.filter((pl.col("time") >= start) & (pl.col("time") < start + timedelta(days=DAYS)))
+    before = mine.filter((pl.col("time") < start) & (pl.col("time") >= start - timedelta(days=DAYS)))
+    assert found.row(0)[1:] == pytest.approx(
+        (float(inside.height > 0), inside.height, inside["value"].sum(), before["value"].sum())
+    )
+    assert found.row(1) == ("nobody", 0, 0, 0, 0)
+
+
+def test_segments_are_corrected_by_holm() -> None:
+    rng = np.random.default_rng(3)
+    n = 900
+    table = pl.DataFrame(
+        {
+            "holdout": rng.random(n) < 0.5,
+            "spend": rng.normal(0, 1, n),
+            "spend_before": np.zeros(n),
+            "segment": rng.choice(["a", "b", "c"], n),
+        }
+    )
+    parts = [e for e in effects_of(table, metrics=["spend"], segment="segment") if e.segment != "all"]
+    ordered = sorted(parts, key=lambda e: e.p)
+    assert [e.segment for e in parts] == ["a", "b", "c"]
+    assert ordered[0].p_corrected == pytest.approx(min(1, 3 * ordered[0].p))
+    assert ordered[-1].p_corrected >= ordered[-2].p_corrected >= ordered[0].p_corrected
+
+
+def test_what_cannot_be_answered_is_a_sentence(
+    campaign: tuple[Ledger, RetailData], tmp_path: Path
+) -> None:
+    ledger, data = campaign
+    with pytest.raises(DataError, match=r"does not stand in ledger .* there are spring"):
+        experiment_result(ledger, "autumn", data, days=DAYS)
+    with pytest.raises(DataError, match="Bring later receipts"):
+        experiment_result(ledger, "spring", data, days=300)
+    with pytest.raises(SettingError, match="days must be above 0"):
+        experiment_result(ledger, "spring", data, days=0)
+    with pytest.raises(DataError, match="at least 2 shoppers"):
+        effects_of(
+            pl.DataFrame({"holdout": [False], "spend": [1.0], "spend_before": [0.0]}), metrics=["spend"]
+        )
+    alone = Ledger(tmp_path / "ledger")
+    alone.append(ledger.read().filter(pl.col("user_id") == "1"))
+    with pytest.raises(DataError, match="at least 2 shoppers"):
+        experiment_result(alone, "spring", data, days=DAYS)
+
+
+def test_overlapping_campaigns_are_told(campaign: tuple[Ledger, RetailData], tmp_path: Path) -> None:
+    ledger, data = campaign
+    both = Ledger(tmp_path / "ledger")
+    rows = ledger.read()
+    both.append(rows)
+    both.append(
+        rows.filter(pl.col("rank") > 0).with_columns(
+            campaign=pl.lit("other"), time=pl.col("time") + timedelta(days=1)
+        )
+    )
+    found = experiment_result(both, "spring", data, days=DAYS)
+    assert any("Other campaigns (other) reached" in note for note in found.notes)
+
+
+def test_lost_shoppers_are_told(campaign: tuple[Ledger, RetailData], tmp_path: Path) -> None:
+    ledger, data = campaign
+    less = Ledger(tmp_path / "ledger")
+    less.append(ledger.read().filter(~pl.col("holdout") | pl.col("user_id").str.ends_with("1")))
+    found = experiment_result(less, "spring", data, days=DAYS, planned_holdout=0.5)
+    assert any("do not fit the planned holdout" in note for note in found.notes)
