@@ -26,7 +26,8 @@ from retailrec.errors import DataError, SettingError
 from retailrec.serving import schema
 from retailrec.serving.loading import describe, export, export_shoppers, load_data, load_frames
 from retailrec.serving.receipts import Line, Receipt, accept
-from retailrec.serving.store import Added, ReceiptConflict, Store, StoreFull, open_store
+from retailrec.serving.records import Added, ReceiptConflict, StoreFull
+from retailrec.serving.store import Store, open_store
 from serving_support import Postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)
