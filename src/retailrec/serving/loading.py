@@ -20,8 +20,8 @@ from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
-from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, moment
-from retailrec.serving.store import Store, midnight_after
+from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, midnight_after, moment
+from retailrec.serving.store import Store
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop takes them for known
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
