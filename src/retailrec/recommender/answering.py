@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from retailrec.recommender.answers import (
     short_list_note,
     warn_if_most_is_unknown,
 )
-from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.explanations import item_labels, reasons_in_words
 from retailrec.recommender.rows import candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
 from retailrec.recommender.stage_one import StageOne
@@ -57,6 +58,11 @@ class Catalogue:
     key: str
     start: datetime
     end: datetime
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What each item is called, such that no two sold ones are called alike."""
+        return item_labels(self.items, ~np.isnan(self.prices))
 
     def coded(self, data: RetailData) -> Recoded:
         """Fresh data in these item codes, and which events have no place there.
@@ -201,10 +207,7 @@ class Scorer:
         self, history: History | Histories, best: Candidates, eligible: Eligible | None = None
     ) -> pl.Series:
         """Why each recommendation was made, in words."""
-        catalogue = self.catalogue.items
-        names = [c for c in catalogue.columns if c == "name"] or [ITEM_ID]
-        words = pl.coalesce(pl.col(names[0]).cast(pl.String), pl.col(ITEM_ID).cast(pl.String))
-        labels = catalogue.select(words).to_series().to_list()
+        labels = self.catalogue.labels
         stage = self._stage_for(best.items.shape[1])
 
         def shard(rows: slice) -> list[str]:
