@@ -120,10 +120,15 @@ def test_what_if_moves_the_list_and_stores_nothing(client: TestClient, service: 
     more = client.get(f"/shopper?id=5&add={last}&quantity=3").text
     assert "also bought 3 of" in more
     assert "What if:" not in usual
-    first = client.get("/v1/shoppers/5/offers?k=1").json()["offers"][0]
+    first = client.get("/v1/shoppers/5/offers?k=1&reasons=true").json()["offers"][0]
     less = client.get(f"/shopper?id=5&drop={first['item']}").text
     assert "never bought" in less
-    assert f"{first['score']:.3f}" not in less.partition('id="lists"')[2].partition("Receipts</h2>")[0]
+    lists = [text.partition('id="lists"')[2].partition("Receipts</h2>")[0] for text in (usual, less)]
+    entry = re.compile(rf'/item\?id={first["item"]}">.*?</li>', re.S)
+    before_it, after_it = (entry.search(text) for text in lists)
+    assert before_it is not None
+    assert first["reasons"].split(";")[0] in before_it.group()
+    assert after_it is None or first["reasons"].split(";")[0] not in after_it.group()
     assert ' class="up"' in less or 'class="new"' in less
     assert service.store.counts()["receipts"] == before
     rule = client.get("/shopper?id=5&max_per_category=1").text
