@@ -13,6 +13,7 @@ import pytest
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array, vstack
 
+from retailrec.compute.progress import Progress
 from retailrec.errors import ArtifactError, DataError, SettingError
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.campaign import read_campaign
@@ -280,21 +281,21 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_answer(
         if (step, done) == ("shadow prices", 6):
             raise Stop
 
+    def into(told: list[tuple[str, int, int]]) -> Progress:
+        return lambda step, done=0, total=0, /: told.append((step, done, total))
+
     file = tmp_path / "search.json"
     with pytest.raises(Stop):
         allocate(pairs, CAMPAIGN, checkpoint=file, progress=stop)
-    steps: list[tuple[str, int]] = []
-
-    def note(step: str, done: int = 0, total: int = 0, /) -> None:
-        steps.append((step, done))
-
-    again = allocate(pairs, CAMPAIGN, checkpoint=file, progress=note)
+    steps: list[tuple[str, int, int]] = []
+    again = allocate(pairs, CAMPAIGN, checkpoint=file, progress=into(steps))
     assert again.offers.equals(found.offers)
-    assert ("shadow prices", 7) in steps
-    assert ("shadow prices", 6) not in steps
-    steps.clear()
-    allocate(many_pairs(seed=1), CAMPAIGN, checkpoint=file, progress=note)
-    assert ("shadow prices", 1) in steps  # another problem's search is not taken over
+    assert ("shadow prices", 7, 45) in steps
+    assert ("shadow prices", 6, 45) not in steps
+    other = many_pairs(seed=1)
+    fresh: list[tuple[str, int, int]] = []
+    allocate(other, CAMPAIGN, checkpoint=file, progress=into(fresh))
+    assert ("shadow prices", 1, 45) in fresh  # another problem's search is not taken over
 
 
 def test_fixed_prices_admit_nearly_what_was_allocated(

@@ -154,7 +154,13 @@ class NextBasketSplits(LabelSplits):
     n: Count = 1
 
     def splits(self, data: RetailData) -> Iterator[Split]:
-        """Splits of `data`, oldest first."""
+        """Splits of `data`, oldest first.
+
+        Raises
+        ------
+        DataError
+            If no shopper has two receipts.
+        """
         found: list[Split] = []
         for _ in range(self.n):
             aligned, fold = align_next_basket(data)

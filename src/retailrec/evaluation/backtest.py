@@ -31,8 +31,8 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
 
 Items = NDArray[np.int32]
-Rule = Callable[[RetailData, NDArray[np.int64], int], Items]
-Model = TwoStageRecommender | CandidateGenerator | Rule
+ModelFunction = Callable[[RetailData, NDArray[np.int64], int], Items]
+Model = TwoStageRecommender | CandidateGenerator | ModelFunction
 
 
 class Backtest(NamedTuple):
