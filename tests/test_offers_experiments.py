@@ -238,7 +238,7 @@ def campaign(
     shop: Shop, lines: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Ledger, RetailData]:
     """A ledger with a campaign that worked, and receipts after it."""
-    from retailrec.data.cleaning import DAY_ONE
+    from retailrec.data.timeformats import DAY_ONE
     from retailrec.datasets import complete_journey
 
     ids = pl.Series("user_id", range(1, shop.users + 1))
@@ -288,7 +288,7 @@ def test_a_campaign_that_worked_is_found(campaign: tuple[Ledger, RetailData]) ->
 
 
 def test_outcomes_are_sums_of_the_window(campaign: tuple[Ledger, RetailData]) -> None:
-    from retailrec.data.cleaning import DAY_ONE
+    from retailrec.data.timeformats import DAY_ONE
 
     _, data = campaign
     start = DAY_ONE + timedelta(days=START_DAY)

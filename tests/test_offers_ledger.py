@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import re
 from datetime import datetime
 from pathlib import Path
@@ -119,21 +120,22 @@ def test_a_file_that_is_no_ledger_file_is_named(tmp_path: Path) -> None:
 
 
 def _append(folder: Path, outcome: Any) -> None:
-    try:
-        Ledger(folder).append(rows(list(range(200))))
-        outcome.put("written")
-    except DataError:
-        outcome.put("refused")
+    outcome.put("ready")
+    Ledger(folder).append(rows(list(range(200))))
+    outcome.put("written")
 
 
-def test_of_two_writers_of_one_campaign_one_is_refused(tmp_path: Path) -> None:
+def test_a_writer_waits_until_another_has_looked_and_written(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     outcome = context.Queue()
-    writers = [context.Process(target=_append, args=(tmp_path, outcome)) for _ in range(2)]
-    for writer in writers:
+    ledger = Ledger(tmp_path)
+    with ledger._locked():
+        writer = context.Process(target=_append, args=(tmp_path, outcome))
         writer.start()
-    found = sorted(outcome.get(timeout=60) for _ in writers)
-    for writer in writers:
-        writer.join()
-    assert found == ["refused", "written"]
-    assert Ledger(tmp_path).read().height == 200
+        assert outcome.get(timeout=60) == "ready"
+        with pytest.raises(queue.Empty):
+            outcome.get(timeout=1)
+        assert ledger.read().is_empty()
+    assert outcome.get(timeout=60) == "written"
+    writer.join()
+    assert ledger.read().height == 200
