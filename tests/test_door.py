@@ -247,6 +247,19 @@ def test_lists_longer_than_the_pool_are_filled_and_shorter_ones_counted() -> Non
     assert any("fewer than k=1000" in note for note in answer.report.notes)
 
 
+def test_lists_without_an_item_have_no_reasons(model: TwoStageRecommender) -> None:
+    nothing = Rules(available=pl.DataFrame({"item_id": [10**9]}))
+    try:
+        told = model.answer(SHOP, k=3, rules=nothing, reasons=True)
+    except DataError as refused:  # a list of items that meets none of the catalogue's
+        assert "available" in str(refused)
+    else:
+        assert told.lists.is_empty()
+    dear = model.answer(SHOP, k=3, rules=Rules(price_floor=1e9), reasons=True)
+    assert dear.lists.is_empty()
+    assert dear.report.n_short == 60
+
+
 def test_an_unfitted_model_says_so() -> None:
     for ask in (
         lambda m: m.recommend(SHOP),

@@ -215,6 +215,8 @@ class Scorer:
             among = None if eligible is None else eligible.take(rows)
             frame = candidate_frame(part, stage, among=among)
             shopper, rank = np.nonzero(best.items[rows] >= 0)
+            if not len(shopper):  # rankers' libraries refuse to explain nothing
+                return []
             items = best.items[rows][shopper, rank]
             keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
             x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
