@@ -47,6 +47,12 @@ bench-sources: $(READY) ## what each source finds and adds
 bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
 
+bench-offers: $(READY) ## coupon response: which of a campaign's products will be bought
+	$(BIN)/python benchmarks/offers.py
+
+bench-walkthrough: $(READY) ## the course's method beside ours on the real year
+	$(BIN)/retailrec bench-walkthrough
+
 bench-next-basket-two-stage: $(READY) ## the two-stage model on the same board
 	$(BIN)/python benchmarks/next_basket_two_stage.py
 

@@ -16,6 +16,7 @@ from retailrec.data import RetailData
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
+from retailrec.recommender.explanations import item_labels
 from retailrec.report import figures, summary
 from retailrec.report.page import MEANINGS, render
 from retailrec.simulator.shop import small_data
@@ -198,11 +199,27 @@ def test_every_default_and_detail_metric_is_explained() -> None:
 
 def test_items_are_called_by_name_else_by_category(report: dict[str, Any]) -> None:
     data = lines(("ann", "tea", 1, 2.0), ("ann", "rice", 1, 3.0))
-    assert summary.item_labels(data) == ["rice", "tea"]
+    assert item_labels(data.items) == ["rice", "tea"]
     described = RetailData.from_frames(
         pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "time": ["2024-01-01"] * 2}),
         pl.DataFrame(
             {"item_id": [7, 8], "name": ["Green tea", None], "category_1": ["drinks", "food"]}
         ),
     )
-    assert summary.item_labels(described) == ["Green tea", "food 8"]
+    assert item_labels(described.items) == ["Green tea", "food 8"]
+
+
+def test_items_of_one_name_are_told_apart_by_brand_then_size_then_id() -> None:
+    milk = pl.DataFrame(
+        {
+            "item_id": [1, 2, 3, 4, 5, 6],
+            "name": ["Milk", "Milk", "Milk", "Milk", "Rye", "Milk"],
+            "brand": ["Alp", "Sun", "Sun", None, "Sun", "Alp"],
+            "size": ["1 l", "1 l", "2 l", "1 l", "1 kg", "1 l"],
+        }
+    )
+    assert item_labels(milk) == [
+        "Milk (Alp, no. 1)", "Milk (Sun, 1 l)", "Milk (Sun, 2 l)", "Milk", "Rye", "Milk (Alp, no. 6)",
+    ]  # fmt: skip
+    sold = np.array([True, False, False, False, True, False])
+    assert item_labels(milk, sold) == ["Milk", "Milk", "Milk", "Milk", "Rye", "Milk"]

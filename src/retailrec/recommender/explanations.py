@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator, ItemItem
 from retailrec.data.history import History
+from retailrec.schema import BRAND, CATEGORIES, ITEM_ID, NAME
 
 Row = Mapping[str, float]
 
@@ -23,6 +25,42 @@ _THEMES = (
     ("item_", "popular"),
     ("category_", "category"),
 )
+
+
+def item_labels(items: pl.DataFrame, sold: NDArray[np.bool_] | None = None) -> list[str]:
+    """What to call each item of a catalogue, such that no two are called alike.
+
+    Its name, else the finest category known and the id, else the id. Items of one name are told apart
+    by brand, then by size, and where that is not enough by id. `sold` says whom it is worth telling
+    apart: (n_items,), items that nobody bought keep the name that others have.
+
+    Examples
+    --------
+    >>> milk = {"item_id": [7, 8, 9], "name": ["Milk"] * 3, "brand": ["Alp", "Alp", "Sun"]}
+    >>> item_labels(pl.DataFrame(milk))
+    ['Milk (Alp, no. 7)', 'Milk (Alp, no. 8)', 'Milk (Sun)']
+    """
+    ids = pl.col(ITEM_ID).cast(pl.String)
+    named = [pl.col(NAME).cast(pl.String)] if NAME in items.columns else []
+    levels = [pl.col(c).cast(pl.String) for c in reversed(CATEGORIES) if c in items.columns]
+    category = [pl.coalesce(levels) + " " + ids] if levels else []
+    facts = [pl.col(c).cast(pl.String) for c in (BRAND, "size") if c in items.columns]
+    table = items.select(
+        pl.coalesce([*named, *category, ids]).alias("label"), *facts, ("no. " + ids).alias("id")
+    ).with_columns(told=pl.lit("").cast(pl.String), ask=pl.Series(_all_of(items, sold)))
+    for fact in [c for c in (BRAND, "size") if c in table.columns] + ["id"]:
+        asked = pl.col("ask") & (pl.len().over("label", "told", "ask") > 1)
+        helps = asked & (pl.col(fact).n_unique().over("label", "told", "ask") > 1)
+        helps &= pl.col(fact).is_not_null()
+        comma = pl.when(pl.col("told") == "").then(pl.lit("")).otherwise(pl.lit(", "))
+        told = pl.when(helps).then(pl.col("told") + comma + pl.col(fact)).otherwise(pl.col("told"))
+        table = table.with_columns(told=told)
+    label = pl.when(pl.col("told") == "").then(pl.col("label"))
+    return table.select(label.otherwise(pl.format("{} ({})", "label", "told"))).to_series().to_list()
+
+
+def _all_of(items: pl.DataFrame, sold: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    return np.ones(items.height, np.bool_) if sold is None or not sold.any() else sold
 
 
 def reasons_in_words(

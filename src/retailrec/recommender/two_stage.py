@@ -53,7 +53,7 @@ from retailrec.recommender.answers import (
 )
 from retailrec.recommender.artifact import load_artifact, save_artifact
 from retailrec.recommender.defaults import default_sources
-from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.explanations import item_labels, reasons_in_words
 from retailrec.recommender.label_windows import Sampling, Window, Windows, light_rows, window_rows
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
@@ -427,10 +427,7 @@ class TwoStageRecommender:
         self, history: History | Histories, best: Candidates, eligible: Eligible | None
     ) -> pl.Series:
         """Why each recommendation was made, in words."""
-        names = [c for c in self.items_.columns if c == "name"] or [ITEM_ID]
-        labels = self.items_.select(
-            pl.coalesce(pl.col(names[0]).cast(pl.String), pl.col(ITEM_ID).cast(pl.String))
-        ).to_series().to_list()  # fmt: skip
+        labels = item_labels(self.items_, ~np.isnan(self.prices_))
         stage = replace(self.stage_one, pool_size=max(self.pool_size, best.items.shape[1]))
 
         def shard(rows: slice) -> list[str]:

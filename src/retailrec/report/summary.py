@@ -18,9 +18,10 @@ from retailrec.evaluation.inspection import by_family, held_out_reliability, imp
 from retailrec.evaluation.matching import GRID, judge_matching
 from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import TrainingFrame
+from retailrec.recommender.explanations import item_labels
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.data_facts import at_a_glance, days_between_visits
-from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
+from retailrec.schema import USER_ID
 
 Lists = Mapping[str, NDArray[np.int32]]
 
@@ -154,7 +155,9 @@ def describe_examples(
     order = np.argsort(count[judge.users], kind="stable")
     strata = [part for part in np.array_split(order, EXAMPLES) if len(part)]
     rows = [int(rng.choice(part)) for part in strata]
-    labels = item_labels(past)
+    sold = np.zeros(past.n_items, np.bool_)
+    sold[past.log["item"].unique().to_numpy()] = True
+    labels = item_labels(past.items, sold)
     why = model.explain(past.history(codes=judge.users[rows]), k=k)
     bought = held_out.target.group_by("user", "item").agg(pl.col("quantity").sum())
     found = []
@@ -192,15 +195,6 @@ def describe_examples(
             }
         )
     return found
-
-
-def item_labels(data: RetailData) -> list[str]:
-    """What to call each item: its name, else the finest category known and the id, else the id."""
-    ids = pl.col(ITEM_ID).cast(pl.String)
-    named = [pl.col(NAME).cast(pl.String)] if NAME in data.items.columns else []
-    levels = [pl.col(c).cast(pl.String) for c in reversed(CATEGORIES) if c in data.items.columns]
-    category = [pl.coalesce(levels) + " " + ids] if levels else []
-    return data.items.select(pl.coalesce([*named, *category, ids])).to_series().to_list()
 
 
 def _rounded(frame: pl.DataFrame) -> list[dict[str, Any]]:
