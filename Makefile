@@ -17,6 +17,9 @@ setup: $(READY) ## make .venv with everything in it (the others do this by thems
 demo: $(READY) ## run the main job on a generated supermarket
 	$(BIN)/retailrec demo --out out/demo
 
+serve: $(READY) ## a generated shop behind the HTTP service and its pages; prints the address
+	$(BIN)/retailrec serve --demo out/serve
+
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -67,6 +70,9 @@ bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="
 
 bench-online: $(READY) ## milliseconds for one shopper (PROFILE=large)
 	$(BIN)/python benchmarks/online.py $(or $(PROFILE),large)
+
+bench-serve: $(READY) ## the HTTP service under load (SHOPPERS=20000 PROFILE=large SECONDS=30)
+	$(BIN)/python benchmarks/serve.py --shoppers $(or $(SHOPPERS),20000) --profile $(or $(PROFILE),large) --seconds $(or $(SECONDS),30)
 
 bench-floor: $(READY) ## share of scoring time inside libraries' kernels (PROFILE=small)
 	$(BIN)/python benchmarks/floor.py $(or $(PROFILE),small)

@@ -35,7 +35,12 @@ from retailrec.simulator.shop import preset
 
 BARS = {"fit_s": 360.0, "recommend_s": 240.0, "peak_mb": 12_000.0}
 BAR_GROWTH = 1.05  # in proportion, and a little for the noise of a machine
-FIT = ("rows of label windows", "train the ranker", "sources", "features")
+FIT = {  # what `fit` calls its steps, and what they are called here
+    "label windows": "rows of label windows",
+    "ranker": "train the ranker",
+    "sources": "sources",
+    "features": "features",
+}
 
 
 class Steps:
@@ -75,13 +80,6 @@ def resident_mb() -> int:
     return pages * 4096 // 1_000_000
 
 
-def step_of(progress: str) -> str:
-    """The step that a message of `fit` announces."""
-    if progress.startswith("label window"):
-        return FIT[0]
-    return FIT[1] if progress == "ranker" else FIT[2] if progress.startswith("source") else FIT[3]
-
-
 def timed(owner: Any, name: str, part: str, spent: dict[str, float]) -> None:
     """Count the seconds of a function, those of all threads together."""
     function: Callable[..., Any] = getattr(owner, name)
@@ -107,8 +105,8 @@ def one(users: int, profile: str) -> dict[str, Any]:
         data = load_dataset("complete-journey", folder)
         settings = Settings(profile=profile).for_size(data.n_users)
         model = settings.model()
-        steps.begin(FIT[0])
-        model.fit(data, lambda message: steps.begin(step_of(message)))
+        steps.begin(FIT["label windows"])
+        model.fit(data, lambda step, *_: steps.begin(FIT[step]))
         spent: dict[str, float] = defaultdict(float)  # of recommending, by what it is spent on
         timed(StageOne, "pool", "match", spent)
         timed(type(model.features_), "rows", "features", spent)
@@ -123,7 +121,7 @@ def one(users: int, profile: str) -> dict[str, Any]:
         "users": users, "items": data.n_items, "lines": data.log.height, "profile": settings.profile,
         "seconds": {k: round(v, 2) for k, v in steps.seconds.items()}, "peak_mb": steps.peak_mb,
         "recommend_parts": {k: round(v, 2) for k, v in spent.items()}, "recommendations": answered,
-        "fit_s": round(sum(steps.seconds[k] for k in FIT), 1),
+        "fit_s": round(sum(steps.seconds[k] for k in FIT.values()), 1),
         "recommend_s": round(steps.seconds["recommend and write"], 1),
     }  # fmt: skip
 

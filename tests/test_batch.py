@@ -136,8 +136,8 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 model = TwoStageRecommender.load(folder / "model")
 data, _ = model.coded(RetailData.from_frames(__import__("polars").read_parquet(folder / "receipts.parquet")))
-def tell(step):
-    print(step, flush=True)
+def tell(step, done=0, total=0):
+    print(step, done, flush=True)
 recommend_to_file(model, data, out, 3, key=artifact_key(folder / "model"), block_lines=2000, progress=tell)
 print("done", flush=True)
 """

@@ -180,6 +180,9 @@ def test_names_from_receipts_are_not_known_before_the_first_one() -> None:
     table = frame(item_id=[1, 2], name=["early", "late"], time=["2024-01-01", "2024-02-01"])
     data = RetailData.from_frames(table, item_columns=["name"])
     assert data.asof(datetime(2024, 1, 15)).items["name"].to_list() == ["early", None]
+    # with its first receipt on the cut itself an item is not known yet
+    assert data.asof(datetime(2024, 2, 1)).items["name"].to_list() == ["early", None]
+    assert data.asof(datetime(2024, 2, 1, 0, 0, 1)).items["name"].to_list() == ["early", "late"]
 
 
 def test_the_first_line_dates_a_basket() -> None:
@@ -312,3 +315,80 @@ def test_next_basket_aligns_last_receipts_and_hides_when_they_come(data: RetailD
     assert past.active_users().tolist() == sorted(users.filter(pl.col("basket") > 1)["user"].to_list())
     splits = list(NextBasketSplits(2).splits(data))
     assert splits[0].past.log.height < splits[1].past.log.height
+
+
+def test_the_end_itself_can_be_asked_for_and_no_event_lies_on_it(data: RetailData) -> None:
+    assert data.asof(data.end).log.equals(data.log)
+    last = data.log["time"].max()
+    with pytest.raises(DataError, match="at or past end"):
+        replace(data, end=last)
+    assert replace(data, end=last + timedelta(microseconds=1)).log.height == data.log.height
+
+
+@pytest.mark.parametrize("size", [7, 13, 40, 41])
+def test_parts_of_the_histories_are_all_of_them(data: RetailData, size: int) -> None:
+    """Also where one shopper is left over."""
+    parts = list(data.histories_in_parts(size))
+    assert [len(p) for p in parts] == [min(size, 40 - at) for at in range(0, 40, size)]
+    ids = pl.concat([p.users["user_id"] for p in parts])
+    assert ids.to_list() == data.users["user_id"].to_list()
+    items = np.concatenate([p.items for p in parts])
+    np.testing.assert_array_equal(items, data.history().items)
+
+
+def test_of_two_descriptions_of_an_item_the_first_counts() -> None:
+    items = pl.DataFrame({"item_id": [1, 1, 5], "name": ["tea", "coffee", "never sold"]})
+    data = RetailData.from_frames(frame(item_id=[1]), items)
+    assert data.items.select("item_id", "name").rows() == [(1, "tea"), (5, "never sold")]
+
+
+def test_events_can_be_left_out_of_histories(data: RetailData) -> None:
+    """A pair with one event left stays, one with none goes; shoppers stay, if empty."""
+    history = data.history()
+    keep = history.age <= 40
+    few = history.select_events(keep)
+    assert len(few) == len(history)
+    late = data.log.filter(pl.col("time") >= data.end - timedelta(days=40))
+    assert set(zip(few.user_of_pair.tolist(), few.items.tolist(), strict=True)) == set(
+        late.select("user", "item").unique().iter_rows()
+    )
+    counts = late.group_by("user", "item").len().sort("user", "item")["len"].to_numpy()
+    np.testing.assert_array_equal(few.counts(), counts)
+    assert few.n_pairs < history.n_pairs
+    assert (counts == 1).any()
+
+
+def test_counts_fall_by_half_with_every_half_life(data: RetailData) -> None:
+    history = data.history()
+    found = history.counts(half_life=30)
+    ages = (data.end - data.log["time"]).dt.total_seconds() / 86_400
+    log = data.log.with_columns(weight=0.5 ** (ages / 30))
+    expected = log.group_by("user", "item").agg(pl.col("weight").sum()).sort("user", "item")["weight"]
+    np.testing.assert_allclose(found, expected.to_numpy(), rtol=1e-5)
+    newest = data.log.group_by("user").agg(pl.col("basket").max()).sort("user")["basket"]
+    np.testing.assert_array_equal(history.last_basket[data.active_users()], newest.to_numpy())
+
+
+def test_windows_a_stride_apart_overlap_or_leave_gaps() -> None:
+    end, week = datetime(2024, 3, 1), timedelta(days=7)
+    for stride in (timedelta(days=3), timedelta(days=10)):
+        folds = rolling_folds(end, horizon=week, n=3, stride=stride)
+        assert [f.end for f in folds] == [end - 2 * stride, end - stride, end]
+        assert all(f.end - f.cutoff == week for f in folds)
+
+
+def test_a_label_window_needs_a_share_of_the_days_before_it() -> None:
+    """100 days of receipts: with a quarter, cutoffs up to 75 days back; the newest one in any case."""
+    days = [datetime(2024, 1, 1) + timedelta(days=d) for d in range(100)]
+    table = pl.DataFrame({"user_id": [1] * 100, "item_id": [2] * 100, "time": days})
+    data = RetailData.from_frames(table)
+
+    def back(*given: float, **more: float) -> list[int]:
+        splits = HorizonSplits(*given, **more).splits(data)  # type: ignore[arg-type]
+        return [(data.end - s.past.end).days for s in splits]
+
+    assert back(15, n=9, least_history=0.25) == [75, 60, 45, 30, 15]
+    assert back(20, n=9) == [40, 20]  # 60 of 100 days lie before the older one
+    assert back(21, n=9) == [21]
+    assert back(70, n=3) == [70]  # 30 days before it are few, but there is no other window
+    assert back(15, n=2, stride_days=30, least_history=0) == [45, 15]

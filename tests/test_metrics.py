@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from conftest import CUTOFF
 from retailrec.data import RetailData, unit_prices
+from retailrec.data.retail_data import category_codes
 from retailrec.data.splits import Fold
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, evaluate, judge_frames, means
@@ -54,6 +55,34 @@ def test_nmap_as_x5_counts_it() -> None:
     best = 5 / 30  # five items bought: five hits on top
     assert compute_metric("nmap@30", context(hits, np.array([5])))[0] == pytest.approx(ap / best)
     assert compute_metric("nmap@30", context(hits & False, np.array([0])))[0] == 0
+
+
+def test_who_bought_more_than_the_list_is_long_can_reach_one() -> None:
+    """Ten items bought, three recommended, two of them hits: over three, not over ten."""
+    given = context(np.array([[True, False, True], [True, True, True]]), np.array([10, 10]))
+    np.testing.assert_allclose(compute_metric("average_precision@3", given), [(1 + 2 / 3) / 3, 1])
+    np.testing.assert_allclose(compute_metric("nmap@3", given), [(1 + 2 / 3) / 3, 1])
+    assert compute_metric("recall@3", given).tolist() == [0.2, 0.3]
+    ideal = [1, 1 / np.log2(3), 0.5]
+    np.testing.assert_allclose(compute_metric("ndcg@3", given), [1.5 / sum(ideal), 1])
+    full = sum(1 / np.log2(rank + 1) for rank in range(1, 11))
+    np.testing.assert_allclose(compute_metric("ndcg_full@3", given), [1.5 / full, sum(ideal) / full])
+
+
+def test_one_item_is_a_list_and_none_is_not() -> None:
+    given = {"hits": np.zeros((3, 2), bool), "n_recommended": np.array([0, 1, 2])}
+    assert compute_metric("served@2", given).tolist() == [0, 1, 1]
+
+
+def test_categories_are_those_of_the_second_level_where_there_is_one() -> None:
+    items = pl.DataFrame(
+        {"item_id": [1, 2, 3], "category_1": ["a", "a", "b"], "category_2": ["y", "x", None]}
+    )
+    assert category_codes(items).tolist() == [1, 0, -1]
+    assert category_codes(items.drop("category_2")).tolist() == [0, 0, 1]
+    assert category_codes(items.select("item_id")) is None
+    nothing = items.with_columns(category_2=pl.lit(None, pl.String))
+    assert category_codes(nothing).tolist() == [0, 0, 1]
 
 
 def test_money_metrics_by_hand() -> None:

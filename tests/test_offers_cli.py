@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from retailrec.cli.app import app
 from retailrec.offers.ledger import Ledger
-from retailrec.offers.page import render_campaign
+from retailrec.report.campaign import render_campaign
 
 CAMPAIGN = """
 name = "spring"

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
-from retailrec.datasets.responses import Responses
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import assign_arms, uniform_draws
 from retailrec.offers.experiments import cuped, difference, effects_of, experiment_result, outcomes, srm
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.power import Design, power_of, required_shoppers
+from retailrec.simulator.responses import Responses
 from retailrec.simulator.shop import Shop
 
 DAYS, START_DAY = 28, 112

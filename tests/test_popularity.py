@@ -44,7 +44,7 @@ def test_recent_is_the_last_days_the_edge_included() -> None:
 
 def test_a_trend_is_the_share_of_four_windows() -> None:
     """Buyers of the week, times their share of the buyers of four weeks."""
-    data = sold(("new", 1, "abcd"), ("old", 1, "abcd"), ("old", 20, "efgh"), ("old", 29, "xyz"))
+    data = sold(("new", 1, "abcd"), ("old", 1, "abcd"), ("old", 25, "efgh"), ("old", 29, "xyz"))
     assert scores(Popularity(days=7, kind="trending"), data) == {"new": 4, "old": 4 * 4 / 8}
 
 

@@ -19,7 +19,7 @@ from retailrec.data.prefilters import (
     Prefilter,
     PriceBetween,
     SoldWithin,
-    apply,
+    apply_prefilters,
     preset,
 )
 from retailrec.errors import DataError, SettingError
@@ -126,12 +126,14 @@ def test_without_any_prices_all_stay(shelf: RetailData) -> None:
 
 def test_filters_take_turns_and_say_what_each_removed(shelf: RetailData) -> None:
     """An item that one has hidden stays hidden, whatever the next one thinks of it."""
-    data, told = apply([MinBuyers(2), PriceBetween(1, 49), AllowItems(list(EVERYTHING))], shelf)
+    data, told = apply_prefilters(
+        [MinBuyers(2), PriceBetween(1, 49), AllowItems(list(EVERYTHING))], shelf
+    )
     assert left(data) == "a"
     assert [(t["removed"], t["left"]) for t in told] == [(5, 2), (1, 1), (0, 1)]
     assert told[0]["prefilter"] == "MinBuyers(n=2)"
     with pytest.raises(DataError, match="leaves no item of 7"):
-        apply([MinBuyers(4)], shelf)
+        apply_prefilters([MinBuyers(4)], shelf)
 
 
 def test_a_prefilter_knows_what_was_known(shelf: RetailData) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import numpy as np
+import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
+from retailrec.data.prefilters import AllowItems
 from retailrec.data.splits import HorizonSplits
+from retailrec.errors import SettingError
+from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import CatBoostRanker, TrainingFrame
-from retailrec.recommender.label_windows import Window, Windows, concatenate, lots
+from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.label_windows import Sampling, Window, Windows, concatenate, light_rows, lots
+from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 
@@ -110,6 +119,100 @@ def test_a_window_alone_trains_pre_ranker_and_ranker(shop: RetailData) -> None:
     assert len(alone.training_rows.y) == alone.report_["windows"][0]["rows"] > 0
 
 
+def test_a_row_weighs_what_it_stands_for(shop: RetailData) -> None:
+    """A purchase 1; an unbought candidate 1 / share, and of a shopper who bought nothing once more."""
+    splits = HorizonSplits(WEEKS, n=1)
+    rows = model(negatives=0.5, idle_users=0.4, label_splits=splits).training_frame(shop)
+    whole = model(negatives=1, idle_users=1, label_splits=splits).training_frame(shop)
+    bought = rows.y == 1
+    assert (rows.weights[bought] == 1).all()
+    (split,) = splits.splits(shop)
+    active = set(split.target["user"].unique().to_list())
+    known = split.past.active_users()
+    n_idle = sum(int(u) not in active for u in known)
+    weights = set(np.round(rows.weights[~bought].astype(float), 4).tolist())
+    assert weights == ({2.0, 5.0} if n_idle else {2.0})
+    by_group = {g: set(rows.weights[(rows.groups == g) & ~bought].tolist()) for g in set(rows.groups)}
+    assert all(len(found) <= 1 for found in by_group.values())
+    assert not {g for g, found in by_group.items() if found == {5.0}} & set(rows.groups[bought])
+    assert rows.y.sum() == whole.y.sum()
+    assert rows.weights.sum() == pytest.approx(len(whole.y), rel=0.1)
+    assert set(whole.weights) == {1}
+    assert len(set(whole.groups)) == len(known)
+
+
+def test_idle_shoppers_are_drawn_and_weigh_more() -> None:
+    """Half of the shoppers stop two weeks before the label window."""
+    data = small_data(users=120, weeks=30)
+    stops = (pl.col("user") % 2 == 0) & (pl.col("time") >= data.end - timedelta(days=30))
+    data = replace(data, log=data.log.filter(~stops))
+    splits = HorizonSplits(WEEKS, n=1)
+    rows = model(negatives=0.5, idle_users=0.25, label_splits=splits).training_frame(data)
+    whole = model(negatives=1, idle_users=1, label_splits=splits).training_frame(data)
+    idle = rows.weights > 2.5
+    assert set(rows.weights[idle].tolist()) == {8.0}
+    assert 5 <= len(set(rows.groups[idle])) <= 28  # a quarter of 60
+    assert not rows.y[idle].any()
+    assert rows.weights.sum() == pytest.approx(len(whole.y), rel=0.25)
+
+
+def test_the_pre_ranker_learns_from_whole_pools_and_their_labels(shop: RetailData) -> None:
+    (split,) = HorizonSplits(WEEKS, n=1).splits(shop)
+    sources = [OwnPurchases().fit(split.past), Popularity().fit(split.past)]
+    stage = StageOne(sources, FeatureSet().fit(split.past), 20)
+    rows = light_rows(split, stage, Sampling(1.0, 1.0, 1000, 0))
+    assert rows is not None
+    users = np.intersect1d(split.target["user"].unique().to_numpy(), split.past.active_users())
+    pool = stage.pool(split.past.history(codes=users))
+    bought = set(split.target.select("user", "item").unique().iter_rows())
+    expected = [
+        (int(users[row]), int(item)) in bought
+        for row, item in zip(pool.user_of_pair, pool.items, strict=True)
+    ]
+    np.testing.assert_array_equal(rows.y, expected)
+    np.testing.assert_array_equal(rows.x, stage.light_columns(pool))
+    nobody = split._replace(target=split.target.clear())
+    assert light_rows(nobody, stage, Sampling(1.0, 1.0, 1000, 0)) is None
+
+
+def test_training_rows_hold_no_item_that_a_prefilter_hides(shop: RetailData) -> None:
+    """With one item allowed there is at most one candidate a shopper."""
+    best = shop.items["item_id"][int(shop.log["item"].mode()[0])]
+    rows = model(
+        prefilters=(AllowItems([best]),),
+        negatives=1,
+        idle_users=1,
+        label_splits=HorizonSplits(WEEKS, n=1),
+    ).training_frame(shop)
+    assert len(rows.y) == len(set(rows.groups)) > 50
+
+
+def test_probabilities_come_from_a_window_that_their_ranker_did_not_see(shop: RetailData) -> None:
+    fitted = model(calibrate=True, ranker=CatBoostRanker(iterations=15, threads=1)).fit(
+        shop, keep_rows=True
+    )
+    rows = fitted.training_rows
+    assert rows is not None
+    newest = rows.fold == rows.fold.max()
+    later = rows.rows(newest)
+    score = CatBoostRanker(iterations=15, threads=1, seed=0).fit(rows.rows(~newest)).predict(later.x)
+    expected = Calibrator().fit(score, later.y, later.weights)
+    assert fitted.calibrator_ is not None
+    np.testing.assert_array_equal(fitted.calibrator_.steps_, expected.steps_)
+
+
+def test_a_curve_of_probabilities_goes_by_weights() -> None:
+    """One purchase in four by weight, though one in two by number."""
+    curve = Calibrator().fit(np.zeros(2), np.array([0.0, 1.0]), np.array([3.0, 1.0]))
+    assert curve.predict(np.zeros(1)).tolist() == [0.25]
+
+
+def test_shares_that_are_none_are_refused() -> None:
+    for negatives, idle in ((0.0, 0.5), (0.5, 0.0), (1.1, 0.5), (0.5, float("nan"))):
+        with pytest.raises(SettingError):
+            Sampling(negatives, idle, 100, 0)
+
+
 def test_a_lot_is_drawn_from_its_key_and_the_seed_alone() -> None:
     keys = np.arange(100_000)
     drawn = lots(keys, 0, 1)
@@ -122,8 +225,8 @@ def test_a_lot_is_drawn_from_its_key_and_the_seed_alone() -> None:
 
 def test_one_more_candidate_leaves_the_sample_of_the_others_as_it_is(shop: RetailData) -> None:
     """Rounding on another processor changes a pool by a pair; it must not change the whole sample."""
-    few = model(sources=[OwnPurchases()], k=[6]).training_frame(shop)
-    more = model(sources=[OwnPurchases()], k=[7]).training_frame(shop)
+    few = model(sources=[OwnPurchases()], n_candidates=[6]).training_frame(shop)
+    more = model(sources=[OwnPurchases()], n_candidates=[7]).training_frame(shop)
     column = more.names.index("pair_days_since_first")
     drawn, again = (
         set(zip(rows.groups.tolist(), rows.x[:, column].tolist(), strict=True)) for rows in (few, more)

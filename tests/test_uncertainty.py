@@ -105,7 +105,7 @@ def test_holm_by_his_procedure() -> None:
     """Reject the i-th smallest while p <= alpha / (m - i); a corrected p says for which alpha."""
     p = np.random.default_rng(6).random(20) ** 3
     corrected = np.array(holm(p.tolist()))
-    for alpha in (0.01, 0.05, 0.2):
+    for alpha in np.linspace(0.005, 0.995, 199):
         rejected = np.zeros(20, bool)
         for i, at in enumerate(np.argsort(p)):
             if p[at] > alpha / (20 - i):

@@ -33,7 +33,7 @@ os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 import numba
 import pytest
-from mutations import EQUIVALENT, MUTATIONS, TESTS, Mutation
+from mutations import EQUIVALENT, MUTATIONS, NEAREST, TESTS, Mutation
 
 # imported once here, so that each mutant's process, a fork of this one, need not: half of its time
 for library in ("polars", "duckdb", "pydantic", "scipy.sparse", "sklearn.metrics"):
@@ -183,9 +183,12 @@ def waited(child: int, limit: float) -> int | None:
     return None
 
 
-def files_of(wing: str) -> list[str]:
-    """Test files of a wing, as paths in the repository."""
-    return [t if "/" in t else f"tests/{t}.py" for t in TESTS[wing]]
+def files_of(wing: str, where: str = "") -> list[str]:
+    """Test files of a wing, as paths in the repository; the one that knows `where` best comes first."""
+    begins = [name for name in NEAREST if where.startswith(name) and NEAREST[name] in TESTS[wing]]
+    first = [NEAREST[max(begins, key=len)]] if begins else []
+    names = dict.fromkeys([*first, *TESTS[wing]])
+    return [name if "/" in name else f"tests/{name}.py" for name in names]
 
 
 def key_of(mutation: Mutation, known: dict[str, list[Place]]) -> str:
@@ -269,7 +272,7 @@ def attempt(chosen: list[tuple[str, Mutation]], known: dict[str, list[Place]], l
                         return 2
                     ready.add(wing)
                 started = time.perf_counter()
-                state, why = workshop.broken(mutation, files_of(wing), limit)
+                state, why = workshop.broken(mutation, files_of(wing, mutation[0]), limit)
                 row = {
                     "key": key,
                     "tests": tests[wing],

@@ -198,6 +198,16 @@ def check_settings(settings: Any, who: str) -> None:
             raise SettingError(f"{who}: {name} must be {problem}, not {value!r}.")
 
 
+def check_parts(who: str, name: str, parts: Sequence[Any], kind: type) -> None:
+    """Raise a SettingError unless all parts are objects of a kind."""
+    for part in parts:
+        if not isinstance(part, kind):
+            raise SettingError(
+                f"{who}: {name} must hold a {kind.__name__}, one that retailrec ships or one of your "
+                f"own that derives from it, not {part!r}."
+            )
+
+
 @cache
 def _hints(kind: Hashable) -> dict[str, Any]:
     """Annotations of the fields that the constructor takes."""

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from retailrec.cli import console, offers
+from retailrec.cli import console, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
+from retailrec.cli.options import (
+    ColumnsOption,
+    ConfigOption,
+    EncodingOption,
+    ImportOption,
+    PathArgument,
+    QuietOption,
+    RulesOption,
+    TimeFormatOption,
+    Wanted,
+    of_a_dataset,
+    parse_columns,
+)
 from retailrec.errors import RetailRecError, SettingError
 
 app = typer.Typer(
@@ -19,25 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
 offers.register(app)
-
-ColumnsOption = Annotated[
-    str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
-]
-PathArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        help="File or folder of the data set; without it, the installed package (complete-journey)."
-    ),
-]
-EncodingOption = Annotated[
-    str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.")
-]
-TimeFormatOption = Annotated[
-    str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+serving.register(app)
 
 
 def main() -> None:
@@ -53,60 +47,42 @@ def main() -> None:
 
 
 @app.command()
+@of_a_dataset
 def run(
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: PathArgument = None,
-    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    wanted: Wanted,
     k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
-    threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None,
     rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
-    rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
+    rules: RulesOption = None,
     folds: Annotated[int, typer.Option(min=1, help="Horizons to judge, the last one counted.")] = 1,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
-    quiet: QuietOption = False,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
-    from retailrec.jobs.settings import read_settings
     from retailrec.simulator.truth import read_truth
 
-    settings = read_settings(config, horizon_days=horizon_days, k=k, seed=seed, threads=threads)
-    with console.progress(quiet) as progress:
-        data, seconds = _load(dataset, path, columns, progress, encoding, time_format)
-    console.print_load_report(data.report, quiet, rejects)
-    _run(
-        data, settings, out, dataset, quiet, seconds, path and read_truth(path / "truth"),
-        rules=rules, folds=folds, page=report,
-    )  # fmt: skip
+    settings = wanted.settings(k=k)
+    with console.progress(wanted.quiet) as progress:
+        data, seconds = wanted.load(progress)
+    console.print_load_report(data.report, wanted.quiet, rejects)
+    truth = wanted.path and read_truth(wanted.path / "truth")
+    more = {"rules": rules, "folds": folds, "page": report, "load_seconds": seconds, "truth": truth}
+    _run(data, settings, out, wanted.dataset, wanted.quiet, **more)
 
 
 @app.command()
+@of_a_dataset
 def match(
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: PathArgument = None,
-    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
+    wanted: Wanted,
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
-    quiet: QuietOption = False,
 ) -> None:
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
     from retailrec.jobs.compare import match as match_job
-    from retailrec.jobs.settings import read_settings
 
-    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
-    with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
-        report = match_job(data, settings, out, dataset=dataset, progress=progress)
-    if not quiet:
+    settings = wanted.settings()
+    with console.progress(wanted.quiet) as progress:
+        data, _ = wanted.load(progress)
+        report = match_job(data, settings, out, dataset=wanted.dataset, progress=progress)
+    if not wanted.quiet:
         console.print_matching(report, out)
 
 
@@ -125,6 +101,7 @@ def evaluate(
     ] = "precision@5,recall@10,ndcg@10",
     out: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
     encoding: EncodingOption = None,
+    modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Judge anybody's recommendations by what was bought, with intervals."""
@@ -151,118 +128,81 @@ def evaluate(
 
 
 @app.command()
+@of_a_dataset
 def backtest(
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: PathArgument = None,
+    wanted: Wanted,
     folds: Annotated[int, typer.Option(min=1, help="Last horizons to judge.")] = 3,
-    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out"),
     store: Annotated[
         Path | None, typer.Option(help="Folder of finished folds; a rerun reads them.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
-    quiet: QuietOption = False,
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
     from retailrec.jobs.compare import backtest_job
-    from retailrec.jobs.settings import read_settings
 
-    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
-    with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
+    settings = wanted.settings()
+    with console.progress(wanted.quiet) as progress:
+        data, _ = wanted.load(progress)
         rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
-    if not quiet:
+    if not wanted.quiet:
         console.print_backtest(rows, folds)
         OUT.print(f"results in {out}")
 
 
 @app.command()
+@of_a_dataset
 def check_leaks(
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
-    path: PathArgument = None,
-    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
+    wanted: Wanted,
     max_users: Annotated[int, typer.Option(help="Shoppers that are compared.")] = 2000,
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
-    quiet: QuietOption = False,
 ) -> None:
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
     from retailrec.evaluation.leaks import check_leaks as check
-    from retailrec.jobs.settings import read_settings
 
-    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
-    with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
+    settings = wanted.settings()
+    with console.progress(wanted.quiet) as progress:
+        data, _ = wanted.load(progress)
         settings = settings.for_size(data.n_users)
         report = check(
             data, lambda _: settings.model(), max_users=max_users, seed=settings.seed, progress=progress
         )
-    for leak in report.leaks:
-        OUT.print(
-            f"[bold red]leak[/] {escape(leak.column)}: moved in {leak.rows:.1%} of the rows, by up to "
-            f"{leak.most:g}, when the future was {leak.change}"
-        )
+    console.print_leaks(report, wanted.quiet)
     if report.leaks:
         raise typer.Exit(1)
-    if not quiet:
-        labels = ", ".join(f"{share:.1%} {change}" for change, share in report.labels_moved.items())
-        OUT.print(
-            f"no leak: none of {report.columns} columns moved in {report.rows:,} rows when the future "
-            f"was changed (labels that moved: {labels})"
-        )
 
 
 @app.command()
+@of_a_dataset
 def tune(
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    wanted: Wanted,
     study: Annotated[Path, typer.Option(help="File of trials; a rerun goes on with it.")],
-    path: PathArgument = None,
     out: Annotated[Path, typer.Option(help="Best settings, for --config.")] = Path("tuned.toml"),
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 30,
     folds: Annotated[int, typer.Option(min=1, help="Horizons before the last one.")] = 2,
     metric: Annotated[str, typer.Option(help="To be raised.")] = "precision@5",
-    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
-    quiet: QuietOption = False,
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
     from retailrec.data.files import write_text
-    from retailrec.jobs.settings import read_settings
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
-    settings = read_settings(config, horizon_days=horizon_days, seed=seed)
+    settings = wanted.settings()
     parse_metric(metric)
-    with console.progress(quiet) as progress:
-        data, _ = _load(dataset, path, columns, progress, encoding, time_format)
+    with console.progress(wanted.quiet) as progress:
+        data, _ = wanted.load(progress)
         settings = settings.for_size(data.n_users)
         found = tune_job(
             data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
         )
         write_text(found["toml"], out)
-    if not quiet:
-        OUT.print(
-            f"{metric} {found['best']:.4f} after {found['trials']} trials on {folds} earlier windows; "
-            f"the default gave {found['default']:.4f}. Settings: {out}"
-        )
+    if not wanted.quiet:
+        console.print_tuned(found, out)
 
 
 @app.command()
 def bench_walkthrough(
     path: PathArgument = None,
     out: Annotated[Path | None, typer.Option(help="Write the rows here, as JSON.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    config: ConfigOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """The course notebook's steps, leaks included, beside ours, on its own split."""
@@ -274,7 +214,7 @@ def bench_walkthrough(
 
     settings = read_settings(config)
     with console.progress(quiet) as progress:
-        data, _ = _load("complete-journey", path, "", progress)
+        data, _ = Wanted("complete-journey", path).load(progress)
         rows = compare_with_walkthrough(data, settings, progress)
         if out is not None:
             write_text(json.dumps({"published": PUBLISHED, "rows": rows}, indent=2) + "\n", out)
@@ -324,7 +264,7 @@ def demo(
         progress("play the last weeks many times to know the right answers")
         truth = shop.truth(shop.days - days, days)
     console.print_load_report(data.report, quiet, None)
-    _run(data, settings, out, "demo", quiet, 0.0, truth)
+    _run(data, settings, out, "demo", quiet, truth=truth)
 
 
 @app.command()
@@ -336,7 +276,7 @@ def recommend(
         Path | None, typer.Option(help="Shoppers to answer for (user_id, attributes).")
     ] = None,
     k: Annotated[int, typer.Option(help="Recommendations a shopper.")] = 10,
-    rules: Annotated[Path | None, typer.Option(help="TOML file with business rules.")] = None,
+    rules: RulesOption = None,
     reasons: Annotated[bool, typer.Option("--reasons", help="Say why, in words.")] = False,
     among: Annotated[
         list[Path] | None,
@@ -348,6 +288,7 @@ def recommend(
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
+    modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
@@ -357,27 +298,12 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     with console.progress(quiet) as progress:
         found = recommend_from_files(
-            model, history, users, k, _parse_columns(columns), out, rules=rules, reasons=reasons,
+            model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
             encoding=encoding, time_format=time_format, among=among or (), progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
-    if quiet:
-        return
-    batch, answered = found.batch, found.batch.report
-    if answered.n_unknown_events:
-        OUT.print(
-            f"{answered.n_unknown_events:,} events of items that the model does not know were left out"
-        )
-    for note in answered.notes:
-        ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
-    for rule, did in answered.rules.items():
-        OUT.print(
-            f"rule {rule}: removed {did['removed']:,} candidates, changed the lists of "
-            f"{did['bound']:,} shoppers, gave way for {did['gave_way']:,}"
-        )
-    if batch.n_taken_over:
-        OUT.print(f"went on after {batch.n_taken_over:,} blocks that an earlier call had finished")
-    OUT.print(f"{answered.n_shoppers:,} shoppers, {batch.n_rows:,} recommendations: {out}")
+    if not quiet:
+        console.print_answers(found.batch, out)
 
 
 @app.command()
@@ -385,10 +311,7 @@ def datasets() -> None:
     """List the formats that can be loaded."""
     from retailrec.datasets import DATASETS
 
-    table = Table("name", "from", "licence", "files", "columns", title="Data sets")
-    for d in DATASETS.values():
-        table.add_row(d.name, d.source, d.licence, d.files, escape(d.columns))
-    OUT.print(table)
+    console.print_datasets(DATASETS.values())
 
 
 @app.command()
@@ -396,10 +319,7 @@ def features() -> None:
     """Print the dictionary of features."""
     from retailrec.features import FEATURES
 
-    table = Table("name", "scope", "type", "unit", "family", "meaning", title="Features")
-    for f in FEATURES.values():
-        table.add_row(f.name, f.scope, "float32", f.unit, f.family, f.meaning)
-    OUT.print(table)
+    console.print_features(FEATURES.values())
 
 
 def _print_version(wanted: bool) -> None:
@@ -420,44 +340,10 @@ def _any_command(
     """Two-stage recommender for retail purchases: from receipts to personal offers."""
 
 
-def _run(
-    data: Any, settings: Any, out: Path, dataset: str, quiet: bool, seconds: float, truth: Any,
-    **more: Any,
-) -> None:  # fmt: skip
+def _run(data: Any, settings: Any, out: Path, dataset: str, quiet: bool, **more: Any) -> None:
     from retailrec.jobs.run import run as run_job
 
     with console.progress(quiet) as progress:
-        result = run_job(
-            data, settings, out, dataset=dataset, progress=progress, load_seconds=seconds, truth=truth,
-            **more,
-        )  # fmt: skip
+        result = run_job(data, settings, out, dataset=dataset, progress=progress, **more)
     if not quiet:
         console.print_result(result, out)
-
-
-def _load(
-    dataset: str, path: Path | None, columns: str, progress: Callable[[str], None],
-    encoding: str | None = None, time_format: str | None = None,
-) -> Any:  # fmt: skip
-    from time import perf_counter
-
-    from retailrec.datasets import load_dataset
-
-    progress(f"load {path or dataset}")
-    started = perf_counter()
-    data = load_dataset(
-        dataset, path, _parse_columns(columns), encoding=encoding, time_format=time_format
-    )
-    return data, perf_counter() - started
-
-
-def _parse_columns(text: str) -> dict[str, str]:
-    """`a=b,c=d` as a dictionary."""
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for name, equals, theirs in pairs:
-        if not (name.strip() and equals and theirs.strip()):
-            raise SettingError(
-                f"--columns is {text!r}; expected standard=yours pairs with commas between, "
-                f"such as user_id=client,item_id=sku,time=date."
-            )
-    return {name.strip(): theirs.strip() for name, _, theirs in pairs}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,34 +10,48 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from retailrec.compute.progress import Progress, silent
+
 if TYPE_CHECKING:
     from retailrec.data.cleaning import LoadReport
+    from retailrec.datasets.base import Dataset
+    from retailrec.evaluation.leaks import LeakReport
+    from retailrec.features.registry import Feature
+    from retailrec.recommender.batch import Batch
 
 OUT, ERR = Console(), Console(stderr=True)
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+def progress(quiet: bool) -> Iterator[Progress]:
     """A line on the screen that says what is going on and for how long."""
     if quiet or not ERR.is_terminal:
-        yield lambda step: None
+        yield silent
         return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich import progress as bars
 
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-        console=ERR, transient=True,
-    ) as bar:  # fmt: skip
+    with bars.Progress(
+        bars.SpinnerColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TimeElapsedColumn(),
+        console=ERR,
+        transient=True,
+    ) as bar:
         task = bar.add_task("start", total=None)
 
-        def show(step: str) -> None:
-            counted = re.search(r"([\d,]+) of ([\d,]+)", step)  # as in: recommend 30 of 1,200 shoppers
-            done, total = 0, None
-            if counted:
-                done, total = (int(n.replace(",", "")) for n in counted.groups())
-            bar.update(task, description=step, completed=done, total=total)
+        def show(step: str, done: int = 0, total: int = 0, /) -> None:
+            bar.update(
+                task, description=in_words(step, done, total), completed=done, total=total or None
+            )
 
         yield show
+
+
+def in_words(step: str, done: int, total: int) -> str:
+    """As in: recommend 30 of 1,200."""
+    of = f" of {total:,}" if total else ""
+    return f"{step} {done:,}{of}" if done else step
 
 
 def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
@@ -234,6 +247,60 @@ def print_matching(report: dict[str, Any], out: Path) -> None:
         + (f"Sources that add next to nothing here: {', '.join(idle)}." if idle else "")
     )
     OUT.print(f"results in {out}")
+
+
+def print_leaks(report: LeakReport, quiet: bool) -> None:
+    """Leaks are told in any case."""
+    for leak in report.leaks:
+        OUT.print(
+            f"[bold red]leak[/] {escape(leak.column)}: moved in {leak.rows:.1%} of the rows, by up to "
+            f"{leak.most:g}, when the future was {leak.change}"
+        )
+    if not quiet and not report.leaks:
+        labels = ", ".join(f"{share:.1%} {change}" for change, share in report.labels_moved.items())
+        OUT.print(
+            f"no leak: none of {report.columns} columns moved in {report.rows:,} rows when the future "
+            f"was changed (labels that moved: {labels})"
+        )
+
+
+def print_tuned(found: dict[str, Any], out: Path) -> None:
+    OUT.print(
+        f"{found['metric']} {found['best']:.4f} after {found['trials']} trials on {found['folds']} "
+        f"earlier windows; the default gave {found['default']:.4f}. Settings: {out}"
+    )
+
+
+def print_answers(batch: Batch, out: Path) -> None:
+    answered = batch.report
+    if answered.n_unknown_events:
+        OUT.print(
+            f"{answered.n_unknown_events:,} events of items that the model does not know were left out"
+        )
+    for note in answered.notes:
+        ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+    for rule, did in answered.rules.items():
+        OUT.print(
+            f"rule {rule}: removed {did['removed']:,} candidates, changed the lists of "
+            f"{did['bound']:,} shoppers, gave way for {did['gave_way']:,}"
+        )
+    if batch.n_taken_over:
+        OUT.print(f"went on after {batch.n_taken_over:,} blocks that an earlier call had finished")
+    OUT.print(f"{answered.n_shoppers:,} shoppers, {batch.n_rows:,} recommendations: {out}")
+
+
+def print_datasets(datasets: Iterable[Dataset]) -> None:
+    table = Table("name", "from", "licence", "files", "columns", title="Data sets")
+    for d in datasets:
+        table.add_row(d.name, d.source, d.licence, d.files, escape(d.columns))
+    OUT.print(table)
+
+
+def print_features(features: Iterable[Feature]) -> None:
+    table = Table("name", "scope", "type", "unit", "family", "meaning", title="Features")
+    for f in features:
+        table.add_row(f.name, f.scope, "float32", f.unit, f.family, f.meaning)
+    OUT.print(table)
 
 
 def escape(text: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
+from retailrec.cli.options import parse_columns
 
 if TYPE_CHECKING:
     from retailrec.offers.allocation import AllocationReport
@@ -39,8 +40,8 @@ def allocate(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""
+    from retailrec.jobs.campaigns import allocate_files
     from retailrec.jobs.output import staged
-    from retailrec.offers.jobs import allocate_files
 
     checkpoint = out.parent / f".{out.name}.search.json"
     with console.progress(quiet) as progress, staged(out) as folder:
@@ -77,7 +78,7 @@ def plan(
     """How many shoppers an experiment needs, by what they bought lately."""
     from retailrec.data.files import read_table
     from retailrec.datasets import load_dataset
-    from retailrec.offers.jobs import plan_experiment
+    from retailrec.jobs.campaigns import plan_experiment
     from retailrec.offers.power import Design
 
     design = Design(control_share=holdout, power=power)
@@ -124,7 +125,7 @@ def result(
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
     from retailrec.datasets import load_dataset
-    from retailrec.offers.jobs import result_of_files
+    from retailrec.jobs.campaigns import result_of_files
 
     data = load_dataset("table", receipts, _columns(columns))
     found = result_of_files(
@@ -142,9 +143,7 @@ def result(
 
 
 def _columns(text: str) -> dict[str, str]:
-    from retailrec.cli.app import _parse_columns
-
-    return _parse_columns(text)
+    return parse_columns(text)
 
 
 def _print_allocation(report: AllocationReport, out: Path) -> None:

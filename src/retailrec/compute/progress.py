@@ -1,7 +1,29 @@
-"""What long work calls to say which step it is at."""
+"""What long work calls to say how far it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
-Progress = Callable[[str], None]
+
+class Progress(Protocol):
+    """Called at each step of long work.
+
+    Examples
+    --------
+    >>> def tell(step: str, done: int = 0, total: int = 0) -> None:
+    ...     print(step, f"{done} of {total}" if total else "")
+    >>> from retailrec.recommender.two_stage import TwoStageRecommender
+    >>> from retailrec.candidates import Popularity
+    >>> from retailrec.simulator.shop import small_data
+    >>> model = TwoStageRecommender(sources=[Popularity()])
+    >>> _ = model.fit_stage_one(small_data(users=20), tell)
+    sources 1 of 1
+    features
+    """
+
+    def __call__(self, step: str, done: int = 0, total: int = 0, /) -> None:
+        """`step` has begun, or reached its part `done` of `total`; 0 where they are not known."""
+
+
+def silent(step: str, done: int = 0, total: int = 0, /) -> None:
+    """Say nothing."""

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from retailrec.data.retail_data import (
-    Histories,
-    Recoded,
-    RetailData,
-    Unplaced,
-    catalogue_key,
-    category_codes,
-    id_series,
-    row_of_ids,
-    unit_prices,
-)
+from retailrec.data.histories import Histories, Unplaced
+from retailrec.data.ids import catalogue_key, id_series, row_of_ids
+from retailrec.data.item_facts import category_codes, unit_prices
+from retailrec.data.retail_data import Recoded, RetailData
 
 __all__ = [
     "Histories",

@@ -165,7 +165,9 @@ def preset(name: str) -> tuple[Prefilter, ...]:
     return PRESETS[name]
 
 
-def apply(prefilters: Sequence[Prefilter], data: RetailData) -> tuple[RetailData, list[dict[str, Any]]]:
+def apply_prefilters(
+    prefilters: Sequence[Prefilter], data: RetailData
+) -> tuple[RetailData, list[dict[str, Any]]]:
     """`data` after all filters in turn, and what each one removed.
 
     Raises

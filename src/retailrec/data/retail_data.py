@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from retailrec.compute.memory import release_memory
 from retailrec.data.cleaning import STANDARD_RULES, LoadReport, Rule
-from retailrec.data.encoding import CodedLines, build_log, code_lines, describe, parts_of
+from retailrec.data.encoding import build_log, code_lines, parts_of
+from retailrec.data.histories import Histories, Unplaced
 from retailrec.data.history import History
-from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids
+from retailrec.data.ids import catalogue_key, id_series, row_of_ids
+from retailrec.data.parsing import ids_like
 from retailrec.data.timeformats import as_instant
+from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.errors import DataError
-from retailrec.schema import CATEGORIES, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.schema import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,12 @@ class RetailData:
             parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,
             {ITEM_ID: item_columns, USER_ID: user_columns}, time_format,
         )  # fmt: skip
-        items = _attributes(items, ITEM_ID, coded, item_columns, report)
-        users = _attributes(users, USER_ID, coded, user_columns, report)
-        items = _vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
+        items = attributes(items, ITEM_ID, coded, item_columns, report)
+        users = attributes(users, USER_ID, coded, user_columns, report)
+        items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
             pl.lit(True).alias(RECOMMENDABLE)
         )
-        users = _vocabulary(users, coded.ids[USER_ID], USER_ID)
+        users = vocabulary(users, coded.ids[USER_ID], USER_ID)
         log = build_log(coded, users, items, report)
         release_memory()
         last = log["time"].max()
@@ -224,7 +226,7 @@ class RetailData:
             return History.from_log(
                 self.log, rows, self.users, self.end, self.n_items, self.catalogue_key
             )
-        return self._history(*self._asked(users, codes))
+        return self.history_of_codes(*self._asked(users, codes))
 
     def histories(
         self, users: Any = None, *, codes: NDArray[np.integer] | Sequence[int] | None = None
@@ -243,7 +245,8 @@ class RetailData:
             raise DataError("history: give ids or codes of shoppers, not both.")
         return self._checked_codes(codes), None
 
-    def _history(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> History:
+    def history_of_codes(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> History:
+        """Histories of checked codes; -1 is an unknown shopper, whose id `ids` may tell."""
         table = self.user_rows(codes, ids)
         lines, rows = self._lines_of(codes)
         if len(lines) and lines[-1] - lines[0] + 1 == len(lines) and (np.diff(codes) > 0).all():
@@ -256,7 +259,7 @@ class RetailData:
     def histories_in_parts(self, size: int = 2048) -> Iterator[History]:
         """Histories of all shoppers, `size` of them at a time: for what can be added up."""
         for at in range(0, self.n_users, size):
-            yield self._history(np.arange(at, min(at + size, self.n_users)))
+            yield self.history_of_codes(np.arange(at, min(at + size, self.n_users)))
 
     def user_codes(self, ids: Any) -> NDArray[np.int64]:
         """Codes of shoppers by their ids, in the order given; -1 for an id that is not known.
@@ -348,20 +351,6 @@ class RetailData:
         )
 
 
-class Unplaced(NamedTuple):
-    """What of a log another catalogue does not know.
-
-    Attributes
-    ----------
-    n_events, n_unknown : all events, and those of items that the catalogue lacks
-    unknown_items : ids of these items, ascending
-    """
-
-    n_events: int
-    n_unknown: int
-    unknown_items: pl.Series
-
-
 class Recoded(NamedTuple):
     """Data in the item codes of another catalogue, and what could not be placed there."""
 
@@ -369,159 +358,8 @@ class Recoded(NamedTuple):
     unplaced: Unplaced
 
 
-@dataclass(frozen=True)
-class Histories:
-    """Histories of many shoppers that are never in memory together: `take` builds a part.
-
-    Attributes
-    ----------
-    data : receipts
-    codes : (n_users,) shopper codes; -1 is an unknown shopper
-    ids : the ids that were asked for, if it was by id
-    """
-
-    data: RetailData
-    codes: NDArray[np.int64]
-    ids: pl.Series | None = None
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    @property
-    def end(self) -> datetime:
-        """First instant that is not known."""
-        return self.data.end
-
-    @cached_property
-    def users(self) -> pl.DataFrame:
-        """One row a shopper: `user_id` and attributes."""
-        return self.data.user_rows(self.codes, self.ids)
-
-    @property
-    def catalogue_key(self) -> str:
-        """Stands for the item coding of the data."""
-        return self.data.catalogue_key
-
-    @property
-    def n_items(self) -> int:
-        """Number of item codes."""
-        return self.data.n_items
-
-    def rows(self, rows: slice) -> Histories:
-        """Some of the shoppers, their histories still to be built."""
-        return Histories(self.data, self.codes[rows], None if self.ids is None else self.ids[rows])
-
-    def take(self, rows: slice | NDArray[np.int64]) -> History:
-        """The histories of some rows."""
-        return self.data._history(self.codes[rows], None if self.ids is None else self.ids[rows])
-
-
-def id_series(ids: Any, *, who: str) -> pl.Series:
-    """A caller's ids (a list, an array, a Series) as a series of whole numbers or text.
-
-    Raises
-    ------
-    DataError
-        If they are neither.
-    """
-    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
-        raise DataError(f"{who} must be a list of ids, not {ids!r}. Put it into a list.")
-    try:
-        return typed_ids(ids if isinstance(ids, pl.Series) else pl.Series(list(ids)))
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{who} must be a list of ids, all numbers or all text: {error}.") from error
-
-
-def row_of_ids(ids: pl.Series, table: pl.Series) -> NDArray[np.int64]:
-    """Place of each id in `table`, which holds every id once; -1 where it is not there."""
-    if ids.dtype != table.dtype:
-        ids = ids.cast(table.dtype, strict=False)
-    rows = pl.DataFrame({"id": table}).with_row_index("row")
-    placed = ids.alias("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
-    return placed.cast(pl.Int64).fill_null(-1).to_numpy()
-
-
-def catalogue_key(item_ids: pl.Series) -> str:
-    """Hex digits that stand for item ids in the order of their codes, and for their type.
-
-    Examples
-    --------
-    >>> catalogue_key(pl.Series([1, 2])) == catalogue_key(pl.Series(["1", "2"]))
-    False
-    """
-    if item_ids.dtype.is_integer():
-        content = item_ids.cast(pl.Int64).to_numpy().tobytes()
-    else:
-        content = "\0".join(item_ids.cast(pl.String).to_list()).encode()
-    return hashlib.sha256(f"{item_ids.dtype}:".encode() + content).hexdigest()[:32]
-
-
-def unit_prices(data: RetailData) -> NDArray[np.float64]:
-    """(n_items,) unit price on the last day that the item was sold; NaN where not known."""
-    last = data.log.filter(pl.col("value").is_not_null())
-    last = last.filter(pl.col("time").dt.date() == pl.col("time").dt.date().max().over("item"))
-    price = last.group_by("item").agg(pl.col("value").sum() / pl.col("quantity").sum())
-    out = np.full(data.n_items, np.nan)
-    out[price["item"].to_numpy()] = price["value"].to_numpy()
-    return out
-
-
-def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:
-    """(n_items,) codes of the second broadest category known, else the broadest; -1 where unknown."""
-    known = [c for c in CATEGORIES[:2] if c in items.columns and items[c].null_count() < items.height]
-    if not known:
-        return None
-    codes = items[known[-1]].cast(pl.String).rank("dense").cast(pl.Int32) - 1
-    return codes.fill_null(-1).to_numpy()
-
-
 def _midnight_after(t: datetime) -> datetime:
     return datetime(t.year, t.month, t.day) + timedelta(days=1)
-
-
-def _attributes(
-    frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str], report: LoadReport
-) -> pl.DataFrame | None:
-    """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
-    who, known_from = ("items", KNOWN_FROM) if id_column == ITEM_ID else ("users", "")
-    if described_by:
-        frame = describe(coded.described[id_column], id_column, described_by)
-        frame = frame.rename({"time": KNOWN_FROM}) if id_column == ITEM_ID else frame.drop("time")
-        known_from = ""
-    if frame is None:
-        return None
-    frame = to_polars(frame, who=who)
-    if id_column not in frame.columns:
-        raise DataError(
-            f"{who} lack column '{id_column}'; they have {frame.columns}. Rename the id column."
-        )
-    frame = frame.with_columns(typed_ids(frame[id_column]))
-    if deep := [c for c, kind in frame.schema.items() if nested(kind)]:
-        report.notes.append(
-            f"{who}: columns {deep} hold lists and are left out; give one value a row and column"
-        )
-    taken = [c for c in frame.columns if c in (RECOMMENDABLE, known_from) and id_column == ITEM_ID]
-    frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
-    if not described_by:
-        sides = [(frame[id_column], f"the {who} table"), (coded.ids[id_column], "the receipts")]
-        sides.sort(key=lambda side: side[0].n_unique())  # the table may describe some, or more, of them
-        (few, one), (many, other) = sides
-        if told := ids_meet(few, many, who=one, whose=other, refuse=False):
-            report.notes.append(f"{id_column}: {told}")
-    return frame.filter(pl.col(id_column).is_not_null()).unique(
-        id_column, keep="first", maintain_order=True
-    )
-
-
-def _vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> pl.DataFrame:
-    """All ids, of the table and of the lines, in ascending order, with the table's attributes."""
-    who = "items" if id_column == ITEM_ID else "users"
-    if table is None:
-        return pl.DataFrame({id_column: seen})
-    table = table.with_columns(ids_like(table[id_column], seen, who=f"the {who}"))
-    known = table[id_column]
-    ids = pl.concat([known, seen]).unique().sort()
-    return ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
 
 
 def _summarise(report: LoadReport, log: pl.DataFrame) -> None:

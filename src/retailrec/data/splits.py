@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from retailrec.components import Component, Count, Days, ShareOrNone
+from retailrec.data.prefilters import Prefilter, apply_prefilters
 from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
 
@@ -38,6 +39,16 @@ class Split(NamedTuple):
 
     past: RetailData
     target: pl.DataFrame
+
+    def filtered(self, prefilters: Sequence[Prefilter]) -> Split:
+        """The same split, with fewer items that may be recommended; the target stays whole.
+
+        Raises
+        ------
+        DataError
+            If no item is left.
+        """
+        return self._replace(past=apply_prefilters(prefilters, self.past)[0])
 
 
 def rolling_folds(

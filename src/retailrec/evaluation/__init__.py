@@ -9,11 +9,11 @@ _HOMES = {
     "DEFAULT_METRICS": "retailrec.evaluation.judge",
     "Judge": "retailrec.evaluation.judge",
     "Judged": "retailrec.evaluation.frames",
-    "category_codes": "retailrec.data.retail_data",
+    "category_codes": "retailrec.data",
     "evaluate": "retailrec.evaluation.frames",
     "judge_frames": "retailrec.evaluation.frames",
     "means": "retailrec.evaluation.judge",
-    "unit_prices": "retailrec.data.retail_data",
+    "unit_prices": "retailrec.data",
 }
 __all__ = [
     "DEFAULT_METRICS",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from retailrec.data.retail_data import category_codes, unit_prices
+    from retailrec.data import category_codes, unit_prices
     from retailrec.evaluation.frames import Judged, evaluate, judge_frames
     from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
 

@@ -15,10 +15,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import write_frame
-from retailrec.data.prefilters import Prefilter, apply, preset
+from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import Split, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
@@ -58,7 +58,7 @@ class Backtest(NamedTuple):
 def backtest(
     data: RetailData, models: Mapping[str, Model], *, horizon_days: float = 28, n_folds: int = 3,
     metrics: Sequence[str] = DEFAULT_METRICS, prefilters: Sequence[Prefilter] | None = None,
-    store: str | Path | None = None, progress: Progress = lambda step: None,
+    store: str | Path | None = None, progress: Progress = silent,
 ) -> Backtest:  # fmt: skip
     """Judge models on the last `n_folds` horizons, each fitted on what lies before.
 
@@ -98,8 +98,7 @@ def backtest(
                 f"{(data.end - data.start).days} days of receipts are too short for {n_folds} folds "
                 f"of {horizon_days:g} days; ask for fewer or shorter ones."
             )
-        past, target = fold.split(data)
-        past = apply(chosen, past)[0]
+        past, target = fold.split(data).filtered(chosen)
         judge = Judge.of(past, target)
         groups = segments(past, judge.users)
         for name, model in models.items():
@@ -146,8 +145,7 @@ def learning_curve(
     The judged shoppers are the same for every length; those without a receipt in it count too. Lengths
     that reach further back than the data are left out, but for the first of them.
     """
-    past, target = split
-    past = apply(preset("default") if prefilters is None else prefilters, past)[0]
+    past, target = split.filtered(preset("default") if prefilters is None else prefilters)
     judge = Judge.of(past, target)
     k = parse_metric(metric)[1]
     rows = []

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, Split
 from retailrec.errors import DataError
@@ -62,7 +62,7 @@ class LeakReport:
 def check_leaks(
     data: RetailData,
     build: Callable[[RetailData], TwoStageRecommender] = lambda data: TwoStageRecommender(),
-    *, max_users: int = 2000, seed: int = 0, progress: Progress = lambda step: None,
+    *, max_users: int = 2000, seed: int = 0, progress: Progress = silent,
 ) -> LeakReport:  # fmt: skip
     """Compare the training rows of the newest label window with those from changed futures.
 

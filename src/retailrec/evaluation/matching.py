@@ -15,10 +15,10 @@ from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.candidates.pool import merge_pool
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data.history import History
-from retailrec.data.prefilters import apply
+from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.splits import Split
 from retailrec.evaluation.judge import Judge
 from retailrec.recommender.stage_one import StageOne
@@ -35,7 +35,7 @@ _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
 
 def matching_report(
     model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
-    least_gain: float = LEAST_GAIN, progress: Progress = lambda step: None,
+    least_gain: float = LEAST_GAIN, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit sources and pre-ranker on what lies before a window, and judge them by what was bought in it.
 
@@ -49,7 +49,7 @@ def matching_report(
 def judge_matching(
     model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
     least_gain: float = LEAST_GAIN, most_users: int = MOST_USERS, seed: int = 0,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
 
@@ -66,15 +66,15 @@ def judge_matching(
     if len(judge.users) > most_users:
         drawn = np.random.default_rng(seed).choice(len(judge.users), most_users, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
-    past, removed = apply(model.prefilters, held_out.past)
+    past, removed = apply_prefilters(model.prefilters, held_out.past)
     history = past.history(codes=judge.users)
     stage = model.stage_one
     truth = _Truth(judge, history)
     recall: dict[str, dict[str, float]] = {}
     facts: dict[str, dict[str, Any]] = {}
     proposed: dict[str, NDArray[np.int32]] = {}
-    for source in stage.sources:
-        progress(f"source {source.name}")
+    for number, source in enumerate(stage.sources, start=1):
+        progress("sources", number, len(stage.sources))
         started = perf_counter()
         items = _in_shards(partial(_best, source, max(grid)), history)
         seconds = perf_counter() - started

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retailrec.candidates import OwnPurchases, Popularity, TifuKNN
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
@@ -21,7 +21,7 @@ from retailrec.report.figures import draw_recall
 
 def match(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     settings = settings.for_size(data.n_users)
@@ -39,7 +39,7 @@ def match(
 
 def backtest_job(
     data: RetailData, settings: Settings, out: Path, *, folds: int, store: Path | None = None,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
 

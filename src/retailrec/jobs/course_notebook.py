@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import OwnPurchases
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.prefilters import apply, preset
+from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
 from retailrec.evaluation import Judge
@@ -43,7 +43,7 @@ Lists = NDArray[np.int32]
 
 
 def compare_with_walkthrough(
-    data: RetailData, settings: Settings | None = None, progress: Progress = lambda step: None
+    data: RetailData, settings: Settings | None = None, progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """Precision@5 of each of the notebook's steps, published and done again, and of ours.
 
@@ -94,7 +94,7 @@ def _their_steps(
     split: Split, judge: Judge, progress: Progress
 ) -> list[tuple[str, Lists, NDArray[np.bool_]]]:
     """The notebook's lists of five for the judged shoppers, and who has one."""
-    past = apply(preset("walk-through"), split.past)[0]
+    past = split.filtered(preset("walk-through")).past
     # the notebook deletes the lines of items that its prefilter drops, histories included
     log = past.log.filter(pl.Series(past.recommendable)[past.log["item"]])
     past = replace(past, log=log)
@@ -283,7 +283,7 @@ def _our_steps(
         wanted = settings.for_size(split.past.n_users).model_copy(
             update={"horizon_days": float(days), "prefilters": name}
         )
-        past = apply(preset(name), split.past)[0]
+        past = split.filtered(preset(name)).past
         own = OwnPurchases().fit(past).candidates(past.history(codes=judge.users), 5).items
         found.append((f"ours: own purchases, {name}", own))
         progress(f"ours, prefilter {name}")

@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data.files import clear_partials
 from retailrec.errors import DataError, RetailRecError
 
@@ -22,7 +22,7 @@ from retailrec.errors import DataError, RetailRecError
 class Timer:
     """Seconds of each step of a job."""
 
-    progress: Progress = lambda step: None
+    progress: Progress = silent
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager

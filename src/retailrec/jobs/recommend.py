@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
@@ -33,8 +33,7 @@ class Answers(NamedTuple):
 def recommend_from_files(
     model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
     rules: Path | None = None, reasons: bool = False, encoding: str | None = None,
-    time_format: str | None = None, among: Sequence[Path] = (),
-    progress: Progress = lambda step: None,
+    time_format: str | None = None, among: Sequence[Path] = (), progress: Progress = silent,
 ) -> Answers:  # fmt: skip
     """Recommendations from a saved model and a file of receipts, to a file.
 

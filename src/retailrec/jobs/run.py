@@ -12,9 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.memory import peak_memory_mb
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.prefilters import apply
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
@@ -38,7 +37,7 @@ REPORT_K = 10  # the report judges ten recommendations
 
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = lambda step: None, load_seconds: float = 0.0, truth: Truth | None = None,
+    progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
     rules: Path | None = None, folds: int = 1, page: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
@@ -77,7 +76,8 @@ def run(
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
-            lists = compare(model, held_out, judge, k)
+            past = held_out.filtered(model.prefilters).past
+            lists = compare(model, past, judge, k)
             values = {n: judge.per_user(items, settings.metrics) for n, items in lists.items()}
             models = {name: means(found) for name, found in values.items()}
             sure = uncertainty(values, settings.seed)
@@ -90,7 +90,7 @@ def run(
         described: dict[str, Any] = {}
         if page:
             with timer.step("describe for the report"):
-                described = describe(data, model, held_out, judge, lists, settings, progress)
+                described = describe(data, model, held_out, past, judge, lists, settings, progress)
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
@@ -134,11 +134,10 @@ def run(
 
 
 def describe(
-    data: RetailData, model: TwoStageRecommender, held_out: Split, judge: Judge,
+    data: RetailData, model: TwoStageRecommender, held_out: Split, past: RetailData, judge: Judge,
     lists: Mapping[str, NDArray[np.int32]], settings: Settings, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    """The numbers of the report that are not in ``metrics.json``."""
-    past = apply(model.prefilters, held_out.past)[0]
+    """The numbers of the report that are not in ``metrics.json``; `past` is filtered."""
     rows = model.training_rows
     return {
         "data": summary.describe_data(data, settings.horizon_days),
@@ -200,10 +199,9 @@ def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Mappi
 
 
 def compare(
-    model: TwoStageRecommender, held_out: Split, judge: Judge, k: int
+    model: TwoStageRecommender, past: RetailData, judge: Judge, k: int
 ) -> dict[str, NDArray[np.int32]]:
     """(n_users, k) item codes of the simple methods and of two_stage for the judged shoppers."""
-    past = apply(model.prefilters, held_out.past)[0]
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
     lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
     return lists

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.compute.progress import Progress
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
@@ -54,7 +54,7 @@ class FoldFrames:
 
 
 def fold_frames(
-    settings: Settings, data: RetailData, n_folds: int, progress: Progress = lambda step: None
+    settings: Settings, data: RetailData, n_folds: int, progress: Progress = silent
 ) -> list[FoldFrames]:
     """Frames of the `n_folds` horizons before the last one, oldest first.
 
@@ -84,7 +84,7 @@ def fold_frames(
 
 def tune(
     data: RetailData, settings: Settings, study: Path, *, trials: int = 30, n_folds: int = 2,
-    metric: str = "precision@5", progress: Progress = lambda step: None,
+    metric: str = "precision@5", progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Search with Optuna's TPE; every trial is written to the file `study`, which a rerun goes on with.
 
@@ -121,7 +121,7 @@ def tune(
     def objective(trial: Any) -> float:
         chosen = _suggest(trial, families, settings)
         done, goal = trial.number + 1, len(before) + trials
-        progress(f"trial {done} of {goal}")
+        progress("trials", done, goal)
         ranker = settings.model_copy(update={"ranker": Typed(**chosen["ranker"])}).make_ranker()
         values = [
             f.score(ranker, metric, chosen["drop_features"]) for f in frames_of(chosen["pool_size"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import n_threads
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
@@ -144,7 +145,7 @@ def allocate(
     now: datetime | None = None,
     threads: int = 0,
     checkpoint: Path | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> Allocation:
     """The offers of greatest value that keep a campaign's bounds, by shadow prices and repair.
 
@@ -239,7 +240,7 @@ def _solve(
     campaign: Campaign,
     threads: int,
     checkpoint: Path | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[DualProblem, Duals, Answer, bool | None]:
     """Prices and a whole answer; minima that can't be met are lowered to what was reached."""
     asked = DualProblem(problem, problem.lower, problem.upper, problem.least, n_threads(threads))

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.data import RetailData
-from retailrec.data.files import to_polars
+from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import parse_number
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger

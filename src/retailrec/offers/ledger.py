@@ -20,7 +20,8 @@ from typing import Any
 
 import polars as pl
 
-from retailrec.data.files import to_polars, whole_file
+from retailrec.data.files import whole_file
+from retailrec.data.interchange import to_polars
 from retailrec.errors import DataError
 
 LEDGER: Mapping[str, Any] = MappingProxyType(

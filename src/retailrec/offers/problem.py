@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.cleaning import ids_like
-from retailrec.data.files import to_polars
-from retailrec.data.parsing import parse_number, typed_ids
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.campaign import VALUE_COLUMNS, Campaign
 from retailrec.offers.constraints import Constraint, by_item, constraints_of, local_groups

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards
 from retailrec.data.files import whole_file
 from retailrec.errors import DataError
@@ -215,7 +216,7 @@ def solve_duals(
     *,
     steps: int = 45,
     checkpoint: Callable[[Duals], None] = lambda state: None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> Duals:
     """Advance until the bound stands still; a state from a checkpoint goes on as if never stopped.
 
@@ -225,7 +226,7 @@ def solve_duals(
     while state.step < steps and not _stands_still(state):
         dual.advance(state)
         checkpoint(state)
-        progress(f"shadow prices: {state.step} of {steps} steps")
+        progress("shadow prices", state.step, steps)
     return state
 
 

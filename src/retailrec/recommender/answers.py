@@ -29,7 +29,7 @@ class AnswerReport:
     unknown_items : up to five ids of such items
     rules : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed), ``gave_way``
         (shoppers whose list could not keep to it)
-    among : what became of given lists of items, as counts; see `retailrec.recommender.among.AmongReport`
+    among : what became of given lists of items, as counts; see `AmongReport`
     notes : sentences about what a caller should know
     """
 
@@ -122,4 +122,4 @@ def short_list_note(n_short: int, n_shoppers: int, k: int) -> tuple[str, ...]:
 def warn_if_most_is_unknown(unplaced: Unplaced, notes: tuple[str, ...]) -> None:
     """Say it loudly when most of what came could not be used."""
     if unplaced.n_unknown * 2 > unplaced.n_events:
-        warnings.warn(notes[0], RetailRecWarning, stacklevel=4)
+        warnings.warn(notes[0], RetailRecWarning, stacklevel=5)

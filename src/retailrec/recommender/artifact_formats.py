@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from retailrec.components import parts_within
+from retailrec.data import catalogue_key
+from retailrec.schema import ITEM_ID
+
 _FITTED = ("sources", "ranker", "features")  # settings of format 1 that held what was fitted
 
 
@@ -46,3 +50,14 @@ def _without_state(described: Any) -> Any:
 
 def _each(value: Any, change: Any) -> Any:
     return [change(v) for v in value] if isinstance(value, list) else change(value)
+
+
+def fill_in_format_1(model: Any) -> None:
+    """What format 1 did not write down: the item coding, and when receipts began."""
+    if not hasattr(model.features_, "catalogue_key_"):
+        key = catalogue_key(model.items_[ITEM_ID])
+        for part in (model.features_, *model.sources_):
+            for within in parts_within(part):
+                within.catalogue_key_ = key
+    if not hasattr(model, "start_"):
+        model.start_ = model.end_

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
+from retailrec.data.histories import Receipts
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import AnswerReport, short_list_note
@@ -50,7 +52,7 @@ class Batch(NamedTuple):
 def recommend_to_file(
     model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
     users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
-    key: str | None = None, progress: Callable[[str], None] = lambda step: None,
+    key: str | None = None, progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
 ) -> Batch:  # fmt: skip
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
@@ -75,12 +77,12 @@ def recommend_to_file(
         raise DataError(f"{out} must end in .parquet or .csv.")
     if users is None and among is not None:
         users = among.users
-    asked, unplaced, notes = model.placed(data, users)
+    asked, unplaced, notes = model.catalogue.placed(data, users)
     if not isinstance(asked, Histories) or not len(asked):
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
     if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
         raise DataError(f"recommend: {notes[0]}")
-    eligible, told = model.eligible(asked, among, k)
+    eligible, told = model.catalogue.eligible(asked, among, k)
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
@@ -97,7 +99,7 @@ def recommend_to_file(
                 lists = None if eligible is None else eligible.rows(block)
                 _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
             done += block.stop - block.start
-            progress(f"recommend {done:,} of {len(asked):,} shoppers")
+            progress("recommend", done, len(asked))
         n_rows, report = _combine(files, out)
         shutil.rmtree(parts)
     except OSError as error:
@@ -114,9 +116,7 @@ def recommend_to_file(
     return Batch(n_rows, report, taken_over)
 
 
-def blocks(
-    data: RetailData, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES
-) -> Iterator[slice]:
+def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:
     """Rows of consecutive shoppers: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
     of_shopper = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
     lines = np.where(codes >= 0, of_shopper[np.maximum(codes, 0)], 0)

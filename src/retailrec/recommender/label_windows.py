@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
+from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
+from retailrec.data import RetailData
+from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import Split
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.rows import Labels, candidate_frame
 from retailrec.recommender.stage_one import StageOne
@@ -87,6 +91,77 @@ class Windows:
         return Window(
             key, [TrainingFrame(x[place], y[place], groups, weights[place], fold, names)], facts
         )
+
+
+class WindowSteps(NamedTuple):
+    """What is done at a label window.
+
+    Attributes
+    ----------
+    prefilters : set on what is known before it
+    fit_stage_one : fits sources and features on that
+    fit_preranker : learns to cut the pool from the window; False if nothing was bought there
+    rows : its training rows, by key, split and fold
+    """
+
+    prefilters: Sequence[Prefilter]
+    fit_stage_one: Callable[[RetailData], None]
+    fit_preranker: Callable[[Split], bool]
+    rows: Callable[[Any, Split, int], Window]
+
+
+def label_windows(
+    splits: Iterator[Split],
+    steps: WindowSteps,
+    earlier: Windows | None,
+    *,
+    refit: bool,
+    preranker: bool,
+    progress: Progress,
+) -> list[Window]:
+    """Training rows of every label window, oldest first.
+
+    Parameters
+    ----------
+    earlier : windows that an earlier fit has computed; they are taken over
+    refit : stage one is fitted before every window, not only before the oldest that is computed
+    preranker : is one still to be learnt? The oldest window in which something was bought then trains
+        it and gives no rows, unless no window comes after it
+
+    Raises
+    ------
+    DataError
+        If nobody with history bought within a label window.
+    """
+    windows: list[Window] = []
+    alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
+    number, ready = -1, False
+    for split in splits:
+        number += 1
+        progress("label windows", number + 1)
+        key = (split.past.end, split.past.log.height, split.target.height)
+        if earlier is not None and key in earlier.places:
+            windows.append(earlier.window(key, number))
+        else:
+            split = split.filtered(steps.prefilters)
+            if refit or not ready:
+                steps.fit_stage_one(split.past)
+                ready = True
+            if preranker:
+                preranker = not steps.fit_preranker(split)
+                alone = key, split
+            else:
+                windows.append(steps.rows(key, split, number))
+                alone = None
+        del split  # its receipts go before those of the next window are cut out
+    if not windows and alone is not None:
+        windows.append(steps.rows(*alone, number))
+    if not any(window.frames for window in windows):
+        raise DataError(
+            "nobody with receipts before a label window bought anything within it, so there is "
+            "nothing to learn from; bring more data or ask for a longer horizon."
+        )
+    return windows
 
 
 def window_rows(

@@ -13,12 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates import (
-    CandidateGenerator,
-    Candidates,
-    ItemItem,
-    OwnPurchases,
-)
+from retailrec.candidates import CandidateGenerator, Candidates
 from retailrec.candidates.pool import check_pool
 from retailrec.components import (
     Count,
@@ -26,56 +21,41 @@ from retailrec.components import (
     Seed,
     Share,
     Threads,
+    check_parts,
     check_settings,
     known_classes,
-    parts_within,
     with_common,
 )
 from retailrec.compute.memory import release_memory
-from retailrec.compute.progress import Progress
-from retailrec.compute.shards import SHARD, map_shards, n_threads
-from retailrec.data import Histories, Recoded, RetailData, Unplaced, catalogue_key, unit_prices
+from retailrec.compute.progress import Progress, silent
+from retailrec.data import Histories, Recoded, RetailData, unit_prices
 from retailrec.data.history import History
-from retailrec.data.prefilters import Prefilter, apply, preset
+from retailrec.data.prefilters import Prefilter, apply_prefilters, preset
 from retailrec.data.splits import HorizonSplits, LabelSplits, Split
-from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
+from retailrec.errors import ArtifactError, NotFittedError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.among import AmongReport, Eligible, as_among
-from retailrec.recommender.answers import (
-    Answer,
-    AnswerReport,
-    Effects,
-    receipt_notes,
-    short_list_note,
-    warn_if_most_is_unknown,
-)
+from retailrec.recommender.answering import Catalogue, Scorer
+from retailrec.recommender.answers import Answer
 from retailrec.recommender.artifact import load_artifact, save_artifact
-from retailrec.recommender.defaults import default_sources
-from retailrec.recommender.explanations import item_labels, reasons_in_words
-from retailrec.recommender.label_windows import Sampling, Window, Windows, light_rows, window_rows
+from retailrec.recommender.artifact_formats import fill_in_format_1
+from retailrec.recommender.defaults import candidate_numbers, default_sources
+from retailrec.recommender.label_windows import (
+    Sampling,
+    Window,
+    Windows,
+    WindowSteps,
+    label_windows,
+    light_rows,
+    window_rows,
+)
+from retailrec.recommender.learning import calibrated, learnt_ranker
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
-from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.rules import Rules
 from retailrec.recommender.stage_one import StageOne
-from retailrec.schema import ITEM_ID, USER_ID
 
-
-def candidate_numbers(sources: Sequence[CandidateGenerator]) -> list[int]:
-    """Candidates taken of each source where nobody says: most of what people buy they bought before.
-
-    Examples
-    --------
-    >>> from retailrec.candidates import Popularity
-    >>> candidate_numbers([OwnPurchases(), Popularity()])
-    [150, 40]
-    """
-    return [
-        150 if isinstance(s, OwnPurchases)
-        else 60 if isinstance(s, ItemItem) and s.within == "shopper"
-        else 40
-        for s in sources
-    ]  # fmt: skip
+_WHO = "TwoStageRecommender"
 
 
 @dataclass
@@ -146,20 +126,19 @@ class TwoStageRecommender:
     prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     start_: datetime = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
-    report_: dict[str, Any] = field(init=False, repr=False, compare=False)
+    report_: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        who = "TwoStageRecommender"
-        check_settings(self, who)
-        check_parts(who, "sources", self.sources, CandidateGenerator)
-        check_parts(who, "prefilters", self.prefilters, Prefilter)
-        check_parts(who, "ranker", [self.ranker], Ranker)
-        check_parts(who, "preranker", [] if self.preranker is None else [self.preranker], Ranker)
+        check_settings(self, _WHO)
+        check_parts(_WHO, "sources", self.sources, CandidateGenerator)
+        check_parts(_WHO, "prefilters", self.prefilters, Prefilter)
+        check_parts(_WHO, "ranker", [self.ranker], Ranker)
+        check_parts(_WHO, "preranker", [self.preranker] if self.preranker else [], Ranker)
         check_pool(self.sources, self.taken)
 
     def fit(
-        self, data: RetailData, progress: Progress = lambda step: None, *,
+        self, data: RetailData, progress: Progress = silent, *,
         earlier: TwoStageRecommender | None = None, keep_rows: bool = False,
     ) -> Self:  # fmt: skip
         """Learn from everything before `data.end`.
@@ -176,8 +155,9 @@ class TwoStageRecommender:
         frame = self.training_frame(data, progress, earlier=earlier)
         progress("ranker")
         started = perf_counter()
-        self.calibrator_ = None
-        self._fit_ranker(frame)
+        self.calibrator_ = calibrated(frame, self.fresh_ranker) if self.calibrate else None
+        self.ranker_, facts = learnt_ranker(frame, self.fresh_ranker, self.early_stopping)
+        self.report_ |= facts
         del frame
         if not keep_rows:
             self._windows = None
@@ -191,7 +171,7 @@ class TwoStageRecommender:
         return self
 
     def training_frame(
-        self, data: RetailData, progress: Progress = lambda step: None, *,
+        self, data: RetailData, progress: Progress = silent, *,
         earlier: TwoStageRecommender | None = None,
     ) -> TrainingFrame:  # fmt: skip
         """The rows the ranker learns from: candidates of earlier label windows, labelled.
@@ -207,64 +187,48 @@ class TwoStageRecommender:
         self.report_ = {"windows": [], "seconds": {}}
         known = None if earlier is None else earlier._windows
         self.preranker_ = None if earlier is None or known is None else earlier.preranker_
-        found: list[Window] = []
-        alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
-        number, ready = -1, False
-        for split in self.label_splits.splits(data):
-            number += 1
-            progress(f"label window {number + 1}")
-            key = (split.past.end, split.past.log.height, split.target.height)
-            if known is not None and key in known.places:
-                found.append(known.window(key, number))
-            else:
-                split = split._replace(past=apply(self.prefilters, split.past)[0])
-                if self.refit == "each" or not ready:
-                    self._fit_stage_one(split.past)
-                    ready = True
-                if self.preranker is not None and self.preranker_ is None:
-                    self._fit_preranker(split)
-                    alone = key, split
-                else:
-                    found.append(self._window(key, split, number))
-                    alone = None
-            del split  # its receipts go before those of the next window are cut out
-        if not found and alone is not None:
-            found.append(self._window(*alone, number))
+        windows = label_windows(
+            self.label_splits.splits(data),
+            WindowSteps(self.prefilters, self._fit_stage_one, self._fit_preranker, self._window),
+            known,
+            refit=self.refit == "each",
+            preranker=self.preranker is not None and self.preranker_ is None,
+            progress=progress,
+        )
         self._took("training rows", started)
-        if not any(window.frames for window in found):
-            raise DataError(
-                "nobody with receipts before a label window bought anything within it, so there is "
-                "nothing to learn from; bring more data or ask for a longer horizon."
-            )
-        self.report_["windows"] = [window.facts for window in found]
-        self._windows = Windows.of(found)
+        self.report_["windows"] = [window.facts for window in windows]
+        self._windows = Windows.of(windows)
         release_memory()
         return self._windows.rows
 
-    def fit_matching(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+    def fit_matching(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.
 
         The pre-ranker learns from the newest label window.
         """
         self.report_ = {"windows": [], "seconds": {}}
         if self.preranker is not None:
-            split = list(self.label_splits.splits(data))[-1]
-            split = split._replace(past=apply(self.prefilters, split.past)[0])
+            split = list(self.label_splits.splits(data))[-1].filtered(self.prefilters)
             self._fit_stage_one(split.past, progress)
             self._fit_preranker(split)
         self.fit_stage_one(data, progress)
         return self
 
-    def fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> Self:
+    def fit_stage_one(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
-        filtered, self.report_["prefilters"] = apply(self.prefilters, data)
+        filtered, self.report_["prefilters"] = apply_prefilters(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
         return self
 
     def recommend(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        self,
+        data: Any,
+        users: Any = None,
+        k: int = 10,
+        rules: Rules | None = None,
+        *,
         among: Any = None,
-    ) -> pl.DataFrame:  # fmt: skip
+    ) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
         Parameters
@@ -301,9 +265,14 @@ class TwoStageRecommender:
         return self.answer(data, users, k, rules, among=among).lists
 
     def explain(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
+        self,
+        data: Any,
+        users: Any = None,
+        k: int = 10,
+        rules: Rules | None = None,
+        *,
         among: Any = None,
-    ) -> pl.DataFrame:  # fmt: skip
+    ) -> pl.DataFrame:
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
         The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
@@ -312,155 +281,39 @@ class TwoStageRecommender:
         return self.answer(data, users, k, rules, reasons=True, among=among).lists
 
     def answer(
-        self, data: Any, users: Any = None, k: int = 10, rules: Rules | None = None, *,
-        reasons: bool = False, among: Any = None,
-    ) -> Answer:  # fmt: skip
+        self,
+        data: Any,
+        users: Any = None,
+        k: int = 10,
+        rules: Rules | None = None,
+        *,
+        reasons: bool = False,
+        among: Any = None,
+    ) -> Answer:
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
         Nothing of the request is kept on the model, so many threads may ask one model.
         """
-        if not hasattr(self, "items_"):
-            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        if among is not None and not isinstance(among, Eligible):
-            among = as_among(among)
-            if users is None and not isinstance(data, History | Histories):
-                users = among.users
-        history, unplaced, notes = self.placed(data, users)
-        warn_if_most_is_unknown(unplaced, notes)
-        eligible, told = self.eligible(history, among, k)
-        best, empty, effects = self._choose(history, k, rules, eligible)
-        lists = self._named(history, best)
-        if reasons:
-            lists = lists.with_columns(self._reasons(history, best, eligible))
-        n_short = int((best.items[:, -1] < 0).sum())
-        notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
-        return Answer(lists, AnswerReport(
-            n_shoppers=len(history), n_unknown_shoppers=empty, n_short=n_short,
-            n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown,
-            unknown_items=tuple(unplaced.unknown_items[:5].to_list()), rules=effects,
-            among={} if told is None else told._asdict(), notes=notes,
-        ))  # fmt: skip
-
-    def eligible(
-        self, history: History | Histories, among: Any, k: int
-    ) -> tuple[Eligible | None, AmongReport | None]:
-        """Given lists in the model's item codes, and what became of them; None without lists.
-
-        Lists that are bound already have been reported on.
-
-        Raises
-        ------
-        DataError
-            If none of the items is known, or none of the shoppers listed has receipts.
-        """
-        if among is None or isinstance(among, Eligible):
-            return among, None
-        lists = as_among(among)
-        codes = history.codes if isinstance(history, Histories) else np.zeros(1)
-        if lists.users is not None and len(codes) and (codes < 0).all():
-            raise DataError(
-                f"among: none of the {len(codes):,} shoppers is in the receipts, for example "
-                f"{history.users[USER_ID][0]!r}; write the ids as in the receipts."
-            )
-        found = lists.bind(self.items_, history.users)
-        return found, found.report(k)
+        return self._scorer.answer(data, users, k, rules, reasons=reasons, among=among)
 
     def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
         """The best items by code: (n_users, k) arrays, -1 where there is no item."""
-        if not hasattr(self, "items_"):
-            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
-        return self._choose(history, k, None, None)[0]
+        return self._scorer.choose(history, k)[0]
 
-    def placed(
-        self, data: Any, users: Any = None
-    ) -> tuple[History | Histories, Unplaced, tuple[str, ...]]:
-        """Histories in the model's item codes, what of the receipts has no place there, and notes."""
-        if isinstance(data, History | Histories):
-            if users is not None:
-                raise DataError(
-                    "recommend: users name shoppers of a RetailData or a frame; a history has its own."
-                )
-            if data.catalogue_key != self.catalogue_key:
-                raise DataError(
-                    f"recommend: the history is coded by another catalogue ({data.n_items:,} items) "
-                    f"than the model's ({self.items_.height:,} items). Hand over the RetailData or the "
-                    f"frame of receipts instead, which is coded anew, or model.coded(data)."
-                )
-            return data, Unplaced(0, 0, self.items_[ITEM_ID].clear()), ()
-        if not isinstance(data, RetailData):
-            data = RetailData.from_frames(data)
-        placed, unplaced = self.coded(data)
-        notes = receipt_notes(unplaced, placed.end - data.start, self.end_ - self.start_)
-        return placed.histories(users), unplaced, notes
+    @property
+    def catalogue(self) -> Catalogue:
+        """Items and their coding, prices and time as they were at `fit`."""
+        self._require("items_")
+        return Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
 
-    def _choose(
-        self, history: History | Histories, k: int, rules: Rules | None, eligible: Eligible | None
-    ) -> tuple[Candidates, int, Effects]:
-        """Best items, number of empty histories, and what rules did."""
-        if k < 1:
-            raise SettingError(f"recommend: k must be at least 1, not {k}.")
-        if not len(history):
-            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)), 0, {}
-        bound = None if rules is None else BoundRules(rules, self.items_, self.prices_, history.end)
-        stage = replace(self.stage_one, pool_size=max(self.pool_size, k))
+    @property
+    def _scorer(self) -> Scorer:
+        self._require("items_")
+        return Scorer(self.stage_one, self.ranker_, self.calibrator_, self.catalogue, self.threads)
 
-        def shard(rows: slice) -> tuple[Candidates, int]:
-            part = history.take(rows)
-            empty = int((np.diff(part.indptr) == 0).sum())
-            frame = candidate_frame(
-                part, stage, among=None if eligible is None else eligible.take(rows)
-            )
-            score = self.ranker_.predict(frame.x)
-            if bound is None:
-                return frame.pool.best(score, k), empty
-            probable = self.ranker_.gives_probability
-            if bound.rules.margin is not None and self.calibrator_ is not None:
-                score, probable = self.calibrator_.predict(score), True
-            return bound.choose(part, frame.pool.pairs, score, k, probable), empty
-
-        size = SHARD if eligible is None else eligible.shard_size
-        parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
-        best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
-        return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
-
-    def _reasons(
-        self, history: History | Histories, best: Candidates, eligible: Eligible | None
-    ) -> pl.Series:
-        """Why each recommendation was made, in words."""
-        labels = item_labels(self.items_, ~np.isnan(self.prices_))
-        stage = replace(self.stage_one, pool_size=max(self.pool_size, best.items.shape[1]))
-
-        def shard(rows: slice) -> list[str]:
-            part = history.take(rows)
-            frame = candidate_frame(
-                part, stage, among=None if eligible is None else eligible.take(rows)
-            )
-            shopper, rank = np.nonzero(best.items[rows] >= 0)
-            items = best.items[rows][shopper, rank]
-            keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
-            x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
-            why = self.ranker_.contributions(x)
-            return reasons_in_words(x, frame.names, why, shopper, items, part, self.sources_, labels)
-
-        size = SHARD if eligible is None else eligible.shard_size
-        texts = [text for part in map_shards(shard, len(history), size=size) for text in part]
-        return pl.Series("reasons", texts, pl.String)
-
-    def _named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
-        """Recommended codes in the caller's ids."""
-        row, rank = np.nonzero(best.items >= 0)
-        score = best.scores[row, rank]
-        frame = pl.DataFrame(
-            {
-                USER_ID: history.users[USER_ID].gather(row),
-                ITEM_ID: self.items_[ITEM_ID].gather(best.items[row, rank]),
-                "score": score,
-                "rank": (rank + 1).astype(np.int32),
-            }
-        )
-        if self.calibrator_ is None:
-            return frame
-        return frame.with_columns(probability=pl.Series(self.calibrator_.predict(score)))
+    def _require(self, fitted: str) -> None:
+        if not hasattr(self, fitted):
+            raise NotFittedError(f"{_WHO} has not seen any data; call fit(data) first.")
 
     def candidate_frame(self, history: History) -> CandidateFrame:
         """The rows that the ranker scores for these histories."""
@@ -474,8 +327,7 @@ class TwoStageRecommender:
     @property
     def stage_one(self) -> StageOne:
         """Sources, features and pre-ranker as they are now."""
-        if not hasattr(self, "sources_"):
-            raise NotFittedError("TwoStageRecommender has not seen any data; call fit(data) first.")
+        self._require("sources_")
         return StageOne(self.sources_, self.features_, self.taken, self.preranker_, self.pool_size)
 
     @property
@@ -488,13 +340,7 @@ class TwoStageRecommender:
 
         The present is the later of the two ends: that of the fresh data and that of the fit.
         """
-        if data.catalogue_key == self.catalogue_key:
-            placed, unplaced = data, Unplaced(data.log.height, 0, data.items[ITEM_ID].clear())
-        else:
-            placed, unplaced = data.with_item_codes_of(self.items_)
-        if data.end < self.end_:
-            placed = replace(placed, end=self.end_)
-        return Recoded(placed, unplaced)
+        return self.catalogue.coded(data)
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted model to a folder: see `retailrec.recommender.artifact`.
@@ -505,8 +351,7 @@ class TwoStageRecommender:
             If the folder holds something else, can't be written, or the model holds a part that could
             not be loaded again; what stood there stays.
         """
-        if not hasattr(self, "items_"):
-            raise NotFittedError("TwoStageRecommender has nothing to save; call fit(data) first.")
+        self._require("items_")
         save_artifact(self, folder, saved_types())
 
     @classmethod
@@ -521,30 +366,24 @@ class TwoStageRecommender:
         """
         model = load_artifact(folder, saved_types())
         if not isinstance(model, TwoStageRecommender):
-            raise ArtifactError(f"{folder} holds a {type(model).__name__}, no TwoStageRecommender.")
+            raise ArtifactError(f"{folder} holds a {type(model).__name__}, no {_WHO}.")
         return model
 
     def after_load(self) -> None:
         """Fill in what format 1 did not write down: the item coding, and when receipts began."""
-        if not hasattr(self.features_, "catalogue_key_"):
-            key = catalogue_key(self.items_[ITEM_ID])
-            for part in (self.features_, *self.sources_):
-                for within in parts_within(part):
-                    within.catalogue_key_ = key
-        if not hasattr(self, "start_"):
-            self.start_ = self.end_
+        fill_in_format_1(self)
 
     @property
     def column_names(self) -> list[str]:
         """Names of the ranker's columns."""
         return self.stage_one.column_names
 
-    def _fit_stage_one(self, data: RetailData, progress: Progress = lambda step: None) -> None:
+    def _fit_stage_one(self, data: RetailData, progress: Progress = silent) -> None:
         self.sources_ = [with_common(s, self.seed, self.threads) for s in self.sources]
         self.features_ = replace(self.features)
         seconds = self.report_["source_seconds"] = {}
-        for source in self.sources_:
-            progress(f"source {source.name}")
+        for number, source in enumerate(self.sources_, start=1):
+            progress("sources", number, len(self.sources_))
             started = perf_counter()
             source.fit(data)
             release_memory()
@@ -562,12 +401,13 @@ class TwoStageRecommender:
     def _window(self, key: Any, split: Split, number: int) -> Window:
         return window_rows(key, split, self.stage_one, self.sampling, number, self.threads)
 
-    def _fit_preranker(self, split: Split) -> None:
-        """Learn to cut the pool from one label window; no pre-ranker if nothing was bought there."""
+    def _fit_preranker(self, split: Split) -> bool:
+        """Learn to cut the pool from one label window; False if nothing was bought there."""
         self.preranker_ = None
         rows = light_rows(split, self.stage_one, self.sampling)
         if rows is not None:
             self.preranker_ = with_common(self.preranker, self.seed, self.threads).fit(rows)
+        return rows is not None
 
     @property
     def training_rows(self) -> TrainingFrame | None:
@@ -579,48 +419,10 @@ class TwoStageRecommender:
         ranker: Ranker = with_common(self.ranker, self.seed, self.threads)
         return ranker
 
-    def _fit_ranker(self, frame: TrainingFrame) -> None:
-        newest = frame.fold == frame.fold.max()
-        if self.calibrate:
-            self.calibrator_ = self._calibrated(frame, newest)
-        ranker = self.fresh_ranker()
-        if not self.early_stopping or newest.all():
-            self.ranker_ = ranker.fit(frame)
-            return
-        ranker.fit(frame.rows(~newest), frame.rows(newest))
-        self.report_["learning_curve"] = ranker.learning_curve()
-        trees = ranker.n_trees
-        if trees is not None:
-            self.report_["trees"] = trees
-            ranker = ranker.with_trees(max(trees, 1))
-        self.ranker_ = ranker.fit(frame)
-
-    def _calibrated(self, frame: TrainingFrame, newest: NDArray[np.bool_]) -> Calibrator:
-        """Scores of the newest label window by a ranker of the others, and what they were worth."""
-        if newest.all():
-            raise DataError(
-                "calibrate needs at least two label windows beside the pre-ranker's; bring more data "
-                "or shorter horizons."
-            )
-        later = frame.rows(newest)
-        score = self.fresh_ranker().fit(frame.rows(~newest)).predict(later.x)
-        return Calibrator().fit(score, later.y, later.weights)
-
     def _took(self, step: str, started: float) -> None:
         self.report_["seconds"][step] = round(perf_counter() - started, 3)
 
 
 def saved_types() -> dict[str, type]:
     """Classes that a saved model may hold: those of the package, and of one's own that are imported."""
-    plain = {t.__name__: t for t in (TwoStageRecommender, FeatureSet, Calibrator)}
-    return {**known_classes(), **plain}
-
-
-def check_parts(who: str, name: str, parts: Sequence[Any], kind: type) -> None:
-    """Raise a SettingError unless all parts are objects of a kind."""
-    for part in parts:
-        if not isinstance(part, kind):
-            raise SettingError(
-                f"{who}: {name} must hold a {kind.__name__}, one that retailrec ships or one of your "
-                f"own that derives from it, not {part!r}."
-            )
+    return known_classes() | {t.__name__: t for t in (TwoStageRecommender, FeatureSet, Calibrator)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import read_table, write_frame, write_text
 from retailrec.data.timeformats import parse_time
@@ -24,9 +24,9 @@ from retailrec.offers.experiments import (
     outcomes,
 )
 from retailrec.offers.ledger import Ledger
-from retailrec.offers.page import render_campaign
 from retailrec.offers.power import Design, detectable_effect, power_of, required_shoppers
 from retailrec.offers.summary import campaign_summary
+from retailrec.report.campaign import render_campaign
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
 
@@ -71,7 +71,7 @@ def allocate_files(
     model: str = "",
     threads: int = 0,
     checkpoint: Path | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> Allocation:
     """Allocate from files into the folder `out`; with `record`, also into the ledger.
 

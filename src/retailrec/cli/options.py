@@ -1,0 +1,162 @@
+"""What several commands take, written once: which data, how it is read, which settings."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retailrec.errors import RetailRecError, SettingError
+
+if TYPE_CHECKING:
+    from retailrec.compute.progress import Progress
+    from retailrec.data import RetailData
+    from retailrec.jobs.settings import Settings
+
+
+def import_modules(names: list[str] | None) -> list[str]:
+    """Import modules of the caller's own, found on Python's path or in the current folder.
+
+    Raises
+    ------
+    SettingError
+        If one can't be imported.
+    """
+    for name in names or []:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            import_module(name)
+        except RetailRecError:
+            raise
+        except Exception as error:  # whatever the module itself does wrong
+            raise SettingError(
+                f"--import {name}: the module can't be imported ({type(error).__name__}: {error}). "
+                f"Name a module on Python's path or in the current folder, without '.py'."
+            ) from error
+    return names or []
+
+
+PathArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="File or folder of the data set; without it, the installed package (complete-journey)."
+    ),
+]
+ConfigOption = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
+ColumnsOption = Annotated[
+    str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.")
+]
+TimeFormatOption = Annotated[
+    str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
+]
+RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="Import this module first: sources, features, rankers, metrics of your own.",
+        callback=import_modules,
+        is_eager=True,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command that loads a data set was asked for; the fields are its options."""
+
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")]
+    path: PathArgument = None
+    horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None
+    config: ConfigOption = None
+    columns: ColumnsOption = ""
+    encoding: EncodingOption = None
+    time_format: TimeFormatOption = None
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None
+    threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None
+    modules: ImportOption = None
+    quiet: QuietOption = False
+
+    def settings(self, **more: Any) -> Settings:
+        """The file of `--config` with what the command line says on top."""
+        from retailrec.jobs.settings import read_settings
+
+        return read_settings(
+            self.config,
+            horizon_days=self.horizon_days,
+            seed=self.seed,
+            threads=self.threads,
+            **more,
+        )
+
+    def load(self, progress: Progress) -> tuple[RetailData, float]:
+        """The data, and how many seconds reading it took."""
+        from time import perf_counter
+
+        from retailrec.datasets import load_dataset
+
+        progress(f"load {self.path or self.dataset}")
+        started = perf_counter()
+        data = load_dataset(
+            self.dataset,
+            self.path,
+            parse_columns(self.columns),
+            encoding=self.encoding,
+            time_format=self.time_format,
+        )
+        return data, perf_counter() - started
+
+
+def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first parameter is a `Wanted`, the arguments and options of `Wanted`."""
+    shared = list(inspect.signature(Wanted, eval_str=True).parameters.values())
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    names = {p.name for p in shared}
+
+    def filled(**given: Any) -> None:
+        wanted = Wanted(**{name: given.pop(name) for name in names})
+        command(wanted, **given)
+
+    parameters = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared[:2], *own, *shared[2:])
+    ]
+    filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    filled.__annotations__ = {p.name: p.annotation for p in parameters}
+    filled.__name__, filled.__doc__ = command.__name__, command.__doc__
+    return filled
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`a=b,c=d` as a dictionary.
+
+    Raises
+    ------
+    SettingError
+        If it is not of that form.
+
+    Examples
+    --------
+    >>> parse_columns("user_id=client, time=date")
+    {'user_id': 'client', 'time': 'date'}
+    """
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for name, equals, theirs in pairs:
+        if not (name.strip() and equals and theirs.strip()):
+            raise SettingError(
+                f"--columns is {text!r}; expected standard=yours pairs with commas between, "
+                f"such as user_id=client,item_id=sku,time=date."
+            )
+    return {name.strip(): theirs.strip() for name, _, theirs in pairs}

@@ -1,0 +1,239 @@
+"""`retailrec serve` and `retailrec store ...`: thin doors to the service and its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retailrec.cli import console
+from retailrec.cli.console import ERR, OUT, escape
+from retailrec.errors import SettingError
+
+StoreOption = Annotated[
+    str, typer.Option("--store", help="SQLite file, or postgresql://user@host/database.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+store_app = typer.Typer(no_args_is_help=True, help="The history store of the service.")
+key_app = typer.Typer(no_args_is_help=True, help="API keys: made, listed, removed.")
+store_app.add_typer(key_app, name="key")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(serve)
+    app.add_typer(store_app, name="store")
+
+
+def serve(
+    model: Annotated[
+        Path | None, typer.Option(help="A saved model, or a folder of saved models.")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="SQLite file, or postgresql://user@host/database.")
+    ] = "store.db",
+    demo: Annotated[
+        Path | None, typer.Option(help="Make a generated shop in this folder, and serve it.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    host_name: Annotated[
+        list[str] | None, typer.Option(help="Name under which the service is called; any number.")
+    ] = None,
+    experiment: Annotated[
+        Path | None, typer.Option(help="TOML file: arms, holdout, shadow models.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0, help="Requests a second a key; 0: no limit.")] = 200.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 10.0,
+    threads: Annotated[int, typer.Option(min=0, help="Answers at a time; 0: all cores.")] = 0,
+    pages: Annotated[bool, typer.Option(help="Serve pages for people.")] = True,
+    log: Annotated[bool, typer.Option(help="Write a line for each request to stderr.")] = False,
+) -> None:
+    """Answer over HTTP, from the receipts of a store and a saved model."""
+    with _extra():
+        import logging
+
+        from retailrec.serving.demo import prepare_demo
+        from retailrec.serving.experiment import Experiment, read_experiment
+        from retailrec.serving.keys import Keyring
+        from retailrec.serving.server import run_server
+        from retailrec.serving.service import Service, ServiceSettings
+        from retailrec.serving.store import open_store
+
+    if demo is not None:
+        with console.progress(quiet=False) as progress:
+            model, file = prepare_demo(demo, progress)
+        store = str(file)
+    if model is None:
+        raise SettingError("serve needs --model DIR, the folder of a saved model, or --demo DIR.")
+    plan = Experiment() if experiment is None else read_experiment(experiment)
+    opened = open_store(store)
+    loopback = host in ("127.0.0.1", "::1", "localhost")
+    if not loopback:
+        if Keyring(opened).is_open():
+            raise SettingError(
+                f"--host {host} is reachable from other machines and the store has no API key. Make "
+                f"one first: retailrec store key add NAME --store {opened.name}"
+            )
+        ERR.print(
+            f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
+            f"unless a proxy before it speaks HTTPS.", highlight=False,
+        )  # fmt: skip
+    names = ("localhost", "127.0.0.1", "::1") if loopback else ()
+    settings = ServiceSettings(
+        rate=rate, timeout=timeout, threads=threads, pages=pages, hosts=(*names, *(host_name or ()))
+    )
+    logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
+    run_server(
+        Service(opened, model, settings, plan), host, port,
+        lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
+    )  # fmt: skip
+
+
+@store_app.command("init")
+def init_store(store: StoreOption) -> None:
+    """Make the store, or bring it up to date with this version."""
+    with _opened(store, init=True) as opened:
+        OUT.print(f"store {escape(opened.name)} is ready", highlight=False)
+
+
+@store_app.command("load")
+def load_store(
+    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
+    store: StoreOption,
+    users: Annotated[Path | None, typer.Option(help="For 'table': shoppers' attributes.")] = None,
+    columns: Annotated[
+        str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
+    ] = "",
+    quiet: QuietOption = False,
+) -> None:
+    """Load receipts into the store; what is there already is left as it is."""
+    from retailrec.cli.options import parse_columns
+    from retailrec.data.cleaning import LoadReport
+    from retailrec.data.files import read_parts, read_table
+
+    with _opened(store, init=True) as opened, console.progress(quiet) as progress:
+        from retailrec.serving.loading import describe, load_data, load_frames
+
+        progress(f"load {path}")
+        if dataset == "table" and not (path.is_dir() and users is None):
+            report = LoadReport(path.name)
+            found = load_frames(
+                opened, read_parts(path), columns=parse_columns(columns), report=report,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            from retailrec.datasets import load_dataset
+
+            data = load_dataset(dataset, path, parse_columns(columns))
+            report, found = data.report, load_data(opened, data, progress)
+        if users is not None:
+            describe(opened, read_table(users))
+    console.print_load_report(report, quiet, None)
+    if not quiet:
+        OUT.print(f"{found.receipts:,} receipts with {found.lines:,} lines; {found.new:,} are new")
+
+
+@store_app.command("export")
+def export_store(
+    out: Annotated[Path, typer.Argument(help="Folder for the files.")], store: StoreOption
+) -> None:
+    """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
+    with _opened(store) as opened:
+        from retailrec.data.files import write_frame
+        from retailrec.serving.loading import export, export_exposures, export_shoppers
+
+        lines = export(opened, out / "receipts.parquet")
+        people = export_shoppers(opened, out / "shoppers.parquet")
+        shown = export_exposures(opened)
+        write_frame(shown, out / "exposures.parquet")
+    OUT.print(f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures: {out}")
+
+
+@store_app.command("forget")
+def forget_shopper(
+    shopper: Annotated[str, typer.Argument(help="The shopper's id.")], store: StoreOption
+) -> None:
+    """Remove all that is known of a shopper; a running service knows at once."""
+    with _opened(store) as opened:
+        removed = opened.forget(shopper)
+    OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed")
+
+
+@store_app.command("compact")
+def compact_store(
+    store: StoreOption,
+    before: Annotated[
+        datetime | None, typer.Option(help="Remove receipts and exposures older than this.")
+    ] = None,
+) -> None:
+    """Remove what is old, and give the room back."""
+    with _opened(store) as opened:
+        removed = opened.compact(before)
+        left = opened.counts()
+    OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed" * bool(removed))
+    OUT.print(f"{left['receipts']:,} receipts and {left['exposures']:,} exposures are left")
+
+
+@key_app.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    store: StoreOption,
+    scopes: Annotated[str, typer.Option(help="Of read, write, admin; with commas between.")] = "read",
+) -> None:
+    """Make a key and print it, once: the store keeps its hash only."""
+    with _opened(store) as opened:
+        from retailrec.serving.keys import make_key
+
+        key = make_key(opened, name, scopes)
+    OUT.print(key, highlight=False, soft_wrap=True)
+
+
+@key_app.command("list")
+def list_keys(store: StoreOption) -> None:
+    """List keys by id, name and scopes."""
+    with _opened(store) as opened:
+        from retailrec.serving.keys import list_keys as listed
+
+        for key in listed(opened):
+            OUT.print(f"{key.id}  {escape(key.name)}  {' '.join(sorted(key.scopes))}", highlight=False)
+
+
+@key_app.command("remove")
+def remove_key(
+    key: Annotated[str, typer.Argument(help="Its id, as 'list' shows it.")], store: StoreOption
+) -> None:
+    """Let a key count no more, within two seconds."""
+    with _opened(store) as opened:
+        from retailrec.serving.keys import remove_key as removed
+
+        if not removed(opened, key):
+            raise SettingError(f"there is no key {key!a}; see: retailrec store key list")
+    OUT.print("removed")
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say what to install when the extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SettingError(
+            f"this command needs the package {error.name}; pip install 'retailrec[serve]'."
+        ) from error
+
+
+@contextmanager
+def _opened(url: str, init: bool = False) -> Iterator[Any]:
+    with _extra():
+        from retailrec.serving.store import Store, open_store
+    store = Store(url).init() if init else open_store(url)
+    try:
+        yield store
+    finally:
+        store.close()

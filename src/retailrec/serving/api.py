@@ -1,0 +1,299 @@
+"""The endpoints for programs: /v1, health and measures."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import NaiveDatetime
+from starlette.responses import Response
+
+from retailrec.serving.engine import Given, Wish, code_receipts
+from retailrec.serving.experiment import Assignment
+from retailrec.serving.guard import allow
+from retailrec.serving.messages import (
+    MOST_AMONG,
+    MOST_K,
+    AnswerOut,
+    AnswersOut,
+    AvailabilityIn,
+    Id,
+    OffersIn,
+    ReceiptsIn,
+    ReceiptsOut,
+    RulesIn,
+    ShopperIn,
+    told,
+)
+from retailrec.serving.problems import PROBLEM, Problem, request_id
+from retailrec.serving.receipts import Accepted, accept, moment
+from retailrec.serving.service import Service
+
+_PROBLEM = {
+    "description": "what went wrong, as problem details",
+    "content": {PROBLEM: {"schema": {"type": "object", "properties": {
+        "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
+        "detail": {"type": "string"}, "request": {"type": "string"},
+    }}}},
+}  # fmt: skip
+_STATUSES = (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504, 507)
+_ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _PROBLEM)
+ShopperPath = Annotated[Id, Path(description="the shopper's id, as receipts have it", examples=["42"])]
+ItemPath = Annotated[Id, Path(description="the item's id", examples=["1029743"])]
+
+
+def reply(value: Any, status: int = 200) -> Response:
+    """JSON, made once: what is answered needs no second check."""
+    return Response(json.dumps(value, ensure_ascii=False), status, media_type="application/json")
+
+
+def routes(service: Service) -> APIRouter:
+    """All endpoints for programs, over one service."""
+    router = APIRouter(responses=_ERRORS)
+    read, write, admin = (
+        [Depends(allow(service, scope))] for scope in ("read", "write", "admin")
+    )  # fmt: skip
+
+    @router.post("/v1/receipts", response_model=ReceiptsOut, dependencies=write, tags=["receipts"])
+    async def add_receipts(body: ReceiptsIn, request: Request) -> Response:
+        """Store receipts, all or none. A receipt sent again counts as known; the next answer for the
+        shopper knows it. Returns and lines of no price are left out and counted."""
+        return reply(await service.compute(_add, service, body, request_id(request)))
+
+    @router.get(
+        "/v1/shoppers/{shopper:path}/offers", response_model=AnswerOut, dependencies=read,
+        tags=["offers"],
+    )  # fmt: skip
+    async def offers(
+        request: Request,
+        shopper: ShopperPath,
+        rules: Annotated[_OfferQuery, Query()],
+    ) -> Response:
+        """The shopper's list, made now from the stored receipts."""
+        wish = rules.wish()
+        return reply(
+            await service.compute(service.offers, shopper, wish, request_id(request), rules.campaign)
+        )
+
+    @router.post("/v1/offers", response_model=AnswersOut, dependencies=read, tags=["offers"])
+    async def offers_for(body: OffersIn, request: Request) -> Response:
+        """Lists for shoppers whose histories come in the body; nothing is stored or logged."""
+        return reply(await service.compute(_offers_for, service, body, request_id(request)))
+
+    @router.get(
+        "/v1/shoppers/{shopper:path}/history", dependencies=read, tags=["shoppers"],
+    )  # fmt: skip
+    async def history(
+        shopper: ShopperPath, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> Response:
+        """The shopper's newest receipts, oldest first, attributes and denied items."""
+        return reply(await service.compute(_history, service, shopper, limit))
+
+    @router.put(
+        "/v1/shoppers/{shopper:path}/denied/{item}", dependencies=write, tags=["lists"]
+    )  # fmt: skip
+    async def deny(shopper: ShopperPath, item: ItemPath) -> Response:
+        """Never offer the item to this shopper; takes effect at once."""
+        await service.compute(service.store.deny, shopper, item)
+        return reply({"shopper": shopper, "item": item, "denied": True})
+
+    @router.delete("/v1/shoppers/{shopper:path}/denied/{item}", dependencies=write, tags=["lists"])
+    async def allow_again(shopper: ShopperPath, item: ItemPath) -> Response:
+        """Allow the item again."""
+        await service.compute(service.store.deny, shopper, item, False)
+        return reply({"shopper": shopper, "item": item, "denied": False})
+
+    @router.delete("/v1/shoppers/{shopper:path}", dependencies=admin, tags=["shoppers"])
+    async def forget(shopper: ShopperPath) -> Response:
+        """Forget the shopper: receipts, attributes, exposures, memory. Says how many rows went."""
+        return reply({"removed": await service.compute(service.forget, shopper)})
+
+    @router.get("/v1/items/{item:path}/similar", dependencies=read, tags=["items"])
+    async def similar(item: ItemPath, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> Response:
+        """Items that go with this one, by each source that knows."""
+        return reply(await service.compute(_similar, service, item, k))
+
+    @router.get("/v1/unavailable", dependencies=read, tags=["lists"])
+    async def unavailable() -> Response:
+        """Items that are not offered to anybody now."""
+        lists = await service.compute(service.engine.lists)
+        return reply({"items": sorted(lists.unavailable)})
+
+    @router.post("/v1/availability", dependencies=write, tags=["lists"])
+    async def availability(body: AvailabilityIn) -> Response:
+        """Take items off everybody's list or put them back; takes effect at once."""
+        await service.compute(service.store.set_available, body.items)
+        return reply({"items": body.items})
+
+    @router.get("/v1/models", dependencies=read, tags=["models"])
+    async def models() -> Response:
+        """The models of the configured folder, and which one answers."""
+        return reply({"models": await service.compute(service.models.listed)})
+
+    @router.post("/v1/models/rollback", dependencies=admin, tags=["models"])
+    async def rollback() -> Response:
+        """Let the model answer that did before."""
+        model = await service.swap(service.models.rollback)
+        return reply({"active": {"id": model.name, "digest": model.digest}})
+
+    @router.post("/v1/models/{model}/activate", dependencies=admin, tags=["models"])
+    async def activate(model: Annotated[Id, Path(examples=["model"])]) -> Response:
+        """Load a model of the configured folder, warm it up, and let it answer."""
+        loaded = await service.swap(service.models.activate, model)
+        return reply({"active": {"id": loaded.name, "digest": loaded.digest}})
+
+    @router.get("/v1/rules", dependencies=read, tags=["rules"])
+    async def saved_rules() -> Response:
+        """Saved rules by purpose."""
+        lists = await service.compute(service.engine.lists)
+        return reply({"purposes": lists.rules})
+
+    @router.put("/v1/rules/{purpose}", dependencies=admin, tags=["rules"])
+    async def save_rules(purpose: Annotated[Id, Path(examples=["mailing"])], body: RulesIn) -> Response:
+        """Save the rules of a purpose; they hold from the next answer on."""
+        await service.compute(service.save_rules, purpose, body.said())
+        return reply({"purpose": purpose, "rules": body.said()})
+
+    @router.delete("/v1/rules/{purpose}", dependencies=admin, tags=["rules"])
+    async def remove_rules(purpose: Annotated[Id, Path(examples=["mailing"])]) -> Response:
+        """Remove the rules of a purpose."""
+        await service.compute(service.store.set_rules, purpose, None)
+        return reply({"purpose": purpose, "rules": None})
+
+    @router.get("/health/live", tags=["health"])
+    async def live() -> Response:
+        """Does the process answer?"""
+        return reply({"live": True})
+
+    @router.get("/health/ready", tags=["health"])
+    async def ready() -> Response:
+        """Is the model warm and the store there?"""
+        if not service.ready:
+            raise Problem(503, "the model is being warmed up; ask again.", {"Retry-After": "1"})
+        await service.compute(service.store.shopper, "health")
+        return reply({"ready": True, "model": service.models.active.name})
+
+    @router.get("/metrics", dependencies=read, tags=["health"])
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.measures.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+class _OfferQuery(RulesIn):
+    """What may stand behind the question mark of an offers request."""
+
+    k: Annotated[int, Query(ge=1, le=MOST_K)] = 10
+    purpose: Annotated[str, Query(max_length=128)] = "default"
+    among: Annotated[str | None, Query(max_length=100_000, description="ids, with commas")] = None
+    reasons: bool = False
+    at: Annotated[NaiveDatetime | None, Query(description="with the receipts before this time")] = None
+    campaign: Annotated[str, Query(max_length=128, pattern="^[\\w .:/-]*$")] = ""
+
+    def wish(self) -> Wish:
+        """The question for the engine."""
+        names = set(RulesIn.model_fields)
+        rules = self.model_dump(exclude_none=True, include=names)
+        among = None if self.among is None else self.among.split(",")
+        if among is not None and len(among) > MOST_AMONG:
+            raise Problem(422, f"among may name {MOST_AMONG:,} items; send fewer.")
+        return Wish(
+            self.k, self.purpose, rules, None if among is None else frozenset(among), self.reasons,
+            self.at,
+        )  # fmt: skip
+
+
+def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
+    latest = datetime.now() + timedelta(days=1)
+    accepted: list[Accepted] = []
+    for receipt in body.receipts:
+        if receipt.time > latest:
+            raise Problem(
+                422, f"a receipt of {receipt.time.isoformat()} lies in the future; check clocks."
+            )
+        lines = [line.as_line() for line in receipt.lines]
+        accepted.append(accept(receipt.shopper, receipt.number, receipt.time, lines))
+    added = service.store.add([one.receipt for one in accepted])
+    rejected: dict[str, int] = {}
+    for one in accepted:
+        for reason, n in one.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + n
+    return {
+        "new": added.new, "known": added.known, "lines": sum(len(a.receipt.items) for a in accepted),
+        "merged": sum(a.merged for a in accepted), "rejected": rejected, "request": request,
+    }  # fmt: skip
+
+
+def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
+    engine, model = service.engine, service.models.active
+    given = [_given(model, shopper) for shopper in body.shoppers]
+    among = None if body.among is None else frozenset(body.among)
+    wish = Wish(body.k, body.purpose, body.rules.said(), among, body.reasons, body.at)
+    ends = engine.store.shopper("").ends
+    newest = [moment(int(g.events.time.max())) for g in given if len(g.events.time)]
+    if newest:
+        day = max(newest).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        ends = max(day, ends or day)
+    answers = engine.answer(model, given, wish, ends, engine.lists())
+    for answer in answers:
+        service.measures.answered(answer)
+    plain = Assignment()
+    return {"answers": [told(answer, wish.purpose, plain, request) for answer in answers]}
+
+
+def _given(model: Any, shopper: ShopperIn) -> Given:
+    """A shopper of a request, as an answer sees one."""
+    receipts = [
+        accept(
+            "x", receipt.number or str(place), receipt.time, [line.as_line() for line in receipt.lines]
+        ).receipt
+        for place, receipt in enumerate(shopper.receipts)
+    ]
+    receipts.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
+    return Given(shopper.shopper, code_receipts(model, receipts), shopper.attributes)
+
+
+def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
+    model, known = service.models.active, service.store.shopper(shopper)
+    receipts = service.store.history(shopper)
+    return {
+        "shopper": shopper, "attributes": known.attributes, "denied": list(known.denied),
+        "receipts": len(receipts),
+        "newest": [
+            {
+                "number": receipt.number, "time": moment(receipt.time).isoformat(),
+                "lines": [
+                    {
+                        "item": item, "name": model.label(item),
+                        "quantity": float(amount["quantity"]), "value": _known(amount["value"]),
+                        "discount": _known(amount["discount"]),
+                    }
+                    for item, amount in zip(receipt.items, receipt.amounts, strict=True)
+                ],
+            }
+            for receipt in receipts[-limit:]
+        ],
+    }  # fmt: skip
+
+
+def _known(value: Any) -> float | None:
+    return float(value) if value == value else None
+
+
+def _similar(service: Service, item: str, k: int) -> dict[str, Any]:
+    model = service.models.active
+    if item not in model.code_of:
+        raise Problem(404, f"the model does not know item {item!a}; it was not sold before its end.")
+    return {
+        "item": item, "name": model.label(item), "model": {"id": model.name, "digest": model.digest},
+        "similar": {
+            source: [
+                {"item": model.ids[code], "name": model.labels[code], "similarity": score}
+                for code, score in found
+            ]
+            for source, found in model.similar(item, k).items()
+        },
+    }  # fmt: skip

@@ -1,0 +1,83 @@
+"""Hot shoppers in memory: bounded by lines, the least recently asked for goes first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from typing import NamedTuple
+
+from retailrec.serving.served_model import CodedEvents
+
+Key = tuple[str, str]  # shopper, model's digest
+
+
+class _Entry(NamedTuple):
+    label: tuple[object, ...]
+    events: CodedEvents
+
+
+class HotShoppers:
+    """Coded events of the shoppers asked for last.
+
+    An entry counts only under the label that it was stored with (the shopper's version in the store),
+    so a receipt that any process stores makes it useless at once.
+
+    Parameters
+    ----------
+    most_lines : receipt lines that may be kept; 36 bytes each
+    """
+
+    def __init__(self, most_lines: int = 2_000_000) -> None:
+        self._most, self._lines = most_lines, 0
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._lock = Lock()
+        self.hits = self.misses = 0
+
+    def get(self, key: Key, label: tuple[object, ...]) -> CodedEvents | None:
+        """The events, if they are here under this label."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.label != label:
+                self.misses += 1
+                return None
+            self._entries.move_to_end(key)
+            self.hits += 1
+            return entry.events
+
+    def put(self, key: Key, label: tuple[object, ...], events: CodedEvents) -> None:
+        """Keep the events, and let go of others if there are too many."""
+        with self._lock:
+            self._drop(key)
+            self._entries[key] = _Entry(label, events)
+            self._lines += _size(events)
+            while self._lines > self._most and self._entries:
+                self._drop(next(iter(self._entries)))
+
+    def forget(self, shopper: str) -> None:
+        """Let go of a shopper."""
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == shopper]:
+                self._drop(key)
+
+    def clear(self) -> None:
+        """Let go of everybody."""
+        with self._lock:
+            self._entries.clear()
+            self._lines = 0
+
+    @property
+    def lines(self) -> int:
+        """Lines kept now."""
+        return self._lines
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._lines -= _size(entry.events)
+
+
+def _size(events: CodedEvents) -> int:
+    return len(events.item) + 10  # what an entry takes beside its lines

@@ -1,0 +1,99 @@
+"""Engines for SQLite (write-ahead log, one writer) and PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from retailrec.errors import SettingError
+
+_FULL = ("database or disk is full", "no space left on device", "disk full", "could not extend file")
+
+
+def engines(url: str, connections: int, timeout: float) -> tuple[Engine, Engine]:
+    """An engine that reads and one that writes.
+
+    Raises
+    ------
+    SettingError
+        If the URL is of no database that the store knows.
+    """
+    try:
+        parsed = make_url(url) if "://" in url else URL.create("sqlite", database=url)
+    except (ArgumentError, ValueError) as error:
+        raise SettingError(
+            "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database."
+        ) from error
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        return _sqlite(parsed, connections, timeout)
+    if kind in ("postgresql", "postgres"):
+        return _postgresql(parsed, connections, timeout)
+    raise SettingError(
+        f"--store names a {kind} database; expected an SQLite file or postgresql://user@host/database."
+    )
+
+
+def is_sqlite(engine: Engine) -> bool:
+    """Is it SQLite, and not PostgreSQL?"""
+    return engine.dialect.name == "sqlite"
+
+
+def is_full(error: BaseException) -> bool:
+    """Does the database say that it has no room?"""
+    return any(text in str(error).lower() for text in _FULL)
+
+
+def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]:
+    """One connection writes, in transactions that lock at once; others read without any."""
+    if not url.database or url.database == ":memory:":
+        raise SettingError("--store names no file; an SQLite store is a file.")
+    folder = Path(url.database).parent
+    if not folder.is_dir():
+        raise SettingError(f"--store {url.database}: there is no folder {folder}. Make it first.")
+    common: dict[str, Any] = {"connect_args": {"timeout": timeout, "check_same_thread": False}}
+    reading = create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=timeout, **common)
+    writing = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=timeout, **common)
+    for engine in (reading, writing):
+        event.listen(engine, "connect", _prepare_sqlite)
+    # a transaction that starts by reading and then writes could fail halfway: lock from the start
+    event.listen(writing, "begin", _begin_immediate)
+    return reading, writing
+
+
+def _begin_immediate(connection: Any) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_sqlite` says, not in the driver
+    for pragma in (
+        "journal_mode=WAL",  # readers do not wait for the writer
+        "synchronous=FULL",  # what is acknowledged outlives a loss of power
+        "secure_delete=ON",  # what is forgotten is overwritten
+        "cache_size=-65536",  # 64 MB
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise SettingError("PostgreSQL needs psycopg; pip install 'retailrec[serve]'.") from error
+    milliseconds = int(timeout * 1000)
+    url = url.set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        url, pool_size=connections, max_overflow=0, pool_timeout=timeout, pool_pre_ping=False,
+        connect_args={
+            "connect_timeout": max(2, int(timeout)), "prepare_threshold": 2,
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        },
+    )  # fmt: skip
+    # a statement that reads needs no transaction around it, which would be two more trips
+    return engine.execution_options(isolation_level="AUTOCOMMIT"), engine

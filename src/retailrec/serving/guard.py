@@ -1,0 +1,172 @@
+"""What every request passes: an id, limits, who asks, headers that keep browsers safe, and the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from retailrec.serving.keys import OPEN, Key, text_of
+from retailrec.serving.problems import Problem, problem
+from retailrec.serving.service import Service
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOG = logging.getLogger("retailrec.requests")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware around the whole app."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        wanted = headers.get("x-request-id", "")
+        scope["request_id"] = wanted if _ID.fullmatch(wanted) else secrets.token_hex(8)
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                out["x-request-id"] = scope["request_id"]
+                for name, value in HEADERS.items():
+                    out.setdefault(name, value)
+            await send(message)
+
+        try:
+            refused = self._refused(Request(scope), headers)
+            if refused is not None:
+                await refused(scope, receive, sending)
+            else:
+                await self.app(scope, _limited(receive, self.service.settings.body_bytes), sending)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or "none"
+            seconds = time.perf_counter() - started
+            self.service.measures.took(route, scope["method"], status, seconds)
+            if _LOG.isEnabledFor(logging.INFO):
+                # the route and not the path: an id of a shopper does not belong into a log
+                line = {
+                    "request": scope["request_id"], "method": scope["method"], "route": route,
+                    "status": status, "ms": round(1000 * seconds, 2), "key": scope.get("key_name", ""),
+                }  # fmt: skip
+                _LOG.info(json.dumps(line))
+
+    def _refused(self, request: Request, headers: Headers) -> Response | None:
+        settings = self.service.settings
+        if settings.hosts and _host(headers.get("host", "")) not in settings.hosts:
+            names = ", ".join(settings.hosts)
+            return problem(
+                request, 421, f"this service is called {names}; use that name or --host-name."
+            )
+        origin = headers.get("origin")
+        own = headers.get("host", "").lower()
+        # another site's page must not write with the rights of who looks at it
+        if origin and request.method not in _SAFE_METHODS and urlsplit(origin).netloc.lower() != own:
+            return problem(request, 403, "pages of another origin may not change anything here.")
+        if _too_large(headers.get("content-length", "0"), settings.body_bytes):
+            return problem(request, 413, f"bodies may have {settings.body_bytes:,} bytes; send less.")
+        return None
+
+
+def _host(text: str) -> str:
+    """The name in a Host header, without the port."""
+    return urlsplit(f"//{text}").hostname or "" if "/" not in text else ""
+
+
+def _too_large(length: str, most: int) -> bool:
+    return not length.isdecimal() or len(length) > 12 or int(length) > most
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """As `receive`, but a body without a length ends where it gets too large."""
+    so_far = 0
+
+    async def receiving() -> Message:
+        nonlocal so_far
+        message = await receive()
+        so_far += len(message.get("body", b""))
+        if so_far > most:
+            # the one kind of error that reading a body lets through
+            raise HTTPException(413, f"bodies may have {most:,} bytes; send less.")
+        return message
+
+    return receiving
+
+
+def allow(service: Service, scope: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that lets keys with a scope pass, so many times a second.
+
+    Raises
+    ------
+    Problem
+        401 without a key that is known, 403 without the scope, 429 if too often.
+    """
+
+    async def check(request: Request) -> None:
+        key = who(service, request)
+        caller = key.id or (request.client.host if request.client else "")
+        request.scope["key_name"] = key.name
+        wait = service.rate.wait(caller)
+        if wait:
+            seconds = str(int(wait) + 1)
+            raise Problem(
+                429, f"more than {service.rate.rate:g} requests a second; wait {seconds} s.",
+                {"Retry-After": seconds},
+            )  # fmt: skip
+        if scope not in key.scopes:
+            raise Problem(403, f"this key has no scope '{scope}'; use one that has.")
+
+    return check
+
+
+def who(service: Service, request: Request) -> Key:
+    """The key that asks.
+
+    Raises
+    ------
+    Problem
+        401 without a key that is known.
+    """
+    if service.keyring.is_open():
+        return OPEN
+    headers: Any = request.headers
+    text = text_of(headers.get("authorization", ""), headers.get("x-api-key", ""))
+    key = service.keyring.key_of(text) if text else None
+    if key is None:
+        raise Problem(
+            401, "a key is needed: Authorization: Bearer KEY. Make one with: retailrec store key add",
+            {"WWW-Authenticate": 'Basic realm="retailrec", charset="UTF-8"'},
+        )  # fmt: skip
+    return key

@@ -1,0 +1,152 @@
+"""API keys: random secrets, stored as hashes, with scopes; and how often one may ask."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from threading import Lock
+from typing import NamedTuple
+
+from sqlalchemy import delete, insert, select
+
+from retailrec.errors import SettingError
+from retailrec.serving import schema
+from retailrec.serving.receipts import check_id
+from retailrec.serving.store import Store
+
+SCOPES = ("read", "write", "admin")
+_RELOAD = 2.0  # seconds after which a removed key is refused at the latest
+_NO_HASH = hashlib.sha256(b"").hexdigest()
+
+
+class Key(NamedTuple):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+
+
+OPEN = Key("", "open", frozenset(SCOPES))  # who asks where no key was ever made
+
+
+def make_key(store: Store, name: str, scopes: str = "read") -> str:
+    """A new key, to be shown once: the store has its hash only.
+
+    Raises
+    ------
+    SettingError
+        If a scope is not known.
+    """
+    wanted = scopes.replace(",", " ").split()
+    if not wanted or not set(wanted) <= set(SCOPES):
+        raise SettingError(f"scopes are {scopes!r}; expected some of {', '.join(SCOPES)}.")
+    check_id(name, "key name")
+    identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    row = {
+        "id": identity, "name": name, "hash": _hash(secret), "scopes": " ".join(wanted),
+        "made": int(time.time() * 1e6),
+    }  # fmt: skip
+    with store.transaction() as connection:
+        connection.execute(insert(schema.keys), row)
+    return f"rr_{identity}_{secret}"
+
+
+def remove_key(store: Store, identity: str) -> bool:
+    """Let a key count no more; was it there?"""
+    with store.transaction() as connection:
+        found = connection.execute(delete(schema.keys).where(schema.keys.c.id == identity))
+    return bool(found.rowcount)
+
+
+def list_keys(store: Store) -> list[Key]:
+    """All keys, without secrets."""
+    return [key for key, _ in _read(store)]
+
+
+class Keyring:
+    """The store's keys, read every few seconds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, tuple[Key, str]] = {}
+        self._read_at = -_RELOAD
+
+    def is_open(self) -> bool:
+        """Is there no key at all, so that anybody may ask?"""
+        self._refresh()
+        return not self._known
+
+    def key_of(self, text: str) -> Key | None:
+        """The key that this text is, or None."""
+        self._refresh()
+        _, _, rest = text.partition("rr_")
+        identity, _, secret = rest.partition("_")
+        key, stored = self._known.get(identity, (None, _NO_HASH))
+        right = hmac.compare_digest(_hash(secret), stored)  # also for unknown keys: same time
+        return key if right else None
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._read_at >= _RELOAD:
+            self._known = {key.id: (key, stored) for key, stored in _read(self._store)}
+            self._read_at = now
+
+
+def text_of(authorization: str, api_key: str = "") -> str:
+    """The key in the headers of a request: `Bearer KEY`, the password of `Basic`, or `X-API-Key`."""
+    kind, _, value = authorization.partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        try:
+            decoded = base64.b64decode(value, validate=True).decode()
+        except (binascii.Error, ValueError):
+            return ""
+        return decoded.partition(":")[2]
+    return api_key.strip()
+
+
+class RateLimit:
+    """Token buckets: so many requests a second each, twice as many at once.
+
+    Parameters
+    ----------
+    rate : requests a second; 0 does not limit
+    most : callers that are kept in memory
+    """
+
+    def __init__(self, rate: float, most: int = 10_000) -> None:
+        self.rate, self._most = rate, most
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
+        self._lock = Lock()
+
+    def wait(self, caller: str, now: float | None = None) -> float:
+        """Seconds until the caller may ask; 0: now, and the request is counted."""
+        if not self.rate:
+            return 0.0
+        now = time.monotonic() if now is None else now
+        burst = max(2 * self.rate, 1.0)
+        with self._lock:
+            tokens, then = self._buckets.pop(caller, (burst, now))
+            tokens = min(burst, tokens + (now - then) * self.rate)
+            wait = 0.0 if tokens >= 1 else (1 - tokens) / self.rate
+            self._buckets[caller] = (tokens - (not wait), now)
+            while len(self._buckets) > self._most:
+                self._buckets.popitem(last=False)
+        return wait
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _read(store: Store) -> list[tuple[Key, str]]:
+    with store.reader() as connection:
+        rows = connection.execute(select(schema.keys).order_by(schema.keys.c.made)).all()
+    return [(Key(r.id, r.name, frozenset(r.scopes.split())), r.hash) for r in rows]

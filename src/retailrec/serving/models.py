@@ -1,0 +1,216 @@
+"""The saved models that a service may use, and which one answers: swapped in one step."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from retailrec.errors import ArtifactError, RetailRecError, SettingError
+from retailrec.recommender.batch import artifact_key
+from retailrec.serving.engine import Engine, Wish
+from retailrec.serving.served_model import ServedModel
+from retailrec.serving.store import Store
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OTHERS = 2  # models beside the active one that stay in memory
+_LOG = logging.getLogger("retailrec.serving")
+
+
+class UnknownModel(RetailRecError):
+    """The configured folder has no model of this name."""
+
+
+class SwapInProgress(RetailRecError):
+    """Another activation is under way."""
+
+
+class Models:
+    """The models of one configured folder; the active one is read once by each request.
+
+    Parameters
+    ----------
+    folder : a saved model, or a folder of saved models
+    store : remembers which model was active
+    """
+
+    def __init__(self, folder: Path, store: Store, engine: Engine) -> None:
+        self.folder, self._store, self._engine = Path(folder), store, engine
+        self._swap, self._lock = Lock(), Lock()
+        self._others: OrderedDict[str, ServedModel] = OrderedDict()
+        self._active: ServedModel | None = None
+
+    def folders(self) -> dict[str, Path]:
+        """Name -> folder of each model that is there now."""
+        if (self.folder / "manifest.json").is_file():
+            return {self.folder.resolve().name: self.folder}
+        found: dict[str, Path] = {}
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            for place in (path, path / "model"):  # a saved model, or what a run wrote
+                if _NAME.fullmatch(path.name) and (place / "manifest.json").is_file():
+                    found.setdefault(path.name, place)
+        return found
+
+    def require_any(self) -> dict[str, Path]:
+        """As `folders`, but raise a SettingError if there is none."""
+        there = self.folders()
+        if not there:
+            raise SettingError(
+                f"--model {self.folder} holds no saved model. Name a folder that 'retailrec run' or "
+                f"save() wrote, or a folder of such folders."
+            )
+        return there
+
+    @property
+    def active(self) -> ServedModel:
+        """The model that answers.
+
+        Raises
+        ------
+        UnknownModel
+            Before `start`.
+        """
+        found = self._active
+        if found is None:
+            raise UnknownModel("no model is active yet; the service is starting.")
+        return found
+
+    def start(self) -> ServedModel:
+        """Load the model that was active last, or the last by name, and let it answer.
+
+        Raises
+        ------
+        SettingError
+            If the folder holds no model.
+        """
+        there = self.require_any()
+        last = [name for name, _, _ in self._store.activations() if name in there]
+        name = last[-1] if last else list(there)[-1]
+        model = self._load(name)
+        self._let_answer(model)
+        return model
+
+    def get(self, name: str) -> ServedModel:
+        """A model by name, loaded if need be.
+
+        Raises
+        ------
+        UnknownModel
+            If there is none.
+        """
+        active = self._active
+        if active is not None and active.name == name:
+            return active
+        with self._lock:
+            found = self._others.get(name)
+            if found is not None:
+                self._others.move_to_end(name)
+                return found
+        found = self._load(name)
+        with self._lock:
+            self._others[name] = found
+            while len(self._others) > _OTHERS:
+                self._others.popitem(last=False)
+        return found
+
+    def activate(self, name: str) -> ServedModel:
+        """Load a model anew, warm it up, and let it answer; requests under way keep theirs.
+
+        Raises
+        ------
+        UnknownModel
+            If the folder has none of this name.
+        SwapInProgress
+            If another one is being activated.
+        ArtifactError
+            If it can't be read; the active model stays.
+        """
+        if not self._swap.acquire(blocking=False):
+            raise SwapInProgress("another model is being activated; try again when it is done.")
+        try:
+            model = self._load(name)
+            self.warm_up(model)
+            self._let_answer(model)
+            return model
+        finally:
+            self._swap.release()
+
+    def rollback(self) -> ServedModel:
+        """Activate the model that was active before.
+
+        Raises
+        ------
+        UnknownModel
+            If there was none, or it is gone.
+        """
+        names = [name for name, _, _ in self._store.activations()]
+        current = self.active.name
+        while names and names[-1] == current:
+            names.pop()
+        if not names:
+            raise UnknownModel("no other model was active before; activate one by its name.")
+        return self.activate(names[-1])
+
+    def warm_up(self, model: ServedModel, most: int = 20) -> int:
+        """Replay requests, so that nothing that happens once is part of an answer; their number."""
+        shoppers = self._engine.store.some_shoppers(most)
+        wishes = (Wish(), Wish(reasons=True), Wish(rules={"max_per_category": 3, "variety": 0.1}))
+        for shopper in (*shoppers, "a shopper whom nobody knows"):
+            for wish in wishes if model.category else wishes[:2]:
+                self._engine.offers(model, shopper, wish)
+        return len(shoppers) + 1
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Every model that is there, and whether it answers."""
+        active = self._active
+        found = []
+        for name, path in self.folders().items():
+            try:
+                digest = artifact_key(path)
+            except OSError as error:
+                _LOG.warning("model %s can't be read: %s", name, error)
+                continue
+            answers = active is not None and active.name == name
+            loaded = active.digest if active is not None and answers else None
+            found.append(
+                {
+                    "id": name,
+                    "digest": digest,
+                    "active": answers,
+                    "changed": answers and loaded != digest,
+                }
+            )
+        return found
+
+    def _let_answer(self, model: ServedModel) -> None:
+        self._store.record_activation(model.name, model.digest)
+        self._active = model  # one step: a request has either the old one or the new one
+        with self._lock:
+            self._others.pop(model.name, None)
+        self._engine.cache.clear()
+
+    def _load(self, name: str) -> ServedModel:
+        there = self.folders()
+        if name not in there:
+            raise UnknownModel(
+                f"there is no model {name[:100]!a}; expected one of {', '.join(there) or 'none'}."
+            )
+        try:
+            return ServedModel.load(there[name], name)
+        except OSError as error:
+            raise ArtifactError(f"model {name} can't be read: {error}.") from error
+
+
+def require_models(models: Models, names: Sequence[str | None]) -> None:
+    """Raise an UnknownModel unless all of these are there."""
+    there = models.folders()
+    for name in names:
+        if name is not None and name not in there:
+            raise UnknownModel(
+                f"the experiment names model {name!a}, which is not there; expected one of "
+                f"{', '.join(there)}."
+            )

@@ -1,0 +1,1 @@
+"""Pages for people: server-rendered, every state a URL, readable without JavaScript or network."""

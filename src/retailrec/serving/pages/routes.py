@@ -1,0 +1,94 @@
+"""The pages' addresses. A page that can't be shown says why, in its own frame."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from urllib.parse import parse_qsl, quote
+
+from fastapi import APIRouter, Depends, Request
+from jinja2 import Environment, PackageLoader, select_autoescape
+from starlette.responses import RedirectResponse, Response
+
+from retailrec.errors import RetailRecError
+from retailrec.serving.guard import allow
+from retailrec.serving.pages.views import Values, Views
+from retailrec.serving.problems import Problem
+from retailrec.serving.service import Service
+from retailrec.serving.store import StoreUnavailable
+
+PAGES = (
+    ("/", "Overview"), ("/shopper", "Shopper"), ("/item", "Item"), ("/sources", "Sources"),
+    ("/compare", "Compare"), ("/rules", "Rules"),
+)  # fmt: skip
+_TITLES = dict(PAGES)
+_STATIC = {"style.css": "text/css; charset=utf-8", "htmx.min.js": "text/javascript; charset=utf-8"}
+_LONGEST = 2000  # characters of a query's value
+
+
+def routes(service: Service) -> APIRouter:
+    """All pages, over one service."""
+    router = APIRouter(include_in_schema=False)
+    views = Views(service)
+    templates = Environment(
+        loader=PackageLoader("retailrec.serving.pages"), autoescape=select_autoescape(default=True),
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    read, admin = (Depends(allow(service, scope)) for scope in ("read", "admin"))
+    static = {
+        name: files("retailrec.serving.pages").joinpath("static", name).read_bytes() for name in _STATIC
+    }
+
+    def page(here: str, template: str, values: Values, status: int = 200) -> Response:
+        text = templates.get_template(template).render(
+            {"here": here, "pages": PAGES, "title": _TITLES[here], "model": service.models.active}
+            | values
+        )
+        return Response(text, status, media_type="text/html")
+
+    def shown(here: str, template: str, view: Callable[[], Values]) -> Response:
+        try:
+            return page(here, template, view())
+        except StoreUnavailable as error:
+            return page(here, "trouble.html", {"error": str(error)}, 503)
+        except RetailRecError as error:
+            return page(here, "trouble.html", {"error": str(error)}, 422)
+
+    def add(path: str, template: str, view: Callable[[Mapping[str, str]], Values]) -> None:
+        async def show(request: Request) -> Response:
+            query = {name: value[:_LONGEST] for name, value in request.query_params.items()}
+            return await service.compute(shown, path, template, lambda: view(query))
+
+        router.add_api_route(path, show, methods=["GET"], dependencies=[read])
+
+    add("/", "overview.html", lambda query: views.overview())
+    add("/shopper", "shopper.html", views.shopper)
+    add("/item", "item.html", views.item)
+    add("/sources", "sources.html", lambda query: views.sources())
+    add("/compare", "compare.html", views.compare)
+    add("/rules", "rules.html", views.rules)
+
+    @router.post("/rules", dependencies=[admin])
+    async def save(request: Request) -> Response:
+        try:
+            form = dict(parse_qsl((await request.body()).decode(), max_num_fields=50))
+        except ValueError as error:
+            raise Problem(400, "the form can't be read; open the page again.") from error
+        purpose = form.get("purpose") or "default"
+        error_text = await service.compute(views.save_rules, form)
+        if error_text:
+            raise Problem(422, error_text)
+        return RedirectResponse(f"/rules?purpose={quote(purpose, safe='')}&saved=1", 303)
+
+    @router.get("/static/{name}")
+    async def asset(name: str, request: Request) -> Response:
+        if name not in static:
+            raise Problem(404, "there is no such file.")
+        tag = f'"{hashlib.sha256(static[name]).hexdigest()[:16]}"'
+        headers = {"etag": tag, "cache-control": "max-age=3600"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(b"", 304, headers)
+        return Response(static[name], 200, headers, media_type=_STATIC[name])
+
+    return router

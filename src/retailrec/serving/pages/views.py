@@ -1,0 +1,385 @@
+"""What each page shows: numbers first, as plain values; templates only lay them out."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from retailrec.serving.engine import Given, Wish, code_receipts
+from retailrec.serving.messages import RulesIn
+from retailrec.serving.pages import drawings
+from retailrec.serving.pages.facts import WEEKS, Facts
+from retailrec.serving.pages.what_if import receipt, side, timeline, what_if
+from retailrec.serving.receipts import microseconds
+from retailrec.serving.served_model import ServedModel
+from retailrec.serving.service import Service
+
+Values = dict[str, Any]
+K = 10
+RULE_FIELDS = (
+    ("max_per_category", "At most of a category"), ("min_new", "New items at least"),
+    ("price_floor", "Price at least"), ("price_ceiling", "Price at most"),
+    ("skip_bought_days", "Not bought within days"), ("variety", "Variety, 0 to 1"),
+)  # fmt: skip
+
+
+class Views:
+    """The pages' numbers, over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.facts = service, Facts(service)
+        self._compared: dict[tuple[str, ...], Values | None] = {}
+        self._reports: dict[str, Values] = {}
+        self._sampled: tuple[Any, ...] = ()
+        self._lock = threading.Lock()
+
+    def overview(self) -> Values:
+        """Is the service well, and how good are its lists?"""
+        service, facts, report = self.service, self.facts.now(), self.report()
+        levels = dict(service.measures.levels)
+        answered = sum(levels.values())
+        other = answered - levels.get("personal", 0)
+        took = sorted(service.measures.latencies)
+        shown = {
+            f"p{q}": f"{1000 * took[int(q / 100 * (len(took) - 1))]:.0f}" if took else "–"
+            for q in (50, 99)
+        }
+        matching = report.get("matching", {})
+        k = str(matching.get("chosen_k", ""))
+        recall = {name: at[k] for name, at in matching.get("recall@k", {}).items() if k in at}
+        coverage = "No list was made yet."
+        if facts is not None and facts.n_shown:
+            items = service.models.active.n_items
+            coverage = (
+                f"{len(facts.shown):,} of {items:,} items stood on the last {facts.n_shown:,} places "
+                f"of lists; the one that stood there most took "
+                f"{max(facts.shown.values()) / facts.n_shown:.1%}."
+            )
+        return {
+            "facts": facts, "answered": answered, "latency": shown, "coverage": coverage,
+            "fallback": f"{other / answered:.0%}" if answered else "–",
+            "weekly": drawings.bars(_dated(facts, facts.weekly), "receipts") if facts else "",
+            "levels": drawings.across(
+                {k: float(v) for k, v in levels.items()} or {"none yet": 0.0}, "lists"
+            ),
+            "boards": _boards(report), "recall": drawings.across(recall, "recall") if recall else "",
+            "recall_k": k, "models": service.models.listed(),
+        }  # fmt: skip
+
+    def shopper(self, query: Mapping[str, str]) -> Values:
+        """What does this shopper get, and why?"""
+        service, shopper = self.service, query.get("id", "")
+        models = list(service.models.folders())
+        active = service.models.active
+        facts = self.facts.now()
+        found: Values = {
+            "shopper": shopper,
+            "models": models,
+            "examples": facts.sample[:4] if facts else [],
+        }
+        if not shopper:
+            return found
+        lists = service.engine.lists()
+        purposes = sorted({"default", "new"} | set(lists.rules))
+        left = service.models.get(query.get("left") or active.name)
+        right = service.models.get(query.get("right") or left.name)
+        rp = query.get("rp") or ("default" if right is not left else "new")
+        rules, error = _rules_of(query)
+        known = service.store.shopper(shopper)
+        receipts = service.store.history(shopper)
+        end = max(known.ends or active.end, active.end)
+        now, changed = what_if(receipts, query, microseconds(end) - 1, active)
+        sides = []
+        for model, purpose in ((left, query.get("lp") or "default"), (right, rp)):
+            wish = Wish(K, purpose, rules, reasons=True)
+            given = Given(shopper, code_receipts(model, now), known.attributes, known.denied)
+            answer = service.engine.answer(model, [given], wish, known.ends, lists)[0]
+            if changed or rules:
+                before = given._replace(events=code_receipts(model, receipts))
+                plain = Wish(K, purpose)
+                usual = service.engine.answer(model, [before], plain, known.ends, lists)[0]
+            else:
+                usual = answer
+            sides.append(side(f"{model.name}, {purpose}", answer, usual))
+        if rules:
+            changed = [*changed, "rules: " + ", ".join(f"{k} {v:g}" for k, v in rules.items())]
+        bought = {item: active.label(item) for r in reversed(receipts) for item in r.items}
+        return found | {
+            "purposes": purposes, "left": left.name, "right": right.name, "error": error,
+            "lp": query.get("lp") or "default", "rp": rp, "add": query.get("add", ""),
+            "quantity": query.get("quantity") or "1", "drop": query.get("drop", ""), "rules": rules,
+            "bought": sorted(bought.items(), key=lambda pair: pair[1])[:200],
+            "suggestions": [(o["item"], o["name"]) for one in sides for o in one["offers"]],
+            "changed": f"What if: {'; '.join(changed)}. Nothing is stored." if changed else "",
+            "plain": "/shopper?" + urlencode({"id": shopper, "left": left.name, "right": right.name}),
+            "sides": sides, "n_receipts": len(receipts), "attributes": known.attributes,
+            "receipts": [receipt(r, active) for r in receipts[:-13:-1]],
+            "timeline": timeline(receipts),
+        }  # fmt: skip
+
+    def item(self, query: Mapping[str, str]) -> Values:
+        """How does this item sell, and to whom is it offered?"""
+        wanted, model, facts = query.get("id", ""), self.service.models.active, self.facts.now()
+        found: Values = {"wanted": wanted, "matches": [], "item": None}
+        if not wanted:
+            return found
+        code = model.code_of.get(wanted)
+        if code is None:
+            words = wanted.lower().split()
+            hits = (i for i, name in enumerate(model.labels) if all(w in name.lower() for w in words))
+            found["matches"] = [
+                (model.ids[i], model.labels[i]) for i, _ in zip(hits, range(30), strict=False)
+            ]
+            if not found["matches"]:
+                found["error"] = "The model knows no such item, and no name has these words."
+            return found
+        row = model.model.items_.row(code, named=True)
+        told = [(k, v) for k, v in row.items() if v is not None and k not in ("item_id", "name")]
+        similar = {
+            source: [(model.ids[c], model.labels[c], score) for c, score in rows]
+            for source, rows in model.similar(wanted, 8).items()
+        }
+        found |= {"item": {"id": wanted, "name": model.labels[code], "facts": told}, "similar": similar}
+        if facts is not None:
+            found |= _sales(facts, wanted)
+        return found
+
+    def sources(self) -> Values:
+        """Which sources earn their place?"""
+        matching = self.report().get("matching", {})
+        names = [s.name for s in self.service.models.active.model.sources_]
+        if not matching:
+            return {"names": names, "overlap": ""}
+        k = str(matching["chosen_k"])
+        told = matching["sources"]
+        columns = list(next(iter(told.values()))) if told else []
+        return {
+            "overlap": drawings.heat(list(matching["overlap"]), matching["overlap"]), "k": k,
+            "marginal": drawings.across(matching["marginal"], "recall lost"),
+            "recall": drawings.across(
+                {n: at[k] for n, at in matching["recall@k"].items() if k in at}, "recall"
+            ),
+            "columns": columns,
+            "rows": [(n, [_short(v.get(c)) for c in columns]) for n, v in told.items()],
+        }  # fmt: skip
+
+    def compare(self, query: Mapping[str, str]) -> Values:
+        """Where do two models differ most?"""
+        models = list(self.service.models.folders())
+        active = self.service.models.active.name
+        left = query.get("left") or active
+        right = query.get("right") or next((m for m in models if m != left), left)
+        pair = [self.service.models.get(left), self.service.models.get(right)]
+        key = (pair[0].digest, pair[1].digest)
+        facts = self.facts.now()
+        with self._lock:
+            start = facts is not None and key not in self._compared
+            if start:
+                if len(self._compared) > 20:
+                    self._compared.clear()
+                self._compared[key] = None
+        if start:
+            threading.Thread(target=self._compare, args=(key, pair), daemon=True).start()
+        found = self._compared.get(key)
+        return {
+            "models": models, "left": left, "right": right, "found": found,
+            "self_url": "/compare?" + urlencode({"left": left, "right": right}),
+            "histogram": drawings.bars(found["histogram"], "shoppers") if found else "",
+        }  # fmt: skip
+
+    def rules(self, query: Mapping[str, str]) -> Values:
+        """How many lists would these rules change?"""
+        lists = self.service.engine.lists()
+        purpose = query.get("purpose") or "default"
+        saved = lists.rules.get(purpose, {})
+        tried = bool(query.get("try"))
+        rules, error = _rules_of(query) if tried else (saved, "")
+        found: Values = {
+            "purpose": purpose, "error": error, "saved": query.get("saved") == "1",
+            "fields": [
+                (n, says, _short(rules[n]) if n in rules else "") for n, says in RULE_FIELDS
+            ],
+            "purposes": sorted({"default", "new"} | set(lists.rules)),
+            "all_rules": [
+                (p, ", ".join(f"{k} {v:g}" for k, v in r.items()) or "no rule")
+                for p, r in sorted(lists.rules.items())
+            ],
+        }  # fmt: skip
+        if not tried or error:
+            return found
+        shoppers, model, scored, allowed = self._sample()
+        if not shoppers:
+            return found | {"effect": "The receipts are being counted; try again in a moment."}
+        before = model.choose(scored, K, saved, allowed).items
+        after = model.choose(scored, K, rules, allowed).items
+        gone = [
+            int(np.isin(b[b >= 0], a, invert=True).sum()) for b, a in zip(before, after, strict=True)
+        ]
+        moved = int((before != after).any(axis=1).sum())
+        short = int((after < 0).any(axis=1).sum())
+        order = sorted(range(len(gone)), key=lambda i: (-gone[i], shoppers[i]))[:10]
+        effect = (
+            f"Of {len(shoppers)} lists, {moved} change, {sum(g > 0 for g in gone)} of them in their "
+            f"items; {short} have fewer than {K} items left. Compared with what is saved for "
+            f"“{purpose}”."
+        )
+        changed = [(shoppers[i], gone[i]) for i in order if gone[i]]
+        return found | {"effect": effect, "changed": changed, "may_save": True}
+
+    def save_rules(self, values: Mapping[str, str]) -> str:
+        """Save what a form holds; what is wrong with it, or nothing."""
+        rules, error = _rules_of(values)
+        if not error:
+            self.service.save_rules(values.get("purpose") or "default", rules)
+        return error
+
+    def report(self) -> Values:
+        """The numbers that a run wrote beside the active model; empty if there are none."""
+        model = self.service.models.active
+        if model.digest not in self._reports:
+            folder = self.service.models.folders().get(model.name)
+            found: Values = {}
+            for place in ("report.json", "metrics.json"):
+                file = None if folder is None else folder.parent / place
+                if (
+                    file is not None
+                    and folder is not None
+                    and folder.name == "model"
+                    and file.is_file()
+                ):
+                    try:
+                        found = json.loads(file.read_text())
+                    except (OSError, ValueError):
+                        continue  # a page without these numbers says that they are missing
+                    break
+            self._reports = {model.digest: found}
+        return self._reports[model.digest]
+
+    def _sample(self) -> tuple[Any, ...]:
+        """A hundred shoppers' candidates with scores, kept until the store's facts are renewed."""
+        facts, model = self.facts.now(), self.service.models.active
+        if facts is None:
+            return [], None, None, None
+        key = (facts.made, model.digest)
+        if not self._sampled or self._sampled[0] != key:
+            given, ends = self._given(model, facts.sample)
+            history = model.history(
+                facts.sample, [g.events for g in given], [g.attributes for g in given],
+                max(ends or model.end, model.end),
+            )  # fmt: skip
+            self._sampled = (key, model.score(history, K))
+        return facts.sample, model, self._sampled[1], None
+
+    def _given(self, model: ServedModel, shoppers: Sequence[str]) -> tuple[list[Given], Any]:
+        engine, given, ends = self.service.engine, [], None
+        for shopper in shoppers:
+            known = engine.store.shopper(shopper)
+            given.append(
+                Given(shopper, engine.events(model, shopper, known), known.attributes, known.denied)
+            )
+            ends = known.ends
+        return given, ends
+
+    def _compare(self, key: tuple[str, ...], pair: list[ServedModel]) -> None:
+        facts = self.facts.now()
+        if facts is None:
+            return
+        since = max(model.end for model in pair)
+        lists = []
+        for model in pair:
+            given, ends = self._given(model, facts.sample)
+            late = bool(ends and ends > since)
+            wish = Wish(K, at=since if late else None)
+            answers = self.service.engine.answer(model, given, wish, ends, self.service.engine.lists())
+            lists.append([{str(o.item) for o in a.offers} for a in answers])
+        shared = [len(a & b) for a, b in zip(*lists, strict=True)]
+        judged = []
+        us = microseconds(since)
+        for place, shopper in enumerate(facts.sample if late else []):
+            bought = {i for r in self.service.store.history(shopper) if r.time >= us for i in r.items}
+            if bought:
+                judged.append((shopper, len(lists[0][place] & bought), len(lists[1][place] & bought)))
+        judged.sort(key=lambda row: (-row[1] - row[2], row[0]))
+        order = sorted(range(len(shared)), key=lambda i: (shared[i], facts.sample[i]))
+        self._compared[key] = {
+            "n": len(shared), "shared": sum(shared) / max(len(shared), 1),
+            "same": sum(n == K for n in shared), "since": f"{since:%Y-%m-%d}",
+            "most": [(facts.sample[i], shared[i]) for i in order[:10]],
+            "judged": judged if len(judged) <= 10 else judged[:5] + judged[-5:],
+            "histogram": [(str(n), float(shared.count(n))) for n in range(K + 1)],
+        }  # fmt: skip
+
+
+def _dated(facts: Any, values: Sequence[float]) -> list[tuple[str, float]]:
+    """Values by week, from the first week with any."""
+    first = next((i for i, v in enumerate(values) if v), 0)
+    return list(zip(facts.weeks(), map(float, values), strict=True))[first:]
+
+
+def _boards(report: Values) -> Values | None:
+    if not report.get("models"):
+        return None
+    metrics = list(next(iter(report["models"].values())))
+    rows = [(n, [_short(v.get(m)) for m in metrics]) for n, v in report["models"].items()]
+    judged = report.get("evaluation", {})
+    return {
+        "metrics": metrics, "rows": rows, "n_users": f"{judged.get('n_users', 0):,}",
+        "cutoff": str(judged.get("cutoff", ""))[:10],
+    }  # fmt: skip
+
+
+def _rules_of(values: Mapping[str, str]) -> tuple[Values, str]:
+    """Rules of a form, or what is wrong with one of them."""
+    said = {name: values[name].strip() for name, _ in RULE_FIELDS if values.get(name, "").strip()}
+    try:
+        return RulesIn.model_validate(said).said(), ""
+    except ValueError:
+        names = dict(RULE_FIELDS)
+        for name, text in said.items():
+            try:
+                RulesIn.model_validate({name: text})
+            except ValueError:
+                return {}, f"{names[name]}: {text!a} is no value that this rule can have."
+        return {}, "These rules make no sense together."
+
+
+def _sales(facts: Any, item: str) -> Values:
+    row = facts.code.get(item)
+    if row is None:
+        return {
+            "tiles": [("0", "receipts with it")],
+            "sales": drawings.bars([], "receipts"),
+            "price": drawings.line([], "a piece"),
+        }
+    receipts, quantity, value = facts.receipts[row], facts.quantity[row], facts.value[row]
+    weeks = facts.weeks()
+    prices = [
+        (w, float(v / q) if q and v else None) for w, q, v in zip(weeks, quantity, value, strict=True)
+    ]
+    first = next((i for i, n in enumerate(receipts) if n), 0)
+    buyers, again = int(facts.buyers[row]), int(facts.again[row])
+    tiles = [
+        (f"{int(receipts.sum()):,}", f"receipts in {WEEKS} weeks"),
+        (f"{buyers:,}", "buyers"),
+        (f"{again / buyers:.0%}" if buyers else "–", "buy it again"),
+        (f"{facts.gap[row]:.0f} days" if again else "–", "between two purchases"),
+        (
+            f"{facts.shown[item] / facts.n_shown:.2%}" if facts.n_shown else "–",
+            "of the places on lists",
+        ),
+    ]
+    return {
+        "tiles": tiles, "sales": drawings.bars(_dated(facts, receipts.tolist()), "receipts"),
+        "price": drawings.line(prices[first:], "a piece"),
+    }  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

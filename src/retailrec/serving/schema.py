@@ -1,0 +1,153 @@
+"""Tables of the history store, one schema for SQLite and PostgreSQL, and migrations by version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from retailrec.errors import DataError
+
+metadata = MetaData()
+
+# One row: what every answer needs to know beside the shopper.
+state = Table(
+    "state", metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("ends", BigInteger),  # midnight after the newest receipt, microseconds; null: no receipt
+    Column("text_numbers", Boolean, nullable=False),  # is any receipt number no whole number?
+    Column("lists", BigInteger, nullable=False),  # changes with unavailable items, keys and rules
+    Column("rules", Text, nullable=False),  # JSON: purpose -> settings of its rules
+)  # fmt: skip
+
+shoppers = Table(
+    "shoppers", metadata,
+    Column("id", String(128), primary_key=True),
+    Column("version", BigInteger, nullable=False),  # another one after each change
+    Column("attributes", Text, nullable=False),  # JSON
+    Column("denied", Text, nullable=False),  # JSON list of items never to be offered
+)  # fmt: skip
+
+# The key makes receipts idempotent and lets one statement read a shopper's history.
+receipts = Table(
+    "receipts", metadata,
+    Column("shopper", String(128), nullable=False),
+    Column("number", String(128), nullable=False),
+    Column("time", BigInteger, nullable=False),  # microseconds since 1970
+    Column("items", Text, nullable=False),  # ids, one a line of text
+    Column("amounts", LargeBinary, nullable=False),  # see receipts.AMOUNTS
+    PrimaryKeyConstraint("shopper", "number"),
+)  # fmt: skip
+
+# The columns of the ledger of offers, and what the service knows beside.
+exposures = Table(
+    "exposures", metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("campaign", String(128), nullable=False),
+    Column("user_id", String(128), nullable=False),
+    Column("item_id", String(128)),  # null with rank 0: nothing was shown
+    Column("time", BigInteger, nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("score", Float),
+    Column("price", Float),
+    Column("arm", String(128), nullable=False),
+    Column("propensity", Float),
+    Column("holdout", Boolean, nullable=False),
+    Column("shadow", Boolean, nullable=False),  # computed for the log only, not shown
+    Column("request", String(64), nullable=False),
+    Index("exposures_of_shopper", "user_id"),
+)  # fmt: skip
+
+unavailable = Table(
+    "unavailable", metadata,
+    Column("item", String(128), primary_key=True),
+    Column("since", BigInteger, nullable=False),
+)  # fmt: skip
+
+# Each activation of a model; the last row is the one that answers.
+models = Table(
+    "models", metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("model", String(128), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("activated", BigInteger, nullable=False),
+)  # fmt: skip
+
+keys = Table(
+    "keys", metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("hash", String(64), nullable=False),  # SHA-256 of a random secret of 256 bits
+    Column("scopes", String(64), nullable=False),  # with spaces between
+    Column("made", BigInteger, nullable=False),
+)  # fmt: skip
+
+versions = Table(
+    "schema_version", metadata,
+    Column("version", Integer, primary_key=True),
+)  # fmt: skip
+
+
+def _first_tables(connection: Connection) -> None:
+    tables = (state, shoppers, receipts, exposures, unavailable, models, keys)
+    for table in tables:
+        connection.execute(CreateTable(table))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index))
+    first = {"id": 1, "ends": None, "text_numbers": False, "lists": 0, "rules": "{}"}
+    connection.execute(insert(state).values(first))
+
+
+# Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
+MIGRATIONS = (_first_tables,)
+
+
+def version_of(connection: Connection) -> int:
+    """Number of migrations that the store has had; 0 for an empty database."""
+    if not inspect(connection).has_table(versions.name):
+        return 0
+    return int(connection.execute(select(func.max(versions.c.version))).scalar() or 0)
+
+
+def migrate(connection: Connection, migrations: Sequence[object] = MIGRATIONS) -> list[int]:
+    """Apply the migrations that the store lacks, within the caller's transaction; their numbers.
+
+    Raises
+    ------
+    DataError
+        If the store was made by a newer version.
+    """
+    there = version_of(connection)
+    if there > len(migrations):
+        raise DataError(
+            f"the store has version {there} of the schema; this retailrec knows up to "
+            f"{len(migrations)}. Update retailrec."
+        )
+    if not there:
+        connection.execute(CreateTable(versions, if_not_exists=True))
+    applied = []
+    for number in range(there, len(migrations)):
+        migrations[number](connection)  # type: ignore[operator]
+        connection.execute(insert(versions).values(version=number + 1))
+        applied.append(number + 1)
+    return applied

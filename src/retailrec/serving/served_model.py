@@ -1,0 +1,269 @@
+"""One saved model as the service uses it: the only file here that knows how a recommender is called."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import repeat
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retailrec.data.history import Candidates, History
+from retailrec.errors import SettingError
+from retailrec.recommender.batch import artifact_key
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.rows import CandidateFrame, candidate_frame
+from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
+from retailrec.serving.receipts import AMOUNTS
+
+_BOUND = 64  # combinations of rules that are kept ready
+RULES = (
+    "price_floor", "price_ceiling", "skip_bought_days", "unless_due", "max_per_category", "category",
+    "min_new", "variety",
+)  # fmt: skip
+
+
+class CodedEvents(NamedTuple):
+    """A shopper's lines in a model's item codes, in order of time.
+
+    Attributes
+    ----------
+    time : (n_lines,) microseconds since 1970
+    receipt : (n_lines,) number of the line's receipt among the shopper's, from 0
+    item : (n_lines,) int32, -1 where the model does not know the item
+    amounts : (n_lines,) of `receipts.AMOUNTS`
+    """
+
+    time: NDArray[np.int64]
+    receipt: NDArray[np.int32]
+    item: NDArray[np.int32]
+    amounts: NDArray[np.void]
+
+
+class Scored(NamedTuple):
+    """The candidates of some histories, with the ranker's scores: `(n_pairs,)`."""
+
+    history: History
+    frame: CandidateFrame
+    score: NDArray[np.float32]
+
+
+@dataclass
+class ServedModel:
+    """A fitted recommender, its catalogue as a dictionary, and what is asked of both.
+
+    Parameters
+    ----------
+    name : what the service calls it
+    digest : stands for everything that was saved
+    model : the recommender
+    """
+
+    name: str
+    digest: str
+    model: TwoStageRecommender
+    code_of: dict[str, int] = field(init=False, repr=False)
+    ids: list[Any] = field(init=False, repr=False)
+    labels: list[str] = field(init=False, repr=False)
+    user_columns: list[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        items = self.model.items_
+        self.ids = items[ITEM_ID].to_list()
+        self.code_of = {str(item): code for code, item in enumerate(self.ids)}
+        names = items[NAME if NAME in items.columns else ITEM_ID].cast(pl.String)
+        self.labels = names.fill_null(items[ITEM_ID].cast(pl.String)).to_list()
+        attributes = self.model.features_.layout_.filter(pl.col("scope") == "user attribute")["column"]
+        wanted = [name.removeprefix("user_attribute_") for name in attributes]
+        wanted += [s.attribute for s in self.model.sources_ if hasattr(s, "attribute")]
+        self.user_columns = list(dict.fromkeys(wanted))
+        self._bound: OrderedDict[tuple[Any, ...], BoundRules] = OrderedDict()
+        self._lock = Lock()
+        # each request is a thread's; a library that brings its own threads would fight with the others
+        for part in (self.model, self.model.ranker_, self.model.preranker_, *self.model.sources_):
+            if hasattr(part, "threads"):
+                part.threads = 1  # type: ignore[union-attr]
+
+    @classmethod
+    def load(cls, folder: Path, name: str = "") -> ServedModel:
+        """The model that stands in a folder.
+
+        Raises
+        ------
+        ArtifactError
+            If it can't be read.
+        """
+        digest = artifact_key(folder) if (folder / "manifest.json").is_file() else ""
+        return cls(name or folder.name, digest, TwoStageRecommender.load(folder))
+
+    @property
+    def end(self) -> datetime:
+        """What the model knows ends here."""
+        return self.model.end_
+
+    @property
+    def n_items(self) -> int:
+        """Number of item codes."""
+        return len(self.ids)
+
+    def codes(self, items: Iterable[str]) -> NDArray[np.int32]:
+        """Code of each item, -1 where the model does not know it."""
+        return np.fromiter(map(self.code_of.get, items, repeat(-1)), np.int32)
+
+    def mask(self, items: Iterable[str]) -> NDArray[np.bool_]:
+        """(n_items,) is the item one of these?"""
+        found = np.zeros(self.n_items, np.bool_)
+        code = self.codes(items)
+        found[code[code >= 0]] = True
+        return found
+
+    def history(
+        self, shoppers: Sequence[str], events: Sequence[CodedEvents],
+        attributes: Sequence[Mapping[str, Any]], end: datetime, before: int | None = None,
+    ) -> History:  # fmt: skip
+        """Histories as a load of the same receipts would give them, in this model's codes.
+
+        `end` is the present, from which ages count; receipts at or after `before` (microseconds) are
+        not known.
+        """
+        parts = [_known(e, before) for e in events]
+        rows = np.repeat(np.arange(len(parts)), [len(p.item) for p in parts])
+        n_before = np.cumsum([0, *(int(e.receipt[-1]) + 1 if len(e.receipt) else 0 for e in events)])
+        amounts = np.concatenate([np.zeros(0, AMOUNTS), *(p.amounts for p in parts)])
+        item = np.concatenate([np.zeros(0, np.int32), *(p.item for p in parts)])
+        receipt = [p.receipt + n_before[i] for i, p in enumerate(parts)]
+        columns = {
+            "item": item,
+            "basket": np.concatenate([np.zeros(0, np.int32), *receipt]).astype(np.int32),
+            "time": np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
+            "quantity": amounts["quantity"].copy(),
+            "value": amounts["value"].copy(),
+        }
+        if not np.isnan(amounts["discount"]).all():
+            columns["discount"] = amounts["discount"].copy()
+        # frames are put together from whole columns: adding one later costs more than the rest of it
+        log = pl.DataFrame([pl.Series(name, values) for name, values in columns.items()])
+        people = [pl.Series(USER_ID, shoppers, pl.String)]
+        for name in self.user_columns:
+            values = [_plain(facts.get(name)) for facts in attributes]
+            people.append(pl.Series(name, values, strict=False))
+        users = pl.DataFrame(people)
+        return History.from_log(log, rows, users, end, self.n_items, self.model.catalogue_key)
+
+    def score(self, history: History, k: int) -> Scored:
+        """Candidates of the histories, at least `k`, and their scores: the rows of a batch."""
+        stage = self.model.stage_one
+        frame = candidate_frame(history, replace(stage, pool_size=max(stage.pool_size, k)))
+        return Scored(history, frame, self.model.ranker_.predict(frame.x))
+
+    def choose(
+        self, scored: Scored, k: int, rules: Mapping[str, Any] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Candidates:  # fmt: skip
+        """The `k` best candidates of each history under the rules.
+
+        `allowed` says of each candidate (n_pairs,) whether it may be offered.
+
+        Raises
+        ------
+        SettingError
+            If a rule or its value makes no sense.
+        """
+        pool, score = scored.frame.pool, scored.score
+        if allowed is not None and not allowed.all():
+            pool, score = pool.keep(allowed), score[allowed]
+        if not rules:
+            return pool.best(score, k)
+        bound = self._bound_rules(rules)
+        return bound.choose(scored.history, pool.pairs, score, k, self.model.ranker_.gives_probability)
+
+    def reasons(self, scored: Scored, best: Candidates) -> list[str]:
+        """Why, in words, for each item chosen, in order of history and rank."""
+        history, frame = scored.history, scored.frame
+        shopper, rank = np.nonzero(best.items >= 0)
+        items = best.items[shopper, rank]
+        keys = frame.pool.user_of_pair * history.n_items + frame.pool.items
+        x = np.asfortranarray(frame.x[np.searchsorted(keys, shopper * history.n_items + items)])
+        why = self.model.ranker_.contributions(x)
+        return reasons_in_words(
+            x, frame.names, why, shopper, items, history, self.model.sources_, self.labels
+        )
+
+    def probabilities(self, best: Candidates) -> NDArray[np.floating] | None:
+        """Probability of each chosen item, in order of history and rank; None without calibration."""
+        calibrator = self.model.calibrator_
+        return None if calibrator is None else calibrator.predict(best.scores[best.items >= 0])
+
+    def label(self, item: str) -> str:
+        """What an item is called; its id if the model does not know it."""
+        code = self.code_of.get(item)
+        return item if code is None else self.labels[code]
+
+    def similar(self, item: str, k: int) -> dict[str, list[tuple[int, float]]]:
+        """Source -> (code, similarity) of the `k` items that go best with one that is known."""
+        code, found = self.code_of[item], {}
+        for source in self.model.sources_:
+            similarity: Any = getattr(source, "similarity_", None)
+            if not isinstance(similarity, sparse.csr_matrix):
+                continue
+            row = similarity[code]
+            items, scores = row.indices, row.data
+            order = np.lexsort((items, -scores))  # ties go to the lower item
+            best = [i for i in order if items[i] != code][:k]
+            found[source.name] = [(int(items[i]), float(scores[i])) for i in best]
+        return found
+
+    def check_rules(self, rules: Mapping[str, Any]) -> None:
+        """Raise a SettingError if these rules can't be applied to this catalogue."""
+        self._bound_rules(rules)
+
+    @property
+    def category(self) -> str | None:
+        """The broadest category that the catalogue has."""
+        return next((c for c in CATEGORIES if c in self.model.items_.columns), None)
+
+    def _bound_rules(self, rules: Mapping[str, Any]) -> BoundRules:
+        """Rules in item codes; binding goes through the catalogue, so the last ones are kept."""
+        if unknown := sorted(set(rules) - set(RULES)):
+            raise SettingError(
+                f"rules: there is no rule '{unknown[0]}' here; expected {', '.join(RULES)}."
+            )
+        key = tuple(sorted(rules.items()))
+        with self._lock:
+            found = self._bound.get(key)
+            if found is not None:
+                self._bound.move_to_end(key)
+                return found
+        bound = BoundRules(Rules(**rules), self.model.items_, self.model.prices_, self.end)
+        with self._lock:
+            self._bound[key] = bound
+            while len(self._bound) > _BOUND:
+                self._bound.popitem(last=False)
+        return bound
+
+
+def _known(events: CodedEvents, before: int | None) -> CodedEvents:
+    """Lines of items that the model knows, of receipts before an instant."""
+    keep = events.item >= 0
+    if before is not None:
+        keep &= events.time < before
+    if keep.all():
+        return events
+    return CodedEvents(
+        events.time[keep], events.receipt[keep], events.item[keep], events.amounts[keep]
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """Text and numbers as they are; anything else is unknown."""
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,201 @@
+"""What a running service consists of, apart from HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from retailrec.compute.shards import n_threads, one_blas_thread
+from retailrec.serving.engine import Answer, Engine, Wish
+from retailrec.serving.experiment import Assignment, Experiment
+from retailrec.serving.exposures import ExposureLog, rows_of
+from retailrec.serving.keys import Keyring, RateLimit
+from retailrec.serving.measures import Measures
+from retailrec.serving.models import Models, require_models
+from retailrec.serving.problems import Problem
+from retailrec.serving.served_model import ServedModel
+from retailrec.serving.store import Store
+
+T = TypeVar("T")
+_LOG = logging.getLogger("retailrec.serving")
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """How a service behaves.
+
+    Parameters
+    ----------
+    rate : requests a second for each key, or for each address where there is no key; 0: no limit
+    timeout : seconds after which a request is given up
+    body_bytes : largest body
+    threads : requests computed at a time; 0: all cores
+    waiting : requests that may wait for a thread; further ones are refused at once
+    cache_lines : receipt lines of hot shoppers in memory
+    hosts : names under which browsers may call the service; empty: any
+    pages : serve the pages for people
+    """
+
+    rate: float = 200.0
+    timeout: float = 10.0
+    body_bytes: int = 4_000_000
+    threads: int = 0
+    waiting: int = 200
+    cache_lines: int = 2_000_000
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    pages: bool = True
+
+
+@dataclass
+class Service:
+    """Store, models, log and threads of one process.
+
+    Parameters
+    ----------
+    models_folder : a saved model, or a folder of saved models
+    """
+
+    store: Store
+    models_folder: Path
+    settings: ServiceSettings = field(default_factory=ServiceSettings)
+    experiment: Experiment = field(default_factory=Experiment)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.store, self.settings.cache_lines)
+        self.models = Models(self.models_folder, self.store, self.engine)
+        self.keyring, self.rate = Keyring(self.store), RateLimit(self.settings.rate)
+        self.ready = False
+        self.measures, cache = Measures(), self.engine.cache
+        watch = self.measures.watch
+        watch("ready", "1 when requests are answered", lambda: self.ready)
+        watch("cache_lines", "receipt lines of hot shoppers in memory", lambda: cache.lines)
+        watch("cache_hits", "histories found in memory", lambda: cache.hits)
+        watch("cache_misses", "histories read from the store", lambda: cache.misses)
+        watch("exposures_written", "rows written", lambda: self.log.written)
+        watch("exposures_waiting", "rows not written yet", lambda: self.log.waiting)
+        watch("exposures_dropped", "rows lost for want of room", lambda: self.log.dropped)
+        self._busy, self._lock = 0, Lock()
+        self._held = ExitStack()
+
+    def start(self) -> None:
+        """Load the model and the threads; `warm_up` comes after."""
+        self._held.enter_context(one_blas_thread())  # each request has one thread, all through
+        self.threads = ThreadPoolExecutor(n_threads(self.settings.threads), "answers")
+        self.shadows = ThreadPoolExecutor(1, "shadow")
+        self.log = ExposureLog(self.store)
+        arms = [arm.model for arm in self.experiment.arms.values()]
+        require_models(self.models, [*arms, *self.experiment.shadow])
+        self.models.start()
+
+    def warm_up(self) -> None:
+        """Replay requests, then be ready."""
+        started = time.perf_counter()
+        n = self.models.warm_up(self.models.active)
+        self.ready = True
+        _LOG.info("ready after %d requests replayed in %.1f s", n, time.perf_counter() - started)
+
+    def stop(self) -> int:
+        """Finish what is under way and write what waits; exposures that could not be written."""
+        self.ready = False
+        self.threads.shutdown(wait=True)
+        self.shadows.shutdown(wait=True, cancel_futures=True)
+        lost = self.log.stop()
+        self.store.close()
+        self._held.close()
+        return lost
+
+    async def compute(self, function: Callable[..., T], *args: Any) -> T:
+        """The function's value, computed in a thread within the time limit.
+
+        Raises
+        ------
+        Problem
+            503 if too many wait already, 504 after the time limit.
+        """
+        with self._lock:
+            if self._busy >= self.settings.waiting + n_threads(self.settings.threads):
+                raise Problem(
+                    503, "too many requests wait; try again in a second.", {"Retry-After": "1"}
+                )
+            self._busy += 1
+        future = self.threads.submit(partial(function, *args))
+        future.add_done_callback(self._done)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout)
+        except TimeoutError:
+            raise Problem(
+                504, f"no answer within {self.settings.timeout:g} seconds; ask for less, or later."
+            ) from None
+
+    def offers(self, shopper: str, wish: Wish, request: str, campaign: str = "") -> dict[str, Any]:
+        """The answer for a stored shopper as JSON holds it, logged."""
+        from retailrec.serving.messages import told
+
+        started = time.monotonic()
+        assignment = self.experiment.assign(shopper)
+        model = self.models.active if assignment.model is None else self.models.get(assignment.model)
+        if assignment.purpose is not None:
+            wish = Wish(**{**vars(wish), "purpose": assignment.purpose})
+        if assignment.holdout:
+            end = self.store.shopper(shopper).ends or model.end
+            why = "the shopper is held out of the campaign and is shown nothing"
+            answer = Answer(
+                shopper, (), model.name, model.digest, max(end, model.end), "none", why, 0, 0, 0
+            )
+        else:
+            answer = self.engine.offers(model, shopper, wish)
+        self.measures.answered(answer)
+        campaign = campaign or self.experiment.campaign
+        self.log.add(rows_of(answer, campaign, assignment, request), started)
+        if not assignment.holdout:
+            self._shadow(shopper, wish, request, campaign, started)
+        return told(answer, wish.purpose, assignment, request)
+
+    async def swap(self, function: Callable[..., ServedModel], *args: Any) -> ServedModel:
+        """Activate a model in a thread of its own, without the time limit of answers."""
+        return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args))
+
+    def save_rules(self, purpose: str, rules: dict[str, Any]) -> None:
+        """Save the rules of a purpose, if they can be applied.
+
+        Raises
+        ------
+        SettingError
+            If they can't.
+        """
+        self.models.active.check_rules(rules)
+        self.store.set_rules(purpose, rules)
+
+    def forget(self, shopper: str) -> dict[str, int]:
+        """Forget a shopper everywhere; rows removed."""
+        with self.log.forgetting(shopper):
+            return self.engine.forget(shopper)
+
+    def _shadow(self, shopper: str, wish: Wish, request: str, campaign: str, started: float) -> None:
+        for name in self.experiment.shadow:
+            if self.shadows._work_queue.qsize() < 100:  # else this one is not compared
+                self.shadows.submit(self._log_shadow, name, shopper, wish, request, campaign, started)
+            else:
+                self.measures.shadow_skipped.inc()
+
+    def _log_shadow(
+        self, name: str, shopper: str, wish: Wish, request: str, campaign: str, started: float
+    ) -> None:
+        try:
+            answer = self.engine.offers(self.models.get(name), shopper, wish)
+            self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True), started)
+        except Exception:
+            _LOG.exception("shadow model %s failed on request %s", name, request)
+
+    def _done(self, future: Any) -> None:
+        with self._lock:
+            self._busy -= 1

@@ -1,0 +1,525 @@
+"""The history store: receipts, exposures, lists and keys in SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from retailrec.errors import DataError, RetailRecError, SettingError
+from retailrec.serving import schema
+from retailrec.serving.connections import engines, is_full, is_sqlite
+from retailrec.serving.receipts import AMOUNTS, Receipt, moment, number_key, unpack
+
+
+class StoreUnavailable(RetailRecError):
+    """The database does not answer, or can't be written to now; the same call may work later."""
+
+
+class StoreFull(StoreUnavailable):
+    """The database has no room for what should be written; reading still works."""
+
+
+class ReceiptConflict(DataError):
+    """A receipt came twice under one number with different contents; nothing was stored."""
+
+
+class Shopper(NamedTuple):
+    """What the store knows beside receipts, read in one statement.
+
+    Attributes
+    ----------
+    version : another one after each change of this shopper; 0: never heard of
+    attributes : name -> value
+    denied : items never to be offered to the shopper
+    ends : midnight after the newest receipt of anybody; None without any
+    text_numbers : are receipt numbers ordered as text, since one of them is no whole number?
+    lists : changes with the unavailable items, rules and keys
+    """
+
+    version: int
+    attributes: dict[str, Any]
+    denied: tuple[str, ...]
+    ends: datetime | None
+    text_numbers: bool
+    lists: int
+
+
+class Events(NamedTuple):
+    """All lines of a shopper, in order of time.
+
+    Attributes
+    ----------
+    times, sizes : (n_receipts,) microseconds since 1970, and number of lines
+    items : (n_lines,) ids
+    amounts : (n_lines,) of `receipts.AMOUNTS`
+    """
+
+    times: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    items: list[str]
+    amounts: NDArray[np.void]
+
+
+class Added(NamedTuple):
+    """What `add` did: receipts that are new, and receipts that were known before."""
+
+    new: int
+    known: int
+
+
+class Lists(NamedTuple):
+    """What holds for everybody: unavailable items, rules by purpose, and their version."""
+
+    version: int
+    unavailable: frozenset[str]
+    rules: dict[str, dict[str, Any]]
+
+
+@dataclass
+class Store:
+    """Receipts and all that an answer needs, behind one URL.
+
+    Parameters
+    ----------
+    url : path of an SQLite file, ``sqlite:///...``, or ``postgresql://user@host/database``
+    connections : how many may be open at a time
+    timeout : seconds to wait for the database
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> from tempfile import TemporaryDirectory
+    >>> from retailrec.serving.receipts import Line, accept
+    >>> with TemporaryDirectory() as folder:
+    ...     store = Store(f"{folder}/store.db").init()
+    ...     tea = accept("ann", "1", datetime(2024, 1, 9), [Line("tea", 2, 5.0)]).receipt
+    ...     once, twice = store.add([tea]), store.add([tea])
+    ...     store.close()
+    >>> once, twice
+    (Added(new=1, known=0), Added(new=0, known=1))
+    """
+
+    url: str = field(repr=False)  # may hold a password
+    connections: int = 4
+    timeout: float = 5.0
+    reading: Engine = field(init=False, repr=False)
+    writing: Engine = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.reading, self.writing = engines(self.url, self.connections, self.timeout)
+        self._upsert = (sqlite if is_sqlite(self.writing) else postgresql).insert
+        table = schema.receipts
+        self._events = select(table.c.time, table.c.number, table.c["items"], table.c.amounts).where(
+            table.c.shopper == bindparam("shopper")
+        )
+        one = schema.shoppers
+        self._shopper = (
+            select(
+                one.c.version, one.c.attributes, one.c.denied, schema.state.c.ends,
+                schema.state.c.text_numbers, schema.state.c.lists,
+            )
+            .select_from(schema.state)
+            .outerjoin(one, one.c.id == bindparam("shopper"))
+        )  # fmt: skip
+
+    def init(self) -> Store:
+        """Make the tables that are missing; a store of an older version is brought up to date.
+
+        Raises
+        ------
+        DataError
+            If the store was made by a newer version.
+        StoreUnavailable
+            If the database does not answer.
+        """
+        with self.transaction() as connection:
+            schema.migrate(connection)
+        return self
+
+    def require_ready(self) -> None:
+        """Raise a DataError unless the tables are there, in this version."""
+        with self.reader() as connection:
+            there = schema.version_of(connection)
+        if there != len(schema.MIGRATIONS):
+            raise DataError(
+                f"store {self.name} has version {there} of the schema and this retailrec needs "
+                f"{len(schema.MIGRATIONS)}. Run: retailrec store init --store {self.name}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The URL without a password."""
+        return self.writing.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for engine in {self.reading, self.writing}:
+            engine.dispose()
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """A connection for statements that change nothing; errors come as `StoreUnavailable`."""
+        with _said_plainly(self.name), self.reading.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self, long: bool = False) -> Iterator[Connection]:
+        """A transaction, committed at the end or undone whole; a `long` one has no time limit."""
+        with _said_plainly(self.name), self.writing.begin() as connection:
+            if long and not is_sqlite(self.writing):
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection for one long statement, whose rows are those of one instant."""
+        with self.reader() if is_sqlite(self.writing) else self.transaction(long=True) as connection:
+            yield connection
+
+    # -- receipts ------------------------------------------------------------------------------
+
+    def add(self, receipts: Sequence[Receipt]) -> Added:
+        """Store receipts, all or none; those that are there already are counted as known.
+
+        Raises
+        ------
+        ReceiptConflict
+            If a receipt is there, or stands twice in the list, with other contents.
+        """
+        wanted: dict[tuple[str, str], Receipt] = {}
+        for receipt in receipts:
+            first = wanted.setdefault((receipt.shopper, receipt.number), receipt)
+            if first is not receipt:
+                _require_same(receipt, first)
+        if not wanted:
+            return Added(0, 0)
+        # in one order, so that two writers wait for each other and never both for ever
+        rows = [wanted[key].as_row() for key in sorted(wanted)]
+        with self.transaction() as connection:
+            statement = self._upsert(schema.receipts).on_conflict_do_nothing()
+            statement = statement.returning(schema.receipts.c.shopper, schema.receipts.c.number)
+            new = {(s, n) for s, n in connection.execute(statement, rows)}
+            if len(new) < len(wanted):
+                old = [key for key in wanted if key not in new]
+                for there in self._receipts(connection, old):
+                    _require_same(wanted[there.shopper, there.number], there)
+            self.touch(connection, sorted({shopper for shopper, _ in new}))
+            if new:
+                self._extend(connection, [wanted[key] for key in new])
+        return Added(len(new), len(receipts) - len(new))
+
+    def history(self, shopper: str) -> list[Receipt]:
+        """The shopper's receipts in order of time, read in one statement."""
+        table = schema.receipts
+        with self.reader() as connection:
+            rows = connection.execute(select(table).where(table.c.shopper == shopper)).mappings().all()
+        return sorted(unpack(rows), key=lambda r: (r.time, number_key(r.number)))
+
+    def events(self, shopper: str, text_numbers: bool = False) -> Events:
+        """As `history`, lines below each other: what an answer is computed from."""
+        with self.reader() as connection:
+            rows = connection.execute(self._events, {"shopper": shopper}).all()
+        if text_numbers:
+            rows = sorted(rows, key=lambda row: (row[0], row[1]))
+        else:
+            rows = sorted(rows, key=lambda row: (row[0], int(row[1])))
+        items = "\n".join([row[2] for row in rows if row[2]])
+        return Events(
+            np.array([row[0] for row in rows], np.int64),
+            np.array([row[2].count("\n") + 1 if row[2] else 0 for row in rows], np.int64),
+            items.split("\n") if items else [],
+            np.frombuffer(b"".join([row[3] for row in rows]), AMOUNTS),
+        )
+
+    def shopper(self, shopper: str) -> Shopper:
+        """What an answer for the shopper needs beside receipts, read in one statement."""
+        with self.reader() as connection:
+            row = connection.execute(self._shopper, {"shopper": shopper}).one()
+        return Shopper(
+            row.version or 0,
+            json.loads(row.attributes) if row.attributes else {},
+            tuple(json.loads(row.denied)) if row.denied else (),
+            None if row.ends is None else moment(row.ends),
+            bool(row.text_numbers),
+            row.lists,
+        )
+
+    def some_shoppers(self, most: int) -> list[str]:
+        """Some shoppers who have been heard of, in order of id."""
+        table = schema.shoppers
+        with self.reader() as connection:
+            return list(
+                connection.execute(select(table.c.id).order_by(table.c.id).limit(most)).scalars()
+            )
+
+    def forget(self, shopper: str) -> dict[str, int]:
+        """Remove all that is known of a shopper; number of rows removed from each table."""
+        removed = {}
+        with self.transaction() as connection:
+            for table, column in (
+                (schema.receipts, schema.receipts.c.shopper),
+                (schema.exposures, schema.exposures.c.user_id),
+                (schema.shoppers, schema.shoppers.c.id),
+            ):
+                found = connection.execute(delete(table).where(column == shopper))
+                removed[table.name] = found.rowcount
+            if removed["receipts"]:
+                self._recount(connection)
+        if removed["receipts"] or removed["shoppers"]:
+            self.sweep()
+        return removed
+
+    def sweep(self) -> None:
+        """Move the write-ahead log into the file, so that what was removed is gone from both."""
+        if is_sqlite(self.writing):
+            with self.reader() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # -- shoppers, lists, rules ----------------------------------------------------------------
+
+    def describe(self, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set the attributes of shoppers; others of theirs are replaced."""
+        rows = [
+            {
+                "id": shopper,
+                "version": _version(),
+                "attributes": json.dumps(dict(facts)),
+                "denied": "[]",
+            }
+            for shopper, facts in sorted(attributes.items())
+        ]
+        statement = self._upsert(schema.shoppers)
+        changed = {name: statement.excluded[name] for name in ("version", "attributes")}
+        with self.transaction() as connection:
+            for at in range(0, len(rows), 5000):
+                connection.execute(
+                    statement.on_conflict_do_update(index_elements=["id"], set_=changed),
+                    rows[at : at + 5000],
+                )
+
+    def deny(self, shopper: str, item: str, denied: bool = True) -> None:
+        """Never offer the item to the shopper again, or allow it again."""
+        with self.transaction() as connection:
+            self.touch(connection, [shopper])
+            mine = schema.shoppers.c.id == shopper
+            # the row is locked by `touch`, so nobody else changes the list meanwhile
+            text = connection.execute(select(schema.shoppers.c.denied).where(mine)).scalar_one()
+            items = set(json.loads(text)) - {item} | ({item} if denied else set())
+            connection.execute(
+                update(schema.shoppers).where(mine).values(denied=json.dumps(sorted(items)))
+            )
+
+    def set_available(self, items: Mapping[str, bool]) -> None:
+        """Take items off everybody's list, or put them back."""
+        table = schema.unavailable
+        rows = [
+            {"item": item, "since": int(time.time() * 1e6)}
+            for item, on in sorted(items.items())
+            if not on
+        ]
+        back = [item for item, on in items.items() if on]
+        with self.transaction() as connection:
+            if rows:
+                connection.execute(self._upsert(table).on_conflict_do_nothing(), rows)
+            if back:
+                connection.execute(delete(table).where(table.c.item.in_(back)))
+            self._change_lists(connection)
+
+    def lists(self) -> Lists:
+        """Unavailable items and rules as they are now."""
+        with self.reader() as connection:
+            row = connection.execute(select(schema.state)).one()
+            items = connection.execute(select(schema.unavailable.c.item)).scalars()
+            return Lists(row.lists, frozenset(items), json.loads(row.rules))
+
+    def set_rules(self, purpose: str, rules: Mapping[str, Any] | None) -> None:
+        """Save the rules of a purpose, or remove them."""
+        with self.transaction() as connection:
+            self._change_lists(connection)
+            text = connection.execute(select(schema.state.c.rules)).scalar_one()
+            saved = {k: v for k, v in json.loads(text).items() if k != purpose}
+            if rules is not None:
+                saved[purpose] = dict(rules)
+            connection.execute(update(schema.state).values(rules=json.dumps(saved, sort_keys=True)))
+
+    # -- exposures and models ------------------------------------------------------------------
+
+    def log_exposures(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to the exposure log."""
+        with self.transaction() as connection:
+            connection.execute(insert(schema.exposures), list(rows))
+
+    def exposures(self, since: int = 0, most: int | None = None) -> list[Mapping[str, Any]]:
+        """Rows of the exposure log after the row `since`, oldest first."""
+        table = schema.exposures
+        statement = select(table).where(table.c.id > since).order_by(table.c.id).limit(most)
+        with self.reader() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def activations(self) -> list[tuple[str, str, datetime]]:
+        """`(model, digest, time)` of every activation, oldest first."""
+        table = schema.models
+        with self.reader() as connection:
+            rows = connection.execute(select(table).order_by(table.c.id)).all()
+        return [(row.model, row.digest, moment(row.activated)) for row in rows]
+
+    def record_activation(self, model: str, digest: str) -> None:
+        """Write down that a model answers from now on."""
+        row = {"model": model, "digest": digest, "activated": int(time.time() * 1e6)}
+        with self.transaction() as connection:
+            connection.execute(insert(schema.models), row)
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Number of rows of each table."""
+        tables = (schema.receipts, schema.shoppers, schema.exposures, schema.unavailable)
+        with self.reader() as connection:
+            return {
+                t.name: int(connection.execute(select(func.count()).select_from(t)).scalar_one())
+                for t in tables
+            }
+
+    def compact(self, before: datetime | None = None) -> dict[str, int]:
+        """Remove receipts and exposures older than `before`, then give the room back; rows removed."""
+        removed = {}
+        if before is not None:
+            us = int((before - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+            with self.transaction(long=True) as connection:
+                mine = select(schema.receipts.c.shopper).where(schema.receipts.c.time < us)
+                # another version than any cached one; the shopper may be read right now
+                changed = schema.shoppers.c.id.in_(mine)
+                connection.execute(
+                    update(schema.shoppers).where(changed).values(version=schema.shoppers.c.version + 1)
+                )
+                for table in (schema.receipts, schema.exposures):
+                    found = connection.execute(delete(table).where(table.c.time < us))
+                    removed[table.name] = found.rowcount
+                self._recount(connection)
+        with _said_plainly(self.name):
+            engine = self.writing.execution_options(isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                if not is_sqlite(engine):
+                    connection.exec_driver_sql("SET statement_timeout = 0")
+                connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("ANALYZE")
+                if not is_sqlite(engine):
+                    connection.exec_driver_sql(f"SET statement_timeout = {int(self.timeout * 1000)}")
+        self.sweep()
+        return removed
+
+    # -- within a transaction ------------------------------------------------------------------
+
+    def _receipts(self, connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Receipt]:
+        table = schema.receipts
+        place = tuple_(table.c.shopper, table.c.number)
+        found: list[Receipt] = []
+        for at in range(0, len(keys), 500):
+            statement = select(table).where(place.in_(keys[at : at + 500]))
+            found += unpack(connection.execute(statement).mappings().all())
+        return found
+
+    def touch(self, connection: Connection, shoppers: Sequence[str]) -> None:
+        """Give shoppers another version; rows of new ones are made."""
+        if not shoppers:
+            return
+        statement = self._upsert(schema.shoppers)
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["id"], set_={"version": statement.excluded.version}
+            ),
+            [
+                {"id": shopper, "version": _version(), "attributes": "{}", "denied": "[]"}
+                for shopper in shoppers
+            ],
+        )
+
+    def _extend(self, connection: Connection, new: Sequence[Receipt]) -> None:
+        """Let the state know of new receipts; most add nothing to it, and then no row is written."""
+        ends = midnight_after(max(receipt.time for receipt in new))
+        one = schema.state
+        connection.execute(
+            update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends)
+        )
+        if any(number_key(receipt.number)[1] for receipt in new):
+            connection.execute(
+                update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True)
+            )
+
+    def _recount(self, connection: Connection) -> None:
+        last = connection.execute(select(func.max(schema.receipts.c.time))).scalar()
+        ends = None if last is None else midnight_after(int(last))
+        connection.execute(update(schema.state).values(ends=ends))
+
+    def _change_lists(self, connection: Connection) -> None:
+        connection.execute(update(schema.state).values(lists=_version()))
+
+
+def midnight_after(us: int) -> int:
+    """The midnight after a time, both in microseconds: a load ends there too."""
+    at = moment(us)
+    day = datetime(at.year, at.month, at.day) + timedelta(days=1)
+    return (day - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+
+
+def _version() -> int:
+    """A number that no version before it had: not after another process forgot the shopper, either."""
+    return secrets.randbits(62) + 1
+
+
+def _require_same(receipt: Receipt, there: Receipt) -> None:
+    same = receipt.time == there.time and receipt.items == there.items
+    if not same or receipt.amounts.tobytes() != there.amounts.tobytes():
+        raise ReceiptConflict(
+            f"receipt {receipt.number!a} of this shopper is known with other contents; nothing was "
+            f"stored. Send a correction under another number."
+        )
+
+
+@contextmanager
+def _said_plainly(name: str) -> Iterator[None]:
+    """Errors of the database as ours, without the statement and its values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        if is_full(cause):
+            raise StoreFull(
+                f"store {name} has no room for more ({said}); nothing was written. Free some space."
+            ) from error
+        raise StoreUnavailable(
+            f"store {name} can't be used now ({said}). Check the database and try again."
+        ) from error
+
+
+def open_store(url: str) -> Store:
+    """A store that is ready for use; an SQLite file that is missing is made.
+
+    Raises
+    ------
+    SettingError
+        If the URL makes no sense.
+    DataError
+        If the store is of another version.
+    """
+    if not url.strip():
+        raise SettingError("--store is empty; name an SQLite file or a postgresql:// URL.")
+    store = Store(url)
+    if is_sqlite(store.writing) and not Path(store.writing.url.database or "").exists():
+        store.init()
+    store.require_ready()
+    return store

@@ -1,0 +1,514 @@
+"""The service over HTTP: endpoints, safety, models that are swapped, and the log of what was shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+from starlette.testclient import TestClient
+
+from retailrec.data import RetailData
+from retailrec.serving.app import make_app
+from retailrec.serving.experiment import Arm, Experiment
+from retailrec.serving.keys import RateLimit, make_key, remove_key
+from retailrec.serving.loading import export_exposures, load_data
+from retailrec.serving.service import Service, ServiceSettings
+from retailrec.serving.store import Store, StoreUnavailable
+from retailrec.simulator.shop import small_data
+from serving_support import small_model
+
+SOON = "2024-01-01T08:00:00"
+
+
+@pytest.fixture(scope="module")
+def shop() -> RetailData:
+    return small_data(users=60, weeks=30, items=200)
+
+
+@pytest.fixture(scope="module")
+def folder(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, and a store with every receipt."""
+    root = tmp_path_factory.mktemp("service")
+    for name, seed in (("first", 0), ("second", 1)):
+        small_model(seed=seed, max_users=20 + 20 * seed).fit(
+            shop.asof(shop.end - timedelta(days=14 - seed))
+        ).save(root / "models" / name)
+    store = Store(str(root / "store.db")).init()
+    load_data(store, shop)
+    store.sweep()
+    store.close()
+    return root
+
+
+Start = Callable[..., TestClient]
+
+
+@pytest.fixture
+def start(folder: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts a service over a copy of the store; its `service` is an attribute of the client."""
+    open_ones: list[TestClient] = []
+
+    def starting(experiment: Experiment | None = None, **settings: Any) -> TestClient:
+        copy = tmp_path / "store.db"
+        if not copy.exists():
+            shutil.copy(folder / "store.db", copy)
+        service = Service(
+            Store(str(copy)), folder / "models", ServiceSettings(**{"rate": 0} | settings),
+            experiment or Experiment(),
+        )  # fmt: skip
+        client = TestClient(
+            make_app(service), base_url="http://localhost", raise_server_exceptions=False
+        )
+        client.__enter__()
+        client.service = service  # type: ignore[attr-defined]
+        open_ones.append(client)
+        while not service.ready:
+            time.sleep(0.01)
+        return client
+
+    yield starting
+    for client in open_ones:
+        client.__exit__(None, None, None)
+
+
+def receipt(shopper: str, number: str, *items: str, time: str = SOON) -> dict[str, Any]:
+    lines = [{"item": item, "quantity": 1, "value": 2.0} for item in items]
+    return {"shopper": shopper, "number": number, "time": time, "lines": lines}
+
+
+def test_lists_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:
+    client = start()
+    model = client.service.models.active.model  # type: ignore[attr-defined]
+    frame = model.explain(shop, k=5)
+    expected: dict[str, list[Any]] = {}
+    for user, item, score, rank, why in frame.iter_rows():
+        expected.setdefault(str(user), []).append([item, score, rank, why])
+    for user, rows in expected.items():
+        answer = client.get(f"/v1/shoppers/{user}/offers", params={"k": 5, "reasons": True}).json()
+        found = [[o["item"], o["score"], o["rank"], o["reasons"]] for o in answer["offers"]]
+        assert found == rows
+        assert answer["level"] == "personal"
+        assert answer["as_of"] == shop.end.isoformat()
+
+
+def test_the_next_answer_knows_the_receipt_and_a_retry_changes_nothing(start: Start) -> None:
+    client = start()
+    before = client.get("/v1/shoppers/new one/offers").json()
+    assert (before["level"], before["receipts"]) == ("popular", 0)
+    body = {"receipts": [receipt("new one", "7", "1", "2", "2"), receipt("new one", "8", "3")]}
+    sent = client.post("/v1/receipts", json=body).json()
+    assert (sent["new"], sent["known"], sent["lines"], sent["merged"]) == (2, 0, 3, 1)
+    after = client.get("/v1/shoppers/new one/offers").json()
+    assert (after["level"], after["receipts"], after["lines"]) == ("personal", 2, 3)
+    again = client.post("/v1/receipts", json=body).json()
+    assert (again["new"], again["known"]) == (0, 2)
+    once_more = client.get("/v1/shoppers/new one/offers").json()
+    assert once_more["offers"] == after["offers"]
+    history = client.get("/v1/shoppers/new one/history").json()
+    assert [r["number"] for r in history["newest"]] == ["7", "8"]
+    assert history["newest"][0]["lines"][1]["quantity"] == 2
+
+
+def test_receipts_of_a_call_are_stored_together_or_not_at_all(start: Start) -> None:
+    client = start()
+    client.post("/v1/receipts", json={"receipts": [receipt("a", "1", "1")]})
+    bad = {"receipts": [receipt("a", "2", "1"), receipt("a", "1", "9")]}
+    refused = client.post("/v1/receipts", json=bad)
+    assert refused.status_code == 409
+    assert "other contents" in refused.json()["detail"]
+    late = {"receipts": [receipt("a", "3", "1"), receipt("a", "4", "1", time="2099-01-01T00:00:00")]}
+    assert client.post("/v1/receipts", json=late).status_code == 422
+    assert client.get("/v1/shoppers/a/history").json()["receipts"] == 1
+
+
+def test_lines_that_are_no_purchase_are_counted(start: Start) -> None:
+    client = start()
+    body = receipt("a", "1", "1", "2", "3")
+    body["lines"][1]["quantity"], body["lines"][2]["value"] = -1, 0
+    sent = client.post("/v1/receipts", json={"receipts": [body]}).json()
+    assert sent["rejected"] == {"return or cancellation": 1, "zero price": 1}
+    assert sent["lines"] == 1
+
+
+def test_a_history_in_the_body_gives_the_list_of_the_stored_one(start: Start) -> None:
+    client = start()
+    stored = client.get("/v1/shoppers/5/offers", params={"k": 7}).json()
+    history = client.get("/v1/shoppers/5/history", params={"limit": 1000}).json()
+    body = {
+        "shoppers": [{"shopper": "5", "receipts": history["newest"], "attributes": history["attributes"]},
+                     {"shopper": "nobody"}],
+        "k": 7,
+    }  # fmt: skip
+    for one in body["shoppers"][0]["receipts"]:  # type: ignore[index]
+        for line in one["lines"]:
+            line.pop("name")
+    counts = client.service.store.counts()  # type: ignore[attr-defined]
+    answers = client.post("/v1/offers", json=body).json()["answers"]
+    assert answers[0]["offers"] == stored["offers"]
+    assert [a["level"] for a in answers] == ["personal", "popular"]
+    assert client.service.store.counts() == counts  # type: ignore[attr-defined]
+
+
+def test_forgetting_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    client = start()
+    client.post("/v1/receipts", json={"receipts": [receipt("forget-me", "1", "1")]})
+    client.get("/v1/shoppers/forget-me/offers")
+    client.service.log.flush()  # type: ignore[attr-defined]
+    client.get("/v1/shoppers/forget-me/offers")  # waits in memory
+    removed = client.delete("/v1/shoppers/forget-me").json()["removed"]
+    assert removed["receipts"] == 1
+    assert removed["exposures"] == 10
+    assert client.get("/v1/shoppers/forget-me/history").json()["receipts"] == 0
+    client.service.log.flush()  # type: ignore[attr-defined]
+    for file in tmp_path.iterdir():
+        assert b"forget-me" not in file.read_bytes()
+
+
+def test_lists_take_effect_with_the_next_answer(start: Start) -> None:
+    client = start()
+    first, second = (o["item"] for o in client.get("/v1/shoppers/5/offers?k=2").json()["offers"])
+    client.post("/v1/availability", json={"items": {str(first): False}})
+    client.put(f"/v1/shoppers/5/denied/{second}")
+    assert client.get("/v1/unavailable").json() == {"items": [str(first)]}
+    now = [o["item"] for o in client.get("/v1/shoppers/5/offers?k=10").json()["offers"]]
+    assert not {first, second} & set(now)
+    client.post("/v1/availability", json={"items": {str(first): True}})
+    client.delete(f"/v1/shoppers/5/denied/{second}")
+    now = [o["item"] for o in client.get("/v1/shoppers/5/offers?k=2").json()["offers"]]
+    assert now == [first, second]
+
+
+def test_rules_of_a_purpose_are_saved_and_used(start: Start) -> None:
+    client = start()
+    assert client.put("/v1/rules/mailing", json={"max_per_category": 1}).status_code == 200
+    one = client.get("/v1/shoppers/5/offers?k=10&purpose=mailing").json()
+    same = client.get("/v1/shoppers/5/offers?k=10&max_per_category=1").json()
+    assert one["offers"] == same["offers"]
+    assert one["offers"] != client.get("/v1/shoppers/5/offers?k=10").json()["offers"]
+    assert client.put("/v1/rules/x", json={"max_per_category": 0}).status_code == 422
+    assert (
+        client.put("/v1/rules/x", json={"category": "category_4", "max_per_category": 1}).status_code
+        == 422
+    )
+    client.delete("/v1/rules/mailing")
+    assert client.get("/v1/shoppers/5/offers?purpose=mailing").status_code == 422
+
+
+def test_similar_items_come_by_source(start: Start) -> None:
+    client = start()
+    found = client.get("/v1/items/1/similar?k=3").json()["similar"]
+    (rows,) = found.values()
+    assert len(rows) == 3
+    assert [r["similarity"] for r in rows] == sorted((r["similarity"] for r in rows), reverse=True)
+    assert 1 not in [r["item"] for r in rows]
+    assert client.get("/v1/items/no such/similar").status_code == 404
+
+
+def test_every_error_is_a_problem_with_the_requests_id(start: Start) -> None:
+    client = start()
+    asked: list[tuple[str, str, dict[str, Any], int]] = [
+        ("GET", "/v1/shoppers/5/offers?k=0", {}, 422),
+        ("GET", "/v1/shoppers/5/offers?k=500", {}, 422),
+        ("GET", "/v1/shoppers/5/offers?colour=red", {}, 422),
+        ("GET", "/v1/shoppers/5/offers?purpose=nothing", {}, 422),
+        ("GET", "/v1/shoppers/%00/offers", {}, 422),
+        ("GET", f"/v1/shoppers/{'x' * 200}/offers", {}, 422),
+        ("GET", "/nowhere", {}, 404),
+        ("PUT", "/v1/receipts", {}, 405),
+        ("POST", "/v1/receipts", {"content": b"{"}, 422),
+        ("POST", "/v1/receipts", {"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, 400),
+        ("POST", "/v1/receipts", {"content": b'{"receipts":' + b"[" * 100_000}, 400),
+        ("POST", "/v1/receipts", {"json": {"receipts": []}}, 422),
+        ("POST", "/v1/receipts", {"content": json.dumps({"receipts": [receipt("a\ud800", "1", "1")]})}, 422),
+        ("POST", "/v1/receipts", {"json": {"receipts": [receipt("a", "1", "1", time="2024-01-01T00:00:00Z")]}}, 422),
+        ("POST", "/v1/receipts", {"json": {"receipts": [receipt("a", "1", "1", time="1970-01-01T00:00:00")]}}, 422),
+        ("POST", "/v1/models/..%2F..%2Fetc/activate", {}, 404),
+        ("POST", "/v1/models/third/activate", {}, 404),
+    ]  # fmt: skip
+    for method, path, more, status in asked:
+        more.setdefault("headers", {})["x-request-id"] = "my-request"
+        answer = client.request(method, path, **more)
+        assert (path, answer.status_code) in ((path, status), (path, 422)), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["request"] == "my-request" == answer.headers["x-request-id"]
+        assert answer.json()["detail"]
+
+
+def test_what_came_is_not_repeated_in_an_error(start: Start) -> None:
+    client = start()
+    body = {"receipts": [receipt("a", "1", "1")]}
+    body["receipts"][0]["card"] = "4711-secret"
+    assert "4711" not in client.post("/v1/receipts", json=body).text
+
+
+def test_large_bodies_are_refused_with_and_without_a_length(start: Start) -> None:
+    client = start(body_bytes=10_000)
+    assert client.post("/v1/offers", content=b"x" * 20_000).status_code == 413
+    chunks = (b" " * 1000 for _ in range(20))
+    assert client.post("/v1/offers", content=chunks).status_code == 413
+    assert client.post("/v1/offers", content=b"", headers={"content-length": "-5"}).status_code == 413
+
+
+def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder: Path) -> None:
+    client = start()
+    store = client.service.store  # type: ignore[attr-defined]
+    keys = {scope: make_key(store, f"till {scope}", scope) for scope in ("read", "write", "admin")}
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    asked = {
+        "read": ("GET", "/v1/shoppers/5/offers", None),
+        "write": ("POST", "/v1/availability", {"items": {"1": True}}),
+        "admin": ("DELETE", "/v1/shoppers/5", None),
+    }  # fmt: skip
+    for needed, (method, path, body) in asked.items():
+        assert client.request(method, path, json=body).status_code == 401
+        for scope, key in keys.items():
+            for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+                status = client.request(method, path, json=body, headers=headers).status_code
+                assert (status == 200) == (scope == needed), (needed, scope)
+    for wrong in (
+        keys["read"][:-1] + ("y" if keys["read"][-1] == "x" else "x"),
+        keys["read"][:-1],
+        "rr_",
+        "",
+        "rr__",
+        "x y",
+    ):
+        answer = client.get("/v1/shoppers/5/offers", headers={"authorization": f"Bearer {wrong}"})
+        assert answer.status_code == 401
+        assert wrong not in answer.text or not wrong
+    assert client.get("/health/live").status_code == 200
+    assert client.get("/metrics").status_code == 401
+    remove_key(store, keys["read"].split("_")[1])
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    headers = {"authorization": f"Bearer {keys['read']}"}
+    assert client.get("/v1/shoppers/5/offers", headers=headers).status_code == 401
+
+
+def test_no_secret_and_no_shopper_stands_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client = start()
+    key = make_key(client.service.store, "till", "read")  # type: ignore[attr-defined]
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    for text in (key, key[:-1]):
+        client.get("/v1/shoppers/ann-the-shopper/offers", headers={"authorization": f"Bearer {text}"})
+    client.get("/v1/shoppers/ann-the-shopper/offers?k=x")
+    own = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("retailrec"))
+    assert '"route": "/v1/shoppers/{shopper:path}/offers"' in own
+    assert "ann-the-shopper" not in own
+    assert key.split("_", 2)[2][:-1] not in own
+
+
+def test_too_many_requests_of_a_caller_wait(start: Start) -> None:
+    client = start(rate=5)
+    statuses = [client.get("/v1/unavailable").status_code for _ in range(15)]
+    assert statuses[:10] == [200] * 10
+    assert statuses[-1] == 429
+    assert int(client.get("/v1/unavailable").headers["retry-after"]) >= 1
+    assert client.get("/health/live").status_code == 200
+
+
+def test_a_bucket_fills_again_and_callers_do_not_share_it() -> None:
+    limit = RateLimit(10, most=2)
+    assert [limit.wait("a", 0.0) > 0 for _ in range(21)] == [False] * 20 + [True]
+    assert limit.wait("b", 0.0) == 0
+    assert limit.wait("a", 0.05) > 0
+    assert limit.wait("a", 0.11) == 0
+    assert limit.wait("c", 0.11) == 0
+    assert len(limit._buckets) == 2
+    assert RateLimit(0).wait("a") == 0
+
+
+def test_other_names_and_other_origins_are_refused(start: Start) -> None:
+    client = start()
+    rebound = client.get("/v1/unavailable", headers={"host": "evil.example:80"})
+    assert rebound.status_code == 421
+    body = {"items": {"1": True}}
+    crossed = client.post("/v1/availability", json=body, headers={"origin": "http://evil.example"})
+    assert crossed.status_code == 403
+    own = client.post("/v1/availability", json=body, headers={"origin": "http://localhost"})
+    assert own.status_code == 200
+
+
+def test_every_answer_has_safe_headers(start: Start) -> None:
+    for path in ("/health/live", "/nowhere", "/v1/unavailable"):
+        headers = start().get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_models_are_listed_swapped_and_rolled_back(start: Start) -> None:
+    client = start()
+    listed = client.get("/v1/models").json()["models"]
+    assert [(m["id"], m["active"]) for m in listed] == [("first", False), ("second", True)]
+    second = client.get("/v1/shoppers/5/offers").json()
+    assert client.post("/v1/models/first/activate").json()["active"]["id"] == "first"
+    first = client.get("/v1/shoppers/5/offers").json()
+    assert first["model"]["id"] == "first"
+    assert [o["score"] for o in first["offers"]] != [o["score"] for o in second["offers"]]
+    assert client.post("/v1/models/rollback").json()["active"]["id"] == "second"
+    assert client.get("/v1/shoppers/5/offers").json()["offers"] == second["offers"]
+
+
+def test_the_model_that_was_active_last_answers_after_a_restart(start: Start) -> None:
+    client = start()
+    client.post("/v1/models/first/activate")
+    client.__exit__(None, None, None)
+    assert start().get("/v1/shoppers/5/offers").json()["model"]["id"] == "first"
+
+
+def test_swapping_under_load_fails_no_request_and_mixes_none(start: Start) -> None:
+    client = start()
+    expected = {}
+    for name in ("first", "second"):
+        client.post(f"/v1/models/{name}/activate")
+        for user in ("1", "2", "3"):
+            answer = client.get(f"/v1/shoppers/{user}/offers").json()
+            expected[user, name, answer["model"]["digest"]] = answer["offers"]
+    stop, wrong, seen = threading.Event(), [], set()
+
+    def ask() -> None:
+        while not stop.is_set():
+            for user in ("1", "2", "3"):
+                answer = client.get(f"/v1/shoppers/{user}/offers")
+                body = answer.json()
+                key = (
+                    (user, body["model"]["id"], body["model"]["digest"]) if answer.is_success else None
+                )
+                if key is None or body["offers"] != expected.get(key):
+                    wrong.append(body)
+                else:
+                    seen.add(key[1])
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for turn in range(6):
+        name = ("first", "second")[turn % 2]
+        assert client.post(f"/v1/models/{name}/activate").status_code == 200
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert seen == {"first", "second"}
+
+
+def test_a_damaged_model_is_refused_and_the_active_one_stays(
+    start: Start, folder: Path, tmp_path: Path
+) -> None:
+    client = start()
+    models = client.service.models  # type: ignore[attr-defined]
+    shutil.copytree(folder / "models", tmp_path / "models")
+    models.folder = tmp_path / "models"
+    (file,) = (tmp_path / "models" / "first").glob("data-*/model.items_.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert client.post("/v1/models/first/activate").status_code == 500
+    assert client.get("/v1/shoppers/5/offers").json()["model"]["id"] == "second"
+
+
+def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start) -> None:
+    experiment = Experiment(
+        "home", "salt", 0.2, {"a": Arm(share=0.75, model="first"), "b": Arm(share=0.25)}, ("first",)
+    )
+    client = start(experiment)
+    answers = {str(u): client.get(f"/v1/shoppers/{u}/offers?k=3").json() for u in range(1, 41)}
+    client.__exit__(None, None, None)  # a clean stop writes everything
+    store = Store(client.service.store.url)  # type: ignore[attr-defined]
+    frame = export_exposures(store)
+    raw = store.exposures()
+    store.close()
+    shown = {}
+    for row in frame.filter(frame["rank"] > 0).iter_rows(named=True):
+        shown.setdefault(row["user_id"], []).append((row["item_id"], row["rank"], row["score"]))
+    for user, answer in answers.items():
+        offers = [(str(o["item"]), o["rank"], o["score"]) for o in answer["offers"]]
+        assert shown.get(user, []) == offers
+        expected = experiment.assign(user)
+        assert (answer["arm"], answer["holdout"]) == (expected.arm, expected.holdout)
+        if answer["arm"] == "a":
+            assert answer["model"]["id"] == "first"
+    held = frame.filter("holdout")
+    assert set(held["user_id"]) == {u for u, a in answers.items() if a["holdout"]} != set()
+    assert held["item_id"].null_count() == held.height
+    assert set(frame.filter(~frame["holdout"])["propensity"].round(6)) == {0.6, 0.2}
+    requests = {row["request"] for row in raw if not row["shadow"]}
+    assert requests == {a["request"] for a in answers.values()}
+    shadows = [row for row in raw if row["shadow"]]
+    assert {row["arm"] for row in shadows} == {"first"}
+    assert len(shadows) == 3 * sum(not a["holdout"] for a in answers.values())
+
+
+def test_exposures_wait_while_the_store_is_away(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start()
+    service = client.service  # type: ignore[attr-defined]
+    service.log.flush()
+    before = service.store.counts()["exposures"]
+    right = service.store.log_exposures
+
+    def away(rows: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(service.store, "log_exposures", away)
+    assert client.get("/v1/shoppers/5/offers?k=4").status_code == 200
+    assert not service.log.flush()
+    monkeypatch.setattr(service.store, "log_exposures", right)
+    assert service.log.flush()
+    assert service.store.counts()["exposures"] == before + 4
+
+
+def test_shares_of_arms_are_as_asked_and_another_salt_draws_anew() -> None:
+    arms = {"a": Arm(share=0.7), "b": Arm(share=0.3)}
+    first, second = (Experiment("x", salt, 0.1, arms) for salt in ("s", "t"))
+    found = [first.assign(str(u)) for u in range(4000)]
+    held = sum(a.holdout for a in found)
+    in_a = sum(a.arm == "a" for a in found)
+    assert abs(held / 4000 - 0.1) < 0.02
+    assert abs(in_a / (4000 - held) - 0.7) < 0.03
+    moved = sum(first.assign(str(u)).arm != second.assign(str(u)).arm for u in range(500))
+    assert moved > 150
+
+
+def test_health_and_measures_tell_the_state(start: Start) -> None:
+    client = start()
+    assert client.get("/health/ready").json() == {"ready": True, "model": "second"}
+    client.get("/v1/shoppers/5/offers")
+    text = client.get("/metrics").text
+    assert 'retailrec_answers_total{level="personal",model="second"} 1.0' in text
+    assert 'route="/v1/shoppers/{shopper:path}/offers",status="200"' in text
+    client.service.ready = False  # type: ignore[attr-defined]
+    assert client.get("/health/ready").status_code == 503
+
+
+def test_a_slow_answer_is_given_up_and_a_crowd_is_refused(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(timeout=0.1, threads=1, waiting=0)
+    service = client.service  # type: ignore[attr-defined]
+    gate = threading.Event()
+    monkeypatch.setattr(service, "offers", lambda *a: gate.wait(5))
+    assert client.get("/v1/shoppers/5/offers").status_code == 504
+    crowd = client.get("/v1/unavailable")
+    assert (crowd.status_code, crowd.headers["retry-after"]) == (503, "1")
+    gate.set()
+    time.sleep(0.05)
+    assert client.get("/v1/unavailable").status_code == 200
+
+
+def test_the_schema_has_examples_and_problems(start: Start) -> None:
+    schema = start().get("/openapi.json").json()
+    path = schema["paths"]["/v1/receipts"]["post"]
+    assert "application/problem+json" in path["responses"]["409"]["content"]
+    line = schema["components"]["schemas"]["LineIn"]["properties"]
+    assert line["item"]["examples"] == ["1029743"]
+    assert json.dumps(schema).count("object at 0x") == 0

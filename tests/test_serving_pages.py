@@ -1,0 +1,286 @@
+"""The pages: numbers, escaping, what-if by clicking in a real browser without network, accessibility."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+pytest.importorskip("fastapi")
+import uvicorn
+from starlette.testclient import TestClient
+
+from retailrec.data import RetailData
+from retailrec.serving.app import make_app
+from retailrec.serving.loading import load_data
+from retailrec.serving.pages import drawings
+from retailrec.serving.pages.facts import WEEKS, gather
+from retailrec.serving.receipts import Line, accept
+from retailrec.serving.service import Service, ServiceSettings
+from retailrec.serving.store import Store
+from retailrec.simulator.shop import small_data
+from serving_support import free_port, small_model
+
+PATHS = (
+    "/", "/shopper", "/shopper?id=5", "/item?id=7", "/item?id=zzz", "/sources", "/compare", "/rules",
+    "/rules?purpose=default&try=1&max_per_category=1", "/shopper?id=nobody",
+)  # fmt: skip
+EVIL = "<script>alert(1)</script>\"'&amp;"
+
+
+@pytest.fixture(scope="module")
+def shop() -> RetailData:
+    found = small_data(users=60, weeks=30, items=200)
+    names = pl.when(pl.col("item_id") == 7).then(pl.lit(EVIL)).otherwise("name").alias("name")
+    return found.with_items(found.items.with_columns(names))
+
+
+@pytest.fixture(scope="module")
+def service(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    root = tmp_path_factory.mktemp("pages")
+    for name, seed in (("first", 0), ("second", 1)):
+        small_model(seed=seed, max_users=20 + 20 * seed).fit(
+            shop.asof(shop.end - timedelta(days=14))
+        ).save(root / "models" / name)
+    store = Store(str(root / "store.db")).init()
+    load_data(store, shop)
+    store.add([accept(EVIL, "1", shop.end - timedelta(hours=2), [Line("7", 1, 2.0)]).receipt])
+    store.close()
+    return Service(Store(str(root / "store.db")), root / "models", ServiceSettings(rate=0))
+
+
+@pytest.fixture(scope="module")
+def address(service: Service) -> Iterator[str]:
+    """A server in a thread."""
+    port = free_port()
+    config = uvicorn.Config(make_app(service), port=port, log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not service.ready:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(address: str, service: Service) -> TestClient:
+    """Asks the app itself, which the server has started."""
+    found = TestClient(make_app(service), base_url="http://localhost", raise_server_exceptions=False)
+    deadline = time.monotonic() + 30
+    while "…" in found.get("/").text and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_page_is_small_and_whole(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert len(answer.content) < 150_000
+    assert answer.text.count("<h1>") == 1
+    assert not re.search(r"\b(nan|None(?!/)|Undefined|inf)\b", re.sub(r"<[^>]*>", " ", answer.text))
+    assert not re.search(r'(src|href)="(https?:)?//', answer.text)
+    assert " style=" not in answer.text
+    assert " on" not in "".join(re.findall(r"<[^>]*>", answer.text)).replace(" one", "")
+
+
+def test_strings_of_the_data_and_of_the_request_are_escaped(client: TestClient) -> None:
+    for path in ("/item?id=7", "/shopper", "/shopper?add=7&id=5", "/rules", "/compare", "/item"):
+        for name in ("id", "left", "purpose", "lp", "add", "drop", "max_per_category"):
+            answer = client.get(path, params={name: EVIL})
+            assert "<script>alert" not in answer.text, (path, name)
+    assert "&lt;script&gt;alert(1)" in client.get("/item?id=7").text
+    assert "<script>alert" not in str(drawings.bars([(EVIL, 1.0)], EVIL))
+    assert "<script>alert" not in str(drawings.timeline([(0.5, 1.0, EVIL)]))
+
+
+def test_the_page_shows_what_the_endpoint_answers(client: TestClient) -> None:
+    page = client.get("/shopper?id=5&left=second&right=first").text
+    for offer in client.get("/v1/shoppers/5/offers?k=10&reasons=true").json()["offers"]:
+        assert f"{offer['score']:.3f}" in page
+        assert offer["reasons"].split(";")[0] in page
+
+
+def test_what_if_moves_the_list_and_stores_nothing(client: TestClient, service: Service) -> None:
+    before = service.store.counts()["receipts"]
+    usual = client.get("/shopper?id=5").text
+    last = client.get("/v1/shoppers/5/offers?k=10").json()["offers"][-1]["item"]
+    more = client.get(f"/shopper?id=5&add={last}&quantity=3").text
+    assert "also bought 3 of" in more
+    assert "What if:" not in usual
+    first = client.get("/v1/shoppers/5/offers?k=1").json()["offers"][0]
+    less = client.get(f"/shopper?id=5&drop={first['item']}").text
+    assert "never bought" in less
+    assert f"{first['score']:.3f}" not in less.partition('id="lists"')[2].partition("Receipts</h2>")[0]
+    assert ' class="up"' in less or 'class="new"' in less
+    assert service.store.counts()["receipts"] == before
+    rule = client.get("/shopper?id=5&max_per_category=1").text
+    assert "rules: max_per_category 1" in rule
+    assert "no value that this rule can have" in client.get("/shopper?id=5&max_per_category=x").text
+
+
+def test_rules_are_tried_before_they_are_saved(client: TestClient, service: Service) -> None:
+    tried = client.get("/rules?purpose=mailing&try=1&max_per_category=1").text
+    assert re.search(r"Of 61 lists, [1-9]\d* change", tried)
+    assert service.engine.lists().rules == {}
+    form = {"purpose": "mailing", "max_per_category": "1"}
+    saved = client.post("/rules", data=form, headers={"origin": "http://localhost"})
+    assert "Saved." in saved.text
+    assert service.engine.lists().rules == {"mailing": {"max_per_category": 1}}
+    assert client.post("/rules", data={"purpose": "x", "min_new": "-4"}).status_code == 422
+    assert client.post("/rules", data=form, headers={"origin": "http://evil"}).status_code == 403
+    service.store.set_rules("mailing", None)
+
+
+def test_facts_are_those_of_the_receipts(service: Service, address: str, shop: RetailData) -> None:
+    facts = gather(service)
+    log = shop.log.filter(pl.col("item") == 6)  # the item with id 7
+    row = facts.code["7"]
+    recent = log.filter(pl.col("time") >= shop.end - timedelta(weeks=WEEKS))
+    assert facts.n_lines == shop.log.height + 1
+    assert facts.receipts[row].sum() == recent.height + 1
+    times = log.group_by("user").agg(pl.len())
+    assert facts.buyers[row] == times.height + 1
+    assert facts.again[row] == times.filter(pl.col("len") > 1).height
+    gaps = log.sort("user", "time").with_columns(
+        gap=pl.col("time").diff().over("user").dt.total_seconds() / 86400
+    )
+    if times["len"].max() > 1:
+        assert facts.gap[row] == pytest.approx(gaps["gap"].drop_nulls().mean())
+
+
+def test_comparing_counts_shared_items(client: TestClient) -> None:
+    deadline = time.monotonic() + 60
+    while "being computed" in (page := client.get("/compare?left=first&right=second").text):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "61" in page
+    assert "Best and worst" in page
+    same = client.get("/compare?left=first&right=first")
+    while "being computed" in same.text:
+        same = client.get("/compare?left=first&right=first")
+    assert "10.0 of 10" in same.text
+
+
+def test_what_is_not_there_is_said_on_the_page(client: TestClient) -> None:
+    for path in ("/shopper?id=5&left=nothing", "/shopper?id=5&lp=nothing", "/compare?left=nothing"):
+        answer = client.get(path)
+        assert answer.status_code == 422
+        assert 'role="alert"' in answer.text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium that reaches this machine alone."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        pytest.skip("Chromium is not installed (Debian's packages chromium and chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for option in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options, service)
+    yield driver
+    driver.quit()
+    service.stop()
+
+
+def complaints(browser: Any) -> list[str]:
+    return [e["message"] for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+
+
+def until(found: Any, seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.05)
+    return value
+
+
+@pytest.mark.slow
+def test_a_newcomer_tries_a_line_and_sees_the_list_move(
+    browser: Any, address: str, client: TestClient
+) -> None:
+    last = client.get("/v1/shoppers/5/offers?k=10").json()["offers"][-1]["item"]
+    browser.get(address)
+    browser.find_element("link text", "Shopper").click()
+    field = browser.find_element("css selector", "input[name=id]")
+    field.send_keys("5")
+    browser.find_element("css selector", "form[role=search] button").click()
+    offers = "#lists section:first-of-type .offers li"
+    before = [e.text for e in browser.find_elements("css selector", offers)]
+    assert len(before) == 10
+    browser.find_element("css selector", "input[name=add]").send_keys(str(last))
+    browser.find_element("css selector", "#try button").click()
+    until(lambda: "also bought" in browser.find_element("id", "lists").text)
+    after = [e.text for e in browser.find_elements("css selector", offers)]
+    assert after != before
+    assert f"add={last}" in browser.current_url  # every state is a URL
+    browser.refresh()
+    assert [e.text for e in browser.find_elements("css selector", offers)] == after
+    browser.find_element("link text", "Back to how it is").click()
+    until(lambda: "also bought" not in browser.find_element("id", "lists").text)
+    assert complaints(browser) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_pages_fit_a_phone_work_by_keyboard_and_pass_axe(
+    browser: Any, address: str, client: TestClient, dark: bool
+) -> None:
+    axe = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [
+        {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})  # fmt: skip
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True})  # fmt: skip
+    shots = os.environ.get("SCREENSHOTS")
+    for number, path in enumerate(PATHS):
+        browser.get(address + path)
+        width = browser.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 390, path
+        for _ in range(2):  # the first stop is the way past the navigation
+            browser.switch_to.active_element.send_keys("\ue004")
+        assert browser.switch_to.active_element.tag_name == "a", path
+        if axe.is_file():
+            browser.execute_script(axe.read_text())
+            found = browser.execute_async_script(
+                "axe.run().then(r => arguments[0](r.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html).slice(0, 3)])))"
+            )
+            assert [v for v in found if v[0] in ("serious", "critical")] == [], path
+        if shots:
+            browser.save_screenshot(f"{shots}/{number}-{'dark' if dark else 'light'}.png")
+    assert complaints(browser) == []
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    if not axe.is_file():
+        pytest.skip(f"no axe-core at {axe}: all but accessibility rules was tested")
+
+
+@pytest.mark.slow
+def test_pages_can_be_read_without_javascript(browser: Any, address: str, client: TestClient) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(address + "/shopper?id=5")
+        browser.find_element("css selector", "input[name=max_per_category]").send_keys("1")
+        browser.find_element("css selector", "#try button").click()
+        until(lambda: "rules: max_per_category 1" in browser.find_element("id", "lists").text)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -1,0 +1,361 @@
+"""The history store, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import receipts
+
+pytest.importorskip("sqlalchemy")
+from sqlalchemy import text
+
+from retailrec.data import RetailData
+from retailrec.data.cleaning import STANDARD_RULES, LoadReport, kept_lines, parse_lines
+from retailrec.errors import DataError, SettingError
+from retailrec.serving import schema
+from retailrec.serving.loading import describe, export, export_shoppers, load_data, load_frames
+from retailrec.serving.receipts import Line, Receipt, accept
+from retailrec.serving.store import Added, ReceiptConflict, Store, StoreFull, open_store
+from serving_support import Postgres
+
+DAY = datetime(2024, 1, 9, 8, 30)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    found = Postgres()
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        found = Store(str(tmp_path / "store.db")).init()
+        yield found
+        found.close()
+        return
+    with request.getfixturevalue("server").database() as url:
+        found = Store(url).init()
+        yield found
+        found.close()
+
+
+def receipt(number: str = "1", shopper: str = "ann", time: datetime = DAY, *lines: Line) -> Receipt:
+    return accept(shopper, number, time, lines or [Line("tea", 2, 5.0), Line("jam", 1, 3.0)]).receipt
+
+
+def test_a_receipt_is_read_back_as_it_was_stored(store: Store) -> None:
+    given = receipt("7", "ann", DAY, Line("tea", 2, 5.0, -0.5), Line("müsli ü/2", 1.5))
+    store.add([given])
+    (found,) = store.history("ann")
+    assert found.as_row() == given.as_row()
+    events = store.events("ann", text_numbers=False)
+    assert events.items == ["müsli ü/2", "tea"]
+    assert events.amounts["quantity"].tolist() == [1.5, 2.0]
+    assert np.isnan(events.amounts["value"][0])
+
+
+def test_receipts_are_in_order_of_time_and_of_number_at_one_time(store: Store) -> None:
+    store.add([receipt("10"), receipt("9"), receipt("11", "ann", DAY - timedelta(days=1))])
+    assert [r.number for r in store.history("ann")] == ["11", "9", "10"]
+
+
+def test_the_same_receipt_twice_is_stored_once(store: Store) -> None:
+    assert store.add([receipt("1"), receipt("2")]) == Added(2, 0)
+    assert store.add([receipt("2"), receipt("3"), receipt("3")]) == Added(1, 2)
+    assert [r.number for r in store.history("ann")] == ["1", "2", "3"]
+
+
+def test_a_known_receipt_does_not_change_the_version(store: Store) -> None:
+    store.add([receipt("1")])
+    version = store.shopper("ann").version
+    store.add([receipt("1")])
+    assert store.shopper("ann").version == version
+    store.add([receipt("2")])
+    assert store.shopper("ann").version != version
+
+
+def test_all_receipts_of_a_call_are_stored_or_none(store: Store) -> None:
+    store.add([receipt("1")])
+    with pytest.raises(ReceiptConflict, match="other contents"):
+        store.add([receipt("2"), receipt("1", "ann", DAY, Line("rice"))])
+    assert [r.number for r in store.history("ann")] == ["1"]
+    with pytest.raises(ReceiptConflict):
+        store.add([receipt("3"), receipt("3", "ann", DAY, Line("rice"))])
+    assert store.counts()["receipts"] == 1
+
+
+def test_two_writers_at_a_time_store_each_receipt_once(store: Store) -> None:
+    given = [receipt(str(n), f"u{n % 5}") for n in range(60)]
+    new: list[int] = []
+
+    def write(order: list[Receipt]) -> None:
+        for at in range(0, len(order), 20):
+            new.append(store.add(order[at : at + 20]).new)
+
+    threads = [threading.Thread(target=write, args=(given[::step],)) for step in (1, -1, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(new) == 9
+    assert sum(new) == 60 == store.counts()["receipts"]
+
+
+def test_the_end_is_the_midnight_after_the_newest_receipt(store: Store) -> None:
+    assert store.shopper("ann").ends is None
+    store.add([receipt("1")])
+    store.add([receipt("2", "bob", DAY - timedelta(days=9))])
+    assert store.shopper("nobody").ends == datetime(2024, 1, 10)
+
+
+def test_nothing_of_a_forgotten_shopper_is_left(store: Store, request: pytest.FixtureRequest) -> None:
+    store.add([receipt("77-secret", "ann-the-shopper"), receipt("1", "bob", DAY - timedelta(days=3))])
+    store.describe({"ann-the-shopper": {"segment": "loyal-and-rare"}})
+    store.deny("ann-the-shopper", "plums")
+    store.log_exposures([exposure("ann-the-shopper"), exposure("bob")])
+    removed = store.forget("ann-the-shopper")
+    assert removed == {"receipts": 1, "exposures": 1, "shoppers": 1}
+    assert store.shopper("ann-the-shopper").version == 0
+    assert store.history("ann-the-shopper") == []
+    assert store.shopper("bob").ends == datetime(2024, 1, 7)
+    assert [row["user_id"] for row in store.exposures()] == ["bob"]
+    if "sqlite" in request.node.name:
+        file = Path(str(store.writing.url.database))
+        for part in file.parent.iterdir():
+            for secret in (b"ann-the-shopper", b"77-secret", b"loyal-and-rare", b"plums"):
+                assert secret not in part.read_bytes(), part.name
+    store.add([receipt("1", "ann-the-shopper")])  # who comes back is a new shopper
+    assert store.shopper("ann-the-shopper").attributes == {}
+
+
+def exposure(shopper: str) -> dict[str, object]:
+    return {
+        "campaign": "home", "user_id": shopper, "item_id": "tea", "time": 1, "model": "m", "rank": 1,
+        "score": 0.5, "price": None, "arm": "", "propensity": 1.0, "holdout": False, "shadow": False,
+        "request": "r",
+    }  # fmt: skip
+
+
+def test_lists_change_their_version_and_hold_what_was_said(store: Store) -> None:
+    before = store.lists()
+    store.set_available({"tea": False, "jam": False})
+    store.set_available({"jam": True})
+    store.set_rules("mailing", {"min_new": 2})
+    now = store.lists()
+    assert now.unavailable == {"tea"}
+    assert now.rules == {"mailing": {"min_new": 2}}
+    assert now.version == store.shopper("x").lists != before.version
+    store.set_rules("mailing", None)
+    assert store.lists().rules == {}
+
+
+def test_denied_items_are_the_shoppers_own(store: Store) -> None:
+    store.deny("ann", "tea")
+    store.deny("ann", "jam")
+    store.deny("ann", "tea", denied=False)
+    assert store.shopper("ann").denied == ("jam",)
+    assert store.shopper("bob").denied == ()
+
+
+def test_compact_removes_what_is_old_and_moves_the_versions(store: Store) -> None:
+    store.add([receipt("1"), receipt("2", "ann", DAY + timedelta(days=9)), receipt("1", "bob")])
+    before = store.shopper("ann").version
+    assert store.compact(datetime(2024, 1, 12)) == {"receipts": 2, "exposures": 0}
+    assert [r.number for r in store.history("ann")] == ["2"]
+    assert store.shopper("ann").version != before
+    store.compact()
+
+
+def test_a_load_and_an_export_are_each_others_inverse(store: Store, tmp_path: Path) -> None:
+    # up to three receipts a day, in no order of their numbers
+    number = pl.format("r{}", (pl.struct("time", pl.col("item_id") % 3).hash(seed=1) % 10**9))
+    frame = receipts().with_columns(basket_id=number)
+    data = RetailData.from_frames(frame)
+    loaded = load_frames(store, frame)
+    assert (loaded.lines, loaded.new) == (data.log.height, store.counts()["receipts"])
+    assert loaded.receipts == data.log["basket"].n_unique()
+    assert export(store, tmp_path / "lines.parquet") == data.log.height
+    back = RetailData.from_frames(pl.read_parquet(tmp_path / "lines.parquet"))
+    assert back.log.equals(data.log)
+    assert store.shopper("u00").ends == data.end
+    again = load_frames(store, frame)
+    assert (again.receipts, again.new) == (loaded.receipts, 0)
+
+
+def test_data_in_memory_is_loaded_with_attributes(
+    store: Store, data: RetailData, tmp_path: Path
+) -> None:
+    load_data(store, data)
+    assert store.shopper("u01").attributes == {"segment": "b"}
+    assert store.shopper("u03").attributes == {}
+    export(store, tmp_path / "lines.parquet")
+    back = RetailData.from_frames(pl.read_parquet(tmp_path / "lines.parquet"), data.items, end=data.end)
+    columns = ["item", "basket", "time", "quantity", "value"]
+    assert back.log.select(columns).equals(data.log.select(columns))
+    assert export_shoppers(store, tmp_path / "shoppers.parquet") == store.counts()["shoppers"]
+    facts = dict(
+        pl.read_parquet(tmp_path / "shoppers.parquet").select("user_id", "segment").iter_rows()
+    )
+    assert facts["u01"] == "b"
+    assert facts["u03"] is None
+
+
+def test_describing_shoppers_leaves_their_denied_items(store: Store) -> None:
+    store.deny("u1", "tea")
+    describe(store, pl.DataFrame({"user_id": ["u1"], "age": [40]}))
+    assert store.shopper("u1")[1:3] == ({"age": 40}, ("tea",))
+
+
+def test_a_store_of_an_older_version_is_brought_up_to_date(store: Store) -> None:
+    store.add([receipt("1")])
+    steps = (*schema.MIGRATIONS, lambda c: c.execute(text("ALTER TABLE shoppers ADD COLUMN x INTEGER")))
+    with store.transaction() as connection:
+        assert schema.migrate(connection, steps) == [2]
+    with store.transaction() as connection:
+        assert schema.migrate(connection, steps) == []
+    assert len(store.history("ann")) == 1
+    with pytest.raises(DataError, match=r"version 2.*Update retailrec"):
+        store.init()
+
+
+def test_a_failed_migration_leaves_the_store_as_it_was(store: Store) -> None:
+    def fails(connection: object) -> None:
+        connection.execute(text("ALTER TABLE shoppers ADD COLUMN x INTEGER"))  # type: ignore[attr-defined]
+        raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"), store.transaction() as connection:
+        schema.migrate(connection, (*schema.MIGRATIONS, fails))
+    store.require_ready()
+    with store.transaction() as connection:
+        connection.execute(text("ALTER TABLE shoppers ADD COLUMN x INTEGER"))  # not there yet
+
+
+def test_a_full_disk_refuses_to_write_and_goes_on_reading(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store.db"))
+    store.add([receipt("1")])
+    with store.transaction() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
+    many = [receipt(str(n), "bob") for n in range(2, 2000)]
+    with pytest.raises(StoreFull, match="no room"):
+        store.add(many)
+    assert len(store.history("ann")) == 1
+    assert store.history("bob") == []
+    with store.transaction() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+    assert store.add(many).new == 1998
+    store.close()
+
+
+def test_no_acknowledged_receipt_is_lost_or_doubled_by_a_kill(tmp_path: Path) -> None:
+    code = """
+import sys
+from datetime import datetime
+from retailrec.serving.store import open_store
+from retailrec.serving.receipts import Line, accept
+store, first = open_store(sys.argv[1]), int(sys.argv[2])
+for n in range(first, first + 100_000):
+    store.add([accept(f"u{n % 7}", str(n), datetime(2024, 1, 9), [Line("tea", n + 1)]).receipt])
+    print(n, flush=True)
+"""
+    path, acknowledged = str(tmp_path / "store.db"), []
+    open_store(path).close()
+    for kill in range(3):
+        first = 1_000_000 * kill
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, path, str(first)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        acknowledged += [int(process.stdout.readline()) for _ in range(40 + 7 * kill)]
+        process.kill()
+        acknowledged += [int(line) for line in process.stdout.read().split()]
+        process.stdout.close()
+        process.wait()
+    store = open_store(path)
+    stored = [int(r.number) for u in range(7) for r in store.history(f"u{u}")]
+    store.close()
+    assert len(stored) == len(set(stored))
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) <= len(acknowledged) + 3
+
+
+def test_what_is_no_store_is_refused_in_words(tmp_path: Path) -> None:
+    for url in ("mysql://x/y", "sqlite://", str(tmp_path / "no" / "store.db"), "://", "  "):
+        with pytest.raises(SettingError, match="--store"):
+            open_store(url)
+    (tmp_path / "notes.txt").write_text("no database " * 999)
+    with pytest.raises(Exception, match=r"notes\.txt.*not a database"):
+        open_store(str(tmp_path / "notes.txt"))
+
+
+def test_a_password_is_not_in_the_name() -> None:
+    store = Store("postgresql://me:hunter2@127.0.0.1:1/x", timeout=1)
+    assert "hunter2" not in store.name + repr(store)
+    with pytest.raises(Exception, match="can't be used now") as error:
+        store.init()
+    assert "hunter2" not in str(error.value)
+
+
+QUANTITIES = st.sampled_from([1.0, 2.5, 0.0, -1.0, float("inf")])
+VALUES = st.sampled_from([1.0, 2.5, 0.0, -1.0, float("inf"), float("nan")])
+LINES = st.builds(Line, st.sampled_from(["a", "b", " ", "c"]), QUANTITIES, VALUES, st.just(0.25))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(LINES, min_size=1, max_size=8, unique_by=lambda line: (line.item, line.quantity)))
+def test_a_receipt_keeps_the_lines_that_a_load_keeps(lines: list[Line]) -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": "ann", "item_id": [line.item for line in lines], "basket_id": "1", "time": DAY,
+            "quantity": [line.quantity for line in lines],
+            "value": pl.Series([line.value for line in lines]).fill_nan(None),
+        }
+    )  # fmt: skip
+    report = LoadReport("x")
+    kept = kept_lines(parse_lines(frame), STANDARD_RULES, report)
+    found = accept("ann", "1", DAY, lines)
+    assert found.rejected == report.rejected
+    known = pl.when(pl.col("value").is_not_null().any()).then(pl.col("value").sum())
+    merged = kept.group_by("item_id").agg(pl.col("quantity").sum(), known).sort("item_id")
+    assert list(found.receipt.items) == merged["item_id"].to_list()
+    assert found.receipt.amounts["quantity"].tolist() == merged["quantity"].to_list()
+    assert (
+        pl.Series(found.receipt.amounts["value"].copy()).fill_nan(None).to_list()
+        == merged["value"].to_list()
+    )
+
+
+def test_numbers_of_receipts_are_kept_and_told_apart(store: Store) -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": ["ann"] * 7,
+            "item_id": ["tea", "jam", "rye", "tea", "oil", "fig", "nut"],
+            "basket_id": ["9", "9", "10", "9", None, "11", "12"],
+            "time": [
+                DAY, DAY + timedelta(minutes=2), DAY, DAY + timedelta(days=90), DAY + timedelta(days=1),
+                DAY + timedelta(days=2), DAY + timedelta(days=2),
+            ],
+        }
+    )  # fmt: skip
+    load_frames(store, frame)
+    found = {r.number: r.items for r in store.history("ann")}
+    assert found["9"] == ("jam", "tea")
+    assert found["10"] == ("rye",)
+    assert found["11"] == ("fig",)
+    assert found["12"] == ("nut",)
+    assert found["20240110T083000"] == ("oil",)
+    assert found[next(n for n in found if n.startswith("9@"))] == ("tea",)
+    assert len(found) == 6
