@@ -248,23 +248,39 @@ def simulate(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the generated shop and of the models.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the models, and of the generated shop.")] = 0,
+    generated: Annotated[
+        bool,
+        typer.Option("--generated", help="A generated supermarket, whose right answers are known."),
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """The same job as `run`, on a generated supermarket whose right answers are known."""
+    """The same job as `run`, on a year of real groceries; ends with one shopper's list."""
+    from time import perf_counter
+
+    from retailrec.datasets import load_dataset
     from retailrec.jobs.settings import read_settings
-    from retailrec.simulator.shop import data_of, preset
 
     settings = read_settings(None, seed=seed)
-    shop = preset("small", seed=seed)
-    days = int(settings.horizon_days)
+    truth, dataset, seconds = None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
-        progress("generate receipts")
-        data = data_of(shop)
-        progress("play the last weeks many times to know the right answers")
-        truth = shop.truth(shop.days - days, days)
+        if generated:
+            from retailrec.simulator.shop import data_of, preset
+
+            shop, days = preset("small", seed=seed), int(settings.horizon_days)
+            progress("generate receipts")
+            data, dataset = data_of(shop), "demo"
+            progress("play the last weeks many times to know the right answers")
+            truth = shop.truth(shop.days - days, days)
+        else:
+            progress(f"load {dataset}")
+            started = perf_counter()
+            data = load_dataset(dataset)
+            seconds = perf_counter() - started
     console.print_load_report(data.report, quiet, None)
-    _run(data, settings, out, "demo", quiet, truth=truth)
+    _run(data, settings, out, dataset, quiet, load_seconds=seconds, truth=truth)
+    if not quiet:
+        console.print_example(out)
 
 
 @app.command()
