@@ -66,7 +66,8 @@ def run(
     console.print_load_report(data.report, wanted.quiet, rejects)
     truth = wanted.path and read_truth(wanted.path / "truth")
     more = {"rules": rules, "folds": folds, "page": report, "load_seconds": seconds, "truth": truth}
-    _run(data, settings, out, wanted.dataset, wanted.quiet, **more)
+    name = wanted.path.stem if wanted.dataset == "table" and wanted.path else wanted.dataset
+    _run(data, settings, out, name, wanted.quiet, **more)
 
 
 @app.command()
