@@ -66,6 +66,8 @@ def run(
     console.print_load_report(data.report, wanted.quiet, rejects)
     truth = wanted.path and read_truth(wanted.path / "truth")
     more = {"rules": rules, "folds": folds, "page": report, "load_seconds": seconds, "truth": truth}
+    if wanted.dataset == "complete-journey":
+        more["sent"] = _sent_coupons(wanted.path)
     name = wanted.path.stem if wanted.dataset == "table" and wanted.path else wanted.dataset
     _run(data, settings, out, name, wanted.quiet, **more)
 
@@ -263,7 +265,7 @@ def demo(
     from retailrec.jobs.settings import read_settings
 
     settings = read_settings(None, seed=seed)
-    truth, dataset, seconds = None, "complete-journey", 0.0
+    truth, sent, dataset, seconds = None, None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
         if generated:
             from retailrec.simulator.shop import data_of, preset
@@ -277,9 +279,9 @@ def demo(
             progress(f"load {dataset}")
             started = perf_counter()
             data = load_dataset(dataset)
-            seconds = perf_counter() - started
+            seconds, sent = perf_counter() - started, _sent_coupons(None)
     console.print_load_report(data.report, quiet, None)
-    _run(data, settings, out, dataset, quiet, load_seconds=seconds, truth=truth)
+    _run(data, settings, out, dataset, quiet, load_seconds=seconds, truth=truth, sent=sent)
     if not quiet:
         console.print_example(out)
 
@@ -355,6 +357,18 @@ def _any_command(
     ] = False,
 ) -> None:
     """Two-stage recommender for retail purchases: from receipts to personal offers."""
+
+
+def _sent_coupons(path: Path | None) -> Any:
+    """What was sent to whom, where the files are there."""
+    from retailrec.datasets import journey_offers
+    from retailrec.report.sent_coupons import SentCoupons
+
+    if not journey_offers.are_there(path):
+        return None
+    return SentCoupons(
+        journey_offers.campaigns(path), journey_offers.coupons(path), journey_offers.redemptions(path)
+    )
 
 
 def _run(data: Any, settings: Any, out: Path, dataset: str, quiet: bool, **more: Any) -> None:

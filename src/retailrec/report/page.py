@@ -41,6 +41,7 @@ def render(report: Mapping[str, Any]) -> str:
         ("matching", "Matching: who proposes what", _matching(report["matching"])),
         ("ranking", "Ranking: what decides the order", _ranking(report["ranking"])),
         ("examples", "More shoppers", _folded("Show them", _examples(others))),
+        *_sent(report.get("sent_coupons")),
         ("rules", "Business rules", _rules(report["rules"])),
         ("settings", "Time, memory, settings", _settings(report)),
     ]
@@ -334,6 +335,28 @@ def _item(item: Mapping[str, Any]) -> str:
     mark = "<b class=hit>✓</b>" if item["bought"] else ""
     reason = f"<small>{escape(item['reason'])}</small>" if item.get("reason") else ""
     return f"<li>{escape(item['item'])} {mark}{reason}</li>"
+
+
+def _sent(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """The section on shoppers who were sent coupons, where that is known."""
+    if not found:
+        return []
+    rows = [
+        [
+            g["group"], f"{g['n_users']:,}", f"{g['receipts']:.1f}", _number(g["precision"]),
+            _share(g["recommended"]), _share(g["bought"]), _share(g["redeemed"]),
+        ]
+        for g in found["groups"]
+    ]  # fmt: skip
+    head = [
+        "shoppers", "number", "receipts before", "precision of their lists",
+        "recommended: campaign products", "bought: campaign products", "redeemed a coupon",
+    ]  # fmt: skip
+    text = (
+        f"<p>{found['campaigns']:,} campaigns with {found['products']:,} products ran in the window. "
+        f"<b>Descriptive:</b> {escape(found['caution'])}</p>{_table(head, rows)}"
+    )
+    return [("coupons", "Shoppers who were sent coupons", text)]
 
 
 def _rules(rules: Mapping[str, Mapping[str, int]] | None) -> str:
