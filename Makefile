@@ -9,7 +9,8 @@ help: ## list the commands
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e .
 	@touch $(READY)
 
 setup: $(READY) ## make .venv with everything in it (the others do this by themselves)
@@ -28,6 +29,26 @@ test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the 
 
 fuzz: $(READY) ## mutated files at every door (N=5000 SEED=0 SECONDS=1200)
 	$(BIN)/python tests/fuzzing.py --n $(or $(N),5000) --seed $(or $(SEED),0) --seconds $(or $(SECONDS),1200)
+
+test-oldest: ## run the tests with the oldest versions that pyproject.toml states, in .venv-oldest (minutes)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
+	.venv-oldest/bin/python tools/oldest.py > .venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet -r .venv-oldest/requirements.txt -e .
+	.venv-oldest/bin/python -m pytest -m "not slow" $(TESTS)
+
+wheel-check: $(READY) ## build the wheel and look into it
+	$(BIN)/python -m pytest tests/test_package.py
+
+docs: $(READY) ## build the documentation site into out/site; a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+reference: $(READY) ## write docs/reference/ and llms.txt anew, after names or pages have changed
+	$(BIN)/python tools/reference.py
+
+hooks: ## check formatting, lint and types before each commit
+	git config core.hooksPath .githooks
+
 mutants: $(READY) ## break the package on purpose, see whether tests notice (WING=features; goes on where it stopped)
 	$(BIN)/python tools/mutants.py $(WING)
 
@@ -96,7 +117,7 @@ bench-realism: $(READY) ## generated receipts beside real ones
 	$(BIN)/python benchmarks/realism.py
 
 clean: ## remove what was built
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d ':')
 .DEFAULT_GOAL := help

@@ -48,9 +48,12 @@ def campaign_data(shoppers: int, seed: int = 0) -> tuple[pl.DataFrame, pl.DataFr
     items = pl.DataFrame({"item_id": np.arange(ITEMS), "stock": stock})
     budget = 0.5 * float((probability * cost[item]).mean()) * int(stock.sum())
     settings = {
-        "name": "bench", "value": "probability_margin", "offers": {"at_most": OFFERS},
-        "limit": [{"by": "product", "at_most": "stock"}], "budget": [{"at_most": budget}],
-    }  # fmt: skip
+        "name": "bench",
+        "value": "probability_margin",
+        "offers": {"at_most": OFFERS},
+        "limit": [{"by": "product", "at_most": "stock"}],
+        "budget": [{"at_most": budget}],
+    }
     return pairs, items, settings
 
 
@@ -115,20 +118,28 @@ def main(shoppers: int) -> int:
     memory = peak_memory_mb()
     report = found.report
     result: dict[str, Any] = {
-        "shoppers": shoppers, "pairs": pairs.height, "offers": report.n_offers,
-        "value": round(report.value, 2), "bound": round(report.bound, 2), "gap": round(report.gap, 6),
-        "steps": report.steps, "seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2),
+        "shoppers": shoppers,
+        "pairs": pairs.height,
+        "offers": report.n_offers,
+        "value": round(report.value, 2),
+        "bound": round(report.bound, 2),
+        "gap": round(report.gap, 6),
+        "steps": report.steps,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
         "peak_memory_mb": memory,
-    }  # fmt: skip
+    }
     missed = report.gap > BARS["gap"] or memory > BARS["memory_mb"]
     missed |= seconds > (BARS["seconds_small"] if shoppers <= LP_SHOPPERS else BARS["seconds"])
     if shoppers <= LP_SHOPPERS:
         best, lp_seconds = value_of_lp(pairs, items, settings)
         greedy = greedy_value(pairs, items, settings)
         result |= {
-            "lp_value": round(best, 2), "lp_seconds": round(lp_seconds, 1),
-            "share_of_lp": round(report.value / best, 5), "greedy_share_of_lp": round(greedy / best, 4),
-        }  # fmt: skip
+            "lp_value": round(best, 2),
+            "lp_seconds": round(lp_seconds, 1),
+            "share_of_lp": round(report.value / best, 5),
+            "greedy_share_of_lp": round(greedy / best, 4),
+        }
         missed |= report.value / best < BARS["share_of_lp"]
     print_result("offers-allocation", result)
     return int(missed)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import CUTOFF, receipts
 from retailrec.data import RetailData
-from retailrec.data.cleaning import Rule
+from retailrec.data.cleaning import LineRule
 from retailrec.data.files import read_table
 from retailrec.data.splits import (
     Fold,
@@ -167,6 +167,9 @@ def test_an_event_on_the_cutoff_is_not_known(data: RetailData) -> None:
     assert (data.log["time"] == CUTOFF).any()
     assert (data.asof(CUTOFF).log["time"] < CUTOFF).all()
     assert data.between(CUTOFF, CUTOFF + timedelta(days=1)).height > 0
+    before = data.between(CUTOFF - timedelta(days=30), CUTOFF)
+    assert before.height > 0
+    assert (before["time"] < CUTOFF).all()
 
 
 def test_the_future_can_not_be_asked_for(data: RetailData) -> None:
@@ -222,7 +225,7 @@ def test_each_kind_of_dirt_is_counted_and_kept_aside(columns: dict, reason: str)
 
 
 def test_a_rule_of_ones_own() -> None:
-    rule = Rule("test shop", pl.col("shop") == "test")
+    rule = LineRule("test shop", pl.col("shop") == "test")
     report = RetailData.from_frames(frame(shop=["test", "real"]), rules=[rule]).report
     assert report.rejected == {"test shop": 1}
 

@@ -518,8 +518,8 @@ def test_one_model_answers_many_threads(model: TwoStageRecommender) -> None:
         answer = model.answer(SHOP, users=wish[0], k=4, rules=wish[1])
         return answer.lists, answer.report.rules
 
-    before = {name: id(value) for name, value in vars(model).items()}
     alone = [ask(wish) for wish in wishes]
+    before = {name: id(value) for name, value in vars(model).items()}
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(ask, wishes))
     for (lists, rules), (other_lists, other_rules) in zip(alone, together, strict=True):

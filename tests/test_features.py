@@ -48,7 +48,7 @@ def test_an_item_feature_must_not_choose_aggregates_by_value(
     @feature("item", unit="x")
     def item_fickle(e: Events) -> NDArray[np.float64]:
         """Asks for what no part of the events was asked for."""
-        return e.largest(e.age) if len(e.age) else e.sum(e.age)
+        return e.max(e.age) if len(e.age) else e.sum(e.age)
 
     monkeypatch.setattr(RetailData.histories_in_parts, "__defaults__", (7,))
     try:

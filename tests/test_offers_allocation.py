@@ -13,6 +13,7 @@ import pytest
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array, vstack
 
+from retailrec.compute.progress import Progress
 from retailrec.errors import ArtifactError, DataError, SettingError
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.campaign import read_campaign
@@ -155,9 +156,11 @@ def check_case(seed: int) -> str:
     rows = np.array(weights + minima[0])
     low = np.array(hard[1] + minima[1])
     best = milp(
-        -value, constraints=LinearConstraint(rows, low, np.array(high + minima[2])),
-        integrality=np.ones(len(value)), bounds=Bounds(0, 1),
-    )  # fmt: skip
+        -value,
+        constraints=LinearConstraint(rows, low, np.array(high + minima[2])),
+        integrality=np.ones(len(value)),
+        bounds=Bounds(0, 1),
+    )
     missed = sum(
         max(least - row @ x, 0)
         for row, least in zip(minima[0], minima[1], strict=True)
@@ -274,22 +277,25 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_answer(
     class Stop(Exception):
         pass
 
-    def stop(step: str) -> None:
-        if step.startswith("shadow prices: 6 "):
+    def stop(step: str, done: int = 0, total: int = 0, /) -> None:
+        if (step, done) == ("shadow prices", 6):
             raise Stop
+
+    def into(told: list[tuple[str, int, int]]) -> Progress:
+        return lambda step, done=0, total=0, /: told.append((step, done, total))
 
     file = tmp_path / "search.json"
     with pytest.raises(Stop):
         allocate(pairs, CAMPAIGN, checkpoint=file, progress=stop)
-    steps: list[str] = []
-    again = allocate(pairs, CAMPAIGN, checkpoint=file, progress=steps.append)
+    steps: list[tuple[str, int, int]] = []
+    again = allocate(pairs, CAMPAIGN, checkpoint=file, progress=into(steps))
     assert again.offers.equals(found.offers)
-    assert "shadow prices: 7 of 45 steps" in steps
-    assert "shadow prices: 6 of 45 steps" not in steps
+    assert ("shadow prices", 7, 45) in steps
+    assert ("shadow prices", 6, 45) not in steps
     other = many_pairs(seed=1)
-    fresh: list[str] = []
-    allocate(other, CAMPAIGN, checkpoint=file, progress=fresh.append)
-    assert "shadow prices: 1 of 45 steps" in fresh  # another problem's search is not taken over
+    fresh: list[tuple[str, int, int]] = []
+    allocate(other, CAMPAIGN, checkpoint=file, progress=into(fresh))
+    assert ("shadow prices", 1, 45) in fresh  # another problem's search is not taken over
 
 
 def test_fixed_prices_admit_nearly_what_was_allocated(
@@ -491,24 +497,52 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "settings", "sentence"),
     [
-        ({"value": [float("nan"), 1.0]}, {}, "column 'value' must be a finite number in every row; 1 rows differ"),
+        (
+            {"value": [float("nan"), 1.0]},
+            {},
+            "column 'value' must be a finite number in every row; 1 rows differ",
+        ),
         ({"value": [float("inf"), 1.0]}, {}, "column 'value' must be a finite number"),
         ({"value": [None, 1.0]}, {}, "column 'value' must be a finite number"),
         ({"cost": [-1.0, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'cost' must be 0 or more"),
         ({"cost": [None, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'cost' must be 0 or more"),
         ({"cost": None}, {"budget": [{"at_most": 5}]}, "pairs lack column 'cost'"),
-        ({"probability": [1.5, 1.0]}, {"budget": [{"at_most": 5}]}, "column 'probability' must lie between 0 and 1"),
+        (
+            {"probability": [1.5, 1.0]},
+            {"budget": [{"at_most": 5}]},
+            "column 'probability' must lie between 0 and 1",
+        ),
         ({"item_id": ["a", None]}, {}, "1 rows lack 'item_id'"),
-        ({"user_id": [1, 1], "item_id": ["a", "a"]}, {}, "1 pairs stand twice, such as shopper 1 and item a"),
-        ({"user_id": [], "item_id": [], "value": [], "cost": [], "probability": []}, {}, "there is no pair"),
+        (
+            {"user_id": [1, 1], "item_id": ["a", "a"]},
+            {},
+            "1 pairs stand twice, such as shopper 1 and item a",
+        ),
+        (
+            {"user_id": [], "item_id": [], "value": [], "cost": [], "probability": []},
+            {},
+            "there is no pair",
+        ),
         ({}, {"budget": [{"at_most": 0}]}, "greater than 0"),
         ({}, {"offers": {"at_least": 2, "at_most": 1}}, "no answer can keep to both"),
         ({}, {"limit": [{"by": "product", "at_least": 5, "at_most": 2}]}, "no answer can keep to both"),
-        ({}, {"limit": [{"by": "product", "of": "a", "at_least": 5}, {"by": "product", "at_most": 2}]}, "no answer can keep to both"),
-        ({}, {"limit": [{"by": "product", "of": "z", "at_most": 2}]}, "speaks of product 'z', which neither"),
+        (
+            {},
+            {"limit": [{"by": "product", "of": "a", "at_least": 5}, {"by": "product", "at_most": 2}]},
+            "no answer can keep to both",
+        ),
+        (
+            {},
+            {"limit": [{"by": "product", "of": "z", "at_most": 2}]},
+            "speaks of product 'z', which neither",
+        ),
         ({}, {"exclusion": [{"products": ["a", "z"]}]}, "speaks of product 'z'"),
         ({}, {"limit": [{"by": "supplier", "at_most": 2}]}, "no items were given"),
-        ({}, {"limit": [{"by": "product", "at_most": "stock"}]}, "'stock' names a column of the items; no items"),
+        (
+            {},
+            {"limit": [{"by": "product", "at_most": "stock"}]},
+            "'stock' names a column of the items; no items",
+        ),
         ({}, {"limit": [{"by": "product"}]}, "needs at_most, at_least or both"),
         ({}, {"limit": [{"by": "shelf", "at_most": 1}]}, "Input should be 'product'"),
         ({}, {"floor": [{"column": "segment"}]}, "asks for the segment 'segment'; no users were given"),
@@ -517,7 +551,7 @@ GOOD = {
         ({}, {"stock": 5}, "expected one of name, value"),
         ({}, {"holdout": 0.999999}, "all 2 shoppers are held out"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_a_sentence(
     change: dict[str, Any], settings: dict[str, Any], sentence: str
 ) -> None:

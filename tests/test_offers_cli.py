@@ -141,23 +141,41 @@ def test_plan_tells_what_it_takes(files: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("allocate none.csv campaign.toml --items items.csv --out other", "there is no file or folder at none.csv"),
+        (
+            "allocate none.csv campaign.toml --items items.csv --out other",
+            "there is no file or folder at none.csv",
+        ),
         ("allocate pairs.csv none.toml --out other", "can't be read"),
         ("allocate pairs.csv campaign.toml --out other", "no items were given"),
-        ("allocate pairs.csv campaign.toml --items items.csv --record --out other", "--record asks for --ledger"),
-        ("allocate pairs.csv campaign.toml --items items.csv --time soon --out other", "--time is 'soon'"),
+        (
+            "allocate pairs.csv campaign.toml --items items.csv --record --out other",
+            "--record asks for --ledger",
+        ),
+        (
+            "allocate pairs.csv campaign.toml --items items.csv --time soon --out other",
+            "--time is 'soon'",
+        ),
         (ALLOCATE.replace("--out out", "--out other"), "stand in the ledger for it already"),
         ("experiment plan receipts.csv --effect 0 --days 7", "days and effect must be above 0"),
         ("experiment plan receipts.csv --effect 0.1 --days 50", "must hold two windows of 50 days"),
         ("experiment plan receipts.csv --effect 0.1 --metric smiles", "metric must be one of"),
-        ("experiment plan receipts.csv --effect 0.1 --holdout 1", "control_share must lie between 0 and 1"),
+        (
+            "experiment plan receipts.csv --effect 0.1 --holdout 1",
+            "control_share must lie between 0 and 1",
+        ),
         ("experiment result none receipts.csv --campaign spring", "there is no ledger at none"),
         ("experiment result ledger receipts.csv --campaign autumn", "does not stand in ledger"),
         ("experiment result ledger receipts.csv --campaign spring --days 60", "Bring later receipts"),
-        ("experiment result ledger receipts.csv --campaign spring --page ledger", "holds no figures of a campaign"),
-        ("experiment result ledger receipts.csv --campaign spring --segment age", "shoppers have no column 'age'"),
+        (
+            "experiment result ledger receipts.csv --campaign spring --page ledger",
+            "holds no figures of a campaign",
+        ),
+        (
+            "experiment result ledger receipts.csv --campaign spring --segment age",
+            "shoppers have no column 'age'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_a_sentence_and_nothing_is_written(
     command: str, sentence: str, files: Path
 ) -> None:

@@ -12,7 +12,8 @@ import pytest
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import assign_arms, uniform_draws
-from retailrec.offers.experiments import cuped, difference, effects_of, experiment_result, outcomes, srm
+from retailrec.offers.effects import cuped, difference, effects_of, srm
+from retailrec.offers.experiments import experiment_result, outcomes
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.power import Design, power_of, required_shoppers
 from retailrec.simulator.responses import Responses

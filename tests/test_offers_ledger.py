@@ -21,10 +21,14 @@ def rows(users: list[int], campaign: str = "may", time: datetime = MAY) -> pl.Da
     n = len(users)
     return pl.DataFrame(
         {
-            "campaign": [campaign] * n, "user_id": users, "item_id": list(range(100, 100 + n)), "time": [time] * n,
-            "rank": [1] * n, "propensity": [1.0] * n,
+            "campaign": [campaign] * n,
+            "user_id": users,
+            "item_id": list(range(100, 100 + n)),
+            "time": [time] * n,
+            "rank": [1] * n,
+            "propensity": [1.0] * n,
         }
-    )  # fmt: skip
+    )
 
 
 def test_rows_come_back_in_the_schema(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_pool_is_cut_in_the_order_of_the_pre_rankers_scores(data: RetailData
     sources = [OwnPurchases().fit(known), Popularity().fit(known)]
     features = FeatureSet().fit(known)
     whole = StageOne(sources, features, 12)
-    taste = Taste(whole.light_names.index("item_days_since_sale"), sign)
+    taste = Taste(whole.preranker_names.index("item_days_since_sale"), sign)
     stage = StageOne(sources, features, 12, taste, pool_size=5)  # type: ignore[arg-type]
     history = known.history()
     pool, cut = whole.pool(history), stage.pool(history)
@@ -86,7 +86,7 @@ def test_a_pre_ranker_sees_scores_ranks_and_what_is_known_of_the_item(data: Reta
     whole = merge_pool(sources, history, 12)
     expected = np.hstack([whole.scores, whole.ranks, features.items_[whole.items]])
     np.testing.assert_array_equal(taste.seen[0], expected)
-    assert len(stage.light_names) == expected.shape[1]
+    assert len(stage.preranker_names) == expected.shape[1]
 
 
 def test_the_first_window_trains_the_pre_ranker_and_the_cut_is_as_wide_as_asked(

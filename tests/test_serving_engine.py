@@ -176,7 +176,7 @@ def test_every_level_says_why(fresh: Engine, model: ServedModel, shop: RetailDat
     assert "does not know" in found["odd"].why
     assert column in found["fits"].why
     assert listed(found["nobody"]) == listed(found["odd"])
-    nothing = fresh.offers(model, "1", Wish(k=3, among=frozenset()))
+    nothing = fresh.offers(model, "1", Wish(k=3, among=frozenset(), reasons=True))
     assert (nothing.level, nothing.offers) == ("none", ())
 
 

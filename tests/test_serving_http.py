@@ -21,8 +21,9 @@ from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.keys import RateLimit, make_key, remove_key
 from retailrec.serving.loading import export_exposures, load_data
+from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.service import Service, ServiceSettings
-from retailrec.serving.store import Store, StoreUnavailable
+from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
 from serving_support import small_model
 

@@ -24,10 +24,12 @@ from retailrec.candidates import (
     Popularity,
     ReciprocalRankFusion,
     TifuKNN,
+    item_item,
 )
 from retailrec.candidates.pool import merge_pool
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
+from retailrec.simulator.shop import small_data
 
 
 def receipts(*baskets: tuple[str, int, str], **more: object) -> RetailData:
@@ -314,3 +316,33 @@ def test_largest_and_mean_stand_beside_the_sum(data: RetailData) -> None:
     np.testing.assert_allclose(score, terms.sum(axis=0), rtol=1e-5)
     np.testing.assert_allclose(largest, terms.max(axis=0), rtol=1e-5)
     np.testing.assert_allclose(mean, terms.sum(axis=0) / weights.sum(), rtol=1e-5)
+
+
+def test_similarities_are_learnt_from_the_heaviest_items_of_a_shopper() -> None:
+    """Ann bought one item three times, one twice and one once; with two of them the third is nobody's."""
+    rows = [("ann", item, day) for item in (0, 1, 2) for day in range(3 - item)]
+    rows += [("bob", 1, 0), ("bob", 2, 0)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "day"], orient="row")
+    when = pl.datetime(2024, 1, 1) + pl.duration(days=pl.col("day"))
+    data = RetailData.from_frames(frame.select("user_id", "item_id", time=when))
+    near = ItemItem().fit(data).similarity_.toarray()
+    assert near[0, 1] > 0
+    assert near[0, 2] > 0
+    short = ItemItem(longest=2).fit(data).similarity_.toarray()
+    assert short[0, 1] > 0
+    assert short[0, 2] == 0
+    assert short[1, 2] > 0  # bob's
+    with pytest.raises(SettingError, match="longest"):
+        ItemItem(longest=0)
+
+
+def test_followers_are_the_same_however_many_items_are_counted_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = ItemItem(within="next_receipt", shrinkage=2)
+    data = small_data(users=60)
+    whole = source.fit(data).similarity_.copy()
+    monkeypatch.setattr(item_item, "_ITEMS", 7)
+    parts = source.fit(data).similarity_
+    assert whole.nnz > 1000
+    assert (whole != parts).nnz == 0

@@ -17,7 +17,14 @@ from retailrec.errors import SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import CatBoostRanker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.label_windows import Sampling, Window, Windows, concatenate, light_rows, lots
+from retailrec.recommender.label_windows import (
+    Sampling,
+    Window,
+    Windows,
+    concatenate,
+    lots,
+    preranker_rows,
+)
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -160,7 +167,7 @@ def test_the_pre_ranker_learns_from_whole_pools_and_their_labels(shop: RetailDat
     (split,) = HorizonSplits(WEEKS, n=1).splits(shop)
     sources = [OwnPurchases().fit(split.past), Popularity().fit(split.past)]
     stage = StageOne(sources, FeatureSet().fit(split.past), 20)
-    rows = light_rows(split, stage, Sampling(1.0, 1.0, 1000, 0))
+    rows = preranker_rows(split, stage, Sampling(1.0, 1.0, 1000, 0))
     assert rows is not None
     users = np.intersect1d(split.target["user"].unique().to_numpy(), split.past.active_users())
     pool = stage.pool(split.past.history(codes=users))
@@ -170,9 +177,9 @@ def test_the_pre_ranker_learns_from_whole_pools_and_their_labels(shop: RetailDat
         for row, item in zip(pool.user_of_pair, pool.items, strict=True)
     ]
     np.testing.assert_array_equal(rows.y, expected)
-    np.testing.assert_array_equal(rows.x, stage.light_columns(pool))
+    np.testing.assert_array_equal(rows.x, stage.preranker_columns(pool))
     nobody = split._replace(target=split.target.clear())
-    assert light_rows(nobody, stage, Sampling(1.0, 1.0, 1000, 0)) is None
+    assert preranker_rows(nobody, stage, Sampling(1.0, 1.0, 1000, 0)) is None
 
 
 def test_training_rows_hold_no_item_that_a_prefilter_hides(shop: RetailData) -> None:

@@ -76,7 +76,9 @@ ShareOrNone = Annotated[float, Range(0, 1)]  # a share that may be 0
 
 
 class Component:
-    """Base of what a model is made of. Fields are settings, written once; fitted names end in ``_``.
+    """Base of what a model is made of.
+
+    Fields are settings, written once; fitted names end in ``_``.
 
     ``class Mine(Source, type="mine")`` gives the name that a config uses; by default it is the class's
     name in lower case with underscores. A class of the same module and name replaces its older self, so

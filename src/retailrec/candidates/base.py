@@ -18,10 +18,11 @@ from retailrec.errors import DataError, NotFittedError, SettingError
 
 @dataclass
 class CandidateGenerator(Component, ABC):
-    """A source of candidates. Fields are its hyper-parameters; what `fit` learns ends in ``_``.
+    """A source of candidates.
 
-    `fit` learns about items only. A shopper's history comes with each request, so a new shopper or a
-    fresher receipt needs no refit, and a fitted source holds nothing personal.
+    Fields are its hyper-parameters; what `fit` learns ends in ``_``. `fit` learns about items only. A
+    shopper's history comes with each request, so a new shopper or a fresher receipt needs no refit, and
+    a fitted source holds nothing personal.
 
     A source of one's own is a dataclass that derives from this one and has `name`, `_fit`,
     `_candidates` and `_score`. It needs no registration: a config names it by `type_name`, artifacts
@@ -115,7 +116,15 @@ class CandidateGenerator(Component, ABC):
         return self._score_more(history, pairs)
 
     def require_codes_of(self, history: History) -> None:
-        """Raise unless this source is fitted, and on the item codes that `history` has."""
+        """Raise unless this source is fitted, and on the item codes that `history` has.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the history is coded by another catalogue.
+        """
         if not hasattr(self, "allowed_"):
             raise NotFittedError(f"{self.name} has not seen any data; call fit(data) first.")
         if history.catalogue_key != self.catalogue_key_:

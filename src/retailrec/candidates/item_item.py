@@ -19,6 +19,8 @@ from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
 
+_ITEMS = 2048  # whose followers are counted at a time
+
 
 @dataclass
 class ItemItem(CandidateGenerator):
@@ -37,6 +39,8 @@ class ItemItem(CandidateGenerator):
     shrinkage : similarity is multiplied by n / (n + shrinkage), n being the shoppers (or receipts)
         that hold both items
     include_self : an item is its own neighbour, so own purchases are proposed too
+    longest : items of one shopper that similarities are learnt from, the heaviest ones; the time to
+        learn grows with their square
     reference : shoppers that similarities are learnt from, drawn where there are more
     """
 
@@ -47,6 +51,7 @@ class ItemItem(CandidateGenerator):
     half_life: Positive | None = None
     shrinkage: NotNegative = 0.0
     include_self: bool = False
+    longest: Count = 200
     reference: Count = 100_000
     seed: Seed | None = None
     threads: Threads | None = None
@@ -82,7 +87,9 @@ class ItemItem(CandidateGenerator):
             self.similarity_ = following_items(history, self.neighbours, self.shrinkage)
             return
         if self.within == "shopper":
-            held = history.matrix(np.sqrt(history.counts(self.half_life)))
+            weights = np.sqrt(history.counts(self.half_life))
+            held = history.matrix(keep_top(history, weights, self.longest))
+            held.eliminate_zeros()
         else:
             held = receipts_matrix(history)
         self.similarity_ = nearest_items(
@@ -134,11 +141,13 @@ class ItemItem(CandidateGenerator):
 
 def keep_top(history: History, weights: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     """The weights with all but each shopper's `n` largest set to zero; the lower item wins ties."""
-    order = np.lexsort((history.items, -weights, history.user_of_pair))
-    place = np.arange(history.n_pairs) - history.indptr[history.user_of_pair]
-    kept = np.zeros_like(weights)
-    top = order[place < n]
-    kept[top] = weights[top]
+    size = np.diff(history.indptr)
+    kept = weights.copy()
+    long = np.flatnonzero(np.repeat(size > n, size))  # the others have no more to lose
+    user = history.user_of_pair[long]
+    order = long[np.lexsort((history.items[long], -weights[long], user))]
+    first = np.cumsum(np.where(size > n, size, 0)) - np.where(size > n, size, 0)
+    kept[order[np.arange(len(long)) - first[user] >= n]] = 0
     return kept
 
 
@@ -153,18 +162,23 @@ def following_items(history: History, neighbours: int, shrinkage: float) -> spar
     user = history.user_of_event[first]
     followed = np.flatnonzero(user[1:] == user[:-1]) if len(baskets) else np.zeros(0, np.int64)
     before, after = held[followed], held[followed + 1]
-    together = (before.T @ after).tocsr().astype(np.float32)
     norms = [np.sqrt(np.maximum(np.asarray(m.sum(axis=0)).ravel(), 1)) for m in (before, after)]
-    row = np.repeat(np.arange(history.n_items), np.diff(together.indptr))
-    cosine = together.data / (norms[0][row] * norms[1][together.indices])
-    cosine *= together.data / (together.data + shrinkage)
-    together.sort_indices()
-    items, scores = topk_rows(
-        together.indptr.astype(np.int64), together.indices, cosine.astype(np.float32), neighbours
-    )
+    held_by = before.T.tocsr()
+    best = []
+    for at in range(0, history.n_items, _ITEMS):  # all pairs at once would be the peak of memory
+        together = (held_by[at : at + _ITEMS] @ after).tocsr()
+        row = at + np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
+        cosine = together.data / (norms[0][row] * norms[1][together.indices])
+        cosine *= together.data / (together.data + shrinkage)
+        together.data = cosine.astype(np.float32)
+        together.sort_indices()
+        found = topk_rows(together.indptr.astype(np.int64), together.indices, together.data, neighbours)
+        best.append(found)
+    items, scores = (np.vstack(part) for part in zip(*best, strict=True))
     row, place = np.nonzero(items >= 0)
     kept = (scores[row, place], (row, items[row, place]))
-    return sparse.csr_matrix(kept, shape=together.shape, dtype=np.float32)
+    shape = (history.n_items, history.n_items)
+    return sparse.csr_matrix(kept, shape=shape, dtype=np.float32)
 
 
 def receipts_matrix(history: History) -> sparse.csr_matrix:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from retailrec.data.cleaning import LoadReport
     from retailrec.datasets.base import Dataset
     from retailrec.evaluation.leaks import LeakReport
+    from retailrec.evaluation.results import Difference, Interval, MatchingReport
     from retailrec.features.registry import Feature
+    from retailrec.jobs.run import RunResult
     from retailrec.recommender.batch import Batch
 
 OUT, ERR = Console(), Console(stderr=True)
@@ -85,7 +87,7 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
         OUT.print(f"note: {escape(note)}")
 
 
-def print_result(result: dict[str, Any], out: Path) -> None:
+def print_result(result: RunResult, out: Path) -> None:
     from rich.box import SIMPLE
 
     evaluation = result["evaluation"]
@@ -187,7 +189,7 @@ def print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
     )
 
 
-def print_difference(row: dict[str, Any]) -> None:
+def print_difference(row: Difference) -> None:
     if row["difference"] is not None:
         OUT.print(
             f"{escape(row['model'])} less {escape(row['versus'])}, {row['metric']}: "
@@ -196,7 +198,7 @@ def print_difference(row: dict[str, Any]) -> None:
         )
 
 
-def _interval(row: dict[str, Any], sign: str = "") -> str:
+def _interval(row: Interval | Difference, sign: str = "") -> str:
     if row["low"] is None:
         return "too few shoppers for an interval"
     return f"{row['low']:{sign}.4f} to {row['high']:{sign}.4f}"
@@ -225,7 +227,7 @@ def print_backtest(rows: list[dict[str, Any]], folds: int) -> None:
     OUT.print(table)
 
 
-def print_matching(report: dict[str, Any], out: Path) -> None:
+def print_matching(report: MatchingReport, out: Path) -> None:
     from rich.box import SIMPLE
 
     recall = report["recall@k"]

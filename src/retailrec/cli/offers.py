@@ -12,7 +12,7 @@ from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import parse_columns
 
 if TYPE_CHECKING:
-    from retailrec.offers.allocation import AllocationReport
+    from retailrec.offers.allocation_report import AllocationReport
     from retailrec.offers.experiments import ExperimentReport
 
 _MOST_WORDS = 12  # constraints told on the console
@@ -82,7 +82,7 @@ def plan(
     from retailrec.offers.power import Design
 
     design = Design(control_share=holdout, power=power)
-    data = load_dataset("table", receipts, _columns(columns))
+    data = load_dataset("table", receipts, parse_columns(columns))
     margins = None if margin is None else read_table(margin)
     found = plan_experiment(
         data, days=days, effect=effect, metric=metric, design=design, margin=margins
@@ -127,7 +127,7 @@ def result(
     from retailrec.datasets import load_dataset
     from retailrec.jobs.campaigns import result_of_files
 
-    data = load_dataset("table", receipts, _columns(columns))
+    data = load_dataset("table", receipts, parse_columns(columns))
     found = result_of_files(
         ledger,
         campaign,
@@ -140,10 +140,6 @@ def result(
         page=page,
     )
     _print_result(found)
-
-
-def _columns(text: str) -> dict[str, str]:
-    return parse_columns(text)
 
 
 def _print_allocation(report: AllocationReport, out: Path) -> None:

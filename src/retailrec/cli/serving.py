@@ -174,7 +174,9 @@ def compact_store(
 ) -> None:
     """Remove what is old, and give the room back."""
     with _opened(store) as opened:
-        removed = opened.compact(before)
+        from retailrec.serving.upkeep import compact
+
+        removed = compact(opened, before)
         left = opened.counts()
     OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed" * bool(removed))
     OUT.print(f"{left['receipts']:,} receipts and {left['exposures']:,} exposures are left")

@@ -24,8 +24,8 @@ _INSIDE = (LINE, "reason", "digest", "user", "item", "basket", "text")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Reject the lines where `when` holds, for `reason`. A null condition does not reject."""
+class LineRule:
+    """Reject the lines where `when` holds, for `reason`; a null condition does not reject."""
 
     reason: str
     when: pl.Expr
@@ -37,15 +37,15 @@ def missing(column: str) -> pl.Expr:
 
 
 STANDARD_RULES = (
-    Rule("no shopper", missing("user_id")),
-    Rule("no item", missing("item_id")),
-    Rule("no time, or one that can't be read", pl.col("time").is_null()),
-    Rule("impossible date", ~pl.col("time").is_between(EARLIEST, LATEST)),
-    Rule("quantity is not a number", ~pl.col("quantity").is_finite()),
-    Rule("return or cancellation", (pl.col("quantity") < 0) | (pl.col("value") < 0)),
-    Rule("zero quantity", pl.col("quantity") == 0),
-    Rule("value is not a number", ~pl.col("value").is_finite()),
-    Rule("zero price", pl.col("value") == 0),
+    LineRule("no shopper", missing("user_id")),
+    LineRule("no item", missing("item_id")),
+    LineRule("no time, or one that can't be read", pl.col("time").is_null()),
+    LineRule("impossible date", ~pl.col("time").is_between(EARLIEST, LATEST)),
+    LineRule("quantity is not a number", ~pl.col("quantity").is_finite()),
+    LineRule("return or cancellation", (pl.col("quantity") < 0) | (pl.col("value") < 0)),
+    LineRule("zero quantity", pl.col("quantity") == 0),
+    LineRule("value is not a number", ~pl.col("value").is_finite()),
+    LineRule("zero price", pl.col("value") == 0),
 )
 
 
@@ -137,7 +137,7 @@ def parse_lines(
 
 
 def kept_lines(
-    lines: pl.DataFrame, rules: Sequence[Rule], report: LoadReport,
+    lines: pl.DataFrame, rules: Sequence[LineRule], report: LoadReport,
     show: Callable[[pl.DataFrame], pl.DataFrame] = lambda bad: bad,
 ) -> pl.DataFrame:  # fmt: skip
     """The lines that no rule rejects; `report` gains the others, as `show` makes them readable."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from retailrec.data.cleaning import (
     LINE,
+    LineRule,
     LoadReport,
-    Rule,
     kept_lines,
     parse_lines,
     refuse_if_none,
@@ -95,7 +95,7 @@ def parts_of(transactions: Any) -> Iterator[pl.DataFrame]:
 
 
 def code_lines(
-    parts: Iterable[pl.DataFrame], columns: Mapping[str, str] | None, rules: Sequence[Rule],
+    parts: Iterable[pl.DataFrame], columns: Mapping[str, str] | None, rules: Sequence[LineRule],
     report: LoadReport, described_by: Mapping[str, Sequence[str]], time_format: str | None = None,
 ) -> CodedLines:  # fmt: skip
     """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
@@ -115,7 +115,7 @@ class _Coder:
     """State of `code_lines`."""
 
     def __init__(
-        self, columns: Mapping[str, str], rules: Sequence[Rule], report: LoadReport,
+        self, columns: Mapping[str, str], rules: Sequence[LineRule], report: LoadReport,
         described_by: Mapping[str, Sequence[str]], time_format: str | None,
     ) -> None:  # fmt: skip
         self.columns, self.rules, self.report = columns, list(rules), report
@@ -226,7 +226,7 @@ class _Coder:
         part = part.with_columns(times.gather(part["time"]).alias("time"))
         return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
 
-    def _far_from_the_rest(self) -> Rule | None:
+    def _far_from_the_rest(self) -> LineRule | None:
         """A rule against a handful of dates that lie far before or after all others, if there are any.
 
         One wrong year among thousands of lines would else move the start or the end of the data.
@@ -248,7 +248,7 @@ class _Coder:
         if low == 0 and high == len(day) - 1:
             return None
         first, last = days["time"][int(low)], days["time"][int(high)]
-        return Rule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
+        return LineRule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
 
 
 def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:

@@ -120,6 +120,11 @@ def read_parts(
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
     CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
+
+    Raises
+    ------
+    DataError
+        If files of a folder differ in their columns.
     """
     files = data_files(Path(path))
     tables = [_open(file, columns, encoding) for file in files]

@@ -22,7 +22,7 @@ from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE
 
 
 class Prefilter(Component, ABC):
-    """Keeps some items. One of one's own is a frozen dataclass below this one with `keeps`."""
+    """Keeps some items; one of one's own is a frozen dataclass below this one with `keeps`."""
 
     @abstractmethod
     def keeps(self, data: RetailData) -> pl.Series:

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.memory import release_memory
-from retailrec.data.cleaning import STANDARD_RULES, LoadReport, Rule
+from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport
 from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.histories import Histories, Unplaced
 from retailrec.data.history import History
@@ -81,7 +81,7 @@ class RetailData:
     def from_frames(
         cls, transactions: Any, items: Any = None, users: Any = None, *,
         columns: Mapping[str, str] | None = None, end: datetime | None = None,
-        rules: Sequence[Rule] = (), report: LoadReport | None = None,
+        rules: Sequence[LineRule] = (), report: LoadReport | None = None,
         item_columns: Sequence[str] = (), user_columns: Sequence[str] = (),
         time_format: str | None = None,
     ) -> RetailData:  # fmt: skip
@@ -147,11 +147,11 @@ class RetailData:
 
     @property
     def recommendable(self) -> NDArray[np.bool_]:
-        """(n_items,) may the item be recommended? Prefilters turn items off."""
+        """(n_items,) may the item be recommended; prefilters turn items off."""
         return self.items[RECOMMENDABLE].to_numpy()
 
     def asof(self, t: datetime | date | str) -> RetailData:
-        """What was known at `t`: events strictly before it. Codes stay the same.
+        """What was known at `t`: events strictly before it; codes stay the same.
 
         `t` may be a datetime (one with a zone is told on the clock of the receipts), a date, text such
         as ``"2024-02-01"``, or what NumPy and pandas have.

@@ -103,7 +103,7 @@ class HorizonSplits(LabelSplits):
     """
 
     horizon_days: Days = 28.0
-    n: Count = 4
+    n: Count = 3
     stride_days: Days | None = None
     least_history: ShareOrNone = 0.6
 
@@ -114,7 +114,7 @@ class HorizonSplits(LabelSplits):
         --------
         >>> folds = HorizonSplits(28).folds(datetime(2024, 1, 1), datetime(2024, 12, 1))
         >>> [f"{fold.cutoff:%d %b}" for fold in folds]
-        ['11 Aug', '08 Sep', '06 Oct', '03 Nov']
+        ['08 Sep', '06 Oct', '03 Nov']
         """
         horizon = timedelta(days=self.horizon_days)
         stride = None if self.stride_days is None else timedelta(days=self.stride_days)
@@ -154,7 +154,13 @@ class NextBasketSplits(LabelSplits):
     n: Count = 1
 
     def splits(self, data: RetailData) -> Iterator[Split]:
-        """Splits of `data`, oldest first."""
+        """Splits of `data`, oldest first.
+
+        Raises
+        ------
+        DataError
+            If no shopper has two receipts.
+        """
         found: list[Split] = []
         for _ in range(self.n):
             aligned, fold = align_next_basket(data)

@@ -11,7 +11,7 @@ _DAY_US = 86_400_000_000
 
 
 def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Is it another visit? On another day, and more than a few hours later."""
+    """Is it another visit: on another day, and more than a few hours later?"""
     return (last - first > _ONE_VISIT_US) & (last // _DAY_US > first // _DAY_US)
 
 

@@ -13,6 +13,11 @@ def read_sheets(file: Path) -> pl.DataFrame:
     """All sheets of a workbook below each other, as text: every cell decides, not the first rows.
 
     Sheets without a line are passed over.
+
+    Raises
+    ------
+    DataError
+        If no sheet holds a line.
     """
     import fastexcel
 

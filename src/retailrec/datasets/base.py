@@ -57,7 +57,7 @@ class Dataset:
 
 
 def refuse_mapping(columns: Mapping[str, str], name: str) -> None:
-    """Raise if a caller maps the columns of a format whose columns are known."""
+    """Raise a SettingError if a caller maps the columns of a format whose columns are known."""
     if columns:
         raise SettingError(
             f"data set '{name}' knows its columns; --columns is for 'table' only. "
@@ -90,7 +90,13 @@ def installed_folder(
 
 
 def find_one_of(folder: Path, *names: str, what: str) -> Path:
-    """The file in `folder` under any of these names, or `folder` itself if it is a file."""
+    """The file in `folder` under any of these names, or `folder` itself if it is a file.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
     if folder.is_file():
         return folder
     if not folder.exists():
@@ -111,7 +117,7 @@ def lower_columns(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def require(frame: pl.DataFrame, names: list[str], who: str) -> None:
-    """Raise if columns are missing."""
+    """Raise a DataError if columns are missing."""
     absent = [n for n in names if n not in frame.columns]
     if absent:
         raise DataError(

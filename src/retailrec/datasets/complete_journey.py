@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from retailrec.data import RetailData
-from retailrec.data.cleaning import LoadReport, Rule
+from retailrec.data.cleaning import LineRule, LoadReport
 from retailrec.data.files import find_file, read_parts, read_table
 from retailrec.data.timeformats import DAY_ONE, parse_time
 from retailrec.datasets.base import (
@@ -154,12 +154,12 @@ def _build(
     receipts: list[Iterable[pl.DataFrame]], products: pl.DataFrame | None,
     households: pl.DataFrame | None, source: str,
 ) -> RetailData:  # fmt: skip
-    rules = [Rule("receipt also in an earlier file", pl.col("overlapping"))]
+    rules = [LineRule("receipt also in an earlier file", pl.col("overlapping"))]
     items = None if products is None else _products(products)
     if items is not None:
         kinds = [pl.col(c).is_in(names) for c, names in _NOT_GOODS.items() if c in items.columns]
         other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
-        rules.append(Rule("not a product", pl.col(ITEM_ID).is_in(other.to_list())))
+        rules.append(LineRule("not a product", pl.col(ITEM_ID).is_in(other.to_list())))
     return RetailData.from_frames(
         _receipts(receipts), items, None if households is None else _households(households),
         rules=rules, report=LoadReport(source),

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from retailrec.data import RetailData
-from retailrec.data.cleaning import LoadReport, Rule
+from retailrec.data.cleaning import LineRule, LoadReport
 from retailrec.data.files import data_files, read_parts
 from retailrec.datasets.base import (
     NO_OPTIONS,
@@ -48,9 +48,9 @@ def load(
     """
     refuse_mapping(columns or {}, DATASET.name)
     rules = (
-        Rule("receipt also in an earlier file", pl.col("overlapping")),
-        Rule("return or cancellation", pl.col("basket_id").str.starts_with("C")),
-        Rule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
+        LineRule("receipt also in an earlier file", pl.col("overlapping")),
+        LineRule("return or cancellation", pl.col("basket_id").str.starts_with("C")),
+        LineRule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
     )
     return RetailData.from_frames(
         _lines(data_files(path), options), rules=rules, report=LoadReport(DATASET.name),

@@ -25,6 +25,11 @@ def load(
     are then the catalogue and the shoppers' attributes. `columns` maps standard names to the file's;
     beside the receipt columns it may name `name`, `brand` and `category_1` ... `category_4`, which
     then describe the items.
+
+    Raises
+    ------
+    SettingError
+        If `columns` names something that is not known here.
     """
     columns = dict(columns or {})
     known = [c.name for c in TRANSACTIONS] + list(_DESCRIBING)

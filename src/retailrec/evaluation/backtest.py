@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress, silent
+from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.files import write_frame
 from retailrec.data.prefilters import Prefilter, preset
@@ -30,8 +31,8 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
 
 Items = NDArray[np.int32]
-Rule = Callable[[RetailData, NDArray[np.int64], int], Items]
-Model = TwoStageRecommender | CandidateGenerator | Rule
+ModelFunction = Callable[[RetailData, NDArray[np.int64], int], Items]
+Model = TwoStageRecommender | CandidateGenerator | ModelFunction
 
 
 class Backtest(NamedTuple):
@@ -132,7 +133,17 @@ def fitted(model: Model, past: RetailData) -> Callable[[NDArray[np.int64], int],
         return lambda users, k: recommender.recommend_codes(past.history(codes=users), k).items
     if isinstance(model, CandidateGenerator):
         source = replace(model).fit(past)
-        return lambda users, k: source.candidates(past.history(codes=users), k).items
+
+        def lists(users: NDArray[np.int64], k: int) -> Items:
+            history = past.history(codes=users)
+            parts = map_shards(
+                lambda rows: source.candidates(history.take(rows), k).items,
+                len(users),
+                threads=n_threads(0),
+            )
+            return np.vstack([np.zeros((0, k), np.int32), *parts])
+
+        return lists
     return lambda users, k: model(past, users, k)
 
 

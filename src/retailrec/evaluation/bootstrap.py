@@ -1,4 +1,4 @@
-"""How sure a mean is: paired bootstrap over shoppers, corrected for many comparisons."""
+"""Confidence intervals: paired bootstrap over shoppers, corrected for many comparisons."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ def compare_models(
         as `Judge.per_user` gives them; metrics of lists together, of shape (1,), are left out
     level : share of resamples that an interval holds
 
+    Raises
+    ------
+    DataError
+        If models were judged on different numbers of shoppers.
+    SettingError
+        If `level` or `resamples` is out of range.
+
+    Notes
+    -----
     Shoppers are drawn with replacement, all models and metrics of a shopper at once, so that what
     makes a shopper easy for every model cancels in differences (Efron & Tibshirani, 1993). Each
     shopper's number of draws is Poisson(1) (Chamandy et al., 2012), for which a block of resamples is
@@ -51,13 +60,6 @@ def compare_models(
     That test is run where at most twelve shoppers differ: all signs of their differences are tried
     (Fisher, 1935), so three shoppers can't give less than 0.25. `p_corrected` holds over all
     comparisons of one metric at once (Holm, 1979).
-
-    Raises
-    ------
-    DataError
-        If models were judged on different numbers of shoppers.
-    SettingError
-        If `level` or `resamples` is out of range.
 
     Examples
     --------

@@ -53,15 +53,17 @@ def evaluate(
         or ask how popular an item was; shoppers without history are then left out
     items : catalogue, `item_id` and `category_1`, ..., for coverage and diversity
 
-    A shopper without recommendations counts as zero. Lines without shopper or item say nothing and
-    are left out, returns (negative value or quantity) are no purchases. A metric of money is None
-    where no price or value is known.
-
     Raises
     ------
     DataError
         If a column is missing, `truth` or the recommendations are empty, their ids are of different
         kinds or have nothing in common, or a shopper's list has a rank or an item twice.
+
+    Notes
+    -----
+    A shopper without recommendations counts as zero. Lines without shopper or item say nothing and
+    are left out, returns (negative value or quantity) are no purchases. A metric of money is None
+    where no price or value is known.
 
     Examples
     --------
@@ -78,7 +80,13 @@ def evaluate(
 def judge_frames(
     recommendations: Mapping[str, Any], truth: Any, k: int, *, history: Any = None, items: Any = None
 ) -> Judged:
-    """As `evaluate`, before any metric: a judge, and the first `k` of each named frame's lists."""
+    """As `evaluate`, before any metric: a judge, and the first `k` of each named frame's lists.
+
+    Raises
+    ------
+    DataError
+        As `evaluate`.
+    """
     left_out: dict[str, int] = {}
     bought = _checked(truth, "truth", ("user_id", "item_id"), left_out)
     if bought.is_empty():

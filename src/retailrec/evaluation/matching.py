@@ -17,10 +17,12 @@ from retailrec.candidates import CandidateGenerator
 from retailrec.candidates.pool import merge_pool
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
+from retailrec.data import RetailData
 from retailrec.data.history import History
 from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.splits import Split
 from retailrec.evaluation.judge import Judge
+from retailrec.evaluation.results import MatchingReport
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
@@ -36,7 +38,7 @@ _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
 def matching_report(
     model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
     least_gain: float = LEAST_GAIN, progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+) -> MatchingReport:  # fmt: skip
     """Fit sources and pre-ranker on what lies before a window, and judge them by what was bought in it.
 
     The pre-ranker learns from the label window before that. Returns what `judge_matching` does.
@@ -50,7 +52,7 @@ def judge_matching(
     model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
     least_gain: float = LEAST_GAIN, most_users: int = MOST_USERS, seed: int = 0,
     progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+) -> MatchingReport:  # fmt: skip
     """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
 
     Recall is the mean over shoppers who bought in the window and have history (`most_users` of them,
@@ -102,7 +104,7 @@ def judge_matching(
         "overlap": _overlap(proposed),
         "marginal": marginal,
         "sources": facts,
-        "cold": _cold(stage, held_out, past.history, most_users, seed),
+        "cold": _cold(stage, held_out, past, most_users, seed),
         "advice": {name: gain >= LEAST_MARGINAL for name, gain in marginal.items()},
         "prefilters": removed,
     }  # fmt: skip
@@ -128,7 +130,7 @@ def pool_order(stage: StageOne, history: History, k: int) -> NDArray[np.int32]:
     pool = merge_pool(stage.sources, history, stage.n_candidates)
     if stage.preranker is None:
         return pool.best(np.ascontiguousarray(pool.scores[:, 0]), k).items
-    return pool.best(stage.preranker.predict(stage.light_columns(pool)), k).items
+    return pool.best(stage.preranker.predict(stage.preranker_columns(pool)), k).items
 
 
 def _best(source: CandidateGenerator, k: int, history: History) -> NDArray[np.int32]:
@@ -213,7 +215,7 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
 
 
 def _cold(
-    stage: StageOne, held_out: Split, history_of: Callable[..., History], most_users: int, seed: int
+    stage: StageOne, held_out: Split, filtered: RetailData, most_users: int, seed: int
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
     past, target = held_out
@@ -245,7 +247,7 @@ def _cold(
             continue
         if len(users) > most_users:
             users = np.sort(rng.choice(users, most_users, replace=False))
-        items = _in_shards(lambda part: pool_order(stage, part, _AT), history_of(users))
+        items = _in_shards(lambda part: pool_order(stage, part, _AT), filtered.history(codes=users))
         theirs = bought.filter(pl.col("user").is_in(users.tolist()))
         row, item = np.searchsorted(users, theirs["user"].to_numpy()), theirs["item"].to_numpy()
         hit = np.isin(row * past.n_items + item, np.arange(len(users))[:, None] * past.n_items + items)

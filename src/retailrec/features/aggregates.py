@@ -26,7 +26,7 @@ class Events:
     """Event columns grouped by a key, with the aggregates that features are made of.
 
     A column is an attribute of `EventColumns`. Each aggregate returns one value a group; `mean`,
-    `std`, `smallest` and `largest` leave NaN out and return NaN for a group without values. Groups are
+    `std`, `min` and `max` leave NaN out and return NaN for a group without values. Groups are
     runs of events that begin at `starts`, in the columns' own order.
     """
 
@@ -59,7 +59,7 @@ class Events:
         return np.diff(np.append(self._starts, self._size)).astype(np.float64)
 
     def sum(self, values: Floats | NDArray[np.bool_]) -> Floats:
-        """Sum; of a condition, how often it holds. NaN counts as nothing."""
+        """Sum; of a condition, how often it holds; NaN counts as nothing."""
         return np.asarray(run_sums(self._starts, self._size, values))
 
     def mean(self, values: Floats) -> Floats:
@@ -78,11 +78,11 @@ class Events:
         n, total, squares = run_moments(self._starts, self._size, values)
         return n, total, squares
 
-    def smallest(self, values: Floats) -> Floats:
+    def min(self, values: Floats) -> Floats:
         """Smallest known value."""
         return np.asarray(run_extremes(self._starts, self._size, values, -1.0))
 
-    def largest(self, values: Floats) -> Floats:
+    def max(self, values: Floats) -> Floats:
         """Largest known value."""
         return np.asarray(run_extremes(self._starts, self._size, values, 1.0))
 
@@ -118,10 +118,10 @@ class CodedEvents(Events):
         n, total, squares = group_moments(self._codes, values, self._n)
         return n, total, squares
 
-    def smallest(self, values: Floats) -> Floats:
+    def min(self, values: Floats) -> Floats:
         return np.asarray(group_extremes(self._codes, values, self._n, -1.0))
 
-    def largest(self, values: Floats) -> Floats:
+    def max(self, values: Floats) -> Floats:
         return np.asarray(group_extremes(self._codes, values, self._n, 1.0))
 
     def last(self, values: Floats) -> Floats:

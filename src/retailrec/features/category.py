@@ -21,7 +21,7 @@ def category_lines_28d(e: Events) -> Floats:
 @feature("category", unit="days")
 def category_days_since(e: Events) -> Floats:
     """Days since the shopper last bought of the category."""
-    return e.smallest(e.age)
+    return e.min(e.age)
 
 
 @feature("category", unit="items")

@@ -80,7 +80,7 @@ class EventColumns:
 
     @cached_property
     def last_of_pair(self) -> NDArray[np.bool_]:
-        """Is this the pair's newest event? Counting these counts pairs."""
+        """Is this the pair's newest event; counting these counts pairs."""
         flags = np.zeros(len(self.age), np.bool_)
         flags[self.history.event_indptr[1:] - 1] = True
         return flags
@@ -150,7 +150,7 @@ class EventColumns:
         return self._per_event(value.astype(np.float32))
 
     @cached_property
-    def back(self) -> Floats:
+    def baskets_ago(self) -> Floats:
         """How many of the shopper's baskets are newer: 0 for the last one."""
         users = self._basket_users
         last = np.searchsorted(users, users, "right") - 1

@@ -53,13 +53,13 @@ def item_trend(e: Events) -> Floats:
 @feature("item", unit="days")
 def item_age(e: Events) -> Floats:
     """Days since the item was first sold."""
-    return e.largest(e.age)
+    return e.max(e.age)
 
 
 @feature("item", unit="days")
 def item_days_since_sale(e: Events) -> Floats:
     """Days since the item was last sold."""
-    return e.smallest(e.age)
+    return e.min(e.age)
 
 
 @feature("item", unit="receipts a shopper")
@@ -140,7 +140,7 @@ def item_value(e: Events) -> Floats:
 @feature("item", unit="receipts a week")
 def item_receipts_per_week(e: Events) -> Floats:
     """Receipts with the item per week since it was first sold."""
-    return 7 * e.count() / (e.largest(e.age) + 7)
+    return 7 * e.count() / (e.max(e.age) + 7)
 
 
 @feature("item", unit="ratio", family="price")

@@ -53,25 +53,25 @@ def pair_days_since(e: Events) -> Floats:
 @feature("pair", unit="days")
 def pair_days_since_first(e: Events) -> Floats:
     """Days since the shopper first bought the item."""
-    return e.largest(e.age)
+    return e.max(e.age)
 
 
 @feature("pair", unit="receipts")
 def pair_receipts_back(e: Events) -> Floats:
     """Receipts of the shopper since the last one with the item; 0 if it is on the last."""
-    return e.smallest(e.back)
+    return e.min(e.baskets_ago)
 
 
 @feature("pair", unit="bits / 32")
 def pair_last_five(e: Events) -> Floats:
     """Which of the last five receipts hold the item, as a binary fraction, newest first."""
-    return e.sum(np.where(e.back < 5, np.exp2(-e.back - 1), 0))
+    return e.sum(np.where(e.baskets_ago < 5, np.exp2(-e.baskets_ago - 1), 0))
 
 
 @feature("pair", unit="receipts in ten")
 def pair_last_ten(e: Events) -> Floats:
     """How many of the last ten receipts hold the item."""
-    return e.sum(e.back < 10)
+    return e.sum(e.baskets_ago < 10)
 
 
 @feature("pair", unit="receipts")
@@ -80,8 +80,8 @@ def pair_streak(e: Events) -> Floats:
     # in a streak the i-th event from the newest is on the i-th receipt from the newest
     count = e.count().astype(np.int64)
     ends = np.cumsum(count)
-    place = np.repeat(ends, count) - 1 - np.arange(len(e.back))
-    return e.sum(e.back == place)
+    place = np.repeat(ends, count) - 1 - np.arange(len(e.baskets_ago))
+    return e.sum(e.baskets_ago == place)
 
 
 @feature("pair", unit="days")
@@ -99,7 +99,7 @@ def pair_gap_std(e: Events) -> Floats:
 @feature("pair", unit="days")
 def pair_gap_largest(e: Events) -> Floats:
     """Longest time between two purchases of the item."""
-    return e.largest(e.gap)
+    return e.max(e.gap)
 
 
 @feature("pair", unit="days")
@@ -147,14 +147,14 @@ def pair_value_91d(e: Events) -> Floats:
 @feature("pair", unit="receipts")
 def pair_receipts_since_first(e: Events) -> Floats:
     """Receipts of the shopper from the first one with the item on, that one counted."""
-    return e.largest(e.back) + 1
+    return e.max(e.baskets_ago) + 1
 
 
 @feature("pair", unit="receipts")
 def pair_gap_receipts(e: Events) -> Floats:
     """Mean number of receipts from one with the item to the next; missing after a single purchase."""
     gaps = e.count() - 1
-    span = e.largest(e.back) - e.smallest(e.back)
+    span = e.max(e.baskets_ago) - e.min(e.baskets_ago)
     return np.divide(span, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
 
 

@@ -35,11 +35,11 @@ class PartialEvents(CodedEvents):
         n, total, squares = super()._moments(values)
         return self._kept(np.add, n), self._kept(np.add, total), self._kept(np.add, squares)
 
-    def smallest(self, values: Floats) -> Floats:
-        return self._kept(np.fmin, super().smallest(values))
+    def min(self, values: Floats) -> Floats:
+        return self._kept(np.fmin, super().min(values))
 
-    def largest(self, values: Floats) -> Floats:
-        return self._kept(np.fmax, super().largest(values))
+    def max(self, values: Floats) -> Floats:
+        return self._kept(np.fmax, super().max(values))
 
     def _kept(self, combine: np.ufunc, values: Floats) -> Floats:
         self.totals.append((combine, values))
@@ -74,10 +74,10 @@ class WholeEvents(Events):
     def _moments(self, values: Floats) -> tuple[Floats, Floats, Floats]:
         return self._next(np.add), self._next(np.add), self._next(np.add)
 
-    def smallest(self, values: Floats) -> Floats:
+    def min(self, values: Floats) -> Floats:
         return self._next(np.fmin)
 
-    def largest(self, values: Floats) -> Floats:
+    def max(self, values: Floats) -> Floats:
         return self._next(np.fmax)
 
     def last(self, values: Floats) -> Floats:

@@ -29,13 +29,13 @@ def user_value(e: Events) -> Floats:
 @feature("user", unit="days")
 def user_days_since_visit(e: Events) -> Floats:
     """Days since the shopper's last receipt."""
-    return e.smallest(e.age)
+    return e.min(e.age)
 
 
 @feature("user", unit="days")
 def user_tenure(e: Events) -> Floats:
     """Days since the shopper's first receipt."""
-    return e.largest(e.age)
+    return e.max(e.age)
 
 
 @feature("user", unit="receipts")
@@ -77,7 +77,7 @@ def user_basket_size(e: Events) -> Floats:
 @feature("user", unit="items")
 def user_last_basket_size(e: Events) -> Floats:
     """Different items on the last receipt."""
-    return e.sum(e.back == 0)
+    return e.sum(e.baskets_ago == 0)
 
 
 @feature("user", unit="money a unit")
@@ -135,19 +135,19 @@ def user_value_per_receipt(e: Events) -> Floats:
 @feature("user", unit="receipts a week")
 def user_receipts_per_week(e: Events) -> Floats:
     """Receipts per week since the shopper's first one."""
-    return 7 * e.sum(e.first_in_basket) / (e.largest(e.age) + 7)
+    return 7 * e.sum(e.first_in_basket) / (e.max(e.age) + 7)
 
 
 @feature("user", unit="units a week")
 def user_units_per_week(e: Events) -> Floats:
     """Units bought per week since the shopper's first receipt."""
-    return 7 * e.sum(e.quantity) / (e.largest(e.age) + 7)
+    return 7 * e.sum(e.quantity) / (e.max(e.age) + 7)
 
 
 @feature("user", unit="ratio", family="cadence")
 def user_visit_due(e: Events) -> Floats:
     """Days since the last receipt over the mean days between receipts; above 1 is late."""
-    return e.smallest(e.age) / (e.mean(e.visit_gap) + 1)
+    return e.min(e.age) / (e.mean(e.visit_gap) + 1)
 
 
 @feature("user", unit="share", family="habit")

@@ -15,14 +15,11 @@ from retailrec.data import RetailData
 from retailrec.data.files import read_table, write_frame, write_text
 from retailrec.data.timeformats import parse_time
 from retailrec.errors import DataError, SettingError
-from retailrec.offers.allocation import Allocation, allocate, report_json
+from retailrec.offers.allocation import Allocation, allocate
+from retailrec.offers.allocation_report import report_json
 from retailrec.offers.campaign import read_campaign
-from retailrec.offers.experiments import (
-    METRICS,
-    ExperimentReport,
-    experiment_result,
-    outcomes,
-)
+from retailrec.offers.effects import METRICS
+from retailrec.offers.experiments import ExperimentReport, experiment_result, outcomes
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.power import Design, detectable_effect, power_of, required_shoppers
 from retailrec.offers.summary import campaign_summary
@@ -164,11 +161,19 @@ def plan_experiment(
     )
     change, n = effect * mean, len(values)
     return Plan(
-        metric, n, mean, sd, related, change,
-        required_shoppers(sd, change, design), required_shoppers(sd, change, adjusted),
-        power_of(n, sd, change, design), power_of(n, sd, change, adjusted),
-        detectable_effect(n, sd, design), detectable_effect(n, sd, adjusted),
-    )  # fmt: skip
+        metric,
+        n,
+        mean,
+        sd,
+        related,
+        change,
+        required_shoppers(sd, change, design),
+        required_shoppers(sd, change, adjusted),
+        power_of(n, sd, change, design),
+        power_of(n, sd, change, adjusted),
+        detectable_effect(n, sd, design),
+        detectable_effect(n, sd, adjusted),
+    )
 
 
 def result_of_files(

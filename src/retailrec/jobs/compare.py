@@ -13,6 +13,7 @@ from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
 from retailrec.evaluation.backtest import Model, backtest
 from retailrec.evaluation.matching import matching_report
+from retailrec.evaluation.results import MatchingReport
 from retailrec.jobs.output import staged, write_json
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.recommender.artifact import versions
@@ -22,13 +23,12 @@ from retailrec.report.figures import draw_recall
 def match(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
     progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+) -> MatchingReport:  # fmt: skip
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     settings = settings.for_size(data.n_users)
     with staged(out) as staging:
-        report = {"dataset": dataset} | matching_report(
-            settings.model(), hold_out(data, settings), progress=progress
-        )
+        judged = matching_report(settings.model(), hold_out(data, settings), progress=progress)
+        report: MatchingReport = {"dataset": dataset, **judged}
         write_json(staging / "matching.json", report)
         svg = draw_recall(report).replace("<svg", '<svg style="background:#fff"', 1)
         (staging / "matching.svg").write_text(svg, encoding="utf-8")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from retailrec.data.files import read_table
 from retailrec.evaluation import judge_frames, means
 from retailrec.evaluation.bootstrap import compare_models
+from retailrec.evaluation.results import Difference, Interval, Uncertainty
 from retailrec.metrics import parse_metric
 
 
@@ -40,11 +41,15 @@ def evaluate_files(
         "not_judged": left,
         "left_out": left_out,
         "notes": list(notes),
-    } | uncertainty(values)
+        **uncertainty(values),
+    }
 
 
-def uncertainty(values: Mapping[str, Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
+def uncertainty(values: Mapping[str, Mapping[str, Any]], seed: int = 0) -> Uncertainty:
     """``intervals`` of each mean and ``differences`` between every two models, as rows."""
     n = max(len(v) for found in values.values() for v in found.values())
     found = compare_models(values, resamples=10_000 if n <= 100_000 else 2_000, seed=seed)
-    return {"intervals": found.means.to_dicts(), "differences": found.differences.to_dicts()}
+    return {
+        "intervals": cast(list[Interval], found.means.to_dicts()),
+        "differences": cast(list[Difference], found.differences.to_dicts()),
+    }

@@ -70,4 +70,5 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON with a line end; NaN is refused, what JSON does not know becomes text."""
     path.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import Model, backtest, fitted
 from retailrec.evaluation.inspection import held_out_reliability
+from retailrec.evaluation.results import Difference, Interval, Window
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
@@ -36,11 +37,33 @@ from retailrec.simulator.truth import Truth
 REPORT_K = 10  # the report judges ten recommendations
 
 
+class RunResult(TypedDict):
+    """What `run` found, as ``metrics.json`` holds it."""
+
+    dataset: str
+    evaluation: Window
+    recipe: str
+    models: dict[str, dict[str, float | None]]
+    verdict: str
+    intervals: list[Interval]
+    differences: list[Difference]
+    folds: dict[str, Any] | None
+    rules: dict[str, dict[str, int]] | None
+    attainable: dict[str, Any] | None
+    reliability: list[dict[str, Any]] | None
+    prefilters: list[dict[str, Any]]
+    label_windows: list[dict[str, Any]]
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    peak_memory_mb: int
+    versions: dict[str, str]
+
+
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
     progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
     rules: Path | None = None, folds: int = 1, page: bool = True, sent: SentCoupons | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> RunResult:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
@@ -107,7 +130,7 @@ def run(
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())
         timer.seconds["total"] = round(sum(timer.seconds.values()), 3)
-        result = {
+        result: RunResult = {
             "dataset": dataset,
             "evaluation": {
                 "cutoff": held_out.past.end.isoformat(),
@@ -133,8 +156,9 @@ def run(
         write_json(staging / "metrics.json", result)
         if page:
             progress("draw the report")
-            write_json(staging / "report.json", described | result)
-            (staging / "report.html").write_text(render(described | result), encoding="utf-8")
+            told = {**described, **result}
+            write_json(staging / "report.json", told)
+            (staging / "report.html").write_text(render(told), encoding="utf-8")
     return result
 
 
@@ -175,7 +199,7 @@ def over_folds(
     return {"n": folds, "summary": rows}
 
 
-def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> str:
+def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Difference]) -> str:
     """Do two stages pay on this data? One sentence, by the first metric.
 
     Examples

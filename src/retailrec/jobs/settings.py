@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,9 +20,10 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
+from retailrec.jobs.settings_fields import plain_settings
 from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
-from retailrec.recommender.defaults import default_sources, light_ranker
+from retailrec.recommender.defaults import default_preranker, default_sources
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 
@@ -38,7 +40,7 @@ _RECIPE: list[dict[str, Any]] = [
     {"type": "tifu_knn", "neighbours": 100, "alpha": 0.5},
     {"type": "popularity"},
     {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
-    {"type": "als", "factors": 32},
+    {"type": "als", "factors": 32, "iterations": 5},
 ]
 PROFILES: dict[str, dict[str, Any]] = {
     "small": {},
@@ -58,7 +60,39 @@ PROFILES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Settings(BaseModel):
+# Constructor fields by the names that settings give them. What the recommender has is taken as it is,
+# but for its parts, each of which is described by settings of its own.
+PARTS = ("sources", "ranker", "prefilters", "label_splits", "features", "preranker")
+MODEL = {f.name: f.name for f in fields(TwoStageRecommender) if f.init and f.name not in PARTS}
+LABELS = {
+    "horizon_days": "horizon_days",
+    "label_windows": "n",
+    "label_stride_days": "stride_days",
+    "least_history": "least_history",
+}
+FEATURES = {"drop_features": "drop"}
+
+if TYPE_CHECKING:
+
+    class _Plain(BaseModel):
+        """What code reads by name; the settings are those of the dataclasses, whatever they are."""
+
+        horizon_days: float
+        label_windows: int
+        n_candidates: int | list[int] | None
+        pool_size: int
+        seed: int
+        threads: int
+        calibrate: bool
+        drop_features: list[str]
+
+else:
+    _Plain = plain_settings(
+        "_Plain", {TwoStageRecommender: MODEL, HorizonSplits: LABELS, FeatureSet: FEATURES}
+    )
+
+
+class Settings(_Plain):
     """All settings of `retailrec run`; each has a default.
 
     Examples
@@ -72,29 +106,12 @@ class Settings(BaseModel):
     profile: Literal["auto", "small", "laptop", "large"] = Field(
         "auto", description="what is not said otherwise, by the number of shoppers; see PROFILES"
     )
-    horizon_days: float = Field(
-        28, gt=0, le=36_525, allow_inf_nan=False, description="length of the window to predict"
-    )
     k: int = Field(5, ge=1, description="recommendations a shopper")
-    seed: int = Field(0, ge=0, lt=2**32)
-    threads: int = Field(0, ge=0, le=1024, description="0: all cores")
-    metrics: list[str] = list(DEFAULT_METRICS)
+    metrics: list[str] = Field(default_factory=lambda: list(DEFAULT_METRICS))
     prefilters: str | list[Typed] = "default"
     sources: list[Typed] | None = None
     ranker: Typed | None = None
-    n_candidates: int | list[int] | None = Field(
-        None, description="one number, or one a source; by kind of source if not said"
-    )
     prerank: bool = Field(False, description="a light model cuts the pool to pool_size")
-    pool_size: int = Field(200, ge=1, description="pairs a shopper that go on to ranking")
-    label_windows: int = Field(4, ge=1)
-    label_stride_days: float | None = Field(None, gt=0, le=36_525, allow_inf_nan=False)
-    negatives: float = Field(0.2, gt=0, le=1, allow_inf_nan=False)
-    idle_users: float = Field(0.07, gt=0, le=1, allow_inf_nan=False)
-    max_users: int = Field(20_000, ge=1)
-    refit: Literal["each", "once"] = "each"
-    drop_features: list[str] = []
-    calibrate: bool = False
 
     def for_size(self, n_users: int) -> Settings:
         """These settings, with those of the profile where nothing else was said.
@@ -129,22 +146,14 @@ class Settings(BaseModel):
             ranker=self.make_ranker(),
             prefilters=self.make_prefilters(),
             label_splits=self.label_splits(),
-            features=FeatureSet(tuple(self.drop_features)),
-            n_candidates=self.n_candidates,
-            preranker=light_ranker() if self.prerank else None,
-            pool_size=self.pool_size,
-            negatives=self.negatives,
-            idle_users=self.idle_users,
-            max_users=self.max_users,
-            refit=self.refit,
-            calibrate=self.calibrate,
-            seed=self.seed,
-            threads=self.threads,
+            features=FeatureSet(drop=tuple(self.drop_features)),
+            preranker=default_preranker() if self.prerank else None,
+            **_given(self, MODEL),
         )
 
     def label_splits(self) -> HorizonSplits:
         """Where the ranker's labels come from."""
-        return HorizonSplits(self.horizon_days, self.label_windows, self.label_stride_days)
+        return HorizonSplits(**_given(self, LABELS))
 
     def make_sources(self) -> list[CandidateGenerator]:
         """The sources, or the default ones."""
@@ -207,7 +216,7 @@ def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
     >>> why
     'small, since 2,500 shoppers leave time for every source'
     >>> learns
-    "it learns from 4 windows of 28 days, each after at least 60% of today's 335 days of receipts."
+    "it learns from 3 windows of 28 days, each after at least 60% of today's 335 days of receipts."
     >>> months = Facts(400_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
     >>> choose_recipe(months, Settings()).name
     'large'
@@ -235,6 +244,11 @@ def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
 
 def _profile_of(n_users: int) -> str:
     return "small" if n_users <= 50_000 else "laptop" if n_users <= 150_000 else "large"
+
+
+def _given(settings: Settings, names: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of a constructor, from the settings that are called otherwise."""
+    return {theirs: getattr(settings, ours) for ours, theirs in names.items()}
 
 
 _RENAMED = {"candidates_per_source": "n_candidates"}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import n_threads
 from retailrec.errors import DataError
+from retailrec.offers.allocation_report import AllocationReport, make_report
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
 from retailrec.offers.exact import fewest_missing
@@ -27,80 +27,6 @@ from retailrec.offers.prices import Prices
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
 from retailrec.offers.repair import Answer, repair
 from retailrec.offers.shadow_prices import DualProblem, Duals, load_duals, save_duals, solve_duals
-from retailrec.offers.words import in_words, why_missing
-
-
-@dataclass(frozen=True)
-class ConstraintReport:
-    """What became of one constraint.
-
-    Attributes
-    ----------
-    name : such as ``product 17`` or ``the budget``
-    kind : ``limit`` (offers are counted) or ``budget`` (expected cost is added up)
-    at_least, at_most : its bounds; None where there is none
-    reached : offers or expected cost
-    missing : offers by which a minimum gave way
-    price : what one more offer (or unit of money) would bring; negative: what the minimum costs
-    words : the price and what gave way, in words
-    """
-
-    name: str
-    kind: str
-    at_least: float | None
-    at_most: float | None
-    reached: float
-    missing: float
-    price: float
-    words: str
-
-
-@dataclass(frozen=True)
-class AllocationReport:
-    """Figures of an allocation.
-
-    Attributes
-    ----------
-    campaign : its name
-    value : sum of what the offers are worth
-    bound : no answer that keeps the same bounds is worth more (the Lagrangian dual)
-    gap : (bound - value) / |bound|; 0 if both are 0
-    n_pairs, n_items : pairs and items that could be offered, holdouts left out
-    n_shoppers, n_held_out, n_with_offers, n_offers : numbers
-    expected_cost : cost x redemption probability, added up; 0 without a budget
-    constraints : one a constraint
-    minima_given_way : offers missing to all minima, of constraints and of shoppers
-    shoppers_short : shoppers who got fewer offers than they must
-    proven : could no answer have missed fewer? None if no minimum gave way
-    notes : sentences on what gave way and why
-    n_couples, n_swapped : couples of near ties, and how many exchanged
-    steps, seconds : of the search for prices, and all in all
-    """
-
-    campaign: str
-    value: float
-    bound: float
-    gap: float
-    n_pairs: int
-    n_items: int
-    n_shoppers: int
-    n_held_out: int
-    n_with_offers: int
-    n_offers: int
-    expected_cost: float
-    constraints: tuple[ConstraintReport, ...]
-    minima_given_way: int
-    shoppers_short: int
-    proven: bool | None
-    notes: tuple[str, ...]
-    n_couples: int
-    n_swapped: int
-    steps: int
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """All figures, ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -203,11 +129,18 @@ def allocate(
         offers=offers,
         shoppers=_with_counts(shoppers, offers),
         prices=_prices(dual, duals, campaign),
-        report=_report(
-            campaign, dual, duals, answer, explored, offers, shoppers, proven,
+        report=make_report(
+            campaign,
+            dual,
+            duals,
+            answer,
+            explored,
+            offers,
+            shoppers,
+            proven,
             perf_counter() - started,
         ),
-    )  # fmt: skip
+    )
 
 
 def _refuse_repeat(campaign: Campaign, ledger: Ledger | None, users: pl.Series) -> None:
@@ -277,10 +210,20 @@ def _key(problem: Problem, campaign: Campaign) -> str:
     """Hex digits that stand for all that the search depends on."""
     digest = hashlib.sha256(campaign.model_dump_json().encode())
     arrays = (
-        problem.indptr, problem.item, problem.value, problem.cost, problem.most, problem.least,
-        problem.lower, problem.upper, problem.of_indptr, problem.of_constraint, problem.local_indptr,
-        problem.local_group, problem.local_cap,
-    )  # fmt: skip
+        problem.indptr,
+        problem.item,
+        problem.value,
+        problem.cost,
+        problem.most,
+        problem.least,
+        problem.lower,
+        problem.upper,
+        problem.of_indptr,
+        problem.of_constraint,
+        problem.local_indptr,
+        problem.local_group,
+        problem.local_cap,
+    )
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -324,82 +267,3 @@ def _prices(dual: DualProblem, duals: Duals, campaign: Campaign) -> Prices:
     of_cost = {name: float(price) for name, price in zip(names, cost, strict=True) if price}
     of_offer = dict(zip(names, offer.tolist(), strict=True))
     return Prices(campaign.name, campaign.value, of_offer, of_cost)
-
-
-def _report(
-    campaign: Campaign,
-    dual: DualProblem,
-    duals: Duals,
-    answer: Answer,
-    explored: Explored,
-    offers: pl.DataFrame,
-    shoppers: pl.DataFrame,
-    proven: bool | None,
-    seconds: float,
-) -> AllocationReport:
-    problem = dual.problem
-    value = float(problem.value[explored.chosen].sum())
-    constraints, notes = [], []
-    for k, c in enumerate(problem.constraints):
-        missing = max(c.at_least - answer.total[k], 0.0)
-        because = why_missing(problem, k, answer) if missing else ""
-        words = in_words(c, float(duals.best[k]), missing, because)
-        if missing:
-            notes.append(words)
-        constraints.append(
-            ConstraintReport(
-                name=c.name,
-                kind="budget" if c.is_cost else "limit",
-                at_least=None if np.isinf(c.at_least) else c.at_least,
-                at_most=None if np.isinf(c.at_most) else c.at_most,
-                reached=float(answer.total[k]),
-                missing=float(missing),
-                price=float(duals.best[k]),
-                words=words,
-            )
-        )
-    short = problem.least - answer.taken
-    if problem.short_of_candidates:
-        notes.append(
-            f"{problem.short_of_candidates:,} shoppers have fewer pairs than the offers they must get; "
-            f"they must get as many as they have."
-        )
-    if (short > 0).any():
-        notes.append(
-            f"{int((short > 0).sum()):,} shoppers got fewer offers than they must: the upper bounds of "
-            f"products and budgets leave no more."
-        )
-    given_way = int(sum(c.missing for c in constraints) + np.maximum(short, 0).sum())
-    if given_way:
-        notes.append(
-            "No answer misses fewer offers to minima than this one (proven)."
-            if proven
-            else "That no answer misses fewer offers to minima is not proven for so many pairs."
-        )
-    return AllocationReport(
-        campaign=campaign.name,
-        value=value,
-        bound=duals.bound,
-        gap=(duals.bound - value) / abs(duals.bound) if duals.bound else 0.0,
-        n_pairs=len(problem.item),
-        n_items=problem.n_items,
-        n_shoppers=shoppers.height,
-        n_held_out=int((shoppers["arm"] == HOLDOUT).sum()),
-        n_with_offers=offers["user_id"].n_unique(),
-        n_offers=offers.height,
-        expected_cost=float(problem.cost[explored.chosen].sum()),
-        constraints=tuple(constraints),
-        minima_given_way=given_way,
-        shoppers_short=int((short > 0).sum()),
-        proven=proven if given_way else None,
-        notes=tuple(notes),
-        n_couples=explored.n_couples,
-        n_swapped=explored.n_swapped,
-        steps=duals.step,
-        seconds=seconds,
-    )
-
-
-def report_json(report: AllocationReport) -> str:
-    """The report as JSON text."""
-    return json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n"

@@ -207,9 +207,14 @@ def read_campaign(path: Path) -> Campaign:
 def _names_at(place: tuple[Any, ...]) -> list[str]:
     """Settings that are known where an unknown one stood."""
     parts: dict[str, type[BaseModel]] = {
-        "offers": PerShopper, "limit": Limit, "budget": Budget, "exclusion": Exclusion,
-        "variety": Variety, "floor": Floor, "cap": Cap,
-    }  # fmt: skip
+        "offers": PerShopper,
+        "limit": Limit,
+        "budget": Budget,
+        "exclusion": Exclusion,
+        "variety": Variety,
+        "floor": Floor,
+        "cap": Cap,
+    }
     kind = parts.get(str(place[0]), Campaign) if place else Campaign
     return list(kind.model_fields)
 

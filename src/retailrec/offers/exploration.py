@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.offers import kernels
+from retailrec.offers import repair_kernels as moves
 from retailrec.offers.arms import uniform_draws
 from retailrec.offers.repair import Answer
 from retailrec.offers.shadow_prices import DualProblem
@@ -52,11 +52,11 @@ def explore(dual: DualProblem, answer: Answer, share: float, near_tie: float, *,
     if not len(pair):
         return Explored(chosen, propensity, 0, 0)
     upper = np.where(dual.is_cost, dual.upper * (1 - 1e-9), dual.upper)
-    bounds = kernels.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
+    bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
     user = np.repeat(np.arange(problem.n_users, dtype=np.int32), np.diff(problem.indptr))
     no_margin = np.zeros(0)
-    choice = kernels.Choice(user, no_margin, chosen.copy(), answer.taken.copy(), answer.total.copy())
-    couples = kernels.match_swaps(pair, other, dual.rows, bounds, choice)
+    choice = moves.Choice(user, no_margin, chosen.copy(), answer.taken.copy(), answer.total.copy())
+    couples = moves.match_swaps(pair, other, dual.rows, bounds, choice)
     first, second = pair[couples[:, 0]], pair[couples[:, 1]]
     ids = problem.user_ids.cast(pl.String)
     names = ids.gather(user[first]) + pl.Series(["\0"]) + ids.gather(user[second])

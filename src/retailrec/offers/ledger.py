@@ -157,9 +157,12 @@ class Ledger:
         return pl.scan_parquet(files)
 
     def read(
-        self, campaigns: Sequence[str] | None = None, *, since: datetime | None = None,
+        self,
+        campaigns: Sequence[str] | None = None,
+        *,
+        since: datetime | None = None,
         until: datetime | None = None,
-    ) -> pl.DataFrame:  # fmt: skip
+    ) -> pl.DataFrame:
         """Rows of some campaigns (all by default) with `since` <= time < `until`."""
         rows = self.scan()
         if campaigns is not None:

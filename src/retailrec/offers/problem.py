@@ -148,9 +148,14 @@ def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
 
 
 def build_problem(
-    frame: pl.DataFrame, campaign: Campaign, *, items: Any = None, users: Any = None,
-    ledger: Ledger | None = None, now: datetime | None = None,
-) -> Problem:  # fmt: skip
+    frame: pl.DataFrame,
+    campaign: Campaign,
+    *,
+    items: Any = None,
+    users: Any = None,
+    ledger: Ledger | None = None,
+    now: datetime | None = None,
+) -> Problem:
     """The arrays of a campaign over checked pairs (`read_pairs`).
 
     Parameters
@@ -194,13 +199,22 @@ def build_problem(
     groups, caps = local_groups(campaign, table, item_ids)
     local_indptr, local_group = by_item(groups, len(item_ids))
     return Problem(
-        user_ids=user_ids, item_ids=item_ids, indptr=indptr, item=_codes(frame["item_id"], item_ids),
-        value=frame["value"].to_numpy(), cost=frame["cost"].to_numpy(), most=most.astype(np.int32),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        indptr=indptr,
+        item=_codes(frame["item_id"], item_ids),
+        value=frame["value"].to_numpy(),
+        cost=frame["cost"].to_numpy(),
+        most=most.astype(np.int32),
         least=np.minimum(least, possible).astype(np.int32),
-        short_of_candidates=int((least > possible).sum()), constraints=tuple(constraints),
-        of_indptr=of_indptr, of_constraint=of_constraint, local_indptr=local_indptr,
-        local_group=local_group, local_cap=np.array(caps, np.int32),
-    )  # fmt: skip
+        short_of_candidates=int((least > possible).sum()),
+        constraints=tuple(constraints),
+        of_indptr=of_indptr,
+        of_constraint=of_constraint,
+        local_indptr=local_indptr,
+        local_group=local_group,
+        local_cap=np.array(caps, np.int32),
+    )
 
 
 def _refuse_bad_pairs(frame: pl.DataFrame, numbers: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.offers import kernels
+from retailrec.offers import repair_kernels as moves
 from retailrec.offers.shadow_prices import DualProblem, Floats
 
 _ROUNDS = 5  # of meeting minima, and of exchanging
@@ -77,8 +78,8 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
     rows = dual.rows
     kernels.choose_at_prices(rows, kernels.Prices(offer, cost, dual.penalty), wanted, margin)
     upper = np.where(dual.is_cost, dual.upper * (1 - _ROUNDING), dual.upper)
-    bounds = kernels.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
-    choice = kernels.Choice(
+    bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
+    choice = moves.Choice(
         user=np.repeat(np.arange(problem.n_users, dtype=np.int32), np.diff(problem.indptr)),
         margin=margin,
         chosen=np.zeros(n_pairs, np.bool_),
@@ -86,7 +87,7 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
         total=np.zeros(len(dual.lower)),
     )
     firm = np.flatnonzero(wanted)
-    kernels.add_in_order(firm[np.argsort(-margin[firm], kind="stable")], rows, bounds, choice)
+    moves.add_in_order(firm[np.argsort(-margin[firm], kind="stable")], rows, bounds, choice)
     _meet_minima(dual, rows, bounds, choice)
     net = problem.value - offer[problem.item] - cost[problem.item] * problem.cost
     best, best_value = choice.chosen, -np.inf
@@ -94,8 +95,8 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
         _fill(dual, net, rows, bounds, choice)
         worthless = np.flatnonzero(choice.chosen & (problem.value < 0))
         worthless = worthless[np.argsort(problem.value[worthless], kind="stable")]
-        kernels.drop_in_order(worthless, rows, bounds, choice)
-        kernels.swap_in_rows(rows, bounds, choice)
+        moves.drop_in_order(worthless, rows, bounds, choice)
+        moves.swap_in_rows(rows, bounds, choice)
         value = float(problem.value[choice.chosen].sum())
         if value <= best_value:
             break
@@ -109,8 +110,8 @@ def _fill(
     dual: DualProblem,
     net: Floats,
     rows: kernels.Rows,
-    bounds: kernels.Bounds,
-    choice: kernels.Choice,
+    bounds: moves.Bounds,
+    choice: moves.Choice,
 ) -> None:
     """Add what still fits, most net value first."""
     problem = dual.problem
@@ -121,15 +122,15 @@ def _fill(
         spare[items] = np.minimum(spare[items], room[k])
     left = _open_pairs(dual, bounds, choice) & (problem.cost <= spare[problem.item])
     places = np.flatnonzero(left)
-    kernels.add_in_order(places[np.argsort(-net[places], kind="stable")], rows, bounds, choice)
+    moves.add_in_order(places[np.argsort(-net[places], kind="stable")], rows, bounds, choice)
 
 
 def _exchange(
     dual: DualProblem,
     cost_price: Floats,
     rows: kernels.Rows,
-    bounds: kernels.Bounds,
-    choice: kernels.Choice,
+    bounds: moves.Bounds,
+    choice: moves.Choice,
 ) -> int:
     """Spend budgets on offers of products with stock left instead of on those that are worth less."""
     problem = dual.problem
@@ -139,7 +140,7 @@ def _exchange(
     budgeted = (cost_price > 0)[problem.item]
     places = np.flatnonzero(_open_pairs(dual, bounds, choice) & budgeted & (beyond_cost > 0))
     chosen = np.flatnonzero(choice.chosen & budgeted)
-    return kernels.exchange_in_order(
+    return moves.exchange_in_order(
         places[np.argsort(-beyond_cost[places], kind="stable")],
         chosen[np.argsort(beyond_cost[chosen], kind="stable")],
         beyond_cost,
@@ -149,7 +150,7 @@ def _exchange(
     )
 
 
-def _open_pairs(dual: DualProblem, bounds: kernels.Bounds, choice: kernels.Choice) -> NDArray[np.bool_]:
+def _open_pairs(dual: DualProblem, bounds: moves.Bounds, choice: moves.Choice) -> NDArray[np.bool_]:
     """(n_pairs,) worth something, not chosen, and kept out by no limit and no full list."""
     problem = dual.problem
     full = np.where(dual.is_cost, 0.0, bounds.upper - choice.total < 1)
@@ -160,7 +161,7 @@ def _open_pairs(dual: DualProblem, bounds: kernels.Bounds, choice: kernels.Choic
 
 
 def _meet_minima(
-    dual: DualProblem, rows: kernels.Rows, bounds: kernels.Bounds, choice: kernels.Choice
+    dual: DualProblem, rows: kernels.Rows, bounds: moves.Bounds, choice: moves.Choice
 ) -> None:
     by_item: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     for _ in range(_ROUNDS):
@@ -185,7 +186,7 @@ def _meet_minima(
             )
             pairs = pairs[np.argsort(-choice.margin[pairs], kind="stable")]
             missing = int(dual.lower[k] - choice.total[k])
-            n += kernels.force_in_order(pairs, missing, weakest, pointer, rows, bounds, choice)
-        n += kernels.force_rows(users, weakest, pointer, rows, bounds, choice)
+            n += moves.force_in_order(pairs, missing, weakest, pointer, rows, bounds, choice)
+        n += moves.force_rows(users, weakest, pointer, rows, bounds, choice)
         if not n:
             return

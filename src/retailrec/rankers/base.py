@@ -88,7 +88,13 @@ class Ranker(Component, ABC):
         return None
 
     def with_trees(self, n: int) -> Self:
-        """The same settings with another number of trees, not fitted."""
+        """The same settings with another number of trees, not fitted.
+
+        Raises
+        ------
+        SettingError
+            If it has no trees.
+        """
         raise SettingError(f"{self.name} has no number of trees to set, not even {n}.")
 
     def learning_curve(self) -> dict[str, list[float]]:

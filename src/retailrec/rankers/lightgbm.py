@@ -68,6 +68,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             "force_row_wise": True,
             "verbosity": -1,
             "lambdarank_truncation_level": 20,
+            # split points from all rows: a sample's would hang on the exact number of rows
+            "bin_construct_sample_cnt": 1_000_000,
             "metric": "ndcg" if self.objective == "lambdarank" else "binary_logloss",
             "eval_at": [5],
         }

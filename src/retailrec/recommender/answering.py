@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,11 @@ class Catalogue:
     key: str
     start: datetime
     end: datetime
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What each item is called, such that no two sold ones are called alike."""
+        return item_labels(self.items, ~np.isnan(self.prices))
 
     def coded(self, data: RetailData) -> Recoded:
         """Fresh data in these item codes, and which events have no place there.
@@ -201,7 +207,7 @@ class Scorer:
         self, history: History | Histories, best: Candidates, eligible: Eligible | None = None
     ) -> pl.Series:
         """Why each recommendation was made, in words."""
-        labels = _labels_of(self.catalogue)
+        labels = self.catalogue.labels
         stage = self._stage_for(best.items.shape[1])
 
         def shard(rows: slice) -> list[str]:
@@ -238,18 +244,3 @@ class Scorer:
     def _stage_for(self, k: int) -> StageOne:
         """Stage one with a pool of at least `k` pairs a shopper."""
         return replace(self.stage, pool_size=max(self.stage.pool_size, k))
-
-
-_LABELS: list[tuple[pl.DataFrame, list[str]]] = []  # of the catalogues that were explained last
-_KEPT_LABELS = 4  # models that answer side by side in one process
-
-
-def _labels_of(catalogue: Catalogue) -> list[str]:
-    """What each item is called; worked out once a catalogue, since single requests ask for it."""
-    for items, labels in tuple(_LABELS):
-        if items is catalogue.items:
-            return labels
-    labels = item_labels(catalogue.items, ~np.isnan(catalogue.prices))
-    _LABELS.insert(0, (catalogue.items, labels))
-    del _LABELS[_KEPT_LABELS:]
-    return labels

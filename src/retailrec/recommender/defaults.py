@@ -15,7 +15,7 @@ def default_sources() -> list[CandidateGenerator]:
         TifuKNN(neighbours=100, alpha=0.5),
         Popularity(),
         ItemItem("tfidf", half_life=180, neighbours=30),
-        ALS(factors=32),
+        ALS(factors=32, iterations=5),
         ItemItem(within="next_receipt", profile="last_receipt", neighbours=100),
     ]
 
@@ -37,6 +37,6 @@ def _n_candidates(source: CandidateGenerator) -> int:
     return 60 if isinstance(source, ItemItem) and source.within == "shopper" else 40
 
 
-def light_ranker() -> Ranker:
+def default_preranker() -> Ranker:
     """The ranker that cuts the pool: quick, since it sees all of it."""
     return CatBoostRanker(iterations=70, depth=5, learning_rate=0.2)

@@ -1,4 +1,4 @@
-"""What rankers learn from: candidates of a label window, labelled, thinned and weighed."""
+"""Training rows: candidates of label windows with labels, negative sampling and sample weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from retailrec.rankers import TrainingFrame
 from retailrec.recommender.rows import Labels, candidate_frame
 from retailrec.recommender.stage_one import StageOne
 
-_LIGHT_USERS = 4000  # a light model has learnt what it can from these
+_MOST_USERS = 4000  # a light model has learnt what it can from these
 
 
 @dataclass(frozen=True)
@@ -227,15 +227,15 @@ def lots(keys: NDArray[np.integer], *seed: int) -> NDArray[np.float64]:
     return drawn
 
 
-def light_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFrame | None:
+def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFrame | None:
     """What the pre-ranker learns from: the whole pools of those who bought in one label window.
 
     None after a window in which nobody bought what was proposed.
     """
     past, target = split
     users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
-    if len(users) > _LIGHT_USERS:
-        users = np.sort(users[np.argsort(lots(users, sampling.seed, 99), kind="stable")[:_LIGHT_USERS]])
+    if len(users) > _MOST_USERS:
+        users = np.sort(users[np.argsort(lots(users, sampling.seed, 99), kind="stable")[:_MOST_USERS]])
     labels, frames = Labels(target, past.n_items), []
     for at in range(0, len(users), SHARD):
         rows = slice(at, at + SHARD)
@@ -246,8 +246,8 @@ def light_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFra
         pool, y = pool.keep(mask), label[mask].astype(np.float32)
         frames.append(
             TrainingFrame(
-                stage.light_columns(pool), y, pool.user_of_pair,
-                np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.light_names,
+                stage.preranker_columns(pool), y, pool.user_of_pair,
+                np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.preranker_names,
             )
         )  # fmt: skip
     return concatenate(frames) if any(f.y.any() for f in frames) else None

@@ -71,11 +71,12 @@ class Rule(Component, ABC):
 
 @dataclass(frozen=True)
 class Rules:
-    """What a list must keep to. Rules that are not set do nothing.
+    """What a list must keep to.
 
-    The first five are hard: what they forbid is never recommended, even if a list gets short. The
-    others shape the list among what is left; where the candidates do not allow both, `min_new` gives
-    way first, then `max_per_category`, and the report says for how many shoppers.
+    Rules that are not set do nothing. The first five are hard: what they forbid is never recommended,
+    even if a list gets short. The others shape the list among what is left; where the candidates do not
+    allow both, `min_new` gives way first, then `max_per_category`, and the report says for how many
+    shoppers.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Fitted sources and features, and the light ranker that cuts the pool."""
+"""The first stage: fitted sources and features, and the pre-ranker that cuts the pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retailrec.rankers import Ranker
 
 @dataclass
 class StageOne:
-    """Fitted sources and features, and the light ranker that cuts the pool.
+    """Fitted sources and features, and the pre-ranker that cuts the pool.
 
     Attributes
     ----------
@@ -54,10 +54,10 @@ class StageOne:
             return place_in_pool(self.sources, history, among, pool)
         if self.preranker is None:
             return pool
-        score = self.preranker.predict(self.light_columns(pool))
+        score = self.preranker.predict(self.preranker_columns(pool))
         return pool.keep(best_in_rows(pool.indptr, score, self.pool_size))
 
-    def light_columns(self, pool: Pool) -> NDArray[np.float32]:
+    def preranker_columns(self, pool: Pool) -> NDArray[np.float32]:
         """(n_pairs, n_columns) what the pre-ranker sees: cheap to have for the whole pool."""
         n, table = len(pool.sources), self.features.items_
         x = np.empty((len(pool.items), 2 * n + table.shape[1]), np.float32, order="F")
@@ -66,7 +66,7 @@ class StageOne:
         return x
 
     @property
-    def light_names(self) -> list[str]:
+    def preranker_names(self) -> list[str]:
         """Names of the pre-ranker's columns."""
         n = 2 * len(self.sources)
         return self.column_names[:n] + self.features.item_names

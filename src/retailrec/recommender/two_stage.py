@@ -47,7 +47,7 @@ from retailrec.recommender.label_windows import (
     Windows,
     WindowSteps,
     label_windows,
-    light_rows,
+    preranker_rows,
     window_rows,
 )
 from retailrec.recommender.learning import calibrated, learnt_ranker
@@ -128,6 +128,7 @@ class TwoStageRecommender:
     end_: datetime = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     _windows: Windows | None = field(init=False, repr=False, compare=False, default=None)
+    _catalogue: Catalogue | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         check_settings(self, _WHO)
@@ -245,9 +246,6 @@ class TwoStageRecommender:
             everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and `user_id` and of
             `campaign_id` and `item_id`. Where it names shoppers, these are answered for by default.
 
-        `score` is a probability of purchase within the horizon when the ranker's objective is one;
-        calibrated models add a column `probability`.
-
         Raises
         ------
         SettingError
@@ -261,6 +259,11 @@ class TwoStageRecommender:
         -----
         RetailRecWarning
             If most receipt lines are of items that the model does not know.
+
+        Notes
+        -----
+        `score` is a probability of purchase within the horizon when the ranker's objective is one;
+        calibrated models add a column `probability`.
         """
         return self.answer(data, users, k, rules, among=among).lists
 
@@ -293,18 +296,35 @@ class TwoStageRecommender:
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
         Nothing of the request is kept on the model, so many threads may ask one model.
+
+        Raises
+        ------
+        SettingError, DataError
+            As `recommend`.
+        NotFittedError
+            Before `fit`.
         """
         return self._scorer.answer(data, users, k, rules, reasons=reasons, among=among)
 
     def recommend_codes(self, history: History | Histories, k: int) -> Candidates:
-        """The best items by code: (n_users, k) arrays, -1 where there is no item."""
+        """The best items by code: (n_users, k) arrays, -1 where there is no item.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
         return self._scorer.choose(history, k)[0]
 
     @property
     def catalogue(self) -> Catalogue:
         """Items and their coding, prices and time as they were at `fit`."""
         self._require("items_")
-        return Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
+        known = self._catalogue
+        if known is None or known.items is not self.items_:
+            known = Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
+            self._catalogue = known  # the same for every request: it remembers what items are called
+        return known
 
     @property
     def _scorer(self) -> Scorer:
@@ -326,7 +346,13 @@ class TwoStageRecommender:
 
     @property
     def stage_one(self) -> StageOne:
-        """Sources, features and pre-ranker as they are now."""
+        """Sources, features and pre-ranker as they are now.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
         self._require("sources_")
         return StageOne(self.sources_, self.features_, self.taken, self.preranker_, self.pool_size)
 
@@ -350,6 +376,8 @@ class TwoStageRecommender:
         ArtifactError
             If the folder holds something else, can't be written, or the model holds a part that could
             not be loaded again; what stood there stays.
+        NotFittedError
+            Before `fit`.
         """
         self._require("items_")
         save_artifact(self, folder, saved_types())
@@ -404,7 +432,7 @@ class TwoStageRecommender:
     def _fit_preranker(self, split: Split) -> bool:
         """Learn to cut the pool from one label window; False if nothing was bought there."""
         self.preranker_ = None
-        rows = light_rows(split, self.stage_one, self.sampling)
+        rows = preranker_rows(split, self.stage_one, self.sampling)
         if rows is not None:
             self.preranker_ = with_common(self.preranker, self.seed, self.threads).fit(rows)
         return rows is not None

@@ -120,13 +120,16 @@ def _result(summary: Mapping[str, Any], result: Mapping[str, Any] | None) -> str
             )
     segments = [
         [
-            e["segment"], e["metric"], f"{e['n_treated']:,}", f"{e['difference']:+,.3f}",
+            e["segment"],
+            e["metric"],
+            f"{e['n_treated']:,}",
+            f"{e['difference']:+,.3f}",
             f"{e['low']:+,.3f} to {e['high']:+,.3f}",
             "< 0.001" if e["p_corrected"] < 0.001 else f"{e['p_corrected']:.3f}",
         ]
         for e in result["effects"]
         if e["segment"] != "all"
-    ]  # fmt: skip
+    ]
     if segments:
         parts.append("<h3>By segment</h3>")
         parts.append(
@@ -179,11 +182,14 @@ def _who(summary: Mapping[str, Any]) -> str:
 def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> str:
     table = [
         [
-            "none" if row[name] is None else row[name], f"{row['offers']:,}", f"{row['value']:,.2f}",
-            f"{row['expected_cost']:,.2f}", f"{row['price']:,.3f}",
+            "none" if row[name] is None else row[name],
+            f"{row['offers']:,}",
+            f"{row['value']:,.2f}",
+            f"{row['expected_cost']:,.2f}",
+            f"{row['price']:,.3f}",
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return f"<h3>By {escape(what)}</h3>" + _table(
         [what, "offers", "worth", "expected cost", "mean price"], table
     )
@@ -194,11 +200,14 @@ def _budgets(summary: Mapping[str, Any]) -> str:
         return "<p>The campaign has no budget.</p>"
     rows = [
         [
-            b["name"], f"{b['at_most']:,.2f}", f"{b['reached']:,.2f}",
-            f"{b['reached'] / b['at_most']:.1%}", b["words"],
+            b["name"],
+            f"{b['at_most']:,.2f}",
+            f"{b['reached']:,.2f}",
+            f"{b['reached'] / b['at_most']:.1%}",
+            b["words"],
         ]
         for b in summary["budgets"]
-    ]  # fmt: skip
+    ]
     return _table(["budget", "at most", "expected cost", "used", "in words"], rows)
 
 
@@ -207,11 +216,15 @@ def _prices(summary: Mapping[str, Any]) -> str:
         return "<p>The campaign has no limits on products, suppliers or categories.</p>"
     rows = [
         [
-            c["name"], _bound(c["at_least"]), _bound(c["at_most"]), f"{c['reached']:,.0f}",
-            f"{c['price']:,.3f}", c["words"],
+            c["name"],
+            _bound(c["at_least"]),
+            _bound(c["at_most"]),
+            f"{c['reached']:,.0f}",
+            f"{c['price']:,.3f}",
+            c["words"],
         ]
         for c in summary["limits"]
-    ]  # fmt: skip
+    ]
     shown = (
         f"<p>{summary['n_binding']:,} of {summary['n_limits']:,} limits bind; those that gave way come "
         f"first, then the dearest.</p>"

@@ -16,6 +16,7 @@ from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.inspection import by_family, held_out_reliability, importances
 from retailrec.evaluation.matching import GRID, judge_matching
+from retailrec.evaluation.results import MatchingReport
 from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.explanations import item_labels
@@ -88,7 +89,7 @@ def _long_tail(log: pl.DataFrame) -> list[dict[str, float]]:
 
 def describe_matching(
     model: TwoStageRecommender, held_out: Split, seed: int, progress: Progress
-) -> dict[str, Any]:
+) -> MatchingReport:
     """`judge_matching` of at most 1,000 shoppers."""
     return judge_matching(
         model, held_out, grid=_GRID, most_users=_MATCHING_USERS, seed=seed, progress=progress

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from retailrec.errors import SettingError
+from retailrec.serving.records import StoreFull, StoreUnavailable
 
 _FULL = ("database or disk is full", "no space left on device", "disk full", "could not extend file")
 
@@ -97,3 +100,20 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
     )  # fmt: skip
     # a statement that reads needs no transaction around it, which would be two more trips
     return engine.execution_options(isolation_level="AUTOCOMMIT"), engine
+
+
+@contextmanager
+def said_plainly(name: str) -> Iterator[None]:
+    """Errors of the database as ours, without the statement and its values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        if is_full(cause):
+            raise StoreFull(
+                f"store {name} has no room for more ({said}); nothing was written. Free some space."
+            ) from error
+        raise StoreUnavailable(
+            f"store {name} can't be used now ({said}). Check the database and try again."
+        ) from error

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from retailrec.errors import SettingError
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds
+from retailrec.serving.records import Lists, Shopper
 from retailrec.serving.served_model import CodedEvents, Scored, ServedModel
-from retailrec.serving.store import Lists, Shopper, Store
+from retailrec.serving.store import Store
 
 Level = Literal["personal", "segment", "popular", "none"]
 DEFAULT_PURPOSE = "default"

@@ -12,7 +12,8 @@ from typing import Any
 
 from retailrec.serving.engine import Answer
 from retailrec.serving.experiment import Assignment
-from retailrec.serving.store import Store, StoreUnavailable
+from retailrec.serving.records import StoreUnavailable
+from retailrec.serving.store import Store
 
 _LOG = logging.getLogger("retailrec.serving")
 Row = Mapping[str, Any]

@@ -20,8 +20,8 @@ from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
-from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, moment
-from retailrec.serving.store import Store, midnight_after
+from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, midnight_after, moment
+from retailrec.serving.store import Store
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop takes them for known
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
@@ -49,7 +49,9 @@ def load_frames(
     items = pl.DataFrame({ITEM_ID: coded.ids[ITEM_ID]})
     heads = _heads(coded)
     log = build_log(coded, users, items, report)
-    report.kept = log.height
+    report.kept, report.n_users, report.n_items = log.height, len(users), len(items)
+    report.n_baskets = log["basket"].n_unique()
+    report.first, report.last = _moments(log["time"])
     numbers = _numbers(heads, coded.ids.get("basket_id"), log)
     return _load(store, log, users[USER_ID], items[ITEM_ID], numbers, progress)
 
@@ -298,8 +300,7 @@ def _note(
         connection.execute(update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True))
 
 
-def ends_of(store: Store) -> datetime | None:
-    """Midnight after the newest receipt; None without any."""
-    with store.reader() as connection:
-        us = connection.execute(select(schema.state.c.ends)).scalar()
-    return None if us is None else moment(us)
+def _moments(times: pl.Series) -> tuple[datetime, datetime]:
+    """The first and the last of some times."""
+    us = times.to_physical()
+    return moment(int(us.min())), moment(int(us.max()))  # type: ignore[arg-type]

@@ -19,12 +19,19 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are no part of a word")
+    return text
+
+
 Id = Annotated[
     str,
     BeforeValidator(_as_text, json_schema_input_type=str | int),
     AfterValidator(lambda text: check_id(text, "this")),
 ]
 Amount = Annotated[float, Field(allow_inf_nan=False)]
+Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
 class _Body(BaseModel):
@@ -101,9 +108,7 @@ class ShopperIn(_Body):
 
     shopper: Id = Field("", description="comes back in the answer", examples=["42"])
     receipts: list[BareReceipt] = Field(default=[], max_length=MOST_RECEIPTS)
-    attributes: dict[Annotated[str, Field(max_length=100)], str | float | None] = Field(
-        default={}, max_length=100
-    )
+    attributes: dict[Id, Word | Amount | None] = Field(default={}, max_length=100)
 
 
 class OffersIn(_Body):

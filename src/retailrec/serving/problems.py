@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from retailrec.errors import ArtifactError, DataError, RetailRecError, SettingError
 from retailrec.serving.models import SwapInProgress, UnknownModel
-from retailrec.serving.store import ReceiptConflict, StoreFull, StoreUnavailable
+from retailrec.serving.records import ReceiptConflict, StoreFull, StoreUnavailable
 
 PROBLEM = "application/problem+json"
 _LOG = logging.getLogger("retailrec.serving")

@@ -165,6 +165,13 @@ def moment(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
+def midnight_after(us: int) -> int:
+    """The midnight after a time, both in microseconds: a load ends there too."""
+    at = moment(us)
+    day = datetime(at.year, at.month, at.day) + timedelta(days=1)
+    return (day - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+
+
 def number_key(number: str) -> tuple[int, str]:
     """Sorts whole numbers as numbers: receipts of one time keep the order that a load gives them."""
     return (int(number), "") if is_whole(number) else (0, number)

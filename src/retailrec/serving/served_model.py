@@ -191,6 +191,8 @@ class ServedModel:
         """Why, in words, for each item chosen, in order of history and rank."""
         history, frame = scored.history, scored.frame
         shopper, rank = np.nonzero(best.items >= 0)
+        if not len(shopper):
+            return []  # nothing was chosen, and a ranker explains no empty table
         items = best.items[shopper, rank]
         keys = frame.pool.user_of_pair * history.n_items + frame.pool.items
         x = np.asfortranarray(frame.x[np.searchsorted(keys, shopper * history.n_items + items)])

@@ -8,84 +8,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
-from retailrec.errors import DataError, RetailRecError, SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.serving import schema
-from retailrec.serving.connections import engines, is_full, is_sqlite
-from retailrec.serving.receipts import AMOUNTS, Receipt, moment, number_key, unpack
-
-
-class StoreUnavailable(RetailRecError):
-    """The database does not answer, or can't be written to now; the same call may work later."""
-
-
-class StoreFull(StoreUnavailable):
-    """The database has no room for what should be written; reading still works."""
-
-
-class ReceiptConflict(DataError):
-    """A receipt came twice under one number with different contents; nothing was stored."""
-
-
-class Shopper(NamedTuple):
-    """What the store knows beside receipts, read in one statement.
-
-    Attributes
-    ----------
-    version : another one after each change of this shopper; 0: never heard of
-    attributes : name -> value
-    denied : items never to be offered to the shopper
-    ends : midnight after the newest receipt of anybody; None without any
-    text_numbers : are receipt numbers ordered as text, since one of them is no whole number?
-    lists : changes with the unavailable items, rules and keys
-    """
-
-    version: int
-    attributes: dict[str, Any]
-    denied: tuple[str, ...]
-    ends: datetime | None
-    text_numbers: bool
-    lists: int
-
-
-class Events(NamedTuple):
-    """All lines of a shopper, in order of time.
-
-    Attributes
-    ----------
-    times, sizes : (n_receipts,) microseconds since 1970, and number of lines
-    items : (n_lines,) ids
-    amounts : (n_lines,) of `receipts.AMOUNTS`
-    """
-
-    times: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    items: list[str]
-    amounts: NDArray[np.void]
-
-
-class Added(NamedTuple):
-    """What `add` did: receipts that are new, and receipts that were known before."""
-
-    new: int
-    known: int
-
-
-class Lists(NamedTuple):
-    """What holds for everybody: unavailable items, rules by purpose, and their version."""
-
-    version: int
-    unavailable: frozenset[str]
-    rules: dict[str, dict[str, Any]]
+from retailrec.serving.connections import engines, is_sqlite, said_plainly
+from retailrec.serving.receipts import AMOUNTS, Receipt, midnight_after, moment, number_key, unpack
+from retailrec.serving.records import (
+    Added,
+    Events,
+    Lists,
+    ReceiptConflict,
+    Shopper,
+)
 
 
 @dataclass
@@ -172,13 +113,13 @@ class Store:
     @contextmanager
     def reader(self) -> Iterator[Connection]:
         """A connection for statements that change nothing; errors come as `StoreUnavailable`."""
-        with _said_plainly(self.name), self.reading.connect() as connection:
+        with said_plainly(self.name), self.reading.connect() as connection:
             yield connection
 
     @contextmanager
     def transaction(self, long: bool = False) -> Iterator[Connection]:
         """A transaction, committed at the end or undone whole; a `long` one has no time limit."""
-        with _said_plainly(self.name), self.writing.begin() as connection:
+        with said_plainly(self.name), self.writing.begin() as connection:
             if long and not is_sqlite(self.writing):
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             yield connection
@@ -277,7 +218,7 @@ class Store:
                 found = connection.execute(delete(table).where(column == shopper))
                 removed[table.name] = found.rowcount
             if removed["receipts"]:
-                self._recount(connection)
+                self.recount(connection)
         if removed["receipts"] or removed["shoppers"]:
             self.sweep()
         return removed
@@ -393,34 +334,6 @@ class Store:
                 for t in tables
             }
 
-    def compact(self, before: datetime | None = None) -> dict[str, int]:
-        """Remove receipts and exposures older than `before`, then give the room back; rows removed."""
-        removed = {}
-        if before is not None:
-            us = int((before - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
-            with self.transaction(long=True) as connection:
-                mine = select(schema.receipts.c.shopper).where(schema.receipts.c.time < us)
-                # another version than any cached one; the shopper may be read right now
-                changed = schema.shoppers.c.id.in_(mine)
-                connection.execute(
-                    update(schema.shoppers).where(changed).values(version=schema.shoppers.c.version + 1)
-                )
-                for table in (schema.receipts, schema.exposures):
-                    found = connection.execute(delete(table).where(table.c.time < us))
-                    removed[table.name] = found.rowcount
-                self._recount(connection)
-        with _said_plainly(self.name):
-            engine = self.writing.execution_options(isolation_level="AUTOCOMMIT")
-            with engine.connect() as connection:
-                if not is_sqlite(engine):
-                    connection.exec_driver_sql("SET statement_timeout = 0")
-                connection.exec_driver_sql("VACUUM")
-                connection.exec_driver_sql("ANALYZE")
-                if not is_sqlite(engine):
-                    connection.exec_driver_sql(f"SET statement_timeout = {int(self.timeout * 1000)}")
-        self.sweep()
-        return removed
-
     # -- within a transaction ------------------------------------------------------------------
 
     def _receipts(self, connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Receipt]:
@@ -459,20 +372,14 @@ class Store:
                 update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True)
             )
 
-    def _recount(self, connection: Connection) -> None:
+    def recount(self, connection: Connection) -> None:
+        """Find out anew where receipts end, within a transaction."""
         last = connection.execute(select(func.max(schema.receipts.c.time))).scalar()
         ends = None if last is None else midnight_after(int(last))
         connection.execute(update(schema.state).values(ends=ends))
 
     def _change_lists(self, connection: Connection) -> None:
         connection.execute(update(schema.state).values(lists=_version()))
-
-
-def midnight_after(us: int) -> int:
-    """The midnight after a time, both in microseconds: a load ends there too."""
-    at = moment(us)
-    day = datetime(at.year, at.month, at.day) + timedelta(days=1)
-    return (day - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
 def _version() -> int:
@@ -487,23 +394,6 @@ def _require_same(receipt: Receipt, there: Receipt) -> None:
             f"receipt {receipt.number!a} of this shopper is known with other contents; nothing was "
             f"stored. Send a correction under another number."
         )
-
-
-@contextmanager
-def _said_plainly(name: str) -> Iterator[None]:
-    """Errors of the database as ours, without the statement and its values."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        if is_full(cause):
-            raise StoreFull(
-                f"store {name} has no room for more ({said}); nothing was written. Free some space."
-            ) from error
-        raise StoreUnavailable(
-            f"store {name} can't be used now ({said}). Check the database and try again."
-        ) from error
 
 
 def open_store(url: str) -> Store:

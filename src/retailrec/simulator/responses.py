@@ -185,15 +185,21 @@ class Responses:
             visit=(pl.col("when") * pl.col("n")).floor().cast(pl.Int64)
         )
         out = chosen.join(
-            heads.drop("n"), left_on=["user_id", "visit"], right_on=["household_key", "visit"],
-            how="left", maintain_order="left",
-        )  # fmt: skip
+            heads.drop("n"),
+            left_on=["user_id", "visit"],
+            right_on=["household_key", "visit"],
+            how="left",
+            maintain_order="left",
+        )
         kinds = {name: window.schema[name] for name in window.columns}
         return out.with_columns(
-            household_key=pl.col("user_id"), PRODUCT_ID=pl.col("item_id"), QUANTITY=pl.lit(1),
-            SALES_VALUE=self._coupon_price(), RETAIL_DISC=pl.lit(0.0),
+            household_key=pl.col("user_id"),
+            PRODUCT_ID=pl.col("item_id"),
+            QUANTITY=pl.lit(1),
+            SALES_VALUE=self._coupon_price(),
+            RETAIL_DISC=pl.lit(0.0),
             COUPON_DISC=self._coupon_price() - pl.col("price"),
-        ).select(pl.col(name).cast(kind) for name, kind in kinds.items())  # fmt: skip
+        ).select(pl.col(name).cast(kind) for name, kind in kinds.items())
 
     def _coupon_price(self) -> pl.Expr:
         return (pl.col("price") * (1 - self.discount)).round(2)
@@ -202,8 +208,9 @@ class Responses:
         """All lines; those of the window that a coupon makes cheaper cost less."""
         keys = window.select("household_key", "BASKET_ID", "PRODUCT_ID").join(
             table.filter("would_buy").select("user_id", "item_id", redeemed=pl.lit(True)),
-            left_on=["household_key", "PRODUCT_ID"], right_on=["user_id", "item_id"],
-        )  # fmt: skip
+            left_on=["household_key", "PRODUCT_ID"],
+            right_on=["user_id", "item_id"],
+        )
         on = ["household_key", "BASKET_ID", "PRODUCT_ID"]
         out = lines.join(keys.unique(on), on=on, how="left", maintain_order="left")
         redeemed = pl.col("redeemed").fill_null(False) & (pl.col("QUANTITY") > 0)

@@ -15,8 +15,8 @@ from retailrec.errors import RetailRecError
 from retailrec.serving.guard import allow
 from retailrec.serving.pages.views import Values, Views
 from retailrec.serving.problems import Problem
+from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.service import Service
-from retailrec.serving.store import StoreUnavailable
 
 PAGES = (
     ("/", "Overview"), ("/shopper", "Shopper"), ("/item", "Item"), ("/sources", "Sources"),

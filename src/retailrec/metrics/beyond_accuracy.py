@@ -1,4 +1,4 @@
-"""What lists are like beside being right: reach, variety, surprise."""
+"""Beyond-accuracy metrics: coverage, novelty, diversity; what lists are like beside being right."""
 
 from __future__ import annotations
 

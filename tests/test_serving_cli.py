@@ -1,0 +1,206 @@
+"""`retailrec serve` and `retailrec store` as processes: what a newcomer and a till see."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from conftest import receipts
+
+pytest.importorskip("fastapi")
+from retailrec.cli.app import app
+from retailrec.datasets import load_dataset
+from retailrec.serving.store import Store
+from retailrec.simulator.shop import small_data
+from serving_support import Postgres, small_model
+
+
+def run(*words: object) -> str:
+    found = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "m"
+    small_model().fit(small_data(users=60, weeks=30, items=200)).save(folder)
+    return folder
+
+
+@contextmanager
+def serving(store: str, model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "retailrec.cli", "serve", "--store", store, "--model", str(model),
+         "--port", "0", "--rate", "0", "--timeout", "5"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    told = process.stdout.readline()
+    address = told.split("serving on ")[1].split(" ")[0]
+    try:
+        while ask(address, "/health/ready")[0] != 200:
+            time.sleep(0.05)
+        yield process, address
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=40)
+
+
+def ask(address: str, path: str, body: Any = None) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address + path, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+    except (urllib.error.URLError, OSError):
+        return 0, None
+
+
+def receipt(number: int, shopper: str = "till") -> dict[str, Any]:
+    lines = [{"item": "3", "quantity": 1, "value": 2.0}]
+    return {"receipts": [{"shopper": shopper, "number": str(number), "time": "2000-07-01T10:00:00",
+                          "lines": lines}]}  # fmt: skip
+
+
+def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    receipts().write_csv(tmp_path / "lines.csv")
+    pl.DataFrame({"user_id": ["u01"], "segment": ["b"]}).write_csv(tmp_path / "users.csv")
+    assert "ready" in run("store", "init", "--store", store)
+    loaded = run(
+        "store", "load", "table", tmp_path / "lines.csv", "--users", tmp_path / "users.csv",
+        "--store", store,
+    )  # fmt: skip
+    assert "are new" in loaded
+    run("store", "load", "table", tmp_path / "lines.csv", "--store", store, "--quiet")
+    run("store", "export", tmp_path / "out", "--store", store)
+    back = load_dataset("table", tmp_path / "out" / "receipts.parquet")
+    assert back.log.equals(load_dataset("table", tmp_path / "lines.csv").log)
+    assert "0 shoppers" not in run("store", "forget", "u01", "--store", store)
+    left = run("store", "compact", "--before", "2024-01-01", "--store", store)
+    assert "exposures are left" in left
+    opened = Store(str(store))
+    assert opened.history("u01") == []
+    opened.close()
+
+
+def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    key = run("store", "key", "add", "till 7", "--scopes", "read,write", "--store", store).strip()
+    listed = run("store", "key", "list", "--store", store)
+    assert "till 7" in listed
+    assert key not in listed
+    run("store", "key", "remove", key.split("_")[1], "--store", store)
+    assert run("store", "key", "list", "--store", store) == ""
+
+
+def test_what_makes_no_sense_is_said_in_one_sentence(tmp_path: Path, model: Path) -> None:
+    store = tmp_path / "s.db"
+    for words, said in (
+        (["serve"], "--model DIR"),
+        (["serve", "--model", tmp_path, "--store", store], "no saved model"),
+        (["serve", "--model", model, "--store", store, "--host", "0.0.0.0"], "no API key"),
+        (["serve", "--model", model, "--store", "mysql://x"], "--store"),
+        (["store", "key", "add", "x", "--scopes", "all", "--store", store], "scopes"),
+        (["store", "key", "remove", "zzz", "--store", store], "no key"),
+    ):
+        found = subprocess.run(
+            [sys.executable, "-m", "retailrec.cli", *map(str, words)], capture_output=True, text=True
+        )
+        assert found.returncode == 2, found.stderr
+        assert said in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+@pytest.mark.slow
+def test_acknowledged_receipts_outlive_kills_and_a_clean_stop_writes_the_log(
+    tmp_path: Path, model: Path
+) -> None:
+    store, acknowledged, number = str(tmp_path / "s.db"), set(), 0
+    for _ in range(3):
+        with serving(store, model) as (process, address):
+            threading.Timer(0.7, process.kill).start()
+            while True:
+                number += 1
+                status, _ = ask(address, "/v1/receipts", receipt(number))
+                if status != 200:
+                    break
+                acknowledged.add(str(number))
+    with serving(store, model) as (process, address):
+        found = ask(address, "/v1/shoppers/till/history?limit=1000")[1]["newest"]
+        numbers = [r["number"] for r in found]
+        assert len(numbers) == len(set(numbers))
+        assert acknowledged <= set(numbers)
+        for _ in range(5):
+            assert ask(address, "/v1/shoppers/till/offers?k=4")[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)  # the server hands the signal on when done
+    opened = Store(store)
+    assert opened.counts()["exposures"] == 20
+    opened.close()
+
+
+@pytest.mark.slow
+def test_a_database_that_goes_away_comes_back_without_a_restart_of_ours(model: Path) -> None:
+    server = Postgres()
+    try:
+        with server.database() as url:
+            run("store", "init", "--store", url)
+            with serving(url, model) as (_, address):
+                assert ask(address, "/v1/receipts", receipt(1))[0] == 200
+                before = ask(address, "/v1/shoppers/till/offers")[1]["offers"]
+                server.stop()
+                for path, body in (("/v1/shoppers/till/offers", None), ("/v1/receipts", receipt(2))):
+                    status, said = ask(address, path, body)
+                    assert status == 503
+                    assert "can't be used now" in said["detail"]
+                assert ask(address, "/health/live")[0] == 200
+                server.start()
+                deadline = time.monotonic() + 20
+                while ask(address, "/v1/receipts", receipt(2))[0] != 200:
+                    assert time.monotonic() < deadline
+                after = ask(address, "/v1/shoppers/till/offers")[1]
+                assert after["receipts"] == 2
+                assert {o["item"] for o in after["offers"]} & {o["item"] for o in before}
+    finally:
+        server.close()
+
+
+@pytest.mark.slow
+def test_hostile_requests_made_from_the_schema_never_fail_the_service(
+    tmp_path: Path, model: Path
+) -> None:
+    pytest.importorskip("schemathesis")
+    with serving(str(tmp_path / "s.db"), model) as (_, address):
+        found = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "--checks",
+             "not_a_server_error", "--exclude-path-regex", "models/.*/activate|rollback",
+             "--max-examples", os.environ.get("FUZZ_EXAMPLES", "15"), "--workers", "1", "--no-color",
+             "--exclude-path", "/health/ready"],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        report = found.stdout[-4000:] + found.stderr[-2000:]
+        assert "Test cases" in report or "test cases" in report, report
+        assert found.returncode == 0, report
+        assert ask(address, "/health/ready")[0] == 200
