@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## make .venv with everything in it (the others do this by themselves)
 
-demo: $(READY) ## run the main job on a generated supermarket
+demo: $(READY) ## run the main job on a year of real groceries
 	$(BIN)/retailrec demo --out out/demo
 
 serve: $(READY) ## a generated shop behind the HTTP service and its pages; prints the address

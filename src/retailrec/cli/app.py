@@ -66,7 +66,10 @@ def run(
     console.print_load_report(data.report, wanted.quiet, rejects)
     truth = wanted.path and read_truth(wanted.path / "truth")
     more = {"rules": rules, "folds": folds, "page": report, "load_seconds": seconds, "truth": truth}
-    _run(data, settings, out, wanted.dataset, wanted.quiet, **more)
+    if wanted.dataset == "complete-journey":
+        more["sent"] = _sent_coupons(wanted.path)
+    name = wanted.path.stem if wanted.dataset == "table" and wanted.path else wanted.dataset
+    _run(data, settings, out, name, wanted.quiet, **more)
 
 
 @app.command()
@@ -248,23 +251,39 @@ def simulate(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the generated shop and of the models.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the models, and of the generated shop.")] = 0,
+    generated: Annotated[
+        bool,
+        typer.Option("--generated", help="A generated supermarket, whose right answers are known."),
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """The same job as `run`, on a generated supermarket whose right answers are known."""
+    """The same job as `run`, on a year of real groceries; ends with one shopper's list."""
+    from time import perf_counter
+
+    from retailrec.datasets import load_dataset
     from retailrec.jobs.settings import read_settings
-    from retailrec.simulator.shop import data_of, preset
 
     settings = read_settings(None, seed=seed)
-    shop = preset("small", seed=seed)
-    days = int(settings.horizon_days)
+    truth, sent, dataset, seconds = None, None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
-        progress("generate receipts")
-        data = data_of(shop)
-        progress("play the last weeks many times to know the right answers")
-        truth = shop.truth(shop.days - days, days)
+        if generated:
+            from retailrec.simulator.shop import data_of, preset
+
+            shop, days = preset("small", seed=seed), int(settings.horizon_days)
+            progress("generate receipts")
+            data, dataset = data_of(shop), "demo"
+            progress("play the last weeks many times to know the right answers")
+            truth = shop.truth(shop.days - days, days)
+        else:
+            progress(f"load {dataset}")
+            started = perf_counter()
+            data = load_dataset(dataset)
+            seconds, sent = perf_counter() - started, _sent_coupons(None)
     console.print_load_report(data.report, quiet, None)
-    _run(data, settings, out, "demo", quiet, truth=truth)
+    _run(data, settings, out, dataset, quiet, load_seconds=seconds, truth=truth, sent=sent)
+    if not quiet:
+        console.print_example(out)
 
 
 @app.command()
@@ -338,6 +357,18 @@ def _any_command(
     ] = False,
 ) -> None:
     """Two-stage recommender for retail purchases: from receipts to personal offers."""
+
+
+def _sent_coupons(path: Path | None) -> Any:
+    """What was sent to whom, where the files are there."""
+    from retailrec.datasets import journey_offers
+    from retailrec.report.sent_coupons import SentCoupons
+
+    if not journey_offers.are_there(path):
+        return None
+    return SentCoupons(
+        journey_offers.campaigns(path), journey_offers.coupons(path), journey_offers.redemptions(path)
+    )
 
 
 def _run(data: Any, settings: Any, out: Path, dataset: str, quiet: bool, **more: Any) -> None:

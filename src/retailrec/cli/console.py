@@ -117,6 +117,23 @@ def print_result(result: RunResult, out: Path) -> None:
     )
 
 
+def print_example(out: Path) -> None:
+    """One shopper of the report, with what they are recommended and why, and where the report lies."""
+    import json
+
+    shoppers = json.loads((out / "report.json").read_text())["examples"]
+    shopper = shoppers[len(shoppers) // 2]
+    OUT.print(
+        f"\nShopper {escape(shopper['user'])}, {shopper['receipts']:,} receipts, was recommended "
+        f"(✓: bought in the window)"
+    )
+    for rank, item in enumerate(shopper["lists"]["two_stage"], 1):
+        mark = "✓" if item["bought"] else " "
+        OUT.print(f" {mark} {rank}. {escape(item['item'])}", highlight=False)
+        OUT.print(f"      {escape(item['reason'])}", style="dim", highlight=False)
+    OUT.print(f"\nThe report, for a browser: {out / 'report.html'}")
+
+
 def print_evaluation(found: dict[str, Any]) -> None:
     from rich.box import SIMPLE
 

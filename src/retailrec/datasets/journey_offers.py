@@ -139,6 +139,16 @@ def promotions(
     )
 
 
+def are_there(path: Path | None = None) -> bool:
+    """Does the folder (without one, the package) hold campaigns, coupons and redemptions?"""
+    folder = package_folder() if path is None else Path(path)
+    needed = (
+        ("campaigns", "campaign_table"), _CAMPAIGN_FILES, ("coupons", "coupon"),
+        ("coupon_redemptions", "coupon_redempt"), ("products", "product"),
+    )  # fmt: skip
+    return all(find_file(folder, *names) is not None for names in needed)
+
+
 def _read(path: Path | None, *names: str, weeks: Collection[int] | None = None) -> pl.DataFrame:
     """The first of these tables that is there, columns renamed, ids Int64."""
     folder = package_folder(names[0]) if path is None else Path(path)

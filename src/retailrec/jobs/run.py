@@ -31,6 +31,7 @@ from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.page import render
+from retailrec.report.sent_coupons import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
 
 REPORT_K = 10  # the report judges ten recommendations
@@ -61,13 +62,13 @@ class RunResult(TypedDict):
 def run(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
     progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
-    rules: Path | None = None, folds: int = 1, page: bool = True,
+    rules: Path | None = None, folds: int = 1, page: bool = True, sent: SentCoupons | None = None,
 ) -> RunResult:  # fmt: skip
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
     recommendations that are written, not the evaluation. `folds` - 1 horizons before the last one are
-    judged too. `page` adds the report.
+    judged too. `page` adds the report, and `sent` to it how shoppers who were sent coupons differ.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
     ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
@@ -114,6 +115,10 @@ def run(
         if page:
             with timer.step("describe for the report"):
                 described = describe(data, model, held_out, past, judge, lists, settings, progress)
+                if sent is not None:
+                    described["sent_coupons"] = describe_sent(
+                        sent, held_out, judge, lists, settings.k, settings.horizon_days
+                    )
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):

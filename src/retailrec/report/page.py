@@ -32,12 +32,16 @@ MEANINGS = {
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report that `pipeline.run` put together."""
+    shown = _three(report["examples"])
+    others = [s for s in report["examples"] if s not in shown]
     sections = [
-        ("results", "Results", _results(report)),
+        ("offers", "Three shoppers and what they would be offered", _examples(shown)),
+        ("results", "Results: what it is worth", _results(report)),
         ("data", "The data", _data(report)),
         ("matching", "Matching: who proposes what", _matching(report["matching"])),
         ("ranking", "Ranking: what decides the order", _ranking(report["ranking"])),
-        ("examples", "Twelve shoppers", _examples(report["examples"])),
+        ("examples", "More shoppers", _folded("Show them", _examples(others))),
+        *_sent(report.get("sent_coupons")),
         ("rules", "Business rules", _rules(report["rules"])),
         ("settings", "Time, memory, settings", _settings(report)),
     ]
@@ -87,11 +91,15 @@ def _results(report: Mapping[str, Any]) -> str:
 
     parts = [
         _table(
-            ["model", *metrics],
-            [[_model(m), *(cell(m, metric) for metric in metrics)] for m in models], raw=True,
+            ["", *models, "in words"],
+            [
+                [escape(metric), *(cell(m, metric) for m in models), escape(_meaning(metric))]
+                for metric in metrics
+            ],
+            raw=True,
         ),
         "<p class=quiet>Small figures: 95% interval over shoppers (bootstrap). "
-        f"{_meanings(metrics)} {report['evaluation']['n_cold_users']:,} shoppers who bought in the "
+        f"{report['evaluation']['n_cold_users']:,} shoppers who bought in the "
         "window have no history and are not counted.</p>",
         _figure(figures.draw_results(report["intervals"], metrics), "Means with 95% intervals"),
     ]  # fmt: skip
@@ -103,21 +111,12 @@ def _results(report: Mapping[str, Any]) -> str:
                 f"{found['high']:.3f}. "
                 f"The two-stage model reaches <b>{found['reached']['two_stage']:.0%}</b> of that.</p>"
             )
-    parts.append("<h3>Is one model better than another?</h3>")
-    parts.append(
-        _table(
-            ["model", "less", "metric", "difference", "95% interval", "p, corrected"],
-            [
-                [
-                    r["model"], r["versus"], r["metric"], f"{r['difference']:+.4f}",
-                    f"{r['low']:+.4f} to {r['high']:+.4f}",
-                    "< 0.001" if r["p_corrected"] < 0.001 else f"{r['p_corrected']:.3f}",
-                ]
-                for r in report["differences"]
-                if r["difference"] is not None
-            ],
-        )
-    )  # fmt: skip
+    simple = _best_simple(models, metrics[0])
+    known = [r for r in report["differences"] if r["difference"] is not None]
+    ours = [r for r in known if (r["model"], r["versus"]) == ("two_stage", simple)]
+    parts.append(f"<h3>Ours against the best simple method, {escape(simple)}</h3>")
+    parts.append(_differences(ours))
+    parts.append(_folded("All pairs of models", _differences(known)))
     details = report["results"]["details"]
     names = list(next(iter(details.values())))
     parts.append("<h3>Repeat purchases, new ones, money, variety</h3>")
@@ -152,6 +151,37 @@ def _results(report: Mapping[str, Any]) -> str:
     ]
     parts.append(f"<h3>For whom?</h3><div class=grid>{''.join(drawn)}</div>")
     return "".join(parts)
+
+
+def _best_simple(models: Mapping[str, Mapping[str, Any]], metric: str) -> str:
+    """The best of the others by the first metric."""
+    others = {name: values[metric] for name, values in models.items() if name != "two_stage"}
+    return max(others, key=lambda name: -1.0 if others[name] is None else float(others[name]))
+
+
+def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which model is better by how much, and how sure that is."""
+    return _table(
+        ["model", "less", "metric", "difference", "95% interval", "p, corrected"],
+        [
+            [
+                r["model"], r["versus"], r["metric"], f"{r['difference']:+.4f}",
+                "" if r["low"] is None else f"{r['low']:+.4f} to {r['high']:+.4f}",
+                "< 0.001" if r["p_corrected"] < 0.001 else f"{r['p_corrected']:.3f}",
+            ]
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+def _three(shoppers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Three of them: one who buys seldom, one in the middle, one who buys often."""
+    n = len(shoppers)
+    return [shoppers[i] for i in sorted({n // 4, n // 2, n * 3 // 4}) if i < n]
+
+
+def _folded(name: str, html: str) -> str:
+    return f"<details><summary>{escape(name)}</summary>{html}</details>"
 
 
 def _data(report: Mapping[str, Any]) -> str:
@@ -307,6 +337,28 @@ def _item(item: Mapping[str, Any]) -> str:
     return f"<li>{escape(item['item'])} {mark}{reason}</li>"
 
 
+def _sent(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """The section on shoppers who were sent coupons, where that is known."""
+    if not found:
+        return []
+    rows = [
+        [
+            g["group"], f"{g['n_users']:,}", f"{g['receipts']:.1f}", _number(g["precision"]),
+            _share(g["recommended"]), _share(g["bought"]), _share(g["redeemed"]),
+        ]
+        for g in found["groups"]
+    ]  # fmt: skip
+    head = [
+        "shoppers", "number", "receipts before", "precision of their lists",
+        "recommended: campaign products", "bought: campaign products", "redeemed a coupon",
+    ]  # fmt: skip
+    text = (
+        f"<p>{found['campaigns']:,} campaigns with {found['products']:,} products ran in the window. "
+        f"<b>Descriptive:</b> {escape(found['caution'])}</p>{_table(head, rows)}"
+    )
+    return [("coupons", "Shoppers who were sent coupons", text)]
+
+
 def _rules(rules: Mapping[str, Mapping[str, int]] | None) -> str:
     if rules is None:
         return "<p>No business rule was set; <code>--rules FILE</code> sets some.</p>"
@@ -363,10 +415,6 @@ def _model(name: str) -> str:
 def _meaning(metric: str) -> str:
     name, _, k = metric.partition("@")
     return MEANINGS.get(name, "see docs/metrics.md").format(k=k)
-
-
-def _meanings(metrics: Sequence[str]) -> str:
-    return escape("; ".join(f"{m}: {_meaning(m)}" for m in metrics) + ".")
 
 
 def _spread(rows: Sequence[Mapping[str, Any]], model: str, metric: str) -> str:
