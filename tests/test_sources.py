@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,7 @@ from retailrec.candidates import (
 )
 from retailrec.candidates.pool import merge_pool
 from retailrec.data import RetailData
+from retailrec.data.history import History
 from retailrec.errors import SettingError
 from retailrec.simulator.shop import small_data
 
@@ -346,3 +348,24 @@ def test_followers_are_the_same_however_many_items_are_counted_at_a_time(
     parts = source.fit(data).similarity_
     assert whole.nnz > 1000
     assert (whole != parts).nnz == 0
+
+
+def test_rounding_does_not_move_the_factors() -> None:
+    """Histories a ten-millionth heavier, as another processor rounds them, give the same factors."""
+    data = small_data(users=100)
+    source = ALS(factors=16, iterations=5)
+    plain = replace(source).fit(data).factors_
+
+    class Rounded(ALS):
+        def _confidence(self, history: History) -> Any:
+            found = super()._confidence(history)
+            found.data *= np.float32(1 + 2e-7)
+            return found
+
+    rounded = Rounded(factors=16, iterations=5).fit(data)
+    np.testing.assert_allclose(rounded.factors_, plain, atol=1e-4)
+    folded = replace(source).fit(data)
+    folded.factors_ = rounded.factors_
+    np.testing.assert_allclose(
+        folded.user_factors(data.history()), rounded.user_factors(data.history()), atol=1e-3
+    )

@@ -88,23 +88,27 @@ class ALS(CandidateGenerator, type="als"):
 
     def _folding(self) -> Any:
         """A model that solves for shoppers; it knows the items' Gram matrix from the first call on."""
-        if self._solver is None or self._solver.item_factors is not self.factors_:
+        if self._solver is None or self._solver[0] is not self.factors_:
             solver = self._model()
-            solver.item_factors = self.factors_
-            self._solver = solver
-        self._solver.num_threads = library_threads(self.threads)
-        return self._solver
+            solver.item_factors = self.factors_.astype(np.float64)
+            self._solver = self.factors_, solver
+        self._solver[1].num_threads = library_threads(self.threads)
+        return self._solver[1]
 
     def _confidence(self, history: History) -> Any:
         weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))
         return history.matrix(weight.astype(np.float32))
 
     def _model(self) -> Any:
+        options: dict[str, Any] = {}
         if self.device == "cuda" and not hasattr(self, "factors_"):
             from implicit.gpu.als import AlternatingLeastSquares
         else:
             from implicit.cpu.als import AlternatingLeastSquares
-        options = {} if self.device == "cuda" else {"num_threads": library_threads(self.threads)}
+
+            # in single precision the solver's conjugate gradients go astray once they have arrived, and
+            # each kind of BLAS kernel, so each kind of processor, sends them elsewhere
+            options = {"num_threads": library_threads(self.threads), "dtype": np.float64}
         return AlternatingLeastSquares(
             factors=self.factors, iterations=self.iterations,
             regularization=self.regularization, random_state=self.seed or 0, **options,
