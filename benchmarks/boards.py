@@ -45,17 +45,8 @@ SIMPLE: dict[str, Callable[[], CandidateGenerator]] = {
 }
 OURS = {"two_stage": "small", "laptop": "laptop", "large": "large"}
 SEEDS = (0, 1, 2)
-CODE = (
-    "candidates",
-    "features",
-    "rankers",
-    "training",
-    "frames",
-    "pool",
-    "splits",
-    "config",
-    "prefilters",
-)
+# files and folders of the package that a list depends on
+CODE = ("candidates", "features", "rankers", "recommender", "data", "jobs/settings")
 
 
 def code_key() -> str:

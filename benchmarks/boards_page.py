@@ -108,6 +108,6 @@ def write(folder: Path, page: Path, key: str) -> dict[str, Any]:
     parts, found = [HEAD], {}
     for kind, boards in read(folder, key).items():
         lines, found[kind] = table(boards)
-        parts += [f"## {kind}", "", *lines, ""]
+        parts += [f"## {kind}", "", f"In it so far: {', '.join(sorted(boards))}.", "", *lines, ""]
     page.write_text("\n".join(parts), encoding="utf-8")
     return found
