@@ -248,16 +248,23 @@ def test_lists_longer_than_the_pool_are_filled_and_shorter_ones_counted() -> Non
 
 
 def test_lists_without_an_item_have_no_reasons(model: TwoStageRecommender) -> None:
-    nothing = Rules(available=pl.DataFrame({"item_id": [10**9]}))
-    try:
-        told = model.answer(SHOP, k=3, rules=nothing, reasons=True)
-    except DataError as refused:  # a list of items that meets none of the catalogue's
-        assert "available" in str(refused)
-    else:
-        assert told.lists.is_empty()
     dear = model.answer(SHOP, k=3, rules=Rules(price_floor=1e9), reasons=True)
     assert dear.lists.is_empty()
     assert dear.report.n_short == 60
+
+
+def test_lists_of_ids_that_do_not_meet_the_catalogue_are_said(model: TwoStageRecommender) -> None:
+    items = SHOP.items["item_id"]
+    strange = pl.DataFrame({"item_id": items.head(20) + 10**6})
+    for rules in (Rules(available=strange), Rules(deny=strange.with_columns(user_id=pl.lit(1)))):
+        with pytest.raises(DataError, match="none of the 20 ids of the rule"):
+            model.recommend(SHOP, k=3, rules=rules)
+    some = pl.concat([strange["item_id"], items.head(5)])
+    report = model.answer(SHOP, k=3, rules=Rules(available=some.to_frame())).report
+    assert any("only 5 of the 25 ids of the rule available" in note for note in report.notes)
+    closed = pl.DataFrame({"item_id": items, "until": [SHOP.end] * len(items)})
+    with pytest.raises(DataError, match="available leaves no item"):
+        model.recommend(SHOP, k=3, rules=Rules(available=closed))
 
 
 def test_an_unfitted_model_says_so() -> None:

@@ -10,7 +10,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
-from retailrec.data.parsing import ids_like
+from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.recommender.among import read_among
 from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
 from retailrec.recommender.rules import read_rules
@@ -51,9 +51,14 @@ def recommend_from_files(
         read_parts(history, encoding=encoding), users=table, columns=columns,
         report=LoadReport(history.name), time_format=time_format,
     )  # fmt: skip
+    seen = data.users["user_id"].gather(data.log["user"].unique())
     wanted = None
     if table is not None:
         wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
+        ids_meet(wanted, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
+    if wanted_rules is not None and wanted_rules.deny is not None and "user_id" in wanted_rules.deny:
+        denied = wanted_rules.deny["user_id"]
+        ids_meet(denied, data.users["user_id"], who="the rule deny", whose="the shoppers", share=0)
     batch = recommend_to_file(
         recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons, among=lists,
         key=artifact_key(model), progress=progress,

@@ -22,7 +22,6 @@ from retailrec.recommender.among import AmongReport, Eligible, as_among
 from retailrec.recommender.answers import (
     Answer,
     AnswerReport,
-    Effects,
     receipt_notes,
     short_list_note,
     warn_if_most_is_unknown,
@@ -150,11 +149,12 @@ class Scorer:
         history, unplaced, notes = self.catalogue.placed(data, users)
         warn_if_most_is_unknown(unplaced, notes)
         eligible, told = self.catalogue.eligible(history, among, k)
-        best, n_empty, effects = self.choose(history, k, rules, eligible)
+        best, n_empty, bound = self.choose(history, k, rules, eligible)
         lists = self.named(history, best)
         if reasons:
             lists = lists.with_columns(self.reasons(history, best, eligible))
         n_short = int((best.items[:, -1] < 0).sum())
+        notes += () if bound is None else bound.notes
         notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
         report = AnswerReport(
             n_shoppers=len(history),
@@ -163,7 +163,7 @@ class Scorer:
             n_events=unplaced.n_events,
             n_unknown_events=unplaced.n_unknown,
             unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
-            rules=effects,
+            rules={} if bound is None else bound.effects,
             among={} if told is None else told._asdict(),
             notes=notes,
         )
@@ -175,12 +175,12 @@ class Scorer:
         k: int,
         rules: Rules | None = None,
         eligible: Eligible | None = None,
-    ) -> tuple[Candidates, int, Effects]:
-        """Best items, number of empty histories, and what rules did."""
+    ) -> tuple[Candidates, int, BoundRules | None]:
+        """Best items, number of empty histories, and the rules with what they did."""
         if k < 1:
             raise SettingError(f"recommend: k must be at least 1, not {k}.")
         if not len(history):
-            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)), 0, {}
+            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)), 0, None
         items, prices = self.catalogue.items, self.catalogue.prices
         bound = None if rules is None else BoundRules(rules, items, prices, history.end)
         stage = self._stage_for(k)
@@ -201,7 +201,7 @@ class Scorer:
         size = SHARD if eligible is None else eligible.shard_size
         parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
         best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
-        return best, sum(empty for _, empty in parts), {} if bound is None else bound.effects
+        return best, sum(empty for _, empty in parts), bound
 
     def reasons(
         self, history: History | Histories, best: Candidates, eligible: Eligible | None = None

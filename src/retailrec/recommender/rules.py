@@ -28,10 +28,10 @@ from retailrec.compute.csr import find_pairs, jit
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
-from retailrec.data.parsing import ids_like
+from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.data.timeformats import parse_time
 from retailrec.errors import DataError, SettingError
-from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
+from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, USER_ID
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 _FRAMES = ("available", "deny", "margin")
@@ -136,6 +136,7 @@ class BoundRules:
     now : the moment of recommending
     effects : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed) and
         ``gave_way`` (shoppers whose list could not keep to it)
+    notes : sentences about lists of items that hardly meet the catalogue
     """
 
     rules: Rules
@@ -143,13 +144,20 @@ class BoundRules:
     prices: NDArray[np.float64]
     now: datetime
     effects: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
         rules, n = self.rules, self.items.height
         self._item_masks: dict[str, NDArray[np.bool_]] = {}
         if rules.available is not None:
-            self._item_masks["available"] = self._available(rules.available)
+            mask = self._item_masks["available"] = self._available(rules.available)
+            if not (mask & self.items[RECOMMENDABLE].to_numpy()).any():
+                raise DataError(
+                    f"rules: available leaves no item that may be recommended at {self.now}: "
+                    f"{int(mask.sum()):,} of {rules.available.height:,} lines name an item of the "
+                    f"catalogue that is open then. Check 'from' and 'until'."
+                )
         if rules.price_floor is not None:
             self._item_masks["price_floor"] = self.prices >= rules.price_floor
         if rules.price_ceiling is not None:
@@ -248,6 +256,11 @@ class BoundRules:
         """(n_rows,) item code of each row, -1 where the catalogue lacks the item."""
         if ITEM_ID not in frame.columns:
             raise DataError(f"rules: {who} lacks column '{ITEM_ID}'; it has {frame.columns}.")
+        told = ids_meet(
+            frame[ITEM_ID], self.items[ITEM_ID], who=f"the rule {who}", whose="the catalogue"
+        )
+        if told is not None:
+            self.notes = tuple(dict.fromkeys((*self.notes, f"rules: {told}")))
         ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {who}")
         known = self.items.select(ITEM_ID).with_row_index("code")
         codes = ids.to_frame().join(known, on=ITEM_ID, how="left", maintain_order="left")["code"]
