@@ -173,7 +173,7 @@ CANDIDATES: list[Mutation] = [
     ("ItemItem._profile", "history.last_basket[history.user_of_event]", "history.basket.max()"),
     ("ItemItem._fit", "history.counts(self.half_life)", "history.counts()"),
     ("ItemItem._score_more", "np.repeat(weight,", "np.repeat(weight + 1,"),
-    ("keep_top", "place < n", "place <= n"),
+    ("keep_top", ">= n]] = 0", "> n]] = 0"),
     ("reference_history", "default_rng(seed)", "default_rng(0)"),
     ("CandidateGenerator.fit", "data.recommendable)", "data.recommendable | True)"),
     ("CandidateGenerator.candidates", " < 1:", " < 0:"),
