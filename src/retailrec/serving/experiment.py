@@ -57,7 +57,7 @@ class Experiment:
     --------
     >>> test = Experiment(salt="may", arms={"a": Arm(share=0.5), "b": Arm(share=0.5)})
     >>> [test.assign(shopper).arm for shopper in ("ann", "bob", "cid", "dora")]
-    ['b', 'a', 'a', 'b']
+    ['b', 'b', 'a', 'b']
     """
 
     campaign: str = "offers"
