@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import reference  # noqa: E402
 
+NAMES = reference.public_names()
 CURE = "run `make reference` and look at what it changed"
 
 
@@ -31,16 +32,16 @@ def test_llms_txt_names_every_page_and_leads_somewhere() -> None:
     assert all((ROOT / link).is_file() for link in linked)
 
 
-@pytest.mark.parametrize("module", [m for m, names in reference.public_names().items() if names])
+@pytest.mark.parametrize("module", [m for m, names in NAMES.items() if names])
 def test_every_listed_name_is_there(module: str) -> None:
     home = import_module(module)
-    missing = [name for name in reference.public_names()[module] if not hasattr(home, name)]
+    missing = [name for name in NAMES[module] if not hasattr(home, name)]
     assert not missing
 
 
 def test_every_public_module_is_on_one_page() -> None:
     pages = reference.pages().values()
-    for module, names in reference.public_names().items():
+    for module, names in NAMES.items():
         if names and not reference.is_package(module):
             assert sum(f"\n::: {module}\n" in page for page in pages) == 1, module
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS, GROUPS = ("excel", "tune"), ("test", "build")
+EXTRAS = ("excel", "tune", "groceries", "experiments", "serve")
+GROUPS = ("test", "build")
 
 
 def main() -> None:
@@ -29,8 +30,8 @@ def pins(stated: dict[str, Any]) -> list[str]:
 
 
 def pinned(requirement: str) -> str:
-    """`name==version` of `name>=version`, the only form that pyproject.toml uses for what is tested."""
-    parts = re.fullmatch(r"([\w.-]+)>=([\w.]+)", requirement)
+    """`name==version` of `name>=version` or of what is pinned, the forms of what is tested."""
+    parts = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)[>=]=([\w.]+)", requirement)
     if parts is None:
         raise SystemExit(f"pyproject.toml: {requirement!r} must be written as name>=version.")
     return f"{parts[1]}=={parts[2]}"

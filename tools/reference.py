@@ -39,14 +39,15 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """Text of each reference page by its path from the root."""
-    wings = {m.split(".")[1] for m in public_names() if m.count(".")}
+    names = public_names()
+    wings = {m.split(".")[1] for m in names if m.count(".")}
     packages = sorted(w for w in wings if (PACKAGE / w).is_dir())
     single = ["retailrec", *(f"retailrec.{w}" for w in sorted(wings - set(packages)))]
-    out = {"docs/reference/retailrec.md": page("retailrec", single)}
+    out = {"docs/reference/retailrec.md": page("retailrec", single, names)}
     for wing in packages:
         prefix = f"retailrec.{wing}"
-        inside = [m for m in public_names() if m == prefix or m.startswith(prefix + ".")]
-        out[f"docs/reference/{wing}.md"] = page(prefix, inside)
+        inside = [m for m in names if m == prefix or m.startswith(prefix + ".")]
+        out[f"docs/reference/{wing}.md"] = page(prefix, inside, names)
     links = [
         f"- [`{first_heading(text)}`]({Path(name).name}): {summary(text)}" for name, text in out.items()
     ]
@@ -54,11 +55,11 @@ def pages() -> dict[str, str]:
     return out
 
 
-def page(title: str, modules: list[str]) -> str:
+def page(title: str, modules: list[str], public: dict[str, list[str]]) -> str:
     """Markdown of one page: what each module is, and a directive that lists its names."""
     parts = [f"# {title}\n\n{first_sentence(title)}\n"]
     for module in modules:
-        names = public_names()[module]
+        names = public[module]
         if not names:
             continue
         if is_package(module):

@@ -18,7 +18,13 @@ from retailrec.schema import ITEM_ID, KNOWN_FROM, RECOMMENDABLE
 def attributes(
     frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str], report: LoadReport
 ) -> pl.DataFrame | None:
-    """A catalogue or shopper table with one row an id, from a frame or from columns of the lines."""
+    """A catalogue or shopper table with one row an id, from a frame or from columns of the lines.
+
+    Raises
+    ------
+    DataError
+        If the frame lacks the id column, or its ids are of another kind than those of the lines.
+    """
     who, known_from = ("items", KNOWN_FROM) if id_column == ITEM_ID else ("users", "")
     if described_by:
         frame = describe(coded.described[id_column], id_column, described_by)

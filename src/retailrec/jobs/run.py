@@ -200,7 +200,7 @@ def over_folds(
 
 
 def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Difference]) -> str:
-    """Do two stages pay on this data? One sentence, by the first metric.
+    """Whether two stages pay on this data, in one sentence, by the first metric.
 
     Examples
     --------

@@ -101,6 +101,17 @@ def make_report(
     proven: bool | None,
     seconds: float,
 ) -> AllocationReport:
+    """Figures of a finished allocation, and a note on whatever could not be kept to.
+
+    Parameters
+    ----------
+    campaign : what was asked for
+    dual, duals : the problem and the prices of its constraints
+    answer, explored : pairs after repair, and those that exploration left
+    offers, shoppers : tables that go with the figures
+    proven : whether no answer could have missed fewer; None if no minimum gave way
+    seconds : time that the allocation took
+    """
     problem = dual.problem
     value = float(problem.value[explored.chosen].sum())
     constraints, notes = [], []

@@ -43,7 +43,15 @@ def group_column(by: str, items: pl.DataFrame) -> str | None:
 def constraints_of(
     campaign: Campaign, table: pl.DataFrame | None, item_ids: pl.Series
 ) -> list[Constraint]:
-    """Limits and budgets, bounds of the same thing joined; limits of single products come first."""
+    """Limits and budgets, bounds of the same thing joined; limits of single products come first.
+
+    Raises
+    ------
+    DataError
+        If a limit speaks of a product or group that is not there, or of a column that the items lack.
+    SettingError
+        If limits of the same thing contradict each other.
+    """
     limits: dict[tuple[str, str], tuple[float, float]] = {}
     budgets: dict[tuple[str, str], float] = {}
     groups: dict[str, dict[str, NDArray[np.int32]]] = {}
@@ -139,7 +147,13 @@ def _column_of(table: pl.DataFrame, column: str) -> dict[str, float]:
 def local_groups(
     campaign: Campaign, table: pl.DataFrame | None, item_ids: pl.Series
 ) -> tuple[list[NDArray[np.int32]], list[int]]:
-    """Groups of items of which one shopper may get only so many, and how many."""
+    """Groups of items of which one shopper may get only so many, and how many.
+
+    Raises
+    ------
+    DataError
+        If an exclusion speaks of a product that is not there, or a variety of a column that items lack.
+    """
     groups, caps = [], []
     products = _groups("product", table, item_ids) if campaign.exclusion else {}
     for exclusion in campaign.exclusion:

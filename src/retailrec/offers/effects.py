@@ -110,6 +110,8 @@ def effects_of(
     ------
     DataError
         If an arm has fewer than two shoppers.
+    SettingError
+        If the level does not lie between 0 and 1.
     """
     if not 0 < level < 1:
         raise SettingError(f"experiment: level must lie between 0 and 1, not {level}. Correct it.")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,7 +71,13 @@ class Prices:
     def shows(
         self, items: Sequence[object] | pl.Series, value: ArrayLike, expected_cost: ArrayLike = 0.0
     ) -> NDArray[np.bool_]:
-        """(n,) is each offer's value above its price? NaN never is."""
+        """(n,) whether each offer's value is above its price; NaN never is.
+
+        Raises
+        ------
+        DataError
+            If an expected cost is negative or not finite, or there are not as many as items.
+        """
         return np.asarray(value, float) > self.price_of(items, expected_cost)
 
     def save(self, path: Path) -> None:
@@ -90,18 +97,22 @@ class Prices:
             If the file is missing or holds something else.
         """
         try:
-            found = json.loads(path.read_text())
-            if found["format"] != _FORMAT:
-                raise ValueError(f"format {found['format']!r}, expected {_FORMAT!r}")
-            maps = [
-                {str(item): float(price) for item, price in found[name].items()}
-                for name in ("of_offer", "of_cost")
-            ]
-            if not all(math.isfinite(price) for prices in maps for price in prices.values()):
-                raise ValueError("a price is no finite number")
-            return Prices(str(found["campaign"]), str(found["value"]), *maps)
+            return _prices_in(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} holds no prices of a campaign ({error}). Write it with "
                 f"`retailrec allocate` or Prices.save."
             ) from error
+
+
+def _prices_in(found: Any) -> Prices:
+    """Prices of what the file holds; any of several errors if it holds something else."""
+    if found["format"] != _FORMAT:
+        raise ValueError(f"format {found['format']!r}, expected {_FORMAT!r}")
+    maps = [
+        {str(item): float(price) for item, price in found[name].items()}
+        for name in ("of_offer", "of_cost")
+    ]
+    if not all(math.isfinite(price) for prices in maps for price in prices.values()):
+        raise ValueError("a price is no finite number")
+    return Prices(str(found["campaign"]), str(found["value"]), *maps)

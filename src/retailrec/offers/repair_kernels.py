@@ -168,7 +168,7 @@ def _make_way(p: int, rows: Any, bounds: Any, choice: Any) -> int:
 def force_in_order(
     order: Any, wanted: int, weakest: Any, pointer: Any, rows: Any, bounds: Any, choice: Any
 ) -> int:
-    """Take pairs of `order` until `wanted` are; pairs that no minimum needs make room. How many were.
+    """Take pairs of `order` until `wanted` are, pairs that no minimum needs making room; how many were.
 
     `weakest` lists pairs by margin, and `pointer` (n_constraints,) says how far each constraint has
     gone through it, so that all calls together go through it once a constraint.

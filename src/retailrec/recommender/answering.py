@@ -77,7 +77,13 @@ class Catalogue:
         return Recoded(placed, unplaced)
 
     def placed(self, data: Any, users: Any = None) -> Placed:
-        """Histories in these item codes, and what of the receipts has no place there."""
+        """Histories in these item codes, and what of the receipts has no place there.
+
+        Raises
+        ------
+        DataError
+            If users are named beside a history, or the history is coded by another catalogue.
+        """
         if isinstance(data, History | Histories):
             if users is not None:
                 raise DataError(
@@ -176,7 +182,13 @@ class Scorer:
         rules: Rules | None = None,
         eligible: Eligible | None = None,
     ) -> tuple[Candidates, int, BoundRules | None]:
-        """Best items, number of empty histories, and the rules with what they did."""
+        """Best items, number of empty histories, and the rules with what they did.
+
+        Raises
+        ------
+        SettingError
+            If `k` is below 1, or a rule or its value makes no sense.
+        """
         if k < 1:
             raise SettingError(f"recommend: k must be at least 1, not {k}.")
         if not len(history):

@@ -237,7 +237,7 @@ def code_lines(
     model: ServedModel, times: Iterable[int], sizes: Iterable[int], items: Sequence[str],
     amounts: NDArray[np.void],
 ) -> CodedEvents:  # fmt: skip
-    """Lines in the model's codes. Receipts are numbered before lines of unknown items are left out.
+    """Lines in the model's codes; receipts are numbered before lines of unknown items are left out.
 
     Parameters
     ----------

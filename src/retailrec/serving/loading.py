@@ -97,6 +97,11 @@ def export(store: Store, out: Path) -> int:
 
     The columns are those that a load takes: `user_id`, `item_id`, `basket_id`, `time`, `quantity`,
     and `value` and `discount` where any line has one. Ids are integers where all of a kind are.
+
+    Raises
+    ------
+    DataError
+        If the file's name does not end in .parquet.
     """
     if out.suffix != ".parquet":
         raise DataError(f"{out} must end in .parquet.")

@@ -61,7 +61,7 @@ class BareReceipt(_Body):
 
 
 class ReceiptIn(_Body):
-    """A receipt. Shopper and number together name it: sent twice, it counts once."""
+    """A receipt, which shopper and number together name: sent twice, it counts once."""
 
     shopper: Id = Field(examples=["42"])
     number: Id = Field(examples=["20240109-0017"])

@@ -56,7 +56,13 @@ class Models:
         return found
 
     def require_any(self) -> dict[str, Path]:
-        """As `folders`, but raise a SettingError if there is none."""
+        """As `folders`, of which there is at least one.
+
+        Raises
+        ------
+        SettingError
+            If there is none.
+        """
         there = self.folders()
         if not there:
             raise SettingError(
