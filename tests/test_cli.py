@@ -202,7 +202,7 @@ GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["can't be read"]),
+        (b"", ["is empty; expected a header"]),
         (b"user_id,item_id,time\n", ["no line"]),
         (b"user_id,item,time\n1,2,3\n", ["lack column 'item_id'", "--columns item_id=item"]),
         (b"user_id,item_id,time,quantity\n1,2,2024-01-01,-1\n", ["none of the 1 lines", "return"]),
@@ -217,7 +217,7 @@ GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
             + b"".join(b"1,%d,2024-0%d-11\n" % (i, m) for m in range(1, 9) for i in range(6)),
             ["leaves no item of 6"],
         ),
-        (bytes(range(256)) * 20, ["can't be read as a .csv file"]),
+        (bytes(range(256)) * 20, ["line 2 is not UTF-8"]),
     ],
     ids=[
         "empty",

@@ -145,6 +145,20 @@ def test_unknown_and_empty_shoppers_are_answered(source: CandidateGenerator, dat
     assert fitted.candidates(data.history(codes=[]), 5).items.shape == (0, 5)
 
 
+@each_source
+def test_fitting_leaves_the_shared_histories_as_they_were(
+    source: CandidateGenerator, data: RetailData
+) -> None:
+    """Sources share one history: a matrix of it lies on the same arrays, and may not be changed."""
+    known, fresh = replace(data), replace(data)
+    assert len(known.active_users()) == known.n_users  # else a source makes a history of its own
+    few = replace(source, longest=2) if isinstance(source, ItemItem) else replace(source)
+    few.fit(known).candidates(known.full_history, 5)
+    whole = fresh.history()
+    for name in ("indptr", "items", "event_indptr", "age", "basket", "quantity", "value"):
+        np.testing.assert_array_equal(getattr(known.full_history, name), getattr(whole, name), name)
+
+
 def all_neighbours(source: CandidateGenerator) -> CandidateGenerator:
     """The source with every item as a neighbour: at the edge of K the lower of two equal ones stays."""
     if isinstance(source, ItemItem):

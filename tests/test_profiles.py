@@ -41,7 +41,7 @@ EXPECTED = {
         ["own_decay", "tifu_knn", "popular", "item_tfidf", "als", "next_last_receipt"],
         None,
         "lightgbm_lambdarank",
-        4,
+        3,
         "each",
     ),
     "laptop": (

@@ -89,7 +89,9 @@ class ItemItem(CandidateGenerator):
         if self.within == "shopper":
             weights = np.sqrt(history.counts(self.half_life))
             held = history.matrix(keep_top(history, weights, self.longest))
-            held.eliminate_zeros()
+            if (np.diff(history.indptr) > self.longest).any():
+                held = held.copy()  # its places are those of the history, which others read too
+                held.eliminate_zeros()
         else:
             held = receipts_matrix(history)
         self.similarity_ = nearest_items(

@@ -229,7 +229,7 @@ def _refuse_bad_pairs(frame: pl.DataFrame, numbers: Sequence[str]) -> None:
         holds, words = pl.col(name).is_finite(), "be a finite number"
         if name in rules:
             holds, words = holds & rules[name][0], rules[name][1]
-        bad = frame.filter(~holds)
+        bad = frame.filter(~holds.fill_null(False))
         if not bad.is_empty():
             row = bad.row(0, named=True)
             raise DataError(

@@ -317,7 +317,7 @@ def _examples(shoppers: Sequence[Mapping[str, Any]]) -> str:
         )
         lists = "".join(
             f"<div><h4>{_model(name)}</h4><ol>{''.join(_item(i) for i in items)}</ol></div>"
-            for name, items in s["lists"].items()
+            for name, items in sorted(s["lists"].items(), key=lambda each: each[0] != "two_stage")
         )
         cards.append(
             f"<article><h3>Shopper {escape(s['user'])} <small>{s['receipts']:,} receipts</small></h3>"
