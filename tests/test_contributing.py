@@ -69,7 +69,7 @@ def test_every_kind_of_thing_has_its_block() -> None:
     )
     for kind in kinds:
         assert re.search(rf"^\*\*A {kind}\*\*", TEXT, re.M), kind
-    assert len([text for _, text in BLOCKS if text.startswith("# src/")]) == 11
+    assert len([text for _, text in BLOCKS if text.startswith("# src/")]) == 12
 
 
 def test_the_commands_it_names_exist() -> None:

