@@ -58,8 +58,12 @@ def run(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
+    from retailrec.jobs.run import RESULTS
+    from retailrec.jobs.targets import check_file, check_target
     from retailrec.simulator.truth import read_truth
 
+    check_target(out, RESULTS)
+    check_file(rejects)
     settings = wanted.settings(k=k)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
@@ -79,8 +83,11 @@ def match(
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
 ) -> None:
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
+    from retailrec.jobs.compare import MATCHING
     from retailrec.jobs.compare import match as match_job
+    from retailrec.jobs.targets import check_target
 
+    check_target(out, MATCHING)
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
@@ -112,7 +119,9 @@ def evaluate(
 
     from retailrec.data.files import write_text
     from retailrec.jobs.evaluate import evaluate_files
+    from retailrec.jobs.targets import check_file
 
+    check_file(out)
     files: dict[str, Path] = {}
     for text in recommendations:
         name, equals, file = text.rpartition("=")
@@ -141,8 +150,10 @@ def backtest(
     ] = None,
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
-    from retailrec.jobs.compare import backtest_job
+    from retailrec.jobs.compare import BACKTEST, backtest_job
+    from retailrec.jobs.targets import check_target
 
+    check_target(out, BACKTEST)
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
@@ -185,9 +196,12 @@ def tune(
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
     from retailrec.data.files import write_text
+    from retailrec.jobs.targets import check_file
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
+    check_file(out)
+    check_file(study)
     settings = wanted.settings()
     parse_metric(metric)
     with console.progress(wanted.quiet) as progress:
@@ -237,10 +251,11 @@ def simulate(
 ) -> None:
     """Generate a supermarket in the Complete Journey's columns, right answers included."""
     from retailrec.jobs.output import staged
+    from retailrec.simulator.shop import FILES
     from retailrec.simulator.shop import preset as preset_shop
 
     shop = preset_shop(preset, users=users, weeks=weeks, seed=seed)
-    with console.progress(quiet) as progress, staged(out) as folder:
+    with console.progress(quiet) as progress, staged(out, FILES) as folder:
         progress(f"generate {shop.users:,} households, {shop.weeks} weeks")
         lines = shop.write(folder, truth_days=truth_days)
     if not quiet:
@@ -262,8 +277,11 @@ def demo(
     from time import perf_counter
 
     from retailrec.datasets import load_dataset
+    from retailrec.jobs.run import RESULTS
     from retailrec.jobs.settings import read_settings
+    from retailrec.jobs.targets import check_target
 
+    check_target(out, RESULTS)
     settings = read_settings(None, seed=seed)
     truth, sent, dataset, seconds = None, None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
@@ -312,9 +330,11 @@ def recommend(
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
     from retailrec.jobs.recommend import recommend_from_files
+    from retailrec.jobs.targets import check_file
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
+    check_file(out)
     with console.progress(quiet) as progress:
         found = recommend_from_files(
             model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,

@@ -22,6 +22,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.data.histories import Receipts
+from retailrec.data.locks import locked
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import AnswerReport, short_list_note
@@ -86,22 +87,23 @@ def recommend_to_file(
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
-        wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
-        wishes += [] if among is None else [among.fingerprint()]
-        _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
-        files, taken_over, done = [], 0, 0
-        for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
-            file = parts / f"part-{number:06d}.parquet"
-            files.append(file)
-            if file.is_file():
-                taken_over += 1
-            else:
-                lists = None if eligible is None else eligible.rows(block)
-                _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
-            done += block.stop - block.start
-            progress("recommend", done, len(asked))
-        n_rows, report = _combine(files, out)
-        shutil.rmtree(parts)
+        with locked(parts):  # a second process would write the same parts
+            wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
+            wishes += [] if among is None else [among.fingerprint()]
+            _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
+            files, taken_over, done = [], 0, 0
+            for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
+                file = parts / f"part-{number:06d}.parquet"
+                files.append(file)
+                if file.is_file():
+                    taken_over += 1
+                else:
+                    lists = None if eligible is None else eligible.rows(block)
+                    _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
+                done += block.stop - block.start
+                progress("recommend", done, len(asked))
+            n_rows, report = _combine(files, out)
+            shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
     report = replace(
@@ -148,8 +150,8 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
         kept = (parts / _PLAN).read_text() if (parts / _PLAN).is_file() else None
         if text is not None and kept == text:
             return
-        shutil.rmtree(parts)
-    parts.mkdir(parents=True)
+        for file in parts.iterdir():  # the folder itself is held
+            file.unlink()
     write_text(text or "", parts / _PLAN)
 
 
