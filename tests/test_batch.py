@@ -211,7 +211,7 @@ def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
         run(data, read_settings(config), tmp_path / out, page=False)
     first, calm = (pl.read_parquet(tmp_path / o / "recommendations.parquet") for o in ("out", "calm"))
     assert first.equals(calm)
-    assert not [n for n in os.listdir(tmp_path / "out") if n.startswith(".")]
+    assert [n for n in os.listdir(tmp_path / "out") if n.startswith(".")] == [".retailrec"]
     models = [
         json.loads((tmp_path / o / "metrics.json").read_text())["models"] for o in ("out", "calm")
     ]

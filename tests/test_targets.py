@@ -203,16 +203,13 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from retailrec.data.locks import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "out")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.readline()
-    with pytest.raises(DataError, match="another process is writing"):
-        write(tmp_path / "out", "mixed")
-    process.kill()
-    process.wait()
+    command = [sys.executable, "-c", hold, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(DataError, match="another process is writing"):
+            write(tmp_path / "out", "mixed")
+        process.kill()
     write(tmp_path / "out", "whole")  # the lock died with its process
     with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
         write(tmp_path / "out", "mixed")
