@@ -10,6 +10,7 @@ import typer
 
 from retailrec.cli import console, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
+from retailrec.cli.interrupts import Interrupted, interruptible
 from retailrec.cli.options import (
     ColumnsOption,
     ConfigOption,
@@ -24,6 +25,7 @@ from retailrec.cli.options import (
     parse_columns,
 )
 from retailrec.errors import RetailRecError, SettingError
+from retailrec.jobs.targets import check_file, check_target
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,15 +37,16 @@ serving.register(app)
 
 
 def main() -> None:
-    """Entry point: user errors become one sentence and exit status 2."""
+    """Entry point: user errors become one sentence and exit status 2, signals one and 128 + number."""
     try:
-        app(standalone_mode=True)
+        with interruptible():
+            app(standalone_mode=True)
     except RetailRecError as error:
         ERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        ERR.print("interrupted; nothing half-written was left behind.")
-        sys.exit(130)
+    except Interrupted as stop:
+        ERR.print(f"interrupted by {stop.name}; nothing half-written was left behind.")
+        sys.exit(stop.status)
 
 
 @app.command()
@@ -59,7 +62,6 @@ def run(
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
     from retailrec.jobs.run import RESULTS
-    from retailrec.jobs.targets import check_file, check_target
     from retailrec.simulator.truth import read_truth
 
     check_target(out, RESULTS)
@@ -85,7 +87,6 @@ def match(
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
     from retailrec.jobs.compare import MATCHING
     from retailrec.jobs.compare import match as match_job
-    from retailrec.jobs.targets import check_target
 
     check_target(out, MATCHING)
     settings = wanted.settings()
@@ -119,7 +120,6 @@ def evaluate(
 
     from retailrec.data.files import write_text
     from retailrec.jobs.evaluate import evaluate_files
-    from retailrec.jobs.targets import check_file
 
     check_file(out)
     files: dict[str, Path] = {}
@@ -151,7 +151,6 @@ def backtest(
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
     from retailrec.jobs.compare import BACKTEST, backtest_job
-    from retailrec.jobs.targets import check_target
 
     check_target(out, BACKTEST)
     settings = wanted.settings()
@@ -196,7 +195,6 @@ def tune(
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
     from retailrec.data.files import write_text
-    from retailrec.jobs.targets import check_file
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
@@ -279,7 +277,6 @@ def demo(
     from retailrec.datasets import load_dataset
     from retailrec.jobs.run import RESULTS
     from retailrec.jobs.settings import read_settings
-    from retailrec.jobs.targets import check_target
 
     check_target(out, RESULTS)
     settings = read_settings(None, seed=seed)
@@ -330,7 +327,6 @@ def recommend(
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
     from retailrec.jobs.recommend import recommend_from_files
-    from retailrec.jobs.targets import check_file
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
