@@ -23,8 +23,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
 
     Parameters
     ----------
-    objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, shopper), of more
-        than 10,000 rows, LightGBM's limit, within equal parts of them
+    objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, shopper);
+        where that is more than 10,000 rows, LightGBM's limit, within equal parts of them
     iterations, leaves, learning_rate, min_rows : as in LightGBM
     early_stopping : rounds without improvement on the later window after which training stops
     threads, seed : None takes the model's
