@@ -319,6 +319,7 @@ def recommend(
             "campaign_id, user_id and of campaign_id, item_id."
         ),
     ] = None,
+    safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
@@ -334,7 +335,8 @@ def recommend(
     with console.progress(quiet) as progress:
         found = recommend_from_files(
             model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
-            encoding=encoding, time_format=time_format, among=among or (), progress=progress,
+            encoding=encoding, time_format=time_format, among=among or (), safe_csv=safe_csv,
+            progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
     if not quiet:

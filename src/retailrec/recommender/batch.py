@@ -54,7 +54,7 @@ def recommend_to_file(
     model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
     users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
     key: str | None = None, progress: Progress = silent,
-    block_lines: int = BLOCK_LINES,
+    block_lines: int = BLOCK_LINES, safe_csv: bool = False,
 ) -> Batch:  # fmt: skip
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
 
@@ -66,6 +66,7 @@ def recommend_to_file(
         lists, or all of `data`
     among : the only items to rank
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
+    safe_csv : of a CSV file, put ' before text that a spreadsheet would run as a formula
     block_lines : receipt lines after which a block ends, which bounds memory
 
     Raises
@@ -102,7 +103,7 @@ def recommend_to_file(
                     _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
                 done += block.stop - block.start
                 progress("recommend", done, len(asked))
-            n_rows, report = _combine(files, out)
+            n_rows, report = _combine(files, out, safe_csv)
             shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
@@ -169,13 +170,15 @@ def _write_block(
     write_frame(answer.lists, file)  # comes last: a block is finished when it is there
 
 
-def _combine(files: list[Path], out: Path) -> tuple[int, AnswerReport]:
+def _combine(files: list[Path], out: Path, safe_csv: bool) -> tuple[int, AnswerReport]:
     """All parts below each other, in one step; number of rows, and their reports added up."""
     report = AnswerReport(0)
     for file in files:
         report += AnswerReport(**json.loads(file.with_suffix(".json").read_text()))
     with whole_file(out) as partial:
         lazy = pl.scan_parquet(files)
+        if safe_csv and out.suffix == ".csv":
+            lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
         (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
     n_rows = int(pl.scan_parquet(files).select(pl.len()).collect().item())
     return n_rows, report
