@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +65,16 @@ def test_a_truncated_a_missing_and_an_added_file_are_refused(saved: Path) -> Non
 
 
 def edit(saved: Path, **changes: object) -> None:
+    """Change the manifest as a forger would, who gives the data folder the name that fits."""
     path = saved / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    manifest = json.loads(path.read_text()) | changes
+    if not changes.keys() & {"data"}:
+        old, manifest["data"] = (
+            manifest["data"],
+            artifact._data_name(manifest["files"], manifest["model"]),
+        )
+        (saved / old).rename(saved / manifest["data"])
+    path.write_text(json.dumps(manifest))
 
 
 def test_a_newer_and_a_foreign_format_are_refused(saved: Path) -> None:
@@ -129,6 +140,120 @@ def test_an_interrupted_save_leaves_the_old_model_whole(
     save_artifact(Popularity(days=3).fit(data), saved)
     assert load_artifact(saved, TYPES).days == 3
     assert len(list(saved.glob("data-*"))) == 1
+
+
+def test_an_altered_setting_is_refused(saved: Path) -> None:
+    path = saved / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["settings"]["days"] = 3
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="was altered: its settings"):
+        load_artifact(saved, TYPES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "9" * 5_000, "[]", "null", '{"format": "retailrec-model"}']
+    + [
+        json.dumps({"format": "retailrec-model", "data": "data-" + "0" * 16, "model": {}} | more)
+        for more in (
+            {"format_version": 1e308, "files": {}},
+            {"format_version": True, "files": {}},
+            {"format_version": -1, "files": {}},
+            {"format_version": 2, "files": {"a": 1}},
+            {"format_version": 2, "files": {}, "data": 7},
+            {"format_version": 2, "files": {}, "model": []},
+        )
+    ],
+)
+def test_a_manifest_of_wrong_types_is_damaged(saved: Path, text: str) -> None:
+    (saved / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match="damaged or no manifest"):
+        load_artifact(saved, TYPES)
+
+
+def resign(saved: Path, file: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["files"][file.name]["sha256"] = artifact._sha256(file)
+    edit(saved, files=manifest["files"])
+
+
+def test_an_array_that_promises_more_than_it_holds_is_refused(saved: Path) -> None:
+    file = data_folder(saved) / "model.share_.npy"
+    with open(file, "wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        )
+    resign(saved, file)
+    with pytest.raises(ArtifactError, match="expected an array of numbers"):
+        load_artifact(saved, TYPES)
+
+
+@pytest.mark.parametrize(
+    ("part", "values"), [("indices", [0, 9]), ("indices", [0, -1]), ("indptr", [0, 2, 1, 2])]
+)
+def test_a_sparse_matrix_out_of_bounds_is_refused(tmp_path: Path, part: str, values: list[int]) -> None:
+    from dataclasses import dataclass
+
+    from scipy import sparse
+
+    @dataclass
+    class Thing:
+        n: int = 1
+
+    thing = Thing()
+    thing.matrix_ = sparse.csr_matrix(np.array([[1, 0], [0, 2], [0, 0]], np.float32))  # type: ignore[attr-defined]
+    save_artifact(thing, tmp_path / "t", {"Thing": Thing})
+    file = data_folder(tmp_path / "t") / f"model.matrix_.{part}.npy"
+    np.save(file, np.array(values, np.int32))
+    resign(tmp_path / "t", file)
+    with pytest.raises(ArtifactError, match="can't be loaded"):
+        load_artifact(tmp_path / "t", {"Thing": Thing})
+
+
+def test_the_files_of_a_model_follow_the_umask(data: RetailData, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_artifact(Popularity().fit(data), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert data_folder(tmp_path / "model").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_a_killed_save_left_is_cleared_by_the_next(saved: Path, data: RetailData) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = saved / f".partial-{gone.pid}-{'0' * 16}"
+    left.mkdir()
+    (left / "model.share_.npy").write_bytes(b"half")
+    save_artifact(Popularity(days=3).fit(data), saved)
+    assert sorted(p.name[:5] for p in saved.iterdir()) == ["data-", "manif"]
+
+
+def test_loading_goes_on_where_another_process_saves_meanwhile(
+    saved: Path, data: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, calls = artifact._check_files, []
+
+    def save_first(*given: object) -> None:
+        if not calls:
+            calls.append(1)
+            save_artifact(Popularity(days=3).fit(data), saved)
+        check(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(artifact, "_check_files", save_first)
+    assert load_artifact(saved, TYPES).days == 3
+
+
+def test_a_foreign_manifest_and_a_link_are_not_overwritten(tmp_path: Path, data: RetailData) -> None:
+    foreign = tmp_path / "app"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text('{"name": "my app"}')
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    for place in (foreign, tmp_path / "link"):
+        with pytest.raises(ArtifactError, match="will not be overwritten"):
+            save_artifact(Popularity().fit(data), place)
+    assert (foreign / "manifest.json").read_text() == '{"name": "my app"}'
 
 
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path, data: RetailData) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
+from retailrec.recommender import batch
 from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -211,7 +213,7 @@ def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
         run(data, read_settings(config), tmp_path / out, page=False)
     first, calm = (pl.read_parquet(tmp_path / o / "recommendations.parquet") for o in ("out", "calm"))
     assert first.equals(calm)
-    assert not [n for n in os.listdir(tmp_path / "out") if n.startswith(".")]
+    assert [n for n in os.listdir(tmp_path / "out") if n.startswith(".")] == [".retailrec"]
     models = [
         json.loads((tmp_path / o / "metrics.json").read_text())["models"] for o in ("out", "calm")
     ]
@@ -326,3 +328,15 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     release_memory()
     assert before - resident() > 200 * 10**6
     assert last[0] == 0
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_a_safe_csv_holds_no_formula(tmp_path: Path, safe: bool) -> None:
+    cells = ["=1+1", "+7", "-7", "@SUM(A1)", "bread = butter", "a-b"]
+    pl.DataFrame({"item_id": cells, "score": [-1.0] * 6}).write_parquet(tmp_path / "part.parquet")
+    report = json.dumps(asdict(batch.AnswerReport(0)))
+    (tmp_path / "part.json").write_text(report)
+    batch._combine([tmp_path / "part.parquet"], tmp_path / "offers.csv", safe)
+    found = pl.read_csv(tmp_path / "offers.csv")
+    assert found["item_id"].to_list() == [("'" * safe + c if c[0] in "=+-@" else c) for c in cells]
+    assert found["score"].to_list() == [-1.0] * 6

@@ -93,6 +93,7 @@ def ran(folder: Path) -> Path:
 def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
     names = sorted(p.name for p in ran.iterdir())
     assert names == [
+        ".retailrec",
         "load_report.json",
         "metrics.json",
         "model",

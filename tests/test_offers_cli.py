@@ -24,6 +24,7 @@ limit = [{by = "product", at_most = "stock"}, {by = "supplier", of = "s&m", at_l
 budget = [{at_most = 6.0}]
 """
 WRITTEN = [
+    ".retailrec",
     "allocation.json",
     "campaign.html",
     "campaign.json",

@@ -170,3 +170,10 @@ def test_rows_that_are_all_alike_are_refused(name: str) -> None:
     fitted: Any = RANKERS[name]().fit(frame)
     assert fitted.predict(frame.x[:0]).shape == (0,)
     assert fitted.importances().sum() == pytest.approx(1)
+
+
+def test_more_rows_a_shopper_than_lightgbm_takes_are_learnt_in_parts() -> None:
+    frame = rows(shoppers=2, each=12_000)
+    fitted = LightGBMRanker(iterations=3, threads=1).fit(frame, frame)
+    scores = fitted.predict(frame.x)
+    assert scores[frame.y > 0].mean() > scores[frame.y == 0].mean()

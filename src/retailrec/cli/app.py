@@ -10,6 +10,7 @@ import typer
 
 from retailrec.cli import console, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
+from retailrec.cli.interrupts import Interrupted, interruptible
 from retailrec.cli.options import (
     ColumnsOption,
     ConfigOption,
@@ -24,6 +25,7 @@ from retailrec.cli.options import (
     parse_columns,
 )
 from retailrec.errors import RetailRecError, SettingError
+from retailrec.jobs.targets import check_file, check_target
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,15 +37,16 @@ serving.register(app)
 
 
 def main() -> None:
-    """Entry point: user errors become one sentence and exit status 2."""
+    """Entry point: user errors become one sentence and exit status 2, signals one and 128 + number."""
     try:
-        app(standalone_mode=True)
+        with interruptible():
+            app(standalone_mode=True)
     except RetailRecError as error:
         ERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        ERR.print("interrupted; nothing half-written was left behind.")
-        sys.exit(130)
+    except Interrupted as stop:
+        ERR.print(f"interrupted by {stop.name}; nothing half-written was left behind.")
+        sys.exit(stop.status)
 
 
 @app.command()
@@ -58,8 +61,11 @@ def run(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
+    from retailrec.jobs.run import RESULTS
     from retailrec.simulator.truth import read_truth
 
+    check_target(out, RESULTS)
+    check_file(rejects)
     settings = wanted.settings(k=k)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
@@ -79,8 +85,10 @@ def match(
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
 ) -> None:
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
+    from retailrec.jobs.compare import MATCHING
     from retailrec.jobs.compare import match as match_job
 
+    check_target(out, MATCHING)
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
@@ -113,6 +121,7 @@ def evaluate(
     from retailrec.data.files import write_text
     from retailrec.jobs.evaluate import evaluate_files
 
+    check_file(out)
     files: dict[str, Path] = {}
     for text in recommendations:
         name, equals, file = text.rpartition("=")
@@ -141,8 +150,9 @@ def backtest(
     ] = None,
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
-    from retailrec.jobs.compare import backtest_job
+    from retailrec.jobs.compare import BACKTEST, backtest_job
 
+    check_target(out, BACKTEST)
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
@@ -188,6 +198,8 @@ def tune(
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
+    check_file(out)
+    check_file(study)
     settings = wanted.settings()
     parse_metric(metric)
     with console.progress(wanted.quiet) as progress:
@@ -237,10 +249,11 @@ def simulate(
 ) -> None:
     """Generate a supermarket in the Complete Journey's columns, right answers included."""
     from retailrec.jobs.output import staged
+    from retailrec.simulator.shop import FILES
     from retailrec.simulator.shop import preset as preset_shop
 
     shop = preset_shop(preset, users=users, weeks=weeks, seed=seed)
-    with console.progress(quiet) as progress, staged(out) as folder:
+    with console.progress(quiet) as progress, staged(out, FILES) as folder:
         progress(f"generate {shop.users:,} households, {shop.weeks} weeks")
         lines = shop.write(folder, truth_days=truth_days)
     if not quiet:
@@ -262,8 +275,10 @@ def demo(
     from time import perf_counter
 
     from retailrec.datasets import load_dataset
+    from retailrec.jobs.run import RESULTS
     from retailrec.jobs.settings import read_settings
 
+    check_target(out, RESULTS)
     settings = read_settings(None, seed=seed)
     truth, sent, dataset, seconds = None, None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
@@ -304,6 +319,7 @@ def recommend(
             "campaign_id, user_id and of campaign_id, item_id."
         ),
     ] = None,
+    safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
@@ -315,10 +331,12 @@ def recommend(
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
+    check_file(out)
     with console.progress(quiet) as progress:
         found = recommend_from_files(
             model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
-            encoding=encoding, time_format=time_format, among=among or (), progress=progress,
+            encoding=encoding, time_format=time_format, among=among or (), safe_csv=safe_csv,
+            progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
     if not quiet:

@@ -40,11 +40,11 @@ def allocate(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""
-    from retailrec.jobs.campaigns import allocate_files
+    from retailrec.jobs.campaigns import RESULTS, allocate_files
     from retailrec.jobs.output import staged
 
     checkpoint = out.parent / f".{out.name}.search.json"
-    with console.progress(quiet) as progress, staged(out) as folder:
+    with console.progress(quiet) as progress, staged(out, RESULTS) as folder:
         found = allocate_files(
             pairs,
             campaign,

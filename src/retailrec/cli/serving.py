@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from retailrec.cli import console
 from retailrec.cli.console import ERR, OUT, escape
+from retailrec.cli.interrupts import Interrupted
 from retailrec.errors import SettingError
 
 StoreOption = Annotated[
@@ -88,10 +89,11 @@ def serve(
         rate=rate, timeout=timeout, threads=threads, pages=pages, hosts=(*names, *(host_name or ()))
     )
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
-    run_server(
-        Service(opened, model, settings, plan), host, port,
-        lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
-    )  # fmt: skip
+    with suppress(Interrupted):  # the server has stopped as it should, and hands the signal on
+        run_server(
+            Service(opened, model, settings, plan), host, port,
+            lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
+        )  # fmt: skip
 
 
 @store_app.command("init")

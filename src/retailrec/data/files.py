@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import zlib
@@ -21,6 +22,7 @@ from retailrec.errors import DataError, RetailRecError
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
 _DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+_OUR_FOLDER = re.compile(r"[0-9a-f]{16}")
 _NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
 
 
@@ -232,7 +234,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 def clear_partials(folder: Path) -> None:
     """Remove what processes that are gone, killed in the middle of writing, left half-written."""
     for path in folder.glob(".partial-*-*"):
-        owner = path.name.split("-")[1]
+        owner, name = path.name.split("-", 2)[1:]
+        if path.is_symlink() or (path.is_dir() and not _OUR_FOLDER.fullmatch(name)):
+            continue  # somebody else's, whatever it is called
         if owner.isdecimal() and not _is_alive(int(owner)):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -242,6 +246,8 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
+    except OverflowError:  # no number of a process, so no name of ours
+        return True
     except PermissionError:
         pass
     return True

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.forks import require_threads
 from retailrec.compute.memory import release_memory
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport
 from retailrec.data.encoding import build_log, code_lines, parts_of
@@ -105,6 +106,7 @@ class RetailData:
         DataError
             If columns are missing or unreadable, no line is usable, or lines reach past `end`.
         """
+        require_threads()
         report = report or LoadReport("transactions")
         coded = code_lines(
             parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,

@@ -26,6 +26,10 @@ from retailrec.offers.summary import campaign_summary
 from retailrec.report.campaign import render_campaign
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
+RESULTS = (
+    "allocation.json", "campaign.html", "campaign.json", "offers.parquet", "prices.json",
+    "shoppers.parquet",
+)  # fmt: skip
 
 
 class Plan(NamedTuple):

@@ -19,6 +19,9 @@ from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.recommender.artifact import versions
 from retailrec.report.figures import draw_recall
 
+MATCHING = ("matching.json", "matching.svg", "sources.toml")
+BACKTEST = ("backtest.parquet", "backtest.json")
+
 
 def match(
     data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
@@ -26,7 +29,7 @@ def match(
 ) -> MatchingReport:  # fmt: skip
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     settings = settings.for_size(data.n_users)
-    with staged(out) as staging:
+    with staged(out, MATCHING) as staging:
         judged = matching_report(settings.model(), hold_out(data, settings), progress=progress)
         report: MatchingReport = {"dataset": dataset, **judged}
         write_json(staging / "matching.json", report)
@@ -49,7 +52,7 @@ def backtest_job(
     """
     settings = settings.for_size(data.n_users)
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
-    with staged(out) as staging:
+    with staged(out, BACKTEST) as staging:
         found = backtest(
             data, models, horizon_days=settings.horizon_days, n_folds=folds,
             metrics=settings.metrics, prefilters=settings.make_prefilters(), store=store,

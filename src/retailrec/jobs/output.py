@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data.files import clear_partials
-from retailrec.errors import DataError, RetailRecError
+from retailrec.data.locks import locked
+from retailrec.errors import DataError
+from retailrec.jobs.targets import check_target, replace_results
 
 
 @dataclass
@@ -35,35 +37,39 @@ class Timer:
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder beside the results; its files move into `out` only if nothing fails.
+def staged(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
+    """A folder aside; its entries take the place of `names` in `out` only if nothing fails.
+
+    A process that is killed leaves the results of before or the new ones. `out` is held meanwhile: a
+    second process is refused.
 
     Raises
     ------
     DataError
-        If `out` can't be written to.
+        If `out` can't be written to, holds one of `names` that is not ours, or is being written to.
     """
-    out = Path(out)
+    out, names = Path(out), tuple(names)
+    check_target(out, names)
     made = not out.exists()
     staging: Path | None = None
     try:
-        if out.is_file():
-            raise DataError(f"--out {out} is a file; name a folder.")
-        out.mkdir(parents=True, exist_ok=True)
-        clear_partials(out)
-        staging = Path(mkdtemp(prefix=f".partial-{os.getpid()}-", dir=out))
-        yield staging
-        for file in sorted(staging.iterdir()):
-            target = out / file.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(file, target)
-    except BaseException as error:
-        if made:
-            shutil.rmtree(out, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, RetailRecError):
-            raise DataError(f"results can't be written to {out}: {error}.") from error
-        raise
+        with locked(out):
+            made = made or not any(out.iterdir())
+            try:
+                same_disk = out.stat().st_dev == out.parent.stat().st_dev
+                place = out.parent if same_disk and os.access(out.parent, os.W_OK) else out
+                clear_partials(place)
+                aside = place / f".partial-{os.getpid()}-{secrets.token_hex(8)}"
+                aside.mkdir()
+                staging = aside
+                yield staging
+                replace_results(staging, out, names)
+            except BaseException:
+                if made and not any(p != staging for p in out.iterdir()):
+                    shutil.rmtree(out, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise DataError(f"results can't be written to {out}: {error}.") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

@@ -33,7 +33,8 @@ class Answers(NamedTuple):
 def recommend_from_files(
     model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
     rules: Path | None = None, reasons: bool = False, encoding: str | None = None,
-    time_format: str | None = None, among: Sequence[Path] = (), progress: Progress = silent,
+    time_format: str | None = None, among: Sequence[Path] = (), safe_csv: bool = False,
+    progress: Progress = silent,
 ) -> Answers:  # fmt: skip
     """Recommendations from a saved model and a file of receipts, to a file.
 
@@ -61,6 +62,6 @@ def recommend_from_files(
         ids_meet(denied, data.users["user_id"], who="the rule deny", whose="the shoppers", share=0)
     batch = recommend_to_file(
         recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons, among=lists,
-        key=artifact_key(model), progress=progress,
+        key=artifact_key(model), safe_csv=safe_csv, progress=progress,
     )  # fmt: skip
     return Answers(batch, data.report)

@@ -34,6 +34,10 @@ from retailrec.report.page import render
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
 
+RESULTS = (
+    "metrics.json", "recommendations.parquet", "model", "load_report.json", "report.html",
+    "report.json",
+)  # fmt: skip
 REPORT_K = 10  # the report judges ten recommendations
 
 
@@ -94,7 +98,7 @@ def run(
     if truth is not None:
         truth.require_window(held_out.past.end, data.end)
     timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
-    with staged(out) as staging:
+    with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress, keep_rows=True)
         with timer.step("evaluate"):

@@ -14,6 +14,7 @@ from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 
 _FILE = "lightgbm.txt"
+_MOST_ROWS = 10_000  # of one query: LightGBM refuses more
 
 
 @dataclass
@@ -22,7 +23,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
 
     Parameters
     ----------
-    objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, shopper)
+    objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, shopper);
+        where that is more than 10,000 rows, LightGBM's limit, within equal parts of them
     iterations, leaves, learning_rate, min_rows : as in LightGBM
     early_stopping : rounds without improvement on the later window after which training stops
     threads, seed : None takes the model's
@@ -129,7 +131,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     def _dataset(self, frame: TrainingFrame, reference: Any = None) -> Any:
         import lightgbm as lgb
 
-        sizes = np.unique(frame.groups, return_counts=True)[1]
+        sizes = _queries(np.unique(frame.groups, return_counts=True)[1])
         ranking = self.objective == "lambdarank"
         return lgb.Dataset(
             frame.x,
@@ -140,3 +142,17 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             reference=reference,
             free_raw_data=True,
         )
+
+
+def _queries(sizes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Rows of each query: a group above LightGBM's limit becomes equal parts.
+
+    Examples
+    --------
+    >>> _queries(np.array([3, 20_001])).tolist()
+    [3, 6667, 6667, 6667]
+    """
+    parts = -(-sizes // _MOST_ROWS)
+    group = np.repeat(np.arange(len(sizes)), parts)
+    number = np.arange(len(group)) - np.repeat(np.cumsum(parts) - parts, parts)
+    return np.asarray(sizes[group] // parts[group] + (number < sizes[group] % parts[group]), np.int64)

@@ -16,14 +16,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import re
+import secrets
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,14 @@ import polars as pl
 from scipy import sparse
 
 from retailrec.components import known_classes
+from retailrec.data.files import clear_partials
 from retailrec.errors import ArtifactError, RetailRecError
 from retailrec.recommender.artifact_formats import upgraded
 
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
+_DAMAGED = "{} is damaged or no manifest of this package; restore it or save again."
+_TRIES = 5  # loading begins anew where another process saved in between
 _DATA = re.compile(r"data-[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)*")
 _LIBRARIES = ("numpy", "polars", "scipy", "implicit", "catboost", "lightgbm")
@@ -52,16 +56,18 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
         the folder stays then.
     """
     folder = Path(folder)
-    if folder.is_file() or (
-        folder.is_dir() and any(folder.iterdir()) and not (folder / _MANIFEST).is_file()
-    ):
-        raise ArtifactError(
-            f"{folder} exists and is no saved model; it will not be overwritten. Name another folder."
-        )
     staging: Path | None = None
     try:
+        if not may_be_saved_to(folder):
+            raise ArtifactError(
+                f"{folder} exists and is no saved model; it will not be overwritten. "
+                f"Name another folder."
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(mkdtemp(prefix=".partial-", dir=folder))
+        clear_partials(folder)
+        aside = folder / f".partial-{os.getpid()}-{secrets.token_hex(8)}"
+        aside.mkdir()  # unlike mkdtemp's, it is open to whom the user's umask lets in
+        staging = aside
         described = _Writer(staging, known_classes() if types is None else types).describe(
             model, "model"
         )
@@ -70,8 +76,7 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
             for p in sorted(staging.rglob("*"))
             if p.is_file()
         }
-        digest = hashlib.sha256(json.dumps([files, described], sort_keys=True).encode())
-        name = f"data-{digest.hexdigest()[:16]}"
+        name = _data_name(files, described)
         if (folder / name).exists():
             shutil.rmtree(folder / name)
         os.replace(staging, folder / name)
@@ -83,9 +88,13 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
             "files": files,
             "model": described,
         }
-        partial = folder / ".manifest.partial"
+        partial = folder / f".partial-{os.getpid()}-{_MANIFEST}"
         partial.write_text(json.dumps(manifest, indent=1))
         os.replace(partial, folder / _MANIFEST)
+    except PermissionError as error:
+        raise ArtifactError(
+            f"the model can't be written to {folder}: no permission. Name another folder."
+        ) from error
     except OSError as error:
         raise ArtifactError(f"the model can't be written to {folder}: {error}.") from error
     finally:
@@ -106,18 +115,62 @@ def load_artifact(folder: str | Path, types: Mapping[str, type]) -> Any:
         manifest makes no sense.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    data = folder / manifest["data"]
-    _check_files(data, manifest["files"])
+    for _ in range(_TRIES):
+        manifest = _read_manifest(folder)
+        try:
+            return _loaded(folder, manifest, types)
+        except ArtifactError:
+            if manifest == _read_manifest(folder):
+                raise  # else another process saved meanwhile, and took the data away
+    raise ArtifactError(f"{folder} is being saved again and again; load it when that is over.")
+
+
+def may_be_saved_to(folder: Path) -> bool:
+    """Is the folder new, empty, or a saved model, and no link to another place?
+
+    Raises
+    ------
+    OSError
+        If it can't be looked at.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return False
+    if not folder.exists() or all(p.name.startswith(".partial-") for p in folder.iterdir()):
+        return True
     try:
-        described = upgraded(manifest["model"], int(manifest["format_version"]))
-        return _Reader(data, types).build(described, "model")
+        _read_manifest(folder)
+    except ArtifactError:
+        return False
+    return True
+
+
+def _loaded(folder: Path, manifest: dict[str, Any], types: Mapping[str, type]) -> Any:
+    data, number = folder / manifest["data"], manifest["format_version"]
+    try:
+        _check_files(data, manifest["files"])
+        if number > 1 and manifest["data"] != _data_name(manifest["files"], manifest["model"]):
+            raise ArtifactError(
+                f"{folder / _MANIFEST} was altered: its settings are not those that were saved. "
+                f"Copy the artifact again."
+            )
+        return _Reader(data, types).build(upgraded(manifest["model"], number), "model")
     except RetailRecError:
         raise
-    except Exception as error:  # whatever a library says about a file that passed its checksum
+    except PermissionError as error:
+        raise ArtifactError(
+            f"{error.filename or data} can't be read: no permission. Ask for the right to read it."
+        ) from error
+    except (Exception, pl.exceptions.PanicException) as error:
+        # whatever a library says about a file that passed its checksum
         raise ArtifactError(
             f"{folder} can't be loaded: {type(error).__name__}: {error}. Save the model again."
         ) from error
+
+
+def _data_name(files: Mapping[str, Any], described: Any) -> str:
+    """The data folder's name: a digest of all files and of the description, settings included."""
+    digest = hashlib.sha256(json.dumps([files, described], sort_keys=True).encode())
+    return f"data-{digest.hexdigest()[:16]}"
 
 
 def versions() -> dict[str, str]:
@@ -196,12 +249,14 @@ class _Reader:
         if "type" in value:
             return self._object(value, key)
         if "array" in value:
-            return np.load(self._file(value["array"]), allow_pickle=False)
+            return _array(self._file(value["array"]))
         if "frame" in value:
             return pl.read_parquet(self._file(value["frame"]))
         if "csr" in value:
             parts = [self.build(v, key) for v in value["csr"]]
-            return sparse.csr_matrix(tuple(parts), shape=tuple(value["shape"]))
+            matrix = sparse.csr_matrix(tuple(parts), shape=tuple(value["shape"]))
+            matrix.check_format(full_check=True)  # kernels take its bounds on trust
+            return matrix
         if "time" in value:
             from datetime import datetime
 
@@ -243,22 +298,33 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"'retailrec run' or save() wrote."
         )
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        kind, number = manifest["format"], int(manifest["format_version"])
-        data, files = manifest["data"], manifest["files"]
-        assert kind == FORMAT
-        assert _DATA.fullmatch(data)
-        assert isinstance(files, dict)
-        assert "model" in manifest
-    except (ValueError, KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
         raise ArtifactError(
-            f"{path} is damaged or no manifest of this package; restore it or save again."
+            f"{path} can't be read: no permission. Ask for the right to read it."
         ) from error
-    if number > FORMAT_VERSION:
+    except (ValueError, RecursionError, OSError) as error:
+        raise ArtifactError(_DAMAGED.format(path)) from error
+    if not (
+        isinstance(manifest, dict)
+        and manifest.get("format") == FORMAT
+        and type(manifest.get("format_version")) is int
+        and manifest["format_version"] > 0
+    ):
+        raise ArtifactError(_DAMAGED.format(path))
+    if manifest["format_version"] > FORMAT_VERSION:
         raise ArtifactError(
-            f"{folder} was saved in format {number}; this version reads up to {FORMAT_VERSION}. "
-            f"Update retailrec."
+            f"{folder} was saved in format {manifest['format_version']}; this version reads up to "
+            f"{FORMAT_VERSION}. Update retailrec."
         )
+    if not (
+        isinstance(manifest.get("data"), str)
+        and _DATA.fullmatch(manifest["data"])
+        and isinstance(manifest.get("files"), dict)
+        and all(isinstance(facts, dict) for facts in manifest["files"].values())
+        and isinstance(manifest.get("model"), dict)
+    ):
+        raise ArtifactError(_DAMAGED.format(path))
     return manifest
 
 
@@ -273,8 +339,26 @@ def _check_files(data: Path, files: Mapping[str, Any]) -> None:
         raise ArtifactError(f"{data} holds {extra[0]}, which the manifest does not name; remove it.")
     for name, facts in files.items():
         path = data / name
+        if not os.access(path, os.R_OK):
+            raise ArtifactError(f"{path} can't be read: no permission. Ask for the right to read it.")
         if path.is_symlink() or _sha256(path) != facts.get("sha256"):
             raise ArtifactError(f"{path} was altered or cut short; copy the artifact again.")
+
+
+def _array(path: Path) -> Any:
+    """The array of a file whose length is what its head promises, of plain numbers or text."""
+    with open(path, "rb") as stream:
+        form = np.lib.format
+        first = form.read_magic(stream) == (1, 0)
+        head = form.read_array_header_1_0 if first else form.read_array_header_2_0
+        shape, _, kind = head(stream)
+        promised = stream.tell() + math.prod(shape) * kind.itemsize
+    if kind.kind not in "biufMmUS" or promised != path.stat().st_size:
+        raise ArtifactError(
+            f"{path} can't be loaded: expected an array of numbers or text of {promised:,} bytes, "
+            f"found {kind} in {path.stat().st_size:,}. Save the model again."
+        )
+    return np.load(path, allow_pickle=False)
 
 
 def _sha256(path: Path) -> str:

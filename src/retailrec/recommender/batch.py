@@ -22,6 +22,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.data.histories import Receipts
+from retailrec.data.locks import locked
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import AnswerReport, short_list_note
@@ -53,7 +54,7 @@ def recommend_to_file(
     model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
     users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
     key: str | None = None, progress: Progress = silent,
-    block_lines: int = BLOCK_LINES,
+    block_lines: int = BLOCK_LINES, safe_csv: bool = False,
 ) -> Batch:  # fmt: skip
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
 
@@ -65,6 +66,7 @@ def recommend_to_file(
         lists, or all of `data`
     among : the only items to rank
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
+    safe_csv : of a CSV file, put ' before text that a spreadsheet would run as a formula
     block_lines : receipt lines after which a block ends, which bounds memory
 
     Raises
@@ -86,22 +88,23 @@ def recommend_to_file(
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
-        wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
-        wishes += [] if among is None else [among.fingerprint()]
-        _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
-        files, taken_over, done = [], 0, 0
-        for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
-            file = parts / f"part-{number:06d}.parquet"
-            files.append(file)
-            if file.is_file():
-                taken_over += 1
-            else:
-                lists = None if eligible is None else eligible.rows(block)
-                _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
-            done += block.stop - block.start
-            progress("recommend", done, len(asked))
-        n_rows, report = _combine(files, out)
-        shutil.rmtree(parts)
+        with locked(parts):  # a second process would write the same parts
+            wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
+            wishes += [] if among is None else [among.fingerprint()]
+            _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
+            files, taken_over, done = [], 0, 0
+            for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
+                file = parts / f"part-{number:06d}.parquet"
+                files.append(file)
+                if file.is_file():
+                    taken_over += 1
+                else:
+                    lists = None if eligible is None else eligible.rows(block)
+                    _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
+                done += block.stop - block.start
+                progress("recommend", done, len(asked))
+            n_rows, report = _combine(files, out, safe_csv)
+            shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
     report = replace(
@@ -148,8 +151,8 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
         kept = (parts / _PLAN).read_text() if (parts / _PLAN).is_file() else None
         if text is not None and kept == text:
             return
-        shutil.rmtree(parts)
-    parts.mkdir(parents=True)
+        for file in parts.iterdir():  # the folder itself is held
+            file.unlink()
     write_text(text or "", parts / _PLAN)
 
 
@@ -167,13 +170,15 @@ def _write_block(
     write_frame(answer.lists, file)  # comes last: a block is finished when it is there
 
 
-def _combine(files: list[Path], out: Path) -> tuple[int, AnswerReport]:
+def _combine(files: list[Path], out: Path, safe_csv: bool) -> tuple[int, AnswerReport]:
     """All parts below each other, in one step; number of rows, and their reports added up."""
     report = AnswerReport(0)
     for file in files:
         report += AnswerReport(**json.loads(file.with_suffix(".json").read_text()))
     with whole_file(out) as partial:
         lazy = pl.scan_parquet(files)
+        if safe_csv and out.suffix == ".csv":
+            lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
         (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
     n_rows = int(pl.scan_parquet(files).select(pl.len()).collect().item())
     return n_rows, report

@@ -26,6 +26,7 @@ from retailrec.components import (
     known_classes,
     with_common,
 )
+from retailrec.compute.forks import require_threads
 from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, Recoded, RetailData, unit_prices
@@ -328,6 +329,7 @@ class TwoStageRecommender:
 
     @property
     def _scorer(self) -> Scorer:
+        require_threads()
         self._require("items_")
         return Scorer(self.stage_one, self.ranker_, self.calibrator_, self.catalogue, self.threads)
 
@@ -392,6 +394,7 @@ class TwoStageRecommender:
             If it is missing, damaged, altered, of a newer format, or holds a part (a source, feature,
             ranker, prefilter of one's own) whose module has not been imported; the message names it.
         """
+        require_threads()
         model = load_artifact(folder, saved_types())
         if not isinstance(model, TwoStageRecommender):
             raise ArtifactError(f"{folder} holds a {type(model).__name__}, no {_WHO}.")

@@ -31,6 +31,7 @@ from retailrec.simulator.vocabulary import BRANDS, PARTNERS, SIZES, STYLES, TREE
 
 SHARD = 1000  # households a file is made of; part of the format, not of the machine
 _SEGMENTS = 8
+FILES = ("transaction_data", "product.parquet", "hh_demographic.parquet", "truth")
 _TRUTH_USERS = 20_000
 _WEEKDAYS = np.array([0.75, 0.7, 0.7, 0.75, 0.9, 1.0, 0.95])  # day 1 is a Saturday: index 0
 

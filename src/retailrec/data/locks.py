@@ -1,0 +1,53 @@
+"""One process at a time in a folder, by a lock that ends with the process that holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retailrec.errors import DataError
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold it; the lock is the system's, on the folder itself, so no file is left.
+
+    Where the system or the disk knows no such locks, nothing is held.
+
+    Raises
+    ------
+    DataError
+        If another process holds it.
+    """
+    held = _hold(folder)
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(held)
+            raise DataError(
+                f"another process is writing to {folder}; wait until it ends, or name another place."
+            ) from error
+        except OSError:
+            os.close(held)
+            return None
+        if folder.exists() and os.path.samestat(os.fstat(held), folder.stat()):
+            return held
+        os.close(held)  # the holder before us put another folder in its place

@@ -1,0 +1,48 @@
+"""A command that is ended says so, leaves nothing half-written, and its status tells by what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SLOW = """
+import sys, time
+from retailrec.cli import main
+from retailrec.simulator.shop import Shop
+def write(self, folder, truth_days):
+    (folder / "product.parquet").write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+Shop.write = write
+main()
+"""
+
+
+def ended_by(number: int, out: Path, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+    command = [*prefix, sys.executable, "-c", SLOW, "simulate", "--out", str(out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"COLUMNS": "200"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(number)
+        try:
+            return process.wait(5), process.stderr.read() if process.stderr else ""
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(), ""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_gives_one_sentence_and_its_status(tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
+    status, said = ended_by(number, tmp_path / "out")
+    assert status == 128 + number
+    assert said == f"interrupted by {name}; nothing half-written was left behind.\n"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,215 @@
+"""Nothing is replaced that we did not write; results are the old ones or the new ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from retailrec.cli.app import app
+from retailrec.data.locks import locked
+from retailrec.errors import DataError
+from retailrec.jobs import targets
+from retailrec.jobs.output import staged
+from retailrec.jobs.run import RESULTS
+from retailrec.jobs.targets import MARKER, check_file, check_target
+
+NAMES = ("metrics.json", "model", "report.html")
+
+
+def write(out: Path, text: str, names: tuple[str, ...] = ("metrics.json", "model")) -> None:
+    with staged(out, NAMES) as folder:
+        for name in names:
+            if "." in name:
+                (folder / name).write_text(text)
+            else:
+                (folder / name).mkdir()
+                (folder / name / "part.txt").write_text(text)
+
+
+def results(out: Path) -> dict[str, str]:
+    files = (p for p in out.rglob("*") if p.is_file() and p.name != MARKER)
+    return {p.relative_to(out).as_posix(): p.read_text() for p in files}
+
+
+def test_results_replace_results_and_leave_other_entries(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "old", NAMES)
+    (out / "notes.txt").write_text("mine")
+    (out / "demo").mkdir()
+    (out / "demo" / "offers.csv").write_text("mine too")
+    write(out, "new")
+    assert results(out) == {
+        "metrics.json": "new", "model/part.txt": "new", "notes.txt": "mine",
+        "demo/offers.csv": "mine too",
+    }  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert json.loads((out / MARKER).read_text()) == ["metrics.json", "model/part.txt"]
+
+
+@pytest.mark.parametrize("stranger", ["metrics.json", "model/weights.bin", "model/part.txt"])
+def test_what_is_not_ours_is_refused_before_anything_is_done(tmp_path: Path, stranger: str) -> None:
+    out = tmp_path / "out"
+    (out / stranger).parent.mkdir(parents=True)
+    (out / stranger).write_text("a year of work")
+    with pytest.raises(DataError, match="was not written by retailrec"), staged(out, NAMES):
+        pytest.fail("work was begun")
+    assert results(out) == {stranger: "a year of work"}
+
+
+def test_a_stranger_among_our_files_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "out/model/receipts.txt").write_text("real ones")
+    with pytest.raises(DataError, match=r"receipts\.txt was not written by retailrec"):
+        write(tmp_path / "out", "new")
+    assert results(tmp_path / "out")["model/receipts.txt"] == "real ones"
+
+
+@pytest.mark.parametrize(
+    ("command", "entry"),
+    [
+        (["run", "table", "none.csv"], "model/weights.bin"),
+        (["match", "table", "none.csv"], "matching.json"),
+        (["backtest", "table", "none.csv"], "backtest.json"),
+        (["simulate", "--users", "20"], "transaction_data/january.csv"),
+        (["demo"], "model/manifest.json"),
+    ],
+)
+def test_commands_refuse_before_they_load(tmp_path: Path, command: list[str], entry: str) -> None:
+    file = tmp_path / "out" / entry
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    found = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert isinstance(found.exception, DataError)
+    assert "was not written by retailrec" in str(found.exception)
+    assert file.read_text() == "{}"
+
+
+def test_links_files_and_paths_that_can_not_be_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for place, word in (("file", "is a file"), ("link", "is a link"), ("file/x", "is a file"),
+                        ("x" * 5_000, "too long"), ("a\0b", "can't be written")):  # fmt: skip
+        with pytest.raises(DataError, match=word):
+            check_target(tmp_path / place, RESULTS)
+        if place != "file":
+            with pytest.raises(DataError):
+                check_file(tmp_path / place)
+
+
+def test_a_place_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(DataError, match="no permission"):
+        check_target(tmp_path / "new" / "out", RESULTS)
+    with pytest.raises(DataError, match="no permission"):
+        check_file(tmp_path / "tuned.toml")
+
+
+def test_a_failure_leaves_the_old_results_and_no_trace(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    for out in (tmp_path / "out", tmp_path / "new"):
+        with pytest.raises(DataError, match="can't be written"):
+            write(out, "half", ("metrics.json", "no/such.folder"))
+    assert results(tmp_path / "out") == {"metrics.json": "old", "model/part.txt": "old"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_without_an_exchange_of_folders_a_failure_brings_all_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write(out, "old")
+    (out / "notes.txt").write_text("mine")
+    before = results(out)
+    monkeypatch.setattr(targets, "_exchanged", lambda *_: False)
+    replace, calls = os.replace, []
+
+    def fail_at(number: int) -> None:
+        calls.clear()
+
+        def once(a: Path, b: Path) -> None:
+            calls.append(a)
+            if len(calls) == number:
+                raise OSError("disk full")
+            replace(a, b)
+
+        monkeypatch.setattr(os, "replace", once)
+
+    for number in range(1, 6):
+        fail_at(number)
+        with pytest.raises(DataError, match="disk full"):
+            write(out, "new")
+        assert results(out) == before
+    fail_at(99)
+    write(out, "new")
+    assert results(out) == {"metrics.json": "new", "model/part.txt": "new", "notes.txt": "mine"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from test_targets import write
+place, calls = sys.argv[1], 0
+def watch(event, given):
+    global calls
+    if place in str(given) or event == "ctypes.dlsym":
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+for line in sys.stdin:
+    number = int(line)
+    if not (child := os.fork()):
+        sys.addaudithook(watch)
+        write(Path(place) / "out", "new")
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_killed_anywhere_the_results_are_the_old_ones_or_the_new(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "old")
+    (out / "notes.txt").write_text("mine")
+    old, new = results(out), results(out) | {"metrics.json": "new", "model/part.txt": "new"}
+    seen = []
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(
+        command, env=env, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(1, 200):
+            process.stdin.write(f"{number}\n")
+            status, found = int(process.stdout.readline()), results(out)
+            assert found in (old, new), number
+            seen.append((status, found == new))
+            write(out, "old")
+            assert [p.name for p in tmp_path.iterdir()] == ["out"]
+            if not status:
+                break
+        process.stdin.close()
+    assert set(seen) == {(9, False), (9, True), (0, True)}
+    assert len(seen) > 30  # every call to the system that touches the place
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from retailrec.data.locks import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(DataError, match="another process is writing"):
+            write(tmp_path / "out", "mixed")
+        process.kill()
+    write(tmp_path / "out", "whole")  # the lock died with its process
+    with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
+        write(tmp_path / "out", "mixed")
