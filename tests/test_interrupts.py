@@ -23,11 +23,17 @@ main()
 """
 
 
+def as_in_a_terminal() -> None:
+    """Signals that whoever runs the tests ignores would be ignored by the command too."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def ended_by(number: int, out: Path, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
     command = [*prefix, sys.executable, "-c", SLOW, "simulate", "--out", str(out)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": "200"}, preexec_fn=as_in_a_terminal,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"

@@ -45,7 +45,7 @@ def check_target(out: Path, names: Iterable[str]) -> None:
 
 
 def check_file(path: Path | None) -> None:
-    """Can the file `path` be written? None is no file.
+    """Refuse a file that can't be written; None is no file.
 
     Raises
     ------

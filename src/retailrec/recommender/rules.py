@@ -152,7 +152,10 @@ class BoundRules:
         self._item_masks: dict[str, NDArray[np.bool_]] = {}
         if rules.available is not None:
             mask = self._item_masks["available"] = self._available(rules.available)
-            if not (mask & self.items[RECOMMENDABLE].to_numpy()).any():
+            usable = mask
+            if RECOMMENDABLE in self.items.columns:
+                usable = mask & self.items[RECOMMENDABLE].to_numpy()
+            if not usable.any():
                 raise DataError(
                     f"rules: available leaves no item that may be recommended at {self.now}: "
                     f"{int(mask.sum()):,} of {rules.available.height:,} lines name an item of the "
