@@ -56,7 +56,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mine = lines.rename({"user_id": "client", "item_id": "sku", "time": "date", "basket_id": "receipt"})
     mine = mine.rename({"quantity": "units", "value": "paid"})
     mine.write_csv(folder / "receipts.csv")
-    lines.tail(500).write_csv(folder / "this_week.csv")
+    lines.write_csv(folder / "receipts_so_far.csv")
     lines.select("user_id").unique().head(3).write_csv(folder / "wanted.csv")
     lines.select("item_id").unique().head(20).write_csv(folder / "eligible.csv")
     sent = lines.select("user_id").unique().head(9).with_columns(campaign_id=1)
