@@ -214,11 +214,18 @@ def complaints(browser: Any) -> list[str]:
 
 
 def until(found: Any, seconds: float = 20) -> Any:
+    """What `found` gives once it gives something; an element that the page just swapped is asked anew."""
+    from selenium.common.exceptions import StaleElementReferenceException
+
     end = time.monotonic() + seconds
-    while not (value := found()):
+    while True:
+        try:
+            if value := found():
+                return value
+        except StaleElementReferenceException:
+            pass
         assert time.monotonic() < end, "nothing came"
         time.sleep(0.05)
-    return value
 
 
 @pytest.mark.slow
@@ -237,11 +244,11 @@ def test_a_newcomer_tries_a_line_and_sees_the_list_move(
     browser.find_element("css selector", "input[name=add]").send_keys(str(last))
     browser.find_element("css selector", "#try button").click()
     until(lambda: "also bought" in browser.find_element("id", "lists").text)
-    after = [e.text for e in browser.find_elements("css selector", offers)]
+    after = until(lambda: [e.text for e in browser.find_elements("css selector", offers)])
     assert after != before
     assert f"add={last}" in browser.current_url  # every state is a URL
     browser.refresh()
-    assert [e.text for e in browser.find_elements("css selector", offers)] == after
+    assert until(lambda: [e.text for e in browser.find_elements("css selector", offers)]) == after
     browser.find_element("link text", "Back to how it is").click()
     until(lambda: "also bought" not in browser.find_element("id", "lists").text)
     assert complaints(browser) == []
