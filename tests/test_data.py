@@ -146,11 +146,13 @@ def test_history_of_chosen_shoppers_where_values_are_unknown_or_the_log_lies_in_
 def test_receipts_by_hand() -> None:
     frame = pl.DataFrame(
         {
-            "user_id": [2, 2, 1, 1, 1], "item_id": ["b", "a", "a", "b", "a"],
-            "basket_id": [7, 7, 9, 9, 8], "time": ["2024-01-03"] * 4 + ["2024-01-01"],
+            "user_id": [2, 2, 1, 1, 1],
+            "item_id": ["b", "a", "a", "b", "a"],
+            "basket_id": [7, 7, 9, 9, 8],
+            "time": ["2024-01-03"] * 4 + ["2024-01-01"],
             "value": [1.0, 2.0, 2.0, 2.0, 4.0],
         }
-    )  # fmt: skip
+    )
     data = RetailData.from_frames(frame)
     log = data.log.with_columns(value=pl.when(pl.col("value") != 2).then("value"))
     found = replace(data, log=log).receipts()

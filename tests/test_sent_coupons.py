@@ -50,8 +50,10 @@ def test_groups_are_described_by_what_they_were_recommended_and_bought(data: Ret
     codes = judge.users[:2].tolist()
     pairs = held_out.target.filter(pl.col("user").is_in(codes)).select("user", "item").unique()
     assert first["bought"] == round(pairs["item"].is_in([3, 5]).mean(), 4)
-    hits = [len(set(row[:2].tolist()) & set(pairs.filter(user=u)["item"])) / 3
-            for row, u in zip(lists[:2], codes, strict=True)]  # fmt: skip
+    hits = [
+        len(set(row[:2].tolist()) & set(pairs.filter(user=u)["item"])) / 3
+        for row, u in zip(lists[:2], codes, strict=True)
+    ]
     assert first["precision"] == round(float(np.mean(hits)), 4)
     assert groups["sent coupons earlier only"]["redeemed"] == 0.0
 
@@ -68,9 +70,14 @@ def test_a_window_without_a_campaign_has_no_description(data: RetailData) -> Non
 
 def test_the_page_calls_it_descriptive() -> None:
     group = {
-        "group": "sent <coupons>", "n_users": 1200, "receipts": 3.25, "precision": 0.5,
-        "recommended": None, "bought": 0.25, "redeemed": 0.1,
-    }  # fmt: skip
+        "group": "sent <coupons>",
+        "n_users": 1200,
+        "receipts": 3.25,
+        "precision": 0.5,
+        "recommended": None,
+        "bought": 0.25,
+        "redeemed": 0.1,
+    }
     found = {"campaigns": 1, "products": 2, "caution": "No claim.", "groups": [group]}
     ((key, title, html),) = _sent(found)
     assert (key, title) == ("coupons", "Shoppers who were sent coupons")

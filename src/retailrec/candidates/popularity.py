@@ -182,9 +182,14 @@ class PopularInCategories(CandidateGenerator):
 
     def _candidates(self, history: History, k: int) -> Candidates:
         best = popular_by_category(
-            history.indptr, history.items, history.counts(), self.category_, self.share_,
-            self.allowed_, k,
-        )  # fmt: skip
+            history.indptr,
+            history.items,
+            history.counts(),
+            self.category_,
+            self.share_,
+            self.allowed_,
+            k,
+        )
         return Candidates(*best)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:

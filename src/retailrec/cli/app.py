@@ -334,10 +334,20 @@ def recommend(
     check_file(out)
     with console.progress(quiet) as progress:
         found = recommend_from_files(
-            model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
-            encoding=encoding, time_format=time_format, among=among or (), safe_csv=safe_csv,
+            model,
+            history,
+            users,
+            k,
+            parse_columns(columns),
+            out,
+            rules=rules,
+            reasons=reasons,
+            encoding=encoding,
+            time_format=time_format,
+            among=among or (),
+            safe_csv=safe_csv,
             progress=progress,
-        )  # fmt: skip
+        )
     console.print_load_report(found.load_report, quiet, None)
     if not quiet:
         console.print_answers(found.batch, out)

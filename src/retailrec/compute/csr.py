@@ -17,9 +17,16 @@ jit = nb.njit(cache=True, nogil=True)
 
 @jit
 def product_gather(
-    indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
-    pool_indptr: Any, pool_items: Any, n_items: int,
-) -> tuple[Any, Any]:  # fmt: skip
+    indptr: Any,
+    indices: Any,
+    weights: Any,
+    s_indptr: Any,
+    s_indices: Any,
+    s_data: Any,
+    pool_indptr: Any,
+    pool_items: Any,
+    n_items: int,
+) -> tuple[Any, Any]:
     """(weighted histories) x (item-item), read at the pool's pairs: sum and largest term, f32."""
     out_sum = np.zeros(len(pool_items), np.float32)
     out_max = np.zeros(len(pool_items), np.float32)

@@ -116,9 +116,12 @@ def read_table(
 
 
 def read_parts(
-    path: str | Path, *, columns: list[str] | None = None, rows: int = 500_000,
+    path: str | Path,
+    *,
+    columns: list[str] | None = None,
+    rows: int = 500_000,
     encoding: str | None = None,
-) -> Iterator[pl.DataFrame]:  # fmt: skip
+) -> Iterator[pl.DataFrame]:
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
     CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
@@ -295,9 +298,13 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> _Table
             text = open_delimited(file, encoding)
             rows = text.rows
             lazy = pl.scan_csv(
-                text.source, infer_schema=False, separator=text.separator, new_columns=text.names,
-                quote_char='"' if text.quoted else None, glob=False,
-            )  # fmt: skip
+                text.source,
+                infer_schema=False,
+                separator=text.separator,
+                new_columns=text.names,
+                quote_char='"' if text.quoted else None,
+                glob=False,
+            )
             lazy = _typed(_pick(lazy.head(rows), columns))
         else:
             raise DataError(

@@ -59,9 +59,15 @@ class History:
 
     @classmethod
     def from_log(
-        cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame, end: datetime,
-        n_items: int, catalogue_key: str, lines: NDArray[np.int64] | None = None,
-    ) -> History:  # fmt: skip
+        cls,
+        log: pl.DataFrame,
+        rows: NDArray[np.int64],
+        users: pl.DataFrame,
+        end: datetime,
+        n_items: int,
+        catalogue_key: str,
+        lines: NDArray[np.int64] | None = None,
+    ) -> History:
         """From log lines (one an item and basket) in order of `rows`, the row of each, and time.
 
         `lines` says which lines of `log` they are; all of them by default.

@@ -39,9 +39,13 @@ class Judged(NamedTuple):
 
 
 def evaluate(
-    recommendations: Any, truth: Any, metrics: Sequence[str] = ("precision@5", "recall@10"), *,
-    history: Any = None, items: Any = None,
-) -> dict[str, float | None]:  # fmt: skip
+    recommendations: Any,
+    truth: Any,
+    metrics: Sequence[str] = ("precision@5", "recall@10"),
+    *,
+    history: Any = None,
+    items: Any = None,
+) -> dict[str, float | None]:
     """Means of metrics over the shoppers of `truth`, from frames.
 
     Parameters
@@ -120,10 +124,13 @@ def judge_frames(
         priced = coded.filter(pl.col("price").is_not_null())
         prices[priced["item"].to_numpy()] = priced["price"].to_numpy()
     judge = Judge(
-        users=np.arange(len(users)), n_cold=n_buyers - len(users), n_items=len(ids),
+        users=np.arange(len(users)),
+        n_cold=n_buyers - len(users),
+        n_items=len(ids),
         keys=sums["row"].to_numpy().astype(np.int64) * len(ids) + sums["item"].to_numpy(),
-        values=sums["value"].to_numpy().astype(np.float64), prices=prices,
-    )  # fmt: skip
+        values=sums["value"].to_numpy().astype(np.float64),
+        prices=prices,
+    )
     if known is not None:
         judge = _with_history(judge, known.select("user_id", "item_id").unique(), users, ids)
     if catalogue is not None:
@@ -151,9 +158,13 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
         ids_meet(every, bought[column], who=f"{what} of the lists", whose="the truth", share=0)
         for name, frame in listed.items():
             told = ids_meet(
-                frame[column], bought[column], who=f"{what} of {name}", whose="the truth", share=0,
+                frame[column],
+                bought[column],
+                who=f"{what} of {name}",
+                whose="the truth",
+                share=0,
                 refuse=False,
-            )  # fmt: skip
+            )
             notes += [told] if told else []
     return tuple(notes)
 
@@ -165,18 +176,23 @@ def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.S
     counts = pairs["item_id"].value_counts(name="buyers")
     buyers = ids.to_frame().join(counts, on="item_id", how="left", maintain_order="left")["buyers"]
     return replace(
-        judge, repeat=np.isin(judge.keys, own_keys), n_known=pairs["user_id"].n_unique(),
+        judge,
+        repeat=np.isin(judge.keys, own_keys),
+        n_known=pairs["user_id"].n_unique(),
         buyers=buyers.fill_null(0).cast(pl.Int64).to_numpy(),
-    )  # fmt: skip
+    )
 
 
 _ASKED = ("user_id", "item_id", "rank", "value", "quantity", "price", *CATEGORIES)
 
 
 def _checked(
-    frame: Any, who: str, needed: Sequence[str], left_out: dict[str, int],
+    frame: Any,
+    who: str,
+    needed: Sequence[str],
+    left_out: dict[str, int],
     like: pl.DataFrame | None = None,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """A Polars frame with these columns, ids as in `like`, purchases only; lists that make sense.
 
     `left_out` gains the lines that say nothing, by what they lack.

@@ -18,9 +18,13 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 
 
 def importances(
-    ranker: Ranker, frame: TrainingFrame, families: Mapping[str, str], *, shoppers: int = 500,
+    ranker: Ranker,
+    frame: TrainingFrame,
+    families: Mapping[str, str],
+    *,
+    shoppers: int = 500,
     seed: int = 0,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """`column`, `family`, `gain`, `permutation` of every column, the most useful first.
 
     `gain` is the share of the trees' gain. `permutation` is what NDCG@10 over the shoppers' labelled
@@ -69,9 +73,14 @@ def by_family(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def partial_dependence(
-    ranker: Ranker, frame: TrainingFrame, column: str, *, points: int = 20, rows: int = 5000,
+    ranker: Ranker,
+    frame: TrainingFrame,
+    column: str,
+    *,
+    points: int = 20,
+    rows: int = 5000,
     seed: int = 0,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """`value`, `score`: the mean score if the column had this value in every row (Friedman, 2001).
 
     The values are quantiles of those present.

@@ -17,8 +17,12 @@ from retailrec.errors import DataError
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 
 DEFAULT_METRICS = (
-    "precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5",
-)  # fmt: skip
+    "precision@5",
+    "recall@10",
+    "ndcg@10",
+    "hit_rate@5",
+    "money_precision@5",
+)
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,20 @@ class Judge:
         own, items = past.history(codes=users), bought["item"].to_numpy()
         indptr = np.searchsorted(row, np.arange(len(users) + 1))
         return cls(
-            users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),
+            users,
+            len(buyers) - len(users),
+            past.n_items,
+            keys,
+            values,
+            unit_prices(past),
             repeat=find_pairs(own.indptr, own.items, indptr, items) >= 0,
             buyers=count_buyers(
                 past.log["user"].to_numpy(), past.log["item"].to_numpy(), past.n_items
             ).astype(np.int64),
             categories=category_codes(past.items),
-            recommendable=past.recommendable, n_known=len(known),
-        )  # fmt: skip
+            recommendable=past.recommendable,
+            n_known=len(known),
+        )
 
     def select(self, chosen: NDArray[np.bool_]) -> Judge:
         """The same judge for some of the shoppers."""

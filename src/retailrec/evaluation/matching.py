@@ -36,9 +36,13 @@ _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
 
 
 def matching_report(
-    model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
-    least_gain: float = LEAST_GAIN, progress: Progress = silent,
-) -> MatchingReport:  # fmt: skip
+    model: TwoStageRecommender,
+    held_out: Split,
+    *,
+    grid: Sequence[int] = GRID,
+    least_gain: float = LEAST_GAIN,
+    progress: Progress = silent,
+) -> MatchingReport:
     """Fit sources and pre-ranker on what lies before a window, and judge them by what was bought in it.
 
     The pre-ranker learns from the label window before that. Returns what `judge_matching` does.
@@ -49,10 +53,15 @@ def matching_report(
 
 
 def judge_matching(
-    model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
-    least_gain: float = LEAST_GAIN, most_users: int = MOST_USERS, seed: int = 0,
+    model: TwoStageRecommender,
+    held_out: Split,
+    *,
+    grid: Sequence[int] = GRID,
+    least_gain: float = LEAST_GAIN,
+    most_users: int = MOST_USERS,
+    seed: int = 0,
     progress: Progress = silent,
-) -> MatchingReport:  # fmt: skip
+) -> MatchingReport:
     """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
 
     Recall is the mean over shoppers who bought in the window and have history (`most_users` of them,
@@ -95,8 +104,10 @@ def judge_matching(
     marginal = _marginal(found, truth)
     return {
         "evaluation": {
-            "cutoff": held_out.past.end.isoformat(), "n_users": len(judge.users),
-            "n_cold_users": judge.n_cold, "window_end": _last(held_out.target),
+            "cutoff": held_out.past.end.isoformat(),
+            "n_users": len(judge.users),
+            "n_cold_users": judge.n_cold,
+            "window_end": _last(held_out.target),
         },
         "recall@k": recall,
         "chosen_k": choose_k(recall["pool"], least_gain),
@@ -107,7 +118,7 @@ def judge_matching(
         "cold": _cold(stage, held_out, past, most_users, seed),
         "advice": {name: gain >= LEAST_MARGINAL for name, gain in marginal.items()},
         "prefilters": removed,
-    }  # fmt: skip
+    }
 
 
 def choose_k(recall: dict[str, float], least_gain: float = LEAST_GAIN) -> int:
@@ -216,7 +227,7 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
 
 def _cold(
     stage: StageOne, held_out: Split, filtered: RetailData, most_users: int, seed: int
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:
     """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
     past, target = held_out
     bought = target.select("user", "item").unique().sort("user", "item")

@@ -22,10 +22,14 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
     eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
     """
-    facts = past.receipts().group_by("user").agg(
-        pl.len().alias("receipts"),
-        (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
-    )  # fmt: skip
+    facts = (
+        past.receipts()
+        .group_by("user")
+        .agg(
+            pl.len().alias("receipts"),
+            (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
+        )
+    )
     own = pl.DataFrame({"user": users.astype(np.int32)}).join(
         facts, on="user", how="left", maintain_order="left"
     )

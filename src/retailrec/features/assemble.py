@@ -163,10 +163,12 @@ class FeatureSet:
             (self._user_block(history, columns), user_row),
             (self._encode_users(history.users), user_row),
             (self.items_, pairs.items),
-            (self._pair_block(history, columns),
-             find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)),
+            (
+                self._pair_block(history, columns),
+                find_pairs(history.indptr, history.items, pairs.indptr, pairs.items),
+            ),
             *self._category_blocks(history, columns, pairs),
-        ]  # fmt: skip
+        ]
         for block, where in blocks:
             gather(block, where, out, at)
             at += block.shape[1]
@@ -205,7 +207,7 @@ class FeatureSet:
 
     def _category_blocks(
         self, history: History, columns: EventColumns, pairs: Pairs
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:  # fmt: skip
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """For each level: features of each (shopper, category), and the row of each candidate."""
         out = []
         features = self._kept("category")
@@ -213,9 +215,12 @@ class FeatureSet:
         for level in range(self.categories_.shape[1] if features else 0):
             code = np.ascontiguousarray(self.categories_[:, level])
             of_event, n_groups, of_pair = number_groups(
-                event_indptr, code[history.item_of_event], pairs.indptr, code[pairs.items],
+                event_indptr,
+                code[history.item_of_event],
+                pairs.indptr,
+                code[pairs.items],
                 int(code.max(initial=-1)) + 1,
-            )  # fmt: skip
+            )
             block = compute_block(features, CodedEvents(columns, of_event, n_groups))
             out.append((block, of_pair))
         return out

@@ -27,9 +27,13 @@ from retailrec.report.campaign import render_campaign
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
 RESULTS = (
-    "allocation.json", "campaign.html", "campaign.json", "offers.parquet", "prices.json",
+    "allocation.json",
+    "campaign.html",
+    "campaign.json",
+    "offers.parquet",
+    "prices.json",
     "shoppers.parquet",
-)  # fmt: skip
+)
 
 
 class Plan(NamedTuple):

@@ -35,9 +35,13 @@ from retailrec.report.sent_coupons import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
 
 RESULTS = (
-    "metrics.json", "recommendations.parquet", "model", "load_report.json", "report.html",
+    "metrics.json",
+    "recommendations.parquet",
+    "model",
+    "load_report.json",
+    "report.html",
     "report.json",
-)  # fmt: skip
+)
 REPORT_K = 10  # the report judges ten recommendations
 
 
@@ -64,10 +68,19 @@ class RunResult(TypedDict):
 
 
 def run(
-    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
-    rules: Path | None = None, folds: int = 1, page: bool = True, sent: SentCoupons | None = None,
-) -> RunResult:  # fmt: skip
+    data: RetailData,
+    settings: Settings,
+    out: Path,
+    *,
+    dataset: str = "memory",
+    progress: Progress = silent,
+    load_seconds: float = 0.0,
+    truth: Truth | None = None,
+    rules: Path | None = None,
+    folds: int = 1,
+    page: bool = True,
+    sent: SentCoupons | None = None,
+) -> RunResult:
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
@@ -129,7 +142,7 @@ def run(
             file = staging / "recommendations.parquet"
             batch = recommend_to_file(
                 final, data, file, settings.k, rules=wanted_rules, progress=progress
-            )  # fmt: skip
+            )
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())
@@ -167,9 +180,15 @@ def run(
 
 
 def describe(
-    data: RetailData, model: TwoStageRecommender, held_out: Split, past: RetailData, judge: Judge,
-    lists: Mapping[str, NDArray[np.int32]], settings: Settings, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    data: RetailData,
+    model: TwoStageRecommender,
+    held_out: Split,
+    past: RetailData,
+    judge: Judge,
+    lists: Mapping[str, NDArray[np.int32]],
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, Any]:
     """The numbers of the report that are not in ``metrics.json``; `past` is filtered."""
     rows = model.training_rows
     return {
@@ -177,23 +196,28 @@ def describe(
         "matching": summary.describe_matching(model, held_out, settings.seed, progress),
         "ranking": summary.describe_ranking(model, held_out, rows, settings.seed),
         "results": summary.describe_results(judge, lists, settings.metrics, past),
-        "examples": summary.describe_examples(
-            model, held_out, judge, lists, settings.k, settings.seed
-        ),
-    }  # fmt: skip
+        "examples": summary.describe_examples(model, held_out, judge, lists, settings.k, settings.seed),
+    }
 
 
 def over_folds(
-    data: RetailData, settings: Settings, last: Mapping[str, Mapping[str, float | None]], folds: int,
+    data: RetailData,
+    settings: Settings,
+    last: Mapping[str, Mapping[str, float | None]],
+    folds: int,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Mean and spread over the last horizon, whose means are `last`, and `folds` - 1 before it."""
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
     earlier = backtest(
-        data.asof(data.end - timedelta(days=settings.horizon_days)), models,
-        horizon_days=settings.horizon_days, n_folds=folds - 1, metrics=settings.metrics,
-        prefilters=settings.make_prefilters(), progress=progress,
-    ).table.filter(segment="all")  # fmt: skip
+        data.asof(data.end - timedelta(days=settings.horizon_days)),
+        models,
+        horizon_days=settings.horizon_days,
+        n_folds=folds - 1,
+        metrics=settings.metrics,
+        prefilters=settings.make_prefilters(),
+        progress=progress,
+    ).table.filter(segment="all")
     rows = []
     for name, metrics in last.items():
         for metric, value in metrics.items():

@@ -51,11 +51,20 @@ class Batch(NamedTuple):
 
 
 def recommend_to_file(
-    model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
-    users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
-    key: str | None = None, progress: Progress = silent,
-    block_lines: int = BLOCK_LINES, safe_csv: bool = False,
-) -> Batch:  # fmt: skip
+    model: TwoStageRecommender,
+    data: RetailData,
+    out: Path,
+    k: int = 10,
+    *,
+    users: Any = None,
+    rules: Rules | None = None,
+    reasons: bool = False,
+    among: Among | None = None,
+    key: str | None = None,
+    progress: Progress = silent,
+    block_lines: int = BLOCK_LINES,
+    safe_csv: bool = False,
+) -> Batch:
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
 
     Parameters

@@ -197,10 +197,12 @@ def window_rows(
 
     frames = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(threads)))
     facts = {
-        "cutoff": past.end.isoformat(), "users": len(users), "bought": labels.n_bought(users),
+        "cutoff": past.end.isoformat(),
+        "users": len(users),
+        "bought": labels.n_bought(users),
         "bought_and_proposed": int(sum(f.y.sum() for f in frames)),
         "rows": sum(len(f.y) for f in frames),
-    }  # fmt: skip
+    }
     return Window(key, frames, facts)
 
 
@@ -246,10 +248,14 @@ def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> Trainin
         pool, y = pool.keep(mask), label[mask].astype(np.float32)
         frames.append(
             TrainingFrame(
-                stage.preranker_columns(pool), y, pool.user_of_pair,
-                np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.preranker_names,
+                stage.preranker_columns(pool),
+                y,
+                pool.user_of_pair,
+                np.ones(len(y), np.float32),
+                np.zeros(len(y), np.int16),
+                stage.preranker_names,
             )
-        )  # fmt: skip
+        )
     return concatenate(frames) if any(f.y.any() for f in frames) else None
 
 

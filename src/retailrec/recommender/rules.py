@@ -177,9 +177,13 @@ class BoundRules:
         self._margin = None if rules.margin is None else self._margins(rules.margin)
 
     def choose(
-        self, history: History, pairs: Pairs, score: NDArray[np.float32], k: int,
+        self,
+        history: History,
+        pairs: Pairs,
+        score: NDArray[np.float32],
+        k: int,
         probabilities: bool = False,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """The `k` best pairs of each shopper under the rules.
 
         Raises
@@ -204,9 +208,16 @@ class BoundRules:
         usable = np.where(allowed, score, -np.inf).astype(np.float32)
         cap = self.rules.max_per_category or 0
         items, scores, bound, gave_way = choose_under_rules(
-            pairs.indptr, pairs.items, usable, self._category[pairs.items], position < 0, k, cap,
-            self.rules.min_new, self.rules.variety,
-        )  # fmt: skip
+            pairs.indptr,
+            pairs.items,
+            usable,
+            self._category[pairs.items],
+            position < 0,
+            k,
+            cap,
+            self.rules.min_new,
+            self.rules.variety,
+        )
         for number, name in enumerate(_SOFT):
             if (self.rules.min_new, cap)[number]:
                 self._count(
@@ -340,9 +351,16 @@ def read_rules(path: Path) -> Rules:
 
 @jit
 def choose_under_rules(
-    indptr: Any, items: Any, scores: Any, category: Any, is_new: Any, k: int, cap: int, min_new: int,
+    indptr: Any,
+    items: Any,
+    scores: Any,
+    category: Any,
+    is_new: Any,
+    k: int,
+    cap: int,
+    min_new: int,
     variety: float,
-) -> Any:  # fmt: skip
+) -> Any:
     """The `k` best pairs of each row, slot by slot; a score of -inf is never taken.
 
     At most `cap` (0: any number) of a category (-1 is none) and at least `min_new` new ones. `variety`

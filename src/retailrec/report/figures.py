@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLES = [
-    ("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"),
-    ("#D55E00", "P"), ("#8C8C00", "X"), ("#7F7F7F", "<"), ("#5B3E96", ">"), ("#A0522D", "h"),
-]  # fmt: skip
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#56B4E9", "v"),
+    ("#D55E00", "P"),
+    ("#8C8C00", "X"),
+    ("#7F7F7F", "<"),
+    ("#5B3E96", ">"),
+    ("#A0522D", "h"),
+]
 _MODELS = {"popular": 7, "own_purchases": 1, "two_stage": 0}  # name -> style
 _INK, _QUIET = "#1b1f24", "#6b7280"
 _SIZE = (6.0, 3.4)  # inches
@@ -49,12 +57,23 @@ def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, flo
     from matplotlib.figure import Figure
 
     style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 11, "axes.edgecolor": _QUIET,
-        "font.family": "sans-serif", "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
-        "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _QUIET, "ytick.color": _QUIET,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
-        "axes.titlelocation": "left", "legend.frameon": False, "lines.markersize": 5,
-    }  # fmt: skip
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 11,
+        "axes.edgecolor": _QUIET,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
+        "axes.labelcolor": _INK,
+        "text.color": _INK,
+        "xtick.color": _QUIET,
+        "ytick.color": _QUIET,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "legend.frameon": False,
+        "lines.markersize": 5,
+    }
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure, figure.add_subplot())
@@ -112,9 +131,10 @@ def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
         items, lines = round(100 * tenth["items"]), round(100 * tenth["lines"])
         axes.annotate(
             f"the most sold {items}% of items\nhold {lines}% of lines",
-            (100 * tenth["items"], 100 * tenth["lines"]), xytext=(12, -26),
+            (100 * tenth["items"], 100 * tenth["lines"]),
+            xytext=(12, -26),
             textcoords="offset points",
-        )  # fmt: skip
+        )
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 103)
         axes.set_xlabel("items, most sold first (%)")
@@ -139,9 +159,12 @@ def draw_recall(report: Mapping[str, Any]) -> Svg:
                 )
         axes.axvline(report["chosen_k"], color="0.4", linestyle=":", linewidth=1.2)
         axes.annotate(
-            f"k = {report['chosen_k']}", (report["chosen_k"], 0.01), xytext=(4, 0),
-            textcoords="offset points", color="0.3",
-        )  # fmt: skip
+            f"k = {report['chosen_k']}",
+            (report["chosen_k"], 0.01),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color="0.3",
+        )
         axes.set_xscale("log")
         ticks: list[int] = []
         for k in sorted(int(k) for k in next(iter(curves.values()))):
@@ -161,8 +184,9 @@ def draw_marginal(marginal: Mapping[str, float]) -> Svg:
     """Recall that is lost without each source."""
     return _bars(
         {name: 100 * gain for name, gain in sorted(marginal.items(), key=lambda pair: pair[1])},
-        "recall@200 that only this source brings (points)", "marginal",
-    )  # fmt: skip
+        "recall@200 that only this source brings (points)",
+        "marginal",
+    )
 
 
 def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> Svg:
@@ -195,15 +219,23 @@ def draw_learning(curve: Mapping[str, Any]) -> Svg:
             if values:
                 name = "rows kept apart" if part == "validation" else "training rows"
                 axes.annotate(
-                    name, (len(values), values[-1]), xytext=(-4, 6), ha="right",
-                    textcoords="offset points", color=colour,
-                )  # fmt: skip
+                    name,
+                    (len(values), values[-1]),
+                    xytext=(-4, 6),
+                    ha="right",
+                    textcoords="offset points",
+                    color=colour,
+                )
         if curve.get("best"):
             axes.axvline(curve["best"], color="0.4", linestyle=":", linewidth=1.2)
             axes.annotate(
-                f"best: {curve['best']} trees", (curve["best"], axes.get_ylim()[0]), xytext=(-4, 4),
-                textcoords="offset points", ha="right", color="0.3",
-            )  # fmt: skip
+                f"best: {curve['best']} trees",
+                (curve["best"], axes.get_ylim()[0]),
+                xytext=(-4, 4),
+                textcoords="offset points",
+                ha="right",
+                color="0.3",
+            )
         axes.set_xlabel("trees")
         axes.set_ylabel("what the ranker optimises")
 
@@ -243,8 +275,14 @@ def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str])
                 colour, marker = model_style(row["model"], models)
                 y = -place + 0.18 * ((len(models) - 1) / 2 - number)
                 axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
-                axes.plot([row["mean"]], [y], marker, color=colour, markersize=7,
-                          label=row["model"] if place == 0 else None)  # fmt: skip
+                axes.plot(
+                    [row["mean"]],
+                    [y],
+                    marker,
+                    color=colour,
+                    markersize=7,
+                    label=row["model"] if place == 0 else None,
+                )
         axes.set_yticks([-i for i in range(len(metrics))], metrics)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -266,9 +304,13 @@ def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str
             colour, marker = model_style(model, models)
             means = {r["group"]: r["mean"] for r in tables[model] if r["segment"] == segment}
             axes.plot(
-                [means[g] for g in groups], [-i for i in range(len(groups))], marker, color=colour,
-                markersize=7, label=model,
-            )  # fmt: skip
+                [means[g] for g in groups],
+                [-i for i in range(len(groups))],
+                marker,
+                color=colour,
+                markersize=7,
+                label=model,
+            )
         names = [f"{_short(g)} ({n:,})" for g, n in groups.items()]
         axes.set_yticks([-i for i in range(len(groups))], names, fontsize=10)
         axes.tick_params(axis="y", length=0)

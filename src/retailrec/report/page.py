@@ -102,7 +102,7 @@ def _results(report: Mapping[str, Any]) -> str:
         f"{report['evaluation']['n_cold_users']:,} shoppers who bought in the "
         "window have no history and are not counted.</p>",
         _figure(figures.draw_results(report["intervals"], metrics), "Means with 95% intervals"),
-    ]  # fmt: skip
+    ]
     if best := report.get("attainable"):
         for metric, found in best.items():
             parts.append(
@@ -123,22 +123,17 @@ def _results(report: Mapping[str, Any]) -> str:
     parts.append(
         _table(
             ["metric", *details, "meaning"],
-            [
-                [m, *(_number(details[model][m]) for model in details), _meaning(m)]
-                for m in names
-            ],
+            [[m, *(_number(details[model][m]) for model in details), _meaning(m)] for m in names],
         )
-    )  # fmt: skip
+    )
     if folds := report.get("folds"):
         parts.append(f"<h3>On {folds['n']} horizons</h3>")
         parts.append(
             _table(
                 ["metric", *models],
-                [
-                    [m, *(_spread(folds["summary"], model, m) for model in models)] for m in metrics
-                ],
+                [[m, *(_spread(folds["summary"], model, m) for model in models)] for m in metrics],
             )
-        )  # fmt: skip
+        )
         parts.append(
             "<p class=quiet>Mean ± standard deviation over the horizons, the last one included.</p>"
         )
@@ -165,13 +160,16 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
         ["model", "less", "metric", "difference", "95% interval", "p, corrected"],
         [
             [
-                r["model"], r["versus"], r["metric"], f"{r['difference']:+.4f}",
+                r["model"],
+                r["versus"],
+                r["metric"],
+                f"{r['difference']:+.4f}",
                 "" if r["low"] is None else f"{r['low']:+.4f} to {r['high']:+.4f}",
                 "< 0.001" if r["p_corrected"] < 0.001 else f"{r['p_corrected']:.3f}",
             ]
             for r in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def _three(shoppers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -200,9 +198,7 @@ def _data(report: Mapping[str, Any]) -> str:
     removed = [[reason, f"{n:,}"] for reason, n in load["rejected"].items()]
     if load["merged"]:
         removed.append(["merged: item twice on a receipt", f"{load['merged']:,}"])
-    prefilters = [
-        [p["prefilter"], f"{p['removed']:,}", f"{p['left']:,}"] for p in report["prefilters"]
-    ]  # fmt: skip
+    prefilters = [[p["prefilter"], f"{p['removed']:,}", f"{p['left']:,}"] for p in report["prefilters"]]
     gaps = ""
     if glance["days_between_visits_median"] is not None:
         days = figures.draw_histogram(data["gaps_days"], "days since the visit before")
@@ -224,7 +220,7 @@ def _data(report: Mapping[str, Any]) -> str:
             if prefilters
             else "<p>No prefilter was set.</p>",
         ]
-    )  # fmt: skip
+    )
 
 
 def _matching(matching: Mapping[str, Any]) -> str:
@@ -233,21 +229,30 @@ def _matching(matching: Mapping[str, Any]) -> str:
         curve = matching["recall@k"][name]
         rows.append(
             [
-                name, *(f"{curve[k]:.3f}" for k in ("20", "50", "100", "200")),
-                _number(facts["recall@200_of_repeats"], 3), _number(facts["recall@200_of_new"], 3),
+                name,
+                *(f"{curve[k]:.3f}" for k in ("20", "50", "100", "200")),
+                _number(facts["recall@200_of_repeats"], 3),
+                _number(facts["recall@200_of_new"], 3),
                 f"{facts['catalogue_coverage']:.0%}",
                 f"{matching['marginal'][name]:.4f}" if name in matching["marginal"] else "",
             ]
-        )  # fmt: skip
+        )
     cold = [
         [group, f"{facts['n_users']:,}", _number(facts.get("pool_recall@200"), 3)]
         for group, facts in matching["cold"].items()
         if facts.get("n_users")
     ]
     head = [
-        "source", "recall@20", "@50", "@100", "@200", "repeats@200", "new@200", "catalogue",
+        "source",
+        "recall@20",
+        "@50",
+        "@100",
+        "@200",
+        "repeats@200",
+        "new@200",
+        "catalogue",
         "alone adds",
-    ]  # fmt: skip
+    ]
     return "".join(
         [
             "<p>Several sources propose items; what none of them proposes can't be recommended. "
@@ -259,30 +264,34 @@ def _matching(matching: Mapping[str, Any]) -> str:
             f"{matching['evaluation']['n_users']:,} shoppers.</p><div class=grid>",
             _figure(figures.draw_recall(matching), "How many candidates are enough?"),
             _figure(figures.draw_marginal(matching["marginal"]), "What each source adds"),
-            _figure(figures.draw_overlap(matching["overlap"]),
-                    "Of 100 proposals of the row, how many are the column's too"),
+            _figure(
+                figures.draw_overlap(matching["overlap"]),
+                "Of 100 proposals of the row, how many are the column's too",
+            ),
             "</div><h3>Shoppers of whom little is known</h3>",
             _table(["shoppers", "number", "recall of the pool at 200"], cold),
         ]
-    )  # fmt: skip
+    )
 
 
 def _ranking(ranking: Mapping[str, Any]) -> str:
     windows = [
         [
-            w["cutoff"][:10], f"{w['users']:,}", f"{w['bought']:,}", f"{w['bought_and_proposed']:,}",
-            _share(w["bought_and_proposed"] / max(w["bought"], 1)), f"{w['rows']:,}",
+            w["cutoff"][:10],
+            f"{w['users']:,}",
+            f"{w['bought']:,}",
+            f"{w['bought_and_proposed']:,}",
+            _share(w["bought_and_proposed"] / max(w["bought"], 1)),
+            f"{w['rows']:,}",
         ]
         for w in ranking["windows"]
-    ]  # fmt: skip
+    ]
     parts = [
         "<p>Gradient boosting learns from earlier windows: what was known before each, and what was "
         "bought within it. Purchases that no source proposed are counted, not added.</p>",
-        _table(
-            ["window from", "shoppers", "purchases", "proposed", "share", "training rows"], windows
-        ),
+        _table(["window from", "shoppers", "purchases", "proposed", "share", "training rows"], windows),
         "<div class=grid>",
-    ]  # fmt: skip
+    ]
     if ranking["curve"]:
         parts.append(
             _figure(
@@ -343,15 +352,25 @@ def _sent(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
         return []
     rows = [
         [
-            g["group"], f"{g['n_users']:,}", f"{g['receipts']:.1f}", _number(g["precision"]),
-            _share(g["recommended"]), _share(g["bought"]), _share(g["redeemed"]),
+            g["group"],
+            f"{g['n_users']:,}",
+            f"{g['receipts']:.1f}",
+            _number(g["precision"]),
+            _share(g["recommended"]),
+            _share(g["bought"]),
+            _share(g["redeemed"]),
         ]
         for g in found["groups"]
-    ]  # fmt: skip
+    ]
     head = [
-        "shoppers", "number", "receipts before", "precision of their lists",
-        "recommended: campaign products", "bought: campaign products", "redeemed a coupon",
-    ]  # fmt: skip
+        "shoppers",
+        "number",
+        "receipts before",
+        "precision of their lists",
+        "recommended: campaign products",
+        "bought: campaign products",
+        "redeemed a coupon",
+    ]
     text = (
         f"<p>{found['campaigns']:,} campaigns with {found['products']:,} products ran in the window. "
         f"<b>Descriptive:</b> {escape(found['caution'])}</p>{_table(head, rows)}"

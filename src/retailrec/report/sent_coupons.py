@@ -36,9 +36,13 @@ class SentCoupons(NamedTuple):
 
 
 def describe_sent(
-    sent: SentCoupons, held_out: Split, judge: Judge, lists: Mapping[str, NDArray[np.int32]], k: int,
+    sent: SentCoupons,
+    held_out: Split,
+    judge: Judge,
+    lists: Mapping[str, NDArray[np.int32]],
+    k: int,
     horizon_days: float,
-) -> dict[str, Any] | None:  # fmt: skip
+) -> dict[str, Any] | None:
     """Of each group of judged shoppers: what they were recommended, what they bought and redeemed.
 
     Groups: sent a campaign that runs in the window, sent one earlier only, never sent any. None if no
@@ -77,9 +81,16 @@ def describe_sent(
 
 
 def _group(
-    name: str, mask: NDArray[np.bool_], offered: NDArray[np.bool_], ids: pl.Series, sent: SentCoupons,
-    held_out: Split, judge: Judge, items: NDArray[np.int32], window: tuple[datetime, datetime],
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    mask: NDArray[np.bool_],
+    offered: NDArray[np.bool_],
+    ids: pl.Series,
+    sent: SentCoupons,
+    held_out: Split,
+    judge: Judge,
+    items: NDArray[np.int32],
+    window: tuple[datetime, datetime],
+) -> dict[str, Any]:
     """One row of the description."""
     k = items.shape[1]
     chosen = pl.Series(judge.users[mask]).cast(pl.Int32).implode()

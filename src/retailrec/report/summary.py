@@ -33,9 +33,15 @@ _GRID = GRID[:7]  # the report's curve ends at 1,000 candidates; `retailrec matc
 _TAIL_POINTS = 60
 # what the results say beside the metrics that were asked for
 DETAILS = (
-    "repeat_recall@10", "explore_recall@10", "money_recall@10", "revenue@5", "served@5", "coverage@5",
-    "novelty@5", "diversity@5",
-)  # fmt: skip
+    "repeat_recall@10",
+    "explore_recall@10",
+    "money_recall@10",
+    "revenue@5",
+    "served@5",
+    "coverage@5",
+    "novelty@5",
+    "diversity@5",
+)
 
 
 def describe_data(data: RetailData, horizon_days: float) -> dict[str, Any]:
@@ -117,8 +123,9 @@ def describe_ranking(
             ranker, judged, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
         )
         found["importances"] = {
-            "columns": _rounded(table.head(20)), "families": _rounded(by_family(table))
-        }  # fmt: skip
+            "columns": _rounded(table.head(20)),
+            "families": _rounded(by_family(table)),
+        }
     calibrated = model.calibrator_ is not None
     found["reliability"] = held_out_reliability(model, held_out).to_dicts() if calibrated else None
     return found
@@ -137,7 +144,7 @@ def describe_results(
             name: by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts()
             for name, v in values.items()
         },
-    }  # fmt: skip
+    }
 
 
 def _has(judge: Judge, metric: str) -> bool:
