@@ -13,6 +13,7 @@ from scipy import sparse
 from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import common_counts, product_gather
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.shards import n_threads
 from retailrec.compute.topk import product_topk, topk_rows
 from retailrec.data import RetailData
@@ -185,7 +186,7 @@ def following_items(history: History, neighbours: int, shrinkage: float) -> spar
     best = []
     for at in range(0, history.n_items, _ITEMS):  # all pairs at once would be the peak of memory
         together = (held_by[at : at + _ITEMS] @ after).tocsr()
-        row = at + np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
+        row = at + row_of_pair(together.indptr)
         cosine = together.data / (norms[0][row] * norms[1][together.indices])
         cosine *= together.data / (together.data + shrinkage)
         together.data = cosine.astype(np.float32)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Days
-from retailrec.compute.csr import row_of_pair
 from retailrec.compute.groups import count_buyers
+from retailrec.compute.pairs import pair_keys, row_of_pair
 from retailrec.compute.topk import popular_by_category, topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
@@ -195,7 +195,7 @@ class PopularInCategories(CandidateGenerator):
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items of categories that the shopper never bought from."""
         n = int(self.category_.max(initial=-1)) + 2
-        key = history.user_of_pair * n + self.category_[history.items] + 1
+        key = pair_keys(history.user_of_pair, self.category_[history.items] + 1, n)
         counts = np.bincount(key, history.counts(), len(history) * n).reshape(-1, n)
         profile = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         weight = profile[row_of_pair(pairs.indptr), self.category_[pairs.items] + 1]

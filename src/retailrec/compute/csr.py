@@ -10,7 +10,6 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from numpy.typing import NDArray
 
 jit = nb.njit(cache=True, nogil=True)
 
@@ -161,11 +160,6 @@ def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
         for i in range(len(rows)):
             row = rows[i]
             out[i, first_column + c] = np.nan if row < 0 else block[row, c]
-
-
-def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row number of each element of a CSR."""
-    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
 @jit

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.compute.csr import order_in_rows
+from retailrec.compute.pairs import row_of_pair
 
 T = TypeVar("T")
 _DAY_US = 86_400_000_000  # microseconds in a day
@@ -109,12 +110,12 @@ class History:
     @cached_property
     def user_of_pair(self) -> NDArray[np.int64]:
         """(n_pairs,) history row of each pair."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        return row_of_pair(self.indptr)
 
     @cached_property
     def pair_of_event(self) -> NDArray[np.int64]:
         """(n_events,) pair of each event."""
-        return np.repeat(np.arange(self.n_pairs), np.diff(self.event_indptr))
+        return row_of_pair(self.event_indptr)
 
     @cached_property
     def user_of_event(self) -> NDArray[np.int64]:

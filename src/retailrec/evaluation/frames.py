@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import pair_keys
 from retailrec.data import category_codes
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
@@ -127,7 +128,7 @@ def judge_frames(
         users=np.arange(len(users)),
         n_cold=n_buyers - len(users),
         n_items=len(ids),
-        keys=sums["row"].to_numpy().astype(np.int64) * len(ids) + sums["item"].to_numpy(),
+        keys=pair_keys(sums["row"].to_numpy(), sums["item"].to_numpy(), len(ids)),
         values=sums["value"].to_numpy().astype(np.float64),
         prices=prices,
     )
@@ -150,8 +151,7 @@ def judge_frames(
 
 
 def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) -> tuple[str, ...]:
-    """Raise where lists and truth have no shopper or no item in common; notes where one list has "
-    "none."""
+    """Raise where lists and truth share no shopper or no item; notes where one list shares none."""
     notes = []
     for column, what in (("user_id", "shoppers"), ("item_id", "items")):
         every = pl.concat([frame[column].unique() for frame in listed.values()])
@@ -172,7 +172,7 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
 def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
     """The judge, told who had bought what before."""
     own = _coded(pairs, users, ids)
-    own_keys = own["row"].to_numpy().astype(np.int64) * len(ids) + own["item"].to_numpy()
+    own_keys = pair_keys(own["row"].to_numpy(), own["item"].to_numpy(), len(ids))
     counts = pairs["item_id"].value_counts(name="buyers")
     buyers = ids.to_frame().join(counts, on="item_id", how="left", maintain_order="left")["buyers"]
     return replace(

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.candidates.pool import merge_pool
+from retailrec.compute.pairs import pair_keys, pairs_of_keys
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
@@ -163,16 +164,15 @@ class _Truth:
     def __init__(self, judge: Judge, history: History) -> None:
         self.n_users, self.n_items = len(judge.users), judge.n_items
         self.keys = judge.keys
-        self.rows = judge.keys // judge.n_items
+        self.rows = pairs_of_keys(judge.keys, judge.n_items)[0]
         self.n_relevant = np.bincount(self.rows, minlength=self.n_users)
-        own = history.user_of_pair * judge.n_items + history.items
+        own = pair_keys(history.user_of_pair, history.items, judge.n_items)
         self.repeat = np.isin(judge.keys, own)  # (n_pairs,) bought before the window too
 
     def found(self, items: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n_pairs,) is the purchase among the row's items?"""
         rows = np.arange(len(items))[:, None]
-        keys = np.where(items >= 0, rows * self.n_items + items, -1)
-        return np.isin(self.keys, keys)
+        return np.isin(self.keys, pair_keys(rows, items, self.n_items))
 
     def recall(self, items: NDArray[np.int32]) -> float:
         """Mean over shoppers of the share of purchases found."""
@@ -261,7 +261,8 @@ def _cold(
         items = _in_shards(lambda part: pool_order(stage, part, _AT), filtered.history(codes=users))
         theirs = bought.filter(pl.col("user").is_in(users.tolist()))
         row, item = np.searchsorted(users, theirs["user"].to_numpy()), theirs["item"].to_numpy()
-        hit = np.isin(row * past.n_items + item, np.arange(len(users))[:, None] * past.n_items + items)
+        proposed = pair_keys(np.arange(len(users))[:, None], items, past.n_items)
+        hit = np.isin(pair_keys(row, item, past.n_items), proposed)
         share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
         out[name] = {"n_users": int(chosen.sum()), "pool_recall@200": round(float(share.mean()), 5)}
         unseen_found += int((hit & ~seen[item]).sum())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from retailrec.compute.csr import find_pairs, gather
 from retailrec.compute.groups import number_groups
+from retailrec.compute.pairs import row_of_pair
 from retailrec.data import RetailData
 from retailrec.data.history import History, Pairs
 from retailrec.errors import ArtifactError, DataError, NotFittedError
@@ -156,7 +157,7 @@ class FeatureSet:
         self._require_codes_of(history)
         if out is None:
             out = np.empty((len(pairs.items), len(self.names)), np.float32, order="F")
-        user_row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        user_row = row_of_pair(pairs.indptr)
         columns = EventColumns(history)
         at = 0
         blocks = [

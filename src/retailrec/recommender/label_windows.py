@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
+from retailrec.compute.pairs import pair_keys
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
@@ -183,7 +184,7 @@ def window_rows(
 
         def keep(pool: Pool) -> NDArray[np.bool_]:
             label = labels.of(pool, users[rows])
-            pair = users[rows][pool.user_of_pair] * past.n_items + pool.items
+            pair = pair_keys(users[rows][pool.user_of_pair], pool.items, past.n_items)
             mask = label | (lots(pair, *seed, 2) < sampling.negatives)
             share = np.where(bought_any[rows], 1, sampling.idle_users)[pool.user_of_pair]
             weight = np.where(label, 1, 1 / (share * sampling.negatives))
@@ -243,7 +244,7 @@ def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> Trainin
         rows = slice(at, at + SHARD)
         pool = stage.pool(past.history(codes=users[rows]))
         label = labels.of(pool, users[rows])
-        pair = users[rows][pool.user_of_pair] * past.n_items + pool.items
+        pair = pair_keys(users[rows][pool.user_of_pair], pool.items, past.n_items)
         mask = label | (lots(pair, sampling.seed, 99) < sampling.negatives)
         pool, y = pool.keep(mask), label[mask].astype(np.float32)
         frames.append(

@@ -25,6 +25,7 @@ from retailrec.components import (
     make_component,
 )
 from retailrec.compute.csr import find_pairs, jit
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
@@ -200,7 +201,7 @@ class BoundRules:
             score = (score * self._margin[pairs.items]).astype(np.float32)
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
         allowed = np.ones(len(score), np.bool_)
-        user = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        user = row_of_pair(pairs.indptr)
         first = topk_rows(pairs.indptr, pairs.items, score, k)[0]
         for name, mask in self._pair_masks(history, pairs, position, user).items():
             self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))

@@ -207,8 +207,7 @@ class ServedModel:
         if not len(shopper):
             return []  # nothing was chosen, and a ranker explains no empty table
         items = best.items[shopper, rank]
-        keys = frame.pool.user_of_pair * history.n_items + frame.pool.items
-        x = np.asfortranarray(frame.x[np.searchsorted(keys, shopper * history.n_items + items)])
+        x = np.asfortranarray(frame.rows_of(shopper, items, history.n_items))
         why = self.model.ranker_.contributions(x)
         return reasons_in_words(
             x, frame.names, why, shopper, items, history, self.model.sources_, self.labels

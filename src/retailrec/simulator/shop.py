@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
 from retailrec.data.timeformats import DAY_ONE
@@ -140,7 +141,7 @@ class Shop:
         """The catalogue, `PRODUCT_ID` = item number + 1, with readable names."""
         rng = np.random.default_rng([self.seed, 2])
         first = self.world.first
-        sub = np.repeat(np.arange(self.n_subs), np.diff(first))
+        sub = row_of_pair(first)
         table = sub_commodities()
         brand = self.world.brand
         style, size = (rng.integers(0, len(words), self.items) for words in (STYLES, SIZES))
