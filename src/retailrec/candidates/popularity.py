@@ -17,6 +17,7 @@ from retailrec.compute.pairs import pair_keys, row_of_pair
 from retailrec.compute.topk import popular_by_category, topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.item_facts import text_codes
 from retailrec.errors import SettingError
 
 
@@ -102,8 +103,7 @@ class PopularInSegment(CandidateGenerator):
                 f"popular_in_segment: users lack '{self.attribute}'; they have {data.users.columns}. "
                 f"Name one of these."
             )
-        values = data.users[self.attribute].cast(pl.String)
-        distinct = values.drop_nulls().unique().sort()
+        _, distinct = text_codes(data.users[self.attribute])
         self.segments_ = pl.DataFrame({"value": distinct}).with_row_index("row", offset=1)
         recent = data.between(data.end - timedelta(days=self.days), data.end)
         overall = _buyers(recent, data.n_items)
@@ -168,11 +168,7 @@ class PopularInCategories(CandidateGenerator):
                 f"popular_in_categories: items lack '{self.level}'; they have {data.items.columns}. "
                 f"Name another level or leave the source out."
             )
-        text = data.items[self.level].cast(pl.String)
-        distinct = text.drop_nulls().unique().sort()
-        codes = pl.Series(range(len(distinct)), dtype=pl.Int32)
-        code = text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32)
-        self.category_ = code.to_numpy()
+        self.category_, distinct = text_codes(data.items[self.level])
         recent = data.between(data.end - timedelta(days=self.days), data.end)
         buyers = _buyers(recent, data.n_items)
         buyers[data.full_history.items] += 1e-3

@@ -21,6 +21,7 @@ from scipy import sparse
 from retailrec.candidates import OwnPurchases
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.data.item_facts import text_codes
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
@@ -204,8 +205,8 @@ def _attributes(past: RetailData, table: pl.DataFrame) -> NDArray[np.float64]:
         for name in frame.columns:
             if name in ("item_id", "user_id", "name", "recommendable"):
                 continue
-            codes = frame[name].cast(pl.String).fill_null("").rank("dense")
-            columns.append(codes.gather(table[key]))
+            codes, _ = text_codes(frame[name].cast(pl.String).fill_null(""))
+            columns.append(pl.Series(codes + 1).gather(table[key]))
     return np.column_stack([c.to_numpy().astype(np.float64) for c in columns])
 
 

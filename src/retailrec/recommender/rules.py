@@ -29,6 +29,7 @@ from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.item_facts import text_codes
 from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.data.timeformats import parse_time
 from retailrec.errors import DataError, SettingError
@@ -173,8 +174,7 @@ class BoundRules:
                     f"rules: the catalogue lacks '{rules.category}'; it has {self.items.columns}. "
                     f"Name one of these as category."
                 )
-            codes = self.items[rules.category].cast(pl.String).rank("dense").cast(pl.Int32)
-            self._category = codes.fill_null(-1).to_numpy()
+            self._category = text_codes(self.items[rules.category])[0]
         self._margin = None if rules.margin is None else self._margins(rules.margin)
 
     def choose(
