@@ -118,7 +118,7 @@ def evaluate(
     """Judge anybody's recommendations by what was bought, with intervals."""
     import json
 
-    from retailrec.data.files import write_text
+    from retailrec.data.writing import write_text
     from retailrec.jobs.evaluate import evaluate_files
 
     check_file(out)
@@ -194,7 +194,7 @@ def tune(
     metric: Annotated[str, typer.Option(help="To be raised.")] = "precision@5",
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
-    from retailrec.data.files import write_text
+    from retailrec.data.writing import write_text
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
@@ -223,7 +223,7 @@ def bench_walkthrough(
     """The course notebook's steps, leaks included, beside ours, on its own split."""
     import json
 
-    from retailrec.data.files import write_text
+    from retailrec.data.writing import write_text
     from retailrec.jobs.course_notebook import PUBLISHED, compare_with_walkthrough
     from retailrec.jobs.settings import read_settings
 

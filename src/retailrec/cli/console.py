@@ -58,7 +58,7 @@ def in_words(step: str, done: int, total: int) -> str:
 
 def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
     if rejects is not None:
-        from retailrec.data.files import write_frame
+        from retailrec.data.writing import write_frame
 
         write_frame(report.rejects, rejects)
     if quiet:

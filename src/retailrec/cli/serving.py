@@ -153,7 +153,7 @@ def export_store(
 ) -> None:
     """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
     with _opened(store) as opened:
-        from retailrec.data.files import write_frame
+        from retailrec.data.writing import write_frame
         from retailrec.serving.loading import export, export_exposures, export_shoppers
 
         lines = export(opened, out / "receipts.parquet")

@@ -18,9 +18,9 @@ from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
-from retailrec.data.files import write_frame
 from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import Split, rolling_folds
+from retailrec.data.writing import write_frame
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
 from retailrec.evaluation.segments import by_segment, segments

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
-from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.data.histories import Receipts
 from retailrec.data.locks import locked
+from retailrec.data.writing import whole_file, write_frame, write_text
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import AnswerReport, short_list_note

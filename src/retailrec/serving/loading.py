@@ -15,7 +15,8 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import STANDARD_RULES, LoadReport
 from retailrec.data.encoding import CodedLines, build_log, code_lines, parts_of
-from retailrec.data.files import whole_file, whole_numbers
+from retailrec.data.files import whole_numbers
+from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
