@@ -18,13 +18,15 @@ from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
 from retailrec.recommender.explanations import item_labels
 from retailrec.report import figures, summary
-from retailrec.report.page import MEANINGS, render
+from retailrec.report.outcome import MEANINGS
+from retailrec.report.page import render
 from retailrec.simulator.shop import small_data
 
 SETTINGS = Settings(
     horizon_days=14,
     ranker={"type": "lightgbm", "iterations": 15},
     label_windows=3,
+    calibrate=True,
     threads=1,
     sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "item_item"}],
 )
@@ -89,6 +91,15 @@ def test_the_page_is_one_file_without_scripts(ran: Path) -> None:
         assert f'<section id="{part}">' in text
 
 
+def test_probabilities_of_a_calibrated_model_are_drawn(report: dict[str, Any]) -> None:
+    bins = report["ranking"]["reliability"]
+    assert [set(each) for each in bins] == [{"n", "predicted", "observed"}] * len(bins)
+    assert "Do probabilities hold?" in render(report)
+    assert "Do probabilities hold?" not in render(
+        report | {"ranking": report["ranking"] | {"reliability": None}}
+    )
+
+
 def test_people_come_first_and_the_evidence_after(report: dict[str, Any]) -> None:
     text = render(report)
     assert text.index('id="offers"') < text.index('id="results"') < text.index('id="data"')
@@ -120,7 +131,7 @@ def test_ours_stands_against_the_best_simple_method_and_all_pairs_are_folded(
 def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str, Any]) -> None:
     assert report["ranking"]["judged_on"] == "the newest label window"
     data = small_data(users=150)
-    settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False})
+    settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False, "calibrate": False})
     held_out = hold_out(data, settings)
     model = settings.model().fit(held_out.past, keep_rows=True)
     found = summary.describe_ranking(model, held_out, model.training_rows, 0)

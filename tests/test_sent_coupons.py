@@ -10,8 +10,8 @@ import polars as pl
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold
 from retailrec.evaluation import Judge
-from retailrec.report.page import _sent
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
+from retailrec.report.shoppers import sent_coupons
 
 CUTOFF, END = datetime(2024, 3, 1), datetime(2024, 3, 29)
 
@@ -65,7 +65,7 @@ def test_a_window_without_a_campaign_has_no_description(data: RetailData) -> Non
     over = sent._replace(campaigns=sent.campaigns.filter(campaign_id=2))
     lists = {"two_stage": np.zeros((len(judge.users), 3), np.int32)}
     assert describe_sent(over, held_out, judge, lists, 3, 28) is None
-    assert _sent(None) == []
+    assert sent_coupons(None) == []
 
 
 def test_the_page_calls_it_descriptive() -> None:
@@ -79,7 +79,7 @@ def test_the_page_calls_it_descriptive() -> None:
         "redeemed": 0.1,
     }
     found = {"campaigns": 1, "products": 2, "caution": "No claim.", "groups": [group]}
-    ((key, title, html),) = _sent(found)
+    ((key, title, html),) = sent_coupons(found)
     assert (key, title) == ("coupons", "Shoppers who were sent coupons")
     assert "<b>Descriptive:</b> No claim." in html
     assert "sent &lt;coupons&gt;" in html

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from retailrec.evaluation.leaks import LeakReport
     from retailrec.evaluation.results import Difference, Interval, MatchingReport
     from retailrec.features.registry import Feature
-    from retailrec.jobs.run import RunResult
     from retailrec.recommender.batch import Batch
+    from retailrec.report.results import RunResult
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -284,10 +284,12 @@ def print_matching(report: MatchingReport, out: Path) -> None:
         "of new: recall@200 of what the shopper had not bought before; adds: what the union of all "
         "sources' 200 would lose without this one"
     )
-    for group, facts in report["cold"].items():
-        if facts.get("n_users"):
-            found = facts["pool_recall@200"]
-            OUT.print(f"shoppers with {group}: {facts['n_users']:,}, pool recall@200 {found:.3f}")
+    for group, cold in report["cold"].items():
+        if cold.get("n_users"):
+            OUT.print(
+                f"shoppers with {group}: {cold['n_users']:,}, "
+                f"pool recall@200 {cold['pool_recall@200']:.3f}"
+            )
     idle = [name for name, earns in report["advice"].items() if not earns]
     OUT.print(
         f"k = {report['chosen_k']}: beyond it recall grows by less than "

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +22,7 @@ from retailrec.data.history import History
 from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.splits import Split
 from retailrec.evaluation.judge import Judge
-from retailrec.evaluation.results import MatchingReport
+from retailrec.evaluation.results import ColdFacts, MatchingReport, SourceFacts
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
@@ -83,7 +82,7 @@ def judge_matching(
     stage = model.stage_one
     truth = _Truth(judge, history)
     recall: dict[str, dict[str, float]] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    facts: dict[str, SourceFacts] = {}
     proposed: dict[str, NDArray[np.int32]] = {}
     for number, source in enumerate(stage.sources, start=1):
         progress("sources", number, len(stage.sources))
@@ -92,7 +91,8 @@ def judge_matching(
         seconds = perf_counter() - started
         recall[source.name] = {str(k): truth.recall(items[:, :k]) for k in grid}
         top = proposed[source.name] = items[:, :_AT]
-        facts[source.name] = _facts(top, truth, past.recommendable) | {
+        facts[source.name] = {
+            **_facts(top, truth, past.recommendable),
             "fit_seconds": round(model.report_["source_seconds"].get(source.name, 0.0), 3),
             "candidates_seconds": round(seconds, 3),
             "state_mb": round(_state_bytes(source) / 1e6, 2),
@@ -183,7 +183,7 @@ class _Truth:
         return round(float(share.mean()), 5)
 
 
-def _facts(items: NDArray[np.int32], truth: _Truth, recommendable: NDArray[np.bool_]) -> dict[str, Any]:
+def _facts(items: NDArray[np.int32], truth: _Truth, recommendable: NDArray[np.bool_]) -> SourceFacts:
     found = truth.found(items)
     distinct = np.unique(items[items >= 0])
     hit = np.bincount(truth.rows, found, truth.n_users) > 0
@@ -227,7 +227,7 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
 
 def _cold(
     stage: StageOne, held_out: Split, filtered: RetailData, most_users: int, seed: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ColdFacts]:
     """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
     past, target = held_out
     bought = target.select("user", "item").unique().sort("user", "item")
@@ -247,7 +247,7 @@ def _cold(
         "two to five": (receipts >= 2) & (receipts <= 5),
         "more": receipts > 5,
     }
-    out: dict[str, dict[str, Any]] = {name: {"n_users": 0} for name in groups}
+    out: dict[str, ColdFacts] = {name: {"n_users": 0} for name in groups}
     seen = np.zeros(past.n_items, np.bool_)
     seen[past.log["item"].unique().to_numpy()] = True
     unseen_found = unseen_bought = 0

@@ -6,10 +6,14 @@ the same again, so that figures can be read without colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from io import StringIO
 from typing import TYPE_CHECKING, Any
+
+from retailrec.evaluation.results import Interval, MatchingReport
+from retailrec.report.results import Bin, Curve, ReliabilityBin, SegmentMean, TailPoint, Week
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +87,7 @@ def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, flo
     return Svg(svg[svg.index("<svg") :])
 
 
-def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> Svg:
+def draw_weeks(weeks: Sequence[Week]) -> Svg:
     """Receipts by week."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -99,10 +103,10 @@ def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> Svg:
     return _svg(draw, "weeks")
 
 
-def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> Svg:
+def draw_histogram(bins: Sequence[Bin], unit: str) -> Svg:
     """Share of cases in bins such as 2 to 3 items."""
 
-    def label(b: Mapping[str, Any]) -> str:
+    def label(b: Bin) -> str:
         low, high = b["from"], b["to"]
         if high is None:
             return f"{low}+"
@@ -119,7 +123,7 @@ def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> Svg:
     return _svg(draw, unit, (6.0, 2.9))
 
 
-def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
+def draw_tail(points: Sequence[TailPoint]) -> Svg:
     """Share of lines that the most sold items hold."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -143,7 +147,7 @@ def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
     return _svg(draw, "tail")
 
 
-def draw_recall(report: Mapping[str, Any]) -> Svg:
+def draw_recall(report: MatchingReport) -> Svg:
     """Recall@k of every source and the pool, with the chosen k."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -208,12 +212,13 @@ def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> Svg:
     return _svg(draw, "overlap", (6.4, 5.2))
 
 
-def draw_learning(curve: Mapping[str, Any]) -> Svg:
+def draw_learning(curve: Curve) -> Svg:
     """The ranker's measure by number of trees, on training rows and on rows kept apart."""
 
     def draw(figure: Figure, axes: Axes) -> None:
-        for part, line in (("learn", "--"), ("validation", "-")):
-            values = curve.get(part) or []
+        parts = (("learn", curve.get("learn"), "--"), ("validation", curve.get("validation"), "-"))
+        for part, curve_of_part, line in parts:
+            values = curve_of_part or []
             colour = "#0072B2" if part == "validation" else _QUIET
             axes.plot(range(1, len(values) + 1), values, line, color=colour)
             if values:
@@ -226,7 +231,7 @@ def draw_learning(curve: Mapping[str, Any]) -> Svg:
                     textcoords="offset points",
                     color=colour,
                 )
-        if curve.get("best"):
+        if curve["best"] is not None:
             axes.axvline(curve["best"], color="0.4", linestyle=":", linewidth=1.2)
             axes.annotate(
                 f"best: {curve['best']} trees",
@@ -248,11 +253,11 @@ def draw_importances(rows: Sequence[Mapping[str, Any]], key: str) -> Svg:
     return _bars(values, "NDCG@10 lost when shuffled (points)", f"importances-{key}")
 
 
-def draw_reliability(table: Mapping[str, Sequence[float]]) -> Svg:
+def draw_reliability(bins: Sequence[ReliabilityBin]) -> Svg:
     """Predicted against observed shares of purchases."""
 
     def draw(figure: Figure, axes: Axes) -> None:
-        predicted, observed = table["predicted"], table["observed"]
+        predicted, observed = [b["predicted"] for b in bins], [b["observed"] for b in bins]
         top = 1.05 * max(*predicted, *observed, 1e-6)
         axes.plot([0, top], [0, top], "--", color=_QUIET, linewidth=1)
         axes.plot(predicted, observed, "o-", color="#0072B2")
@@ -262,7 +267,7 @@ def draw_reliability(table: Mapping[str, Sequence[float]]) -> Svg:
     return _svg(draw, "reliability", (4.6, 3.8))
 
 
-def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Svg:
+def draw_results(intervals: Sequence[Interval], metrics: Sequence[str]) -> Svg:
     """Mean and 95% interval of each model and metric, one line a metric."""
     models = list(dict.fromkeys(row["model"] for row in intervals))
 
@@ -274,7 +279,8 @@ def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str])
                 number = models.index(row["model"])
                 colour, marker = model_style(row["model"], models)
                 y = -place + 0.18 * ((len(models) - 1) / 2 - number)
-                axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
+                if row["low"] is not None and row["high"] is not None:
+                    axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
                 axes.plot(
                     [row["mean"]],
                     [y],
@@ -294,7 +300,7 @@ def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str])
     return _svg(draw, "results", (6.4, 0.62 * len(metrics) + 1.1))
 
 
-def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str, metric: str) -> Svg:
+def draw_segment(tables: Mapping[str, Sequence[SegmentMean]], segment: str, metric: str) -> Svg:
     """One metric of all models by the groups of a segment."""
     models = list(tables)
     groups = {r["group"]: r["n_users"] for r in tables[models[0]] if r["segment"] == segment}
@@ -304,7 +310,7 @@ def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str
             colour, marker = model_style(model, models)
             means = {r["group"]: r["mean"] for r in tables[model] if r["segment"] == segment}
             axes.plot(
-                [means[g] for g in groups],
+                [math.nan if (mean := means[g]) is None else mean for g in groups],
                 [-i for i in range(len(groups))],
                 marker,
                 color=colour,
