@@ -22,7 +22,7 @@ from retailrec.report.page import MEANINGS, render
 from retailrec.simulator.shop import small_data
 
 SETTINGS = Settings(
-    horizon_days=14, ranker={"type": "lightgbm", "iterations": 15}, label_windows=3, threads=1,
+    horizon_days=14, ranker={"type": "lightgbm", "iterations": 15}, label_windows=3, threads=1, calibrate=True,
     sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "item_item"}],
 )  # fmt: skip
 
@@ -73,6 +73,15 @@ def read(text: str) -> Page:
     return page
 
 
+def test_a_calibrated_run_shows_whether_its_probabilities_hold(
+    ran: Path, report: dict[str, Any]
+) -> None:
+    bins = report["reliability"]
+    assert bins == report["ranking"]["reliability"]
+    assert sum(part["n"] for part in bins) == 20 * 150
+    assert "Do probabilities hold?" in (ran / "report.html").read_text()
+
+
 def test_the_page_is_one_file_without_scripts(ran: Path) -> None:
     text = (ran / "report.html").read_text()
     page = read(text)
@@ -117,7 +126,7 @@ def test_ours_stands_against_the_best_simple_method_and_all_pairs_are_folded(
 def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str, Any]) -> None:
     assert report["ranking"]["judged_on"] == "the newest label window"
     data = small_data(users=150)
-    settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False})
+    settings = SETTINGS.model_copy(update={"label_windows": 1, "calibrate": False})
     held_out = hold_out(data, settings)
     model = settings.model().fit(held_out.past, keep_rows=True)
     found = summary.describe_ranking(model, held_out, model.training_rows, 0)

@@ -216,11 +216,11 @@ def draw_importances(rows: Sequence[Mapping[str, Any]], key: str) -> Svg:
     return _bars(values, "NDCG@10 lost when shuffled (points)", f"importances-{key}")
 
 
-def draw_reliability(table: Mapping[str, Sequence[float]]) -> Svg:
-    """Predicted against observed shares of purchases."""
+def draw_reliability(bins: Sequence[Mapping[str, float]]) -> Svg:
+    """Predicted against observed shares of purchases, a point a bin."""
 
     def draw(figure: Figure, axes: Axes) -> None:
-        predicted, observed = table["predicted"], table["observed"]
+        predicted, observed = ([part[name] for part in bins] for name in ("predicted", "observed"))
         top = 1.05 * max(*predicted, *observed, 1e-6)
         axes.plot([0, top], [0, top], "--", color=_QUIET, linewidth=1)
         axes.plot(predicted, observed, "o-", color="#0072B2")
