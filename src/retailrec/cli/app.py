@@ -15,13 +15,18 @@ from retailrec.cli.options import (
     ColumnsOption,
     ConfigOption,
     EncodingOption,
+    EngineOption,
     ImportOption,
+    MasterOption,
     PathArgument,
     QuietOption,
     RulesOption,
+    SparkSettingsOption,
     TimeFormatOption,
     Wanted,
+    local_only,
     of_a_dataset,
+    on_spark,
     parse_columns,
 )
 from retailrec.errors import RetailRecError, SettingError
@@ -323,6 +328,9 @@ def recommend(
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    spark_settings: SparkSettingsOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -331,6 +339,19 @@ def recommend(
 
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
+    if on_spark(engine, master, spark_settings):
+        from retailrec.spark.jobs import recommend_on_spark
+
+        local_only(encoding=encoding, time_format=time_format, among=among, safe_csv=safe_csv)
+        with console.progress(quiet) as progress:
+            there = recommend_on_spark(
+                model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
+                master=master, settings=spark_settings, modules=modules, progress=progress,
+            )  # fmt: skip
+        console.print_load_report(there.load_report, quiet, None)
+        if not quiet:
+            console.print_answers(there.batch, out)
+        return
     check_file(out)
     with console.progress(quiet) as progress:
         found = recommend_from_files(

@@ -62,6 +62,15 @@ TimeFormatOption = Annotated[
 ]
 RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+EngineOption = Annotated[
+    str, typer.Option(help="local, or spark: workers of a cluster do the same work. [local]")
+]
+MasterOption = Annotated[
+    str | None, typer.Option(help="For --engine spark: Spark's master URL, such as local[2].")
+]
+SparkSettingsOption = Annotated[
+    Path | None, typer.Option(help='For --engine spark: TOML file, "spark.executor.memory" = "8g".')
+]
 ImportOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -137,6 +146,34 @@ def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
     filled.__annotations__ = {p.name: p.annotation for p in parameters}
     filled.__name__, filled.__doc__ = command.__name__, command.__doc__
     return filled
+
+
+def on_spark(engine: str, master: str | None, settings: Path | None) -> bool:
+    """Is Spark to do the work?
+
+    Raises
+    ------
+    SettingError
+        If there is no such engine, or Spark's options come with another one.
+    """
+    if engine not in ("local", "spark"):
+        raise SettingError(f"--engine must be local or spark, not {engine!r}.")
+    if engine == "local" and (master is not None or settings is not None):
+        raise SettingError(
+            "--master and --spark-settings belong to --engine spark; add it or leave them out."
+        )
+    return engine == "spark"
+
+
+def local_only(**options: object) -> None:
+    """Raise a SettingError if an option is given that Spark's engine does not have."""
+    for name, value in options.items():
+        if value:
+            raise SettingError(
+                f"--{name.replace('_', '-')} is not there with --engine spark, which reads typed "
+                f"columns of Parquet or a table and writes Parquet. Leave it out, or stay with the "
+                f"local engine."
+            )
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retailrec.spark.fitting import fit as fit
     from retailrec.spark.recommending import recommend as recommend
     from retailrec.spark.session import connect as connect
 
-_WHERE = {"connect": "session", "recommend": "recommending"}
-__all__ = ["connect", "recommend"]
+_WHERE = {"connect": "session", "fit": "fitting", "recommend": "recommending"}
+__all__ = ["connect", "fit", "recommend"]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,7 +45,7 @@ class Cleaned:
     n_waves : of them, empty ones included
     filled : those with lines
     n_lines : lines that were kept, before dates far from all others are left out
-    items : ids of items in the log, ascending
+    vocabulary, items : ids of the items of these lines, and of those in the log, ascending
     far : the rule against dates far from all others
     last : time of the last line
     report : what was read and rejected so far; shards add the rest
@@ -57,6 +57,7 @@ class Cleaned:
     n_waves: int
     filled: frozenset[int]
     n_lines: int
+    vocabulary: pl.Series
     items: pl.Series
     far: LineRule | None
     last: datetime
@@ -169,12 +170,12 @@ def _counted(
         )
     )
     refuse_if_none(int(days["n"].sum()), report)
+    vocabulary = _items_of(good)
     far = far_rule(days)
     if far is not None:
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
         good = good.filter(F.to_date("time").between(first, newest))
-    items = good.select(ITEM_ID).distinct().toArrow()[ITEM_ID]
     last = good.agg(F.max("time")).first()
     assert last is not None
     return Cleaned(
@@ -183,12 +184,19 @@ def _counted(
         n_waves,
         frozenset(int(name.split("=")[1]) for name in names) - {REJECTED},
         int(days["n"].sum()),
-        pl.Series(ITEM_ID, pl.from_arrow(items)).sort(),
+        vocabulary,
+        vocabulary if far is None else _items_of(good),
         far,
         last[0],
         report,
         numbers,
     )
+
+
+def _items_of(lines: DataFrame) -> pl.Series:
+    """Ids of their items, ascending: a vocabulary fits into memory where its log does not."""
+    found = lines.select(ITEM_ID).distinct().toArrow()[ITEM_ID]
+    return pl.Series(ITEM_ID, pl.from_arrow(found)).sort()
 
 
 def _account(everything: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:

@@ -135,8 +135,7 @@ def shoppers(plan: ShopperPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[S
             frame = frame.filter(~is_asked)
         lines = frame.drop(ATTRIBUTE + c for c in plan.attributes)
         report = LoadReport("part", read=lines.height)
-        if asked is None or len(asked):
-            yield Shoppers(data_of_lines(lines, plan, users, report), asked, report)
+        yield Shoppers(data_of_lines(lines, plan, users, report), asked, report)
 
 
 def data_of_lines(
@@ -197,6 +196,38 @@ def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
         told = {"answer": asdict(report), "load": load_report.as_dict()}
         plan.reports.add([json.dumps(told)])
         yield from to_arrow(with_kinds(found.lists, plan.kinds), plan.kinds)
+
+
+@dataclass(frozen=True)
+class LogPlan:
+    """How the log of all shoppers is written.
+
+    Attributes
+    ----------
+    shoppers : how the data is made
+    items : ids of all items, in the order of their codes
+    kinds : columns of the log
+    reports : Spark's accumulator of texts, one a shard
+    """
+
+    shoppers: ShopperPlan
+    items: pl.Series
+    kinds: dict[str, str]
+    reports: Any
+
+
+def log_lines(plan: LogPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The log of whole shoppers: item codes of the whole catalogue, receipts numbered in the shard."""
+    require_versions(plan.shoppers.versions)
+    hold_to_task()
+    for data, _, report in shoppers(plan.shoppers, batches):
+        plan.reports.add([json.dumps(report.as_dict())])
+        code = places(data.items[ITEM_ID], plan.items)
+        log = data.log.with_columns(
+            data.users[USER_ID].gather(data.log["user"]).alias(USER_ID),
+            code.gather(data.log["item"]).alias("item"),
+        )
+        yield from to_arrow(with_kinds(log, plan.kinds), plan.kinds)
 
 
 @cache
