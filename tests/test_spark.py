@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ import spark_support
 from retailrec.candidates import Popularity
 from retailrec.data import RetailData, unit_prices
 from retailrec.data.cleaning import LoadReport
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.jobs.settings import Settings
@@ -314,3 +315,49 @@ def test_a_model_of_a_sample_counts_everybody(session: Any, shop: Path, tmp_path
     np.testing.assert_array_equal(popular.share_, Popularity().fit(data).share_)
     np.testing.assert_allclose(there.model.prices_, unit_prices(data), rtol=1e-12)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.slow
+def test_the_command_line_does_the_same_on_spark(session: Any, shop: Path, tmp_path: Path) -> None:
+    """`run` on a sample with lists for everybody, then `recommend` with the model it saved."""
+    from typer.testing import CliRunner
+
+    from retailrec.cli.app import app
+
+    (tmp_path / "quick.toml").write_text(
+        "horizon_days = 14\nlabel_windows = 1\nn_candidates = 30\n"
+        "[ranker]\ntype = 'lightgbm'\niterations = 5\n"
+        "[[sources]]\ntype = 'own_purchases'\n[[sources]]\ntype = 'popularity'\n"
+    )
+    spark = ["--engine", "spark", "--master", "local[2]"]
+    command = [
+        "run",
+        "table",
+        shop / "receipts",
+        "--out",
+        tmp_path / "out",
+        "--config",
+        tmp_path / "quick.toml",
+    ]
+    ran = CliRunner().invoke(app, [*map(str, command), *spark, "--sample", "60", "--no-report"])
+    assert ran.exit_code == 0, ran.output or ran.exception
+    everybody = lists(tmp_path / "out" / "recommendations.parquet")
+    assert everybody["user_id"].n_unique() == 120
+    judged = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert judged["evaluation"]["n_users"] < 90
+    command = [
+        "recommend",
+        "--model",
+        tmp_path / "out" / "model",
+        "--history",
+        shop / "receipts",
+        "--k",
+        5,
+    ]
+    asked = CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "again"), *spark])
+    assert asked.exit_code == 0, asked.output
+    assert "120 shoppers, 600 recommendations" in asked.output
+    assert "rejected: exact double line" in asked.output
+    assert lists(tmp_path / "again").equals(everybody)
+    refused = CliRunner().invoke(app, [*map(str, command), "--out", "x", *spark, "--safe-csv"])
+    assert isinstance(refused.exception, SettingError)

@@ -76,7 +76,14 @@ def run(
         data, seconds = wanted.load(progress)
     console.print_load_report(data.report, wanted.quiet, rejects)
     truth = wanted.path and read_truth(wanted.path / "truth")
-    more = {"rules": rules, "folds": folds, "page": report, "load_seconds": seconds, "truth": truth}
+    more: dict[str, Any] = {
+        "rules": rules,
+        "folds": folds,
+        "page": report,
+        "load_seconds": seconds,
+        "truth": truth,
+    }
+    more["everybody"] = wanted.everybody()
     if wanted.dataset == "complete-journey":
         more["sent"] = _sent_coupons(wanted.path)
     name = wanted.path.stem if wanted.dataset == "table" and wanted.path else wanted.dataset
@@ -176,6 +183,8 @@ def check_leaks(
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
     from retailrec.evaluation.leaks import check_leaks as check
 
+    if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
+        raise SettingError("check-leaks changes receipts in memory; use --engine local on a sample.")
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)

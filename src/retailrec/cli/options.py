@@ -18,6 +18,7 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
+    from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
 
 
@@ -96,6 +97,12 @@ class Wanted:
     time_format: TimeFormatOption = None
     seed: Annotated[int | None, typer.Option(help="[0]")] = None
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None
+    engine: EngineOption = "local"
+    master: MasterOption = None
+    spark_settings: SparkSettingsOption = None
+    sample: Annotated[
+        int, typer.Option(min=1, help="For --engine spark: shoppers that models learn from.")
+    ] = 100_000
     modules: ImportOption = None
     quiet: QuietOption = False
 
@@ -112,8 +119,11 @@ class Wanted:
         )
 
     def load(self, progress: Progress) -> tuple[RetailData, float]:
-        """The data, and how many seconds reading it took."""
+        """The data, and how many seconds reading it took; on Spark a sample that counts everybody."""
         from time import perf_counter
+
+        if on_spark(self.engine, self.master, self.spark_settings):
+            return self._load_on_spark(progress)
 
         from retailrec.datasets import load_dataset
 
@@ -127,6 +137,37 @@ class Wanted:
             time_format=self.time_format,
         )
         return data, perf_counter() - started
+
+    def _load_on_spark(self, progress: Progress) -> tuple[RetailData, float]:
+        from time import perf_counter
+
+        from retailrec.spark.jobs import load_on_spark
+
+        if self.dataset != "table" or self.path is None:
+            raise SettingError(
+                f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, not "
+                f"{self.dataset!r}; write receipts in standard columns and name their path."
+            )
+        local_only(encoding=self.encoding, time_format=self.time_format, **{"import": self.modules})
+        started = perf_counter()
+        data = load_on_spark(
+            self.path,
+            parse_columns(self.columns),
+            self.sample,
+            self.master,
+            self.spark_settings,
+            progress,
+        )
+        return data, perf_counter() - started
+
+    def everybody(self) -> Everybody | None:
+        """What writes the lists of all shoppers, where the data is a sample of them."""
+        if not on_spark(self.engine, self.master, self.spark_settings):
+            return None
+        from retailrec.spark.jobs import lists_of_all
+
+        assert self.path is not None
+        return lists_of_all(self.path, parse_columns(self.columns))
 
 
 def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
