@@ -114,7 +114,8 @@ def test_shoppers_without_lines_are_data_too() -> None:
         "user_id": "long", "item_id": "string", "time": "timestamp", "quantity": "double", "value": "double",
         "line": "long", "digest": "long",
     }  # fmt: skip
-    lines = tasks.with_kinds(pl.DataFrame(), kinds).clear()
+    lines = tasks.with_kinds(pl.DataFrame(), kinds)
+    assert lines.is_empty()
     report = LoadReport("part")
     data = tasks.data_of_lines(lines, plan, pl.DataFrame({"user_id": [7]}), report)
     assert data.users["user_id"].to_list() == [7]

@@ -293,6 +293,8 @@ def gathered(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
 
 def with_kinds(frame: pl.DataFrame, kinds: dict[str, str]) -> pl.DataFrame:
     """The columns of `kinds` in their types; null where the frame has none."""
+    if not frame.height:  # literals alone would make a row
+        return pl.DataFrame(schema={name: _POLARS[kind] for name, kind in kinds.items()})
     return frame.select(
         (
             pl.col(name).reinterpret(signed=True)
