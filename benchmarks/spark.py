@@ -47,10 +47,13 @@ def write_receipts(folder: Path, millions: float) -> int:
         minutes = clock // 100 * 60 + clock % 100
         time = pl.datetime(2000, 1, 1) + pl.duration(days=pl.col("DAY") - 1, minutes=minutes)
         lines.select(
-            pl.col("household_key").alias("user_id"), pl.col("PRODUCT_ID").alias("item_id"),
-            pl.col("BASKET_ID").alias("basket_id"), time.alias("time"),
-            pl.col("QUANTITY").alias("quantity"), pl.col("SALES_VALUE").alias("value"),
-        ).write_parquet(folder / f"part-{number:05d}.parquet")  # fmt: skip
+            pl.col("household_key").alias("user_id"),
+            pl.col("PRODUCT_ID").alias("item_id"),
+            pl.col("BASKET_ID").alias("basket_id"),
+            time.alias("time"),
+            pl.col("QUANTITY").alias("quantity"),
+            pl.col("SALES_VALUE").alias("value"),
+        ).write_parquet(folder / f"part-{number:05d}.parquet")
         n_lines += lines.height
     return n_lines
 
@@ -72,10 +75,12 @@ def answer(engine: str, model: Path, receipts: Path, out: Path, log: Path) -> No
         from retailrec.spark import connect, recommend
 
         settings = {
-            "spark.eventLog.enabled": "true", "spark.eventLog.compress": "false",
-            "spark.eventLog.rolling.enabled": "false", "spark.eventLog.dir": f"file://{log}",
+            "spark.eventLog.enabled": "true",
+            "spark.eventLog.compress": "false",
+            "spark.eventLog.rolling.enabled": "false",
+            "spark.eventLog.dir": f"file://{log}",
             "spark.driver.memory": "2g",
-        }  # fmt: skip
+        }
         session = connect(MASTER, settings)
         began = perf_counter()
         found = recommend(model, receipts, out, 10, session=session)
@@ -89,11 +94,14 @@ def answer(engine: str, model: Path, receipts: Path, out: Path, log: Path) -> No
     seen.stop()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     told = {
-        "seconds": round(seconds if engine == "spark" else total, 2), "with_start": round(total, 2),
+        "seconds": round(seconds if engine == "spark" else total, 2),
+        "with_start": round(total, 2),
         "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 2),
-        "own_peak_mb": used[0].ru_maxrss // 1000, "worker_mb": seen.peak_mb,
-        "shoppers": found.batch.report.n_shoppers, "lists": found.batch.n_rows,
-    }  # fmt: skip
+        "own_peak_mb": used[0].ru_maxrss // 1000,
+        "worker_mb": seen.peak_mb,
+        "shoppers": found.batch.report.n_shoppers,
+        "lists": found.batch.n_rows,
+    }
     if engine == "spark":
         told |= of_event_log(log)
     print(json.dumps(told))
@@ -148,9 +156,10 @@ def of_event_log(log: Path) -> dict[str, float]:
             else:
                 cleaning += seconds
     return {
-        "shuffled_mb": round(shuffled / 1e6, 2), "task_s_before": round(cleaning, 2),
+        "shuffled_mb": round(shuffled / 1e6, 2),
+        "task_s_before": round(cleaning, 2),
         "task_s_behind": round(answering, 2),
-    }  # fmt: skip
+    }
 
 
 def run(engine: str, model: Path, receipts: Path, folder: Path) -> dict[str, Any]:
@@ -219,8 +228,10 @@ def main(sizes: list[float], held_out: float, place: Path) -> int:
             made.unlink() if made.is_file() else shutil.rmtree(made)
     costs = cost_model(rows, held_out)
     for name, cost in costs.items():
-        print(f"{name:16} {cost['start']:8.2f} + {cost['a_million_lines']:.3f} a million lines; "
-              f"{cost.get('error_held_out', 0):+.1%} at {held_out:g} million, held out")  # fmt: skip
+        print(
+            f"{name:16} {cost['start']:8.2f} + {cost['a_million_lines']:.3f} a million lines; "
+            f"{cost.get('error_held_out', 0):+.1%} at {held_out:g} million, held out"
+        )
     largest = rows[-1]
     found = {
         "time_ratio": largest["spark"]["seconds"] / largest["local"]["seconds"],

@@ -25,9 +25,13 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 
 QUICK = Settings(
-    horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=1, threads=1,
-    sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "als", "factors": 8}], n_candidates=30,
-)  # fmt: skip
+    horizon_days=14,
+    ranker={"type": "lightgbm", "iterations": 5},
+    label_windows=1,
+    threads=1,
+    sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "als", "factors": 8}],
+    n_candidates=30,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,11 @@ def receipts_of(data: RetailData) -> pl.DataFrame:
     return data.log.select(
         data.users["user_id"].gather(data.log["user"]).cast(pl.Int64),
         data.items["item_id"].gather(data.log["item"]).cast(pl.Int64),
-        "time", pl.col("basket").alias("basket_id"), "quantity", "value",
-    )  # fmt: skip
+        "time",
+        pl.col("basket").alias("basket_id"),
+        "quantity",
+        "value",
+    )
 
 
 def soiled(lines: pl.DataFrame) -> pl.DataFrame:
@@ -96,9 +103,14 @@ def test_lists_and_the_account_are_those_of_one_machine(
     local, expected = here
     told: list[tuple[str, int, int]] = []
     there = recommend(
-        shop / "model", shop / "receipts", tmp_path / "there", 5, waves=3, shard_lines=700,
+        shop / "model",
+        shop / "receipts",
+        tmp_path / "there",
+        5,
+        waves=3,
+        shard_lines=700,
         progress=lambda step, done=0, total=0: told.append((step, done, total)),
-    )  # fmt: skip
+    )
     assert lists(tmp_path / "there").equals(expected)
     assert there.load_report.as_dict() == local.load_report.as_dict()
     assert len(there.load_report.rejected) >= 6  # soiled enough to say something
@@ -111,9 +123,14 @@ def test_shoppers_without_lines_are_data_too() -> None:
     tasks = pytest.importorskip("retailrec.spark.tasks")
     plan = tasks.ShopperPlan(None, datetime(2024, 1, 1), 10, False, {}, {})
     kinds = {
-        "user_id": "long", "item_id": "string", "time": "timestamp", "quantity": "double", "value": "double",
-        "line": "long", "digest": "long",
-    }  # fmt: skip
+        "user_id": "long",
+        "item_id": "string",
+        "time": "timestamp",
+        "quantity": "double",
+        "value": "double",
+        "line": "long",
+        "digest": "long",
+    }
     lines = tasks.with_kinds(pl.DataFrame(), kinds)
     assert lines.is_empty()
     report = LoadReport("part")
@@ -134,13 +151,25 @@ def test_shoppers_asked_for_rules_and_reasons_are_those_of_one_machine(
     rules = read_rules(tmp_path / "rules.toml")
     out = tmp_path / "here.parquet"
     local = recommend_from_files(
-        shop / "model", shop / "receipts", tmp_path / "asked.csv", 4, {}, out,
-        rules=tmp_path / "rules.toml", reasons=True,
-    )  # fmt: skip
+        shop / "model",
+        shop / "receipts",
+        tmp_path / "asked.csv",
+        4,
+        {},
+        out,
+        rules=tmp_path / "rules.toml",
+        reasons=True,
+    )
     there = recommend(
-        shop / "model", shop / "receipts", tmp_path / "there", 4, waves=2, users=tmp_path / "asked.csv",
-        rules=rules, reasons=True,
-    )  # fmt: skip
+        shop / "model",
+        shop / "receipts",
+        tmp_path / "there",
+        4,
+        waves=2,
+        users=tmp_path / "asked.csv",
+        rules=rules,
+        reasons=True,
+    )
     assert lists(tmp_path / "there").equals(lists(out))
     assert lists(out)["user_id"].n_unique() == 3
     assert there.batch == local.batch
@@ -158,11 +187,18 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     """Decimals, floats with holes for ids, a time with a zone, a list, a table of the catalog."""
     from retailrec.spark import recommend
 
-    lines = pl.read_parquet(shop / "receipts" / "*.parquet").with_columns(
-        pl.col("value").cast(pl.Decimal(12, 2)), pl.col("user_id").cast(pl.Float64),
-        pl.col("quantity").cast(pl.Int16), pl.col("time").dt.replace_time_zone("UTC"),
-        pl.col("basket_id").cast(pl.String).alias("receipt"), tags=pl.lit([["a", "b"]]).first(),
-    ).drop("basket_id")  # fmt: skip
+    lines = (
+        pl.read_parquet(shop / "receipts" / "*.parquet")
+        .with_columns(
+            pl.col("value").cast(pl.Decimal(12, 2)),
+            pl.col("user_id").cast(pl.Float64),
+            pl.col("quantity").cast(pl.Int16),
+            pl.col("time").dt.replace_time_zone("UTC"),
+            pl.col("basket_id").cast(pl.String).alias("receipt"),
+            tags=pl.lit([["a", "b"]]).first(),
+        )
+        .drop("basket_id")
+    )
     file, columns = written(lines, tmp_path / "lines.parquet"), {"basket_id": "receipt"}
     session.read.parquet(str(file)).write.saveAsTable("lines", path=f"file://{tmp_path}/table")
     out = tmp_path / "here.parquet"
@@ -183,10 +219,15 @@ def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
 
     lines = pl.read_parquet(shop / "receipts" / "b0*.parquet").filter(pl.col("user_id").is_not_null())
     n = 1_000_000
-    heavy = lines.sample(n, with_replacement=True, seed=0).with_columns(
-        user_id=pl.lit(5, pl.Int64), basket_id=pl.int_range(n) // 40,
-        time=pl.datetime(2024, 1, 1) + pl.duration(minutes=pl.int_range(n) // 40),
-    ).select(lines.columns)  # fmt: skip
+    heavy = (
+        lines.sample(n, with_replacement=True, seed=0)
+        .with_columns(
+            user_id=pl.lit(5, pl.Int64),
+            basket_id=pl.int_range(n) // 40,
+            time=pl.datetime(2024, 1, 1) + pl.duration(minutes=pl.int_range(n) // 40),
+        )
+        .select(lines.columns)
+    )
     file = written(pl.concat([lines, heavy.cast(lines.schema)]), tmp_path / "lines.parquet")
     out = tmp_path / "here.parquet"
     local = recommend_from_files(shop / "model", file, None, 3, {}, out)

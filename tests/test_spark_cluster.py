@@ -65,9 +65,11 @@ def test_an_executor_killed_in_the_middle_changes_no_list(tmp_path: Path) -> Non
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     }
     work = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | more,
-    )  # fmt: skip
+    )
     killed, last = 0, ""
     assert work.stdout is not None
     for line in work.stdout:

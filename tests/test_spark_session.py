@@ -52,8 +52,9 @@ def test_a_file_of_settings_is_read_and_checked(tmp_path: Path) -> None:
     file = tmp_path / "spark.toml"
     file.write_text('"spark.executor.memory" = "4g"\n[spark.sql]\nadaptive.enabled = true\n')
     assert _read_settings(file) == {
-        "spark.executor.memory": "4g", "spark.sql.adaptive.enabled": "true",
-    }  # fmt: skip
+        "spark.executor.memory": "4g",
+        "spark.sql.adaptive.enabled": "true",
+    }
     file.write_text("memory = 4\n")
     with pytest.raises(SettingError, match=r"has 'memory'; expected Spark's settings"):
         _read_settings(file)

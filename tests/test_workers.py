@@ -40,9 +40,13 @@ def test_blas_is_held_to_the_cores_too() -> None:
 def test_a_mapped_model_answers_alike_and_leaves_its_arrays_on_disk(tmp_path: Path) -> None:
     data = small_data(users=40, weeks=20)
     quick = Settings(
-        horizon_days=14, ranker={"type": "lightgbm", "iterations": 3}, label_windows=1, threads=1,
-        sources=[{"type": "own_purchases"}, {"type": "item_item"}, {"type": "popularity"}], n_candidates=20,
-    )  # fmt: skip
+        horizon_days=14,
+        ranker={"type": "lightgbm", "iterations": 3},
+        label_windows=1,
+        threads=1,
+        sources=[{"type": "own_purchases"}, {"type": "item_item"}, {"type": "popularity"}],
+        n_candidates=20,
+    )
     quick.model().fit(data).save(tmp_path)
     loaded = TwoStageRecommender.load(tmp_path)
     mapped = TwoStageRecommender.load(tmp_path, memory_map=True)

@@ -54,11 +54,19 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    model: TwoStageRecommender, receipts: Any, out: str | Path, *, items: Any = None, users: Any = None,
-    sample: int = SAMPLE, workplace: str | Path | None = None,
-    columns: Mapping[str, str] | None = None, line_rules: Sequence[LineRule] = (),
-    session: SparkSession | None = None, progress: Progress = silent,
-) -> Fitted:  # fmt: skip
+    model: TwoStageRecommender,
+    receipts: Any,
+    out: str | Path,
+    *,
+    items: Any = None,
+    users: Any = None,
+    sample: int = SAMPLE,
+    workplace: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    line_rules: Sequence[LineRule] = (),
+    session: SparkSession | None = None,
+    progress: Progress = silent,
+) -> Fitted:
     """Fit `model` on all receipts and save it to the folder `out`: the usual artifact.
 
     Everybody's receipts are cleaned and coded, and counted for what is said of items: their features,
@@ -96,9 +104,16 @@ def fit(
         for name in storage.files(place):
             storage.remove(f"{place}/{name}")
         data = sampled_data(
-            session, receipts, place, items=items, users=users, sample=sample, columns=columns,
-            line_rules=line_rules, progress=progress,
-        )  # fmt: skip
+            session,
+            receipts,
+            place,
+            items=items,
+            users=users,
+            sample=sample,
+            columns=columns,
+            line_rules=line_rules,
+            progress=progress,
+        )
         with in_words():
             model.fit(data, progress)
         model.report_["sample"] = {"shoppers": data.n_users, "of": data.report.n_users}
@@ -108,10 +123,17 @@ def fit(
 
 
 def sampled_data(
-    session: SparkSession, receipts: Any, folder: str, *, items: Any = None, users: Any = None,
-    sample: int = SAMPLE, columns: Mapping[str, str] | None = None,
-    line_rules: Sequence[LineRule] = (), progress: Progress = silent,
-) -> RetailData:  # fmt: skip
+    session: SparkSession,
+    receipts: Any,
+    folder: str,
+    *,
+    items: Any = None,
+    users: Any = None,
+    sample: int = SAMPLE,
+    columns: Mapping[str, str] | None = None,
+    line_rules: Sequence[LineRule] = (),
+    progress: Progress = silent,
+) -> RetailData:
     """A sample of shoppers as `RetailData`, whose `whole` counts everybody.
 
     Item codes are those of all items; `report` is that of all receipts. What lies between stays in
@@ -172,10 +194,14 @@ def _coded_log(
 ) -> tuple[dict[str, str], DataFrame]:
     """The log of all shoppers on disk: cleaned, receipts put together, items by code."""
     kinds: dict[str, str] = {
-        USER_ID: cleaned.kinds[USER_ID], "item": "integer", "basket": "integer", "time": "timestamp",
-        "quantity": "double", "value": "double",
+        USER_ID: cleaned.kinds[USER_ID],
+        "item": "integer",
+        "basket": "integer",
+        "time": "timestamp",
+        "quantity": "double",
+        "value": "double",
         **{c: cleaned.kinds[c] for c in ("store", "discount") if c in cleaned.kinds},
-    }  # fmt: skip
+    }
     own = {name: version for name, version in versions().items() if name != "python"}
     told: Any = session.sparkContext.accumulator([], Texts())  # type: ignore[arg-type]
     shoppers = ShopperPlan(cleaned.far, cleaned.midnight, _SHARD_LINES, True, {}, own)

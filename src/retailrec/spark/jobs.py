@@ -25,10 +25,20 @@ WORKPLACE = "spark.retailrec.workplace"
 
 
 def recommend_on_spark(
-    model: Path, history: Path, users: Path | None, k: int, columns: Mapping[str, str], out: Path, *,
-    rules: Path | None = None, reasons: bool = False, master: str | None = None,
-    settings: Path | None = None, modules: Sequence[str] | None = None, progress: Progress = silent,
-) -> Recommended:  # fmt: skip
+    model: Path,
+    history: Path,
+    users: Path | None,
+    k: int,
+    columns: Mapping[str, str],
+    out: Path,
+    *,
+    rules: Path | None = None,
+    reasons: bool = False,
+    master: str | None = None,
+    settings: Path | None = None,
+    modules: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> Recommended:
     """Lists from a saved model and receipts in Parquet or a table, to a folder of Parquet.
 
     Raises
@@ -47,15 +57,27 @@ def recommend_on_spark(
     progress("start Spark")
     session = connect(master, settings)
     return recommend(
-        model, _named(history), out, k, users=users, rules=wanted_rules, reasons=reasons,
-        columns=columns, session=session, progress=progress,
-    )  # fmt: skip
+        model,
+        _named(history),
+        out,
+        k,
+        users=users,
+        rules=wanted_rules,
+        reasons=reasons,
+        columns=columns,
+        session=session,
+        progress=progress,
+    )
 
 
 def load_on_spark(
-    receipts: Path, columns: Mapping[str, str], sample: int, master: str | None, settings: Path | None,
+    receipts: Path,
+    columns: Mapping[str, str],
+    sample: int,
+    master: str | None,
+    settings: Path | None,
     progress: Progress = silent,
-) -> RetailData:  # fmt: skip
+) -> RetailData:
     """A sample of the shoppers of Parquet or a table, whose facts of items count everybody.
 
     What lies between stays until the program ends, in the folder that Spark's setting

@@ -61,12 +61,21 @@ class Recommended(NamedTuple):
 
 
 def recommend(
-    model: str | Path, receipts: Any, out: str | Path, k: int = 10, *,
-    users: Any = None, rules: Rules | None = None, reasons: bool = False,
-    columns: Mapping[str, str] | None = None, line_rules: Sequence[LineRule] = (),
-    shard_lines: int = SHARD_LINES, waves: int | None = None,
-    session: SparkSession | None = None, progress: Progress = silent,
-) -> Recommended:  # fmt: skip
+    model: str | Path,
+    receipts: Any,
+    out: str | Path,
+    k: int = 10,
+    *,
+    users: Any = None,
+    rules: Rules | None = None,
+    reasons: bool = False,
+    columns: Mapping[str, str] | None = None,
+    line_rules: Sequence[LineRule] = (),
+    shard_lines: int = SHARD_LINES,
+    waves: int | None = None,
+    session: SparkSession | None = None,
+    progress: Progress = silent,
+) -> Recommended:
     """Write the lists of many shoppers to a folder of Parquet: the same lists as on one machine.
 
     Raw lines are cleaned where they lie, by the local engine's own rules; kept ones are brought
@@ -154,18 +163,26 @@ class _Wish:
             return None
         users = None if self.users is None else int(self.users.hash_rows(seed=0).sum() or 0)
         told = [
-            self.key, given.fingerprint, self.k, described_rules(self.rules), self.reasons, users,
-            repr(more), versions(),
-        ]  # fmt: skip
+            self.key,
+            given.fingerprint,
+            self.k,
+            described_rules(self.rules),
+            self.reasons,
+            users,
+            repr(more),
+            versions(),
+        ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def kinds(self, cleaned: Cleaned) -> dict[str, str]:
         """Columns of the lists, and those that part them from reports."""
         whole = self.model.items_[ITEM_ID].dtype.is_integer()
         kinds = {
-            USER_ID: cleaned.kinds[USER_ID], ITEM_ID: "long" if whole else "string",
-            "score": "float", "rank": "integer",
-        }  # fmt: skip
+            USER_ID: cleaned.kinds[USER_ID],
+            ITEM_ID: "long" if whole else "string",
+            "score": "float",
+            "rank": "integer",
+        }
         if self.model.calibrator_ is not None:
             kinds["probability"] = "double"
         if self.reasons:
@@ -174,9 +191,15 @@ class _Wish:
 
 
 def _answer_waves(
-    session: SparkSession, storage: Storage, cleaned: Cleaned, wish: _Wish, folder: Path, parts: str,
-    shard_lines: int, progress: Progress,
-) -> int:  # fmt: skip
+    session: SparkSession,
+    storage: Storage,
+    cleaned: Cleaned,
+    wish: _Wish,
+    folder: Path,
+    parts: str,
+    shard_lines: int,
+    progress: Progress,
+) -> int:
     """Answer the waves that are not answered yet; how many were."""
     ids_like(cleaned.items, wish.model.items_[ITEM_ID], who="the fresh receipts")
     users = wish.users
@@ -185,9 +208,13 @@ def _answer_waves(
         users = users.with_columns(ids_like(users[USER_ID], like, who="the shoppers asked for"))
     attributes = {} if users is None else {c: k for c, k in users.schema.items() if c != USER_ID}
     shopper_plan = ShopperPlan(
-        cleaned.far, max(cleaned.midnight, wish.model.end_), shard_lines, users is None, attributes,
+        cleaned.far,
+        max(cleaned.midnight, wish.model.end_),
+        shard_lines,
+        users is None,
+        attributes,
         {name: version for name, version in versions().items() if name != "python"},
-    )  # fmt: skip
+    )
     archive = _shipped(session, folder, wish.key)
     asked = None if users is None else _asked_rows(session, users, cleaned)
     n_taken_over = 0
@@ -204,7 +231,7 @@ def _answer_waves(
         told: Any = session.sparkContext.accumulator([], Texts())  # type: ignore[arg-type]
         plan = AnswerPlan(
             shopper_plan, archive, wish.k, wish.rules, wish.reasons, wish.kinds(cleaned), told
-        )  # fmt: skip
+        )
         found = (
             lines.repartition(n_tasks, USER_ID)
             .sortWithinPartitions(USER_ID, LINE)
@@ -245,9 +272,10 @@ def _asked_rows(session: SparkSession, users: pl.DataFrame, cleaned: Cleaned) ->
     import pyarrow as pa
 
     table = users.select(
-        USER_ID, pl.lit(ASKED, pl.Int64).alias(LINE),
+        USER_ID,
+        pl.lit(ASKED, pl.Int64).alias(LINE),
         *(pl.col(c).cast(pl.String).alias(ATTRIBUTE + c) for c in users.columns if c != USER_ID),
-    ).to_arrow()  # fmt: skip
+    ).to_arrow()
     plain = pa.schema(
         [(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in table.schema]
     )
@@ -311,9 +339,13 @@ def _spans(cleaned: Cleaned, model: TwoStageRecommender) -> Any:
 
 
 def _commit(
-    session: SparkSession, storage: Storage, waves: Sequence[int], parts: str, target: str,
+    session: SparkSession,
+    storage: Storage,
+    waves: Sequence[int],
+    parts: str,
+    target: str,
     report: AnswerReport,
-) -> int:  # fmt: skip
+) -> int:
     """Put all lists below one folder and that in its place; number of recommendations."""
     result = f"{parts}/result"
     storage.make_folder(result)

@@ -28,9 +28,14 @@ REJECTED = -1  # the wave of rejected lines
 _WAVE_BYTES = 256 * 2**20
 _MOST_WAVES = 256
 _SPARK_KINDS = {
-    "Int64": "long", "String": "string", "Float64": "double", "Float32": "float", "UInt64": "long",
-    "UInt32": "long", "Categorical": "string",
-}  # fmt: skip
+    "Int64": "long",
+    "String": "string",
+    "Float64": "double",
+    "Float32": "float",
+    "UInt64": "long",
+    "UInt32": "long",
+    "Categorical": "string",
+}
 _SQL = {"long": "bigint", "timestamp": "timestamp_ntz", "integer": "int"}
 
 
@@ -83,9 +88,13 @@ def sql_schema(kinds: Mapping[str, str]) -> str:
 
 
 def stage(
-    session: SparkSession, source: Source, columns: Mapping[str, str], folder: str,
-    rules: Sequence[LineRule] = (), waves: int | None = None,
-) -> Cleaned:  # fmt: skip
+    session: SparkSession,
+    source: Source,
+    columns: Mapping[str, str],
+    folder: str,
+    rules: Sequence[LineRule] = (),
+    waves: int | None = None,
+) -> Cleaned:
     """Clean the receipts into `folder`, unless that has been done, and count.
 
     Raises
@@ -109,9 +118,7 @@ def stage(
 
 def _plan(source: Source, columns: Mapping[str, str], rules: Sequence[LineRule]) -> CleanPlan:
     """The plan, its columns learnt by cleaning a frame of one line without content."""
-    plan = CleanPlan(
-        dict(columns), (*rules, *STANDARD_RULES), PLACE, source.text, {}, _versions()
-    )  # fmt: skip
+    plan = CleanPlan(dict(columns), (*rules, *STANDARD_RULES), PLACE, source.text, {}, _versions())
     empty = pl.DataFrame(pl.from_arrow(_null_line(source.frame)))
     found = sample_of_cleaned(empty.with_columns(pl.col(source.text).cast(pl.String)), plan)
     kinds = {

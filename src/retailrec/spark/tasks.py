@@ -64,9 +64,13 @@ class CleanPlan:
 
 
 _POLARS: dict[str, Any] = {
-    "long": pl.Int64(), "string": pl.String(), "double": pl.Float64(), "float": pl.Float32(),
-    "timestamp": pl.Datetime("us"), "integer": pl.Int32(),
-}  # fmt: skip
+    "long": pl.Int64(),
+    "string": pl.String(),
+    "double": pl.Float64(),
+    "float": pl.Float32(),
+    "timestamp": pl.Datetime("us"),
+    "integer": pl.Int32(),
+}
 
 
 def clean(plan: CleanPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -312,9 +316,13 @@ def to_arrow(frame: pl.DataFrame, kinds: dict[str, str]) -> Iterator[pa.RecordBa
     import pyarrow as pa
 
     of_kind = {
-        "long": pa.int64(), "string": pa.string(), "double": pa.float64(), "float": pa.float32(),
-        "timestamp": pa.timestamp("us"), "integer": pa.int32(),
-    }  # fmt: skip
+        "long": pa.int64(),
+        "string": pa.string(),
+        "double": pa.float64(),
+        "float": pa.float32(),
+        "timestamp": pa.timestamp("us"),
+        "integer": pa.int32(),
+    }
     schema = pa.schema([(name, of_kind[kind]) for name, kind in kinds.items()])
     yield from frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)
 

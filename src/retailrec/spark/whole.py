@@ -145,10 +145,13 @@ def nobody(n_items: int, end: datetime) -> History:
     """The histories of no shopper."""
     log = pl.DataFrame(
         schema={
-            "item": pl.Int32, "basket": pl.Int32, "time": pl.Datetime("us"), "quantity": pl.Float64,
+            "item": pl.Int32,
+            "basket": pl.Int32,
+            "time": pl.Datetime("us"),
+            "quantity": pl.Float64,
             "value": pl.Float64,
         }
-    )  # fmt: skip
+    )
     none = np.zeros(0, np.int64)
     return History.from_log(log, none, pl.DataFrame(schema={USER_ID: pl.Int64}), end, n_items, "")
 
