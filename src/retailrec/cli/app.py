@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -344,40 +345,24 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    from retailrec.jobs.recommend import recommend_from_files
-
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
+    shared: dict[str, Any] = {"rules": rules, "reasons": reasons}
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
         local_only(encoding=encoding, time_format=time_format, among=among, safe_csv=safe_csv)
-        with console.progress(quiet) as progress:
-            there = recommend_on_spark(
-                model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
-                master=master, settings=spark_settings, modules=modules, progress=progress,
-            )  # fmt: skip
-        console.print_load_report(there.load_report, quiet, None)
-        if not quiet:
-            console.print_answers(there.batch, out)
-        return
-    check_file(out)
+        work: Callable[..., Any] = recommend_on_spark
+        shared |= {"master": master, "settings": spark_settings, "modules": modules}
+    else:
+        from retailrec.jobs.recommend import recommend_from_files
+
+        check_file(out)
+        work = recommend_from_files
+        shared |= {"encoding": encoding, "time_format": time_format, "among": among or ()}
+        shared |= {"safe_csv": safe_csv}
     with console.progress(quiet) as progress:
-        found = recommend_from_files(
-            model,
-            history,
-            users,
-            k,
-            parse_columns(columns),
-            out,
-            rules=rules,
-            reasons=reasons,
-            encoding=encoding,
-            time_format=time_format,
-            among=among or (),
-            safe_csv=safe_csv,
-            progress=progress,
-        )
+        found = work(model, history, users, k, parse_columns(columns), out, **shared, progress=progress)
     console.print_load_report(found.load_report, quiet, None)
     if not quiet:
         console.print_answers(found.batch, out)

@@ -12,12 +12,13 @@ from pathlib import Path
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
+from retailrec.jobs.recommend import Answers
 from retailrec.jobs.run import Everybody
 from retailrec.recommender.batch import Batch
 from retailrec.recommender.rules import Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.spark.fitting import sampled_data
-from retailrec.spark.recommending import Recommended, recommend
+from retailrec.spark.recommending import recommend
 from retailrec.spark.session import connect
 from retailrec.spark.storage import absolute
 
@@ -38,7 +39,7 @@ def recommend_on_spark(
     settings: Path | None = None,
     modules: Sequence[str] | None = None,
     progress: Progress = silent,
-) -> Recommended:
+) -> Answers:
     """Lists from a saved model and receipts in Parquet or a table, to a folder of Parquet.
 
     Raises

@@ -13,18 +13,19 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from retailrec.compute.progress import Progress, silent
-from retailrec.data.cleaning import LINE, LineRule, LoadReport
+from retailrec.data.cleaning import LINE, LineRule
 from retailrec.data.files import read_table
 from retailrec.data.histories import Unplaced
 from retailrec.data.interchange import to_polars
 from retailrec.data.locks import locked
 from retailrec.data.parsing import ids_like, nested, typed_ids
 from retailrec.errors import DataError, SettingError
+from retailrec.jobs.recommend import Answers
 from retailrec.recommender.answers import AnswerReport, receipt_notes, short_list_note
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, artifact_key, described_rules
@@ -47,19 +48,6 @@ _TASK_LINES = 2_000_000
 _REPORT = "_retailrec.json"  # names that begin so hold no lines: Spark and others pass over them
 
 
-class Recommended(NamedTuple):
-    """What `recommend` did.
-
-    Attributes
-    ----------
-    batch : shoppers, recommendations, effects of rules
-    load_report : of the receipts
-    """
-
-    batch: Batch
-    load_report: LoadReport
-
-
 def recommend(
     model: str | Path,
     receipts: Any,
@@ -75,7 +63,7 @@ def recommend(
     waves: int | None = None,
     session: SparkSession | None = None,
     progress: Progress = silent,
-) -> Recommended:
+) -> Answers:
     """Write the lists of many shoppers to a folder of Parquet: the same lists as on one machine.
 
     Raw lines are cleaned where they lie, by the local engine's own rules; kept ones are brought
@@ -142,8 +130,13 @@ def recommend(
         if not reports:
             raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
         report = _whole(merged_answers([told["answer"] for told in reports]), cleaned, recommender, k)
+        if asked is not None and report.n_unknown_shoppers == report.n_shoppers:
+            raise DataError(
+                f"none of the {report.n_shoppers:,} shoppers asked for has receipts that the model can "
+                f"use, for example {asked[USER_ID][0]!r}; write the ids as in the receipts."
+            )
         n_rows = _commit(session, storage, range(cleaned.n_waves), parts, target, report)
-        return Recommended(Batch(n_rows, report, n_taken_over), cleaned.report)
+        return Answers(Batch(n_rows, report, n_taken_over), cleaned.report)
 
 
 @dataclass(frozen=True)
