@@ -75,6 +75,11 @@ def test_a_file_of_settings_is_read_and_checked(tmp_path: Path) -> None:
         ("java.lang.OutOfMemoryError: Java heap space", "SettingError", "want of memory"),
         ("[PATH_NOT_FOUND] Path does not exist: file:/x", "DataError", "can't reach"),
         ("java.io.IOException: No space left on device", "DataError", "can't reach"),
+        (
+            "An exception was thrown from the Python worker:\nTraceback\n  File\nValueError: shapes (1,)",
+            "RetailRecError",
+            r"Spark stopped: ValueError: shapes \(1,\)",
+        ),
         ("something new", "RetailRecError", "Spark stopped: something new"),
     ],
 )

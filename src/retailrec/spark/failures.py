@@ -78,9 +78,10 @@ def translated(text: str) -> RetailRecError:
             f"Spark can't reach what it should read or write: {_line(text, found[0])}. Name a table "
             f"or a path that every machine of the cluster can open, and of Parquet."
         )
+    raised = re.search(r"^[A-Za-z_][\w.]*(?:Error|Exception): [^\n]+", text, re.M)
+    what = raised[0][:300].rstrip(". ") if raised else _line(text, "")
     return RetailRecError(
-        f"Spark stopped: {_line(text, '')}. Its log says more; check the master, the settings and "
-        f"the receipts."
+        f"Spark stopped: {what}. Its log says more; check the master, the settings and the receipts."
     )
 
 
