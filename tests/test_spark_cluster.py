@@ -64,20 +64,16 @@ def test_an_executor_killed_in_the_middle_changes_no_list(tmp_path: Path) -> Non
     more = {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     }
-    work = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | more,
-    )
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     killed, last = 0, ""
-    assert work.stdout is not None
-    for line in work.stdout:
-        last = line
-        if line.startswith("recommend 1"):
-            os.kill(executors(work.pid)[0], signal.SIGKILL)
-            killed += 1
-    assert work.wait() == 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | more) as work:
+        assert work.stdout is not None
+        for line in work.stdout:
+            last = line
+            if line.startswith("recommend 1"):
+                os.kill(executors(work.pid)[0], signal.SIGKILL)
+                killed += 1
+    assert work.returncode == 0
     assert killed == 1
     assert last.split() == ["shoppers", str(local.batch.report.n_shoppers)]
     there = pl.read_parquet(tmp_path / "there" / "*.parquet").sort("user_id", "rank")
