@@ -18,9 +18,10 @@ import polars as pl
 import pytest
 
 from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
+from retailrec.compute.shards import n_threads
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.recommender import batch
@@ -340,3 +341,9 @@ def test_a_safe_csv_holds_no_formula(tmp_path: Path, safe: bool) -> None:
     found = pl.read_csv(tmp_path / "offers.csv")
     assert found["item_id"].to_list() == [("'" * safe + c if c[0] in "=+-@" else c) for c in cells]
     assert found["score"].to_list() == [-1.0] * 6
+
+
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_a_number_of_threads_that_no_machine_has_is_refused(threads: int) -> None:
+    with pytest.raises(SettingError, match="at most 1024"):
+        n_threads(threads)

@@ -36,7 +36,7 @@ def allocate(
     record: Annotated[bool, typer.Option("--record", help="Write the offers to the ledger.")] = False,
     time: Annotated[str | None, typer.Option(help="When it is sent. [now]")] = None,
     model: Annotated[str, typer.Option(help="What gave the scores, for the ledger.")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="0: all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="0: all cores.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""

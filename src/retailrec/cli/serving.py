@@ -13,12 +13,12 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.cli.interrupts import Interrupted
+from retailrec.cli.options import EncodingOption, QuietOption, TimeFormatOption
 from retailrec.errors import SettingError
 
 StoreOption = Annotated[
     str, typer.Option("--store", help="SQLite file, or postgresql://user@host/database.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 store_app = typer.Typer(no_args_is_help=True, help="The history store of the service.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys: made, listed, removed.")
 store_app.add_typer(key_app, name="key")
@@ -50,7 +50,7 @@ def serve(
     ] = None,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second a key; 0: no limit.")] = 200.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 10.0,
-    threads: Annotated[int, typer.Option(min=0, help="Answers at a time; 0: all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="Answers at a time; 0: all cores.")] = 0,
     pages: Annotated[bool, typer.Option(help="Serve pages for people.")] = True,
     log: Annotated[bool, typer.Option(help="Write a line for each request to stderr.")] = False,
 ) -> None:
@@ -112,6 +112,8 @@ def load_store(
     columns: Annotated[
         str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
     ] = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Load receipts into the store; what is there already is left as it is."""
@@ -126,16 +128,18 @@ def load_store(
         if dataset == "table" and not (path.is_dir() and users is None):
             report = LoadReport(path.name)
             found = load_frames(
-                opened, read_parts(path), columns=parse_columns(columns), report=report,
-                progress=progress,
+                opened, read_parts(path, encoding=encoding), columns=parse_columns(columns),
+                report=report, time_format=time_format, progress=progress,
             )  # fmt: skip
         else:
             from retailrec.datasets import load_dataset
 
-            data = load_dataset(dataset, path, parse_columns(columns))
+            data = load_dataset(
+                dataset, path, parse_columns(columns), encoding=encoding, time_format=time_format
+            )
             report, found = data.report, load_data(opened, data, progress)
         if users is not None:
-            describe(opened, read_table(users))
+            describe(opened, read_table(users, encoding=encoding))
     console.print_load_report(report, quiet, None)
     if not quiet:
         OUT.print(f"{found.receipts:,} receipts with {found.lines:,} lines; {found.new:,} are new")

@@ -223,7 +223,7 @@ def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
         name = summary["report"]["campaign"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{folder / SUMMARY} holds no figures of a campaign ({error}); name the folder that "
             f"`retailrec allocate` wrote."

@@ -37,14 +37,14 @@ class Loaded(NamedTuple):
 
 def load_frames(
     store: Store, transactions: Any, *, columns: Mapping[str, str] | None = None,
-    report: LoadReport | None = None, progress: Progress = silent,
+    report: LoadReport | None = None, time_format: str | None = None, progress: Progress = silent,
 ) -> Loaded:  # fmt: skip
     """Store receipt lines, cleaned and merged as `RetailData.from_frames` does.
 
     Receipts keep their number (`basket_id`); without one they are called by their time.
     """
     report = report or LoadReport("transactions")
-    coded = code_lines(parts_of(transactions), columns, STANDARD_RULES, report, {})
+    coded = code_lines(parts_of(transactions), columns, STANDARD_RULES, report, {}, time_format)
     users = pl.DataFrame({USER_ID: coded.ids[USER_ID]})
     items = pl.DataFrame({ITEM_ID: coded.ids[ITEM_ID]})
     heads = _heads(coded)
