@@ -339,8 +339,7 @@ def recommend(
             progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
-    if not quiet:
-        console.print_answers(found.batch, out)
+    console.print_answers(found.batch, out, quiet)
 
 
 @app.command()

@@ -37,7 +37,7 @@ def allocate(
     time: Annotated[str | None, typer.Option(help="When it is sent. [now]")] = None,
     model: Annotated[str, typer.Option(help="What gave the scores, for the ledger.")] = "",
     threads: Annotated[int, typer.Option(min=0, max=1024, help="0: all cores.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and notes only.")] = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""
     from retailrec.jobs.campaigns import RESULTS, allocate_files

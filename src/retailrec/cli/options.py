@@ -61,7 +61,7 @@ TimeFormatOption = Annotated[
     str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
 ]
 RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors and notes only.")]
 ImportOption = Annotated[
     list[str] | None,
     typer.Option(

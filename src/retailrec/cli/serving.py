@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -120,12 +121,13 @@ def load_store(
     from retailrec.cli.options import parse_columns
     from retailrec.data.cleaning import LoadReport
     from retailrec.data.files import read_parts, read_table
+    from retailrec.data.paths import mode_of
 
     with _opened(store, init=True) as opened, console.progress(quiet) as progress:
         from retailrec.serving.loading import describe, load_data, load_frames
 
         progress(f"load {path}")
-        if dataset == "table" and not (path.is_dir() and users is None):
+        if dataset == "table" and not (stat.S_ISDIR(mode_of(path)) and users is None):
             report = LoadReport(path.name)
             found = load_frames(
                 opened, read_parts(path, encoding=encoding), columns=parse_columns(columns),
@@ -152,8 +154,11 @@ def export_store(
     """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
     with _opened(store) as opened:
         from retailrec.data.files import write_frame
+        from retailrec.jobs.targets import check_file
         from retailrec.serving.loading import export, export_exposures, export_shoppers
 
+        for name in ("receipts", "shoppers", "exposures"):
+            check_file(out / f"{name}.parquet")
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
         shown = export_exposures(opened)

@@ -27,6 +27,15 @@ _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_OTHERS = {
+    b"\x1f\x8b": "a gzip file; give its name the ending .gz",
+    b"PK\x03\x04": "a zip file or workbook; unpack it, or give its name the ending .xlsx",
+    b"PAR1": "a Parquet file; give its name the ending .parquet",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file; unpack it",
+    b"BZh": "a bzip2 file; unpack it",
+    b"\xfd7zXZ": "an xz file; unpack it",
+    b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx or CSV",
+}  # what a name may hide, by the first bytes
 _LIKELY = ("cp1252", "cp1251")  # what files that are not UTF-8 are most often written in
 
 
@@ -125,7 +134,10 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
                 f"utf-16."
             ) from error
     with _raw(file) as stream:
-        start = stream.read(4)
+        start = stream.read(6)
+        for mark, kind in _OTHERS.items():
+            if start.startswith(mark):
+                raise DataError(f"{file} holds no text: it is {kind}.")
         found = next((name for mark, name in _BOMS if start.startswith(mark)), None)
         if found not in (None, "utf-8-sig"):
             known = codecs.lookup(str(found))

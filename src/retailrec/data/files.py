@@ -5,94 +5,23 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import polars as pl
 
+from retailrec.compute.forks import require_threads
 from retailrec.data.delimited import open_delimited
+from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
 from retailrec.data.workbook import read_sheets
 from retailrec.errors import DataError, RetailRecError
 
-CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
-PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
 _DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 _OUR_FOLDER = re.compile(r"[0-9a-f]{16}")
-_NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
-
-
-def find_file(folder: Path, *names: str) -> Path | None:
-    """The first of `names` (compared without case, any known ending) that stands in `folder`.
-
-    It may be a folder of parts, as Spark and others write one table.
-    """
-    if not folder.is_dir():
-        return None
-    present = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_file() or _parts(p)}
-    for name in names:
-        for ending in ("", *CSV, *PARQUET, *EXCEL):
-            if found := present.get(name.lower() + ending):
-                return found
-    return None
-
-
-def data_files(path: Path) -> list[Path]:
-    """The file itself, or every data file in the folder, in order of name.
-
-    Where none lies right in the folder, those in the folders of its partitions (``month=1``) are meant.
-    Files of no bytes and what Spark writes beside its parts are no data.
-
-    Raises
-    ------
-    DataError
-        If nothing is there, it is no regular file or can't be looked at, or the folder holds no file
-        that can be read.
-    """
-    try:
-        kind = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file or folder at {path}; check the path.") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        shown = str(path) if len(str(path)) < 200 else f"{str(path)[:80]}..."
-        raise DataError(
-            f"{shown!r} can't be opened: {reason}. Name a file that can be read."
-        ) from error
-    if stat.S_ISREG(kind):
-        return [path]
-    if not stat.S_ISDIR(kind):
-        raise DataError(f"{path} is no file but a device or pipe; name a file or a folder of files.")
-    files = _parts(path)
-    if not files:
-        raise DataError(
-            f"folder {path} holds no data file; expected names ending in "
-            f"{', '.join(CSV + PARQUET + EXCEL)}. Name the folder that holds the receipts."
-        )
-    return files
-
-
-def _parts(folder: Path) -> list[Path]:
-    """Data files of a folder: right in it, or else in its partitions."""
-    if not folder.is_dir():
-        return []
-    try:
-        inside = sorted(p for p in folder.iterdir() if not p.name.startswith(_NOT_DATA))
-    except OSError as error:
-        raise DataError(f"folder {folder} can't be opened: {error.strerror}.") from error
-    files = [p for p in inside if p.name.lower().endswith(CSV + PARQUET + EXCEL) and p.is_file()]
-    deeper = [p for p in inside if p.is_dir() and "=" in p.name]
-    if files and deeper:
-        raise DataError(
-            f"folder {folder} holds files ({files[0].name}) beside partitions ({deeper[0].name}); it "
-            f"can't be told which of them are the table. Name one of them."
-        )
-    found = files or [file for part in deeper for file in _parts(part)]
-    return [p for p in found if p.stat().st_size] or found[:1]
 
 
 def read_table(
@@ -128,6 +57,7 @@ def read_parts(
     DataError
         If files of a folder differ in their columns.
     """
+    require_threads()
     files = data_files(Path(path))
     tables = [_open(file, columns, encoding) for file in files]
     tables = _with_partitions(Path(path), tables, columns)
@@ -221,6 +151,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        path.name.encode()  # libraries take text for a path
+    except UnicodeEncodeError as error:
+        raise DataError(f"{str(path)!r} can't be written: {error}. Name another file.") from error
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_partials(path.parent)
         yield partial
@@ -228,7 +162,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     except (OSError, pl.exceptions.ComputeError) as error:
         raise DataError(f"{path} can't be written: {error}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be where the folder is none
+            partial.unlink(missing_ok=True)
 
 
 def clear_partials(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.compute.forks import require_threads
 from retailrec.errors import DataError
 
 _DEEP = (list, tuple, set, dict)
@@ -31,6 +32,7 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
     >>> to_polars(pl.DataFrame({"item_id": [1]}), who="items").columns
     ['item_id']
     """
+    require_threads()
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
     if isinstance(frame, pl.DataFrame):

@@ -13,7 +13,8 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule, LoadReport
-from retailrec.data.files import find_file, read_parts, read_table
+from retailrec.data.files import read_parts, read_table
+from retailrec.data.paths import find_file
 from retailrec.data.timeformats import DAY_ONE, parse_time
 from retailrec.datasets.base import (
     NO_OPTIONS,

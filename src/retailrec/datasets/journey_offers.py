@@ -12,7 +12,8 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data.files import find_file, read_table
+from retailrec.data.files import read_table
+from retailrec.data.paths import find_file
 from retailrec.data.timeformats import parse_time
 from retailrec.datasets.base import lower_columns, require
 from retailrec.datasets.complete_journey import DATASET, package_folder, receipt_times

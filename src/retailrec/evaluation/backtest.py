@@ -88,6 +88,7 @@ def backtest(
     """
     if not models:
         raise SettingError("backtest: there is no model; give at least one.")
+    data = RetailData.of(data)
     k = max(parse_metric(m)[1] for m in metrics)
     chosen = preset("default") if prefilters is None else prefilters
     horizon = timedelta(days=horizon_days)

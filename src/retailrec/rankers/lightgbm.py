@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retailrec.components import Count, Natural, NotNegative, Positive, Range, Seed, Share, Threads
 from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
+from retailrec.rankers.tree_files import lightgbm_text
 
 _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
@@ -106,6 +107,11 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         """Trees that predictions use."""
         return int(self.model_.best_iteration) or int(self.model_.num_trees())
 
+    @property
+    def n_columns(self) -> int:
+        """Columns of the rows that it learnt from."""
+        return int(self.model_.num_feature())
+
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(x):
             return np.zeros(0, np.float32)
@@ -125,7 +131,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     def load(self, folder: Path) -> Self:
         import lightgbm as lgb
 
-        self.model_ = lgb.Booster(model_file=str(folder / _FILE))
+        self.model_ = lgb.Booster(model_str=lightgbm_text(folder / _FILE))
         return self
 
     def _dataset(self, frame: TrainingFrame, reference: Any = None) -> Any:
