@@ -103,13 +103,14 @@ def test_a_file_that_is_no_study_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_study_is_held_while_it_is_in_use(tmp_path: Path) -> None:
-    with opened_study(tmp_path / "s.log", "this"):
-        with (
-            pytest.raises(DataError, match="another process is writing"),
-            opened_study(tmp_path / "s.log", "this"),
-        ):
-            pytest.fail("two searches in one file")
-    with opened_study(tmp_path / "s.log", "this") as study:
+    file = tmp_path / "s.log"
+    with (
+        opened_study(file, "this"),
+        pytest.raises(DataError, match="another process is writing"),
+        opened_study(file, "this"),
+    ):
+        pytest.fail("two searches in one file")
+    with opened_study(file, "this") as study:
         assert study.trials == []
 
 
