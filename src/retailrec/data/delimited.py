@@ -36,6 +36,7 @@ _OTHERS = {
     b"\xfd7zXZ": "an xz file; unpack it",
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx or CSV",
 }  # what a name may hide, by the first bytes
+_ONE_BYTE = ("cp125", "iso8859", "koi8", "mac", "latin")  # encodings with a byte a letter
 _LIKELY = ("cp1252", "cp1251")  # what files that are not UTF-8 are most often written in
 
 
@@ -144,6 +145,7 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
         elif encoding is None or found or known.name == "utf-8":
             return start + stream.read() if packed else file
         content = start + stream.read()
+    _refuse_if_utf8(file, content, known.name)
     try:
         return content.decode(known.name).encode()
     except (UnicodeError, LookupError) as error:
@@ -152,6 +154,19 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
             f"{file} is not written in {known.name}: line {line:,} can't be "
             f"read ({getattr(error, 'reason', error)}). State the encoding that it was exported in."
         ) from error
+
+
+def _refuse_if_utf8(file: Path, content: bytes, encoding: str) -> None:
+    """Raise if text said to be of one byte a letter is UTF-8: other text hardly ever happens to be."""
+    if not encoding.startswith(_ONE_BYTE) or content.isascii():
+        return
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return
+    raise DataError(
+        f"{file} is written in UTF-8 and would be garbled as {encoding}; leave the encoding out."
+    )
 
 
 def _raw(file: Path) -> Any:
@@ -236,7 +251,7 @@ def _finished(file: Path, counts: _Counts) -> _Counts:
     counts.blank_at_end = 0
     if fields > counts.width and counts.extra_filled:
         counts.long_line = counts.long_line or counts.began
-    if fields < counts.width and not counts.broken_mark:
+    if fields < counts.width and not counts.broken_mark and not counts.nul_line:
         raise DataError(
             f"{file}: the last line ({counts.began:,}) ends after {fields} of {counts.width} fields; "
             f"the "

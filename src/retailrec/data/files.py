@@ -68,17 +68,26 @@ def read_parts(
                 f"the files of {path} differ: {file.name} has columns {table.columns}, "
                 f"the first file has {first}. Name one file, or a folder of alike files."
             )
+    tables = [t for t in tables if t.rows] or tables[:1]  # those of a header alone have no types
     text = {c for t in tables for c, kind in t.kinds.items() if kind == pl.String}
     waiting: list[pl.DataFrame] = []
     for table in tables:
         for part in _batches(table, rows):
-            part = part.select(first)
-            waiting.append(part.cast(dict.fromkeys(text & set(part.columns), pl.String)))
+            waiting.append(_as_text(part.select(first), text))
             if sum(p.height for p in waiting) >= rows:
-                yield pl.concat(waiting, how="vertical_relaxed")
+                yield _below(waiting, path)
                 waiting.clear()
     if waiting:
-        yield pl.concat(waiting, how="vertical_relaxed")
+        yield _below(waiting, path)
+
+
+def _below(parts: list[pl.DataFrame], path: str | Path) -> pl.DataFrame:
+    try:
+        return pl.concat(parts, how="vertical_relaxed")
+    except pl.exceptions.SchemaError as error:
+        raise DataError(
+            f"the files of {path} differ in what a column holds ({error}); write them alike."
+        ) from error
 
 
 def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -92,14 +101,23 @@ def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
     if len(frames) == 1:
         return frames[0]
     text = {c for frame in frames for c, kind in frame.schema.items() if kind == pl.String}
-    return pl.concat(
-        [frame.cast(dict.fromkeys(text & set(frame.columns), pl.String)) for frame in frames],
-        how="vertical_relaxed",
+    return pl.concat([_as_text(frame, text) for frame in frames], how="vertical_relaxed")
+
+
+def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
+    """Columns as text; 7.0, which a missing cell made of 7, is 7 again."""
+    ending = {True: ".0", False: ""}
+    return frame.with_columns(
+        pl.col(c).cast(pl.String).str.strip_suffix(ending[kind.is_float()])
+        for c, kind in frame.schema.items()
+        if c in names
     )
 
 
 def whole_numbers(column: pl.Series) -> pl.Series:
     """Text as Int64 if its filled cells are whole numbers without leading zeros, else as it is.
+
+    ``13085.0`` counts as one: a missing id makes integers floats, which are then written so.
 
     Examples
     --------
@@ -108,7 +126,7 @@ def whole_numbers(column: pl.Series) -> pl.Series:
     """
     if not _is_whole(column):
         return column
-    return column.str.strip_chars().cast(pl.Int64, strict=False)
+    return column.to_frame().select(_whole(column.name)).to_series()
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
@@ -194,11 +212,14 @@ def _is_whole(column: pl.Series) -> bool:
 
 def _whole_expr(name: str) -> pl.Expr:
     """Are the filled cells of a text column whole numbers without leading zeros, and is there one?"""
-    cell = pl.col(name)
+    cell = pl.col(name).str.strip_suffix(".0")
     filled = cell.is_not_null() & (cell != "")
-    whole = cell.cast(pl.Int64, strict=False)
-    same = ((whole.cast(pl.String) == cell) | ~filled).fill_null(False)
+    same = ((_whole(name).cast(pl.String) == cell) | ~filled).fill_null(False)
     return (filled.any() & same.all()).alias(name)
+
+
+def _whole(name: str) -> pl.Expr:
+    return pl.col(name).str.strip_suffix(".0").cast(pl.Int64, strict=False)
 
 
 class _Table(NamedTuple):
@@ -272,7 +293,7 @@ def _typed(lazy: pl.LazyFrame) -> pl.LazyFrame:
     names = lazy.collect_schema().names()
     whole = lazy.select(_whole_expr(c) for c in names).collect(engine="streaming")
     number = [c for c in names if whole[c].item()]
-    return lazy.with_columns(pl.col(c).str.strip_chars().cast(pl.Int64, strict=False) for c in number)
+    return lazy.with_columns(_whole(c) for c in number)
 
 
 def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:

@@ -16,6 +16,7 @@ _UNREAD = (
     ".ods", ".jsonl", ".ndjson", ".feather", ".arrow", ".ipc", ".orc", ".avro", ".dta", ".sav",
     ".sas7bdat",
 )  # fmt: skip
+_VERSIONED = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
 _NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
 
 
@@ -43,14 +44,24 @@ def find_file(folder: Path, *names: str) -> Path | None:
     """The first of `names` (compared without case, any known ending) that stands in `folder`.
 
     It may be a folder of parts, as Spark and others write one table.
+
+    Raises
+    ------
+    DataError
+        If the folder can't be looked at, or the same name stands there with two endings.
     """
     if not stat.S_ISDIR(mode_of(folder)):
         return None
     present = {p.name.lower(): p for p in _inside(folder) if p.is_file() or _parts(p)}
     for name in names:
-        for ending in ("", *_READ):
-            if found := present.get(name.lower() + ending):
-                return found
+        found = [present[name.lower() + e] for e in ("", *_READ) if name.lower() + e in present]
+        if len(found) > 1:
+            raise DataError(
+                f"{folder} holds {found[0].name} and {found[1].name}, and it can't be told which is "
+                f"meant; move one of them away."
+            )
+        if found:
+            return found[0]
     return None
 
 
@@ -73,6 +84,12 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     if not stat.S_ISDIR(kind):
         raise DataError(f"{path} is no file but a device or pipe; name a file or a folder of files.")
+    for mark, program in _VERSIONED.items():
+        if (path / mark).is_dir():
+            raise DataError(
+                f"folder {path} is a table of {program}, whose files also hold lines that were "
+                f"removed; export what it holds now to plain Parquet files."
+            )
     files = _parts(path)
     if not files:
         raise DataError(

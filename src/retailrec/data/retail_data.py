@@ -20,7 +20,7 @@ from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.histories import Histories, Unplaced
 from retailrec.data.history import History
 from retailrec.data.ids import catalogue_key, id_series, row_of_ids
-from retailrec.data.parsing import ids_like
+from retailrec.data.parsing import ids_like, look_alikes
 from retailrec.data.timeformats import as_instant
 from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.errors import DataError
@@ -112,6 +112,8 @@ class RetailData:
             parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,
             {ITEM_ID: item_columns, USER_ID: user_columns}, time_format,
         )  # fmt: skip
+        for name in (USER_ID, ITEM_ID):
+            report.notes += look_alikes(coded.ids[name].alias(name))
         items = attributes(items, ITEM_ID, coded, item_columns, report)
         users = attributes(users, USER_ID, coded, user_columns, report)
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
@@ -385,3 +387,5 @@ def _summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.kept, report.first, report.last = log.height, first, last
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
+    if last > datetime.now() + timedelta(days=2):
+        report.notes.append(f"the last receipt is of {last:%Y-%m-%d}, which is yet to come")
