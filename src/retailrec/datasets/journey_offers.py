@@ -2,7 +2,8 @@
 
 Each function takes the folder of the published files or of the package's, or, without one, reads the
 installed package. What can't be matched is left out and said in `notes`, if the caller gives a list;
-where nothing can be matched, that is an error. Ids are whole numbers, or text where the files have text.
+where nothing can be matched, that is an error. Ids are whole numbers, or text where the files have
+text.
 """
 
 from __future__ import annotations
