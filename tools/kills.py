@@ -1,8 +1,8 @@
 """End real commands in the middle of their work, and look at what stands there afterwards.
 
 `run`, `recommend`, `save`, `tune` and `backtest` are killed at chosen calls to the system that touch
-their target: what stands there must be the old whole set or the new one, and the next call must end well and
-leave nothing behind. Then two processes write to one target at a time: never a mixed file.
+their target: what stands there must be the old whole set or the new one, and the next call must end
+well and leave nothing behind. Then two processes write to one target at a time: never a mixed file.
 
     make kills N=60 PAIRS=20
 """
