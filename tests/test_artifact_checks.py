@@ -42,7 +42,10 @@ def wider(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
         (put(f"sources_.{POPULAR}.share_", lambda a: a[:-1]), r"Popularity.share_ has shape \(179,\)"),
         (put(f"sources_.{POPULAR}.share_", lambda a: a.astype(int)), "kind 'f'"),
         (put(f"sources_.{POPULAR}.share_", lambda a: a.astype(np.float16)), "kind 'f'"),
-        (put(f"sources_.{POPULAR}.allowed_", lambda a: np.append(a, True)), r"allowed_ has shape \(181,\)"),
+        (
+            put(f"sources_.{POPULAR}.allowed_", lambda a: np.append(a, True)),
+            r"allowed_ has shape \(181,\)",
+        ),
         (put(f"sources_.{ITEM_ITEM}.similarity_", wider), "similarity_ has shape"),
         (put(f"sources_.{TIFU}.reference_", wider), "reference_ has shape"),
         (put(f"sources_.{ALS}.factors_", lambda a: a[:, :2].copy()), "2 factors of 4"),
@@ -54,7 +57,10 @@ def wider(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
         (put("features_.items_", lambda a: a[1:]), "item features have shape"),
         (put("features_.categories_", lambda a: a + 1_000_000), "categories are from"),
         (put("features_.categories_", lambda a: a[:, :1]), "categories have shape"),
-        (put("features_.layout_", lambda f: f.filter(pl.col("scope") != "user")), "learnt from 134 columns"),
+        (
+            put("features_.layout_", lambda f: f.filter(pl.col("scope") != "user")),
+            "learnt from 134 columns",
+        ),
         (put("items_", lambda f: f[1:]), "one price an item"),
         (put("items_", lambda f: f.drop("item_id")), "no catalogue"),
         (put("items_", lambda f: f.with_columns(item_id=pl.lit(7, pl.Int64))), "every id once"),
@@ -65,7 +71,7 @@ def wider(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
         (put("calibrator_.steps_", lambda a: a[:1]), "no steps"),
         (put("preranker_", lambda ranker: 7), "preranker_ is a int"),
     ],
-)  # fmt: skip
+)
 def test_parts_that_do_not_fit_are_refused(
     tmp_path: Path, change: Callable[[Any], None], problem: str
 ) -> None:

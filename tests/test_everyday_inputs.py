@@ -44,19 +44,40 @@ def folder(place: Path, files: dict[str, Any]) -> Path:
         ({"a.csv": HEAD + LINES, "_SUCCESS": "", ".a.csv.crc": "x", "_tmp.csv": HEAD + LINES}, [1, 2]),
         ({"a.csv": HEAD + LINES, "b.csv": (HEAD + "3,c,2024-01-05\n").encode("utf-16")}, [1, 2, 3]),
         ({"a.csv": HEAD + LINES, "b.csv": (HEAD + "3,c,2024-01-05\n").replace(",", ";")}, [1, 2, 3]),
-        ({"a.csv": HEAD + LINES, "b.csv.gz": gzip.compress(HEAD.encode()) + gzip.compress(b"3,c,2024-01-05\n")},
-         [1, 2, 3]),
+        (
+            {
+                "a.csv": HEAD + LINES,
+                "b.csv.gz": gzip.compress(HEAD.encode()) + gzip.compress(b"3,c,2024-01-05\n"),
+            },
+            [1, 2, 3],
+        ),
         ({"a.csv": HEAD + LINES, "b.csv": "time,item_id,user_id\n2024-01-05,c,3\n"}, [1, 2, 3]),
-        ({"a.parquet": FRAME, "b.parquet": FRAME.with_columns(user_id=pl.Series([7.0, None]))}, [1, 2, 7]),
-        ({"a.parquet": FRAME.with_columns(user_id=pl.Series([7.0, None])),
-          "b.parquet": FRAME.with_columns(user_id=pl.Series(["7", "8"]))}, ["7", "8"]),
+        (
+            {"a.parquet": FRAME, "b.parquet": FRAME.with_columns(user_id=pl.Series([7.0, None]))},
+            [1, 2, 7],
+        ),
+        (
+            {
+                "a.parquet": FRAME.with_columns(user_id=pl.Series([7.0, None])),
+                "b.parquet": FRAME.with_columns(user_id=pl.Series(["7", "8"])),
+            },
+            ["7", "8"],
+        ),
         ({"a.parquet": FRAME.with_columns(pl.col("user_id").cast(pl.Decimal(38, 0)))}, [1, 2]),
-        ({"a.parquet": FRAME.with_columns(pl.col("user_id").cast(pl.Int128) * 10**25)},
-         ["10000000000000000000000000", "20000000000000000000000000"]),
-        ({"y=2023/m=1/a.csv": HEAD + LINES, "y=2024/m=2/a.csv": HEAD + LINES, "_temporary/0/b.csv": "x"},
-         [1, 2]),
+        (
+            {"a.parquet": FRAME.with_columns(pl.col("user_id").cast(pl.Int128) * 10**25)},
+            ["10000000000000000000000000", "20000000000000000000000000"],
+        ),
+        (
+            {
+                "y=2023/m=1/a.csv": HEAD + LINES,
+                "y=2024/m=2/a.csv": HEAD + LINES,
+                "_temporary/0/b.csv": "x",
+            },
+            [1, 2],
+        ),
     ],
-)  # fmt: skip
+)
 def test_shoppers_of_files_are_who_they_are(
     tmp_path: Path, files: dict[str, Any], ids: list[Any]
 ) -> None:
@@ -72,20 +93,29 @@ def test_shoppers_of_files_are_who_they_are(
         ({"transactions.csv": HEAD + LINES, "transactions.parquet": FRAME}, "can't be told which"),
         ({"a.parquet": FRAME, "_delta_log/0.json": "{}"}, "a table of Delta Lake"),
         ({"a.csv": HEAD + LINES, "b.csv": "user_id,item_id\n3,c\n"}, "the files of .* differ"),
-        ({"a.parquet": FRAME.with_columns(pl.col("time").dt.replace_time_zone("UTC")),
-          "b.parquet": FRAME.with_columns(pl.col("time").dt.replace_time_zone("Asia/Tokyo"))},
-         "differ in what a column holds"),
+        (
+            {
+                "a.parquet": FRAME.with_columns(pl.col("time").dt.replace_time_zone("UTC")),
+                "b.parquet": FRAME.with_columns(pl.col("time").dt.replace_time_zone("Asia/Tokyo")),
+            },
+            "differ in what a column holds",
+        ),
         ({"a.csv": gzip.compress(b"x")}, "is a gzip file"),
         ({"a.csv": b"PAR1"}, "is a Parquet file"),
         ({"a.csv": b"PK\x03\x04"}, "is a zip file or workbook"),
         ({"a.csv": (HEAD + LINES).encode("utf-16-le")}, "holds a zero byte"),
         ({"a.parquet": pl.DataFrame()}, "have no column at all"),
         ({"a.parquet": FRAME.with_columns(user_id=pl.Series([b"\0\1", b"\0\2"]))}, "not Binary"),
-        ({"a.parquet": FRAME.with_columns(user_id=pl.Series([2.0**24, 3], dtype=pl.Float32))},
-         "Float32 numbers of 16,777,216 and more"),
-        ({"a.parquet": FRAME.with_columns(user_id=pl.Series([2.0**53, 3]))}, "different ids become one"),
+        (
+            {"a.parquet": FRAME.with_columns(user_id=pl.Series([2.0**24, 3], dtype=pl.Float32))},
+            "Float32 numbers of 16,777,216 and more",
+        ),
+        (
+            {"a.parquet": FRAME.with_columns(user_id=pl.Series([2.0**53, 3]))},
+            "different ids become one",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_would_lose_or_mix_lines_is_refused(
     tmp_path: Path, files: dict[str, Any], problem: str
 ) -> None:
@@ -177,10 +207,12 @@ def pandas_column(column: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
         (pandas_column("user_id", lambda pd: [1, "2x"]), ["1", "2x"]),
         (pandas_column("value", lambda pd: [Decimal("1.5"), None]), [1, 2]),
         (pandas_column("time", lambda pd: [date(2024, 1, 2), datetime(2024, 1, 2)]), [1, 2]),
-        (pandas_column("user_id", lambda pd: pd.Series([np.int64(7), np.float32(8)], dtype=object)),
-         ["7", "8"]),
+        (
+            pandas_column("user_id", lambda pd: pd.Series([np.int64(7), np.float32(8)], dtype=object)),
+            ["7", "8"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_frames_of_many_kinds_are_receipts(made: Callable[[], Any], users: list[Any]) -> None:
     data = RetailData.from_frames(made())
     assert data.users["user_id"].to_list() == users

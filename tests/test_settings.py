@@ -102,9 +102,12 @@ def test_a_file_of_settings_that_is_none_is_said(tmp_path: Path, content: bytes,
 def test_a_path_of_settings_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     for path, message in (
-        (tmp_path / "pipe.toml", "a device or pipe"), (Path("/dev/zero"), "a device or pipe"),
-        (tmp_path, "a folder"), (tmp_path / ("x" * 5_000), "too long"), (tmp_path / "a\0b", "null byte"),
-    ):  # fmt: skip
+        (tmp_path / "pipe.toml", "a device or pipe"),
+        (Path("/dev/zero"), "a device or pipe"),
+        (tmp_path, "a folder"),
+        (tmp_path / ("x" * 5_000), "too long"),
+        (tmp_path / "a\0b", "null byte"),
+    ):
         with pytest.raises(SettingError, match=message) as found:
             read_settings(path)
         assert len(str(found.value)) < 400

@@ -85,7 +85,7 @@ def instead(place: int, value: str) -> Callable[[list[str]], list[str]]:
         (lambda text: text.replace("tree", "tr\0e", 1), "signs"),
         (lambda text: text.replace("tree", "trée", 1), "no plain text"),
     ],
-)  # fmt: skip
+)
 def test_trees_that_are_none_are_refused(
     text: str, tmp_path: Path, change: Callable[[str], str], problem: str
 ) -> None:

@@ -205,17 +205,54 @@ def jobs(shop: Path, place: Path) -> dict[str, Job]:
     common = ["table", receipts, "--config", config, "--quiet"]
     out, offers, tuned = place / "out", place / "offers.csv", place / "tuned.toml"
     return {
-        "run": Job(["run", *common, "--no-report", "--k", "{k}", "--out", str(out)], out,
-                   lambda: results_of(out)),
-        "recommend": Job(["recommend", "--model", str(shop / "m2"), "--history", receipts, "--quiet",
-                          "--k", "{k}", "--out", str(offers)], offers, lambda: lists_of(offers)),
-        "save": Job(["save", str(shop) + "/m{k}", str(place / "model")], place / "model",
-                    lambda: model_of(place / "model", lambda model: {2: 2, 3: 4}[len(model.sources)])),
-        "backtest": Job(["backtest", *common, "--folds", "{k}", "--store", str(place / "folds"),
-                         "--out", str(out)], out, lambda: folds_of(out)),
-        "tune": Job(["tune", *common, "--folds", "1", "--trials", "1", "--study",
-                     str(place / "study.log"), "--out", str(tuned)], tuned, lambda: best_of(tuned)),
-    }  # fmt: skip
+        "run": Job(
+            ["run", *common, "--no-report", "--k", "{k}", "--out", str(out)],
+            out,
+            lambda: results_of(out),
+        ),
+        "recommend": Job(
+            [
+                "recommend",
+                "--model",
+                str(shop / "m2"),
+                "--history",
+                receipts,
+                "--quiet",
+                "--k",
+                "{k}",
+                "--out",
+                str(offers),
+            ],
+            offers,
+            lambda: lists_of(offers),
+        ),
+        "save": Job(
+            ["save", str(shop) + "/m{k}", str(place / "model")],
+            place / "model",
+            lambda: model_of(place / "model", lambda model: {2: 2, 3: 4}[len(model.sources)]),
+        ),
+        "backtest": Job(
+            ["backtest", *common, "--folds", "{k}", "--store", str(place / "folds"), "--out", str(out)],
+            out,
+            lambda: folds_of(out),
+        ),
+        "tune": Job(
+            [
+                "tune",
+                *common,
+                "--folds",
+                "1",
+                "--trials",
+                "1",
+                "--study",
+                str(place / "study.log"),
+                "--out",
+                str(tuned),
+            ],
+            tuned,
+            lambda: best_of(tuned),
+        ),
+    }
 
 
 def prepare(shop: Path) -> None:
@@ -227,16 +264,24 @@ def prepare(shop: Path) -> None:
     log = data.log.select(
         pl.lit(data.users["user_id"].gather(data.log["user"])).alias("user_id"),
         pl.lit(data.items["item_id"].gather(data.log["item"])).alias("item_id"),
-        pl.col("basket").alias("basket_id"), "time", "quantity", "value",
-    )  # fmt: skip
+        pl.col("basket").alias("basket_id"),
+        "time",
+        "quantity",
+        "value",
+    )
     log.write_parquet(shop / "receipts.parquet")
     (shop / "quick.toml").write_text(CONFIG)
     sources = [OwnPurchases(), Popularity(), Popularity(kind="trending", days=60)]
     for k in (2, 3):
         model = TwoStageRecommender(
-            sources=sources[:k], prefilters=[], preranker=None, pool_size=30, n_candidates=30,
-            threads=1, ranker=LightGBMRanker(iterations=3),
-        )  # fmt: skip
+            sources=sources[:k],
+            prefilters=[],
+            preranker=None,
+            pool_size=30,
+            n_candidates=30,
+            threads=1,
+            ranker=LightGBMRanker(iterations=3),
+        )
         model.fit(data).save(shop / ("m2" if k == 2 else "m4"))
 
 

@@ -83,8 +83,9 @@ def serve(
             )
         ERR.print(
             f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
-            f"unless a proxy before it speaks HTTPS.", highlight=False,
-        )  # fmt: skip
+            f"unless a proxy before it speaks HTTPS.",
+            highlight=False,
+        )
     names = ("localhost", "127.0.0.1", "::1") if loopback else ()
     settings = ServiceSettings(
         rate=rate, timeout=timeout, threads=threads, pages=pages, hosts=(*names, *(host_name or ()))
@@ -92,9 +93,11 @@ def serve(
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
     with suppress(Interrupted):  # the server has stopped as it should, and hands the signal on
         run_server(
-            Service(opened, model, settings, plan), host, port,
+            Service(opened, model, settings, plan),
+            host,
+            port,
             lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
-        )  # fmt: skip
+        )
 
 
 @store_app.command("init")
@@ -130,9 +133,13 @@ def load_store(
         if dataset == "table" and not (stat.S_ISDIR(mode_of(path)) and users is None):
             report = LoadReport(path.name)
             found = load_frames(
-                opened, read_parts(path, encoding=encoding), columns=parse_columns(columns),
-                report=report, time_format=time_format, progress=progress,
-            )  # fmt: skip
+                opened,
+                read_parts(path, encoding=encoding),
+                columns=parse_columns(columns),
+                report=report,
+                time_format=time_format,
+                progress=progress,
+            )
         else:
             from retailrec.datasets import load_dataset
 
@@ -153,7 +160,7 @@ def export_store(
 ) -> None:
     """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
     with _opened(store) as opened:
-        from retailrec.data.files import write_frame
+        from retailrec.data.writing import write_frame
         from retailrec.jobs.targets import check_file
         from retailrec.serving.loading import export, export_exposures, export_shoppers
 

@@ -24,9 +24,12 @@ from retailrec.errors import DataError, SettingError
 SEPARATORS = ",;\t|"
 _BLOCK = 1 << 24
 _BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _OTHERS = {
     b"\x1f\x8b": "a gzip file; give its name the ending .gz",
     b"PK\x03\x04": "a zip file or workbook; unpack it, or give its name the ending .xlsx",

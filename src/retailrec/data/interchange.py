@@ -14,8 +14,12 @@ from retailrec.compute.forks import require_threads
 from retailrec.errors import DataError
 
 _UNREADABLE = (
-    TypeError, ValueError, OverflowError, NotImplementedError, pl.exceptions.PolarsError,
-)  # fmt: skip
+    TypeError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+    pl.exceptions.PolarsError,
+)
 _DEEP = (list, tuple, set, dict)
 
 

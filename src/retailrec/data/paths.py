@@ -12,10 +12,30 @@ PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
 _READ = CSV + PARQUET + EXCEL
 # what may hold lines of the table too, but is not read
 _UNREAD = (
-    ".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy", ".zip", ".7z", ".rar", ".xls", ".xlsb", ".xlsm",
-    ".ods", ".jsonl", ".ndjson", ".feather", ".arrow", ".ipc", ".orc", ".avro", ".dta", ".sav",
+    ".gz",
+    ".zst",
+    ".bz2",
+    ".xz",
+    ".lz4",
+    ".snappy",
+    ".zip",
+    ".7z",
+    ".rar",
+    ".xls",
+    ".xlsb",
+    ".xlsm",
+    ".ods",
+    ".jsonl",
+    ".ndjson",
+    ".feather",
+    ".arrow",
+    ".ipc",
+    ".orc",
+    ".avro",
+    ".dta",
+    ".sav",
     ".sas7bdat",
-)  # fmt: skip
+)
 _VERSIONED = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
 _NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
 

@@ -44,9 +44,10 @@ class FoldFrames:
     def score(self, ranker: Ranker, metric: str, drop: Sequence[str] = ()) -> float:
         """Mean metric of the ranker, fitted without the columns or families in `drop`."""
         kept = [
-            i for i, name in enumerate(self.train.names)
+            i
+            for i, name in enumerate(self.train.names)
             if name not in drop and self.families.get(name, "source") not in drop
-        ]  # fmt: skip
+        ]
         names = [self.train.names[i] for i in kept]
         fitted = ranker.fit(self.train._replace(x=_columns(self.train.x, kept), names=names))
         items = self.test.pool.best(fitted.predict(_columns(self.test.x, kept)), 10).items
@@ -83,9 +84,15 @@ def fold_frames(
 
 
 def tune(
-    data: RetailData, settings: Settings, study: Path, *, trials: int = 30, n_folds: int = 2,
-    metric: str = "precision@5", progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+    data: RetailData,
+    settings: Settings,
+    study: Path,
+    *,
+    trials: int = 30,
+    n_folds: int = 2,
+    metric: str = "precision@5",
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Search with Optuna's TPE; every finished trial is a line of the file `study`, which a rerun goes
     on with.
 
@@ -149,11 +156,15 @@ def tune(
     standing = next(t.value for t in found if t.params == default)
     chosen = _chosen(best.params, families)
     return {
-        "metric": metric, "folds": n_folds, "trials": len(found), "default": standing,
-        "best": best.value, "settings": chosen,
+        "metric": metric,
+        "folds": n_folds,
+        "trials": len(found),
+        "default": standing,
+        "best": best.value,
+        "settings": chosen,
         "toml": f"# {metric} {best.value:.4f} on earlier windows; default {standing:.4f}\n"
         + _toml(chosen),
-    }  # fmt: skip
+    }
 
 
 def _space(families: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -210,17 +221,21 @@ def _default(families: Sequence[str], settings: Settings) -> dict[str, Any]:
 
 def _fingerprint(data: RetailData, settings: Settings, n_folds: int, metric: str) -> str:
     facts = {
-        "data": data.fingerprint(), "folds": n_folds, "metric": metric,
+        "data": data.fingerprint(),
+        "folds": n_folds,
+        "metric": metric,
         "settings": settings.model_dump(mode="json"),
-    }  # fmt: skip
+    }
     return json.dumps(facts, sort_keys=True)
 
 
 def _toml(chosen: dict[str, Any]) -> str:
     lines = [
         f"pool_size = {chosen['pool_size']}",
-        f"drop_features = {json.dumps(chosen['drop_features'])}", "", "[ranker]",
-    ]  # fmt: skip
+        f"drop_features = {json.dumps(chosen['drop_features'])}",
+        "",
+        "[ranker]",
+    ]
     lines += [f"{name} = {json.dumps(value)}" for name, value in chosen["ranker"].items()]
     return "\n".join(lines) + "\n"
 

@@ -20,8 +20,15 @@ from numpy.typing import NDArray
 from retailrec.errors import ArtifactError
 
 _DEEPEST = 16  # levels of CatBoost's trees
-_OF_NODES = ("split_feature", "decision_type", "left_child", "right_child", "internal_count",
-             "threshold", "internal_value")  # fmt: skip
+_OF_NODES = (
+    "split_feature",
+    "decision_type",
+    "left_child",
+    "right_child",
+    "internal_count",
+    "threshold",
+    "internal_value",
+)
 _WHOLE = (*_OF_NODES[:5], "leaf_count")
 
 

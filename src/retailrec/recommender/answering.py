@@ -229,8 +229,7 @@ class Scorer:
             if not len(shopper):  # rankers' libraries refuse to explain nothing
                 return []
             items = best.items[rows][shopper, rank]
-            keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
-            x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
+            x = frame.rows_of(shopper, items, part.n_items)
             why = self.ranker.contributions(x)
             return reasons_in_words(x, frame.names, why, shopper, items, part, stage.sources, labels)
 

@@ -21,13 +21,18 @@ from retailrec.schema import ITEM_ID, RECOMMENDABLE
 _ITEMS, _ANY, _NONE_OR_ITEMS = "items", "any", "none or items"
 # what the package's sources learn: length of each axis, and NumPy's kind
 _LEARNT = {
-    "allowed_": ((_ITEMS,), "b"), "gap_": ((_NONE_OR_ITEMS,), "f"),
+    "allowed_": ((_ITEMS,), "b"),
+    "gap_": ((_NONE_OR_ITEMS,), "f"),
     "popular_": ((_NONE_OR_ITEMS,), "f"),
-    "share_": ((_ITEMS,), "f"), "shares_": ((_ANY, _ITEMS), "f"), "category_": ((_ITEMS,), "i"),
-    "factors_": ((_ITEMS, _ANY), "f"), "vectors_": ((_ITEMS, _ANY), "f"),
-    "similarity_": ((_ITEMS, _ITEMS), "f"), "reference_": ((_ANY, _ITEMS), "f"),
+    "share_": ((_ITEMS,), "f"),
+    "shares_": ((_ANY, _ITEMS), "f"),
+    "category_": ((_ITEMS,), "i"),
+    "factors_": ((_ITEMS, _ANY), "f"),
+    "vectors_": ((_ITEMS, _ANY), "f"),
+    "similarity_": ((_ITEMS, _ITEMS), "f"),
+    "reference_": ((_ANY, _ITEMS), "f"),
     "sets_": ((_ANY, _ITEMS), "f"),
-}  # fmt: skip
+}
 
 
 def check_fitted(model: Any) -> None:

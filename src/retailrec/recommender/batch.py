@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
-from retailrec.data.files import whole_file, write_text
 from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
 from retailrec.data.histories import Receipts
 from retailrec.data.locks import locked
+from retailrec.data.writing import whole_file, write_text
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import AnswerReport, short_list_note
@@ -56,11 +56,20 @@ class Batch(NamedTuple):
 
 
 def recommend_to_file(
-    model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
-    users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
-    key: str | None = None, progress: Progress = silent,
-    block_lines: int = BLOCK_LINES, safe_csv: bool = False,
-) -> Batch:  # fmt: skip
+    model: TwoStageRecommender,
+    data: RetailData,
+    out: Path,
+    k: int = 10,
+    *,
+    users: Any = None,
+    rules: Rules | None = None,
+    reasons: bool = False,
+    among: Among | None = None,
+    key: str | None = None,
+    progress: Progress = silent,
+    block_lines: int = BLOCK_LINES,
+    safe_csv: bool = False,
+) -> Batch:
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
 
     Parameters

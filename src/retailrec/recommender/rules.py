@@ -24,9 +24,11 @@ from retailrec.components import (
     make_component,
 )
 from retailrec.compute.csr import find_pairs, jit
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.item_facts import text_codes
 from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.data.timeformats import parse_time
 from retailrec.data.toml_files import read_toml
@@ -172,14 +174,17 @@ class BoundRules:
                     f"rules: the catalogue lacks '{rules.category}'; it has {self.items.columns}. "
                     f"Name one of these as category."
                 )
-            codes = self.items[rules.category].cast(pl.String).rank("dense").cast(pl.Int32)
-            self._category = codes.fill_null(-1).to_numpy()
+            self._category = text_codes(self.items[rules.category])[0]
         self._margin = None if rules.margin is None else self._margins(rules.margin)
 
     def choose(
-        self, history: History, pairs: Pairs, score: NDArray[np.float32], k: int,
+        self,
+        history: History,
+        pairs: Pairs,
+        score: NDArray[np.float32],
+        k: int,
         probabilities: bool = False,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """The `k` best pairs of each shopper under the rules.
 
         Raises
@@ -196,7 +201,7 @@ class BoundRules:
             score = (score * self._margin[pairs.items]).astype(np.float32)
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
         allowed = np.ones(len(score), np.bool_)
-        user = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        user = row_of_pair(pairs.indptr)
         first = topk_rows(pairs.indptr, pairs.items, score, k)[0]
         for name, mask in self._pair_masks(history, pairs, position, user).items():
             self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
@@ -204,9 +209,16 @@ class BoundRules:
         usable = np.where(allowed, score, -np.inf).astype(np.float32)
         cap = self.rules.max_per_category or 0
         items, scores, bound, gave_way = choose_under_rules(
-            pairs.indptr, pairs.items, usable, self._category[pairs.items], position < 0, k, cap,
-            self.rules.min_new, self.rules.variety,
-        )  # fmt: skip
+            pairs.indptr,
+            pairs.items,
+            usable,
+            self._category[pairs.items],
+            position < 0,
+            k,
+            cap,
+            self.rules.min_new,
+            self.rules.variety,
+        )
         for number, name in enumerate(_SOFT):
             if (self.rules.min_new, cap)[number]:
                 self._count(
@@ -335,9 +347,16 @@ def read_rules(path: Path) -> Rules:
 
 @jit
 def choose_under_rules(
-    indptr: Any, items: Any, scores: Any, category: Any, is_new: Any, k: int, cap: int, min_new: int,
+    indptr: Any,
+    items: Any,
+    scores: Any,
+    category: Any,
+    is_new: Any,
+    k: int,
+    cap: int,
+    min_new: int,
     variety: float,
-) -> Any:  # fmt: skip
+) -> Any:
     """The `k` best pairs of each row, slot by slot; a score of -inf is never taken.
 
     At most `cap` (0: any number) of a category (-1 is none) and at least `min_new` new ones. `variety`

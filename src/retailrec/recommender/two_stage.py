@@ -141,9 +141,13 @@ class TwoStageRecommender:
         check_pool(self.sources, self.taken)
 
     def fit(
-        self, data: Any, progress: Progress = silent, *,
-        earlier: TwoStageRecommender | None = None, keep_rows: bool = False,
-    ) -> Self:  # fmt: skip
+        self,
+        data: Any,
+        progress: Progress = silent,
+        *,
+        earlier: TwoStageRecommender | None = None,
+        keep_rows: bool = False,
+    ) -> Self:
         """Learn from everything before `data.end`; `data` may also be a frame of receipts.
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
@@ -175,9 +179,12 @@ class TwoStageRecommender:
         return self
 
     def training_frame(
-        self, data: RetailData, progress: Progress = silent, *,
+        self,
+        data: RetailData,
+        progress: Progress = silent,
+        *,
         earlier: TwoStageRecommender | None = None,
-    ) -> TrainingFrame:  # fmt: skip
+    ) -> TrainingFrame:
         """The rows the ranker learns from: candidates of earlier label windows, labelled.
 
         The oldest window trains the pre-ranker and nothing else, if there are others.
