@@ -30,6 +30,9 @@ test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the 
 fuzz: $(READY) ## mutated files at every door (N=5000 SEED=0 SECONDS=1200)
 	$(BIN)/python tests/fuzzing.py --n $(or $(N),5000) --seed $(or $(SEED),0) --seconds $(or $(SECONDS),1200)
 
+kills: $(READY) ## real commands ended in the middle of their work, and two at one target (N=60 PAIRS=20)
+	$(BIN)/python tools/kills.py --n $(or $(N),60) --pairs $(or $(PAIRS),20)
+
 test-oldest: ## run the tests with the oldest versions that pyproject.toml states, in .venv-oldest (minutes)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip

@@ -206,8 +206,7 @@ def recommend(
     with console.progress(quiet) as progress:
         found = work(model, history, users, k, parse_columns(columns), out, **shared, progress=progress)
     console.print_load_report(found.load_report, quiet, None)
-    if not quiet:
-        console.print_answers(found.batch, out)
+    console.print_answers(found.batch, out, quiet)
 
 
 @app.command()

@@ -66,13 +66,13 @@ RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business 
 ResultsOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 FiguresOption = Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")]
 SeedOption = Annotated[int | None, typer.Option(help="[0]")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="0: all cores.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, max=1024, help="0: all cores.")]
 StoreOption = Annotated[
     str, typer.Option("--store", help="SQLite file, or postgresql://user@host/database.")
 ]
 DaysOption = Annotated[float, typer.Option(help="Length of the window.")]
 MarginOption = Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors and notes only.")]
 EngineOption = Annotated[
     str, typer.Option(help="local, or spark: workers of a cluster do the same work. [local]")
 ]

@@ -40,6 +40,7 @@ from retailrec.rankers.calibration import Calibrator
 from retailrec.recommender.answering import Catalogue, Scorer
 from retailrec.recommender.answers import Answer
 from retailrec.recommender.artifact import load_artifact, save_artifact
+from retailrec.recommender.artifact_checks import check_codings, check_fitted
 from retailrec.recommender.artifact_formats import fill_in_format_1
 from retailrec.recommender.defaults import candidate_numbers, default_sources
 from retailrec.recommender.label_windows import (
@@ -141,13 +142,13 @@ class TwoStageRecommender:
 
     def fit(
         self,
-        data: RetailData,
+        data: Any,
         progress: Progress = silent,
         *,
         earlier: TwoStageRecommender | None = None,
         keep_rows: bool = False,
     ) -> Self:
-        """Learn from everything before `data.end`.
+        """Learn from everything before `data.end`; `data` may also be a frame of receipts.
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
         `keep_rows`: its pre-ranker and label windows are taken over, and only newer windows are
@@ -158,6 +159,7 @@ class TwoStageRecommender:
         DataError
             If the data is too short for a label window, or prefilters leave nothing.
         """
+        data = RetailData.of(data)
         frame = self.training_frame(data, progress, earlier=earlier)
         progress("ranker")
         started = perf_counter()
@@ -410,8 +412,16 @@ class TwoStageRecommender:
         return model
 
     def after_load(self) -> None:
-        """Fill in what format 1 did not write down: the item coding, and when receipts began."""
+        """Fill in what format 1 did not write down; hold the parts against the catalogue.
+
+        Raises
+        ------
+        ArtifactError
+            If they do not fit each other.
+        """
+        check_fitted(self)
         fill_in_format_1(self)
+        check_codings(self)
 
     @property
     def column_names(self) -> list[str]:

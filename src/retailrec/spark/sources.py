@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from retailrec.data.files import CSV, EXCEL, PARQUET
+from retailrec.data.paths import CSV, EXCEL, PARQUET
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
 from retailrec.spark.failures import in_words
