@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -123,7 +124,7 @@ class Workers:
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            for process in Path("/proc").glob("[0-9]*"):
+            for process in (Path("/proc") / str(number) for number in below(os.getpid())):
                 try:
                     if b"pyspark.daemon" in (process / "cmdline").read_bytes():
                         status = (process / "status").read_text()
@@ -132,6 +133,21 @@ class Workers:
                 except (OSError, StopIteration):  # it has ended meanwhile
                     continue
             sleep(0.5)
+
+
+def below(process: int) -> list[int]:
+    """Processes that a process started, and those that they started."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+        children.setdefault(parent, []).append(int(status.parent.name))
+    found = [process]
+    for number in found:
+        found += children.get(number, [])
+    return found[1:]
 
 
 def of_event_log(log: Path) -> dict[str, float]:
@@ -187,7 +203,7 @@ def cost_model(rows: list[dict[str, Any]], held_out: float) -> dict[str, Any]:
     told: dict[str, Any] = {}
     known = [r for r in rows if r["millions"] != held_out]
     asked = next((r for r in rows if r["millions"] == held_out), None)
-    for name in ("cpu_seconds", "task_s_before", "task_s_behind", "shuffled_mb"):
+    for name in ("cpu_seconds", "shuffled_mb"):
         x = np.array([r["lines"] / 1e6 for r in known])
         y = np.array([r["spark"][name] for r in known])
         weight = 1 / y  # a hundredth counts alike at every size

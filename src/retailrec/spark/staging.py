@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from retailrec.data.cleaning import LINE, STANDARD_RULES, LineRule, LoadReport, refuse_if_none
-from retailrec.data.encoding import far_rule
+from retailrec.data.strays import far_rule
 from retailrec.errors import DataError
 from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
