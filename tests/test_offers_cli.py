@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from retailrec.cli.app import app
 from retailrec.offers.ledger import Ledger
 from retailrec.report.campaign import render_campaign
+from retailrec.simulator.shop import Shop
 
 CAMPAIGN = """
 name = "spring"
@@ -137,6 +138,12 @@ def test_plan_tells_what_it_takes(files: Path) -> None:
     fewer = re.search(r"held out: ([\d,]+) shoppers", more)[1]  # type: ignore[index]
     assert int(needed.replace(",", "")) / int(fewer.replace(",", "")) == pytest.approx(4, rel=0.02)
     assert int(adjusted.replace(",", "")) <= int(needed.replace(",", ""))
+
+
+def test_plan_reads_every_data_set(files: Path) -> None:
+    Shop(users=40, items=200, weeks=12, dirt=False).write(Path("shop"))
+    text = run("experiment plan shop --dataset complete-journey --effect 0.1 --holdout 0.5 --days 28")
+    assert "spend of 40 shoppers in 28 days" in text
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import (
     ColumnsOption,
     DaysOption,
+    EncodingOption,
     FiguresOption,
     ImportOption,
     MarginOption,
     QuietOption,
     ResultsOption,
     ThreadsOption,
+    TimeFormatOption,
     parse_columns,
 )
 
@@ -75,16 +77,22 @@ def allocate(
         _print_allocation(found.report, out)
 
 
+DatasetOption = Annotated[str, typer.Option(help="What the receipts are; see: retailrec datasets")]
+
+
 @experiment.command()
 def plan(
-    receipts: Annotated[Path, typer.Argument(help="Receipts until now; columns as for 'table'.")],
+    receipts: Annotated[Path, typer.Argument(help="Receipts until now: file or folder.")],
     effect: Annotated[float, typer.Option(help="Smallest relative change that would matter.")],
     days: DaysOption = 28,
     metric: Annotated[str, typer.Option(help="bought, purchases, spend or margin")] = "spend",
     holdout: Annotated[float, typer.Option(help="Share of shoppers held out.")] = 0.1,
     power: Annotated[float, typer.Option(help="Chance to find the effect.")] = 0.8,
     margin: MarginOption = None,
+    dataset: DatasetOption = "table",
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     modules: ImportOption = None,
 ) -> None:
     """How many shoppers an experiment needs, by what they bought lately."""
@@ -94,7 +102,9 @@ def plan(
     from retailrec.offers.power import Design
 
     design = Design(control_share=holdout, power=power)
-    data = load_dataset("table", receipts, parse_columns(columns))
+    data = load_dataset(
+        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
+    )
     margins = None if margin is None else read_table(margin)
     found = plan_experiment(
         data, days=days, effect=effect, metric=metric, design=design, margin=margins
@@ -121,7 +131,7 @@ def plan(
 @experiment.command()
 def result(
     ledger: Annotated[Path, typer.Argument(help="Folder of the ledger.")],
-    receipts: Annotated[Path, typer.Argument(help="Receipts, before and after; as for 'table'.")],
+    receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
     campaign: Annotated[str, typer.Option(help="Its name in the ledger.")],
     days: DaysOption = 28,
     margin: MarginOption = None,
@@ -133,14 +143,19 @@ def result(
     page: Annotated[
         Path | None, typer.Option(help="Folder that allocate wrote; its page is filled.")
     ] = None,
+    dataset: DatasetOption = "table",
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     modules: ImportOption = None,
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
     from retailrec.datasets import load_dataset
     from retailrec.jobs.campaigns import result_of_files
 
-    data = load_dataset("table", receipts, parse_columns(columns))
+    data = load_dataset(
+        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
+    )
     found = result_of_files(
         ledger,
         campaign,
