@@ -401,7 +401,7 @@ def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) ->
     assert first.returncode == 0, first.stderr
     assert "Mean ± spread over 2 horizons" in first.stdout
     kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
-    assert len(kept) == 10  # two folds of five models
+    assert len(kept) == 20  # two folds of five models, each with its proof
     table = json.loads((tmp_path / "out" / "backtest.json").read_text())
     assert {row["model"] for row in table["table"]} == {*baselines(), "two_stage"}
     assert retailrec(*arguments).stdout == first.stdout

@@ -145,3 +145,8 @@ def test_what_was_checked_predicts_as_before(rows: TrainingFrame, tmp_path: Path
         np.testing.assert_array_equal(loaded.predict(rows.x), fitted.predict(rows.x))
         np.testing.assert_array_equal(loaded.contributions(rows.x), fitted.contributions(rows.x))
         assert loaded.n_columns == 4
+
+
+def test_an_infinite_threshold_parts_missing_values_and_is_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "lightgbm.txt").write_text(cells("threshold", instead(0, "inf"))(text))
+    assert LightGBMRanker().load(tmp_path).n_columns == 4

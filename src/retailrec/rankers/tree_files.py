@@ -201,12 +201,13 @@ def _whole(file: Path, facts: dict[str, str], name: str) -> int:
 
 
 def _numbers(file: Path, facts: dict[str, str], name: str, count: int) -> NDArray[np.float64]:
-    """So many finite numbers; an empty field counts as none."""
+    """So many numbers, finite but for thresholds, which part what is missing from the rest."""
     try:
         values: Sequence[float] = [float(cell) for cell in facts.get(name, "").split()]
     except ValueError as error:
         raise ArtifactError(_told(file, f"{name} holds what is no number ({error})")) from error
-    if len(values) != count or not all(map(math.isfinite, values)):
+    bounded = math.isfinite if name != "threshold" else lambda v: not math.isnan(v)
+    if len(values) != count or not all(map(bounded, values)):
         _refuse(file, f"{name} holds {len(values)} numbers or infinite ones, expected {count}")
     return np.array(values, np.float64)
 
