@@ -17,8 +17,10 @@ from retailrec.cli.options import (
     EncodingOption,
     ImportOption,
     PathArgument,
+    PurposeOption,
     QuietOption,
     RulesOption,
+    SlotsOption,
     TimeFormatOption,
     Wanted,
     of_a_dataset,
@@ -319,6 +321,8 @@ def recommend(
             "campaign_id, user_id and of campaign_id, item_id."
         ),
     ] = None,
+    purpose: PurposeOption = "mixed",
+    slots: SlotsOption = None,
     safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
@@ -329,14 +333,12 @@ def recommend(
     """Recommend from fresh histories with a saved model, without refitting."""
     from retailrec.jobs.recommend import recommend_from_files
 
-    if k < 1:
-        raise SettingError(f"k must be at least 1, not {k}.")
     check_file(out)
     with console.progress(quiet) as progress:
         found = recommend_from_files(
             model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
             encoding=encoding, time_format=time_format, among=among or (), safe_csv=safe_csv,
-            progress=progress,
+            purpose=purpose, slots=slots, progress=progress,
         )  # fmt: skip
     console.print_load_report(found.load_report, quiet, None)
     if not quiet:

@@ -28,10 +28,10 @@ from retailrec.recommender.answers import (
 from retailrec.recommender.catalogue import Catalogue
 from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.greedy import Begun
-from retailrec.recommender.purposes import Purpose
+from retailrec.recommender.purposes import Purpose, check_purpose
 from retailrec.recommender.rows import candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules, Usable
-from retailrec.recommender.slots import Composed, Slots, compose
+from retailrec.recommender.slots import Composed, GivenSlots, Slots, check_slots, compose
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -66,6 +66,25 @@ class Wish(NamedTuple):
     slots: Slots
     rules: Rules | None = None
     eligible: Eligible | None = None
+
+    @classmethod
+    def of(
+        cls,
+        k: int,
+        purpose: Purpose,
+        slots: GivenSlots | None = None,
+        rules: Rules | None = None,
+    ) -> Wish:
+        """`k` items of a purpose, or what the slots say.
+
+        Raises
+        ------
+        SettingError
+            If there is no such purpose, or slots make no sense.
+        """
+        check_purpose(purpose, "recommend")
+        wanted: Slots = {purpose: k} if slots is None else check_slots(slots)
+        return cls(k if slots is None else sum(wanted.values()), wanted, rules)
 
     @property
     def single(self) -> Purpose | None:
@@ -114,7 +133,7 @@ class Scorer:
         n_short = int((lists.best.items[:, -1] < 0).sum())
         notes += () if bound is None else bound.notes
         notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
-        short = {} if wish.single else dict(lists.short)
+        short = {} if wish.single else {str(name): n for name, n in lists.short.items()}
         notes += purpose_notes(wish.slots, short, n_empty, len(history))
         report = AnswerReport(
             n_shoppers=len(history),
@@ -125,7 +144,7 @@ class Scorer:
             unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
             rules={} if bound is None else bound.effects,
             among={} if told is None else told._asdict(),
-            short_slots={str(purpose): n for purpose, n in short.items()},
+            short_slots=short,
             notes=notes,
         )
         return Answer(frame, report)

@@ -89,7 +89,7 @@ def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 
 
 def purpose_notes(
-    slots: Mapping[Purpose, int], short: Mapping[Purpose, int], n_empty: int, n_shoppers: int
+    slots: Mapping[Purpose, int], short: Mapping[str, int], n_empty: int, n_shoppers: int
 ) -> tuple[str, ...]:
     """What to say of lists for a purpose.
 

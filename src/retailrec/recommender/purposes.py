@@ -17,10 +17,12 @@ Purpose = Literal["mixed", "replenish", "discover"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
-def check_purpose(given: object, who: str) -> None:
-    """Raise a SettingError unless it is a purpose."""
-    if given not in PURPOSES:
-        raise SettingError(f"{who}: there is no purpose {given!r}; expected {', '.join(PURPOSES)}.")
+def check_purpose(given: object, who: str) -> Purpose:
+    """The purpose; a SettingError if it is none."""
+    for purpose in PURPOSES:
+        if given == purpose:
+            return purpose
+    raise SettingError(f"{who}: there is no purpose {given!r}; expected {', '.join(PURPOSES)}.")
 
 
 def owned_pairs(history: History, within_days: float | None = None) -> Pairs:

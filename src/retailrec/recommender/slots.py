@@ -14,6 +14,7 @@ from retailrec.recommender.greedy import Begun
 from retailrec.recommender.purposes import PURPOSES, Purpose, check_purpose
 
 Slots = dict[Purpose, int]
+GivenSlots = Mapping[str, int] | Mapping[Purpose, int]
 
 
 def check_slots(given: Any) -> Slots:
@@ -34,11 +35,13 @@ def check_slots(given: Any) -> Slots:
             f"slots must say how many items each purpose gets, such as "
             f"{{'replenish': 3, 'discover': 2}}, not {given!r}."
         )
-    for purpose, n in given.items():
-        check_purpose(purpose, "slots")
+    slots: Slots = {}
+    for name, n in given.items():
+        purpose = check_purpose(name, "slots")
         if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 0:
             raise SettingError(f"slots: {purpose} must be a whole number, at least 0, not {n!r}.")
-    slots: Slots = {purpose: int(n) for purpose, n in given.items() if n}
+        if n:
+            slots[purpose] = int(n)
     if not slots:
         raise SettingError("slots: there is none; give at least one purpose at least one slot.")
     return slots

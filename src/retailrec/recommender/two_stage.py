@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from retailrec.recommender.fitting import NOT_LEARNT, WHO, FittedParts
 from retailrec.recommender.purposes import Purpose, check_purpose
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import Rules
-from retailrec.recommender.slots import check_slots
+from retailrec.recommender.slots import GivenSlots
 
 
 @dataclass
@@ -86,7 +86,7 @@ class TwoStageRecommender(FittedParts):
         *,
         among: Any = None,
         purpose: Purpose = "mixed",
-        slots: Mapping[str, int] | None = None,
+        slots: GivenSlots | None = None,
     ) -> pl.DataFrame:
         """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
 
@@ -141,7 +141,7 @@ class TwoStageRecommender(FittedParts):
         *,
         among: Any = None,
         purpose: Purpose = "mixed",
-        slots: Mapping[str, int] | None = None,
+        slots: GivenSlots | None = None,
     ) -> pl.DataFrame:
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
@@ -162,7 +162,7 @@ class TwoStageRecommender(FittedParts):
         reasons: bool = False,
         among: Any = None,
         purpose: Purpose = "mixed",
-        slots: Mapping[str, int] | None = None,
+        slots: GivenSlots | None = None,
     ) -> Answer:
         """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
 
@@ -175,7 +175,7 @@ class TwoStageRecommender(FittedParts):
         NotFittedError
             Before `fit`.
         """
-        wish = _wish(k, purpose, slots, rules)
+        wish = Wish.of(k, purpose, slots, rules)
         scorer = self._scorer(wish.slots)
         return scorer.answer(data, users, wish, reasons=reasons, among=among)
 
@@ -191,7 +191,7 @@ class TwoStageRecommender(FittedParts):
         NotFittedError
             Before `fit`.
         """
-        wish = _wish(k, purpose, None)
+        wish = Wish.of(k, purpose)
         return self._scorer(wish.slots).choose(history, wish).lists.best
 
     @property
@@ -288,14 +288,3 @@ def saved_types() -> dict[str, type]:
     """Classes that a saved model may hold: those of the package, and of one's own that are imported."""
     parts = (TwoStageRecommender, FeatureSet, Calibrator, Discovery)
     return known_classes() | {part.__name__: part for part in parts}
-
-
-def _wish(
-    k: int, purpose: Purpose, slots: Mapping[str, int] | None, rules: Rules | None = None
-) -> Wish:
-    """What is asked for each shopper; slots say how many items, and of what."""
-    check_purpose(purpose, "recommend")
-    if slots is None:
-        return Wish(k, {purpose: k}, rules)
-    wanted = check_slots(slots)
-    return Wish(sum(wanted.values()), wanted, rules)
