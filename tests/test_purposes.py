@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,8 +19,10 @@ from conftest import catalogue, receipts
 from retailrec.candidates import ALS, ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.cli.app import app
 from retailrec.data import RetailData
-from retailrec.data.splits import HorizonSplits
+from retailrec.data.prefilters import preset
+from retailrec.data.splits import Fold, HorizonSplits, Split
 from retailrec.errors import SettingError
+from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.batch import recommend_to_file
@@ -28,6 +31,7 @@ from retailrec.recommender.purposes import owned_pairs, purchases_for
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.slots import check_slots, parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.report.purpose_section import purpose_sections
 from retailrec.simulator.shop import small_data
 
 SLOTS = {"replenish": 3, "discover": 2}
@@ -372,7 +376,6 @@ def test_settings_files_name_new_items_and_slots(tmp_path: Path) -> None:
     assert [s.type_name for s in discovery.sources] == ["up_cf"]
     assert Settings().model().discover is None
     for text, words in (
-        ("[slots]\ndiscover = 2\n", "add a table"),
         ("[discover]\nafter_days = -1\n", "after_days"),
         ("[discover]\nspeed = 1\n", "speed"),
         ("[slots]\nreplenish = -2\n", "at least 0"),
@@ -482,3 +485,73 @@ def test_a_file_that_cannot_be_answered_for_is_refused_before_any_work(
     with pytest.raises(SettingError, match="has learnt none"):
         recommend_to_file(plain, shop_data, tmp_path / "lists.parquet", purpose="discover")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def ran(shop_data: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    quickly = Settings(
+        horizon_days=28, label_windows=2, threads=1, slots=SLOTS, n_candidates=20,
+        ranker={"type": "lightgbm", "iterations": 10}, discover={"n_candidates": 15},
+        sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "item_item"}],
+    )  # fmt: skip
+    run(shop_data, quickly, out)
+    return out
+
+
+def test_run_judges_each_purpose_by_its_own_truth(shop_data: RetailData, ran: Path) -> None:
+    found = {p["purpose"]: p for p in json.loads((ran / "metrics.json").read_text())["purposes"]}
+    assert list(found) == ["replenish", "discover"]
+    past, target = Fold(shop_data.end - timedelta(days=28), shop_data.end).split(shop_data)
+    pairs = target.select("user", "item").unique()
+    repeats = pairs.join(past.log.select("user", "item").unique(), on=["user", "item"], how="semi")
+    assert found["replenish"]["n_bought"] == repeats.height
+    assert found["replenish"]["n_users"] == repeats["user"].n_unique()
+    news = pairs.join(repeats, on=["user", "item"], how="anti")
+    known = news.filter(pl.col("user").is_in(past.log["user"].unique().implode()))
+    assert found["discover"]["n_bought"] == known.height
+    assert found["discover"]["n_users"] == known["user"].n_unique()
+    for purpose in found.values():
+        assert set(purpose["models"]) == {"own_purchases", "popular", "item_cosine", "two_stage"}
+        assert "best simple method" in purpose["verdict"]
+    assert found["discover"]["models"]["own_purchases"]["precision@5"] == 0  # has nothing new to offer
+    assert found["discover"]["models"]["two_stage"]["precision@5"] > 0
+
+
+def test_bestsellers_held_to_new_items_are_judged_as_by_hand(shop_data: RetailData, ran: Path) -> None:
+    found = json.loads((ran / "metrics.json").read_text())["purposes"][1]
+    past, target = Fold(shop_data.end - timedelta(days=28), shop_data.end).split(shop_data)
+    past = Split(past, target).filtered(preset("default")).past
+    popular, own = Popularity().fit(past), bought_codes(past.log)
+    hits, shoppers = 0, 0
+    order = popular.candidates(past.history(codes=[0]), past.n_items).items[0]
+    for user in target["user"].unique().sort():
+        wanted = {i for u, i in bought_codes(target.filter(user=user)) if (u, i) not in own}
+        if not wanted or (user not in {u for u, _ in own}):
+            continue
+        best = [i for i in order if i >= 0 and (user, i) not in own][:5]
+        hits, shoppers = hits + len(wanted & set(best)), shoppers + 1
+    expected = pytest.approx(hits / 5 / shoppers)
+    assert found["models"]["popular"]["precision@5"] == expected
+
+
+def bought_codes(log: pl.DataFrame) -> set[tuple[int, int]]:
+    return set(log.select("user", "item").rows())
+
+
+def test_run_writes_slots_and_reports_purposes(shop_data: RetailData, ran: Path) -> None:
+    lists = pl.read_parquet(ran / "recommendations.parquet")
+    loaded = TwoStageRecommender.load(ran / "model")
+    assert lists.equals(loaded.recommend(shop_data, slots=SLOTS))
+    page = (ran / "report.html").read_text()
+    for words in ("Replenish: what is bought again", "first purchases by", 'id="purposes"'):
+        assert words in page
+
+
+def test_run_says_nothing_of_purposes_unless_asked() -> None:
+    assert Settings().purposes == ("mixed",)
+    assert Settings(discover={}).purposes == ("mixed", "discover")
+    assert Settings(slots={"replenish": 5}).purposes == ("replenish",)
+    assert Settings(slots={"replenish": 5}).model().discover is None
+    assert Settings(slots=SLOTS).model().discover == Discovery()
+    assert purpose_sections([]) == []

@@ -29,11 +29,7 @@ from retailrec.cli.options import (
 from retailrec.errors import RetailRecError, SettingError
 from retailrec.jobs.targets import check_file, check_target
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 offers.register(app)
 serving.register(app)
 
@@ -56,6 +52,7 @@ def main() -> None:
 def run(
     wanted: Wanted,
     k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
+    slots: SlotsOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
     rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
     rules: RulesOption = None,
@@ -68,7 +65,7 @@ def run(
 
     check_target(out, RESULTS)
     check_file(rejects)
-    settings = wanted.settings(k=k)
+    settings = wanted.settings(k=k, slots=slots)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
     console.print_load_report(data.report, wanted.quiet, rejects)

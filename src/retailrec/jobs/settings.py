@@ -25,7 +25,8 @@ from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
 from retailrec.recommender.defaults import default_preranker, default_sources
 from retailrec.recommender.discovery import Discovery
-from retailrec.recommender.slots import check_slots
+from retailrec.recommender.purposes import PURPOSES, Purpose
+from retailrec.recommender.slots import check_slots, parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 
@@ -90,8 +91,8 @@ if TYPE_CHECKING:
         drop_features: list[str]
 
     class _PlainDiscovery(BaseModel):
-        after_days: float | None
-        n_candidates: int | list[int]
+        after_days: float | None = None
+        n_candidates: int | list[int] = 0
 
 else:
     _Plain = plain_settings(
@@ -184,9 +185,21 @@ class Settings(_Plain):
             label_splits=self.label_splits(),
             features=FeatureSet(drop=tuple(self.drop_features)),
             preranker=default_preranker() if self.prerank else None,
-            discover=None if self.discover is None else self.discover.make(),
+            discover=self.make_discovery(),
             **_given(self, MODEL),
         )
+
+    def make_discovery(self) -> Discovery | None:
+        """How lists of new items are learnt; None where neither `discover` nor `slots` asks for it."""
+        if self.discover is not None:
+            return self.discover.make()
+        return DiscoverySettings().make() if (self.slots or {}).get("discover") else None
+
+    @property
+    def purposes(self) -> tuple[Purpose, ...]:
+        """Purposes that are asked for."""
+        wanted = {*(self.slots or {"mixed": self.k}), *(["discover"] if self.discover else [])}
+        return tuple(purpose for purpose in PURPOSES if purpose in wanted)
 
     def label_splits(self) -> HorizonSplits:
         """Where the ranker's labels come from."""
@@ -317,17 +330,14 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
         if old in given:
             raise SettingError(f"setting '{old}' is called '{new}' now; rename it in {path}.")
     given |= {k: v for k, v in overrides.items() if v is not None}
+    if isinstance(given.get("slots"), str):  # as the command line writes them
+        given["slots"] = parse_slots(given["slots"])
     try:
         settings = Settings(**given)
         for metric in settings.metrics:
             parse_metric(metric)
         if settings.slots is not None:
-            slots = check_slots(settings.slots)
-            if "discover" in slots and settings.discover is None:
-                raise SettingError(
-                    f"slots asks for {slots['discover']} items of purpose 'discover', and nothing is "
-                    f"learnt about new items; add a table [discover], which may be empty."
-                )
+            check_slots(settings.slots)
         settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
         return settings
     except ValidationError as error:

@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from retailrec.report.figures import _svg
-from retailrec.report.page import _figure, _table
+from retailrec.report.markup import table
+from retailrec.report.page import _figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def _result(summary: Mapping[str, Any], result: Mapping[str, Any] | None) -> str
         f"<p>{result['n_treated']:,} treated and {result['n_holdout']:,} held-out shoppers, "
         f"{result['days']:g} days from {escape(str(result['start'])[:10])}. Everybody counts as drawn, "
         f"whether an offer reached them or not ({result['n_reached']:,} got one).</p>",
-        _table(head, rows),
+        table(head, rows),
     ]
     for metric, (most_likely, low, high) in result["total"].items():
         if metric in ("spend", "margin"):
@@ -133,7 +134,7 @@ def _result(summary: Mapping[str, Any], result: Mapping[str, Any] | None) -> str
     if segments:
         parts.append("<h3>By segment</h3>")
         parts.append(
-            _table(["segment", "metric", "treated", "difference", "interval", "p, corrected"], segments)
+            table(["segment", "metric", "treated", "difference", "interval", "p, corrected"], segments)
         )
     parts += [f"<p><b>{escape(note)}</b></p>" for note in result["notes"]]
     return "".join(parts)
@@ -156,7 +157,7 @@ def _who(summary: Mapping[str, Any]) -> str:
         "</div>",
         *(f"<p><b>{escape(note)}</b></p>" for note in report["notes"]),
         "<div class=grid><div><h3>Offers a shopper</h3>",
-        _table(["offers", "shoppers"], lists),
+        table(["offers", "shoppers"], lists),
         "</div>",
         _figure(
             _bars([(p["name"], p["offers"]) for p in summary["products"][:12]], "offers"),
@@ -180,7 +181,7 @@ def _who(summary: Mapping[str, Any]) -> str:
 
 
 def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    table = [
+    lines = [
         [
             "none" if row[name] is None else row[name],
             f"{row['offers']:,}",
@@ -190,8 +191,8 @@ def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> str:
         ]
         for row in rows
     ]
-    return f"<h3>By {escape(what)}</h3>" + _table(
-        [what, "offers", "worth", "expected cost", "mean price"], table
+    return f"<h3>By {escape(what)}</h3>" + table(
+        [what, "offers", "worth", "expected cost", "mean price"], lines
     )
 
 
@@ -208,7 +209,7 @@ def _budgets(summary: Mapping[str, Any]) -> str:
         ]
         for b in summary["budgets"]
     ]
-    return _table(["budget", "at most", "expected cost", "used", "in words"], rows)
+    return table(["budget", "at most", "expected cost", "used", "in words"], rows)
 
 
 def _prices(summary: Mapping[str, Any]) -> str:
@@ -229,7 +230,7 @@ def _prices(summary: Mapping[str, Any]) -> str:
         f"<p>{summary['n_binding']:,} of {summary['n_limits']:,} limits bind; those that gave way come "
         f"first, then the dearest.</p>"
     )
-    return shown + _table(["limit", "at least", "at most", "offers", "price", "in words"], rows)
+    return shown + table(["limit", "at least", "at most", "offers", "price", "in words"], rows)
 
 
 def _examples(shoppers: Sequence[Mapping[str, Any]]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 from retailrec.report import figures
+from retailrec.report.markup import folded, number, table
+from retailrec.report.purpose_section import purpose_sections
 
 # what a reader without our vocabulary is told
 MEANINGS = {
@@ -37,10 +39,11 @@ def render(report: Mapping[str, Any]) -> str:
     sections = [
         ("offers", "Three shoppers and what they would be offered", _examples(shown)),
         ("results", "Results: what it is worth", _results(report)),
+        *purpose_sections(report.get("purposes", [])),
         ("data", "The data", _data(report)),
         ("matching", "Matching: who proposes what", _matching(report["matching"])),
         ("ranking", "Ranking: what decides the order", _ranking(report["ranking"])),
-        ("examples", "More shoppers", _folded("Show them", _examples(others))),
+        ("examples", "More shoppers", folded("Show them", _examples(others))),
         *_sent(report.get("sent_coupons")),
         ("rules", "Business rules", _rules(report["rules"])),
         ("settings", "Time, memory, settings", _settings(report)),
@@ -90,7 +93,7 @@ def _results(report: Mapping[str, Any]) -> str:
         return f"{value:.4f}<small>{band}</small>"
 
     parts = [
-        _table(
+        table(
             ["", *models, "in words"],
             [
                 [escape(metric), *(cell(m, metric) for m in models), escape(_meaning(metric))]
@@ -116,15 +119,15 @@ def _results(report: Mapping[str, Any]) -> str:
     ours = [r for r in known if (r["model"], r["versus"]) == ("two_stage", simple)]
     parts.append(f"<h3>Ours against the best simple method, {escape(simple)}</h3>")
     parts.append(_differences(ours))
-    parts.append(_folded("All pairs of models", _differences(known)))
+    parts.append(folded("All pairs of models", _differences(known)))
     details = report["results"]["details"]
     names = list(next(iter(details.values())))
     parts.append("<h3>Repeat purchases, new ones, money, variety</h3>")
     parts.append(
-        _table(
+        table(
             ["metric", *details, "meaning"],
             [
-                [m, *(_number(details[model][m]) for model in details), _meaning(m)]
+                [m, *(number(details[model][m]) for model in details), _meaning(m)]
                 for m in names
             ],
         )
@@ -132,7 +135,7 @@ def _results(report: Mapping[str, Any]) -> str:
     if folds := report.get("folds"):
         parts.append(f"<h3>On {folds['n']} horizons</h3>")
         parts.append(
-            _table(
+            table(
                 ["metric", *models],
                 [
                     [m, *(_spread(folds["summary"], model, m) for model in models)] for m in metrics
@@ -161,7 +164,7 @@ def _best_simple(models: Mapping[str, Mapping[str, Any]], metric: str) -> str:
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which model is better by how much, and how sure that is."""
-    return _table(
+    return table(
         ["model", "less", "metric", "difference", "95% interval", "p, corrected"],
         [
             [
@@ -178,10 +181,6 @@ def _three(shoppers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Three of them: one who buys seldom, one in the middle, one who buys often."""
     n = len(shoppers)
     return [shoppers[i] for i in sorted({n // 4, n // 2, n * 3 // 4}) if i < n]
-
-
-def _folded(name: str, html: str) -> str:
-    return f"<details><summary>{escape(name)}</summary>{html}</details>"
 
 
 def _data(report: Mapping[str, Any]) -> str:
@@ -218,9 +217,9 @@ def _data(report: Mapping[str, Any]) -> str:
             gaps,
             _figure(figures.draw_tail(data["long_tail"]), "The long tail"),
             "</div><h3>What cleaning left out</h3>",
-            _table(["reason", "lines"], removed) if removed else "<p>Nothing: every line was kept.</p>",
+            table(["reason", "lines"], removed) if removed else "<p>Nothing: every line was kept.</p>",
             "<h3>What prefilters keep from being recommended</h3>",
-            _table(["prefilter", "items removed", "items left"], prefilters)
+            table(["prefilter", "items removed", "items left"], prefilters)
             if prefilters
             else "<p>No prefilter was set.</p>",
         ]
@@ -234,13 +233,13 @@ def _matching(matching: Mapping[str, Any]) -> str:
         rows.append(
             [
                 name, *(f"{curve[k]:.3f}" for k in ("20", "50", "100", "200")),
-                _number(facts["recall@200_of_repeats"], 3), _number(facts["recall@200_of_new"], 3),
+                number(facts["recall@200_of_repeats"], 3), number(facts["recall@200_of_new"], 3),
                 f"{facts['catalogue_coverage']:.0%}",
                 f"{matching['marginal'][name]:.4f}" if name in matching["marginal"] else "",
             ]
         )  # fmt: skip
     cold = [
-        [group, f"{facts['n_users']:,}", _number(facts.get("pool_recall@200"), 3)]
+        [group, f"{facts['n_users']:,}", number(facts.get("pool_recall@200"), 3)]
         for group, facts in matching["cold"].items()
         if facts.get("n_users")
     ]
@@ -253,7 +252,7 @@ def _matching(matching: Mapping[str, Any]) -> str:
             "<p>Several sources propose items; what none of them proposes can't be recommended. "
             f"After <b>k = {matching['chosen_k']}</b> candidates a shopper, one more finds less than "
             f"{matching['least_gain_per_candidate']:g} of the purchases.</p>",
-            _table(head, rows),
+            table(head, rows),
             "<p class=quiet>Recall@k: share of a shopper's purchases in the window among the first k "
             "proposals. <i>Alone adds</i>: recall that is lost without the source. "
             f"{matching['evaluation']['n_users']:,} shoppers.</p><div class=grid>",
@@ -262,7 +261,7 @@ def _matching(matching: Mapping[str, Any]) -> str:
             _figure(figures.draw_overlap(matching["overlap"]),
                     "Of 100 proposals of the row, how many are the column's too"),
             "</div><h3>Shoppers of whom little is known</h3>",
-            _table(["shoppers", "number", "recall of the pool at 200"], cold),
+            table(["shoppers", "number", "recall of the pool at 200"], cold),
         ]
     )  # fmt: skip
 
@@ -278,7 +277,7 @@ def _ranking(ranking: Mapping[str, Any]) -> str:
     parts = [
         "<p>Gradient boosting learns from earlier windows: what was known before each, and what was "
         "bought within it. Purchases that no source proposed are counted, not added.</p>",
-        _table(
+        table(
             ["window from", "shoppers", "purchases", "proposed", "share", "training rows"], windows
         ),
         "<div class=grid>",
@@ -343,7 +342,7 @@ def _sent(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
         return []
     rows = [
         [
-            g["group"], f"{g['n_users']:,}", f"{g['receipts']:.1f}", _number(g["precision"]),
+            g["group"], f"{g['n_users']:,}", f"{g['receipts']:.1f}", number(g["precision"]),
             _share(g["recommended"]), _share(g["bought"]), _share(g["redeemed"]),
         ]
         for g in found["groups"]
@@ -354,7 +353,7 @@ def _sent(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
     text = (
         f"<p>{found['campaigns']:,} campaigns with {found['products']:,} products ran in the window. "
-        f"<b>Descriptive:</b> {escape(found['caution'])}</p>{_table(head, rows)}"
+        f"<b>Descriptive:</b> {escape(found['caution'])}</p>{table(head, rows)}"
     )
     return [("coupons", "Shoppers who were sent coupons", text)]
 
@@ -362,7 +361,7 @@ def _sent(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
 def _rules(rules: Mapping[str, Mapping[str, int]] | None) -> str:
     if rules is None:
         return "<p>No business rule was set; <code>--rules FILE</code> sets some.</p>"
-    return _table(
+    return table(
         ["rule", "candidates removed", "shoppers whose list changed", "shoppers for whom it gave way"],
         [
             [rule, *(f"{did[key]:,}" for key in ("removed", "bound", "gave_way"))]
@@ -373,34 +372,14 @@ def _rules(rules: Mapping[str, Mapping[str, int]] | None) -> str:
 
 def _settings(report: Mapping[str, Any]) -> str:
     seconds = [[step, f"{s:,.1f}"] for step, s in report["seconds"].items()]
-    versions = [[name, number] for name, number in report["versions"].items()]
+    versions = [[name, version] for name, version in report["versions"].items()]
     settings = escape(json.dumps(report["settings"], indent=1, default=str))
     return (
-        f"<div class=grid><div>{_table(['step', 'seconds'], seconds)}"
+        f"<div class=grid><div>{table(['step', 'seconds'], seconds)}"
         f"<p>{report['peak_memory_mb']:,} MB at most.</p></div>"
-        f"{_table(['library', 'version'], versions)}</div>"
+        f"{table(['library', 'version'], versions)}</div>"
         f"<details open><summary>Settings to run this again</summary><pre>{settings}</pre></details>"
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, raw: bool = False) -> str:
-    """An HTML table that scrolls where it does not fit; `raw` cells are HTML already."""
-    show: Callable[[Any], str] = str if raw else (lambda cell: escape(str(cell)))
-    body = [[_cell(show(c)) for c in row] for row in rows]
-    lines = "".join(f"<tr>{''.join(row)}</tr>" for row in body)
-    words = [cell.startswith("<td class") for cell in body[0]] if body else [False] * len(head)
-    names = "".join(
-        f"<th{' class=words' if w else ''}>{escape(h)}</th>" for h, w in zip(head, words, strict=True)
-    )
-    return (
-        f"<div class=scroll><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _cell(html: str) -> str:
-    """Words stand on the left, numbers on the right."""
-    words = html[:1].isalpha() or html.startswith("<span")
-    return f"<td class=words>{html}</td>" if words else f"<td>{html}</td>"
 
 
 def _figure(svg: str, caption: str) -> str:
@@ -420,11 +399,7 @@ def _meaning(metric: str) -> str:
 def _spread(rows: Sequence[Mapping[str, Any]], model: str, metric: str) -> str:
     row = next(r for r in rows if (r["model"], r["metric"]) == (model, metric))
     spread = "" if row["spread"] is None else f" ± {row['spread']:.4f}"
-    return _number(row["mean"]) + spread
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return number(row["mean"]) + spread
 
 
 def _share(value: float | None) -> str:
