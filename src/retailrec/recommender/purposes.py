@@ -18,7 +18,13 @@ PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def check_purpose(given: object, who: str) -> Purpose:
-    """The purpose; a SettingError if it is none."""
+    """The purpose that is meant.
+
+    Raises
+    ------
+    SettingError
+        If it is none.
+    """
     for purpose in PURPOSES:
         if given == purpose:
             return purpose
