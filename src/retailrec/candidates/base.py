@@ -59,6 +59,12 @@ class CandidateGenerator(Component, ABC):
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """This source's score of any pairs, (n_pairs,)."""
 
+    def _candidates_without(self, history: History, k: int, without: Pairs) -> Candidates:
+        """Candidates among the allowed items, less some pairs."""
+        most = int(np.diff(without.indptr).max(initial=0))  # of so many more, k stay in any case
+        found = self._candidates(history, k + most)
+        return Candidates(*leave_out(*found, without.indptr, without.items, k))
+
     @property
     def more(self) -> tuple[str, ...]:
         """Names of what `score_more` tells beside the score; part of column names."""
@@ -98,10 +104,7 @@ class CandidateGenerator(Component, ABC):
         if without is None:
             return self._candidates(history, k)
         require_pairs_of(history, without)
-        # so many more cannot all be unwanted
-        most = int(np.diff(without.indptr).max(initial=0))
-        found = self._candidates(history, k + most)
-        return Candidates(*leave_out(*found, without.indptr, without.items, k))
+        return self._candidates_without(history, k, without)
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """This source's score of any pairs, (n_pairs,) float32; row i of `pairs` is row i of `history`.
