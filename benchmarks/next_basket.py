@@ -93,10 +93,14 @@ def main() -> None:
     off = {n: float(np.abs(means[n][0] - e[0])) for n, e in ELSEWHERE.items()}
     print_result(
         "next-basket",
-        {"folds": FOLDS, "users": data.n_users, "items": data.n_items,
-         "recall@10": {n: round(float(m[0]), 4) for n, m in means.items()},
-         "furthest_from_elsewhere": round(max(off.values()), 4)},
-    )  # fmt: skip
+        {
+            "folds": FOLDS,
+            "users": data.n_users,
+            "items": data.n_items,
+            "recall@10": {n: round(float(m[0]), 4) for n, m in means.items()},
+            "furthest_from_elsewhere": round(max(off.values()), 4),
+        },
+    )
     if max(off.values()) > 0.005:
         raise SystemExit("recall@10 is more than .005 away from the figures elsewhere")
 

@@ -46,9 +46,13 @@ def main(part: int) -> int:
     mean = dict(zip(METRICS, np.mean(rows, axis=0).round(4).tolist(), strict=True))
     print_result(
         "next-basket-two-stage",
-        {"folds": FOLDS, "part": "validation" if part == 1 else "test", "mean": mean,
-         "fit_seconds": round(float(np.mean(seconds)), 1)},
-    )  # fmt: skip
+        {
+            "folds": FOLDS,
+            "part": "validation" if part == 1 else "test",
+            "mean": mean,
+            "fit_seconds": round(float(np.mean(seconds)), 1),
+        },
+    )
     return int(any(mean[name] < bar for name, bar in BARS.items()))
 
 

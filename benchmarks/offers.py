@@ -136,9 +136,11 @@ def repeat_cadence(campaign: Campaign, rows: NDArray[np.int64]) -> NDArray[np.fl
         repeats = np.log1p(count[campaign.items])
         repeats /= max(repeats.max(), np.log(2))
         out.append(
-            0.45 * repeats + 0.25 * cadence[campaign.items]
-            + 0.2 * share[category[campaign.items]] + 0.1 * best
-        )  # fmt: skip
+            0.45 * repeats
+            + 0.25 * cadence[campaign.items]
+            + 0.2 * share[category[campaign.items]]
+            + 0.1 * best
+        )
     return np.array(out)
 
 
@@ -147,9 +149,12 @@ class Stage:
 
     def __init__(self, campaign: Campaign) -> None:
         sources = [
-            OwnPurchases("decay", half_life=120), OwnPurchases("due"), TifuKNN(), Popularity(),
+            OwnPurchases("decay", half_life=120),
+            OwnPurchases("due"),
+            TifuKNN(),
+            Popularity(),
             ItemItem("tfidf", half_life=180, neighbours=30),
-        ]  # fmt: skip
+        ]
         model = TwoStageRecommender(sources, n_candidates=[100, 0, 40, 60, 40], preranker=None)
         self.stage = model.fit_matching(campaign.past).stage_one
         self.names = self.stage.column_names
@@ -208,10 +213,19 @@ def learn_new(
     """Probability that a product new to the household is bought."""
     x, y, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     options = {
-        "objective": "binary", "num_leaves": 7, "learning_rate": 0.08, "feature_fraction": 0.5,
-        "min_data_in_leaf": 200, "bagging_fraction": 0.8, "bagging_freq": 1, "max_bin": 63,
-        "verbosity": -1, "num_threads": n_threads(0), "seed": 0, "deterministic": True,
-    }  # fmt: skip
+        "objective": "binary",
+        "num_leaves": 7,
+        "learning_rate": 0.08,
+        "feature_fraction": 0.5,
+        "min_data_in_leaf": 200,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "max_bin": 63,
+        "verbosity": -1,
+        "num_threads": n_threads(0),
+        "seed": 0,
+        "deterministic": True,
+    }
     return lgb.train(options, lgb.Dataset(x, y.astype(np.float32), weight=weights), 80)
 
 

@@ -77,8 +77,10 @@ def compare(data: RetailData, fold: Any, peer: str) -> dict[str, dict[str, float
         ):
             run = subprocess.run(
                 [python, HERE / "peers" / script, folder, *more],
-                check=True, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             found[model] = json.loads(run.stdout.strip().splitlines()[-1])
             lists = pl.read_parquet(folder / "lists.parquet").cast({"user_id": pl.Int64})
             bought = truth.rename(names).select("user_id", "item_id").cast(pl.Int64)
@@ -97,8 +99,9 @@ def main(sizes: Sequence[int]) -> int:
         for model, r in found[name].items():
             print(
                 f"| {name} | {model} {r['version']} | {r['precision@5']:.4f} | {r['recall@10']:.4f} "
-                f"| {r['fit']:.1f} | {r['recommend']:.1f} | {r['peak_memory_mb']:,} |", flush=True,
-            )  # fmt: skip
+                f"| {r['fit']:.1f} | {r['recommend']:.1f} | {r['peak_memory_mb']:,} |",
+                flush=True,
+            )
     folds = [r for name, r in found.items() if name.startswith("Online")]
     ours, theirs = (
         sum(r[m]["precision@5"] for r in folds) / len(folds) for m in ("retailrec", "rectools")

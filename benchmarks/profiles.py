@@ -58,9 +58,11 @@ def main(shoppers: int, variant: Sequence[str]) -> None:
     print("|---|---|---|---|---|---|")
     over = {name: json.loads(value) for name, _, value in (v.partition("=") for v in variant[1:])}
     shop_seed = over.pop("shop_seed", 0)
-    wanted = {" ".join(variant): Settings(profile=variant[0], **over)} if variant else {
-        name: Settings(profile=name) for name in PROFILES
-    }  # fmt: skip
+    wanted = (
+        {" ".join(variant): Settings(profile=variant[0], **over)}
+        if variant
+        else {name: Settings(profile=name) for name in PROFILES}
+    )
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case, splits in cases(shoppers, shop_seed):
         found[case] = {}
@@ -70,8 +72,9 @@ def main(shoppers: int, variant: Sequence[str]) -> None:
             found[case][name] = row
             print(
                 f"| {case} | `{name}` | {row['precision@5']:.4f} | {row['recall@10']:.4f} "
-                f"| {row['fit_s']:.1f} | {row['ms']:.2f} |", flush=True,
-            )  # fmt: skip
+                f"| {row['fit_s']:.1f} | {row['ms']:.2f} |",
+                flush=True,
+            )
     print_result("profiles", {"profiles": found})
 
 

@@ -118,12 +118,17 @@ def one(users: int, profile: str) -> dict[str, Any]:
         steps.end()
         answered = pl.scan_parquet(folder / "recommendations.parquet").select(pl.len()).collect().item()
     return {
-        "users": users, "items": data.n_items, "lines": data.log.height, "profile": settings.profile,
-        "seconds": {k: round(v, 2) for k, v in steps.seconds.items()}, "peak_mb": steps.peak_mb,
-        "recommend_parts": {k: round(v, 2) for k, v in spent.items()}, "recommendations": answered,
+        "users": users,
+        "items": data.n_items,
+        "lines": data.log.height,
+        "profile": settings.profile,
+        "seconds": {k: round(v, 2) for k, v in steps.seconds.items()},
+        "peak_mb": steps.peak_mb,
+        "recommend_parts": {k: round(v, 2) for k, v in spent.items()},
+        "recommendations": answered,
         "fit_s": round(sum(steps.seconds[k] for k in FIT.values()), 1),
         "recommend_s": round(steps.seconds["recommend and write"], 1),
-    }  # fmt: skip
+    }
 
 
 def show(found: dict[str, Any]) -> None:
@@ -140,8 +145,10 @@ def main(sizes: list[int], profile: str) -> int:
     for users in sizes:
         run = subprocess.run(
             [sys.executable, __file__, "--one", str(users), profile],
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         found = json.loads(run.stdout.splitlines()[-1])
         peak = found["all_mb"] = max(found["peak_mb"].values())
         show(found)
@@ -151,8 +158,9 @@ def main(sizes: list[int], profile: str) -> int:
             f"{users:,} shoppers, {found['lines']:,} lines, {found['profile']}: "
             f"load {found['seconds']['load and code']:.0f} s, fit {found['fit_s']:.0f} s, "
             f"recommend {found['recommend_s']:.0f} s, {1000 * found['recommend_s'] / users:.3f} ms a "
-            f"shopper, {peak:,} MB at most\n", flush=True,
-        )  # fmt: skip
+            f"shopper, {peak:,} MB at most\n",
+            flush=True,
+        )
         rows.append(found)
     growth = {}
     if len(rows) > 1:

@@ -38,9 +38,20 @@ class Server:
 
     def __init__(self, store: str, models: Path) -> None:
         self.command = [
-            sys.executable, "-m", "retailrec.cli", "serve", "--store", store, "--model", str(models),
-            "--port", "0", "--rate", "0", "--no-pages",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "retailrec.cli",
+            "serve",
+            "--store",
+            store,
+            "--model",
+            str(models),
+            "--port",
+            "0",
+            "--rate",
+            "0",
+            "--no-pages",
+        ]
         self.start()
 
     def start(self) -> None:
@@ -168,8 +179,12 @@ def killed(server: Server, times: int, users: list[Any], day: str) -> dict[str, 
                 while True:
                     number += 1
                     user = str(users[number % 50])
-                    body = {"shopper": user, "number": f"kill-{number}", "time": day, "lines": [
-                        {"item": "1", "quantity": 1, "value": 2.0}]}  # fmt: skip
+                    body = {
+                        "shopper": user,
+                        "number": f"kill-{number}",
+                        "time": day,
+                        "lines": [{"item": "1", "quantity": 1, "value": 2.0}],
+                    }
                     status, _ = await connection.ask("POST", "/v1/receipts", {"receipts": [body]})
                     if status == 200:
                         acknowledged.add((user, f"kill-{number}"))
@@ -186,9 +201,11 @@ def killed(server: Server, times: int, users: list[Any], day: str) -> dict[str, 
         _, body = asyncio.run(server.ask("GET", f"/v1/shoppers/{user}/history?limit=1000"))
         found += [(user, r["number"]) for r in body["newest"] if r["number"].startswith("kill-")]
     return {
-        "kills": times, "acknowledged": len(acknowledged), "lost": len(acknowledged - set(found)),
+        "kills": times,
+        "acknowledged": len(acknowledged),
+        "lost": len(acknowledged - set(found)),
         "twice": len(found) - len(set(found)),
-    }  # fmt: skip
+    }
 
 
 async def swapped(server: Server, times: int, users: list[Any], names: list[str]) -> dict[str, int]:
@@ -248,9 +265,12 @@ def measure(given: argparse.Namespace, folder: Path) -> int:
     )
     expected = model.recommend(data, users, 10)
     result: dict[str, Any] = {
-        "shoppers": given.shoppers, "items": data.n_items, "profile": given.profile, "load": load,
+        "shoppers": given.shoppers,
+        "items": data.n_items,
+        "profile": given.profile,
+        "load": load,
         "store": "postgresql" if given.store else "sqlite",
-    }  # fmt: skip
+    }
     server = Server(given.store or str(folder / "store.db"), folder / "models")
     try:
         result["equality"] = same_as_batch(server, expected, users)

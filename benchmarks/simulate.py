@@ -26,9 +26,12 @@ def main(users: int) -> int:
         seconds = perf_counter() - started
         size = sum(p.stat().st_size for p in Path(folder).rglob("*.parquet"))
     result = {
-        "households": users, "lines": lines, "seconds": round(seconds, 1),
-        "peak_memory_mb": peak_memory_mb(), "files_mb": size // 10**6,
-    }  # fmt: skip
+        "households": users,
+        "lines": lines,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "files_mb": size // 10**6,
+    }
     print_result("simulate", result)
     share = users / 400_000
     return int(seconds > BAR_SECONDS * share + 10 or result["peak_memory_mb"] > BAR_MB)

@@ -37,10 +37,38 @@ from retailrec.simulator.truth import read_truth
 
 BATCH = 100  # inputs a process
 CELLS = [
-    "", "NULL", "nan", "-1", "0", "2,50", "1.234,5", "1,234", "1e9", "inf", "x", "007", "7 ", "Möhre", '12"',
-    '"', '""', "a\tb", "31/01/2024", "2024-13-01", "2034-01-01", "19730", "99999999999999999999", "=1+1",
-    "2024-01-31T10:00:00Z", "'", "\\", "\u200b", "чай", "1 000", "$3",
-]  # fmt: skip
+    "",
+    "NULL",
+    "nan",
+    "-1",
+    "0",
+    "2,50",
+    "1.234,5",
+    "1,234",
+    "1e9",
+    "inf",
+    "x",
+    "007",
+    "7 ",
+    "Möhre",
+    '12"',
+    '"',
+    '""',
+    "a\tb",
+    "31/01/2024",
+    "2024-13-01",
+    "2034-01-01",
+    "19730",
+    "99999999999999999999",
+    "=1+1",
+    "2024-01-31T10:00:00Z",
+    "'",
+    "\\",
+    "\u200b",
+    "чай",
+    "1 000",
+    "$3",
+]
 PIECES = [
     b'"',
     b'""',
@@ -138,7 +166,9 @@ def fuzz_parquet(rng: np.random.Generator, folder: Path) -> str:
     frame = table(rng)
     changes: list[Callable[[pl.DataFrame], pl.DataFrame]] = [
         lambda f: f.with_columns(pl.col("time").str.to_datetime()),
-        lambda f: f.with_columns(pl.col("time").str.to_datetime(time_zone="Europe/Berlin", ambiguous="earliest")),
+        lambda f: f.with_columns(
+            pl.col("time").str.to_datetime(time_zone="Europe/Berlin", ambiguous="earliest")
+        ),
         lambda f: f.with_columns(pl.col("time").str.to_datetime(time_unit="ns").dt.epoch("s")),
         lambda f: f.with_columns(pl.col("user_id").cast(pl.UInt64) + 2**63),
         lambda f: f.with_columns(pl.col("user_id").cast(pl.Float32)),
@@ -148,12 +178,14 @@ def fuzz_parquet(rng: np.random.Generator, folder: Path) -> str:
         lambda f: f.with_columns(descr=pl.col("descr").cast(pl.Binary)),
         lambda f: f.with_columns(pl.col("item_id").cast(pl.Categorical)),
         lambda f: f.with_columns(pl.lit(None).alias("value")),
-        lambda f: f.with_columns(pl.when(pl.col("value") > 5).then(float("nan")).otherwise("value").alias("value")),
+        lambda f: f.with_columns(
+            pl.when(pl.col("value") > 5).then(float("nan")).otherwise("value").alias("value")
+        ),
         lambda f: f.with_columns(pl.when(pl.col("value") > 5).then("user_id")),
         lambda f: f.clear(),
         lambda f: f.rename({"descr": "line"}),
         lambda f: with_cells(f, rng),
-    ]  # fmt: skip
+    ]
     for _ in range(int(rng.integers(0, 3))):
         try:
             frame = changes[int(rng.integers(len(changes)))](frame)
@@ -261,8 +293,12 @@ def words(text: str, rng: np.random.Generator) -> bytes:
 
 
 KINDS: dict[str, Callable[[np.random.Generator, Path], str]] = {
-    "csv": fuzz_csv, "parquet": fuzz_parquet, "workbook": fuzz_workbook, "toml": fuzz_toml, "json": fuzz_json,
-}  # fmt: skip
+    "csv": fuzz_csv,
+    "parquet": fuzz_parquet,
+    "workbook": fuzz_workbook,
+    "toml": fuzz_toml,
+    "json": fuzz_json,
+}
 SHARES = (0.5, 0.2, 0.1, 0.12, 0.08)
 
 

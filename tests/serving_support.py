@@ -26,9 +26,14 @@ def small_model(**more: object) -> TwoStageRecommender:
     """Three sources, a few trees: everything an answer goes through, fitted in a second."""
     return TwoStageRecommender(
         sources=[OwnPurchases("due"), Popularity(), ItemItem("tfidf", neighbours=10)],
-        ranker=LightGBMRanker(iterations=8, min_rows=5), label_splits=HorizonSplits(28, 1), n_candidates=20,
-        preranker=None, refit="once", threads=1, **more,  # type: ignore[arg-type]
-    )  # fmt: skip
+        ranker=LightGBMRanker(iterations=8, min_rows=5),
+        label_splits=HorizonSplits(28, 1),
+        n_candidates=20,
+        preranker=None,
+        refit="once",
+        threads=1,
+        **more,  # type: ignore[arg-type]
+    )
 
 
 def free_port() -> int:
@@ -59,10 +64,24 @@ class Postgres:
             self.as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
         self.process: subprocess.Popen[bytes] | None = None
         subprocess.run(
-            [f"{self.programs}/initdb", "-D", self.folder / "data", "-U", "test", "-A", "trust",
-             "--no-sync", "-E", "UTF8", "--locale=C"],
-            check=True, stdout=subprocess.DEVNULL, cwd="/", **self.as_user,  # type: ignore[call-overload]
-        )  # fmt: skip
+            [
+                f"{self.programs}/initdb",
+                "-D",
+                self.folder / "data",
+                "-U",
+                "test",
+                "-A",
+                "trust",
+                "--no-sync",
+                "-E",
+                "UTF8",
+                "--locale=C",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            **self.as_user,  # type: ignore[call-overload]
+        )
         self.start()
 
     @property
@@ -71,11 +90,24 @@ class Postgres:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [f"{self.programs}/postgres", "-D", self.folder / "data", "-p", str(self.port),
-             "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}",
-             "-c", "fsync=off"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **self.as_user,  # type: ignore[call-overload]
-        )  # fmt: skip
+            [
+                f"{self.programs}/postgres",
+                "-D",
+                self.folder / "data",
+                "-p",
+                str(self.port),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                f"unix_socket_directories={self.folder}",
+                "-c",
+                "fsync=off",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            **self.as_user,  # type: ignore[call-overload]
+        )
         for _ in range(200):
             ready = subprocess.run(
                 [f"{self.programs}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]

@@ -164,8 +164,10 @@ def test_items_that_no_source_proposes_become_rows(
 ) -> None:
     history = data.history(codes=[0, 1, 2])
     proposed = model.candidate_frame(history).pool
-    absent = [np.setdiff1d(np.arange(data.n_items), proposed.items[a:b])[:3] for a, b in
-              zip(proposed.indptr[:-1], proposed.indptr[1:], strict=True)]  # fmt: skip
+    absent = [
+        np.setdiff1d(np.arange(data.n_items), proposed.items[a:b])[:3]
+        for a, b in zip(proposed.indptr[:-1], proposed.indptr[1:], strict=True)
+    ]
     assert all(len(items) == 3 for items in absent)
     among = Pairs(np.arange(4) * 3, np.concatenate(absent).astype(np.int32))
     frame = candidate_frame(history, model.stage_one, among=among)
@@ -272,16 +274,29 @@ def test_the_command_line_takes_campaigns(
     (tmp_path / "sent.csv").write_text("campaign_id,user_id\n1,u03\n1,u05\n2,u06\n")
     (tmp_path / "products.csv").write_text("campaign_id,item_id\n1,3\n1,28\n1,777\n")
     arguments = [
-        "recommend", "--model", str(tmp_path / "model"), "--history", str(tmp_path / "receipts.csv"),
-        "--out", str(tmp_path / "offers.csv"), "--k", "3", "--among", str(tmp_path / "sent.csv"),
-        "--among", str(tmp_path / "products.csv"),
-    ]  # fmt: skip
+        "recommend",
+        "--model",
+        str(tmp_path / "model"),
+        "--history",
+        str(tmp_path / "receipts.csv"),
+        "--out",
+        str(tmp_path / "offers.csv"),
+        "--k",
+        "3",
+        "--among",
+        str(tmp_path / "sent.csv"),
+        "--among",
+        str(tmp_path / "products.csv"),
+    ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     offers = pl.read_csv(tmp_path / "offers.csv")
     assert offers.select("user_id", "item_id").sort("user_id", "item_id").rows() == [
-        ("u03", 3), ("u03", 28), ("u05", 3), ("u05", 28),
-    ]  # fmt: skip
+        ("u03", 3),
+        ("u03", 28),
+        ("u05", 3),
+        ("u05", 28),
+    ]
     said = " ".join(done.output.split())
     assert "1 campaigns have no products" in said
     assert "1 listed items are not known to the model" in said

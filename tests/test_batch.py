@@ -30,9 +30,14 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import Shop, small_data
 
 QUICK = Settings(
-    horizon_days=14, ranker={"type": "lightgbm", "iterations": 5}, label_windows=2, prerank=False, threads=1,
-    sources=[{"type": "own_purchases"}, {"type": "popularity"}], n_candidates=30,
-)  # fmt: skip
+    horizon_days=14,
+    ranker={"type": "lightgbm", "iterations": 5},
+    label_windows=2,
+    prerank=False,
+    threads=1,
+    sources=[{"type": "own_purchases"}, {"type": "popularity"}],
+    n_candidates=30,
+)
 BLOCK = 2000  # lines: some twenty blocks
 
 
@@ -53,9 +58,13 @@ def saved(
     folder = tmp_path_factory.mktemp("batch")
     model.save(folder / "model")
     receipts = data.log.select(
-        data.users["user_id"].gather(data.log["user"]), data.items["item_id"].gather(data.log["item"]),
-        "time", pl.col("basket").alias("basket_id"), "quantity", "value",
-    )  # fmt: skip
+        data.users["user_id"].gather(data.log["user"]),
+        data.items["item_id"].gather(data.log["item"]),
+        "time",
+        pl.col("basket").alias("basket_id"),
+        "quantity",
+        "value",
+    )
     receipts.write_parquet(folder / "receipts.parquet")
     return folder
 
@@ -253,11 +262,12 @@ def test_one_enormous_shopper_does_not_blow_the_memory(model: TwoStageRecommende
     n = 100_000
     bulk = pl.DataFrame(
         {
-            "user_id": np.zeros(n, np.int64), "item_id": items.gather(rng.integers(0, len(items), n)),
+            "user_id": np.zeros(n, np.int64),
+            "item_id": items.gather(rng.integers(0, len(items), n)),
             "time": [datetime(2001, 1, 1) + timedelta(minutes=5 * int(i)) for i in range(n)],
             "basket_id": np.arange(n) // 40,
         }
-    )  # fmt: skip
+    )
     known, unplaced = model.coded(RetailData.from_frames(bulk))
     assert unplaced.n_unknown == 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -72,9 +72,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran(folder: Path) -> Path:
     out = folder / "out"
     run = retailrec(
-        "run", "complete-journey", folder, "--out", out, "--config", folder / "quick.toml",
-        "--rejects", folder / "rejects.parquet",
-    )  # fmt: skip
+        "run",
+        "complete-journey",
+        folder,
+        "--out",
+        out,
+        "--config",
+        folder / "quick.toml",
+        "--rejects",
+        folder / "rejects.parquet",
+    )
     assert run.returncode == 0, run.stderr
     for word in (
         "two_stage",
@@ -137,9 +144,20 @@ def test_recommend_from_fresh_histories(ran: Path, tmp_path: Path) -> None:
     fresh.write_csv(tmp_path / "fresh.csv")
     pl.DataFrame({"user_id": [777, 1, 888]}).write_csv(tmp_path / "users.csv")
     run = retailrec(
-        "recommend", "--model", ran / "model", "--history", tmp_path / "fresh.csv", "--k", 4,
-        "--columns", "user_id=who", "--users", tmp_path / "users.csv", "--out", tmp_path / "r.csv",
-    )  # fmt: skip
+        "recommend",
+        "--model",
+        ran / "model",
+        "--history",
+        tmp_path / "fresh.csv",
+        "--k",
+        4,
+        "--columns",
+        "user_id=who",
+        "--users",
+        tmp_path / "users.csv",
+        "--out",
+        tmp_path / "r.csv",
+    )
     assert run.returncode == 0, run.stderr
     assert "1 events of items that the model does not know" in run.stdout
     found = pl.read_csv(tmp_path / "r.csv")
@@ -168,9 +186,18 @@ def test_match_writes_recall_and_a_picture(folder: Path, tmp_path: Path) -> None
         "prerank = false\nlabel_windows = 1\nranker = {type = 'catboost', iterations = 5}\n" + advice
     )
     kept = retailrec(
-        "run", "complete-journey", folder, "--out", tmp_path / "o", "--config",
-        tmp_path / "kept.toml", "--k", 2, "--quiet", "--no-report",
-    )  # fmt: skip
+        "run",
+        "complete-journey",
+        folder,
+        "--out",
+        tmp_path / "o",
+        "--config",
+        tmp_path / "kept.toml",
+        "--k",
+        2,
+        "--quiet",
+        "--no-report",
+    )
     assert (kept.returncode, kept.stdout) == (0, "")
 
 
@@ -319,11 +346,20 @@ def test_evaluate_compares_anybodys_recommendations(ran: Path, tmp_path: Path) -
     truth.write_csv(tmp_path / "bought.csv")
     other.write_csv(tmp_path / "other.csv")
     run = retailrec(
-        "evaluate", "--recommendations", ran / "recommendations.parquet",
-        "--recommendations", f"theirs={tmp_path / 'other.csv'}", "--truth", tmp_path / "bought.csv",
-        "--history", tmp_path / "bought.csv", "--metrics", "precision@1, mrr@3,revenue@1",
-        "--out", tmp_path / "out.json",
-    )  # fmt: skip
+        "evaluate",
+        "--recommendations",
+        ran / "recommendations.parquet",
+        "--recommendations",
+        f"theirs={tmp_path / 'other.csv'}",
+        "--truth",
+        tmp_path / "bought.csv",
+        "--history",
+        tmp_path / "bought.csv",
+        "--metrics",
+        "precision@1, mrr@3,revenue@1",
+        "--out",
+        tmp_path / "out.json",
+    )
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["models"]["recommendations"] == {"precision@1": 1, "mrr@3": 1, "revenue@1": 2}
@@ -338,16 +374,29 @@ def test_evaluate_compares_anybodys_recommendations(ran: Path, tmp_path: Path) -
     refused(same, "two files are called 'a'")
     (tmp_path / "bought.csv").write_text("user_id,item_id\n")
     refused(
-        retailrec("evaluate", "--recommendations", tmp_path / "other.csv", "--truth", tmp_path / "bought.csv"),
+        retailrec(
+            "evaluate", "--recommendations", tmp_path / "other.csv", "--truth", tmp_path / "bought.csv"
+        ),
         "truth holds no purchase",
-    )  # fmt: skip
+    )
 
 
 def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) -> None:
     arguments = (
-        "backtest", "complete-journey", folder, "--config", folder / "quick.toml", "--folds", 2,
-        "--horizon-days", 14, "--store", tmp_path / "store", "--out", tmp_path / "out",
-    )  # fmt: skip
+        "backtest",
+        "complete-journey",
+        folder,
+        "--config",
+        folder / "quick.toml",
+        "--folds",
+        2,
+        "--horizon-days",
+        14,
+        "--store",
+        tmp_path / "store",
+        "--out",
+        tmp_path / "out",
+    )
     first = retailrec(*arguments)
     assert first.returncode == 0, first.stderr
     assert "Mean ± spread over 2 horizons" in first.stdout

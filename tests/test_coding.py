@@ -104,9 +104,13 @@ def test_parts_with_other_columns_are_refused() -> None:
 
 def test_an_item_is_described_by_its_first_line_whatever_part_that_is_in() -> None:
     frame = pl.DataFrame(
-        {"user_id": [1, 1, 2], "item_id": ["a"] * 3, "name": ["late", None, "first"],
-         "time": ["2024-04-09", "2024-04-01", "2024-04-03"]}
-    )  # fmt: skip
+        {
+            "user_id": [1, 1, 2],
+            "item_id": ["a"] * 3,
+            "name": ["late", None, "first"],
+            "time": ["2024-04-09", "2024-04-01", "2024-04-03"],
+        }
+    )
     for cut in ([], [1], [2], [1, 2]):
         data = RetailData.from_frames(iter(parts(frame, cut)), item_columns=["name"])
         assert data.items["name"].to_list() == ["first"]
@@ -115,9 +119,13 @@ def test_an_item_is_described_by_its_first_line_whatever_part_that_is_in() -> No
 
 def test_a_receipt_in_two_parts_is_one_receipt() -> None:
     frame = pl.DataFrame(
-        {"user_id": [1, 1], "item_id": ["a", "b"], "basket_id": ["r", "r"],
-         "time": ["2024-04-01 10:00:00", "2024-04-01 10:02:00"]}
-    )  # fmt: skip
+        {
+            "user_id": [1, 1],
+            "item_id": ["a", "b"],
+            "basket_id": ["r", "r"],
+            "time": ["2024-04-01 10:00:00", "2024-04-01 10:02:00"],
+        }
+    )
     data = RetailData.from_frames(iter(parts(frame, [1])))
     assert data.report.n_baskets == 1
     assert set(data.log["time"]) == {datetime(2024, 4, 1, 10)}

@@ -96,8 +96,10 @@ def test_one_shopper_is_the_same_in_a_batch(source: CandidateGenerator, data: Re
         np.testing.assert_allclose(fitted.candidates(some, 8).scores, scores[rows], rtol=1e-5)
         np.testing.assert_allclose(
             fitted.score(some, all_pairs(len(rows), 30)).reshape(-1, 30),
-            pair_scores[rows], rtol=1e-5, atol=1e-6,
-        )  # fmt: skip
+            pair_scores[rows],
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 @each_source
@@ -199,8 +201,10 @@ def test_renaming_items_renames_the_answer(source: CandidateGenerator, data: Ret
     order = np.random.default_rng(1).permutation(30)
     moved = RetailData.from_frames(
         receipts().with_columns(item_id=pl.Series(order[receipts()["item_id"].to_numpy()])),
-        catalogue().with_columns(item_id=pl.Series(order)), shoppers(), end=data.end,
-    )  # fmt: skip
+        catalogue().with_columns(item_id=pl.Series(order)),
+        shoppers(),
+        end=data.end,
+    )
     source = all_neighbours(source)
     here, there = replace(source).fit(data), replace(source).fit(moved)
     pairs = all_pairs(40, 30)
@@ -317,9 +321,14 @@ def test_labels_change_only_the_label_column(data: RetailData) -> None:
     frames = []
     for d in (data, shuffled_labels(data)):
         model = TwoStageRecommender(
-            sources=sources(), preranker=None, negatives=1, idle_users=1, prefilters=(),
-            label_splits=HorizonSplits(31, n=1), n_candidates=10,
-        )  # fmt: skip
+            sources=sources(),
+            preranker=None,
+            negatives=1,
+            idle_users=1,
+            prefilters=(),
+            label_splits=HorizonSplits(31, n=1),
+            n_candidates=10,
+        )
         frames.append(model.training_frame(d))
     one, other = frames
     np.testing.assert_array_equal(one.x, other.x)

@@ -45,8 +45,20 @@ def test_online_retail_sheets_that_overlap(tmp_path: Path) -> None:
 
 
 def journey(lower: bool) -> pl.DataFrame:
-    names = ["household_key", "BASKET_ID", "DAY", "PRODUCT_ID", "QUANTITY", "SALES_VALUE", "STORE_ID",
-             "RETAIL_DISC", "TRANS_TIME", "WEEK_NO", "COUPON_DISC", "COUPON_MATCH_DISC"]  # fmt: skip
+    names = [
+        "household_key",
+        "BASKET_ID",
+        "DAY",
+        "PRODUCT_ID",
+        "QUANTITY",
+        "SALES_VALUE",
+        "STORE_ID",
+        "RETAIL_DISC",
+        "TRANS_TIME",
+        "WEEK_NO",
+        "COUPON_DISC",
+        "COUPON_MATCH_DISC",
+    ]
     if lower:
         names = [n.lower() for n in names]
         names[0], names[3] = "user_id", "item_id"

@@ -79,19 +79,26 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lines_of(data: RetailData) -> pl.DataFrame:
     return data.log.select(
-        data.users["user_id"].gather(data.log["user"]), data.items["item_id"].gather(data.log["item"]),
-        pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S"), pl.col("basket").alias("basket_id"),
-        pl.col("quantity").cast(pl.Int64), "value",
-    )  # fmt: skip
+        data.users["user_id"].gather(data.log["user"]),
+        data.items["item_id"].gather(data.log["item"]),
+        pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S"),
+        pl.col("basket").alias("basket_id"),
+        pl.col("quantity").cast(pl.Int64),
+        "value",
+    )
 
 
 def online_retail(lines: pl.DataFrame) -> pl.DataFrame:
     return lines.select(
-        pl.col("basket_id").alias("Invoice"), (10000 + pl.col("item_id")).alias("StockCode"),
-        pl.lit("A THING").alias("Description"), pl.col("quantity").alias("Quantity"),
-        pl.col("time").alias("InvoiceDate"), (pl.col("value") / pl.col("quantity")).alias("Price"),
-        pl.col("user_id").alias("Customer ID"), pl.lit("United Kingdom").alias("Country"),
-    )  # fmt: skip
+        pl.col("basket_id").alias("Invoice"),
+        (10000 + pl.col("item_id")).alias("StockCode"),
+        pl.lit("A THING").alias("Description"),
+        pl.col("quantity").alias("Quantity"),
+        pl.col("time").alias("InvoiceDate"),
+        (pl.col("value") / pl.col("quantity")).alias("Price"),
+        pl.col("user_id").alias("Customer ID"),
+        pl.lit("United Kingdom").alias("Country"),
+    )
 
 
 @pytest.mark.slow

@@ -158,9 +158,13 @@ def test_fresh_receipts_are_coded_by_id_and_not_by_place(model: TwoStageRecommen
 
 
 SOURCES = [
-    OwnPurchases("due"), Popularity(), ItemItem("tfidf"), ALS(factors=4, iterations=2),
-    TifuKNN(neighbours=3), ReciprocalRankFusion(),
-]  # fmt: skip
+    OwnPurchases("due"),
+    Popularity(),
+    ItemItem("tfidf"),
+    ALS(factors=4, iterations=2),
+    TifuKNN(neighbours=3),
+    ReciprocalRankFusion(),
+]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.name)
@@ -285,8 +289,10 @@ def test_seed_and_threads_reach_every_part_that_has_none_of_its_own() -> None:
     fitted = quick(
         sources=[ALS(factors=4, iterations=1), ItemItem(seed=3), Popularity()],
         ranker=BlendRanker([CatBoostRanker(iterations=3), LightGBMRanker(iterations=3, seed=5)]),
-        preranker=CatBoostRanker(iterations=3), seed=7, threads=1,
-    ).fit(SHOP)  # fmt: skip
+        preranker=CatBoostRanker(iterations=3),
+        seed=7,
+        threads=1,
+    ).fit(SHOP)
     als, item_item, _ = fitted.sources_
     blend, light = fitted.ranker_, fitted.preranker_
     assert (als.seed, als.threads, item_item.seed, item_item.threads) == (7, 1, 3, 1)
@@ -353,7 +359,7 @@ NAN = float("nan")
         (lambda: Rules(more=["mine"]), "must hold Rule objects"),
         (lambda: rolling_folds(SHOP.end, horizon=SHOP.end - SHOP.end, n=1), "above zero"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_make_no_sense_are_refused_at_construction(make, words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SettingError, match=words):
         make()

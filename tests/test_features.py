@@ -137,9 +137,10 @@ def of_one_shopper(**columns: list[object]) -> dict[str, float]:
 def test_weekday_and_hour_by_hand() -> None:
     """2024-01-06 is a Saturday, 2024-01-08 a Monday."""
     found = of_one_shopper(
-        user_id=[1, 1, 2], item_id=["tea"] * 3,
+        user_id=[1, 1, 2],
+        item_id=["tea"] * 3,
         time=["2024-01-06 09:00:00", "2024-01-08 15:00:00", "2024-01-06 18:00:00"],
-    )  # fmt: skip
+    )
     assert found["user_weekend_share"] == 0.5
     assert found["item_weekend_share"] == pytest.approx(2 / 3)
     assert found["user_hour"] == pytest.approx(12, abs=0.01)
@@ -151,14 +152,24 @@ def test_discounts_by_hand() -> None:
     """Half off once; what receipts do not tell is missing."""
     days = ["2024-01-01", "2024-02-20", "2024-02-21"]
     found = of_one_shopper(
-        user_id=[1, 1, 1], item_id=["tea", "tea", "rye"], time=days, value=[4.0, 2.0, 1.0],
+        user_id=[1, 1, 1],
+        item_id=["tea", "tea", "rye"],
+        time=days,
+        value=[4.0, 2.0, 1.0],
         discount=[0.0, -2.0, 0.0],
-    )  # fmt: skip
+    )
     assert found["item_discounted_share"] == 0  # codes follow the ids: item 0 is rye
     data = RetailData.from_frames(
-        pl.DataFrame({"user_id": [1] * 3, "item_id": ["tea", "tea", "zzz"], "time": days,
-                      "value": [4.0, 2.0, 1.0], "discount": [0.0, -2.0, 0.0]})
-    )  # fmt: skip
+        pl.DataFrame(
+            {
+                "user_id": [1] * 3,
+                "item_id": ["tea", "tea", "zzz"],
+                "time": days,
+                "value": [4.0, 2.0, 1.0],
+                "discount": [0.0, -2.0, 0.0],
+            }
+        )
+    )
     fitted = FeatureSet().fit(data)
     row = fitted.rows(data.history(), Pairs(np.array([0, 1]), np.array([0], np.int32)))[0]
     tea = dict(zip(fitted.names, row.tolist(), strict=True))

@@ -32,9 +32,13 @@ def as_in_a_terminal() -> None:
 def ended_by(number: int, out: Path, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
     command = [*prefix, sys.executable, "-c", SLOW, "simulate", "--out", str(out)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"COLUMNS": "200"}, preexec_fn=as_in_a_terminal,
-    ) as process:  # fmt: skip
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+        preexec_fn=as_in_a_terminal,
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         process.send_signal(number)

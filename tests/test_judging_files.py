@@ -120,8 +120,12 @@ def test_lightgbm_takes_columns_of_any_name(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.random((400, 2), np.float32)
     frame = TrainingFrame(
-        x=x, y=(x[:, 0] > 0.5).astype(np.float32), groups=np.repeat(np.arange(20), 20),
-        weights=np.ones(400, np.float32), fold=np.zeros(400, np.int16), names=['size: "eur"', "city[1]{,}"],
-    )  # fmt: skip
+        x=x,
+        y=(x[:, 0] > 0.5).astype(np.float32),
+        groups=np.repeat(np.arange(20), 20),
+        weights=np.ones(400, np.float32),
+        fold=np.zeros(400, np.int16),
+        names=['size: "eur"', "city[1]{,}"],
+    )
     ranker = LightGBMRanker(iterations=5, min_rows=5, column_share=1.0, threads=1).fit(frame)
     assert np.corrcoef(ranker.predict(x), x[:, 0])[0, 1] > 0.5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from retailrec.compute import csr as kernels
-from retailrec.compute import groups, topk
+from retailrec.compute import groups, pairs, topk
 
 
 def csr(seed: int, rows: int = 9, columns: int = 12, density: float = 0.4) -> sparse.csr_matrix:
@@ -119,7 +119,7 @@ def test_small_kernels() -> None:
     values = np.random.default_rng(0).random((4, 9)).astype(np.float32)
     largest = topk.keep_largest(values, 3)
     np.testing.assert_array_equal(largest, np.sort(np.argsort(-values, axis=1)[:, :3], axis=1))
-    assert kernels.row_of_pair(np.array([0, 2, 2, 3])).tolist() == [0, 0, 2]
+    assert pairs.row_of_pair(np.array([0, 2, 2, 3])).tolist() == [0, 0, 2]
 
 
 def test_dot_pairs() -> None:
@@ -179,3 +179,10 @@ def test_order_in_rows_is_a_stable_sort_of_each_row() -> None:
     rows = np.repeat(np.arange(4), np.diff(indptr))
     expected = np.lexsort((np.arange(60), items, rows))
     np.testing.assert_array_equal(kernels.order_in_rows(indptr, items), expected)
+
+
+def test_a_missing_item_is_no_pair_of_the_row_before() -> None:
+    keys = pairs.pair_keys(np.arange(3)[:, None], np.array([[4, -1], [-1, -1], [0, 4]]), 5)
+    assert keys.tolist() == [[4, -1], [-1, -1], [10, 14]]
+    rows, items = pairs.pairs_of_keys(keys[keys >= 0], 5)
+    assert (rows.tolist(), items.tolist()) == ([0, 2, 2], [4, 0, 4])

@@ -159,9 +159,17 @@ def test_evaluate_takes_frames() -> None:
 
 
 LIST_METRICS = (
-    "repeat_precision@5", "explore_precision@5", "repeat_recall@5", "explore_recall@5",
-    "novelty@5", "diversity@5", "serendipity@5", "coverage@5", "gini@5", "served@5",
-)  # fmt: skip
+    "repeat_precision@5",
+    "explore_precision@5",
+    "repeat_recall@5",
+    "explore_recall@5",
+    "novelty@5",
+    "diversity@5",
+    "serendipity@5",
+    "coverage@5",
+    "gini@5",
+    "served@5",
+)
 
 
 def test_repeats_reach_and_surprise_by_brute_force(data: RetailData) -> None:
@@ -238,9 +246,13 @@ def test_frames_with_history_and_catalogue() -> None:
     ]
     found = evaluate(mine, bought, metrics, history=before, items=items)
     assert found == {
-        "precision@2": 0.5, "repeat_precision@2": 0.25, "explore_precision@2": 0.25,
-        "coverage@2": 0.5, "diversity@2": 1.0, "novelty@1": 0.0,
-    }  # fmt: skip
+        "precision@2": 0.5,
+        "repeat_precision@2": 0.25,
+        "explore_precision@2": 0.25,
+        "coverage@2": 0.5,
+        "diversity@2": 1.0,
+        "novelty@1": 0.0,
+    }
     judged = judge_frames({"mine": mine}, bought, 2, history=before)
     assert judged.judge.n_cold == 1  # shopper 3
     assert judged.not_judged == {"mine": 1}  # shopper 9

@@ -209,11 +209,15 @@ def test_a_pause_of_the_shop_is_no_wrong_date() -> None:
 
 def test_a_receipt_number_that_comes_again_is_another_receipt() -> None:
     rows = [
-        ("ann", "tea", "2024-01-02 10:00:00", 17), ("ann", "tea", "2024-06-28 11:00:00", 17),
-        ("ann", "milk", "2024-06-28 11:00:00", 17), ("bob", "tea", "2024-02-01 09:00:00", 4),
-        ("eve", "tea", "2024-02-01 23:50:00", 9), ("eve", "rice", "2024-02-02 00:10:00", 9),
-        ("eve", "milk", "2024-02-01 08:00:00", 8), ("eve", "tea", "2024-02-01 20:00:00", 8),
-    ]  # fmt: skip
+        ("ann", "tea", "2024-01-02 10:00:00", 17),
+        ("ann", "tea", "2024-06-28 11:00:00", 17),
+        ("ann", "milk", "2024-06-28 11:00:00", 17),
+        ("bob", "tea", "2024-02-01 09:00:00", 4),
+        ("eve", "tea", "2024-02-01 23:50:00", 9),
+        ("eve", "rice", "2024-02-02 00:10:00", 9),
+        ("eve", "milk", "2024-02-01 08:00:00", 8),
+        ("eve", "tea", "2024-02-01 20:00:00", 8),
+    ]
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "time", "basket_id"], orient="row")
     for parts in (
         iter([frame]),
@@ -290,7 +294,7 @@ def base(**change: Any) -> pd.DataFrame:
         ("item_id", np.array([2**63 + 5, 7, 9], np.uint64), ["7", "9", "9223372036854775813"]),
         ("item_id", pd.array([1, 2, 3], dtype="Int64"), [1, 2, 3]),
     ],
-)  # fmt: skip
+)
 def test_pandas_columns_of_all_kinds_are_ids(column: str, cells: Any, expected: list[Any]) -> None:
     assert RetailData.from_frames(base(**{column: cells})).items[column].to_list() == expected
 
@@ -371,11 +375,16 @@ def test_one_column_in_two_roles() -> None:
 @pytest.mark.parametrize(
     "t",
     [
-        datetime(2024, 2, 1), date(2024, 2, 1), "2024-02-01", np.datetime64("2024-02-01"),
-        pd.Timestamp("2024-02-01"), datetime(2024, 2, 1, tzinfo=UTC),
-        datetime(2024, 2, 1, 3, tzinfo=timezone(timedelta(hours=3))), "2024-02-01T00:00:00Z",
+        datetime(2024, 2, 1),
+        date(2024, 2, 1),
+        "2024-02-01",
+        np.datetime64("2024-02-01"),
+        pd.Timestamp("2024-02-01"),
+        datetime(2024, 2, 1, tzinfo=UTC),
+        datetime(2024, 2, 1, 3, tzinfo=timezone(timedelta(hours=3))),
+        "2024-02-01T00:00:00Z",
     ],
-)  # fmt: skip
+)
 def test_instants_in_many_forms(t: Any) -> None:
     times = [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)]
     frame = pl.DataFrame({"user_id": [1, 2], "item_id": [1, 2], "time": times})

@@ -11,6 +11,7 @@ import pytest
 
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
+from retailrec.offers.allocation import allocate
 from retailrec.offers.arms import assign_arms, uniform_draws
 from retailrec.offers.effects import cuped, difference, effects_of, srm
 from retailrec.offers.experiments import experiment_result, outcomes
@@ -20,6 +21,7 @@ from retailrec.simulator.responses import Responses
 from retailrec.simulator.shop import Shop
 
 DAYS, START_DAY = 28, 112
+STOCK = {"by": "product", "at_most": 2}
 SHARES = {"treated": 0.8, "holdout": 0.2}
 
 
@@ -178,6 +180,43 @@ def test_fatigue_lowers_the_chance_and_cannibalisation_the_spend(
 def test_offers_of_unknown_items_are_refused(shop: Shop, lines: pl.DataFrame) -> None:
     with pytest.raises(DataError, match="item_id must lie between 1 and 300"):
         Responses().apply(shop, lines, pl.DataFrame({"user_id": [1], "item_id": [0]}), START_DAY, DAYS)
+
+
+def test_allocating_by_what_an_offer_changes_earns_more_than_by_what_is_bought_anyway(
+    shop: Shop, lines: pl.DataFrame, offers: pl.DataFrame
+) -> None:
+    """Judged by what the offers sent really change, under the same stock."""
+    known = Responses().apply(shop, lines, offers, START_DAY, DAYS).truth
+    before = lines.filter((pl.col("DAY") <= START_DAY) & (pl.col("QUANTITY") > 0))
+    receipts = before.group_by(user_id="household_key").agg(n=pl.col("BASKET_ID").n_unique())
+    times = before.group_by(user_id="household_key", item_id="PRODUCT_ID").len("times")
+    pairs = (
+        known.with_columns(pl.col("user_id", "item_id").cast(pl.Int64))
+        .join(receipts.cast({"user_id": pl.Int64}), on="user_id", how="left")
+        .join(
+            times.cast({"user_id": pl.Int64, "item_id": pl.Int64}),
+            on=["user_id", "item_id"],
+            how="left",
+        )
+        .with_columns(
+            probability=(pl.col("times").fill_null(0) / (pl.col("n").fill_null(0) + 1)).clip(0, 1),
+            value=pl.col("spend").clip(0),
+        )
+    )
+
+    def gain(by: str) -> tuple[float, float]:
+        campaign = {"name": "x", "value": by, "offers": {"at_most": 1}, "limit": [STOCK]}
+        found = allocate(pairs.select("user_id", "item_id", by), campaign)
+        assert found.offers.group_by("item_id").len()["len"].max() <= STOCK["at_most"]
+        sent = found.offers.select("user_id", "item_id")
+        answers = [Responses(seed=n).apply(shop, lines, sent, START_DAY, DAYS) for n in range(20)]
+        base = lines["SALES_VALUE"].sum()
+        seen = np.mean([answer.lines["SALES_VALUE"].sum() - base for answer in answers])
+        return float(answers[0].truth["spend"].sum()), float(seen)
+
+    (best, seen), (habit, given_away) = gain("value"), gain("probability")
+    assert habit < 0 < best
+    assert given_away < 0 < seen
 
 
 def coverage(repetitions: int, users: int) -> dict[str, float]:

@@ -47,8 +47,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     beside = {name for name in wheel.namelist() if not name.startswith("retailrec/")}
     assert set(wheel.namelist()) - beside == package
     assert {re.sub(r"^[^/]*/", "", name) for name in beside} == {
-        "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE",
-    }  # fmt: skip
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "licenses/LICENSE",
+    }
 
 
 def test_the_wheel_says_what_is_so(wheel: zipfile.ZipFile) -> None:

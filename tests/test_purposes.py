@@ -544,7 +544,7 @@ def test_run_writes_slots_and_reports_purposes(shop_data: RetailData, ran: Path)
     loaded = TwoStageRecommender.load(ran / "model")
     assert lists.equals(loaded.recommend(shop_data, slots=SLOTS))
     page = (ran / "report.html").read_text()
-    for words in ("Replenish: what is bought again", "first purchases by", 'id="purposes"'):
+    for words in ("Replenish: what is bought again", "purchases of what was new to them by", 'id="purposes"'):
         assert words in page
 
 

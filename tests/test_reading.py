@@ -232,9 +232,14 @@ def test_what_can_not_be_opened_is_said(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     os.symlink("loop.csv", tmp_path / "loop.csv")
     for path in (
-        tmp_path / "none.csv", tmp_path / "pipe.csv", tmp_path / "loop.csv", tmp_path / ("x" * 5000),
-        Path("/dev/zero"), "nul\0.csv", tmp_path / "none.csv" / "deeper.csv",
-    ):  # fmt: skip
+        tmp_path / "none.csv",
+        tmp_path / "pipe.csv",
+        tmp_path / "loop.csv",
+        tmp_path / ("x" * 5000),
+        Path("/dev/zero"),
+        "nul\0.csv",
+        tmp_path / "none.csv" / "deeper.csv",
+    ):
         with pytest.raises(DataError):
             read_table(path)
     if os.geteuid():

@@ -18,13 +18,18 @@ from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
 from retailrec.recommender.explanations import item_labels
 from retailrec.report import figures, summary
-from retailrec.report.page import MEANINGS, render
+from retailrec.report.outcome import MEANINGS
+from retailrec.report.page import render
 from retailrec.simulator.shop import small_data
 
 SETTINGS = Settings(
-    horizon_days=14, ranker={"type": "lightgbm", "iterations": 15}, label_windows=3, threads=1,
+    horizon_days=14,
+    ranker={"type": "lightgbm", "iterations": 15},
+    label_windows=3,
+    calibrate=True,
+    threads=1,
     sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "item_item"}],
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,15 @@ def test_the_page_is_one_file_without_scripts(ran: Path) -> None:
         assert f'<section id="{part}">' in text
 
 
+def test_probabilities_of_a_calibrated_model_are_drawn(report: dict[str, Any]) -> None:
+    bins = report["ranking"]["reliability"]
+    assert [set(each) for each in bins] == [{"n", "predicted", "observed"}] * len(bins)
+    assert "Do probabilities hold?" in render(report)
+    assert "Do probabilities hold?" not in render(
+        report | {"ranking": report["ranking"] | {"reliability": None}}
+    )
+
+
 def test_people_come_first_and_the_evidence_after(report: dict[str, Any]) -> None:
     text = render(report)
     assert text.index('id="offers"') < text.index('id="results"') < text.index('id="data"')
@@ -117,7 +131,7 @@ def test_ours_stands_against_the_best_simple_method_and_all_pairs_are_folded(
 def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str, Any]) -> None:
     assert report["ranking"]["judged_on"] == "the newest label window"
     data = small_data(users=150)
-    settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False})
+    settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False, "calibrate": False})
     held_out = hold_out(data, settings)
     model = settings.model().fit(held_out.past, keep_rows=True)
     found = summary.describe_ranking(model, held_out, model.training_rows, 0)
@@ -176,20 +190,27 @@ def test_folds_give_mean_and_spread(report: dict[str, Any]) -> None:
 def lines(*rows: tuple[str, str, int, float]) -> RetailData:
     days = [f"2024-01-{day:02d}" for _, _, day, _ in rows]
     frame = pl.DataFrame(
-        {"user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "time": days,
-         "value": [r[3] for r in rows]}
-    )  # fmt: skip
+        {
+            "user_id": [r[0] for r in rows],
+            "item_id": [r[1] for r in rows],
+            "time": days,
+            "value": [r[3] for r in rows],
+        }
+    )
     return RetailData.from_frames(frame)
 
 
 def test_data_is_described_as_counted_by_hand() -> None:
     found = summary.describe_data(
         lines(
-            ("ann", "tea", 1, 2.0), ("ann", "rice", 1, 3.0), ("ann", "tea", 9, 2.0), ("ann", "tea", 15, 2.0),
+            ("ann", "tea", 1, 2.0),
+            ("ann", "rice", 1, 3.0),
+            ("ann", "tea", 9, 2.0),
+            ("ann", "tea", 15, 2.0),
             ("bob", "tea", 15, 4.0),
         ),
         horizon_days=7,
-    )  # fmt: skip
+    )
     # the data ends at the end of the 15th: weeks from the 2nd and the 9th are whole
     assert found["weeks"] == [
         {"start": "2024-01-02", "receipts": 0, "value": 0.0},
@@ -247,7 +268,12 @@ def test_items_of_one_name_are_told_apart_by_brand_then_size_then_id() -> None:
         }
     )
     assert item_labels(milk) == [
-        "Milk (Alp, no. 1)", "Milk (Sun, 1 l)", "Milk (Sun, 2 l)", "Milk", "Rye", "Milk (Alp, no. 6)",
-    ]  # fmt: skip
+        "Milk (Alp, no. 1)",
+        "Milk (Sun, 1 l)",
+        "Milk (Sun, 2 l)",
+        "Milk",
+        "Rye",
+        "Milk (Alp, no. 6)",
+    ]
     sold = np.array([True, False, False, False, True, False])
     assert item_labels(milk, sold) == ["Milk", "Milk", "Milk", "Milk", "Rye", "Milk"]

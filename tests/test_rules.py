@@ -33,8 +33,10 @@ DATA = RetailData.from_frames(
             "time": ["2024-01-07", "2024-01-17", "2024-01-27", "2024-01-30"],
         }
     ),
-    ITEMS, pl.DataFrame({"user_id": ["ann", "bob"]}), end=NOW,
-)  # fmt: skip
+    ITEMS,
+    pl.DataFrame({"user_id": ["ann", "bob"]}),
+    end=NOW,
+)
 HISTORY = DATA.history(codes=[0, 1])
 PAIRS = Pairs(np.array([0, 6, 12]), np.tile(np.arange(6, dtype=np.int32), 2))
 SCORE = np.tile(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], np.float32), 2)

@@ -10,8 +10,8 @@ import polars as pl
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold
 from retailrec.evaluation import Judge
-from retailrec.report.page import _sent
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
+from retailrec.report.shoppers import sent_coupons
 
 CUTOFF, END = datetime(2024, 3, 1), datetime(2024, 3, 29)
 
@@ -50,8 +50,10 @@ def test_groups_are_described_by_what_they_were_recommended_and_bought(data: Ret
     codes = judge.users[:2].tolist()
     pairs = held_out.target.filter(pl.col("user").is_in(codes)).select("user", "item").unique()
     assert first["bought"] == round(pairs["item"].is_in([3, 5]).mean(), 4)
-    hits = [len(set(row[:2].tolist()) & set(pairs.filter(user=u)["item"])) / 3
-            for row, u in zip(lists[:2], codes, strict=True)]  # fmt: skip
+    hits = [
+        len(set(row[:2].tolist()) & set(pairs.filter(user=u)["item"])) / 3
+        for row, u in zip(lists[:2], codes, strict=True)
+    ]
     assert first["precision"] == round(float(np.mean(hits)), 4)
     assert groups["sent coupons earlier only"]["redeemed"] == 0.0
 
@@ -63,16 +65,21 @@ def test_a_window_without_a_campaign_has_no_description(data: RetailData) -> Non
     over = sent._replace(campaigns=sent.campaigns.filter(campaign_id=2))
     lists = {"two_stage": np.zeros((len(judge.users), 3), np.int32)}
     assert describe_sent(over, held_out, judge, lists, 3, 28) is None
-    assert _sent(None) == []
+    assert sent_coupons(None) == []
 
 
 def test_the_page_calls_it_descriptive() -> None:
     group = {
-        "group": "sent <coupons>", "n_users": 1200, "receipts": 3.25, "precision": 0.5,
-        "recommended": None, "bought": 0.25, "redeemed": 0.1,
-    }  # fmt: skip
+        "group": "sent <coupons>",
+        "n_users": 1200,
+        "receipts": 3.25,
+        "precision": 0.5,
+        "recommended": None,
+        "bought": 0.25,
+        "redeemed": 0.1,
+    }
     found = {"campaigns": 1, "products": 2, "caution": "No claim.", "groups": [group]}
-    ((key, title, html),) = _sent(found)
+    ((key, title, html),) = sent_coupons(found)
     assert (key, title) == ("coupons", "Shoppers who were sent coupons")
     assert "<b>Descriptive:</b> No claim." in html
     assert "sent &lt;coupons&gt;" in html

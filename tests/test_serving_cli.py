@@ -46,11 +46,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serving(store: str, model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "retailrec.cli", "serve", "--store", store, "--model", str(model),
-         "--port", "0", "--rate", "0", "--timeout", "5"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            "-m",
+            "retailrec.cli",
+            "serve",
+            "--store",
+            store,
+            "--model",
+            str(model),
+            "--port",
+            "0",
+            "--rate",
+            "0",
+            "--timeout",
+            "5",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     told = process.stdout.readline()
     address = told.split("serving on ")[1].split(" ")[0]
@@ -79,8 +95,11 @@ def ask(address: str, path: str, body: Any = None) -> tuple[int, Any]:
 
 def receipt(number: int, shopper: str = "till") -> dict[str, Any]:
     lines = [{"item": "3", "quantity": 1, "value": 2.0}]
-    return {"receipts": [{"shopper": shopper, "number": str(number), "time": "2000-07-01T10:00:00",
-                          "lines": lines}]}  # fmt: skip
+    return {
+        "receipts": [
+            {"shopper": shopper, "number": str(number), "time": "2000-07-01T10:00:00", "lines": lines}
+        ]
+    }
 
 
 def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path) -> None:
@@ -89,9 +108,15 @@ def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path)
     pl.DataFrame({"user_id": ["u01"], "segment": ["b"]}).write_csv(tmp_path / "users.csv")
     assert "ready" in run("store", "init", "--store", store)
     loaded = run(
-        "store", "load", "table", tmp_path / "lines.csv", "--users", tmp_path / "users.csv",
-        "--store", store,
-    )  # fmt: skip
+        "store",
+        "load",
+        "table",
+        tmp_path / "lines.csv",
+        "--users",
+        tmp_path / "users.csv",
+        "--store",
+        store,
+    )
     assert "are new" in loaded
     run("store", "load", "table", tmp_path / "lines.csv", "--store", store, "--quiet")
     run("store", "export", tmp_path / "out", "--store", store)
@@ -194,13 +219,32 @@ def test_hostile_requests_made_from_the_schema_never_fail_the_service(
     pytest.importorskip("schemathesis")
     with serving(str(tmp_path / "s.db"), model) as (_, address):
         found = subprocess.run(
-            [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "--checks",
-             "not_a_server_error", "--exclude-path-regex", "models/.*/activate|rollback",
-             "--max-examples", os.environ.get("FUZZ_EXAMPLES", "15"), "--workers", "1", "--no-color",
-             "--phases", "examples,coverage,fuzzing", "--request-timeout", "60",
-             "--exclude-path", "/health/ready"],
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
+                "run",
+                f"{address}/openapi.json",
+                "--checks",
+                "not_a_server_error",
+                "--exclude-path-regex",
+                "models/.*/activate|rollback",
+                "--max-examples",
+                os.environ.get("FUZZ_EXAMPLES", "15"),
+                "--workers",
+                "1",
+                "--no-color",
+                "--phases",
+                "examples,coverage,fuzzing",
+                "--request-timeout",
+                "60",
+                "--exclude-path",
+                "/health/ready",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
         report = found.stdout[-4000:] + found.stderr[-2000:]
         assert "Test cases" in report or "test cases" in report, report
         assert found.returncode == 0, report

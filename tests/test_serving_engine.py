@@ -107,8 +107,13 @@ def test_rules_and_lists_do_what_they_do_in_batch(
     denied = plain[some][1][0]
     fresh.store.set_available({str(item): False for item in sold_out})
     fresh.store.deny(some, str(denied))
-    settings: dict[str, Any] = {"max_per_category": 2, "min_new": 1, "price_ceiling": 9.0,
-                                "skip_bought_days": 7.0, "unless_due": False}  # fmt: skip
+    settings: dict[str, Any] = {
+        "max_per_category": 2,
+        "min_new": 1,
+        "price_ceiling": 9.0,
+        "skip_bought_days": 7.0,
+        "unless_due": False,
+    }
     rest = pl.DataFrame({"item_id": [i for i in model.ids if i not in sold_out]})
     deny = pl.DataFrame({"user_id": [int(some)], "item_id": [denied]})
     expected = batch(model, shop, 5, rules=Rules(available=rest, deny=deny, **settings))

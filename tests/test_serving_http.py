@@ -65,9 +65,11 @@ def start(folder: Path, tmp_path: Path) -> Iterator[Start]:
         if not copy.exists():
             shutil.copy(folder / "store.db", copy)
         service = Service(
-            Store(str(copy)), folder / "models", ServiceSettings(**{"rate": 0} | settings),
+            Store(str(copy)),
+            folder / "models",
+            ServiceSettings(**{"rate": 0} | settings),
             experiment or Experiment(),
-        )  # fmt: skip
+        )
         client = TestClient(
             make_app(service), base_url="http://localhost", raise_server_exceptions=False
         )
@@ -165,10 +167,12 @@ def test_a_history_in_the_body_gives_the_list_of_the_stored_one(start: Start) ->
     stored = client.get("/v1/shoppers/5/offers", params={"k": 7}).json()
     history = client.get("/v1/shoppers/5/history", params={"limit": 1000}).json()
     body = {
-        "shoppers": [{"shopper": "5", "receipts": history["newest"], "attributes": history["attributes"]},
-                     {"shopper": "nobody"}],
+        "shoppers": [
+            {"shopper": "5", "receipts": history["newest"], "attributes": history["attributes"]},
+            {"shopper": "nobody"},
+        ],
         "k": 7,
-    }  # fmt: skip
+    }
     for one in body["shoppers"][0]["receipts"]:  # type: ignore[index]
         for line in one["lines"]:
             line.pop("name")
@@ -246,15 +250,35 @@ def test_every_error_is_a_problem_with_the_requests_id(start: Start) -> None:
         ("GET", "/nowhere", {}, 404),
         ("PUT", "/v1/receipts", {}, 405),
         ("POST", "/v1/receipts", {"content": b"{"}, 422),
-        ("POST", "/v1/receipts", {"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, 400),
+        (
+            "POST",
+            "/v1/receipts",
+            {"content": b"\xff\xfe", "headers": {"content-type": "application/json"}},
+            400,
+        ),
         ("POST", "/v1/receipts", {"content": b'{"receipts":' + b"[" * 100_000}, 400),
         ("POST", "/v1/receipts", {"json": {"receipts": []}}, 422),
-        ("POST", "/v1/receipts", {"content": json.dumps({"receipts": [receipt("a\ud800", "1", "1")]})}, 422),
-        ("POST", "/v1/receipts", {"json": {"receipts": [receipt("a", "1", "1", time="2024-01-01T00:00:00Z")]}}, 422),
-        ("POST", "/v1/receipts", {"json": {"receipts": [receipt("a", "1", "1", time="1970-01-01T00:00:00")]}}, 422),
+        (
+            "POST",
+            "/v1/receipts",
+            {"content": json.dumps({"receipts": [receipt("a\ud800", "1", "1")]})},
+            422,
+        ),
+        (
+            "POST",
+            "/v1/receipts",
+            {"json": {"receipts": [receipt("a", "1", "1", time="2024-01-01T00:00:00Z")]}},
+            422,
+        ),
+        (
+            "POST",
+            "/v1/receipts",
+            {"json": {"receipts": [receipt("a", "1", "1", time="1970-01-01T00:00:00")]}},
+            422,
+        ),
         ("POST", "/v1/models/..%2F..%2Fetc/activate", {}, 404),
         ("POST", "/v1/models/third/activate", {}, 404),
-    ]  # fmt: skip
+    ]
     for method, path, more, status in asked:
         more.setdefault("headers", {})["x-request-id"] = "my-request"
         answer = client.request(method, path, **more)
@@ -288,7 +312,7 @@ def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder
         "read": ("GET", "/v1/shoppers/5/offers", None),
         "write": ("POST", "/v1/availability", {"items": {"1": True}}),
         "admin": ("DELETE", "/v1/shoppers/5", None),
-    }  # fmt: skip
+    }
     for needed, (method, path, body) in asked.items():
         assert client.request(method, path, json=body).status_code == 401
         for scope, key in keys.items():

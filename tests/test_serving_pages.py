@@ -32,9 +32,17 @@ from retailrec.simulator.shop import small_data
 from serving_support import free_port, small_model
 
 PATHS = (
-    "/", "/shopper", "/shopper?id=5", "/item?id=7", "/item?id=zzz", "/sources", "/compare", "/rules",
-    "/rules?purpose=default&try=1&max_per_category=1", "/shopper?id=nobody",
-)  # fmt: skip
+    "/",
+    "/shopper",
+    "/shopper?id=5",
+    "/item?id=7",
+    "/item?id=zzz",
+    "/sources",
+    "/compare",
+    "/rules",
+    "/rules?purpose=default&try=1&max_per_category=1",
+    "/shopper?id=nobody",
+)
 EVIL = "<script>alert(1)</script>\"'&amp;"
 
 
@@ -208,11 +216,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for option in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
         f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):  # fmt: skip
+    ):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))
@@ -273,10 +288,14 @@ def test_pages_fit_a_phone_work_by_keyboard_and_pass_axe(
     browser: Any, address: str, client: TestClient, dark: bool
 ) -> None:
     axe = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [
-        {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})  # fmt: skip
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True})  # fmt: skip
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True},
+    )
     shots = os.environ.get("SCREENSHOTS")
     for number, path in enumerate(PATHS):
         browser.get(address + path)

@@ -145,10 +145,20 @@ def test_nothing_of_a_forgotten_shopper_is_left(store: Store, request: pytest.Fi
 
 def exposure(shopper: str) -> dict[str, object]:
     return {
-        "campaign": "home", "user_id": shopper, "item_id": "tea", "time": 1, "model": "m", "rank": 1,
-        "score": 0.5, "price": None, "arm": "", "propensity": 1.0, "holdout": False, "shadow": False,
+        "campaign": "home",
+        "user_id": shopper,
+        "item_id": "tea",
+        "time": 1,
+        "model": "m",
+        "rank": 1,
+        "score": 0.5,
+        "price": None,
+        "arm": "",
+        "propensity": 1.0,
+        "holdout": False,
+        "shadow": False,
         "request": "r",
-    }  # fmt: skip
+    }
 
 
 def test_lists_change_their_version_and_hold_what_was_said(store: Store) -> None:
@@ -321,11 +331,14 @@ LINES = st.builds(Line, st.sampled_from(["a", "b", " ", "c"]), QUANTITIES, VALUE
 def test_a_receipt_keeps_the_lines_that_a_load_keeps(lines: list[Line]) -> None:
     frame = pl.DataFrame(
         {
-            "user_id": "ann", "item_id": [line.item for line in lines], "basket_id": "1", "time": DAY,
+            "user_id": "ann",
+            "item_id": [line.item for line in lines],
+            "basket_id": "1",
+            "time": DAY,
             "quantity": [line.quantity for line in lines],
             "value": pl.Series([line.value for line in lines]).fill_nan(None),
         }
-    )  # fmt: skip
+    )
     report = LoadReport("x")
     kept = kept_lines(parse_lines(frame), STANDARD_RULES, report)
     found = accept("ann", "1", DAY, lines)
@@ -347,11 +360,16 @@ def test_numbers_of_receipts_are_kept_and_told_apart(store: Store) -> None:
             "item_id": ["tea", "jam", "rye", "tea", "oil", "fig", "nut"],
             "basket_id": ["9", "9", "10", "9", None, "11", "12"],
             "time": [
-                DAY, DAY + timedelta(minutes=2), DAY, DAY + timedelta(days=90), DAY + timedelta(days=1),
-                DAY + timedelta(days=2), DAY + timedelta(days=2),
+                DAY,
+                DAY + timedelta(minutes=2),
+                DAY,
+                DAY + timedelta(days=90),
+                DAY + timedelta(days=1),
+                DAY + timedelta(days=2),
+                DAY + timedelta(days=2),
             ],
         }
-    )  # fmt: skip
+    )
     load_frames(store, frame)
     found = {r.number: r.items for r in store.history("ann")}
     assert found["9"] == ("jam", "tea")

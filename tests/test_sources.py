@@ -214,8 +214,14 @@ def test_up_cf_by_its_formula(data: RetailData) -> None:
 
 
 def test_content_finds_what_nobody_bought_yet() -> None:
-    names = {"a": "green tea bags", "b": "green tea loose", "c": "rye bread sliced", "d": "white bread sliced",
-             "e": "black tea bags", "f": "wheat bread loaf"}  # fmt: skip
+    names = {
+        "a": "green tea bags",
+        "b": "green tea loose",
+        "c": "rye bread sliced",
+        "d": "white bread sliced",
+        "e": "black tea bags",
+        "f": "wheat bread loaf",
+    }
     items = pl.DataFrame({"item_id": list(names), "name": list(names.values())})
     data = receipts(("ann", 1, "a"), ("bob", 1, "c"), items=items)
     assert set(best(Content(dimensions=3), data, "ann", 3)) == {"a", "b", "e"}
@@ -261,9 +267,12 @@ def test_a_bounded_reference_sample(data: RetailData) -> None:
 
 def test_source_parameters_are_checked() -> None:
     for make in (
-        lambda: ItemItem(neighbours=0), lambda: ALS(factors=0), lambda: TifuKNN(neighbours=0),
-        lambda: Popularity(days=0), lambda: ReciprocalRankFusion([]),
-    ):  # fmt: skip
+        lambda: ItemItem(neighbours=0),
+        lambda: ALS(factors=0),
+        lambda: TifuKNN(neighbours=0),
+        lambda: Popularity(days=0),
+        lambda: ReciprocalRankFusion([]),
+    ):
         with pytest.raises(SettingError):
             make()
     assert replace(ItemItem(), neighbours=3).neighbours == 3

@@ -45,9 +45,11 @@ def test_results_replace_results_and_leave_other_entries(tmp_path: Path) -> None
     (out / "demo" / "offers.csv").write_text("mine too")
     write(out, "new")
     assert results(out) == {
-        "metrics.json": "new", "model/part.txt": "new", "notes.txt": "mine",
+        "metrics.json": "new",
+        "model/part.txt": "new",
+        "notes.txt": "mine",
         "demo/offers.csv": "mine too",
-    }  # fmt: skip
+    }
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert json.loads((out / MARKER).read_text()) == ["metrics.json", "model/part.txt"]
 
@@ -93,8 +95,13 @@ def test_commands_refuse_before_they_load(tmp_path: Path, command: list[str], en
 def test_links_files_and_paths_that_can_not_be_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path)
-    for place, word in (("file", "is a file"), ("link", "is a link"), ("file/x", "is a file"),
-                        ("x" * 5_000, "too long"), ("a\0b", "can't be written")):  # fmt: skip
+    for place, word in (
+        ("file", "is a file"),
+        ("link", "is a link"),
+        ("file/x", "is a file"),
+        ("x" * 5_000, "too long"),
+        ("a\0b", "can't be written"),
+    ):
         with pytest.raises(DataError, match=word):
             check_target(tmp_path / place, RESULTS)
         if place != "file":

@@ -39,9 +39,12 @@ def shop() -> RetailData:
 
 def model(**more: object) -> TwoStageRecommender:
     given = {
-        "sources": [OwnPurchases(), Popularity()], "ranker": CatBoostRanker(iterations=5, threads=1), "n_candidates": 20,
-        "label_splits": HorizonSplits(WEEKS, n=3), "preranker": None,
-    }  # fmt: skip
+        "sources": [OwnPurchases(), Popularity()],
+        "ranker": CatBoostRanker(iterations=5, threads=1),
+        "n_candidates": 20,
+        "label_splits": HorizonSplits(WEEKS, n=3),
+        "preranker": None,
+    }
     return TwoStageRecommender(**(given | more))  # type: ignore[arg-type]
 
 

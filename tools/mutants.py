@@ -206,9 +206,10 @@ def files_of(wing: str, where: str = "") -> list[str]:
 
 
 def key_of(mutation: Mutation, known: dict[str, list[Place]]) -> str:
-    """Changes when the mutation or the function does."""
+    """Changes when the mutation or what the function does; its comments and layout do not count."""
     place = place_of(mutation, known)
-    function = place.file.read_text()[place.start : place.stop]
+    text = place.file.read_text()[place.start : place.stop]
+    function = ast.unparse(ast.parse(f"if True:\n{text}" if text[0].isspace() else text))
     return hashlib.sha256(repr((mutation, function)).encode()).hexdigest()[:16]
 
 

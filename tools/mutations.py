@@ -214,7 +214,7 @@ RECOMMENDER: list[Mutation] = [
     ("window_rows", "past.active_users()", "past.active_users()[1:]"),
     ("concatenate", "frame.groups + first_group", "frame.groups"),
     ("Windows.window", "np.full_like(fold[place], number)", "fold[place]"),
-    ("preranker_rows", "stage.preranker_columns(pool), y", "stage.preranker_columns(pool), 1 - y"),
+    ("preranker_rows", "label[mask].astype(np.float32)", "(~label)[mask].astype(np.float32)"),
     ("Sampling.__post_init__", "0 < share <= 1", "0 <= share <= 1"),
     ("CatBoostRanker._pool", "weight=None if ranking else frame.weights", "weight=None"),
     ("LightGBMRanker._dataset", "weight=None if ranking else frame.weights", "weight=None"),

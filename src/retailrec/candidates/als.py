@@ -110,6 +110,9 @@ class ALS(CandidateGenerator, type="als"):
             # each kind of BLAS kernel, so each kind of processor, sends them elsewhere
             options = {"num_threads": library_threads(self.threads), "dtype": np.float64}
         return AlternatingLeastSquares(
-            factors=self.factors, iterations=self.iterations,
-            regularization=self.regularization, random_state=self.seed or 0, **options,
-        )  # fmt: skip
+            factors=self.factors,
+            iterations=self.iterations,
+            regularization=self.regularization,
+            random_state=self.seed or 0,
+            **options,
+        )

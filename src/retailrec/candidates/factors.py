@@ -14,9 +14,12 @@ _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by th
 
 
 def best_by_factors(
-    users: NDArray[np.float32], items: NDArray[np.float32], allowed: NDArray[np.bool_], k: int,
+    users: NDArray[np.float32],
+    items: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    k: int,
     threads: int | None,
-) -> Candidates:  # fmt: skip
+) -> Candidates:
     """The `k` allowed items with the largest dot product; nothing for a shopper of zeros.
 
     `implicit`'s kernel, with BLAS held to one thread: two thread pools fight.

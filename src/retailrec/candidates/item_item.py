@@ -13,6 +13,7 @@ from scipy import sparse
 from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import common_counts, product_gather
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.shards import n_threads
 from retailrec.compute.topk import product_topk, topk_rows
 from retailrec.data import RetailData
@@ -107,9 +108,18 @@ class ItemItem(CandidateGenerator):
         s = self.similarity_
         none = np.zeros(len(history) + 1, np.int64)
         best = product_topk(
-            history.indptr, history.items, self._profile(history),
-            s.indptr, s.indices, s.data, none, s.indices[:0], s.data[:0], self.allowed_, k,
-        )  # fmt: skip
+            history.indptr,
+            history.items,
+            self._profile(history),
+            s.indptr,
+            s.indices,
+            s.data,
+            none,
+            s.indices[:0],
+            s.data[:0],
+            self.allowed_,
+            k,
+        )
         return Candidates(*best)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
@@ -123,9 +133,16 @@ class ItemItem(CandidateGenerator):
         s = self.similarity_
         profile = self._profile(history)
         total, best = product_gather(
-            history.indptr, history.items, profile,
-            s.indptr, s.indices, s.data, pairs.indptr, pairs.items, history.n_items,
-        )  # fmt: skip
+            history.indptr,
+            history.items,
+            profile,
+            s.indptr,
+            s.indices,
+            s.data,
+            pairs.indptr,
+            pairs.items,
+            history.n_items,
+        )
         weight = np.bincount(history.user_of_pair, profile, len(history))
         weight = np.maximum(weight, 1e-9).astype(np.float32)
         return total, (best, total / np.repeat(weight, np.diff(pairs.indptr)))
@@ -169,7 +186,7 @@ def following_items(history: History, neighbours: int, shrinkage: float) -> spar
     best = []
     for at in range(0, history.n_items, _ITEMS):  # all pairs at once would be the peak of memory
         together = (held_by[at : at + _ITEMS] @ after).tocsr()
-        row = at + np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
+        row = at + row_of_pair(together.indptr)
         cosine = together.data / (norms[0][row] * norms[1][together.indices])
         cosine *= together.data / (together.data + shrinkage)
         together.data = cosine.astype(np.float32)
@@ -193,9 +210,13 @@ def receipts_matrix(history: History) -> sparse.csr_matrix:
 
 
 def nearest_items(
-    held: sparse.csr_matrix, weighting: str, neighbours: int, shrinkage: float,
-    include_self: bool, threads: int | None,
-) -> sparse.csr_matrix:  # fmt: skip
+    held: sparse.csr_matrix,
+    weighting: str,
+    neighbours: int,
+    shrinkage: float,
+    include_self: bool,
+    threads: int | None,
+) -> sparse.csr_matrix:
     """(n_items, n_items) similarity of each item to its nearest ones, through `implicit`."""
     from implicit._nearest_neighbours import all_pairs_knn
     from implicit.nearest_neighbours import bm25_weight, normalize, tfidf_weight
@@ -207,9 +228,11 @@ def nearest_items(
     }[weighting]
     weighted = weigh(held).tocsr()
     wanted = neighbours + (0 if include_self else 1)
-    similarity = all_pairs_knn(
-        weighted, wanted, show_progress=False, num_threads=n_threads(threads)
-    ).tocsr().astype(np.float32)  # fmt: skip
+    similarity = (
+        all_pairs_knn(weighted, wanted, show_progress=False, num_threads=n_threads(threads))
+        .tocsr()
+        .astype(np.float32)
+    )
     if not include_self:
         similarity.setdiag(0)
     if shrinkage:

@@ -169,10 +169,19 @@ class Prediction(NamedTuple):
         w, r, o = self
         best = Candidates(
             *product_topk(
-                w.indptr, w.indices, w.data, r.indptr, r.indices, r.data,
-                o.indptr, o.indices, o.data, allowed, k,
+                w.indptr,
+                w.indices,
+                w.data,
+                r.indptr,
+                r.indices,
+                r.data,
+                o.indptr,
+                o.indices,
+                o.data,
+                allowed,
+                k,
             )
-        )  # fmt: skip
+        )
         unfounded = (np.diff(history.indptr) == 0)[:, None] | (best.scores <= 0)
         best.items[unfounded], best.scores[unfounded] = -1, -np.inf
         return best
@@ -181,9 +190,16 @@ class Prediction(NamedTuple):
         """(n_pairs,) the prediction of some pairs."""
         w, r, o = self
         total, _ = product_gather(
-            w.indptr, w.indices, w.data, r.indptr, r.indices, r.data,
-            pairs.indptr, pairs.items, r.shape[1],
-        )  # fmt: skip
+            w.indptr,
+            w.indices,
+            w.data,
+            r.indptr,
+            r.indices,
+            r.data,
+            pairs.indptr,
+            pairs.items,
+            r.shape[1],
+        )
         place = find_pairs(o.indptr, o.indices, pairs.indptr, pairs.items)
         if o.nnz:
             total += np.where(place >= 0, o.data[place], np.float32(0))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.compute.csr import place_in_rows, rank_in_rows, union_rows
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
@@ -44,7 +45,7 @@ class Pool:
     @property
     def user_of_pair(self) -> NDArray[np.int64]:
         """(n_pairs,) history row of each pair."""
-        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return row_of_pair(self.indptr)
 
     def keep(self, mask: NDArray[np.bool_]) -> Pool:
         """Only the pairs where `mask` is True; scores and ranks stay as they are."""

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Days
-from retailrec.compute.csr import row_of_pair
 from retailrec.compute.groups import count_buyers
+from retailrec.compute.pairs import pair_keys, row_of_pair
 from retailrec.compute.topk import popular_by_category, topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.item_facts import text_codes
 from retailrec.errors import SettingError
 
 
@@ -102,8 +103,7 @@ class PopularInSegment(CandidateGenerator):
                 f"popular_in_segment: users lack '{self.attribute}'; they have {data.users.columns}. "
                 f"Name one of these."
             )
-        values = data.users[self.attribute].cast(pl.String)
-        distinct = values.drop_nulls().unique().sort()
+        _, distinct = text_codes(data.users[self.attribute])
         self.segments_ = pl.DataFrame({"value": distinct}).with_row_index("row", offset=1)
         recent = data.between(data.end - timedelta(days=self.days), data.end)
         overall = _buyers(recent, data.n_items)
@@ -168,11 +168,7 @@ class PopularInCategories(CandidateGenerator):
                 f"popular_in_categories: items lack '{self.level}'; they have {data.items.columns}. "
                 f"Name another level or leave the source out."
             )
-        text = data.items[self.level].cast(pl.String)
-        distinct = text.drop_nulls().unique().sort()
-        codes = pl.Series(range(len(distinct)), dtype=pl.Int32)
-        code = text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32)
-        self.category_ = code.to_numpy()
+        self.category_, distinct = text_codes(data.items[self.level])
         recent = data.between(data.end - timedelta(days=self.days), data.end)
         buyers = _buyers(recent, data.n_items)
         buyers[data.full_history.items] += 1e-3
@@ -182,15 +178,20 @@ class PopularInCategories(CandidateGenerator):
 
     def _candidates(self, history: History, k: int) -> Candidates:
         best = popular_by_category(
-            history.indptr, history.items, history.counts(), self.category_, self.share_,
-            self.allowed_, k,
-        )  # fmt: skip
+            history.indptr,
+            history.items,
+            history.counts(),
+            self.category_,
+            self.share_,
+            self.allowed_,
+            k,
+        )
         return Candidates(*best)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Zero for items of categories that the shopper never bought from."""
         n = int(self.category_.max(initial=-1)) + 2
-        key = history.user_of_pair * n + self.category_[history.items] + 1
+        key = pair_keys(history.user_of_pair, self.category_[history.items] + 1, n)
         counts = np.bincount(key, history.counts(), len(history) * n).reshape(-1, n)
         profile = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         weight = profile[row_of_pair(pairs.indptr), self.category_[pairs.items] + 1]

@@ -117,7 +117,7 @@ def evaluate(
     """Judge anybody's recommendations by what was bought, with intervals."""
     import json
 
-    from retailrec.data.files import write_text
+    from retailrec.data.writing import write_text
     from retailrec.jobs.evaluate import evaluate_files
 
     check_file(out)
@@ -193,7 +193,7 @@ def tune(
     metric: Annotated[str, typer.Option(help="To be raised.")] = "precision@5",
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
-    from retailrec.data.files import write_text
+    from retailrec.data.writing import write_text
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
@@ -222,7 +222,7 @@ def bench_walkthrough(
     """The course notebook's steps, leaks included, beside ours, on its own split."""
     import json
 
-    from retailrec.data.files import write_text
+    from retailrec.data.writing import write_text
     from retailrec.jobs.course_notebook import PUBLISHED, compare_with_walkthrough
     from retailrec.jobs.settings import read_settings
 
@@ -333,10 +333,22 @@ def recommend(
     check_file(out)
     with console.progress(quiet) as progress:
         found = recommend_from_files(
-            model, history, users, k, parse_columns(columns), out, rules=rules, reasons=reasons,
-            encoding=encoding, time_format=time_format, among=among or (), safe_csv=safe_csv,
-            purpose=purpose, slots=slots, progress=progress,
-        )  # fmt: skip
+            model,
+            history,
+            users,
+            k,
+            parse_columns(columns),
+            out,
+            rules=rules,
+            reasons=reasons,
+            encoding=encoding,
+            time_format=time_format,
+            among=among or (),
+            safe_csv=safe_csv,
+            purpose=purpose,
+            slots=slots,
+            progress=progress,
+        )
     console.print_load_report(found.load_report, quiet, None)
     if not quiet:
         console.print_answers(found.batch, out)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from retailrec.evaluation.leaks import LeakReport
     from retailrec.evaluation.results import Difference, Interval, MatchingReport
     from retailrec.features.registry import Feature
-    from retailrec.jobs.run import RunResult
     from retailrec.recommender.batch import Batch
+    from retailrec.report.results import RunResult
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -58,7 +58,7 @@ def in_words(step: str, done: int, total: int) -> str:
 
 def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
     if rejects is not None:
-        from retailrec.data.files import write_frame
+        from retailrec.data.writing import write_frame
 
         write_frame(report.rejects, rejects)
     if quiet:
@@ -93,11 +93,15 @@ def print_result(result: RunResult, out: Path) -> None:
     evaluation = result["evaluation"]
     metrics = list(next(iter(result["models"].values())))
     table = Table(
-        "model", *metrics, title_justify="left", box=SIMPLE, pad_edge=False,
+        "model",
+        *metrics,
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
         collapse_padding=True,
         title=f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
         f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)",
-    )  # fmt: skip
+    )
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify, column.overflow = "right", "fold"
@@ -140,9 +144,15 @@ def print_evaluation(found: dict[str, Any]) -> None:
     from rich.box import SIMPLE
 
     table = Table(
-        "metric", "model", "mean", "95% interval", title_justify="left", box=SIMPLE, pad_edge=False,
+        "metric",
+        "model",
+        "mean",
+        "95% interval",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
         title=f"{found['n_users']:,} shoppers",
-    )  # fmt: skip
+    )
     sure = {(row["model"], row["metric"]): row for row in found["intervals"]}
     for metric in next(iter(found["models"].values())):
         for name, values in found["models"].items():
@@ -171,9 +181,15 @@ def print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
     from rich.box import SIMPLE
 
     table = Table(
-        "precision@5", "published", "its mean", "all judged", "±", box=SIMPLE, pad_edge=False,
+        "precision@5",
+        "published",
+        "its mean",
+        "all judged",
+        "±",
+        box=SIMPLE,
+        pad_edge=False,
         collapse_padding=True,
-    )  # fmt: skip
+    )
     for column in table.columns:
         column.no_wrap = True
     for row in rows:
@@ -215,9 +231,13 @@ def print_backtest(rows: list[dict[str, Any]], folds: int) -> None:
 
     models = list(dict.fromkeys(row["model"] for row in rows))
     table = Table(
-        "metric", *models, title_justify="left", box=SIMPLE, pad_edge=False,
+        "metric",
+        *models,
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
         title=f"Mean ± spread over {folds} horizons",
-    )  # fmt: skip
+    )
     for metric in dict.fromkeys(row["metric"] for row in rows):
         mine = {row["model"]: row for row in rows if row["metric"] == metric}
         cells = []
@@ -235,11 +255,18 @@ def print_matching(report: MatchingReport, out: Path) -> None:
     recall = report["recall@k"]
     ks = [k for k in ("50", "200", "500", "2000") if k in recall["pool"]]
     table = Table(
-        "recall@", *ks, "of new", "adds", "s", title_justify="left", box=SIMPLE,
-        pad_edge=False, collapse_padding=True,
+        "recall@",
+        *ks,
+        "of new",
+        "adds",
+        "s",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
         title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
         f"{report['evaluation']['cutoff'][:10]}",
-    )  # fmt: skip
+    )
     for column in table.columns:
         column.no_wrap, column.justify = True, "left" if column.header == "recall@" else "right"
     for name, values in recall.items():
@@ -247,20 +274,24 @@ def print_matching(report: MatchingReport, out: Path) -> None:
         adds, new = report["marginal"].get(name), facts["recall@200_of_new"]
         seconds = facts.get("candidates_seconds")
         table.add_row(
-            name, *(f"{values[k]:.3f}" for k in ks),
-            "-" if new is None else f"{new:.3f}", "" if adds is None else f"{adds:.4f}",
+            name,
+            *(f"{values[k]:.3f}" for k in ks),
+            "-" if new is None else f"{new:.3f}",
+            "" if adds is None else f"{adds:.4f}",
             "" if seconds is None else f"{facts['fit_seconds'] + seconds:.1f}",
             style="bold green" if name == "pool" else "",
-        )  # fmt: skip
+        )
     OUT.print(table)
     OUT.print(
         "of new: recall@200 of what the shopper had not bought before; adds: what the union of all "
         "sources' 200 would lose without this one"
     )
-    for group, facts in report["cold"].items():
-        if facts.get("n_users"):
-            found = facts["pool_recall@200"]
-            OUT.print(f"shoppers with {group}: {facts['n_users']:,}, pool recall@200 {found:.3f}")
+    for group, cold in report["cold"].items():
+        if cold.get("n_users"):
+            OUT.print(
+                f"shoppers with {group}: {cold['n_users']:,}, "
+                f"pool recall@200 {cold['pool_recall@200']:.3f}"
+            )
     idle = [name for name, earns in report["advice"].items() if not earns]
     OUT.print(
         f"k = {report['chosen_k']}: beyond it recall grows by less than "

@@ -82,8 +82,9 @@ def serve(
             )
         ERR.print(
             f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
-            f"unless a proxy before it speaks HTTPS.", highlight=False,
-        )  # fmt: skip
+            f"unless a proxy before it speaks HTTPS.",
+            highlight=False,
+        )
     names = ("localhost", "127.0.0.1", "::1") if loopback else ()
     settings = ServiceSettings(
         rate=rate, timeout=timeout, threads=threads, pages=pages, hosts=(*names, *(host_name or ()))
@@ -91,9 +92,11 @@ def serve(
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
     with suppress(Interrupted):  # the server has stopped as it should, and hands the signal on
         run_server(
-            Service(opened, model, settings, plan), host, port,
+            Service(opened, model, settings, plan),
+            host,
+            port,
             lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
-        )  # fmt: skip
+        )
 
 
 @store_app.command("init")
@@ -126,9 +129,12 @@ def load_store(
         if dataset == "table" and not (path.is_dir() and users is None):
             report = LoadReport(path.name)
             found = load_frames(
-                opened, read_parts(path), columns=parse_columns(columns), report=report,
+                opened,
+                read_parts(path),
+                columns=parse_columns(columns),
+                report=report,
                 progress=progress,
-            )  # fmt: skip
+            )
         else:
             from retailrec.datasets import load_dataset
 
@@ -147,7 +153,7 @@ def export_store(
 ) -> None:
     """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
     with _opened(store) as opened:
-        from retailrec.data.files import write_frame
+        from retailrec.data.writing import write_frame
         from retailrec.serving.loading import export, export_exposures, export_shoppers
 
         lines = export(opened, out / "receipts.parquet")

@@ -16,9 +16,33 @@ def scan_delimited(block: Any, separator: int, state: Any) -> None:
     `state` holds the counts of `delimited._Counts`, in its order, and is carried from block to block.
     Modes: 0 a field may begin, 1 within a plain field, 2 within a quoted one, 3 after its second mark.
     """
-    (mode, fields, line, records, width, long_line, short_line, plain_mark, quoted, broken_mark, opened,
-     blank, blank_at_end, not_ascii, nul_line, lone_return, after_return, extra_filled, padded,
-     separators, alike, spans, swallowed, began, touched) = state  # fmt: skip
+    (
+        mode,
+        fields,
+        line,
+        records,
+        width,
+        long_line,
+        short_line,
+        plain_mark,
+        quoted,
+        broken_mark,
+        opened,
+        blank,
+        blank_at_end,
+        not_ascii,
+        nul_line,
+        lone_return,
+        after_return,
+        extra_filled,
+        padded,
+        separators,
+        alike,
+        spans,
+        swallowed,
+        began,
+        touched,
+    ) = state
     for at in range(len(block)):
         byte = block[at]
         if after_return:
@@ -94,7 +118,29 @@ def scan_delimited(block: Any, separator: int, state: Any) -> None:
                     broken_mark = opened
                 mode = 1
     state[:] = (
-        mode, fields, line, records, width, long_line, short_line, plain_mark, quoted, broken_mark,
-        opened, blank, blank_at_end, not_ascii, nul_line, lone_return, after_return, extra_filled,
-        padded, separators, alike, spans, swallowed, began, touched,
-    )  # fmt: skip
+        mode,
+        fields,
+        line,
+        records,
+        width,
+        long_line,
+        short_line,
+        plain_mark,
+        quoted,
+        broken_mark,
+        opened,
+        blank,
+        blank_at_end,
+        not_ascii,
+        nul_line,
+        lone_return,
+        after_return,
+        extra_filled,
+        padded,
+        separators,
+        alike,
+        spans,
+        swallowed,
+        began,
+        touched,
+    )

@@ -10,16 +10,22 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from numpy.typing import NDArray
 
 jit = nb.njit(cache=True, nogil=True)
 
 
 @jit
 def product_gather(
-    indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
-    pool_indptr: Any, pool_items: Any, n_items: int,
-) -> tuple[Any, Any]:  # fmt: skip
+    indptr: Any,
+    indices: Any,
+    weights: Any,
+    s_indptr: Any,
+    s_indices: Any,
+    s_data: Any,
+    pool_indptr: Any,
+    pool_items: Any,
+    n_items: int,
+) -> tuple[Any, Any]:
     """(weighted histories) x (item-item), read at the pool's pairs: sum and largest term, f32."""
     out_sum = np.zeros(len(pool_items), np.float32)
     out_max = np.zeros(len(pool_items), np.float32)
@@ -177,11 +183,6 @@ def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
         for i in range(len(rows)):
             row = rows[i]
             out[i, first_column + c] = np.nan if row < 0 else block[row, c]
-
-
-def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row number of each element of a CSR."""
-    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
 @jit

@@ -88,9 +88,18 @@ def _topk_into(
 
 @jit
 def product_topk(
-    indptr: Any, indices: Any, weights: Any, s_indptr: Any, s_indices: Any, s_data: Any,
-    b_indptr: Any, b_indices: Any, b_data: Any, allowed: Any, k: int,
-) -> tuple[Any, Any]:  # fmt: skip
+    indptr: Any,
+    indices: Any,
+    weights: Any,
+    s_indptr: Any,
+    s_indices: Any,
+    s_data: Any,
+    b_indptr: Any,
+    b_indices: Any,
+    b_data: Any,
+    allowed: Any,
+    k: int,
+) -> tuple[Any, Any]:
     """Best k items a row of W x S + B, all CSR; an item whose terms add up to 0 is not proposed.
 
     W (`indptr`, `indices`, `weights`) and B have a row a shopper; S and B have a column an item. B

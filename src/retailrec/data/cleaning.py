@@ -85,10 +85,15 @@ class LoadReport:
 
 
 def parse_lines(
-    frame: pl.DataFrame, columns: Mapping[str, str] | None = None, *, who: str = "transactions",
-    first_line: int = 0, late_times: bool = False, notation: dict[str, str] | None = None,
+    frame: pl.DataFrame,
+    columns: Mapping[str, str] | None = None,
+    *,
+    who: str = "transactions",
+    first_line: int = 0,
+    late_times: bool = False,
+    notation: dict[str, str] | None = None,
     time_format: str | None = None,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """The standard columns, typed, one row a raw line, other columns carried along.
 
     `columns` maps standard names to the caller's: ``{"time": "date"}``; one of the caller's columns may
@@ -137,9 +142,11 @@ def parse_lines(
 
 
 def kept_lines(
-    lines: pl.DataFrame, rules: Sequence[LineRule], report: LoadReport,
+    lines: pl.DataFrame,
+    rules: Sequence[LineRule],
+    report: LoadReport,
     show: Callable[[pl.DataFrame], pl.DataFrame] = lambda bad: bad,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """The lines that no rule rejects; `report` gains the others, as `show` makes them readable."""
     reason = pl.coalesce(
         *(pl.when(r.when).then(pl.lit(r.reason)) for r in rules), pl.lit(None, dtype=pl.String)

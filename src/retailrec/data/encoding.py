@@ -95,9 +95,13 @@ def parts_of(transactions: Any) -> Iterator[pl.DataFrame]:
 
 
 def code_lines(
-    parts: Iterable[pl.DataFrame], columns: Mapping[str, str] | None, rules: Sequence[LineRule],
-    report: LoadReport, described_by: Mapping[str, Sequence[str]], time_format: str | None = None,
-) -> CodedLines:  # fmt: skip
+    parts: Iterable[pl.DataFrame],
+    columns: Mapping[str, str] | None,
+    rules: Sequence[LineRule],
+    report: LoadReport,
+    described_by: Mapping[str, Sequence[str]],
+    time_format: str | None = None,
+) -> CodedLines:
     """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
 
     Raises
@@ -115,9 +119,13 @@ class _Coder:
     """State of `code_lines`."""
 
     def __init__(
-        self, columns: Mapping[str, str], rules: Sequence[LineRule], report: LoadReport,
-        described_by: Mapping[str, Sequence[str]], time_format: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        columns: Mapping[str, str],
+        rules: Sequence[LineRule],
+        report: LoadReport,
+        described_by: Mapping[str, Sequence[str]],
+        time_format: str | None,
+    ) -> None:
         self.columns, self.rules, self.report = columns, list(rules), report
         self.time_format = time_format
         self.notation: dict[str, str] = {}  # of numbers, as the parts so far agree
@@ -136,9 +144,13 @@ class _Coder:
             self.empty = part
             return
         lines = parse_lines(
-            part, self.columns, first_line=self.report.read, late_times=True, notation=self.notation,
+            part,
+            self.columns,
+            first_line=self.report.read,
+            late_times=True,
+            notation=self.notation,
             time_format=self.time_format,
-        )  # fmt: skip
+        )
         late_times = not lines["time"].dtype.is_temporal()
         self._require_alike(part, late_times)
         self.report.read += lines.height
@@ -368,14 +380,20 @@ def _merged(lines: pl.DataFrame) -> pl.DataFrame:
     known = ~np.isnan(value)
     total = np.add.reduceat(np.where(known, value, 0), starts)
     total[np.add.reduceat(known, starts, dtype=np.int64) == 0] = np.nan
-    return lines.filter(pl.Series(~same)).with_columns(
-        pl.Series("value", total).fill_nan(None),
-        pl.Series("quantity", np.add.reduceat(lines["quantity"].to_numpy(), starts)),
-    ).select(*LOG, *carried)  # fmt: skip
+    return (
+        lines.filter(pl.Series(~same))
+        .with_columns(
+            pl.Series("value", total).fill_nan(None),
+            pl.Series("quantity", np.add.reduceat(lines["quantity"].to_numpy(), starts)),
+        )
+        .select(*LOG, *carried)
+    )
 
 
 def describe(facts: pl.DataFrame, key: str, names: Sequence[str]) -> pl.DataFrame:
     """One row an id: the earliest known value of each of `names`, and the id's earliest `time`."""
-    return facts.sort("time", LINE).group_by(key, maintain_order=True).agg(
-        pl.col(names).drop_nulls().first(), pl.col("time").first()
-    )  # fmt: skip
+    return (
+        facts.sort("time", LINE)
+        .group_by(key, maintain_order=True)
+        .agg(pl.col(names).drop_nulls().first(), pl.col("time").first())
+    )

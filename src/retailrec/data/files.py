@@ -1,10 +1,7 @@
-"""Read a table from a file or a folder of files; write one in one step."""
+"""Read a table from a file or a folder of files."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import stat
 import zlib
 from collections.abc import Iterator
@@ -22,7 +19,6 @@ from retailrec.errors import DataError, RetailRecError
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
 _DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
-_OUR_FOLDER = re.compile(r"[0-9a-f]{16}")
 _NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
 
 
@@ -116,9 +112,12 @@ def read_table(
 
 
 def read_parts(
-    path: str | Path, *, columns: list[str] | None = None, rows: int = 500_000,
+    path: str | Path,
+    *,
+    columns: list[str] | None = None,
+    rows: int = 500_000,
     encoding: str | None = None,
-) -> Iterator[pl.DataFrame]:  # fmt: skip
+) -> Iterator[pl.DataFrame]:
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
     CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
@@ -181,78 +180,6 @@ def whole_numbers(column: pl.Series) -> pl.Series:
     return column.str.strip_chars().cast(pl.Int64, strict=False)
 
 
-def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame as Parquet or CSV, by the ending, in one step.
-
-    Raises
-    ------
-    DataError
-        If the ending is unknown or the file can't be written.
-    """
-    if path.suffix not in (".parquet", ".csv"):
-        raise DataError(f"{path} must end in .parquet or .csv.")
-    with whole_file(path) as partial:
-        if path.suffix == ".parquet":
-            frame.write_parquet(partial)
-        else:
-            frame.write_csv(partial)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file in one step.
-
-    Raises
-    ------
-    DataError
-        If it can't be written.
-    """
-    with whole_file(path) as partial:
-        partial.write_text(text)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when all is written, and else goes.
-
-    Raises
-    ------
-    DataError
-        If it can't be written: no such folder, no right, no room.
-    """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_partials(path.parent)
-        yield partial
-        os.replace(partial, path)
-    except (OSError, pl.exceptions.ComputeError) as error:
-        raise DataError(f"{path} can't be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def clear_partials(folder: Path) -> None:
-    """Remove what processes that are gone, killed in the middle of writing, left half-written."""
-    for path in folder.glob(".partial-*-*"):
-        owner, name = path.name.split("-", 2)[1:]
-        if path.is_symlink() or (path.is_dir() and not _OUR_FOLDER.fullmatch(name)):
-            continue  # somebody else's, whatever it is called
-        if owner.isdecimal() and not _is_alive(int(owner)):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OverflowError:  # no number of a process, so no name of ours
-        return True
-    except PermissionError:
-        pass
-    return True
-
-
 def _is_whole(column: pl.Series) -> bool:
     return bool(column.to_frame().select(_whole_expr(column.name)).item())
 
@@ -295,9 +222,13 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> _Table
             text = open_delimited(file, encoding)
             rows = text.rows
             lazy = pl.scan_csv(
-                text.source, infer_schema=False, separator=text.separator, new_columns=text.names,
-                quote_char='"' if text.quoted else None, glob=False,
-            )  # fmt: skip
+                text.source,
+                infer_schema=False,
+                separator=text.separator,
+                new_columns=text.names,
+                quote_char='"' if text.quoted else None,
+                glob=False,
+            )
             lazy = _typed(_pick(lazy.head(rows), columns))
         else:
             raise DataError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.compute.csr import order_in_rows
+from retailrec.compute.pairs import row_of_pair
 
 T = TypeVar("T")
 _DAY_US = 86_400_000_000  # microseconds in a day
@@ -59,9 +60,15 @@ class History:
 
     @classmethod
     def from_log(
-        cls, log: pl.DataFrame, rows: NDArray[np.int64], users: pl.DataFrame, end: datetime,
-        n_items: int, catalogue_key: str, lines: NDArray[np.int64] | None = None,
-    ) -> History:  # fmt: skip
+        cls,
+        log: pl.DataFrame,
+        rows: NDArray[np.int64],
+        users: pl.DataFrame,
+        end: datetime,
+        n_items: int,
+        catalogue_key: str,
+        lines: NDArray[np.int64] | None = None,
+    ) -> History:
         """From log lines (one an item and basket) in order of `rows`, the row of each, and time.
 
         `lines` says which lines of `log` they are; all of them by default.
@@ -103,12 +110,12 @@ class History:
     @cached_property
     def user_of_pair(self) -> NDArray[np.int64]:
         """(n_pairs,) history row of each pair."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        return row_of_pair(self.indptr)
 
     @cached_property
     def pair_of_event(self) -> NDArray[np.int64]:
         """(n_events,) pair of each event."""
-        return np.repeat(np.arange(self.n_pairs), np.diff(self.event_indptr))
+        return row_of_pair(self.event_indptr)
 
     @cached_property
     def user_of_event(self) -> NDArray[np.int64]:

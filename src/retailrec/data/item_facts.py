@@ -1,4 +1,4 @@
-"""Facts of items that several wings ask for: last unit prices, codes of categories."""
+"""Facts of items that several wings ask for: last unit prices, codes of categories and other words."""
 
 from __future__ import annotations
 
@@ -25,5 +25,18 @@ def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:
     known = [c for c in CATEGORIES[:2] if c in items.columns and items[c].null_count() < items.height]
     if not known:
         return None
-    codes = items[known[-1]].cast(pl.String).rank("dense").cast(pl.Int32) - 1
-    return codes.fill_null(-1).to_numpy()
+    return text_codes(items[known[-1]])[0]
+
+
+def text_codes(values: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
+    """Codes of the distinct values in the order of their text, -1 where missing; and the texts.
+
+    Examples
+    --------
+    >>> codes, texts = text_codes(pl.Series(["tea", None, "ale", "tea"]))
+    >>> codes, texts.to_list()
+    (array([ 1, -1,  0,  1], dtype=int32), ['ale', 'tea'])
+    """
+    text = values.cast(pl.String)
+    codes = text.rank("dense").cast(pl.Int32) - 1
+    return codes.fill_null(-1).to_numpy(), text.drop_nulls().unique().sort()

@@ -11,9 +11,28 @@ from retailrec.errors import DataError
 
 # what programs write where nothing is known: pandas' NA words, SQL, Oracle, MySQL, spreadsheets
 _NOTHING = (
-    "nan", "null", "none", "na", "n/a", "<na>", "nat", "nil", "(null)", "undefined", "-nan", "#n/a",
-    "#na", "#null!", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "\\n", "",
-)  # fmt: skip
+    "nan",
+    "null",
+    "none",
+    "na",
+    "n/a",
+    "<na>",
+    "nat",
+    "nil",
+    "(null)",
+    "undefined",
+    "-nan",
+    "#n/a",
+    "#na",
+    "#null!",
+    "#value!",
+    "#ref!",
+    "#name?",
+    "#div/0!",
+    "#num!",
+    "\\n",
+    "",
+)
 MISSING = tuple(
     {form for w in _NOTHING for form in (w, w.upper(), w.capitalize())} | {"NaN", "NaT", "\\N"}
 )
@@ -98,7 +117,7 @@ def ids_like(ids: pl.Series, like: pl.Series, *, who: str) -> pl.Series:
 
 def ids_meet(
     ids: pl.Series, known: pl.Series, *, who: str, whose: str, share: float = 0.5, refuse: bool = True
-) -> str | None:  # fmt: skip
+) -> str | None:
     """Whether ids of two files mean the same things: None, or a sentence with examples of both sides.
 
     The door for every list of ids beside receipts: catalogue, shoppers, deny, availability, truth.
@@ -137,9 +156,10 @@ def ids_meet(
         ", ".join(repr(x) for x in (present if len(present) else other).sort().head(2)) or "nothing"
     )
     told = (
-        f"none of the {len(own):,} ids of {who} is" if not n_met
+        f"none of the {len(own):,} ids of {who} is"
+        if not n_met
         else f"only {n_met:,} of the {len(own):,} ids of {who} are"
-    )  # fmt: skip
+    )
     told += f" among those of {whose}: {first} there, {second} here."
     hint = _hint(missing.cast(pl.String), right, n_met, max(share, 0.5) * len(own))
     told += f" {hint} write the ids alike in both." if hint else " Check that they are of one system."

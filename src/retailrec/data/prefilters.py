@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -165,9 +165,17 @@ def preset(name: str) -> tuple[Prefilter, ...]:
     return PRESETS[name]
 
 
+class Removed(TypedDict):
+    """Items that a prefilter removed, and how many it left."""
+
+    prefilter: str
+    removed: int
+    left: int
+
+
 def apply_prefilters(
     prefilters: Sequence[Prefilter], data: RetailData
-) -> tuple[RetailData, list[dict[str, Any]]]:
+) -> tuple[RetailData, list[Removed]]:
     """`data` after all filters in turn, and what each one removed.
 
     Raises
@@ -175,7 +183,7 @@ def apply_prefilters(
     DataError
         If no item is left.
     """
-    removed = []
+    removed: list[Removed] = []
     for prefilter in prefilters:
         before = int(data.recommendable.sum())
         data = prefilter(data)

@@ -80,12 +80,19 @@ class RetailData:
 
     @classmethod
     def from_frames(
-        cls, transactions: Any, items: Any = None, users: Any = None, *,
-        columns: Mapping[str, str] | None = None, end: datetime | None = None,
-        rules: Sequence[LineRule] = (), report: LoadReport | None = None,
-        item_columns: Sequence[str] = (), user_columns: Sequence[str] = (),
+        cls,
+        transactions: Any,
+        items: Any = None,
+        users: Any = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        end: datetime | None = None,
+        rules: Sequence[LineRule] = (),
+        report: LoadReport | None = None,
+        item_columns: Sequence[str] = (),
+        user_columns: Sequence[str] = (),
         time_format: str | None = None,
-    ) -> RetailData:  # fmt: skip
+    ) -> RetailData:
         """Data from a frame of receipt lines, and frames of items and shoppers where there are any.
 
         Parameters
@@ -109,9 +116,13 @@ class RetailData:
         require_threads()
         report = report or LoadReport("transactions")
         coded = code_lines(
-            parts_of(transactions), columns, (*rules, *STANDARD_RULES), report,
-            {ITEM_ID: item_columns, USER_ID: user_columns}, time_format,
-        )  # fmt: skip
+            parts_of(transactions),
+            columns,
+            (*rules, *STANDARD_RULES),
+            report,
+            {ITEM_ID: item_columns, USER_ID: user_columns},
+            time_format,
+        )
         items = attributes(items, ITEM_ID, coded, item_columns, report)
         users = attributes(users, USER_ID, coded, user_columns, report)
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
@@ -338,10 +349,16 @@ class RetailData:
     def with_item_codes_of(self, items: pl.DataFrame) -> Recoded:
         """This data in the item codes of another catalogue, without events that it does not know."""
         own = ids_like(self.items[ITEM_ID], items[ITEM_ID], who="the fresh receipts")
-        codes = own.to_frame().join(
-            items.select(ITEM_ID).with_row_index("code"), on=ITEM_ID, how="left",
-            maintain_order="left",
-        )["code"].cast(pl.Int32)  # fmt: skip
+        codes = (
+            own.to_frame()
+            .join(
+                items.select(ITEM_ID).with_row_index("code"),
+                on=ITEM_ID,
+                how="left",
+                maintain_order="left",
+            )["code"]
+            .cast(pl.Int32)
+        )
         log = self.log.with_columns(item=codes.gather(self.log["item"]))
         placed = log.filter(pl.col("item").is_not_null())
         sold = np.zeros(self.n_items, np.bool_)

@@ -15,24 +15,63 @@ EARLIEST, LATEST = datetime(1980, 1, 1), datetime(2100, 1, 1)
 _EPOCH, _SPREADSHEET = datetime(1970, 1, 1), datetime(1899, 12, 30)
 
 _DATES = (
-    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y",
-    "%m-%d-%Y", "%m.%d.%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%Y",
-    "%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d %b %Y", "%d-%b-%y", "%d %b %y",
-    "%b %d, %Y", "%b %d %Y", "%Y-%b-%d", "%Y %b %d", "%d %B %Y", "%d-%B-%Y",
-    "%B %d, %Y", "%B %d %Y",
-)  # fmt: skip
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y%m%d",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%d.%m.%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%m.%d.%Y",
+    "%m/%d/%y",
+    "%d/%m/%y",
+    "%d.%m.%y",
+    "%d-%m-%y",
+    "%m-%d-%y",
+    "%d-%b-%Y",
+    "%y-%m-%d",
+    "%y/%m/%d",
+    "%y.%m.%d",
+    "%d %b %Y",
+    "%d-%b-%y",
+    "%d %b %y",
+    "%b %d, %Y",
+    "%b %d %Y",
+    "%Y-%b-%d",
+    "%Y %b %d",
+    "%d %B %Y",
+    "%d-%B-%Y",
+    "%B %d, %Y",
+    "%B %d %Y",
+)
 _CLOCKS = (
-    "", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p", " %I:%M:%S%p",
-    " %I:%M%p", ", %H:%M:%S", ", %H:%M", "%H%M%S", "T%H%M%S", "%H%M",
-)  # fmt: skip
+    "",
+    " %H:%M:%S%.f",
+    " %H:%M",
+    "T%H:%M:%S%.f",
+    "T%H:%M",
+    " %I:%M:%S %p",
+    " %I:%M %p",
+    " %I:%M:%S%p",
+    " %I:%M%p",
+    ", %H:%M:%S",
+    ", %H:%M",
+    "%H%M%S",
+    "T%H%M%S",
+    "%H%M",
+)
 _ZONE = r"(?i)(\d:\d\d(?::\d\d)?(?:\.\d+)?|T\d{4}(?:\d\d)?)\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
 _SAMPLE = 5000
 _A_DAY = 86_400_000_000  # microseconds
 # what numbers may count: from when, in units of how many microseconds, from which number on
 _COUNTS = (
-    (DAY_ONE - timedelta(days=1), _A_DAY, 0), (_EPOCH, _A_DAY, 3653), (_SPREADSHEET, _A_DAY, 29221),
+    (DAY_ONE - timedelta(days=1), _A_DAY, 0),
+    (_EPOCH, _A_DAY, 3653),
+    (_SPREADSHEET, _A_DAY, 29221),
     *((_EPOCH, unit, 10 * 365 * _A_DAY // unit) for unit in (1_000_000, 1_000, 1)),
-)  # fmt: skip
+)
 _FEW = 0.01  # share of cells in another notation that are counted as unreadable, not refused
 
 

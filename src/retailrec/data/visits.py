@@ -16,9 +16,12 @@ def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.
 
 
 def split_receipts(
-    codes: list[NDArray[np.int32]], parts: list[pl.DataFrame], users: NDArray[np.int64],
-    times: NDArray[np.int64], again: NDArray[np.bool_],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:  # fmt: skip
+    codes: list[NDArray[np.int32]],
+    parts: list[pl.DataFrame],
+    users: NDArray[np.int64],
+    times: NDArray[np.int64],
+    again: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Give each visit its own receipt where tills start their numbers anew; `codes` change in place.
 
     Returns

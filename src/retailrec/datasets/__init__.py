@@ -17,9 +17,13 @@ DATASETS: dict[str, Dataset] = {
 
 
 def load_dataset(
-    name: str, path: str | Path | None = None, columns: Mapping[str, str] | None = None, *,
-    encoding: str | None = None, time_format: str | None = None,
-) -> RetailData:  # fmt: skip
+    name: str,
+    path: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+    time_format: str | None = None,
+) -> RetailData:
     """Load the files of a known format; without a path those of an installed package.
 
     `encoding` is that of text files which are not UTF-8; `time_format` says how times are written.

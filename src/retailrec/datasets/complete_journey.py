@@ -59,21 +59,28 @@ _PRODUCT_NAMES = {
 # calls KIOSK-GAS fuel, and both kinds of MISC miscellaneous.
 _NOT_GOODS = {
     CATEGORIES[0]: (
-        "KIOSK-GAS", "FUEL", "COUP/STR & MFG", "COUPON", "MISC SALES TRAN", "MISC. TRANS.",
-        "MISCELLANEOUS", "CHARITABLE CONT",
+        "KIOSK-GAS",
+        "FUEL",
+        "COUP/STR & MFG",
+        "COUPON",
+        "MISC SALES TRAN",
+        "MISC. TRANS.",
+        "MISCELLANEOUS",
+        "CHARITABLE CONT",
     ),
     CATEGORIES[1]: ("COUPON/MISC ITEMS", "COUPONS/STORE & MFG", "COUPON", "FUEL", "BOTTLE DEPOSITS"),
     CATEGORIES[2]: ("MISC SALES TRANS", "GASOLINE-REG UNLEADED"),
-}  # fmt: skip
+}
 _RECEIPTS = ("transaction_data", "retail_train", "retail_test1", "retail_test", "transactions")
 # The package's timestamps are UTC: its weeks end at 05:00 in winter and at 04:00 in summer.
 _SHOP_ZONE = "America/New_York"
 
 
 def load(
-    path: Path | None = None, columns: Mapping[str, str] | None = None,
+    path: Path | None = None,
+    columns: Mapping[str, str] | None = None,
     options: ReadOptions = NO_OPTIONS,
-) -> RetailData:  # fmt: skip
+) -> RetailData:
     """Receipts, products and household attributes of the Complete Journey.
 
     `path` is a file or folder in any of three spellings: the published one (``transaction_data``,
@@ -151,9 +158,11 @@ def from_tables(
 
 
 def _build(
-    receipts: list[Iterable[pl.DataFrame]], products: pl.DataFrame | None,
-    households: pl.DataFrame | None, source: str,
-) -> RetailData:  # fmt: skip
+    receipts: list[Iterable[pl.DataFrame]],
+    products: pl.DataFrame | None,
+    households: pl.DataFrame | None,
+    source: str,
+) -> RetailData:
     rules = [LineRule("receipt also in an earlier file", pl.col("overlapping"))]
     items = None if products is None else _products(products)
     if items is not None:
@@ -161,9 +170,12 @@ def _build(
         other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
         rules.append(LineRule("not a product", pl.col(ITEM_ID).is_in(other.to_list())))
     return RetailData.from_frames(
-        _receipts(receipts), items, None if households is None else _households(households),
-        rules=rules, report=LoadReport(source),
-    )  # fmt: skip
+        _receipts(receipts),
+        items,
+        None if households is None else _households(households),
+        rules=rules,
+        report=LoadReport(source),
+    )
 
 
 def _files(path: Path) -> list[Path]:
@@ -186,7 +198,7 @@ def _receipts(tables: list[Iterable[pl.DataFrame]]) -> Iterator[pl.DataFrame]:
             lines = _standard(part)
             known = lines.select(receipt).join(
                 earlier.with_columns(known=True), on=receipt, how="left", maintain_order="left"
-            )["known"]  # fmt: skip
+            )["known"]
             if number < len(tables):
                 seen.append(lines.select(receipt).unique())
             yield lines.with_columns(overlapping=known.fill_null(False))

@@ -20,23 +20,48 @@ from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 
 DISPLAYS = {
-    "0": "not on display", "1": "store front", "2": "store rear", "3": "front end cap",
-    "4": "mid-aisle end cap", "5": "rear end cap", "6": "side-aisle end cap", "7": "in aisle",
-    "9": "secondary location", "A": "in shelf",
-}  # fmt: skip
+    "0": "not on display",
+    "1": "store front",
+    "2": "store rear",
+    "3": "front end cap",
+    "4": "mid-aisle end cap",
+    "5": "rear end cap",
+    "6": "side-aisle end cap",
+    "7": "in aisle",
+    "9": "secondary location",
+    "A": "in shelf",
+}
 MAILERS = {
-    "0": "not in mailer", "A": "interior page feature", "C": "interior page line item",
-    "D": "front page feature", "F": "back page feature", "H": "wrap front feature",
-    "J": "wrap interior coupon", "L": "wrap back feature", "P": "interior page coupon",
-    "X": "free on interior page", "Z": "free on front page, back page or wrap",
-}  # fmt: skip
+    "0": "not in mailer",
+    "A": "interior page feature",
+    "C": "interior page line item",
+    "D": "front page feature",
+    "F": "back page feature",
+    "H": "wrap front feature",
+    "J": "wrap interior coupon",
+    "L": "wrap back feature",
+    "P": "interior page coupon",
+    "X": "free on interior page",
+    "Z": "free on front page, back page or wrap",
+}
 _NAMES = {
-    "household_key": USER_ID, "household_id": USER_ID, "product_id": ITEM_ID,
-    "campaign": "campaign_id", "coupon_upc": "coupon_id", "description": "campaign_type",
-    "start_date": "start", "start_day": "start", "end_date": "end", "end_day": "end",
-    "redemption_date": "time", "day": "time", "week_no": "week", "store_id": "store",
-    "display_location": "display", "mailer_location": "mailer",
-}  # fmt: skip
+    "household_key": USER_ID,
+    "household_id": USER_ID,
+    "product_id": ITEM_ID,
+    "campaign": "campaign_id",
+    "coupon_upc": "coupon_id",
+    "description": "campaign_type",
+    "start_date": "start",
+    "start_day": "start",
+    "end_date": "end",
+    "end_day": "end",
+    "redemption_date": "time",
+    "day": "time",
+    "week_no": "week",
+    "store_id": "store",
+    "display_location": "display",
+    "mailer_location": "mailer",
+}
 _IDS = (USER_ID, ITEM_ID, "campaign_id", "coupon_id")
 _CAMPAIGN_FILES = ("campaign_descriptions", "campaign_desc")
 
@@ -143,9 +168,12 @@ def are_there(path: Path | None = None) -> bool:
     """Does the folder (without one, the package) hold campaigns, coupons and redemptions?"""
     folder = package_folder() if path is None else Path(path)
     needed = (
-        ("campaigns", "campaign_table"), _CAMPAIGN_FILES, ("coupons", "coupon"),
-        ("coupon_redemptions", "coupon_redempt"), ("products", "product"),
-    )  # fmt: skip
+        ("campaigns", "campaign_table"),
+        _CAMPAIGN_FILES,
+        ("coupons", "coupon"),
+        ("coupon_redemptions", "coupon_redempt"),
+        ("products", "product"),
+    )
     return all(find_file(folder, *names) is not None for names in needed)
 
 
@@ -188,9 +216,11 @@ def _described(path: Path | None) -> pl.DataFrame:
     table = _read(path, *_CAMPAIGN_FILES)
     last = _day(table["end"])
     return table.select(
-        "campaign_id", pl.col("campaign_type").cast(pl.String), _day(table["start"]),
+        "campaign_id",
+        pl.col("campaign_type").cast(pl.String),
+        _day(table["start"]),
         last.dt.offset_by("1d").alias("end"),
-    )  # fmt: skip
+    )
 
 
 def _day(values: pl.Series) -> pl.Series:

@@ -53,9 +53,13 @@ def load(
         LineRule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
     )
     return RetailData.from_frames(
-        _lines(data_files(path), options), rules=rules, report=LoadReport(DATASET.name),
-        item_columns=["name"], user_columns=["country"], time_format=options.time_format,
-    )  # fmt: skip
+        _lines(data_files(path), options),
+        rules=rules,
+        report=LoadReport(DATASET.name),
+        item_columns=["name"],
+        user_columns=["country"],
+        time_format=options.time_format,
+    )
 
 
 def _lines(sheets: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:

@@ -45,9 +45,12 @@ def load(
         **{CATEGORIES[0]: pl.col("product_subclass").cast(pl.String).str.strip_chars()},
     )
     return RetailData.from_frames(
-        lines, report=LoadReport(DATASET.name),
-        item_columns=[CATEGORIES[0]], user_columns=["age_group"], time_format=options.time_format,
-    )  # fmt: skip
+        lines,
+        report=LoadReport(DATASET.name),
+        item_columns=[CATEGORIES[0]],
+        user_columns=["age_group"],
+        time_format=options.time_format,
+    )
 
 
 def _next_basket(table: pl.DataFrame) -> RetailData:

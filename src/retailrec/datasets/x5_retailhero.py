@@ -51,9 +51,12 @@ def load(
     )
     folder = path.parent if path.is_file() else path
     return RetailData.from_frames(
-        lines, _products(folder, options), _clients(folder, options), report=LoadReport(DATASET.name),
+        lines,
+        _products(folder, options),
+        _clients(folder, options),
+        report=LoadReport(DATASET.name),
         time_format=options.time_format,
-    )  # fmt: skip
+    )
 
 
 def _standard(lines: pl.DataFrame, file: Path) -> pl.DataFrame:

@@ -18,9 +18,9 @@ from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
-from retailrec.data.files import write_frame
 from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import Split, rolling_folds
+from retailrec.data.writing import write_frame
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
 from retailrec.evaluation.segments import by_segment, segments
@@ -57,10 +57,16 @@ class Backtest(NamedTuple):
 
 
 def backtest(
-    data: RetailData, models: Mapping[str, Model], *, horizon_days: float = 28, n_folds: int = 3,
-    metrics: Sequence[str] = DEFAULT_METRICS, prefilters: Sequence[Prefilter] | None = None,
-    store: str | Path | None = None, progress: Progress = silent,
-) -> Backtest:  # fmt: skip
+    data: RetailData,
+    models: Mapping[str, Model],
+    *,
+    horizon_days: float = 28,
+    n_folds: int = 3,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    prefilters: Sequence[Prefilter] | None = None,
+    store: str | Path | None = None,
+    progress: Progress = silent,
+) -> Backtest:
     """Judge models on the last `n_folds` horizons, each fitted on what lies before.
 
     Parameters
@@ -119,10 +125,12 @@ def backtest(
             tables.append(_means_of(values, groups, fold.cutoff, name))
             frames.append(
                 _frame(values, len(judge.users)).select(
-                    pl.lit(fold.cutoff).alias("cutoff"), pl.lit(name).alias("model"),
-                    past.users[USER_ID].gather(judge.users), pl.all(),
+                    pl.lit(fold.cutoff).alias("cutoff"),
+                    pl.lit(name).alias("model"),
+                    past.users[USER_ID].gather(judge.users),
+                    pl.all(),
                 )
-            )  # fmt: skip
+            )
     return Backtest(pl.concat(frames), pl.concat(tables))
 
 
@@ -148,9 +156,13 @@ def fitted(model: Model, past: RetailData) -> Callable[[NDArray[np.int64], int],
 
 
 def learning_curve(
-    split: Split, model: Model, days: Sequence[float] = (28, 91, 182, 364), *,
-    metric: str = "precision@5", prefilters: Sequence[Prefilter] | None = None,
-) -> pl.DataFrame:  # fmt: skip
+    split: Split,
+    model: Model,
+    days: Sequence[float] = (28, 91, 182, 364),
+    *,
+    metric: str = "precision@5",
+    prefilters: Sequence[Prefilter] | None = None,
+) -> pl.DataFrame:
     """`days`, `lines`, and the metric's mean when only the last so many days before the cut are known.
 
     The judged shoppers are the same for every length; those without a receipt in it count too. Lengths

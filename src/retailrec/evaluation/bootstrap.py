@@ -32,9 +32,12 @@ class Comparison(NamedTuple):
 
 
 def compare_models(
-    values: Mapping[str, Mapping[str, Values]], *, level: float = 0.95, resamples: int = 10_000,
+    values: Mapping[str, Mapping[str, Values]],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
     seed: int = 0,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Intervals on each model's means and on the differences between every two models.
 
     Parameters
@@ -102,9 +105,13 @@ def compare_models(
         low, high = _quantiles(drawn[:, at], tails) if n >= _LEAST_SHOPPERS else (None, None)
         rows.append((model, metric, _or_none(mean[at]), low, high, n))
     schema: Any = {
-        "model": pl.String, "metric": pl.String, "mean": pl.Float64, "low": pl.Float64,
-        "high": pl.Float64, "n": pl.Int64,
-    }  # fmt: skip
+        "model": pl.String,
+        "metric": pl.String,
+        "mean": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "n": pl.Int64,
+    }
     means = pl.DataFrame(rows, schema=schema, orient="row")
     return Comparison(means, _differences(names, matrix, drawn, tails))
 
@@ -145,9 +152,11 @@ def _poisson_table() -> NDArray[np.float32]:
 
 
 def _differences(
-    names: Sequence[tuple[str, str]], matrix: NDArray[np.float64], drawn: NDArray[np.float64],
+    names: Sequence[tuple[str, str]],
+    matrix: NDArray[np.float64],
+    drawn: NDArray[np.float64],
     tails: Sequence[float],
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """Every two models, metric by metric."""
     with np.errstate(invalid="ignore"):
         mean = np.nansum(matrix, axis=0) / (~np.isnan(matrix)).sum(axis=0)
@@ -173,9 +182,11 @@ def _differences(
         corrected = holm([row[-1] for row in rows])
         frames += [(*row, c) for row, c in zip(rows, corrected, strict=True)]
     schema: Any = {
-        "model": pl.String, "versus": pl.String, "metric": pl.String,
+        "model": pl.String,
+        "versus": pl.String,
+        "metric": pl.String,
         **dict.fromkeys(("difference", "low", "high", "p", "p_corrected"), pl.Float64),
-    }  # fmt: skip
+    }
     return pl.DataFrame(frames, schema=schema, orient="row")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import pair_keys
 from retailrec.data import category_codes
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
@@ -39,9 +40,13 @@ class Judged(NamedTuple):
 
 
 def evaluate(
-    recommendations: Any, truth: Any, metrics: Sequence[str] = ("precision@5", "recall@10"), *,
-    history: Any = None, items: Any = None,
-) -> dict[str, float | None]:  # fmt: skip
+    recommendations: Any,
+    truth: Any,
+    metrics: Sequence[str] = ("precision@5", "recall@10"),
+    *,
+    history: Any = None,
+    items: Any = None,
+) -> dict[str, float | None]:
     """Means of metrics over the shoppers of `truth`, from frames.
 
     Parameters
@@ -120,10 +125,13 @@ def judge_frames(
         priced = coded.filter(pl.col("price").is_not_null())
         prices[priced["item"].to_numpy()] = priced["price"].to_numpy()
     judge = Judge(
-        users=np.arange(len(users)), n_cold=n_buyers - len(users), n_items=len(ids),
-        keys=sums["row"].to_numpy().astype(np.int64) * len(ids) + sums["item"].to_numpy(),
-        values=sums["value"].to_numpy().astype(np.float64), prices=prices,
-    )  # fmt: skip
+        users=np.arange(len(users)),
+        n_cold=n_buyers - len(users),
+        n_items=len(ids),
+        keys=pair_keys(sums["row"].to_numpy(), sums["item"].to_numpy(), len(ids)),
+        values=sums["value"].to_numpy().astype(np.float64),
+        prices=prices,
+    )
     if known is not None:
         judge = _with_history(judge, known.select("user_id", "item_id").unique(), users, ids)
     if catalogue is not None:
@@ -143,17 +151,20 @@ def judge_frames(
 
 
 def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) -> tuple[str, ...]:
-    """Raise where lists and truth have no shopper or no item in common; notes where one list has "
-    "none."""
+    """Raise where lists and truth share no shopper or no item; notes where one list shares none."""
     notes = []
     for column, what in (("user_id", "shoppers"), ("item_id", "items")):
         every = pl.concat([frame[column].unique() for frame in listed.values()])
         ids_meet(every, bought[column], who=f"{what} of the lists", whose="the truth", share=0)
         for name, frame in listed.items():
             told = ids_meet(
-                frame[column], bought[column], who=f"{what} of {name}", whose="the truth", share=0,
+                frame[column],
+                bought[column],
+                who=f"{what} of {name}",
+                whose="the truth",
+                share=0,
                 refuse=False,
-            )  # fmt: skip
+            )
             notes += [told] if told else []
     return tuple(notes)
 
@@ -161,22 +172,27 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
 def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
     """The judge, told who had bought what before."""
     own = _coded(pairs, users, ids)
-    own_keys = own["row"].to_numpy().astype(np.int64) * len(ids) + own["item"].to_numpy()
+    own_keys = pair_keys(own["row"].to_numpy(), own["item"].to_numpy(), len(ids))
     counts = pairs["item_id"].value_counts(name="buyers")
     buyers = ids.to_frame().join(counts, on="item_id", how="left", maintain_order="left")["buyers"]
     return replace(
-        judge, repeat=np.isin(judge.keys, own_keys), n_known=pairs["user_id"].n_unique(),
+        judge,
+        repeat=np.isin(judge.keys, own_keys),
+        n_known=pairs["user_id"].n_unique(),
         buyers=buyers.fill_null(0).cast(pl.Int64).to_numpy(),
-    )  # fmt: skip
+    )
 
 
 _ASKED = ("user_id", "item_id", "rank", "value", "quantity", "price", *CATEGORIES)
 
 
 def _checked(
-    frame: Any, who: str, needed: Sequence[str], left_out: dict[str, int],
+    frame: Any,
+    who: str,
+    needed: Sequence[str],
+    left_out: dict[str, int],
     like: pl.DataFrame | None = None,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """A Polars frame with these columns, ids as in `like`, purchases only; lists that make sense.
 
     `left_out` gains the lines that say nothing, by what they lack.

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import pair_keys
 from retailrec.compute.topk import topk_rows
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
@@ -18,9 +19,13 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 
 
 def importances(
-    ranker: Ranker, frame: TrainingFrame, families: Mapping[str, str], *, shoppers: int = 500,
+    ranker: Ranker,
+    frame: TrainingFrame,
+    families: Mapping[str, str],
+    *,
+    shoppers: int = 500,
     seed: int = 0,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """`column`, `family`, `gain`, `permutation` of every column, the most useful first.
 
     `gain` is the share of the trees' gain. `permutation` is what NDCG@10 over the shoppers' labelled
@@ -69,9 +74,14 @@ def by_family(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def partial_dependence(
-    ranker: Ranker, frame: TrainingFrame, column: str, *, points: int = 20, rows: int = 5000,
+    ranker: Ranker,
+    frame: TrainingFrame,
+    column: str,
+    *,
+    points: int = 20,
+    rows: int = 5000,
     seed: int = 0,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """`value`, `score`: the mean score if the column had this value in every row (Friedman, 2001).
 
     The values are quantiles of those present.
@@ -138,8 +148,8 @@ def held_out_reliability(
     past, target = held_out
     users = past.active_users().astype(np.int64)
     best = model.recommend_codes(past.history(codes=users), k)
-    bought = target["user"].to_numpy().astype(np.int64) * past.n_items + target["item"].to_numpy()
-    hits = np.isin(users[:, None] * past.n_items + best.items, bought)
+    bought = pair_keys(target["user"].to_numpy(), target["item"].to_numpy(), past.n_items)
+    hits = np.isin(pair_keys(users[:, None], best.items, past.n_items), bought)
     there = best.items >= 0
     return reliability(model.calibrator_.predict(best.scores[there]), hits[there], bins=bins)
 

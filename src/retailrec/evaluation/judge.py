@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 
 from retailrec.compute.csr import find_listed, find_pairs
 from retailrec.compute.groups import count_buyers
+from retailrec.compute.pairs import pair_keys, pairs_of_keys
 from retailrec.data import RetailData, category_codes, unit_prices
 from retailrec.errors import DataError
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 
 DEFAULT_METRICS = (
-    "precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5",
-)  # fmt: skip
+    "precision@5",
+    "recall@10",
+    "ndcg@10",
+    "hit_rate@5",
+    "money_precision@5",
+)
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,32 @@ class Judge:
             .sort("user", "item")
         )
         row = np.searchsorted(users, bought["user"].to_numpy())
-        keys = row * past.n_items + bought["item"].to_numpy()
+        keys = pair_keys(row, bought["item"].to_numpy(), past.n_items)
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
         own, items = past.history(codes=users), bought["item"].to_numpy()
         indptr = np.searchsorted(row, np.arange(len(users) + 1))
         return cls(
-            users, len(buyers) - len(users), past.n_items, keys, values, unit_prices(past),
+            users,
+            len(buyers) - len(users),
+            past.n_items,
+            keys,
+            values,
+            unit_prices(past),
             repeat=find_pairs(own.indptr, own.items, indptr, items) >= 0,
             buyers=count_buyers(
                 past.log["user"].to_numpy(), past.log["item"].to_numpy(), past.n_items
             ).astype(np.int64),
             categories=category_codes(past.items),
-            recommendable=past.recommendable, n_known=len(known),
-        )  # fmt: skip
+            recommendable=past.recommendable,
+            n_known=len(known),
+        )
 
     def select(self, chosen: NDArray[np.bool_]) -> Judge:
         """The same judge for some of the shoppers."""
-        rows = self.keys // self.n_items
+        rows, items = pairs_of_keys(self.keys, self.n_items)
         kept = chosen[rows]
         renumbered = (np.cumsum(chosen) - 1)[rows[kept]]
-        keys = renumbered * self.n_items + self.keys[kept] % self.n_items
+        keys = pair_keys(renumbered, items[kept], self.n_items)
         repeat = None if self.repeat is None else self.repeat[kept]
         return replace(
             self, users=self.users[chosen], n_cold=0, keys=keys, values=self.values[kept], repeat=repeat
@@ -104,9 +115,9 @@ class Judge:
         """What metrics ask for, about recommended item codes (n_users, k); -1 is no item."""
         n, there = len(items), items >= 0
         no_price, no_value = np.isnan(self.prices).all(), np.isnan(self.values).all()
-        rows = self.keys // self.n_items
+        rows, bought = pairs_of_keys(self.keys, self.n_items)
         indptr = np.searchsorted(rows, np.arange(n + 1))
-        place = find_listed(indptr, self.keys % self.n_items, items)
+        place = find_listed(indptr, bought, items)
         hits = place >= 0
         known: dict[str, Callable[[], Any]] = {
             "hits": lambda: hits,

@@ -62,8 +62,11 @@ class LeakReport:
 def check_leaks(
     data: RetailData,
     build: Callable[[RetailData], TwoStageRecommender] = lambda data: TwoStageRecommender(),
-    *, max_users: int = 2000, seed: int = 0, progress: Progress = silent,
-) -> LeakReport:  # fmt: skip
+    *,
+    max_users: int = 2000,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> LeakReport:
     """Compare the training rows of the newest label window with those from changed futures.
 
     Parameters

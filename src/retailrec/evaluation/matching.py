@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.candidates.pool import merge_pool
+from retailrec.compute.pairs import pair_keys, pairs_of_keys
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
@@ -22,7 +22,7 @@ from retailrec.data.history import History
 from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.splits import Split
 from retailrec.evaluation.judge import Judge
-from retailrec.evaluation.results import MatchingReport
+from retailrec.evaluation.results import ColdFacts, MatchingReport, SourceFacts
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
@@ -36,9 +36,13 @@ _AT = 200  # where overlap, marginal gain, repeat share and coverage are taken
 
 
 def matching_report(
-    model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
-    least_gain: float = LEAST_GAIN, progress: Progress = silent,
-) -> MatchingReport:  # fmt: skip
+    model: TwoStageRecommender,
+    held_out: Split,
+    *,
+    grid: Sequence[int] = GRID,
+    least_gain: float = LEAST_GAIN,
+    progress: Progress = silent,
+) -> MatchingReport:
     """Fit sources and pre-ranker on what lies before a window, and judge them by what was bought in it.
 
     The pre-ranker learns from the label window before that. Returns what `judge_matching` does.
@@ -49,10 +53,15 @@ def matching_report(
 
 
 def judge_matching(
-    model: TwoStageRecommender, held_out: Split, *, grid: Sequence[int] = GRID,
-    least_gain: float = LEAST_GAIN, most_users: int = MOST_USERS, seed: int = 0,
+    model: TwoStageRecommender,
+    held_out: Split,
+    *,
+    grid: Sequence[int] = GRID,
+    least_gain: float = LEAST_GAIN,
+    most_users: int = MOST_USERS,
+    seed: int = 0,
     progress: Progress = silent,
-) -> MatchingReport:  # fmt: skip
+) -> MatchingReport:
     """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
 
     Recall is the mean over shoppers who bought in the window and have history (`most_users` of them,
@@ -73,7 +82,7 @@ def judge_matching(
     stage = model.stage_one
     truth = _Truth(judge, history)
     recall: dict[str, dict[str, float]] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    facts: dict[str, SourceFacts] = {}
     proposed: dict[str, NDArray[np.int32]] = {}
     for number, source in enumerate(stage.sources, start=1):
         progress("sources", number, len(stage.sources))
@@ -82,7 +91,8 @@ def judge_matching(
         seconds = perf_counter() - started
         recall[source.name] = {str(k): truth.recall(items[:, :k]) for k in grid}
         top = proposed[source.name] = items[:, :_AT]
-        facts[source.name] = _facts(top, truth, past.recommendable) | {
+        facts[source.name] = {
+            **_facts(top, truth, past.recommendable),
             "fit_seconds": round(model.report_["source_seconds"].get(source.name, 0.0), 3),
             "candidates_seconds": round(seconds, 3),
             "state_mb": round(_state_bytes(source) / 1e6, 2),
@@ -95,8 +105,10 @@ def judge_matching(
     marginal = _marginal(found, truth)
     return {
         "evaluation": {
-            "cutoff": held_out.past.end.isoformat(), "n_users": len(judge.users),
-            "n_cold_users": judge.n_cold, "window_end": _last(held_out.target),
+            "cutoff": held_out.past.end.isoformat(),
+            "n_users": len(judge.users),
+            "n_cold_users": judge.n_cold,
+            "window_end": _last(held_out.target),
         },
         "recall@k": recall,
         "chosen_k": choose_k(recall["pool"], least_gain),
@@ -107,7 +119,7 @@ def judge_matching(
         "cold": _cold(stage, held_out, past, most_users, seed),
         "advice": {name: gain >= LEAST_MARGINAL for name, gain in marginal.items()},
         "prefilters": removed,
-    }  # fmt: skip
+    }
 
 
 def choose_k(recall: dict[str, float], least_gain: float = LEAST_GAIN) -> int:
@@ -152,16 +164,15 @@ class _Truth:
     def __init__(self, judge: Judge, history: History) -> None:
         self.n_users, self.n_items = len(judge.users), judge.n_items
         self.keys = judge.keys
-        self.rows = judge.keys // judge.n_items
+        self.rows = pairs_of_keys(judge.keys, judge.n_items)[0]
         self.n_relevant = np.bincount(self.rows, minlength=self.n_users)
-        own = history.user_of_pair * judge.n_items + history.items
+        own = pair_keys(history.user_of_pair, history.items, judge.n_items)
         self.repeat = np.isin(judge.keys, own)  # (n_pairs,) bought before the window too
 
     def found(self, items: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n_pairs,) is the purchase among the row's items?"""
         rows = np.arange(len(items))[:, None]
-        keys = np.where(items >= 0, rows * self.n_items + items, -1)
-        return np.isin(self.keys, keys)
+        return np.isin(self.keys, pair_keys(rows, items, self.n_items))
 
     def recall(self, items: NDArray[np.int32]) -> float:
         """Mean over shoppers of the share of purchases found."""
@@ -172,7 +183,7 @@ class _Truth:
         return round(float(share.mean()), 5)
 
 
-def _facts(items: NDArray[np.int32], truth: _Truth, recommendable: NDArray[np.bool_]) -> dict[str, Any]:
+def _facts(items: NDArray[np.int32], truth: _Truth, recommendable: NDArray[np.bool_]) -> SourceFacts:
     found = truth.found(items)
     distinct = np.unique(items[items >= 0])
     hit = np.bincount(truth.rows, found, truth.n_users) > 0
@@ -216,7 +227,7 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
 
 def _cold(
     stage: StageOne, held_out: Split, filtered: RetailData, most_users: int, seed: int
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> dict[str, ColdFacts]:
     """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
     past, target = held_out
     bought = target.select("user", "item").unique().sort("user", "item")
@@ -236,7 +247,7 @@ def _cold(
         "two to five": (receipts >= 2) & (receipts <= 5),
         "more": receipts > 5,
     }
-    out: dict[str, dict[str, Any]] = {name: {"n_users": 0} for name in groups}
+    out: dict[str, ColdFacts] = {name: {"n_users": 0} for name in groups}
     seen = np.zeros(past.n_items, np.bool_)
     seen[past.log["item"].unique().to_numpy()] = True
     unseen_found = unseen_bought = 0
@@ -250,7 +261,8 @@ def _cold(
         items = _in_shards(lambda part: pool_order(stage, part, _AT), filtered.history(codes=users))
         theirs = bought.filter(pl.col("user").is_in(users.tolist()))
         row, item = np.searchsorted(users, theirs["user"].to_numpy()), theirs["item"].to_numpy()
-        hit = np.isin(row * past.n_items + item, np.arange(len(users))[:, None] * past.n_items + items)
+        proposed = pair_keys(np.arange(len(users))[:, None], items, past.n_items)
+        hit = np.isin(pair_keys(row, item, past.n_items), proposed)
         share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
         out[name] = {"n_users": int(chosen.sum()), "pool_recall@200": round(float(share.mean()), 5)}
         unseen_found += int((hit & ~seen[item]).sum())

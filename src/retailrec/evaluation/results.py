@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
+
+from retailrec.data.prefilters import Removed
 
 
 class Interval(TypedDict):
@@ -46,6 +48,27 @@ class Window(TypedDict):
     horizon_days: NotRequired[float]
 
 
+SourceFacts = TypedDict(
+    "SourceFacts",
+    {
+        "hit_rate@200": float,
+        "recall@200_of_repeats": float | None,
+        "recall@200_of_new": float | None,
+        "repeat_share_of_found": float | None,
+        "catalogue_coverage": float,
+        "fit_seconds": NotRequired[float],
+        "candidates_seconds": NotRequired[float],
+        "state_mb": NotRequired[float],
+    },
+)
+ColdFacts = TypedDict(
+    "ColdFacts",
+    {
+        "n_users": NotRequired[int],
+        "share_of_purchases": NotRequired[float],
+        "pool_recall@200": NotRequired[float | None],
+    },
+)
 MatchingReport = TypedDict(
     "MatchingReport",
     {
@@ -56,9 +79,9 @@ MatchingReport = TypedDict(
         "least_gain_per_candidate": float,
         "overlap": dict[str, dict[str, float]],
         "marginal": dict[str, float],
-        "sources": dict[str, dict[str, Any]],
-        "cold": dict[str, dict[str, Any]],
+        "sources": dict[str, SourceFacts],
+        "cold": dict[str, ColdFacts],
         "advice": dict[str, bool],
-        "prefilters": list[dict[str, Any]],
+        "prefilters": list[Removed],
     },
 )

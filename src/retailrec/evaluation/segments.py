@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.data import RetailData
+from retailrec.data.item_facts import text_codes
 from retailrec.evaluation.judge import means
 from retailrec.metrics.base import Values
 from retailrec.schema import CATEGORIES, USER_ID
@@ -22,10 +23,14 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
     eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
     """
-    facts = past.receipts().group_by("user").agg(
-        pl.len().alias("receipts"),
-        (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
-    )  # fmt: skip
+    facts = (
+        past.receipts()
+        .group_by("user")
+        .agg(
+            pl.len().alias("receipts"),
+            (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
+        )
+    )
     own = pl.DataFrame({"user": users.astype(np.int32)}).join(
         facts, on="user", how="left", maintain_order="left"
     )
@@ -34,12 +39,11 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
         "tenure": _binned(own["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
     }
     if CATEGORIES[0] in past.items.columns:
-        names = past.items[CATEGORIES[0]].cast(pl.String)
-        distinct = names.drop_nulls().unique().sort()
-        code = distinct.search_sorted(names).cast(pl.Int32).set(names.is_null(), None)
-        counts = past.log.select("user", code.gather(past.log["item"]).alias("group"))
+        codes, distinct = text_codes(past.items[CATEGORIES[0]])
+        group = pl.Series("group", codes[past.log["item"].to_numpy()])
+        counts = past.log.select("user", group).filter(pl.col("group") >= 0)
         counts = counts.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
-        counts = counts.drop_nulls().group_by("user", "group").len()
+        counts = counts.group_by("user", "group").len()
         best = counts.sort(["len", "group"], descending=[True, False]).unique("user", keep="first")
         best = best.with_columns(distinct.gather(best["group"]).alias("group"))
         large = best["group"].value_counts(sort=True)["group"].head(8)

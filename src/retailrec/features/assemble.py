@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from retailrec.compute.csr import find_pairs, gather
 from retailrec.compute.groups import number_groups
+from retailrec.compute.pairs import row_of_pair
 from retailrec.data import RetailData
 from retailrec.data.history import History, Pairs
+from retailrec.data.item_facts import text_codes
 from retailrec.errors import ArtifactError, DataError, NotFittedError
 from retailrec.features import FEATURES, features_of
 from retailrec.features.aggregates import CodedEvents, Events, compute_block, group_starts, spread_rows
@@ -63,7 +65,7 @@ class FeatureSet:
         self._features = {scope: self._chosen(scope) for scope in SCOPES}
         self.catalogue_key_ = data.catalogue_key
         self.levels_ = [c for c in CATEGORIES if c in data.items.columns]
-        codes = [_dense_codes(data.items[c]) for c in self.levels_]
+        codes = [text_codes(data.items[c])[0] for c in self.levels_]
         self.categories_ = (
             np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
         )
@@ -156,17 +158,19 @@ class FeatureSet:
         self._require_codes_of(history)
         if out is None:
             out = np.empty((len(pairs.items), len(self.names)), np.float32, order="F")
-        user_row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        user_row = row_of_pair(pairs.indptr)
         columns = EventColumns(history)
         at = 0
         blocks = [
             (self._user_block(history, columns), user_row),
             (self._encode_users(history.users), user_row),
             (self.items_, pairs.items),
-            (self._pair_block(history, columns),
-             find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)),
+            (
+                self._pair_block(history, columns),
+                find_pairs(history.indptr, history.items, pairs.indptr, pairs.items),
+            ),
             *self._category_blocks(history, columns, pairs),
-        ]  # fmt: skip
+        ]
         for block, where in blocks:
             gather(block, where, out, at)
             at += block.shape[1]
@@ -205,7 +209,7 @@ class FeatureSet:
 
     def _category_blocks(
         self, history: History, columns: EventColumns, pairs: Pairs
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:  # fmt: skip
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """For each level: features of each (shopper, category), and the row of each candidate."""
         out = []
         features = self._kept("category")
@@ -213,9 +217,12 @@ class FeatureSet:
         for level in range(self.categories_.shape[1] if features else 0):
             code = np.ascontiguousarray(self.categories_[:, level])
             of_event, n_groups, of_pair = number_groups(
-                event_indptr, code[history.item_of_event], pairs.indptr, code[pairs.items],
+                event_indptr,
+                code[history.item_of_event],
+                pairs.indptr,
+                code[pairs.items],
                 int(code.max(initial=-1)) + 1,
-            )  # fmt: skip
+            )
             block = compute_block(features, CodedEvents(columns, of_event, n_groups))
             out.append((block, of_pair))
         return out
@@ -289,14 +296,6 @@ def _quietly(f: Feature, columns: Columns) -> NDArray[np.float32]:
     return value
 
 
-def _dense_codes(values: pl.Series) -> NDArray[np.int32]:
-    """Codes of the distinct values in their order, -1 for missing."""
-    text = values.cast(pl.String)
-    distinct = text.drop_nulls().unique().sort()
-    codes = pl.Series(range(len(distinct)), dtype=pl.Int32)
-    return text.replace_strict(distinct, codes, default=-1, return_dtype=pl.Int32).to_numpy()
-
-
 def _item_events(
     data: RetailData, features: Sequence[Feature]
 ) -> tuple[WholeEvents, Weeks, NDArray[np.int64]]:
@@ -328,7 +327,7 @@ def _item_attributes(
             number = values.cast(pl.Float32).fill_null(float("nan")).to_numpy()
             columns.append(number)
         elif name in _ENCODED:
-            code = _dense_codes(values)
+            code = text_codes(values)[0]
             total = np.bincount(code + 1, sold, code.max(initial=-1) + 2)
             columns.append(np.where(code >= 0, total[code + 1], np.nan))
         else:
@@ -344,7 +343,7 @@ def _attribute_codes(users: pl.DataFrame) -> pl.DataFrame:
     for name in users.columns:
         if name == USER_ID or users[name].dtype.is_numeric():
             continue
-        distinct = users[name].cast(pl.String).drop_nulls().unique().sort()
+        _, distinct = text_codes(users[name])
         parts.append(
             pl.DataFrame({"column": [name] * len(distinct), "value": distinct}).with_columns(
                 code=pl.int_range(pl.len()).cast(pl.Float32)

@@ -12,8 +12,9 @@ import polars as pl
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.files import read_table, write_frame, write_text
+from retailrec.data.files import read_table
 from retailrec.data.timeformats import parse_time
+from retailrec.data.writing import write_frame, write_text
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.allocation_report import report_json
@@ -27,9 +28,13 @@ from retailrec.report.campaign import render_campaign
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
 RESULTS = (
-    "allocation.json", "campaign.html", "campaign.json", "offers.parquet", "prices.json",
+    "allocation.json",
+    "campaign.html",
+    "campaign.json",
+    "offers.parquet",
+    "prices.json",
     "shoppers.parquet",
-)  # fmt: skip
+)
 
 
 class Plan(NamedTuple):

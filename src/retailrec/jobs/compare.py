@@ -24,9 +24,13 @@ BACKTEST = ("backtest.parquet", "backtest.json")
 
 
 def match(
-    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
+    data: RetailData,
+    settings: Settings,
+    out: Path,
+    *,
+    dataset: str = "memory",
     progress: Progress = silent,
-) -> MatchingReport:  # fmt: skip
+) -> MatchingReport:
     """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     settings = settings.for_size(data.n_users)
     with staged(out, MATCHING) as staging:
@@ -41,9 +45,14 @@ def match(
 
 
 def backtest_job(
-    data: RetailData, settings: Settings, out: Path, *, folds: int, store: Path | None = None,
+    data: RetailData,
+    settings: Settings,
+    out: Path,
+    *,
+    folds: int,
+    store: Path | None = None,
     progress: Progress = silent,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
 
     Returns
@@ -54,10 +63,15 @@ def backtest_job(
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
     with staged(out, BACKTEST) as staging:
         found = backtest(
-            data, models, horizon_days=settings.horizon_days, n_folds=folds,
-            metrics=settings.metrics, prefilters=settings.make_prefilters(), store=store,
+            data,
+            models,
+            horizon_days=settings.horizon_days,
+            n_folds=folds,
+            metrics=settings.metrics,
+            prefilters=settings.make_prefilters(),
+            store=store,
             progress=progress,
-        )  # fmt: skip
+        )
         rows = found.summary().to_dicts()
         found.values.write_parquet(staging / "backtest.parquet")
         write_json(

@@ -21,6 +21,7 @@ from scipy import sparse
 from retailrec.candidates import OwnPurchases
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.data.item_facts import text_codes
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
@@ -72,20 +73,27 @@ def compare_with_walkthrough(
         values[step] = {"precision@5": found}
         rows.append(
             {
-                "step": step, "published": PUBLISHED.get(step),
-                "their_mean": float(found[listed].mean()), "their_n_users": int(listed.sum()),
-                "precision@5": float(found.mean()), "n_users": len(found),
+                "step": step,
+                "published": PUBLISHED.get(step),
+                "their_mean": float(found[listed].mean()),
+                "their_n_users": int(listed.sum()),
+                "precision@5": float(found.mean()),
+                "n_users": len(found),
             }
-        )  # fmt: skip
+        )
     for step, lists in _our_steps(split, judge, settings or read_settings(None), progress):
         found = judge.per_user(lists, ["precision@5"])["precision@5"]
         values[step] = {"precision@5": found}
         rows.append(
             {
-                "step": step, "published": None, "their_mean": None, "their_n_users": None,
-                "precision@5": float(found.mean()), "n_users": len(found),
+                "step": step,
+                "published": None,
+                "their_mean": None,
+                "their_n_users": None,
+                "precision@5": float(found.mean()),
+                "n_users": len(found),
             }
-        )  # fmt: skip
+        )
     sure = {row["model"]: row for row in compare_models(values).means.to_dicts()}
     return [row | {bound: sure[row["step"]][bound] for bound in ("low", "high")} for row in rows]
 
@@ -175,10 +183,11 @@ def one_neighbour(data: RetailData) -> pl.DataFrame:
     row, place = np.nonzero((items >= 0) & (scores > 0))
     return pl.DataFrame(
         {
-            "user": users[row], "item": items[row, place].astype(np.int32),
+            "user": users[row],
+            "item": items[row, place].astype(np.int32),
             "rank": (place + 1).astype(np.int32),
         }
-    )  # fmt: skip
+    )
 
 
 def _candidate_table(candidates: pl.DataFrame, bought: pl.DataFrame) -> pl.DataFrame:
@@ -196,28 +205,31 @@ def _attributes(past: RetailData, table: pl.DataFrame) -> NDArray[np.float64]:
         for name in frame.columns:
             if name in ("item_id", "user_id", "name", "recommendable"):
                 continue
-            codes = frame[name].cast(pl.String).fill_null("").rank("dense")
-            columns.append(codes.gather(table[key]))
+            codes, _ = text_codes(frame[name].cast(pl.String).fill_null(""))
+            columns.append(pl.Series(codes + 1).gather(table[key]))
     return np.column_stack([c.to_numpy().astype(np.float64) for c in columns])
 
 
 def _engineered(past: RetailData, table: pl.DataFrame, start: datetime) -> NDArray[np.float64]:
     """Totals, counts, per-week and per-basket rates of item, shopper and pair, over everything before
-    the test weeks: the label weeks, from `start` on, are in them."""  # fmt: skip
+    the test weeks: the label weeks, from `start` on, are in them."""
     log = past.log.with_columns(pl.col("value").fill_null(0))
     weeks = max((past.end - past.start).days / 7, 1)
     parts = []
     for key in (["item"], ["user"], ["user", "item"]):
         total = log.group_by(key).agg(
-            pl.col("quantity").sum().alias("quantity"), pl.col("value").sum().alias("value"),
-            pl.col("basket").n_unique().alias("baskets"), pl.len().alias("lines"),
-        )  # fmt: skip
+            pl.col("quantity").sum().alias("quantity"),
+            pl.col("value").sum().alias("value"),
+            pl.col("basket").n_unique().alias("baskets"),
+            pl.len().alias("lines"),
+        )
         total = total.with_columns(
-            quantity_week=pl.col("quantity") / weeks, value_week=pl.col("value") / weeks,
+            quantity_week=pl.col("quantity") / weeks,
+            value_week=pl.col("value") / weeks,
             quantity_basket=pl.col("quantity") / pl.col("baskets"),
             value_basket=pl.col("value") / pl.col("baskets"),
             price=pl.col("value") / pl.col("quantity"),
-        )  # fmt: skip
+        )
         joined = table.select(key).join(total, on=key, how="left", maintain_order="left")
         parts.append(joined.drop(key).fill_null(0).to_numpy().astype(np.float64))
     if CATEGORIES[0] in past.items.columns:
@@ -225,8 +237,12 @@ def _engineered(past: RetailData, table: pl.DataFrame, start: datetime) -> NDArr
         sales = log.with_columns(group=department.gather(log["item"])).group_by("group")
         sold = sales.agg(pl.col("quantity").sum() / weeks)
         named = table.select(group=department.gather(table["item"]))
-        parts.append(named.join(sold, on="group", how="left", maintain_order="left")
-                     .select(pl.exclude("group")).fill_null(0).to_numpy())  # fmt: skip
+        parts.append(
+            named.join(sold, on="group", how="left", maintain_order="left")
+            .select(pl.exclude("group"))
+            .fill_null(0)
+            .to_numpy()
+        )
     return np.hstack(parts)
 
 
@@ -234,9 +250,13 @@ def _lightgbm(table: pl.DataFrame, x: NDArray[np.float64]) -> NDArray[np.float64
     import lightgbm as lgb
 
     options = {
-        "objective": "binary", "max_depth": 8, "verbosity": -1, "seed": 0, "deterministic": True,
+        "objective": "binary",
+        "max_depth": 8,
+        "verbosity": -1,
+        "seed": 0,
+        "deterministic": True,
         "force_row_wise": True,
-    }  # fmt: skip
+    }
     data = lgb.Dataset(x, table["target"].to_numpy(), categorical_feature=list(range(x.shape[1])))
     return np.asarray(lgb.train(options, data, 100).predict(x))
 
@@ -253,10 +273,14 @@ def _fitted(x: NDArray[np.float64], y: NDArray[np.float64], early_stopping: bool
     from catboost import CatBoostClassifier
 
     model = CatBoostClassifier(
-        iterations=_ROUNDS if early_stopping else 200, depth=8, random_seed=0, verbose=False,
-        learning_rate=0.1, allow_writing_files=False,
+        iterations=_ROUNDS if early_stopping else 200,
+        depth=8,
+        random_seed=0,
+        verbose=False,
+        learning_rate=0.1,
+        allow_writing_files=False,
         **({"early_stopping_rounds": _PATIENCE} if early_stopping else {}),
-    )  # fmt: skip
+    )
     if early_stopping:
         held = np.random.default_rng(0).random(len(y)) < 0.2
         model.fit(x[~held], y[~held], eval_set=(x[held], y[held]))
@@ -268,9 +292,7 @@ def _fitted(x: NDArray[np.float64], y: NDArray[np.float64], early_stopping: bool
 def _ranked(table: pl.DataFrame, score: NDArray[np.float64]) -> pl.DataFrame:
     scored = table.select("user", "item", score=pl.Series(score))
     scored = scored.sort(["user", "score", "item"], descending=[False, True, False])
-    return scored.with_columns(
-        rank=(pl.int_range(pl.len()).over("user") + 1).cast(pl.Int32)
-    )  # fmt: skip
+    return scored.with_columns(rank=(pl.int_range(pl.len()).over("user") + 1).cast(pl.Int32))
 
 
 def _our_steps(

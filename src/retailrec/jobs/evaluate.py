@@ -15,9 +15,14 @@ from retailrec.metrics import parse_metric
 
 
 def evaluate_files(
-    recommendations: Mapping[str, Path], truth: Path, metrics: Sequence[str], *,
-    history: Path | None = None, items: Path | None = None, encoding: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    recommendations: Mapping[str, Path],
+    truth: Path,
+    metrics: Sequence[str],
+    *,
+    history: Path | None = None,
+    items: Path | None = None,
+    encoding: str | None = None,
+) -> dict[str, Any]:
     """Judge files of anybody's recommendations by a file of what was bought.
 
     Returns
@@ -30,9 +35,12 @@ def evaluate_files(
     read = partial(read_table, encoding=encoding)
     frames = {name: read(path) for name, path in recommendations.items()}
     judge, lists, left, left_out, notes = judge_frames(
-        frames, read(truth), k, history=None if history is None else read(history),
+        frames,
+        read(truth),
+        k,
+        history=None if history is None else read(history),
         items=None if items is None else read(items),
-    )  # fmt: skip
+    )
     values = {name: judge.per_user(matrix, metrics) for name, matrix in lists.items()}
     return {
         "n_users": len(judge.users),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ from time import perf_counter
 from typing import Any
 
 from retailrec.compute.progress import Progress, silent
-from retailrec.data.files import clear_partials
 from retailrec.data.locks import locked
+from retailrec.data.writing import folder_aside
 from retailrec.errors import DataError
 from retailrec.jobs.targets import check_target, replace_results
 
@@ -51,28 +50,21 @@ def staged(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
     out, names = Path(out), tuple(names)
     check_target(out, names)
     made = not out.exists()
-    staging: Path | None = None
     try:
         with locked(out):
             made = made or not any(out.iterdir())
+            same_disk = out.stat().st_dev == out.parent.stat().st_dev
+            place = out.parent if same_disk and os.access(out.parent, os.W_OK) else out
             try:
-                same_disk = out.stat().st_dev == out.parent.stat().st_dev
-                place = out.parent if same_disk and os.access(out.parent, os.W_OK) else out
-                clear_partials(place)
-                aside = place / f".partial-{os.getpid()}-{secrets.token_hex(8)}"
-                aside.mkdir()
-                staging = aside
-                yield staging
-                replace_results(staging, out, names)
+                with folder_aside(place) as staging:
+                    yield staging
+                    replace_results(staging, out, names)
             except BaseException:
-                if made and not any(p != staging for p in out.iterdir()):
+                if made and not any(out.iterdir()):
                     shutil.rmtree(out, ignore_errors=True)
                 raise
     except OSError as error:
         raise DataError(f"results can't be written to {out}: {error}.") from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

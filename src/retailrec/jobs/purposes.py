@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +18,7 @@ from retailrec.evaluation.bootstrap import compare_models
 from retailrec.jobs.verdict import verdict
 from retailrec.recommender.purposes import Purpose, owned_pairs, purchases_for
 from retailrec.recommender.two_stage import TwoStageRecommender
-
-
-class PurposeResult(TypedDict):
-    """How lists for one purpose did.
-
-    Attributes
-    ----------
-    purpose : ``replenish`` or ``discover``
-    n_users : shoppers with history who bought something of the kind in the window
-    n_bought : what they bought of it, (shopper, item) pairs
-    models : name -> metric -> mean; every source alone, held to items of the kind, and two_stage
-    verdict : whether two stages pay, in a sentence
-    """
-
-    purpose: str
-    n_users: int
-    n_bought: int
-    models: dict[str, dict[str, float | None]]
-    verdict: str
+from retailrec.report.results import PurposeResult
 
 
 def judge_purposes(
@@ -60,9 +42,13 @@ def judge_purposes(
 
 
 def _judged(
-    model: TwoStageRecommender, purpose: Purpose, past: RetailData, held_out: Split,
-    metrics: list[str], k: int,
-) -> PurposeResult | None:  # fmt: skip
+    model: TwoStageRecommender,
+    purpose: Purpose,
+    past: RetailData,
+    held_out: Split,
+    metrics: list[str],
+    k: int,
+) -> PurposeResult | None:
     """The result of one purpose; None if nobody bought anything of the kind."""
     after_days = None if model.discover is None else model.discover.after_days
     target = purchases_for(purpose, past, held_out.target, after_days)

@@ -34,11 +34,23 @@ class Answers(NamedTuple):
 
 
 def recommend_from_files(
-    model: Path, history: Path, users: Path | None, k: int, columns: dict[str, str], out: Path, *,
-    rules: Path | None = None, reasons: bool = False, encoding: str | None = None,
-    time_format: str | None = None, among: Sequence[Path] = (), safe_csv: bool = False,
-    purpose: str = "mixed", slots: str | None = None, progress: Progress = silent,
-) -> Answers:  # fmt: skip
+    model: Path,
+    history: Path,
+    users: Path | None,
+    k: int,
+    columns: dict[str, str],
+    out: Path,
+    *,
+    rules: Path | None = None,
+    reasons: bool = False,
+    encoding: str | None = None,
+    time_format: str | None = None,
+    among: Sequence[Path] = (),
+    safe_csv: bool = False,
+    purpose: str = "mixed",
+    slots: str | None = None,
+    progress: Progress = silent,
+) -> Answers:
     """Recommendations from a saved model and a file of receipts, to a file.
 
     Answers for the shoppers of the file `users` (known or not), or else for those whom the files
@@ -62,9 +74,12 @@ def recommend_from_files(
     table = None if users is None else read_table(users, encoding=encoding)
     progress(f"load {history}")
     data = RetailData.from_frames(
-        read_parts(history, encoding=encoding), users=table, columns=columns,
-        report=LoadReport(history.name), time_format=time_format,
-    )  # fmt: skip
+        read_parts(history, encoding=encoding),
+        users=table,
+        columns=columns,
+        report=LoadReport(history.name),
+        time_format=time_format,
+    )
     seen = data.users["user_id"].gather(data.log["user"].unique())
     wanted = None
     if table is not None:
@@ -74,8 +89,18 @@ def recommend_from_files(
         denied = wanted_rules.deny["user_id"]
         ids_meet(denied, data.users["user_id"], who="the rule deny", whose="the shoppers", share=0)
     batch = recommend_to_file(
-        recommender, data, out, k, users=wanted, rules=wanted_rules, reasons=reasons, among=lists,
-        key=artifact_key(model), safe_csv=safe_csv, purpose=wanted_purpose, slots=wanted_slots,
+        recommender,
+        data,
+        out,
+        k,
+        users=wanted,
+        rules=wanted_rules,
+        reasons=reasons,
+        among=lists,
+        key=artifact_key(model),
+        safe_csv=safe_csv,
+        purpose=wanted_purpose,
+        slots=wanted_slots,
         progress=progress,
-    )  # fmt: skip
+    )
     return Answers(batch, data.report)

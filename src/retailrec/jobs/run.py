@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -18,12 +18,10 @@ from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import Model, backtest, fitted
-from retailrec.evaluation.inspection import held_out_reliability
-from retailrec.evaluation.results import Difference, Interval, Window
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
-from retailrec.jobs.purposes import PurposeResult, judge_purposes
+from retailrec.jobs.purposes import judge_purposes
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.jobs.verdict import verdict
 from retailrec.metrics import parse_metric
@@ -33,44 +31,45 @@ from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.page import render
+from retailrec.report.results import (
+    Attainable,
+    Described,
+    FoldMean,
+    Folds,
+    Means,
+    PurposeResult,
+    Report,
+    RuleFacts,
+    RunResult,
+)
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
 
 RESULTS = (
-    "metrics.json", "recommendations.parquet", "model", "load_report.json", "report.html",
+    "metrics.json",
+    "recommendations.parquet",
+    "model",
+    "load_report.json",
+    "report.html",
     "report.json",
-)  # fmt: skip
+)
 REPORT_K = 10  # the report judges ten recommendations
 
 
-class RunResult(TypedDict):
-    """What `run` found, as ``metrics.json`` holds it."""
-
-    dataset: str
-    evaluation: Window
-    recipe: str
-    models: dict[str, dict[str, float | None]]
-    verdict: str
-    purposes: list[PurposeResult]
-    intervals: list[Interval]
-    differences: list[Difference]
-    folds: dict[str, Any] | None
-    rules: dict[str, dict[str, int]] | None
-    attainable: dict[str, Any] | None
-    reliability: list[dict[str, Any]] | None
-    prefilters: list[dict[str, Any]]
-    label_windows: list[dict[str, Any]]
-    settings: dict[str, Any]
-    seconds: dict[str, float]
-    peak_memory_mb: int
-    versions: dict[str, str]
-
-
 def run(
-    data: RetailData, settings: Settings, out: Path, *, dataset: str = "memory",
-    progress: Progress = silent, load_seconds: float = 0.0, truth: Truth | None = None,
-    rules: Path | None = None, folds: int = 1, page: bool = True, sent: SentCoupons | None = None,
-) -> RunResult:  # fmt: skip
+    data: RetailData,
+    settings: Settings,
+    out: Path,
+    *,
+    dataset: str = "memory",
+    progress: Progress = silent,
+    load_seconds: float = 0.0,
+    truth: Truth | None = None,
+    rules: Path | None = None,
+    folds: int = 1,
+    page: bool = True,
+    sent: SentCoupons | None = None,
+) -> RunResult:
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
@@ -114,7 +113,7 @@ def run(
             sure = uncertainty(values, settings.seed)
             judged = data.users["user_id"].gather(judge.users)
             best = None if truth is None else attainable(truth, judged, models)
-            reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
+            reliable = summary.reliability_bins(model, held_out) if settings.calibrate else None
         purposes: list[PurposeResult] = []
         if settings.purposes != ("mixed",):
             with timer.step("judge each purpose"):
@@ -122,7 +121,7 @@ def run(
         if folds > 1:
             with timer.step("earlier horizons"):
                 several = over_folds(data, settings, models, folds, progress)
-        described: dict[str, Any] = {}
+        described: Described | None = None
         if page:
             with timer.step("describe for the report"):
                 described = describe(data, model, held_out, past, judge, lists, settings, progress)
@@ -135,9 +134,14 @@ def run(
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
             batch = recommend_to_file(
-                final, data, file, settings.k, rules=wanted_rules, slots=settings.slots,
+                final,
+                data,
+                file,
+                settings.k,
+                rules=wanted_rules,
+                slots=settings.slots,
                 progress=progress,
-            )  # fmt: skip
+            )
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())
@@ -156,7 +160,7 @@ def run(
             "purposes": purposes,
             **sure,
             "folds": several,
-            "rules": None if rules is None else batch.report.rules,
+            "rules": None if rules is None else cast(dict[str, RuleFacts], batch.report.rules),
             "attainable": best,
             "reliability": reliable,
             "prefilters": final.report_["prefilters"],
@@ -167,18 +171,24 @@ def run(
             "versions": versions(),
         }
         write_json(staging / "metrics.json", result)
-        if page:
+        if described is not None:
             progress("draw the report")
-            told = {**described, **result}
+            told: Report = {**described, **result}
             write_json(staging / "report.json", told)
             (staging / "report.html").write_text(render(told), encoding="utf-8")
     return result
 
 
 def describe(
-    data: RetailData, model: TwoStageRecommender, held_out: Split, past: RetailData, judge: Judge,
-    lists: Mapping[str, NDArray[np.int32]], settings: Settings, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    data: RetailData,
+    model: TwoStageRecommender,
+    held_out: Split,
+    past: RetailData,
+    judge: Judge,
+    lists: Mapping[str, NDArray[np.int32]],
+    settings: Settings,
+    progress: Progress,
+) -> Described:
     """The numbers of the report that are not in ``metrics.json``; `past` is filtered."""
     rows = model.training_rows
     return {
@@ -186,29 +196,35 @@ def describe(
         "matching": summary.describe_matching(model, held_out, settings.seed, progress),
         "ranking": summary.describe_ranking(model, held_out, rows, settings.seed),
         "results": summary.describe_results(judge, lists, settings.metrics, past),
-        "examples": summary.describe_examples(
-            model, held_out, judge, lists, settings.k, settings.seed
-        ),
-    }  # fmt: skip
+        "examples": summary.describe_examples(model, held_out, judge, lists, settings.k, settings.seed),
+    }
 
 
 def over_folds(
-    data: RetailData, settings: Settings, last: Mapping[str, Mapping[str, float | None]], folds: int,
+    data: RetailData,
+    settings: Settings,
+    last: Mapping[str, Mapping[str, float | None]],
+    folds: int,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> Folds:
     """Mean and spread over the last horizon, whose means are `last`, and `folds` - 1 before it."""
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
     earlier = backtest(
-        data.asof(data.end - timedelta(days=settings.horizon_days)), models,
-        horizon_days=settings.horizon_days, n_folds=folds - 1, metrics=settings.metrics,
-        prefilters=settings.make_prefilters(), progress=progress,
-    ).table.filter(segment="all")  # fmt: skip
-    rows = []
+        data.asof(data.end - timedelta(days=settings.horizon_days)),
+        models,
+        horizon_days=settings.horizon_days,
+        n_folds=folds - 1,
+        metrics=settings.metrics,
+        prefilters=settings.make_prefilters(),
+        progress=progress,
+    ).table.filter(segment="all")
+    rows: list[FoldMean] = []
     for name, metrics in last.items():
         for metric, value in metrics.items():
             means_ = [*earlier.filter(model=name, metric=metric)["mean"], value]
             known = pl.Series([v for v in means_ if v is not None], dtype=pl.Float64)
-            rows.append({"model": name, "metric": metric, "mean": known.mean(), "spread": known.std()})
+            mean, spread = cast(float | None, known.mean()), cast(float | None, known.std())
+            rows.append({"model": name, "metric": metric, "mean": mean, "spread": spread})
     return {"n": folds, "summary": rows}
 
 
@@ -221,15 +237,13 @@ def compare(
     return lists
 
 
-def attainable(
-    truth: Truth, user_ids: pl.Series, models: dict[str, dict[str, float | None]]
-) -> dict[str, Any]:
+def attainable(truth: Truth, user_ids: pl.Series, models: dict[str, Means]) -> dict[str, Attainable]:
     """Best precision to expect over these shoppers of generated data, and each model's share of it."""
-    found: dict[str, Any] = {}
+    best: dict[str, Attainable] = {}
     for text in next(iter(models.values())):
         metric, k = parse_metric(text)
         if metric.name == "precision":
             low, high = truth.best_precision(k, user_ids)
             reached = {name: (values[text] or 0.0) / high for name, values in models.items()}
-            found[text] = {"low": low, "high": high, "reached": reached}
-    return found
+            best[text] = {"low": low, "high": high, "reached": reached}
+    return best

@@ -60,7 +60,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "negatives": 0.1,
         "refit": "once",
     },
-}  # fmt: skip
+}
 
 
 # Constructor fields by the names that settings give them. What the recommender has is taken as it is,

@@ -44,9 +44,10 @@ class FoldFrames:
     def score(self, ranker: Ranker, metric: str, drop: Sequence[str] = ()) -> float:
         """Mean metric of the ranker, fitted without the columns or families in `drop`."""
         kept = [
-            i for i, name in enumerate(self.train.names)
+            i
+            for i, name in enumerate(self.train.names)
             if name not in drop and self.families.get(name, "source") not in drop
-        ]  # fmt: skip
+        ]
         names = [self.train.names[i] for i in kept]
         fitted = ranker.fit(self.train._replace(x=_columns(self.train.x, kept), names=names))
         items = self.test.pool.best(fitted.predict(_columns(self.test.x, kept)), 10).items
@@ -83,9 +84,15 @@ def fold_frames(
 
 
 def tune(
-    data: RetailData, settings: Settings, study: Path, *, trials: int = 30, n_folds: int = 2,
-    metric: str = "precision@5", progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+    data: RetailData,
+    settings: Settings,
+    study: Path,
+    *,
+    trials: int = 30,
+    n_folds: int = 2,
+    metric: str = "precision@5",
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Search with Optuna's TPE; every trial is written to the file `study`, which a rerun goes on with.
 
     The last horizon is never looked at. The first trial is the default.
@@ -131,10 +138,12 @@ def tune(
 
     study.parent.mkdir(parents=True, exist_ok=True)
     found = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(study))), study_name=_STUDY,
-        direction="maximize", load_if_exists=True,
+        storage=JournalStorage(JournalFileBackend(str(study))),
+        study_name=_STUDY,
+        direction="maximize",
+        load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=settings.seed),
-    )  # fmt: skip
+    )
     _require_same(found, _fingerprint(data, settings, n_folds, metric), study)
     before = [t for t in found.trials if t.state.is_finished()]
     if not before:
@@ -143,11 +152,15 @@ def tune(
     best, default = found.best_trial, found.trials[0]
     chosen = best.user_attrs["settings"]
     return {
-        "metric": metric, "folds": n_folds, "trials": len(found.trials), "default": default.value,
-        "best": best.value, "settings": chosen,
+        "metric": metric,
+        "folds": n_folds,
+        "trials": len(found.trials),
+        "default": default.value,
+        "best": best.value,
+        "settings": chosen,
         "toml": f"# {metric} {best.value:.4f} on earlier windows; default {default.value:.4f}\n"
         + _toml(chosen),
-    }  # fmt: skip
+    }
 
 
 def _suggest(trial: Any, families: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -179,10 +192,14 @@ def _default(families: Sequence[str], settings: Settings) -> dict[str, Any]:
 
 def _fingerprint(data: RetailData, settings: Settings, n_folds: int, metric: str) -> str:
     facts = {
-        "lines": data.log.height, "users": data.n_users, "items": data.n_items,
-        "end": data.end.isoformat(), "folds": n_folds, "metric": metric,
+        "lines": data.log.height,
+        "users": data.n_users,
+        "items": data.n_items,
+        "end": data.end.isoformat(),
+        "folds": n_folds,
+        "metric": metric,
         "settings": settings.model_dump(mode="json"),
-    }  # fmt: skip
+    }
     return json.dumps(facts, sort_keys=True)
 
 
@@ -199,8 +216,10 @@ def _require_same(study: Any, fingerprint: str, path: Path) -> None:
 def _toml(chosen: dict[str, Any]) -> str:
     lines = [
         f"pool_size = {chosen['pool_size']}",
-        f"drop_features = {json.dumps(chosen['drop_features'])}", "", "[ranker]",
-    ]  # fmt: skip
+        f"drop_features = {json.dumps(chosen['drop_features'])}",
+        "",
+        "[ranker]",
+    ]
     lines += [f"{name} = {json.dumps(value)}" for name, value in chosen["ranker"].items()]
     return "\n".join(lines) + "\n"
 

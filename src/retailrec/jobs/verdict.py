@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from retailrec.evaluation.results import Difference
+from retailrec.report.results import Means
 
 
-def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Difference]) -> str:
+def verdict(models: Mapping[str, Means], differences: Sequence[Difference]) -> str:
     """Whether two stages pay on this data, in one sentence, by the first metric.
 
     Examples
@@ -19,7 +19,7 @@ def verdict(models: Mapping[str, Mapping[str, Any]], differences: Sequence[Diffe
     'two_stage pays: recall@10 0.1200 against 0.1000 of popular, the best simple method (+20.0%).'
     """
     metric = next(iter(models["two_stage"]))
-    known = {n: v[metric] for n, v in models.items() if v[metric] is not None}
+    known = {n: mean for n, v in models.items() if (mean := v[metric]) is not None}
     simple = {n: v for n, v in known.items() if n != "two_stage"}
     if "two_stage" not in known or not simple:
         return f"{metric} is not defined for these shoppers, so nothing can be said about two stages."

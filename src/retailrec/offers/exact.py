@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import pair_keys, pairs_of_keys, row_of_pair
 from retailrec.offers.repair import Answer, answer_of
 from retailrec.offers.shadow_prices import DualProblem
 
@@ -47,7 +48,7 @@ def _rows(dual: DualProblem) -> tuple[Any, NDArray[np.float64], NDArray[np.float
 
     problem = dual.problem
     n, n_users = len(problem.item), problem.n_users
-    user = np.repeat(np.arange(n_users), np.diff(problem.indptr))
+    user = row_of_pair(problem.indptr)
     inside = dual.counts[:, problem.item].tocoo()
     amounts = np.where(dual.is_cost[inside.row], problem.cost[inside.col], 1.0)
     of_pairs = csr_array((amounts, (inside.row, inside.col)), shape=inside.shape)
@@ -79,9 +80,10 @@ def _local_rows(dual: DualProblem, user: NDArray[np.int64]) -> tuple[Any, NDArra
     starts = np.repeat(problem.local_indptr[problem.item], sizes)
     within = np.arange(len(pair)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     group = problem.local_group[starts + within].astype(np.int64)
-    keys, row = np.unique(user[pair] * (len(problem.local_cap) + 1) + group, return_inverse=True)
+    n_groups = len(problem.local_cap) + 1
+    keys, row = np.unique(pair_keys(user[pair], group, n_groups), return_inverse=True)
     rows = csr_array((np.ones(len(pair)), (row, pair)), shape=(len(keys), len(problem.item)))
-    return rows, problem.local_cap[keys % (len(problem.local_cap) + 1)]
+    return rows, problem.local_cap[pairs_of_keys(keys, n_groups)[1]]
 
 
 def _solve(

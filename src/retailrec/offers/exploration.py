@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import row_of_pair
 from retailrec.offers import repair_kernels as moves
 from retailrec.offers.arms import uniform_draws
 from retailrec.offers.repair import Answer
@@ -53,7 +54,7 @@ def explore(dual: DualProblem, answer: Answer, share: float, near_tie: float, *,
         return Explored(chosen, propensity, 0, 0)
     upper = np.where(dual.is_cost, dual.upper * (1 - 1e-9), dual.upper)
     bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
-    user = np.repeat(np.arange(problem.n_users, dtype=np.int32), np.diff(problem.indptr))
+    user = row_of_pair(problem.indptr).astype(np.int32)
     no_margin = np.zeros(0)
     choice = moves.Choice(user, no_margin, chosen.copy(), answer.taken.copy(), answer.total.copy())
     couples = moves.match_swaps(pair, other, dual.rows, bounds, choice)
@@ -74,7 +75,7 @@ def _near_ties(
     """Chosen pairs and the other pairs of the same shopper that are worth nearly as much, in runs."""
     problem = dual.problem
     places = np.arange(len(problem.item))
-    user = np.repeat(np.arange(problem.n_users), np.diff(problem.indptr))
+    user = row_of_pair(problem.indptr)
     table = pl.DataFrame({"user": user, "pair": places, "value": problem.value, "item": problem.item})
     held, free = table.filter(answer.chosen), table.filter(~answer.chosen)
     ties = (

@@ -20,8 +20,8 @@ from typing import Any
 
 import polars as pl
 
-from retailrec.data.files import whole_file
 from retailrec.data.interchange import to_polars
+from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 
 LEDGER: Mapping[str, Any] = MappingProxyType(

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from retailrec.data.files import write_text
+from retailrec.data.writing import write_text
 from retailrec.errors import ArtifactError, DataError
 
 _FORMAT = "retailrec prices 1"

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.ids import row_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
@@ -202,7 +203,7 @@ def build_problem(
         user_ids=user_ids,
         item_ids=item_ids,
         indptr=indptr,
-        item=_codes(frame["item_id"], item_ids),
+        item=row_of_ids(frame["item_id"], item_ids).astype(np.int32),
         value=frame["value"].to_numpy(),
         cost=frame["cost"].to_numpy(),
         most=most.astype(np.int32),
@@ -281,13 +282,6 @@ def _rows(ids: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
     runs = ids.rle()
     starts = np.concatenate([[0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64))])
     return runs.struct.field("value").alias(ids.name), starts
-
-
-def _codes(ids: pl.Series, known: pl.Series) -> NDArray[np.int32]:
-    """Place of each id in the ordered distinct ids, int32."""
-    place = pl.DataFrame({"id": known, "code": np.arange(len(known), dtype=np.int32)})
-    coded = ids.alias("id").to_frame().join(place, on="id", how="left", maintain_order="left")
-    return coded["code"].to_numpy()
 
 
 def attribute_of(column: str, users: Any, user_ids: pl.Series) -> pl.Series:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import row_of_pair
 from retailrec.offers import kernels
 from retailrec.offers import repair_kernels as moves
 from retailrec.offers.shadow_prices import DualProblem, Floats
@@ -80,7 +81,7 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
     upper = np.where(dual.is_cost, dual.upper * (1 - _ROUNDING), dual.upper)
     bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
     choice = moves.Choice(
-        user=np.repeat(np.arange(problem.n_users, dtype=np.int32), np.diff(problem.indptr)),
+        user=row_of_pair(problem.indptr).astype(np.int32),
         margin=margin,
         chosen=np.zeros(n_pairs, np.bool_),
         taken=np.zeros(problem.n_users, np.int64),

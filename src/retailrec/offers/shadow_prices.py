@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards
-from retailrec.data.files import whole_file
+from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 from retailrec.offers import kernels
 from retailrec.offers.problem import Problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from retailrec.compute.pairs import row_of_pair
 from retailrec.offers.constraints import Constraint
 from retailrec.offers.problem import Problem
 from retailrec.offers.repair import Answer
@@ -42,7 +43,7 @@ def in_words(constraint: Constraint, price: float, missing: float = 0.0, because
 def why_missing(problem: Problem, k: int, answer: Answer) -> str:
     """What stands against a minimum: too few pairs, or the bound that blocks most of its pairs."""
     inside = np.isin(problem.item, problem.constraints[k].items)
-    user = np.repeat(np.arange(problem.n_users), np.diff(problem.indptr))
+    user = row_of_pair(problem.indptr)
     could = np.minimum(np.bincount(user[inside], minlength=problem.n_users), problem.most)
     if could.sum() < problem.constraints[k].at_least:
         return f"the pairs allow {int(could.sum()):,} at most"

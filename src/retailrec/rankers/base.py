@@ -36,9 +36,13 @@ class TrainingFrame(NamedTuple):
     def rows(self, mask: NDArray[np.bool_]) -> TrainingFrame:
         """Some of the rows."""
         return TrainingFrame(
-            self.x[mask], self.y[mask], self.groups[mask], self.weights[mask],
-            self.fold[mask], self.names,
-        )  # fmt: skip
+            self.x[mask],
+            self.y[mask],
+            self.groups[mask],
+            self.weights[mask],
+            self.fold[mask],
+            self.names,
+        )
 
 
 class Ranker(Component, ABC):

@@ -119,9 +119,13 @@ class Eligible:
         sizes = self.sizes
         few = (sizes > 0) & (sizes < k)
         return AmongReport(
-            int(sizes.sum()), self.unknown_items, self.not_asked, int((sizes == 0).sum()),
-            int(few.sum()), self.empty_campaigns,
-        )  # fmt: skip
+            int(sizes.sum()),
+            self.unknown_items,
+            self.not_asked,
+            int((sizes == 0).sum()),
+            int(few.sum()),
+            self.empty_campaigns,
+        )
 
 
 @dataclass(frozen=True)

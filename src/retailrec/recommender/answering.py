@@ -212,8 +212,7 @@ class Scorer:
                     continue
                 frame = candidate_frame(part, stage, among=among)
                 items = best.items[rows][shopper, rank]
-                keys = frame.pool.user_of_pair * part.n_items + frame.pool.items
-                x = frame.x[np.searchsorted(keys, shopper * part.n_items + items)]
+                x = frame.rows_of(shopper, items, part.n_items)
                 why = self.parts[purpose].ranker.contributions(x)
                 texts[shopper, rank] = reasons_in_words(
                     x, frame.names, why, shopper, items, part, stage.sources, labels

@@ -20,7 +20,6 @@ import math
 import os
 import platform
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -32,7 +31,7 @@ import polars as pl
 from scipy import sparse
 
 from retailrec.components import known_classes
-from retailrec.data.files import clear_partials
+from retailrec.data.writing import folder_aside, is_partial, replaced
 from retailrec.errors import ArtifactError, RetailRecError
 from retailrec.recommender.artifact_formats import upgraded
 
@@ -56,7 +55,6 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
         the folder stays then.
     """
     folder = Path(folder)
-    staging: Path | None = None
     try:
         if not may_be_saved_to(folder):
             raise ArtifactError(
@@ -64,22 +62,19 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
                 f"Name another folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        clear_partials(folder)
-        aside = folder / f".partial-{os.getpid()}-{secrets.token_hex(8)}"
-        aside.mkdir()  # unlike mkdtemp's, it is open to whom the user's umask lets in
-        staging = aside
-        described = _Writer(staging, known_classes() if types is None else types).describe(
-            model, "model"
-        )
-        files = {
-            p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size}
-            for p in sorted(staging.rglob("*"))
-            if p.is_file()
-        }
-        name = _data_name(files, described)
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
-        os.replace(staging, folder / name)
+        with folder_aside(folder) as staging:
+            described = _Writer(staging, known_classes() if types is None else types).describe(
+                model, "model"
+            )
+            files = {
+                p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size}
+                for p in sorted(staging.rglob("*"))
+                if p.is_file()
+            }
+            name = _data_name(files, described)
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+            os.replace(staging, folder / name)
         manifest = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -88,18 +83,14 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
             "files": files,
             "model": described,
         }
-        partial = folder / f".partial-{os.getpid()}-{_MANIFEST}"
-        partial.write_text(json.dumps(manifest, indent=1))
-        os.replace(partial, folder / _MANIFEST)
+        with replaced(folder / _MANIFEST) as partial:
+            partial.write_text(json.dumps(manifest, indent=1))
     except PermissionError as error:
         raise ArtifactError(
             f"the model can't be written to {folder}: no permission. Name another folder."
         ) from error
     except OSError as error:
         raise ArtifactError(f"the model can't be written to {folder}: {error}.") from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
     for old in folder.glob("data-*"):
         if old.name != name and _DATA.fullmatch(old.name):
             shutil.rmtree(old, ignore_errors=True)
@@ -135,7 +126,7 @@ def may_be_saved_to(folder: Path) -> bool:
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return False
-    if not folder.exists() or all(p.name.startswith(".partial-") for p in folder.iterdir()):
+    if not folder.exists() or all(is_partial(p) for p in folder.iterdir()):
         return True
     try:
         _read_manifest(folder)

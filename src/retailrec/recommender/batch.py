@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
-from retailrec.data.files import whole_file, write_frame, write_text
 from retailrec.data.histories import Receipts
 from retailrec.data.locks import locked
+from retailrec.data.writing import whole_file, write_frame, write_text
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answering import Wish
@@ -54,12 +54,22 @@ class Batch(NamedTuple):
 
 
 def recommend_to_file(
-    model: TwoStageRecommender, data: RetailData, out: Path, k: int = 10, *,
-    users: Any = None, rules: Rules | None = None, reasons: bool = False, among: Among | None = None,
-    key: str | None = None, progress: Progress = silent,
-    block_lines: int = BLOCK_LINES, safe_csv: bool = False,
-    purpose: Purpose = "mixed", slots: GivenSlots | None = None,
-) -> Batch:  # fmt: skip
+    model: TwoStageRecommender,
+    data: RetailData,
+    out: Path,
+    k: int = 10,
+    *,
+    users: Any = None,
+    rules: Rules | None = None,
+    reasons: bool = False,
+    among: Among | None = None,
+    key: str | None = None,
+    progress: Progress = silent,
+    block_lines: int = BLOCK_LINES,
+    safe_csv: bool = False,
+    purpose: Purpose = "mixed",
+    slots: GivenSlots | None = None,
+) -> Batch:
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
 
     Parameters
@@ -178,9 +188,14 @@ def _write_block(
     among: Eligible | None,
 ) -> None:
     answer = model.answer(
-        history, k=wish.k, rules=wish.rules, reasons=reasons, among=among,
-        purpose=wish.single or "mixed", slots=None if wish.single else wish.slots,
-    )  # fmt: skip
+        history,
+        k=wish.k,
+        rules=wish.rules,
+        reasons=reasons,
+        among=among,
+        purpose=wish.single or "mixed",
+        slots=None if wish.single else wish.slots,
+    )
     write_text(json.dumps(asdict(answer.report)), file.with_suffix(".json"))
     write_frame(answer.lists, file)  # comes last: a block is finished when it is there
 

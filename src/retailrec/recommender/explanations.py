@@ -64,10 +64,16 @@ def _all_of(items: pl.DataFrame, sold: NDArray[np.bool_] | None) -> NDArray[np.b
 
 
 def reasons_in_words(
-    x: NDArray[np.float32], names: Sequence[str], contributions: NDArray[np.float32],
-    shopper: NDArray[np.int64], items: NDArray[np.int32], history: History,
-    sources: Sequence[CandidateGenerator], labels: Sequence[str], most: int = 3,
-) -> list[str]:  # fmt: skip
+    x: NDArray[np.float32],
+    names: Sequence[str],
+    contributions: NDArray[np.float32],
+    shopper: NDArray[np.int64],
+    items: NDArray[np.int32],
+    history: History,
+    sources: Sequence[CandidateGenerator],
+    labels: Sequence[str],
+    most: int = 3,
+) -> list[str]:
     """One text a recommendation: up to `most` reasons, the strongest first; never empty.
 
     Parameters
@@ -159,9 +165,13 @@ def _category(row: Row) -> str:
 
 
 _SENTENCES: dict[str, Callable[[Row], str]] = {
-    "habit": _habit, "due": _due, "alike": _alike, "popular": _popular, "price": _price,
+    "habit": _habit,
+    "due": _due,
+    "alike": _alike,
+    "popular": _popular,
+    "price": _price,
     "category": _category,
-}  # fmt: skip
+}
 
 
 def _times(n: float) -> str:

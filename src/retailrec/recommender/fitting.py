@@ -108,9 +108,13 @@ class FittedParts:
             check_pool([*self.sources, *self.discover.sources], self.discover.n_candidates)
 
     def fit(
-        self, data: RetailData, progress: Progress = silent, *,
-        earlier: Self | None = None, keep_rows: bool = False,
-    ) -> Self:  # fmt: skip
+        self,
+        data: RetailData,
+        progress: Progress = silent,
+        *,
+        earlier: Self | None = None,
+        keep_rows: bool = False,
+    ) -> Self:
         """Learn from everything before `data.end`.
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
@@ -141,9 +145,12 @@ class FittedParts:
         return self
 
     def training_frame(
-        self, data: RetailData, progress: Progress = silent, *,
+        self,
+        data: RetailData,
+        progress: Progress = silent,
+        *,
         earlier: Self | None = None,
-    ) -> TrainingFrame:  # fmt: skip
+    ) -> TrainingFrame:
         """The rows the ranker learns from: candidates of earlier label windows, labelled.
 
         The oldest window trains the pre-ranker and nothing else, if there are others.
@@ -232,9 +239,14 @@ class FittedParts:
             raise SettingError(NOT_LEARNT)
         sources = [*self.sources_, *self.discover_sources_]
         return StageOne(
-            sources, self.features_, self.discover.n_candidates, None, self.pool_size, purpose,
+            sources,
+            self.features_,
+            self.discover.n_candidates,
+            None,
+            self.pool_size,
+            purpose,
             self.discover.after_days,
-        )  # fmt: skip
+        )
 
     @property
     def learnt_purposes(self) -> tuple[Purpose, ...]:

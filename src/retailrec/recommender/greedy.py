@@ -35,9 +35,19 @@ def nothing_begun(n_users: int, k: int) -> Begun:
 
 @jit
 def choose_under_rules(
-    indptr: Any, items: Any, scores: Any, category: Any, is_new: Any, begun: Any, n_new_begun: Any,
-    room: Any, wanted: Any, cap: int, min_new: int, variety: float,
-) -> Any:  # fmt: skip
+    indptr: Any,
+    items: Any,
+    scores: Any,
+    category: Any,
+    is_new: Any,
+    begun: Any,
+    n_new_begun: Any,
+    room: Any,
+    wanted: Any,
+    cap: int,
+    min_new: int,
+    variety: float,
+) -> Any:
     """The best pairs of each row, slot by slot; a score of -inf or an item of `begun` is never taken.
 
     At most `cap` (0: any number) of a category (of each item; -1 is none) and at least `min_new` new

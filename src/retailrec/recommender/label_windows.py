@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
+from retailrec.compute.pairs import pair_keys
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
@@ -196,7 +197,7 @@ def window_rows(
 
         def keep(pool: Pool) -> NDArray[np.bool_]:
             label = labels.of(pool, users[rows])
-            pair = users[rows][pool.user_of_pair] * past.n_items + pool.items
+            pair = pair_keys(users[rows][pool.user_of_pair], pool.items, past.n_items)
             mask = label | (lots(pair, *seed, 2) < sampling.negatives)
             share = np.where(bought_any[rows], 1, sampling.idle_users)[pool.user_of_pair]
             weight = np.where(label, 1, 1 / (share * sampling.negatives))
@@ -210,10 +211,12 @@ def window_rows(
 
     frames = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(threads)))
     facts = {
-        "cutoff": past.end.isoformat(), "users": len(users), "bought": labels.n_bought(users),
+        "cutoff": past.end.isoformat(),
+        "users": len(users),
+        "bought": labels.n_bought(users),
         "bought_and_proposed": int(sum(f.y.sum() for f in frames)),
         "rows": sum(len(f.y) for f in frames),
-    }  # fmt: skip
+    }
     return Window(key, frames, facts)
 
 
@@ -254,15 +257,19 @@ def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> Trainin
         rows = slice(at, at + SHARD)
         pool = stage.pool(past.history(codes=users[rows]))
         label = labels.of(pool, users[rows])
-        pair = users[rows][pool.user_of_pair] * past.n_items + pool.items
+        pair = pair_keys(users[rows][pool.user_of_pair], pool.items, past.n_items)
         mask = label | (lots(pair, sampling.seed, 99) < sampling.negatives)
         pool, y = pool.keep(mask), label[mask].astype(np.float32)
         frames.append(
             TrainingFrame(
-                stage.preranker_columns(pool), y, pool.user_of_pair,
-                np.ones(len(y), np.float32), np.zeros(len(y), np.int16), stage.preranker_names,
+                stage.preranker_columns(pool),
+                y,
+                pool.user_of_pair,
+                np.ones(len(y), np.float32),
+                np.zeros(len(y), np.int16),
+                stage.preranker_names,
             )
-        )  # fmt: skip
+        )
     return concatenate(frames) if any(f.y.any() for f in frames) else None
 
 

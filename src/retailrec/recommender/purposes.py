@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.csr import find_pairs
+from retailrec.compute.pairs import pair_keys, row_of_pair
 from retailrec.data import RetailData
 from retailrec.data.history import History, Pairs
 from retailrec.errors import SettingError
@@ -51,7 +52,7 @@ def for_purpose(pairs: Pairs, history: History, purpose: Purpose, after_days: fl
     if purpose == "mixed":
         return pairs
     kept = allowed_for(pairs, history, purpose, after_days)
-    row = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+    row = row_of_pair(pairs.indptr)
     sizes = np.bincount(row[kept], minlength=len(history))
     return Pairs(np.append(0, np.cumsum(sizes)).astype(np.int64), pairs.items[kept])
 
@@ -80,7 +81,6 @@ def purchases_for(
     users = target["user"].unique().sort().to_numpy()
     history = past.history(codes=users)
     owned = owned_pairs(history, after_days if purpose == "discover" else None)
-    row = np.repeat(np.arange(len(users)), np.diff(owned.indptr))
-    known = users[row].astype(np.int64) * past.n_items + owned.items
-    wanted = target["user"].to_numpy().astype(np.int64) * past.n_items + target["item"].to_numpy()
+    known = pair_keys(users[row_of_pair(owned.indptr)], owned.items, past.n_items)
+    wanted = pair_keys(target["user"].to_numpy(), target["item"].to_numpy(), past.n_items)
     return target.filter(pl.Series(np.isin(wanted, known) == (purpose == "replenish")))

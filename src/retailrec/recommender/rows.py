@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
+from retailrec.compute.pairs import pair_keys, pairs_of_keys
 from retailrec.data.history import History, Pairs
 from retailrec.recommender.stage_one import StageOne
 
@@ -30,6 +31,13 @@ class CandidateFrame:
     pool: Pool
     x: NDArray[np.float32]
     names: list[str]
+
+    def rows_of(
+        self, shoppers: NDArray[np.integer], items: NDArray[np.integer], n_items: int
+    ) -> NDArray[np.float32]:
+        """(n, n_columns) the rows of some pairs of the pool."""
+        keys = pair_keys(self.pool.user_of_pair, self.pool.items, n_items)
+        return self.x[np.searchsorted(keys, pair_keys(shoppers, items, n_items))]
 
 
 def candidate_frame(
@@ -58,15 +66,15 @@ class Labels:
 
     def __init__(self, target: pl.DataFrame, n_items: int) -> None:
         bought = target.select("user", "item").unique()
-        keys = bought["user"].to_numpy().astype(np.int64) * n_items + bought["item"].to_numpy()
+        keys = pair_keys(bought["user"].to_numpy(), bought["item"].to_numpy(), n_items)
         self._keys, self._n_items = np.sort(keys), n_items
 
     def of(self, pool: Pool, users: NDArray[np.integer]) -> NDArray[np.bool_]:
         """(n_pairs,) was the pair bought? `users` are the codes of the pool's rows."""
-        wanted = np.asarray(users, np.int64)[pool.user_of_pair] * self._n_items + pool.items
+        wanted = pair_keys(np.asarray(users)[pool.user_of_pair], pool.items, self._n_items)
         place = np.minimum(np.searchsorted(self._keys, wanted), max(len(self._keys) - 1, 0))
         return self._keys[place] == wanted if len(self._keys) else np.zeros(len(wanted), np.bool_)
 
     def n_bought(self, users: NDArray[np.integer]) -> int:
         """Pairs that these shoppers bought."""
-        return int(np.isin(self._keys // self._n_items, users).sum())
+        return int(np.isin(pairs_of_keys(self._keys, self._n_items)[0], users).sum())

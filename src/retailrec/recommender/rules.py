@@ -25,9 +25,11 @@ from retailrec.components import (
     make_component,
 )
 from retailrec.compute.csr import find_listed, find_pairs
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.item_facts import text_codes
 from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.data.timeformats import parse_time
 from retailrec.errors import DataError, SettingError
@@ -193,14 +195,17 @@ class BoundRules:
                     f"rules: the catalogue lacks '{rules.category}'; it has {self.items.columns}. "
                     f"Name one of these as category."
                 )
-            codes = self.items[rules.category].cast(pl.String).rank("dense").cast(pl.Int32)
-            self._category = codes.fill_null(-1).to_numpy()
+            self._category = text_codes(self.items[rules.category])[0]
         self._margin = None if rules.margin is None else self._margins(rules.margin)
 
     def choose(
-        self, history: History, pairs: Pairs, score: NDArray[np.float32], k: int,
+        self,
+        history: History,
+        pairs: Pairs,
+        score: NDArray[np.float32],
+        k: int,
         probabilities: bool = False,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """The `k` best pairs of each shopper under the rules.
 
         Raises
@@ -212,9 +217,13 @@ class BoundRules:
         return self.pick(usable, nothing_begun(len(history), k))
 
     def usable(
-        self, history: History, pairs: Pairs, score: NDArray[np.float32], k: int,
+        self,
+        history: History,
+        pairs: Pairs,
+        score: NDArray[np.float32],
+        k: int,
         probabilities: bool = False,
-    ) -> Usable:  # fmt: skip
+    ) -> Usable:
         """The pairs with what hard rules and margins make of their scores; what they did is counted.
 
         Raises
@@ -231,7 +240,7 @@ class BoundRules:
             score = (score * self._margin[pairs.items]).astype(np.float32)
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
         allowed = np.ones(len(score), np.bool_)
-        user = np.repeat(np.arange(len(history)), np.diff(pairs.indptr))
+        user = row_of_pair(pairs.indptr)
         first = topk_rows(pairs.indptr, pairs.items, score, k)[0]
         for name, mask in self._pair_masks(history, pairs, position, user).items():
             self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
@@ -242,10 +251,19 @@ class BoundRules:
         """The best usable pairs that go on the lists, which may hold items already."""
         pairs, cap = usable.pairs, self.rules.max_per_category or 0
         items, scores, bound, gave_way = choose_under_rules(
-            pairs.indptr, pairs.items, usable.score, self._category, usable.is_new,
-            begun.items, begun.n_new, begun.room, begun.wanted, cap, self.rules.min_new,
+            pairs.indptr,
+            pairs.items,
+            usable.score,
+            self._category,
+            usable.is_new,
+            begun.items,
+            begun.n_new,
+            begun.room,
+            begun.wanted,
+            cap,
+            self.rules.min_new,
             self.rules.variety,
-        )  # fmt: skip
+        )
         for number, name in enumerate(_SOFT):
             if (self.rules.min_new, cap)[number]:
                 self._count(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from retailrec.report.figures import _svg
-from retailrec.report.markup import table
-from retailrec.report.page import _figure
+from retailrec.report.html import Section, document, figure, table, tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,26 +30,16 @@ def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None
     result : what came of it, as `ExperimentReport.as_dict` gives it; None before it is known
     """
     sections = [
-        ("result", "What came of it", _result(summary, result)),
-        ("who", "Who gets what", _who(summary)),
-        ("budget", "How the budget is spent", _budgets(summary)),
-        ("prices", "What limits cost", _prices(summary)),
-        ("examples", "Some shoppers", _examples(summary["examples"])),
+        Section("result", "What came of it", _result(summary, result)),
+        Section("who", "Who gets what", _who(summary)),
+        Section("budget", "How the budget is spent", _budgets(summary)),
+        Section("prices", "What limits cost", _prices(summary)),
+        Section("examples", "Some shoppers", _examples(summary["examples"])),
     ]
     if result is None:
         sections = [*sections[1:], sections[0]]
-    style = files("retailrec.report").joinpath("page.css").read_text()
     title = f"Campaign {summary['report']['campaign']}"
-    links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in sections)
-    body = "".join(
-        f'<section id="{key}"><h2>{escape(name)}</h2>{text}</section>' for key, name, text in sections
-    )
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style>'
-        f"</head><body><header><h1>{escape(title)}</h1>{_lead(summary, result)}<nav>{links}</nav>"
-        f"</header><main>{body}</main><footer>retailrec</footer></body></html>\n"
-    )
+    return document(title, _lead(summary, result), sections, "retailrec")
 
 
 def _lead(summary: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
@@ -142,7 +130,7 @@ def _result(summary: Mapping[str, Any], result: Mapping[str, Any] | None) -> str
 
 def _who(summary: Mapping[str, Any]) -> str:
     report = summary["report"]
-    tiles = [
+    key_figures = [
         (f"{report['n_offers']:,}", "offers"),
         (f"{report['n_with_offers']:,}", "shoppers get something"),
         (f"{report['n_held_out']:,}", "shoppers held out"),
@@ -152,14 +140,12 @@ def _who(summary: Mapping[str, Any]) -> str:
     ]
     lists = [[f"{row['offers']:,}", f"{row['len']:,}"] for row in summary["lists"]]
     parts = [
-        "<div class=tiles>",
-        *(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in tiles),
-        "</div>",
+        tiles(key_figures),
         *(f"<p><b>{escape(note)}</b></p>" for note in report["notes"]),
         "<div class=grid><div><h3>Offers a shopper</h3>",
         table(["offers", "shoppers"], lists),
         "</div>",
-        _figure(
+        figure(
             _bars([(p["name"], p["offers"]) for p in summary["products"][:12]], "offers"),
             "Products offered most",
         ),
@@ -181,7 +167,7 @@ def _who(summary: Mapping[str, Any]) -> str:
 
 
 def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    lines = [
+    rows_of_table = [
         [
             "none" if row[name] is None else row[name],
             f"{row['offers']:,}",
@@ -192,7 +178,7 @@ def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> str:
         for row in rows
     ]
     return f"<h3>By {escape(what)}</h3>" + table(
-        [what, "offers", "worth", "expected cost", "mean price"], lines
+        [what, "offers", "worth", "expected cost", "mean price"], rows_of_table
     )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from retailrec.data import RetailData
+from retailrec.report.results import Glance
 
 
-def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]:
+def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> Glance:
     """Figures that describe receipts; each says in its name what it is.
 
     ``repeat_share_*`` is the share of the (shopper, item) pairs of the last `horizon_days` (of the

@@ -6,19 +6,31 @@ the same again, so that figures can be read without colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from io import StringIO
 from typing import TYPE_CHECKING, Any
+
+from retailrec.evaluation.results import Interval, MatchingReport
+from retailrec.report.results import Bin, Curve, ReliabilityBin, SegmentMean, TailPoint, Week
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _STYLES = [
-    ("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"),
-    ("#D55E00", "P"), ("#8C8C00", "X"), ("#7F7F7F", "<"), ("#5B3E96", ">"), ("#A0522D", "h"),
-]  # fmt: skip
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#56B4E9", "v"),
+    ("#D55E00", "P"),
+    ("#8C8C00", "X"),
+    ("#7F7F7F", "<"),
+    ("#5B3E96", ">"),
+    ("#A0522D", "h"),
+]
 _MODELS = {"popular": 7, "own_purchases": 1, "two_stage": 0}  # name -> style
 _INK, _QUIET = "#1b1f24", "#6b7280"
 _SIZE = (6.0, 3.4)  # inches
@@ -49,12 +61,23 @@ def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, flo
     from matplotlib.figure import Figure
 
     style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 11, "axes.edgecolor": _QUIET,
-        "font.family": "sans-serif", "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
-        "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _QUIET, "ytick.color": _QUIET,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
-        "axes.titlelocation": "left", "legend.frameon": False, "lines.markersize": 5,
-    }  # fmt: skip
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 11,
+        "axes.edgecolor": _QUIET,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
+        "axes.labelcolor": _INK,
+        "text.color": _INK,
+        "xtick.color": _QUIET,
+        "ytick.color": _QUIET,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "legend.frameon": False,
+        "lines.markersize": 5,
+    }
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure, figure.add_subplot())
@@ -64,7 +87,7 @@ def _svg(draw: Callable[[Figure, Axes], None], name: str, size: tuple[float, flo
     return Svg(svg[svg.index("<svg") :])
 
 
-def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> Svg:
+def draw_weeks(weeks: Sequence[Week]) -> Svg:
     """Receipts by week."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -80,10 +103,10 @@ def draw_weeks(weeks: Sequence[Mapping[str, Any]]) -> Svg:
     return _svg(draw, "weeks")
 
 
-def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> Svg:
+def draw_histogram(bins: Sequence[Bin], unit: str) -> Svg:
     """Share of cases in bins such as 2 to 3 items."""
 
-    def label(b: Mapping[str, Any]) -> str:
+    def label(b: Bin) -> str:
         low, high = b["from"], b["to"]
         if high is None:
             return f"{low}+"
@@ -100,7 +123,7 @@ def draw_histogram(bins: Sequence[Mapping[str, Any]], unit: str) -> Svg:
     return _svg(draw, unit, (6.0, 2.9))
 
 
-def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
+def draw_tail(points: Sequence[TailPoint]) -> Svg:
     """Share of lines that the most sold items hold."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -112,9 +135,10 @@ def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
         items, lines = round(100 * tenth["items"]), round(100 * tenth["lines"])
         axes.annotate(
             f"the most sold {items}% of items\nhold {lines}% of lines",
-            (100 * tenth["items"], 100 * tenth["lines"]), xytext=(12, -26),
+            (100 * tenth["items"], 100 * tenth["lines"]),
+            xytext=(12, -26),
             textcoords="offset points",
-        )  # fmt: skip
+        )
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 103)
         axes.set_xlabel("items, most sold first (%)")
@@ -123,7 +147,7 @@ def draw_tail(points: Sequence[Mapping[str, float]]) -> Svg:
     return _svg(draw, "tail")
 
 
-def draw_recall(report: Mapping[str, Any]) -> Svg:
+def draw_recall(report: MatchingReport) -> Svg:
     """Recall@k of every source and the pool, with the chosen k."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -139,9 +163,12 @@ def draw_recall(report: Mapping[str, Any]) -> Svg:
                 )
         axes.axvline(report["chosen_k"], color="0.4", linestyle=":", linewidth=1.2)
         axes.annotate(
-            f"k = {report['chosen_k']}", (report["chosen_k"], 0.01), xytext=(4, 0),
-            textcoords="offset points", color="0.3",
-        )  # fmt: skip
+            f"k = {report['chosen_k']}",
+            (report["chosen_k"], 0.01),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color="0.3",
+        )
         axes.set_xscale("log")
         ticks: list[int] = []
         for k in sorted(int(k) for k in next(iter(curves.values()))):
@@ -161,8 +188,9 @@ def draw_marginal(marginal: Mapping[str, float]) -> Svg:
     """Recall that is lost without each source."""
     return _bars(
         {name: 100 * gain for name, gain in sorted(marginal.items(), key=lambda pair: pair[1])},
-        "recall@200 that only this source brings (points)", "marginal",
-    )  # fmt: skip
+        "recall@200 that only this source brings (points)",
+        "marginal",
+    )
 
 
 def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> Svg:
@@ -184,26 +212,35 @@ def draw_overlap(overlap: Mapping[str, Mapping[str, float]]) -> Svg:
     return _svg(draw, "overlap", (6.4, 5.2))
 
 
-def draw_learning(curve: Mapping[str, Any]) -> Svg:
+def draw_learning(curve: Curve) -> Svg:
     """The ranker's measure by number of trees, on training rows and on rows kept apart."""
 
     def draw(figure: Figure, axes: Axes) -> None:
-        for part, line in (("learn", "--"), ("validation", "-")):
-            values = curve.get(part) or []
+        parts = (("learn", curve.get("learn"), "--"), ("validation", curve.get("validation"), "-"))
+        for part, curve_of_part, line in parts:
+            values = curve_of_part or []
             colour = "#0072B2" if part == "validation" else _QUIET
             axes.plot(range(1, len(values) + 1), values, line, color=colour)
             if values:
                 name = "rows kept apart" if part == "validation" else "training rows"
                 axes.annotate(
-                    name, (len(values), values[-1]), xytext=(-4, 6), ha="right",
-                    textcoords="offset points", color=colour,
-                )  # fmt: skip
-        if curve.get("best"):
+                    name,
+                    (len(values), values[-1]),
+                    xytext=(-4, 6),
+                    ha="right",
+                    textcoords="offset points",
+                    color=colour,
+                )
+        if curve["best"] is not None:
             axes.axvline(curve["best"], color="0.4", linestyle=":", linewidth=1.2)
             axes.annotate(
-                f"best: {curve['best']} trees", (curve["best"], axes.get_ylim()[0]), xytext=(-4, 4),
-                textcoords="offset points", ha="right", color="0.3",
-            )  # fmt: skip
+                f"best: {curve['best']} trees",
+                (curve["best"], axes.get_ylim()[0]),
+                xytext=(-4, 4),
+                textcoords="offset points",
+                ha="right",
+                color="0.3",
+            )
         axes.set_xlabel("trees")
         axes.set_ylabel("what the ranker optimises")
 
@@ -216,11 +253,11 @@ def draw_importances(rows: Sequence[Mapping[str, Any]], key: str) -> Svg:
     return _bars(values, "NDCG@10 lost when shuffled (points)", f"importances-{key}")
 
 
-def draw_reliability(table: Mapping[str, Sequence[float]]) -> Svg:
+def draw_reliability(bins: Sequence[ReliabilityBin]) -> Svg:
     """Predicted against observed shares of purchases."""
 
     def draw(figure: Figure, axes: Axes) -> None:
-        predicted, observed = table["predicted"], table["observed"]
+        predicted, observed = [b["predicted"] for b in bins], [b["observed"] for b in bins]
         top = 1.05 * max(*predicted, *observed, 1e-6)
         axes.plot([0, top], [0, top], "--", color=_QUIET, linewidth=1)
         axes.plot(predicted, observed, "o-", color="#0072B2")
@@ -230,7 +267,7 @@ def draw_reliability(table: Mapping[str, Sequence[float]]) -> Svg:
     return _svg(draw, "reliability", (4.6, 3.8))
 
 
-def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Svg:
+def draw_results(intervals: Sequence[Interval], metrics: Sequence[str]) -> Svg:
     """Mean and 95% interval of each model and metric, one line a metric."""
     models = list(dict.fromkeys(row["model"] for row in intervals))
 
@@ -242,9 +279,16 @@ def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str])
                 number = models.index(row["model"])
                 colour, marker = model_style(row["model"], models)
                 y = -place + 0.18 * ((len(models) - 1) / 2 - number)
-                axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
-                axes.plot([row["mean"]], [y], marker, color=colour, markersize=7,
-                          label=row["model"] if place == 0 else None)  # fmt: skip
+                if row["low"] is not None and row["high"] is not None:
+                    axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
+                axes.plot(
+                    [row["mean"]],
+                    [y],
+                    marker,
+                    color=colour,
+                    markersize=7,
+                    label=row["model"] if place == 0 else None,
+                )
         axes.set_yticks([-i for i in range(len(metrics))], metrics)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -256,7 +300,7 @@ def draw_results(intervals: Sequence[Mapping[str, Any]], metrics: Sequence[str])
     return _svg(draw, "results", (6.4, 0.62 * len(metrics) + 1.1))
 
 
-def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str, metric: str) -> Svg:
+def draw_segment(tables: Mapping[str, Sequence[SegmentMean]], segment: str, metric: str) -> Svg:
     """One metric of all models by the groups of a segment."""
     models = list(tables)
     groups = {r["group"]: r["n_users"] for r in tables[models[0]] if r["segment"] == segment}
@@ -266,9 +310,13 @@ def draw_segment(tables: Mapping[str, Sequence[Mapping[str, Any]]], segment: str
             colour, marker = model_style(model, models)
             means = {r["group"]: r["mean"] for r in tables[model] if r["segment"] == segment}
             axes.plot(
-                [means[g] for g in groups], [-i for i in range(len(groups))], marker, color=colour,
-                markersize=7, label=model,
-            )  # fmt: skip
+                [math.nan if (mean := means[g]) is None else mean for g in groups],
+                [-i for i in range(len(groups))],
+                marker,
+                color=colour,
+                markersize=7,
+                label=model,
+            )
         names = [f"{_short(g)} ({n:,})" for g, n in groups.items()]
         axes.set_yticks([-i for i in range(len(groups))], names, fontsize=10)
         axes.tick_params(axis="y", length=0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from retailrec.report.markup import number, table
+from retailrec.report.html import Section, number, table
+from retailrec.report.results import PurposeResult
 
 _WORDS = {
     "replenish": "Replenish: what is bought again",
@@ -14,12 +14,12 @@ _WORDS = {
 }
 _TRUTH = {
     "replenish": "repeat purchases by {n_users:,} shoppers who bought something again",
-    "discover": "first purchases by {n_users:,} shoppers who bought something new to them",
+    "discover": "purchases of what was new to them by {n_users:,} shoppers",
 }
 
 
-def purpose_sections(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Key, title and HTML of the section; none where no purpose was judged."""
+def purpose_sections(found: Sequence[PurposeResult]) -> list[Section]:
+    """The section; none where no purpose was judged."""
     if not found:
         return []
     parts = []
@@ -32,4 +32,4 @@ def purpose_sections(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str,
             f"{_TRUTH[purpose].format(**result)}. Simple methods are held to the same items.</p>"
             f"{table(['', *metrics], rows)}<p>{escape(result['verdict'])}</p>"
         )
-    return [("purposes", "Purposes: what is bought again, what is new", "".join(parts))]
+    return [Section("purposes", "Purposes: what is bought again, what is new", "".join(parts))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge
+from retailrec.report.results import SentFacts, SentGroup
 from retailrec.schema import ITEM_ID, USER_ID
 
 CAUTION = (
@@ -36,9 +37,13 @@ class SentCoupons(NamedTuple):
 
 
 def describe_sent(
-    sent: SentCoupons, held_out: Split, judge: Judge, lists: Mapping[str, NDArray[np.int32]], k: int,
+    sent: SentCoupons,
+    held_out: Split,
+    judge: Judge,
+    lists: Mapping[str, NDArray[np.int32]],
+    k: int,
     horizon_days: float,
-) -> dict[str, Any] | None:  # fmt: skip
+) -> SentFacts | None:
     """Of each group of judged shoppers: what they were recommended, what they bought and redeemed.
 
     Groups: sent a campaign that runs in the window, sent one earlier only, never sent any. None if no
@@ -77,9 +82,16 @@ def describe_sent(
 
 
 def _group(
-    name: str, mask: NDArray[np.bool_], offered: NDArray[np.bool_], ids: pl.Series, sent: SentCoupons,
-    held_out: Split, judge: Judge, items: NDArray[np.int32], window: tuple[datetime, datetime],
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    mask: NDArray[np.bool_],
+    offered: NDArray[np.bool_],
+    ids: pl.Series,
+    sent: SentCoupons,
+    held_out: Split,
+    judge: Judge,
+    items: NDArray[np.int32],
+    window: tuple[datetime, datetime],
+) -> SentGroup:
     """One row of the description."""
     k = items.shape[1]
     chosen = pl.Series(judge.users[mask]).cast(pl.Int32).implode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,20 @@ from retailrec.rankers import TrainingFrame
 from retailrec.recommender.explanations import item_labels
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.data_facts import at_a_glance, days_between_visits
+from retailrec.report.results import (
+    Bin,
+    Curve,
+    DataFacts,
+    Example,
+    Listed,
+    LoadFacts,
+    Ranking,
+    ReliabilityBin,
+    Results,
+    SegmentMean,
+    TailPoint,
+    Week,
+)
 from retailrec.schema import USER_ID
 
 Lists = Mapping[str, NDArray[np.int32]]
@@ -33,12 +47,18 @@ _GRID = GRID[:7]  # the report's curve ends at 1,000 candidates; `retailrec matc
 _TAIL_POINTS = 60
 # what the results say beside the metrics that were asked for
 DETAILS = (
-    "repeat_recall@10", "explore_recall@10", "money_recall@10", "revenue@5", "served@5", "coverage@5",
-    "novelty@5", "diversity@5",
-)  # fmt: skip
+    "repeat_recall@10",
+    "explore_recall@10",
+    "money_recall@10",
+    "revenue@5",
+    "served@5",
+    "coverage@5",
+    "novelty@5",
+    "diversity@5",
+)
 
 
-def describe_data(data: RetailData, horizon_days: float) -> dict[str, Any]:
+def describe_data(data: RetailData, horizon_days: float) -> DataFacts:
     """Receipts at a glance: key figures, sales by week, receipt sizes, gaps, the long tail."""
     receipts = data.receipts()
     return {
@@ -47,26 +67,26 @@ def describe_data(data: RetailData, horizon_days: float) -> dict[str, Any]:
         "receipt_sizes": _histogram(receipts["lines"], [1, 2, 3, 5, 10, 20, 50]),
         "gaps_days": _histogram(days_between_visits(receipts), [0, 1, 3, 7, 14, 28, 56, 112]),
         "long_tail": _long_tail(data.log),
-        "load": data.report.as_dict(),
+        "load": cast(LoadFacts, data.report.as_dict()),
     }
 
 
-def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[dict[str, Any]]:
+def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[Week]:
     """Receipts and money of each whole week, counted back from the end."""
     seconds = (pl.lit(data.end) - pl.col("time")).dt.total_seconds()
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
     sums = receipts.group_by(week=back).agg(pl.len().alias("receipts"), pl.col("value").sum())
-    found = {week: (receipts, value) for week, receipts, value in sums.rows()}
+    of_week = {week: (n, value) for week, n, value in sums.rows()}
     known = data.log["value"].null_count() < data.log.height
-    rows = []
+    rows: list[Week] = []
     for week in range(max((data.end - data.start).days // 7, 1) - 1, -1, -1):
-        receipts, value = found.get(week, (0, 0.0))
+        n, value = of_week.get(week, (0, 0.0))
         start = (data.end - timedelta(weeks=week + 1)).date().isoformat()
-        rows.append({"start": start, "receipts": receipts, "value": round(value, 2) if known else None})
+        rows.append({"start": start, "receipts": n, "value": round(value, 2) if known else None})
     return rows
 
 
-def _histogram(values: pl.Series, lower: Sequence[int]) -> list[dict[str, Any]]:
+def _histogram(values: pl.Series, lower: Sequence[int]) -> list[Bin]:
     """Share of the values in bins that begin at `lower`; the last bin is open."""
     place = np.searchsorted(lower, values.to_numpy(), side="right") - 1
     counts = np.bincount(place[place >= 0], minlength=len(lower))
@@ -77,7 +97,7 @@ def _histogram(values: pl.Series, lower: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _long_tail(log: pl.DataFrame) -> list[dict[str, float]]:
+def _long_tail(log: pl.DataFrame) -> list[TailPoint]:
     """Share of all lines that the most sold items hold together."""
     counts = log["item"].value_counts(sort=True)["count"].to_numpy()
     share = np.cumsum(counts) / counts.sum()
@@ -98,35 +118,45 @@ def describe_matching(
 
 def describe_ranking(
     model: TwoStageRecommender, held_out: Split, frame: TrainingFrame | None, seed: int
-) -> dict[str, Any]:
+) -> Ranking:
     """Learning curve on rows kept apart, importances there, and reliability if calibrated.
 
     Of `frame`, the training rows, those of the newest label window are kept apart; of a single window
     those of every fifth shopper. None gives neither curve nor importance.
     """
-    found: dict[str, Any] = {"windows": model.report_["windows"], "curve": None, "importances": None}
+    told: Ranking = {
+        "windows": model.report_["windows"],
+        "curve": None,
+        "importances": None,
+        "reliability": None,
+    }
     if frame is not None:
-        apart, found["judged_on"] = frame.fold == frame.fold.max(), "the newest label window"
+        apart, told["judged_on"] = frame.fold == frame.fold.max(), "the newest label window"
         if apart.all():
-            apart, found["judged_on"] = frame.groups % 5 == 0, "every fifth shopper"
+            apart, told["judged_on"] = frame.groups % 5 == 0, "every fifth shopper"
         judged = frame.rows(apart)
         ranker = model.fresh_ranker().fit(frame.rows(~apart), judged)
         if hasattr(ranker, "learning_curve"):
-            found["curve"] = ranker.learning_curve() | {"best": getattr(ranker, "n_trees", None)}
+            curve = cast(Curve, ranker.learning_curve())
+            told["curve"] = {**curve, "best": getattr(ranker, "n_trees", None)}
         table = importances(
             ranker, judged, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
         )
-        found["importances"] = {
-            "columns": _rounded(table.head(20)), "families": _rounded(by_family(table))
-        }  # fmt: skip
-    calibrated = model.calibrator_ is not None
-    found["reliability"] = held_out_reliability(model, held_out).to_dicts() if calibrated else None
-    return found
+        told["importances"] = {
+            "columns": _rounded(table.head(20)),
+            "families": _rounded(by_family(table)),
+        }
+    if model.calibrator_ is not None:
+        told["reliability"] = reliability_bins(model, held_out)
+    return told
 
 
-def describe_results(
-    judge: Judge, lists: Lists, metrics: Sequence[str], past: RetailData
-) -> dict[str, Any]:
+def reliability_bins(model: TwoStageRecommender, held_out: Split) -> list[ReliabilityBin]:
+    """`held_out_reliability`, a bin an entry."""
+    return cast(list[ReliabilityBin], held_out_reliability(model, held_out).to_dicts())
+
+
+def describe_results(judge: Judge, lists: Lists, metrics: Sequence[str], past: RetailData) -> Results:
     """Means beside the headline ones, and the headline by segment."""
     wanted = [m for m in DETAILS if m not in metrics and _has(judge, m)]
     values = {name: judge.per_user(items, [metrics[0], *wanted]) for name, items in lists.items()}
@@ -134,10 +164,10 @@ def describe_results(
     return {
         "details": {name: means({m: v[m] for m in wanted}) for name, v in values.items()},
         "segments": {
-            name: by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts()
+            name: cast(list[SegmentMean], by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts())
             for name, v in values.items()
         },
-    }  # fmt: skip
+    }
 
 
 def _has(judge: Judge, metric: str) -> bool:
@@ -146,7 +176,7 @@ def _has(judge: Judge, metric: str) -> bool:
 
 def describe_examples(
     model: TwoStageRecommender, held_out: Split, judge: Judge, lists: Lists, k: int, seed: int
-) -> list[dict[str, Any]]:
+) -> list[Example]:
     """Twelve shoppers, from the least to the most active: what they had, got recommended and bought."""
     past = held_out.past
     rng = np.random.default_rng(seed)
@@ -161,7 +191,7 @@ def describe_examples(
     labels = item_labels(past.items, sold)
     why = model.explain(past.history(codes=judge.users[rows]), k=k)
     bought = held_out.target.group_by("user", "item").agg(pl.col("quantity").sum())
-    found = []
+    shoppers: list[Example] = []
     for row in rows:
         user = int(judge.users[row])
         own = past.log.filter(pl.col("user") == user)
@@ -171,7 +201,7 @@ def describe_examples(
         often = own.group_by("item").agg(pl.len().alias("n"), pl.col("time").max().alias("last"))
         often = often.sort(["n", "last", "item"], descending=[True, True, False]).head(6)
         last = own.filter(pl.col("basket").is_in(own["basket"].unique().sort().tail(3).implode()))
-        found.append(
+        shoppers.append(
             {
                 "user": str(user_id),
                 "receipts": int(count[user]),
@@ -184,18 +214,28 @@ def describe_examples(
                     for part in last.partition_by("basket", maintain_order=True)[::-1]
                 ],
                 "lists": {
-                    name: [
-                        {"item": labels[i], "bought": i in set(theirs)}
-                        | ({"reason": reasons[rank]} if name == "two_stage" else {})
-                        for rank, i in enumerate(items[row, :k].tolist())
-                        if i >= 0
-                    ]
+                    name: _listed(
+                        items[row, :k], labels, theirs, reasons if name == "two_stage" else None
+                    )
                     for name, items in lists.items()
                 },
                 "bought": [labels[i] for i in sorted(theirs)],
             }
         )
-    return found
+    return shoppers
+
+
+def _listed(
+    items: NDArray[np.int32], labels: Sequence[str], bought: list[int], reasons: list[str] | None
+) -> list[Listed]:
+    """A list in words, with the reasons of a model that gives some."""
+    rows: list[Listed] = []
+    for rank, item in enumerate(items[items >= 0].tolist()):
+        row: Listed = {"item": labels[item], "bought": item in bought}
+        if reasons is not None:
+            row["reason"] = reasons[rank]
+        rows.append(row)
+    return rows
 
 
 def _rounded(frame: pl.DataFrame) -> list[dict[str, Any]]:

@@ -33,11 +33,21 @@ from retailrec.serving.service import Service
 
 _PROBLEM = {
     "description": "what went wrong, as problem details",
-    "content": {PROBLEM: {"schema": {"type": "object", "properties": {
-        "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
-        "detail": {"type": "string"}, "request": {"type": "string"},
-    }}}},
-}  # fmt: skip
+    "content": {
+        PROBLEM: {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "request": {"type": "string"},
+                },
+            }
+        }
+    },
+}
 _STATUSES = (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504, 507)
 _ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _PROBLEM)
 ShopperPath = Annotated[Id, Path(description="the shopper's id, as receipts have it", examples=["42"])]
@@ -52,9 +62,7 @@ def reply(value: Any, status: int = 200) -> Response:
 def routes(service: Service) -> APIRouter:
     """All endpoints for programs, over one service."""
     router = APIRouter(responses=_ERRORS)
-    read, write, admin = (
-        [Depends(allow(service, scope))] for scope in ("read", "write", "admin")
-    )  # fmt: skip
+    read, write, admin = ([Depends(allow(service, scope))] for scope in ("read", "write", "admin"))
 
     @router.post("/v1/receipts", response_model=ReceiptsOut, dependencies=write, tags=["receipts"])
     async def add_receipts(body: ReceiptsIn, request: Request) -> Response:
@@ -63,9 +71,11 @@ def routes(service: Service) -> APIRouter:
         return reply(await service.compute(_add, service, body, request_id(request)))
 
     @router.get(
-        "/v1/shoppers/{shopper:path}/offers", response_model=AnswerOut, dependencies=read,
+        "/v1/shoppers/{shopper:path}/offers",
+        response_model=AnswerOut,
+        dependencies=read,
         tags=["offers"],
-    )  # fmt: skip
+    )
     async def offers(
         request: Request,
         shopper: ShopperPath,
@@ -83,17 +93,17 @@ def routes(service: Service) -> APIRouter:
         return reply(await service.compute(_offers_for, service, body, request_id(request)))
 
     @router.get(
-        "/v1/shoppers/{shopper:path}/history", dependencies=read, tags=["shoppers"],
-    )  # fmt: skip
+        "/v1/shoppers/{shopper:path}/history",
+        dependencies=read,
+        tags=["shoppers"],
+    )
     async def history(
         shopper: ShopperPath, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> Response:
         """The shopper's newest receipts, oldest first, attributes and denied items."""
         return reply(await service.compute(_history, service, shopper, limit))
 
-    @router.put(
-        "/v1/shoppers/{shopper:path}/denied/{item}", dependencies=write, tags=["lists"]
-    )  # fmt: skip
+    @router.put("/v1/shoppers/{shopper:path}/denied/{item}", dependencies=write, tags=["lists"])
     async def deny(shopper: ShopperPath, item: ItemPath) -> Response:
         """Never offer the item to this shopper; takes effect at once."""
         await service.compute(service.store.deny, shopper, item)
@@ -201,9 +211,13 @@ class _OfferQuery(RulesIn):
         if among is not None and len(among) > MOST_AMONG:
             raise Problem(422, f"among may name {MOST_AMONG:,} items; send fewer.")
         return Wish(
-            self.k, self.purpose, rules, None if among is None else frozenset(among), self.reasons,
+            self.k,
+            self.purpose,
+            rules,
+            None if among is None else frozenset(among),
+            self.reasons,
             self.at,
-        )  # fmt: skip
+        )
 
 
 def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
@@ -222,9 +236,13 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
         for reason, n in one.rejected.items():
             rejected[reason] = rejected.get(reason, 0) + n
     return {
-        "new": added.new, "known": added.known, "lines": sum(len(a.receipt.items) for a in accepted),
-        "merged": sum(a.merged for a in accepted), "rejected": rejected, "request": request,
-    }  # fmt: skip
+        "new": added.new,
+        "known": added.known,
+        "lines": sum(len(a.receipt.items) for a in accepted),
+        "merged": sum(a.merged for a in accepted),
+        "rejected": rejected,
+        "request": request,
+    }
 
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
@@ -260,15 +278,20 @@ def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
     model, known = service.models.active, service.store.shopper(shopper)
     receipts = service.store.history(shopper)
     return {
-        "shopper": shopper, "attributes": known.attributes, "denied": list(known.denied),
+        "shopper": shopper,
+        "attributes": known.attributes,
+        "denied": list(known.denied),
         "receipts": len(receipts),
         "newest": [
             {
-                "number": receipt.number, "time": moment(receipt.time).isoformat(),
+                "number": receipt.number,
+                "time": moment(receipt.time).isoformat(),
                 "lines": [
                     {
-                        "item": item, "name": model.label(item),
-                        "quantity": float(amount["quantity"]), "value": _known(amount["value"]),
+                        "item": item,
+                        "name": model.label(item),
+                        "quantity": float(amount["quantity"]),
+                        "value": _known(amount["value"]),
                         "discount": _known(amount["discount"]),
                     }
                     for item, amount in zip(receipt.items, receipt.amounts, strict=True)
@@ -276,7 +299,7 @@ def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
             }
             for receipt in receipts[-limit:]
         ],
-    }  # fmt: skip
+    }
 
 
 def _known(value: Any) -> float | None:
@@ -288,7 +311,9 @@ def _similar(service: Service, item: str, k: int) -> dict[str, Any]:
     if item not in model.code_of:
         raise Problem(404, f"the model does not know item {item!a}; it was not sold before its end.")
     return {
-        "item": item, "name": model.label(item), "model": {"id": model.name, "digest": model.digest},
+        "item": item,
+        "name": model.label(item),
+        "model": {"id": model.name, "digest": model.digest},
         "similar": {
             source: [
                 {"item": model.ids[code], "name": model.labels[code], "similarity": score}
@@ -296,4 +321,4 @@ def _similar(service: Service, item: str, k: int) -> dict[str, Any]:
             ]
             for source, found in model.similar(item, k).items()
         },
-    }  # fmt: skip
+    }

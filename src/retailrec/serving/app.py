@@ -38,9 +38,14 @@ def make_app(service: Service) -> FastAPI:
         await loop.run_in_executor(None, service.stop)
 
     app = FastAPI(
-        title="retailrec", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None,
-        redoc_url=None, openapi_url="/openapi.json",
-    )  # fmt: skip
+        title="retailrec",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
     problems.install(app)
     app.include_router(api.routes(service))
     if service.settings.pages:

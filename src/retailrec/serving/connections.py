@@ -92,12 +92,17 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
     milliseconds = int(timeout * 1000)
     url = url.set(drivername="postgresql+psycopg")
     engine = create_engine(
-        url, pool_size=connections, max_overflow=0, pool_timeout=timeout, pool_pre_ping=False,
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=timeout,
+        pool_pre_ping=False,
         connect_args={
-            "connect_timeout": max(2, int(timeout)), "prepare_threshold": 2,
+            "connect_timeout": max(2, int(timeout)),
+            "prepare_threshold": 2,
             "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
         },
-    )  # fmt: skip
+    )
     # a statement that reads needs no transaction around it, which would be two more trips
     return engine.execution_options(isolation_level="AUTOCOMMIT"), engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retailrec.compute.progress import Progress, silent
+from retailrec.data.writing import replaced
 from retailrec.serving.loading import load_data
 from retailrec.serving.store import Store
 
@@ -31,12 +32,10 @@ def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]
     smaller = read_settings(None, profile="large")
     smaller.for_size(data.n_users).model().fit(data).save(folder / "models" / "small-and-quick")
     progress("store receipts")
-    partial = folder / "store.partial.db"
-    partial.unlink(missing_ok=True)
-    store = Store(str(partial)).init()
-    load_data(store, data)
-    store.record_activation("all-receipts", "")
-    store.sweep()
-    store.close()
-    partial.rename(file)
+    with replaced(file) as partial:
+        store = Store(str(partial)).init()
+        load_data(store, data)
+        store.record_activation("all-receipts", "")
+        store.sweep()
+        store.close()
     return models, file

@@ -125,9 +125,13 @@ class Engine:
         return self.answer(model, [given], wish, known.ends, self.lists(known.lists))[0]
 
     def answer(
-        self, model: ServedModel, given: Sequence[Given], wish: Wish, ends: datetime | None,
+        self,
+        model: ServedModel,
+        given: Sequence[Given],
+        wish: Wish,
+        ends: datetime | None,
         lists: Lists,
-    ) -> list[Answer]:  # fmt: skip
+    ) -> list[Answer]:
         """Answers for shoppers whose histories are at hand; `ends` is where receipts end.
 
         The present is the latest of `ends` (or `wish.at`) and the end of what the model knows, as for
@@ -137,9 +141,12 @@ class Engine:
         end = max(wish.at or ends or model.end, model.end)
         before = None if wish.at is None else microseconds(wish.at)
         history = model.history(
-            [g.shopper for g in given], [g.events for g in given], [g.attributes for g in given],
-            end, before,
-        )  # fmt: skip
+            [g.shopper for g in given],
+            [g.events for g in given],
+            [g.attributes for g in given],
+            end,
+            before,
+        )
         kind: Purpose = next((p for p in PURPOSES if p == wish.purpose), "mixed")
         scored = model.score(history, wish.k, kind)
         allowed = self._allowed(model, scored, [g.denied for g in given], wish.among, lists)
@@ -155,11 +162,14 @@ class Engine:
                     continue
                 offers.append(
                     Offer(
-                        model.ids[code], model.labels[code], rank + 1, float(best.scores[row, rank]),
+                        model.ids[code],
+                        model.labels[code],
+                        rank + 1,
+                        float(best.scores[row, rank]),
                         None if chance is None else float(chance[at]),
                         None if words is None else words[at],
                     )
-                )  # fmt: skip
+                )
                 at += 1
             answers.append(_told(model, one, tuple(offers), history.end, before, kind))
         return answers
@@ -209,9 +219,13 @@ class Engine:
         return removed
 
     def _allowed(
-        self, model: ServedModel, scored: Scored, denied: Sequence[Sequence[str]],
-        among: frozenset[str] | None, lists: Lists,
-    ) -> NDArray[np.bool_] | None:  # fmt: skip
+        self,
+        model: ServedModel,
+        scored: Scored,
+        denied: Sequence[Sequence[str]],
+        among: frozenset[str] | None,
+        lists: Lists,
+    ) -> NDArray[np.bool_] | None:
         """(n_pairs,) may the candidate be offered? None: all may."""
         pool = scored.frame.pool
         if not (lists.unavailable or among is not None or any(denied)):
@@ -238,9 +252,12 @@ class Engine:
 
 
 def code_lines(
-    model: ServedModel, times: Iterable[int], sizes: Iterable[int], items: Sequence[str],
+    model: ServedModel,
+    times: Iterable[int],
+    sizes: Iterable[int],
+    items: Sequence[str],
     amounts: NDArray[np.void],
-) -> CodedEvents:  # fmt: skip
+) -> CodedEvents:
     """Lines in the model's codes; receipts are numbered before lines of unknown items are left out.
 
     Parameters
@@ -266,9 +283,13 @@ def code_receipts(model: ServedModel, receipts: Sequence[Receipt]) -> CodedEvent
 
 
 def _told(
-    model: ServedModel, given: Given, offers: tuple[Offer, ...], as_of: datetime,
-    before: int | None, kind: Purpose,
-) -> Answer:  # fmt: skip
+    model: ServedModel,
+    given: Given,
+    offers: tuple[Offer, ...],
+    as_of: datetime,
+    before: int | None,
+    kind: Purpose,
+) -> Answer:
     """The answer, with its level and why."""
     events = given.events
     there = slice(None) if before is None else events.time < before

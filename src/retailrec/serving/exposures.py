@@ -24,20 +24,28 @@ def rows_of(
 ) -> list[Row]:
     """One row an offer; one with rank 0 and no item where nothing was shown."""
     common = {
-        "campaign": campaign, "user_id": answer.shopper, "time": int(time.time() * 1e6),
-        "model": answer.digest[:16] or answer.model, "arm": assignment.arm, "price": None,
-        "holdout": assignment.holdout, "shadow": shadow, "request": request,
-    }  # fmt: skip
+        "campaign": campaign,
+        "user_id": answer.shopper,
+        "time": int(time.time() * 1e6),
+        "model": answer.digest[:16] or answer.model,
+        "arm": assignment.arm,
+        "price": None,
+        "holdout": assignment.holdout,
+        "shadow": shadow,
+        "request": request,
+    }
     if not answer.offers:
         return [common | {"item_id": None, "rank": 0, "score": None, "propensity": None}]
     return [
         common
         | {
-            "item_id": str(offer.item), "rank": offer.rank, "score": offer.score,
+            "item_id": str(offer.item),
+            "rank": offer.rank,
+            "score": offer.score,
             "propensity": assignment.propensity,
         }
         for offer in answer.offers
-    ]  # fmt: skip
+    ]
 
 
 class ExposureLog:

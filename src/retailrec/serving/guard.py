@@ -78,9 +78,13 @@ class Guard:
             if _LOG.isEnabledFor(logging.INFO):
                 # the route and not the path: an id of a shopper does not belong into a log
                 line = {
-                    "request": scope["request_id"], "method": scope["method"], "route": route,
-                    "status": status, "ms": round(1000 * seconds, 2), "key": scope.get("key_name", ""),
-                }  # fmt: skip
+                    "request": scope["request_id"],
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(1000 * seconds, 2),
+                    "key": scope.get("key_name", ""),
+                }
                 _LOG.info(json.dumps(line))
 
     def _refused(self, request: Request, headers: Headers) -> Response | None:
@@ -142,9 +146,10 @@ def allow(service: Service, scope: str) -> Callable[[Request], Awaitable[None]]:
         if wait:
             seconds = str(int(wait) + 1)
             raise Problem(
-                429, f"more than {service.rate.rate:g} requests a second; wait {seconds} s.",
+                429,
+                f"more than {service.rate.rate:g} requests a second; wait {seconds} s.",
                 {"Retry-After": seconds},
-            )  # fmt: skip
+            )
         if scope not in key.scopes:
             raise Problem(403, f"this key has no scope '{scope}'; use one that has.")
 
@@ -166,7 +171,8 @@ def who(service: Service, request: Request) -> Key:
     key = service.keyring.key_of(text) if text else None
     if key is None:
         raise Problem(
-            401, "a key is needed: Authorization: Bearer KEY. Make one with: retailrec store key add",
+            401,
+            "a key is needed: Authorization: Bearer KEY. Make one with: retailrec store key add",
             {"WWW-Authenticate": 'Basic realm="retailrec", charset="UTF-8"'},
-        )  # fmt: skip
+        )
     return key

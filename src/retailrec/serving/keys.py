@@ -49,9 +49,12 @@ def make_key(store: Store, name: str, scopes: str = "read") -> str:
     check_id(name, "key name")
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     row = {
-        "id": identity, "name": name, "hash": _hash(secret), "scopes": " ".join(wanted),
+        "id": identity,
+        "name": name,
+        "hash": _hash(secret),
+        "scopes": " ".join(wanted),
         "made": int(time.time() * 1e6),
-    }  # fmt: skip
+    }
     with store.transaction() as connection:
         connection.execute(insert(schema.keys), row)
     return f"rr_{identity}_{secret}"

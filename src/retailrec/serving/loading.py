@@ -15,7 +15,8 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import STANDARD_RULES, LoadReport
 from retailrec.data.encoding import CodedLines, build_log, code_lines, parts_of
-from retailrec.data.files import whole_file, whole_numbers
+from retailrec.data.files import whole_numbers
+from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
@@ -36,9 +37,13 @@ class Loaded(NamedTuple):
 
 
 def load_frames(
-    store: Store, transactions: Any, *, columns: Mapping[str, str] | None = None,
-    report: LoadReport | None = None, progress: Progress = silent,
-) -> Loaded:  # fmt: skip
+    store: Store,
+    transactions: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    report: LoadReport | None = None,
+    progress: Progress = silent,
+) -> Loaded:
     """Store receipt lines, cleaned and merged as `RetailData.from_frames` does.
 
     Receipts keep their number (`basket_id`); without one they are called by their time.
@@ -68,9 +73,7 @@ def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Lo
         pl.int_range(pl.len()).over("user", "time").cast(pl.String).str.zfill(4).alias("n")
     )
     numbers = named.select(pl.format("{}-{}", pl.col("time").dt.strftime("%Y%m%dT%H%M%S%.6f"), "n"))
-    found = _load(
-        store, log, data.users[USER_ID], data.items[ITEM_ID], numbers.to_series(), progress
-    )  # fmt: skip
+    found = _load(store, log, data.users[USER_ID], data.items[ITEM_ID], numbers.to_series(), progress)
     describe(store, data.users)
     return found
 
@@ -123,8 +126,12 @@ def export_shoppers(store: Store, out: Path) -> int:
     with store.reader() as connection:
         rows = connection.execute(select(table.c.id, table.c.attributes).order_by(table.c.id)).all()
     facts = [{USER_ID: row.id} | json.loads(row.attributes) for row in rows]
-    frame = pl.DataFrame(facts or None, schema=None if facts else {USER_ID: pl.String}, strict=False,
-                         infer_schema_length=None)  # fmt: skip
+    frame = pl.DataFrame(
+        facts or None,
+        schema=None if facts else {USER_ID: pl.String},
+        strict=False,
+        infer_schema_length=None,
+    )
     with whole_file(out) as partial:
         frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(partial)
     return frame.height
@@ -134,18 +141,31 @@ def export_exposures(store: Store, shadow: bool = False) -> pl.DataFrame:
     """The exposure log as a frame, in the columns of the ledger of offers; without shadow models."""
     rows = [row for row in store.exposures() if shadow or not row["shadow"]]
     kinds = {
-        "campaign": pl.String, "user_id": pl.String, "item_id": pl.String, "time": pl.Int64,
-        "model": pl.String, "rank": pl.Int32, "score": pl.Float64, "price": pl.Float64,
-        "arm": pl.String, "propensity": pl.Float64, "holdout": pl.Boolean,
-    }  # fmt: skip
+        "campaign": pl.String,
+        "user_id": pl.String,
+        "item_id": pl.String,
+        "time": pl.Int64,
+        "model": pl.String,
+        "rank": pl.Int32,
+        "score": pl.Float64,
+        "price": pl.Float64,
+        "arm": pl.String,
+        "propensity": pl.Float64,
+        "holdout": pl.Boolean,
+    }
     frame = pl.DataFrame([{name: row[name] for name in kinds} for row in rows], schema=kinds)
     return frame.with_columns(pl.col("time").cast(pl.Datetime("us")))
 
 
 _EXPORT: dict[str, Any] = {
-    "user_id": pl.String, "item_id": pl.String, "basket_id": pl.String, "time": pl.Datetime("us"),
-    "quantity": pl.Float64, "value": pl.Float64, "discount": pl.Float32,
-}  # fmt: skip
+    "user_id": pl.String,
+    "item_id": pl.String,
+    "basket_id": pl.String,
+    "time": pl.Datetime("us"),
+    "quantity": pl.Float64,
+    "value": pl.Float64,
+    "discount": pl.Float32,
+}
 
 
 def _parts(store: Store) -> Iterator[pl.DataFrame]:
@@ -217,9 +237,13 @@ def _numbers(heads: pl.DataFrame, ids: pl.Series | None, log: pl.DataFrame) -> p
 
 
 def _load(
-    store: Store, log: pl.DataFrame, users: pl.Series, items: pl.Series, numbers: pl.Series,
+    store: Store,
+    log: pl.DataFrame,
+    users: pl.Series,
+    items: pl.Series,
+    numbers: pl.Series,
     progress: Progress,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """Log rows, in order of basket, as rows of the store; `numbers` has one of each basket."""
     basket = log["basket"].to_numpy()
     starts = np.append(np.flatnonzero(np.diff(basket, prepend=-1)), len(basket))
@@ -243,12 +267,14 @@ def _load(
         names, first = item.gather(lines).to_list(), int(starts[at])
         rows = [
             (
-                shopper[i], number[i], time[i],
+                shopper[i],
+                number[i],
+                time[i],
                 "\n".join(names[starts[i] - first : starts[i + 1] - first]),
                 raw[starts[i] * width : starts[i + 1] * width],
             )
             for i in range(at, stop)
-        ]  # fmt: skip
+        ]
         with store.transaction(long=True) as connection:
             new += _insert(connection, store, rows)
             _note(

@@ -20,13 +20,18 @@ class Measures:
     def __init__(self) -> None:
         own = self.registry = CollectorRegistry()
         self.requests = Counter(
-            "retailrec_requests", "requests by route, method and status", ["route", "method", "status"],
+            "retailrec_requests",
+            "requests by route, method and status",
+            ["route", "method", "status"],
             registry=own,
-        )  # fmt: skip
+        )
         self.seconds = Histogram(
-            "retailrec_request_seconds", "seconds a request took, by route", ["route"], registry=own,
+            "retailrec_request_seconds",
+            "seconds a request took, by route",
+            ["route"],
+            registry=own,
             buckets=_BUCKETS,
-        )  # fmt: skip
+        )
         self.answers = Counter(
             "retailrec_answers", "answers by level and model", ["level", "model"], registry=own
         )

@@ -178,17 +178,28 @@ def told(answer: Answer, purpose: str, assignment: Assignment, request: str) -> 
     offers = []
     for offer in answer.offers:
         one: dict[str, Any] = {
-            "item": offer.item, "name": offer.name, "rank": offer.rank, "score": offer.score,
-        }  # fmt: skip
+            "item": offer.item,
+            "name": offer.name,
+            "rank": offer.rank,
+            "score": offer.score,
+        }
         if offer.probability is not None:
             one["probability"] = offer.probability
         if offer.reasons is not None:
             one["reasons"] = offer.reasons
         offers.append(one)
     return {
-        "shopper": answer.shopper, "offers": offers,
-        "model": {"id": answer.model, "digest": answer.digest}, "as_of": answer.as_of.isoformat(),
-        "level": answer.level, "why": answer.why, "receipts": answer.receipts, "lines": answer.lines,
-        "unknown_lines": answer.unknown_lines, "purpose": purpose, "arm": assignment.arm,
-        "holdout": assignment.holdout, "request": request,
-    }  # fmt: skip
+        "shopper": answer.shopper,
+        "offers": offers,
+        "model": {"id": answer.model, "digest": answer.digest},
+        "as_of": answer.as_of.isoformat(),
+        "level": answer.level,
+        "why": answer.why,
+        "receipts": answer.receipts,
+        "lines": answer.lines,
+        "unknown_lines": answer.unknown_lines,
+        "purpose": purpose,
+        "arm": assignment.arm,
+        "holdout": assignment.holdout,
+        "request": request,
+    }

@@ -50,12 +50,16 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 
 def problem(
     request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any
-) -> Response:  # fmt: skip
+) -> Response:
     """A response that says what went wrong."""
     body = {
-        "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail,
-        "request": request_id(request), **more,
-    }  # fmt: skip
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request": request_id(request),
+        **more,
+    }
     return Response(
         json.dumps(body, ensure_ascii=True), status, dict(headers or {}), media_type=PROBLEM
     )

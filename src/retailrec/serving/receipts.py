@@ -52,9 +52,12 @@ class Receipt:
     def as_row(self) -> dict[str, object]:
         """The receipt as a row of the store's table."""
         return {
-            "shopper": self.shopper, "number": self.number, "time": self.time,
-            "items": "\n".join(self.items), "amounts": self.amounts.tobytes(),
-        }  # fmt: skip
+            "shopper": self.shopper,
+            "number": self.number,
+            "time": self.time,
+            "items": "\n".join(self.items),
+            "amounts": self.amounts.tobytes(),
+        }
 
 
 @dataclass

@@ -31,36 +31,40 @@ metadata = MetaData()
 
 # One row: what every answer needs to know beside the shopper.
 state = Table(
-    "state", metadata,
+    "state",
+    metadata,
     Column("id", Integer, primary_key=True),  # always 1
     Column("ends", BigInteger),  # midnight after the newest receipt, microseconds; null: no receipt
     Column("text_numbers", Boolean, nullable=False),  # is any receipt number no whole number?
     Column("lists", BigInteger, nullable=False),  # changes with unavailable items, keys and rules
     Column("rules", Text, nullable=False),  # JSON: purpose -> settings of its rules
-)  # fmt: skip
+)
 
 shoppers = Table(
-    "shoppers", metadata,
+    "shoppers",
+    metadata,
     Column("id", String(128), primary_key=True),
     Column("version", BigInteger, nullable=False),  # another one after each change
     Column("attributes", Text, nullable=False),  # JSON
     Column("denied", Text, nullable=False),  # JSON list of items never to be offered
-)  # fmt: skip
+)
 
 # The key makes receipts idempotent and lets one statement read a shopper's history.
 receipts = Table(
-    "receipts", metadata,
+    "receipts",
+    metadata,
     Column("shopper", String(128), nullable=False),
     Column("number", String(128), nullable=False),
     Column("time", BigInteger, nullable=False),  # microseconds since 1970
     Column("items", Text, nullable=False),  # ids, one a line of text
     Column("amounts", LargeBinary, nullable=False),  # see receipts.AMOUNTS
     PrimaryKeyConstraint("shopper", "number"),
-)  # fmt: skip
+)
 
 # The columns of the ledger of offers, and what the service knows beside.
 exposures = Table(
-    "exposures", metadata,
+    "exposures",
+    metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("campaign", String(128), nullable=False),
     Column("user_id", String(128), nullable=False),
@@ -76,36 +80,40 @@ exposures = Table(
     Column("shadow", Boolean, nullable=False),  # computed for the log only, not shown
     Column("request", String(64), nullable=False),
     Index("exposures_of_shopper", "user_id"),
-)  # fmt: skip
+)
 
 unavailable = Table(
-    "unavailable", metadata,
+    "unavailable",
+    metadata,
     Column("item", String(128), primary_key=True),
     Column("since", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 # Each activation of a model; the last row is the one that answers.
 models = Table(
-    "models", metadata,
+    "models",
+    metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("model", String(128), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("activated", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 keys = Table(
-    "keys", metadata,
+    "keys",
+    metadata,
     Column("id", String(16), primary_key=True),
     Column("name", String(128), nullable=False),
     Column("hash", String(64), nullable=False),  # SHA-256 of a random secret of 256 bits
     Column("scopes", String(64), nullable=False),  # with spaces between
     Column("made", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 versions = Table(
-    "schema_version", metadata,
+    "schema_version",
+    metadata,
     Column("version", Integer, primary_key=True),
-)  # fmt: skip
+)
 
 
 def _first_tables(connection: Connection) -> None:

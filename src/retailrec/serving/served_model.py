@@ -30,9 +30,15 @@ from retailrec.serving.receipts import AMOUNTS
 
 _BOUND = 64  # combinations of rules that are kept ready
 RULES = (
-    "price_floor", "price_ceiling", "skip_bought_days", "unless_due", "max_per_category", "category",
-    "min_new", "variety",
-)  # fmt: skip
+    "price_floor",
+    "price_ceiling",
+    "skip_bought_days",
+    "unless_due",
+    "max_per_category",
+    "category",
+    "min_new",
+    "variety",
+)
 
 
 class CodedEvents(NamedTuple):
@@ -133,9 +139,13 @@ class ServedModel:
         return found
 
     def history(
-        self, shoppers: Sequence[str], events: Sequence[CodedEvents],
-        attributes: Sequence[Mapping[str, Any]], end: datetime, before: int | None = None,
-    ) -> History:  # fmt: skip
+        self,
+        shoppers: Sequence[str],
+        events: Sequence[CodedEvents],
+        attributes: Sequence[Mapping[str, Any]],
+        end: datetime,
+        before: int | None = None,
+    ) -> History:
         """Histories as a load of the same receipts would give them, in this model's codes.
 
         `end` is the present, from which ages count; receipts at or after `before` (microseconds) are
@@ -185,9 +195,12 @@ class ServedModel:
         return Scored(history, frame, part.ranker.predict(frame.x), part)
 
     def choose(
-        self, scored: Scored, k: int, rules: Mapping[str, Any] | None = None,
+        self,
+        scored: Scored,
+        k: int,
+        rules: Mapping[str, Any] | None = None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """The `k` best candidates of each history under the rules.
 
         `allowed` says of each candidate (n_pairs,) whether it may be offered.
@@ -213,8 +226,7 @@ class ServedModel:
         if not len(shopper):
             return []  # nothing was chosen, and a ranker explains no empty table
         items = best.items[shopper, rank]
-        keys = frame.pool.user_of_pair * history.n_items + frame.pool.items
-        x = np.asfortranarray(frame.x[np.searchsorted(keys, shopper * history.n_items + items)])
+        x = np.asfortranarray(frame.rows_of(shopper, items, history.n_items))
         why = scored.part.ranker.contributions(x)
         sources = scored.part.stage.sources
         return reasons_in_words(x, frame.names, why, shopper, items, history, sources, self.labels)
@@ -279,9 +291,7 @@ def _known(events: CodedEvents, before: int | None) -> CodedEvents:
         keep &= events.time < before
     if keep.all():
         return events
-    return CodedEvents(
-        events.time[keep], events.receipt[keep], events.item[keep], events.amounts[keep]
-    )  # fmt: skip
+    return CodedEvents(events.time[keep], events.receipt[keep], events.item[keep], events.amounts[keep])
 
 
 def _plain(value: Any) -> Any:

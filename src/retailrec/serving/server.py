@@ -37,9 +37,14 @@ def run_server(
             f"--host {host} --port {port} can't be used: {error}. Name another port."
         ) from error
     config = uvicorn.Config(
-        make_app(service), log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=patience, timeout_keep_alive=30, limit_concurrency=1000,
-    )  # fmt: skip
+        make_app(service),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=patience,
+        timeout_keep_alive=30,
+        limit_concurrency=1000,
+    )
     shown = f"[{host}]" if ":" in host else host
     told(f"http://{shown}:{listener.getsockname()[1]}")
     server = uvicorn.Server(config)

@@ -69,12 +69,16 @@ class Store:
         one = schema.shoppers
         self._shopper = (
             select(
-                one.c.version, one.c.attributes, one.c.denied, schema.state.c.ends,
-                schema.state.c.text_numbers, schema.state.c.lists,
+                one.c.version,
+                one.c.attributes,
+                one.c.denied,
+                schema.state.c.ends,
+                schema.state.c.text_numbers,
+                schema.state.c.lists,
             )
             .select_from(schema.state)
             .outerjoin(one, one.c.id == bindparam("shopper"))
-        )  # fmt: skip
+        )
 
     def init(self) -> Store:
         """Make the tables that are missing; a store of an older version is brought up to date.

@@ -8,7 +8,7 @@ its true state at a cutoff, which is what makes the right answers known.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -24,6 +24,37 @@ DAYS_A_NEED_LASTS = 1000  # on average, then another takes its place
 HOLIDAYS = (46, 50, 51)  # weeks of the year in which people buy more of what they need
 # switches
 REPLENISH, BRANDS, TOGETHER, PROMOTED, SEASONAL, LAUNCHED, DRIFTING = range(7)
+
+
+class World(NamedTuple):
+    """The shop and its neighbourhood, as all households meet them.
+
+    Attributes
+    ----------
+    subs : (n_subs, 6) facts of the sub-commodities: `PERIOD`, `WEIGHT`, ...
+    segment_cum : (n_segments, n_subs) cumulative weights of sub-commodities by kind of household
+    first : (n_subs + 1,) where each sub-commodity's shelf begins among the items
+    cum : (n_items,) cumulative weights within each shelf
+    sub_cum : (n_subs,) cumulative weights of sub-commodities
+    life : (n_items, 2) first day on sale, first day no more
+    price : (n_items,)
+    weekday : (7,) how likely people shop on each day
+    switches : (7,) bool: `REPLENISH`, `BRANDS`, ...
+    scale : size of receipts, 1 as in the Complete Journey
+    brand : (n_items,)
+    """
+
+    subs: Any
+    segment_cum: Any
+    first: Any
+    cum: Any
+    sub_cum: Any
+    life: Any
+    price: Any
+    weekday: Any
+    switches: Any
+    scale: float
+    brand: Any
 
 
 @_jit
@@ -89,33 +120,28 @@ def _draw_traits(rng: Any, days: int, n_segments: int, scale: float) -> Any:
 
 
 @_jit
-def _draw_need(
-    i: int, day: float, what: Any, when: Any, rng: Any, traits: Any, subs: Any, segment_cum: Any,
-    first: Any, cum: Any, brand: Any,
-) -> None:  # fmt: skip
+def _draw_need(i: int, day: float, what: Any, when: Any, rng: Any, traits: Any, world: Any) -> None:
     """Need `i`: a sub-commodity, two favourites (of one brand if the shelf allows) and a period."""
-    cumulative = segment_cum[int(traits[SEGMENT])]
+    cumulative = world.segment_cum[int(traits[SEGMENT])]
     sub = _pick(cumulative, 0, len(cumulative), rng)
     what[i, 0] = sub
-    what[i, 1] = _pick(cum, first[sub], first[sub + 1], rng)
+    what[i, 1] = _pick(world.cum, world.first[sub], world.first[sub + 1], rng)
     for _ in range(12):
-        what[i, 2] = _pick(cum, first[sub], first[sub + 1], rng)
-        if brand[what[i, 2]] == brand[what[i, 1]]:
+        what[i, 2] = _pick(world.cum, world.first[sub], world.first[sub + 1], rng)
+        if world.brand[what[i, 2]] == world.brand[what[i, 1]]:
             break
-    when[i, 0] = max(subs[sub, PERIOD] * np.exp(0.5 * _normal(rng)), 2.0)
+    when[i, 0] = max(world.subs[sub, PERIOD] * np.exp(0.5 * _normal(rng)), 2.0)
     when[i, 1] = day - when[i, 0] * _uniform(rng)
 
 
 @_jit
-def _draw_needs(
-    rng: Any, traits: Any, subs: Any, segment_cum: Any, first: Any, cum: Any, brand: Any
-) -> Any:
+def _draw_needs(rng: Any, traits: Any, world: Any) -> Any:
     """What each need is for (sub-commodity, favourites), and when (period, last purchase)."""
     n = min(N_NEEDS, 5 + int(22 * traits[SIZE] * (0.5 + _uniform(rng)) + 6 * _uniform(rng)))
     what = np.empty((n, 3), np.int32)  # sub-commodity, favourite item, second favourite
     when = np.empty((n, 2))  # period in days, day of the last purchase
     for i in range(n):
-        _draw_need(i, traits[START], what, when, rng, traits, subs, segment_cum, first, cum, brand)
+        _draw_need(i, traits[START], what, when, rng, traits, world)
     return what, when
 
 
@@ -131,18 +157,18 @@ def discount(item: int, week: int) -> float:
 
 
 @_jit
-def _on_sale(item: int, day: float, life: Any, switches: Any) -> bool:
-    return not switches[LAUNCHED] or (life[item, 0] <= day < life[item, 1])
+def _on_sale(item: int, day: float, world: Any) -> bool:
+    return not world.switches[LAUNCHED] or (world.life[item, 0] <= day < world.life[item, 1])
 
 
 @_jit
-def _any_item(sub: int, day: float, rng: Any, first: Any, cum: Any, life: Any, switches: Any) -> int:
+def _any_item(sub: int, day: float, rng: Any, world: Any) -> int:
     """An item of the sub-commodity that is on sale, by popularity."""
-    item = _pick(cum, first[sub], first[sub + 1], rng)
+    item = _pick(world.cum, world.first[sub], world.first[sub + 1], rng)
     for _ in range(4):
-        if _on_sale(item, day, life, switches):
+        if _on_sale(item, day, world):
             break
-        item = _pick(cum, first[sub], first[sub + 1], rng)
+        item = _pick(world.cum, world.first[sub], world.first[sub + 1], rng)
     return item
 
 
@@ -159,70 +185,67 @@ def _next_visit(day: float, traits: Any, weekday: Any, rng: Any) -> float:
 
 
 @_jit
-def _visit(
-    day: float, traits: Any, what: Any, when: Any, rng: Any, subs: Any, segment_cum: Any, first: Any,
-    cum: Any, sub_cum: Any, life: Any, switches: Any, brand: Any, basket: Any,
-) -> int:  # fmt: skip
+def _visit(day: float, traits: Any, what: Any, when: Any, rng: Any, world: Any, basket: Any) -> int:
     """Fill `basket` with the items of one visit (some may repeat) and return how many."""
     n = 0
     trip = 1.0 if _uniform(rng) < 0.6 else 0.4  # a full round, or a quick stop
     week = int(day) // 7
     for i in range(len(what)):
-        if switches[DRIFTING] and _uniform(rng) < traits[GAP] / DAYS_A_NEED_LASTS:
-            _draw_need(i, day, what, when, rng, traits, subs, segment_cum, first, cum, brand)
+        if world.switches[DRIFTING] and _uniform(rng) < traits[GAP] / DAYS_A_NEED_LASTS:
+            _draw_need(i, day, what, when, rng, traits, world)
         sub = what[i, 0]
         waited = (day - when[i, 1]) / when[i, 0]
-        if not switches[REPLENISH]:
+        if not world.switches[REPLENISH]:
             waited = 1.0 + 0.4 * (min(traits[GAP] / when[i, 0], 1.0) - 1.0)
-        if switches[SEASONAL]:
-            waited *= 1 + subs[sub, AMPLITUDE] * np.sin(2 * np.pi * day / 364 - subs[sub, PHASE])
+        if world.switches[SEASONAL]:
+            waited *= 1 + world.subs[sub, AMPLITUDE] * np.sin(
+                2 * np.pi * day / 364 - world.subs[sub, PHASE]
+            )
             if week % 52 in HOLIDAYS:
                 waited *= 1.2
-        if switches[PROMOTED] and discount(what[i, 1], week) > 0:
+        if world.switches[PROMOTED] and discount(what[i, 1], week) > 0:
             waited *= 1 + 0.5 * traits[SENSITIVE]
         if _uniform(rng) >= 0.9 * trip / (1 + np.exp(-7 * (waited - 1))):
             continue
         item = what[i, 1]
-        if switches[BRANDS]:
+        if world.switches[BRANDS]:
             u = _uniform(rng)
             if u > traits[LOYALTY]:
                 item = what[i, 2]
             if u > traits[LOYALTY] + 0.3 * (1 - traits[LOYALTY]):
-                item = _any_item(sub, day, rng, first, cum, life, switches)
-                if switches[DRIFTING] and _uniform(rng) < 0.12:  # it pleases and stays
+                item = _any_item(sub, day, rng, world)
+                if world.switches[DRIFTING] and _uniform(rng) < 0.12:  # it pleases and stays
                     what[i, 2] = what[i, 1]
                     what[i, 1] = item
         else:
-            item = _any_item(sub, day, rng, first, cum, life, switches)
-        if not _on_sale(item, day, life, switches):
-            item = _any_item(sub, day, rng, first, cum, life, switches)
-            if day > life[what[i, 1], 1]:
+            item = _any_item(sub, day, rng, world)
+        if not _on_sale(item, day, world):
+            item = _any_item(sub, day, rng, world)
+            if day > world.life[what[i, 1], 1]:
                 what[i, 1] = item  # the old favourite is gone for good
         when[i, 1] = day
         basket[n] = item
         n += 1
-        partner = int(subs[sub, PARTNER])
-        if switches[TOGETHER] and partner >= 0 and _uniform(rng) < subs[sub, PARTNER_P]:
+        partner = int(world.subs[sub, PARTNER])
+        if world.switches[TOGETHER] and partner >= 0 and _uniform(rng) < world.subs[sub, PARTNER_P]:
             # the same household pairs the same things: a fixed item of the partner shelf
-            shelf = first[partner + 1] - first[partner]
-            basket[n] = first[partner] + (what[i, 1] * 7 + int(traits[SEGMENT])) % max(shelf // 8, 1)
+            shelf = world.first[partner + 1] - world.first[partner]
+            basket[n] = world.first[partner] + (what[i, 1] * 7 + int(traits[SEGMENT])) % max(
+                shelf // 8, 1
+            )
             n += 1
     extra = traits[IMPULSE] * trip
     while extra > 0 and n < len(basket):
         if _uniform(rng) < min(extra, 1.0):
-            sub = _pick(sub_cum, 0, len(sub_cum), rng)
-            basket[n] = _any_item(sub, day, rng, first, cum, life, switches)
+            sub = _pick(world.sub_cum, 0, len(world.sub_cum), rng)
+            basket[n] = _any_item(sub, day, rng, world)
             n += 1
         extra -= 1.0
     return n
 
 
 @_jit
-def simulate_shard(
-    seed: int, first_household: int, n: int, days: int, subs: Any, segment_cum: Any, first: Any,
-    cum: Any, sub_cum: Any, life: Any, price: Any, weekday: Any, switches: Any,
-    scale: float, brand: Any,
-) -> Any:  # fmt: skip
+def simulate_shard(seed: int, first_household: int, n: int, days: int, world: Any) -> Any:
     """Receipt lines of households [first_household, first_household + n).
 
     Returns int32 (n_lines, 6): household, visit number, day, minute, item, quantity; and float32
@@ -236,27 +259,12 @@ def simulate_shard(
     for h in range(n):
         household = first_household + h
         rng = _seeded(seed, household, 0)
-        traits = _draw_traits(rng, days, len(segment_cum), scale)
+        traits = _draw_traits(rng, days, len(world.segment_cum), world.scale)
         all_traits[h] = traits
-        what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum, brand)
+        what, when = _draw_needs(rng, traits, world)
         day, visit = np.floor(traits[START]), 0
         while day < days and day < traits[STOP]:
-            lines = _visit(
-                day,
-                traits,
-                what,
-                when,
-                rng,
-                subs,
-                segment_cum,
-                first,
-                cum,
-                sub_cum,
-                life,
-                switches,
-                brand,
-                basket,
-            )
+            lines = _visit(day, traits, what, when, rng, world, basket)
             items = np.unique(basket[:lines])
             minute = int(60 * min(max(traits[HOUR] + 2 * _normal(rng), 7.0), 22.0))
             while used + len(items) > size:
@@ -268,23 +276,28 @@ def simulate_shard(
                 quantity = 1
                 while quantity < 6 and _uniform(rng) < 0.18:
                     quantity += 1
-                cut = discount(item, int(day) // 7) if switches[PROMOTED] else 0.0
-                full = price[item] * quantity
+                cut = discount(item, int(day) // 7) if world.switches[PROMOTED] else 0.0
+                full = world.price[item] * quantity
                 whole[used, 0], whole[used, 1], whole[used, 2] = household, visit, int(day)
                 whole[used, 3], whole[used, 4], whole[used, 5] = minute, item, quantity
                 money[used, 0], money[used, 1] = full * (1 - cut), -full * cut
                 used += 1
             visit += 1
-            day = _next_visit(day, traits, weekday, rng)
+            day = _next_visit(day, traits, world.weekday, rng)
     return whole[:used].copy(), money[:used].copy(), all_traits
 
 
 @_jit
 def count_futures(
-    seed: int, household: int, days: int, cutoff: int, horizon: int, repetitions: int, subs: Any,
-    segment_cum: Any, first: Any, cum: Any, sub_cum: Any, life: Any, price: Any, weekday: Any,
-    switches: Any, scale: float, brand: Any, counts: Any,
-) -> Any:  # fmt: skip
+    seed: int,
+    household: int,
+    days: int,
+    cutoff: int,
+    horizon: int,
+    repetitions: int,
+    world: Any,
+    counts: Any,
+) -> Any:
     """In how many of the repetitions the household buys each item in [cutoff, cutoff + horizon).
 
     The household lives through its one past, then through `repetitions` futures that start from the
@@ -293,35 +306,20 @@ def count_futures(
     counts (n, 2), and in how many repetitions the household bought anything.
     """
     rng = _seeded(seed, household, 0)
-    traits = _draw_traits(rng, days, len(segment_cum), scale)
-    what, when = _draw_needs(rng, traits, subs, segment_cum, first, cum, brand)
+    traits = _draw_traits(rng, days, len(world.segment_cum), world.scale)
+    what, when = _draw_needs(rng, traits, world)
     basket = np.empty(3 * N_NEEDS, np.int32)
     day, last = np.floor(traits[START]), -1.0
     while day < cutoff and day < traits[STOP]:
         last = day
-        lines = _visit(
-            day,
-            traits,
-            what,
-            when,
-            rng,
-            subs,
-            segment_cum,
-            first,
-            cum,
-            sub_cum,
-            life,
-            switches,
-            brand,
-            basket,
-        )
+        lines = _visit(day, traits, what, when, rng, world, basket)
         items = np.unique(basket[:lines])
         _normal(rng)  # the minute
         for _ in items:
             quantity = 1
             while quantity < 6 and _uniform(rng) < 0.18:
                 quantity += 1
-        day = _next_visit(day, traits, weekday, rng)
+        day = _next_visit(day, traits, world.weekday, rng)
     seen = np.full(counts.shape[1], -1, np.int32)
     found, size, n_any = np.empty(counts.shape[1], np.int32), 0, 0
     for repetition in range(repetitions):
@@ -332,28 +330,13 @@ def count_futures(
         if last >= 0:  # the day of the next visit is not part of what can be known
             t = last
             for _ in range(50):
-                t = _next_visit(last, traits, weekday, future)
+                t = _next_visit(last, traits, world.weekday, future)
                 if t >= cutoff:
                     break
             t = max(t, float(cutoff))
         bought = 0
         while t < cutoff + horizon and t < traits[STOP] and t < days:
-            lines = _visit(
-                t,
-                traits,
-                later,
-                again,
-                future,
-                subs,
-                segment_cum,
-                first,
-                cum,
-                sub_cum,
-                life,
-                switches,
-                brand,
-                basket,
-            )
+            lines = _visit(t, traits, later, again, future, world, basket)
             bought += lines
             for item in basket[:lines]:
                 if seen[item] != repetition:
@@ -362,7 +345,7 @@ def count_futures(
                         found[size] = item
                         size += 1
                     counts[half, item] += 1
-            t = _next_visit(t, traits, weekday, future)
+            t = _next_visit(t, traits, world.weekday, future)
         n_any += bought > 0
     items = np.sort(found[:size])
     out = np.empty((size, 2), np.int32)

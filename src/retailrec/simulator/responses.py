@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import row_of_pair
 from retailrec.errors import DataError, SettingError
 from retailrec.simulator import households as kernels
 from retailrec.simulator.shop import Shop
@@ -78,7 +79,7 @@ class Responses:
         household = offers["user_id"].to_numpy() - 1
         distinct, place = np.unique(household, return_inverse=True)
         none: Any = kernels.simulate_shard
-        traits = [none(shop.seed, int(h), 1, 0, *shop.world)[2][0] for h in distinct]
+        traits = [none(shop.seed, int(h), 1, 0, shop.world)[2][0] for h in distinct]
         sensitive = np.array(traits)[:, kernels.SENSITIVE][place]
         earlier = offers["earlier"].to_numpy() if "earlier" in offers.columns else 0
         out: Floats = np.clip(self.uplift * (0.5 + sensitive) * self.fatigue**earlier, 0, 1)
@@ -123,12 +124,12 @@ class Responses:
 
     def _potential(self, shop: Shop, window: pl.DataFrame, offers: pl.DataFrame) -> pl.DataFrame:
         """Both worlds of each offer: what is bought anyway, the chance, the rival, expected spend."""
-        price, first = shop.world[6], shop.world[2]
+        price, first = shop.world.price, shop.world.first
         item = offers["item_id"].to_numpy() - 1
         key = ["user_id", "item_id"]
         names = {"household_key": "user_id", "PRODUCT_ID": "item_id"}
         base = window.rename(names).group_by(key).agg(paid=pl.col("SALES_VALUE").sum())
-        sub = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        sub = row_of_pair(first)
         others = base.join(offers, on=key, how="anti")  # what is offered itself is no rival
         others = others.with_columns(sub=pl.Series(sub[others["item_id"].to_numpy() - 1]))
         rival = (

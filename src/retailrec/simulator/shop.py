@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
 from retailrec.data.timeformats import DAY_ONE
@@ -82,7 +83,7 @@ class Shop:
         return self.weeks * 7
 
     @cached_property
-    def world(self) -> tuple[Any, ...]:
+    def world(self) -> kernels.World:
         """The arrays that the kernels read: see `retailrec.simulator.households`."""
         rng = np.random.default_rng([self.seed, 1])
         table = sub_commodities()
@@ -121,21 +122,28 @@ class Shop:
         price = 0.6 * np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
         price = np.maximum(np.round(price * 10) / 10 - 0.01, 0.29)
         switches = np.array(
-            [self.replenishment, self.loyalty, self.complements, self.promotions, self.seasons,
-             self.launches, self.drift]
-        )  # fmt: skip
+            [
+                self.replenishment,
+                self.loyalty,
+                self.complements,
+                self.promotions,
+                self.seasons,
+                self.launches,
+                self.drift,
+            ]
+        )
         brand = rng.integers(0, len(BRANDS), self.items)
-        return (
-            subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale, brand,
-        )  # fmt: skip
+        return kernels.World(
+            subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale, brand
+        )
 
     def products(self) -> pl.DataFrame:
         """The catalogue, `PRODUCT_ID` = item number + 1, with readable names."""
         rng = np.random.default_rng([self.seed, 2])
-        first = self.world[2]
-        sub = np.repeat(np.arange(self.n_subs), np.diff(first))
+        first = self.world.first
+        sub = row_of_pair(first)
         table = sub_commodities()
-        brand = self.world[-1]
+        brand = self.world.brand
         style, size = (rng.integers(0, len(words), self.items) for words in (STYLES, SIZES))
         brands = np.array(BRANDS)[brand]
         private = brand < 3
@@ -169,7 +177,7 @@ class Shop:
         known = np.flatnonzero(rng.random(self.users) < 0.33)
         segment = np.concatenate(
             [
-                kernels.simulate_shard(self.seed, int(h), 1, 0, *self.world)[2][:, kernels.SEGMENT]
+                kernels.simulate_shard(self.seed, int(h), 1, 0, self.world)[2][:, kernels.SEGMENT]
                 for h in known
             ]
             or [np.zeros(0)]
@@ -187,9 +195,14 @@ class Shop:
         )
 
     def truth(
-        self, cutoff_day: int, horizon_days: int, users: NDArray[np.integer] | None = None, *,
-        repetitions: int = 200, top: int = 200,
-    ) -> Truth:  # fmt: skip
+        self,
+        cutoff_day: int,
+        horizon_days: int,
+        users: NDArray[np.integer] | None = None,
+        *,
+        repetitions: int = 200,
+        top: int = 200,
+    ) -> Truth:
         """How likely each household is to buy each item in [cutoff_day, cutoff_day + horizon_days).
 
         Counted over `repetitions` futures that start from the household's true state; the standard
@@ -209,9 +222,15 @@ class Shop:
             for household in chosen[rows]:
                 count: Any = kernels.count_futures
                 items, n, n_any = count(
-                    self.seed, int(household), self.days, cutoff_day, horizon_days, repetitions,
-                    *self.world, counts,
-                )  # fmt: skip
+                    self.seed,
+                    int(household),
+                    self.days,
+                    cutoff_day,
+                    horizon_days,
+                    repetitions,
+                    self.world,
+                    counts,
+                )
                 best = np.argsort(-n.sum(axis=1), kind="stable")[:top]
                 half = repetitions / 2
                 parts.append(
@@ -232,7 +251,7 @@ class Shop:
         return Truth(frame, DAY_ONE + timedelta(days=cutoff_day), horizon_days, repetitions)
 
     def _lines(self, start: int, n: int) -> pl.DataFrame:
-        whole, money, _ = kernels.simulate_shard(self.seed, start, n, self.days, *self.world)
+        whole, money, _ = kernels.simulate_shard(self.seed, start, n, self.days, self.world)
         household, visit, day, minute, item, quantity = whole.T
         lines = pl.DataFrame(
             {

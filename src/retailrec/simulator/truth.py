@@ -96,9 +96,10 @@ class Truth:
         folder.mkdir(parents=True, exist_ok=True)
         self.frame.write_parquet(folder / "probabilities.parquet")
         window = {
-            "cutoff": self.cutoff.isoformat(), "horizon_days": self.horizon_days,
+            "cutoff": self.cutoff.isoformat(),
+            "horizon_days": self.horizon_days,
             "repetitions": self.repetitions,
-        }  # fmt: skip
+        }
         (folder / "window.json").write_text(json.dumps(window) + "\n")
 
 

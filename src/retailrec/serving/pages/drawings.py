@@ -20,10 +20,13 @@ def bars(values: Sequence[tuple[str, float]], unit: str) -> Markup:
             Markup(
                 '<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
             ).format(
-                round(place * step, 1), round(125 - high, 1), round(max(step - 1.5, 1), 1), high,
+                round(place * step, 1),
+                round(125 - high, 1),
+                round(max(step - 1.5, 1), 1),
+                high,
                 f"{label}: {value:,.6g} {unit}",
             )
-        )  # fmt: skip
+        )
     if values:
         parts.append(_text(0, 145, values[0][0]))
         parts.append(_text(_WIDTH, 145, values[-1][0], "end"))
@@ -91,10 +94,14 @@ def heat(names: Sequence[str], values: Mapping[str, Mapping[str, float]]) -> Mar
                     '<rect class="bar" fill-opacity="{}" x="{}" y="{}" width="{}" height="{}"><title>{}'
                     "</title></rect>"
                 ).format(
-                    round(0.1 + 0.75 * share, 2), left + size * column, size * row, size - 2, size - 2,
+                    round(0.1 + 0.75 * share, 2),
+                    left + size * column,
+                    size * row,
+                    size - 2,
+                    size - 2,
                     f"{share:.0%} of what {name} proposes, {other} proposes too",
                 )
-            )  # fmt: skip
+            )
             parts.append(
                 _text(
                     left + size * column + size / 2 - 1,

@@ -19,9 +19,13 @@ from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.service import Service
 
 PAGES = (
-    ("/", "Overview"), ("/shopper", "Shopper"), ("/item", "Item"), ("/sources", "Sources"),
-    ("/compare", "Compare"), ("/rules", "Rules"),
-)  # fmt: skip
+    ("/", "Overview"),
+    ("/shopper", "Shopper"),
+    ("/item", "Item"),
+    ("/sources", "Sources"),
+    ("/compare", "Compare"),
+    ("/rules", "Rules"),
+)
 _TITLES = dict(PAGES)
 _STATIC = {"style.css": "text/css; charset=utf-8", "htmx.min.js": "text/javascript; charset=utf-8"}
 _LONGEST = 2000  # characters of a query's value
@@ -32,9 +36,11 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     views = Views(service)
     templates = Environment(
-        loader=PackageLoader("retailrec.serving.pages"), autoescape=select_autoescape(default=True),
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("retailrec.serving.pages"),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     read, admin = (Depends(allow(service, scope)) for scope in ("read", "admin"))
     static = {
         name: files("retailrec.serving.pages").joinpath("static", name).read_bytes() for name in _STATIC

@@ -22,10 +22,13 @@ from retailrec.serving.service import Service
 Values = dict[str, Any]
 K = 10
 RULE_FIELDS = (
-    ("max_per_category", "At most of a category"), ("min_new", "New items at least"),
-    ("price_floor", "Price at least"), ("price_ceiling", "Price at most"),
-    ("skip_bought_days", "Not bought within days"), ("variety", "Variety, 0 to 1"),
-)  # fmt: skip
+    ("max_per_category", "At most of a category"),
+    ("min_new", "New items at least"),
+    ("price_floor", "Price at least"),
+    ("price_ceiling", "Price at most"),
+    ("skip_bought_days", "Not bought within days"),
+    ("variety", "Variety, 0 to 1"),
+)
 
 
 class Views:
@@ -61,15 +64,20 @@ class Views:
                 f"{max(facts.shown.values()) / facts.n_shown:.1%}."
             )
         return {
-            "facts": facts, "answered": answered, "latency": shown, "coverage": coverage,
+            "facts": facts,
+            "answered": answered,
+            "latency": shown,
+            "coverage": coverage,
             "fallback": f"{other / answered:.0%}" if answered else "–",
             "weekly": drawings.bars(_dated(facts, facts.weekly), "receipts") if facts else "",
             "levels": drawings.across(
                 {k: float(v) for k, v in levels.items()} or {"none yet": 0.0}, "lists"
             ),
-            "boards": _boards(report), "recall": drawings.across(recall, "recall") if recall else "",
-            "recall_k": k, "models": service.models.listed(),
-        }  # fmt: skip
+            "boards": _boards(report),
+            "recall": drawings.across(recall, "recall") if recall else "",
+            "recall_k": k,
+            "models": service.models.listed(),
+        }
 
     def shopper(self, query: Mapping[str, str]) -> Values:
         """What does this shopper get, and why?"""
@@ -112,17 +120,26 @@ class Views:
             changed = [*changed, "rules: " + ", ".join(f"{k} {v:g}" for k, v in rules.items())]
         bought = {item: active.label(item) for r in reversed(receipts) for item in r.items}
         return found | {
-            "purposes": purposes, "left": left.name, "right": right.name, "error": error,
-            "lp": query.get("lp") or "default", "rp": rp, "add": query.get("add", ""),
-            "quantity": query.get("quantity") or "1", "drop": query.get("drop", ""), "rules": rules,
+            "purposes": purposes,
+            "left": left.name,
+            "right": right.name,
+            "error": error,
+            "lp": query.get("lp") or "default",
+            "rp": rp,
+            "add": query.get("add", ""),
+            "quantity": query.get("quantity") or "1",
+            "drop": query.get("drop", ""),
+            "rules": rules,
             "bought": sorted(bought.items(), key=lambda pair: pair[1])[:200],
             "suggestions": [(o["item"], o["name"]) for one in sides for o in one["offers"]],
             "changed": f"What if: {'; '.join(changed)}. Nothing is stored." if changed else "",
             "plain": "/shopper?" + urlencode({"id": shopper, "left": left.name, "right": right.name}),
-            "sides": sides, "n_receipts": len(receipts), "attributes": known.attributes,
+            "sides": sides,
+            "n_receipts": len(receipts),
+            "attributes": known.attributes,
             "receipts": [receipt(r, active) for r in receipts[:-13:-1]],
             "timeline": timeline(receipts),
-        }  # fmt: skip
+        }
 
     def item(self, query: Mapping[str, str]) -> Values:
         """How does this item sell, and to whom is it offered?"""
@@ -161,14 +178,15 @@ class Views:
         told = matching["sources"]
         columns = list(next(iter(told.values()))) if told else []
         return {
-            "overlap": drawings.heat(list(matching["overlap"]), matching["overlap"]), "k": k,
+            "overlap": drawings.heat(list(matching["overlap"]), matching["overlap"]),
+            "k": k,
             "marginal": drawings.across(matching["marginal"], "recall lost"),
             "recall": drawings.across(
                 {n: at[k] for n, at in matching["recall@k"].items() if k in at}, "recall"
             ),
             "columns": columns,
             "rows": [(n, [_short(v.get(c)) for c in columns]) for n, v in told.items()],
-        }  # fmt: skip
+        }
 
     def compare(self, query: Mapping[str, str]) -> Values:
         """Where do two models differ most?"""
@@ -189,10 +207,13 @@ class Views:
             threading.Thread(target=self._compare, args=(key, pair), daemon=True).start()
         found = self._compared.get(key)
         return {
-            "models": models, "left": left, "right": right, "found": found,
+            "models": models,
+            "left": left,
+            "right": right,
+            "found": found,
             "self_url": "/compare?" + urlencode({"left": left, "right": right}),
             "histogram": drawings.bars(found["histogram"], "shoppers") if found else "",
-        }  # fmt: skip
+        }
 
     def rules(self, query: Mapping[str, str]) -> Values:
         """How many lists would these rules change?"""
@@ -202,18 +223,16 @@ class Views:
         tried = bool(query.get("try"))
         rules, error = _rules_of(query) if tried else (saved, "")
         found: Values = {
-            "purpose": purpose, "error": error, "saved": query.get("saved") == "1",
-            "fields": [
-                (n, says, _short(rules[n]) if n in rules else "") for n, says in RULE_FIELDS
-            ],
-            "purposes": sorted(
-                {"default", "new", "replenish", "discover"} | set(lists.rules)
-            ),
+            "purpose": purpose,
+            "error": error,
+            "saved": query.get("saved") == "1",
+            "fields": [(n, says, _short(rules[n]) if n in rules else "") for n, says in RULE_FIELDS],
+            "purposes": sorted({"default", "new", "replenish", "discover"} | set(lists.rules)),
             "all_rules": [
                 (p, ", ".join(f"{k} {v:g}" for k, v in r.items()) or "no rule")
                 for p, r in sorted(lists.rules.items())
             ],
-        }  # fmt: skip
+        }
         if not tried or error:
             return found
         shoppers, model, scored, allowed = self._sample()
@@ -273,9 +292,11 @@ class Views:
         if not self._sampled or self._sampled[0] != key:
             given, ends = self._given(model, facts.sample)
             history = model.history(
-                facts.sample, [g.events for g in given], [g.attributes for g in given],
+                facts.sample,
+                [g.events for g in given],
+                [g.attributes for g in given],
                 max(ends or model.end, model.end),
-            )  # fmt: skip
+            )
             self._sampled = (key, model.score(history, K))
         return facts.sample, model, self._sampled[1], None
 
@@ -311,12 +332,14 @@ class Views:
         judged.sort(key=lambda row: (-row[1] - row[2], row[0]))
         order = sorted(range(len(shared)), key=lambda i: (shared[i], facts.sample[i]))
         self._compared[key] = {
-            "n": len(shared), "shared": sum(shared) / max(len(shared), 1),
-            "same": sum(n == K for n in shared), "since": f"{since:%Y-%m-%d}",
+            "n": len(shared),
+            "shared": sum(shared) / max(len(shared), 1),
+            "same": sum(n == K for n in shared),
+            "since": f"{since:%Y-%m-%d}",
             "most": [(facts.sample[i], shared[i]) for i in order[:10]],
             "judged": judged if len(judged) <= 10 else judged[:5] + judged[-5:],
             "histogram": [(str(n), float(shared.count(n))) for n in range(K + 1)],
-        }  # fmt: skip
+        }
 
 
 def _dated(facts: Any, values: Sequence[float]) -> list[tuple[str, float]]:
@@ -332,9 +355,11 @@ def _boards(report: Values) -> Values | None:
     rows = [(n, [_short(v.get(m)) for m in metrics]) for n, v in report["models"].items()]
     judged = report.get("evaluation", {})
     return {
-        "metrics": metrics, "rows": rows, "n_users": f"{judged.get('n_users', 0):,}",
+        "metrics": metrics,
+        "rows": rows,
+        "n_users": f"{judged.get('n_users', 0):,}",
         "cutoff": str(judged.get("cutoff", ""))[:10],
-    }  # fmt: skip
+    }
 
 
 def _rules_of(values: Mapping[str, str]) -> tuple[Values, str]:
@@ -378,9 +403,10 @@ def _sales(facts: Any, item: str) -> Values:
         ),
     ]
     return {
-        "tiles": tiles, "sales": drawings.bars(_dated(facts, receipts.tolist()), "receipts"),
+        "tiles": tiles,
+        "sales": drawings.bars(_dated(facts, receipts.tolist()), "receipts"),
         "price": drawings.line(prices[first:], "a piece"),
-    }  # fmt: skip
+    }
 
 
 def _short(value: Any) -> str:

@@ -44,9 +44,12 @@ def _without(receipt: Receipt, item: str) -> Receipt:
         return receipt
     keep = [place for place, name in enumerate(receipt.items) if name != item]
     return Receipt(
-        receipt.shopper, receipt.number, receipt.time, tuple(receipt.items[i] for i in keep),
+        receipt.shopper,
+        receipt.number,
+        receipt.time,
+        tuple(receipt.items[i] for i in keep),
         receipt.amounts[keep],
-    )  # fmt: skip
+    )
 
 
 def side(title: str, answer: Answer, usual: Answer) -> Values:
@@ -80,10 +83,13 @@ def timeline(receipts: Sequence[Receipt]) -> Markup | str:
     some = receipts[-150:]
     first, last = some[0].time, some[-1].time
     span = max(last - first, 1)
-    return drawings.timeline([
-        (
-            (r.time - first) / span, float(len(r.items)),
-            f"{moment(r.time):%Y-%m-%d %H:%M}, {len(r.items)} lines",
-        )
-        for r in some
-    ])  # fmt: skip
+    return drawings.timeline(
+        [
+            (
+                (r.time - first) / span,
+                float(len(r.items)),
+                f"{moment(r.time):%Y-%m-%d %H:%M}, {len(r.items)} lines",
+            )
+            for r in some
+        ]
+    )
