@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from conftest import catalogue, receipts
+from conftest import catalogue, receipts, shoppers
 from retailrec.candidates import ALS, ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.cli.app import app
 from retailrec.data import RetailData
@@ -316,6 +316,17 @@ def test_a_model_that_learnt_nothing_new_says_what_to_do(shop_data: RetailData, 
         assert fitted.recommend(shop_data, k=2, purpose="replenish").height > 50
 
 
+def test_new_items_have_a_ranker_of_their_own(shop_data: RetailData) -> None:
+    fitted = quick().fit(shop_data)
+    assert isinstance(fitted.discover_ranker_, LightGBMRanker)
+    assert fitted.discover_ranker_.objective == "binary"
+    assert fitted.ranker_.iterations == 10  # type: ignore[attr-defined]
+    chosen = quick(discover=Discovery(ranker=LightGBMRanker(iterations=3))).fit(shop_data)
+    assert chosen.discover_ranker_.iterations == 3  # type: ignore[union-attr]
+    first, other = (m.recommend(shop_data, k=5, purpose="discover") for m in (fitted, chosen))
+    assert not first.equals(other)
+
+
 def test_probabilities_are_those_of_the_purposes_own_ranker(shop_data: RetailData) -> None:
     fitted = quick(calibrate=True).fit(shop_data)
     lists = fitted.recommend(shop_data, slots=SLOTS)
@@ -396,10 +407,11 @@ def test_one_shopper_gets_the_list_of_the_batch(
 
 def test_what_comes_after_the_cut_moves_nothing() -> None:
     end, lines = datetime(2024, 4, 1), receipts(users=60)
-    before = RetailData.from_frames(lines, catalogue(), end=end).asof(end - timedelta(days=10))
+    whole = RetailData.from_frames(lines, catalogue(), shoppers(60), end=end)
+    before = whole.asof(end - timedelta(days=10))
     known = lines.filter(pl.col("time") < before.end)
-    never = RetailData.from_frames(known, catalogue(), end=before.end)
-    users, splits = never.users["user_id"], HorizonSplits(14, n=1)
+    never = RetailData.from_frames(known, catalogue(), shoppers(60), end=before.end)
+    users, splits = whole.users["user_id"], HorizonSplits(14, n=1)
     lists = [
         quick(label_splits=splits).fit(data).recommend(data, users=users, k=4, purpose="discover")
         for data in (before, never)
@@ -429,15 +441,14 @@ def recommended(folder: Path, *more: str) -> Any:
     return CliRunner().invoke(app, ["recommend", *given, "--out", f"{out}", *more])
 
 
-def test_the_command_line_takes_purposes_and_slots(
-    model: TwoStageRecommender, shop_data: RetailData, saved: Path
-) -> None:
+def test_the_command_line_takes_purposes_and_slots(model: TwoStageRecommender, saved: Path) -> None:
+    known = pl.read_parquet(saved / "receipts.parquet")
     assert recommended(saved, "--k", "4", "--purpose", "discover").exit_code == 0
     lists = pl.read_parquet(saved / "lists.parquet")
-    assert lists.equals(model.recommend(shop_data, k=4, purpose="discover"))
+    assert lists.equals(model.recommend(known, k=4, purpose="discover"))
     assert recommended(saved, "--slots", "replenish=3,discover=2", "--reasons").exit_code == 0
     lists = pl.read_parquet(saved / "lists.parquet")
-    assert lists.equals(model.explain(shop_data, slots=SLOTS))
+    assert lists.equals(model.explain(known, slots=SLOTS))
     for more, words in (
         (["--purpose", "sell"], "no purpose 'sell'"),
         (["--slots", "discover"], "purpose=number"),
@@ -544,7 +555,11 @@ def test_run_writes_slots_and_reports_purposes(shop_data: RetailData, ran: Path)
     loaded = TwoStageRecommender.load(ran / "model")
     assert lists.equals(loaded.recommend(shop_data, slots=SLOTS))
     page = (ran / "report.html").read_text()
-    for words in ("Replenish: what is bought again", "purchases of what was new to them by", 'id="purposes"'):
+    for words in (
+        "Replenish: what is bought again",
+        "purchases of what was new to them by",
+        'id="purposes"',
+    ):
         assert words in page
 
 

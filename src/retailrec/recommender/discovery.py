@@ -26,7 +26,7 @@ class Discovery:
     n_candidates : new items asked of each of the model's sources and of `sources`, in this order: one
         number, or one a source
     sources : further sources, for this purpose only
-    ranker : orders the candidates; None: a second ranker with the settings of the model's
+    ranker : orders the candidates; None: few coarse trees with log loss (`discovery_ranker`)
 
     Examples
     --------

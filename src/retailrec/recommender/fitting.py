@@ -34,7 +34,7 @@ from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.defaults import candidate_numbers, default_sources
+from retailrec.recommender.defaults import candidate_numbers, default_sources, discovery_ranker
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.label_windows import (
     Sampling,
@@ -281,10 +281,12 @@ class FittedParts:
         if self.discover is None:
             return
         progress("ranker of new items")
-        started, chosen = perf_counter(), self.discover.ranker or self.ranker
+        started, rows = perf_counter(), self._windows["discover"].rows
+        chosen = self.discover.ranker or discovery_ranker(len(rows.y))
         self.discover_calibrator_, self.discover_ranker_, _ = self._learnt(
-            self._windows["discover"].rows, lambda: with_common(chosen, self.seed, self.threads)
+            rows, lambda: with_common(chosen, self.seed, self.threads)
         )
+        del rows
         if not keep_rows:
             self._windows.clear()
         self._took("ranker of new items", started)
