@@ -105,7 +105,7 @@ bench-boards: $(READY) ## every board: simple methods and ours, into docs/boards
 	$(BIN)/python benchmarks/boards.py --boards $(BOARDS)
 
 bench-purposes: $(READY) ## lists of what is bought again and of what is new, on real shelves (BOARDS= SEEDS="0 1 2")
-	$(BIN)/python benchmarks/purposes.py --boards $(BOARDS) --seeds $(or $(SEEDS),0) --variant '$(or $(VARIANT),{})'
+	$(BIN)/python benchmarks/purposes.py --boards $(BOARDS) --seeds $(or $(SEEDS),0) --variant '$(or $(VARIANT),{})' $(if $(TUNING),--tuning)
 
 bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 	$(BIN)/python benchmarks/metrics.py

@@ -1,7 +1,7 @@
 """Lists of what is bought again and of what is new, on real shelves, each by its own truth.
 
 Beside two_stage stands every source alone, held to the same items; settings were chosen on the boards
-of `TUNING`, whose windows end before a claimed one begins.
+of `TUNING`, whose windows end before a claimed one begins (TUNING=1).
 
     make bench-purposes [BOARDS="journey-28 ta-feng-28"] [SEEDS="0 1 2"] [VARIANT='{"after_days": 90}']
 """
@@ -22,9 +22,14 @@ from retailrec.jobs.purposes import PurposeResult, judge_purposes
 from retailrec.jobs.settings import Settings
 
 CLAIMED = (
-    "journey-28-1106", "journey-28-1204", "ta-feng-28", "online-retail-1", "online-retail-2",
+    "journey-28-1106",
+    "journey-28-1204",
+    "ta-feng-28",
+    "ta-feng-14",
+    "online-retail-1",
+    "online-retail-2",
     "online-retail-3",
-)  # fmt: skip
+)
 METRICS = ["precision@5", "hit_rate@10", "ndcg@10"]
 
 

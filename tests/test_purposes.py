@@ -25,6 +25,7 @@ from retailrec.errors import SettingError
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.rankers import LightGBMRanker
+from retailrec.recommender.artifact import _data_name
 from retailrec.recommender.batch import recommend_to_file
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.purposes import owned_pairs, purchases_for
@@ -314,6 +315,27 @@ def test_a_model_that_learnt_nothing_new_says_what_to_do(shop_data: RetailData, 
         with pytest.raises(SettingError, match=r"Discovery\(\)"):
             fitted.recommend(shop_data, slots=SLOTS)
         assert fitted.recommend(shop_data, k=2, purpose="replenish").height > 50
+
+
+def test_a_model_saved_before_there_were_purposes_loads_and_answers_as_it_did(
+    shop_data: RetailData, tmp_path: Path
+) -> None:
+    plain = quick(discover=None, sources=[OwnPurchases(), Popularity()]).fit(shop_data)
+    plain.save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    described = manifest["model"]
+    del described["settings"]["discover"]
+    for name in [name for name in described["state"] if name.startswith("discover_")]:
+        del described["state"][name]
+    before, manifest["data"] = manifest["data"], _data_name(manifest["files"], described)
+    assert before != manifest["data"]
+    (tmp_path / before).rename(tmp_path / manifest["data"])
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    loaded = TwoStageRecommender.load(tmp_path)
+    assert loaded.recommend(shop_data, k=5).equals(plain.recommend(shop_data, k=5))
+    assert loaded.recommend(shop_data, k=2, purpose="replenish").height > 50
+    with pytest.raises(SettingError, match="has learnt none"):
+        loaded.recommend(shop_data, purpose="discover")
 
 
 def test_new_items_have_a_ranker_of_their_own(shop_data: RetailData) -> None:
