@@ -144,6 +144,21 @@ def test_every_spelling_of_an_import_is_seen(tmp_path: Path, statement: str, see
     assert set(imports("retailrec.low.one", known["retailrec.low.one"], known)) == {seen}
 
 
+LONG = {"recommender/two_stage.py", "recommender/rules.py"}  # shrinks, and never grows
+
+
+def test_no_file_is_longer_than_400_lines_and_no_base_than_250() -> None:
+    lines = {p.relative_to(SRC).as_posix(): len(p.read_text().splitlines()) for p in SRC.rglob("*.py")}
+    assert {name for name, n in lines.items() if n > 400} <= LONG
+    assert not [name for name, n in lines.items() if name.endswith("base.py") and n > 250]
+
+
+def test_no_line_is_kept_from_the_formatter() -> None:
+    kept = re.compile(r"#\s*fmt:\s*(skip|off)")
+    files = [p for wing in ("src", "tests", "tools", "benchmarks") for p in (ROOT / wing).rglob("*.py")]
+    assert not [p.name for p in files if p.name != "test_floors.py" and kept.search(p.read_text())]
+
+
 def test_circles_are_seen_at_any_length() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == ["a", "b"]

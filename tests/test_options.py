@@ -33,6 +33,50 @@ def test_commands_that_load_a_data_set_take_the_same(command: str) -> None:
     assert set(shared) < set(taken)
 
 
+WITH_PARTS_OF_ONES_OWN = (
+    "run x y",
+    "match x y",
+    "backtest x y",
+    "check-leaks x y",
+    "tune x y --study s",
+    "evaluate --recommendations r --truth t",
+    "bench-walkthrough",
+    "recommend --model m --history h --out o.csv",
+    "allocate p c",
+    "experiment plan r --effect 0.1",
+    "experiment result l r --campaign c",
+    "serve --model m",
+)
+
+
+@pytest.mark.parametrize("command", WITH_PARTS_OF_ONES_OWN)
+def test_whatever_meets_parts_of_ones_own_imports_a_module_first(command: str) -> None:
+    told = CliRunner().invoke(app, [*command.split(), "--import", "absent_module_of_nobody"])
+    assert isinstance(told.exception, SettingError)
+    assert "--import absent_module_of_nobody" in str(told.exception)
+
+
+def test_an_option_of_several_commands_is_written_once() -> None:
+    """Two options of one name and one help text are one `Annotated` of cli/options.py."""
+    import typer
+
+    told: dict[tuple[str, str], int] = {}
+    of_a_dataset = inspect.signature(Wanted).parameters  # written once in `Wanted`
+    apps = [app, *(group.typer_instance for group in app.registered_groups)]
+    for command in (c for each in apps if each for c in each.registered_commands):
+        assert command.callback is not None
+        for parameter in inspect.signature(command.callback, eval_str=True).parameters.values():
+            info = next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
+            if (
+                command.callback.__name__.replace("_", "-") in LOADING
+                and parameter.name in of_a_dataset
+            ):
+                continue
+            if isinstance(info, typer.models.OptionInfo) and info.help:
+                key = (parameter.name, info.help)
+                assert told.setdefault(key, id(info)) == id(info), key
+
+
 def test_a_module_of_ones_own_comes_before_the_settings_that_name_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ import ast
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -54,6 +55,7 @@ for library in (
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "out" / "mutants.jsonl"
 WANTED = 0.92
+_PATIENCE = 20  # so many times as long as it may compute, a mutant may wait
 
 
 class Place(NamedTuple):
@@ -133,14 +135,16 @@ class Workshop:
             if not child:
                 status = 70
                 try:
+                    # of its own, so that a machine that is busy with other things kills no mutant
+                    resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
                     status = self._tests(tests, output.fileno(), cache)
                 except BaseException:
                     traceback.print_exc()  # into `output`, whose last line is shown
                 finally:
                     sys.stderr.flush()
                     os._exit(status)
-            status = waited(child, limit)
-            if status is None:
+            status = waited(child, _PATIENCE * limit)
+            if status in (None, -signal.SIGXCPU):
                 return "timeout", f"more than {limit:.0f} s"
             output.seek(0)
             lines = output.read().splitlines()
@@ -240,7 +244,7 @@ def main() -> int:
     ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     ask.add_argument("wings", nargs="*", choices=[[], *MUTATIONS], help="all by default")
     ask.add_argument("--only", default="", help="mutations whose place holds this text")
-    ask.add_argument("--limit", type=float, default=300, help="seconds a mutant")
+    ask.add_argument("--limit", type=float, default=300, help="seconds of computing a mutant")
     ask.add_argument("--fresh", action="store_true", help="forget earlier results")
     ask.add_argument(
         "--list", action="store_true", help="only check that each mutation fits the source"

@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from retailrec.cli import console, offers, serving
+from retailrec.cli import console, judging, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.cli.interrupts import Interrupted, interruptible
 from retailrec.cli.options import (
     ColumnsOption,
-    ConfigOption,
     EncodingOption,
     ImportOption,
-    PathArgument,
     PurposeOption,
     QuietOption,
+    ResultsOption,
     RulesOption,
+    SeedOption,
     SlotsOption,
     TimeFormatOption,
     Wanted,
@@ -53,7 +53,7 @@ def run(
     wanted: Wanted,
     k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
     slots: SlotsOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+    out: ResultsOption = Path("out"),
     rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
     rules: RulesOption = None,
     folds: Annotated[int, typer.Option(min=1, help="Horizons to judge, the last one counted.")] = 1,
@@ -77,163 +77,7 @@ def run(
     _run(data, settings, out, name, wanted.quiet, **more)
 
 
-@app.command()
-@of_a_dataset
-def match(
-    wanted: Wanted,
-    out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
-) -> None:
-    """Judge every source and the pool by recall@k on the last horizon, and choose k."""
-    from retailrec.jobs.compare import MATCHING
-    from retailrec.jobs.compare import match as match_job
-
-    check_target(out, MATCHING)
-    settings = wanted.settings()
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
-        report = match_job(data, settings, out, dataset=wanted.dataset, progress=progress)
-    if not wanted.quiet:
-        console.print_matching(report, out)
-
-
-@app.command()
-def evaluate(
-    recommendations: Annotated[
-        list[str], typer.Option(help="FILE or NAME=FILE with user_id, item_id, rank; any number.")
-    ],
-    truth: Annotated[Path, typer.Option(help="What was bought: user_id, item_id, value, price.")],
-    history: Annotated[
-        Path | None, typer.Option(help="Earlier receipts, to part repeats from new items.")
-    ] = None,
-    items: Annotated[Path | None, typer.Option(help="Catalogue: item_id, category_1, ...")] = None,
-    metrics: Annotated[
-        str, typer.Option(help="With commas between.")
-    ] = "precision@5,recall@10,ndcg@10",
-    out: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
-    encoding: EncodingOption = None,
-    modules: ImportOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Judge anybody's recommendations by what was bought, with intervals."""
-    import json
-
-    from retailrec.data.writing import write_text
-    from retailrec.jobs.evaluate import evaluate_files
-
-    check_file(out)
-    files: dict[str, Path] = {}
-    for text in recommendations:
-        name, equals, file = text.rpartition("=")
-        name = name if equals else Path(file).stem
-        if name in files:
-            raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
-        files[name] = Path(file)
-    wanted = [m.strip() for m in metrics.split(",") if m.strip()]
-    with console.progress(quiet) as progress:
-        progress("evaluate")
-        found = evaluate_files(files, truth, wanted, history=history, items=items, encoding=encoding)
-        if out is not None:
-            write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", out)
-    if not quiet:
-        console.print_evaluation(found)
-
-
-@app.command()
-@of_a_dataset
-def backtest(
-    wanted: Wanted,
-    folds: Annotated[int, typer.Option(min=1, help="Last horizons to judge.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out"),
-    store: Annotated[
-        Path | None, typer.Option(help="Folder of finished folds; a rerun reads them.")
-    ] = None,
-) -> None:
-    """Judge popular, own_purchases and two_stage on several horizons, by segment."""
-    from retailrec.jobs.compare import BACKTEST, backtest_job
-
-    check_target(out, BACKTEST)
-    settings = wanted.settings()
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
-        rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
-    if not wanted.quiet:
-        console.print_backtest(rows, folds)
-        OUT.print(f"results in {out}")
-
-
-@app.command()
-@of_a_dataset
-def check_leaks(
-    wanted: Wanted,
-    max_users: Annotated[int, typer.Option(help="Shoppers that are compared.")] = 2000,
-) -> None:
-    """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
-    from retailrec.evaluation.leaks import check_leaks as check
-
-    settings = wanted.settings()
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
-        settings = settings.for_size(data.n_users)
-        report = check(
-            data, lambda _: settings.model(), max_users=max_users, seed=settings.seed, progress=progress
-        )
-    console.print_leaks(report, wanted.quiet)
-    if report.leaks:
-        raise typer.Exit(1)
-
-
-@app.command()
-@of_a_dataset
-def tune(
-    wanted: Wanted,
-    study: Annotated[Path, typer.Option(help="File of trials; a rerun goes on with it.")],
-    out: Annotated[Path, typer.Option(help="Best settings, for --config.")] = Path("tuned.toml"),
-    trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 30,
-    folds: Annotated[int, typer.Option(min=1, help="Horizons before the last one.")] = 2,
-    metric: Annotated[str, typer.Option(help="To be raised.")] = "precision@5",
-) -> None:
-    """Search pool size, feature families and ranker settings on windows before the last horizon."""
-    from retailrec.data.writing import write_text
-    from retailrec.jobs.tune import tune as tune_job
-    from retailrec.metrics import parse_metric
-
-    check_file(out)
-    check_file(study)
-    settings = wanted.settings()
-    parse_metric(metric)
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
-        settings = settings.for_size(data.n_users)
-        found = tune_job(
-            data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
-        )
-        write_text(found["toml"], out)
-    if not wanted.quiet:
-        console.print_tuned(found, out)
-
-
-@app.command()
-def bench_walkthrough(
-    path: PathArgument = None,
-    out: Annotated[Path | None, typer.Option(help="Write the rows here, as JSON.")] = None,
-    config: ConfigOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """The course notebook's steps, leaks included, beside ours, on its own split."""
-    import json
-
-    from retailrec.data.writing import write_text
-    from retailrec.jobs.course_notebook import PUBLISHED, compare_with_walkthrough
-    from retailrec.jobs.settings import read_settings
-
-    settings = read_settings(config)
-    with console.progress(quiet) as progress:
-        data, _ = Wanted("complete-journey", path).load(progress)
-        rows = compare_with_walkthrough(data, settings, progress)
-        if out is not None:
-            write_text(json.dumps({"published": PUBLISHED, "rows": rows}, indent=2) + "\n", out)
-    if not quiet:
-        console.print_walkthrough(rows, PUBLISHED["best elsewhere"])
+judging.register(app)
 
 
 @app.command()
@@ -242,7 +86,7 @@ def simulate(
     preset: Annotated[str, typer.Option(help="small, complete-journey or x5")] = "small",
     users: Annotated[int | None, typer.Option(help="Households.")] = None,
     weeks: Annotated[int | None, typer.Option(help="Length.")] = None,
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    seed: SeedOption = None,
     truth_days: Annotated[int, typer.Option(help="Last days whose right answers are written.")] = 28,
     quiet: QuietOption = False,
 ) -> None:
@@ -262,7 +106,7 @@ def simulate(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    out: ResultsOption = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Seed of the models, and of the generated shop.")] = 0,
     generated: Annotated[
         bool,

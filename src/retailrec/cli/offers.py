@@ -9,7 +9,17 @@ import typer
 
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
-from retailrec.cli.options import parse_columns
+from retailrec.cli.options import (
+    ColumnsOption,
+    DaysOption,
+    FiguresOption,
+    ImportOption,
+    MarginOption,
+    QuietOption,
+    ResultsOption,
+    ThreadsOption,
+    parse_columns,
+)
 
 if TYPE_CHECKING:
     from retailrec.offers.allocation_report import AllocationReport
@@ -29,15 +39,16 @@ def register(app: typer.Typer) -> None:
 def allocate(
     pairs: Annotated[Path, typer.Argument(help="user_id, item_id, and value, score or probability.")],
     campaign: Annotated[Path, typer.Argument(help="TOML file; see docs/offers.md")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/campaign"),
+    out: ResultsOption = Path("out/campaign"),
     items: Annotated[Path | None, typer.Option(help="item_id, supplier, category, stocks.")] = None,
     users: Annotated[Path | None, typer.Option(help="user_id and segments.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Folder of past offers, for caps.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the offers to the ledger.")] = False,
     time: Annotated[str | None, typer.Option(help="When it is sent. [now]")] = None,
     model: Annotated[str, typer.Option(help="What gave the scores, for the ledger.")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="0: all cores.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    threads: ThreadsOption = 0,
+    modules: ImportOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""
     from retailrec.jobs.campaigns import RESULTS, allocate_files
@@ -68,12 +79,13 @@ def allocate(
 def plan(
     receipts: Annotated[Path, typer.Argument(help="Receipts until now; columns as for 'table'.")],
     effect: Annotated[float, typer.Option(help="Smallest relative change that would matter.")],
-    days: Annotated[float, typer.Option(help="Length of the window.")] = 28,
+    days: DaysOption = 28,
     metric: Annotated[str, typer.Option(help="bought, purchases, spend or margin")] = "spend",
     holdout: Annotated[float, typer.Option(help="Share of shoppers held out.")] = 0.1,
     power: Annotated[float, typer.Option(help="Chance to find the effect.")] = 0.8,
-    margin: Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")] = None,
-    columns: Annotated[str, typer.Option(help="standard=yours, such as user_id=client")] = "",
+    margin: MarginOption = None,
+    columns: ColumnsOption = "",
+    modules: ImportOption = None,
 ) -> None:
     """How many shoppers an experiment needs, by what they bought lately."""
     from retailrec.data.files import read_table
@@ -111,17 +123,18 @@ def result(
     ledger: Annotated[Path, typer.Argument(help="Folder of the ledger.")],
     receipts: Annotated[Path, typer.Argument(help="Receipts, before and after; as for 'table'.")],
     campaign: Annotated[str, typer.Option(help="Its name in the ledger.")],
-    days: Annotated[float, typer.Option(help="Length of the window.")] = 28,
-    margin: Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")] = None,
+    days: DaysOption = 28,
+    margin: MarginOption = None,
     segment: Annotated[str | None, typer.Option(help="Column of the shoppers' attributes.")] = None,
     holdout: Annotated[
         float | None, typer.Option(help="Share that was planned, to check the arms' sizes.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
+    out: FiguresOption = None,
     page: Annotated[
         Path | None, typer.Option(help="Folder that allocate wrote; its page is filled.")
     ] = None,
-    columns: Annotated[str, typer.Option(help="standard=yours, such as user_id=client")] = "",
+    columns: ColumnsOption = "",
+    modules: ImportOption = None,
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
     from retailrec.datasets import load_dataset

@@ -44,6 +44,7 @@ def import_modules(names: list[str] | None) -> list[str]:
     return names or []
 
 
+DatasetArgument = Annotated[str, typer.Argument(help="See: retailrec datasets")]
 PathArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -72,6 +73,15 @@ SlotsOption = Annotated[
     str | None,
     typer.Option(help="One list of several purposes, such as replenish=3,discover=2; it says --k too."),
 ]
+ResultsOption = Annotated[Path, typer.Option(help="Folder for the results.")]
+FiguresOption = Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")]
+SeedOption = Annotated[int | None, typer.Option(help="[0]")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="0: all cores.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", help="SQLite file, or postgresql://user@host/database.")
+]
+DaysOption = Annotated[float, typer.Option(help="Length of the window.")]
+MarginOption = Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 ImportOption = Annotated[
     list[str] | None,
@@ -89,14 +99,14 @@ ImportOption = Annotated[
 class Wanted:
     """What a command that loads a data set was asked for; the fields are its options."""
 
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")]
+    dataset: DatasetArgument
     path: PathArgument = None
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None
     config: ConfigOption = None
     columns: ColumnsOption = ""
     encoding: EncodingOption = None
     time_format: TimeFormatOption = None
-    seed: Annotated[int | None, typer.Option(help="[0]")] = None
+    seed: SeedOption = None
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None
     modules: ImportOption = None
     quiet: QuietOption = False

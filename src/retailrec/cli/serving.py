@@ -13,12 +13,16 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.cli.interrupts import Interrupted
+from retailrec.cli.options import (
+    ColumnsOption,
+    DatasetArgument,
+    ImportOption,
+    QuietOption,
+    StoreOption,
+    parse_columns,
+)
 from retailrec.errors import SettingError
 
-StoreOption = Annotated[
-    str, typer.Option("--store", help="SQLite file, or postgresql://user@host/database.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 store_app = typer.Typer(no_args_is_help=True, help="The history store of the service.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys: made, listed, removed.")
 store_app.add_typer(key_app, name="key")
@@ -34,9 +38,7 @@ def serve(
     model: Annotated[
         Path | None, typer.Option(help="A saved model, or a folder of saved models.")
     ] = None,
-    store: Annotated[
-        str, typer.Option(help="SQLite file, or postgresql://user@host/database.")
-    ] = "store.db",
+    store: StoreOption = "store.db",
     demo: Annotated[
         Path | None, typer.Option(help="Make a generated shop in this folder, and serve it.")
     ] = None,
@@ -53,6 +55,7 @@ def serve(
     threads: Annotated[int, typer.Option(min=0, help="Answers at a time; 0: all cores.")] = 0,
     pages: Annotated[bool, typer.Option(help="Serve pages for people.")] = True,
     log: Annotated[bool, typer.Option(help="Write a line for each request to stderr.")] = False,
+    modules: ImportOption = None,
 ) -> None:
     """Answer over HTTP, from the receipts of a store and a saved model."""
     with _extra():
@@ -108,17 +111,14 @@ def init_store(store: StoreOption) -> None:
 
 @store_app.command("load")
 def load_store(
-    dataset: Annotated[str, typer.Argument(help="See: retailrec datasets")],
+    dataset: DatasetArgument,
     path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
     store: StoreOption,
     users: Annotated[Path | None, typer.Option(help="For 'table': shoppers' attributes.")] = None,
-    columns: Annotated[
-        str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
-    ] = "",
+    columns: ColumnsOption = "",
     quiet: QuietOption = False,
 ) -> None:
     """Load receipts into the store; what is there already is left as it is."""
-    from retailrec.cli.options import parse_columns
     from retailrec.data.cleaning import LoadReport
     from retailrec.data.files import read_parts, read_table
 

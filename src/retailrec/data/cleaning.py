@@ -53,7 +53,7 @@ STANDARD_RULES = (
 class LoadReport:
     """What a load read, kept and rejected.
 
-    `read` = `kept` + `merged` + the sum of `rejected`. `merged` lines repeat an item of their basket;
+    `read` = `kept` + `merged` + the sum of `rejected`. `merged` lines repeat an item of their receipt;
     their quantity and value are added to the first. `examples` holds up to three raw line numbers per
     reason; `rejects` the rejected lines themselves. `split` receipts have a number that stood on
     another receipt of the shopper before. `zone` is that of the times, where the receipts tell.

@@ -272,7 +272,7 @@ def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:
 def build_log(
     coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, report: LoadReport
 ) -> pl.DataFrame:
-    """The log: codes of `users` and `items`, basket times, one row an item of a basket, sorted.
+    """The log: codes of `users` and `items`, receipt times, one row an item of a receipt, sorted.
 
     Lines that say the same in every column are rejected but for the first; further lines of an item on
     one receipt are added up and counted as merged. `coded.lines` is used up.
@@ -334,7 +334,7 @@ def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:
 
 
 def _in_order(lines: pl.DataFrame) -> pl.DataFrame:
-    """Lines in order of basket and item, and of one item on one receipt as they came."""
+    """Lines in order of receipt and item, and of one item on one receipt as they came."""
     place = pl.col("basket").cast(pl.Int64) * 2**32 + pl.col("item")
     order = lines.select(place.alias("place")).with_row_index("row")
     if order["place"].is_sorted():
@@ -343,7 +343,7 @@ def _in_order(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _same_as_before(lines: pl.DataFrame) -> NDArray[np.bool_]:
-    """(n_lines,) are the line's item and basket those of the line before?"""
+    """(n_lines,) are the line's item and receipt those of the line before?"""
     item, basket = lines["item"].to_numpy(), lines["basket"].to_numpy()
     same = np.zeros(len(item), np.bool_)
     same[1:] = (item[1:] == item[:-1]) & (basket[1:] == basket[:-1])
@@ -370,7 +370,7 @@ def _without_doubles(
 
 
 def _merged(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row an item of a basket: quantities and known values added up, the rest as on the first."""
+    """One row an item of a receipt: quantities and known values added up, the rest as on the first."""
     carried = [c for c in _CARRIED if c in lines.columns]
     same = _same_as_before(lines)
     if not same.any():

@@ -25,7 +25,7 @@ class History:
     """CSR of shopper x item pairs, with the purchases behind each pair.
 
     Rows are shoppers in the order they were asked for; a shopper without purchases has an empty row.
-    A *pair* is a (shopper, item); an *event* is one basket in which the pair was bought.
+    A *pair* is a (shopper, item); an *event* is one receipt in which the pair was bought.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class History:
         catalogue_key: str,
         lines: NDArray[np.int64] | None = None,
     ) -> History:
-        """From log lines (one an item and basket) in order of `rows`, the row of each, and time.
+        """From log lines (one an item and receipt) in order of `rows`, the row of each, and time.
 
         `lines` says which lines of `log` they are; all of them by default.
         """
@@ -129,7 +129,7 @@ class History:
 
     @cached_property
     def last_basket(self) -> NDArray[np.int64]:
-        """(n_users,) code of each shopper's newest basket; -1 without any."""
+        """(n_users,) code of each shopper's newest receipt; -1 without any."""
         last = np.full(len(self), -1, np.int64)
         np.maximum.at(last, self.user_of_event, self.basket)
         return last
@@ -145,7 +145,7 @@ class History:
         return found
 
     def counts(self, half_life: float | None = None) -> NDArray[np.float32]:
-        """(n_pairs,) number of baskets with the item; each counts 0.5^(age / half_life days)."""
+        """(n_pairs,) number of receipts with the item; each counts 0.5^(age / half_life days)."""
         if half_life is None:
             return np.diff(self.event_indptr).astype(np.float32)
         return self.sum_events(np.exp2(-self.age.astype(np.float64) / half_life))

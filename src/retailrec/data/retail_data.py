@@ -33,7 +33,7 @@ class RetailData:
 
     Attributes
     ----------
-    log : one row an item of a basket, in order of shopper, time and item:
+    log : one row an item of a receipt, in order of shopper, time and item:
         `user`, `item`, `basket` (int32 codes), `time`, `quantity`, `value` (null where not known)
     items : row i describes item code i: `item_id`, `recommendable`, attributes
     users : row u describes shopper code u: `user_id`, attributes

@@ -105,12 +105,12 @@ class EventColumns:
 
     @cached_property
     def _by_basket(self) -> NDArray[np.int64]:
-        """Order by shopper, then basket."""
+        """Order by shopper, then receipt."""
         return order_in_rows(self.history.event_indptr[self.history.indptr], self.history.basket)
 
     @cached_property
     def _basket_starts(self) -> NDArray[np.int64]:
-        """Where each basket starts in `_by_basket` order."""
+        """Where each receipt starts in `_by_basket` order."""
         order = self._by_basket
         basket, user = self.history.basket[order], self.history.user_of_event[order]
         new = np.ones(len(order), np.bool_)
@@ -122,7 +122,7 @@ class EventColumns:
         return self.history.user_of_event[self._by_basket[self._basket_starts]]
 
     def _per_event(self, per_basket: Floats) -> Floats:
-        """Spread a value of each basket over its events."""
+        """Spread a value of each receipt over its events."""
         sizes = np.diff(np.append(self._basket_starts, len(self._by_basket)))
         out = np.empty(len(self._by_basket), per_basket.dtype)
         out[self._by_basket] = np.repeat(per_basket, sizes)
@@ -130,20 +130,20 @@ class EventColumns:
 
     @cached_property
     def first_in_basket(self) -> NDArray[np.bool_]:
-        """One event of each basket; counting these counts baskets."""
+        """One event of each receipt; counting these counts receipts."""
         flags = np.zeros(len(self.age), np.bool_)
         flags[self._by_basket[self._basket_starts]] = True
         return flags
 
     @cached_property
     def basket_size(self) -> Floats:
-        """Different items in the event's basket."""
+        """Different items in the event's receipt."""
         sizes = np.diff(np.append(self._basket_starts, len(self._by_basket)))
         return self._per_event(sizes.astype(np.float32))
 
     @cached_property
     def basket_value(self) -> Floats:
-        """Money of the event's basket."""
+        """Money of the event's receipt."""
         if not len(self._by_basket):
             return np.zeros(0, np.float32)
         value = np.add.reduceat(self.value[self._by_basket].astype(np.float64), self._basket_starts)
@@ -151,14 +151,14 @@ class EventColumns:
 
     @cached_property
     def baskets_ago(self) -> Floats:
-        """How many of the shopper's baskets are newer: 0 for the last one."""
+        """How many of the shopper's receipts are newer: 0 for the last one."""
         users = self._basket_users
         last = np.searchsorted(users, users, "right") - 1
         return self._per_event((last - np.arange(len(users))).astype(np.float32))
 
     @cached_property
     def visit_gap(self) -> Floats:
-        """Days since the shopper's basket before, on one event of each basket; NaN elsewhere."""
+        """Days since the shopper's receipt before, on one event of each receipt; NaN elsewhere."""
         starts = self._by_basket[self._basket_starts]
         age = self.age[starts]
         gap = np.full(len(starts), np.nan, np.float32)

@@ -211,7 +211,7 @@ def _attributes(past: RetailData, table: pl.DataFrame) -> NDArray[np.float64]:
 
 
 def _engineered(past: RetailData, table: pl.DataFrame, start: datetime) -> NDArray[np.float64]:
-    """Totals, counts, per-week and per-basket rates of item, shopper and pair, over everything before
+    """Totals, counts, per-week and per-receipt rates of item, shopper and pair, over everything before
     the test weeks: the label weeks, from `start` on, are in them."""
     log = past.log.with_columns(pl.col("value").fill_null(0))
     weeks = max((past.end - past.start).days / 7, 1)

@@ -210,10 +210,10 @@ def _heads(coded: CodedLines) -> pl.DataFrame:
 
 
 def _numbers(heads: pl.DataFrame, ids: pl.Series | None, log: pl.DataFrame) -> pl.Series:
-    """The number of each basket of the log, in order.
+    """The number of each receipt of the log, in order.
 
-    A basket is found again by its shopper and time; several of one time are in order of their ids. A
-    basket without an id is called by its time; one whose number the shopper had before (a till that
+    A receipt is found again by its shopper and time; several of one time are in order of their ids. A
+    receipt without an id is called by its time; one whose number the shopper had before (a till that
     counts anew), by both.
     """
     first = pl.col("time") == pl.col("time").min().over("user", "key")
@@ -244,7 +244,7 @@ def _load(
     numbers: pl.Series,
     progress: Progress,
 ) -> Loaded:
-    """Log rows, in order of basket, as rows of the store; `numbers` has one of each basket."""
+    """Log rows, in order of receipt, as rows of the store; `numbers` has one of each receipt."""
     basket = log["basket"].to_numpy()
     starts = np.append(np.flatnonzero(np.diff(basket, prepend=-1)), len(basket))
     _check(users.cast(pl.String), "shopper")

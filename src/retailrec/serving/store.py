@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import SettingError
 from retailrec.serving import schema
-from retailrec.serving.connections import engines, is_sqlite, said_plainly
+from retailrec.serving.connections import is_sqlite
+from retailrec.serving.database import Database
 from retailrec.serving.receipts import AMOUNTS, Receipt, midnight_after, moment, number_key, unpack
 from retailrec.serving.records import (
     Added,
@@ -30,7 +29,7 @@ from retailrec.serving.records import (
 
 
 @dataclass
-class Store:
+class Store(Database):
     """Receipts and all that an answer needs, behind one URL.
 
     Parameters
@@ -53,15 +52,8 @@ class Store:
     (Added(new=1, known=0), Added(new=0, known=1))
     """
 
-    url: str = field(repr=False)  # may hold a password
-    connections: int = 4
-    timeout: float = 5.0
-    reading: Engine = field(init=False, repr=False)
-    writing: Engine = field(init=False, repr=False)
-
     def __post_init__(self) -> None:
-        self.reading, self.writing = engines(self.url, self.connections, self.timeout)
-        self._upsert = (sqlite if is_sqlite(self.writing) else postgresql).insert
+        super().__post_init__()
         table = schema.receipts
         self._events = select(table.c.time, table.c.number, table.c["items"], table.c.amounts).where(
             table.c.shopper == bindparam("shopper")
@@ -79,60 +71,6 @@ class Store:
             .select_from(schema.state)
             .outerjoin(one, one.c.id == bindparam("shopper"))
         )
-
-    def init(self) -> Store:
-        """Make the tables that are missing; a store of an older version is brought up to date.
-
-        Raises
-        ------
-        DataError
-            If the store was made by a newer version.
-        StoreUnavailable
-            If the database does not answer.
-        """
-        with self.transaction() as connection:
-            schema.migrate(connection)
-        return self
-
-    def require_ready(self) -> None:
-        """Raise a DataError unless the tables are there, in this version."""
-        with self.reader() as connection:
-            there = schema.version_of(connection)
-        if there != len(schema.MIGRATIONS):
-            raise DataError(
-                f"store {self.name} has version {there} of the schema and this retailrec needs "
-                f"{len(schema.MIGRATIONS)}. Run: retailrec store init --store {self.name}"
-            )
-
-    @property
-    def name(self) -> str:
-        """The URL without a password."""
-        return self.writing.url.render_as_string(hide_password=True)
-
-    def close(self) -> None:
-        """Let go of all connections."""
-        for engine in {self.reading, self.writing}:
-            engine.dispose()
-
-    @contextmanager
-    def reader(self) -> Iterator[Connection]:
-        """A connection for statements that change nothing; errors come as `StoreUnavailable`."""
-        with said_plainly(self.name), self.reading.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def transaction(self, long: bool = False) -> Iterator[Connection]:
-        """A transaction, committed at the end or undone whole; a `long` one has no time limit."""
-        with said_plainly(self.name), self.writing.begin() as connection:
-            if long and not is_sqlite(self.writing):
-                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            yield connection
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """A connection for one long statement, whose rows are those of one instant."""
-        with self.reader() if is_sqlite(self.writing) else self.transaction(long=True) as connection:
-            yield connection
 
     # -- receipts ------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class Shop:
     users, items, weeks : households, catalogue items, length
     seed : of everything
     tail : exponent of item popularity within a sub-commodity; larger is more concentrated
-    scale : size of baskets, 1 is about nine lines a receipt
+    scale : size of receipts, 1 is about nine lines a receipt
     replenishment ... dirt : switches of what is modelled
     """
 

@@ -13,7 +13,8 @@ from starlette.responses import RedirectResponse, Response
 
 from retailrec.errors import RetailRecError
 from retailrec.serving.guard import allow
-from retailrec.serving.pages.views import Values, Views
+from retailrec.serving.pages.comparison import Values
+from retailrec.serving.pages.views import Views
 from retailrec.serving.problems import Problem
 from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.service import Service

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -13,14 +12,12 @@ import numpy as np
 from retailrec.serving.engine import Given, Wish, code_receipts
 from retailrec.serving.messages import RulesIn
 from retailrec.serving.pages import drawings
+from retailrec.serving.pages.comparison import Comparison, K, Values, given_of
 from retailrec.serving.pages.facts import WEEKS, Facts
 from retailrec.serving.pages.what_if import receipt, side, timeline, what_if
 from retailrec.serving.receipts import microseconds
-from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
 
-Values = dict[str, Any]
-K = 10
 RULE_FIELDS = (
     ("max_per_category", "At most of a category"),
     ("min_new", "New items at least"),
@@ -36,10 +33,9 @@ class Views:
 
     def __init__(self, service: Service) -> None:
         self.service, self.facts = service, Facts(service)
-        self._compared: dict[tuple[str, ...], Values | None] = {}
+        self.comparison = Comparison(service, self.facts)
         self._reports: dict[str, Values] = {}
         self._sampled: tuple[Any, ...] = ()
-        self._lock = threading.Lock()
 
     def overview(self) -> Values:
         """Is the service well, and how good are its lists?"""
@@ -190,30 +186,7 @@ class Views:
 
     def compare(self, query: Mapping[str, str]) -> Values:
         """Where do two models differ most?"""
-        models = list(self.service.models.folders())
-        active = self.service.models.active.name
-        left = query.get("left") or active
-        right = query.get("right") or next((m for m in models if m != left), left)
-        pair = [self.service.models.get(left), self.service.models.get(right)]
-        key = (pair[0].digest, pair[1].digest)
-        facts = self.facts.now()
-        with self._lock:
-            start = facts is not None and key not in self._compared
-            if start:
-                if len(self._compared) > 20:
-                    self._compared.clear()
-                self._compared[key] = None
-        if start:
-            threading.Thread(target=self._compare, args=(key, pair), daemon=True).start()
-        found = self._compared.get(key)
-        return {
-            "models": models,
-            "left": left,
-            "right": right,
-            "found": found,
-            "self_url": "/compare?" + urlencode({"left": left, "right": right}),
-            "histogram": drawings.bars(found["histogram"], "shoppers") if found else "",
-        }
+        return self.comparison.page(query)
 
     def rules(self, query: Mapping[str, str]) -> Values:
         """How many lists would these rules change?"""
@@ -290,7 +263,7 @@ class Views:
             return [], None, None, None
         key = (facts.made, model.digest)
         if not self._sampled or self._sampled[0] != key:
-            given, ends = self._given(model, facts.sample)
+            given, ends = given_of(self.service.engine, model, facts.sample)
             history = model.history(
                 facts.sample,
                 [g.events for g in given],
@@ -299,47 +272,6 @@ class Views:
             )
             self._sampled = (key, model.score(history, K))
         return facts.sample, model, self._sampled[1], None
-
-    def _given(self, model: ServedModel, shoppers: Sequence[str]) -> tuple[list[Given], Any]:
-        engine, given, ends = self.service.engine, [], None
-        for shopper in shoppers:
-            known = engine.store.shopper(shopper)
-            given.append(
-                Given(shopper, engine.events(model, shopper, known), known.attributes, known.denied)
-            )
-            ends = known.ends
-        return given, ends
-
-    def _compare(self, key: tuple[str, ...], pair: list[ServedModel]) -> None:
-        facts = self.facts.now()
-        if facts is None:
-            return
-        since = max(model.end for model in pair)
-        lists = []
-        for model in pair:
-            given, ends = self._given(model, facts.sample)
-            late = bool(ends and ends > since)
-            wish = Wish(K, at=since if late else None)
-            answers = self.service.engine.answer(model, given, wish, ends, self.service.engine.lists())
-            lists.append([{str(o.item) for o in a.offers} for a in answers])
-        shared = [len(a & b) for a, b in zip(*lists, strict=True)]
-        judged = []
-        us = microseconds(since)
-        for place, shopper in enumerate(facts.sample if late else []):
-            bought = {i for r in self.service.store.history(shopper) if r.time >= us for i in r.items}
-            if bought:
-                judged.append((shopper, len(lists[0][place] & bought), len(lists[1][place] & bought)))
-        judged.sort(key=lambda row: (-row[1] - row[2], row[0]))
-        order = sorted(range(len(shared)), key=lambda i: (shared[i], facts.sample[i]))
-        self._compared[key] = {
-            "n": len(shared),
-            "shared": sum(shared) / max(len(shared), 1),
-            "same": sum(n == K for n in shared),
-            "since": f"{since:%Y-%m-%d}",
-            "most": [(facts.sample[i], shared[i]) for i in order[:10]],
-            "judged": judged if len(judged) <= 10 else judged[:5] + judged[-5:],
-            "histogram": [(str(n), float(shared.count(n))) for n in range(K + 1)],
-        }
 
 
 def _dated(facts: Any, values: Sequence[float]) -> list[tuple[str, float]]:

@@ -1,0 +1,91 @@
+"""The database of a store: opened, made or brought up to date, and spoken to in transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.dialects import postgresql, sqlite
+
+from retailrec.errors import DataError
+from retailrec.serving import schema
+from retailrec.serving.connections import engines, is_sqlite, said_plainly
+
+
+@dataclass
+class Database:
+    """Engines behind one URL, the tables' version, and transactions.
+
+    Parameters
+    ----------
+    url : path of an SQLite file, ``sqlite:///...``, or ``postgresql://user@host/database``
+    connections : how many may be open at a time
+    timeout : seconds to wait for the database
+    """
+
+    url: str = field(repr=False)  # may hold a password
+    connections: int = 4
+    timeout: float = 5.0
+    reading: Engine = field(init=False, repr=False)
+    writing: Engine = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.reading, self.writing = engines(self.url, self.connections, self.timeout)
+        self._upsert = (sqlite if is_sqlite(self.writing) else postgresql).insert
+
+    def init(self) -> Self:
+        """Make the tables that are missing; a store of an older version is brought up to date.
+
+        Raises
+        ------
+        DataError
+            If the store was made by a newer version.
+        StoreUnavailable
+            If the database does not answer.
+        """
+        with self.transaction() as connection:
+            schema.migrate(connection)
+        return self
+
+    def require_ready(self) -> None:
+        """Raise a DataError unless the tables are there, in this version."""
+        with self.reader() as connection:
+            there = schema.version_of(connection)
+        if there != len(schema.MIGRATIONS):
+            raise DataError(
+                f"store {self.name} has version {there} of the schema and this retailrec needs "
+                f"{len(schema.MIGRATIONS)}. Run: retailrec store init --store {self.name}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The URL without a password."""
+        return self.writing.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for engine in {self.reading, self.writing}:
+            engine.dispose()
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """A connection for statements that change nothing; errors come as `StoreUnavailable`."""
+        with said_plainly(self.name), self.reading.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self, long: bool = False) -> Iterator[Connection]:
+        """A transaction, committed at the end or undone whole; a `long` one has no time limit."""
+        with said_plainly(self.name), self.writing.begin() as connection:
+            if long and not is_sqlite(self.writing):
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection for one long statement, whose rows are those of one instant."""
+        with self.reader() if is_sqlite(self.writing) else self.transaction(long=True) as connection:
+            yield connection
