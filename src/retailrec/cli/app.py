@@ -26,7 +26,7 @@ from retailrec.cli.options import (
     of_a_dataset,
     parse_columns,
 )
-from retailrec.errors import RetailRecError, SettingError
+from retailrec.errors import RetailRecError
 from retailrec.jobs.targets import check_file, check_target
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
