@@ -35,9 +35,7 @@ METRICS = ["precision@5", "hit_rate@10", "ndcg@10"]
 
 def measure(board: Board, seed: int, discover: Mapping[str, Any], threads: int) -> dict[str, Any]:
     """Results of both purposes, and what the ranker of new items cost beside the rest of the fit."""
-    settings = Settings(
-        seed=seed, horizon_days=board.horizon or 1, threads=threads, discover=discover
-    )  # fmt: skip
+    settings = Settings(seed=seed, horizon_days=board.horizon or 1, threads=threads, discover=discover)
     started = process_time()
     model = settings.for_size(board.train.n_users).model().fit(board.train)
     fitted = process_time() - started

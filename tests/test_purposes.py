@@ -41,7 +41,9 @@ SLOTS = {"replenish": 3, "discover": 2}
 def quick(**more: Any) -> TwoStageRecommender:
     chosen = {
         "sources": [
-            OwnPurchases("decay"), Popularity(), ItemItem("tfidf", neighbours=10),
+            OwnPurchases("decay"),
+            Popularity(),
+            ItemItem("tfidf", neighbours=10),
             ALS(factors=4, iterations=2),
         ],
         "ranker": LightGBMRanker(iterations=10, threads=1),
@@ -49,7 +51,7 @@ def quick(**more: Any) -> TwoStageRecommender:
         "label_splits": HorizonSplits(28, n=2),
         "discover": Discovery(n_candidates=15),
         "threads": 1,
-    }  # fmt: skip
+    }
     return TwoStageRecommender(**(chosen | more))
 
 
@@ -95,11 +97,14 @@ def test_discover_holds_nothing_owned_and_replenish_nothing_else(
     k=st.integers(1, 12),
     rules=st.sampled_from(
         [
-            None, Rules(max_per_category=1), Rules(min_new=2, variety=0.3), Rules(price_ceiling=2.0),
+            None,
+            Rules(max_per_category=1),
+            Rules(min_new=2, variety=0.3),
+            Rules(price_ceiling=2.0),
             Rules(skip_bought_days=30, unless_due=False),
         ]
     ),
-)  # fmt: skip
+)
 def test_whatever_the_receipts_and_rules_each_purpose_keeps_to_its_kind(
     model: TwoStageRecommender, shop_data: RetailData, seed: int, k: int, rules: Rules | None
 ) -> None:
@@ -450,9 +455,13 @@ def saved(
     model.save(folder / "model")
     log = shop_data.log
     shop_receipts = log.select(
-        shop_data.users["user_id"].gather(log["user"]), shop_data.items["item_id"].gather(log["item"]),
-        "time", pl.col("basket").alias("basket_id"), "quantity", "value",
-    )  # fmt: skip
+        shop_data.users["user_id"].gather(log["user"]),
+        shop_data.items["item_id"].gather(log["item"]),
+        "time",
+        pl.col("basket").alias("basket_id"),
+        "quantity",
+        "value",
+    )
     shop_receipts.write_parquet(folder / "receipts.parquet")
     return folder
 
@@ -524,10 +533,15 @@ def test_a_file_that_cannot_be_answered_for_is_refused_before_any_work(
 def ran(shop_data: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "out"
     quickly = Settings(
-        horizon_days=28, label_windows=2, threads=1, slots=SLOTS, n_candidates=20,
-        ranker={"type": "lightgbm", "iterations": 10}, discover={"n_candidates": 15},
+        horizon_days=28,
+        label_windows=2,
+        threads=1,
+        slots=SLOTS,
+        n_candidates=20,
+        ranker={"type": "lightgbm", "iterations": 10},
+        discover={"n_candidates": 15},
         sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "item_item"}],
-    )  # fmt: skip
+    )
     run(shop_data, quickly, out)
     return out
 
