@@ -30,6 +30,9 @@ test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the 
 fuzz: $(READY) ## mutated files at every door (N=5000 SEED=0 SECONDS=1200)
 	$(BIN)/python tests/fuzzing.py --n $(or $(N),5000) --seed $(or $(SEED),0) --seconds $(or $(SECONDS),1200)
 
+kills: $(READY) ## real commands ended in the middle of their work, and two at one target (N=60 PAIRS=20)
+	$(BIN)/python tools/kills.py --n $(or $(N),60) --pairs $(or $(PAIRS),20)
+
 test-oldest: ## run the tests with the oldest versions that pyproject.toml states, in .venv-oldest (minutes)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
@@ -112,6 +115,9 @@ bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 
 bench-offers-allocation: $(READY) ## offers under stock and budget beside the linear program (SHOPPERS="20000 400000")
 	$(BIN)/python benchmarks/allocation.py $(or $(SHOPPERS),20000 400000)
+
+bench-spark: $(READY) ## recommend on Spark beside the local engine, and what it costs (LINES="1 4 16 45" HELD_OUT=8)
+	$(BIN)/python benchmarks/spark.py $(or $(LINES),1 4 16) --held-out $(or $(HELD_OUT),8)
 
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)

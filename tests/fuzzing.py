@@ -1,7 +1,7 @@
 """Mutated inputs at the doors for files: each is read whole, or refused in words.
 
 Every input is made from a seed: a small table of receipts (CSV, Parquet, workbook), settings and rules
-(TOML), a truth's window (JSON), mutated a few times. What is read is checked by a second reader that
+(TOML), a truth's window (JSON), a saved model, mutated a few times. What is read is checked by a second reader that
 shares no code with ours (the csv module, PyArrow, openpyxl): lines read = kept + merged + rejected, and
 lines read = lines there. An error that is not raised on purpose, a process that dies, and a count that
 differs are failures; each is named with its seed.
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -33,9 +35,11 @@ from retailrec.datasets import load_dataset
 from retailrec.errors import RetailRecError
 from retailrec.jobs.settings import read_settings
 from retailrec.recommender.rules import read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.truth import read_truth
 
 BATCH = 100  # inputs a process
+SAVED = Path(__file__).parent / "artifacts" / "format-1"
 CELLS = [
     "",
     "NULL",
@@ -292,14 +296,60 @@ def words(text: str, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+def fuzz_artifact(rng: np.random.Generator, folder: Path) -> str:
+    """A saved model with bytes of a file or words of the manifest changed, signed anew or not.
+
+    What is not signed anew must be refused; what is may be anything but the end of the process.
+    """
+    place = folder / "model"
+    shutil.copytree(SAVED / "model", place)
+    manifest = json.loads((place / "manifest.json").read_text())
+    files, signed = manifest["files"], bool(rng.random() < 0.8)
+    for _ in range(int(rng.integers(1, 3))):
+        name = str(rng.choice(list(files)))
+        file = place / manifest["data"] / name
+        if rng.random() < 0.3:
+            damage(file, rng)
+        else:
+            change_word(file, rng)
+        if signed:
+            files[name]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    same = all(
+        hashlib.sha256((place / manifest["data"] / n).read_bytes()).hexdigest() == f["sha256"]
+        for n, f in files.items()
+    )
+    text = json.dumps(manifest)
+    if rng.random() < 0.2:
+        text = words(text.replace(": ", " : "), rng).decode(errors="replace")
+    (place / "manifest.json").write_text(text)
+    model = TwoStageRecommender.load(place)
+    if not same:
+        raise AssertionError("a file that was altered is loaded")
+    answers = model.recommend(pl.read_parquet(SAVED / "receipts.parquet"), [1, 2, 3], k=3)
+    if not answers["item_id"].is_in(model.items_["item_id"].implode()).all():
+        raise AssertionError("an item is recommended that is not in the catalogue")
+    return "read"
+
+
+def change_word(file: Path, rng: np.random.Generator) -> None:
+    """Four bytes of a file, which may be a place, replaced by what is often too much."""
+    data = bytearray(file.read_bytes())
+    if len(data) > 8:
+        at = int(rng.integers(len(data) - 4))
+        new = [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"9999", b"-1 -", b" nan"]
+        data[at : at + 4] = new[int(rng.integers(len(new)))]
+        file.write_bytes(data)
+
+
 KINDS: dict[str, Callable[[np.random.Generator, Path], str]] = {
     "csv": fuzz_csv,
     "parquet": fuzz_parquet,
     "workbook": fuzz_workbook,
     "toml": fuzz_toml,
     "json": fuzz_json,
+    "artifact": fuzz_artifact,
 }
-SHARES = (0.5, 0.2, 0.1, 0.12, 0.08)
+SHARES = (0.5, 0.2, 0.1, 0.08, 0.04, 0.08)
 
 
 def one(seed: int) -> tuple[str, str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
+from retailrec.data.locks import locked
 from retailrec.data.prefilters import apply_prefilters, preset
 from retailrec.data.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.errors import DataError, SettingError
@@ -141,3 +144,41 @@ def test_bad_asks(shop: RetailData) -> None:
         backtest(shop, {})
     with pytest.raises(DataError, match="too short for 90 folds"):
         backtest(shop, {"own": OwnPurchases()}, n_folds=90)
+
+
+def test_a_fold_that_was_cut_or_altered_is_computed_again(shop: RetailData, tmp_path: Path) -> None:
+    model = Counting()
+    settings = {"horizon_days": 14, "n_folds": 2, "metrics": METRICS, "store": tmp_path}
+    first = backtest(shop, {"own": model}, **settings)
+    one, two = sorted(tmp_path.glob("*.parquet"))
+    one.write_bytes(one.read_bytes()[:-9])
+    pl.read_parquet(two).with_columns(pl.lit(1.0).alias(METRICS[0])).write_parquet(two)
+    again = backtest(shop, {"own": model}, **settings)
+    assert len(model.fits) == 4
+    assert again.values.equals(first.values)
+    one.with_suffix(".json").unlink()
+    two.with_suffix(".json").write_text('{"rows": 1}')
+    assert backtest(shop, {"own": model}, **settings).values.equals(first.values)
+    assert len(model.fits) == 6
+
+
+def test_a_store_of_folds_is_held_while_it_is_in_use(shop: RetailData, tmp_path: Path) -> None:
+    settings = {"horizon_days": 14, "n_folds": 1, "metrics": METRICS, "store": tmp_path}
+    with locked(tmp_path), pytest.raises(DataError, match="another process is writing"):
+        backtest(shop, {"own": OwnPurchases()}, **settings)
+
+
+def test_functions_that_captured_different_things_are_different_models(
+    shop: RetailData, tmp_path: Path
+) -> None:
+    def always(item: int) -> Callable[[RetailData, Any, int], Any]:
+        return lambda data, users, k: np.tile(
+            np.arange(item, item + k, dtype=np.int32), (len(users), 1)
+        )
+
+    settings = {"horizon_days": 14, "n_folds": 1, "metrics": METRICS, "store": tmp_path}
+    models = {"first": always(0), "second": always(40)}
+    found = backtest(shop, models, **settings)
+    alone = backtest(shop, {"second": always(40)}, **(settings | {"store": None}))
+    assert found.table.filter(model="second").equals(alone.table)
+    assert not found.table.filter(model="first")["mean"].equals(alone.table["mean"])

@@ -18,9 +18,10 @@ import polars as pl
 import pytest
 
 from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
+from retailrec.compute.shards import n_threads
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.recommender import batch
@@ -113,11 +114,11 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 
     original = module._write_block
 
-    def stops(*arguments: object) -> None:
+    def stops(*arguments: object) -> object:
         if len(written) == 5:
             raise KeyboardInterrupt
         written.append(1)
-        original(*arguments)  # type: ignore[arg-type]
+        return original(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "_write_block", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -350,3 +351,45 @@ def test_a_safe_csv_holds_no_formula(tmp_path: Path, safe: bool) -> None:
     found = pl.read_csv(tmp_path / "offers.csv")
     assert found["item_id"].to_list() == [("'" * safe + c if c[0] in "=+-@" else c) for c in cells]
     assert found["score"].to_list() == [-1.0] * 6
+
+
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_a_number_of_threads_that_no_machine_has_is_refused(threads: int) -> None:
+    with pytest.raises(SettingError, match="at most 1024"):
+        n_threads(threads)
+
+
+def test_a_part_that_was_cut_or_altered_is_computed_again(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, parts = tmp_path / "a.parquet", tmp_path / ".a.parquet.parts"
+
+    def stops(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    combine = batch._combine
+    monkeypatch.setattr(batch, "_combine", stops)
+    with pytest.raises(KeyboardInterrupt):
+        recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
+    monkeypatch.setattr(batch, "_combine", combine)
+    files = sorted(parts.glob("part-*.parquet"))
+    assert len(files) > 4
+    files[0].write_bytes(files[0].read_bytes()[:-7])
+    pl.read_parquet(files[1]).with_columns(score=pl.lit(1.0)).write_parquet(files[1])
+    pl.read_parquet(files[2])[:-1].write_parquet(files[2])
+    files[3].with_suffix(".json").write_text("{}")
+    found = recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
+    assert found.n_taken_over == len(files) - 4
+    assert pl.read_parquet(out).equals(model.recommend(data.history(), k=3))
+    assert found.n_rows == pl.read_parquet(out).height
+
+
+def test_a_strangers_file_among_the_parts_is_not_removed(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path
+) -> None:
+    mine = tmp_path / ".a.parquet.parts" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("a year of work")
+    with pytest.raises(DataError, match=r"notes\.txt is none of our parts"):
+        recommend_to_file(model, data, tmp_path / "a.parquet", 3, block_lines=BLOCK)
+    assert mine.read_text() == "a year of work"

@@ -320,3 +320,20 @@ def test_the_real_year_is_loaded_without_importing_the_package_or_pandas() -> No
         "1469307 1439012 2467 2017-01-01 06:53:26 2017-12-31 23:01:20",
         "[]",
     ]
+
+
+def test_ids_that_are_no_plain_numbers_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "transaction_data.csv").write_text(
+        "household_key,BASKET_ID,DAY,PRODUCT_ID,QUANTITY,SALES_VALUE,TRANS_TIME,RETAIL_DISC\n"
+        '007,b1,1,A1,1,2.5,1200,-0.5\n7,b2,2,A2,1,2.5,1300,""\n007,b3,3,FUEL1,1,9,1300,0\n'
+    )
+    (tmp_path / "product.csv").write_text(
+        "PRODUCT_ID,DEPARTMENT,COMMODITY_DESC,SUB_COMMODITY_DESC,BRAND\n"
+        "A1,GROCERY,TEA,GREEN TEA,x\nA2,GROCERY,TEA,BLACK TEA,x\nFUEL1,FUEL,FUEL,FUEL,x\n"
+    )
+    (tmp_path / "hh_demographic.csv").write_text("household_key,AGE_DESC\n007,19-24\n7,65+\n")
+    data = load_dataset("complete-journey", tmp_path)
+    assert data.users.select("user_id", "age_desc").rows() == [("007", "19-24"), ("7", "65+")]
+    assert data.items.filter(item_id="A1")["category_1"].to_list() == ["GROCERY"]
+    assert data.report.rejected == {"not a product": 1}
+    assert data.log["discount"].to_list() == [0.5, 0.0]

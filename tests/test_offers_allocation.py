@@ -564,7 +564,7 @@ def test_campaign_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="can't be read"):
         read_campaign(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("name = ")
-    with pytest.raises(SettingError, match="is no TOML"):
+    with pytest.raises(SettingError, match="is no valid TOML"):
         read_campaign(tmp_path / "bad.toml")
     (tmp_path / "typo.toml").write_text('name = "x"\n[[limit]]\nby = "product"\natmost = 3\n')
     with pytest.raises(SettingError, match="expected one of by, of, at_most, at_least"):

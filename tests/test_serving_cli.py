@@ -25,6 +25,7 @@ from conftest import receipts
 pytest.importorskip("fastapi")
 from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
+from retailrec.errors import DataError, SettingError
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
 from serving_support import Postgres, small_model
@@ -249,3 +250,30 @@ def test_hostile_requests_made_from_the_schema_never_fail_the_service(
         assert "Test cases" in report or "test cases" in report, report
         assert found.returncode == 0, report
         assert ask(address, "/health/ready")[0] == 200
+
+
+def test_receipts_of_another_encoding_and_notation_are_stored(tmp_path: Path) -> None:
+    file, store = tmp_path / "tills.csv", tmp_path / "store.db"
+    file.write_bytes(
+        "user_id;item_id;time\nJürgen;Möhre;02/03/2024\nJürgen;Tee;04/03/2024\n".encode("cp1252")
+    )
+    with pytest.raises(DataError, match="--encoding cp1252"):
+        run("store", "load", "table", file, "--store", store)
+    command = ("store", "load", "table", file, "--store", store, "--encoding", "cp1252")
+    with pytest.raises(DataError, match="--time-format"):
+        run(*command)
+    assert "2 receipts with 2 lines; 2 are new" in run(*command, "--time-format", "%d/%m/%Y")
+    run("store", "export", tmp_path / "out", "--store", store)
+    stored = pl.read_parquet(tmp_path / "out/receipts.parquet").sort("time")
+    assert stored["item_id"].to_list() == ["Möhre", "Tee"]
+    assert stored["time"].dt.to_string("%m-%d").to_list() == ["03-02", "03-04"]
+
+
+@pytest.mark.parametrize(
+    "store", ["x" * 5_000, "a\0b.db", "a\udcff.db"], ids=["too long", "a zero byte", "no letter"]
+)
+def test_a_store_that_can_be_no_file_is_said(tmp_path: Path, store: str) -> None:
+    for command in (["init"], ["forget", "ann"]):
+        with pytest.raises(SettingError, match="can't be a file") as found:
+            run("store", *command, "--store", f"{tmp_path}/{store}")
+        assert len(str(found.value)) < 400

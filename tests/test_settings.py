@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.settings import FEATURES, LABELS, MODEL, PARTS, Settings, read_settings
+from retailrec.offers.campaign import read_campaign
+from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 NAMED_OTHERWISE = {"label_splits": "horizon_days", "features": "drop_features", "preranker": "prerank"}
@@ -78,3 +81,38 @@ def test_settings_of_parts_reach_them(tmp_path: Path) -> None:
 def test_a_setting_out_of_range_is_refused_by_name(text: str, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=text.split()[0]):
         settings_of(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "is no valid TOML"),
+        (b"k = " + b"[" * 100_000, "is no valid TOML"),
+        (b"k = 1\n" * 3_000_000, "18,000,000 bytes"),
+    ],
+    ids=["no text", "too deep", "too large"],
+)
+def test_a_file_of_settings_that_is_none_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "s.toml").write_bytes(content)
+    for read in (read_settings, read_rules, read_campaign):
+        with pytest.raises(SettingError, match=message):
+            read(tmp_path / "s.toml")
+
+
+def test_a_path_of_settings_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path, message in (
+        (tmp_path / "pipe.toml", "a device or pipe"),
+        (Path("/dev/zero"), "a device or pipe"),
+        (tmp_path, "a folder"),
+        (tmp_path / ("x" * 5_000), "too long"),
+        (tmp_path / "a\0b", "null byte"),
+    ):
+        with pytest.raises(SettingError, match=message) as found:
+            read_settings(path)
+        assert len(str(found.value)) < 400
+
+
+def test_a_mark_that_notepad_writes_is_no_part_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbfk = 7\n")
+    assert read_settings(tmp_path / "s.toml").k == 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.settings import Settings, Typed, read_settings
+from retailrec.jobs.study import opened_study
 from retailrec.jobs.tune import fold_frames, tune
 from retailrec.simulator.shop import small_data
 
@@ -72,3 +75,67 @@ def test_dropped_families_do_not_reach_the_ranker() -> None:
 def test_too_many_folds_are_refused() -> None:
     with pytest.raises(DataError, match="too short for 30 folds"):
         fold_frames(SETTINGS, DATA, 30)
+
+
+def test_a_line_that_was_cut_or_altered_is_computed_again(tmp_path: Path) -> None:
+    study = tmp_path / "study.log"
+    whole = tune(DATA, SETTINGS, study, trials=3, n_folds=1)
+    lines = study.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 4
+    study.write_bytes(b"".join(lines[:3]) + lines[3][: len(lines[3]) // 2])
+    again = tune(DATA, SETTINGS, study, trials=1, n_folds=1)
+    assert again["trials"] == 3  # two whole ones, and one anew
+    assert again["default"] == whole["default"]
+    lines = study.read_bytes().splitlines(keepends=True)
+    better = lines[1].replace(b'"value": 0.', b'"value": 9.')
+    study.write_bytes(lines[0] + better + b"".join(lines[2:]))
+    again = tune(DATA, SETTINGS, study, trials=1, n_folds=1)
+    assert again["default"] == whole["default"]  # the altered default was tried again
+    assert again["best"] < 1
+
+
+def test_a_file_that_is_no_study_stays_as_it_is(tmp_path: Path) -> None:
+    for name, content in (("a.csv", b"user_id,item_id\n1,2\n"), ("b.txt", b"a year of work")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SettingError, match="is no study"):
+            tune(DATA, SETTINGS, tmp_path / name, trials=1, n_folds=1)
+        assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_study_is_held_while_it_is_in_use(tmp_path: Path) -> None:
+    file = tmp_path / "s.log"
+    with (
+        opened_study(file, "this"),
+        pytest.raises(DataError, match="another process is writing"),
+        opened_study(file, "this"),
+    ):
+        pytest.fail("two searches in one file")
+    with opened_study(file, "this") as study:
+        assert study.trials == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_tuning
+from retailrec.jobs import tune
+tune.POOL_SIZES = (50,)
+def tell(*step):
+    print(*step, flush=True)
+tune.tune(test_tuning.DATA, test_tuning.SETTINGS, Path("study.log"), trials=3, n_folds=1, progress=tell)
+"""
+
+
+def test_a_search_goes_on_after_a_kill_with_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("trials 3") for line in process.stdout)
+        process.kill()
+    monkeypatch.chdir(tmp_path)
+    found = tune(DATA, SETTINGS, Path("study.log"), trials=1, n_folds=1)
+    assert found["trials"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["study.log"]

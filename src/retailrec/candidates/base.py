@@ -78,6 +78,7 @@ class CandidateGenerator(Component, ABC):
 
     def fit(self, data: RetailData) -> Self:
         """Learn from everything in `data`, which ends at `data.end`."""
+        data = RetailData.of(data)
         self.allowed_ = np.ascontiguousarray(data.recommendable)
         self.catalogue_key_ = data.catalogue_key
         self._fit(data)

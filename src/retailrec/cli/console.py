@@ -61,6 +61,7 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
         from retailrec.data.writing import write_frame
 
         write_frame(report.rejects, rejects)
+    print_notes(report.notes)
     if quiet:
         return
     table = Table("lines", "", title=f"Loaded {report.source}", title_justify="left")
@@ -83,8 +84,6 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
             f"had; "
             f"they count on their own"
         )
-    for note in report.notes:
-        OUT.print(f"note: {escape(note)}")
 
 
 def print_result(result: RunResult, out: Path) -> None:
@@ -323,14 +322,21 @@ def print_tuned(found: dict[str, Any], out: Path) -> None:
     )
 
 
-def print_answers(batch: Batch, out: Path) -> None:
+def print_notes(notes: Iterable[str]) -> None:
+    """What a caller would regret not to have read: to stderr, under --quiet too."""
+    for note in notes:
+        ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+
+
+def print_answers(batch: Batch, out: Path, quiet: bool = False) -> None:
     answered = batch.report
+    print_notes(answered.notes)
+    if quiet:
+        return
     if answered.n_unknown_events:
         OUT.print(
             f"{answered.n_unknown_events:,} events of items that the model does not know were left out"
         )
-    for note in answered.notes:
-        ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     for rule, did in answered.rules.items():
         OUT.print(
             f"rule {rule}: removed {did['removed']:,} candidates, changed the lists of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -16,9 +17,11 @@ from retailrec.cli.interrupts import Interrupted
 from retailrec.cli.options import (
     ColumnsOption,
     DatasetArgument,
+    EncodingOption,
     ImportOption,
     QuietOption,
     StoreOption,
+    TimeFormatOption,
     parse_columns,
 )
 from retailrec.errors import SettingError
@@ -52,7 +55,7 @@ def serve(
     ] = None,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second a key; 0: no limit.")] = 200.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 10.0,
-    threads: Annotated[int, typer.Option(min=0, help="Answers at a time; 0: all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="Answers at a time; 0: all cores.")] = 0,
     pages: Annotated[bool, typer.Option(help="Serve pages for people.")] = True,
     log: Annotated[bool, typer.Option(help="Write a line for each request to stderr.")] = False,
     modules: ImportOption = None,
@@ -116,32 +119,38 @@ def load_store(
     store: StoreOption,
     users: Annotated[Path | None, typer.Option(help="For 'table': shoppers' attributes.")] = None,
     columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Load receipts into the store; what is there already is left as it is."""
     from retailrec.data.cleaning import LoadReport
     from retailrec.data.files import read_parts, read_table
+    from retailrec.data.paths import mode_of
 
     with _opened(store, init=True) as opened, console.progress(quiet) as progress:
         from retailrec.serving.loading import describe, load_data, load_frames
 
         progress(f"load {path}")
-        if dataset == "table" and not (path.is_dir() and users is None):
+        if dataset == "table" and not (stat.S_ISDIR(mode_of(path)) and users is None):
             report = LoadReport(path.name)
             found = load_frames(
                 opened,
-                read_parts(path),
+                read_parts(path, encoding=encoding),
                 columns=parse_columns(columns),
                 report=report,
+                time_format=time_format,
                 progress=progress,
             )
         else:
             from retailrec.datasets import load_dataset
 
-            data = load_dataset(dataset, path, parse_columns(columns))
+            data = load_dataset(
+                dataset, path, parse_columns(columns), encoding=encoding, time_format=time_format
+            )
             report, found = data.report, load_data(opened, data, progress)
         if users is not None:
-            describe(opened, read_table(users))
+            describe(opened, read_table(users, encoding=encoding))
     console.print_load_report(report, quiet, None)
     if not quiet:
         OUT.print(f"{found.receipts:,} receipts with {found.lines:,} lines; {found.new:,} are new")
@@ -154,8 +163,11 @@ def export_store(
     """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
     with _opened(store) as opened:
         from retailrec.data.writing import write_frame
+        from retailrec.jobs.targets import check_file
         from retailrec.serving.loading import export, export_exposures, export_shoppers
 
+        for name in ("receipts", "shoppers", "exposures"):
+            check_file(out / f"{name}.parquet")
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
         shown = export_exposures(opened)

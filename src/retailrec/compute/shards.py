@@ -14,19 +14,43 @@ from typing import Any, TypeVar
 from retailrec.errors import SettingError
 
 T = TypeVar("T")
+MOST_THREADS = 1024  # more is a slip of the pen, and a system that runs out of them
 SHARD = 512  # shoppers; 200 candidates x 130 float32 columns of them are 53 MB
 _worker = threading.local()
 _lock, _holders, _limit = threading.Lock(), 0, None
+_most: int | None = None  # threads that this process may use, whatever a setting says
 TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
 
 
 def n_threads(threads: int | None) -> int:
-    """`threads`, or the number of cores that this process may use when it is 0 or None."""
-    if threads is not None and threads < 0:
-        raise SettingError(f"threads must be 0 (all cores) or more, not {threads}.")
+    """`threads`, or the number of cores that this process may use when it is 0 or None.
+
+    Raises
+    ------
+    SettingError
+        If that is less than nothing, or more than a system should be asked for.
+    """
+    if threads is not None and not 0 <= threads <= MOST_THREADS:
+        raise SettingError(
+            f"threads must be 0 (all cores) or more, and at most {MOST_THREADS}, not {threads:,}."
+        )
+    if _most is not None:
+        return min(threads or _most, _most)
     if hasattr(os, "sched_getaffinity"):
         return threads or len(os.sched_getaffinity(0))
     return threads or os.cpu_count() or 1  # macOS and Windows do not tell
+
+
+def hold_to_cores(most: int) -> None:
+    """No more than so many threads in this process from now on, whatever a model's settings say.
+
+    For a worker that shares its machine with others, each of which has cores of its own.
+    """
+    global _most
+    if most < 1:
+        raise SettingError(f"cores of a worker must be at least 1, not {most}.")
+    _most = most
+    _blas().limit(limits=most)
 
 
 def library_threads(threads: int | None) -> int:

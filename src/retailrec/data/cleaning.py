@@ -206,6 +206,8 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
     for column in TRANSACTIONS:
         if column.required and column.name not in frame.columns:
             have = [c for c in frame.columns if c not in known and c not in columns] or frame.columns
+            if not have:
+                raise DataError(f"{who} have no column at all. Check the file or frame.")
             raise DataError(
                 f"{who} lack column '{column.name}' ({column.meaning}); they have {have}. "
                 f"Map it with columns={{'{column.name}': '{have[0]}'}}, or on the command line "

@@ -30,6 +30,16 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_OTHERS = {
+    b"\x1f\x8b": "a gzip file; give its name the ending .gz",
+    b"PK\x03\x04": "a zip file or workbook; unpack it, or give its name the ending .xlsx",
+    b"PAR1": "a Parquet file; give its name the ending .parquet",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file; unpack it",
+    b"BZh": "a bzip2 file; unpack it",
+    b"\xfd7zXZ": "an xz file; unpack it",
+    b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx or CSV",
+}  # what a name may hide, by the first bytes
+_ONE_BYTE = ("cp125", "iso8859", "koi8", "mac", "latin")  # encodings with a byte a letter
 _LIKELY = ("cp1252", "cp1251")  # what files that are not UTF-8 are most often written in
 
 
@@ -128,13 +138,17 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
                 f"utf-16."
             ) from error
     with _raw(file) as stream:
-        start = stream.read(4)
+        start = stream.read(6)
+        for mark, kind in _OTHERS.items():
+            if start.startswith(mark):
+                raise DataError(f"{file} holds no text: it is {kind}.")
         found = next((name for mark, name in _BOMS if start.startswith(mark)), None)
         if found not in (None, "utf-8-sig"):
             known = codecs.lookup(str(found))
         elif encoding is None or found or known.name == "utf-8":
             return start + stream.read() if packed else file
         content = start + stream.read()
+    _refuse_if_utf8(file, content, known.name)
     try:
         return content.decode(known.name).encode()
     except (UnicodeError, LookupError) as error:
@@ -143,6 +157,19 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
             f"{file} is not written in {known.name}: line {line:,} can't be "
             f"read ({getattr(error, 'reason', error)}). State the encoding that it was exported in."
         ) from error
+
+
+def _refuse_if_utf8(file: Path, content: bytes, encoding: str) -> None:
+    """Raise if text said to be of one byte a letter is UTF-8: other text hardly ever happens to be."""
+    if not encoding.startswith(_ONE_BYTE) or content.isascii():
+        return
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return
+    raise DataError(
+        f"{file} is written in UTF-8 and would be garbled as {encoding}; leave the encoding out."
+    )
 
 
 def _raw(file: Path) -> Any:
@@ -227,7 +254,7 @@ def _finished(file: Path, counts: _Counts) -> _Counts:
     counts.blank_at_end = 0
     if fields > counts.width and counts.extra_filled:
         counts.long_line = counts.long_line or counts.began
-    if fields < counts.width and not counts.broken_mark:
+    if fields < counts.width and not counts.broken_mark and not counts.nul_line:
         raise DataError(
             f"{file}: the last line ({counts.began:,}) ends after {fields} of {counts.width} fields; "
             f"the "

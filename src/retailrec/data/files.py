@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,83 +11,13 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from retailrec.compute.forks import require_threads
 from retailrec.data.delimited import open_delimited
+from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
 from retailrec.data.workbook import read_sheets
 from retailrec.errors import DataError, RetailRecError
 
-CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
-PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
 _DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
-_NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
-
-
-def find_file(folder: Path, *names: str) -> Path | None:
-    """The first of `names` (compared without case, any known ending) that stands in `folder`.
-
-    It may be a folder of parts, as Spark and others write one table.
-    """
-    if not folder.is_dir():
-        return None
-    present = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_file() or _parts(p)}
-    for name in names:
-        for ending in ("", *CSV, *PARQUET, *EXCEL):
-            if found := present.get(name.lower() + ending):
-                return found
-    return None
-
-
-def data_files(path: Path) -> list[Path]:
-    """The file itself, or every data file in the folder, in order of name.
-
-    Where none lies right in the folder, those in the folders of its partitions (``month=1``) are meant.
-    Files of no bytes and what Spark writes beside its parts are no data.
-
-    Raises
-    ------
-    DataError
-        If nothing is there, it is no regular file or can't be looked at, or the folder holds no file
-        that can be read.
-    """
-    try:
-        kind = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file or folder at {path}; check the path.") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        shown = str(path) if len(str(path)) < 200 else f"{str(path)[:80]}..."
-        raise DataError(
-            f"{shown!r} can't be opened: {reason}. Name a file that can be read."
-        ) from error
-    if stat.S_ISREG(kind):
-        return [path]
-    if not stat.S_ISDIR(kind):
-        raise DataError(f"{path} is no file but a device or pipe; name a file or a folder of files.")
-    files = _parts(path)
-    if not files:
-        raise DataError(
-            f"folder {path} holds no data file; expected names ending in "
-            f"{', '.join(CSV + PARQUET + EXCEL)}. Name the folder that holds the receipts."
-        )
-    return files
-
-
-def _parts(folder: Path) -> list[Path]:
-    """Data files of a folder: right in it, or else in its partitions."""
-    if not folder.is_dir():
-        return []
-    try:
-        inside = sorted(p for p in folder.iterdir() if not p.name.startswith(_NOT_DATA))
-    except OSError as error:
-        raise DataError(f"folder {folder} can't be opened: {error.strerror}.") from error
-    files = [p for p in inside if p.name.lower().endswith(CSV + PARQUET + EXCEL) and p.is_file()]
-    deeper = [p for p in inside if p.is_dir() and "=" in p.name]
-    if files and deeper:
-        raise DataError(
-            f"folder {folder} holds files ({files[0].name}) beside partitions ({deeper[0].name}); it "
-            f"can't be told which of them are the table. Name one of them."
-        )
-    found = files or [file for part in deeper for file in _parts(part)]
-    return [p for p in found if p.stat().st_size] or found[:1]
 
 
 def read_table(
@@ -127,6 +56,7 @@ def read_parts(
     DataError
         If files of a folder differ in their columns.
     """
+    require_threads()
     files = data_files(Path(path))
     tables = [_open(file, columns, encoding) for file in files]
     tables = _with_partitions(Path(path), tables, columns)
@@ -137,17 +67,26 @@ def read_parts(
                 f"the files of {path} differ: {file.name} has columns {table.columns}, "
                 f"the first file has {first}. Name one file, or a folder of alike files."
             )
+    tables = [t for t in tables if t.rows] or tables[:1]  # those of a header alone have no types
     text = {c for t in tables for c, kind in t.kinds.items() if kind == pl.String}
     waiting: list[pl.DataFrame] = []
     for table in tables:
         for part in _batches(table, rows):
-            part = part.select(first)
-            waiting.append(part.cast(dict.fromkeys(text & set(part.columns), pl.String)))
+            waiting.append(_as_text(part.select(first), text))
             if sum(p.height for p in waiting) >= rows:
-                yield pl.concat(waiting, how="vertical_relaxed")
+                yield _below(waiting, path)
                 waiting.clear()
     if waiting:
-        yield pl.concat(waiting, how="vertical_relaxed")
+        yield _below(waiting, path)
+
+
+def _below(parts: list[pl.DataFrame], path: str | Path) -> pl.DataFrame:
+    try:
+        return pl.concat(parts, how="vertical_relaxed")
+    except pl.exceptions.SchemaError as error:
+        raise DataError(
+            f"the files of {path} differ in what a column holds ({error}); write them alike."
+        ) from error
 
 
 def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -161,14 +100,23 @@ def stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
     if len(frames) == 1:
         return frames[0]
     text = {c for frame in frames for c, kind in frame.schema.items() if kind == pl.String}
-    return pl.concat(
-        [frame.cast(dict.fromkeys(text & set(frame.columns), pl.String)) for frame in frames],
-        how="vertical_relaxed",
+    return pl.concat([_as_text(frame, text) for frame in frames], how="vertical_relaxed")
+
+
+def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
+    """Columns as text; 7.0, which a missing cell made of 7, is 7 again."""
+    ending = {True: ".0", False: ""}
+    return frame.with_columns(
+        pl.col(c).cast(pl.String).str.strip_suffix(ending[kind.is_float()])
+        for c, kind in frame.schema.items()
+        if c in names
     )
 
 
 def whole_numbers(column: pl.Series) -> pl.Series:
     """Text as Int64 if its filled cells are whole numbers without leading zeros, else as it is.
+
+    ``13085.0`` counts as one: a missing id makes integers floats, which are then written so.
 
     Examples
     --------
@@ -177,7 +125,7 @@ def whole_numbers(column: pl.Series) -> pl.Series:
     """
     if not _is_whole(column):
         return column
-    return column.str.strip_chars().cast(pl.Int64, strict=False)
+    return column.to_frame().select(_whole(column.name)).to_series()
 
 
 def _is_whole(column: pl.Series) -> bool:
@@ -186,11 +134,14 @@ def _is_whole(column: pl.Series) -> bool:
 
 def _whole_expr(name: str) -> pl.Expr:
     """Are the filled cells of a text column whole numbers without leading zeros, and is there one?"""
-    cell = pl.col(name)
+    cell = pl.col(name).str.strip_suffix(".0")
     filled = cell.is_not_null() & (cell != "")
-    whole = cell.cast(pl.Int64, strict=False)
-    same = ((whole.cast(pl.String) == cell) | ~filled).fill_null(False)
+    same = ((_whole(name).cast(pl.String) == cell) | ~filled).fill_null(False)
     return (filled.any() & same.all()).alias(name)
+
+
+def _whole(name: str) -> pl.Expr:
+    return pl.col(name).str.strip_suffix(".0").cast(pl.Int64, strict=False)
 
 
 class _Table(NamedTuple):
@@ -268,7 +219,7 @@ def _typed(lazy: pl.LazyFrame) -> pl.LazyFrame:
     names = lazy.collect_schema().names()
     whole = lazy.select(_whole_expr(c) for c in names).collect(engine="streaming")
     number = [c for c in names if whole[c].item()]
-    return lazy.with_columns(pl.col(c).str.strip_chars().cast(pl.Int64, strict=False) for c in number)
+    return lazy.with_columns(_whole(c) for c in number)
 
 
 def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:

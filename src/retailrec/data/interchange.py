@@ -10,8 +10,16 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.compute.forks import require_threads
 from retailrec.errors import DataError
 
+_UNREADABLE = (
+    TypeError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+    pl.exceptions.PolarsError,
+)
 _DEEP = (list, tuple, set, dict)
 
 
@@ -31,8 +39,13 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
     >>> to_polars(pl.DataFrame({"item_id": [1]}), who="items").columns
     ['item_id']
     """
+    require_threads()
     if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
+        try:
+            frame = frame.collect()
+        except _UNREADABLE as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{who}: the plan of the lazy frame can't be run: {reason}.") from error
     if isinstance(frame, pl.DataFrame):
         return _without_objects(frame)
     names = getattr(frame, "columns", None)
@@ -54,7 +67,7 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
         ) from error
     try:
         return _without_objects(native.to_polars())
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"{who}: a column of the {type(frame).__name__} can't be read ({error}). Give numbers, "
             f"text "
@@ -91,7 +104,7 @@ def _from_pandas(frame: Any, who: str) -> Any:
                 columns.append(_of_objects(str(name), column.tolist()))
             else:
                 columns.append(pl.Series(str(name), pl.from_pandas(column, nan_to_null=True)))
-        except (ImportError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        except (ImportError, *_UNREADABLE) as error:
             raise DataError(
                 f"{who}: column {str(name)!r} of type {kind} can't be read ({error}). Convert it to "
                 f"numbers, text or timestamps."
@@ -110,9 +123,8 @@ def _of_objects(name: str, cells: list[Any]) -> pl.Series:
     filled = [c for c in known if c is not None]
     kinds = {type(c) for c in filled}
     if any(isinstance(c, _DEEP) or (hasattr(c, "__array__") and getattr(c, "ndim", 0)) for c in filled):
-        return pl.Series(name, [None if c is None else str(c) for c in known], pl.String).cast(
-            pl.List(pl.String)
-        )
+        lists = [None if c is None else [str(c)] for c in known]
+        return pl.Series(name, lists, pl.List(pl.String))
     if all(isinstance(c, Integral) and not isinstance(c, bool) for c in filled) and filled:
         if all(-(2**63) <= int(c) < 2**63 for c in filled):
             return pl.Series(name, [None if c is None else int(c) for c in known], pl.Int64)

@@ -29,25 +29,40 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(held)
 
 
-def _hold(folder: Path) -> int | None:
+def hold_file(descriptor: int, path: Path) -> None:
+    """Hold an open file until it is closed; where the system knows no such locks, nothing is held.
+
+    Raises
+    ------
+    DataError
+        If another process holds it.
+    """
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
-        folder.mkdir(parents=True, exist_ok=True)
-        return None
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(
+            f"another process is writing to {path}; wait until it ends, or name another place."
+        ) from error
+    except OSError:  # a disk without locks
+        return
+
+
+def _hold(folder: Path) -> int | None:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(held)
-            raise DataError(
-                f"another process is writing to {folder}; wait until it ends, or name another place."
-            ) from error
-        except OSError:
-            os.close(held)
+            held = os.open(folder, os.O_RDONLY)
+        except PermissionError:  # Windows opens no folders
             return None
+        try:
+            hold_file(held, folder)
+        except DataError:
+            os.close(held)
+            raise
         if folder.exists() and os.path.samestat(os.fstat(held), folder.stat()):
             return held
         os.close(held)  # the holder before us put another folder in its place

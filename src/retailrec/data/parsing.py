@@ -36,6 +36,9 @@ _NOTHING = (
 MISSING = tuple(
     {form for w in _NOTHING for form in (w, w.upper(), w.capitalize())} | {"NaN", "NaT", "\\N"}
 )
+# byte order marks within a file that was put together, and spaces that have no width, at either end
+_UNSEEN = r"^[\s\u{feff}\u{200b}-\u{200f}\u{2060}]+|[\s\u{feff}\u{200b}-\u{200f}\u{2060}]+$"
+_EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _MONEY = r"[\s\u00a0\u202f'’$€£¥₽₴₹]"  # blanks between thousands, apostrophes, currency signs
 
@@ -49,6 +52,8 @@ def without_missing(text: pl.Series) -> pl.Series:
     ['7', None, None, 'Nantes']
     """
     text = text.str.strip_chars()
+    if (text.str.len_bytes() != text.str.len_chars()).any():  # else there is nothing unseen in it
+        text = text.str.replace_all(_UNSEEN, "")
     nothing = text.is_in(list(MISSING))
     return text.set(nothing, None) if nothing.any() else text
 
@@ -73,8 +78,14 @@ def typed_ids(ids: pl.Series) -> pl.Series:
     if kind.is_integer():
         whole = ids.cast(pl.Int64, strict=False)
         return whole if whole.null_count() == ids.null_count() else ids.cast(pl.String)
-    if kind.is_float():
-        ids = ids.fill_nan(None)
+    if kind.is_float() or kind.is_decimal():
+        ids = ids.fill_nan(None) if kind.is_float() else ids
+        exact = _EXACT.get(str(kind))
+        if exact is not None and ((ids.abs() >= exact) & ids.is_finite()).any():
+            raise DataError(
+                f"ids in column '{ids.name}' are {kind} numbers of {exact:,} and more, where "
+                f"neighbours are the same number and different ids become one. Give integers or text."
+            )
         whole = ids.cast(pl.Int64, strict=False)
         same = (
             whole.null_count() == ids.null_count() and (whole.cast(kind) == ids).fill_null(True).all()
@@ -86,6 +97,8 @@ def typed_ids(ids: pl.Series) -> pl.Series:
         if kind.is_nested() or kind == pl.Object:
             raise pl.exceptions.SchemaError("a list has no order")
         text = ids.cast(pl.String)
+        if kind == pl.Binary and text.str.contains(r"[\x00-\x1f]").any():
+            raise pl.exceptions.SchemaError("bytes that are no text")
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"ids in column '{ids.name}' must be integers or text, not {ids.dtype}. Convert them."
@@ -113,6 +126,42 @@ def ids_like(ids: pl.Series, like: pl.Series, *, who: str) -> pl.Series:
             f"write the ids alike in both."
         )
     return whole.cast(like.dtype)
+
+
+def look_alikes(ids: pl.Series) -> list[str]:
+    """What is odd about distinct ids, in sentences: for the report of a load.
+
+    Examples
+    --------
+    >>> look_alikes(pl.Series("user_id", ["007", "7", "8"]))
+    ["user_id: 1 ids are others with leading zeros or '.0', such as '007' and '7', and count apart; \
+    write them alike"]
+    """
+    if ids.dtype == pl.Int64:
+        long = ids.filter(ids.abs() >= 10**15)
+        if len(long) and (long % 10 == 0).all():
+            return [
+                f"{ids.name}: all {len(long):,} ids of 16 digits and more end in 0, such as {long[0]}; "
+                f"a spreadsheet keeps 15 digits, so different ones may have become one"
+            ]
+    if ids.dtype != pl.String:
+        return []
+    notes = []
+    plain = ids.str.replace(r"^0+(\d)", "${1}").str.replace(r"^(\d+)\.0$", "${1}")
+    changed = (plain != ids) & plain.is_in(ids.implode())
+    if n := int(changed.sum()):
+        notes.append(
+            f"{ids.name}: {n:,} ids are others with leading zeros or '.0', such as "
+            f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write them "
+            f"alike"
+        )
+    short = ids.str.contains(r"^\d(\.\d+)?[eE]\+\d+$")
+    if n := int(short.sum()):
+        notes.append(
+            f"{ids.name}: {n:,} ids are written as {ids.filter(short)[0]!r}, as spreadsheets show long "
+            f"numbers, so different ones may have become one; export that column as text"
+        )
+    return notes
 
 
 def ids_meet(

@@ -23,6 +23,7 @@ from retailrec.data.ids import catalogue_key, id_series, row_of_ids
 from retailrec.data.parsing import ids_like
 from retailrec.data.timeformats import as_instant
 from retailrec.data.vocabulary import attributes, vocabulary
+from retailrec.data.whole import WholeLog
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 
@@ -39,6 +40,7 @@ class RetailData:
     users : row u describes shopper code u: `user_id`, attributes
     end : first instant that is not known
     report : what loading read, kept and rejected
+    whole : all shoppers, where these are a sample; facts of items are then asked of it
 
     Codes follow the order of the ids, so they do not depend on the order of the input.
 
@@ -61,6 +63,7 @@ class RetailData:
     users: pl.DataFrame
     end: datetime
     report: LoadReport = field(default_factory=lambda: LoadReport("memory"), compare=False)
+    whole: WholeLog | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         last = self.log["time"].max()
@@ -137,6 +140,11 @@ class RetailData:
         until = _midnight_after(last) if end is None else as_instant(end, who="end", zone=report.zone)
         return cls(log, items, users, until, report)
 
+    @classmethod
+    def of(cls, given: Any) -> RetailData:
+        """`given` itself if it is such data, else what `from_frames` makes of the frame."""
+        return given if isinstance(given, RetailData) else cls.from_frames(given)
+
     @property
     def n_users(self) -> int:
         """Number of shopper codes."""
@@ -174,6 +182,7 @@ class RetailData:
         DataError
             If `t` lies after `end`, since that part is not known, or is no instant.
         """
+        require_threads()
         t = as_instant(t, who="asof", zone=self.report.zone)
         if t > self.end:
             raise DataError(
@@ -234,6 +243,7 @@ class RetailData:
         >>> history.users["user_id"].to_list(), history.n_pairs
         (['bob', 'zoe'], 1)
         """
+        require_threads()
         if users is None and codes is None:
             rows = self.log["user"].to_numpy().astype(np.int64)
             return History.from_log(
@@ -245,6 +255,7 @@ class RetailData:
         self, users: Any = None, *, codes: NDArray[np.integer] | Sequence[int] | None = None
     ) -> Histories:
         """As `history`, but each part is built when it is asked for: for many shoppers."""
+        require_threads()
         if users is None and codes is None:
             codes = np.arange(self.n_users)
         return Histories(self, *self._asked(users, codes))
@@ -388,3 +399,5 @@ def _summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.kept, report.first, report.last = log.height, first, last
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
+    if last > datetime.now() + timedelta(days=2):
+        report.notes.append(f"the last receipt is of {last:%Y-%m-%d}, which is yet to come")

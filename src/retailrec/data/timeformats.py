@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ _CLOCKS = (
     "%H%M",
 )
 _ZONE = r"(?i)(\d:\d\d(?::\d\d)?(?:\.\d+)?|T\d{4}(?:\d\d)?)\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
+_ZONE_MARK = re.compile(r"\s*%[:#]{0,3}z")
 _SAMPLE = 5000
 _A_DAY = 86_400_000_000  # microseconds
 # what numbers may count: from when, in units of how many microseconds, from which number on
@@ -184,6 +186,8 @@ def as_instant(value: Any, *, who: str, zone: str | None = None) -> datetime:
 
 def _stated(text: pl.Series, time_format: str, who: str) -> pl.Series:
     shape = time_format.replace(".%f", "%.f")
+    if _ZONE_MARK.search(shape):  # times are those that the shop's clock showed
+        text, shape = _without_zone(text, who), _ZONE_MARK.sub("", shape)
     try:
         pl.Series(["2024"]).str.to_datetime(shape, time_unit="us", strict=False)
         parsed = text.str.to_datetime(shape, time_unit="us", strict=False)
@@ -288,6 +292,11 @@ def _time_from_numbers(values: pl.Series, who: str) -> pl.Series:
         if 19000101 * scale <= least and most < 21010101 * scale:
             return digits.str.to_datetime(shape, time_unit="us", strict=False).alias(values.name)
     today = datetime.now() + timedelta(days=2)
+    if least >= 1980 and most <= today.year + 1:
+        raise DataError(
+            f"column '{values.name}' of {who} holds numbers from {least:g} to {most:g}, which may be "
+            f"years or days; give dates."
+        )
     for first, unit, start in _COUNTS:
         last, end = ((t - first) / timedelta(microseconds=unit) for t in (LATEST, today))
         if start <= least and most <= end:

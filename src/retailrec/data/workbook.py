@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,13 +18,14 @@ def read_sheets(file: Path) -> pl.DataFrame:
     Raises
     ------
     DataError
-        If no sheet holds a line.
+        If no sheet holds a line, or two columns share a name.
     """
     import fastexcel
 
     book = fastexcel.read_excel(file.read_bytes())
     tables = []
     for name in book.sheet_names:
+        _refuse_doubles(file, book, name)
         sheet = book.load_sheet(name, dtypes="string").to_polars()
         if sheet.height or (len(book.sheet_names) == 1 and sheet.width):
             tables.append(sheet.rename({c: c.strip() for c in sheet.columns}))
@@ -36,3 +38,14 @@ def read_sheets(file: Path) -> pl.DataFrame:
                 f"{tables[0].columns}. Keep alike sheets in one workbook."
             )
     return pl.concat([t.select(tables[0].columns) for t in tables])
+
+
+def _refuse_doubles(file: Path, book: Any, name: str) -> None:
+    """Raise if the header names a column twice; the library would call the second by another name."""
+    head = book.load_sheet(name, header_row=None, n_rows=1, dtypes="string").to_polars()
+    cells = [str(c).strip() for c in head.row(0) if c is not None] if head.height else []
+    if doubled := sorted({c for c in cells if cells.count(c) > 1}):
+        raise DataError(
+            f"{file}: sheet {name!r} has two columns called {doubled[0]!r}, so it can't be told which "
+            f"one is meant; rename one of them."
+        )

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
@@ -57,6 +57,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         If it can't be written: no such folder, no right, no room.
     """
     try:
+        path.name.encode()  # libraries take text for a path
+    except UnicodeEncodeError as error:
+        raise DataError(f"{str(path)!r} can't be written: {error}. Name another file.") from error
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_partials(path.parent)
         with replaced(path) as partial:
@@ -73,7 +77,8 @@ def replaced(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be where the folder is none
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retailrec.data import RetailData
+from retailrec.data.paths import mode_of
 from retailrec.datasets import complete_journey, online_retail, ta_feng, table, x5_retailhero
 from retailrec.datasets.base import Dataset, ReadOptions
 from retailrec.errors import SettingError
@@ -47,5 +48,7 @@ def load_dataset(
             f"data set '{name}' needs the path of its files ({dataset.files}); only {packaged} comes "
             f"as a package. Write: retailrec run {name} PATH."
         )
-    options = ReadOptions(encoding, time_format)
-    return dataset.load(None if path is None else Path(path), columns or {}, options)
+    where = None if path is None else Path(path)
+    if where is not None:
+        mode_of(where)  # says what is wrong with a path that can't be
+    return dataset.load(where, columns or {}, ReadOptions(encoding, time_format))

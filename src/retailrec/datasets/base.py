@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from retailrec.data import RetailData
-from retailrec.data.files import find_file
+from retailrec.data.paths import find_file
 from retailrec.errors import DataError, SettingError
 
 

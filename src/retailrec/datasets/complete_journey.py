@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule, LoadReport
-from retailrec.data.files import find_file, read_parts, read_table
+from retailrec.data.files import read_parts, read_table
+from retailrec.data.parsing import parse_number, typed_ids
+from retailrec.data.paths import find_file
 from retailrec.data.timeformats import DAY_ONE, parse_time
 from retailrec.datasets.base import (
     NO_OPTIONS,
@@ -109,6 +112,7 @@ def load(
         None if product is None else read_table(product, encoding=options.encoding),
         None if household is None else read_table(household, encoding=options.encoding),
         DATASET.name,
+        options.time_format,
     )
 
 
@@ -162,15 +166,17 @@ def _build(
     products: pl.DataFrame | None,
     households: pl.DataFrame | None,
     source: str,
+    time_format: str | None = None,
 ) -> RetailData:
     rules = [LineRule("receipt also in an earlier file", pl.col("overlapping"))]
     items = None if products is None else _products(products)
     if items is not None:
         kinds = [pl.col(c).is_in(names) for c, names in _NOT_GOODS.items() if c in items.columns]
         other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
-        rules.append(LineRule("not a product", pl.col(ITEM_ID).is_in(other.to_list())))
+        others = other.cast(pl.String).to_list()
+        rules.append(LineRule("not a product", pl.col(ITEM_ID).cast(pl.String).is_in(others)))
     return RetailData.from_frames(
-        _receipts(receipts),
+        _receipts(receipts, time_format),
         items,
         None if households is None else _households(households),
         rules=rules,
@@ -188,40 +194,42 @@ def _files(path: Path) -> list[Path]:
     return [find_one_of(path, *_RECEIPTS, what="receipts")]
 
 
-def _receipts(tables: list[Iterable[pl.DataFrame]]) -> Iterator[pl.DataFrame]:
+def _receipts(tables: list[Iterable[pl.DataFrame]], time_format: str | None) -> Iterator[pl.DataFrame]:
     """Parts of all tables in standard columns; `overlapping`: an earlier table has the receipt."""
     receipt = ["user_id", "basket_id"]
-    earlier = pl.DataFrame(schema=dict.fromkeys(receipt, pl.Int64))
+    text = dict.fromkeys(receipt, pl.String)
+    earlier = pl.DataFrame(schema=text)
     for number, table in enumerate(tables, 1):
         seen = [earlier]
         for part in table:
-            lines = _standard(part)
-            known = lines.select(receipt).join(
+            lines = _standard(part, time_format)
+            own = lines.select(receipt).cast(text)  # type: ignore[arg-type]
+            known = own.join(
                 earlier.with_columns(known=True), on=receipt, how="left", maintain_order="left"
             )["known"]
             if number < len(tables):
-                seen.append(lines.select(receipt).unique())
+                seen.append(own.unique())
             yield lines.with_columns(overlapping=known.fill_null(False))
         earlier = pl.concat(seen).unique()
 
 
-def _standard(table: pl.DataFrame) -> pl.DataFrame:
-    """Lines in standard columns; ids that are no whole numbers become null."""
+def _standard(table: pl.DataFrame, time_format: str | None) -> pl.DataFrame:
+    """Lines in standard columns; ids are numbers or text, as the file has them."""
     table = lower_columns(table)
     table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
     require(table, _COLUMNS, "receipts")
-    columns = [pl.col(USER_ID, ITEM_ID, "basket_id").cast(pl.Int64, strict=False)]
-    columns += [pl.col("quantity", "value")]
+    ids = [typed_ids(table[c]) for c in (USER_ID, ITEM_ID, "basket_id")]
+    columns: list[Any] = [*ids, pl.col("quantity", "value")]
     discounts = [c for c in (*_DISCOUNTS, "discount") if c in table.columns]
     if discounts:
-        off = [pl.col(c).cast(pl.Float64, strict=False).abs() for c in discounts]  # signs differ
-        columns.append(pl.sum_horizontal(off).alias("discount"))
+        off = [parse_number(table[c], who="receipts").abs() for c in discounts]  # signs differ
+        columns.append(pl.DataFrame(off).sum_horizontal().alias("discount"))
     if "store" in table.columns:
         columns.append(pl.col("store").cast(pl.String))
-    return table.select(columns).with_columns(_time(table))
+    return table.select(columns).with_columns(_time(table, time_format))
 
 
-def _time(table: pl.DataFrame) -> pl.Series:
+def _time(table: pl.DataFrame, time_format: str | None = None) -> pl.Series:
     """Instants in the shops' own time, from timestamps in UTC or from day number and clock."""
     if "time" not in table.columns:
         require(table, _DAY_AND_CLOCK, "receipts")
@@ -236,7 +244,7 @@ def _time(table: pl.DataFrame) -> pl.Series:
         times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     elif times.dtype == pl.String:
         times = times.str.strip_suffix("Z")
-    utc = parse_time(times, who="receipts").dt.replace_time_zone("UTC")
+    utc = parse_time(times, who="receipts", time_format=time_format).dt.replace_time_zone("UTC")
     return utc.dt.convert_time_zone(_SHOP_ZONE).dt.replace_time_zone(None)
 
 
@@ -245,7 +253,7 @@ def _products(table: pl.DataFrame) -> pl.DataFrame:
     text = [pl.col(c).cast(pl.String).str.strip_chars() for c in table.columns if c != "product_id"]
     table = table.with_columns(text).rename(_PRODUCT_NAMES, strict=False)
     require(table, [ITEM_ID, *CATEGORIES[:3], BRAND], "product file")
-    table = table.with_columns(pl.col(ITEM_ID).cast(pl.Int64, strict=False))
+    table = table.with_columns(typed_ids(table[ITEM_ID]))
     if NAME in table.columns:
         return table
     kind, size = pl.col(CATEGORIES[2]), pl.col("size") if "size" in table.columns else pl.lit(None)
@@ -269,7 +277,8 @@ def _households(table: pl.DataFrame) -> pl.DataFrame:
     keys = ("household_key", "household_id", USER_ID)
     key = next((c for c in keys if c in table.columns), USER_ID)
     require(table, [key], "household file")
-    return table.rename({key: USER_ID}).with_columns(pl.col(USER_ID).cast(pl.Int64, strict=False))
+    table = table.rename({key: USER_ID})
+    return table.with_columns(typed_ids(table[USER_ID]))
 
 
 DATASET = Dataset(

@@ -2,7 +2,8 @@
 
 Each function takes the folder of the published files or of the package's, or, without one, reads the
 installed package. What can't be matched is left out and said in `notes`, if the caller gives a list;
-where nothing can be matched, that is an error.
+where nothing can be matched, that is an error. Ids are whole numbers, or text where the files have
+text.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data.files import find_file, read_table
+from retailrec.data.files import read_table
+from retailrec.data.parsing import typed_ids
+from retailrec.data.paths import find_file
 from retailrec.data.timeformats import parse_time
 from retailrec.datasets.base import lower_columns, require
 from retailrec.datasets.complete_journey import DATASET, package_folder, receipt_times
@@ -69,7 +72,7 @@ _CAMPAIGN_FILES = ("campaign_descriptions", "campaign_desc")
 def campaigns(path: Path | None = None, notes: list[str] | None = None) -> pl.DataFrame:
     """Which households were sent which campaign, one row each.
 
-    Columns: `user_id`, `campaign_id` (Int64), `campaign_type` (String), `start` and `end` (Datetime;
+    Columns: `user_id`, `campaign_id` (ids), `campaign_type` (String), `start` and `end` (Datetime;
     midnight before the first day, and after the last).
 
     Raises
@@ -79,6 +82,7 @@ def campaigns(path: Path | None = None, notes: list[str] | None = None) -> pl.Da
     """
     sent = _read(path, "campaigns", "campaign_table").select(USER_ID, "campaign_id")
     described = _described(path)
+    sent, described = _alike(sent, described)
     known = sent.join(described, on="campaign_id", how="inner", maintain_order="left")
     lost = sent.join(described, on="campaign_id", how="anti")["campaign_id"].unique().sort()
     _say_lost("campaigns sent", "described", lost, known, notes)
@@ -90,7 +94,7 @@ def campaigns(path: Path | None = None, notes: list[str] | None = None) -> pl.Da
 def coupons(path: Path | None = None, notes: list[str] | None = None) -> pl.DataFrame:
     """The products of each campaign's coupons, one row a campaign, coupon and product.
 
-    Columns: `campaign_id`, `coupon_id`, `item_id` (Int64). Products that the catalogue lacks are left
+    Columns: `campaign_id`, `coupon_id`, `item_id` (ids). Products that the catalogue lacks are left
     out; campaigns without any product are named in `notes`.
 
     Raises
@@ -100,10 +104,12 @@ def coupons(path: Path | None = None, notes: list[str] | None = None) -> pl.Data
     """
     found = _read(path, "coupons", "coupon").select("campaign_id", "coupon_id", ITEM_ID).unique()
     products = _read(path, "products", "product").select(ITEM_ID)
+    found, products = _alike(found, products)
     known = found.join(products, on=ITEM_ID, how="semi")
     lost = found.join(products, on=ITEM_ID, how="anti")[ITEM_ID].unique().sort()
     _say_lost("products of coupons", "in the catalogue", lost, known, notes)
-    empty = _described(path).join(known, on="campaign_id", how="anti")["campaign_id"].sort()
+    described, known = _alike(_described(path), known)
+    empty = described.join(known, on="campaign_id", how="anti")["campaign_id"].sort()
     if len(empty) and notes is not None:
         notes.append(f"campaigns without products, which nothing can be ranked for: {_few(empty)}")
     return known.sort("campaign_id", "coupon_id", ITEM_ID)
@@ -112,7 +118,7 @@ def coupons(path: Path | None = None, notes: list[str] | None = None) -> pl.Data
 def redemptions(path: Path | None = None, notes: list[str] | None = None) -> pl.DataFrame:
     """Which household redeemed which coupon when.
 
-    Columns: `user_id`, `campaign_id`, `coupon_id` (Int64), `time` (Datetime, midnight of the day).
+    Columns: `user_id`, `campaign_id`, `coupon_id` (ids), `time` (Datetime, midnight of the day).
 
     Raises
     ------
@@ -122,6 +128,7 @@ def redemptions(path: Path | None = None, notes: list[str] | None = None) -> pl.
     found = _read(path, "coupon_redemptions", "coupon_redempt")
     found = found.with_columns(_day(found["time"])).select(USER_ID, "campaign_id", "coupon_id", "time")
     sent = campaigns(path).select(USER_ID, "campaign_id").unique()
+    found, sent = _alike(found, sent)
     known = found.join(sent, on=[USER_ID, "campaign_id"], how="semi", maintain_order="left")
     lost = found.join(sent, on=[USER_ID, "campaign_id"], how="anti")[USER_ID].unique().sort()
     _say_lost("households that redeemed", "sent the campaign", lost, known, notes)
@@ -133,7 +140,7 @@ def promotions(
 ) -> pl.DataFrame:
     """Which product was on display or in the mailer, in which store and week.
 
-    Columns: `item_id` (Int64), `store` (Categorical), `week` (Int16, as in the receipts), `start`
+    Columns: `item_id` (ids), `store` (Categorical), `week` (Int16, as in the receipts), `start`
     (Datetime, midnight before the week's first day), `display` and `mailer` (Enum, in words). The
     package's year has 20.9 million rows, some 26 bytes each; `weeks` limits what is read.
 
@@ -197,7 +204,7 @@ def _read(path: Path | None, *names: str, weeks: Collection[int] | None = None) 
         table = table.with_columns(pl.col("week").cast(pl.Int64, strict=False))
         table = table if weeks is None else table.filter(pl.col("week").is_in(list(weeks)))
     text = [pl.col(c).cast(pl.String) for c in ("display", "mailer") if c in table.columns]
-    ids = [pl.col(c).cast(pl.Int64, strict=False) for c in _IDS if c in table.columns]
+    ids = [typed_ids(table[c]) for c in _IDS if c in table.columns]
     return table.with_columns(*ids, *text)
 
 
@@ -236,6 +243,13 @@ def _week_starts(path: Path | None) -> pl.DataFrame:
     zero = first.select((pl.col("time") - pl.duration(days=7 * pl.col("week"))).mode().min()).item()
     start = (pl.lit(zero) + pl.duration(days=7 * pl.col("week"))).alias("start")
     return first.select("week", start.cast(pl.Datetime("us"))).sort("week")
+
+
+def _alike(one: pl.DataFrame, other: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Both with ids of the same type: text where one of them has text."""
+    common = [c for c in _IDS if c in one.columns and c in other.columns]
+    text = {c: pl.String for c in common if one.schema[c] != other.schema[c]}
+    return one.cast(text), other.cast(text)  # type: ignore[arg-type]
 
 
 def _say_lost(

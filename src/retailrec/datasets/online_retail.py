@@ -9,7 +9,8 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule, LoadReport
-from retailrec.data.files import data_files, read_parts
+from retailrec.data.files import read_parts
+from retailrec.data.paths import data_files
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,

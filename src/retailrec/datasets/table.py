@@ -8,7 +8,8 @@ from pathlib import Path
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import find_file, read_parts, read_table
+from retailrec.data.files import read_parts, read_table
+from retailrec.data.paths import find_file
 from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions
 from retailrec.errors import SettingError
 from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS

@@ -9,7 +9,9 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import find_file, read_parts, read_table
+from retailrec.data.files import read_parts, read_table
+from retailrec.data.parsing import parse_number
+from retailrec.data.paths import find_file
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
@@ -65,7 +67,8 @@ def _standard(lines: pl.DataFrame, file: Path) -> pl.DataFrame:
     require(lines, ["user_id", "basket_id", "time", "item_id", "quantity"], str(file))
     if lines.schema.get("value") == pl.Null:  # the contest's sample has none
         lines = lines.drop("value")
-    quantity = pl.col("quantity").cast(pl.Float64, strict=False)
+    number = parse_number(lines["quantity"], who="receipts")
+    lines, quantity = lines.with_columns(number), pl.col("quantity")
     return lines.with_columns(
         pl.col("user_id", "item_id").cast(pl.String),
         pl.when(quantity.is_null() | (quantity == 0)).then(1.0).otherwise(quantity).alias("quantity"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,9 +20,10 @@ from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
+from retailrec.data.finished import facts_of_finished, keep_finished
+from retailrec.data.locks import locked
 from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import Split, rolling_folds
-from retailrec.data.writing import write_frame
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
 from retailrec.evaluation.segments import by_segment, segments
@@ -94,43 +97,45 @@ def backtest(
     """
     if not models:
         raise SettingError("backtest: there is no model; give at least one.")
+    data = RetailData.of(data)
     k = max(parse_metric(m)[1] for m in metrics)
     chosen = preset("default") if prefilters is None else prefilters
     horizon = timedelta(days=horizon_days)
     frames, tables = [], []
     fingerprint = "" if store is None else data.fingerprint()
-    for fold in rolling_folds(data.end, horizon=horizon, n=n_folds):
-        if fold.cutoff <= data.start:
-            raise DataError(
-                f"{(data.end - data.start).days} days of receipts are too short for {n_folds} folds "
-                f"of {horizon_days:g} days; ask for fewer or shorter ones."
-            )
-        past, target = fold.split(data).filtered(chosen)
-        judge = Judge.of(past, target)
-        groups = segments(past, judge.users)
-        for name, model in models.items():
-            progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
-            kept = None
-            if store is not None:
-                parts = [fingerprint, fold, _described(model), chosen, list(metrics), versions()]
-                digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-                kept = Path(store) / f"{digest[:24]}.parquet"
-            if kept is not None and kept.is_file():
-                values = _columns(pl.read_parquet(kept))
-            else:
-                items = fitted(model, past)(judge.users, k)
-                values = judge.per_user(items, metrics)
-                if kept is not None:
-                    write_frame(_frame(values, len(judge.users)), kept)
-            tables.append(_means_of(values, groups, fold.cutoff, name))
-            frames.append(
-                _frame(values, len(judge.users)).select(
-                    pl.lit(fold.cutoff).alias("cutoff"),
-                    pl.lit(name).alias("model"),
-                    past.users[USER_ID].gather(judge.users),
-                    pl.all(),
+    with nullcontext() if store is None else locked(Path(store)):
+        for fold in rolling_folds(data.end, horizon=horizon, n=n_folds):
+            if fold.cutoff <= data.start:
+                raise DataError(
+                    f"{(data.end - data.start).days} days of receipts are too short for {n_folds} "
+                    f"folds of {horizon_days:g} days; ask for fewer or shorter ones."
                 )
-            )
+            past, target = fold.split(data).filtered(chosen)
+            judge = Judge.of(past, target)
+            groups = segments(past, judge.users)
+            for name, model in models.items():
+                progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
+                kept = None
+                if store is not None:
+                    parts = [fingerprint, fold, _described(model), chosen, list(metrics), versions()]
+                    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+                    kept = Path(store) / f"{digest[:24]}.parquet"
+                if kept is not None and facts_of_finished(kept) is not None:
+                    values = _columns(pl.read_parquet(kept))
+                else:
+                    items = fitted(model, past)(judge.users, k)
+                    values = judge.per_user(items, metrics)
+                    if kept is not None:
+                        keep_finished(_frame(values, len(judge.users)), kept)
+                tables.append(_means_of(values, groups, fold.cutoff, name))
+                frames.append(
+                    _frame(values, len(judge.users)).select(
+                        pl.lit(fold.cutoff).alias("cutoff"),
+                        pl.lit(name).alias("model"),
+                        past.users[USER_ID].gather(judge.users),
+                        pl.all(),
+                    )
+                )
     return Backtest(pl.concat(frames), pl.concat(tables))
 
 
@@ -202,10 +207,27 @@ def _columns(frame: pl.DataFrame) -> dict[str, Values]:
 
 
 def _described(model: Model) -> str:
-    """Settings of a recommender or source; the source code of a function."""
+    """Settings of a recommender or source; of a function its source code and what it captured."""
     if isinstance(model, TwoStageRecommender | CandidateGenerator):
         return repr(model)
     try:
-        return inspect.getsource(model)
+        source = inspect.getsource(model)
     except (OSError, TypeError):
-        return repr(model)  # an object without source: known for as long as it lives
+        return _stands_for(model)
+    function: Any = getattr(model, "__func__", model)
+    captured = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    captured += [function.__defaults__, function.__kwdefaults__, getattr(model, "__self__", None)]
+    return repr([source, *map(_stands_for, captured)])
+
+
+def _stands_for(value: Any) -> str:
+    """Text that is equal for equal values; of what can't be told apart, for as long as it lives."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return repr([_stands_for(v) for v in value])
+    if isinstance(value, dict):
+        return repr([(_stands_for(k), _stands_for(v)) for k, v in value.items()])
+    if isinstance(value, TwoStageRecommender | CandidateGenerator):
+        return repr(value)
+    return f"{type(value)} {id(value)} of process {os.getpid()}"

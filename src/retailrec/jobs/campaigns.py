@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import polars as pl
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import read_table
+from retailrec.data.paths import mode_of
 from retailrec.data.timeformats import parse_time
 from retailrec.data.writing import write_frame, write_text
 from retailrec.errors import DataError, SettingError
@@ -204,7 +206,7 @@ def result_of_files(
     DataError, SettingError
         If an input can't be used.
     """
-    if not ledger.is_dir():
+    if not stat.S_ISDIR(mode_of(ledger)):
         raise DataError(f"there is no ledger at {ledger}; name the folder that offers were written to.")
     summary = None if page is None else _read_summary(page, campaign)
     found = experiment_result(
@@ -228,7 +230,7 @@ def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
         name = summary["report"]["campaign"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{folder / SUMMARY} holds no figures of a campaign ({error}); name the folder that "
             f"`retailrec allocate` wrote."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -26,8 +26,8 @@ from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.jobs.verdict import verdict
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import recommend_to_file
-from retailrec.recommender.rules import read_rules
+from retailrec.recommender.batch import Batch, recommend_to_file
+from retailrec.recommender.rules import Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.page import render
@@ -53,6 +53,7 @@ RESULTS = (
     "report.html",
     "report.json",
 )
+Everybody = Callable[[TwoStageRecommender, Path, int, Rules | None], Batch]
 REPORT_K = 10  # the report judges ten recommendations
 
 
@@ -69,12 +70,16 @@ def run(
     folds: int = 1,
     page: bool = True,
     sent: SentCoupons | None = None,
+    everybody: Everybody | None = None,
 ) -> RunResult:
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
     recommendations that are written, not the evaluation. `folds` - 1 horizons before the last one are
     judged too. `page` adds the report, and `sent` to it how shoppers who were sent coupons differ.
+
+    Of a sample of shoppers, `everybody` writes the lists of all: it gets the fitted model, the place
+    of the result, k and the rules.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
     ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
@@ -99,6 +104,11 @@ def run(
     wanted_rules = None if rules is None else read_rules(rules)
     if truth is not None:
         truth.require_window(held_out.past.end, data.end)
+    if everybody is not None and settings.slots:
+        raise SettingError(
+            f"slots={settings.slots} are not filled by another engine than the local one; leave slots "
+            f"out, or stay with the local engine."
+        )
     timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
     with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
@@ -135,15 +145,18 @@ def run(
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
-            batch = recommend_to_file(
-                final,
-                data,
-                file,
-                settings.k,
-                rules=wanted_rules,
-                slots=settings.slots,
-                progress=progress,
-            )
+            if everybody is not None:
+                batch = everybody(final, file, settings.k, wanted_rules)
+            else:
+                batch = recommend_to_file(
+                    final,
+                    data,
+                    file,
+                    settings.k,
+                    rules=wanted_rules,
+                    slots=settings.slots,
+                    progress=progress,
+                )
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())

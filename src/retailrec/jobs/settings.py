@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -17,6 +16,7 @@ from retailrec.components import make_component
 from retailrec.data import RetailData
 from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import HorizonSplits
+from retailrec.data.toml_files import read_toml
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
@@ -320,12 +320,7 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
     """
     given: dict[str, Any] = {}
     if path is not None:
-        try:
-            given = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise SettingError(f"config {path} can't be read: {error}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingError(f"config {path} is no valid TOML: {error}.") from error
+        given = read_toml(Path(path), who="config")
     for old, new in _RENAMED.items():
         if old in given:
             raise SettingError(f"setting '{old}' is called '{new}' now; rename it in {path}.")

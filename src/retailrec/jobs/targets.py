@@ -186,6 +186,7 @@ def _require_writable(folder: Path) -> None:
 def _in_words(path: Path) -> Iterator[None]:
     """What the system says about a path, as a sentence."""
     try:
+        str(path).encode()  # libraries take text for a path
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)  # complains of what `exists` takes for absence, such as too long a name
         yield

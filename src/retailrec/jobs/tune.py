@@ -18,11 +18,11 @@ from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.jobs.settings import Settings, Typed
+from retailrec.jobs.study import opened_study
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.rows import CandidateFrame
 
 POOL_SIZES = (100, 200, 300)
-_STUDY = "retailrec"
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,11 @@ def tune(
     metric: str = "precision@5",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Search with Optuna's TPE; every trial is written to the file `study`, which a rerun goes on with.
+    """Search with Optuna's TPE; every finished trial is a line of the file `study`, which a rerun goes
+    on with.
 
-    The last horizon is never looked at. The first trial is the default.
+    The last horizon is never looked at. The first trial is the default. The file is held meanwhile; a
+    line that was cut or altered is computed again.
 
     Returns
     -------
@@ -106,11 +108,11 @@ def tune(
     ------
     SettingError
         If Optuna is missing, or the study is of other data or settings.
+    DataError
+        If the study can't be written, or another process holds it.
     """
     try:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
     except ModuleNotFoundError as error:
         raise SettingError("tuning needs Optuna; pip install 'retailrec[tune]'.") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -123,65 +125,92 @@ def tune(
             frames[size] = fold_frames(wanted, data, n_folds, progress)
         return frames[size]
 
-    families = sorted(set(frames_of(settings.pool_size)[0].families.values()) - {"pair", "item"})
-
-    def objective(trial: Any) -> float:
-        chosen = _suggest(trial, families, settings)
-        done, goal = trial.number + 1, len(before) + trials
-        progress("trials", done, goal)
-        ranker = settings.model_copy(update={"ranker": Typed(**chosen["ranker"])}).make_ranker()
-        values = [
-            f.score(ranker, metric, chosen["drop_features"]) for f in frames_of(chosen["pool_size"])
-        ]
-        trial.set_user_attr("settings", chosen)
-        return float(np.mean(values))
-
-    study.parent.mkdir(parents=True, exist_ok=True)
-    found = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(study))),
-        study_name=_STUDY,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=settings.seed),
-    )
-    _require_same(found, _fingerprint(data, settings, n_folds, metric), study)
-    before = [t for t in found.trials if t.state.is_finished()]
-    if not before:
-        found.enqueue_trial(_default(families, settings))
-    found.optimize(objective, n_trials=trials)
-    best, default = found.best_trial, found.trials[0]
-    chosen = best.user_attrs["settings"]
+    with opened_study(study, _fingerprint(data, settings, n_folds, metric)) as kept:
+        families = sorted(set(frames_of(settings.pool_size)[0].families.values()) - {"pair", "item"})
+        space = _space(families, settings)
+        default = _default(families, settings)
+        before = [t for t in kept.trials if _fits(t, space)]
+        search = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=settings.seed + len(before)),
+        )
+        for trial in before:
+            search.add_trial(
+                optuna.trial.create_trial(
+                    params=trial["params"], distributions=space, value=trial["value"]
+                )
+            )
+        if not any(trial["params"] == default for trial in before):
+            search.enqueue_trial(default)
+        for number in range(len(before), len(before) + trials):
+            progress("trials", number + 1, len(before) + trials)
+            asked = search.ask(space)
+            chosen = _chosen(asked.params, families)
+            ranker = settings.model_copy(update={"ranker": Typed(**chosen["ranker"])}).make_ranker()
+            folds = frames_of(chosen["pool_size"])
+            values = [fold.score(ranker, metric, chosen["drop_features"]) for fold in folds]
+            search.tell(asked, float(np.mean(values)))
+            kept.add({"params": asked.params, "value": float(np.mean(values))})
+        found = search.trials
+    best = search.best_trial
+    standing = next(t.value for t in found if t.params == default)
+    chosen = _chosen(best.params, families)
     return {
         "metric": metric,
         "folds": n_folds,
-        "trials": len(found.trials),
-        "default": default.value,
+        "trials": len(found),
+        "default": standing,
         "best": best.value,
         "settings": chosen,
-        "toml": f"# {metric} {best.value:.4f} on earlier windows; default {default.value:.4f}\n"
+        "toml": f"# {metric} {best.value:.4f} on earlier windows; default {standing:.4f}\n"
         + _toml(chosen),
     }
 
 
-def _suggest(trial: Any, families: Sequence[str], settings: Settings) -> dict[str, Any]:
+def _space(families: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """What is searched, as Optuna's distributions."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    return {
+        "iterations": IntDistribution(40, 250, log=True),
+        "leaves": IntDistribution(7, 63, log=True),
+        "learning_rate": FloatDistribution(0.03, 0.2, log=True),
+        "min_rows": IntDistribution(20, 400, log=True),
+        "column_share": FloatDistribution(0.1, 0.6),
+        "l2": FloatDistribution(0.5, 30, log=True),
+        **{f"with_{family}": CategoricalDistribution([True, False]) for family in families},
+        "pool_size": CategoricalDistribution(sorted({*POOL_SIZES, settings.pool_size})),
+    }
+
+
+def _fits(trial: dict[str, Any], space: dict[str, Any]) -> bool:
+    """Is it a trial of this search, with a number for a value?"""
+    params, value = trial.get("params"), trial.get("value")
+    if not isinstance(params, dict) or set(params) != set(space) or not isinstance(value, float):
+        return False
+    try:
+        return all(space[name]._contains(space[name].to_internal_repr(v)) for name, v in params.items())
+    except (ValueError, TypeError, KeyError):  # a choice that there is no longer
+        return False
+
+
+def _chosen(params: dict[str, Any], families: Sequence[str]) -> dict[str, Any]:
     """The settings of a trial."""
     ranker = {
         "type": "lightgbm",
-        "iterations": trial.suggest_int("iterations", 40, 250, log=True),
-        "leaves": trial.suggest_int("leaves", 7, 63, log=True),
-        "learning_rate": round(trial.suggest_float("learning_rate", 0.03, 0.2, log=True), 4),
-        "min_rows": trial.suggest_int("min_rows", 20, 400, log=True),
-        "column_share": round(trial.suggest_float("column_share", 0.1, 0.6), 3),
-        "l2": round(trial.suggest_float("l2", 0.5, 30, log=True), 3),
+        "iterations": params["iterations"],
+        "leaves": params["leaves"],
+        "learning_rate": round(params["learning_rate"], 4),
+        "min_rows": params["min_rows"],
+        "column_share": round(params["column_share"], 3),
+        "l2": round(params["l2"], 3),
     }
-    drop = [f for f in families if not trial.suggest_categorical(f"with_{f}", [True, False])]
-    sizes = sorted({*POOL_SIZES, settings.pool_size})
-    size = trial.suggest_categorical("pool_size", sizes)
-    return {"pool_size": size, "drop_features": drop, "ranker": ranker}
+    drop = [f for f in families if not params[f"with_{f}"]]
+    return {"pool_size": params["pool_size"], "drop_features": drop, "ranker": ranker}
 
 
 def _default(families: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """The default settings in the terms of `_suggest`."""
+    """The default settings in the terms of `_space`."""
     from retailrec.rankers import LightGBMRanker
 
     plain = LightGBMRanker()
@@ -192,25 +221,12 @@ def _default(families: Sequence[str], settings: Settings) -> dict[str, Any]:
 
 def _fingerprint(data: RetailData, settings: Settings, n_folds: int, metric: str) -> str:
     facts = {
-        "lines": data.log.height,
-        "users": data.n_users,
-        "items": data.n_items,
-        "end": data.end.isoformat(),
+        "data": data.fingerprint(),
         "folds": n_folds,
         "metric": metric,
         "settings": settings.model_dump(mode="json"),
     }
     return json.dumps(facts, sort_keys=True)
-
-
-def _require_same(study: Any, fingerprint: str, path: Path) -> None:
-    known = study.user_attrs.get("of")
-    if known is None:
-        study.set_user_attr("of", fingerprint)
-    elif known != fingerprint:
-        raise SettingError(
-            f"the study {path} is of other data, folds or settings; name another file to start anew."
-        )
 
 
 def _toml(chosen: dict[str, Any]) -> str:

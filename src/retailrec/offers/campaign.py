@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from retailrec.data.toml_files import read_toml
 from retailrec.errors import SettingError
 
 By = Literal["product", "supplier", "category", "everything"]
@@ -195,12 +195,7 @@ def read_campaign(path: Path) -> Campaign:
     SettingError
         If the file is missing, is no TOML, or holds settings that make no sense.
     """
-    try:
-        settings = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"campaign file {path} can't be read ({error}); check the path.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"campaign file {path} is no TOML: {error}. Correct that line.") from error
+    settings = read_toml(path, who="campaign file")
     return campaign_of(settings, who=f"campaign file {path}")
 
 

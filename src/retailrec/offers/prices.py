@@ -98,7 +98,7 @@ class Prices:
         """
         try:
             return _prices_in(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path} holds no prices of a campaign ({error}). Write it with "
                 f"`retailrec allocate` or Prices.save."

@@ -259,7 +259,7 @@ def load_duals(path: Path, key: str) -> Duals | None:
             return None
         prices, best = (np.array(found.pop(name), float) for name in ("prices", "best"))
         return Duals(prices=prices, best=best, **found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is no saved search for prices ({error}). Remove it to begin anew."
         ) from error

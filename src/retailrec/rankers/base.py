@@ -87,6 +87,11 @@ class Ranker(Component, ABC):
         """Read what `save` wrote."""
 
     @property
+    def n_columns(self) -> int | None:
+        """Columns of the rows that it learnt from; None where it does not tell."""
+        return None
+
+    @property
     def n_trees(self) -> int | None:
         """Trees of the fitted model; None where a number of trees can't be set."""
         return None

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.errors import ArtifactError
 from retailrec.rankers.base import Ranker, TrainingFrame
 from retailrec.rankers.catboost import CatBoostRanker
 from retailrec.rankers.lightgbm import LightGBMRanker
@@ -52,6 +53,12 @@ class BlendRanker(Ranker, type="blend"):
         self.scale_ = np.array([max(r.std(), 1e-9) for r in raw], np.float64)
         return self
 
+    @property
+    def n_columns(self) -> int | None:
+        """Columns of the rows that it learnt from."""
+        found = {part.n_columns for part in self.parts_}
+        return found.pop() if len(found) == 1 else -1
+
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         total = np.zeros(len(x))
         for part, centre, scale in zip(self.parts_, self.centre_, self.scale_, strict=True):
@@ -75,7 +82,14 @@ class BlendRanker(Ranker, type="blend"):
         self.parts_ = [replace(part) for part in self.parts]  # type: ignore[type-var]
         for number, part in enumerate(self.parts_):
             part.load(folder / f"part_{number}")
-        self.centre_, self.scale_ = np.load(folder / "standard.npy", allow_pickle=False)
+        standard = np.load(folder / "standard.npy", allow_pickle=False)
+        right = standard.shape == (2, len(self.parts_)) and standard.dtype == np.float64
+        if not right or not np.isfinite(standard).all() or (standard[1] <= 0).any():
+            raise ArtifactError(
+                f"{folder / 'standard.npy'} holds no centre and spread of {len(self.parts_)} rankers. "
+                f"Save the model again."
+            )
+        self.centre_, self.scale_ = standard
         return self
 
 

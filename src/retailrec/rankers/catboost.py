@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retailrec.components import Count, NotNegative, Positive, Range, Seed, Share, Threads
 from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
+from retailrec.rankers.tree_files import catboost_bytes
 
 _FILE = "catboost.cbm"
 
@@ -98,6 +99,11 @@ class CatBoostRanker(Ranker, type="catboost"):
         results = self.model_.get_evals_result()
         return {part: list(next(iter(losses.values()))) for part, losses in results.items()}
 
+    @property
+    def n_columns(self) -> int:
+        """Columns of the rows that it learnt from."""
+        return len(self.model_.feature_names_)
+
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         kind = "Probability" if self.objective == "Logloss" else "RawFormulaVal"
         if not len(x):
@@ -122,7 +128,7 @@ class CatBoostRanker(Ranker, type="catboost"):
         from catboost import CatBoost
 
         self.model_ = CatBoost()
-        self.model_.load_model(str(folder / _FILE))
+        self.model_.load_model(blob=catboost_bytes(folder / _FILE))
         return self
 
     def _pool(self, frame: TrainingFrame) -> Any:

@@ -13,6 +13,7 @@ from retailrec.components import Count, Natural, NotNegative, Positive, Range, S
 from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 from retailrec.rankers.prior import SourcePrior
+from retailrec.rankers.tree_files import lightgbm_text
 
 _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
@@ -121,6 +122,11 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         """Trees that predictions use."""
         return int(self.model_.best_iteration) or int(self.model_.num_trees())
 
+    @property
+    def n_columns(self) -> int:
+        """Columns of the rows that it learnt from."""
+        return int(self.model_.num_feature())
+
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(x):
             return np.zeros(0, np.float32)
@@ -145,7 +151,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     def load(self, folder: Path) -> Self:
         import lightgbm as lgb
 
-        self.model_ = lgb.Booster(model_file=str(folder / _FILE))
+        self.model_ = lgb.Booster(model_str=lightgbm_text(folder / _FILE))
         self.prior_ = SourcePrior.load(folder, self.model_.num_feature())
         return self
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
+from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
 from retailrec.data.histories import Receipts
 from retailrec.data.locks import locked
-from retailrec.data.writing import whole_file, write_frame, write_text
+from retailrec.data.writing import whole_file, write_text
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answering import Wish
@@ -36,6 +38,9 @@ from retailrec.schema import USER_ID
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 _PLAN = "plan.json"
+_PART = re.compile(
+    r"plan\.json|part-\d{6}\.(parquet|json)|\.partial-\d+-[a-z]+(-\d{6})?\.(parquet|json)"
+)
 
 
 class Batch(NamedTuple):
@@ -110,22 +115,23 @@ def recommend_to_file(
     parts = out.with_name(f".{out.name}.parts")
     try:
         with locked(parts):  # a second process would write the same parts
-            wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
+            wishes = [ids.to_list(), k, described_rules(rules), reasons, block_lines, versions()]
             wishes += [] if among is None else [among.fingerprint()]
             wishes += [] if wish.single == "mixed" else [wish.slots]
             _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
-            files, taken_over, done = [], 0, 0
+            files, taken_over, done, report = [], 0, 0, AnswerReport(0)
             for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
                 file = parts / f"part-{number:06d}.parquet"
                 files.append(file)
-                if file.is_file():
-                    taken_over += 1
-                else:
+                facts = facts_of_finished(file)
+                taken_over += facts is not None
+                if facts is None:
                     lists = None if eligible is None else eligible.rows(block)
-                    _write_block(model, asked.rows(block), file, wish, reasons, lists)
+                    facts = _write_block(model, asked.rows(block), file, wish, reasons, lists)
+                report += AnswerReport(**facts)
                 done += block.stop - block.start
                 progress("recommend", done, len(asked))
-            n_rows, report = _combine(files, out, safe_csv)
+            n_rows = _combine(files, out, safe_csv)
             shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
@@ -160,7 +166,7 @@ def artifact_key(folder: Path) -> str:
     return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
-def _described(rules: Rules | None) -> list[str]:
+def described_rules(rules: Rules | None) -> list[str]:
     """Every setting of the rules, lists of items and shoppers as a hash of all their rows."""
     values = [] if rules is None else [getattr(rules, f.name) for f in fields(rules)]
     frames = [v.hash_rows(seed=0).sum() if isinstance(v, pl.DataFrame) else v for v in values]
@@ -175,6 +181,12 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
         if text is not None and kept == text:
             return
         for file in parts.iterdir():  # the folder itself is held
+            if not _PART.fullmatch(file.name):
+                raise DataError(
+                    f"{file} is none of our parts and would be removed; move it away or name another "
+                    f"target."
+                )
+        for file in parts.iterdir():
             file.unlink()
     write_text(text or "", parts / _PLAN)
 
@@ -186,7 +198,8 @@ def _write_block(
     wish: Wish,
     reasons: bool,
     among: Eligible | None,
-) -> None:
+) -> dict[str, Any]:
+    """Answer for a block and keep its lists; its report as facts."""
     answer = model.answer(
         history,
         k=wish.k,
@@ -196,19 +209,16 @@ def _write_block(
         purpose=wish.single or "mixed",
         slots=None if wish.single else wish.slots,
     )
-    write_text(json.dumps(asdict(answer.report)), file.with_suffix(".json"))
-    write_frame(answer.lists, file)  # comes last: a block is finished when it is there
+    facts = json.loads(json.dumps(asdict(answer.report)))
+    keep_finished(answer.lists, file, facts)
+    return dict(facts)
 
 
-def _combine(files: list[Path], out: Path, safe_csv: bool) -> tuple[int, AnswerReport]:
-    """All parts below each other, in one step; number of rows, and their reports added up."""
-    report = AnswerReport(0)
-    for file in files:
-        report += AnswerReport(**json.loads(file.with_suffix(".json").read_text()))
+def _combine(files: list[Path], out: Path, safe_csv: bool) -> int:
+    """All parts below each other, in one step; number of rows."""
     with whole_file(out) as partial:
         lazy = pl.scan_parquet(files)
         if safe_csv and out.suffix == ".csv":
             lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
         (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
-    n_rows = int(pl.scan_parquet(files).select(pl.len()).collect().item())
-    return n_rows, report
+    return sum(rows_of_finished(file) for file in files)

@@ -83,8 +83,7 @@ class Catalogue:
                     f"frame of receipts instead, which is coded anew, or model.coded(data)."
                 )
             return Placed(data, Unplaced(0, 0, self.items[ITEM_ID].clear()), ())
-        if not isinstance(data, RetailData):
-            data = RetailData.from_frames(data)
+        data = RetailData.of(data)
         placed, unplaced = self.coded(data)
         notes = receipt_notes(unplaced, placed.end - data.start, self.end - self.start)
         return Placed(placed.histories(users), unplaced, notes)

@@ -109,13 +109,13 @@ class FittedParts:
 
     def fit(
         self,
-        data: RetailData,
+        data: Any,
         progress: Progress = silent,
         *,
         earlier: Self | None = None,
         keep_rows: bool = False,
     ) -> Self:
-        """Learn from everything before `data.end`.
+        """Learn from everything before `data.end`; `data` may also be a frame of receipts.
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
         `keep_rows`: its pre-ranker and label windows are taken over, and only newer windows are
@@ -126,6 +126,7 @@ class FittedParts:
         DataError
             If the data is too short for a label window, or prefilters leave nothing.
         """
+        data = RetailData.of(data)
         frame = self.training_frame(data, progress, earlier=earlier)
         progress("ranker")
         started = perf_counter()

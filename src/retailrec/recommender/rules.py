@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -32,6 +31,7 @@ from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.item_facts import text_codes
 from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.data.timeformats import parse_time
+from retailrec.data.toml_files import read_toml
 from retailrec.errors import DataError, SettingError
 from retailrec.recommender.greedy import Begun, choose_under_rules, nothing_begun
 from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, USER_ID
@@ -374,12 +374,7 @@ def read_rules(path: Path) -> Rules:
     SettingError
         If the file can't be read, a rule is not known or has a value of the wrong kind.
     """
-    try:
-        given = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingError(f"rules {path} can't be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"rules {path} is no valid TOML: {error}.") from error
+    given = read_toml(path, who="rules")
     known = [f.name for f in fields(Rules)]
     values: dict[str, Any] = {}
     for name, value in given.items():

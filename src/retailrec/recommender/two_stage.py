@@ -20,6 +20,7 @@ from retailrec.rankers.calibration import Calibrator
 from retailrec.recommender.answering import Part, Scorer, Wish
 from retailrec.recommender.answers import Answer
 from retailrec.recommender.artifact import load_artifact, save_artifact
+from retailrec.recommender.artifact_checks import check_codings, check_fitted
 from retailrec.recommender.artifact_formats import fill_in_format_1
 from retailrec.recommender.catalogue import Catalogue
 from retailrec.recommender.discovery import Discovery
@@ -259,8 +260,10 @@ class TwoStageRecommender(FittedParts):
         save_artifact(self, folder, saved_types())
 
     @classmethod
-    def load(cls, folder: str | Path) -> TwoStageRecommender:
+    def load(cls, folder: str | Path, *, memory_map: bool = False) -> TwoStageRecommender:
         """The model that `save` wrote.
+
+        With `memory_map` its arrays stay in their files, which several processes then share.
 
         Raises
         ------
@@ -269,14 +272,22 @@ class TwoStageRecommender(FittedParts):
             ranker, prefilter of one's own) whose module has not been imported; the message names it.
         """
         require_threads()
-        model = load_artifact(folder, saved_types())
+        model = load_artifact(folder, saved_types(), memory_map=memory_map)
         if not isinstance(model, TwoStageRecommender):
             raise ArtifactError(f"{folder} holds a {type(model).__name__}, no {WHO}.")
         return model
 
     def after_load(self) -> None:
-        """Fill in what format 1 did not write down: the item coding, and when receipts began."""
+        """Fill in what format 1 did not write down; hold the parts against the catalogue.
+
+        Raises
+        ------
+        ArtifactError
+            If they do not fit each other.
+        """
+        check_fitted(self)
         fill_in_format_1(self)
+        check_codings(self)
 
     @property
     def column_names(self) -> list[str]:

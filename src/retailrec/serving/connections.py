@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +33,28 @@ def engines(url: str, connections: int, timeout: float) -> tuple[Engine, Engine]
         ) from error
     kind = parsed.get_backend_name()
     if kind == "sqlite":
+        _require_path(parsed.database or "")
         return _sqlite(parsed, connections, timeout)
     if kind in ("postgresql", "postgres"):
         return _postgresql(parsed, connections, timeout)
     raise SettingError(
         f"--store names a {kind} database; expected an SQLite file or postgresql://user@host/database."
     )
+
+
+def _require_path(file: str) -> None:
+    """Raise a SettingError if there can be no file of this name."""
+    try:
+        file.encode()  # what is no text can't be shown in a URL
+        os.lstat(file)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # SQLite says it
+    except (OSError, ValueError) as error:
+        shown = ascii(file if len(file) < 200 else f"{file[:80]}...")
+        raise SettingError(
+            f"--store {shown} can't be a file: {getattr(error, 'strerror', None) or error}. Name "
+            f"another."
+        ) from error
 
 
 def is_sqlite(engine: Engine) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from retailrec.data.toml_files import read_toml
 from retailrec.errors import SettingError
 
 
@@ -108,12 +108,7 @@ def read_experiment(path: Path) -> Experiment:
     SettingError
         If it can't be read, or a setting makes no sense.
     """
-    try:
-        given: dict[str, Any] = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingError(f"experiment {path} can't be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"experiment {path} is no valid TOML: {error}.") from error
+    given = read_toml(path, who="experiment")
     try:
         found = _File(**given)
     except ValidationError as error:

@@ -42,6 +42,7 @@ def load_frames(
     *,
     columns: Mapping[str, str] | None = None,
     report: LoadReport | None = None,
+    time_format: str | None = None,
     progress: Progress = silent,
 ) -> Loaded:
     """Store receipt lines, cleaned and merged as `RetailData.from_frames` does.
@@ -49,7 +50,7 @@ def load_frames(
     Receipts keep their number (`basket_id`); without one they are called by their time.
     """
     report = report or LoadReport("transactions")
-    coded = code_lines(parts_of(transactions), columns, STANDARD_RULES, report, {})
+    coded = code_lines(parts_of(transactions), columns, STANDARD_RULES, report, {}, time_format)
     users = pl.DataFrame({USER_ID: coded.ids[USER_ID]})
     items = pl.DataFrame({ITEM_ID: coded.ids[ITEM_ID]})
     heads = _heads(coded)

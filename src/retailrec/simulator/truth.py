@@ -118,7 +118,14 @@ def read_truth(folder: Path) -> Truth | None:
         frame = pl.read_parquet(folder / "probabilities.parquet", columns=_COLUMNS)
         cutoff = datetime.fromisoformat(window["cutoff"])
         return Truth(frame, cutoff, float(window["horizon_days"]), int(window["repetitions"]))
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        pl.exceptions.PolarsError,
+    ) as error:
         raise DataError(
             f"{folder} holds no readable truth ({error}); generate it again with retailrec simulate."
         ) from error
