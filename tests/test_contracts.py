@@ -117,6 +117,29 @@ def test_candidates_agree_with_score(source: CandidateGenerator, data: RetailDat
 
 
 @each_source
+def test_unwanted_pairs_are_left_out_before_the_cut(
+    source: CandidateGenerator, data: RetailData
+) -> None:
+    known = data.asof(CUTOFF)
+    fitted = replace(source).fit(known)
+    history = known.history()
+    unwanted = Pairs(history.indptr, history.items)
+    items, scores = fitted.candidates(history, 6, unwanted)
+    everything = fitted.candidates(history, 100)
+    for row in range(len(history)):
+        own = history.items[history.indptr[row] : history.indptr[row + 1]]
+        stays = (everything.items[row] >= 0) & ~np.isin(everything.items[row], own)
+        assert not np.isin(items[row][items[row] >= 0], own).any()
+        if source.name != "fusion":  # its ranks hang on how many are asked for
+            n = min(int(stays.sum()), 6)
+            np.testing.assert_array_equal(items[row, :n], everything.items[row][stays][:6])
+            np.testing.assert_allclose(scores[row, :n], everything.scores[row][stays][:6], rtol=1e-5)
+        alone = history.take([row])
+        found = fitted.candidates(alone, 6, Pairs(alone.indptr, alone.items)).items[0]
+        np.testing.assert_array_equal(found, items[row])
+
+
+@each_source
 def test_candidates_are_distinct_allowed_sorted_and_ties_go_to_the_lower_item(
     source: CandidateGenerator, data: RetailData
 ) -> None:

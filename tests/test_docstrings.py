@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +97,7 @@ def names_of(line: str) -> list[str]:
 
 
 def parameters(entry: Documented) -> set[str]:
-    """What the callable takes; of a class its fields and what its constructor takes."""
+    """What the callable takes; of a class its fields, inherited ones too, and what its constructor takes."""
     if isinstance(entry.node, ast.FunctionDef):
         return arguments(entry.node)
     fields = {
@@ -106,6 +108,11 @@ def parameters(entry: Documented) -> set[str]:
     constructors = [
         n for n in entry.node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"
     ]
+    if entry.node.bases:
+        kind = getattr(import_module(entry.where.rpartition(".")[0]), entry.node.name)
+        fields |= (
+            {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+        )
     return fields.union(*(arguments(n) for n in constructors))
 
 

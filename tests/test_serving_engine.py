@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
+from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.cache import HotShoppers
@@ -34,7 +35,8 @@ def shop() -> RetailData:
 def model(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     """Fitted on all but the last two weeks, so that the store knows more than the model."""
     folder = tmp_path_factory.mktemp("models") / "m1"
-    small_model().fit(shop.asof(shop.end - timedelta(days=14))).save(folder)
+    known = shop.asof(shop.end - timedelta(days=14))
+    small_model(discover=Discovery(n_candidates=15)).fit(known).save(folder)
     return ServedModel.load(folder)
 
 
@@ -210,10 +212,45 @@ def test_saved_rules_hold_for_their_purpose(fresh: Engine, model: ServedModel) -
     new = fresh.offers(model, "3", Wish(k=5, purpose="new"))
     bought = {item for r in fresh.store.history("3") for item in r.items}
     assert not bought & {str(o.item) for o in new.offers}
-    with pytest.raises(SettingError, match=r"no purpose .nothing..*default, mailing, new"):
+    with pytest.raises(SettingError, match=r"no purpose .nothing..*default, discover, mailing, new"):
         fresh.offers(model, "3", Wish(purpose="nothing"))
     with pytest.raises(SettingError, match="no rule 'colour'"):
         fresh.offers(model, "3", Wish(rules={"colour": 1}))
+
+
+@pytest.mark.parametrize("purpose", ["replenish", "discover"])
+def test_lists_for_a_purpose_are_those_of_the_batch(
+    fresh: Engine, model: ServedModel, shop: RetailData, purpose: Any
+) -> None:
+    expected = batch(model, shop, 5, purpose=purpose)
+    found = {u: listed(fresh.offers(model, u, Wish(k=5, purpose=purpose))) for u in expected}
+    assert found == expected
+    assert purpose == "replenish" or expected != batch(model, shop, 5)
+    why = model.model.explain(shop, users=[3], k=5, purpose=purpose)["reasons"].to_list()
+    answer = fresh.offers(model, "3", Wish(k=5, purpose=purpose, reasons=True))
+    assert [offer.reasons for offer in answer.offers] == why
+    fresh.store.set_rules(purpose, {"max_per_category": 1})
+    ruled = batch(model, shop, 5, purpose=purpose, rules=Rules(max_per_category=1))
+    assert {u: listed(fresh.offers(model, u, Wish(k=5, purpose=purpose))) for u in ruled} == ruled
+
+
+def test_a_shopper_without_receipts_has_nothing_to_replenish_and_much_to_discover(
+    engine: Engine, model: ServedModel
+) -> None:
+    nothing = engine.offers(model, "nobody", Wish(k=5, purpose="replenish"))
+    assert (nothing.offers, nothing.level) == ((), "none")
+    assert "nothing to replenish" in nothing.why
+    assert len(engine.offers(model, "nobody", Wish(k=5, purpose="discover")).offers) == 5
+
+
+def test_a_model_that_learnt_nothing_new_offers_no_such_list(
+    engine: Engine, shop: RetailData, tmp_path: Path
+) -> None:
+    small_model().fit(shop).save(tmp_path / "plain")
+    plain = ServedModel.load(tmp_path / "plain")
+    assert plain.purposes == ("mixed", "replenish")
+    with pytest.raises(SettingError, match="has learnt none"):
+        engine.offers(plain, "3", Wish(purpose="discover"))
 
 
 def test_several_histories_at_once_are_answered_as_each_alone(

@@ -17,6 +17,7 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
+from retailrec.recommender.discovery import Discovery
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.keys import RateLimit, make_key, remove_key
@@ -40,7 +41,8 @@ def folder(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models, and a store with every receipt."""
     root = tmp_path_factory.mktemp("service")
     for name, seed in (("first", 0), ("second", 1)):
-        small_model(seed=seed, max_users=20 + 20 * seed).fit(
+        discover = Discovery(n_candidates=15) if seed else None
+        small_model(seed=seed, max_users=20 + 20 * seed, discover=discover).fit(
             shop.asof(shop.end - timedelta(days=14 - seed))
         ).save(root / "models" / name)
     store = Store(str(root / "store.db")).init()
@@ -101,6 +103,24 @@ def test_lists_over_http_are_those_of_the_batch(start: Start, shop: RetailData) 
         assert found == rows
         assert answer["level"] == "personal"
         assert answer["as_of"] == shop.end.isoformat()
+
+
+def test_purposes_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:
+    client = start()
+    model = client.service.models.active.model  # type: ignore[attr-defined]
+    for purpose in ("replenish", "discover"):
+        frame = model.recommend(shop, users=[3], k=4, purpose=purpose)
+        answer = client.get("/v1/shoppers/3/offers", params={"k": 4, "purpose": purpose}).json()
+        found = [(o["item"], o["score"]) for o in answer["offers"]]
+        assert found == list(frame.select("item_id", "score").iter_rows())
+        assert answer["purpose"] == purpose
+    body = {"shoppers": [{"shopper": "x", "receipts": []}], "purpose": "discover", "k": 3}
+    answer = client.post("/v1/offers", json=body).json()["answers"][0]
+    assert len(answer["offers"]) == 3
+    client.post("/v1/models/first/activate")
+    refused = client.get("/v1/shoppers/3/offers", params={"purpose": "discover"})
+    assert refused.status_code == 422
+    assert "has learnt none" in refused.json()["detail"]
 
 
 def test_the_next_answer_knows_the_receipt_and_a_retry_changes_nothing(start: Start) -> None:

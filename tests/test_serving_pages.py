@@ -20,6 +20,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
+from retailrec.recommender.discovery import Discovery
 from retailrec.serving.app import make_app
 from retailrec.serving.loading import load_data
 from retailrec.serving.pages import drawings
@@ -56,7 +57,8 @@ def shop() -> RetailData:
 def service(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Service:
     root = tmp_path_factory.mktemp("pages")
     for name, seed in (("first", 0), ("second", 1)):
-        small_model(seed=seed, max_users=20 + 20 * seed).fit(
+        discover = Discovery(n_candidates=15) if seed else None
+        small_model(seed=seed, max_users=20 + 20 * seed, discover=discover).fit(
             shop.asof(shop.end - timedelta(days=14))
         ).save(root / "models" / name)
     store = Store(str(root / "store.db")).init()
@@ -119,6 +121,17 @@ def test_the_page_shows_what_the_endpoint_answers(client: TestClient) -> None:
     for offer in client.get("/v1/shoppers/5/offers?k=10&reasons=true").json()["offers"]:
         assert f"{offer['score']:.3f}" in page
         assert offer["reasons"].split(";")[0] in page
+
+
+def test_two_purposes_stand_side_by_side(client: TestClient) -> None:
+    both = client.get("/shopper?id=5&left=second&right=second&lp=replenish&rp=discover").text
+    for title in ("second, replenish", "second, discover"):
+        assert f"<h2>{title}</h2>" in both
+    assert "<h2>second, discover</h2>" in client.get("/shopper?id=5&left=second").text
+    without = client.get("/shopper?id=5&left=first").text
+    assert "<h2>first, new</h2>" in without
+    assert "<option>replenish</option>" in without
+    assert "<option>discover</option>" not in without
 
 
 def test_what_if_moves_the_list_and_stores_nothing(client: TestClient, service: Service) -> None:

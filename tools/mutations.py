@@ -252,7 +252,11 @@ RECOMMENDER: list[Mutation] = [
     ("BoundRules._denied", "user * self.items.height", "self.items.height"),
     ("_touched", "return len(np.unique(user[out][hit]))", "return len(user[out][hit])"),
     ("choose_under_rules", "same >= cap", "same > cap"),
-    ("choose_under_rules", "0 < min_new - n_new >= k - slot", "0 < min_new - n_new > k - slot"),
+    (
+        "choose_under_rules",
+        "0 < min_new - n_new >= room[row] - slot",
+        "0 < min_new - n_new > room[row] - slot",
+    ),
     ("choose_under_rules", "variety * (same > 0)", "variety * same * 0"),
     ("choose_under_rules", "gave_way[row, 1] |= relaxed == 2", "gave_way[row, 1] |= relaxed >= 1"),
     ("_habit", "if n >= 3 and gap > 0", "if n >= 1 and gap > 0"),

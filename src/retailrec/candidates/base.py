@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.components import Component
+from retailrec.compute.csr import leave_out
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import DataError, NotFittedError, SettingError
@@ -58,6 +59,12 @@ class CandidateGenerator(Component, ABC):
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """This source's score of any pairs, (n_pairs,)."""
 
+    def _candidates_without(self, history: History, k: int, without: Pairs) -> Candidates:
+        """Candidates among the allowed items, less some pairs."""
+        most = int(np.diff(without.indptr).max(initial=0))  # of so many more, k stay in any case
+        found = self._candidates(history, k + most)
+        return Candidates(*leave_out(*found, without.indptr, without.items, k))
+
     @property
     def more(self) -> tuple[str, ...]:
         """Names of what `score_more` tells beside the score; part of column names."""
@@ -77,8 +84,11 @@ class CandidateGenerator(Component, ABC):
         self._fit(data)
         return self
 
-    def candidates(self, history: History, k: int) -> Candidates:
+    def candidates(self, history: History, k: int, without: Pairs | None = None) -> Candidates:
         """The `k` best recommendable items of each shopper; ties go to the lower item code.
+
+        `without` are pairs that are not wanted, a row a shopper: the `k` best others are given, as
+        many as there are.
 
         Raises
         ------
@@ -92,7 +102,10 @@ class CandidateGenerator(Component, ABC):
         if k < 1:
             raise SettingError(f"{self.name}: k must be at least 1, not {k}.")
         self.require_codes_of(history)
-        return self._candidates(history, k)
+        if without is None:
+            return self._candidates(history, k)
+        require_pairs_of(history, without)
+        return self._candidates_without(history, k, without)
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """This source's score of any pairs, (n_pairs,) float32; row i of `pairs` is row i of `history`.

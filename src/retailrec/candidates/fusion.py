@@ -50,7 +50,14 @@ class ReciprocalRankFusion(CandidateGenerator, type="fusion"):
         self.sources_ = [replace(source).fit(data) for source in self.sources]
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        proposed = np.hstack([s.candidates(history, k).items for s in self.sources_])
+        return self._blended(history, k, None)
+
+    def _candidates_without(self, history: History, k: int, without: Pairs) -> Candidates:
+        # what each source proposes decides the others' ranks, so each is asked for k, and not for more
+        return self._blended(history, k, without)
+
+    def _blended(self, history: History, k: int, without: Pairs | None) -> Candidates:
+        proposed = np.hstack([s.candidates(history, k, without).items for s in self.sources_])
         starts = np.arange(len(history) + 1, dtype=np.int64) * proposed.shape[1]
         indptr, items = union_rows(starts, proposed.ravel(), len(history))
         return Candidates(*topk_rows(indptr, items, self._score(history, Pairs(indptr, items)), k))

@@ -87,9 +87,14 @@ def check_pool(sources: Sequence[CandidateGenerator], n_candidates: int | Sequen
 
 
 def merge_pool(
-    sources: Sequence[CandidateGenerator], history: History, n_candidates: int | Sequence[int]
+    sources: Sequence[CandidateGenerator],
+    history: History,
+    n_candidates: int | Sequence[int],
+    without: Pairs | None = None,
 ) -> Pool:
     """Union of each source's best `n_candidates` (one number, or one a source), scored by all sources.
+
+    `without` are pairs that no source is to propose: each gives its best others instead.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def merge_pool(
     """
     taken = check_pool(sources, n_candidates)
     proposed = np.hstack(
-        [s.candidates(history, n).items for s, n in zip(sources, taken, strict=True) if n > 0]
+        [s.candidates(history, n, without).items for s, n in zip(sources, taken, strict=True) if n > 0]
     )
     width = proposed.shape[1]
     starts = np.arange(len(history) + 1, dtype=np.int64) * width

@@ -18,10 +18,12 @@ from retailrec.cli.options import (
     EngineOption,
     ImportOption,
     MasterOption,
+    PurposeOption,
     QuietOption,
     ResultsOption,
     RulesOption,
     SeedOption,
+    SlotsOption,
     SparkSettingsOption,
     TimeFormatOption,
     Wanted,
@@ -30,14 +32,10 @@ from retailrec.cli.options import (
     on_spark,
     parse_columns,
 )
-from retailrec.errors import RetailRecError, SettingError
+from retailrec.errors import RetailRecError
 from retailrec.jobs.targets import check_file, check_target
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 offers.register(app)
 serving.register(app)
 
@@ -60,6 +58,7 @@ def main() -> None:
 def run(
     wanted: Wanted,
     k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
+    slots: SlotsOption = None,
     out: ResultsOption = Path("out"),
     rejects: Annotated[Path | None, typer.Option(help="Write rejected lines here.")] = None,
     rules: RulesOption = None,
@@ -72,7 +71,7 @@ def run(
 
     check_target(out, RESULTS)
     check_file(rejects)
-    settings = wanted.settings(k=k)
+    settings = wanted.settings(k=k, slots=slots)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
     console.print_load_report(data.report, wanted.quiet, rejects)
@@ -176,6 +175,8 @@ def recommend(
             "campaign_id, user_id and of campaign_id, item_id."
         ),
     ] = None,
+    purpose: PurposeOption = "mixed",
+    slots: SlotsOption = None,
     safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
@@ -187,13 +188,12 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    if k < 1:
-        raise SettingError(f"k must be at least 1, not {k}.")
     shared: dict[str, Any] = {"rules": rules, "reasons": reasons}
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
         local_only(encoding=encoding, time_format=time_format, among=among, safe_csv=safe_csv)
+        local_only(purpose=purpose if purpose != "mixed" else None, slots=slots)
         work: Callable[..., Any] = recommend_on_spark
         shared |= {"master": master, "settings": spark_settings, "modules": modules}
     else:
@@ -202,7 +202,7 @@ def recommend(
         check_file(out)
         work = recommend_from_files
         shared |= {"encoding": encoding, "time_format": time_format, "among": among or ()}
-        shared |= {"safe_csv": safe_csv}
+        shared |= {"safe_csv": safe_csv, "purpose": purpose, "slots": slots}
     with console.progress(quiet) as progress:
         found = work(model, history, users, k, parse_columns(columns), out, **shared, progress=progress)
     console.print_load_report(found.load_report, quiet, None)

@@ -109,6 +109,8 @@ def print_result(result: RunResult, out: Path) -> None:
         table.add_row(name, *cells, style="bold green" if name == "two_stage" else "")
     OUT.print(table)
     OUT.print(result["verdict"])
+    for found in result["purposes"]:
+        OUT.print(f"{found['purpose']}, {found['n_users']:,} shoppers: {found['verdict']}")
     OUT.print(f"recipe: {result['recipe']}")
     for metric, best in (result["attainable"] or {}).items():
         OUT.print(

@@ -63,6 +63,17 @@ TimeFormatOption = Annotated[
     str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
 ]
 RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
+PurposeOption = Annotated[
+    str,
+    typer.Option(
+        help="mixed: the best items; replenish: what the shopper buys again; discover: what is new to "
+        "the shopper."
+    ),
+]
+SlotsOption = Annotated[
+    str | None,
+    typer.Option(help="One list of several purposes, such as replenish=3,discover=2; it says --k too."),
+]
 ResultsOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 FiguresOption = Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")]
 SeedOption = Annotated[int | None, typer.Option(help="[0]")]

@@ -86,6 +86,29 @@ def find_listed(indptr: Any, indices: Any, listed: Any) -> Any:
 
 
 @jit
+def leave_out(items: Any, scores: Any, w_indptr: Any, w_items: Any, k: int) -> tuple[Any, Any]:
+    """Lists (n_rows, any) without a CSR's pairs, cut to k: items (n_rows, k) int32, scores f32.
+
+    -1 and -inf pad; items of a row of the CSR are ascending.
+    """
+    out_items = np.full((len(items), k), -1, np.int32)
+    out_scores = np.full((len(items), k), -np.inf, np.float32)
+    for row in range(len(items)):
+        size = 0
+        unwanted = w_items[w_indptr[row] : w_indptr[row + 1]]
+        for rank in range(items.shape[1]):
+            item = items[row, rank]
+            place = np.searchsorted(unwanted, item)
+            if item < 0 or (place < len(unwanted) and unwanted[place] == item):
+                continue
+            if size == k:
+                break
+            out_items[row, size], out_scores[row, size] = item, scores[row, rank]
+            size += 1
+    return out_items, out_scores
+
+
+@jit
 def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
     """Distinct items of each row, ascending: CSR (indptr int64, items int32). -1 is dropped."""
     out_indptr = np.zeros(n_rows + 1, np.int64)

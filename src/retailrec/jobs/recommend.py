@@ -11,9 +11,12 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
 from retailrec.data.parsing import ids_like, ids_meet
+from retailrec.errors import SettingError
 from retailrec.recommender.among import read_among
 from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
+from retailrec.recommender.purposes import check_purpose
 from retailrec.recommender.rules import read_rules
+from retailrec.recommender.slots import parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 
@@ -44,14 +47,26 @@ def recommend_from_files(
     time_format: str | None = None,
     among: Sequence[Path] = (),
     safe_csv: bool = False,
+    purpose: str = "mixed",
+    slots: str | None = None,
     progress: Progress = silent,
 ) -> Answers:
     """Recommendations from a saved model and a file of receipts, to a file.
 
     Answers for the shoppers of the file `users` (known or not), or else for those whom the files
     `among` list, or for all in the receipts. `among` limits what is ranked: see `read_among`. Called
-    again after an interruption, it goes on with the first unfinished block of shoppers.
+    again after an interruption, it goes on with the first unfinished block of shoppers. `purpose` and
+    `slots` (such as ``replenish=3,discover=2``) are those of `TwoStageRecommender.recommend`.
+
+    Raises
+    ------
+    SettingError
+        If `k` < 1, there is no such purpose, or slots make no sense.
     """
+    if k < 1:
+        raise SettingError(f"k must be at least 1, not {k}.")
+    wanted_slots = None if slots is None else parse_slots(slots)
+    wanted_purpose = check_purpose(purpose, "recommend")
     wanted_rules = None if rules is None else read_rules(rules)
     lists = read_among(among) if among else None
     progress("load the model")
@@ -84,6 +99,8 @@ def recommend_from_files(
         among=lists,
         key=artifact_key(model),
         safe_csv=safe_csv,
+        purpose=wanted_purpose,
+        slots=wanted_slots,
         progress=progress,
     )
     return Answers(batch, data.report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -18,11 +18,12 @@ from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import Model, backtest, fitted
-from retailrec.evaluation.results import Difference
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
+from retailrec.jobs.purposes import judge_purposes
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
+from retailrec.jobs.verdict import verdict
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, recommend_to_file
@@ -36,6 +37,7 @@ from retailrec.report.results import (
     FoldMean,
     Folds,
     Means,
+    PurposeResult,
     Report,
     RuleFacts,
     RunResult,
@@ -102,6 +104,11 @@ def run(
     wanted_rules = None if rules is None else read_rules(rules)
     if truth is not None:
         truth.require_window(held_out.past.end, data.end)
+    if everybody is not None and settings.slots:
+        raise SettingError(
+            f"slots={settings.slots} are not filled by another engine than the local one; leave slots "
+            f"out, or stay with the local engine."
+        )
     timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
     with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
@@ -117,6 +124,10 @@ def run(
             judged = data.users["user_id"].gather(judge.users)
             best = None if truth is None else attainable(truth, judged, models)
             reliable = summary.reliability_bins(model, held_out) if settings.calibrate else None
+        purposes: list[PurposeResult] = []
+        if settings.purposes != ("mixed",):
+            with timer.step("judge each purpose"):
+                purposes = judge_purposes(model, held_out, settings.metrics, k)
         if folds > 1:
             with timer.step("earlier horizons"):
                 several = over_folds(data, settings, models, folds, progress)
@@ -138,7 +149,13 @@ def run(
                 batch = everybody(final, file, settings.k, wanted_rules)
             else:
                 batch = recommend_to_file(
-                    final, data, file, settings.k, rules=wanted_rules, progress=progress
+                    final,
+                    data,
+                    file,
+                    settings.k,
+                    rules=wanted_rules,
+                    slots=settings.slots,
+                    progress=progress,
                 )
         with timer.step("write"):
             final.save(staging / "model")
@@ -155,6 +172,7 @@ def run(
             "recipe": reason,
             "models": models,
             "verdict": verdict(models, sure["differences"]),
+            "purposes": purposes,
             **sure,
             "folds": several,
             "rules": None if rules is None else cast(dict[str, RuleFacts], batch.report.rules),
@@ -223,34 +241,6 @@ def over_folds(
             mean, spread = cast(float | None, known.mean()), cast(float | None, known.std())
             rows.append({"model": name, "metric": metric, "mean": mean, "spread": spread})
     return {"n": folds, "summary": rows}
-
-
-def verdict(models: Mapping[str, Means], differences: Sequence[Difference]) -> str:
-    """Whether two stages pay on this data, in one sentence, by the first metric.
-
-    Examples
-    --------
-    >>> models = {"popular": {"recall@10": 0.1}, "two_stage": {"recall@10": 0.12}}
-    >>> verdict(models, [{"model": "two_stage", "versus": "popular", "metric": "recall@10",
-    ...                   "difference": 0.02, "low": 0.01, "high": 0.03}])
-    'two_stage pays: recall@10 0.1200 against 0.1000 of popular, the best simple method (+20.0%).'
-    """
-    metric = next(iter(models["two_stage"]))
-    known = {n: mean for n, v in models.items() if (mean := v[metric]) is not None}
-    simple = {n: v for n, v in known.items() if n != "two_stage"}
-    if "two_stage" not in known or not simple:
-        return f"{metric} is not defined for these shoppers, so nothing can be said about two stages."
-    best = max(simple, key=lambda n: simple[n])
-    ours, theirs = known["two_stage"], simple[best]
-    share = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
-    rows = (d for d in differences if (d["model"], d["versus"]) == ("two_stage", best))
-    sure = next(d for d in rows if d["metric"] == metric)
-    figures = f"{metric} {ours:.4f} against {theirs:.4f} of {best}, the best simple method{share}"
-    if sure["low"] is not None and sure["low"] > 0:
-        return f"two_stage pays: {figures}."
-    if sure["high"] is not None and sure["high"] < 0:
-        return f"two stages do not pay on this data: {figures}. Use {best} instead."
-    return f"two stages do not pay for sure on this data: {figures}, which could be chance."
 
 
 def compare(

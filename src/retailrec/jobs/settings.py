@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,9 @@ from retailrec.jobs.settings_fields import plain_settings
 from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
 from retailrec.recommender.defaults import default_preranker, default_sources
+from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import PURPOSES, Purpose
+from retailrec.recommender.slots import check_slots, parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 
@@ -62,7 +65,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 # Constructor fields by the names that settings give them. What the recommender has is taken as it is,
 # but for its parts, each of which is described by settings of its own.
-PARTS = ("sources", "ranker", "prefilters", "label_splits", "features", "preranker")
+PARTS = ("sources", "ranker", "prefilters", "label_splits", "features", "preranker", "discover")
 MODEL = {f.name: f.name for f in fields(TwoStageRecommender) if f.init and f.name not in PARTS}
 LABELS = {
     "horizon_days": "horizon_days",
@@ -71,6 +74,7 @@ LABELS = {
     "least_history": "least_history",
 }
 FEATURES = {"drop_features": "drop"}
+DISCOVERY = {name: name for name in ("after_days", "n_candidates")}
 
 if TYPE_CHECKING:
 
@@ -86,10 +90,39 @@ if TYPE_CHECKING:
         calibrate: bool
         drop_features: list[str]
 
+    class _PlainDiscovery(BaseModel):
+        after_days: float | None = None
+        n_candidates: int | list[int] = 0
+
 else:
     _Plain = plain_settings(
         "_Plain", {TwoStageRecommender: MODEL, HorizonSplits: LABELS, FeatureSet: FEATURES}
     )
+    _PlainDiscovery = plain_settings("_PlainDiscovery", {Discovery: DISCOVERY})
+
+
+class DiscoverySettings(_PlainDiscovery):
+    """The table ``[discover]``: how lists of new items are learnt; see `Discovery`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sources: list[Typed] | None = None
+    ranker: Typed | None = None
+
+    def make(self) -> Discovery:
+        """What the recommender takes.
+
+        Raises
+        ------
+        SettingError
+            If a type or one of its parameters is not known.
+        """
+        return Discovery(
+            after_days=self.after_days,
+            n_candidates=self.n_candidates,
+            sources=_sources(self.sources or []),
+            ranker=None if self.ranker is None else _ranker(self.ranker),
+        )
 
 
 class Settings(_Plain):
@@ -112,6 +145,10 @@ class Settings(_Plain):
     sources: list[Typed] | None = None
     ranker: Typed | None = None
     prerank: bool = Field(False, description="a light model cuts the pool to pool_size")
+    discover: DiscoverySettings | None = Field(None, description="learn lists of new items too")
+    slots: dict[str, int] | None = Field(
+        None, description="recommendations of each purpose, such as replenish = 3, discover = 2"
+    )
 
     def for_size(self, n_users: int) -> Settings:
         """These settings, with those of the profile where nothing else was said.
@@ -148,8 +185,21 @@ class Settings(_Plain):
             label_splits=self.label_splits(),
             features=FeatureSet(drop=tuple(self.drop_features)),
             preranker=default_preranker() if self.prerank else None,
+            discover=self.make_discovery(),
             **_given(self, MODEL),
         )
+
+    def make_discovery(self) -> Discovery | None:
+        """How lists of new items are learnt; None where neither `discover` nor `slots` asks for it."""
+        if self.discover is not None:
+            return self.discover.make()
+        return DiscoverySettings().make() if (self.slots or {}).get("discover") else None
+
+    @property
+    def purposes(self) -> tuple[Purpose, ...]:
+        """Purposes that are asked for."""
+        wanted = {*(self.slots or {"mixed": self.k}), *(["discover"] if self.discover else [])}
+        return tuple(purpose for purpose in PURPOSES if purpose in wanted)
 
     def label_splits(self) -> HorizonSplits:
         """Where the ranker's labels come from."""
@@ -159,14 +209,11 @@ class Settings(_Plain):
         """The sources, or the default ones."""
         if self.sources is None:
             return default_sources()
-        return [make_component(s.model_dump(), CandidateGenerator, "source") for s in self.sources]
+        return _sources(self.sources)
 
     def make_ranker(self) -> Ranker:
         """The ranker: LightGBM (lambdarank) by default."""
-        if self.ranker is None:
-            return LightGBMRanker()
-        ranker: Ranker = make_component(self.ranker.model_dump(), Ranker, "ranker")
-        return ranker
+        return LightGBMRanker() if self.ranker is None else _ranker(self.ranker)
 
     def make_prefilters(self) -> tuple[Prefilter, ...]:
         """The prefilters of the preset, or those listed."""
@@ -251,6 +298,15 @@ def _given(settings: Settings, names: Mapping[str, str]) -> dict[str, Any]:
     return {theirs: getattr(settings, ours) for ours, theirs in names.items()}
 
 
+def _sources(wanted: Sequence[Typed]) -> list[CandidateGenerator]:
+    return [make_component(s.model_dump(), CandidateGenerator, "source") for s in wanted]
+
+
+def _ranker(wanted: Typed) -> Ranker:
+    ranker: Ranker = make_component(wanted.model_dump(), Ranker, "ranker")
+    return ranker
+
+
 _RENAMED = {"candidates_per_source": "n_candidates"}
 
 
@@ -269,10 +325,14 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
         if old in given:
             raise SettingError(f"setting '{old}' is called '{new}' now; rename it in {path}.")
     given |= {k: v for k, v in overrides.items() if v is not None}
+    if isinstance(given.get("slots"), str):  # as the command line writes them
+        given["slots"] = parse_slots(given["slots"])
     try:
         settings = Settings(**given)
         for metric in settings.metrics:
             parse_metric(metric)
+        if settings.slots is not None:
+            check_slots(settings.slots)
         settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
         return settings
     except ValidationError as error:

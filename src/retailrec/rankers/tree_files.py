@@ -206,8 +206,9 @@ def _numbers(file: Path, facts: dict[str, str], name: str, count: int) -> NDArra
         values: Sequence[float] = [float(cell) for cell in facts.get(name, "").split()]
     except ValueError as error:
         raise ArtifactError(_told(file, f"{name} holds what is no number ({error})")) from error
-    bounded = math.isfinite if name != "threshold" else lambda v: not math.isnan(v)
-    if len(values) != count or not all(map(bounded, values)):
+    # a split of missing values from all others lies at infinity
+    fits = (lambda v: not math.isnan(v)) if name == "threshold" else math.isfinite
+    if len(values) != count or not all(map(fits, values)):
         _refuse(file, f"{name} holds {len(values)} numbers or infinite ones, expected {count}")
     return np.array(values, np.float64)
 

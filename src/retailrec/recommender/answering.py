@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,139 +12,110 @@ from numpy.typing import NDArray
 
 from retailrec.candidates import Candidates
 from retailrec.compute.shards import SHARD, map_shards, n_threads
-from retailrec.data import Histories, Recoded, RetailData, Unplaced
+from retailrec.data import Histories
 from retailrec.data.history import History
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import SettingError
 from retailrec.rankers import Ranker
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.among import AmongReport, Eligible, as_among
+from retailrec.recommender.among import Eligible, as_among
 from retailrec.recommender.answers import (
     Answer,
     AnswerReport,
-    receipt_notes,
+    purpose_notes,
     short_list_note,
     warn_if_most_is_unknown,
 )
-from retailrec.recommender.explanations import item_labels, reasons_in_words
+from retailrec.recommender.catalogue import Catalogue
+from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.greedy import Begun
+from retailrec.recommender.purposes import Purpose, check_purpose
 from retailrec.recommender.rows import candidate_frame
-from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.rules import BoundRules, Rules, Usable
+from retailrec.recommender.slots import Composed, GivenSlots, Slots, check_slots, compose
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, USER_ID
 
 
-class Placed(NamedTuple):
-    """A request in a model's item codes: histories, what has no place, and sentences about it."""
-
-    history: History | Histories
-    unplaced: Unplaced
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """What a fitted model knows of its items and of time.
+class Part(NamedTuple):
+    """What scores the candidates of one purpose.
 
     Attributes
     ----------
-    items, prices : row i describes item code i; last known unit prices
-    key : stands for the item coding
-    start, end : time of the first receipt of `fit`, and first instant that was not known
+    stage : proposes them
+    ranker : orders them
+    calibrator : turns scores into probabilities; None without calibration
     """
 
-    items: pl.DataFrame
-    prices: NDArray[np.float64]
-    key: str
-    start: datetime
-    end: datetime
+    stage: StageOne
+    ranker: Ranker
+    calibrator: Calibrator | None
 
-    @cached_property
-    def labels(self) -> list[str]:
-        """What each item is called, such that no two sold ones are called alike."""
-        return item_labels(self.items, ~np.isnan(self.prices))
 
-    def coded(self, data: RetailData) -> Recoded:
-        """Fresh data in these item codes, and which events have no place there.
+class Wish(NamedTuple):
+    """What is asked for each shopper.
 
-        The present is the later of the two ends: that of the fresh data and that of the fit.
-        """
-        if data.catalogue_key == self.key:
-            placed, unplaced = data, Unplaced(data.log.height, 0, data.items[ITEM_ID].clear())
-        else:
-            placed, unplaced = data.with_item_codes_of(self.items)
-        if data.end < self.end:
-            placed = replace(placed, end=self.end)
-        return Recoded(placed, unplaced)
+    Attributes
+    ----------
+    k : items a shopper
+    slots : how many of each purpose; a single one for a list of one purpose
+    rules : business rules
+    eligible : the only items to rank
+    """
 
-    def placed(self, data: Any, users: Any = None) -> Placed:
-        """Histories in these item codes, and what of the receipts has no place there.
+    k: int
+    slots: Slots
+    rules: Rules | None = None
+    eligible: Eligible | None = None
 
-        Raises
-        ------
-        DataError
-            If users are named beside a history, or the history is coded by another catalogue.
-        """
-        if isinstance(data, History | Histories):
-            if users is not None:
-                raise DataError(
-                    "recommend: users name shoppers of a RetailData or a frame; a history has its own."
-                )
-            if data.catalogue_key != self.key:
-                raise DataError(
-                    f"recommend: the history is coded by another catalogue ({data.n_items:,} items) "
-                    f"than the model's ({self.items.height:,} items). Hand over the RetailData or the "
-                    f"frame of receipts instead, which is coded anew, or model.coded(data)."
-                )
-            return Placed(data, Unplaced(0, 0, self.items[ITEM_ID].clear()), ())
-        data = RetailData.of(data)
-        placed, unplaced = self.coded(data)
-        notes = receipt_notes(unplaced, placed.end - data.start, self.end - self.start)
-        return Placed(placed.histories(users), unplaced, notes)
-
-    def eligible(
-        self, history: History | Histories, among: Any, k: int
-    ) -> tuple[Eligible | None, AmongReport | None]:
-        """Given lists in these item codes, and what became of them; None without lists.
-
-        Lists that are bound already have been reported on.
+    @classmethod
+    def of(
+        cls,
+        k: int,
+        purpose: Purpose,
+        slots: GivenSlots | None = None,
+        rules: Rules | None = None,
+    ) -> Wish:
+        """`k` items of a purpose, or what the slots say.
 
         Raises
         ------
-        DataError
-            If none of the items is known, or none of the shoppers listed has receipts.
+        SettingError
+            If there is no such purpose, or slots make no sense.
         """
-        if among is None or isinstance(among, Eligible):
-            return among, None
-        lists = as_among(among)
-        codes = history.codes if isinstance(history, Histories) else np.zeros(1)
-        if lists.users is not None and len(codes) and (codes < 0).all():
-            raise DataError(
-                f"among: none of the {len(codes):,} shoppers is in the receipts, for example "
-                f"{history.users[USER_ID][0]!r}; write the ids as in the receipts."
-            )
-        bound = lists.bind(self.items, history.users)
-        return bound, bound.report(k)
+        check_purpose(purpose, "recommend")
+        wanted: Slots = {purpose: k} if slots is None else check_slots(slots)
+        return cls(k if slots is None else sum(wanted.values()), wanted, rules)
+
+    @property
+    def single(self) -> Purpose | None:
+        """The purpose, if there is one only."""
+        return next(iter(self.slots)) if len(self.slots) == 1 else None
+
+
+class Chosen(NamedTuple):
+    """Lists in item codes, and what there is to say of them.
+
+    Attributes
+    ----------
+    lists : items, scores, and the purpose of each slot
+    n_empty : shoppers without a purchase that the model knows
+    bound : the rules, with what they did
+    """
+
+    lists: Composed
+    n_empty: int
+    bound: BoundRules | None
 
 
 @dataclass(frozen=True)
 class Scorer:
     """The fitted parts that turn histories into recommendations; nothing of a request stays here."""
 
-    stage: StageOne
-    ranker: Ranker
-    calibrator: Calibrator | None
+    parts: Mapping[Purpose, Part]
     catalogue: Catalogue
     threads: int = 0
 
-    def answer(
-        self,
-        data: Any,
-        users: Any,
-        k: int,
-        rules: Rules | None,
-        *,
-        reasons: bool,
-        among: Any,
-    ) -> Answer:
+    def answer(self, data: Any, users: Any, wish: Wish, *, reasons: bool, among: Any) -> Answer:
         """Lists in the caller's ids, and a report; `TwoStageRecommender.recommend` has the rest."""
         if among is not None and not isinstance(among, Eligible):
             among = as_among(among)
@@ -153,14 +123,18 @@ class Scorer:
                 users = among.users
         history, unplaced, notes = self.catalogue.placed(data, users)
         warn_if_most_is_unknown(unplaced, notes)
+        k = wish.k
         eligible, told = self.catalogue.eligible(history, among, k)
-        best, n_empty, bound = self.choose(history, k, rules, eligible)
-        lists = self.named(history, best)
+        wish = wish._replace(eligible=eligible)
+        lists, n_empty, bound = self.choose(history, wish)
+        frame = self.named(history, lists, wish)
         if reasons:
-            lists = lists.with_columns(self.reasons(history, best, eligible))
-        n_short = int((best.items[:, -1] < 0).sum())
+            frame = frame.with_columns(self.reasons(history, lists, wish))
+        n_short = int((lists.best.items[:, -1] < 0).sum())
         notes += () if bound is None else bound.notes
         notes += told.sentences(k) if told is not None else short_list_note(n_short, len(history), k)
+        short = {} if wish.single else {str(name): n for name, n in lists.short.items()}
+        notes += purpose_notes(wish.slots, short, n_empty, len(history))
         report = AnswerReport(
             n_shoppers=len(history),
             n_unknown_shoppers=n_empty,
@@ -170,77 +144,90 @@ class Scorer:
             unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
             rules={} if bound is None else bound.effects,
             among={} if told is None else told._asdict(),
+            short_slots=short,
             notes=notes,
         )
-        return Answer(lists, report)
+        return Answer(frame, report)
 
-    def choose(
-        self,
-        history: History | Histories,
-        k: int,
-        rules: Rules | None = None,
-        eligible: Eligible | None = None,
-    ) -> tuple[Candidates, int, BoundRules | None]:
-        """Best items, number of empty histories, and the rules with what they did.
+    def choose(self, history: History | Histories, wish: Wish) -> Chosen:
+        """The best items of each shopper.
 
         Raises
         ------
         SettingError
             If `k` is below 1, or a rule or its value makes no sense.
         """
+        k, rules = wish.k, wish.rules
         if k < 1:
             raise SettingError(f"recommend: k must be at least 1, not {k}.")
         if not len(history):
-            return Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)), 0, None
+            return Chosen(_nothing(k, wish.slots), 0, None)
         items, prices = self.catalogue.items, self.catalogue.prices
         bound = None if rules is None else BoundRules(rules, items, prices, history.end)
-        stage = self._stage_for(k)
+        picking = bound or BoundRules(Rules(), items, prices, history.end)
+        stages = {purpose: self._stage_for(purpose, k) for purpose in wish.slots}
 
-        def shard(rows: slice) -> tuple[Candidates, int]:
+        def shard(rows: slice) -> tuple[Composed, int]:
             part = history.take(rows)
             empty = int((np.diff(part.indptr) == 0).sum())
-            among = None if eligible is None else eligible.take(rows)
-            frame = candidate_frame(part, stage, among=among)
-            score = self.ranker.predict(frame.x)
-            if bound is None:
-                return frame.pool.best(score, k), empty
-            probable = self.ranker.gives_probability
-            if bound.rules.margin is not None and self.calibrator is not None:
-                score, probable = self.calibrator.predict(score), True
-            return bound.choose(part, frame.pool.pairs, score, k, probable), empty
+            among = None if wish.eligible is None else wish.eligible.take(rows)
+            usable: dict[Purpose, Usable] = {}
+            for purpose, stage in stages.items():
+                scorer = self.parts[purpose]
+                frame = candidate_frame(part, stage, among=among)
+                score = scorer.ranker.predict(frame.x)
+                if bound is None and wish.single:
+                    return _single(frame.pool.best(score, k), purpose), empty
+                probable = scorer.ranker.gives_probability
+                if picking.rules.margin is not None and scorer.calibrator is not None:
+                    score, probable = scorer.calibrator.predict(score), True
+                if wish.single:
+                    best = picking.choose(part, frame.pool.pairs, score, k, probable)
+                    return _single(best, purpose), empty
+                usable[purpose] = picking.usable(part, frame.pool.pairs, score, k, probable)
 
-        size = SHARD if eligible is None else eligible.shard_size
+            def pick(purpose: Purpose, begun: Begun) -> tuple[Candidates, NDArray[np.int64]]:
+                best = picking.pick(usable[purpose], begun)
+                return best, usable[purpose].count_new(best)
+
+            return compose(wish.slots, len(part), pick), empty
+
+        size = SHARD if wish.eligible is None else wish.eligible.shard_size
         parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
-        best = Candidates(*(np.vstack(p) for p in zip(*(c for c, _ in parts), strict=True)))
-        return best, sum(empty for _, empty in parts), bound
+        return Chosen(Composed.of([lists for lists, _ in parts]), sum(n for _, n in parts), bound)
 
-    def reasons(
-        self, history: History | Histories, best: Candidates, eligible: Eligible | None = None
-    ) -> pl.Series:
+    def reasons(self, history: History | Histories, lists: Composed, wish: Wish) -> pl.Series:
         """Why each recommendation was made, in words."""
-        labels = self.catalogue.labels
-        stage = self._stage_for(best.items.shape[1])
+        labels, best = self.catalogue.labels, lists.best
+        stages = {purpose: self._stage_for(purpose, wish.k) for purpose in wish.slots}
 
         def shard(rows: slice) -> list[str]:
             part = history.take(rows)
-            among = None if eligible is None else eligible.take(rows)
-            frame = candidate_frame(part, stage, among=among)
-            shopper, rank = np.nonzero(best.items[rows] >= 0)
-            if not len(shopper):  # rankers' libraries refuse to explain nothing
-                return []
-            items = best.items[rows][shopper, rank]
-            x = frame.rows_of(shopper, items, part.n_items)
-            why = self.ranker.contributions(x)
-            return reasons_in_words(x, frame.names, why, shopper, items, part, stage.sources, labels)
+            among = None if wish.eligible is None else wish.eligible.take(rows)
+            there = best.items[rows] >= 0
+            texts = np.full(there.shape, "", object)
+            for number, (purpose, stage) in enumerate(stages.items()):
+                shopper, rank = np.nonzero(there & (lists.purpose[rows] == number))
+                if not len(shopper):  # rankers' libraries refuse to explain nothing
+                    continue
+                frame = candidate_frame(part, stage, among=among)
+                items = best.items[rows][shopper, rank]
+                x = frame.rows_of(shopper, items, part.n_items)
+                why = self.parts[purpose].ranker.contributions(x)
+                texts[shopper, rank] = reasons_in_words(
+                    x, frame.names, why, shopper, items, part, stage.sources, labels
+                )
+            return list(texts[there])
 
-        size = SHARD if eligible is None else eligible.shard_size
+        size = SHARD if wish.eligible is None else wish.eligible.shard_size
         texts = [text for part in map_shards(shard, len(history), size=size) for text in part]
         return pl.Series("reasons", texts, pl.String)
 
-    def named(self, history: History | Histories, best: Candidates) -> pl.DataFrame:
+    def named(self, history: History | Histories, lists: Composed, wish: Wish) -> pl.DataFrame:
         """Recommended codes in the caller's ids."""
+        best = lists.best
         row, rank = np.nonzero(best.items >= 0)
-        score = best.scores[row, rank]
+        score, number = best.scores[row, rank], lists.purpose[row, rank]
         frame = pl.DataFrame(
             {
                 USER_ID: history.users[USER_ID].gather(row),
@@ -249,10 +236,28 @@ class Scorer:
                 "rank": (rank + 1).astype(np.int32),
             }
         )
-        if self.calibrator is None:
+        calibrators = [self.parts[purpose].calibrator for purpose in wish.slots]
+        probable = [c.predict(score) for c in calibrators if c is not None]
+        if len(probable) == len(calibrators):
+            frame = frame.with_columns(probability=pl.Series(np.choose(number, probable)))
+        if wish.single:
             return frame
-        return frame.with_columns(probability=pl.Series(self.calibrator.predict(score)))
+        names = pl.Series(list(wish.slots), dtype=pl.String)
+        return frame.with_columns(purpose=names.gather(number))
 
-    def _stage_for(self, k: int) -> StageOne:
+    def _stage_for(self, purpose: Purpose, k: int) -> StageOne:
         """Stage one with a pool of at least `k` pairs a shopper."""
-        return replace(self.stage, pool_size=max(self.stage.pool_size, k))
+        stage = self.parts[purpose].stage
+        return replace(stage, pool_size=max(stage.pool_size, k))
+
+
+def _single(best: Candidates, purpose: Purpose) -> Composed:
+    """Lists of one purpose."""
+    number = np.where(best.items >= 0, 0, -1).astype(np.int8)
+    return Composed(best, number, {purpose: int((best.items[:, -1] < 0).sum())})
+
+
+def _nothing(k: int, slots: Slots) -> Composed:
+    """Lists of nobody."""
+    best = Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
+    return Composed(best, np.zeros((0, k), np.int8), dict.fromkeys(slots, 0))

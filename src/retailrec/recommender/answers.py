@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import polars as pl
 
 from retailrec.data import Unplaced
 from retailrec.errors import RetailRecWarning
+from retailrec.recommender.purposes import Purpose
 
 Effects = dict[str, dict[str, int]]  # rule -> removed, bound, gave_way
 _SHORT_HISTORY = 0.5  # share of the fitted span below which receipts look cut off
@@ -30,6 +32,7 @@ class AnswerReport:
     rules : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed), ``gave_way``
         (shoppers whose list could not keep to it)
     among : what became of given lists of items, as counts; see `AmongReport`
+    short_slots : purpose -> shoppers for whom it had fewer items than slots; others filled up
     notes : sentences about what a caller should know
     """
 
@@ -41,6 +44,7 @@ class AnswerReport:
     unknown_items: tuple[object, ...] = ()
     rules: Effects = field(default_factory=dict)
     among: dict[str, int] = field(default_factory=dict)
+    short_slots: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __add__(self, other: AnswerReport) -> AnswerReport:
@@ -51,6 +55,7 @@ class AnswerReport:
             n_unknown_shoppers=self.n_unknown_shoppers + other.n_unknown_shoppers,
             n_short=self.n_short + other.n_short,
             rules=add_effects(self.rules, other.rules),
+            short_slots=_add(self.short_slots, other.short_slots),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
@@ -77,6 +82,42 @@ def add_effects(one: Effects, other: Effects) -> Effects:
         for name, n in counts.items():
             so_far[name] = so_far.get(name, 0) + n
     return total
+
+
+def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
+
+
+def purpose_notes(
+    slots: Mapping[Purpose, int], short: Mapping[str, int], n_empty: int, n_shoppers: int
+) -> tuple[str, ...]:
+    """What to say of lists for a purpose.
+
+    Parameters
+    ----------
+    slots : how many items of each purpose were asked for
+    short : purpose -> shoppers for whom it had fewer
+    n_empty : shoppers without a purchase that the model knows
+
+    Examples
+    --------
+    >>> purpose_notes({"replenish": 5}, {}, 2, 10)
+    ("2 of 10 shoppers have no purchases to replenish, so they get no list; ask for purpose='mixed' or \
+for slots.",)
+    >>> purpose_notes({"replenish": 3, "discover": 2}, {"replenish": 4, "discover": 0}, 2, 10)
+    ('replenish had fewer than 3 items for 4 of 10 shoppers; discover filled up.',)
+    """
+    if list(slots) == ["replenish"] and n_empty:
+        return (
+            f"{n_empty:,} of {n_shoppers:,} shoppers have no purchases to replenish, so they get no "
+            f"list; ask for purpose='mixed' or for slots.",
+        )
+    return tuple(
+        f"{name} had fewer than {slots[name]} items for {short[name]:,} of {n_shoppers:,} shoppers; "
+        f"{' and '.join(other for other in slots if other != name)} filled up."
+        for name in slots
+        if short.get(name)
+    )
 
 
 def receipt_notes(unplaced: Unplaced, span: timedelta, fitted_span: timedelta) -> tuple[str, ...]:

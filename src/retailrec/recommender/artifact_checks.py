@@ -48,7 +48,7 @@ def check_fitted(model: Any) -> None:
     n = model.items_.height
     if len(model.sources_) != len(model.sources):
         _refuse(f"it has {len(model.sources_)} fitted sources of {len(model.sources)}")
-    for source in model.sources_:
+    for source in (*model.sources_, *model.discover_sources_):
         if not isinstance(source, CandidateGenerator):
             _refuse(f"a {type(source).__name__} stands among its sources")
         for part in parts_within(source):
@@ -76,7 +76,7 @@ def check_codings(model: Any) -> None:
         If one is not.
     """
     key = catalogue_key(model.items_[ITEM_ID])
-    for part in (model.features_, *model.sources_):
+    for part in (model.features_, *model.sources_, *model.discover_sources_):
         if part.catalogue_key_ != key:
             _refuse(f"its {type(part).__name__} is coded by another catalogue")
 
@@ -141,6 +141,8 @@ def _rankers(model: Any) -> dict[str, int]:
     """The rankers that the model has, and how many columns each gets."""
     stage = StageOne(model.sources_, model.features_, model.taken, model.preranker_, model.pool_size)
     found = {"ranker_": len(stage.column_names)}
+    if model.discover_ranker_ is not None:
+        found["discover_ranker_"] = len(model.stage_for("discover").column_names)
     return found if model.preranker_ is None else found | {"preranker_": len(stage.preranker_names)}
 
 

@@ -27,9 +27,12 @@ from retailrec.data.locks import locked
 from retailrec.data.writing import whole_file, write_text
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
-from retailrec.recommender.answers import AnswerReport, short_list_note
+from retailrec.recommender.answering import Wish
+from retailrec.recommender.answers import AnswerReport, purpose_notes, short_list_note
 from retailrec.recommender.artifact import versions
+from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.rules import Rules
+from retailrec.recommender.slots import GivenSlots
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
 
@@ -69,6 +72,8 @@ def recommend_to_file(
     progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
     safe_csv: bool = False,
+    purpose: Purpose = "mixed",
+    slots: GivenSlots | None = None,
 ) -> Batch:
     """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
 
@@ -82,13 +87,20 @@ def recommend_to_file(
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
     safe_csv : of a CSV file, put ' before text that a spreadsheet would run as a formula
     block_lines : receipt lines after which a block ends, which bounds memory
+    purpose, slots : as of `TwoStageRecommender.recommend`; slots say `k` too
 
     Raises
     ------
     DataError
         If the file can't be written, there is nobody to answer for, or the model knows no item of the
         receipts.
+    SettingError
+        If there is no such purpose, slots make no sense, or the model learnt no ranker of new items.
     """
+    wish = Wish.of(k, purpose, slots, rules)
+    k = wish.k
+    for wanted in wish.slots:
+        model.part(wanted)  # what it has not learnt is said before any work
     if out.suffix not in (".parquet", ".csv"):
         raise DataError(f"{out} must end in .parquet or .csv.")
     if users is None and among is not None:
@@ -105,6 +117,7 @@ def recommend_to_file(
         with locked(parts):  # a second process would write the same parts
             wishes = [ids.to_list(), k, described_rules(rules), reasons, block_lines, versions()]
             wishes += [] if among is None else [among.fingerprint()]
+            wishes += [] if wish.single == "mixed" else [wish.slots]
             _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
             files, taken_over, done, report = [], 0, 0, AnswerReport(0)
             for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
@@ -114,7 +127,7 @@ def recommend_to_file(
                 taken_over += facts is not None
                 if facts is None:
                     lists = None if eligible is None else eligible.rows(block)
-                    facts = _write_block(model, asked.rows(block), file, k, rules, reasons, lists)
+                    facts = _write_block(model, asked.rows(block), file, wish, reasons, lists)
                 report += AnswerReport(**facts)
                 done += block.stop - block.start
                 progress("recommend", done, len(asked))
@@ -129,7 +142,8 @@ def recommend_to_file(
         unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
         among={} if told is None else told._asdict(),
         notes=notes
-        + (told.sentences(k) if told is not None else short_list_note(report.n_short, len(asked), k)),
+        + (told.sentences(k) if told is not None else short_list_note(report.n_short, len(asked), k))
+        + purpose_notes(wish.slots, report.short_slots, report.n_unknown_shoppers, len(asked)),
     )
     return Batch(n_rows, report, taken_over)
 
@@ -181,16 +195,23 @@ def _write_block(
     model: TwoStageRecommender,
     history: Histories,
     file: Path,
-    k: int,
-    rules: Rules | None,
+    wish: Wish,
     reasons: bool,
     among: Eligible | None,
 ) -> dict[str, Any]:
     """Answer for a block and keep its lists; its report as facts."""
-    answer = model.answer(history, k=k, rules=rules, reasons=reasons, among=among)
+    answer = model.answer(
+        history,
+        k=wish.k,
+        rules=wish.rules,
+        reasons=reasons,
+        among=among,
+        purpose=wish.single or "mixed",
+        slots=None if wish.single else wish.slots,
+    )
     facts = json.loads(json.dumps(asdict(answer.report)))
     keep_finished(answer.lists, file, facts)
-    return facts
+    return dict(facts)
 
 
 def _combine(files: list[Path], out: Path, safe_csv: bool) -> int:

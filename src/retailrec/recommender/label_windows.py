@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import Split
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
+from retailrec.recommender.purposes import Purpose, purchases_for
 from retailrec.recommender.rows import Labels, candidate_frame
 from retailrec.recommender.stage_one import StageOne
 
@@ -102,29 +103,33 @@ class WindowSteps(NamedTuple):
     prefilters : set on what is known before it
     fit_stage_one : fits sources and features on that
     fit_preranker : learns to cut the pool from the window; False if nothing was bought there
-    rows : its training rows, by key, split and fold
+    rows : purpose -> its training rows, by key, split and fold
     """
 
     prefilters: Sequence[Prefilter]
     fit_stage_one: Callable[[RetailData], None]
     fit_preranker: Callable[[Split], bool]
-    rows: Callable[[Any, Split, int], Window]
+    rows: Mapping[Purpose, Callable[[Any, Split, int], Window]]
+
+    def of(self, key: Any, split: Split, number: int) -> dict[Purpose, Window]:
+        """Training rows of a window, for each purpose."""
+        return {purpose: rows(key, split, number) for purpose, rows in self.rows.items()}
 
 
 def label_windows(
     splits: Iterator[Split],
     steps: WindowSteps,
-    earlier: Windows | None,
+    earlier: Mapping[Purpose, Windows],
     *,
     refit: bool,
     preranker: bool,
     progress: Progress,
-) -> list[Window]:
-    """Training rows of every label window, oldest first.
+) -> dict[Purpose, list[Window]]:
+    """Training rows of every label window, oldest first, for each purpose.
 
     Parameters
     ----------
-    earlier : windows that an earlier fit has computed; they are taken over
+    earlier : purpose -> windows that an earlier fit has computed; they are taken over
     refit : stage one is fitted before every window, not only before the oldest that is computed
     preranker : is one still to be learnt? The oldest window in which something was bought then trains
         it and gives no rows, unless no window comes after it
@@ -134,15 +139,15 @@ def label_windows(
     DataError
         If nobody with history bought within a label window.
     """
-    windows: list[Window] = []
+    windows: list[dict[Purpose, Window]] = []
     alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
     number, ready = -1, False
     for split in splits:
         number += 1
         progress("label windows", number + 1)
         key = (split.past.end, split.past.log.height, split.target.height)
-        if earlier is not None and key in earlier.places:
-            windows.append(earlier.window(key, number))
+        if all(p in earlier and key in earlier[p].places for p in steps.rows):
+            windows.append({p: earlier[p].window(key, number) for p in steps.rows})
         else:
             split = split.filtered(steps.prefilters)
             if refit or not ready:
@@ -152,24 +157,32 @@ def label_windows(
                 preranker = not steps.fit_preranker(split)
                 alone = key, split
             else:
-                windows.append(steps.rows(key, split, number))
+                windows.append(steps.of(key, split, number))
                 alone = None
         del split  # its receipts go before those of the next window are cut out
     if not windows and alone is not None:
-        windows.append(steps.rows(*alone, number))
-    if not any(window.frames for window in windows):
-        raise DataError(
-            "nobody with receipts before a label window bought anything within it, so there is "
-            "nothing to learn from; bring more data or ask for a longer horizon."
-        )
-    return windows
+        windows.append(steps.of(*alone, number))
+    found = {purpose: [window[purpose] for window in windows] for purpose in steps.rows}
+    for purpose, rows in found.items():
+        if not any(window.frames for window in rows):
+            anything = "anything new to them" if purpose == "discover" else "anything"
+            raise DataError(
+                f"nobody with receipts before a label window bought {anything} within it, so there is "
+                f"nothing to learn from; bring more data or ask for a longer horizon."
+            )
+    return found
 
 
 def window_rows(
     key: Any, split: Split, stage: StageOne, sampling: Sampling, number: int, threads: int
 ) -> Window:
-    """Training rows of one label window, the fold `number`."""
-    past, target = split
+    """Training rows of one label window, the fold `number`.
+
+    Only purchases of the stage's purpose count as such: a shopper who bought nothing new is idle to
+    a ranker of new items.
+    """
+    past = split.past
+    target = purchases_for(stage.purpose, past, split.target, stage.after_days)
     seed = sampling.seed, number
     users = past.active_users()
     bought_any = np.isin(users, target["user"].unique().to_numpy())

@@ -23,7 +23,7 @@ from retailrec.components import (
     check_settings,
     make_component,
 )
-from retailrec.compute.csr import find_pairs, jit
+from retailrec.compute.csr import find_listed, find_pairs
 from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
@@ -33,6 +33,7 @@ from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.data.timeformats import parse_time
 from retailrec.data.toml_files import read_toml
 from retailrec.errors import DataError, SettingError
+from retailrec.recommender.greedy import Begun, choose_under_rules, nothing_begun
 from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, USER_ID
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
@@ -58,6 +59,26 @@ class RuleRequest(NamedTuple):
     items: pl.DataFrame
     prices: NDArray[np.float64]
     now: datetime
+
+
+class Usable(NamedTuple):
+    """Candidates after the hard rules.
+
+    Attributes
+    ----------
+    pairs : row i is shopper row i
+    score : (n_pairs,) -inf where a rule forbids the pair
+    is_new : (n_pairs,) did the shopper never buy the item?
+    """
+
+    pairs: Pairs
+    score: NDArray[np.float32]
+    is_new: NDArray[np.bool_]
+
+    def count_new(self, best: Candidates) -> NDArray[np.int64]:
+        """(n_users,) how many of the chosen pairs the shopper never bought."""
+        place = find_listed(self.pairs.indptr, self.pairs.items, best.items)
+        return np.asarray((self.is_new[place] & (place >= 0)).sum(axis=1), np.int64)
 
 
 class Rule(Component, ABC):
@@ -192,6 +213,24 @@ class BoundRules:
         SettingError
             If there are margins and the scores are no probabilities.
         """
+        usable = self.usable(history, pairs, score, k, probabilities)
+        return self.pick(usable, nothing_begun(len(history), k))
+
+    def usable(
+        self,
+        history: History,
+        pairs: Pairs,
+        score: NDArray[np.float32],
+        k: int,
+        probabilities: bool = False,
+    ) -> Usable:
+        """The pairs with what hard rules and margins make of their scores; what they did is counted.
+
+        Raises
+        ------
+        SettingError
+            If there are margins and the scores are no probabilities.
+        """
         if self._margin is not None:
             if not probabilities:
                 raise SettingError(
@@ -206,15 +245,21 @@ class BoundRules:
         for name, mask in self._pair_masks(history, pairs, position, user).items():
             self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
             allowed &= mask
-        usable = np.where(allowed, score, -np.inf).astype(np.float32)
-        cap = self.rules.max_per_category or 0
+        return Usable(pairs, np.where(allowed, score, -np.inf).astype(np.float32), position < 0)
+
+    def pick(self, usable: Usable, begun: Begun) -> Candidates:
+        """The best usable pairs that go on the lists, which may hold items already."""
+        pairs, cap = usable.pairs, self.rules.max_per_category or 0
         items, scores, bound, gave_way = choose_under_rules(
             pairs.indptr,
             pairs.items,
-            usable,
-            self._category[pairs.items],
-            position < 0,
-            k,
+            usable.score,
+            self._category,
+            usable.is_new,
+            begun.items,
+            begun.n_new,
+            begun.room,
+            begun.wanted,
             cap,
             self.rules.min_new,
             self.rules.variety,
@@ -343,78 +388,3 @@ def read_rules(path: Path) -> Rules:
             value = [make_component(table, Rule, "rule") for table in value]
         values[name] = value
     return Rules(**values)
-
-
-@jit
-def choose_under_rules(
-    indptr: Any,
-    items: Any,
-    scores: Any,
-    category: Any,
-    is_new: Any,
-    k: int,
-    cap: int,
-    min_new: int,
-    variety: float,
-) -> Any:
-    """The `k` best pairs of each row, slot by slot; a score of -inf is never taken.
-
-    At most `cap` (0: any number) of a category (-1 is none) and at least `min_new` new ones. `variety`
-    takes the pair with the largest (1 - variety) x scaled score - variety x [its category is there].
-    Returns items and scores (n_rows, k), and for [min_new, cap] bool (n_rows, 2) each: did it keep a
-    better pair out, did it give way?
-    """
-    n = len(indptr) - 1
-    out_items = np.full((n, k), -1, np.int32)
-    out_scores = np.full((n, k), -np.inf, np.float32)
-    bound, gave_way = np.zeros((n, 2), np.bool_), np.zeros((n, 2), np.bool_)
-    for row in range(n):
-        start, stop = indptr[row], indptr[row + 1]
-        taken = np.zeros(stop - start, np.bool_)
-        chosen = np.full(k, -1, np.int64)
-        low, high = np.inf, -np.inf
-        for p in range(start, stop):
-            if scores[p] > -np.inf:
-                low, high = min(low, scores[p]), max(high, scores[p])
-        width = max(high - low, 1e-12)
-        n_new = 0
-        for slot in range(k):
-            must_be_new = 0 < min_new - n_new >= k - slot
-            best, free = -1, -1
-            for relaxed in range(3):  # 0: all rules, 1: without min_new, 2: without the cap too
-                best_value, free_value = -np.inf, -np.inf
-                for p in range(start, stop):
-                    if taken[p - start] or scores[p] == -np.inf:
-                        continue
-                    same = 0
-                    if category[p] >= 0:
-                        for s in range(slot):
-                            same += category[chosen[s]] == category[p]
-                    value = scores[p]
-                    if variety > 0:
-                        value = (1 - variety) * (scores[p] - low) / width - variety * (same > 0)
-                    if value > free_value:
-                        free, free_value = p, value
-                    if cap > 0 and same >= cap and relaxed < 2:
-                        continue
-                    if must_be_new and not is_new[p] and relaxed < 1:
-                        continue
-                    if value > best_value:
-                        best, best_value = p, value
-                if best >= 0 or free < 0:
-                    if relaxed >= 1 and best >= 0:
-                        gave_way[row, 0] |= must_be_new and not is_new[best]
-                        gave_way[row, 1] |= relaxed == 2
-                    break
-            if best < 0:
-                break
-            if best != free:
-                if must_be_new and not is_new[free]:
-                    bound[row, 0] = True
-                else:
-                    bound[row, 1] = True
-            taken[best - start] = True
-            chosen[slot] = best
-            n_new += is_new[best]
-            out_items[row, slot], out_scores[row, slot] = items[best], scores[best]
-    return out_items, out_scores, bound, gave_way

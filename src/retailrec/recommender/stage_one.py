@@ -15,6 +15,7 @@ from retailrec.compute.topk import best_in_rows
 from retailrec.data.history import History, Pairs
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import Ranker
+from retailrec.recommender.purposes import Purpose, allowed_for, for_purpose, owned_pairs
 
 
 @dataclass
@@ -28,6 +29,8 @@ class StageOne:
     n_candidates : taken from each source, one number or one a source
     preranker : orders the pool by its scores, ranks and item features; None takes the pool as it is
     pool_size : pairs a shopper that go on to ranking
+    purpose : what the list is for, which decides what the pool may hold
+    after_days : an item counts as new to a shopper so many days after the last purchase; None: never
     """
 
     sources: Sequence[CandidateGenerator]
@@ -35,6 +38,8 @@ class StageOne:
     n_candidates: int | Sequence[int]
     preranker: Ranker | None = None
     pool_size: int = 200
+    purpose: Purpose = "mixed"
+    after_days: float | None = None
 
     @property
     def column_names(self) -> list[str]:
@@ -47,11 +52,20 @@ class StageOne:
     def pool(self, history: History, among: Pairs | None = None) -> Pool:
         """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker.
 
-        Of `among`, all pairs and no others, ranked by their places in the whole pool.
+        To *discover*, each source is asked for items that are new to the shopper and no others. To
+        *replenish*, those pairs of the usual pool that the shopper bought go on, with the ranks that
+        they have there.
+
+        Of `among`, all pairs that are of the purpose and no others, ranked by their places in the whole
+        pool.
         """
-        pool = merge_pool(self.sources, history, self.n_candidates)
+        without = owned_pairs(history, self.after_days) if self.purpose == "discover" else None
+        pool = merge_pool(self.sources, history, self.n_candidates, without)
         if among is not None:
-            return place_in_pool(self.sources, history, among, pool)
+            wanted = for_purpose(among, history, self.purpose, self.after_days)
+            return place_in_pool(self.sources, history, wanted, pool)
+        if self.purpose == "replenish":
+            pool = pool.keep(allowed_for(pool.pairs, history, self.purpose, self.after_days))
         if self.preranker is None:
             return pool
         score = self.preranker.predict(self.preranker_columns(pool))

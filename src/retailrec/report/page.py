@@ -10,6 +10,7 @@ from retailrec.evaluation.results import MatchingReport
 from retailrec.report import figures
 from retailrec.report.html import Section, days, document, figure, folded, number, share, table, tiles
 from retailrec.report.outcome import results
+from retailrec.report.purpose_section import purpose_sections
 from retailrec.report.results import Ranking, Report, RuleFacts
 from retailrec.report.shoppers import examples, sent_coupons, three
 
@@ -21,6 +22,7 @@ def render(report: Report) -> str:
     sections = [
         Section("offers", "Three shoppers and what they would be offered", examples(shown)),
         Section("results", "Results: what it is worth", results(report)),
+        *purpose_sections(report["purposes"]),
         Section("data", "The data", _data(report)),
         Section("matching", "Matching: who proposes what", _matching(report["matching"])),
         Section("ranking", "Ranking: what decides the order", _ranking(report["ranking"])),

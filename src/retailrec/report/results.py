@@ -60,6 +60,25 @@ class WindowFacts(TypedDict):
     rows: int
 
 
+class PurposeResult(TypedDict):
+    """How lists for one purpose did.
+
+    Attributes
+    ----------
+    purpose : ``replenish`` or ``discover``
+    n_users : shoppers with history who bought something of the kind in the window
+    n_bought : what they bought of it, (shopper, item) pairs
+    models : name -> metric -> mean; every source alone, held to items of the kind, and two_stage
+    verdict : whether two stages pay, in a sentence
+    """
+
+    purpose: str
+    n_users: int
+    n_bought: int
+    models: dict[str, Means]
+    verdict: str
+
+
 class RunResult(TypedDict):
     """What `run` found, as ``metrics.json`` holds it."""
 
@@ -68,6 +87,7 @@ class RunResult(TypedDict):
     recipe: str
     models: dict[str, Means]
     verdict: str
+    purposes: list[PurposeResult]
     intervals: list[Interval]
     differences: list[Difference]
     folds: Folds | None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.errors import SettingError
+from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds
 from retailrec.serving.records import Lists, Shopper
@@ -30,7 +31,8 @@ class Wish:
     Attributes
     ----------
     k : offers at the most
-    purpose : whose saved rules hold
+    purpose : whose saved rules hold; ``replenish`` lists what the shopper buys again and ``discover``
+        what is new to the shopper, under rules that may be saved for them too
     rules : settings that come on top of the saved ones
     among : offer these items only, of what the sources propose; None: all
     reasons : say why, in words
@@ -145,11 +147,12 @@ class Engine:
             end,
             before,
         )
-        scored = model.score(history, wish.k)
+        kind: Purpose = next((p for p in PURPOSES if p == wish.purpose), "mixed")
+        scored = model.score(history, wish.k, kind)
         allowed = self._allowed(model, scored, [g.denied for g in given], wish.among, lists)
         best = model.choose(scored, wish.k, rules, allowed)
         words = model.reasons(scored, best) if wish.reasons else None
-        chance = model.probabilities(best)
+        chance = model.probabilities(scored, best)
         answers, at = [], 0
         for row, one in enumerate(given):
             offers = []
@@ -168,7 +171,7 @@ class Engine:
                     )
                 )
                 at += 1
-            answers.append(_told(model, one, tuple(offers), history.end, before))
+            answers.append(_told(model, one, tuple(offers), history.end, before, kind))
         return answers
 
     def events(self, model: ServedModel, shopper: str, known: Shopper) -> CodedEvents:
@@ -200,7 +203,8 @@ class Engine:
         SettingError
             If the purpose is not known.
         """
-        known = {DEFAULT_PURPOSE: {}, "new": {"min_new": wish.k}} | lists.rules
+        kinds: dict[str, dict[str, Any]] = {"replenish": {}, "discover": {}}
+        known = {DEFAULT_PURPOSE: {}, "new": {"min_new": wish.k}} | kinds | lists.rules
         if wish.purpose not in known:
             raise SettingError(
                 f"there is no purpose {wish.purpose!a}; expected one of {', '.join(sorted(known))}. "
@@ -279,7 +283,12 @@ def code_receipts(model: ServedModel, receipts: Sequence[Receipt]) -> CodedEvent
 
 
 def _told(
-    model: ServedModel, given: Given, offers: tuple[Offer, ...], as_of: datetime, before: int | None
+    model: ServedModel,
+    given: Given,
+    offers: tuple[Offer, ...],
+    as_of: datetime,
+    before: int | None,
+    kind: Purpose,
 ) -> Answer:
     """The answer, with its level and why."""
     events = given.events
@@ -289,7 +298,9 @@ def _told(
     receipts = len(np.unique(events.receipt[there]))
     facts = [name for name in model.user_columns if given.attributes.get(name) is not None]
     level: Level
-    if not offers:
+    if not offers and kind == "replenish" and lines == unknown:
+        level, why = "none", "no usable receipt is known, so there is nothing to replenish"
+    elif not offers:
         level, why = "none", "no candidate may be offered under the rules and lists that hold"
     elif lines > unknown:
         level = "personal"

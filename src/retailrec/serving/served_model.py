@@ -18,8 +18,10 @@ from scipy import sparse
 
 from retailrec.data.history import Candidates, History
 from retailrec.errors import SettingError
+from retailrec.recommender.answering import Part
 from retailrec.recommender.batch import artifact_key
 from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -57,11 +59,12 @@ class CodedEvents(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The candidates of some histories, with the ranker's scores: `(n_pairs,)`."""
+    """The candidates of some histories, with the ranker's scores: `(n_pairs,)`; `part` scored them."""
 
     history: History
     frame: CandidateFrame
     score: NDArray[np.float32]
+    part: Part
 
 
 @dataclass
@@ -91,12 +94,14 @@ class ServedModel:
         self.labels = names.fill_null(items[ITEM_ID].cast(pl.String)).to_list()
         attributes = self.model.features_.layout_.filter(pl.col("scope") == "user attribute")["column"]
         wanted = [name.removeprefix("user_attribute_") for name in attributes]
-        wanted += [s.attribute for s in self.model.sources_ if hasattr(s, "attribute")]
+        sources = [*self.model.sources_, *self.model.discover_sources_]
+        wanted += [s.attribute for s in sources if hasattr(s, "attribute")]
         self.user_columns = list(dict.fromkeys(wanted))
         self._bound: OrderedDict[tuple[Any, ...], BoundRules] = OrderedDict()
         self._lock = Lock()
         # each request is a thread's; a library that brings its own threads would fight with the others
-        for part in (self.model, self.model.ranker_, self.model.preranker_, *self.model.sources_):
+        rankers = (self.model.ranker_, self.model.preranker_, self.model.discover_ranker_)
+        for part in (self.model, *rankers, *sources):
             if hasattr(part, "threads"):
                 part.threads = 1  # type: ignore[union-attr]
 
@@ -170,11 +175,24 @@ class ServedModel:
         users = pl.DataFrame(people)
         return History.from_log(log, rows, users, end, self.n_items, self.model.catalogue_key)
 
-    def score(self, history: History, k: int) -> Scored:
-        """Candidates of the histories, at least `k`, and their scores: the rows of a batch."""
-        stage = self.model.stage_one
-        frame = candidate_frame(history, replace(stage, pool_size=max(stage.pool_size, k)))
-        return Scored(history, frame, self.model.ranker_.predict(frame.x))
+    @property
+    def purposes(self) -> tuple[Purpose, ...]:
+        """What lists may be for: those of new items only if the model has learnt them."""
+        learnt = self.model.discover_ranker_ is not None
+        return tuple(purpose for purpose in PURPOSES if learnt or purpose != "discover")
+
+    def score(self, history: History, k: int, purpose: Purpose = "mixed") -> Scored:
+        """Candidates of the histories, at least `k`, and their scores: the rows of a batch.
+
+        Raises
+        ------
+        SettingError
+            If the purpose needs a ranker that the model has not learnt.
+        """
+        part = self.model.part(purpose)
+        stage = replace(part.stage, pool_size=max(part.stage.pool_size, k))
+        frame = candidate_frame(history, stage)
+        return Scored(history, frame, part.ranker.predict(frame.x), part)
 
     def choose(
         self,
@@ -198,7 +216,8 @@ class ServedModel:
         if not rules:
             return pool.best(score, k)
         bound = self._bound_rules(rules)
-        return bound.choose(scored.history, pool.pairs, score, k, self.model.ranker_.gives_probability)
+        probable = scored.part.ranker.gives_probability
+        return bound.choose(scored.history, pool.pairs, score, k, probable)
 
     def reasons(self, scored: Scored, best: Candidates) -> list[str]:
         """Why, in words, for each item chosen, in order of history and rank."""
@@ -208,14 +227,13 @@ class ServedModel:
             return []  # nothing was chosen, and a ranker explains no empty table
         items = best.items[shopper, rank]
         x = np.asfortranarray(frame.rows_of(shopper, items, history.n_items))
-        why = self.model.ranker_.contributions(x)
-        return reasons_in_words(
-            x, frame.names, why, shopper, items, history, self.model.sources_, self.labels
-        )
+        why = scored.part.ranker.contributions(x)
+        sources = scored.part.stage.sources
+        return reasons_in_words(x, frame.names, why, shopper, items, history, sources, self.labels)
 
-    def probabilities(self, best: Candidates) -> NDArray[np.floating] | None:
+    def probabilities(self, scored: Scored, best: Candidates) -> NDArray[np.floating] | None:
         """Probability of each chosen item, in order of history and rank; None without calibration."""
-        calibrator = self.model.calibrator_
+        calibrator = scored.part.calibrator
         return None if calibrator is None else calibrator.predict(best.scores[best.items >= 0])
 
     def label(self, item: str) -> str:

@@ -89,10 +89,12 @@ class Views:
         if not shopper:
             return found
         lists = service.engine.lists()
-        purposes = sorted({"default", "new"} | set(lists.rules))
         left = service.models.get(query.get("left") or active.name)
         right = service.models.get(query.get("right") or left.name)
-        rp = query.get("rp") or ("default" if right is not left else "new")
+        kinds = set(left.purposes) & set(right.purposes) - {"mixed"}
+        purposes = sorted({"default", "new"} | kinds | set(lists.rules))
+        other = "discover" if "discover" in kinds else "new"
+        rp = query.get("rp") or ("default" if right is not left else other)
         rules, error = _rules_of(query)
         known = service.store.shopper(shopper)
         receipts = service.store.history(shopper)
@@ -198,7 +200,7 @@ class Views:
             "error": error,
             "saved": query.get("saved") == "1",
             "fields": [(n, says, _short(rules[n]) if n in rules else "") for n, says in RULE_FIELDS],
-            "purposes": sorted({"default", "new"} | set(lists.rules)),
+            "purposes": sorted({"default", "new", "replenish", "discover"} | set(lists.rules)),
             "all_rules": [
                 (p, ", ".join(f"{k} {v:g}" for k, v in r.items()) or "no rule")
                 for p, r in sorted(lists.rules.items())

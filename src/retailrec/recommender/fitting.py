@@ -1,0 +1,329 @@
+"""Fitting: settings of a recommender, and how its parts are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from time import perf_counter
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.candidates import CandidateGenerator
+from retailrec.candidates.pool import check_pool
+from retailrec.components import (
+    Count,
+    Natural,
+    Seed,
+    Share,
+    Threads,
+    check_parts,
+    check_settings,
+    with_common,
+)
+from retailrec.compute.memory import release_memory
+from retailrec.compute.progress import Progress, silent
+from retailrec.data import RetailData, unit_prices
+from retailrec.data.prefilters import Prefilter, apply_prefilters, preset
+from retailrec.data.splits import HorizonSplits, LabelSplits, Split
+from retailrec.errors import NotFittedError, SettingError
+from retailrec.features.assemble import FeatureSet
+from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
+from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.defaults import candidate_numbers, default_sources, discovery_ranker
+from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.label_windows import (
+    Sampling,
+    Window,
+    Windows,
+    WindowSteps,
+    label_windows,
+    preranker_rows,
+    window_rows,
+)
+from retailrec.recommender.learning import calibrated, learnt_ranker
+from retailrec.recommender.purposes import Purpose
+from retailrec.recommender.stage_one import StageOne
+
+WHO = "TwoStageRecommender"
+NOT_LEARNT = (
+    "purpose 'discover' needs a ranker of new items, and this model has learnt none. Fit with "
+    "TwoStageRecommender(discover=Discovery()), or with a table [discover] in the settings file."
+)
+
+
+@dataclass
+class FittedParts:
+    """Settings of a recommender, and its parts as `fit` left them; `TwoStageRecommender` says which."""
+
+    sources: list[CandidateGenerator] = field(default_factory=default_sources)
+    ranker: Ranker = field(default_factory=LightGBMRanker)
+    prefilters: Sequence[Prefilter] = field(default_factory=lambda: preset("default"))
+    label_splits: LabelSplits = field(default_factory=HorizonSplits)
+    features: FeatureSet = field(default_factory=FeatureSet)
+    n_candidates: Natural | Sequence[Natural] | None = None
+    preranker: Ranker | None = None
+    pool_size: Count = 200
+    negatives: Share = 0.2
+    idle_users: Share = 0.07
+    max_users: Count = 20_000
+    refit: Literal["each", "once"] = "each"
+    early_stopping: bool = False
+    calibrate: bool = False
+    seed: Seed = 0
+    threads: Threads = 0
+    discover: Discovery | None = None
+    sources_: list[CandidateGenerator] = field(init=False, repr=False, compare=False)
+    features_: FeatureSet = field(init=False, repr=False, compare=False)
+    ranker_: Ranker = field(init=False, repr=False, compare=False)
+    preranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
+    calibrator_: Calibrator | None = field(init=False, repr=False, compare=False, default=None)
+    discover_sources_: list[CandidateGenerator] = field(
+        init=False, repr=False, compare=False, default_factory=list
+    )
+    discover_ranker_: Ranker | None = field(init=False, repr=False, compare=False, default=None)
+    discover_calibrator_: Calibrator | None = field(init=False, repr=False, compare=False, default=None)
+    items_: pl.DataFrame = field(init=False, repr=False, compare=False)
+    prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    start_: datetime = field(init=False, repr=False, compare=False)
+    end_: datetime = field(init=False, repr=False, compare=False)
+    report_: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _windows: dict[Purpose, Windows] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self, WHO)
+        check_parts(WHO, "sources", self.sources, CandidateGenerator)
+        check_parts(WHO, "prefilters", self.prefilters, Prefilter)
+        check_parts(WHO, "ranker", [self.ranker], Ranker)
+        check_parts(WHO, "preranker", [self.preranker] if self.preranker else [], Ranker)
+        check_pool(self.sources, self.taken)
+        check_parts(WHO, "discover", [] if self.discover is None else [self.discover], Discovery)
+        if self.discover is not None:
+            check_pool([*self.sources, *self.discover.sources], self.discover.n_candidates)
+
+    def fit(
+        self,
+        data: Any,
+        progress: Progress = silent,
+        *,
+        earlier: Self | None = None,
+        keep_rows: bool = False,
+    ) -> Self:
+        """Learn from everything before `data.end`; `data` may also be a frame of receipts.
+
+        `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
+        `keep_rows`: its pre-ranker and label windows are taken over, and only newer windows are
+        computed. `keep_rows` keeps `training_rows`.
+
+        Raises
+        ------
+        DataError
+            If the data is too short for a label window, or prefilters leave nothing.
+        """
+        data = RetailData.of(data)
+        frame = self.training_frame(data, progress, earlier=earlier)
+        progress("ranker")
+        started = perf_counter()
+        self.calibrator_, self.ranker_, facts = self._learnt(frame, self.fresh_ranker)
+        self.report_ |= facts
+        del frame
+        if not keep_rows:
+            self._windows.pop("mixed")
+        self._took("ranker", started)
+        self._learn_discovery(keep_rows, progress)
+        release_memory()
+        started = perf_counter()
+        self.fit_stage_one(data, progress)
+        self.items_, self.prices_ = data.items, unit_prices(data)
+        self.start_, self.end_ = data.start, data.end
+        self._took("stage one on all data", started)
+        return self
+
+    def training_frame(
+        self,
+        data: RetailData,
+        progress: Progress = silent,
+        *,
+        earlier: Self | None = None,
+    ) -> TrainingFrame:
+        """The rows the ranker learns from: candidates of earlier label windows, labelled.
+
+        The oldest window trains the pre-ranker and nothing else, if there are others.
+
+        Raises
+        ------
+        DataError
+            If the data is too short, or nobody with history bought within a label window.
+        """
+        started = perf_counter()
+        self.report_ = {"windows": [], "seconds": {}}
+        known = {} if earlier is None else earlier._windows
+        self.preranker_ = None if earlier is None or not known else earlier.preranker_
+        windows = label_windows(
+            self.label_splits.splits(data),
+            WindowSteps(
+                self.prefilters,
+                self._fit_stage_one,
+                self._fit_preranker,
+                {purpose: partial(self._window, purpose) for purpose in self.learnt_purposes},
+            ),
+            known,
+            refit=self.refit == "each",
+            preranker=self.preranker is not None and self.preranker_ is None,
+            progress=progress,
+        )
+        self._took("training rows", started)
+        self.report_["windows"] = [window.facts for window in windows["mixed"]]
+        if "discover" in windows:
+            self.report_["discover_windows"] = [window.facts for window in windows["discover"]]
+        self._windows = {purpose: Windows.of(found) for purpose, found in windows.items()}
+        release_memory()
+        return self._windows["mixed"].rows
+
+    def fit_matching(self, data: RetailData, progress: Progress = silent) -> Self:
+        """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.
+
+        The pre-ranker learns from the newest label window.
+        """
+        self.report_ = {"windows": [], "seconds": {}}
+        if self.preranker is not None:
+            split = list(self.label_splits.splits(data))[-1].filtered(self.prefilters)
+            self._fit_stage_one(split.past, progress)
+            self._fit_preranker(split)
+        self.fit_stage_one(data, progress)
+        return self
+
+    def fit_stage_one(self, data: RetailData, progress: Progress = silent) -> Self:
+        """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
+        filtered, self.report_["prefilters"] = apply_prefilters(self.prefilters, data)
+        self._fit_stage_one(filtered, progress)
+        return self
+
+    @property
+    def taken(self) -> int | Sequence[int]:
+        """Candidates taken of each source."""
+        return candidate_numbers(self.sources) if self.n_candidates is None else self.n_candidates
+
+    @property
+    def stage_one(self) -> StageOne:
+        """Sources, features and pre-ranker as they are now.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        return self.stage_for("mixed")
+
+    def stage_for(self, purpose: Purpose) -> StageOne:
+        """Stage one as it is now, with a pool of what a list for the purpose may hold.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        SettingError
+            If it is for new items, and the model has no settings for them.
+        """
+        self._require("sources_")
+        if purpose != "discover":
+            return StageOne(
+                self.sources_, self.features_, self.taken, self.preranker_, self.pool_size, purpose
+            )
+        if self.discover is None:
+            raise SettingError(NOT_LEARNT)
+        sources = [*self.sources_, *self.discover_sources_]
+        return StageOne(
+            sources,
+            self.features_,
+            self.discover.n_candidates,
+            None,
+            self.pool_size,
+            purpose,
+            self.discover.after_days,
+        )
+
+    @property
+    def learnt_purposes(self) -> tuple[Purpose, ...]:
+        """Purposes that have a ranker of their own; *replenish* orders by the one of *mixed*."""
+        return ("mixed",) if self.discover is None else ("mixed", "discover")
+
+    def _require(self, fitted: str) -> None:
+        if not hasattr(self, fitted):
+            raise NotFittedError(f"{WHO} has not seen any data; call fit(data) first.")
+
+    def _fit_stage_one(self, data: RetailData, progress: Progress = silent) -> None:
+        self.sources_ = [with_common(s, self.seed, self.threads) for s in self.sources]
+        more = () if self.discover is None else self.discover.sources
+        self.discover_sources_ = [with_common(s, self.seed, self.threads) for s in more]
+        self.features_ = replace(self.features)
+        seconds = self.report_["source_seconds"] = {}
+        fitted = [*self.sources_, *self.discover_sources_]
+        for number, source in enumerate(fitted, start=1):
+            progress("sources", number, len(fitted))
+            started = perf_counter()
+            source.fit(data)
+            release_memory()
+            seconds[source.name] = perf_counter() - started
+        progress("features")
+        data.forget_history()  # the sources shared it
+        self.features_.fit(data)
+        release_memory()
+
+    def _learn_discovery(self, keep_rows: bool, progress: Progress) -> None:
+        """The ranker of new items, if the settings ask for one."""
+        self.discover_ranker_ = self.discover_calibrator_ = None
+        if self.discover is None:
+            return
+        progress("ranker of new items")
+        started, rows = perf_counter(), self._windows["discover"].rows
+        chosen = self.discover.ranker or discovery_ranker(len(rows.y))
+        self.discover_calibrator_, self.discover_ranker_, _ = self._learnt(
+            rows, lambda: with_common(chosen, self.seed, self.threads)
+        )
+        del rows
+        if not keep_rows:
+            self._windows.clear()
+        self._took("ranker of new items", started)
+
+    def _learnt(
+        self, frame: TrainingFrame, fresh: Callable[[], Ranker]
+    ) -> tuple[Calibrator | None, Ranker, dict[str, Any]]:
+        calibrator = calibrated(frame, fresh) if self.calibrate else None
+        return calibrator, *learnt_ranker(frame, fresh, self.early_stopping)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which candidates are trained on."""
+        return Sampling(self.negatives, self.idle_users, self.max_users, self.seed)
+
+    def _window(self, purpose: Purpose, key: Any, split: Split, number: int) -> Window:
+        stage = self.stage_for(purpose)
+        return window_rows(key, split, stage, self.sampling, number, self.threads)
+
+    def _fit_preranker(self, split: Split) -> bool:
+        """Learn to cut the pool from one label window; False if nothing was bought there."""
+        self.preranker_ = None
+        rows = preranker_rows(split, self.stage_one, self.sampling)
+        if rows is not None:
+            self.preranker_ = with_common(self.preranker, self.seed, self.threads).fit(rows)
+        return rows is not None
+
+    @property
+    def training_rows(self) -> TrainingFrame | None:
+        """The rows that the ranker learnt from, if `fit` was told to keep them."""
+        return self._windows["mixed"].rows if "mixed" in self._windows else None
+
+    def fresh_ranker(self) -> Ranker:
+        """A ranker with the same settings that has learnt nothing."""
+        ranker: Ranker = with_common(self.ranker, self.seed, self.threads)
+        return ranker
+
+    def _took(self, step: str, started: float) -> None:
+        self.report_["seconds"][step] = round(perf_counter() - started, 3)

@@ -1,0 +1,86 @@
+"""What a list is for: what a shopper buys again, what is new to the shopper, or the best of both."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retailrec.compute.csr import find_pairs
+from retailrec.compute.pairs import pair_keys, row_of_pair
+from retailrec.data import RetailData
+from retailrec.data.history import History, Pairs
+from retailrec.errors import SettingError
+
+Purpose = Literal["mixed", "replenish", "discover"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+
+def check_purpose(given: object, who: str) -> Purpose:
+    """The purpose that is meant.
+
+    Raises
+    ------
+    SettingError
+        If it is none.
+    """
+    for purpose in PURPOSES:
+        if given == purpose:
+            return purpose
+    raise SettingError(f"{who}: there is no purpose {given!r}; expected {', '.join(PURPOSES)}.")
+
+
+def owned_pairs(history: History, within_days: float | None = None) -> Pairs:
+    """What each shopper bought, or bought within the last so many days."""
+    if within_days is None or not history.n_pairs:
+        return Pairs(history.indptr, history.items)
+    kept = history.last_age() <= within_days
+    sizes = np.bincount(history.user_of_pair[kept], minlength=len(history))
+    return Pairs(np.append(0, np.cumsum(sizes)).astype(np.int64), history.items[kept])
+
+
+def is_owned(owned: Pairs, pairs: Pairs) -> NDArray[np.bool_]:
+    """(n_pairs,) is the pair one of the owned ones?"""
+    found: NDArray[np.bool_] = find_pairs(owned.indptr, owned.items, pairs.indptr, pairs.items) >= 0
+    return found
+
+
+def for_purpose(pairs: Pairs, history: History, purpose: Purpose, after_days: float | None) -> Pairs:
+    """Those of the pairs that a list for this purpose may hold."""
+    if purpose == "mixed":
+        return pairs
+    kept = allowed_for(pairs, history, purpose, after_days)
+    row = row_of_pair(pairs.indptr)
+    sizes = np.bincount(row[kept], minlength=len(history))
+    return Pairs(np.append(0, np.cumsum(sizes)).astype(np.int64), pairs.items[kept])
+
+
+def allowed_for(
+    pairs: Pairs, history: History, purpose: Purpose, after_days: float | None
+) -> NDArray[np.bool_]:
+    """(n_pairs,) may a list for this purpose hold the pair?"""
+    if purpose == "mixed":
+        return np.ones(len(pairs.items), np.bool_)
+    if purpose == "replenish":
+        return is_owned(owned_pairs(history), pairs)
+    return ~is_owned(owned_pairs(history, after_days), pairs)
+
+
+def purchases_for(
+    purpose: Purpose, past: RetailData, target: pl.DataFrame, after_days: float | None
+) -> pl.DataFrame:
+    """Those log rows of a window that a list for this purpose could have foretold.
+
+    *replenish*: of items that the shopper had bought before; *discover*: of the others, or of those not
+    bought within `after_days`; *mixed*: all.
+    """
+    if purpose == "mixed" or target.is_empty():
+        return target
+    users = target["user"].unique().sort().to_numpy()
+    history = past.history(codes=users)
+    owned = owned_pairs(history, after_days if purpose == "discover" else None)
+    known = pair_keys(users[row_of_pair(owned.indptr)], owned.items, past.n_items)
+    wanted = pair_keys(target["user"].to_numpy(), target["item"].to_numpy(), past.n_items)
+    return target.filter(pl.Series(np.isin(wanted, known) == (purpose == "replenish")))
