@@ -177,7 +177,7 @@ def recommend(
         raise SettingError(f"k must be at least 1, not {k}.")
     check_file(out)
     with console.progress(quiet) as progress:
-        found = recommend_from_files(
+        answers = recommend_from_files(
             model,
             history,
             users,
@@ -192,9 +192,9 @@ def recommend(
             safe_csv=safe_csv,
             progress=progress,
         )
-    console.print_load_report(found.load_report, quiet, None)
+    console.print_load_report(answers.load_report, quiet, None)
     if not quiet:
-        console.print_answers(found.batch, out)
+        console.print_answers(answers.batch, out)
 
 
 @app.command()

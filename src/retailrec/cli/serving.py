@@ -128,7 +128,7 @@ def load_store(
         progress(f"load {path}")
         if dataset == "table" and not (path.is_dir() and users is None):
             report = LoadReport(path.name)
-            found = load_frames(
+            stored = load_frames(
                 opened,
                 read_parts(path),
                 columns=parse_columns(columns),
@@ -139,12 +139,12 @@ def load_store(
             from retailrec.datasets import load_dataset
 
             data = load_dataset(dataset, path, parse_columns(columns))
-            report, found = data.report, load_data(opened, data, progress)
+            report, stored = data.report, load_data(opened, data, progress)
         if users is not None:
             describe(opened, read_table(users))
     console.print_load_report(report, quiet, None)
     if not quiet:
-        OUT.print(f"{found.receipts:,} receipts with {found.lines:,} lines; {found.new:,} are new")
+        OUT.print(f"{stored.receipts:,} receipts with {stored.lines:,} lines; {stored.new:,} are new")
 
 
 @store_app.command("export")
