@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
-from retailrec.errors import SettingError
+from retailrec.errors import ArtifactError, SettingError
 from retailrec.rankers import (
     RANKERS,
     BlendRanker,
@@ -19,6 +20,7 @@ from retailrec.rankers import (
     Ranker,
     TrainingFrame,
 )
+from retailrec.rankers.lightgbm import _telling
 
 # all rows and columns for every tree, so that the same rows make the same trees
 EXACT: dict[str, Any] = {"iterations": 30, "threads": 1, "column_share": 1.0}
@@ -111,6 +113,59 @@ def test_contributions_add_up_to_the_score(ranker: Any) -> None:
     assert score.std() > 0.3
     used = np.abs(shares).mean(axis=0)
     assert used[0] > 2 * used[2]
+
+
+def test_a_prior_adds_a_sources_order_to_the_scores(tmp_path: Path) -> None:
+    """Ranks 1 and 7 of a source that says the opposite of what was learnt; NaN comes after the last."""
+    frame = rows()
+    frame.x[:, 2] = 12 - frame.x[:, 0]  # 1 to 12
+    frame.x[::7, 2] = np.nan
+    plain = LightGBMRanker(min_rows=1, prior_weight=0, **EXACT).fit(frame).predict(frame.x)
+    hedged = LightGBMRanker(min_rows=1, prior="idle", prior_weight=0.3, **EXACT).fit(frame)
+    ranks = np.nan_to_num(frame.x[:, 2].astype(np.float64), nan=13)
+    expected = plain - 0.3 * plain.astype(np.float64).std() * np.log2(ranks + 1)
+    np.testing.assert_allclose(hedged.predict(frame.x), expected, rtol=1e-5, atol=1e-5)
+    shares = hedged.contributions(frame.x).sum(axis=1)
+    np.testing.assert_allclose(shares - shares.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-3)
+    hedged.save(tmp_path)
+    loaded = LightGBMRanker().load(tmp_path)
+    np.testing.assert_array_equal(loaded.predict(frame.x), hedged.predict(frame.x))
+    (tmp_path / "prior.json").unlink()  # a model of before
+    np.testing.assert_array_equal(LightGBMRanker().load(tmp_path).predict(frame.x), plain)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"column": 3}',
+        '{"column": 9, "weight": 1, "unranked": 2, "mean": 0}',
+        '{"column": 0, "weight": NaN, "unranked": 2, "mean": 0}',
+    ],
+)
+def test_a_damaged_prior_is_refused(tmp_path: Path, text: str) -> None:
+    LightGBMRanker(min_rows=1, **EXACT).fit(rows()).save(tmp_path)
+    (tmp_path / "prior.json").write_text(text)
+    with pytest.raises(ArtifactError, match="damaged"):
+        LightGBMRanker().load(tmp_path)
+
+
+def test_a_prior_needs_its_column_and_leaves_probabilities_alone() -> None:
+    frame = rows()
+    assert LightGBMRanker(min_rows=1, **EXACT).fit(frame).prior_ is None
+    binary = LightGBMRanker("binary", min_rows=1, prior="tells", **EXACT).fit(frame)
+    assert binary.prior_ is None
+
+
+def test_split_points_hang_on_rows_and_not_on_their_number() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400_000, 5)).astype(np.float32)
+    taken = _telling(x)
+    assert 90_000 < taken.sum() < 110_000
+    np.testing.assert_array_equal(_telling(x[1:]), taken[1:])
+    assert _telling(x[:1000]).all()
+    assert abs(x[taken].mean()) < 0.01
 
 
 def test_a_blend_is_the_mean_of_its_parts_in_standard_units() -> None:

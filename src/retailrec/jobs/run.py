@@ -123,6 +123,8 @@ def run(
                     described["sent_coupons"] = describe_sent(
                         sent, held_out, judge, lists, settings.k, settings.horizon_days
                     )
+        for known in (past, held_out.past):
+            known.forget_history()  # nobody asks again
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from retailrec.components import Count, Natural, NotNegative, Positive, Range, Seed, Share, Threads
 from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
+from retailrec.rankers.prior import SourcePrior
 
 _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
+_SPREAD_ROWS = 50_000  # tell the spread of scores
+_BIN_ROWS = 100_000  # tell the split points; LightGBM holds them as doubles meanwhile
 
 
 @dataclass
@@ -27,6 +30,9 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         where that is more than 10,000 rows, LightGBM's limit, within equal parts of them
     iterations, leaves, learning_rate, min_rows : as in LightGBM
     early_stopping : rounds without improvement on the later window after which training stops
+    prior, prior_weight : column with a source's ranks whose order is added to the scores of
+        ``lambdarank``, and how much of it, in standard deviations of the scores; see `SourcePrior`.
+        Nothing is added where rows have no such column, nor to probabilities
     threads, seed : None takes the model's
     """
 
@@ -39,9 +45,12 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     l2: NotNegative = 5.0
     early_stopping: Count = 40
     monotone: dict[str, int] = field(default_factory=dict)
+    prior: str = "source_tifu_knn_rank"
+    prior_weight: NotNegative = 0.05
     threads: Threads | None = None
     seed: Seed | None = None
     model_: Any = field(init=False, repr=False, compare=False, default=None)
+    prior_: SourcePrior | None = field(init=False, repr=False, compare=False, default=None)
     _curve: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
@@ -70,8 +79,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             "force_row_wise": True,
             "verbosity": -1,
             "lambdarank_truncation_level": 20,
-            # split points from all rows: a sample's would hang on the exact number of rows
-            "bin_construct_sample_cnt": 1_000_000,
+            "bin_construct_sample_cnt": 1_000_000,  # of the rows that `_telling` takes, all
             "metric": "ndcg" if self.objective == "lambdarank" else "binary_logloss",
             "eval_at": [5],
         }
@@ -79,12 +87,15 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             options["monotone_constraints"] = [self.monotone.get(n, 0) for n in train.names]
         if self.objective == "lambdarank":  # without a purchase there is no order to learn
             train = train.rows(np.isin(train.groups, train.groups[train.y > 0]))
-        data = self._dataset(train)
+        telling = _telling(train.x)
+        bins = None if telling.all() else self._dataset(train.rows(telling), options)
+        data = self._dataset(train, options, bins)
+        del bins
         later: dict[str, Any] = {}
         self._curve = {}
         if valid is not None:
             later = {
-                "valid_sets": [data, self._dataset(valid, data)],
+                "valid_sets": [data, self._dataset(valid, options, data)],
                 "valid_names": ["learn", "validation"],
                 "callbacks": [
                     lgb.early_stopping(self.early_stopping, verbose=False),
@@ -92,6 +103,10 @@ class LightGBMRanker(Ranker, type="lightgbm"):
                 ],
             }
         self.model_ = lgb.train(options, data, self.iterations, **later)
+        self.prior_ = None
+        if self.objective == "lambdarank" and self.prior_weight:
+            some = train.rows(np.arange(len(train.y)) % (len(train.y) // _SPREAD_ROWS + 1) == 0)
+            self.prior_ = SourcePrior.learnt(some, self.prior, self.prior_weight, self._raw(some.x))
         return self
 
     def with_trees(self, n: int) -> Self:
@@ -109,10 +124,13 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(x):
             return np.zeros(0, np.float32)
-        return np.asarray(self.model_.predict(x, num_threads=library_threads(self.threads)), np.float32)
+        raw = self._raw(x)
+        return np.asarray(raw if self.prior_ is None else raw + self.prior_.of(x), np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         shap = self.model_.predict(x, pred_contrib=True, num_threads=library_threads(self.threads))
+        if self.prior_ is not None:
+            shap[:, self.prior_.column] += self.prior_.of(x) - self.prior_.mean
         return np.asarray(shap[:, :-1], np.float32)
 
     def importances(self) -> NDArray[np.float64]:
@@ -121,14 +139,22 @@ class LightGBMRanker(Ranker, type="lightgbm"):
 
     def save(self, folder: Path) -> None:
         self.model_.save_model(str(folder / _FILE))
+        if self.prior_ is not None:
+            self.prior_.save(folder)
 
     def load(self, folder: Path) -> Self:
         import lightgbm as lgb
 
         self.model_ = lgb.Booster(model_file=str(folder / _FILE))
+        self.prior_ = SourcePrior.load(folder, self.model_.num_feature())
         return self
 
-    def _dataset(self, frame: TrainingFrame, reference: Any = None) -> Any:
+    def _raw(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n_rows,) what the trees say."""
+        scores: NDArray[np.float64] = self.model_.predict(x, num_threads=library_threads(self.threads))
+        return scores
+
+    def _dataset(self, frame: TrainingFrame, options: dict[str, Any], reference: Any = None) -> Any:
         import lightgbm as lgb
 
         sizes = _queries(np.unique(frame.groups, return_counts=True)[1])
@@ -140,8 +166,28 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             weight=None if ranking else frame.weights,
             feature_name=[f"column_{i}" for i in range(len(frame.names))],  # it refuses : " [ ] { } ,
             reference=reference,
+            params=options,
             free_raw_data=True,
         )
+
+
+def _telling(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n_rows,) which rows split points are learnt from, about 100,000 at the most.
+
+    A row is drawn by what it holds. LightGBM's own sample hangs on the number of rows: one more, as
+    rounding on another processor can make it, and all split points move.
+    """
+    share = 1.0
+    while share * len(x) > 1.5 * _BIN_ROWS:
+        share /= 2
+    if share == 1:
+        return np.ones(len(x), np.bool_)
+    mixed = np.zeros(len(x), np.uint64)
+    for column in np.linspace(0, x.shape[1] - 1, num=min(x.shape[1], 12), dtype=int):
+        bits = np.ascontiguousarray(x[:, column]).view(np.uint32)
+        mixed = (mixed ^ bits) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
 
 
 def _queries(sizes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
