@@ -168,7 +168,8 @@ def test_circles_are_seen_at_any_length() -> None:
 def test_importing_the_package_loads_no_library() -> None:
     """What may be loaded at import: the package itself, and for the command line Typer and Rich."""
     heavy = (
-        "polars numpy scipy numba implicit catboost lightgbm sklearn pandas pyarrow matplotlib pydantic"
+        "polars numpy scipy numba implicit catboost lightgbm sklearn pandas pyarrow matplotlib pydantic "
+        "pyspark"
     )
     code = f"import sys; import {{0}}; print(sorted(set('{heavy}'.split()) & set(sys.modules)))"
     for module in ("retailrec", "retailrec.cli"):

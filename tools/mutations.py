@@ -218,7 +218,11 @@ RECOMMENDER: list[Mutation] = [
     ("Sampling.__post_init__", "0 < share <= 1", "0 <= share <= 1"),
     ("CatBoostRanker._pool", "weight=None if ranking else frame.weights", "weight=None"),
     ("LightGBMRanker._dataset", "weight=None if ranking else frame.weights", "weight=None"),
-    ("LightGBMRanker.fit", "self._dataset(valid, options, data)", "self._dataset(train, options, data)"),
+    (
+        "LightGBMRanker.fit",
+        "self._dataset(valid, options, data)",
+        "self._dataset(train, options, data)",
+    ),
     ("CatBoostRanker.fit", '"use_best_model": True', '"use_best_model": False'),
     ("CatBoostRanker.fit", '"od_wait": self.early_stopping', '"od_wait": 400'),
     ("LightGBMRanker.contributions", "shap[:, :-1]", "shap[:, 1:]"),

@@ -15,7 +15,7 @@ from retailrec.components import Days
 from retailrec.compute.groups import count_buyers
 from retailrec.compute.pairs import pair_keys, row_of_pair
 from retailrec.compute.topk import popular_by_category, topk_rows
-from retailrec.data import RetailData
+from retailrec.data import RetailData, item_buyers, item_lines
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.item_facts import text_codes
 from retailrec.errors import SettingError
@@ -52,12 +52,12 @@ class Popularity(CandidateGenerator):
         start = data.end - window
         if self.kind == "last_year":
             start = data.end - timedelta(days=364)
-        counted = _buyers if self.count == "buyers" else _receipts
-        recent = counted(data.between(start, start + window), data.n_items)
+        counted = item_buyers if self.count == "buyers" else item_lines
+        recent = counted(data, start, start + window)
         if self.kind == "trending":
-            longer = counted(data.between(data.end - 4 * window, data.end), data.n_items)
+            longer = counted(data, data.end - 4 * window)
             recent *= recent / np.maximum(longer, 1)
-        all_time = counted(data.log, data.n_items)
+        all_time = counted(data)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
         self._best = None
 
@@ -169,8 +169,7 @@ class PopularInCategories(CandidateGenerator):
                 f"Name another level or leave the source out."
             )
         self.category_, distinct = text_codes(data.items[self.level])
-        recent = data.between(data.end - timedelta(days=self.days), data.end)
-        buyers = _buyers(recent, data.n_items)
+        buyers = item_buyers(data, data.end - timedelta(days=self.days))
         buyers[data.full_history.items] += 1e-3
         total = np.bincount(self.category_ + 1, buyers, len(distinct) + 1)
         self.share_ = (buyers / np.maximum(total[self.category_ + 1], 1)).astype(np.float32)
@@ -201,8 +200,3 @@ class PopularInCategories(CandidateGenerator):
 def _buyers(log: pl.DataFrame, n_items: int) -> NDArray[np.float64]:
     """(n_items,) number of distinct shoppers; the lines of each lie together, as in a log."""
     return np.asarray(count_buyers(log["user"].to_numpy(), log["item"].to_numpy(), n_items))
-
-
-def _receipts(log: pl.DataFrame, n_items: int) -> NDArray[np.float64]:
-    """(n_items,) number of receipts."""
-    return np.bincount(log["item"].to_numpy(), minlength=n_items).astype(np.float64)

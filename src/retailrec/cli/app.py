@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,19 @@ from retailrec.cli.interrupts import Interrupted, interruptible
 from retailrec.cli.options import (
     ColumnsOption,
     EncodingOption,
+    EngineOption,
     ImportOption,
+    MasterOption,
     QuietOption,
     ResultsOption,
     RulesOption,
     SeedOption,
+    SparkSettingsOption,
     TimeFormatOption,
     Wanted,
+    local_only,
     of_a_dataset,
+    on_spark,
     parse_columns,
 )
 from retailrec.errors import RetailRecError, SettingError
@@ -71,7 +77,14 @@ def run(
         data, seconds = wanted.load(progress)
     console.print_load_report(data.report, wanted.quiet, rejects)
     truth = wanted.path and read_truth(wanted.path / "truth")
-    more = {"rules": rules, "folds": folds, "page": report, "load_seconds": seconds, "truth": truth}
+    more: dict[str, Any] = {
+        "rules": rules,
+        "folds": folds,
+        "page": report,
+        "load_seconds": seconds,
+        "truth": truth,
+        "everybody": wanted.everybody(),
+    }
     if wanted.dataset == "complete-journey":
         more["sent"] = _sent_coupons(wanted.path)
     name = wanted.path.stem if wanted.dataset == "table" and wanted.path else wanted.dataset
@@ -167,30 +180,32 @@ def recommend(
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    spark_settings: SparkSettingsOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    from retailrec.jobs.recommend import recommend_from_files
-
     if k < 1:
         raise SettingError(f"k must be at least 1, not {k}.")
-    check_file(out)
+    shared: dict[str, Any] = {"rules": rules, "reasons": reasons}
+    if on_spark(engine, master, spark_settings):
+        from retailrec.spark.jobs import recommend_on_spark
+
+        local_only(encoding=encoding, time_format=time_format, among=among, safe_csv=safe_csv)
+        work: Callable[..., Any] = recommend_on_spark
+        shared |= {"master": master, "settings": spark_settings, "modules": modules}
+    else:
+        from retailrec.jobs.recommend import recommend_from_files
+
+        check_file(out)
+        work = recommend_from_files
+        shared |= {"encoding": encoding, "time_format": time_format, "among": among or ()}
+        shared |= {"safe_csv": safe_csv}
     with console.progress(quiet) as progress:
-        answers = recommend_from_files(
-            model,
-            history,
-            users,
-            k,
-            parse_columns(columns),
-            out,
-            rules=rules,
-            reasons=reasons,
-            encoding=encoding,
-            time_format=time_format,
-            among=among or (),
-            safe_csv=safe_csv,
-            progress=progress,
+        answers = work(
+            model, history, users, k, parse_columns(columns), out, **shared, progress=progress
         )
     console.print_load_report(answers.load_report, quiet, None)
     if not quiet:

@@ -18,6 +18,7 @@ from retailrec.cli.options import (
     QuietOption,
     Wanted,
     of_a_dataset,
+    on_spark,
 )
 from retailrec.errors import SettingError
 from retailrec.jobs.targets import check_file, check_target
@@ -118,6 +119,8 @@ def check_leaks(
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
     from retailrec.evaluation.leaks import check_leaks as check
 
+    if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
+        raise SettingError("check-leaks changes receipts in memory; use --engine local on a sample.")
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)

@@ -18,6 +18,7 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
+    from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
 
 
@@ -72,6 +73,15 @@ StoreOption = Annotated[
 DaysOption = Annotated[float, typer.Option(help="Length of the window.")]
 MarginOption = Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+EngineOption = Annotated[
+    str, typer.Option(help="local, or spark: workers of a cluster do the same work. [local]")
+]
+MasterOption = Annotated[
+    str | None, typer.Option(help="For --engine spark: Spark's master URL, such as local[2].")
+]
+SparkSettingsOption = Annotated[
+    Path | None, typer.Option(help='For --engine spark: TOML file, "spark.executor.memory" = "8g".')
+]
 ImportOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -97,6 +107,12 @@ class Wanted:
     time_format: TimeFormatOption = None
     seed: SeedOption = None
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None
+    engine: EngineOption = "local"
+    master: MasterOption = None
+    spark_settings: SparkSettingsOption = None
+    sample: Annotated[
+        int, typer.Option(min=1, help="For --engine spark: shoppers that models learn from.")
+    ] = 100_000
     modules: ImportOption = None
     quiet: QuietOption = False
 
@@ -113,8 +129,11 @@ class Wanted:
         )
 
     def load(self, progress: Progress) -> tuple[RetailData, float]:
-        """The data, and how many seconds reading it took."""
+        """The data, and how many seconds reading it took; on Spark a sample that counts everybody."""
         from time import perf_counter
+
+        if on_spark(self.engine, self.master, self.spark_settings):
+            return self._load_on_spark(progress)
 
         from retailrec.datasets import load_dataset
 
@@ -128,6 +147,36 @@ class Wanted:
             time_format=self.time_format,
         )
         return data, perf_counter() - started
+
+    def _load_on_spark(self, progress: Progress) -> tuple[RetailData, float]:
+        from time import perf_counter
+
+        from retailrec.spark.jobs import load_on_spark
+
+        if self.dataset != "table" or self.path is None:
+            raise SettingError(
+                f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, not "
+                f"{self.dataset!r}; write receipts in standard columns and name their path."
+            )
+        local_only(encoding=self.encoding, time_format=self.time_format, **{"import": self.modules})
+        started = perf_counter()
+        data = load_on_spark(
+            self.path,
+            parse_columns(self.columns),
+            self.sample,
+            self.master,
+            self.spark_settings,
+            progress,
+        )
+        return data, perf_counter() - started
+
+    def everybody(self) -> Everybody | None:
+        """What writes the lists of all shoppers, where the data is a sample of them."""
+        if not on_spark(self.engine, self.master, self.spark_settings) or self.path is None:
+            return None
+        from retailrec.spark.jobs import lists_of_all
+
+        return lists_of_all(self.path, parse_columns(self.columns))
 
 
 def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
@@ -147,6 +196,34 @@ def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
     filled.__annotations__ = {p.name: p.annotation for p in parameters}
     filled.__name__, filled.__doc__ = command.__name__, command.__doc__
     return filled
+
+
+def on_spark(engine: str, master: str | None, settings: Path | None) -> bool:
+    """Is Spark to do the work?
+
+    Raises
+    ------
+    SettingError
+        If there is no such engine, or Spark's options come with another one.
+    """
+    if engine not in ("local", "spark"):
+        raise SettingError(f"--engine must be local or spark, not {engine!r}.")
+    if engine == "local" and (master is not None or settings is not None):
+        raise SettingError(
+            "--master and --spark-settings belong to --engine spark; add it or leave them out."
+        )
+    return engine == "spark"
+
+
+def local_only(**options: object) -> None:
+    """Raise a SettingError if an option is given that Spark's engine does not have."""
+    for name, value in options.items():
+        if value:
+            raise SettingError(
+                f"--{name.replace('_', '-')} is not there with --engine spark, which reads typed "
+                f"columns of Parquet or a table and writes Parquet. Leave it out, or stay with the "
+                f"local engine."
+            )
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ T = TypeVar("T")
 SHARD = 512  # shoppers; 200 candidates x 130 float32 columns of them are 53 MB
 _worker = threading.local()
 _lock, _holders, _limit = threading.Lock(), 0, None
+_most: int | None = None  # threads that this process may use, whatever a setting says
 TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
 
 
@@ -24,9 +25,23 @@ def n_threads(threads: int | None) -> int:
     """`threads`, or the number of cores that this process may use when it is 0 or None."""
     if threads is not None and threads < 0:
         raise SettingError(f"threads must be 0 (all cores) or more, not {threads}.")
+    if _most is not None:
+        return min(threads or _most, _most)
     if hasattr(os, "sched_getaffinity"):
         return threads or len(os.sched_getaffinity(0))
     return threads or os.cpu_count() or 1  # macOS and Windows do not tell
+
+
+def hold_to_cores(most: int) -> None:
+    """No more than so many threads in this process from now on, whatever a model's settings say.
+
+    For a worker that shares its machine with others, each of which has cores of its own.
+    """
+    global _most
+    if most < 1:
+        raise SettingError(f"cores of a worker must be at least 1, not {most}.")
+    _most = most
+    _blas().limit(limits=most)
 
 
 def library_threads(threads: int | None) -> int:

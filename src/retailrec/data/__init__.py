@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retailrec.data.histories import Histories, Unplaced
 from retailrec.data.ids import catalogue_key, id_series, row_of_ids
-from retailrec.data.item_facts import category_codes, unit_prices
+from retailrec.data.item_facts import category_codes, item_buyers, item_lines, unit_prices
 from retailrec.data.retail_data import Recoded, RetailData
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "catalogue_key",
     "category_codes",
     "id_series",
+    "item_buyers",
+    "item_lines",
     "row_of_ids",
     "unit_prices",
 ]

@@ -158,21 +158,17 @@ class _Coder:
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
             return
-        digest = good.drop(LINE).hash_rows(seed=0).alias("digest")
-        small = [self._coded(good[c]) for c in (*_CODED, "time") if c in good.columns]
-        small += [good["quantity"], good["value"], good[LINE], digest]
-        small += [
-            good[c].cast(pl.String).cast(kind) if kind == pl.Categorical else good[c].cast(kind)
-            for c, kind in _CARRIED.items()
-            if c in good.columns
-        ]
+        small = slim_lines(good)
+        small = small.with_columns(
+            self._coded(small[c]) for c in (*_CODED, "time") if c in small.columns
+        )
         for key, names in self.described_by.items():
             self.described[key].append(
                 good.select(key, *names, "time", LINE).unique([key, *names, "time"], keep="first")
                 if late_times
                 else good.group_by(key, *names).agg(pl.col("time", LINE).sort_by("time", LINE).first())
             )
-        self.lines.append(pl.DataFrame(small))
+        self.lines.append(small)
 
     def _require_alike(self, part: pl.DataFrame, late_times: bool) -> None:
         kind = part.schema[self.columns.get("time", "time")]
@@ -239,28 +235,47 @@ class _Coder:
         return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
 
     def _far_from_the_rest(self) -> LineRule | None:
-        """A rule against a handful of dates that lie far before or after all others, if there are any.
-
-        One wrong year among thousands of lines would else move the start or the end of the data.
-        """
+        """A rule against strays in time, if there are any: see `far_rule`."""
         days = pl.concat([part["time"].dt.date().value_counts(name="n") for part in self.lines])
-        days = days.group_by("time").agg(pl.col("n").sum()).sort("time")
-        n = days["n"].to_numpy().astype(np.int64)
-        few = n.sum() // _LINES_A_STRAY
-        if not few:
-            return None
-        day = days["time"].dt.epoch("d").to_numpy()
-        gap = np.diff(day)
-        early = np.flatnonzero(np.cumsum(n)[:-1] <= few)  # gaps that part few lines from the rest
-        late = np.flatnonzero(np.cumsum(n[::-1])[::-1][1:] <= few)
-        inner = np.delete(gap, np.union1d(early, late))
-        least = max(_FAR_DAYS, _FAR_GAPS * int(inner.max(initial=0)))
-        low = max((i + 1 for i in early if gap[i] > least), default=0)
-        high = min((i for i in late if gap[i] > least), default=len(day) - 1)
-        if low == 0 and high == len(day) - 1:
-            return None
-        first, last = days["time"][int(low)], days["time"][int(high)]
-        return LineRule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
+        return far_rule(days.group_by("time").agg(pl.col("n").sum()))
+
+
+def far_rule(days: pl.DataFrame) -> LineRule | None:
+    """A rule against a handful of dates that lie far before or after all others, if there are any.
+
+    One wrong year among thousands of lines would else move the start or the end of the data. `days` are
+    `time` (dates) and `n`, the lines of each.
+    """
+    days = days.sort("time")
+    n = days["n"].to_numpy().astype(np.int64)
+    few = n.sum() // _LINES_A_STRAY
+    if not few:
+        return None
+    day = days["time"].dt.epoch("d").to_numpy()
+    gap = np.diff(day)
+    early = np.flatnonzero(np.cumsum(n)[:-1] <= few)  # gaps that part few lines from the rest
+    late = np.flatnonzero(np.cumsum(n[::-1])[::-1][1:] <= few)
+    inner = np.delete(gap, np.union1d(early, late))
+    least = max(_FAR_DAYS, _FAR_GAPS * int(inner.max(initial=0)))
+    low = max((i + 1 for i in early if gap[i] > least), default=0)
+    high = min((i for i in late if gap[i] > least), default=len(day) - 1)
+    if low == 0 and high == len(day) - 1:
+        return None
+    first, last = days["time"][int(low)], days["time"][int(high)]
+    return LineRule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
+
+
+def slim_lines(good: pl.DataFrame) -> pl.DataFrame:
+    """Of parsed lines the columns that a log is made of, and `digest`, a hash of all they say."""
+    kept = [good[c] for c in (*_CODED, "time") if c in good.columns]
+    kept += [good["quantity"], good["value"], good[LINE]]
+    kept += [good.drop(LINE).hash_rows(seed=0).alias("digest")]
+    kept += [
+        good[c].cast(pl.String).cast(kind) if kind == pl.Categorical else good[c].cast(kind)
+        for c, kind in _CARRIED.items()
+        if c in good.columns
+    ]
+    return pl.DataFrame(kept)
 
 
 def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import polars as pl
 
 from retailrec.components import Component, Count, Days, registered
+from retailrec.data.item_facts import item_buyers, item_lines
 from retailrec.data.parsing import ids_meet
 from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
@@ -87,8 +88,7 @@ class SoldWithin(Prefilter):
     days: Days = 182.0
 
     def keeps(self, data: RetailData) -> pl.Series:
-        recent = data.between(data.end - timedelta(days=self.days), data.end)
-        return _per_item(data, pl.len(), log=recent) > 0
+        return pl.Series(item_lines(data, data.end - timedelta(days=self.days)) > 0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class MinBuyers(Prefilter):
     n: Count = 5
 
     def keeps(self, data: RetailData) -> pl.Series:
-        return _per_item(data, pl.col("user").n_unique()) >= self.n
+        return pl.Series(item_buyers(data) >= self.n)
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,9 @@ def _same_type(ids: Sequence[Any], data: RetailData, who: str) -> pl.Series:
     return given.cast(known.dtype, strict=False).drop_nulls()
 
 
-def _per_item(data: RetailData, value: pl.Expr, log: pl.DataFrame | None = None) -> pl.Series:
+def _per_item(data: RetailData, value: pl.Expr) -> pl.Series:
     """(n_items,) an aggregate over each item's log rows; 0 for items without any."""
-    log = data.log if log is None else log
-    found = log.group_by("item").agg(value.alias("_value"))
+    found = data.log.group_by("item").agg(value.alias("_value"))
     codes = pl.DataFrame({"item": pl.Series(range(data.n_items), dtype=pl.Int32)})
     joined = codes.join(found, on="item", how="left", maintain_order="left")
     return joined["_value"].fill_null(0)

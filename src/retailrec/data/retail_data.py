@@ -23,6 +23,7 @@ from retailrec.data.ids import catalogue_key, id_series, row_of_ids
 from retailrec.data.parsing import ids_like
 from retailrec.data.timeformats import as_instant
 from retailrec.data.vocabulary import attributes, vocabulary
+from retailrec.data.whole import WholeLog
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 
@@ -39,6 +40,7 @@ class RetailData:
     users : row u describes shopper code u: `user_id`, attributes
     end : first instant that is not known
     report : what loading read, kept and rejected
+    whole : all shoppers, where these are a sample; facts of items are then asked of it
 
     Codes follow the order of the ids, so they do not depend on the order of the input.
 
@@ -61,6 +63,7 @@ class RetailData:
     users: pl.DataFrame
     end: datetime
     report: LoadReport = field(default_factory=lambda: LoadReport("memory"), compare=False)
+    whole: WholeLog | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         last = self.log["time"].max()

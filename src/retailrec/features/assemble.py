@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from retailrec.data.item_facts import text_codes
 from retailrec.errors import ArtifactError, DataError, NotFittedError
 from retailrec.features import FEATURES, features_of
 from retailrec.features.aggregates import CodedEvents, Events, compute_block, group_starts, spread_rows
-from retailrec.features.events import WEEKS, Columns, EventColumns, Weeks
+from retailrec.features.events import Columns, EventColumns, Weeks
 from retailrec.features.parts import PartialEvents, Totals, WholeEvents, add_totals
 from retailrec.features.registry import Feature, Scope
 from retailrec.schema import CATEGORIES, USER_ID
@@ -70,7 +71,7 @@ class FeatureSet:
             np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
         )
         features, weekly = self._kept("item"), self._kept("item_week")
-        whole, weeks, recent = _item_events(data, features)
+        whole, weeks, recent = _item_events(data, [f.name for f in features])
         block = np.column_stack(
             [compute_block(features, whole), *(f.compute(weeks).astype(np.float32) for f in weekly)]
         )
@@ -296,24 +297,41 @@ def _quietly(f: Feature, columns: Columns) -> NDArray[np.float32]:
     return value
 
 
+def item_totals(names: Sequence[str], history: History) -> Totals:
+    """What can be added up of items: aggregates of features, sales by week, lines of the last 91 days.
+
+    Parameters
+    ----------
+    names : the features of items that ask for aggregates
+    """
+    events = PartialEvents(EventColumns(history), history.item_of_event, history.n_items)
+    compute_block([FEATURES[name] for name in names], events)
+    recent = history.item_of_event[history.age <= _ENCODED_DAYS]
+    return [
+        *events.totals,
+        (np.add, Weeks.of(history).receipts),
+        (np.add, np.bincount(recent, minlength=history.n_items)),
+    ]
+
+
 def _item_events(
-    data: RetailData, features: Sequence[Feature]
+    data: RetailData, names: Sequence[str]
 ) -> tuple[WholeEvents, Weeks, NDArray[np.int64]]:
     """Aggregates of all events by item, sales by week, and lines sold in the last 91 days.
 
     Shoppers are gone through part by part, so no column of all events is ever in memory.
     """
-    totals: Totals = []
-    receipts, recent = np.zeros((data.n_items, WEEKS)), np.zeros(data.n_items, np.int64)
-    for history in data.histories_in_parts():
-        events = PartialEvents(EventColumns(history), history.item_of_event, data.n_items)
-        compute_block(features, events)
-        totals = add_totals(totals, events.totals) if totals else events.totals
-        receipts += Weeks.of(history).receipts
-        lately = history.item_of_event[history.age <= _ENCODED_DAYS]
-        recent += np.bincount(lately, minlength=data.n_items)
+    of_part = partial(item_totals, tuple(names))
+    if data.whole is not None:
+        totals = data.whole.totals(of_part, data.end)
+    else:
+        totals = []
+        for history in data.histories_in_parts():
+            found = of_part(history)
+            totals = add_totals(totals, found) if totals else found
+    *totals, (_, weeks), (_, recent) = totals
     nobody = EventColumns(data.history(codes=[]))
-    return WholeEvents(nobody, totals, data.n_items), Weeks(receipts), recent
+    return WholeEvents(nobody, totals, data.n_items), Weeks(weeks), recent
 
 
 def _item_attributes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -25,8 +25,8 @@ from retailrec.jobs.output import Timer, staged, write_json
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import recommend_to_file
-from retailrec.recommender.rules import read_rules
+from retailrec.recommender.batch import Batch, recommend_to_file
+from retailrec.recommender.rules import Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.page import render
@@ -51,6 +51,7 @@ RESULTS = (
     "report.html",
     "report.json",
 )
+Everybody = Callable[[TwoStageRecommender, Path, int, Rules | None], Batch]
 REPORT_K = 10  # the report judges ten recommendations
 
 
@@ -67,12 +68,16 @@ def run(
     folds: int = 1,
     page: bool = True,
     sent: SentCoupons | None = None,
+    everybody: Everybody | None = None,
 ) -> RunResult:
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
     recommendations that are written, not the evaluation. `folds` - 1 horizons before the last one are
     judged too. `page` adds the report, and `sent` to it how shoppers who were sent coupons differ.
+
+    Of a sample of shoppers, `everybody` writes the lists of all: it gets the fitted model, the place
+    of the result, k and the rules.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
     ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
@@ -129,9 +134,12 @@ def run(
             final = settings.model().fit(data, progress, earlier=model)
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
-            batch = recommend_to_file(
-                final, data, file, settings.k, rules=wanted_rules, progress=progress
-            )
+            if everybody is not None:
+                batch = everybody(final, file, settings.k, wanted_rules)
+            else:
+                batch = recommend_to_file(
+                    final, data, file, settings.k, rules=wanted_rules, progress=progress
+                )
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())

@@ -96,8 +96,10 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load_artifact(folder: str | Path, types: Mapping[str, type]) -> Any:
+def load_artifact(folder: str | Path, types: Mapping[str, type], *, memory_map: bool = False) -> Any:
     """The object that `save_artifact` wrote, its classes looked up in `types`.
+
+    With `memory_map` arrays stay in their files, so that processes on one machine share them.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def load_artifact(folder: str | Path, types: Mapping[str, type]) -> Any:
     for _ in range(_TRIES):
         manifest = _read_manifest(folder)
         try:
-            return _loaded(folder, manifest, types)
+            return _loaded(folder, manifest, types, memory_map)
         except ArtifactError:
             if manifest == _read_manifest(folder):
                 raise  # else another process saved meanwhile, and took the data away
@@ -135,7 +137,7 @@ def may_be_saved_to(folder: Path) -> bool:
     return True
 
 
-def _loaded(folder: Path, manifest: dict[str, Any], types: Mapping[str, type]) -> Any:
+def _loaded(folder: Path, manifest: dict[str, Any], types: Mapping[str, type], memory_map: bool) -> Any:
     data, number = folder / manifest["data"], manifest["format_version"]
     try:
         _check_files(data, manifest["files"])
@@ -144,7 +146,7 @@ def _loaded(folder: Path, manifest: dict[str, Any], types: Mapping[str, type]) -
                 f"{folder / _MANIFEST} was altered: its settings are not those that were saved. "
                 f"Copy the artifact again."
             )
-        return _Reader(data, types).build(upgraded(manifest["model"], number), "model")
+        return _Reader(data, types, memory_map).build(upgraded(manifest["model"], number), "model")
     except RetailRecError:
         raise
     except PermissionError as error:
@@ -229,8 +231,8 @@ def _is_fitted(value: Any) -> bool:
 class _Reader:
     """Build an object from its description."""
 
-    def __init__(self, folder: Path, types: Mapping[str, type]) -> None:
-        self._folder, self._types = folder, types
+    def __init__(self, folder: Path, types: Mapping[str, type], memory_map: bool) -> None:
+        self._folder, self._types, self._memory_map = folder, types, memory_map
 
     def build(self, value: Any, key: str) -> Any:
         if isinstance(value, list):
@@ -240,7 +242,7 @@ class _Reader:
         if "type" in value:
             return self._object(value, key)
         if "array" in value:
-            return _array(self._file(value["array"]))
+            return _array(self._file(value["array"]), self._memory_map)
         if "frame" in value:
             return pl.read_parquet(self._file(value["frame"]))
         if "csr" in value:
@@ -336,7 +338,7 @@ def _check_files(data: Path, files: Mapping[str, Any]) -> None:
             raise ArtifactError(f"{path} was altered or cut short; copy the artifact again.")
 
 
-def _array(path: Path) -> Any:
+def _array(path: Path, memory_map: bool) -> Any:
     """The array of a file whose length is what its head promises, of plain numbers or text."""
     with open(path, "rb") as stream:
         form = np.lib.format
@@ -349,6 +351,9 @@ def _array(path: Path) -> Any:
             f"{path} can't be loaded: expected an array of numbers or text of {promised:,} bytes, "
             f"found {kind} in {path.stat().st_size:,}. Save the model again."
         )
+    if memory_map and 0 not in shape:  # of no bytes there is no map
+        # c: written to memory, should somebody write; to kernels it is like any other array
+        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     return np.load(path, allow_pickle=False)
 
 

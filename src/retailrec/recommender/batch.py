@@ -98,7 +98,7 @@ def recommend_to_file(
     parts = out.with_name(f".{out.name}.parts")
     try:
         with locked(parts):  # a second process would write the same parts
-            wishes = [ids.to_list(), k, _described(rules), reasons, block_lines, versions()]
+            wishes = [ids.to_list(), k, described_rules(rules), reasons, block_lines, versions()]
             wishes += [] if among is None else [among.fingerprint()]
             _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
             files, taken_over, done = [], 0, 0
@@ -146,7 +146,7 @@ def artifact_key(folder: Path) -> str:
     return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
-def _described(rules: Rules | None) -> list[str]:
+def described_rules(rules: Rules | None) -> list[str]:
     """Every setting of the rules, lists of items and shoppers as a hash of all their rows."""
     values = [] if rules is None else [getattr(rules, f.name) for f in fields(rules)]
     frames = [v.hash_rows(seed=0).sum() if isinstance(v, pl.DataFrame) else v for v in values]

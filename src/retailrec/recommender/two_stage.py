@@ -392,8 +392,10 @@ class TwoStageRecommender:
         save_artifact(self, folder, saved_types())
 
     @classmethod
-    def load(cls, folder: str | Path) -> TwoStageRecommender:
+    def load(cls, folder: str | Path, *, memory_map: bool = False) -> TwoStageRecommender:
         """The model that `save` wrote.
+
+        With `memory_map` its arrays stay in their files, which several processes then share.
 
         Raises
         ------
@@ -402,7 +404,7 @@ class TwoStageRecommender:
             ranker, prefilter of one's own) whose module has not been imported; the message names it.
         """
         require_threads()
-        model = load_artifact(folder, saved_types())
+        model = load_artifact(folder, saved_types(), memory_map=memory_map)
         if not isinstance(model, TwoStageRecommender):
             raise ArtifactError(f"{folder} holds a {type(model).__name__}, no {_WHO}.")
         return model

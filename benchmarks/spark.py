@@ -1,0 +1,260 @@
+"""`recommend` on Spark beside the local engine: time, memory, bytes shuffled, and a model of the cost.
+
+Generates receipts of X5 RetailHero's kind (43,000 items, some 112 lines a shopper) in standard columns,
+fits one model of the profile `large` on 20,000 of the shoppers, and lets both engines answer everybody.
+Each run has a process of its own; CPU seconds count the JVM and its Python workers, and their peaks are
+read from /proc. Lists of the smallest size are compared. The cost model is fitted on all sizes but the
+one held out, and judged on that one. Exits with 1 if a bar is missed; the bar of time is that of 45
+million lines and is judged at the largest size.
+
+    make bench-spark LINES="1 4 16" HELD_OUT=8
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+import polars as pl
+from machine import print_result
+
+from retailrec.data import RetailData
+from retailrec.jobs.recommend import recommend_from_files
+from retailrec.jobs.settings import Settings
+from retailrec.simulator.shop import preset
+
+BARS = {"time_ratio": 1.6, "worker_mb": 1500.0, "shuffle_bytes_a_line": 60.0, "held_out_error": 0.15}
+LINES_A_SHOPPER = 112
+MASTER = "local[2]"
+
+
+def write_receipts(folder: Path, millions: float) -> int:
+    """Receipts in standard columns, a file a shard of households; number of lines."""
+    folder.mkdir(parents=True)
+    shop = preset("x5", users=int(millions * 1e6 / LINES_A_SHOPPER))
+    n_lines = 0
+    clock = pl.col("TRANS_TIME").cast(pl.Int64)
+    for number, lines in enumerate(shop.shards()):
+        minutes = clock // 100 * 60 + clock % 100
+        time = pl.datetime(2000, 1, 1) + pl.duration(days=pl.col("DAY") - 1, minutes=minutes)
+        lines.select(
+            pl.col("household_key").alias("user_id"),
+            pl.col("PRODUCT_ID").alias("item_id"),
+            pl.col("BASKET_ID").alias("basket_id"),
+            time.alias("time"),
+            pl.col("QUANTITY").alias("quantity"),
+            pl.col("SALES_VALUE").alias("value"),
+        ).write_parquet(folder / f"part-{number:05d}.parquet")
+        n_lines += lines.height
+    return n_lines
+
+
+def fit_model(receipts: Path, folder: Path) -> None:
+    """One model of the profile `large`, of 20,000 shoppers at most."""
+    lines = pl.read_parquet(receipts / "*.parquet")
+    data = RetailData.from_frames(lines.filter(pl.col("user_id") <= 20_000))
+    Settings(profile="large").for_size(data.n_users).model().fit(data).save(folder)
+
+
+def answer(engine: str, model: Path, receipts: Path, out: Path, log: Path) -> None:
+    """One run; prints what it took."""
+    seen = Workers()
+    started = perf_counter()
+    if engine == "local":
+        found: Any = recommend_from_files(model, receipts, None, 10, {}, out)
+    else:
+        from retailrec.spark import connect, recommend
+
+        settings = {
+            "spark.eventLog.enabled": "true",
+            "spark.eventLog.compress": "false",
+            "spark.eventLog.rolling.enabled": "false",
+            "spark.eventLog.dir": f"file://{log}",
+            "spark.driver.memory": "2g",
+        }
+        session = connect(MASTER, settings)
+        began = perf_counter()
+        found = recommend(model, receipts, out, 10, session=session)
+        seconds = perf_counter() - began
+        gateway = session.sparkContext._gateway
+        session.stop()
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()  # then its seconds are counted as ours
+    total = perf_counter() - started
+    seen.stop()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    told = {
+        "seconds": round(seconds if engine == "spark" else total, 2),
+        "with_start": round(total, 2),
+        "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 2),
+        "own_peak_mb": used[0].ru_maxrss // 1000,
+        "worker_mb": seen.peak_mb,
+        "shoppers": found.batch.report.n_shoppers,
+        "lists": found.batch.n_rows,
+    }
+    if engine == "spark":
+        told |= of_event_log(log)
+    print(json.dumps(told))
+
+
+class Workers:
+    """The most memory that a Python worker of Spark below this process held."""
+
+    def __init__(self) -> None:
+        self.peak_mb = 0
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """No further look."""
+        self._done.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    if b"pyspark.daemon" in (process / "cmdline").read_bytes():
+                        status = (process / "status").read_text()
+                        peak = next(x for x in status.splitlines() if x.startswith("VmHWM"))
+                        self.peak_mb = max(self.peak_mb, int(peak.split()[1]) // 1000)
+                except (OSError, StopIteration):  # it has ended meanwhile
+                    continue
+            sleep(0.5)
+
+
+def of_event_log(log: Path) -> dict[str, float]:
+    """Bytes shuffled, and seconds of tasks before and behind the shuffle, from Spark's own log."""
+    shuffled, cleaning, answering = 0, 0.0, 0.0
+    for file in log.rglob("*"):
+        if not file.is_file():
+            continue
+        for line in file.read_text().splitlines():
+            if not line.startswith('{"Event":"SparkListenerTaskEnd"'):
+                continue
+            metrics = json.loads(line).get("Task Metrics") or {}
+            shuffled += metrics["Shuffle Write Metrics"]["Shuffle Bytes Written"]
+            seconds = metrics["Executor Run Time"] / 1000
+            reads = metrics["Shuffle Read Metrics"]
+            if (
+                reads["Total Records Read"]
+                if "Total Records Read" in reads
+                else reads["Local Bytes Read"]
+            ):
+                answering += seconds
+            else:
+                cleaning += seconds
+    return {
+        "shuffled_mb": round(shuffled / 1e6, 2),
+        "task_s_before": round(cleaning, 2),
+        "task_s_behind": round(answering, 2),
+    }
+
+
+def run(engine: str, model: Path, receipts: Path, folder: Path) -> dict[str, Any]:
+    """One run in a process of its own."""
+    log = folder / "events"
+    shutil.rmtree(log, ignore_errors=True)
+    log.mkdir(parents=True)
+    out = folder / ("lists.parquet" if engine == "local" else "lists")
+    command = [sys.executable, __file__, "--one", engine, str(model), str(receipts), str(out), str(log)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(told.splitlines()[-1]))
+
+
+def alike(folder: Path) -> bool:
+    """Are both engines' lists equal, to the last digit?"""
+    here, there = (
+        pl.read_parquet(path).sort("user_id", "rank")
+        for path in (folder / "lists.parquet", folder / "lists" / "*.parquet")
+    )
+    return here.equals(there)
+
+
+def cost_model(rows: list[dict[str, Any]], held_out: float) -> dict[str, Any]:
+    """Costs as a start and a rate a million lines, and the error at the size held out."""
+    told: dict[str, Any] = {}
+    known = [r for r in rows if r["millions"] != held_out]
+    asked = next((r for r in rows if r["millions"] == held_out), None)
+    for name in ("cpu_seconds", "task_s_before", "task_s_behind", "shuffled_mb"):
+        x = np.array([r["lines"] / 1e6 for r in known])
+        y = np.array([r["spark"][name] for r in known])
+        weight = 1 / y  # a hundredth counts alike at every size
+        (start, rate), *_ = np.linalg.lstsq(np.stack([weight, x * weight], 1), y * weight)
+        told[name] = {"start": round(float(start), 2), "a_million_lines": round(float(rate), 3)}
+        if asked is not None:
+            said = start + rate * asked["lines"] / 1e6
+            told[name]["error_held_out"] = round(float(said / asked["spark"][name] - 1), 3)
+    return told
+
+
+def main(sizes: list[float], held_out: float, place: Path) -> int:
+    rows: list[dict[str, Any]] = []
+    model, equal = place / "model", True
+    for millions in sorted({*sizes, held_out}):
+        receipts = place / f"receipts-{millions:g}"
+        lines = write_receipts(receipts, millions)
+        if not model.exists():
+            fit_model(receipts, model)
+        row: dict[str, Any] = {"millions": millions, "lines": lines}
+        for engine in ("local", "spark"):
+            row[engine] = run(engine, model, receipts, place)
+        equal &= alike(place)
+        rows.append(row)
+        here, there = row["local"], row["spark"]
+        bytes_a_line = 1e6 * there["shuffled_mb"] / lines
+        print(
+            f"{lines / 1e6:6.2f} M lines, {there['shoppers']:,} shoppers: local "
+            f"{here['seconds']:.0f} s "
+            f"({here['cpu_seconds']:.0f} CPU s, {here['own_peak_mb']:,} MB), Spark "
+            f"{there['seconds']:.0f} s ({there['cpu_seconds']:.0f} CPU s, worker "
+            f"{there['worker_mb']:,} MB, {bytes_a_line:.1f} bytes shuffled a line)"
+            f"{'' if equal else ', LISTS DIFFER'}",
+            flush=True,
+        )
+        shutil.rmtree(receipts)
+        for made in (place / "lists.parquet", place / "lists"):
+            made.unlink() if made.is_file() else shutil.rmtree(made)
+    costs = cost_model(rows, held_out)
+    for name, cost in costs.items():
+        print(
+            f"{name:16} {cost['start']:8.2f} + {cost['a_million_lines']:.3f} a million lines; "
+            f"{cost.get('error_held_out', 0):+.1%} at {held_out:g} million, held out"
+        )
+    largest = rows[-1]
+    found = {
+        "time_ratio": largest["spark"]["seconds"] / largest["local"]["seconds"],
+        "worker_mb": max(r["spark"]["worker_mb"] for r in rows),
+        "shuffle_bytes_a_line": max(1e6 * r["spark"]["shuffled_mb"] / r["lines"] for r in rows),
+        "held_out_error": abs(costs["cpu_seconds"].get("error_held_out", 0.0)),
+    }
+    missed = [name for name, bar in BARS.items() if found[name] > bar]
+    for name, bar in BARS.items():
+        print(f"{name:22} {found[name]:9.3f} of at most {bar:g}{'  MISSED' if name in missed else ''}")
+    print_result("spark", {"rows": rows, "costs": costs, "found": found, "lists_equal": equal})
+    return 1 if missed or not equal else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        answer(sys.argv[2], *(Path(p) for p in sys.argv[3:7]))
+    else:
+        from tempfile import TemporaryDirectory
+
+        asked = argparse.ArgumentParser()
+        asked.add_argument("millions", nargs="*", type=float, default=[1.0, 4.0, 16.0])
+        asked.add_argument("--held-out", type=float, default=8.0)
+        told = asked.parse_args()
+        with TemporaryDirectory(prefix="retailrec-bench-") as name:
+            sys.exit(main(told.millions, told.held_out, Path(name)))

@@ -1,0 +1,126 @@
+"""What the command line asks of Spark."""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from retailrec.compute.progress import Progress, silent
+from retailrec.data import RetailData
+from retailrec.errors import SettingError
+from retailrec.jobs.recommend import Answers
+from retailrec.jobs.run import Everybody
+from retailrec.recommender.batch import Batch
+from retailrec.recommender.rules import Rules, read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.spark.fitting import sampled_data
+from retailrec.spark.recommending import recommend
+from retailrec.spark.session import connect
+from retailrec.spark.storage import absolute
+
+WORKPLACE = "spark.retailrec.workplace"
+
+
+def recommend_on_spark(
+    model: Path,
+    history: Path,
+    users: Path | None,
+    k: int,
+    columns: Mapping[str, str],
+    out: Path,
+    *,
+    rules: Path | None = None,
+    reasons: bool = False,
+    master: str | None = None,
+    settings: Path | None = None,
+    modules: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> Answers:
+    """Lists from a saved model and receipts in Parquet or a table, to a folder of Parquet.
+
+    Raises
+    ------
+    SettingError
+        If modules of one's own are wanted, which workers would have to import, or Spark can't be used.
+    DataError
+        As `recommend`.
+    """
+    if modules:
+        raise SettingError(
+            f"--import {modules[0]} is not there with --engine spark: workers would have to import it "
+            f"too. Call retailrec.spark from a program whose workers do."
+        )
+    wanted_rules = None if rules is None else read_rules(rules)
+    progress("start Spark")
+    session = connect(master, settings)
+    return recommend(
+        model,
+        _named(history),
+        out,
+        k,
+        users=users,
+        rules=wanted_rules,
+        reasons=reasons,
+        columns=columns,
+        session=session,
+        progress=progress,
+    )
+
+
+def load_on_spark(
+    receipts: Path,
+    columns: Mapping[str, str],
+    sample: int,
+    master: str | None,
+    settings: Path | None,
+    progress: Progress = silent,
+) -> RetailData:
+    """A sample of the shoppers of Parquet or a table, whose facts of items count everybody.
+
+    What lies between stays until the program ends, in the folder that Spark's setting
+    `spark.retailrec.workplace` names; on one machine a temporary one will do.
+
+    Raises
+    ------
+    SettingError
+        If Spark can't be used, or a cluster has no such folder.
+    DataError
+        If the receipts can't be read.
+    """
+    progress("start Spark")
+    session = connect(master, settings)
+    named = session.sparkContext.getConf().get(WORKPLACE)
+    if named is None:
+        if not str(session.sparkContext.master).startswith("local"):
+            raise SettingError(
+                f"on a cluster cleaned receipts need a folder that every machine sees; name it in the "
+                f'file of --spark-settings: "{WORKPLACE}" = "hdfs://...".'
+            )
+        named = tempfile.mkdtemp(prefix="retailrec-")
+        atexit.register(shutil.rmtree, named, ignore_errors=True)
+    folder = f"{absolute(named).rstrip('/')}/{secrets.token_hex(8)}"
+    return sampled_data(
+        session, _named(receipts), folder, sample=sample, columns=columns, progress=progress
+    )
+
+
+def lists_of_all(receipts: Path, columns: Mapping[str, str]) -> Everybody:
+    """What `run` calls to write the lists of all shoppers: a folder of Parquet in place of a file."""
+
+    def write(model: TwoStageRecommender, out: Path, k: int, rules: Rules | None) -> Batch:
+        with tempfile.TemporaryDirectory(prefix="retailrec-") as aside:
+            model.save(Path(aside) / "model")
+            return recommend(
+                Path(aside) / "model", _named(receipts), out, k, rules=rules, columns=columns
+            ).batch
+
+    return write
+
+
+def _named(receipts: Path) -> Path | str:
+    """A name without a path's signs is a table, if there is no such file."""
+    return receipts if receipts.exists() or "/" in str(receipts) else str(receipts)

@@ -1,0 +1,228 @@
+"""Receipts that Spark holds: a DataFrame, a table by its name, Parquet by its path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from retailrec.data.files import CSV, EXCEL, PARQUET
+from retailrec.errors import DataError
+from retailrec.schema import TRANSACTIONS
+from retailrec.spark.failures import in_words
+from retailrec.spark.storage import Storage, absolute, escaped, local_path
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+PLACE = "retailrec_place"  # a line's place in the whole: number of its file or partition, and in it
+PLACE_BITS = 33  # as `monotonically_increasing_id` has it
+_TABLE = re.compile(r"(`[^`]+`|\w+)(\.(`[^`]+`|\w+)){0,2}")
+_NUMBERS = ("quantity", "value", "price", "discount")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Receipt lines, each with its place.
+
+    Attributes
+    ----------
+    frame : the caller's columns and `PLACE`
+    name : what the report calls it
+    n_bytes : size of the files behind it; 0 where none are known
+    fingerprint : stands for its content; None where a rerun can't know it
+    zone : that of the times, where they have one
+    text : float columns of ids that are not all whole numbers, and so become text
+    """
+
+    frame: DataFrame
+    name: str
+    n_bytes: int
+    fingerprint: str | None
+    zone: str | None
+    text: tuple[str, ...]
+
+
+def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> Source:
+    """Receipts as a `Source`.
+
+    Lines of files are in order of file and row, as the local engine reads them; those of another
+    DataFrame in order of its partitions.
+
+    Parameters
+    ----------
+    receipts : a DataFrame, the name of a table, or the path of Parquet (a file or folder)
+    columns : standard name -> the caller's name
+
+    Raises
+    ------
+    DataError
+        If there is no such table or path, or columns are missing or of types that hold no ids, times
+        or numbers.
+    """
+    from pyspark.sql import functions as F
+
+    with in_words():
+        frame, name = _opened(session, receipts)
+        _require_columns(frame, columns, name)
+        of_type = {c.name: c.dataType.typeName() for c in frame.schema.fields}
+        files = sorted((unquote(file), file) for file in frame.inputFiles())
+        kept: list[Column] = [_plain(F.col(f"`{c}`"), of_type[c], c) for c in frame.columns]
+        placed = _placed(session, frame, kept, [file for _, file in files])
+        n_bytes, fingerprint = _stamp(session, frame, [file for _, file in files], receipts)
+        theirs = {**{c.name: c.name for c in TRANSACTIONS}, **columns}
+        zone = None
+        if of_type.get(theirs["time"]) == "timestamp":
+            zone = str(session.conf.get("spark.sql.session.timeZone"))
+        floats = [
+            c
+            for c in (theirs[i.name] for i in TRANSACTIONS if i.kind == "id")
+            if of_type.get(c) in ("float", "double")
+        ]
+        text = _not_whole(frame, floats)
+    return Source(placed, name, n_bytes, fingerprint, zone, text)
+
+
+def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str]:
+    if not isinstance(receipts, str | Path):
+        if not hasattr(receipts, "mapInArrow"):
+            raise DataError(
+                f"receipts must be a Spark DataFrame, the name of a table or the path of Parquet, not "
+                f"{type(receipts).__name__}. Bring it into Spark: spark.createDataFrame(...)."
+            )
+        return receipts, "transactions"
+    text = str(receipts)
+    is_path = isinstance(receipts, Path) or "/" in text or Path(text).exists()
+    if not is_path and not text.lower().endswith(PARQUET):
+        if _TABLE.fullmatch(text) is None or not session.catalog.tableExists(text):
+            raise DataError(
+                f"there is no table or path {text!r}; expected a table of Spark's catalog or a "
+                f"folder of Parquet. Check the name."
+            )
+        return session.read.table(text), text
+    if text.lower().endswith((*CSV, *EXCEL)):
+        raise DataError(
+            f"{text} is no Parquet; on Spark receipts are a DataFrame, a table or Parquet. Write it as "
+            f"Parquet first, or read it into a DataFrame of typed columns."
+        )
+    path = absolute(text)
+    here = local_path(path)
+    if here is not None and str(session.sparkContext.master).startswith("local") and not here.exists():
+        raise DataError(f"there is no file or folder at {here}; check the path.")
+    return session.read.parquet(escaped(path)), Path(text).name
+
+
+def _require_columns(frame: DataFrame, columns: Mapping[str, str], name: str) -> None:
+    of_type = {c.name: c.dataType.typeName() for c in frame.schema.fields}
+    for ours, theirs in columns.items():
+        if theirs not in of_type:
+            raise DataError(
+                f"{name} lacks column '{theirs}', which is to be '{ours}'; it has {list(of_type)}. "
+                f"Correct the mapping."
+            )
+    for column in TRANSACTIONS:
+        theirs = columns.get(column.name, column.name)
+        if theirs not in of_type:
+            if column.required:
+                raise DataError(
+                    f"{name} lacks column '{column.name}' ({column.meaning}); it has {list(of_type)}. "
+                    f"Map it with columns={{'{column.name}': ...}}, or on the command line --columns."
+                )
+            continue
+        kind = of_type[theirs]
+        fits = {
+            "number": kind
+            in ("byte", "short", "integer", "long", "float", "double", "decimal", "void"),
+            "time": kind in ("timestamp", "timestamp_ntz", "date"),
+            "id": kind not in ("binary", "map", "struct", "array", "variant"),
+        }.get(column.kind, True)
+        if not fits:
+            cure = {
+                "number": "Cast it, such as F.col('value').cast('double')",
+                "time": "Read it with F.to_timestamp(column, format)",
+            }.get(column.kind, "Cast it to a string")
+            raise DataError(
+                f"column '{theirs}' of {name} must hold {column.kind}s, not {kind}: on Spark nobody "
+                f"looks at all cells to guess a notation. {cure}."
+            )
+
+
+def _plain(column: Column, kind: str, name: str) -> Column:
+    """Deep columns as text: they say nothing to a model, but lines that differ there are no doubles."""
+    from pyspark.sql import functions as F
+
+    if kind in ("map", "struct", "array", "variant"):
+        return F.to_json(column).alias(name)
+    return column
+
+
+def _placed(session: SparkSession, frame: DataFrame, kept: list[Column], files: list[str]) -> DataFrame:
+    """The columns and `PLACE`."""
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    if files:
+        try:
+            known = frame.select(
+                *kept,
+                F.col("_metadata.file_path").alias(f"{PLACE}_file"),
+                F.col("_metadata.row_index").alias(f"{PLACE}_row"),
+            )
+        except AnalysisException:  # not files alone, or of a format without numbered rows
+            known = None
+        if known is not None:
+            rows = [(_bare(file), number) for number, file in enumerate(files)]
+            numbers = session.createDataFrame(rows, f"{PLACE}_file string, {PLACE}_number long")
+            bare = F.regexp_replace(F.col(f"{PLACE}_file"), "^([a-zA-Z0-9+.-]+):/+", "$1:/")
+            place = F.shiftleft(f"{PLACE}_number", PLACE_BITS) + F.col(f"{PLACE}_row")
+            return (
+                known.withColumn(f"{PLACE}_file", bare)
+                .join(F.broadcast(numbers), f"{PLACE}_file")
+                .withColumn(PLACE, place)
+                .drop(f"{PLACE}_file", f"{PLACE}_row", f"{PLACE}_number")
+            )
+    return frame.select(*kept).withColumn(PLACE, F.monotonically_increasing_id())
+
+
+def _bare(file: str) -> str:
+    return re.sub(r"^([a-zA-Z0-9+.-]+):/+", r"\1:/", file)
+
+
+def _stamp(
+    session: SparkSession, frame: DataFrame, files: list[str], receipts: Any
+) -> tuple[int, str | None]:
+    """Bytes of the files, and what stands for them; a DataFrame's own steps can't be told apart."""
+    if not files:
+        return 0, None
+    storage = Storage(session, files[0])
+    told = [storage.described(unquote(file)) for file in files]
+    n_bytes = sum(size for size, _ in told)
+    if not isinstance(receipts, str | Path):
+        return n_bytes, None
+    content = json.dumps([files, told, frame.schema.json()])
+    return n_bytes, hashlib.sha256(content.encode()).hexdigest()
+
+
+def _not_whole(frame: DataFrame, names: list[str]) -> tuple[str, ...]:
+    """Which of some float columns hold other than whole numbers, as `typed_ids` sees it."""
+    from pyspark.sql import functions as F
+
+    if not names:
+        return ()
+    odd = [
+        F.max(
+            F.when(F.col(f"`{c}`").isNull() | F.isnan(f"`{c}`"), False).otherwise(
+                F.coalesce(
+                    F.col(f"`{c}`").try_cast("long").cast("double") != F.col(f"`{c}`"), F.lit(True)
+                )
+            )
+        )
+        for c in names
+    ]
+    found = frame.agg(*(o.alias(str(i)) for i, o in enumerate(odd))).first()
+    return tuple(c for i, c in enumerate(names) if found is not None and found[i])

@@ -1,0 +1,262 @@
+"""The first pass on Spark: raw lines to cleaned ones on disk, and the account of every line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from retailrec.data.cleaning import LINE, STANDARD_RULES, LineRule, LoadReport, refuse_if_none
+from retailrec.data.encoding import far_rule
+from retailrec.errors import DataError
+from retailrec.recommender.artifact import versions
+from retailrec.schema import ITEM_ID, USER_ID
+from retailrec.spark.failures import in_words
+from retailrec.spark.sources import PLACE, PLACE_BITS, Source
+from retailrec.spark.storage import Storage
+from retailrec.spark.tasks import CleanPlan, clean, sample_of_cleaned
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+REASON, WAVE = "reason", "wave"
+REJECTED = -1  # the wave of rejected lines
+_WAVE_BYTES = 256 * 2**20
+_MOST_WAVES = 256
+_SPARK_KINDS = {
+    "Int64": "long",
+    "String": "string",
+    "Float64": "double",
+    "Float32": "float",
+    "UInt64": "long",
+    "UInt32": "long",
+    "Categorical": "string",
+}
+_SQL = {"long": "bigint", "timestamp": "timestamp_ntz", "integer": "int"}
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Cleaned lines on disk, parted into waves of shoppers, and what is known of the whole.
+
+    Attributes
+    ----------
+    folder : Parquet, a folder a wave
+    kinds : column -> ``long``, ``string``, ``double``, ``float`` or ``timestamp``
+    n_waves : of them, empty ones included
+    filled : those with lines
+    n_lines : lines that were kept, before dates far from all others are left out
+    vocabulary, items : ids of the items of these lines, and of those in the log, ascending
+    far : the rule against dates far from all others
+    last : time of the last line
+    report : what was read and rejected so far; shards add the rest
+    numbers : from a line's place to its number
+    """
+
+    folder: str
+    kinds: dict[str, str]
+    n_waves: int
+    filled: frozenset[int]
+    n_lines: int
+    vocabulary: pl.Series
+    items: pl.Series
+    far: LineRule | None
+    last: datetime
+    report: LoadReport
+    numbers: LineNumbers
+
+    @property
+    def midnight(self) -> datetime:
+        """The midnight after the last line."""
+        return datetime(self.last.year, self.last.month, self.last.day) + timedelta(days=1)
+
+    def lines(self, session: SparkSession, wave: int) -> DataFrame:
+        """The cleaned lines of a wave."""
+        if wave not in self.filled:
+            return session.createDataFrame([], sql_schema(self.kinds)).drop(REASON)
+        path = f"{self.folder}/{WAVE}={wave}"
+        return session.read.schema(sql_schema(self.kinds)).parquet(path).drop(REASON)
+
+
+def sql_schema(kinds: Mapping[str, str]) -> str:
+    """Columns as Spark writes a schema."""
+    return ", ".join(f"`{name}` {_SQL.get(kind, kind)}" for name, kind in kinds.items())
+
+
+def stage(
+    session: SparkSession,
+    source: Source,
+    columns: Mapping[str, str],
+    folder: str,
+    rules: Sequence[LineRule] = (),
+    waves: int | None = None,
+) -> Cleaned:
+    """Clean the receipts into `folder`, unless that has been done, and count.
+
+    Raises
+    ------
+    DataError
+        If no line is usable, or the folder is not the same place for all machines.
+    """
+    from pyspark.sql import functions as F
+
+    storage = Storage(session, folder)
+    plan = _plan(source, columns, rules)
+    number = waves or min(_MOST_WAVES, 1 + source.n_bytes // _WAVE_BYTES)
+    with in_words():
+        if not storage.exists(f"{folder}/_SUCCESS"):
+            lines = source.frame.mapInArrow(partial(clean, plan), sql_schema(plan.kinds))
+            wave = F.pmod(F.xxhash64(USER_ID), F.lit(number)).cast("int")
+            lines = lines.withColumn(WAVE, F.when(F.col(REASON).isNull(), wave).otherwise(REJECTED))
+            lines.write.mode("overwrite").partitionBy(WAVE).parquet(folder)
+        return _counted(session, storage, source, plan.kinds, folder, number)
+
+
+def _plan(source: Source, columns: Mapping[str, str], rules: Sequence[LineRule]) -> CleanPlan:
+    """The plan, its columns learnt by cleaning a frame of one line without content."""
+    plan = CleanPlan(dict(columns), (*rules, *STANDARD_RULES), PLACE, source.text, {}, _versions())
+    empty = pl.DataFrame(pl.from_arrow(_null_line(source.frame)))
+    found = sample_of_cleaned(empty.with_columns(pl.col(source.text).cast(pl.String)), plan)
+    kinds = {
+        name: "timestamp" if name == "time" else _SPARK_KINDS[type(kind).__name__]
+        for name, kind in found.schema.items()
+    }
+    kinds[LINE] = "long"
+    return CleanPlan(
+        plan.columns, plan.rules, PLACE, plan.text, {**kinds, REASON: "string"}, plan.versions
+    )
+
+
+def _null_line(frame: DataFrame) -> Any:
+    """A line of nulls in the types that Spark hands over."""
+    import pyarrow as pa
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    schema = to_arrow_schema(frame.schema, timezone="UTC")
+    return pa.table([pa.nulls(1, kind) for kind in schema.types], names=schema.names)
+
+
+def _versions() -> dict[str, str]:
+    """Those that a list hangs on; of Python the first two numbers, which Spark itself compares."""
+    own = versions()
+    return {name: version for name, version in own.items() if name != "python"}
+
+
+def _counted(
+    session: SparkSession,
+    storage: Storage,
+    source: Source,
+    kinds: dict[str, str],
+    folder: str,
+    n_waves: int,
+) -> Cleaned:
+    from pyspark.sql import functions as F
+
+    report = LoadReport(source.name, zone=source.zone)
+    names = [name for name in storage.files(folder) if name.startswith(f"{WAVE}=")]
+    if not names:
+        raise DataError(
+            f"{source.name} hold no line, or none of {folder} can be read back; expected receipt "
+            f"lines, and a folder that every machine of the cluster sees. Check both."
+        )
+    everything = session.read.schema(f"{sql_schema(kinds)}, {WAVE} int").parquet(folder)
+    partition = F.shiftright(LINE, PLACE_BITS)
+    counts = everything.groupBy(partition.alias("part")).count().toArrow()
+    read = dict(zip(*(counts[c].to_pylist() for c in ("part", "count")), strict=True))
+    report.read = sum(read.values())
+    numbers = LineNumbers(read)
+    _account(everything, report, numbers)
+    good = everything.filter(F.col(REASON).isNull())
+    days = pl.DataFrame(
+        pl.from_arrow(
+            good.groupBy(F.to_date("time").alias("time")).agg(F.count("*").alias("n")).toArrow()
+        )
+    )
+    refuse_if_none(int(days["n"].sum()), report)
+    vocabulary = _items_of(good)
+    far = far_rule(days)
+    if far is not None:
+        days = days.filter(~far.when)
+        first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
+        good = good.filter(F.to_date("time").between(first, newest))
+    last = good.agg(F.max("time")).first()
+    assert last is not None
+    return Cleaned(
+        folder,
+        kinds,
+        n_waves,
+        frozenset(int(name.split("=")[1]) for name in names) - {REJECTED},
+        int(days["n"].sum()),
+        vocabulary,
+        vocabulary if far is None else _items_of(good),
+        far,
+        last[0],
+        report,
+        numbers,
+    )
+
+
+def _items_of(lines: DataFrame) -> pl.Series:
+    """Ids of their items, ascending: a vocabulary fits into memory where its log does not."""
+    found = lines.select(ITEM_ID).distinct().toArrow()[ITEM_ID]
+    return pl.Series(ITEM_ID, pl.from_arrow(found)).sort()
+
+
+def _account(everything: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:
+    """Count the rejected lines by reason, with the numbers of the first three of each."""
+    from pyspark.sql import functions as F
+
+    bad = everything.filter(F.col(REASON).isNotNull()).select(REASON, LINE)
+    found = bad.mapInArrow(_first_lines, f"{REASON} string, n bigint, {LINE} array<bigint>").toArrow()
+    parts = pl.DataFrame(pl.from_arrow(found))
+    if parts.is_empty():
+        return
+    whole = (
+        parts.group_by(REASON)
+        .agg(pl.col("n").sum(), pl.col(LINE).explode().bottom_k(3).sort())
+        .with_columns(first=pl.col(LINE).list.first())
+        .sort("first")
+        .sort("n", descending=True, maintain_order=True)
+    )
+    for reason, n, lines in whole.select(REASON, "n", LINE).iter_rows():
+        report.rejected[reason] = n
+        report.examples[reason] = [numbers(line) for line in lines]
+
+
+def _first_lines(batches: Any) -> Any:
+    """Of a task's rejected lines, the number a reason and the first three."""
+    import pyarrow as pa
+
+    parts = [
+        pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+        .group_by(REASON)
+        .agg(pl.len().cast(pl.Int64).alias("n"), pl.col(LINE).bottom_k(3))
+        for batch in batches
+        if batch.num_rows
+    ]
+    if parts:
+        found = (
+            pl.concat(parts).group_by(REASON).agg(pl.col("n").sum(), pl.col(LINE).explode().bottom_k(3))
+        )
+        kind = pa.schema([(REASON, pa.string()), ("n", pa.int64()), (LINE, pa.list_(pa.int64()))])
+        yield from found.to_arrow().cast(kind).to_batches()
+
+
+@dataclass(frozen=True)
+class LineNumbers:
+    """From places to line numbers: the lines of earlier files or partitions come before.
+
+    Attributes
+    ----------
+    read : file or partition -> its lines
+    """
+
+    read: dict[int, int]
+
+    def __call__(self, place: int) -> int:
+        part, row = divmod(place, 1 << PLACE_BITS)
+        return row + sum(n for other, n in self.read.items() if other < part)

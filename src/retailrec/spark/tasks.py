@@ -1,0 +1,346 @@
+"""What runs in Spark's Python workers: the local engine, called on parts of the receipts.
+
+Functions here take Arrow batches and give Arrow batches; `mapInArrow` calls them once a task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER" and "polars" not in sys.modules:
+    # Polars reads it once, at import; Spark sets the other to the cores of a task
+    os.environ.setdefault("POLARS_MAX_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+import polars as pl
+
+from retailrec.compute.shards import hold_to_cores
+from retailrec.data import RetailData
+from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, parse_lines
+from retailrec.data.encoding import CodedLines, build_log, places, slim_lines
+from retailrec.data.vocabulary import vocabulary
+from retailrec.errors import RetailRecWarning, SettingError
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import ITEM_ID, RECOMMENDABLE, USER_ID
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CLEAN_ROWS = 250_000  # lines parsed at a time: Arrow batches are smaller, and each costs a start
+ATTRIBUTE = "attribute_"  # how columns of shoppers' attributes begin, so that they meet no line's
+ASKED = -1  # `line` of the row that says that a shopper is asked for
+
+
+@dataclass(frozen=True)
+class CleanPlan:
+    """How receipt lines are parsed and cleaned.
+
+    Attributes
+    ----------
+    columns : standard name -> the caller's name
+    rules : reasons to reject a line
+    place : column of a line's place, which becomes its number
+    text : float columns of ids that become text
+    kinds : output column -> ``long``, ``string``, ``double``, ``float`` or ``timestamp``
+    versions : of the driver
+    """
+
+    columns: dict[str, str]
+    rules: tuple[LineRule, ...]
+    place: str
+    text: tuple[str, ...]
+    kinds: dict[str, str]
+    versions: dict[str, str]
+
+
+_POLARS: dict[str, Any] = {
+    "long": pl.Int64(),
+    "string": pl.String(),
+    "double": pl.Float64(),
+    "float": pl.Float32(),
+    "timestamp": pl.Datetime("us"),
+    "integer": pl.Int32(),
+}
+
+
+def clean(plan: CleanPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Kept lines, slim, with `reason` null, and rejected ones with their reason."""
+    require_versions(plan.versions)
+    hold_to_task()
+    for table in gathered(batches, _CLEAN_ROWS):
+        frame = pl.DataFrame(pl.from_arrow(table))
+        place = frame[plan.place].alias(LINE)
+        raw = frame.drop(plan.place).with_columns(
+            pl.col(c).fill_nan(None).cast(pl.String) for c in plan.text
+        )
+        report = LoadReport("part")
+        lines = parse_lines(raw, plan.columns).with_columns(place)
+        good = kept_lines(lines, plan.rules, report)
+        parts = [with_kinds(part, plan.kinds) for part in (slim_lines(good), report.rejects)]
+        yield from to_arrow(pl.concat(p for p in parts if p.height), plan.kinds)
+
+
+def sample_of_cleaned(frame: pl.DataFrame, plan: CleanPlan) -> pl.DataFrame:
+    """What `clean` makes of a line of nulls: which columns come out."""
+    return slim_lines(parse_lines(frame.drop(plan.place), plan.columns))
+
+
+@dataclass(frozen=True)
+class ShopperPlan:
+    """How cleaned lines of whole shoppers become data of the local engine.
+
+    Attributes
+    ----------
+    far : the rule against dates far from all others
+    end : first instant that is not known
+    shard_lines : lines that a task holds at a time, a shopper's last ones aside
+    all_users : are all shoppers meant, or those only who are asked for?
+    attributes : columns that describe shoppers, with their Polars types
+    """
+
+    far: LineRule | None
+    end: datetime
+    shard_lines: int
+    all_users: bool
+    attributes: dict[str, Any]
+    versions: dict[str, str]
+
+
+class Shoppers(NamedTuple):
+    """Whole shoppers: their data, who of them is asked for (None: all), what cleaning did."""
+
+    data: RetailData
+    asked: pl.Series | None
+    report: LoadReport
+
+
+def shoppers(plan: ShopperPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[Shoppers]:
+    """The data of a task, some whole shoppers at a time."""
+    for table in whole_shoppers(batches, plan.shard_lines):
+        frame = pl.DataFrame(pl.from_arrow(table))
+        is_asked = frame[LINE] == ASKED
+        users, asked = None, None
+        if is_asked.any() or not plan.all_users:
+            users = frame.filter(is_asked).select(
+                USER_ID,
+                *(pl.col(ATTRIBUTE + c).cast(kind).alias(c) for c, kind in plan.attributes.items()),
+            )
+            asked = None if plan.all_users else users[USER_ID].sort()
+            frame = frame.filter(~is_asked)
+        lines = frame.drop(ATTRIBUTE + c for c in plan.attributes)
+        report = LoadReport("part", read=lines.height)
+        yield Shoppers(data_of_lines(lines, plan, users, report), asked, report)
+
+
+def data_of_lines(
+    lines: pl.DataFrame, plan: ShopperPlan, users: pl.DataFrame | None, report: LoadReport
+) -> RetailData:
+    """Cleaned lines of whole shoppers, in order of place, as the data that the whole log would hold."""
+    ids = {
+        c: lines[c].drop_nulls().unique().sort()
+        for c in (USER_ID, ITEM_ID, "basket_id")
+        if c in lines.columns
+    }
+    kept = lines if plan.far is None else kept_lines(lines, [plan.far], report)
+    coded = kept.with_columns(places(kept[c], known) for c, known in ids.items())
+    if "store" in coded.columns:
+        coded = coded.with_columns(pl.col("store").cast(pl.Categorical))
+    table = vocabulary(users, ids[USER_ID], USER_ID)
+    items = vocabulary(None, ids[ITEM_ID], ITEM_ID).with_columns(pl.lit(True).alias(RECOMMENDABLE))
+    log = build_log(CodedLines([coded], ids, {}), table, items, report)
+    report.kept, report.first, report.last = log.height, log["time"].min(), log["time"].max()  # type: ignore[assignment]
+    report.n_users, report.n_baskets = log["user"].n_unique(), log["basket"].n_unique()
+    return RetailData(log, items, table, plan.end, report)
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """What is asked of a model.
+
+    Attributes
+    ----------
+    shoppers : how the data is made
+    archive : name under which Spark has put the model's files
+    kinds : columns of the lists
+    reports : Spark's accumulator of texts, one a shard
+    """
+
+    shoppers: ShopperPlan
+    archive: str
+    k: int
+    rules: Rules | None
+    reasons: bool
+    kinds: dict[str, str]
+    reports: Any
+
+
+def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Lists of whole shoppers."""
+    require_versions(plan.shoppers.versions)
+    hold_to_task()
+    model = loaded(plan.archive)
+    for data, asked, load_report in shoppers(plan.shoppers, batches):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RetailRecWarning)  # the driver says it of the whole
+            placed, unplaced, _ = model.catalogue.placed(data, asked)
+            found = model.answer(placed, k=plan.k, rules=plan.rules, reasons=plan.reasons)
+        report = replace(
+            found.report, n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown, notes=()
+        )
+        told = {"answer": asdict(report), "load": load_report.as_dict()}
+        plan.reports.add([json.dumps(told)])
+        yield from to_arrow(with_kinds(found.lists, plan.kinds), plan.kinds)
+
+
+@dataclass(frozen=True)
+class LogPlan:
+    """How the log of all shoppers is written.
+
+    Attributes
+    ----------
+    shoppers : how the data is made
+    items : ids of all items, in the order of their codes
+    kinds : columns of the log
+    reports : Spark's accumulator of texts, one a shard
+    """
+
+    shoppers: ShopperPlan
+    items: pl.Series
+    kinds: dict[str, str]
+    reports: Any
+
+
+def log_lines(plan: LogPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The log of whole shoppers: item codes of the whole catalogue, receipts numbered in the shard."""
+    require_versions(plan.shoppers.versions)
+    hold_to_task()
+    for data, _, report in shoppers(plan.shoppers, batches):
+        plan.reports.add([json.dumps(report.as_dict())])
+        code = places(data.items[ITEM_ID], plan.items)
+        log = data.log.with_columns(
+            data.users[USER_ID].gather(data.log["user"]).alias(USER_ID),
+            code.gather(data.log["item"]).alias("item"),
+        )
+        yield from to_arrow(with_kinds(log, plan.kinds), plan.kinds)
+
+
+@cache
+def loaded(archive: str) -> TwoStageRecommender:
+    """The model, loaded once in a worker process; its arrays stay in files that all workers share."""
+    from pyspark import SparkFiles
+
+    return TwoStageRecommender.load(Path(SparkFiles.get(archive)), memory_map=True)
+
+
+def whole_shoppers(batches: Iterator[pa.RecordBatch], lines: int) -> Iterator[pa.Table]:
+    """Tables of at least so many lines (but for the last) that no shopper is parted by.
+
+    Batches come in order of shopper, and one may end in the middle of a shopper: what it has of its
+    last shopper waits for the next batch.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> batches = [pa.record_batch({"user_id": u}) for u in ([1, 2], [2, 2], [2, 3], [4])]
+    >>> [table["user_id"].to_pylist() for table in whole_shoppers(iter(batches), 2)]
+    [[1], [2, 2, 2, 2], [3, 4]]
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    waiting: list[pa.RecordBatch] = []
+    n, last = 0, None
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        ids = batch.column(batch.schema.get_field_index(USER_ID))
+        newest = ids[-1]
+        cut = pc.index(ids, newest).as_py()  # where its last shopper begins
+        if cut == 0 and last is not None and newest != last and n >= lines:
+            yield pa.Table.from_batches(waiting)
+            waiting, n = [], 0
+        elif cut and n + cut >= lines:
+            yield pa.Table.from_batches([*waiting, batch.slice(0, cut)])
+            waiting, n, batch = [], 0, batch.slice(cut)
+        waiting.append(batch)
+        n, last = n + batch.num_rows, newest
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def gathered(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Batches put together until they hold so many rows."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    n = 0
+    for batch in batches:
+        if batch.num_rows:
+            waiting.append(batch)
+            n += batch.num_rows
+        if n >= rows:
+            yield pa.Table.from_batches(waiting)
+            waiting, n = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def with_kinds(frame: pl.DataFrame, kinds: dict[str, str]) -> pl.DataFrame:
+    """The columns of `kinds` in their types; null where the frame has none."""
+    if not frame.height:  # literals alone would make a row
+        return pl.DataFrame(schema={name: _POLARS[kind] for name, kind in kinds.items()})
+    return frame.select(
+        (
+            pl.col(name).reinterpret(signed=True)
+            if name == "digest" and name in frame.columns
+            else pl.col(name).cast(_POLARS[kind], strict=False)
+            if name in frame.columns
+            else pl.lit(None, _POLARS[kind])
+        ).alias(name)
+        for name, kind in kinds.items()
+    )
+
+
+def to_arrow(frame: pl.DataFrame, kinds: dict[str, str]) -> Iterator[pa.RecordBatch]:
+    """Batches in the types that Spark knows."""
+    import pyarrow as pa
+
+    of_kind = {
+        "long": pa.int64(),
+        "string": pa.string(),
+        "double": pa.float64(),
+        "float": pa.float32(),
+        "timestamp": pa.timestamp("us"),
+        "integer": pa.int32(),
+    }
+    schema = pa.schema([(name, of_kind[kind]) for name, kind in kinds.items()])
+    yield from frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)
+
+
+def hold_to_task() -> None:
+    """No more threads in this process than the task has cores."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    hold_to_cores(1 if context is None else max(1, context.cpus()))
+
+
+def require_versions(wanted: dict[str, str]) -> None:
+    """Raise a SettingError unless the worker has the libraries that the driver has."""
+    own = versions()
+    for name, version in wanted.items():
+        if own.get(name) != version:
+            raise SettingError(
+                f"a worker of Spark has {name} {own.get(name)}, the driver {version}; with other "
+                f"versions lists could differ. Install the same ones on every machine."
+            )

@@ -1,0 +1,405 @@
+"""The same lists and the same account of the receipts from Spark as from one machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import spark_support
+from retailrec.candidates import Popularity
+from retailrec.data import RetailData, unit_prices
+from retailrec.data.cleaning import LoadReport
+from retailrec.errors import DataError, SettingError
+from retailrec.features.assemble import FeatureSet
+from retailrec.jobs.recommend import recommend_from_files
+from retailrec.jobs.settings import Settings
+from retailrec.recommender.rules import read_rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
+
+QUICK = Settings(
+    horizon_days=14,
+    ranker={"type": "lightgbm", "iterations": 5},
+    label_windows=1,
+    threads=1,
+    sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "als", "factors": 8}],
+    n_candidates=30,
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Any]:
+    with spark_support.spark("local[2]") as session:
+        yield session
+
+
+def receipts_of(data: RetailData) -> pl.DataFrame:
+    return data.log.select(
+        data.users["user_id"].gather(data.log["user"]).cast(pl.Int64),
+        data.items["item_id"].gather(data.log["item"]).cast(pl.Int64),
+        "time",
+        pl.col("basket").alias("basket_id"),
+        "quantity",
+        "value",
+    )
+
+
+def soiled(lines: pl.DataFrame) -> pl.DataFrame:
+    """The lines with some of everything that cleaning is there for."""
+    n = pl.int_range(pl.len())
+    lines = lines.with_columns(
+        quantity=pl.when(n % 101 == 5).then(-1.0).otherwise(pl.col("quantity")),
+        value=pl.when(n % 103 == 7).then(0.0).when(n % 107 == 3).then(None).otherwise(pl.col("value")),
+        user_id=pl.when(n % 211 == 9).then(None).otherwise(pl.col("user_id")),
+        time=pl.when(n == 40)
+        .then(pl.datetime(1985, 1, 1))
+        .when(n == 77)
+        .then(None)
+        .otherwise(pl.col("time")),
+    )
+    again = lines.gather_every(50)
+    more = lines.gather_every(60).with_columns(pl.col("value") + 1)  # another line of the same item
+    unknown = lines.gather_every(70).with_columns(item_id=pl.lit(10**9, pl.Int64))
+    return pl.concat([lines, again, more, unknown])
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model, and soiled receipts in three files."""
+    folder = tmp_path_factory.mktemp("spark")
+    data = small_data(users=120, weeks=26)
+    QUICK.model().fit(data).save(folder / "model")
+    lines = soiled(receipts_of(data))
+    (folder / "receipts").mkdir()
+    for number in range(3):
+        part = lines.filter(pl.int_range(pl.len()) * 3 // pl.len() == number)
+        part.write_parquet(folder / "receipts" / f"b{number} of 3.parquet", row_group_size=1000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here(shop: Path) -> Any:
+    """What one machine says."""
+    out = shop / "here.parquet"
+    return recommend_from_files(shop / "model", shop / "receipts", None, 5, {}, out), lists(out)
+
+
+def lists(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path / "*.parquet" if path.is_dir() else path).sort("user_id", "rank")
+
+
+def test_lists_and_the_account_are_those_of_one_machine(
+    session: Any, shop: Path, here: Any, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    local, expected = here
+    told: list[tuple[str, int, int]] = []
+    there = recommend(
+        shop / "model",
+        shop / "receipts",
+        tmp_path / "there",
+        5,
+        waves=3,
+        shard_lines=700,
+        progress=lambda step, done=0, total=0: told.append((step, done, total)),
+    )
+    assert lists(tmp_path / "there").equals(expected)
+    assert there.load_report.as_dict() == local.load_report.as_dict()
+    assert len(there.load_report.rejected) >= 6  # soiled enough to say something
+    assert there.batch == local.batch
+    assert told[-1] == ("recommend", 3, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["there"]  # no parts
+
+
+def test_shoppers_without_lines_are_data_too() -> None:
+    tasks = pytest.importorskip("retailrec.spark.tasks")
+    plan = tasks.ShopperPlan(None, datetime(2024, 1, 1), 10, False, {}, {})
+    kinds = {
+        "user_id": "long",
+        "item_id": "string",
+        "time": "timestamp",
+        "quantity": "double",
+        "value": "double",
+        "line": "long",
+        "digest": "long",
+    }
+    lines = tasks.with_kinds(pl.DataFrame(), kinds)
+    assert lines.is_empty()
+    report = LoadReport("part")
+    data = tasks.data_of_lines(lines, plan, pl.DataFrame({"user_id": [7]}), report)
+    assert data.users["user_id"].to_list() == [7]
+    assert (data.log.height, report.kept, report.first) == (0, 0, None)
+
+
+@pytest.mark.slow
+def test_shoppers_asked_for_rules_and_reasons_are_those_of_one_machine(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    asked = pl.DataFrame({"user_id": [3, 99_999, 7, 3], "segment": ["a", "b", None, "a"]})
+    asked.write_csv(tmp_path / "asked.csv")
+    (tmp_path / "rules.toml").write_text("max_per_category = 1\nskip_bought_days = 7\n")
+    rules = read_rules(tmp_path / "rules.toml")
+    out = tmp_path / "here.parquet"
+    local = recommend_from_files(
+        shop / "model",
+        shop / "receipts",
+        tmp_path / "asked.csv",
+        4,
+        {},
+        out,
+        rules=tmp_path / "rules.toml",
+        reasons=True,
+    )
+    there = recommend(
+        shop / "model",
+        shop / "receipts",
+        tmp_path / "there",
+        4,
+        waves=2,
+        users=tmp_path / "asked.csv",
+        rules=rules,
+        reasons=True,
+    )
+    assert lists(tmp_path / "there").equals(lists(out))
+    assert lists(out)["user_id"].n_unique() == 3
+    assert there.batch == local.batch
+
+
+def written(frame: pl.DataFrame, path: Path) -> Path:
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.mark.slow
+def test_types_of_tables_are_read_as_one_machine_reads_them(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    """Decimals, floats with holes for ids, a time with a zone, a list, a table of the catalog."""
+    from retailrec.spark import recommend
+
+    lines = (
+        pl.read_parquet(shop / "receipts" / "*.parquet")
+        .with_columns(
+            pl.col("value").cast(pl.Decimal(12, 2)),
+            pl.col("user_id").cast(pl.Float64),
+            pl.col("quantity").cast(pl.Int16),
+            pl.col("time").dt.replace_time_zone("UTC"),
+            pl.col("basket_id").cast(pl.String).alias("receipt"),
+            tags=pl.lit([["a", "b"]]).first(),
+        )
+        .drop("basket_id")
+    )
+    file, columns = written(lines, tmp_path / "lines.parquet"), {"basket_id": "receipt"}
+    session.read.parquet(str(file)).write.saveAsTable("lines", path=f"file://{tmp_path}/table")
+    out = tmp_path / "here.parquet"
+    local = recommend_from_files(shop / "model", file, None, 3, columns, out)
+    there = recommend(shop / "model", "lines", tmp_path / "there", 3, columns=columns)
+    assert lists(tmp_path / "there").equals(lists(out))
+    ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
+    assert (ours.pop("source"), theirs.pop("source")) == ("lines", "lines.parquet")
+    assert ours == theirs
+    assert ours["zone"] == "UTC"
+
+
+@pytest.mark.slow
+def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    lines = pl.read_parquet(shop / "receipts" / "b0*.parquet").filter(pl.col("user_id").is_not_null())
+    n = 1_000_000
+    heavy = (
+        lines.sample(n, with_replacement=True, seed=0)
+        .with_columns(
+            user_id=pl.lit(5, pl.Int64),
+            basket_id=pl.int_range(n) // 40,
+            time=pl.datetime(2024, 1, 1) + pl.duration(minutes=pl.int_range(n) // 40),
+        )
+        .select(lines.columns)
+    )
+    file = written(pl.concat([lines, heavy.cast(lines.schema)]), tmp_path / "lines.parquet")
+    out = tmp_path / "here.parquet"
+    local = recommend_from_files(shop / "model", file, None, 3, {}, out)
+    there = recommend(shop / "model", file, tmp_path / "there", 3, shard_lines=20_000)
+    assert lists(tmp_path / "there").equals(lists(out))
+    assert there.load_report.as_dict() == local.load_report.as_dict()
+
+
+@pytest.mark.slow
+def test_a_rerun_goes_on_with_the_first_unfinished_wave(
+    session: Any, shop: Path, here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retailrec.spark import recommend, recommending
+
+    original, calls = recommending.cores, []
+
+    def stops(session: Any) -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(session)
+
+    monkeypatch.setattr(recommending, "cores", stops)
+    wish = (shop / "model", shop / "receipts", tmp_path / "there", 5)
+    with pytest.raises(KeyboardInterrupt):
+        recommend(*wish, waves=4)
+    assert not (tmp_path / "there").exists()
+    monkeypatch.setattr(recommending, "cores", original)
+    again = recommend(*wish, waves=4)
+    assert again.batch.n_taken_over == 2
+    assert lists(tmp_path / "there").equals(here[1])
+    assert again.load_report.as_dict() == here[0].load_report.as_dict()
+
+
+@pytest.mark.slow
+def test_empty_partitions_and_frames_of_ones_own_do_no_harm(
+    session: Any, shop: Path, here: Any, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    frame = session.read.parquet(str(shop / "receipts")).coalesce(1).repartition(2, "user_id")
+    wide = frame.union(frame.limit(0)).repartitionByRange(40, "user_id")
+    recommend(shop / "model", wide, tmp_path / "there", 5, waves=2)
+    assert lists(tmp_path / "there").drop("score").equals(here[1].drop("score"))
+
+
+def test_what_is_no_receipt_is_refused_in_words(session: Any, shop: Path, tmp_path: Path) -> None:
+    from retailrec.spark import recommend
+
+    def refused(receipts: Any, **more: Any) -> str:
+        with pytest.raises(DataError) as error:
+            recommend(shop / "model", receipts, tmp_path / "there", 5, **more)
+        return str(error.value)
+
+    frame = session.read.parquet(str(shop / "receipts"))
+    assert "no table or path 'nowhere'" in refused("nowhere")
+    assert "no file or folder at /no/where" in refused(Path("/no/where.parquet"))
+    assert "lacks column 'time'" in refused(frame.drop("time"))
+    assert "must hold times, not string" in refused(
+        frame.selectExpr("*", "'x' when"), columns={"time": "when"}
+    )
+    assert "must hold numbers, not string" in refused(
+        frame.selectExpr("*", "'1,5' paid"), columns={"value": "paid"}
+    )
+    assert "not a Spark" in refused(3) or "not int" in refused(3)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "letters.txt").write_text("mine")
+    assert "will not be replaced" in refused(shop / "receipts")
+    assert (tmp_path / "there" / "letters.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_worker_says_what_is_wrong_in_the_packages_words(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    words = pl.read_parquet(shop / "receipts" / "*.parquet").with_columns(item_id=pl.lit("tea"))
+    with pytest.raises(DataError, match="'item_id' holds integers, but the fresh receipts hold text"):
+        recommend(shop / "model", written(words, tmp_path / "words.parquet"), tmp_path / "there", 5)
+    strange = pl.read_parquet(shop / "receipts" / "*.parquet").with_columns(pl.col("item_id") + 10**6)
+    with pytest.raises(
+        DataError, match=r"None of the .* receipt lines is of an item that the model knows"
+    ):
+        recommend(shop / "model", written(strange, tmp_path / "strange.parquet"), tmp_path / "there", 5)
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.slow
+def test_a_model_of_all_shoppers_is_that_of_one_machine(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import fit
+
+    data = RetailData.from_frames(pl.read_parquet(shop / "receipts" / "*.parquet"))
+    local = QUICK.model().fit(data)
+    there = fit(QUICK.model(), shop / "receipts", tmp_path / "model", sample=10**6)
+    assert there.n_sample == data.n_users
+    theirs = there.load_report.as_dict()
+    ours = data.report.as_dict()
+    assert (theirs.pop("source"), ours.pop("source")) == ("receipts", "transactions")
+    assert theirs == ours
+    model = TwoStageRecommender.load(tmp_path / "model")
+    assert model.items_.equals(local.items_)
+    assert (model.start_, model.end_) == (local.start_, local.end_)
+    np.testing.assert_allclose(model.prices_, local.prices_, rtol=1e-12)
+    np.testing.assert_allclose(model.features_.items_, local.features_.items_, rtol=1e-6)
+    assert model.features_.names == local.features_.names
+    for one, other in zip(model.sources_, local.sources_, strict=True):
+        pool, expected = (s.candidates(data.history(), 10) for s in (one, other))
+        np.testing.assert_array_equal(pool.items, expected.items)
+    lists, expected = (m.recommend(data, k=5) for m in (model, local))
+    assert lists.drop("score").equals(expected.drop("score"))
+
+
+@pytest.mark.slow
+def test_a_model_of_a_sample_counts_everybody(session: Any, shop: Path, tmp_path: Path) -> None:
+    from retailrec.spark import fit
+
+    data = RetailData.from_frames(pl.read_parquet(shop / "receipts" / "*.parquet"))
+    there = fit(QUICK.model(), shop / "receipts", tmp_path / "model", sample=60)
+    assert 30 < there.n_sample < 90
+    assert there.model.report_["sample"] == {"shoppers": there.n_sample, "of": data.n_users}
+    whole = FeatureSet().fit(data)
+    np.testing.assert_allclose(there.model.features_.items_, whole.items_, rtol=1e-6)
+    popular = next(s for s in there.model.sources_ if s.name == "popular")
+    np.testing.assert_array_equal(popular.share_, Popularity().fit(data).share_)
+    np.testing.assert_allclose(there.model.prices_, unit_prices(data), rtol=1e-12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.slow
+def test_the_command_line_does_the_same_on_spark(session: Any, shop: Path, tmp_path: Path) -> None:
+    """`run` on a sample with lists for everybody, then `recommend` with the model it saved."""
+    from typer.testing import CliRunner
+
+    from retailrec.cli.app import app
+
+    (tmp_path / "quick.toml").write_text(
+        "horizon_days = 14\nlabel_windows = 1\nn_candidates = 30\n"
+        "[ranker]\ntype = 'lightgbm'\niterations = 5\n"
+        "[[sources]]\ntype = 'own_purchases'\n[[sources]]\ntype = 'popularity'\n"
+    )
+    spark = ["--engine", "spark", "--master", "local[2]"]
+    command = [
+        "run",
+        "table",
+        shop / "receipts",
+        "--out",
+        tmp_path / "out",
+        "--config",
+        tmp_path / "quick.toml",
+    ]
+    ran = CliRunner().invoke(app, [*map(str, command), *spark, "--sample", "60", "--no-report"])
+    assert ran.exit_code == 0, ran.output or ran.exception
+    everybody = lists(tmp_path / "out" / "recommendations.parquet")
+    assert everybody["user_id"].n_unique() == 120
+    judged = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert judged["evaluation"]["n_users"] < 90
+    command = [
+        "recommend",
+        "--model",
+        tmp_path / "out" / "model",
+        "--history",
+        shop / "receipts",
+        "--k",
+        5,
+    ]
+    asked = CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "again"), *spark])
+    assert asked.exit_code == 0, asked.output
+    assert "120 shoppers, 600 recommendations" in asked.output
+    assert "rejected: exact double line" in asked.output
+    assert lists(tmp_path / "again").equals(everybody)
+    refused = CliRunner().invoke(app, [*map(str, command), "--out", "x", *spark, "--safe-csv"])
+    assert isinstance(refused.exception, SettingError)
