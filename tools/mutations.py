@@ -78,7 +78,7 @@ DATA: list[Mutation] = [
     ("MostSold.keeps", 'pl.col("quantity").sum()', "pl.len()"),
     ("SoldWithin.keeps", "days=self.days", "days=self.days - 0.01"),
     ("MinBuyers.keeps", ">= self.n", "> self.n"),
-    ("MinBuyers.keeps", ".n_unique()", ".count()"),
+    ("item_buyers", 'log["user"].to_numpy(), log["item"]', 'np.arange(log.height), log["item"]'),
     ("AllowItems.keeps", "return data", "return ~data"),
     ("DenyItems.keeps", "return ~data", "return data"),
     ("Prefilter.__call__", "pl.col(RECOMMENDABLE) & keeps", "keeps"),
@@ -144,7 +144,7 @@ FEATURES: list[Mutation] = [
     ("FeatureSet.rows", "(self.items_, pairs.items)", "(self.items_, pairs.items[::-1])"),
     ("FeatureSet._encode_users", "codes.get(word, np.nan)", "codes.get(word, 0)"),
     ("_item_attributes", "code >= 0, total", "code >= -1, total"),
-    ("_item_events", "<= _ENCODED_DAYS", "< _ENCODED_DAYS"),
+    ("item_totals", "<= _ENCODED_DAYS", "< _ENCODED_DAYS"),
     ("_quietly", "value[infinite] = np.nan", ""),
     ("feature", "if name in FEATURES or not", "if not"),
 ]
