@@ -204,9 +204,11 @@ def recommend(
         shared |= {"encoding": encoding, "time_format": time_format, "among": among or ()}
         shared |= {"safe_csv": safe_csv, "purpose": purpose, "slots": slots}
     with console.progress(quiet) as progress:
-        found = work(model, history, users, k, parse_columns(columns), out, **shared, progress=progress)
-    console.print_load_report(found.load_report, quiet, None)
-    console.print_answers(found.batch, out, quiet)
+        answers = work(
+            model, history, users, k, parse_columns(columns), out, **shared, progress=progress
+        )
+    console.print_load_report(answers.load_report, quiet, None)
+    console.print_answers(answers.batch, out, quiet)
 
 
 @app.command()

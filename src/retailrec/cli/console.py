@@ -139,7 +139,7 @@ def print_example(out: Path) -> None:
     OUT.print(f"\nThe report, for a browser: {out / 'report.html'}")
 
 
-def print_evaluation(found: dict[str, Any]) -> None:
+def print_evaluation(judged: dict[str, Any]) -> None:
     from rich.box import SIMPLE
 
     table = Table(
@@ -150,28 +150,28 @@ def print_evaluation(found: dict[str, Any]) -> None:
         title_justify="left",
         box=SIMPLE,
         pad_edge=False,
-        title=f"{found['n_users']:,} shoppers",
+        title=f"{judged['n_users']:,} shoppers",
     )
-    sure = {(row["model"], row["metric"]): row for row in found["intervals"]}
-    for metric in next(iter(found["models"].values())):
-        for name, values in found["models"].items():
+    sure = {(row["model"], row["metric"]): row for row in judged["intervals"]}
+    for metric in next(iter(judged["models"].values())):
+        for name, values in judged["models"].items():
             row = sure.get((name, metric))
             interval = "" if row is None or row["low"] is None else _interval(row)
             mean = "-" if values[metric] is None else f"{values[metric]:.4f}"
             table.add_row(metric, escape(name), mean, interval)
     OUT.print(table)
-    for row in found["differences"]:
+    for row in judged["differences"]:
         print_difference(row)
-    if found["n_cold_users"]:
-        OUT.print(f"{found['n_cold_users']:,} shoppers without history are not judged")
-    for name, n in found["not_judged"].items():
+    if judged["n_cold_users"]:
+        OUT.print(f"{judged['n_cold_users']:,} shoppers without history are not judged")
+    for name, n in judged["not_judged"].items():
         if n:
             OUT.print(f"{escape(name)}: {n:,} shoppers with recommendations are not judged")
-    for what, n in found["left_out"].items():
+    for what, n in judged["left_out"].items():
         OUT.print(f"{escape(what)}: {n:,} lines left out")
-    for note in found["notes"]:
+    for note in judged["notes"]:
         OUT.print(f"note: {escape(note)}")
-    unknown = {m for values in found["models"].values() for m, v in values.items() if v is None}
+    unknown = {m for values in judged["models"].values() for m, v in values.items() if v is None}
     if unknown:
         OUT.print(f"-: not known from what was given ({', '.join(sorted(unknown))})")
 
@@ -315,10 +315,10 @@ def print_leaks(report: LeakReport, quiet: bool) -> None:
         )
 
 
-def print_tuned(found: dict[str, Any], out: Path) -> None:
+def print_tuned(tuned: dict[str, Any], out: Path) -> None:
     OUT.print(
-        f"{found['metric']} {found['best']:.4f} after {found['trials']} trials on {found['folds']} "
-        f"earlier windows; the default gave {found['default']:.4f}. Settings: {out}"
+        f"{tuned['metric']} {tuned['best']:.4f} after {tuned['trials']} trials on {tuned['folds']} "
+        f"earlier windows; the default gave {tuned['default']:.4f}. Settings: {out}"
     )
 
 

@@ -82,11 +82,11 @@ def evaluate(
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
-        found = evaluate_files(files, truth, wanted, history=history, items=items, encoding=encoding)
+        judged = evaluate_files(files, truth, wanted, history=history, items=items, encoding=encoding)
         if out is not None:
-            write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", out)
+            write_text(json.dumps(judged, indent=2, allow_nan=False) + "\n", out)
     if not quiet:
-        console.print_evaluation(found)
+        console.print_evaluation(judged)
 
 
 @of_a_dataset
@@ -154,12 +154,12 @@ def tune(
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
         settings = settings.for_size(data.n_users)
-        found = tune_job(
+        tuned = tune_job(
             data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
         )
-        write_text(found["toml"], out)
+        write_text(tuned["toml"], out)
     if not wanted.quiet:
-        console.print_tuned(found, out)
+        console.print_tuned(tuned, out)
 
 
 def bench_walkthrough(

@@ -58,7 +58,7 @@ def allocate(
 
     checkpoint = out.parent / f".{out.name}.search.json"
     with console.progress(quiet) as progress, staged(out, RESULTS) as folder:
-        found = allocate_files(
+        allocation = allocate_files(
             pairs,
             campaign,
             folder,
@@ -74,7 +74,7 @@ def allocate(
         )
     checkpoint.unlink(missing_ok=True)
     if not quiet:
-        _print_allocation(found.report, out)
+        _print_allocation(allocation.report, out)
 
 
 DatasetOption = Annotated[str, typer.Option(help="What the receipts are; see: retailrec datasets")]
@@ -106,24 +106,24 @@ def plan(
         dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
     )
     margins = None if margin is None else read_table(margin)
-    found = plan_experiment(
+    needed = plan_experiment(
         data, days=days, effect=effect, metric=metric, design=design, margin=margins
     )
     OUT.print(
-        f"{metric} of {found.n_shoppers:,} shoppers in {days:g} days: mean {found.mean:,.3f}, standard "
-        f"deviation {found.sd:,.3f}, correlation with spend before {found.correlation:.2f}",
+        f"{metric} of {needed.n_shoppers:,} shoppers in {days:g} days: mean {needed.mean:,.3f}, "
+        f"standard deviation {needed.sd:,.3f}, correlation with spend before {needed.correlation:.2f}",
         soft_wrap=True,
     )
     OUT.print(
-        f"to find a change of {effect:.1%} ({found.effect:,.3f}) with power {power:.0%} and "
-        f"{holdout:.0%} held out: {found.needed:,} shoppers, {found.needed_adjusted:,} when earlier "
+        f"to find a change of {effect:.1%} ({needed.effect:,.3f}) with power {power:.0%} and "
+        f"{holdout:.0%} held out: {needed.needed:,} shoppers, {needed.needed_adjusted:,} when earlier "
         f"spend is taken out (CUPED)",
         soft_wrap=True,
     )
     OUT.print(
-        f"with the {found.n_shoppers:,} that are there: power {found.power:.0%} "
-        f"({found.power_adjusted:.0%} with CUPED); the smallest change that is found is "
-        f"{found.detectable / found.mean:.1%} ({found.detectable_adjusted / found.mean:.1%})",
+        f"with the {needed.n_shoppers:,} that are there: power {needed.power:.0%} "
+        f"({needed.power_adjusted:.0%} with CUPED); the smallest change that is needed is "
+        f"{needed.detectable / needed.mean:.1%} ({needed.detectable_adjusted / needed.mean:.1%})",
         soft_wrap=True,
     )
 
@@ -156,7 +156,7 @@ def result(
     data = load_dataset(
         dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
     )
-    found = result_of_files(
+    outcome = result_of_files(
         ledger,
         campaign,
         data,
@@ -167,7 +167,7 @@ def result(
         out=out,
         page=page,
     )
-    _print_result(found)
+    _print_result(outcome)
 
 
 def _print_allocation(report: AllocationReport, out: Path) -> None:
@@ -195,7 +195,7 @@ def _print_allocation(report: AllocationReport, out: Path) -> None:
     OUT.print(f"{report.seconds:.1f} s, {report.steps} steps; results in {out}")
 
 
-def _print_result(found: ExperimentReport) -> None:
+def _print_result(outcome: ExperimentReport) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
@@ -210,10 +210,10 @@ def _print_result(found: ExperimentReport) -> None:
         box=SIMPLE,
         pad_edge=False,
         title_justify="left",
-        title=f"{found.n_treated:,} treated, {found.n_holdout:,} held out, {found.days:g} days from "
-        f"{found.start:%Y-%m-%d}; earlier spend taken out",
+        title=f"{outcome.n_treated:,} treated, {outcome.n_holdout:,} held out, {outcome.days:g} days "
+        f"from {outcome.start:%Y-%m-%d}; earlier spend taken out",
     )
-    for e in found.effects:
+    for e in outcome.effects:
         if e.adjusted:
             table.add_row(
                 e.metric,
@@ -225,7 +225,7 @@ def _print_result(found: ExperimentReport) -> None:
                 "< 0.001" if e.p_corrected < 0.001 else f"{e.p_corrected:.3f}",
             )
     OUT.print(table)
-    if found.srm_p is not None:
-        OUT.print(f"arms' sizes against the plan: p {found.srm_p:.3f}")
-    for note in found.notes:
+    if outcome.srm_p is not None:
+        OUT.print(f"arms' sizes against the plan: p {outcome.srm_p:.3f}")
+    for note in outcome.notes:
         OUT.print(f"note: {escape(note)}", soft_wrap=True)

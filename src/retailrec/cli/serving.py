@@ -134,7 +134,7 @@ def load_store(
         progress(f"load {path}")
         if dataset == "table" and not (stat.S_ISDIR(mode_of(path)) and users is None):
             report = LoadReport(path.name)
-            found = load_frames(
+            stored = load_frames(
                 opened,
                 read_parts(path, encoding=encoding),
                 columns=parse_columns(columns),
@@ -148,12 +148,12 @@ def load_store(
             data = load_dataset(
                 dataset, path, parse_columns(columns), encoding=encoding, time_format=time_format
             )
-            report, found = data.report, load_data(opened, data, progress)
+            report, stored = data.report, load_data(opened, data, progress)
         if users is not None:
             describe(opened, read_table(users, encoding=encoding))
     console.print_load_report(report, quiet, None)
     if not quiet:
-        OUT.print(f"{found.receipts:,} receipts with {found.lines:,} lines; {found.new:,} are new")
+        OUT.print(f"{stored.receipts:,} receipts with {stored.lines:,} lines; {stored.new:,} are new")
 
 
 @store_app.command("export")

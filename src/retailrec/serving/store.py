@@ -30,13 +30,7 @@ from retailrec.serving.records import (
 
 @dataclass
 class Store(Database):
-    """Receipts and all that an answer needs, behind one URL.
-
-    Parameters
-    ----------
-    url : path of an SQLite file, ``sqlite:///...``, or ``postgresql://user@host/database``
-    connections : how many may be open at a time
-    timeout : seconds to wait for the database
+    """Receipts and all that an answer needs, behind one URL; its parameters are those of `Database`.
 
     Examples
     --------
