@@ -360,16 +360,9 @@ class RetailData:
     def with_item_codes_of(self, items: pl.DataFrame) -> Recoded:
         """This data in the item codes of another catalogue, without events that it does not know."""
         own = ids_like(self.items[ITEM_ID], items[ITEM_ID], who="the fresh receipts")
-        codes = (
-            own.to_frame()
-            .join(
-                items.select(ITEM_ID).with_row_index("code"),
-                on=ITEM_ID,
-                how="left",
-                maintain_order="left",
-            )["code"]
-            .cast(pl.Int32)
-        )
+        coded = items.select(ITEM_ID).with_row_index("code")
+        codes = own.to_frame().join(coded, on=ITEM_ID, how="left", maintain_order="left")["code"]
+        codes = codes.cast(pl.Int32)
         log = self.log.with_columns(item=codes.gather(self.log["item"]))
         placed = log.filter(pl.col("item").is_not_null())
         sold = np.zeros(self.n_items, np.bool_)
