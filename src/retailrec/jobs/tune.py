@@ -93,8 +93,7 @@ def tune(
     metric: str = "precision@5",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Search with Optuna's TPE; every finished trial is a line of the file `study`, which a rerun goes
-    on with.
+    """Search with Optuna's TPE, from where the file `study` of finished trials stopped.
 
     The last horizon is never looked at. The first trial is the default. The file is held meanwhile; a
     line that was cut or altered is computed again.

@@ -17,6 +17,7 @@ from retailrec.rankers.tree_files import lightgbm_text
 
 _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
+_THREAD_ROWS = 20_000  # keep a thread busy; with fewer they wait for each other, spinning
 _SPREAD_ROWS = 50_000  # tell the spread of scores
 _BIN_ROWS = 100_000  # tell the split points; LightGBM holds them as doubles meanwhile
 
@@ -74,7 +75,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             "min_data_in_leaf": self.min_rows,
             "feature_fraction": self.column_share,
             "lambda_l2": self.l2,
-            "num_threads": n_threads(self.threads),
+            "num_threads": min(n_threads(self.threads), 1 + len(train.y) // _THREAD_ROWS),
             "seed": self.seed or 0,
             "deterministic": True,
             "force_row_wise": True,
