@@ -105,6 +105,7 @@ def test_windows_of_an_earlier_fit_are_not_computed_again(
     quick = model(**more)
     rows = quick.training_frame(shop, earlier=earlier)
     assert len(computed) == 1  # the newest; two are known
+    assert earlier.training_rows is None  # they have moved
     assert [w["cutoff"] for w in quick.report_["windows"]] == sorted(
         w["cutoff"] for w in quick.report_["windows"]
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress, silent
 from retailrec.data.locks import locked
 from retailrec.data.writing import folder_aside
@@ -28,10 +29,11 @@ class Timer:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time what runs inside."""
+        """Time what runs inside, and give back the memory that it let go."""
         self.progress(name)
         started = perf_counter()
         yield
+        release_memory()
         self.seconds[name] = round(perf_counter() - started, 3)
 
 

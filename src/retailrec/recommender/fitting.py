@@ -118,8 +118,8 @@ class FittedParts:
         """Learn from everything before `data.end`; `data` may also be a frame of receipts.
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
-        `keep_rows`: its pre-ranker and label windows are taken over, and only newer windows are
-        computed. `keep_rows` keeps `training_rows`.
+        `keep_rows`: its pre-ranker and label windows are taken over (it lets go of its rows), and only
+        newer windows are computed. `keep_rows` keeps `training_rows`.
 
         Raises
         ------
@@ -178,6 +178,8 @@ class FittedParts:
             preranker=self.preranker is not None and self.preranker_ is None,
             progress=progress,
         )
+        if earlier is not None:
+            earlier._windows = {}  # else its rows would be in memory twice
         self._took("training rows", started)
         self.report_["windows"] = [window.facts for window in windows["mixed"]]
         if "discover" in windows:
