@@ -111,3 +111,26 @@ def test_a_module_that_can_not_be_imported_is_named(
     )
     assert isinstance(told.exception, SettingError)
     assert "--import broken_for_options" in str(told.exception)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("run table r.parquet --engine spark --rejects r.csv", "--rejects is not there with --engine"),
+        ("run table r.parquet --engine flink", "--engine must be local or spark"),
+        ("run table r.parquet --master local", "belong to --engine spark"),
+        ("run table r.parquet --engine spark --encoding cp1252", "--encoding is not there"),
+        ("check-leaks table r.parquet --engine spark", "use --engine local"),
+        (
+            "recommend --model m --history h --out o --engine spark --safe-csv",
+            "--safe-csv is not there",
+        ),
+    ],
+)
+def test_what_an_engine_does_not_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError, match=sentence):
+        CliRunner().invoke(app, command.split(), catch_exceptions=False)
+    assert not list(tmp_path.iterdir())

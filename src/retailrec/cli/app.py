@@ -71,6 +71,8 @@ def run(
 
     check_target(out, RESULTS)
     check_file(rejects)
+    if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
+        local_only(rejects=rejects)  # workers keep a few of them, not all
     settings = wanted.settings(k=k, slots=slots)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
