@@ -81,18 +81,18 @@ class ALS(CandidateGenerator, type="als"):
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
         with one_blas_thread():
-            folded = self._folding().recalculate_user(
+            folded = self._folding(len(history)).recalculate_user(
                 np.arange(len(history)), self._confidence(history)
             )
         return np.ascontiguousarray(folded, np.float32)
 
-    def _folding(self) -> Any:
+    def _folding(self, n_users: int) -> Any:
         """A model that solves for shoppers; it knows the items' Gram matrix from the first call on."""
         if self._solver is None or self._solver[0] is not self.factors_:
             solver = self._model()
             solver.item_factors = self.factors_.astype(np.float64)
             self._solver = self.factors_, solver
-        self._solver[1].num_threads = library_threads(self.threads)
+        self._solver[1].num_threads = library_threads(self.threads, n_users, each=64)
         return self._solver[1]
 
     def _confidence(self, history: History) -> Any:

@@ -34,7 +34,12 @@ def best_by_factors(
     width = min(k + _SPARE, len(codes))
     if len(known) and width:
         with one_blas_thread():
-            best, _ = topk(items[codes], users[known], width, num_threads=library_threads(threads))
+            best, _ = topk(
+                items[codes],
+                users[known],
+                width,
+                num_threads=library_threads(threads, len(known), each=64),
+            )
         found = np.sort(codes[best], axis=1).ravel()
         starts = np.arange(len(known) + 1, dtype=np.int64) * width
         # the matrix product rounds differently in batches of other sizes; these sums do not

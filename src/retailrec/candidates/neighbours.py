@@ -7,7 +7,7 @@ fitted model holds anything derived from single shoppers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class TifuKNN(CandidateGenerator):
     seed: Seed | None = None
     theme = "alike"
     reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
+    _by_item: Any = field(init=False, repr=False, compare=False, default=None)
 
     @property
     def name(self) -> str:
@@ -69,14 +70,22 @@ class TifuKNN(CandidateGenerator):
 
     def _prediction(self, history: History) -> Prediction:
         own = self.vectors(history)
-        norms = np.asarray(self.reference_.multiply(self.reference_).sum(axis=1)).ravel()
+        by_item, norms = self._reference_by_item()
         near = []
         for at in range(0, len(history), _BATCH):
-            product = (own[at : at + _BATCH] @ self.reference_.T).toarray()
+            product = (own[at : at + _BATCH] @ by_item).toarray()
             closeness = 2 * product - norms  # larger is nearer
             near.append(nearest(closeness.astype(np.float32), self.neighbours))
         weights = _stack(near, self.reference_.shape[0]) * np.float32(1 - self.alpha)
         return Prediction(weights, self.reference_, own * np.float32(self.alpha))
+
+    def _reference_by_item(self) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
+        """The neighbours' vectors the other way round, and their squared norms."""
+        kept = self._by_item
+        if kept is None or kept[0] is not self.reference_:
+            norms = np.asarray(self.reference_.multiply(self.reference_).sum(axis=1)).ravel()
+            kept = self._by_item = self.reference_, self.reference_.T.tocsr(), norms
+        return kept[1], kept[2]
 
     def _candidates(self, history: History, k: int) -> Candidates:
         return self._remembered(history).best(history, self.allowed_, k)

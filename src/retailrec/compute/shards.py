@@ -53,9 +53,16 @@ def hold_to_cores(most: int) -> None:
     _blas().limit(limits=most)
 
 
-def library_threads(threads: int | None) -> int:
-    """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores."""
-    return 1 if _in_shard() else n_threads(threads)
+def library_threads(threads: int | None, work: int | None = None, each: int = 1) -> int:
+    """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores.
+
+    `work` is how much there is to do, `each` how much keeps a thread busy. Threads with less than that
+    wait for each other, and where other jobs hold the cores one of them is not even running.
+    """
+    most = n_threads(threads)
+    if work is not None:
+        most = min(most, work // each)
+    return 1 if _in_shard() else max(most, 1)
 
 
 def _in_shard() -> bool:

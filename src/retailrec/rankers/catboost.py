@@ -15,6 +15,7 @@ from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 from retailrec.rankers.tree_files import catboost_bytes
 
 _FILE = "catboost.cbm"
+_SCORED_ROWS = 2_000  # keep a thread busy
 
 
 @dataclass
@@ -108,7 +109,8 @@ class CatBoostRanker(Ranker, type="catboost"):
         kind = "Probability" if self.objective == "Logloss" else "RawFormulaVal"
         if not len(x):
             return np.zeros(0, np.float32)
-        out = self.model_.predict(x, prediction_type=kind, thread_count=library_threads(self.threads))
+        threads = library_threads(self.threads, len(x), _SCORED_ROWS)
+        out = self.model_.predict(x, prediction_type=kind, thread_count=threads)
         return np.asarray(out[:, 1] if out.ndim == 2 else out, np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

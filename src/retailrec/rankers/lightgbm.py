@@ -18,6 +18,7 @@ from retailrec.rankers.tree_files import lightgbm_text
 _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
 _THREAD_ROWS = 20_000  # keep a thread busy; with fewer they wait for each other, spinning
+_SCORED_ROWS = 2_000  # likewise, when scoring
 _SPREAD_ROWS = 50_000  # tell the spread of scores
 _BIN_ROWS = 100_000  # tell the split points; LightGBM holds them as doubles meanwhile
 
@@ -135,7 +136,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         return np.asarray(raw if self.prior_ is None else raw + self.prior_.of(x), np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        shap = self.model_.predict(x, pred_contrib=True, num_threads=library_threads(self.threads))
+        threads = library_threads(self.threads, len(x), _SCORED_ROWS)
+        shap = self.model_.predict(x, pred_contrib=True, num_threads=threads)
         if self.prior_ is not None:
             shap[:, self.prior_.column] += self.prior_.of(x) - self.prior_.mean
         return np.asarray(shap[:, :-1], np.float32)
@@ -158,7 +160,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
 
     def _raw(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n_rows,) what the trees say."""
-        scores: NDArray[np.float64] = self.model_.predict(x, num_threads=library_threads(self.threads))
+        threads = library_threads(self.threads, len(x), _SCORED_ROWS)
+        scores: NDArray[np.float64] = self.model_.predict(x, num_threads=threads)
         return scores
 
     def _dataset(self, frame: TrainingFrame, options: dict[str, Any], reference: Any = None) -> Any:
