@@ -17,6 +17,8 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
+from retailrec.errors import DataError
+from retailrec.offers.ledger import Ledger
 from retailrec.recommender.discovery import Discovery
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
@@ -462,7 +464,7 @@ def test_a_damaged_model_is_refused_and_the_active_one_stays(
     assert client.get("/v1/shoppers/5/offers").json()["model"]["id"] == "second"
 
 
-def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start) -> None:
+def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path: Path) -> None:
     experiment = Experiment(
         "home", "salt", 0.2, {"a": Arm(share=0.75, model="first"), "b": Arm(share=0.25)}, ("first",)
     )
@@ -473,6 +475,11 @@ def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start) -> None:
     frame = export_exposures(store)
     raw = store.exposures()
     store.close()
+    frame.write_parquet(tmp_path / "exposures.parquet")
+    ledger = Ledger(tmp_path / "exposures.parquet")  # the same table as that of batch campaigns
+    assert ledger.read(["home"]).equals(frame)
+    with pytest.raises(DataError, match="expected a folder to add offers to"):
+        ledger.append(frame)
     shown = {}
     for row in frame.filter(frame["rank"] > 0).iter_rows(named=True):
         shown.setdefault(row["user_id"], []).append((row["item_id"], row["rank"], row["score"]))

@@ -130,7 +130,9 @@ def plan(
 
 @experiment.command()
 def result(
-    ledger: Annotated[Path, typer.Argument(help="Folder of the ledger.")],
+    ledger: Annotated[
+        Path, typer.Argument(help="Folder of the ledger, or exposures.parquet of a service.")
+    ],
     receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
     campaign: Annotated[str, typer.Option(help="Its name in the ledger.")],
     days: DaysOption = 28,

@@ -93,8 +93,8 @@ def allocate_files(
     """
     settings = read_campaign(campaign)
     now = _moment(time)
-    if record and ledger is None:
-        raise SettingError("--record asks for --ledger FOLDER; name the ledger to write to.")
+    if record and (ledger is None or ledger.is_file()):
+        raise SettingError("--record asks for --ledger FOLDER; name the folder to write to.")
     book = None if ledger is None else Ledger(ledger)
     catalogue = None if items is None else read_table(items)
     progress(f"read {pairs}")

@@ -86,7 +86,7 @@ def ledger_frame(rows: Any, *, who: str = "ledger rows") -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Ledger:
-    """A folder of ledger files.
+    """A folder of ledger files, or one file that is only read: what a service showed.
 
     Examples
     --------
@@ -114,8 +114,13 @@ class Ledger:
         Raises
         ------
         DataError
-            If rows do not fit the ledger, or a shopper would be offered twice for one campaign.
+            If rows do not fit the ledger, a shopper would be offered twice for one campaign, or the
+            ledger is a single file, which is only read.
         """
+        if self.folder.is_file():
+            raise DataError(
+                f"ledger {self.folder} is a file; expected a folder to add offers to. Name a folder."
+            )
         frame = ledger_frame(rows)
         if frame.is_empty():
             return None
@@ -185,6 +190,8 @@ class Ledger:
         return shown.group_by(keys).agg(offers=pl.len().cast(pl.Int64)).sort(keys)
 
     def _files(self) -> list[Path]:
+        if self.folder.is_file():  # what a service showed, as its store exports it
+            return [self.folder]
         return sorted(self.folder.glob("offers-*.parquet"))
 
     def _refuse_repeats(self, frame: pl.DataFrame) -> None:

@@ -253,7 +253,7 @@ def whole_shoppers(batches: Iterator[pa.RecordBatch], lines: int) -> Iterator[pa
     >>> import pyarrow as pa
     >>> batches = [pa.record_batch({"user_id": u}) for u in ([1, 2], [2, 2], [2, 3], [4])]
     >>> [table["user_id"].to_pylist() for table in whole_shoppers(iter(batches), 2)]
-    [[1], [2, 2, 2, 2], [3, 4]]
+    [[1, 2, 2, 2, 2], [3, 4]]
     """
     import pyarrow as pa
     import pyarrow.compute as pc
