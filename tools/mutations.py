@@ -197,7 +197,7 @@ CANDIDATES: list[Mutation] = [
         "rank_in_rows(pairs.indptr, -scores[:, column])",
     ),
     ("Pool.keep", "scores=self.scores[mask]", "scores=self.scores[: mask.sum()]"),
-    ("best_by_factors", "items[codes], users", "items[: len(codes)], users"),
+    ("best_by_factors", "items[codes],", "items[: len(codes)],"),
 ]
 RECOMMENDER: list[Mutation] = [
     (
