@@ -142,9 +142,9 @@ def test_als_fold_in_is_implicits_own(data: RetailData) -> None:
     expected = model.recalculate_user(
         np.arange(len(history)), history.matrix(weights.astype(np.float32))
     )
-    np.testing.assert_allclose(source.user_factors(history), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(source.user_factors(history), expected, rtol=1e-3, atol=2e-4)
     known = dense(source, data)
-    np.testing.assert_allclose(known, expected @ source.factors_.T, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(known, expected @ source.factors_.T, rtol=1e-3, atol=1e-3)
 
 
 def test_als_serves_a_shopper_who_was_not_in_fit(data: RetailData) -> None:

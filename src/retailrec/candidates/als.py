@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, reference_history
-from retailrec.candidates.factors import best_by_factors
+from retailrec.candidates.factors import best_by_factors, grid, rounded
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import library_threads, one_blas_thread
@@ -57,9 +57,8 @@ class ALS(CandidateGenerator, type="als"):
             model = self._model()
             model.fit(self._confidence(history), show_progress=False)
         factors = model.item_factors
-        self.factors_ = np.ascontiguousarray(
-            factors.to_numpy() if hasattr(factors, "to_numpy") else factors, np.float32
-        )
+        factors = factors.to_numpy() if hasattr(factors, "to_numpy") else factors
+        self.factors_ = rounded(factors, grid(factors))
 
     def _candidates(self, history: History, k: int) -> Candidates:
         return best_by_factors(
@@ -80,20 +79,23 @@ class ALS(CandidateGenerator, type="als"):
     def _fold_in(self, history: History) -> NDArray[np.float32]:
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
+        solver, step = self._folding(len(history))
         with one_blas_thread():
-            folded = self._folding(len(history)).recalculate_user(
-                np.arange(len(history)), self._confidence(history)
-            )
-        return np.ascontiguousarray(folded, np.float32)
+            folded = solver.recalculate_user(np.arange(len(history)), self._confidence(history))
+        return rounded(folded, step)
 
-    def _folding(self, n_users: int) -> Any:
-        """A model that solves for shoppers; it knows the items' Gram matrix from the first call on."""
+    def _folding(self, n_users: int) -> tuple[Any, float]:
+        """A model that solves for shoppers, and their grid, which is the items'.
+
+        The model knows the items' Gram matrix from the first call on.
+        """
         if self._solver is None or self._solver[0] is not self.factors_:
             solver = self._model()
             solver.item_factors = self.factors_.astype(np.float64)
-            self._solver = self.factors_, solver
-        self._solver[1].num_threads = library_threads(self.threads, n_users, each=64)
-        return self._solver[1]
+            self._solver = self.factors_, solver, grid(self.factors_)
+        _, solver, step = self._solver
+        solver.num_threads = library_threads(self.threads, n_users, each=64)
+        return solver, step
 
     def _confidence(self, history: History) -> Any:
         weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))

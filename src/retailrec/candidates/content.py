@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
-from retailrec.candidates.factors import best_by_factors
+from retailrec.candidates.factors import best_by_factors, rounded
 from retailrec.components import Count, Positive, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import one_blas_thread
@@ -65,7 +65,7 @@ class Content(CandidateGenerator):
         ].to_list()
         vectors = self._embed(text) if self.embeddings else self._lsa(text)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.vectors_ = np.ascontiguousarray(vectors / np.maximum(length, 1e-9), np.float32)
+        self.vectors_ = rounded(vectors / np.maximum(length, 1e-9))
 
     def _candidates(self, history: History, k: int) -> Candidates:
         return best_by_factors(self.profiles(history), self.vectors_, self.allowed_, k, self.threads)
@@ -81,7 +81,7 @@ class Content(CandidateGenerator):
         """(n_users, dimensions) unit vectors, zero for an empty history."""
         total = history.matrix(history.counts(self.half_life)) @ self.vectors_
         length = np.linalg.norm(total, axis=1, keepdims=True)
-        return np.ascontiguousarray(total / np.maximum(length, 1e-9), np.float32)
+        return rounded(total / np.maximum(length, 1e-9))
 
     def _lsa(self, text: list[str]) -> Any:
         from scipy import sparse

@@ -207,15 +207,15 @@ def common_counts(c_indptr: Any, c_rows: Any, indptr: Any, indices: Any) -> Any:
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> Any:
-    """Dot product of the factors of each pair; f32."""
+    """Dot product of the factors of each pair, summed in double precision; f32."""
     out = np.empty(len(items), np.float32)
     width = user_factors.shape[1]
     for row in range(len(indptr) - 1):
         user = user_factors[row]
         for p in range(indptr[row], indptr[row + 1]):
             item = item_factors[items[p]]
-            total = np.float32(0)
+            total = 0.0
             for f in range(width):
-                total += user[f] * item[f]
+                total += np.float64(user[f]) * np.float64(item[f])
             out[p] = total
     return out

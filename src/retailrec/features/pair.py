@@ -35,13 +35,13 @@ def pair_receipts_last_year(e: Events) -> Floats:
 @feature("pair", unit="receipts, decayed")
 def pair_decayed_30d(e: Events) -> Floats:
     """Receipts with the item, each counting half as much for every 30 days of age."""
-    return e.sum(np.exp2(-e.age / 30))
+    return e.sum(np.exp2(-e.age.astype(np.float64) / 30))
 
 
 @feature("pair", unit="receipts, decayed")
 def pair_decayed_120d(e: Events) -> Floats:
     """Receipts with the item, each counting half as much for every 120 days of age."""
-    return e.sum(np.exp2(-e.age / 120))
+    return e.sum(np.exp2(-e.age.astype(np.float64) / 120))
 
 
 @feature("pair", unit="days")
