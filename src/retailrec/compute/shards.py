@@ -53,6 +53,17 @@ def hold_to_cores(most: int) -> None:
     _blas().limit(limits=most)
 
 
+def wait_asleep() -> None:
+    """Threads of libraries that wait for each other go to sleep after some microseconds.
+
+    GNU OpenMP lets them spin for milliseconds, since it takes the cores to be its own. Where other jobs
+    hold them, the thread that is waited for isn't even running: trees took three times the processor's
+    time. It reads this when it is loaded, so a program calls it first; what the user has set stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
 def library_threads(threads: int | None, work: int | None = None, each: int = 1) -> int:
     """Threads for a library's call: `n_threads`, but 1 within a shard, whose fellows hold the cores.
 
