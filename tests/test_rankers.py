@@ -161,10 +161,10 @@ def test_a_prior_needs_its_column_and_leaves_probabilities_alone() -> None:
 def test_split_points_hang_on_rows_and_not_on_their_number() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400_000, 5)).astype(np.float32)
-    taken = _telling(x)
+    taken = _telling(x, len(x))
     assert 90_000 < taken.sum() < 110_000
-    np.testing.assert_array_equal(_telling(x[1:]), taken[1:])
-    assert _telling(x[:1000]).all()
+    np.testing.assert_array_equal(_telling(x[1:], len(x) - 1), taken[1:])
+    assert _telling(x[:1000], 1000).all()
     assert abs(x[taken].mean()) < 0.01
 
 

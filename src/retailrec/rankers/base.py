@@ -33,7 +33,7 @@ class TrainingFrame(NamedTuple):
     fold: NDArray[np.int16]
     names: list[str]
 
-    def rows(self, mask: NDArray[np.bool_]) -> TrainingFrame:
+    def rows(self, mask: NDArray[np.bool_] | NDArray[np.intp]) -> TrainingFrame:
         """Some of the rows."""
         return TrainingFrame(
             self.x[mask],

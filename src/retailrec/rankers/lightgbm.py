@@ -21,6 +21,7 @@ _THREAD_ROWS = 20_000  # keep a thread busy; with fewer they wait for each other
 _SCORED_ROWS = 2_000  # likewise, when scoring
 _SPREAD_ROWS = 50_000  # tell the spread of scores
 _BIN_ROWS = 100_000  # tell the split points; LightGBM holds them as doubles meanwhile
+_BATCH_ROWS = 16_384  # that it is handed at a time
 
 
 @dataclass
@@ -88,12 +89,16 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         }
         if self.monotone:
             options["monotone_constraints"] = [self.monotone.get(n, 0) for n in train.names]
+        kept = np.ones(len(train.y), np.bool_)
         if self.objective == "lambdarank":  # without a purchase there is no order to learn
-            train = train.rows(np.isin(train.groups, train.groups[train.y > 0]))
-        telling = _telling(train.x)
-        bins = None if telling.all() else self._dataset(train.rows(telling), options)
-        data = self._dataset(train, options, bins)
-        del bins
+            kept = np.isin(train.groups, train.groups[train.y > 0])
+        telling = kept & _telling(train.x, int(kept.sum()))
+        if (telling == kept).all():
+            data = self._dataset(train.rows(kept), options)
+        else:
+            bins = self._dataset(train.rows(telling), options).construct()
+            data = self._dataset(train, options, bins, kept).construct()
+            del bins
         later: dict[str, Any] = {}
         self._curve = {}
         if valid is not None:
@@ -108,7 +113,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         self.model_ = lgb.train(options, data, self.iterations, **later)
         self.prior_ = None
         if self.objective == "lambdarank" and self.prior_weight:
-            some = train.rows(np.arange(len(train.y)) % (len(train.y) // _SPREAD_ROWS + 1) == 0)
+            rows = np.flatnonzero(kept)
+            some = train.rows(rows[:: len(rows) // _SPREAD_ROWS + 1])
             self.prior_ = SourcePrior.learnt(some, self.prior, self.prior_weight, self._raw(some.x))
         return self
 
@@ -164,16 +170,26 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         scores: NDArray[np.float64] = self.model_.predict(x, num_threads=threads)
         return scores
 
-    def _dataset(self, frame: TrainingFrame, options: dict[str, Any], reference: Any = None) -> Any:
+    def _dataset(
+        self,
+        frame: TrainingFrame,
+        options: dict[str, Any],
+        reference: Any = None,
+        kept: NDArray[np.bool_] | None = None,
+    ) -> Any:
+        """The frame in bins, those of `reference` if given; of `kept` rows alone, not copied."""
         import lightgbm as lgb
 
-        sizes = _queries(np.unique(frame.groups, return_counts=True)[1])
+        y, groups, weights = frame.y, frame.groups, frame.weights
+        if kept is not None:
+            y, groups, weights = y[kept], groups[kept], weights[kept]
+        sizes = _queries(np.unique(groups, return_counts=True)[1])
         ranking = self.objective == "lambdarank"
         return lgb.Dataset(
-            frame.x,
-            frame.y,
+            frame.x if kept is None else _in_batches(frame.x, np.flatnonzero(kept)),
+            y,
             group=sizes if ranking else None,
-            weight=None if ranking else frame.weights,
+            weight=None if ranking else weights,
             feature_name=[f"column_{i}" for i in range(len(frame.names))],  # it refuses : " [ ] { } ,
             reference=reference,
             params=options,
@@ -181,14 +197,30 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         )
 
 
-def _telling(x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(n_rows,) which rows split points are learnt from, about 100,000 at the most.
+def _in_batches(x: NDArray[np.float32], rows: NDArray[np.intp]) -> Any:
+    """Some rows of `x`, which LightGBM takes batch by batch."""
+    import lightgbm as lgb
+
+    class Rows(lgb.Sequence):
+        batch_size = _BATCH_ROWS
+
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, index: Any) -> NDArray[np.float32]:
+            return x[rows[index]]
+
+    return Rows()
+
+
+def _telling(x: NDArray[np.float32], n_kept: int) -> NDArray[np.bool_]:
+    """(n_rows,) which rows split points are learnt from, about 100,000 of the `n_kept` at the most.
 
     A row is drawn by what it holds. LightGBM's own sample hangs on the number of rows: one more, as
     rounding on another processor can make it, and all split points move.
     """
     share = 1.0
-    while share * len(x) > 1.5 * _BIN_ROWS:
+    while share * n_kept > 1.5 * _BIN_ROWS:
         share /= 2
     if share == 1:
         return np.ones(len(x), np.bool_)
