@@ -17,6 +17,8 @@ from retailrec.metrics.ranking import ndcg
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.two_stage import TwoStageRecommender
 
+LEAST_GAIN = 1e-3  # share of the trees' gain under which shuffling a column is not worth the time
+
 
 def importances(
     ranker: Ranker,
@@ -29,8 +31,9 @@ def importances(
     """`column`, `family`, `gain`, `permutation` of every column, the most useful first.
 
     `gain` is the share of the trees' gain. `permutation` is what NDCG@10 over the shoppers' labelled
-    rows loses when the column is shuffled over all rows (Breiman, 2001): give rows that the ranker was
-    not trained on. At most so many `shoppers` with a purchase are taken.
+    rows loses when the column is shuffled over all rows (Breiman, 2001), or 0, untried, for a column
+    with under a thousandth of the gain: give rows that the ranker was not trained on. At most so many
+    `shoppers` with a purchase are taken.
 
     Examples
     --------
@@ -51,7 +54,7 @@ def importances(
     whole = _ndcg(ranker, rows.x, rows)
     gain, lost = ranker.importances(), []
     for column in range(len(rows.names)):
-        if gain[column] == 0:
+        if gain[column] < LEAST_GAIN:
             lost.append(0.0)
             continue
         x = rows.x.copy()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -116,7 +117,7 @@ def judge_matching(
         "overlap": _overlap(proposed),
         "marginal": marginal,
         "sources": facts,
-        "cold": _cold(stage, held_out, past, most_users, seed),
+        "cold": _cold(stage, held_out, past, _Pooled(judge.users, pooled[:, :_AT]), most_users, seed),
         "advice": {name: gain >= LEAST_MARGINAL for name, gain in marginal.items()},
         "prefilters": removed,
     }
@@ -225,10 +226,25 @@ def _marginal(found: dict[str, NDArray[np.bool_]], truth: _Truth) -> dict[str, f
     return {name: truth.mean(hits & (times == 1)) for name, hits in zip(found, stacked, strict=True)}
 
 
+class _Pooled(NamedTuple):
+    """The pool's best items (n_users, n) of shoppers, rising codes (n_users,)."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int32]
+
+
 def _cold(
-    stage: StageOne, held_out: Split, filtered: RetailData, most_users: int, seed: int
+    stage: StageOne,
+    held_out: Split,
+    filtered: RetailData,
+    pooled: _Pooled,
+    most_users: int,
+    seed: int,
 ) -> dict[str, ColdFacts]:
-    """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
+    """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before.
+
+    Shoppers who are `pooled` already come first, so that few pools are merged twice.
+    """
     past, target = held_out
     bought = target.select("user", "item").unique().sort("user", "item")
     buyers = bought["user"].unique().sort().to_numpy().astype(np.int64)
@@ -256,11 +272,17 @@ def _cold(
         users = buyers[chosen]
         if not len(users):
             continue
+        done = np.isin(users, pooled.users) & (pooled.items.shape[1] == _AT)
         if len(users) > most_users:
-            users = np.sort(rng.choice(users, most_users, replace=False))
-        items = _in_shards(lambda part: pool_order(stage, part, _AT), filtered.history(codes=users))
-        theirs = bought.filter(pl.col("user").is_in(users.tolist()))
-        row, item = np.searchsorted(users, theirs["user"].to_numpy()), theirs["item"].to_numpy()
+            order = np.lexsort((rng.random(len(users)), ~done))[:most_users]
+            users, done = users[np.sort(order)], done[np.sort(order)]
+        items = np.empty((len(users), _AT), np.int32)
+        items[done] = pooled.items[np.searchsorted(pooled.users, users[done])]
+        if not done.all():
+            theirs = filtered.history(codes=users[~done])
+            items[~done] = _in_shards(lambda part: pool_order(stage, part, _AT), theirs)
+        found = bought.filter(pl.col("user").is_in(users.tolist()))
+        row, item = np.searchsorted(users, found["user"].to_numpy()), found["item"].to_numpy()
         proposed = pair_keys(np.arange(len(users))[:, None], items, past.n_items)
         hit = np.isin(pair_keys(row, item, past.n_items), proposed)
         share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
