@@ -134,7 +134,7 @@ def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str
     settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False, "calibrate": False})
     held_out = hold_out(data, settings)
     model = settings.model().fit(held_out.past, keep_rows=True)
-    found = summary.describe_ranking(model, held_out, model.training_rows, 0)
+    found = summary.describe_ranking(model, model.training_rows, 0)
     assert found["judged_on"] == "every fifth shopper"
     assert len(found["curve"]["validation"]) > 3
     assert found["importances"]["columns"]

@@ -18,6 +18,7 @@ from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import Model, backtest, fitted
+from retailrec.evaluation.results import Window
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
@@ -38,6 +39,7 @@ from retailrec.report.results import (
     Folds,
     Means,
     PurposeResult,
+    Ranking,
     Report,
     RuleFacts,
     RunResult,
@@ -113,6 +115,11 @@ def run(
     with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress, keep_rows=True)
+        described: Described | None = None
+        ranking: Ranking | None = None
+        if page:  # first, while nothing but the rows is in memory
+            with timer.step("describe the ranking"):
+                ranking = summary.describe_ranking(model, model.training_rows, settings.seed)
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
@@ -124,6 +131,12 @@ def run(
             judged = data.users["user_id"].gather(judge.users)
             best = None if truth is None else attainable(truth, judged, models)
             reliable = summary.reliability_bins(model, held_out) if settings.calibrate else None
+            judged_on: Window = {
+                "cutoff": held_out.past.end.isoformat(),
+                "horizon_days": settings.horizon_days,
+                "n_users": len(judge.users),
+                "n_cold_users": judge.n_cold,
+            }
         purposes: list[PurposeResult] = []
         if settings.purposes != ("mixed",):
             with timer.step("judge each purpose"):
@@ -131,18 +144,20 @@ def run(
         if folds > 1:
             with timer.step("earlier horizons"):
                 several = over_folds(data, settings, models, folds, progress)
-        described: Described | None = None
-        if page:
+        if ranking is not None:
             with timer.step("describe for the report"):
-                described = describe(data, model, held_out, past, judge, lists, settings, progress)
+                ranking["reliability"] = reliable
+                described = describe(
+                    data, model, held_out, past, judge, lists, ranking, settings, progress
+                )
                 if sent is not None:
                     described["sent_coupons"] = describe_sent(
                         sent, held_out, judge, lists, settings.k, settings.horizon_days
                     )
-        for known in (past, held_out.past):
-            known.forget_history()  # nobody asks again
+        windows, earlier = model.report_["windows"], model.hand_over()
+        del model, held_out, past, judge, lists, values  # the second fit needs the room
         with timer.step("fit on everything"):
-            final = settings.model().fit(data, progress, earlier=model)
+            final = settings.model().fit(data, progress, earlier=earlier)
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
             if everybody is not None:
@@ -163,12 +178,7 @@ def run(
         timer.seconds["total"] = round(sum(timer.seconds.values()), 3)
         result: RunResult = {
             "dataset": dataset,
-            "evaluation": {
-                "cutoff": held_out.past.end.isoformat(),
-                "horizon_days": settings.horizon_days,
-                "n_users": len(judge.users),
-                "n_cold_users": judge.n_cold,
-            },
+            "evaluation": judged_on,
             "recipe": reason,
             "models": models,
             "verdict": verdict(models, sure["differences"]),
@@ -179,7 +189,7 @@ def run(
             "attainable": best,
             "reliability": reliable,
             "prefilters": final.report_["prefilters"],
-            "label_windows": model.report_["windows"],
+            "label_windows": windows,
             "settings": settings.model_dump(),
             "seconds": timer.seconds,
             "peak_memory_mb": peak_memory_mb(),
@@ -201,15 +211,15 @@ def describe(
     past: RetailData,
     judge: Judge,
     lists: Mapping[str, NDArray[np.int32]],
+    ranking: Ranking,
     settings: Settings,
     progress: Progress,
 ) -> Described:
     """The numbers of the report that are not in ``metrics.json``; `past` is filtered."""
-    rows = model.training_rows
     return {
         "data": summary.describe_data(data, settings.horizon_days),
         "matching": summary.describe_matching(model, held_out, settings.seed, progress),
-        "ranking": summary.describe_ranking(model, held_out, rows, settings.seed),
+        "ranking": ranking,
         "results": summary.describe_results(judge, lists, settings.metrics, past),
         "examples": summary.describe_examples(model, held_out, judge, lists, settings.k, settings.seed),
     }

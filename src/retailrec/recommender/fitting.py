@@ -118,8 +118,9 @@ class FittedParts:
         """Learn from everything before `data.end`; `data` may also be a frame of receipts.
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
-        `keep_rows`: its pre-ranker and label windows are taken over (it lets go of its rows), and only
-        newer windows are computed. `keep_rows` keeps `training_rows`.
+        `keep_rows`, or what it handed over (`hand_over`): its pre-ranker and label windows are taken
+        over (it lets go of its rows), and only newer windows are computed. `keep_rows` keeps
+        `training_rows`.
 
         Raises
         ------
@@ -187,6 +188,15 @@ class FittedParts:
         self._windows = {purpose: Windows.of(found) for purpose, found in windows.items()}
         release_memory()
         return self._windows["mixed"].rows
+
+    def hand_over(self) -> Self:
+        """Pre-ranker and label windows of this recommender, for `fit(earlier=...)`, without the rest.
+
+        This one lets go of its rows, so that both are not in memory twice.
+        """
+        heir = replace(self)
+        heir.preranker_, heir._windows, self._windows = self.preranker_, self._windows, {}
+        return heir
 
     def fit_matching(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit the sources and the pre-ranker, but no ranker: enough for `matching_report`.

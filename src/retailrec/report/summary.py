@@ -116,10 +116,8 @@ def describe_matching(
     )
 
 
-def describe_ranking(
-    model: TwoStageRecommender, held_out: Split, frame: TrainingFrame | None, seed: int
-) -> Ranking:
-    """Learning curve on rows kept apart, importances there, and reliability if calibrated.
+def describe_ranking(model: TwoStageRecommender, frame: TrainingFrame | None, seed: int) -> Ranking:
+    """Learning curve on rows kept apart, and importances there.
 
     Of `frame`, the training rows, those of the newest label window are kept apart; of a single window
     those of every fifth shopper. None gives neither curve nor importance.
@@ -146,8 +144,6 @@ def describe_ranking(
             "columns": _rounded(table.head(20)),
             "families": _rounded(by_family(table)),
         }
-    if model.calibrator_ is not None:
-        told["reliability"] = reliability_bins(model, held_out)
     return told
 
 
