@@ -32,6 +32,7 @@ from retailrec.cli.options import (
     on_spark,
     parse_columns,
 )
+from retailrec.compute.memory import return_freed_memory
 from retailrec.compute.shards import wait_asleep
 from retailrec.errors import RetailRecError
 from retailrec.jobs.targets import check_file, check_target
@@ -44,6 +45,7 @@ serving.register(app)
 def main() -> None:
     """Entry point: user errors become one sentence and exit status 2, signals one and 128 + number."""
     wait_asleep()
+    return_freed_memory()
     try:
         with interruptible():
             app(standalone_mode=True)

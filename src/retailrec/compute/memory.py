@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers for its options
+_OWN_PAGES = 8 << 20  # bytes from which an array gets pages of its own
 
 
 def peak_memory_mb() -> int:
@@ -24,22 +28,39 @@ def peak_memory_mb() -> int:
         return int(peak * (1024 if sys.platform != "darwin" else 1)) // 10**6
 
 
+def return_freed_memory() -> None:
+    """Freed memory goes back to the system at once, instead of being kept for a next time.
+
+    The C library of Linux raises the size from which an array has pages of its own to that of the
+    largest it has seen freed, so large arrays come to lie between small ones and leave holes. Polars'
+    allocator looks at the clock only when it is asked for more, so a job that turns to other libraries
+    carries what its tables once needed. A year of groceries: 1.3 GB instead of 1.6, in the same time.
+
+    For programs, before Polars is loaded; what the user has set stands.
+    """
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
+    mallopt = _c_function("mallopt")
+    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(_M_TRIM_THRESHOLD, _OWN_PAGES)
+        mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
+
+
 def release_memory() -> None:
     """Give memory that was freed back to the system; the C library of Linux keeps it otherwise.
 
     For the ends of large steps: the next one may run inside a library with an allocator of its own.
     """
-    trim = _malloc_trim()
+    trim = _c_function("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 @cache
-def _malloc_trim() -> Any:
-    """glibc's function; None where the C library has none."""
+def _c_function(name: str) -> Any:
+    """A function of glibc's; None where the C library has none."""
     import ctypes
 
     try:
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # TypeError: no handle of the process on Windows
         return None

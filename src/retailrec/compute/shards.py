@@ -15,7 +15,7 @@ from retailrec.errors import SettingError
 
 T = TypeVar("T")
 MOST_THREADS = 1024  # more is a slip of the pen, and a system that runs out of them
-SHARD = 512  # shoppers; 200 candidates x 130 float32 columns of them are 53 MB
+SHARD = 256  # shoppers; 250 candidates x 140 float32 columns of them are 36 MB
 _worker = threading.local()
 _lock, _holders, _limit = threading.Lock(), 0, None
 _most: int | None = None  # threads that this process may use, whatever a setting says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -186,7 +187,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         sizes = _queries(np.unique(groups, return_counts=True)[1])
         ranking = self.objective == "lambdarank"
         return lgb.Dataset(
-            frame.x if kept is None else _in_batches(frame.x, np.flatnonzero(kept)),
+            frame.x if kept is None else _in_batches()(frame.x, np.flatnonzero(kept)),
             y,
             group=sizes if ranking else None,
             weight=None if ranking else weights,
@@ -197,20 +198,24 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         )
 
 
-def _in_batches(x: NDArray[np.float32], rows: NDArray[np.intp]) -> Any:
-    """Some rows of `x`, which LightGBM takes batch by batch."""
+@cache
+def _in_batches() -> Any:
+    """Some rows of a matrix, which LightGBM takes batch by batch; its base is not imported before."""
     import lightgbm as lgb
 
     class Rows(lgb.Sequence):
         batch_size = _BATCH_ROWS
 
+        def __init__(self, x: NDArray[np.float32], rows: NDArray[np.intp]) -> None:
+            self.x, self.rows = x, rows
+
         def __len__(self) -> int:
-            return len(rows)
+            return len(self.rows)
 
         def __getitem__(self, index: Any) -> NDArray[np.float32]:
-            return x[rows[index]]
+            return self.x[self.rows[index]]
 
-    return Rows()
+    return Rows
 
 
 def _telling(x: NDArray[np.float32], n_kept: int) -> NDArray[np.bool_]:

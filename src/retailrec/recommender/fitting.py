@@ -164,8 +164,10 @@ class FittedParts:
         """
         started = perf_counter()
         self.report_ = {"windows": [], "seconds": {}}
-        known = {} if earlier is None else earlier._windows
-        self.preranker_ = None if earlier is None or not known else earlier.preranker_
+        taken: dict[Purpose, Windows] = {}
+        if earlier is not None:  # its rows would be in memory twice
+            taken, earlier._windows = earlier._windows, {}
+        self.preranker_ = None if earlier is None or not taken else earlier.preranker_
         windows = label_windows(
             self.label_splits.splits(data),
             WindowSteps(
@@ -174,13 +176,11 @@ class FittedParts:
                 self._fit_preranker,
                 {purpose: partial(self._window, purpose) for purpose in self.learnt_purposes},
             ),
-            known,
+            taken,
             refit=self.refit == "each",
             preranker=self.preranker is not None and self.preranker_ is None,
             progress=progress,
         )
-        if earlier is not None:
-            earlier._windows = {}  # else its rows would be in memory twice
         self._took("training rows", started)
         self.report_["windows"] = [window.facts for window in windows["mixed"]]
         if "discover" in windows:

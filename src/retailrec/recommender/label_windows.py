@@ -85,13 +85,15 @@ class Windows:
         return cls(concatenate(frames), places)
 
     def window(self, key: Any, number: int) -> Window:
-        """One of the windows, as fold `number`."""
+        """A copy of one of the windows, as fold `number`: it outlives the others."""
         place, facts = self.places[key]
         x, y, groups, weights, fold, names = self.rows
         fold = np.full_like(fold[place], number)
         groups = groups[place] - groups[place][:1]
         return Window(
-            key, [TrainingFrame(x[place], y[place], groups, weights[place], fold, names)], facts
+            key,
+            [TrainingFrame(np.asfortranarray(x[place]), y[place], groups, weights[place], fold, names)],
+            facts,
         )
 
 
@@ -119,7 +121,7 @@ class WindowSteps(NamedTuple):
 def label_windows(
     splits: Iterator[Split],
     steps: WindowSteps,
-    earlier: Mapping[Purpose, Windows],
+    earlier: dict[Purpose, Windows],
     *,
     refit: bool,
     preranker: bool,
@@ -129,7 +131,8 @@ def label_windows(
 
     Parameters
     ----------
-    earlier : purpose -> windows that an earlier fit has computed; they are taken over
+    earlier : purpose -> windows that an earlier fit has computed; they are taken over, and let go of
+        before newer ones are computed
     refit : stage one is fitted before every window, not only before the oldest that is computed
     preranker : is one still to be learnt? The oldest window in which something was bought then trains
         it and gives no rows, unless no window comes after it
@@ -149,6 +152,7 @@ def label_windows(
         if all(p in earlier and key in earlier[p].places for p in steps.rows):
             windows.append({p: earlier[p].window(key, number) for p in steps.rows})
         else:
+            earlier.clear()
             split = split.filtered(steps.prefilters)
             if refit or not ready:
                 steps.fit_stage_one(split.past)
