@@ -18,7 +18,7 @@ DATA: list[Mutation] = [
     ("RetailData.receipts", "np.where(known, value, 0)", "np.where(known, value, 1)"),
     ("RetailData.receipts", "append=len(basket)", "append=len(basket) + 1"),
     ("RetailData.history_of_codes", "and (np.diff(codes) > 0).all()", ""),
-    ("RetailData._lines_of", "np.where(codes >= 0,", "np.where(codes >= -1,"),
+    ("RetailData._lines_of", '(user, wanted, "right")', '(user, wanted + 1, "right")'),
     ("RetailData.user_rows", "pl.Series(codes >= 0)", "pl.Series(codes >= -1)"),
     ("RetailData.with_item_codes_of", "log.height - placed.height", "placed.height"),
     (
@@ -317,6 +317,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
 TESTS: dict[str, list[str]] = {
     "data": [
         "test_prefilters",
+        "test_by_hand",
         "test_data",
         "test_coding",
         "test_recommender",
@@ -325,6 +326,7 @@ TESTS: dict[str, list[str]] = {
     ],
     "features": ["test_feature_oracle", "test_features"],
     "candidates": [
+        "test_by_hand",
         "test_popularity",
         "test_item_item",
         "test_own_formulas",

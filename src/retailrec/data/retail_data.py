@@ -352,7 +352,7 @@ class RetailData:
         user = self.log["user"].to_numpy()
         wanted = codes.astype(user.dtype)  # of another type, all of `user` would be converted
         start = np.searchsorted(user, wanted, "left")
-        size = np.where(codes >= 0, np.searchsorted(user, wanted, "right") - start, 0)
+        size = np.searchsorted(user, wanted, "right") - start  # of -1, which no line has, 0
         stop = np.cumsum(size)
         lines = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
         return lines, np.repeat(np.arange(len(codes)), size)
