@@ -292,7 +292,7 @@ METRICS: list[Mutation] = [
     ("compute_metric", "np.minimum(value, k)", "value"),
     ("_first", "constant_values=missing", "constant_values=1"),
     ("parse_metric", "int(k) < 1", "int(k) < 0"),
-    ("Judge.of", "len(buyers) - len(users)", "len(known) - len(users)"),
+    ("Judge.of", "len(buyers) - len(users)", "len(with_history) - len(users)"),
     ("Judge.select", "self.values[kept]", "self.values[: kept.sum()]"),
     ("Judge.context", "np.maximum(buyers, 0.5)", "np.maximum(buyers, 1)"),
     ("Judge.context", "-buyers))", "buyers))"),
