@@ -21,7 +21,7 @@ from next_basket import only, split_shoppers
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, align_next_basket, rolling_folds
 from retailrec.datasets import load_dataset
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 WINDOW = ("precision@5", "recall@10", "ndcg@10")
 NEXT_BASKET = ("recall@10", "ndcg@10", "hit_rate@10")
@@ -87,7 +87,7 @@ def online_retail() -> RetailData:
 @lru_cache(1)
 def supermarket() -> RetailData:
     """The generated shop of `retailrec demo`."""
-    return data_of(preset("small"))
+    return data_of(preset_shop("small"))
 
 
 def window(load: Callable[[], RetailData], cutoff: str, days: int) -> Board:

@@ -21,7 +21,7 @@ import numpy as np
 from machine import print_result
 
 from retailrec.jobs.settings import Settings
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 BAR = 0.6  # trees, factors and sparse products, SciPy's and ours
 PRODUCTS = "our sparse products"
@@ -102,7 +102,7 @@ def bare_products(n_items: int) -> float:
 
 
 def main(profile: str, users: int = 20_000, asked: int = 10_000) -> int:
-    data = data_of(preset("x5", users=users))
+    data = data_of(preset_shop("x5", users=users))
     model = Settings(profile=profile, threads=1).for_size(data.n_users).model().fit(data)
     history = data.history(codes=np.arange(asked))
     model.recommend_codes(history.take(range(500)), 10)

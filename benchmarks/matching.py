@@ -22,9 +22,8 @@ from retailrec.candidates.pool import score_pool
 from retailrec.compute.csr import union_rows
 from retailrec.compute.shards import map_shards, n_threads, one_blas_thread
 from retailrec.data.history import History, Pairs
-from retailrec.data.prefilters import apply_prefilters
-from retailrec.data.prefilters import preset as prefilters
-from retailrec.simulator.shop import data_of, preset
+from retailrec.data.prefilters import apply_prefilters, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 K, BAR_OVERHEAD, BAR_POOL = 200, 1.3, 0.5
 
@@ -81,7 +80,7 @@ def bare_item_item(source: ItemItem, history: History) -> Callable[[], Any]:
 
 
 def main(users: int) -> int:
-    data, _ = apply_prefilters(prefilters("default"), data_of(preset("x5", users=users)))
+    data, _ = apply_prefilters(preset("default"), data_of(preset_shop("x5", users=users)))
     history = data.history()
     overhead = {}
     for source, bare in ((ALS(), bare_als), (ItemItem(), bare_item_item)):

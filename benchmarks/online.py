@@ -12,13 +12,13 @@ import numpy as np
 from machine import print_result
 
 from retailrec.jobs.settings import Settings
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 BAR_P99_MS = 15.0
 
 
 def main(profile: str, users: int = 20_000, asked: int = 1000) -> int:
-    data = data_of(preset("x5", users=users))
+    data = data_of(preset_shop("x5", users=users))
     model = Settings(profile=profile, threads=1).for_size(data.n_users).model().fit(data)
     rng = np.random.default_rng(0)
     codes = rng.choice(data.active_users(), asked, replace=False)

@@ -27,7 +27,7 @@ from retailrec.data import RetailData
 from retailrec.data.splits import rolling_folds
 from retailrec.datasets import load_dataset
 from retailrec.evaluation import Judge, evaluate
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers"
@@ -43,7 +43,7 @@ def cases(sizes: Sequence[int]) -> Iterator[tuple[str, RetailData, Any]]:
     for fold in rolling_folds(data.end, horizon=WEEKS, n=3, stride=WEEKS):
         yield f"Online Retail II, {fold.cutoff:%Y-%m-%d}", data, fold
     for shoppers in sizes:
-        data = data_of(preset("x5", users=shoppers))
+        data = data_of(preset_shop("x5", users=shoppers))
         fold = rolling_folds(data.end, horizon=WEEKS, n=1, stride=WEEKS)[0]
         yield f"generated x5, {shoppers:,} shoppers", data, fold
 

@@ -23,7 +23,7 @@ from retailrec.data.splits import Split, rolling_folds
 from retailrec.datasets import load_dataset
 from retailrec.evaluation import Judge, means
 from retailrec.jobs.settings import PROFILES, Settings
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 WEEKS = timedelta(days=28)
 METRICS = ["precision@5", "recall@10"]
@@ -34,7 +34,7 @@ def cases(shoppers: int, shop_seed: int) -> Iterator[tuple[str, list[Split]]]:
     data = load_dataset("online-retail", data_folder("online_retail_ii"))
     folds = rolling_folds(data.end - WEEKS, horizon=WEEKS, n=3, stride=WEEKS)
     yield "Online Retail II", [fold.split(data) for fold in folds]
-    data = data_of(preset("x5", users=shoppers, seed=shop_seed))
+    data = data_of(preset_shop("x5", users=shoppers, seed=shop_seed))
     yield (
         f"generated x5, {shoppers:,} shoppers, seed {shop_seed}",
         [fold.split(data) for fold in rolling_folds(data.end, horizon=WEEKS, n=1, stride=WEEKS)],

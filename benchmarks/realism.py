@@ -9,13 +9,13 @@ from machine import data_folder
 
 from retailrec.datasets import load_dataset
 from retailrec.report.data_facts import at_a_glance
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 
 def main() -> None:
     columns = {
-        "generated complete-journey": at_a_glance(data_of(preset("complete-journey"))),
-        "generated x5 (3,000 clients)": at_a_glance(data_of(preset("x5", users=3000))),
+        "generated complete-journey": at_a_glance(data_of(preset_shop("complete-journey"))),
+        "generated x5 (3,000 clients)": at_a_glance(data_of(preset_shop("x5", users=3000))),
         "Complete Journey, weeks 96-98": at_a_glance(
             load_dataset("complete-journey", data_folder("complete_journey"))
         ),

@@ -31,7 +31,7 @@ from retailrec.datasets import load_dataset
 from retailrec.jobs.settings import Settings
 from retailrec.recommender import batch
 from retailrec.recommender.stage_one import StageOne
-from retailrec.simulator.shop import preset
+from retailrec.simulator.shop import preset_shop
 
 BARS = {"fit_s": 360.0, "recommend_s": 240.0, "peak_mb": 12_000.0}
 BAR_GROWTH = 1.05  # in proportion, and a little for the noise of a machine
@@ -100,7 +100,7 @@ def one(users: int, profile: str) -> dict[str, Any]:
     steps = Steps()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        preset("x5", users=users).write(folder)
+        preset_shop("x5", users=users).write(folder)
         steps.begin("load and code")
         data = load_dataset("complete-journey", folder)
         settings = Settings(profile=profile).for_size(data.n_users)
@@ -111,7 +111,7 @@ def one(users: int, profile: str) -> dict[str, Any]:
         timed(StageOne, "pool", "match", spent)
         timed(type(model.features_), "rows", "features", spent)
         timed(type(model.ranker_), "predict", "score", spent)
-        timed(batch, "write_frame", "write", spent)
+        timed(batch, "keep_finished", "write", spent)
         timed(batch, "_combine", "write", spent)
         steps.begin("recommend and write")
         batch.recommend_to_file(model, data, folder / "recommendations.parquet", 10)

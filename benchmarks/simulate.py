@@ -13,13 +13,13 @@ from time import perf_counter
 from machine import print_result
 
 from retailrec.compute.memory import peak_memory_mb
-from retailrec.simulator.shop import preset
+from retailrec.simulator.shop import preset_shop
 
 BAR_SECONDS, BAR_MB = 180, 4000
 
 
 def main(users: int) -> int:
-    shop = preset("x5", users=users)
+    shop = preset_shop("x5", users=users)
     with TemporaryDirectory() as folder:
         started = perf_counter()
         lines = shop.write(Path(folder))

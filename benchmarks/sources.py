@@ -21,7 +21,7 @@ from retailrec.data.splits import Fold, NextBasketSplits, Split, align_next_bask
 from retailrec.datasets import load_dataset
 from retailrec.evaluation.matching import matching_report
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 
 def cases() -> Iterator[tuple[str, TwoStageRecommender, Split]]:
@@ -38,7 +38,7 @@ def cases() -> Iterator[tuple[str, TwoStageRecommender, Split]]:
     target = target.filter(pl.col("user").is_in(valid.tolist()))
     model = TwoStageRecommender(label_splits=NextBasketSplits(1))
     yield "Ta-Feng", model, Split(known, target)
-    data = data_of(preset("small"))
+    data = data_of(preset_shop("small"))
     cutoff = data.end - timedelta(days=56)
     yield "generated", TwoStageRecommender(), Fold(cutoff, cutoff + timedelta(days=28)).split(data)
 

@@ -64,6 +64,16 @@ def shoppers(users: int = 40) -> pl.DataFrame:
     )
 
 
+def changed_after(cutoff_seed: int) -> RetailData:
+    """The same past, another future: other shoppers buy other items from the cutoff on."""
+    past = receipts().filter(pl.col("time") < CUTOFF)
+    future = receipts(seed=cutoff_seed).filter(pl.col("time") >= CUTOFF)
+    future = future.with_columns(item_id=27 - pl.col("item_id"))
+    return RetailData.from_frames(
+        pl.concat([past, future]), catalogue(), shoppers(), end=CUTOFF + timedelta(days=31)
+    )
+
+
 @pytest.fixture(scope="session")
 def data() -> RetailData:
     """The day-granular receipts with catalogue and shoppers, to 2024-04-01."""

@@ -1,59 +1,20 @@
-"""The command line, as people use and misuse it."""
+"""The command line, as people use it."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
-from unittest.mock import patch
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from conftest import receipts
+from cli_support import refused, retailrec
 from retailrec import __version__
-from retailrec.cli import console, main
+from retailrec.cli import console
 from retailrec.cli.app import app
 from retailrec.errors import DataError
 from retailrec.jobs.compare import baselines
-
-
-class Run(NamedTuple):
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def retailrec(*arguments: object) -> Run:
-    """The command within this process: as the script does it, at a thirtieth of the time."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    command = ["retailrec", *map(str, arguments)]
-    with (
-        patch.object(sys, "argv", command),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            main()
-        except SystemExit as left:
-            status = left.code if isinstance(left.code, int) else int(left.code is not None)
-    return Run(status, out.getvalue(), err.getvalue())
-
-
-def refused(run: Run, *words: str) -> None:
-    """Exit status 2, one sentence; a traceback would have come out of `retailrec` already."""
-    message = " ".join(run.stderr.split())
-    assert run.returncode == 2, run.stderr
-    assert "Traceback" not in run.stderr
-    for word in words:
-        assert word in message, message
 
 
 @pytest.fixture(scope="module")
@@ -224,111 +185,6 @@ def test_two_runs_are_the_same(ran: Path, folder: Path, tmp_path: Path) -> None:
     assert one.equals(other)
 
 
-GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", ["is empty; expected a header"]),
-        (b"user_id,item_id,time\n", ["no line"]),
-        (b"user_id,item,time\n1,2,3\n", ["lack column 'item_id'", "--columns item_id=item"]),
-        (b"user_id,item_id,time,quantity\n1,2,2024-01-01,-1\n", ["none of the 1 lines", "return"]),
-        (b"user_id,item_id,time\n1,2,2024-01-01\n1,3,31/01/2024\n", ["two formats"]),
-        (GOOD.encode(), ["horizon"]),
-        (
-            b"user_id,item_id,time\n" + b"".join(b"1,2,2024-0%d-11\n" % m for m in range(1, 9)),
-            ["k=5 is more than the 1 items"],
-        ),
-        (
-            b"user_id,item_id,time\n"
-            + b"".join(b"1,%d,2024-0%d-11\n" % (i, m) for m in range(1, 9) for i in range(6)),
-            ["leaves no item of 6"],
-        ),
-        (bytes(range(256)) * 20, ["line 2 is not UTF-8"]),
-    ],
-    ids=[
-        "empty",
-        "no rows",
-        "misspelt",
-        "only returns",
-        "two date formats",
-        "too short",
-        "one item",
-        "one shopper",
-        "bytes",
-    ],
-)
-def test_bad_files(tmp_path: Path, content: bytes, words: list[str]) -> None:
-    (tmp_path / "in.csv").write_bytes(content)
-    run = retailrec("run", "table", tmp_path / "in.csv", "--out", tmp_path / "out")
-    refused(run, *words)
-    assert not (tmp_path / "out").exists()
-
-
-def test_bad_paths_names_and_numbers(tmp_path: Path, folder: Path) -> None:
-    out = ["--out", tmp_path / "out"]
-    refused(retailrec("run", "table", tmp_path / "none.csv", *out), "no file or folder")
-    refused(retailrec("run", "table", tmp_path, *out), "no data file")
-    refused(retailrec("run", "walmart", folder, *out), "no data set 'walmart'")
-    refused(retailrec("run", "complete-journey", folder, "--k", 0, *out), "'k'")
-    refused(
-        retailrec("run", "complete-journey", folder, "--k", 9999, *out), "more than the 3,000 items"
-    )
-    refused(retailrec("run", "complete-journey", folder, "--horizon-days", 0, *out), "horizon_days")
-    refused(
-        retailrec("run", "complete-journey", folder, "--horizon-days", 999, *out),
-        "no more than the horizon",
-    )
-    refused(retailrec("run", "complete-journey", folder, "--columns", "a=b", *out), "knows its columns")
-    refused(retailrec("run", "complete-journey", folder, "--columns", "a", *out), "standard=yours")
-    refused(
-        retailrec("run", "complete-journey", folder, "--config", tmp_path / "x.toml", *out),
-        "can't be read",
-    )
-    (tmp_path / "half.parquet").write_bytes((folder / "product.parquet").read_bytes()[:200])
-    refused(retailrec("run", "table", tmp_path / "half.parquet", *out), "can't be read")
-    refused(
-        retailrec("recommend", "--model", tmp_path, "--history", "x", "--out", "y.csv"),
-        "no saved model",
-    )
-    (tmp_path / "file").write_text("x")
-    refused(retailrec("run", "complete-journey", folder, "--out", tmp_path / "file"), "is a file")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("k = ", "no valid TOML"),
-        ("kk = 3", "'kk'"),
-        ("k = 'many'", "'k'"),
-        ("[[sources]]\ntype = 'magic'", "no source 'magic'"),
-        ("[[sources]]\ntype = 'als'\nfactor = 3", "no parameter 'factor'"),
-        ("[ranker]\ntype = 'svm'", "no ranker 'svm'"),
-        ("prefilters = 'strict'", "no prefilter preset 'strict'"),
-        ("metrics = ['accuracy@5']", "no metric 'accuracy'"),
-    ],
-)
-def test_bad_configs(tmp_path: Path, folder: Path, text: str, words: str) -> None:
-    (tmp_path / "c.toml").write_text(text)
-    out = tmp_path / "out"
-    refused(
-        retailrec("run", "complete-journey", folder, "--config", tmp_path / "c.toml", "--out", out),
-        words,
-    )
-    assert not out.exists()
-
-
-def test_a_failed_run_keeps_the_old_results(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "metrics.json").write_text("old")
-    receipts().head(3).write_csv(tmp_path / "few.csv")
-    refused(retailrec("run", "table", tmp_path / "few.csv", "--out", tmp_path / "out"))
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
-    assert (tmp_path / "out" / "metrics.json").read_text() == "old"
-
-
 def test_check_leaks_says_how_much_it_compared(folder: Path) -> None:
     run = retailrec(
         "check-leaks", "complete-journey", folder, "--config", folder / "quick.toml", "--max-users", 50
@@ -410,16 +266,6 @@ def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) ->
 
 def test_the_version_needs_no_command() -> None:
     assert retailrec("--version").stdout.strip() == __version__
-
-
-def test_a_process_ends_with_one_sentence_and_status_two(tmp_path: Path) -> None:
-    """As people run it: nothing on stdout, no traceback, nothing written."""
-    script = "from retailrec.cli import main; main()"
-    command = [sys.executable, "-c", script, "run", "walmart", ".", "--out", "out"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    refused(Run(run.returncode, run.stdout, run.stderr), "error: there is no data set 'walmart'")
-    assert run.stdout == ""
-    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

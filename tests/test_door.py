@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
 
+from door_support import SHOP, lines_of, quick
 from retailrec.candidates import (
     ALS,
     CandidateGenerator,
-    Candidates,
     ItemItem,
     OwnPurchases,
     Pairs,
@@ -24,12 +23,7 @@ from retailrec.candidates import (
     ReciprocalRankFusion,
     TifuKNN,
 )
-from retailrec.components import forget
-from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
-from retailrec.data.history import History
-from retailrec.data.prefilters import MinBuyers, Prefilter, SoldWithin
-from retailrec.data.splits import HorizonSplits, NextBasketSplits, rolling_folds
 from retailrec.errors import (
     ArtifactError,
     DataError,
@@ -39,47 +33,18 @@ from retailrec.errors import (
     SettingError,
 )
 from retailrec.features import FEATURES, feature
-from retailrec.jobs.settings import Settings, read_settings
-from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker, Ranker, TrainingFrame
+from retailrec.jobs.settings import Settings
+from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
 from retailrec.recommender.answers import AnswerReport
-from retailrec.recommender.rules import Rule, RuleRequest, Rules, read_rules
+from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.shop import small_data
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
-SHOP = small_data(users=60)
-
-
-def quick(**settings: object) -> TwoStageRecommender:
-    given = {
-        "sources": [OwnPurchases(), Popularity(), ItemItem("tfidf")],
-        "ranker": CatBoostRanker(iterations=8),
-        "preranker": None,
-        "n_candidates": 20,
-        "label_splits": HorizonSplits(28, n=1),
-        "threads": 1,
-    }
-    return TwoStageRecommender(**(given | settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def model() -> TwoStageRecommender:
     return quick().fit(SHOP)
-
-
-def lines_of(data: RetailData, item_prefix: str = "") -> pl.DataFrame:
-    """The receipts in the caller's ids; items may be given other ones."""
-    items = data.items["item_id"].gather(data.log["item"])
-    return pl.DataFrame(
-        {
-            "user_id": data.users["user_id"].gather(data.log["user"]),
-            "item_id": [f"{item_prefix}{i}" for i in items] if item_prefix else items,
-            "time": data.log["time"],
-            "basket_id": data.log["basket"],
-            "quantity": data.log["quantity"],
-            "value": data.log["value"],
-        }
-    )
 
 
 # 1. A fitted model holds what it was fitted with
@@ -306,231 +271,7 @@ def test_another_seed_moves_factors() -> None:
     assert not np.array_equal(one.sources_[0].factors_, other.sources_[0].factors_)
 
 
-NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: ItemItem(within="basket"), "one of 'shopper', 'receipt', 'next_receipt'"),
-        (lambda: ItemItem("tf-idf"), "weighting must be one of"),
-        (lambda: ItemItem(profile="all"), "profile must be one of"),
-        (lambda: ItemItem("tfidf", within="next_receipt"), "always takes the cosine"),
-        (lambda: ItemItem(half_life=0.0), "half_life must be above 0"),
-        (lambda: ItemItem(neighbours=2.5), "neighbours must be a whole number"),
-        (lambda: ItemItem(shrinkage=NAN), "shrinkage must be at least 0"),
-        (lambda: Popularity(kind="last year"), "kind must be one of"),
-        (lambda: Popularity(days=float("inf")), "days must be above 0"),
-        (lambda: OwnPurchases("frequency"), "weighting must be one of"),
-        (lambda: OwnPurchases("decay", ties="oldest"), "belongs to weighting='count'"),
-        (lambda: OwnPurchases("decay", half_life=NAN), "half_life must be"),
-        (lambda: ALS(device="tpu"), "device must be one of"),
-        (lambda: ALS(factors=0), "factors must be at least 1"),
-        (lambda: ALS(seed=-1), "seed must be at least 0"),
-        (lambda: ALS(threads=100_000), "threads must be .*at most 1024"),
-        (lambda: TifuKNN(alpha=1.5), "alpha must be at least 0 and at most 1"),
-        (lambda: ReciprocalRankFusion([]), "at least one source"),
-        (lambda: LightGBMRanker("rank"), "objective must be one of"),
-        (lambda: LightGBMRanker(iterations=True), "iterations must be a whole number"),
-        (lambda: CatBoostRanker(depth=17), "depth must be"),
-        (lambda: MinBuyers(0), "n must be at least 1"),
-        (lambda: SoldWithin(NAN), "days must be"),
-        (lambda: HorizonSplits(-1), "horizon_days must be"),
-        (lambda: HorizonSplits(stride_days=0.0), "stride_days must be"),
-        (lambda: NextBasketSplits(0), "n must be at least 1"),
-        (lambda: quick(ranker="catboost"), "ranker must hold a Ranker"),
-        (lambda: quick(preranker="light"), "preranker must hold a Ranker"),
-        (lambda: quick(sources=[Popularity]), "sources must hold a CandidateGenerator"),
-        (lambda: quick(prefilters=["default"]), "prefilters must hold a Prefilter"),
-        (lambda: quick(sources=[]), "sources with different names"),
-        (lambda: quick(pool_size=0), "pool_size must be at least 1"),
-        (lambda: quick(n_candidates=0), "not all 0"),
-        (lambda: quick(n_candidates=[5]), "one for each of the 3 sources"),
-        (lambda: quick(negatives=0), "negatives must be above 0"),
-        (lambda: quick(idle_users=NAN), "idle_users must be"),
-        (lambda: quick(refit="twice"), "refit must be one of 'each', 'once'"),
-        (lambda: quick(seed=1.5), "seed must be a whole number"),
-        (lambda: quick(threads=-1), "threads must be"),
-        (lambda: quick(calibrate="yes"), "calibrate must be true or false"),
-        (lambda: Rules(variety=2.0), "variety must be at least 0 and at most 1"),
-        (lambda: Rules(price_floor=NAN), "price_floor must be"),
-        (lambda: Rules(skip_bought_days=-3), "skip_bought_days must be"),
-        (lambda: Rules(price_floor=3, price_ceiling=2), "lies above"),
-        (lambda: Rules(more=["mine"]), "must hold Rule objects"),
-        (lambda: rolling_folds(SHOP.end, horizon=SHOP.end - SHOP.end, n=1), "above zero"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused_at_construction(make, words: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(SettingError, match=words):
-        make()
-
-
-@pytest.mark.parametrize(
-    "toml",
-    [
-        '[[sources]]\ntype = "item_item"\nwithin = "basket"\n',
-        '[[sources]]\ntype = "popularity"\nkind = "last year"\n',
-        '[[sources]]\ntype = "nobody"\n',
-        '[ranker]\ntype = "lightgbm"\nobjective = "rank"\n',
-        '[[prefilters]]\ntype = "min_buyers"\nn = 0\n',
-        "n_candidates = 0\n",
-        "n_candidates = [1, 2]\n",
-        "negatives = nan\n",
-        "horizon_days = inf\n",
-        "threads = 100000\n",
-        "seed = -1\n",
-        'metrics = ["precision@x"]\n',
-        "candidates_per_source = 3\n",
-    ],
-)
-def test_a_config_is_refused_before_data_is_loaded(toml: str, tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text(toml)
-    with pytest.raises(SettingError):
-        read_settings(tmp_path / "c.toml")
-
-
-# 4. Parts of one's own
-
-
-@dataclass
-class Cheapest(CandidateGenerator):
-    """Items whose mean price is lowest, for whoever asks."""
-
-    dearest: float = 1e9
-    theme = "cheap"
-    price_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        return "cheapest"
-
-    def _fit(self, data: RetailData) -> None:
-        item, value = data.log["item"].to_numpy(), data.log["value"].to_numpy()
-        total = np.bincount(item, value, data.n_items)
-        self.price_ = (total / np.maximum(np.bincount(item, minlength=data.n_items), 1)).astype("f4")
-
-    def _candidates(self, history: History, k: int) -> Candidates:
-        items = np.flatnonzero(self.allowed_).astype(np.int32)
-        best = topk_rows(np.array([0, len(items)]), items, -self.price_[items], k)
-        return Candidates(*(np.repeat(part, len(history), axis=0) for part in best))
-
-    def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        return -self.price_[pairs.items]
-
-
-@dataclass
-class LinearRanker(Ranker, type="linear"):
-    """Correlation of each column with the label."""
-
-    power: float = 1.0
-    weights_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        return "linear"
-
-    @property
-    def gives_probability(self) -> bool:
-        return False
-
-    def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> LinearRanker:
-        x = np.nan_to_num(train.x).astype(np.float64)
-        centred = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
-        self.weights_ = centred.T @ (train.y - train.y.mean()) / np.maximum(x.std(0), 1e-6)
-        return self
-
-    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.contributions(x).sum(1)
-
-    def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (np.nan_to_num(x) * self.weights_).astype(np.float32)
-
-    def importances(self) -> NDArray[np.float64]:
-        return np.abs(self.weights_) / np.abs(self.weights_).sum()
-
-    def save(self, folder: Path) -> None:
-        np.save(folder / "weights.npy", self.weights_, allow_pickle=False)
-
-    def load(self, folder: Path) -> LinearRanker:
-        self.weights_ = np.load(folder / "weights.npy", allow_pickle=False)
-        return self
-
-
-@dataclass(frozen=True)
-class OddItems(Prefilter):
-    """Items with an odd code."""
-
-    remainder: int = 1
-
-    def keeps(self, data: RetailData) -> pl.Series:
-        return pl.Series(np.arange(data.n_items) % 2 == self.remainder)
-
-
-@dataclass(frozen=True)
-class NeverBought(Rule):
-    """Only items that the shopper never bought."""
-
-    def allows(self, request: RuleRequest) -> NDArray[np.bool_]:
-        return request.event_pair < 0
-
-
-def test_parts_of_ones_own_go_the_whole_way(tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text(
-        'n_candidates = 20\nprerank = false\nlabel_windows = 1\n[[sources]]\ntype = "cheapest"\n'
-        'dearest = 5.0\n[[sources]]\ntype = "own_purchases"\n[ranker]\ntype = "linear"\npower = 2.0\n'
-        '[[prefilters]]\ntype = "odd_items"\nremainder = 0\n'
-    )
-    fitted = read_settings(tmp_path / "c.toml").model().fit(SHOP)
-    assert fitted.sources_[0].dearest == 5.0
-    fitted.save(tmp_path / "m")
-    loaded = TwoStageRecommender.load(tmp_path / "m")
-    told = fitted.explain(SHOP, k=4)
-    assert loaded.explain(SHOP, k=4).equals(told)
-    codes = SHOP.items.with_row_index("code")
-    assert (told.join(codes, on="item_id")["code"] % 2 == 0).all()
-    assert told["reasons"].str.contains("cheap").any()
-    (tmp_path / "r.toml").write_text('[[more]]\ntype = "never_bought"\n')
-    answer = fitted.answer(SHOP, k=4, rules=read_rules(tmp_path / "r.toml"))
-    bought = lines_of(SHOP).select("user_id", "item_id")
-    assert answer.lists.join(bought, on=["user_id", "item_id"], how="semi").is_empty()
-    assert answer.report.rules["never_bought"]["removed"] > 0
-
-
-def test_a_class_that_is_not_imported_is_named_at_load(tmp_path: Path) -> None:
-    quick(sources=[Cheapest(), OwnPurchases()]).fit(SHOP).save(tmp_path / "m")
-    forget(Cheapest)
-    try:
-        with pytest.raises(ArtifactError, match=r"'Cheapest', which is not known.*Import .*test_door"):
-            TwoStageRecommender.load(tmp_path / "m")
-    finally:
-        Cheapest.__init_subclass__()
-    assert TwoStageRecommender.load(tmp_path / "m").sources_[0].name == "cheapest"
-
-
-def test_save_refuses_what_could_not_be_loaded_and_keeps_the_old_model(tmp_path: Path) -> None:
-    quick().fit(SHOP).save(tmp_path / "m")
-    before = (tmp_path / "m" / "manifest.json").read_bytes()
-    fitted = quick(sources=[Cheapest(), OwnPurchases()]).fit(SHOP)
-    forget(Cheapest)
-    try:
-        with pytest.raises(ArtifactError, match="could not be loaded again"):
-            fitted.save(tmp_path / "m")
-    finally:
-        Cheapest.__init_subclass__()
-    assert (tmp_path / "m" / "manifest.json").read_bytes() == before
-    assert sorted(p.name.split("-")[0] for p in (tmp_path / "m").iterdir()) == ["data", "manifest.json"]
-    TwoStageRecommender.load(tmp_path / "m")
-
-
-def test_two_classes_of_one_name_are_refused() -> None:
-    with pytest.raises(SettingError, match="has that name"):
-
-        @dataclass
-        class Popularity(CandidateGenerator):
-            pass
-
-
-# 5. Nothing about one request is kept on the model
+# 4. Nothing about one request is kept on the model
 
 
 def test_one_model_answers_many_threads(model: TwoStageRecommender) -> None:
@@ -554,7 +295,7 @@ def test_one_model_answers_many_threads(model: TwoStageRecommender) -> None:
     assert {name: id(value) for name, value in vars(model).items()} == before
 
 
-# 6. Fitted state ends in _ and leaves settings alone
+# 5. Fitted state ends in _ and leaves settings alone
 
 
 def test_fit_leaves_the_settings_as_they_were() -> None:

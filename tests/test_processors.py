@@ -26,9 +26,9 @@ _ROWS = """
 import hashlib
 import numpy as np
 from retailrec import TwoStageRecommender
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
-data = data_of(preset("x5", users=300))
+data = data_of(preset_shop("x5", users=300))
 model = TwoStageRecommender(threads=1)
 rows = model.training_frame(data)
 for values in (rows.x, rows.y):

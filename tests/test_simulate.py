@@ -18,7 +18,7 @@ from retailrec.evaluation import Judge, means
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.data_facts import at_a_glance
 from retailrec.simulator import shop as simulate
-from retailrec.simulator.shop import Shop, data_of, preset
+from retailrec.simulator.shop import Shop, data_of, preset_shop
 from retailrec.simulator.truth import Truth, read_truth
 
 SHOP = Shop(users=120, items=400, weeks=30, seed=3)
@@ -125,7 +125,7 @@ BANDS = {
 
 
 def test_generated_receipts_look_like_real_ones() -> None:
-    found = at_a_glance(data_of(preset("complete-journey", users=300)))
+    found = at_a_glance(data_of(preset_shop("complete-journey", users=300)))
     for name, (low, high) in BANDS.items():
         assert low <= found[name] <= high, name
     low_price, middle, high_price = found["unit_price_quartiles"]
@@ -135,7 +135,7 @@ def test_generated_receipts_look_like_real_ones() -> None:
     busy, quiet = max(found["lines_by_weekday"]), min(found["lines_by_weekday"])
     assert 1.3 <= busy / quiet <= 2.0  # 1.65
     blunt = at_a_glance(
-        data_of(preset("complete-journey", users=300, replenishment=False, loyalty=False))
+        data_of(preset_shop("complete-journey", users=300, replenishment=False, loyalty=False))
     )
     assert blunt["repeat_share_28d"] < BANDS["repeat_share_28d"][0]  # the bands can be left
 
@@ -172,4 +172,4 @@ def test_impossible_shops_are_refused() -> None:
     with pytest.raises(SettingError, match="a shop needs"):
         Shop(users=0)
     with pytest.raises(SettingError, match="no preset 'mall'"):
-        simulate.preset("mall")
+        simulate.preset_shop("mall")

@@ -28,14 +28,15 @@ import time
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 # read when libraries are imported: one thread each, since a mutant's tests are small
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 import numba
 import pytest
-from mutations import EQUIVALENT, MUTATIONS, NEAREST, TESTS, Mutation
+from mutation_places import Place, definitions, place_of
+from mutation_tests import files_of
+from mutations import EQUIVALENT, MUTATIONS, Mutation
 
 # imported once here, so that each mutant's process, a fork of this one, need not: half of its time
 for library in (
@@ -56,57 +57,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "out" / "mutants.jsonl"
 WANTED = 0.92
 _PATIENCE = 20  # so many times as long as it may compute, a mutant may wait
-
-
-class Place(NamedTuple):
-    """Where a definition stands: a file, and characters of its text."""
-
-    file: Path
-    start: int
-    stop: int
-
-
-def definitions(package: Path) -> dict[str, list[Place]]:
-    """Qualified name -> places of every function, class and constant of the package."""
-    found: dict[str, list[Place]] = {}
-    for file in sorted(package.rglob("*.py")):
-        text = file.read_text()
-        starts = [0]
-        for line in text.splitlines(keepends=True):
-            starts.append(starts[-1] + len(line))
-
-        def note(name: str, node: ast.stmt, file: Path = file, starts: list[int] = starts) -> None:
-            place = Place(file, starts[node.lineno - 1], starts[node.end_lineno or node.lineno])
-            found.setdefault(name, []).append(place)
-
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                note(node.name, node)
-            if isinstance(node, ast.ClassDef):
-                for inner in node.body:
-                    if isinstance(inner, ast.FunctionDef):
-                        note(f"{node.name}.{inner.name}", inner)
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                note(node.targets[0].id, node)
-    return found
-
-
-def place_of(mutation: Mutation, known: dict[str, list[Place]]) -> Place:
-    """The one place where the mutation fits.
-
-    Raises
-    ------
-    LookupError
-        If there is none, or there are several.
-    """
-    where, old, _ = mutation
-    fits = [p for p in known.get(where, []) if p.file.read_text()[p.start : p.stop].count(old) == 1]
-    if len(fits) != 1:
-        raise LookupError(
-            f"'{old}' should stand once in one definition of '{where}'; it fits {len(fits)} of "
-            f"{len(known.get(where, []))}. Bring tools/mutations.py up to date."
-        )
-    return fits[0]
 
 
 class Workshop:
@@ -199,14 +149,6 @@ def waited(child: int, limit: float) -> int | None:
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
-
-
-def files_of(wing: str, where: str = "") -> list[str]:
-    """Test files of a wing, as paths in the repository; the one that knows `where` best comes first."""
-    begins = [name for name in NEAREST if where.startswith(name) and NEAREST[name] in TESTS[wing]]
-    first = [NEAREST[max(begins, key=len)]] if begins else []
-    names = dict.fromkeys([*first, *TESTS[wing]])
-    return [name if "/" in name else f"tests/{name}.py" for name in names]
 
 
 def key_of(mutation: Mutation, known: dict[str, list[Place]]) -> str:

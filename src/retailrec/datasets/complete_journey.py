@@ -204,12 +204,12 @@ def _receipts(tables: list[Iterable[pl.DataFrame]], time_format: str | None) -> 
         for part in table:
             lines = _standard(part, time_format)
             own = lines.select(receipt).cast(text)  # type: ignore[arg-type]
-            known = own.join(
+            overlapping = own.join(
                 earlier.with_columns(known=True), on=receipt, how="left", maintain_order="left"
             )["known"]
             if number < len(tables):
                 seen.append(own.unique())
-            yield lines.with_columns(overlapping=known.fill_null(False))
+            yield lines.with_columns(overlapping=overlapping.fill_null(False))
         earlier = pl.concat(seen).unique()
 
 

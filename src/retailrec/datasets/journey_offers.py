@@ -102,17 +102,17 @@ def coupons(path: Path | None = None, notes: list[str] | None = None) -> pl.Data
     DataError
         If a file or column is missing, or the catalogue has none of the products.
     """
-    found = _read(path, "coupons", "coupon").select("campaign_id", "coupon_id", ITEM_ID).unique()
+    listed = _read(path, "coupons", "coupon").select("campaign_id", "coupon_id", ITEM_ID).unique()
     products = _read(path, "products", "product").select(ITEM_ID)
-    found, products = _alike(found, products)
-    known = found.join(products, on=ITEM_ID, how="semi")
-    lost = found.join(products, on=ITEM_ID, how="anti")[ITEM_ID].unique().sort()
-    _say_lost("products of coupons", "in the catalogue", lost, known, notes)
-    described, known = _alike(_described(path), known)
-    empty = described.join(known, on="campaign_id", how="anti")["campaign_id"].sort()
+    listed, products = _alike(listed, products)
+    sold = listed.join(products, on=ITEM_ID, how="semi")
+    lost = listed.join(products, on=ITEM_ID, how="anti")[ITEM_ID].unique().sort()
+    _say_lost("products of coupons", "in the catalogue", lost, sold, notes)
+    described, sold = _alike(_described(path), sold)
+    empty = described.join(sold, on="campaign_id", how="anti")["campaign_id"].sort()
     if len(empty) and notes is not None:
         notes.append(f"campaigns without products, which nothing can be ranked for: {_few(empty)}")
-    return known.sort("campaign_id", "coupon_id", ITEM_ID)
+    return sold.sort("campaign_id", "coupon_id", ITEM_ID)
 
 
 def redemptions(path: Path | None = None, notes: list[str] | None = None) -> pl.DataFrame:
@@ -125,14 +125,16 @@ def redemptions(path: Path | None = None, notes: list[str] | None = None) -> pl.
     DataError
         If the file or a column is missing, or no household that redeemed was sent a campaign.
     """
-    found = _read(path, "coupon_redemptions", "coupon_redempt")
-    found = found.with_columns(_day(found["time"])).select(USER_ID, "campaign_id", "coupon_id", "time")
+    redeemed = _read(path, "coupon_redemptions", "coupon_redempt")
+    redeemed = redeemed.with_columns(_day(redeemed["time"])).select(
+        USER_ID, "campaign_id", "coupon_id", "time"
+    )
     sent = campaigns(path).select(USER_ID, "campaign_id").unique()
-    found, sent = _alike(found, sent)
-    known = found.join(sent, on=[USER_ID, "campaign_id"], how="semi", maintain_order="left")
-    lost = found.join(sent, on=[USER_ID, "campaign_id"], how="anti")[USER_ID].unique().sort()
-    _say_lost("households that redeemed", "sent the campaign", lost, known, notes)
-    return known.sort("time", USER_ID, "coupon_id")
+    redeemed, sent = _alike(redeemed, sent)
+    answers = redeemed.join(sent, on=[USER_ID, "campaign_id"], how="semi", maintain_order="left")
+    lost = redeemed.join(sent, on=[USER_ID, "campaign_id"], how="anti")[USER_ID].unique().sort()
+    _say_lost("households that redeemed", "sent the campaign", lost, answers, notes)
+    return answers.sort("time", USER_ID, "coupon_id")
 
 
 def promotions(

@@ -78,13 +78,13 @@ def _standard(lines: pl.DataFrame, file: Path) -> pl.DataFrame:
 def _purchases(path: Path) -> Path:
     if not path.exists():
         raise DataError(f"there is no file or folder at {path}; check the path.")
-    found = find_file(path, "purchases", "purchases_100_clients")
-    if found is None:
+    file = find_file(path, "purchases", "purchases_100_clients")
+    if file is None:
         raise DataError(
             f"{path} holds no receipts; expected purchases.csv or purchases.parquet. "
             f"Put the contest's files there."
         )
-    return found
+    return file
 
 
 def _products(folder: Path, options: ReadOptions) -> pl.DataFrame | None:

@@ -82,15 +82,18 @@ def compare_models(
             f"compare_models: level must lie between 0 and 1 and resamples be at least 100, not "
             f"{level} and {resamples}."
         )
-    n = max((len(v) for found in values.values() for v in found.values()), default=0)
-    sizes = {name: {len(v) for v in found.values()} - {1, n} for name, found in values.items()}
+    n = max((len(v) for by_metric in values.values() for v in by_metric.values()), default=0)
+    sizes = {name: {len(v) for v in by_metric.values()} - {1, n} for name, by_metric in values.items()}
     if any(sizes.values()):
         raise DataError(
             f"models were judged on different shoppers ({n:,} and {sizes}); give all of them the same "
             f"judge."
         )
     names = [
-        (model, metric) for model, found in values.items() for metric, v in found.items() if len(v) == n
+        (model, metric)
+        for model, by_metric in values.items()
+        for metric, v in by_metric.items()
+        if len(v) == n
     ]
     if not names:
         raise DataError("there is no value of a shopper to compare; judge a model first.")
@@ -128,16 +131,16 @@ def _bootstrap_means(matrix: NDArray[np.float64], resamples: int, seed: int) -> 
     counts = _poisson_table()
     rng = np.random.default_rng(seed)
     block = max(1, min(resamples, _BLOCK_BYTES // (4 * max(n, 1))))
-    out = np.empty((resamples, width))
+    drawn = np.empty((resamples, width))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         dice = np.frombuffer(rng.bytes(2 * size * n), np.uint16).reshape(size, n)
         sums = (counts[dice] @ stacked).astype(np.float64)
         weight = sums[:, width:]
-        out[start : start + size] = np.divide(
+        drawn[start : start + size] = np.divide(
             sums[:, :width], weight, out=np.full((size, width), np.nan), where=weight > 0
         )
-    return out
+    return drawn
 
 
 def _poisson_table() -> NDArray[np.float32]:

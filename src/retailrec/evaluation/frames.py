@@ -102,19 +102,19 @@ def judge_frames(
         listed[name] = _checked(frame, who, ("user_id", "item_id", "rank"), left_out, bought)
         if listed[name].is_empty():
             raise DataError(f"{who} hold no line; give the lists that are to be judged.")
-    known = catalogue = None
+    earlier = catalogue = None
     if history is not None:
-        known = _checked(history, "history", ("user_id", "item_id"), left_out, bought)
+        earlier = _checked(history, "history", ("user_id", "item_id"), left_out, bought)
     if items is not None:
         catalogue = _checked(items, "items", ("item_id",), left_out, bought)
     notes = _require_common(listed, bought)
     users = bought["user_id"].unique().sort()
     n_buyers = len(users)
-    if known is not None:
-        users = users.filter(users.is_in(known["user_id"].unique().implode()))
+    if earlier is not None:
+        users = users.filter(users.is_in(earlier["user_id"].unique().implode()))
         if users.is_empty():
             raise DataError("nobody of the truth has a history; there is nobody to judge.")
-    frames = [bought, *listed.values(), *(f for f in (known, catalogue) if f is not None)]
+    frames = [bought, *listed.values(), *(f for f in (earlier, catalogue) if f is not None)]
     ids = pl.concat([f["item_id"] for f in frames]).unique().sort()
     if "value" not in bought.columns or bought["value"].null_count() == bought.height:
         bought = bought.with_columns(value=pl.lit(np.nan))  # not known, which is not 0
@@ -132,8 +132,8 @@ def judge_frames(
         values=sums["value"].to_numpy().astype(np.float64),
         prices=prices,
     )
-    if known is not None:
-        judge = _with_history(judge, known.select("user_id", "item_id").unique(), users, ids)
+    if earlier is not None:
+        judge = _with_history(judge, earlier.select("user_id", "item_id").unique(), users, ids)
     if catalogue is not None:
         catalogue = catalogue.unique("item_id", keep="first", maintain_order=True)
         described = ids.to_frame().join(catalogue, on="item_id", how="left", maintain_order="left")
@@ -197,43 +197,43 @@ def _checked(
 
     `left_out` gains the lines that say nothing, by what they lack.
     """
-    found = to_polars(frame, who=who)
-    if absent := [c for c in needed if c not in found.columns]:
-        raise DataError(f"{who} lack columns {absent}; they have {found.columns}. Rename them.")
-    found = found.select(c for c in _ASKED if c in found.columns)
-    ids = [found[c] for c in ("user_id", "item_id") if c in needed]
-    found = found.with_columns(
+    lines = to_polars(frame, who=who)
+    if absent := [c for c in needed if c not in lines.columns]:
+        raise DataError(f"{who} lack columns {absent}; they have {lines.columns}. Rename them.")
+    lines = lines.select(c for c in _ASKED if c in lines.columns)
+    ids = [lines[c] for c in ("user_id", "item_id") if c in needed]
+    lines = lines.with_columns(
         typed_ids(c) if like is None else ids_like(c, like[c.name], who=who) for c in ids
     )
-    numbers = [found[c] for c in ("value", "quantity", "price", "rank") if c in found.columns]
-    found = found.with_columns(parse_number(c, who=who) for c in numbers)
+    numbers = [lines[c] for c in ("value", "quantity", "price", "rank") if c in lines.columns]
+    lines = lines.with_columns(parse_number(c, who=who) for c in numbers)
     wrong = {
         "no shopper": pl.col("user_id").is_null() if "user_id" in needed else None,
         "no item": pl.col("item_id").is_null(),
-        "return": pl.any_horizontal(pl.col(c) < 0 for c in ("value", "quantity") if c in found.columns)
-        if {"value", "quantity"} & set(found.columns) and "rank" not in needed
+        "return": pl.any_horizontal(pl.col(c) < 0 for c in ("value", "quantity") if c in lines.columns)
+        if {"value", "quantity"} & set(lines.columns) and "rank" not in needed
         else None,
     }
     for reason, condition in wrong.items():
         if condition is not None:
-            kept = found.filter(~condition.fill_null(False))
-            if n := found.height - kept.height:
+            kept = lines.filter(~condition.fill_null(False))
+            if n := lines.height - kept.height:
                 left_out[f"{who}: {reason}"] = n
-            found = kept
+            lines = kept
     if "rank" in needed:
-        ranks = found["rank"]
+        ranks = lines["rank"]
         right = ranks.is_finite() & (ranks >= 1) & (ranks == ranks.floor())
         if not right.fill_null(False).all():
             raise DataError(f"{who}: ranks must be whole numbers from 1, the best.")
         for key in ("rank", "item_id"):
-            if n := int(found.select(pl.struct("user_id", key).is_duplicated().sum()).item()):
+            if n := int(lines.select(pl.struct("user_id", key).is_duplicated().sum()).item()):
                 raise DataError(
                     f"{who}: {n:,} lines give a shopper the same {key} more than once; each rank and "
                     f"each item may stand once in a list."
                 )
-        found = found.with_columns(pl.col("rank").cast(pl.Int64))
-    unread = [pl.col(c).fill_nan(None) for c in ("value", "price") if c in found.columns]
-    return found.with_columns(unread)
+        lines = lines.with_columns(pl.col("rank").cast(pl.Int64))
+    unread = [pl.col(c).fill_nan(None) for c in ("value", "price") if c in lines.columns]
+    return lines.with_columns(unread)
 
 
 def _coded(frame: pl.DataFrame, users: pl.Series, items: pl.Series) -> pl.DataFrame:

@@ -97,13 +97,13 @@ def partial_dependence(
     if column not in frame.names:
         raise SettingError(f"there is no column '{column}'; expected one of {', '.join(frame.names)}.")
     at = list(frame.names).index(column)
-    known = frame.x[:, at][~np.isnan(frame.x[:, at])]
-    if not len(known):
+    present = frame.x[:, at][~np.isnan(frame.x[:, at])]
+    if not len(present):
         raise SettingError(f"column '{column}' is missing in every row; there is nothing to vary.")
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(frame.y), min(rows, len(frame.y)), replace=False))
     x = frame.x[chosen].copy()
-    values = np.unique(np.quantile(known, np.linspace(0.01, 0.99, points)).astype(np.float32))
+    values = np.unique(np.quantile(present, np.linspace(0.01, 0.99, points)).astype(np.float32))
     scores = []
     for value in values:
         x[:, at] = value

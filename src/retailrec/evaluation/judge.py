@@ -65,13 +65,13 @@ class Judge:
         DataError
             If no shopper with history bought anything in the window.
         """
-        known = past.active_users()
+        with_history = past.active_users()
         buyers = target["user"].unique().sort().to_numpy()
-        users = np.intersect1d(buyers, known).astype(np.int64)
+        users = np.intersect1d(buyers, with_history).astype(np.int64)
         if not len(users):
             raise DataError(
-                f"nobody with history bought anything in the evaluation window "
-                f"({len(buyers)} shoppers bought, {len(known)} have history). Use another horizon."
+                f"nobody with history bought anything in the evaluation window ({len(buyers)} shoppers "
+                f"bought, {len(with_history)} have history). Use another horizon."
             )
         bought = (
             target.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
@@ -97,7 +97,7 @@ class Judge:
             ).astype(np.int64),
             categories=category_codes(past.items),
             recommendable=past.recommendable,
-            n_known=len(known),
+            n_known=len(with_history),
         )
 
     def select(self, chosen: NDArray[np.bool_]) -> Judge:
@@ -119,7 +119,7 @@ class Judge:
         indptr = np.searchsorted(rows, np.arange(n + 1))
         place = find_listed(indptr, bought, items)
         hits = place >= 0
-        known: dict[str, Callable[[], Any]] = {
+        facts: dict[str, Callable[[], Any]] = {
             "hits": lambda: hits,
             "items": lambda: items,
             "n_relevant": lambda: np.bincount(rows, minlength=n),
@@ -129,7 +129,7 @@ class Judge:
             "spent": lambda: np.bincount(rows, self.values, minlength=n),
         }
         if (repeat := self.repeat) is not None:
-            known |= {
+            facts |= {
                 "repeat_hits": lambda: hits & repeat[place],
                 "explore_hits": lambda: hits & ~repeat[place],
                 "n_repeats": lambda: np.bincount(rows[repeat], minlength=n),
@@ -140,15 +140,15 @@ class Judge:
             place_of = np.empty(len(buyers), np.int64)
             place_of[order] = np.arange(1, len(buyers) + 1)
             share = np.maximum(buyers, 0.5) / max(self.n_known, 1)
-            known |= {
+            facts |= {
                 "buyer_share": lambda: share[items],
                 "is_popular": lambda: np.where(there, place_of[items], len(buyers) + 1),
             }
         if (categories := self.categories) is not None:
-            known["categories"] = lambda: np.where(there, categories[items], -1)
+            facts["categories"] = lambda: np.where(there, categories[items], -1)
         if (recommendable := self.recommendable) is not None:
-            known["n_recommendable"] = lambda: int(recommendable.sum())
-        return {name: value() for name, value in known.items() if name in needs}
+            facts["n_recommendable"] = lambda: int(recommendable.sum())
+        return {name: value() for name, value in facts.items() if name in needs}
 
     def per_user(
         self, items: NDArray[np.int32], metrics: Sequence[str] = DEFAULT_METRICS

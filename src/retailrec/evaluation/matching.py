@@ -263,7 +263,7 @@ def _cold(
         "two to five": (receipts >= 2) & (receipts <= 5),
         "more": receipts > 5,
     }
-    out: dict[str, ColdFacts] = {name: {"n_users": 0} for name in groups}
+    facts: dict[str, ColdFacts] = {name: {"n_users": 0} for name in groups}
     seen = np.zeros(past.n_items, np.bool_)
     seen[past.log["item"].unique().to_numpy()] = True
     unseen_found = unseen_bought = 0
@@ -281,20 +281,20 @@ def _cold(
         if not done.all():
             theirs = filtered.history(codes=users[~done])
             items[~done] = _in_shards(lambda part: pool_order(stage, part, _AT), theirs)
-        found = bought.filter(pl.col("user").is_in(users.tolist()))
-        row, item = np.searchsorted(users, found["user"].to_numpy()), found["item"].to_numpy()
+        purchases = bought.filter(pl.col("user").is_in(users.tolist()))
+        row, item = np.searchsorted(users, purchases["user"].to_numpy()), purchases["item"].to_numpy()
         proposed = pair_keys(np.arange(len(users))[:, None], items, past.n_items)
         hit = np.isin(pair_keys(row, item, past.n_items), proposed)
         share = np.bincount(row, hit, len(users)) / np.bincount(row, minlength=len(users))
-        out[name] = {"n_users": int(chosen.sum()), "pool_recall@200": round(float(share.mean()), 5)}
+        facts[name] = {"n_users": int(chosen.sum()), "pool_recall@200": round(float(share.mean()), 5)}
         unseen_found += int((hit & ~seen[item]).sum())
         unseen_bought += int((~seen[item]).sum())
     unseen = ~seen[bought["item"].to_numpy()]
-    out["items never sold before"] = {
+    facts["items never sold before"] = {
         "share_of_purchases": round(float(unseen.mean()), 5),
         "pool_recall@200": round(unseen_found / unseen_bought, 5) if unseen_bought else None,
     }
-    return out
+    return facts
 
 
 def _state_bytes(source: CandidateGenerator) -> int:

@@ -34,7 +34,7 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     own = pl.DataFrame({"user": users.astype(np.int32)}).join(
         facts, on="user", how="left", maintain_order="left"
     )
-    found = {
+    labels = {
         "receipts": _binned(own["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
         "tenure": _binned(own["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
     }
@@ -50,13 +50,13 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
         best = best.with_columns(
             pl.when(pl.col("group").is_in(large.implode())).then("group").otherwise(pl.lit("other"))
         )
-        found["favourite"] = own.join(
+        labels["favourite"] = own.join(
             best.select("user", "group"), on="user", how="left", maintain_order="left"
         )["group"]
     for name in past.users.columns:
         if name != USER_ID and 2 <= past.users[name].drop_nulls().n_unique() <= _MOST_VALUES:
-            found[name] = past.users[name].cast(pl.String).gather(users)
-    return found
+            labels[name] = past.users[name].cast(pl.String).gather(users)
+    return labels
 
 
 def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) -> pl.DataFrame:

@@ -98,7 +98,7 @@ def allocate_files(
     book = None if ledger is None else Ledger(ledger)
     catalogue = None if items is None else read_table(items)
     progress(f"read {pairs}")
-    found = allocate(
+    allocation = allocate(
         read_table(pairs),
         settings,
         items=catalogue,
@@ -110,16 +110,16 @@ def allocate_files(
         progress=progress,
     )
     progress("write")
-    summary = campaign_summary(found, settings, catalogue)
-    write_frame(found.offers, out / "offers.parquet")
-    write_frame(found.shoppers, out / "shoppers.parquet")
-    found.prices.save(out / "prices.json")
-    write_text(report_json(found.report), out / "allocation.json")
+    summary = campaign_summary(allocation, settings, catalogue)
+    write_frame(allocation.offers, out / "offers.parquet")
+    write_frame(allocation.shoppers, out / "shoppers.parquet")
+    allocation.prices.save(out / "prices.json")
+    write_text(report_json(allocation.report), out / "allocation.json")
     write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", out / SUMMARY)
     write_text(render_campaign(summary), out / PAGE)
     if record and book is not None:
-        book.append(found.ledger_rows(now, model=model), again=settings.again)
-    return found
+        book.append(allocation.ledger_rows(now, model=model), again=settings.again)
+    return allocation
 
 
 def plan_experiment(
@@ -209,7 +209,7 @@ def result_of_files(
     if not stat.S_ISDIR(mode_of(ledger)):
         raise DataError(f"there is no ledger at {ledger}; name the folder that offers were written to.")
     summary = None if page is None else _read_summary(page, campaign)
-    found = experiment_result(
+    result = experiment_result(
         Ledger(ledger),
         campaign,
         data,
@@ -219,10 +219,10 @@ def result_of_files(
         planned_holdout=planned_holdout,
     )
     if out is not None:
-        write_text(json.dumps(found.as_dict(), indent=2, allow_nan=False) + "\n", out)
+        write_text(json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n", out)
     if page is not None and summary is not None:
-        write_text(render_campaign(summary, found.as_dict()), page / PAGE)
-    return found
+        write_text(render_campaign(summary, result.as_dict()), page / PAGE)
+    return result
 
 
 def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:

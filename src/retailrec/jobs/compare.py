@@ -62,7 +62,7 @@ def backtest_job(
     settings = settings.for_size(data.n_users)
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
     with staged(out, BACKTEST) as staging:
-        found = backtest(
+        result = backtest(
             data,
             models,
             horizon_days=settings.horizon_days,
@@ -72,11 +72,11 @@ def backtest_job(
             store=store,
             progress=progress,
         )
-        rows = found.summary().to_dicts()
-        found.values.write_parquet(staging / "backtest.parquet")
+        rows = result.summary().to_dicts()
+        result.values.write_parquet(staging / "backtest.parquet")
         write_json(
             staging / "backtest.json",
-            {"summary": rows, "table": found.table.to_dicts(), "versions": versions()},
+            {"summary": rows, "table": result.table.to_dicts(), "versions": versions()},
         )
     return rows
 

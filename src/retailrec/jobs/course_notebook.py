@@ -69,29 +69,29 @@ def compare_with_walkthrough(
     judge = Judge.of(*split)
     rows, values = [], {}
     for step, lists, listed in _their_steps(split, judge, progress):
-        found = judge.per_user(lists, ["precision@5"])["precision@5"]
-        values[step] = {"precision@5": found}
+        precision = judge.per_user(lists, ["precision@5"])["precision@5"]
+        values[step] = {"precision@5": precision}
         rows.append(
             {
                 "step": step,
                 "published": PUBLISHED.get(step),
-                "their_mean": float(found[listed].mean()),
+                "their_mean": float(precision[listed].mean()),
                 "their_n_users": int(listed.sum()),
-                "precision@5": float(found.mean()),
-                "n_users": len(found),
+                "precision@5": float(precision.mean()),
+                "n_users": len(precision),
             }
         )
     for step, lists in _our_steps(split, judge, settings or read_settings(None), progress):
-        found = judge.per_user(lists, ["precision@5"])["precision@5"]
-        values[step] = {"precision@5": found}
+        precision = judge.per_user(lists, ["precision@5"])["precision@5"]
+        values[step] = {"precision@5": precision}
         rows.append(
             {
                 "step": step,
                 "published": None,
                 "their_mean": None,
                 "their_n_users": None,
-                "precision@5": float(found.mean()),
-                "n_users": len(found),
+                "precision@5": float(precision.mean()),
+                "n_users": len(precision),
             }
         )
     sure = {row["model"]: row for row in compare_models(values).means.to_dicts()}
@@ -110,21 +110,21 @@ def _their_steps(
     progress("the notebook's candidates")
     own = one_neighbour(past.asof(start))
     bought = past.between(start, past.end).select("user", "item").unique()
-    found = [("own purchases", own)]
+    frames = [("own purchases", own)]
     table = _candidate_table(own, bought)
     plain = _attributes(past, table)
     progress("the notebook's LightGBM")
-    found.append(("LightGBM", _ranked(table, _lightgbm(table, plain))))
+    frames.append(("LightGBM", _ranked(table, _lightgbm(table, plain))))
     progress("the notebook's CatBoost")
-    found.append(("CatBoost", _ranked(table, _catboost(table, plain, early_stopping=False))))
+    frames.append(("CatBoost", _ranked(table, _catboost(table, plain, early_stopping=False))))
     progress("the notebook's engineered features")
     engineered = np.hstack([plain, _engineered(past, table, start)])
     scores = _catboost(table, engineered, early_stopping=True)
-    found.append(("CatBoost, engineered features", _ranked(table, scores)))
+    frames.append(("CatBoost, engineered features", _ranked(table, scores)))
     progress("what the notebook's doubling is made of")
-    found += _made_of(past, table, start)
+    frames += _made_of(past, table, start)
     steps = []
-    for step, frame in found:
+    for step, frame in frames:
         top = frame.filter(pl.col("rank") <= 5)
         top = top.join(
             pl.DataFrame({"user": judge.users.astype(np.int32)}).with_row_index("row"), on="user"
@@ -300,16 +300,16 @@ def _our_steps(
 ) -> list[tuple[str, Lists]]:
     """Ours under the same split: all shoppers judged, nothing known of the weeks to be predicted."""
     days = TEST.days
-    found = []
+    steps = []
     for name in ("walk-through", "default"):
         wanted = settings.for_size(split.past.n_users).model_copy(
             update={"horizon_days": float(days), "prefilters": name}
         )
         past = split.filtered(preset(name)).past
         own = OwnPurchases().fit(past).candidates(past.history(codes=judge.users), 5).items
-        found.append((f"ours: own purchases, {name}", own))
+        steps.append((f"ours: own purchases, {name}", own))
         progress(f"ours, prefilter {name}")
         model = wanted.model().fit(split.past, progress)
         lists = model.recommend_codes(past.history(codes=judge.users), 5).items
-        found.append((f"ours: two stages, {name}", lists))
-    return found
+        steps.append((f"ours: two stages, {name}", lists))
+    return steps

@@ -59,13 +59,13 @@ def _judged(
     history = past.history(codes=judge.users)
     lists["two_stage"] = model.recommend_codes(history, k, purpose).items
     values = {name: judge.per_user(items, metrics) for name, items in lists.items()}
-    found = {name: means(of) for name, of in values.items()}
+    models = {name: means(of) for name, of in values.items()}
     return {
         "purpose": purpose,
         "n_users": len(judge.users),
         "n_bought": len(judge.keys),
-        "models": found,
-        "verdict": verdict(found, _differences(values, found, metrics[0])),
+        "models": models,
+        "verdict": verdict(models, _differences(values, models, metrics[0])),
     }
 
 

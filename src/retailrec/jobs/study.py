@@ -31,8 +31,8 @@ class StudyFile:
         self._stream = stream
         stream.seek(0)
         lines = stream.read().split(b"\n")
-        found = [_content(line) for line in lines]
-        head, first = found[0], _line({"study": _STUDY, "of": of})
+        contents = [_content(line) for line in lines]
+        head, first = contents[0], _line({"study": _STUDY, "of": of})
         begun = len(lines) == 1 and first.startswith(lines[0])  # new, or killed in the first line
         if not begun and (head is None or head.get("study") != _STUDY):
             raise SettingError(
@@ -48,7 +48,7 @@ class StudyFile:
             self._append(first)
         elif lines[-1]:
             self._append(b"\n")
-        self.trials = [trial for trial in found[1:] if trial is not None]
+        self.trials = [trial for trial in contents[1:] if trial is not None]
 
     def add(self, trial: dict[str, Any]) -> None:
         """Write a finished trial; it is on the disk when this returns."""

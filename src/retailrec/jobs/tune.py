@@ -65,7 +65,7 @@ def fold_frames(
         If the data is too short for so many folds.
     """
     horizon = timedelta(days=settings.horizon_days)
-    found = []
+    frames = []
     for fold in rolling_folds(data.end - horizon, horizon=horizon, n=n_folds, stride=horizon):
         if fold.cutoff <= data.start:
             raise DataError(
@@ -79,8 +79,8 @@ def fold_frames(
         train = model.training_frame(past)
         model.fit_stage_one(past)
         test = model.candidate_frame(past.history(codes=judge.users))
-        found.append(FoldFrames(train, test, judge, model.features_.families))
-    return found
+        frames.append(FoldFrames(train, test, judge, model.features_.families))
+    return frames
 
 
 def tune(
@@ -150,14 +150,14 @@ def tune(
             values = [fold.score(ranker, metric, chosen["drop_features"]) for fold in folds]
             search.tell(asked, float(np.mean(values)))
             kept.add({"params": asked.params, "value": float(np.mean(values))})
-        found = search.trials
+        tried = search.trials
     best = search.best_trial
-    standing = next(t.value for t in found if t.params == default)
+    standing = next(t.value for t in tried if t.params == default)
     chosen = _chosen(best.params, families)
     return {
         "metric": metric,
         "folds": n_folds,
-        "trials": len(found),
+        "trials": len(tried),
         "default": standing,
         "best": best.value,
         "settings": chosen,

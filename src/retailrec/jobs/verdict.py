@@ -19,12 +19,12 @@ def verdict(models: Mapping[str, Means], differences: Sequence[Difference]) -> s
     'two_stage pays: recall@10 0.1200 against 0.1000 of popular, the best simple method (+20.0%).'
     """
     metric = next(iter(models["two_stage"]))
-    known = {n: mean for n, v in models.items() if (mean := v[metric]) is not None}
-    simple = {n: v for n, v in known.items() if n != "two_stage"}
-    if "two_stage" not in known or not simple:
+    defined = {n: mean for n, v in models.items() if (mean := v[metric]) is not None}
+    simple = {n: v for n, v in defined.items() if n != "two_stage"}
+    if "two_stage" not in defined or not simple:
         return f"{metric} is not defined for these shoppers, so nothing can be said about two stages."
     best = max(simple, key=lambda n: simple[n])
-    ours, theirs = known["two_stage"], simple[best]
+    ours, theirs = defined["two_stage"], simple[best]
     share = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
     rows = (d for d in differences if (d["model"], d["versus"]) == ("two_stage", best))
     sure = next(d for d in rows if d["metric"] == metric)

@@ -89,15 +89,15 @@ def parse_metric(text: str) -> tuple[Metric, int]:
     ('precision', 5)
     """
     name, _, k = text.partition("@")
-    found = METRICS.get(name) or _of_part(name)
-    if found is None:
+    metric = METRICS.get(name) or _of_part(name)
+    if metric is None:
         raise SettingError(
             f"there is no metric '{name}'; expected one of {', '.join(METRICS)}, "
             f"written as precision@5."
         )
     if not k.isdecimal() or int(k) < 1:
         raise SettingError(f"metric '{text}' needs a k of at least 1, written as {name}@5.")
-    return found, int(k)
+    return metric, int(k)
 
 
 def _of_part(name: str) -> Metric | None:
@@ -118,18 +118,18 @@ def compute_metric(text: str, context: dict[str, Any]) -> Values:
     SettingError
         If the metric asks for something that `context` lacks.
     """
-    found, k = parse_metric(text)
+    metric, k = parse_metric(text)
     arguments: list[Any] = []
-    for need in found.needs:
+    for need in metric.needs:
         value = context.get(need)
         if value is None:
-            raise SettingError(f"metric '{found.name}' asks for '{need}'; pass it to evaluate(...).")
+            raise SettingError(f"metric '{metric.name}' asks for '{need}'; pass it to evaluate(...).")
         if need == "is_popular":  # rank of the item in popularity, from 1
             value = value <= k
         arguments.append(_first(value, k, missing=-1 if need in ("items", "categories") else 0))
         if need == "n_recommended":
             arguments[-1] = np.minimum(value, k)
-    return found.compute(*arguments)
+    return metric.compute(*arguments)
 
 
 def _first(value: Any, k: int, *, missing: float) -> Any:

@@ -24,12 +24,12 @@ def uniform_draws(ids: pl.Series, salt: str) -> NDArray[np.float64]:
     True
     """
     seed = hashlib.sha256(salt.encode())
-    out = np.empty(len(ids))
+    draws = np.empty(len(ids))
     for at, text in enumerate(ids.cast(pl.String)):
         digest = seed.copy()
         digest.update(b"\0" + str(text).encode())
-        out[at] = int.from_bytes(digest.digest()[:7], "big") / 2**56
-    return out
+        draws[at] = int.from_bytes(digest.digest()[:7], "big") / 2**56
+    return draws
 
 
 def assign_arms(

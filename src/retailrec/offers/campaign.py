@@ -177,13 +177,13 @@ def campaign_of(settings: dict[str, Any], *, who: str = "campaign") -> Campaign:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "settings"
-        known = ""
+        expected = ""
         if first["type"] == "extra_forbidden":
             names = _names_at(first["loc"][:-1])
-            known = f"; expected one of {', '.join(names)}"
+            expected = f"; expected one of {', '.join(names)}"
         message = first["msg"].removeprefix("Value error, ")
         raise SettingError(
-            f"{who}: {where} is {_short(first['input'])}: {message}{known}. Correct the campaign."
+            f"{who}: {where} is {_short(first['input'])}: {message}{expected}. Correct the campaign."
         ) from error
 
 

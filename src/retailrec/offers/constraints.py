@@ -76,7 +76,7 @@ def constraints_of(
         for name, least, most in zip(names, lows, highs, strict=True):
             low, high = limits.get((part.by, name), (-np.inf, np.inf))
             limits[part.by, name] = (max(low, least), min(high, most))
-    out = []
+    constraints = []
     for (by, name), (low, high) in sorted(limits.items(), key=lambda e: e[0][0] != "product"):
         label = by if by == "everything" else f"{by} {name}"
         if low > high:
@@ -85,11 +85,13 @@ def constraints_of(
                 f"answer can keep to both. Correct one of the limits."
             )
         if low > 0 or high < np.inf:
-            out.append(Constraint(label, False, low if low > 0 else -np.inf, high, groups[by][name]))
+            constraints.append(
+                Constraint(label, False, low if low > 0 else -np.inf, high, groups[by][name])
+            )
     for (by, name), most in budgets.items():
         label = "the budget" if by == "everything" else f"the budget of {by} {name}"
-        out.append(Constraint(label, True, -np.inf, most, groups[by][name]))
-    return out
+        constraints.append(Constraint(label, True, -np.inf, most, groups[by][name]))
+    return constraints
 
 
 def _groups(by: str, table: pl.DataFrame | None, item_ids: pl.Series) -> dict[str, NDArray[np.int32]]:

@@ -124,15 +124,15 @@ def effects_of(
             f"bought anyway; set one."
         )
     before = table["spend_before"].to_numpy()
-    out: list[Effect] = []
+    effects: list[Effect] = []
     for metric in metrics:
         values = table[metric].to_numpy()
         adjusted = cuped(values, before, is_treated)
-        out.append(_effect(metric, "all", False, values, is_treated, level))
-        out.append(_effect(metric, "all", True, adjusted, is_treated, level))
+        effects.append(_effect(metric, "all", False, values, is_treated, level))
+        effects.append(_effect(metric, "all", True, adjusted, is_treated, level))
         if segment is not None:
-            out += _by_segment(metric, adjusted, is_treated, table[segment], level)
-    return out
+            effects += _by_segment(metric, adjusted, is_treated, table[segment], level)
+    return effects
 
 
 def srm(n_treated: int, n_holdout: int, planned_holdout: float) -> float:
@@ -182,16 +182,16 @@ def _by_segment(
     metric: str, values: Floats, is_treated: NDArray[np.bool_], names: pl.Series, level: float
 ) -> list[Effect]:
     """Each segment with two shoppers in both arms, p corrected over these segments."""
-    out = []
+    effects = []
     for name in names.drop_nulls().unique().sort():
         inside = (names == name).fill_null(False).to_numpy()
         if min((inside & is_treated).sum(), (inside & ~is_treated).sum()) >= 2:
-            out.append(_effect(metric, str(name), True, values[inside], is_treated[inside], level))
-    order = np.argsort([e.p for e in out], kind="stable")
-    corrected, worst = np.empty(len(out)), 0.0
+            effects.append(_effect(metric, str(name), True, values[inside], is_treated[inside], level))
+    order = np.argsort([e.p for e in effects], kind="stable")
+    corrected, worst = np.empty(len(effects)), 0.0
     for at, place in enumerate(order):
-        worst = max(worst, (len(out) - at) * out[place].p)  # Holm, 1979
+        worst = max(worst, (len(effects) - at) * effects[place].p)  # Holm, 1979
         corrected[place] = min(worst, 1.0)
     return [
-        Effect(**asdict(e) | {"p_corrected": float(p)}) for e, p in zip(out, corrected, strict=True)
+        Effect(**asdict(e) | {"p_corrected": float(p)}) for e, p in zip(effects, corrected, strict=True)
     ]

@@ -94,11 +94,11 @@ def _solve(
 
     whole = np.concatenate([np.ones(n), np.zeros(len(cost) - n)])
     top = np.concatenate([np.ones(n), np.full(len(cost) - n, np.inf)])
-    found = milp(
+    solution = milp(
         cost,
         constraints=LinearConstraint(rows, low, high),
         integrality=whole,
         bounds=Bounds(np.zeros(len(cost)), top),
         options={"node_limit": _NODES, "mip_rel_gap": 1e-4},
     )
-    return np.asarray(found.x) if found.status == 0 else None
+    return np.asarray(solution.x) if solution.status == 0 else None

@@ -74,14 +74,14 @@ def ledger_frame(rows: Any, *, who: str = "ledger rows") -> pl.DataFrame:
         column = pl.col(name) if name in frame.columns else pl.lit(defaults[name]).alias(name)
         columns.append(column.cast(kind))
     try:
-        out = frame.select(columns)
+        checked = frame.select(columns)
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{who} have a column of another kind than the ledger's: {str(error).splitlines()[0]}. "
             f"Expected {', '.join(f'{name} {kind}' for name, kind in LEDGER.items())}."
         ) from error
-    _refuse_bad_rows(out, who)
-    return out
+    _refuse_bad_rows(checked, who)
+    return checked
 
 
 @dataclass(frozen=True)

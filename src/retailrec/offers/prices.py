@@ -105,14 +105,14 @@ class Prices:
             ) from error
 
 
-def _prices_in(found: Any) -> Prices:
+def _prices_in(content: Any) -> Prices:
     """Prices of what the file holds; any of several errors if it holds something else."""
-    if found["format"] != _FORMAT:
-        raise ValueError(f"format {found['format']!r}, expected {_FORMAT!r}")
+    if content["format"] != _FORMAT:
+        raise ValueError(f"format {content['format']!r}, expected {_FORMAT!r}")
     maps = [
-        {str(item): float(price) for item, price in found[name].items()}
+        {str(item): float(price) for item, price in content[name].items()}
         for name in ("of_offer", "of_cost")
     ]
     if not all(math.isfinite(price) for prices in maps for price in prices.values()):
         raise ValueError("a price is no finite number")
-    return Prices(str(found["campaign"]), str(found["value"]), *maps)
+    return Prices(str(content["campaign"]), str(content["value"]), *maps)

@@ -299,7 +299,7 @@ def match_swaps(pair: Any, other: Any, rows: Any, bounds: Any, choice: Any) -> A
     neighbouring runs. Each shopper is in one couple at most. An exchange leaves counted offers as they
     are; budgets must hold even if every costly one happens, so `choice.total` grows.
     """
-    out = np.empty((len(pair), 2), np.int64)
+    swaps = np.empty((len(pair), 2), np.int64)
     n = 0
     busy = np.zeros(len(choice.taken), np.bool_)
     start = 0
@@ -322,13 +322,13 @@ def match_swaps(pair: Any, other: Any, rows: Any, bounds: Any, choice: Any) -> A
                 more_i = rows.cost[other[b]] - rows.cost[pair[a]]
                 more_j = rows.cost[other[a]] - rows.cost[pair[b]]
                 if _reserve(i, more_i, j, more_j, bounds, choice):
-                    out[n, 0], out[n, 1] = a, b
+                    swaps[n, 0], swaps[n, 1] = a, b
                     n += 1
                     busy[u] = busy[v] = True
                 a += 1
                 b += 1
         start = end
-    return out[:n].copy()
+    return swaps[:n].copy()
 
 
 @_jit

@@ -97,14 +97,14 @@ class DualProblem:
         at = kernels.Prices(offer, cost, self.penalty)
 
         def shard(users: slice) -> tuple[float, Floats]:
-            out = np.zeros((5, problem.n_items))
-            net = kernels.demand_at_prices(users.start, users.stop, self.rows, at, near, out)
-            return net, out
+            part = np.zeros((5, problem.n_items))
+            net = kernels.demand_at_prices(users.start, users.stop, self.rows, at, near, part)
+            return net, part
 
         total, demand = 0.0, np.zeros((5, problem.n_items))
-        for net, out in map_shards(shard, problem.n_users, size=SHARD_USERS, threads=self.threads):
+        for net, part in map_shards(shard, problem.n_users, size=SHARD_USERS, threads=self.threads):
             total += net
-            demand += out
+            demand += part
         with np.errstate(invalid="ignore"):
             worth = np.where(prices > 0, prices * self.upper, prices * self.lower)
         return total + float(worth[prices != 0].sum()), demand

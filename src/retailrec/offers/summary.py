@@ -83,14 +83,14 @@ def _totals(offers: pl.DataFrame, key: str) -> pl.DataFrame:
 def _groups(offers: pl.DataFrame, items: pl.DataFrame | None) -> dict[str, list[dict[str, Any]]]:
     if items is None or "item_id" not in items.columns:
         return {}
-    out: dict[str, list[dict[str, Any]]] = {}
+    totals: dict[str, list[dict[str, Any]]] = {}
     for kind in ("supplier", "category"):
         column = group_column(kind, items)
         if column is not None:
             table = items.select(pl.col("item_id", column).cast(pl.String)).rename({column: kind})
             joined = offers.join(table, on="item_id", how="left")
-            out[kind] = _totals(joined, kind).head(MOST_ROWS).to_dicts()
-    return out
+            totals[kind] = _totals(joined, kind).head(MOST_ROWS).to_dicts()
+    return totals
 
 
 def _examples(offers: pl.DataFrame, names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -99,10 +99,10 @@ def _examples(offers: pl.DataFrame, names: Mapping[str, str]) -> list[dict[str, 
     step = max(1, len(users) // _EXAMPLES)
     chosen = users.gather_every(step).head(_EXAMPLES)
     mine = offers.filter(pl.col("user_id").is_in(chosen.implode()))
-    out = []
+    examples = []
     for (user,), rows in mine.group_by("user_id", maintain_order=True):
         lines = rows.select("item_id", "value", "price").to_dicts()
         for line in lines:
             line["name"] = names.get(line["item_id"], line["item_id"])
-        out.append({"user_id": str(user), "offers": lines})
-    return out
+        examples.append({"user_id": str(user), "offers": lines})
+    return examples

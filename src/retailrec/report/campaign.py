@@ -50,12 +50,12 @@ def _lead(summary: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
         f"are worth {report['value']:,.2f}; no choice under the same limits is worth more than "
         f"{report['bound']:,.2f} ({report['gap']:.2%} more)."
     )
-    found = None if result is None else _effect(result, "spend")
-    if found is not None:
-        sure = "more than chance" if found["low"] > 0 or found["high"] < 0 else "it could be chance"
+    spend = None if result is None else _effect(result, "spend")
+    if spend is not None:
+        sure = "more than chance" if spend["low"] > 0 or spend["high"] < 0 else "it could be chance"
         text += (
-            f" Treated shoppers spent {found['difference']:+,.2f} each (95% interval "
-            f"{found['low']:+,.2f} to {found['high']:+,.2f}): {sure}."
+            f" Treated shoppers spent {spend['difference']:+,.2f} each (95% interval "
+            f"{spend['low']:+,.2f} to {spend['high']:+,.2f}): {sure}."
         )
     return f'<p class="lead">{escape(text)}</p>'
 

@@ -59,12 +59,12 @@ def results(report: Report) -> str:
         figure(figures.draw_results(report["intervals"], metrics), "Means with 95% intervals"),
     ]
     if best := report.get("attainable"):
-        for metric, found in best.items():
+        for metric, facts in best.items():
             parts.append(
                 f"<p>This data was generated, so the right answer is known: with every household's "
-                f"true probabilities, {escape(metric)} would be {found['low']:.3f} to "
-                f"{found['high']:.3f}. "
-                f"The two-stage model reaches <b>{found['reached']['two_stage']:.0%}</b> of that.</p>"
+                f"true probabilities, {escape(metric)} would be {facts['low']:.3f} to "
+                f"{facts['high']:.3f}. "
+                f"The two-stage model reaches <b>{facts['reached']['two_stage']:.0%}</b> of that.</p>"
             )
     simple = _best_simple(models, metrics[0])
     known = [r for r in report["differences"] if r["difference"] is not None]

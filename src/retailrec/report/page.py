@@ -172,12 +172,12 @@ def _ranking(ranking: Ranking) -> str:
                 f"Learning: judged on {ranking['judged_on']}, which trained nothing",
             )
         )
-    if found := ranking["importances"]:
+    if importances := ranking["importances"]:
         parts.append(
-            figure(figures.draw_importances(found["families"], "family"), "Families of columns")
+            figure(figures.draw_importances(importances["families"], "family"), "Families of columns")
         )
         parts.append(
-            figure(figures.draw_importances(found["columns"][:15], "column"), "Fifteen columns")
+            figure(figures.draw_importances(importances["columns"][:15], "column"), "Fifteen columns")
         )
     if ranking["reliability"]:
         parts.append(figure(figures.draw_reliability(ranking["reliability"]), "Do probabilities hold?"))

@@ -18,12 +18,12 @@ _TRUTH = {
 }
 
 
-def purpose_sections(found: Sequence[PurposeResult]) -> list[Section]:
+def purpose_sections(purposes: Sequence[PurposeResult]) -> list[Section]:
     """The section; none where no purpose was judged."""
-    if not found:
+    if not purposes:
         return []
     parts = []
-    for result in found:
+    for result in purposes:
         purpose, models = result["purpose"], result["models"]
         metrics = list(models["two_stage"])
         rows = [[name, *(number(values[m]) for m in metrics)] for name, values in models.items()]

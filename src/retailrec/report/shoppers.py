@@ -50,9 +50,9 @@ def _item(item: Listed) -> str:
     return f"<li>{escape(item['item'])} {mark}{reason}</li>"
 
 
-def sent_coupons(found: SentFacts | None) -> list[Section]:
+def sent_coupons(sent: SentFacts | None) -> list[Section]:
     """The section on shoppers who were sent coupons, where that is known."""
-    if not found:
+    if not sent:
         return []
     rows = [
         [
@@ -64,7 +64,7 @@ def sent_coupons(found: SentFacts | None) -> list[Section]:
             share(g["bought"]),
             share(g["redeemed"]),
         ]
-        for g in found["groups"]
+        for g in sent["groups"]
     ]
     head = [
         "shoppers",
@@ -76,8 +76,8 @@ def sent_coupons(found: SentFacts | None) -> list[Section]:
         "redeemed a coupon",
     ]
     text = (
-        f"<p>{found['campaigns']:,} campaigns with {found['products']:,} products ran in the window. "
-        f"<b>Descriptive:</b> {escape(found['caution'])}</p>{table(head, rows)}"
+        f"<p>{sent['campaigns']:,} campaigns with {sent['products']:,} products ran in the window. "
+        f"<b>Descriptive:</b> {escape(sent['caution'])}</p>{table(head, rows)}"
     )
     return [Section("coupons", "Shoppers who were sent coupons", text)]
 

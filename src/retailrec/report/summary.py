@@ -78,12 +78,12 @@ def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[Week]:
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
     sums = receipts.group_by(week=back).agg(pl.len().alias("receipts"), pl.col("value").sum())
     of_week = {week: (n, value) for week, n, value in sums.rows()}
-    known = data.log["value"].null_count() < data.log.height
+    priced = data.log["value"].null_count() < data.log.height
     rows: list[Week] = []
     for week in range(max((data.end - data.start).days // 7, 1) - 1, -1, -1):
         n, value = of_week.get(week, (0, 0.0))
         start = (data.end - timedelta(weeks=week + 1)).date().isoformat()
-        rows.append({"start": start, "receipts": n, "value": round(value, 2) if known else None})
+        rows.append({"start": start, "receipts": n, "value": round(value, 2) if priced else None})
     return rows
 
 

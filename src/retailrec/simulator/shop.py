@@ -319,7 +319,7 @@ PRESETS: dict[str, Shop] = {
 }
 
 
-def preset(name: str, **changes: float | None) -> Shop:
+def preset_shop(name: str, **changes: float | None) -> Shop:
     """A preset shop with some fields changed; None leaves a field as it is.
 
     Raises
@@ -331,6 +331,9 @@ def preset(name: str, **changes: float | None) -> Shop:
         raise SettingError(f"there is no preset '{name}'; expected one of {', '.join(PRESETS)}.")
     given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
     return replace(PRESETS[name], **given)
+
+
+preset = preset_shop  # its name before; a preset of prefilters is called so too
 
 
 def small_data(

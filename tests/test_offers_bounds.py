@@ -1,0 +1,184 @@
+"""Allocations of random campaigns keep every bound, and HiGHS finds none that is worth more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from retailrec.errors import SettingError
+from retailrec.offers.allocation import allocate
+
+Rows = tuple[list[np.ndarray], list[float], list[float]]
+
+
+def random_case(seed: int) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame, pl.DataFrame]:
+    """Pairs, a campaign (often one that nobody can keep), items and users."""
+    rng = np.random.default_rng(seed)
+    n_users, n_items = int(rng.integers(1, 13)), int(rng.integers(1, 8))
+    users, items = np.divmod(np.arange(n_users * n_items), n_items)
+    there = rng.random(len(users)) < rng.uniform(0.3, 1)
+    there[rng.integers(len(users))] = True
+    pairs = pl.DataFrame(
+        {
+            "user_id": users[there],
+            "item_id": items[there],
+            "value": (rng.random(there.sum()) * 5 - rng.choice([0, 1])).round(2),
+            "cost": (rng.random(there.sum()) * 2).round(2),
+            "probability": rng.random(there.sum()).round(2),
+        }
+    )
+    catalogue = pl.DataFrame(
+        {
+            "item_id": np.arange(n_items),
+            "supplier": [f"s{i}" for i in rng.integers(0, 3, n_items)],
+            "category": [f"c{i}" for i in rng.integers(0, 3, n_items)],
+            "stock": rng.integers(0, n_users + 1, n_items),
+        }
+    )
+    people = pl.DataFrame(
+        {"user_id": np.arange(n_users), "segment": [f"g{i}" for i in rng.integers(0, 2, n_users)]}
+    )
+    most = int(rng.integers(1, 4))
+    campaign: dict[str, Any] = {"name": "random", "offers": {"at_most": most}}
+    if rng.random() < 0.2:
+        campaign["offers"]["at_least"] = int(rng.integers(0, most + 1))
+    limits: list[dict[str, Any]] = []
+    if rng.random() < 0.6:
+        limits.append({"by": "product", "at_most": "stock"})
+    for by, column in (("supplier", "supplier"), ("category", "category"), ("product", "item_id")):
+        if rng.random() < 0.4:
+            limit: dict[str, Any] = {"by": by}
+            if rng.random() < 0.6:
+                limit["of"] = rng.choice(catalogue[column].to_list())
+                limit["of"] = limit["of"] if by != "product" else int(limit["of"])
+            low = int(rng.integers(0, n_users + 1))
+            if rng.random() < 0.5:
+                limit["at_least"] = low
+            if rng.random() < 0.6 or "at_least" not in limit:
+                limit["at_most"] = low + int(rng.integers(0, 4))
+            limits.append(limit)
+    if rng.random() < 0.2:
+        limits.append({"by": "everything", "at_least": int(rng.integers(0, 2 * n_users))})
+    campaign["limit"] = limits
+    if rng.random() < 0.5:
+        campaign["budget"] = [{"at_most": float(rng.uniform(0.1, n_users))}]
+        if rng.random() < 0.4:
+            campaign["budget"].append({"at_most": float(rng.uniform(0.1, 3)), "by": "supplier"})
+    if n_items > 2 and rng.random() < 0.4:
+        chosen = rng.choice(n_items, (int(rng.integers(1, 4)), 2))
+        campaign["exclusion"] = [{"products": [int(a), int(b)]} for a, b in chosen if a != b]
+    if rng.random() < 0.3:
+        campaign["variety"] = [{"by": "category", "at_most": 1}]
+    if rng.random() < 0.4:
+        campaign["floor"] = [{"column": "segment", "of": people["segment"][0]}]
+    return pairs, campaign, catalogue, people
+
+
+def oracle_rows(
+    pairs: pl.DataFrame, campaign: dict[str, Any], items: pl.DataFrame, users: pl.DataFrame
+) -> tuple[Rows, Rows]:
+    """Rows that must hold, and minima, written down anew from the settings."""
+    table = pairs.join(items, on="item_id", how="left").join(users, on="user_id", how="left")
+    column = {"product": "item_id", "supplier": "supplier", "category": "category"}
+    hard: Rows = ([], [], [])
+    minima: Rows = ([], [], [])
+
+    def add(rows: Rows, weights: np.ndarray, low: float, high: float) -> None:
+        for part, value in zip(rows, (weights, low, high), strict=True):
+            part.append(value)  # type: ignore[arg-type]
+
+    def groups(by: str, of: Any) -> list[tuple[Any, np.ndarray]]:
+        if by == "everything":
+            return [(None, np.ones(table.height))]
+        names = [of] if of is not None else sorted(set(items[column[by]]))
+        return [(name, (table[column[by]] == name).to_numpy().astype(float)) for name in names]
+
+    offers = campaign["offers"]
+    floors = campaign.get("floor", [])
+    for user in table["user_id"].unique():
+        mine = (table["user_id"] == user).to_numpy().astype(float)
+        least = offers.get("at_least", 0)
+        if floors and table.filter(pl.col("user_id") == user)["segment"][0] == floors[0]["of"]:
+            least = max(least, 1)
+        add(hard, mine, -np.inf, offers["at_most"])
+        add(minima, mine, min(least, mine.sum()), np.inf)  # as many as there are pairs
+        for exclusion in campaign.get("exclusion", []):
+            inside = table["item_id"].is_in(exclusion["products"]).to_numpy()
+            add(hard, mine * inside, -np.inf, 1)
+        for variety in campaign.get("variety", []):
+            for _, inside in groups(variety["by"], None):
+                add(hard, mine * inside, -np.inf, variety["at_most"])
+    stock = dict(zip(items["item_id"], items["stock"], strict=True))
+    for limit in campaign["limit"]:
+        for name, inside in groups(limit["by"], limit.get("of")):
+            most = limit.get("at_most", np.inf)
+            add(hard, inside, -np.inf, stock[name] if most == "stock" else most)
+            add(minima, inside, limit.get("at_least", -np.inf), np.inf)
+    cost = (table["cost"] * table["probability"]).to_numpy()
+    for budget in campaign.get("budget", []):
+        for _, inside in groups(budget.get("by", "everything"), None):
+            add(hard, cost * inside, -np.inf, budget["at_most"])
+    return hard, minima
+
+
+def check_case(seed: int) -> str:
+    """Compare an allocation with HiGHS; what kind of case it was."""
+    pairs, settings, items, users = random_case(seed)
+    try:
+        found = allocate(pairs, settings, items=items, users=users, threads=1)
+    except SettingError as error:
+        if "no answer can keep to both" not in str(error):
+            raise
+        return "contradictory"
+    hard, minima = oracle_rows(pairs, settings, items, users)
+    keys = found.offers.select("user_id", "item_id", chosen=pl.lit(True))
+    chosen = pairs.join(keys, on=["user_id", "item_id"], how="left", maintain_order="left")
+    x = chosen["chosen"].fill_null(False).to_numpy().astype(float)
+    assert x.sum() == found.offers.height
+    weights, _, high = hard
+    for row, most in zip(weights, high, strict=True):
+        assert row @ x <= most + 0, f"seed {seed}: an upper bound is broken: {row @ x} > {most}"
+    value = pairs["value"].to_numpy()
+    assert found.report.value == pytest.approx(value @ x)
+    assert found.report.bound >= value @ x - 1e-9
+    rows = np.array(weights + minima[0])
+    low = np.array(hard[1] + minima[1])
+    best = milp(
+        -value,
+        constraints=LinearConstraint(rows, low, np.array(high + minima[2])),
+        integrality=np.ones(len(value)),
+        bounds=Bounds(0, 1),
+    )
+    missed = sum(
+        max(least - row @ x, 0)
+        for row, least in zip(minima[0], minima[1], strict=True)
+        if np.isfinite(least)
+    )
+    if best.status == 2:
+        assert missed > 0, f"seed {seed}: HiGHS finds no answer, yet nothing gave way"
+        assert found.report.minima_given_way == pytest.approx(missed)
+        assert found.report.proven
+        assert found.report.notes
+        return "infeasible"
+    assert best.status == 0
+    assert missed == 0, f"seed {seed}: a minimum gave way though an answer exists"
+    assert found.report.minima_given_way == 0
+    assert value @ x <= -best.fun + 1e-6
+    assert found.report.bound >= -best.fun - 1e-6, f"seed {seed}: the bound is none"
+    return "feasible"
+
+
+def test_random_campaigns_keep_their_bounds() -> None:
+    kinds = [check_case(seed) for seed in range(30)]
+    assert kinds.count("feasible") > 10
+    assert kinds.count("infeasible") > 3
+
+
+@pytest.mark.slow
+def test_two_thousand_random_campaigns_keep_their_bounds() -> None:
+    kinds = [check_case(seed) for seed in range(1000, 3000)]
+    assert min(kinds.count(kind) for kind in ("feasible", "infeasible", "contradictory")) > 20
