@@ -18,6 +18,7 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
+    from retailrec.evaluation.window import MakeWindow
     from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
 
@@ -180,6 +181,16 @@ class Wanted:
             progress,
         )
         return data, perf_counter() - started
+
+    def window(self) -> MakeWindow:
+        """What judges models by a window: on Spark everybody, where the data is a sample."""
+        if on_spark(self.engine, self.master, self.spark_settings):
+            from retailrec.spark.judging import SparkWindow
+
+            return SparkWindow.of
+        from retailrec.evaluation.window import LocalWindow
+
+        return LocalWindow.of
 
     def everybody(self) -> Everybody | None:
         """What writes the lists of all shoppers, where the data is a sample of them."""

@@ -11,9 +11,10 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
-from retailrec.evaluation.backtest import Model, backtest
+from retailrec.evaluation.backtest import backtest
 from retailrec.evaluation.matching import matching_report
 from retailrec.evaluation.results import MatchingReport
+from retailrec.evaluation.window import LocalWindow, MakeWindow, Model
 from retailrec.jobs.output import staged, write_json
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.recommender.artifact import versions
@@ -51,9 +52,12 @@ def backtest_job(
     *,
     folds: int,
     store: Path | None = None,
+    window: MakeWindow = LocalWindow.of,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
+
+    `window` is that of `backtest`.
 
     Returns
     -------
@@ -70,6 +74,7 @@ def backtest_job(
             metrics=settings.metrics,
             prefilters=settings.make_prefilters(),
             store=store,
+            window=window,
             progress=progress,
         )
         rows = found.summary().to_dicts()

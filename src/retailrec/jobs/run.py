@@ -17,7 +17,8 @@ from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
-from retailrec.evaluation.backtest import Model, backtest, fitted
+from retailrec.evaluation.backtest import backtest
+from retailrec.evaluation.window import Model, fitted
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
-from retailrec.data.encoding import CodedLines, places
+from retailrec.data.encoding import CodedLines
 from retailrec.data.locks import locked
 from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.errors import SettingError
@@ -28,7 +27,7 @@ from retailrec.spark.sources import source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
 from retailrec.spark.storage import Storage, absolute, local_path
 from retailrec.spark.tasks import LogPlan, ShopperPlan, log_lines
-from retailrec.spark.whole import SparkLog
+from retailrec.spark.whole import SparkLog, coded_log
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -173,20 +172,10 @@ def sampled_data(
         people = vocabulary(about, ids, USER_ID)
     else:
         people = pl.DataFrame({USER_ID: ids})
-    user = places(lines[USER_ID], people[USER_ID]).alias("user")
-    basket = lines["basket"].to_numpy()
-    code = user.to_numpy()
-    new = np.ones(lines.height, np.bool_)  # receipts are numbered within shoppers so far
-    new[1:] = (basket[1:] != basket[:-1]) | (code[1:] != code[:-1])
-    log_ = lines.drop(USER_ID).with_columns(
-        user, pl.Series("basket", np.cumsum(new) - 1).cast(pl.Int32)
-    )
-    carried = [c for c in log_.columns if c in ("store", "discount")]
-    log_ = log_.select("user", "item", "basket", "time", "quantity", "value", *carried)
-    if "store" in carried:
-        log_ = log_.with_columns(pl.col("store").cast(pl.Categorical))
     whole = SparkLog(session, log, kinds, catalogue.height)
-    return RetailData(log_.rechunk(), catalogue, people, cleaned.midnight, report, whole)
+    return RetailData(
+        coded_log(lines, people[USER_ID]), catalogue, people, cleaned.midnight, report, whole
+    )
 
 
 def _coded_log(

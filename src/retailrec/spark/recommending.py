@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +31,7 @@ from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.spark.failures import in_words
 from retailrec.spark.reports import Texts, add_load_reports, merged_answers
 from retailrec.spark.session import connect, cores
+from retailrec.spark.shipping import ship
 from retailrec.spark.sources import Source, source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
 from retailrec.spark.storage import Storage, absolute, local_path
@@ -208,7 +205,8 @@ def _answer_waves(
         attributes,
         {name: version for name, version in versions().items() if name != "python"},
     )
-    archive = _shipped(session, folder, wish.key)
+    archive = f"retailrec-model-{wish.key[:16]}"
+    ship(session, folder, archive)
     asked = None if users is None else _asked_rows(session, users, cleaned)
     n_taken_over = 0
     for wave in range(cleaned.n_waves):
@@ -273,21 +271,6 @@ def _asked_rows(session: SparkSession, users: pl.DataFrame, cleaned: Cleaned) ->
         [(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in table.schema]
     )
     return session.createDataFrame(table.cast(plain))
-
-
-def _shipped(session: SparkSession, folder: Path, key: str) -> str:
-    """Put the model's files on every machine, once a session; the name they go by."""
-    name = f"retailrec-model-{key[:16]}"
-    context: Any = session.sparkContext
-    if not any(name in str(place) for place in context.listArchives):
-        aside = Path(tempfile.mkdtemp(prefix="retailrec-"))
-        # machines that join later fetch it too, so it stays for as long as the program
-        atexit.register(shutil.rmtree, aside, ignore_errors=True)
-        with zipfile.ZipFile(aside / f"{name}.zip", "w") as packed:
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                packed.write(file, file.relative_to(folder).as_posix())
-        context.addArchive(f"{aside / name}.zip#{name}")
-    return name
 
 
 def _check_target(storage: Storage, target: str) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER" and "polars" not in sys.modules:
@@ -32,6 +31,7 @@ from retailrec.recommender.artifact import versions
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, RECOMMENDABLE, USER_ID
+from retailrec.spark.shipping import shipped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -237,9 +237,7 @@ def log_lines(plan: LogPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
 @cache
 def loaded(archive: str) -> TwoStageRecommender:
     """The model, loaded once in a worker process; its arrays stay in files that all workers share."""
-    from pyspark import SparkFiles
-
-    return TwoStageRecommender.load(Path(SparkFiles.get(archive)), memory_map=True)
+    return TwoStageRecommender.load(shipped(archive), memory_map=True)
 
 
 def whole_shoppers(batches: Iterator[pa.RecordBatch], lines: int) -> Iterator[pa.Table]:
