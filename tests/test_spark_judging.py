@@ -19,6 +19,7 @@ from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold
 from retailrec.errors import SettingError
 from retailrec.evaluation.backtest import backtest
+from retailrec.evaluation.matching import judge_matching
 from retailrec.evaluation.window import LocalWindow, fitted_copy
 from retailrec.simulator.shop import small_data
 from test_spark import QUICK, receipts_of, soiled
@@ -35,8 +36,14 @@ def session() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def receipts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With shoppers who came in the last two weeks only, and an item that was not sold before."""
     file = tmp_path_factory.mktemp("judging") / "receipts.parquet"
-    soiled(receipts_of(small_data(users=120, weeks=26))).write_parquet(file, row_group_size=1000)
+    data = small_data(users=120, weeks=26)
+    late = pl.col("time") >= data.end - HORIZON
+    lines = receipts_of(data).filter(late | (pl.col("user_id") % 9 > 0))
+    new = late & (pl.int_range(pl.len()) % 40 == 0)
+    lines = lines.with_columns(pl.when(new).then(777_777).otherwise("item_id").alias("item_id"))
+    soiled(lines).write_parquet(file, row_group_size=1000)
     return file
 
 
@@ -101,3 +108,27 @@ def test_a_backtest_of_everybody_is_that_of_one_machine(
     again = backtest(everybody, models, **wish, window=SparkWindow.of, store=tmp_path / "store")
     assert again.values.equals(expected.values)
     assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / "store").glob("*.parquet")} == finished
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most_users", [20_000, 15])
+def test_a_matching_report_of_everybody_is_that_of_one_machine(
+    here: RetailData, sample: RetailData, most_users: int
+) -> None:
+    """Of sources that learnt from the sample, of all shoppers and of drawn ones."""
+    from retailrec.spark.matching import gather_everybody
+
+    fold = Fold(here.end - HORIZON, here.end)
+    model = QUICK.model().fit_matching(fold.split(sample).past)
+    wish: dict[str, Any] = {"grid": (20, 200), "most_users": most_users, "seed": 1}
+    there = judge_matching(model, fold.split(sample), **wish, gather=gather_everybody)
+    # the whole of one machine, with the counts of items that are the sample's whole's
+    split = fold.split(here)
+    local = judge_matching(model, split, **wish)
+    for report in (there, local):
+        for facts in report["sources"].values():
+            facts.pop("candidates_seconds", None)
+    assert there["evaluation"]["n_users"] == min(most_users, local["evaluation"]["n_users"]) > 14
+    assert there["cold"]["no receipt, nothing known"]["n_users"] > 0
+    assert there["cold"]["items never sold before"]["share_of_purchases"] > 0
+    assert there == local

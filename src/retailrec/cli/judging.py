@@ -43,7 +43,14 @@ def match(
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
-        report = match_job(data, settings, out, dataset=wanted.dataset, progress=progress)
+        report = match_job(
+            data,
+            settings,
+            out,
+            dataset=wanted.dataset,
+            gather=wanted.gather(),
+            progress=progress,
+        )
     if not wanted.quiet:
         console.print_matching(report, out)
 

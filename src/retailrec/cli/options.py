@@ -18,6 +18,7 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
+    from retailrec.evaluation.evidence import Gather
     from retailrec.evaluation.window import MakeWindow
     from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
@@ -191,6 +192,16 @@ class Wanted:
         from retailrec.evaluation.window import LocalWindow
 
         return LocalWindow.of
+
+    def gather(self) -> Gather:
+        """What gathers the evidence of a matching report: on Spark of everybody."""
+        if on_spark(self.engine, self.master, self.spark_settings):
+            from retailrec.spark.matching import gather_everybody
+
+            return gather_everybody
+        from retailrec.evaluation.evidence import gather_here
+
+        return gather_here
 
     def everybody(self) -> Everybody | None:
         """What writes the lists of all shoppers, where the data is a sample of them."""

@@ -23,13 +23,14 @@ from retailrec.evaluation.window import longest
 from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values, compute_metric
 from retailrec.recommender.artifact import save_artifact, versions
-from retailrec.recommender.two_stage import TwoStageRecommender, saved_types
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, USER_ID
 from retailrec.spark.failures import in_words
 from retailrec.spark.judge_tasks import (
     LISTS,
     JudgePlan,
     facts_of_judged,
+    judged_types,
     values_of_judged,
     write_known,
 )
@@ -115,10 +116,8 @@ class SparkWindow:
         kinds = {USER_ID: self.plan.kinds[USER_ID], **dict.fromkeys(alone, "double")}
         if together:
             kinds[LISTS] = "string"
-        name = shipped_folder(
-            self.session, lambda folder: save_artifact(model, folder / "model", saved_types())
-        )
-        judge = partial(values_of_judged, model=f"{name}/model", k=longest(metrics), metrics=alone)
+        name = shipped_model(self.session, model)
+        judge = partial(values_of_judged, model=name, k=longest(metrics), metrics=alone)
         with in_words():
             found = told(self.lines, replace(self.plan, kinds=kinds), judge).sort(USER_ID)
         if not found[USER_ID].equals(self.users):
@@ -149,6 +148,14 @@ def shipped_folder(session: SparkSession, write: Callable[[Path], None]) -> str:
         write(Path(aside))
         ship(session, Path(aside), name)
     return name
+
+
+def shipped_model(session: SparkSession, model: Any) -> str:
+    """The name under which every machine has the files of something fitted."""
+    name = shipped_folder(
+        session, lambda folder: save_artifact(model, folder / "model", judged_types())
+    )
+    return f"{name}/model"
 
 
 def told(lines: DataFrame, plan: JudgePlan, judge: Callable[..., Any]) -> pl.DataFrame:

@@ -70,6 +70,7 @@ _POLARS: dict[str, Any] = {
     "float": pl.Float32(),
     "timestamp": pl.Datetime("us"),
     "integer": pl.Int32(),
+    "boolean": pl.Boolean(),
 }
 
 
@@ -320,6 +321,7 @@ def to_arrow(frame: pl.DataFrame, kinds: dict[str, str]) -> Iterator[pa.RecordBa
         "float": pa.float32(),
         "timestamp": pa.timestamp("us"),
         "integer": pa.int32(),
+        "boolean": pa.bool_(),
     }
     schema = pa.schema([(name, of_kind[kind]) for name, kind in kinds.items()])
     yield from frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)

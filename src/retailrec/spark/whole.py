@@ -107,11 +107,16 @@ class SparkLog:
             found = self.log.agg(F.count("*"), F.sum(line.cast("decimal(38,0)"))).first()
         return str(found)
 
-    def of_shoppers(self, end: datetime) -> DataFrame:
-        """Lines before `end`, parted by shopper, in order of shopper, receipt and item."""
+    def of_shoppers(self, end: datetime, asked: DataFrame | None = None) -> DataFrame:
+        """Lines before `end`, parted by shopper, in order of shopper, receipt and item.
+
+        With `asked`, a few shoppers by their ids: the lines of these, and its columns.
+        """
         from pyspark.sql import functions as F
 
         known = self.log.filter(F.col("time") < instant(end))
+        if asked is not None:
+            known = known.join(F.broadcast(asked), USER_ID)
         return known.repartition(max(cores(self.session), 2), USER_ID).sortWithinPartitions(
             USER_ID, "basket", "item"
         )
