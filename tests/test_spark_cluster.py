@@ -14,7 +14,7 @@ import pytest
 import spark_support
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.simulator.shop import small_data
-from test_spark import QUICK, receipts_of
+from spark_support import QUICK, receipts_of
 
 SCRIPT = """
 import sys

@@ -22,7 +22,7 @@ from retailrec.evaluation.backtest import backtest
 from retailrec.evaluation.matching import judge_matching
 from retailrec.evaluation.window import LocalWindow, fitted_copy
 from retailrec.simulator.shop import small_data
-from test_spark import QUICK, receipts_of, soiled
+from spark_support import QUICK, receipts_of, soiled
 
 METRICS = ("precision@5", "recall@10", "ndcg@10", "repeat_recall@10", "coverage@5", "gini@5")
 HORIZON = timedelta(days=14)

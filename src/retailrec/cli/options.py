@@ -171,7 +171,7 @@ class Wanted:
                 f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, not "
                 f"{self.dataset!r}; write receipts in standard columns and name their path."
             )
-        local_only(encoding=self.encoding, time_format=self.time_format, **{"import": self.modules})
+        local_only(encoding=self.encoding, time_format=self.time_format)
         started = perf_counter()
         data = load_on_spark(
             self.path,
@@ -179,6 +179,7 @@ class Wanted:
             self.sample,
             self.master,
             self.spark_settings,
+            self.modules,
             progress,
         )
         return data, perf_counter() - started
@@ -203,13 +204,13 @@ class Wanted:
 
         return gather_here
 
-    def everybody(self) -> Everybody | None:
+    def everybody(self, data: RetailData) -> Everybody | None:
         """What writes the lists of all shoppers, where the data is a sample of them."""
-        if not on_spark(self.engine, self.master, self.spark_settings) or self.path is None:
+        if not on_spark(self.engine, self.master, self.spark_settings):
             return None
         from retailrec.spark.jobs import lists_of_all
 
-        return lists_of_all(self.path, parse_columns(self.columns))
+        return lists_of_all(data)
 
 
 def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:

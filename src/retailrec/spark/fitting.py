@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -147,8 +149,8 @@ def sampled_data(
     with in_words():
         given = source(session, receipts, dict(columns or {}))
         progress("clean receipts")
-        cleaned = stage(session, given, dict(columns or {}), f"{folder}/lines", line_rules, 1)
-        report = cleaned.report
+        cleaned = stage(session, given, dict(columns or {}), f"{folder}/lines", line_rules)
+        raw, report = copy.deepcopy(cleaned.report), cleaned.report
         coded = CodedLines([], {ITEM_ID: cleaned.vocabulary}, {})
         table = attributes(items, ITEM_ID, coded, (), report)
         catalogue = vocabulary(table, cleaned.vocabulary, ITEM_ID).with_columns(
@@ -172,7 +174,7 @@ def sampled_data(
         people = vocabulary(about, ids, USER_ID)
     else:
         people = pl.DataFrame({USER_ID: ids})
-    whole = SparkLog(session, log, kinds, catalogue.height)
+    whole = SparkLog(session, log, kinds, catalogue.height, replace(cleaned, report=raw))
     return RetailData(
         coded_log(lines, people[USER_ID]), catalogue, people, cleaned.midnight, report, whole
     )
@@ -196,7 +198,7 @@ def _coded_log(
     shoppers = ShopperPlan(cleaned.far, cleaned.midnight, _SHARD_LINES, True, {}, own)
     plan = LogPlan(shoppers, items, kinds, told)
     found = (
-        cleaned.lines(session, 0)
+        cleaned.all_lines(session)
         .repartition(max(cores(session), -(-cleaned.n_lines // 2_000_000)), USER_ID)
         .sortWithinPartitions(USER_ID, LINE)
         .mapInArrow(partial(log_lines, plan), sql_schema(kinds))

@@ -81,6 +81,11 @@ class Cleaned:
         path = f"{self.folder}/{WAVE}={wave}"
         return session.read.schema(sql_schema(self.kinds)).parquet(path).drop(REASON)
 
+    def all_lines(self, session: SparkSession) -> DataFrame:
+        """The cleaned lines of all waves."""
+        paths = [f"{self.folder}/{WAVE}={wave}" for wave in sorted(self.filled)]
+        return session.read.schema(sql_schema(self.kinds)).parquet(*paths).drop(REASON)
+
 
 def sql_schema(kinds: Mapping[str, str]) -> str:
     """Columns as Spark writes a schema."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from retailrec.spark.staging import Cleaned
+
 OfPart = Callable[[History], Totals]
 _PART_LINES = 500_000
 _COMBINED = {np.add: "sum", np.fmin: "min", np.fmax: "max"}
@@ -39,12 +41,14 @@ class SparkLog:
     log : `user_id`, `item` (code), `basket` (numbered within a shopper), `time`, `quantity`, `value`
     kinds : its columns' types
     n_items : number of item codes
+    cleaned : the lines that the log was made of
     """
 
     session: SparkSession
     log: DataFrame
     kinds: dict[str, str]
     n_items: int
+    cleaned: Cleaned
 
     def totals(self, of_part: OfPart, end: datetime) -> Totals:
         """`of_part` of all shoppers: parts in workers, added up by item in Spark."""
