@@ -26,11 +26,11 @@ QUICK = Settings(
     n_candidates=30,
 )
 # a young JVM: most of a short test is its start
-_YOUNG = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
+YOUNG = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 SETTINGS = {
     "spark.sql.shuffle.partitions": "3",
-    "spark.driver.extraJavaOptions": _YOUNG,
-    "spark.executor.extraJavaOptions": _YOUNG,
+    "spark.driver.extraJavaOptions": YOUNG,
+    "spark.executor.extraJavaOptions": YOUNG,
     "spark.driver.memory": "1g",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "500",  # so that shoppers cross batches
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
 from retailrec.data.encoding import CodedLines
-from retailrec.data.locks import locked
 from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.errors import SettingError
 from retailrec.recommender.artifact import versions
@@ -27,7 +25,7 @@ from retailrec.spark.reports import Texts, add_load_reports
 from retailrec.spark.session import connect, cores
 from retailrec.spark.sources import source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
-from retailrec.spark.storage import Storage, absolute, local_path
+from retailrec.spark.storage import Storage, absolute, alone
 from retailrec.spark.tasks import LogPlan, ShopperPlan, log_lines
 from retailrec.spark.whole import SparkLog, coded_log
 
@@ -98,9 +96,7 @@ def fit(
     session = connect() if session is None else session
     out = Path(out)
     place = absolute(out.with_name(f".{out.name}.lines") if workplace is None else workplace)
-    with ExitStack() as held:
-        if (here := local_path(place)) is not None:
-            held.enter_context(locked(here))
+    with alone(place):
         storage = Storage(session, place)
         for name in storage.files(place):
             storage.remove(f"{place}/{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from retailrec.compute.progress import Progress, silent
 from retailrec.data.cleaning import LINE, LineRule
 from retailrec.data.histories import Unplaced
-from retailrec.data.locks import locked
 from retailrec.data.parsing import ids_like
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.recommend import Answers
@@ -40,7 +39,7 @@ from retailrec.spark.session import connect, cores
 from retailrec.spark.shipping import ship
 from retailrec.spark.sources import source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
-from retailrec.spark.storage import Storage, absolute, local_path
+from retailrec.spark.storage import Storage, absolute, alone
 from retailrec.spark.tasks import AnswerPlan, ShopperPlan, answer
 
 if TYPE_CHECKING:
@@ -251,8 +250,7 @@ def _place(session: SparkSession, out: str | Path) -> Iterator[_Place]:
     with in_words():
         place = _Place(Storage(session, above), target, f"{above}/.{name}.parts")
         _check_target(place.storage, target)
-    here = local_path(place.parts)
-    with nullcontext() if here is None else locked(here):
+    with alone(place.parts):
         yield place
 
 
