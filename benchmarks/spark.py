@@ -8,7 +8,8 @@ sizes but the one held out, and judged on that one. Exits with 1 if a bar is mis
 that of 45 million lines and is judged at the largest size.
 
     make bench-spark LINES="1 4 16" HELD_OUT=8
-    make bench-spark LINES="1 4 16 45" HELD_OUT=8 INTO=build/bench-spark    # a rerun goes on
+    make bench-spark LINES="1 4 16 45" HELD_OUT=8 INTO=folder    # a rerun goes on
+    python benchmarks/spark.py 1 4 16 45 --into folder --prepare    # receipts and model beforehand
 """
 
 from __future__ import annotations
@@ -222,24 +223,28 @@ def say(text: str) -> None:
     print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
+def prepared(millions: float, place: Path) -> tuple[Path, Path, int]:
+    """Receipts, the model and the number of lines; generated unless an earlier call did it."""
+    receipts, model = place / f"receipts-{millions:g}", place / "model"
+    written = place / f"lines-{millions:g}"
+    if not written.exists():
+        say(f"{millions:g} million lines: generate")
+        shutil.rmtree(receipts, ignore_errors=True)
+        written.write_text(str(write_receipts(receipts, millions)))
+    if not model.exists():
+        say("fit the model")
+        fit_model(receipts, model)
+    return receipts, model, int(written.read_text())
+
+
 def measured(millions: float, place: Path) -> dict[str, Any]:
     """Both engines at one size; what an earlier call finished is read from the folder."""
     kept = place / f"row-{millions:g}.json"
     row: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"millions": millions}
-    receipts, model = place / f"receipts-{millions:g}", place / "model"
-    written = place / f"lines-{millions:g}"
     if "equal" in row:
         say(f"{millions:g} million lines: read from {kept}")
         return row
-    if not written.exists():
-        say(f"{millions:g} million lines: generate")
-        shutil.rmtree(receipts, ignore_errors=True)
-        lines = write_receipts(receipts, millions)
-        written.write_text(str(lines))
-    row["lines"] = int(written.read_text())
-    if not model.exists():
-        say("fit the model")
-        fit_model(receipts, model)
+    receipts, model, row["lines"] = prepared(millions, place)
     for engine in ("local", "spark"):
         if engine not in row:
             say(f"{millions:g} million lines: {engine}, load {os.getloadavg()[0]:.1f}")
@@ -247,7 +252,6 @@ def measured(millions: float, place: Path) -> dict[str, Any]:
             kept.write_text(json.dumps(row))
     row["equal"] = alike(place)
     kept.write_text(json.dumps(row))
-    shutil.rmtree(receipts)
     for made in (place / "lists.parquet", place / "lists"):
         made.unlink() if made.is_file() else shutil.rmtree(made)
     return row
@@ -301,8 +305,13 @@ if __name__ == "__main__":
         asked.add_argument("millions", nargs="*", type=float, default=[1.0, 4.0, 16.0])
         asked.add_argument("--held-out", type=float, default=8.0)
         asked.add_argument("--into", type=Path, help="keep what is finished here; a rerun goes on")
+        asked.add_argument("--prepare", action="store_true", help="generate into --into, no more")
         told = asked.parse_args()
         with TemporaryDirectory(prefix="retailrec-bench-") as name:
             place = told.into or Path(name)
             place.mkdir(parents=True, exist_ok=True)
+            if told.prepare:
+                for millions in sorted({*told.millions, told.held_out}):
+                    prepared(millions, place)
+                sys.exit(0)
             sys.exit(main(told.millions, told.held_out, place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +15,7 @@ import pytest
 
 import spark_support
 from retailrec.candidates import OwnPurchases, Popularity
-from retailrec.data import RetailData
+from retailrec.data import RetailData, item_buyers
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold
 from retailrec.errors import SettingError
@@ -132,3 +133,17 @@ def test_a_matching_report_of_everybody_is_that_of_one_machine(
     assert there["cold"]["no receipt, nothing known"]["n_users"] > 0
     assert there["cold"]["items never sold before"]["share_of_purchases"] > 0
     assert there == local
+
+
+@pytest.mark.slow
+def test_an_instant_is_the_logs_whatever_zone_the_machine_has(
+    here: RetailData, sample: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = here.start + timedelta(days=60, hours=2)
+    expected = item_buyers(here.asof(end))
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        np.testing.assert_array_equal(item_buyers(sample.asof(end)), expected)
+    monkeypatch.undo()
+    time.tzset()
