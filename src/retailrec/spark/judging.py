@@ -103,6 +103,8 @@ class SparkWindow:
 
         Raises
         ------
+        DataError
+            If the receipts are others than before.
         SettingError
             If the model is a function, which has no files for workers.
         """
