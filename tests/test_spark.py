@@ -225,6 +225,7 @@ def test_what_is_no_receipt_is_refused_in_words(session: Any, shop: Path, tmp_pa
     frame = session.read.parquet(str(shop / "receipts"))
     assert "no table or path 'nowhere'" in refused("nowhere")
     assert "no file or folder at /no/where" in refused(Path("/no/where.parquet"))
+    assert "lines.csv is no Parquet; on Spark" in refused(tmp_path / "lines.csv")
     assert "lacks column 'time'" in refused(frame.drop("time"))
     assert "must hold times, not string" in refused(
         frame.selectExpr("*", "'x' when"), columns={"time": "when"}

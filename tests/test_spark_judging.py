@@ -25,7 +25,15 @@ from retailrec.evaluation.window import LocalWindow, fitted_copy
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of, soiled
 
-METRICS = ("precision@5", "recall@10", "ndcg@10", "repeat_recall@10", "coverage@5", "gini@5")
+METRICS = (
+    "precision@5",
+    "recall@10",
+    "repeat_recall@10",
+    "novelty@10",
+    "serendipity@10",
+    "coverage@5",
+    "gini@5",
+)
 HORIZON = timedelta(days=14)
 
 
