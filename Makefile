@@ -116,8 +116,8 @@ bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 bench-offers-allocation: $(READY) ## offers under stock and budget beside the linear program (SHOPPERS="20000 400000")
 	$(BIN)/python benchmarks/allocation.py $(or $(SHOPPERS),20000 400000)
 
-bench-spark: $(READY) ## recommend on Spark beside the local engine, and what it costs (LINES="1 4 16 45" HELD_OUT=8)
-	$(BIN)/python benchmarks/spark.py $(or $(LINES),1 4 16) --held-out $(or $(HELD_OUT),8)
+bench-spark: $(READY) ## recommend on Spark beside the local engine, and what it costs (LINES="1 4 16 45" HELD_OUT=8 INTO=folder)
+	$(BIN)/python benchmarks/spark.py $(or $(LINES),1 4 16) --held-out $(or $(HELD_OUT),8) $(if $(INTO),--into $(INTO))
 
 bench-simulate: $(READY) ## seconds and memory to generate X5's size (SHOP_USERS=400000)
 	$(BIN)/python benchmarks/simulate.py $(or $(SHOP_USERS),400000)

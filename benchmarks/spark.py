@@ -3,11 +3,13 @@
 Generates receipts of X5 RetailHero's kind (43,000 items, some 112 lines a shopper) in standard columns,
 fits one model of the profile `large` on 20,000 of the shoppers, and lets both engines answer everybody.
 Each run has a process of its own; CPU seconds count the JVM and its Python workers, and their peaks are
-read from /proc. Lists of the smallest size are compared. The cost model is fitted on all sizes but the
-one held out, and judged on that one. Exits with 1 if a bar is missed; the bar of time is that of 45
-million lines and is judged at the largest size.
+read from /proc. The lists of both engines are compared at every size. The cost model is fitted on all
+sizes but the one held out, and judged on that one. Exits with 1 if a bar is missed; the bar of time is
+that of 45 million lines and is judged at the largest size.
 
     make bench-spark LINES="1 4 16" HELD_OUT=8
+    make bench-spark LINES="1 4 16 45" HELD_OUT=8 INTO=folder    # a rerun goes on
+    python benchmarks/spark.py 1 4 16 45 --into folder --prepare    # receipts and model beforehand
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -215,33 +218,63 @@ def cost_model(rows: list[dict[str, Any]], held_out: float) -> dict[str, Any]:
     return told
 
 
+def say(text: str) -> None:
+    """Progress, apart from the figures."""
+    print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def prepared(millions: float, place: Path) -> tuple[Path, Path, int]:
+    """Receipts, the model and the number of lines; generated unless an earlier call did it."""
+    receipts, model = place / f"receipts-{millions:g}", place / "model"
+    written = place / f"lines-{millions:g}"
+    if not written.exists():
+        say(f"{millions:g} million lines: generate")
+        shutil.rmtree(receipts, ignore_errors=True)
+        written.write_text(str(write_receipts(receipts, millions)))
+    if not model.exists():
+        say("fit the model")
+        fit_model(receipts, model)
+    return receipts, model, int(written.read_text())
+
+
+def measured(millions: float, place: Path) -> dict[str, Any]:
+    """Both engines at one size; what an earlier call finished is read from the folder."""
+    kept = place / f"row-{millions:g}.json"
+    row: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"millions": millions}
+    if "equal" in row:
+        say(f"{millions:g} million lines: read from {kept}")
+        return row
+    receipts, model, row["lines"] = prepared(millions, place)
+    for engine in ("local", "spark"):
+        if engine not in row:
+            say(f"{millions:g} million lines: {engine}, load {os.getloadavg()[0]:.1f}")
+            row[engine] = run(engine, model, receipts, place)
+            kept.write_text(json.dumps(row))
+    row["equal"] = alike(place)
+    kept.write_text(json.dumps(row))
+    for made in (place / "lists.parquet", place / "lists"):
+        made.unlink() if made.is_file() else shutil.rmtree(made)
+    return row
+
+
 def main(sizes: list[float], held_out: float, place: Path) -> int:
     rows: list[dict[str, Any]] = []
-    model, equal = place / "model", True
+    equal = True
     for millions in sorted({*sizes, held_out}):
-        receipts = place / f"receipts-{millions:g}"
-        lines = write_receipts(receipts, millions)
-        if not model.exists():
-            fit_model(receipts, model)
-        row: dict[str, Any] = {"millions": millions, "lines": lines}
-        for engine in ("local", "spark"):
-            row[engine] = run(engine, model, receipts, place)
-        equal &= alike(place)
+        row = measured(millions, place)
         rows.append(row)
-        here, there = row["local"], row["spark"]
+        equal &= row["equal"]
+        lines, here, there = row["lines"], row["local"], row["spark"]
         bytes_a_line = 1e6 * there["shuffled_mb"] / lines
         print(
             f"{lines / 1e6:6.2f} M lines, {there['shoppers']:,} shoppers: local "
             f"{here['seconds']:.0f} s "
             f"({here['cpu_seconds']:.0f} CPU s, {here['own_peak_mb']:,} MB), Spark "
-            f"{there['seconds']:.0f} s ({there['cpu_seconds']:.0f} CPU s, worker "
-            f"{there['worker_mb']:,} MB, {bytes_a_line:.1f} bytes shuffled a line)"
-            f"{'' if equal else ', LISTS DIFFER'}",
+            f"{there['seconds']:.0f} s and {there['with_start'] - there['seconds']:.0f} s of start "
+            f"({there['cpu_seconds']:.0f} CPU s, worker {there['worker_mb']:,} MB, "
+            f"{bytes_a_line:.1f} bytes shuffled a line){'' if row['equal'] else ', LISTS DIFFER'}",
             flush=True,
         )
-        shutil.rmtree(receipts)
-        for made in (place / "lists.parquet", place / "lists"):
-            made.unlink() if made.is_file() else shutil.rmtree(made)
     costs = cost_model(rows, held_out)
     for name, cost in costs.items():
         print(
@@ -271,6 +304,14 @@ if __name__ == "__main__":
         asked = argparse.ArgumentParser()
         asked.add_argument("millions", nargs="*", type=float, default=[1.0, 4.0, 16.0])
         asked.add_argument("--held-out", type=float, default=8.0)
+        asked.add_argument("--into", type=Path, help="keep what is finished here; a rerun goes on")
+        asked.add_argument("--prepare", action="store_true", help="generate into --into, no more")
         told = asked.parse_args()
         with TemporaryDirectory(prefix="retailrec-bench-") as name:
-            sys.exit(main(told.millions, told.held_out, Path(name)))
+            place = told.into or Path(name)
+            place.mkdir(parents=True, exist_ok=True)
+            if told.prepare:
+                for millions in sorted({*told.millions, told.held_out}):
+                    prepared(millions, place)
+                sys.exit(0)
+            sys.exit(main(told.millions, told.held_out, place))

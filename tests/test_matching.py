@@ -10,7 +10,8 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data.splits import Fold, Split
-from retailrec.evaluation.matching import judge_matching, pool_order
+from retailrec.evaluation.evidence import pool_order
+from retailrec.evaluation.matching import judge_matching
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 

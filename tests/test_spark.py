@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,22 +15,12 @@ import spark_support
 from retailrec.candidates import Popularity
 from retailrec.data import RetailData, unit_prices
 from retailrec.data.cleaning import LoadReport
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
-from retailrec.jobs.settings import Settings
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.shop import small_data
-
-QUICK = Settings(
-    horizon_days=14,
-    ranker={"type": "lightgbm", "iterations": 5},
-    label_windows=1,
-    threads=1,
-    sources=[{"type": "own_purchases"}, {"type": "popularity"}, {"type": "als", "factors": 8}],
-    n_candidates=30,
-)
+from spark_support import QUICK, lists
 
 
 @pytest.fixture(scope="module")
@@ -40,48 +29,9 @@ def session() -> Iterator[Any]:
         yield session
 
 
-def receipts_of(data: RetailData) -> pl.DataFrame:
-    return data.log.select(
-        data.users["user_id"].gather(data.log["user"]).cast(pl.Int64),
-        data.items["item_id"].gather(data.log["item"]).cast(pl.Int64),
-        "time",
-        pl.col("basket").alias("basket_id"),
-        "quantity",
-        "value",
-    )
-
-
-def soiled(lines: pl.DataFrame) -> pl.DataFrame:
-    """The lines with some of everything that cleaning is there for."""
-    n = pl.int_range(pl.len())
-    lines = lines.with_columns(
-        quantity=pl.when(n % 101 == 5).then(-1.0).otherwise(pl.col("quantity")),
-        value=pl.when(n % 103 == 7).then(0.0).when(n % 107 == 3).then(None).otherwise(pl.col("value")),
-        user_id=pl.when(n % 211 == 9).then(None).otherwise(pl.col("user_id")),
-        time=pl.when(n == 40)
-        .then(pl.datetime(1985, 1, 1))
-        .when(n == 77)
-        .then(None)
-        .otherwise(pl.col("time")),
-    )
-    again = lines.gather_every(50)
-    more = lines.gather_every(60).with_columns(pl.col("value") + 1)  # another line of the same item
-    unknown = lines.gather_every(70).with_columns(item_id=pl.lit(10**9, pl.Int64))
-    return pl.concat([lines, again, more, unknown])
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model, and soiled receipts in three files."""
-    folder = tmp_path_factory.mktemp("spark")
-    data = small_data(users=120, weeks=26)
-    QUICK.model().fit(data).save(folder / "model")
-    lines = soiled(receipts_of(data))
-    (folder / "receipts").mkdir()
-    for number in range(3):
-        part = lines.filter(pl.int_range(pl.len()) * 3 // pl.len() == number)
-        part.write_parquet(folder / "receipts" / f"b{number} of 3.parquet", row_group_size=1000)
-    return folder
+    return spark_support.write_shop(tmp_path_factory.mktemp("spark"))
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +39,6 @@ def here(shop: Path) -> Any:
     """What one machine says."""
     out = shop / "here.parquet"
     return recommend_from_files(shop / "model", shop / "receipts", None, 5, {}, out), lists(out)
-
-
-def lists(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path / "*.parquet" if path.is_dir() else path).sort("user_id", "rank")
 
 
 def test_lists_and_the_account_are_those_of_one_machine(
@@ -238,24 +184,18 @@ def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
 
 @pytest.mark.slow
 def test_a_rerun_goes_on_with_the_first_unfinished_wave(
-    session: Any, shop: Path, here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Any, shop: Path, here: Any, tmp_path: Path
 ) -> None:
-    from retailrec.spark import recommend, recommending
+    from retailrec.spark import recommend
 
-    original, calls = recommending.cores, []
-
-    def stops(session: Any) -> int:
-        calls.append(1)
-        if len(calls) == 3:
+    def stops(step: str, done: int = 0, total: int = 0) -> None:
+        if (step, done) == ("recommend", 2):
             raise KeyboardInterrupt
-        return original(session)
 
-    monkeypatch.setattr(recommending, "cores", stops)
     wish = (shop / "model", shop / "receipts", tmp_path / "there", 5)
     with pytest.raises(KeyboardInterrupt):
-        recommend(*wish, waves=4)
+        recommend(*wish, waves=4, progress=stops)
     assert not (tmp_path / "there").exists()
-    monkeypatch.setattr(recommending, "cores", original)
     again = recommend(*wish, waves=4)
     assert again.batch.n_taken_over == 2
     assert lists(tmp_path / "there").equals(here[1])
@@ -285,6 +225,7 @@ def test_what_is_no_receipt_is_refused_in_words(session: Any, shop: Path, tmp_pa
     frame = session.read.parquet(str(shop / "receipts"))
     assert "no table or path 'nowhere'" in refused("nowhere")
     assert "no file or folder at /no/where" in refused(Path("/no/where.parquet"))
+    assert "lines.csv is no Parquet; on Spark" in refused(tmp_path / "lines.csv")
     assert "lacks column 'time'" in refused(frame.drop("time"))
     assert "must hold times, not string" in refused(
         frame.selectExpr("*", "'x' when"), columns={"time": "when"}
@@ -357,49 +298,3 @@ def test_a_model_of_a_sample_counts_everybody(session: Any, shop: Path, tmp_path
     np.testing.assert_array_equal(popular.share_, Popularity().fit(data).share_)
     np.testing.assert_allclose(there.model.prices_, unit_prices(data), rtol=1e-12)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
-
-
-@pytest.mark.slow
-def test_the_command_line_does_the_same_on_spark(session: Any, shop: Path, tmp_path: Path) -> None:
-    """`run` on a sample with lists for everybody, then `recommend` with the model it saved."""
-    from typer.testing import CliRunner
-
-    from retailrec.cli.app import app
-
-    (tmp_path / "quick.toml").write_text(
-        "horizon_days = 14\nlabel_windows = 1\nn_candidates = 30\n"
-        "[ranker]\ntype = 'lightgbm'\niterations = 5\n"
-        "[[sources]]\ntype = 'own_purchases'\n[[sources]]\ntype = 'popularity'\n"
-    )
-    spark = ["--engine", "spark", "--master", "local[2]"]
-    command = [
-        "run",
-        "table",
-        shop / "receipts",
-        "--out",
-        tmp_path / "out",
-        "--config",
-        tmp_path / "quick.toml",
-    ]
-    ran = CliRunner().invoke(app, [*map(str, command), *spark, "--sample", "60", "--no-report"])
-    assert ran.exit_code == 0, ran.output or ran.exception
-    everybody = lists(tmp_path / "out" / "recommendations.parquet")
-    assert everybody["user_id"].n_unique() == 120
-    judged = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert judged["evaluation"]["n_users"] < 90
-    command = [
-        "recommend",
-        "--model",
-        tmp_path / "out" / "model",
-        "--history",
-        shop / "receipts",
-        "--k",
-        5,
-    ]
-    asked = CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "again"), *spark])
-    assert asked.exit_code == 0, asked.output
-    assert "120 shoppers, 600 recommendations" in asked.output
-    assert "rejected: exact double line" in asked.output
-    assert lists(tmp_path / "again").equals(everybody)
-    refused = CliRunner().invoke(app, [*map(str, command), "--out", "x", *spark, "--safe-csv"])
-    assert isinstance(refused.exception, SettingError)

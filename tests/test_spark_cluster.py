@@ -7,26 +7,39 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 import spark_support
+from retailrec.candidates import OwnPurchases
+from retailrec.data import RetailData
+from retailrec.evaluation.backtest import backtest
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.simulator.shop import small_data
-from test_spark import QUICK, receipts_of
+from spark_support import QUICK, receipts_of
 
+WISH: dict[str, Any] = {"horizon_days": 14, "n_folds": 1, "metrics": ("precision@5", "recall@10")}
 SCRIPT = """
 import sys
 from pathlib import Path
 import spark_support
+from retailrec.candidates import OwnPurchases
+from retailrec.evaluation.backtest import backtest
 from retailrec.spark import recommend
+from retailrec.spark.fitting import sampled_data
+from retailrec.spark.judging import SparkWindow
+from test_spark_cluster import WISH
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with spark_support.spark("local-cluster[2,1,1024]") as session:
         tell = lambda step, done=0, total=0: print(step, done, flush=True)
         found = recommend(folder / "model", folder / "receipts.parquet", folder / "there", 5, waves=3, progress=tell)
+        data = sampled_data(session, folder / "receipts.parquet", f"file://{folder}/lines", sample=60)
+        judged = backtest(data, {"own": OwnPurchases()}, **WISH, window=SparkWindow.of)
+        judged.values.write_parquet(folder / "judged.parquet")
         print("shoppers", found.batch.report.n_shoppers, flush=True)
 """
 
@@ -78,3 +91,7 @@ def test_an_executor_killed_in_the_middle_changes_no_list(tmp_path: Path) -> Non
     assert last.split() == ["shoppers", str(local.batch.report.n_shoppers)]
     there = pl.read_parquet(tmp_path / "there" / "*.parquet").sort("user_id", "rank")
     assert there.equals(pl.read_parquet(out).sort("user_id", "rank"))
+    judged = pl.read_parquet(tmp_path / "judged.parquet")
+    here = RetailData.from_frames(pl.read_parquet(tmp_path / "receipts.parquet"))
+    assert judged.equals(backtest(here, {"own": OwnPurchases()}, **WISH).values)
+    assert judged["user_id"].n_unique() > 60 + 20  # more than the sample

@@ -88,7 +88,7 @@ def run(
         "page": report,
         "load_seconds": seconds,
         "truth": truth,
-        "everybody": wanted.everybody(),
+        "everybody": wanted.everybody(data),
     }
     if wanted.dataset == "complete-journey":
         more["sent"] = _sent_coupons(wanted.path)
@@ -193,12 +193,12 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    shared: dict[str, Any] = {"rules": rules, "reasons": reasons}
+    shared: dict[str, Any] = {"rules": rules, "reasons": reasons, "among": among or ()}
+    shared |= {"purpose": purpose, "slots": slots}
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
-        local_only(encoding=encoding, time_format=time_format, among=among, safe_csv=safe_csv)
-        local_only(purpose=purpose if purpose != "mixed" else None, slots=slots)
+        local_only(encoding=encoding, time_format=time_format, safe_csv=safe_csv)
         work: Callable[..., Any] = recommend_on_spark
         shared |= {"master": master, "settings": spark_settings, "modules": modules}
     else:
@@ -206,8 +206,7 @@ def recommend(
 
         check_file(out)
         work = recommend_from_files
-        shared |= {"encoding": encoding, "time_format": time_format, "among": among or ()}
-        shared |= {"safe_csv": safe_csv, "purpose": purpose, "slots": slots}
+        shared |= {"encoding": encoding, "time_format": time_format, "safe_csv": safe_csv}
     with console.progress(quiet) as progress:
         answers = work(
             model, history, users, k, parse_columns(columns), out, **shared, progress=progress

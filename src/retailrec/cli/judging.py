@@ -43,7 +43,14 @@ def match(
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
-        report = match_job(data, settings, out, dataset=wanted.dataset, progress=progress)
+        report = match_job(
+            data,
+            settings,
+            out,
+            dataset=wanted.dataset,
+            gather=wanted.gather(),
+            progress=progress,
+        )
     if not wanted.quiet:
         console.print_matching(report, out)
 
@@ -105,7 +112,15 @@ def backtest(
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
-        rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
+        rows = backtest_job(
+            data,
+            settings,
+            out,
+            folds=folds,
+            store=store,
+            window=wanted.window(),
+            progress=progress,
+        )
     if not wanted.quiet:
         console.print_backtest(rows, folds)
         OUT.print(f"results in {out}")

@@ -18,6 +18,8 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
+    from retailrec.evaluation.evidence import Gather
+    from retailrec.evaluation.window import MakeWindow
     from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
 
@@ -169,7 +171,7 @@ class Wanted:
                 f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, not "
                 f"{self.dataset!r}; write receipts in standard columns and name their path."
             )
-        local_only(encoding=self.encoding, time_format=self.time_format, **{"import": self.modules})
+        local_only(encoding=self.encoding, time_format=self.time_format)
         started = perf_counter()
         data = load_on_spark(
             self.path,
@@ -177,17 +179,38 @@ class Wanted:
             self.sample,
             self.master,
             self.spark_settings,
+            self.modules,
             progress,
         )
         return data, perf_counter() - started
 
-    def everybody(self) -> Everybody | None:
+    def window(self) -> MakeWindow:
+        """What judges models by a window: on Spark everybody, where the data is a sample."""
+        if on_spark(self.engine, self.master, self.spark_settings):
+            from retailrec.spark.judging import SparkWindow
+
+            return SparkWindow.of
+        from retailrec.evaluation.window import LocalWindow
+
+        return LocalWindow.of
+
+    def gather(self) -> Gather:
+        """What gathers the evidence of a matching report: on Spark of everybody."""
+        if on_spark(self.engine, self.master, self.spark_settings):
+            from retailrec.spark.matching import gather_everybody
+
+            return gather_everybody
+        from retailrec.evaluation.evidence import gather_here
+
+        return gather_here
+
+    def everybody(self, data: RetailData) -> Everybody | None:
         """What writes the lists of all shoppers, where the data is a sample of them."""
-        if not on_spark(self.engine, self.master, self.spark_settings) or self.path is None:
+        if not on_spark(self.engine, self.master, self.spark_settings):
             return None
         from retailrec.spark.jobs import lists_of_all
 
-        return lists_of_all(self.path, parse_columns(self.columns))
+        return lists_of_all(data)
 
 
 def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:

@@ -344,7 +344,8 @@ class RetailData:
     def fingerprint(self) -> str:
         """Hex digits that stand for all that is known: the same data gives the same ones."""
         frames = (self.log.select(LOG), self.items, self.users)
-        sums = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
+        sums: list[Any] = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
+        sums += [] if self.whole is None else [self.whole.fingerprint()]
         return hashlib.sha256(repr([self.end, self.log.height, sums]).encode()).hexdigest()
 
     def _lines_of(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -28,3 +28,9 @@ class WholeLog(Protocol):
 
     def prices(self, end: datetime) -> NDArray[np.float64]:
         """(n_items,) unit price on the last day before `end` that the item was sold; NaN if unknown."""
+
+    def shoppers(self, end: datetime) -> int:
+        """Shoppers who bought anything before `end`."""
+
+    def fingerprint(self) -> str:
+        """Stands for all lines: the same ones give the same text."""

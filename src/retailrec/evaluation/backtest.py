@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress, silent
-from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.finished import facts_of_finished, keep_finished
 from retailrec.data.locks import locked
@@ -26,16 +24,12 @@ from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import Split, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
-from retailrec.evaluation.segments import by_segment, segments
+from retailrec.evaluation.segments import by_segment
+from retailrec.evaluation.window import LocalWindow, MakeWindow, Model, fitted, fitted_copy, longest
 from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import USER_ID
-
-Items = NDArray[np.int32]
-ModelFunction = Callable[[RetailData, NDArray[np.int64], int], Items]
-Model = TwoStageRecommender | CandidateGenerator | ModelFunction
 
 
 class Backtest(NamedTuple):
@@ -68,6 +62,7 @@ def backtest(
     metrics: Sequence[str] = DEFAULT_METRICS,
     prefilters: Sequence[Prefilter] | None = None,
     store: str | Path | None = None,
+    window: MakeWindow = LocalWindow.of,
     progress: Progress = silent,
 ) -> Backtest:
     """Judge models on the last `n_folds` horizons, each fitted on what lies before.
@@ -78,6 +73,7 @@ def backtest(
         that returns (n_shoppers, k) item codes, -1 for none
     prefilters : for sources and functions; a recommender has its own
     store : folder for finished folds: a rerun with the same data, models and metrics reads them
+    window : what judges a fold; where `data` is a sample, it can judge everybody
 
     Raises
     ------
@@ -98,9 +94,9 @@ def backtest(
     if not models:
         raise SettingError("backtest: there is no model; give at least one.")
     data = RetailData.of(data)
-    k = max(parse_metric(m)[1] for m in metrics)
     chosen = preset("default") if prefilters is None else prefilters
     horizon = timedelta(days=horizon_days)
+    longest(metrics)  # one that is unknown is said before any work
     frames, tables = [], []
     fingerprint = "" if store is None else data.fingerprint()
     with nullcontext() if store is None else locked(Path(store)):
@@ -110,54 +106,39 @@ def backtest(
                     f"{(data.end - data.start).days} days of receipts are too short for {n_folds} "
                     f"folds of {horizon_days:g} days; ask for fewer or shorter ones."
                 )
-            past, target = fold.split(data).filtered(chosen)
-            judge = Judge.of(past, target)
-            groups = segments(past, judge.users)
-            for name, model in models.items():
-                progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
-                kept = None
-                if store is not None:
-                    parts = [fingerprint, fold, _described(model), chosen, list(metrics), versions()]
-                    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-                    kept = Path(store) / f"{digest[:24]}.parquet"
-                if kept is not None and facts_of_finished(kept) is not None:
-                    values = _columns(pl.read_parquet(kept))
-                else:
-                    items = fitted(model, past)(judge.users, k)
-                    values = judge.per_user(items, metrics)
-                    if kept is not None:
-                        keep_finished(_frame(values, len(judge.users)), kept)
-                tables.append(_means_of(values, groups, fold.cutoff, name))
-                frames.append(
-                    _frame(values, len(judge.users)).select(
-                        pl.lit(fold.cutoff).alias("cutoff"),
-                        pl.lit(name).alias("model"),
-                        past.users[USER_ID].gather(judge.users),
-                        pl.all(),
+            split = fold.split(data).filtered(chosen)
+            with closing(window(split, fold.end)) as judged:
+                users, groups = judged.users, judged.groups
+                for name, model in models.items():
+                    progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
+                    kept = None
+                    if store is not None:
+                        parts = [
+                            fingerprint,
+                            fold,
+                            _described(model),
+                            chosen,
+                            list(metrics),
+                            versions(),
+                        ]
+                        digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+                        kept = Path(store) / f"{digest[:24]}.parquet"
+                    if kept is not None and facts_of_finished(kept) is not None:
+                        values = _columns(pl.read_parquet(kept))
+                    else:
+                        values = judged.values(fitted_copy(model, split.past), metrics)
+                        if kept is not None:
+                            keep_finished(_frame(values, len(users)), kept)
+                    tables.append(_means_of(values, groups, fold.cutoff, name))
+                    frames.append(
+                        _frame(values, len(users)).select(
+                            pl.lit(fold.cutoff).alias("cutoff"),
+                            pl.lit(name).alias("model"),
+                            users,
+                            pl.all(),
+                        )
                     )
-                )
     return Backtest(pl.concat(frames), pl.concat(tables))
-
-
-def fitted(model: Model, past: RetailData) -> Callable[[NDArray[np.int64], int], Items]:
-    """Fit a copy of the model; the answer gives (n_users, k) item codes for codes of shoppers."""
-    if isinstance(model, TwoStageRecommender):
-        recommender = replace(model).fit(past)
-        return lambda users, k: recommender.recommend_codes(past.history(codes=users), k).items
-    if isinstance(model, CandidateGenerator):
-        source = replace(model).fit(past)
-
-        def lists(users: NDArray[np.int64], k: int) -> Items:
-            history = past.history(codes=users)
-            parts = map_shards(
-                lambda rows: source.candidates(history.take(rows), k).items,
-                len(users),
-                threads=n_threads(0),
-            )
-            return np.vstack([np.zeros((0, k), np.int32), *parts])
-
-        return lists
-    return lambda users, k: model(past, users, k)
 
 
 def learning_curve(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.csr import find_listed, find_pairs
-from retailrec.compute.groups import count_buyers
 from retailrec.compute.pairs import pair_keys, pairs_of_keys
-from retailrec.data import RetailData, category_codes, unit_prices
+from retailrec.data import RetailData, category_codes, item_buyers, unit_prices
 from retailrec.errors import DataError
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 
@@ -24,6 +23,28 @@ DEFAULT_METRICS = (
     "hit_rate@5",
     "money_precision@5",
 )
+
+
+class ItemFacts(NamedTuple):
+    """What was known of items before a window, counted over everybody.
+
+    Attributes
+    ----------
+    prices : (n_items,) unit prices
+    buyers : (n_items,) shoppers who had bought the item
+    n_known : shoppers with history
+    """
+
+    prices: NDArray[np.float64]
+    buyers: NDArray[np.int64]
+    n_known: int
+
+    @classmethod
+    def of(cls, past: RetailData) -> ItemFacts:
+        """Counted over the data, or over the whole that it is a sample of."""
+        whole = past.whole
+        n_known = len(past.active_users()) if whole is None else whole.shoppers(past.end)
+        return cls(unit_prices(past), item_buyers(past).astype(np.int64), n_known)
 
 
 @dataclass(frozen=True)
@@ -57,8 +78,10 @@ class Judge:
     n_known: int = 0
 
     @classmethod
-    def of(cls, past: RetailData, target: pl.DataFrame) -> Judge:
+    def of(cls, past: RetailData, target: pl.DataFrame, facts: ItemFacts | None = None) -> Judge:
         """From what is known and the log rows of the window.
+
+        `facts` are those of `past` by default; a part of the shoppers is given those of all.
 
         Raises
         ------
@@ -83,6 +106,7 @@ class Judge:
         keys = pair_keys(row, bought["item"].to_numpy(), past.n_items)
         values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
         own, items = past.history(codes=users), bought["item"].to_numpy()
+        facts = ItemFacts.of(past) if facts is None else facts
         indptr = np.searchsorted(row, np.arange(len(users) + 1))
         return cls(
             users,
@@ -90,14 +114,12 @@ class Judge:
             past.n_items,
             keys,
             values,
-            unit_prices(past),
+            facts.prices,
             repeat=find_pairs(own.indptr, own.items, indptr, items) >= 0,
-            buyers=count_buyers(
-                past.log["user"].to_numpy(), past.log["item"].to_numpy(), past.n_items
-            ).astype(np.int64),
+            buyers=facts.buyers,
             categories=category_codes(past.items),
             recommendable=past.recommendable,
-            n_known=len(with_history),
+            n_known=facts.n_known,
         )
 
     def select(self, chosen: NDArray[np.bool_]) -> Judge:

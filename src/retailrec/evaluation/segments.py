@@ -23,40 +23,55 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
     eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
     """
+    found = grouped(shopper_facts(past, users))
+    for name in past.users.columns:
+        if name != USER_ID and 2 <= past.users[name].drop_nulls().n_unique() <= _MOST_VALUES:
+            found[name] = past.users[name].cast(pl.String).gather(users)
+    return found
+
+
+def shopper_facts(past: RetailData, users: NDArray[np.int64]) -> pl.DataFrame:
+    """(n_users,) `receipts`, `days` since the first, and `favourite` where items have categories."""
     facts = (
         past.receipts()
         .group_by("user")
         .agg(
-            pl.len().alias("receipts"),
+            pl.len().cast(pl.Int64).alias("receipts"),
             (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
         )
     )
-    own = pl.DataFrame({"user": users.astype(np.int32)}).join(
-        facts, on="user", how="left", maintain_order="left"
-    )
-    labels = {
-        "receipts": _binned(own["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
-        "tenure": _binned(own["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
+    codes_of = pl.DataFrame({"user": users.astype(np.int32)})
+    own = codes_of.join(facts, on="user", how="left", maintain_order="left").drop("user")
+    if CATEGORIES[0] not in past.items.columns:
+        return own
+    codes, distinct = text_codes(past.items[CATEGORIES[0]])
+    group = pl.Series("group", codes[past.log["item"].to_numpy()])
+    counts = past.log.select("user", group).filter(pl.col("group") >= 0)
+    counts = counts.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
+    counts = counts.group_by("user", "group").len()
+    best = counts.sort(["len", "group"], descending=[True, False]).unique("user", keep="first")
+    best = best.select("user", distinct.gather(best["group"]).alias("favourite"))
+    favourite = codes_of.join(best, on="user", how="left", maintain_order="left")["favourite"]
+    return own.with_columns(favourite)
+
+
+def grouped(facts: pl.DataFrame) -> dict[str, pl.Series]:
+    """Segment -> (n_users,) group of each shopper of `shopper_facts`."""
+    found = {
+        "receipts": _binned(facts["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
+        "tenure": _binned(facts["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
     }
-    if CATEGORIES[0] in past.items.columns:
-        codes, distinct = text_codes(past.items[CATEGORIES[0]])
-        group = pl.Series("group", codes[past.log["item"].to_numpy()])
-        counts = past.log.select("user", group).filter(pl.col("group") >= 0)
-        counts = counts.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
-        counts = counts.group_by("user", "group").len()
-        best = counts.sort(["len", "group"], descending=[True, False]).unique("user", keep="first")
-        best = best.with_columns(distinct.gather(best["group"]).alias("group"))
-        large = best["group"].value_counts(sort=True)["group"].head(8)
-        best = best.with_columns(
-            pl.when(pl.col("group").is_in(large.implode())).then("group").otherwise(pl.lit("other"))
-        )
-        labels["favourite"] = own.join(
-            best.select("user", "group"), on="user", how="left", maintain_order="left"
-        )["group"]
-    for name in past.users.columns:
-        if name != USER_ID and 2 <= past.users[name].drop_nulls().n_unique() <= _MOST_VALUES:
-            labels[name] = past.users[name].cast(pl.String).gather(users)
-    return labels
+    if "favourite" in facts.columns:
+        sizes = facts["favourite"].drop_nulls().value_counts()
+        large = sizes.sort("count", "favourite", descending=[True, False])["favourite"].head(8)
+        favourite = pl.col("favourite")
+        found["favourite"] = facts.select(
+            pl.when(favourite.is_null() | favourite.is_in(large.implode()))
+            .then(favourite)
+            .otherwise(pl.lit("other"))
+            .alias("favourite")
+        )["favourite"]
+    return found
 
 
 def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) -> pl.DataFrame:

@@ -11,9 +11,11 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, Split
 from retailrec.errors import DataError
-from retailrec.evaluation.backtest import Model, backtest
+from retailrec.evaluation.backtest import backtest
+from retailrec.evaluation.evidence import Gather, gather_here
 from retailrec.evaluation.matching import matching_report
 from retailrec.evaluation.results import MatchingReport
+from retailrec.evaluation.window import LocalWindow, MakeWindow, Model
 from retailrec.jobs.output import staged, write_json
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.recommender.artifact import versions
@@ -29,12 +31,18 @@ def match(
     out: Path,
     *,
     dataset: str = "memory",
+    gather: Gather = gather_here,
     progress: Progress = silent,
 ) -> MatchingReport:
-    """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
+    """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`.
+
+    `gather` is that of `judge_matching`.
+    """
     settings = settings.for_size(data.n_users)
     with staged(out, MATCHING) as staging:
-        judged = matching_report(settings.model(), hold_out(data, settings), progress=progress)
+        judged = matching_report(
+            settings.model(), hold_out(data, settings), gather=gather, progress=progress
+        )
         report: MatchingReport = {"dataset": dataset, **judged}
         write_json(staging / "matching.json", report)
         svg = draw_recall(report).replace("<svg", '<svg style="background:#fff"', 1)
@@ -51,9 +59,12 @@ def backtest_job(
     *,
     folds: int,
     store: Path | None = None,
+    window: MakeWindow = LocalWindow.of,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
+
+    `window` is that of `backtest`.
 
     Returns
     -------
@@ -70,6 +81,7 @@ def backtest_job(
             metrics=settings.metrics,
             prefilters=settings.make_prefilters(),
             store=store,
+            window=window,
             progress=progress,
         )
         rows = result.summary().to_dicts()

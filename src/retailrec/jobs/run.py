@@ -17,8 +17,9 @@ from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
-from retailrec.evaluation.backtest import Model, backtest, fitted
+from retailrec.evaluation.backtest import backtest
 from retailrec.evaluation.results import Window
+from retailrec.evaluation.window import Model, fitted
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
@@ -26,9 +27,10 @@ from retailrec.jobs.purposes import judge_purposes
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.jobs.verdict import verdict
 from retailrec.metrics import parse_metric
+from retailrec.recommender.answering import Wish
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, recommend_to_file
-from retailrec.recommender.rules import Rules, read_rules
+from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.page import render
@@ -55,7 +57,7 @@ RESULTS = (
     "report.html",
     "report.json",
 )
-Everybody = Callable[[TwoStageRecommender, Path, int, Rules | None], Batch]
+Everybody = Callable[[TwoStageRecommender, Path, Wish, Progress], Batch]
 REPORT_K = 10  # the report judges ten recommendations
 
 
@@ -81,7 +83,7 @@ def run(
     judged too. `page` adds the report, and `sent` to it how shoppers who were sent coupons differ.
 
     Of a sample of shoppers, `everybody` writes the lists of all: it gets the fitted model, the place
-    of the result, k and the rules.
+    of the result, what is asked and the progress.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
     ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
@@ -106,11 +108,6 @@ def run(
     wanted_rules = None if rules is None else read_rules(rules)
     if truth is not None:
         truth.require_window(held_out.past.end, data.end)
-    if everybody is not None and settings.slots:
-        raise SettingError(
-            f"slots={settings.slots} are not filled by another engine than the local one; leave slots "
-            f"out, or stay with the local engine."
-        )
     timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None
     with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
@@ -161,7 +158,8 @@ def run(
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
             if everybody is not None:
-                batch = everybody(final, file, settings.k, wanted_rules)
+                wish = Wish.of(settings.k, "mixed", settings.slots, wanted_rules)
+                batch = everybody(final, file, wish, progress)
             else:
                 batch = recommend_to_file(
                     final,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
-from retailrec.data.encoding import CodedLines, places
-from retailrec.data.locks import locked
+from retailrec.data.encoding import CodedLines
 from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.errors import SettingError
 from retailrec.recommender.artifact import versions
@@ -26,9 +25,9 @@ from retailrec.spark.reports import Texts, add_load_reports
 from retailrec.spark.session import connect, cores
 from retailrec.spark.sources import source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
-from retailrec.spark.storage import Storage, absolute, local_path
+from retailrec.spark.storage import Storage, absolute, alone
 from retailrec.spark.tasks import LogPlan, ShopperPlan, log_lines
-from retailrec.spark.whole import SparkLog
+from retailrec.spark.whole import SparkLog, coded_log
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -97,9 +96,7 @@ def fit(
     session = connect() if session is None else session
     out = Path(out)
     place = absolute(out.with_name(f".{out.name}.lines") if workplace is None else workplace)
-    with ExitStack() as held:
-        if (here := local_path(place)) is not None:
-            held.enter_context(locked(here))
+    with alone(place):
         storage = Storage(session, place)
         for name in storage.files(place):
             storage.remove(f"{place}/{name}")
@@ -148,8 +145,8 @@ def sampled_data(
     with in_words():
         given = source(session, receipts, dict(columns or {}))
         progress("clean receipts")
-        cleaned = stage(session, given, dict(columns or {}), f"{folder}/lines", line_rules, 1)
-        report = cleaned.report
+        cleaned = stage(session, given, dict(columns or {}), f"{folder}/lines", line_rules)
+        raw, report = copy.deepcopy(cleaned.report), cleaned.report
         coded = CodedLines([], {ITEM_ID: cleaned.vocabulary}, {})
         table = attributes(items, ITEM_ID, coded, (), report)
         catalogue = vocabulary(table, cleaned.vocabulary, ITEM_ID).with_columns(
@@ -173,20 +170,10 @@ def sampled_data(
         people = vocabulary(about, ids, USER_ID)
     else:
         people = pl.DataFrame({USER_ID: ids})
-    user = places(lines[USER_ID], people[USER_ID]).alias("user")
-    basket = lines["basket"].to_numpy()
-    code = user.to_numpy()
-    new = np.ones(lines.height, np.bool_)  # receipts are numbered within shoppers so far
-    new[1:] = (basket[1:] != basket[:-1]) | (code[1:] != code[:-1])
-    log_ = lines.drop(USER_ID).with_columns(
-        user, pl.Series("basket", np.cumsum(new) - 1).cast(pl.Int32)
+    whole = SparkLog(session, log, kinds, catalogue.height, replace(cleaned, report=raw))
+    return RetailData(
+        coded_log(lines, people[USER_ID]), catalogue, people, cleaned.midnight, report, whole
     )
-    carried = [c for c in log_.columns if c in ("store", "discount")]
-    log_ = log_.select("user", "item", "basket", "time", "quantity", "value", *carried)
-    if "store" in carried:
-        log_ = log_.with_columns(pl.col("store").cast(pl.Categorical))
-    whole = SparkLog(session, log, kinds, catalogue.height)
-    return RetailData(log_.rechunk(), catalogue, people, cleaned.midnight, report, whole)
 
 
 def _coded_log(
@@ -207,7 +194,7 @@ def _coded_log(
     shoppers = ShopperPlan(cleaned.far, cleaned.midnight, _SHARD_LINES, True, {}, own)
     plan = LogPlan(shoppers, items, kinds, told)
     found = (
-        cleaned.lines(session, 0)
+        cleaned.all_lines(session)
         .repartition(max(cores(session), -(-cleaned.n_lines // 2_000_000)), USER_ID)
         .sortWithinPartitions(USER_ID, LINE)
         .mapInArrow(partial(log_lines, plan), sql_schema(kinds))

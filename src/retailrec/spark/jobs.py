@@ -14,13 +14,19 @@ from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.jobs.run import Everybody
+from retailrec.recommender.among import read_among
+from retailrec.recommender.answering import Wish
 from retailrec.recommender.batch import Batch
-from retailrec.recommender.rules import Rules, read_rules
+from retailrec.recommender.purposes import check_purpose
+from retailrec.recommender.rules import read_rules
+from retailrec.recommender.slots import parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.spark.fitting import sampled_data
-from retailrec.spark.recommending import recommend
+from retailrec.spark.recommending import recommend, recommend_cleaned
 from retailrec.spark.session import connect
+from retailrec.spark.shipping import share_modules
 from retailrec.spark.storage import absolute
+from retailrec.spark.whole import SparkLog
 
 WORKPLACE = "spark.retailrec.workplace"
 
@@ -35,6 +41,9 @@ def recommend_on_spark(
     *,
     rules: Path | None = None,
     reasons: bool = False,
+    among: Sequence[Path] = (),
+    purpose: str = "mixed",
+    slots: str | None = None,
     master: str | None = None,
     settings: Path | None = None,
     modules: Sequence[str] | None = None,
@@ -45,18 +54,17 @@ def recommend_on_spark(
     Raises
     ------
     SettingError
-        If modules of one's own are wanted, which workers would have to import, or Spark can't be used.
+        If slots make no sense, or Spark can't be used.
     DataError
         As `recommend`.
     """
-    if modules:
-        raise SettingError(
-            f"--import {modules[0]} is not there with --engine spark: workers would have to import it "
-            f"too. Call retailrec.spark from a program whose workers do."
-        )
     wanted_rules = None if rules is None else read_rules(rules)
+    wanted_slots = None if slots is None else parse_slots(slots)
+    wanted_purpose = check_purpose(purpose, "recommend")
+    lists = read_among(among) if among else None
     progress("start Spark")
     session = connect(master, settings)
+    share_modules(session, modules or ())
     return recommend(
         model,
         _named(history),
@@ -65,6 +73,9 @@ def recommend_on_spark(
         users=users,
         rules=wanted_rules,
         reasons=reasons,
+        among=lists,
+        purpose=wanted_purpose,
+        slots=wanted_slots,
         columns=columns,
         session=session,
         progress=progress,
@@ -77,6 +88,7 @@ def load_on_spark(
     sample: int,
     master: str | None,
     settings: Path | None,
+    modules: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> RetailData:
     """A sample of the shoppers of Parquet or a table, whose facts of items count everybody.
@@ -93,6 +105,7 @@ def load_on_spark(
     """
     progress("start Spark")
     session = connect(master, settings)
+    share_modules(session, modules or ())
     named = session.sparkContext.getConf().get(WORKPLACE)
     if named is None:
         if not str(session.sparkContext.master).startswith("local"):
@@ -108,15 +121,23 @@ def load_on_spark(
     )
 
 
-def lists_of_all(receipts: Path, columns: Mapping[str, str]) -> Everybody:
-    """What `run` calls to write the lists of all shoppers: a folder of Parquet in place of a file."""
+def lists_of_all(data: RetailData) -> Everybody:
+    """What `run` calls to write the lists of all shoppers: a folder of Parquet in place of a file.
 
-    def write(model: TwoStageRecommender, out: Path, k: int, rules: Rules | None) -> Batch:
+    Raises
+    ------
+    SettingError
+        If the data is no sample of a log on Spark.
+    """
+    whole = data.whole
+    if not isinstance(whole, SparkLog):
+        raise SettingError("lists_of_all needs a log on Spark; give data of load_on_spark.")
+
+    def write(model: TwoStageRecommender, out: Path, wish: Wish, progress: Progress) -> Batch:
         with tempfile.TemporaryDirectory(prefix="retailrec-") as aside:
-            model.save(Path(aside) / "model")
-            return recommend(
-                Path(aside) / "model", _named(receipts), out, k, rules=rules, columns=columns
-            ).batch
+            folder = Path(aside) / "model"
+            model.save(folder)
+            return recommend_cleaned(whole.session, folder, whole.cleaned, out, wish, progress).batch
 
     return write
 

@@ -81,6 +81,11 @@ class Cleaned:
         path = f"{self.folder}/{WAVE}={wave}"
         return session.read.schema(sql_schema(self.kinds)).parquet(path).drop(REASON)
 
+    def all_lines(self, session: SparkSession) -> DataFrame:
+        """The cleaned lines of all waves."""
+        paths = [f"{self.folder}/{WAVE}={wave}" for wave in sorted(self.filled)]
+        return session.read.schema(sql_schema(self.kinds)).parquet(*paths).drop(REASON)
+
 
 def sql_schema(kinds: Mapping[str, str]) -> str:
     """Columns as Spark writes a schema."""
@@ -169,22 +174,27 @@ def _counted(
     read = dict(zip(*(counts[c].to_pylist() for c in ("part", "count")), strict=True))
     report.read = sum(read.values())
     numbers = LineNumbers(read)
-    _account(everything, report, numbers)
+    if f"{WAVE}={REJECTED}" in names:
+        bad = session.read.schema(sql_schema(kinds)).parquet(f"{folder}/{WAVE}={REJECTED}")
+        _account(bad, report, numbers)
     good = everything.filter(F.col(REASON).isNull())
     days = pl.DataFrame(
         pl.from_arrow(
-            good.groupBy(F.to_date("time").alias("time")).agg(F.count("*").alias("n")).toArrow()
+            good.groupBy(F.to_date("time").alias("time"))
+            .agg(F.count("*").alias("n"), F.max("time").alias("latest"))
+            .toArrow()
         )
     )
     refuse_if_none(int(days["n"].sum()), report)
     vocabulary = _items_of(good)
-    far = far_rule(days)
+    far = far_rule(days.drop("latest"))
     if far is not None:
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
         good = good.filter(F.to_date("time").between(first, newest))
-    last = good.agg(F.max("time")).first()
-    assert last is not None
+    last = days["latest"].max()
+    if not isinstance(last, datetime):
+        raise DataError(f"no line of {source.name} has a time; expected receipt lines. Check them.")
     return Cleaned(
         folder,
         kinds,
@@ -194,7 +204,7 @@ def _counted(
         vocabulary,
         vocabulary if far is None else _items_of(good),
         far,
-        last[0],
+        last,
         report,
         numbers,
     )
@@ -206,11 +216,9 @@ def _items_of(lines: DataFrame) -> pl.Series:
     return pl.Series(ITEM_ID, pl.from_arrow(found)).sort()
 
 
-def _account(everything: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:
+def _account(rejected: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:
     """Count the rejected lines by reason, with the numbers of the first three of each."""
-    from pyspark.sql import functions as F
-
-    bad = everything.filter(F.col(REASON).isNotNull()).select(REASON, LINE)
+    bad = rejected.select(REASON, LINE)
     found = bad.mapInArrow(_first_lines, f"{REASON} string, n bigint, {LINE} array<bigint>").toArrow()
     parts = pl.DataFrame(pl.from_arrow(found))
     if parts.is_empty():

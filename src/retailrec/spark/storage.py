@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retailrec.data.locks import locked
 from retailrec.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +32,27 @@ def absolute(path: str | Path) -> str:
 def local_path(path: str) -> Path | None:
     """The path on this machine's disk; None where it lies elsewhere."""
     return Path(re.sub(r"^file:/+", "/", path)) if path.startswith("file:/") else None
+
+
+@contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Keep other processes of this machine off a folder on its disk; elsewhere nobody is kept off.
+
+    Raises
+    ------
+    DataError
+        If another process is at work there, or the folder can't be made.
+    """
+    here = local_path(path)
+    with ExitStack() as held:
+        if here is not None:
+            try:
+                held.enter_context(locked(here))
+            except OSError as error:
+                raise DataError(
+                    f"{here} can't be made: {error.strerror}. Name a folder that may be written to."
+                ) from error
+        yield
 
 
 def escaped(path: str) -> str:

@@ -13,31 +13,38 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER" and "polars" not in sys.modules:
     # Polars reads it once, at import; Spark sets the other to the cores of a task
     os.environ.setdefault("POLARS_MAX_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.compute.shards import hold_to_cores
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import CodedLines, build_log, places, slim_lines
+from retailrec.data.history import Pairs
 from retailrec.data.vocabulary import vocabulary
 from retailrec.errors import RetailRecWarning, SettingError
+from retailrec.recommender.among import Eligible
+from retailrec.recommender.answering import Wish
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, RECOMMENDABLE, USER_ID
+from retailrec.spark.shipping import import_shared, shipped
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER":
+    import_shared()  # before models are loaded, which may hold what they define
 _CLEAN_ROWS = 250_000  # lines parsed at a time: Arrow batches are smaller, and each costs a start
 ATTRIBUTE = "attribute_"  # how columns of shoppers' attributes begin, so that they meet no line's
+ELIGIBLE = "eligible"  # of a row that asks for a shopper: codes of the only items to rank, int32
 ASKED = -1  # `line` of the row that says that a shopper is asked for
 
 
@@ -70,6 +77,7 @@ _POLARS: dict[str, Any] = {
     "float": pl.Float32(),
     "timestamp": pl.Datetime("us"),
     "integer": pl.Int32(),
+    "boolean": pl.Boolean(),
 }
 
 
@@ -117,11 +125,15 @@ class ShopperPlan:
 
 
 class Shoppers(NamedTuple):
-    """Whole shoppers: their data, who of them is asked for (None: all), what cleaning did."""
+    """Whole shoppers: their data, who of them is asked for (None: all), what cleaning did.
+
+    `own` holds the only items to rank of each shopper asked for, where shoppers have own lists.
+    """
 
     data: RetailData
     asked: pl.Series | None
     report: LoadReport
+    own: Pairs | None = None
 
 
 def shoppers(plan: ShopperPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[Shoppers]:
@@ -129,17 +141,33 @@ def shoppers(plan: ShopperPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[S
     for table in whole_shoppers(batches, plan.shard_lines):
         frame = pl.DataFrame(pl.from_arrow(table))
         is_asked = frame[LINE] == ASKED
-        users, asked = None, None
+        users, asked, own = None, None, None
         if is_asked.any() or not plan.all_users:
-            users = frame.filter(is_asked).select(
+            wanted = frame.filter(is_asked).sort(USER_ID)
+            users = wanted.select(
                 USER_ID,
                 *(pl.col(ATTRIBUTE + c).cast(kind).alias(c) for c, kind in plan.attributes.items()),
             )
-            asked = None if plan.all_users else users[USER_ID].sort()
+            asked = None if plan.all_users else users[USER_ID]
+            own = own_items(wanted[ELIGIBLE]) if ELIGIBLE in frame.columns else None
             frame = frame.filter(~is_asked)
-        lines = frame.drop(ATTRIBUTE + c for c in plan.attributes)
+        lines = frame.drop([*(ATTRIBUTE + c for c in plan.attributes), ELIGIBLE], strict=False)
         report = LoadReport("part", read=lines.height)
-        yield Shoppers(data_of_lines(lines, plan, users, report), asked, report)
+        yield Shoppers(data_of_lines(lines, plan, users, report), asked, report, own)
+
+
+def own_items(codes: pl.Series) -> Pairs:
+    """Each shopper's items, from their bytes.
+
+    Examples
+    --------
+    >>> pairs = own_items(pl.Series([np.array([3, 5], np.int32).tobytes(), b""]))
+    >>> pairs.indptr.tolist(), pairs.items.tolist()
+    ([0, 2, 2], [3, 5])
+    """
+    sizes = codes.bin.size().to_numpy() // 4
+    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Pairs(indptr, np.frombuffer(b"".join(codes), np.int32))
 
 
 def data_of_lines(
@@ -171,15 +199,17 @@ class AnswerPlan:
     ----------
     shoppers : how the data is made
     archive : name under which Spark has put the model's files
+    wish : items, purposes and rules
+    shared : codes of the only items to rank, where they are the same for everybody
     kinds : columns of the lists
     reports : Spark's accumulator of texts, one a shard
     """
 
     shoppers: ShopperPlan
     archive: str
-    k: int
-    rules: Rules | None
+    wish: Wish
     reasons: bool
+    shared: NDArray[np.int32] | None
     kinds: dict[str, str]
     reports: Any
 
@@ -189,11 +219,23 @@ def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
     require_versions(plan.shoppers.versions)
     hold_to_task()
     model = loaded(plan.archive)
-    for data, asked, load_report in shoppers(plan.shoppers, batches):
+    wish = plan.wish
+    for data, asked, load_report, own in shoppers(plan.shoppers, batches):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RetailRecWarning)  # the driver says it of the whole
             placed, unplaced, _ = model.catalogue.placed(data, asked)
-            found = model.answer(placed, k=plan.k, rules=plan.rules, reasons=plan.reasons)
+            among = None
+            if own is not None or plan.shared is not None:
+                among = Eligible(len(placed), plan.shared, own)
+            found = model.answer(
+                placed,
+                k=wish.k,
+                rules=wish.rules,
+                reasons=plan.reasons,
+                among=among,
+                purpose=wish.single or "mixed",
+                slots=None if wish.single else wish.slots,
+            )
         report = replace(
             found.report, n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown, notes=()
         )
@@ -224,7 +266,7 @@ def log_lines(plan: LogPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
     """The log of whole shoppers: item codes of the whole catalogue, receipts numbered in the shard."""
     require_versions(plan.shoppers.versions)
     hold_to_task()
-    for data, _, report in shoppers(plan.shoppers, batches):
+    for data, _, report, _ in shoppers(plan.shoppers, batches):
         plan.reports.add([json.dumps(report.as_dict())])
         code = places(data.items[ITEM_ID], plan.items)
         log = data.log.with_columns(
@@ -237,9 +279,7 @@ def log_lines(plan: LogPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
 @cache
 def loaded(archive: str) -> TwoStageRecommender:
     """The model, loaded once in a worker process; its arrays stay in files that all workers share."""
-    from pyspark import SparkFiles
-
-    return TwoStageRecommender.load(Path(SparkFiles.get(archive)), memory_map=True)
+    return TwoStageRecommender.load(shipped(archive), memory_map=True)
 
 
 def whole_shoppers(batches: Iterator[pa.RecordBatch], lines: int) -> Iterator[pa.Table]:
@@ -322,6 +362,7 @@ def to_arrow(frame: pl.DataFrame, kinds: dict[str, str]) -> Iterator[pa.RecordBa
         "float": pa.float32(),
         "timestamp": pa.timestamp("us"),
         "integer": pa.int32(),
+        "boolean": pa.bool_(),
     }
     schema = pa.schema([(name, of_kind[kind]) for name, kind in kinds.items()])
     yield from frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.encoding import places
 from retailrec.data.history import History
 from retailrec.data.whole import Totals
 from retailrec.errors import SettingError
@@ -23,6 +24,8 @@ from retailrec.spark.tasks import hold_to_task, whole_shoppers
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
+
+    from retailrec.spark.staging import Cleaned
 
 OfPart = Callable[[History], Totals]
 _PART_LINES = 500_000
@@ -38,12 +41,14 @@ class SparkLog:
     log : `user_id`, `item` (code), `basket` (numbered within a shopper), `time`, `quantity`, `value`
     kinds : its columns' types
     n_items : number of item codes
+    cleaned : the lines that the log was made of
     """
 
     session: SparkSession
     log: DataFrame
     kinds: dict[str, str]
     n_items: int
+    cleaned: Cleaned
 
     def totals(self, of_part: OfPart, end: datetime) -> Totals:
         """`of_part` of all shoppers: parts in workers, added up by item in Spark."""
@@ -52,11 +57,9 @@ class SparkLog:
         shape = of_part(nobody(self.n_items, end))
         names, combine = _columns_of(shape)
         schema = "item int, " + ", ".join(f"{name} double" for name in names)
-        known = self.log.filter(F.col("time") < F.lit(end))
         with in_words():
             found = (
-                known.repartition(max(cores(self.session), 2), USER_ID)
-                .sortWithinPartitions(USER_ID, "basket", "item")
+                self.of_shoppers(end)
                 .mapInArrow(partial(part_totals, of_part, self.n_items, end), schema)
                 .groupBy("item")
                 .agg(
@@ -86,18 +89,48 @@ class SparkLog:
         """(n_items,) unit price on the last day before `end` that the item was sold; NaN if unknown."""
         from pyspark.sql import functions as F
 
-        known = self.log.filter((F.col("time") < F.lit(end)) & F.col("value").isNotNull())
+        known = self.log.filter((F.col("time") < instant(end)) & F.col("value").isNotNull())
         days = known.groupBy("item", F.to_date("time").alias("day")).agg(
             (F.sum("value") / F.sum("quantity")).alias("price")
         )
         return self._dense(days.groupBy("item").agg(F.max_by("price", "day").alias("n")), np.nan)
 
+    def shoppers(self, end: datetime) -> int:
+        """Shoppers who bought anything before `end`."""
+        from pyspark.sql import functions as F
+
+        with in_words():
+            return self.log.filter(F.col("time") < instant(end)).select(USER_ID).distinct().count()
+
+    def fingerprint(self) -> str:
+        """Stands for all lines: the same ones give the same text."""
+        from pyspark.sql import functions as F
+
+        line = F.xxhash64(*sorted(self.kinds))
+        with in_words():
+            found = self.log.agg(F.count("*"), F.sum(line.cast("decimal(38,0)"))).first()
+        return str(found)
+
+    def of_shoppers(self, end: datetime, asked: DataFrame | None = None) -> DataFrame:
+        """Lines before `end`, parted by shopper, in order of shopper, receipt and item.
+
+        With `asked`, a few shoppers by their ids: the lines of these, and its columns.
+        """
+        from pyspark.sql import functions as F
+
+        known = self.log.filter(F.col("time") < instant(end))
+        if asked is not None:
+            known = known.join(F.broadcast(asked), USER_ID)
+        return known.repartition(max(cores(self.session), 2), USER_ID).sortWithinPartitions(
+            USER_ID, "basket", "item"
+        )
+
     def _counted(self, start: datetime | None, end: datetime, how: Column) -> NDArray[np.float64]:
         from pyspark.sql import functions as F
 
-        known = self.log.filter(F.col("time") < F.lit(end))
+        known = self.log.filter(F.col("time") < instant(end))
         if start is not None:
-            known = known.filter(F.col("time") >= F.lit(start))
+            known = known.filter(F.col("time") >= instant(start))
         return self._dense(known.groupBy("item").agg(how.alias("n")), 0.0)
 
     def _dense(self, found: DataFrame, empty: float) -> NDArray[np.float64]:
@@ -106,6 +139,29 @@ class SparkLog:
         out = np.full(self.n_items, empty)
         out[table["item"].to_numpy()] = table["n"].to_numpy()
         return out
+
+
+def instant(time: datetime) -> Column:
+    """A time as the log tells it, whatever zone this machine or the session has."""
+    from pyspark.sql import functions as F
+
+    return F.lit(time.isoformat(sep=" ")).cast("timestamp_ntz")
+
+
+def coded_log(lines: pl.DataFrame, users: pl.Series) -> pl.DataFrame:
+    """The log of `RetailData` from lines of a `SparkLog`, in order of shopper, receipt and item.
+
+    Shoppers become codes of `users`; receipts, numbered within each shopper so far, are numbered
+    through.
+    """
+    user = places(lines[USER_ID], users)
+    basket = pl.Series("basket", _numbered(user.to_numpy(), lines["basket"].to_numpy()))
+    log = lines.drop(USER_ID).with_columns(user.alias("user"), basket)
+    carried = [c for c in log.columns if c in ("store", "discount")]
+    log = log.select("user", "item", "basket", "time", "quantity", "value", *carried)
+    if "store" in carried:
+        log = log.with_columns(pl.col("store").cast(pl.Categorical))
+    return log.rechunk()
 
 
 def part_totals(
