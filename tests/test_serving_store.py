@@ -29,14 +29,14 @@ from retailrec.serving.receipts import Line, Receipt, accept
 from retailrec.serving.records import Added, ReceiptConflict, StoreFull
 from retailrec.serving.store import Store, open_store
 from retailrec.serving.upkeep import compact
-from serving_support import Postgres
+from serving_support import Postgres, postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    found = Postgres()
+    found = postgres()
     yield found
     found.close()
 
