@@ -20,6 +20,8 @@ from retailrec.data import RetailData
 from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.slots import parse_slots
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.keys import RateLimit, make_key, remove_key
@@ -123,6 +125,63 @@ def test_purposes_over_http_are_those_of_the_batch(start: Start, shop: RetailDat
     refused = client.get("/v1/shoppers/3/offers", params={"purpose": "discover"})
     assert refused.status_code == 422
     assert "has learnt none" in refused.json()["detail"]
+
+
+def test_slots_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:
+    client = start()
+    model = client.service.models.active.model  # type: ignore[attr-defined]
+    history = client.get("/v1/shoppers/3/history", params={"limit": 1000}).json()
+    for receipt in history["newest"]:
+        for line in receipt["lines"]:
+            del line["name"]
+    given = {"shopper": "3", "receipts": history["newest"], "attributes": history["attributes"]}
+    cases: list[tuple[str, dict[str, int]]] = [
+        ("replenish=3,discover=2", {}),
+        ("discover=4, mixed=2", {"max_per_category": 2}),
+    ]
+    for text, rules in cases:
+        frame = model.explain(shop, [3], rules=Rules(**rules), slots=parse_slots(text))
+        columns = ("item_id", "score", "rank", "purpose", "reasons")
+        expected = list(frame.select(columns).iter_rows())
+        asked = {"slots": text, "reasons": True}
+        stored = client.get("/v1/shoppers/3/offers", params=asked | rules).json()
+        sent = client.post("/v1/offers", json={"shoppers": [given], "rules": rules} | asked).json()
+        for answer in (stored, sent["answers"][0]):
+            names = ("item", "score", "rank", "purpose", "reasons")
+            assert [tuple(offer[name] for name in names) for offer in answer["offers"]] == expected
+        assert {row[3] for row in expected} == set(parse_slots(text))
+
+
+def test_slots_that_make_no_sense_are_refused_in_words(start: Start) -> None:
+    client = start()
+    for text, said in (
+        ("replenish", "purpose=number pairs"),
+        ("often=3", "no purpose"),
+        ("replenish=0", "there is none"),
+        ("replenish=150,discover=51", "200 in all"),
+    ):
+        for answer in (
+            client.get("/v1/shoppers/3/offers", params={"slots": text}),
+            client.post("/v1/offers", json={"shoppers": [{}], "slots": text}),
+        ):
+            assert answer.status_code == 422
+            assert said in answer.json()["detail"]
+    client.post("/v1/models/first/activate")
+    refused = client.get("/v1/shoppers/3/offers", params={"slots": "replenish=3,discover=2"})
+    assert refused.status_code == 422
+    assert "has learnt none" in refused.json()["detail"]
+
+
+def test_slots_keep_to_the_lists_that_hold(start: Start) -> None:
+    client = start()
+    asked = {"slots": "replenish=2,discover=2"}
+    first = client.get("/v1/shoppers/3/offers", params=asked).json()["offers"]
+    gone = str(first[0]["item"])
+    client.post("/v1/availability", json={"items": {gone: False}})
+    client.put(f"/v1/shoppers/3/denied/{first[2]['item']}")
+    now = client.get("/v1/shoppers/3/offers", params=asked).json()["offers"]
+    assert len(now) == 4
+    assert not {first[0]["item"], first[2]["item"]} & {offer["item"] for offer in now}
 
 
 def test_the_next_answer_knows_the_receipt_and_a_retry_changes_nothing(start: Start) -> None:
