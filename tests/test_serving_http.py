@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
+import uvicorn
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
@@ -27,6 +29,7 @@ from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.keys import RateLimit, make_key, remove_key
 from retailrec.serving.loading import export_exposures, load_data
 from retailrec.serving.records import StoreUnavailable
+from retailrec.serving.server import run_server
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -623,3 +626,21 @@ def test_the_schema_has_examples_and_problems(start: Start) -> None:
     line = schema["components"]["schemas"]["LineIn"]["properties"]
     assert line["item"]["examples"] == ["1029743"]
     assert json.dumps(schema).count("object at 0x") == 0
+
+
+def test_answers_leave_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # asyncio lets small packets wait for each other unless it is told that a socket is TCP
+    listening: list[socket.socket] = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        listening.extend(sockets)
+        server.started = True
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    service = Service(Store(str(folder / "store.db")), folder / "models")
+    addresses: list[str] = []
+    run_server(service, "127.0.0.1", 0, addresses.append)
+    service.store.close()
+    with listening[0] as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+        assert addresses == [f"http://127.0.0.1:{listener.getsockname()[1]}"]
