@@ -25,14 +25,16 @@ class Server:
     def __init__(self, store: str, models: Path, *more: str) -> None:
         words = ["serve", "--store", store, "--model", str(models), "--port", "0", "--rate", "0", *more]
         self.command = [sys.executable, "-m", "retailrec.cli", *words]
+        self.log = models.parent / "service.log"
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it is warm."""
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True)
         told = "" if self.process.stdout is None else self.process.stdout.readline()
         if "serving on" not in told:
-            raise RuntimeError(f"the service did not start: {' '.join(self.command)}")
+            raise RuntimeError(f"the service did not start; {self.log} says why")
         self.port = int(told.rpartition(" (")[0].rpartition(":")[2])
         while self.ask("GET", "/health/ready")[0] != 200:
             time.sleep(0.1)

@@ -14,16 +14,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
+from random import random
+from secrets import token_hex
 from typing import Any
 
-from serving_client import Request, Server, closed_loop, under_load
+from serving_client import Request, Server, under_load
 from serving_parts import count_equal
-from serving_shop import Shop, tell
+from serving_shop import Shop, offers_of, tell
+
+from retailrec.serving.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from postgres_server import NotInstalled, Postgres
 
-ROUND = 0.5  # seconds of load before a kill
+ROUND = 1.5  # seconds of load before a kill
 
 
 def kills(shop: Shop, given: Any) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def postgres(shop: Shop, given: Any) -> dict[str, Any]:
             loaded = shop.load(url)
             tell(f"  {loaded['lines']:,} lines loaded in {loaded['seconds']} s")
             with Server(url, shop.models, "--no-pages", "--timeout", "5") as serving:
-                equal = count_equal(serving, shop)
+                equal = count_equal(serving, shop, shop.users)
                 result = {"load": loaded, "equality": equal, "restart": _restart(server, serving, shop)}
         tell("  a full disk")
         return result | {"full_disk": _full_postgres(server, shop)}
@@ -108,20 +112,14 @@ def _restart(server: Postgres, serving: Server, shop: Shop) -> dict[str, Any]:
     asking = _receipts_and_questions(shop, users)
     asyncio.run(under_load(serving.port, asking, _note(counted, acknowledged), crash))
     tell(f"  {dict(counted)}")
-    wrong: Counter[str] = Counter()
-
-    def answered(request: Request, status: int, body: Any) -> None:
-        wrong["asked"] += 1
-        wrong["failed"] += status != 200
-
-    asyncio.run(closed_loop(serving.port, shop.offers(shop.users[:200]), answered))
+    afterwards = count_equal(serving, shop, shop.users[len(users) : len(users) + 500])
     return {
         "seconds_away": round(away, 1),
         "ready_again_after_s": round(back, 2),
         "statuses": {name: n for name, n in sorted(counted.items()) if name.isdigit()},
         "errors_before": before["errors"],
         "acknowledged": len(acknowledged),
-        "afterwards": dict(wrong),
+        "afterwards": afterwards,
     } | _lost(acknowledged, _stored(serving, users))
 
 
@@ -135,12 +133,7 @@ def _full_postgres(server: Postgres, shop: Shop) -> dict[str, Any]:
         server.own(place)
         server.run(f"CREATE TABLESPACE small LOCATION '{place}'")
         with server.database("TABLESPACE small") as url:
-            shop_store = subprocess.run(
-                [sys.executable, "-m", "retailrec.cli", "store", "init", "--store", url],
-                stdout=subprocess.DEVNULL,
-            )
-            if shop_store.returncode:
-                return {"failed": "the store could not be made"}
+            Store(url).init().close()
             with Server(url, shop.models, "--no-pages") as serving:
                 found = _fill(serving, shop)
         server.run("DROP TABLESPACE small")
@@ -151,13 +144,13 @@ def _fill(serving: Server, shop: Shop) -> dict[str, Any]:
     """Send receipts until the store is full; then read, and see that what was acknowledged is there."""
     acknowledged: set[tuple[str, str]] = set()
     counted: Counter[int] = Counter()
-    user = str(shop.users[0])
+    users = [str(user) for user in shop.users[:100]]
     said = ""
-    for _ in range(20_000):
+    for user in cycle(users):
         _, path, body = shop.receipt(user)
         one = body["receipts"][0]
-        # a few hundred lines a receipt, so that the disk is full soon
-        one["lines"] = [{"item": f"item {i}", "quantity": 1, "value": 2.0} for i in range(500)]
+        # many lines a receipt that can't be packed well, so that the disk is full soon
+        one["lines"] = [{"item": token_hex(16), "quantity": 1, "value": random()} for _ in range(500)]
         status, answer = serving.ask("POST", path, body)
         counted[status] += 1
         if status == 200:
@@ -166,7 +159,7 @@ def _fill(serving: Server, shop: Shop) -> dict[str, Any]:
             said = answer["detail"] if answer else ""
         if counted[507] >= 20 or counted[0]:
             break
-    reads = [serving.ask("GET", f"/v1/shoppers/{user}/offers")[0] for _ in range(20)]
+    reads = [serving.ask("GET", offers_of(user))[0] for user in users[:20]]
     live = serving.ask("GET", "/health/ready")[0]
     return {
         "writes": {str(status): n for status, n in sorted(counted.items())},
@@ -174,7 +167,7 @@ def _fill(serving: Server, shop: Shop) -> dict[str, Any]:
         "reads_while_full": dict(Counter(map(str, reads))),
         "ready": live,
         "acknowledged": len(acknowledged),
-    } | _lost(acknowledged, _stored(serving, [user]))
+    } | _lost(acknowledged, _stored(serving, users))
 
 
 @contextmanager

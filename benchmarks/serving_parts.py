@@ -20,10 +20,10 @@ from serving_shop import MODELS, Shop, list_of, offers_of, tell
 PROGRESS = 10  # lines a part
 
 
-def count_equal(server: Server, shop: Shop) -> dict[str, int]:
+def count_equal(server: Server, shop: Shop, users: list[Any]) -> dict[str, int]:
     """How many lists over HTTP are those of the batch, to the last digit."""
     found: Counter[str] = Counter()
-    every = max(len(shop.users) // PROGRESS, 1)
+    every = max(len(users) // PROGRESS, 1)
 
     def answered(request: Request, status: int, body: Any) -> None:
         found["asked"] += 1
@@ -32,14 +32,14 @@ def count_equal(server: Server, shop: Shop) -> dict[str, int]:
         if found["asked"] % every == 0:
             tell(f"  {found['equal']:,} of {found['asked']:,} lists are the batch's")
 
-    asyncio.run(closed_loop(server.port, shop.offers(shop.users), answered))
+    asyncio.run(closed_loop(server.port, shop.offers(users), answered))
     return {"asked": found["asked"], "equal": found["equal"]}
 
 
 def equality(shop: Shop, given: Any) -> dict[str, Any]:
     """Every list over HTTP beside that of the batch, from an SQLite store."""
     with Server(shop.store("equality"), shop.models, "--no-pages") as server:
-        return {"sqlite": count_equal(server, shop)}
+        return count_equal(server, shop, shop.users)
 
 
 def latency(shop: Shop, given: Any) -> dict[str, Any]:
