@@ -1,6 +1,7 @@
 """The HTTP service under load, part by part, each with its bar.
 
-make bench-serve [DATA=x5 SHOPPERS=20000 PROFILE=large SECONDS=30 WORK=out/serve-bench PARTS="latency"]
+make bench-serve [DATA=x5 SHOPPERS=20000 PROFILE=large SECONDS=30 MANY=200000 WORK=out/serve-bench
+                  PARTS="latency memory"]
 
 Models, store and the batch's lists are made once in the folder WORK and found there again. Latency
 counts from when a request should have been sent (open loop), so a server that falls behind can't hide
@@ -100,7 +101,9 @@ def main() -> int:
     parser.add_argument("--shoppers", type=int, default=20_000, help="of the generated x5")
     parser.add_argument("--profile", default="large", choices=tuple(BARS))
     parser.add_argument("--work", type=Path, default=Path("out/serve-bench"))
-    parser.add_argument("--only", nargs="*", choices=tuple(PARTS), help="parts; all without")
+    parser.add_argument(
+        "--only", nargs="*", choices=tuple(PARTS), help="parts; all of them without, and none: prepare"
+    )
     parser.add_argument("--seconds", type=float, default=30, help="of load for latency")
     parser.add_argument("--rate", type=float, default=50, help="requests a second for latency")
     parser.add_argument("--lists", type=int, default=10_000, help="compared with the batch")
@@ -111,9 +114,10 @@ def main() -> int:
     parser.add_argument("--visits", type=int, default=20, help="of each page")
     given = parser.parse_args()
     shop = Shop(given.work, given.data, given.shoppers, given.profile, given.lists)
-    shop.prepare()
+    parts = list(PARTS) if given.only is None else given.only
+    shop.prepare(two_models=not {"swaps", "pages"}.isdisjoint(parts))
     bad: dict[str, list[str]] = {}
-    for part in given.only or PARTS:
+    for part in parts:
         tell(part)
         load = getloadavg()[0]
         found = PARTS[part](shop, given)

@@ -83,7 +83,7 @@ class Shop:
     def expected(self) -> dict[str, dict[str, list[tuple[Any, float]]]]:
         """Model -> shopper -> `(item, score)` of the batch's list."""
         found: dict[str, dict[str, list[tuple[Any, float]]]] = {}
-        for name in MODELS:
+        for name in (name for name in MODELS if (self.folder / f"lists-{name}.parquet").exists()):
             lists = found[name] = {}
             for user, item, score in (
                 self._lists(name).select("user_id", "item_id", "score").iter_rows()
@@ -91,11 +91,12 @@ class Shop:
                 lists.setdefault(str(user), []).append((item, score))
         return found
 
-    def prepare(self) -> None:
-        """Make what is not there yet."""
+    def prepare(self, two_models: bool) -> None:
+        """Make what is not there yet; parts that compare models need two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, seed in MODELS.items():
-            self._prepare_model(name, seed)
+            if seed == 0 or two_models:
+                self._prepare_model(name, seed)
         self._prepare_store()
 
     def store(self, part: str) -> str:
