@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import socket
@@ -591,6 +592,15 @@ def test_shares_of_arms_are_as_asked_and_another_salt_draws_anew() -> None:
     assert abs(in_a / (4000 - held) - 0.7) < 0.03
     moved = sum(first.assign(str(u)).arm != second.assign(str(u)).arm for u in range(500))
     assert moved > 150
+
+
+def test_answers_do_not_wait_for_garbage_of_what_stays(start: Start) -> None:
+    before = gc.get_freeze_count()
+    client = start()
+    assert gc.get_freeze_count() > before + 10_000
+    client.__exit__(None, None, None)
+    assert gc.get_freeze_count() == 0
+    client.__enter__()
 
 
 def test_health_and_measures_tell_the_state(start: Start) -> None:
