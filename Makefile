@@ -95,8 +95,8 @@ bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="
 bench-online: $(READY) ## milliseconds for one shopper (PROFILE=large)
 	$(BIN)/python benchmarks/online.py $(or $(PROFILE),large)
 
-bench-serve: $(READY) ## the HTTP service under load (SHOPPERS=20000 PROFILE=large SECONDS=30)
-	$(BIN)/python benchmarks/serve.py --shoppers $(or $(SHOPPERS),20000) --profile $(or $(PROFILE),large) --seconds $(or $(SECONDS),30)
+bench-serve: $(READY) ## the HTTP service under load, all or some parts (DATA=x5 PROFILE=large SECONDS=30 PARTS="latency")
+	$(BIN)/python benchmarks/serve.py --data $(or $(DATA),x5) --shoppers $(or $(SHOPPERS),20000) --profile $(or $(PROFILE),large) --seconds $(or $(SECONDS),30) --many $(or $(MANY),200000) --work $(or $(WORK),out/serve-bench) $(if $(PARTS),--only $(PARTS))
 
 bench-floor: $(READY) ## share of scoring time inside libraries' kernels (PROFILE=small)
 	$(BIN)/python benchmarks/floor.py $(or $(PROFILE),small)

@@ -1,319 +1,135 @@
-"""The HTTP service under load: equality with the batch, latency, throughput, memory, kills, swaps.
+"""The HTTP service under load, part by part, each with its bar.
 
-make bench-serve [SHOPPERS=20000 PROFILE=large SECONDS=30]
+make bench-serve [DATA=x5 SHOPPERS=20000 PROFILE=large SECONDS=30 MANY=200000 WORK=out/serve-bench
+                  PARTS="latency memory"]
 
-Latency is taken from when a request should have been sent (open loop), so a server that falls behind
-can't hide it. Client and server share the machine.
+Models, store and the batch's lists are made once in the folder WORK and found there again. Latency
+counts from when a request should have been sent (open loop), so a server that falls behind can't hide
+it. Client and server share the machine; progress with the load average goes to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from os import getloadavg
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import polars as pl
+import serving_faults
+import serving_parts
 from machine import print_result
-
-from retailrec.jobs.settings import Settings
-from retailrec.serving.loading import load_data
-from retailrec.serving.store import open_store
-from retailrec.simulator.shop import data_of, preset
+from serving_shop import Shop, tell
 
 BARS = {"large": (5, 9, 15), "small": (12, 22, 35), "laptop": (12, 22, 35)}  # p50, p95, p99 in ms
+PAGE_MS, PAGE_KB, GROWTH_PERCENT = 150, 150, 3
+PARTS: dict[str, Callable[[Shop, Any], dict[str, Any]]] = {
+    "equality": serving_parts.equality,
+    "latency": serving_parts.latency,
+    "swaps": serving_parts.swaps,
+    "pages": serving_parts.pages,
+    "kills": serving_faults.kills,
+    "disk": serving_faults.disk,
+    "postgres": serving_faults.postgres,
+    "hostile": serving_parts.hostile,
+    "memory": serving_parts.memory,
+}
 
 
-class Server:
-    """`retailrec serve` in a process of its own."""
+def missed(part: str, found: dict[str, Any], profile: str) -> list[str]:
+    """What of a part's bars is not met, in words."""
+    if "skipped" in found:
+        return [f"not measured: {found['skipped']}"]
+    told: list[str] = []
 
-    def __init__(self, store: str, models: Path) -> None:
-        self.command = [
-            sys.executable,
-            "-m",
-            "retailrec.cli",
-            "serve",
-            "--store",
-            store,
-            "--model",
-            str(models),
-            "--port",
-            "0",
-            "--rate",
-            "0",
-            "--no-pages",
-        ]
-        self.start()
+    def bar(name: str, value: float, most: float) -> None:
+        if not value <= most:
+            told.append(f"{name} is {value:g}, above {most:g}")
 
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        told = self.process.stdout.readline()
-        self.port = int(told.rpartition(" (")[0].rpartition(":")[2])
-        while asyncio.run(self.ask("GET", "/health/ready"))[0] != 200:
-            time.sleep(0.1)
-
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        connection = Connection(self.port)
-        try:
-            return await connection.ask(method, path, body)
-        except OSError:
-            return 0, None
-        finally:
-            connection.close()
-
-    def memory_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        self.process.send_signal(how)
-        self.process.wait(30)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+    if part == "equality":
+        bar("lists that differ", found["asked"] - found["equal"], 0)
+    elif part == "latency":
+        for p, most in zip((50, 95, 99), BARS[profile], strict=True):
+            bar(f"p{p} in ms", found["plain"][f"p{p}_ms"], most)
+            bar(f"p{p} with reasons in ms", found["reasons"][f"p{p}_ms"], 2 * most)
+        bar("failed requests", found["plain"]["failed"] + found["reasons"]["failed"], 0)
+    elif part == "memory":
+        bar("growth in percent", found["growth_percent"], GROWTH_PERCENT)
+        bar("failed requests", found["failed"], 0)
+    elif part == "swaps":
+        for name in ("refused", "failed", "mixed"):
+            bar(f"{name} requests", found[name], 0)
+    elif part == "kills":
+        for name in ("lost", "twice"):
+            bar(f"receipts {name}", found[name], 0)
+    elif part == "disk":
+        told += _full(found)
+    elif part == "postgres":
+        bar("lists that differ", found["equality"]["asked"] - found["equality"]["equal"], 0)
+        for name in ("lost", "twice", "errors_before"):
+            bar(f"restart: {name}", found["restart"][name], 0)
+        after = found["restart"]["afterwards"]
+        bar("restart: lists that differ afterwards", after["asked"] - after["equal"], 0)
+        bar("restart: status 500", found["restart"]["statuses"].get("500", 0), 0)
+        told += _full(found["full_disk"])
+    elif part == "hostile":
+        bar("server errors", found["server_errors"], 0)
+    elif part == "pages":
+        for page, one in found.items():
+            bar(f"{page} in ms", one["slowest_ms"], PAGE_MS)
+            bar(f"{page} in kB", one["kb"], PAGE_KB)
+    return told
 
 
-class Connection:
-    """One kept-alive HTTP connection."""
-
-    def __init__(self, port: int) -> None:
-        self.port, self.streams = port, None
-
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        if self.streams is None:
-            self.streams = await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = self.streams
-        content = b"" if body is None else json.dumps(body).encode()
-        writer.write(
-            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n".encode()
-            + content
-        )
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.split("content-length:")[1].split()[0])
-        text = await reader.readexactly(length)
-        return int(head.split()[1]), json.loads(text)
-
-    def close(self) -> None:
-        if self.streams is not None:
-            self.streams[1].close()
-
-
-async def open_loop(port: int, paths: list[str], rate: float, connections: int = 32) -> np.ndarray:
-    """Milliseconds from when each request was due until it was answered; NaN where it failed."""
-    took = np.full(len(paths), np.nan)
-    free: asyncio.Queue[Connection] = asyncio.Queue()
-    for _ in range(connections):
-        free.put_nowait(Connection(port))
-    start = time.perf_counter() + 0.1
-
-    async def one(number: int) -> None:
-        due = start + number / rate
-        await asyncio.sleep(max(0, due - time.perf_counter()))
-        connection = await free.get()
-        try:
-            status, _ = await connection.ask("GET", paths[number])
-            if status == 200:
-                took[number] = 1000 * (time.perf_counter() - due)
-        except (OSError, asyncio.IncompleteReadError):
-            connection = Connection(port)
-        free.put_nowait(connection)
-
-    await asyncio.gather(*(one(i) for i in range(len(paths))))
-    while not free.empty():
-        free.get_nowait().close()
-    return took
-
-
-async def closed_loop(port: int, paths: Iterable[str], connections: int = 4) -> list[tuple[int, Any]]:
-    """Answers, in no order; each connection asks again as soon as it is answered."""
-    todo, answers = iter(paths), []
-
-    async def ask() -> None:
-        connection = Connection(port)
-        for path in todo:
-            answers.append(await connection.ask("GET", path))
-        connection.close()
-
-    await asyncio.gather(*(ask() for _ in range(connections)))
-    return answers
-
-
-def offers_of(user: Any, more: str = "") -> str:
-    return f"/v1/shoppers/{user}/offers?k=10{more}"
-
-
-def same_as_batch(server: Server, expected: pl.DataFrame, users: list[Any]) -> dict[str, int]:
-    """How many lists over HTTP are those of the batch, to the last digit."""
-    rows: dict[str, list[tuple[Any, float]]] = {}
-    for user, item, score in expected.select("user_id", "item_id", "score").iter_rows():
-        rows.setdefault(str(user), []).append((item, score))
-    answers = asyncio.run(closed_loop(server.port, [offers_of(u) for u in users]))
-    equal = sum(
-        [(o["item"], o["score"]) for o in a["offers"]] == rows[a["shopper"]]
-        for status, a in answers
-        if status == 200
-    )
-    return {"asked": len(users), "equal": equal}
-
-
-def killed(server: Server, times: int, users: list[Any], day: str) -> dict[str, int]:
-    """Receipts sent while the server is killed again and again: how many are lost or there twice."""
-    acknowledged: set[tuple[str, str]] = set()
-    number = 0
-    for _ in range(times):
-
-        async def send(until: float) -> None:
-            nonlocal number
-            connection = Connection(server.port)
-            try:
-                while True:
-                    number += 1
-                    user = str(users[number % 50])
-                    body = {
-                        "shopper": user,
-                        "number": f"kill-{number}",
-                        "time": day,
-                        "lines": [{"item": "1", "quantity": 1, "value": 2.0}],
-                    }
-                    status, _ = await connection.ask("POST", "/v1/receipts", {"receipts": [body]})
-                    if status == 200:
-                        acknowledged.add((user, f"kill-{number}"))
-                    if time.perf_counter() > until and server.process.poll() is None:
-                        server.process.kill()
-            except (OSError, asyncio.IncompleteReadError):
-                return
-
-        asyncio.run(send(time.perf_counter() + 0.5))
-        server.stop(signal.SIGKILL)
-        server.start()
-    found: list[tuple[str, str]] = []
-    for user in map(str, users[:50]):
-        _, body = asyncio.run(server.ask("GET", f"/v1/shoppers/{user}/history?limit=1000"))
-        found += [(user, r["number"]) for r in body["newest"] if r["number"].startswith("kill-")]
-    return {
-        "kills": times,
-        "acknowledged": len(acknowledged),
-        "lost": len(acknowledged - set(found)),
-        "twice": len(found) - len(set(found)),
-    }
-
-
-async def swapped(server: Server, times: int, users: list[Any], names: list[str]) -> dict[str, int]:
-    """Requests while models are swapped, and how many failed."""
-    stop, failed, asked = asyncio.Event(), 0, 0
-
-    async def ask() -> None:
-        nonlocal failed, asked
-        connection = Connection(server.port)
-        while not stop.is_set():
-            status, body = await connection.ask("GET", offers_of(users[asked % len(users)]))
-            asked += 1
-            failed += status != 200 or body["model"]["id"] not in names
-        connection.close()
-
-    asking = [asyncio.create_task(ask()) for _ in range(2)]
-    admin = Connection(server.port)
-    for turn in range(times):
-        status, _ = await admin.ask("POST", f"/v1/models/{names[turn % 2]}/activate")
-        failed += status != 200
-    stop.set()
-    await asyncio.gather(*asking)
-    admin.close()
-    return {"swaps": times, "requests": asked, "failed": failed}
+def _full(found: dict[str, Any]) -> list[str]:
+    if "skipped" in found:
+        return [f"not measured: {found['skipped']}"]
+    told = [f"a full disk was answered with {s}" for s in found["writes"] if s not in ("200", "507")]
+    if not found["writes"].get("507"):
+        told.append("the disk never was full")
+    if found["lost"] or found["twice"] or set(found["reads_while_full"]) != {"200"}:
+        told.append("reads failed, or what was acknowledged is not there")
+    return told
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--shoppers", type=int, default=20_000)
-    parser.add_argument("--profile", default="large")
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--rate", type=float, default=50)
-    parser.add_argument("--store", default="", help="postgresql:// URL; SQLite without")
-    parser.add_argument("--equal", type=int, default=10_000)
-    parser.add_argument("--many", type=int, default=20_000, help="requests for memory")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="x5", choices=("x5", "complete-journey"))
+    parser.add_argument("--shoppers", type=int, default=20_000, help="of the generated x5")
+    parser.add_argument("--profile", default="large", choices=tuple(BARS))
+    parser.add_argument("--work", type=Path, default=Path("out/serve-bench"))
+    parser.add_argument(
+        "--only", nargs="*", choices=tuple(PARTS), help="parts; all of them without, and none: prepare"
+    )
+    parser.add_argument("--seconds", type=float, default=30, help="of load for latency")
+    parser.add_argument("--rate", type=float, default=50, help="requests a second for latency")
+    parser.add_argument("--lists", type=int, default=10_000, help="compared with the batch")
+    parser.add_argument("--many", type=int, default=200_000, help="requests for memory")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--swaps", type=int, default=50)
+    parser.add_argument("--hostile", type=int, default=10_000, help="requests made to break it")
+    parser.add_argument("--visits", type=int, default=20, help="of each page")
     given = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        return measure(given, Path(folder))
-
-
-def measure(given: argparse.Namespace, folder: Path) -> int:
-    data = data_of(preset("x5", users=given.shoppers))
-    model = Settings(profile=given.profile).for_size(data.n_users).model().fit(data)
-    for name in ("a", "b"):
-        model.save(folder / "models" / name)
-    store = open_store(given.store or str(folder / "store.db"))
-    started = time.perf_counter()
-    loaded = load_data(store, data)
-    load = {"lines": loaded.lines, "seconds": round(time.perf_counter() - started, 1)}
-    store.close()
-    rng = np.random.default_rng(0)
-    codes = data.active_users()
-    users = (
-        data.users["user_id"].gather(rng.choice(codes, min(len(codes), given.equal), False)).to_list()
-    )
-    expected = model.recommend(data, users, 10)
-    result: dict[str, Any] = {
-        "shoppers": given.shoppers,
-        "items": data.n_items,
-        "profile": given.profile,
-        "load": load,
-        "store": "postgresql" if given.store else "sqlite",
-    }
-    server = Server(given.store or str(folder / "store.db"), folder / "models")
-    try:
-        result["equality"] = same_as_batch(server, expected, users)
-        n = int(given.rate * given.seconds)
-        asked = [users[i] for i in rng.integers(0, len(users), n)]
-        for name, more in (("plain", ""), ("reasons", "&reasons=true")):
-            took = asyncio.run(open_loop(server.port, [offers_of(u, more) for u in asked], given.rate))
-            result[name] = {
-                f"p{p}_ms": round(float(np.nanpercentile(took, p)), 2) for p in (50, 95, 99)
-            }
-            result[name] |= {"rate": given.rate, "asked": n, "failed": int(np.isnan(took).sum())}
-        started = time.perf_counter()
-        some = [offers_of(u) for u in asked[:1000]]
-        asyncio.run(closed_loop(server.port, some))
-        result["saturation_per_second"] = round(len(some) / (time.perf_counter() - started), 1)
-        before = server.memory_mb()
-        asyncio.run(
-            closed_loop(server.port, (offers_of(users[i % len(users)]) for i in range(given.many)))
-        )
-        result["memory"] = {
-            "requests": given.many,
-            "before_mb": round(before),
-            "after_mb": round(server.memory_mb()),
-        }
-        result["swapped"] = asyncio.run(swapped(server, given.swaps, users, ["a", "b"]))
-        result["killed"] = killed(server, given.kills, users, (data.end).isoformat())
-    finally:
-        server.stop()
-    p50, p95, p99 = BARS[given.profile]
-    plain = result["plain"]
-    result["bars_ms"] = {"p50": p50, "p95": p95, "p99": p99}
-    print_result("serve", result)
-    print(json.dumps(result, indent=1))
-    wrong = result["equality"]["equal"] < result["equality"]["asked"] or result["killed"]["lost"]
-    wrong = wrong or result["killed"]["twice"] or result["swapped"]["failed"] or plain["failed"]
-    slow = plain["p50_ms"] > p50 or plain["p95_ms"] > p95 or plain["p99_ms"] > p99
-    print(
-        "lists, receipts, swaps: "
-        + ("WRONG" if wrong else "right")
-        + "; latency bars: "
-        + ("MISSED" if slow else "met")
-    )
-    return int(bool(wrong or slow))
+    shop = Shop(given.work, given.data, given.shoppers, given.profile, given.lists)
+    parts = list(PARTS) if given.only is None else given.only
+    shop.prepare(two_models=not {"swaps", "pages"}.isdisjoint(parts))
+    bad: dict[str, list[str]] = {}
+    for part in parts:
+        tell(part)
+        load = getloadavg()[0]
+        found = PARTS[part](shop, given)
+        bad[part] = missed(part, found, given.profile)
+        verdict = "; ".join(bad[part]) or "met"
+        result = {"data": given.data, "shoppers": len(shop.users), "profile": given.profile}
+        print_result(f"serve: {part}", result | {"load": load, part: found, "bars": verdict})
+        print(json.dumps(found, indent=1), flush=True)
+        tell(f"{part}: {verdict}")
+    for part, told in bad.items():
+        print(f"{part}: {'MISSED: ' + '; '.join(told) if told else 'met'}")
+    return int(any(bad.values()))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
-from serving_support import Postgres, small_model
+from serving_support import postgres, small_model
 
 
 def run(*words: object) -> str:
@@ -189,7 +189,7 @@ def test_acknowledged_receipts_outlive_kills_and_a_clean_stop_writes_the_log(
 
 @pytest.mark.slow
 def test_a_database_that_goes_away_comes_back_without_a_restart_of_ours(model: Path) -> None:
-    server = Postgres()
+    server = postgres()
     try:
         with server.database() as url:
             run("store", "init", "--store", url)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,17 +16,21 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
+import uvicorn
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
 from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.slots import parse_slots
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.keys import RateLimit, make_key, remove_key
 from retailrec.serving.loading import export_exposures, load_data
 from retailrec.serving.records import StoreUnavailable
+from retailrec.serving.server import run_server
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -123,6 +129,63 @@ def test_purposes_over_http_are_those_of_the_batch(start: Start, shop: RetailDat
     refused = client.get("/v1/shoppers/3/offers", params={"purpose": "discover"})
     assert refused.status_code == 422
     assert "has learnt none" in refused.json()["detail"]
+
+
+def test_slots_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:
+    client = start()
+    model = client.service.models.active.model  # type: ignore[attr-defined]
+    history = client.get("/v1/shoppers/3/history", params={"limit": 1000}).json()
+    for receipt in history["newest"]:
+        for line in receipt["lines"]:
+            del line["name"]
+    given = {"shopper": "3", "receipts": history["newest"], "attributes": history["attributes"]}
+    cases: list[tuple[str, dict[str, int]]] = [
+        ("replenish=3,discover=2", {}),
+        ("discover=4, mixed=2", {"max_per_category": 2}),
+    ]
+    for text, rules in cases:
+        frame = model.explain(shop, [3], rules=Rules(**rules), slots=parse_slots(text))
+        columns = ("item_id", "score", "rank", "purpose", "reasons")
+        expected = list(frame.select(columns).iter_rows())
+        asked = {"slots": text, "reasons": True}
+        stored = client.get("/v1/shoppers/3/offers", params=asked | rules).json()
+        sent = client.post("/v1/offers", json={"shoppers": [given], "rules": rules} | asked).json()
+        for answer in (stored, sent["answers"][0]):
+            names = ("item", "score", "rank", "purpose", "reasons")
+            assert [tuple(offer[name] for name in names) for offer in answer["offers"]] == expected
+        assert {row[3] for row in expected} == set(parse_slots(text))
+
+
+def test_slots_that_make_no_sense_are_refused_in_words(start: Start) -> None:
+    client = start()
+    for text, said in (
+        ("replenish", "purpose=number pairs"),
+        ("often=3", "no purpose"),
+        ("replenish=0", "there is none"),
+        ("replenish=150,discover=51", "200 in all"),
+    ):
+        for answer in (
+            client.get("/v1/shoppers/3/offers", params={"slots": text}),
+            client.post("/v1/offers", json={"shoppers": [{}], "slots": text}),
+        ):
+            assert answer.status_code == 422
+            assert said in answer.json()["detail"]
+    client.post("/v1/models/first/activate")
+    refused = client.get("/v1/shoppers/3/offers", params={"slots": "replenish=3,discover=2"})
+    assert refused.status_code == 422
+    assert "has learnt none" in refused.json()["detail"]
+
+
+def test_slots_keep_to_the_lists_that_hold(start: Start) -> None:
+    client = start()
+    asked = {"slots": "replenish=2,discover=2"}
+    first = client.get("/v1/shoppers/3/offers", params=asked).json()["offers"]
+    gone = str(first[0]["item"])
+    client.post("/v1/availability", json={"items": {gone: False}})
+    client.put(f"/v1/shoppers/3/denied/{first[2]['item']}")
+    now = client.get("/v1/shoppers/3/offers", params=asked).json()["offers"]
+    assert len(now) == 4
+    assert not {first[0]["item"], first[2]["item"]} & {offer["item"] for offer in now}
 
 
 def test_the_next_answer_knows_the_receipt_and_a_retry_changes_nothing(start: Start) -> None:
@@ -531,6 +594,15 @@ def test_shares_of_arms_are_as_asked_and_another_salt_draws_anew() -> None:
     assert moved > 150
 
 
+def test_answers_do_not_wait_for_garbage_of_what_stays(start: Start) -> None:
+    before = gc.get_freeze_count()
+    client = start()
+    assert gc.get_freeze_count() > before + 10_000
+    client.__exit__(None, None, None)
+    assert gc.get_freeze_count() == 0
+    client.__enter__()
+
+
 def test_health_and_measures_tell_the_state(start: Start) -> None:
     client = start()
     assert client.get("/health/ready").json() == {"ready": True, "model": "second"}
@@ -564,3 +636,21 @@ def test_the_schema_has_examples_and_problems(start: Start) -> None:
     line = schema["components"]["schemas"]["LineIn"]["properties"]
     assert line["item"]["examples"] == ["1029743"]
     assert json.dumps(schema).count("object at 0x") == 0
+
+
+def test_answers_leave_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # asyncio lets small packets wait for each other unless it is told that a socket is TCP
+    listening: list[socket.socket] = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        listening.extend(sockets)
+        server.started = True
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    service = Service(Store(str(folder / "store.db")), folder / "models")
+    addresses: list[str] = []
+    run_server(service, "127.0.0.1", 0, addresses.append)
+    service.store.close()
+    with listening[0] as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+        assert addresses == [f"http://127.0.0.1:{listener.getsockname()[1]}"]

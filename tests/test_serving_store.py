@@ -29,14 +29,14 @@ from retailrec.serving.receipts import Line, Receipt, accept
 from retailrec.serving.records import Added, ReceiptConflict, StoreFull
 from retailrec.serving.store import Store, open_store
 from retailrec.serving.upkeep import compact
-from serving_support import Postgres
+from serving_support import Postgres, postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    found = Postgres()
+    found = postgres()
     yield found
     found.close()
 
@@ -379,3 +379,13 @@ def test_numbers_of_receipts_are_kept_and_told_apart(store: Store) -> None:
     assert found["20240110T083000"] == ("oil",)
     assert found[next(n for n in found if n.startswith("9@"))] == ("tea",)
     assert len(found) == 6
+
+
+def test_connections_keep_little_of_the_file_in_memory(tmp_path: Path) -> None:
+    # each fills its page cache while it reads, so a service would grow for hours
+    store = Store(str(tmp_path / "store.db")).init()
+    for engine in (store.reading, store.writing):
+        with engine.connect() as connection:
+            kibibytes = -connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+        assert 0 < kibibytes * store.connections < 64 * 1024
+    store.close()

@@ -177,20 +177,15 @@ class Scorer:
                 frame = candidate_frame(part, stage, among=among)
                 score = scorer.ranker.predict(frame.x)
                 if bound is None and wish.single:
-                    return _single(frame.pool.best(score, k), purpose), empty
+                    return single(frame.pool.best(score, k), purpose), empty
                 probable = scorer.ranker.gives_probability
                 if picking.rules.margin is not None and scorer.calibrator is not None:
                     score, probable = scorer.calibrator.predict(score), True
                 if wish.single:
                     best = picking.choose(part, frame.pool.pairs, score, k, probable)
-                    return _single(best, purpose), empty
+                    return single(best, purpose), empty
                 usable[purpose] = picking.usable(part, frame.pool.pairs, score, k, probable)
-
-            def pick(purpose: Purpose, begun: Begun) -> tuple[Candidates, NDArray[np.int64]]:
-                best = picking.pick(usable[purpose], begun)
-                return best, usable[purpose].count_new(best)
-
-            return compose(wish.slots, len(part), pick), empty
+            return fill(wish.slots, len(part), picking, usable), empty
 
         size = SHARD if wish.eligible is None else wish.eligible.shard_size
         parts = list(map_shards(shard, len(history), size=size, threads=n_threads(self.threads)))
@@ -251,10 +246,20 @@ class Scorer:
         return replace(stage, pool_size=max(stage.pool_size, k))
 
 
-def _single(best: Candidates, purpose: Purpose) -> Composed:
+def single(best: Candidates, purpose: Purpose) -> Composed:
     """Lists of one purpose."""
     number = np.where(best.items >= 0, 0, -1).astype(np.int8)
     return Composed(best, number, {purpose: int((best.items[:, -1] < 0).sum())})
+
+
+def fill(slots: Slots, n_users: int, rules: BoundRules, usable: Mapping[Purpose, Usable]) -> Composed:
+    """The slots filled with the usable candidates of each purpose, under one set of rules."""
+
+    def pick(purpose: Purpose, begun: Begun) -> tuple[Candidates, NDArray[np.int64]]:
+        best = rules.pick(usable[purpose], begun)
+        return best, usable[purpose].count_new(best)
+
+    return compose(slots, n_users, pick)
 
 
 def _nothing(k: int, slots: Slots) -> Composed:

@@ -25,6 +25,8 @@ from retailrec.serving.messages import (
     ReceiptsOut,
     RulesIn,
     ShopperIn,
+    SlotsText,
+    slots_of,
     told,
 )
 from retailrec.serving.problems import PROBLEM, Problem, request_id
@@ -202,6 +204,7 @@ class _OfferQuery(RulesIn):
     reasons: bool = False
     at: Annotated[NaiveDatetime | None, Query(description="with the receipts before this time")] = None
     campaign: Annotated[str, Query(max_length=128, pattern="^[\\w .:/-]*$")] = ""
+    slots: SlotsText | None = None
 
     def wish(self) -> Wish:
         """The question for the engine."""
@@ -217,6 +220,7 @@ class _OfferQuery(RulesIn):
             None if among is None else frozenset(among),
             self.reasons,
             self.at,
+            slots_of(self.slots),
         )
 
 
@@ -249,7 +253,8 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
     engine, model = service.engine, service.models.active
     given = [_given(model, shopper) for shopper in body.shoppers]
     among = None if body.among is None else frozenset(body.among)
-    wish = Wish(body.k, body.purpose, body.rules.said(), among, body.reasons, body.at)
+    slots = slots_of(body.slots)
+    wish = Wish(body.k, body.purpose, body.rules.said(), among, body.reasons, body.at, slots)
     ends = engine.store.shopper("").ends
     newest = [moment(int(g.events.time.max())) for g in given if len(g.events.time)]
     if newest:

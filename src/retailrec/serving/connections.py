@@ -95,7 +95,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
         "journal_mode=WAL",  # readers do not wait for the writer
         "synchronous=FULL",  # what is acknowledged outlives a loss of power
         "secure_delete=ON",  # what is forgotten is overwritten
-        "cache_size=-65536",  # 64 MB
+        "cache_size=-8192",  # 8 MB a connection; the system keeps the rest in memory
         "temp_store=MEMORY",
     ):
         connection.execute(f"PRAGMA {pragma}")

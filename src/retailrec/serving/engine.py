@@ -11,12 +11,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.candidates.pool import Pool
 from retailrec.errors import SettingError
 from retailrec.recommender.purposes import PURPOSES, Purpose
+from retailrec.recommender.slots import Slots
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds
 from retailrec.serving.records import Lists, Shopper
-from retailrec.serving.served_model import CodedEvents, Scored, ServedModel
+from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
 
 Level = Literal["personal", "segment", "popular", "none"]
@@ -37,6 +39,7 @@ class Wish:
     among : offer these items only, of what the sources propose; None: all
     reasons : say why, in words
     at : answer as of this time, with the receipts before it; None: now, with all
+    slots : one list of several purposes; it says `k` too, and the purpose names saved rules only
     """
 
     k: int = 10
@@ -45,10 +48,22 @@ class Wish:
     among: frozenset[str] | None = None
     reasons: bool = False
     at: datetime | None = None
+    slots: Slots | None = None
+
+    @property
+    def filled(self) -> Slots:
+        """How many items of each purpose; a single one for a list of one purpose."""
+        if self.slots is not None:
+            return self.slots
+        kind: Purpose = next((p for p in PURPOSES if p == self.purpose), "mixed")
+        return {kind: self.k}
 
 
 class Offer(NamedTuple):
-    """One item of an answer; `item` is the catalogue's own id, a number or text."""
+    """One item of an answer; `item` is the catalogue's own id, a number or text.
+
+    `purpose` is that of the item's slot, None for a list of one purpose.
+    """
 
     item: Any
     name: str
@@ -56,6 +71,7 @@ class Offer(NamedTuple):
     score: float
     probability: float | None
     reasons: str | None
+    purpose: Purpose | None = None
 
 
 @dataclass(frozen=True)
@@ -147,31 +163,32 @@ class Engine:
             end,
             before,
         )
-        kind: Purpose = next((p for p in PURPOSES if p == wish.purpose), "mixed")
-        scored = model.score(history, wish.k, kind)
-        allowed = self._allowed(model, scored, [g.denied for g in given], wish.among, lists)
-        best = model.choose(scored, wish.k, rules, allowed)
-        words = model.reasons(scored, best) if wish.reasons else None
-        chance = model.probabilities(scored, best)
-        answers, at = [], 0
+        slots, denied = wish.filled, [g.denied for g in given]
+        names = list(slots)
+        k = sum(slots.values())
+        scored = {purpose: model.score(history, k, purpose) for purpose in names}
+        found = model.choose(
+            scored, slots, rules, lambda pool: self._allowed(model, pool, denied, wish.among, lists)
+        )
+        words = model.reasons(scored, found) if wish.reasons else None
+        chance = model.probabilities(scored, found)
+        kind = names[0] if len(names) == 1 else "mixed"
+        answers = []
         for row, one in enumerate(given):
-            offers = []
-            for rank in range(best.items.shape[1]):
-                code = int(best.items[row, rank])
-                if code < 0:
-                    continue
-                offers.append(
-                    Offer(
-                        model.ids[code],
-                        model.labels[code],
-                        rank + 1,
-                        float(best.scores[row, rank]),
-                        None if chance is None else float(chance[at]),
-                        None if words is None else words[at],
-                    )
+            offers = tuple(
+                Offer(
+                    model.ids[code],
+                    model.labels[code],
+                    rank + 1,
+                    float(found.best.scores[row, rank]),
+                    None if chance is None else float(chance[row, rank]),
+                    None if words is None else words[row, rank],
+                    None if len(names) == 1 else names[found.purpose[row, rank]],
                 )
-                at += 1
-            answers.append(_told(model, one, tuple(offers), history.end, before, kind))
+                for rank, code in enumerate(found.best.items[row].tolist())
+                if code >= 0
+            )
+            answers.append(_told(model, one, offers, history.end, before, kind))
         return answers
 
     def events(self, model: ServedModel, shopper: str, known: Shopper) -> CodedEvents:
@@ -204,7 +221,8 @@ class Engine:
             If the purpose is not known.
         """
         kinds: dict[str, dict[str, Any]] = {"replenish": {}, "discover": {}}
-        known = {DEFAULT_PURPOSE: {}, "new": {"min_new": wish.k}} | kinds | lists.rules
+        new = {"new": {"min_new": sum(wish.filled.values())}}
+        known = {DEFAULT_PURPOSE: {}} | new | kinds | lists.rules
         if wish.purpose not in known:
             raise SettingError(
                 f"there is no purpose {wish.purpose!a}; expected one of {', '.join(sorted(known))}. "
@@ -221,13 +239,12 @@ class Engine:
     def _allowed(
         self,
         model: ServedModel,
-        scored: Scored,
+        pool: Pool,
         denied: Sequence[Sequence[str]],
         among: frozenset[str] | None,
         lists: Lists,
     ) -> NDArray[np.bool_] | None:
         """(n_pairs,) may the candidate be offered? None: all may."""
-        pool = scored.frame.pool
         if not (lists.unavailable or among is not None or any(denied)):
             return None
         allowed = np.ones(len(pool.items), np.bool_)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, NaiveDatetime
 
+from retailrec.errors import SettingError
+from retailrec.recommender.slots import Slots, parse_slots
 from retailrec.serving.engine import Answer
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.receipts import Line, check_id
@@ -31,6 +33,14 @@ Id = Annotated[
     AfterValidator(lambda text: check_id(text, "this")),
 ]
 Amount = Annotated[float, Field(allow_inf_nan=False)]
+SlotsText = Annotated[
+    str,
+    Field(
+        max_length=200,
+        description="one list of several purposes, no item twice; says k too",
+        examples=["replenish=3,discover=2"],
+    ),
+]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
@@ -121,6 +131,7 @@ class OffersIn(_Body):
     among: list[Id] | None = Field(None, max_length=MOST_AMONG)
     reasons: bool = False
     at: NaiveDatetime | None = None
+    slots: SlotsText | None = None
 
 
 class OfferOut(BaseModel):
@@ -132,6 +143,7 @@ class OfferOut(BaseModel):
     score: float
     probability: float | None = None
     reasons: str | None = None
+    purpose: str | None = Field(None, description="of the item's slot, where slots were asked for")
 
 
 class ModelOut(BaseModel):
@@ -173,6 +185,22 @@ class AvailabilityIn(_Body):
     )
 
 
+def slots_of(text: str | None) -> Slots | None:
+    """The slots of a request, written as on the command line.
+
+    Raises
+    ------
+    SettingError
+        If they make no sense, or are more than a list may have.
+    """
+    if text is None:
+        return None
+    slots = parse_slots(text)
+    if sum(slots.values()) > MOST_K:
+        raise SettingError(f"slots may be {MOST_K} in all, not {sum(slots.values())}; ask for fewer.")
+    return slots
+
+
 def told(answer: Answer, purpose: str, assignment: Assignment, request: str) -> dict[str, Any]:
     """The answer as `AnswerOut` describes it, ready for JSON."""
     offers = []
@@ -187,6 +215,8 @@ def told(answer: Answer, purpose: str, assignment: Assignment, request: str) -> 
             one["probability"] = offer.probability
         if offer.reasons is not None:
             one["reasons"] = offer.reasons
+        if offer.purpose is not None:
+            one["purpose"] = offer.purpose
         offers.append(one)
     return {
         "shopper": answer.shopper,

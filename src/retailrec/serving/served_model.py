@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import repeat
@@ -16,14 +16,16 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.data.history import Candidates, History
+from retailrec.candidates.pool import Pool
+from retailrec.data.history import History
 from retailrec.errors import SettingError
-from retailrec.recommender.answering import Part
+from retailrec.recommender.answering import Part, fill, single
 from retailrec.recommender.batch import artifact_key
 from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
 from retailrec.recommender.rules import BoundRules, Rules
+from retailrec.recommender.slots import Composed, Slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
 from retailrec.serving.receipts import AMOUNTS
@@ -196,45 +198,61 @@ class ServedModel:
 
     def choose(
         self,
-        scored: Scored,
-        k: int,
+        scored: Mapping[Purpose, Scored],
+        slots: Slots,
         rules: Mapping[str, Any] | None = None,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> Candidates:
-        """The `k` best candidates of each history under the rules.
+        allowed: Callable[[Pool], NDArray[np.bool_] | None] = lambda pool: None,
+    ) -> Composed:
+        """The best candidates of each history for the slots, under the rules.
 
-        `allowed` says of each candidate (n_pairs,) whether it may be offered.
+        `allowed` says of each candidate of a pool (n_pairs,) whether it may be offered.
 
         Raises
         ------
         SettingError
             If a rule or its value makes no sense.
         """
-        pool, score = scored.frame.pool, scored.score
-        if allowed is not None and not allowed.all():
-            pool, score = pool.keep(allowed), score[allowed]
-        if not rules:
-            return pool.best(score, k)
-        bound = self._bound_rules(rules)
-        probable = scored.part.ranker.gives_probability
-        return bound.choose(scored.history, pool.pairs, score, k, probable)
+        k, usable = sum(slots.values()), {}
+        bound = self._bound_rules(rules or {})
+        for purpose, one in scored.items():
+            pool, score, mask = one.frame.pool, one.score, allowed(one.frame.pool)
+            if mask is not None and not mask.all():
+                pool, score = pool.keep(mask), score[mask]
+            if len(slots) == 1 and not rules:
+                return single(pool.best(score, k), purpose)
+            probable = one.part.ranker.gives_probability
+            if len(slots) == 1:
+                return single(bound.choose(one.history, pool.pairs, score, k, probable), purpose)
+            usable[purpose] = bound.usable(one.history, pool.pairs, score, k, probable)
+        return fill(slots, len(one.history), bound, usable)
 
-    def reasons(self, scored: Scored, best: Candidates) -> list[str]:
-        """Why, in words, for each item chosen, in order of history and rank."""
-        history, frame = scored.history, scored.frame
-        shopper, rank = np.nonzero(best.items >= 0)
-        if not len(shopper):
-            return []  # nothing was chosen, and a ranker explains no empty table
-        items = best.items[shopper, rank]
-        x = np.asfortranarray(frame.rows_of(shopper, items, history.n_items))
-        why = scored.part.ranker.contributions(x)
-        sources = scored.part.stage.sources
-        return reasons_in_words(x, frame.names, why, shopper, items, history, sources, self.labels)
+    def reasons(self, scored: Mapping[Purpose, Scored], lists: Composed) -> NDArray[np.object_]:
+        """(n_histories, k) why each item was chosen, in words; empty where there is none."""
+        texts = np.full(lists.best.items.shape, "", object)
+        for number, one in enumerate(scored.values()):
+            history, frame, part = one.history, one.frame, one.part
+            shopper, rank = np.nonzero(lists.purpose == number)
+            if not len(shopper):
+                continue  # nothing was chosen, and a ranker explains no empty table
+            items = lists.best.items[shopper, rank]
+            x = np.asfortranarray(frame.rows_of(shopper, items, history.n_items))
+            why, sources = part.ranker.contributions(x), part.stage.sources
+            texts[shopper, rank] = reasons_in_words(
+                x, frame.names, why, shopper, items, history, sources, self.labels
+            )
+        return texts
 
-    def probabilities(self, scored: Scored, best: Candidates) -> NDArray[np.floating] | None:
-        """Probability of each chosen item, in order of history and rank; None without calibration."""
-        calibrator = scored.part.calibrator
-        return None if calibrator is None else calibrator.predict(best.scores[best.items >= 0])
+    def probabilities(
+        self, scored: Mapping[Purpose, Scored], lists: Composed
+    ) -> NDArray[np.floating] | None:
+        """(n_histories, k) probability of each chosen item; None unless all purposes are calibrated."""
+        found = np.full(lists.best.items.shape, np.nan)
+        for number, one in enumerate(scored.values()):
+            if one.part.calibrator is None:
+                return None
+            mine = lists.purpose == number
+            found[mine] = one.part.calibrator.predict(lists.best.scores[mine])
+        return found
 
     def label(self, item: str) -> str:
         """What an item is called; its id if the model does not know it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -100,6 +101,9 @@ class Service:
         """Replay requests, then be ready."""
         started = time.perf_counter()
         n = self.models.warm_up(self.models.active)
+        # what is here now stays: looking through it for garbage would stop all answers for 0.1 s
+        gc.collect()
+        gc.freeze()
         self.ready = True
         _LOG.info("ready after %d requests replayed in %.1f s", n, time.perf_counter() - started)
 
@@ -111,6 +115,7 @@ class Service:
         lost = self.log.stop()
         self.store.close()
         self._held.close()
+        gc.unfreeze()
         return lost
 
     async def compute(self, function: Callable[..., T], *args: Any) -> T:

@@ -208,11 +208,11 @@ class Views:
         }
         if not tried or error:
             return found
-        shoppers, model, scored, allowed = self._sample()
+        shoppers, model, scored = self._sample()
         if not shoppers:
             return found | {"effect": "The receipts are being counted; try again in a moment."}
-        before = model.choose(scored, K, saved, allowed).items
-        after = model.choose(scored, K, rules, allowed).items
+        before = model.choose(scored, {"mixed": K}, saved).best.items
+        after = model.choose(scored, {"mixed": K}, rules).best.items
         gone = [
             int(np.isin(b[b >= 0], a, invert=True).sum()) for b, a in zip(before, after, strict=True)
         ]
@@ -260,7 +260,7 @@ class Views:
         """A hundred shoppers' candidates with scores, kept until the store's facts are renewed."""
         facts, model = self.facts.now(), self.service.models.active
         if facts is None:
-            return [], None, None, None
+            return [], None, None
         key = (facts.made, model.digest)
         if not self._sampled or self._sampled[0] != key:
             given, ends = given_of(self.service.engine, model, facts.sample)
@@ -270,8 +270,8 @@ class Views:
                 [g.attributes for g in given],
                 max(ends or model.end, model.end),
             )
-            self._sampled = (key, model.score(history, K))
-        return facts.sample, model, self._sampled[1], None
+            self._sampled = (key, {"mixed": model.score(history, K)})
+        return facts.sample, model, self._sampled[1]
 
 
 def _dated(facts: Any, values: Sequence[float]) -> list[tuple[str, float]]:
