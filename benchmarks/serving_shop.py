@@ -23,7 +23,7 @@ from retailrec.jobs.settings import Settings
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.loading import load_data
 from retailrec.serving.store import Store
-from retailrec.simulator.shop import data_of, preset
+from retailrec.simulator.shop import data_of, preset_shop
 
 K = 10
 MODELS = {"a": 0, "b": 1}  # name -> seed: two fits of one recipe, so that each list tells whose it is
@@ -71,7 +71,7 @@ class Shop:
         """All receipts."""
         tell(f"receipts of {self.dataset}")
         if self.dataset == "x5":
-            return data_of(preset("x5", users=self.shoppers))
+            return data_of(preset_shop("x5", users=self.shoppers))
         return load_dataset(self.dataset)
 
     @cached_property

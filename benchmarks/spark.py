@@ -34,7 +34,7 @@ from machine import print_result
 from retailrec.data import RetailData
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.jobs.settings import Settings
-from retailrec.simulator.shop import preset
+from retailrec.simulator.shop import preset_shop
 
 BARS = {"time_ratio": 1.6, "worker_mb": 1500.0, "shuffle_bytes_a_line": 60.0, "held_out_error": 0.15}
 LINES_A_SHOPPER = 112
@@ -44,7 +44,7 @@ MASTER = "local[2]"
 def write_receipts(folder: Path, millions: float) -> int:
     """Receipts in standard columns, a file a shard of households; number of lines."""
     folder.mkdir(parents=True)
-    shop = preset("x5", users=int(millions * 1e6 / LINES_A_SHOPPER))
+    shop = preset_shop("x5", users=int(millions * 1e6 / LINES_A_SHOPPER))
     n_lines = 0
     clock = pl.col("TRANS_TIME").cast(pl.Int64)
     for number, lines in enumerate(shop.shards()):

@@ -18,13 +18,13 @@ def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]
     """
     from retailrec.jobs.run import run
     from retailrec.jobs.settings import read_settings
-    from retailrec.simulator.shop import data_of, preset
+    from retailrec.simulator.shop import data_of, preset_shop
 
     models, file = folder / "models", folder / "store.db"
     if file.is_file():
         return models, file
     progress("generate receipts")
-    data = data_of(preset("small", users=400, weeks=40))
+    data = data_of(preset_shop("small", users=400, weeks=40))
     settings = read_settings(None, profile="laptop", label_windows=1)
     result = folder / "models" / "all-receipts"
     run(data, settings, result, dataset="demo", progress=progress)

@@ -333,7 +333,6 @@ def preset_shop(name: str, **changes: float | None) -> Shop:
     return replace(PRESETS[name], **given)
 
 
-preset = preset_shop  # its name before; a preset of prefilters is called so too
 
 
 def small_data(
