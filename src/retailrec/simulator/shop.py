@@ -333,8 +333,6 @@ def preset_shop(name: str, **changes: float | None) -> Shop:
     return replace(PRESETS[name], **given)
 
 
-
-
 def small_data(
     users: int = 300, weeks: int = 40, items: int = 600, seed: int = 0, **switches: bool
 ) -> RetailData:
