@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.compute.memory import _malloc_trim, peak_memory_mb, release_memory
+from retailrec.compute.memory import _c_function, peak_memory_mb, release_memory
 from retailrec.compute.shards import n_threads
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
@@ -330,7 +330,7 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-    if _malloc_trim() is None or not Path("/proc/self/statm").exists():
+    if _c_function("malloc_trim") is None or not Path("/proc/self/statm").exists():
         pytest.skip("only glibc keeps it, and only Linux tells")
     held = [bytes(60_000) for _ in range(5000)]  # 300 MB in pieces that come from the heap
     last = bytes(60_000)  # above them, so the heap can't shrink by itself

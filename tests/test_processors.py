@@ -14,6 +14,8 @@ from numpy.testing import assert_array_equal
 
 from retailrec.candidates.factors import grid, rounded
 from retailrec.compute.csr import dot_pairs
+from retailrec.compute.memory import return_freed_memory
+from retailrec.compute.shards import wait_asleep
 
 # what libraries choose by, set to what a processor without 512-bit registers has
 _OLDER = {
@@ -66,3 +68,24 @@ def test_rows_are_those_of_another_processor(tmp_path: Path) -> None:
     ]
     assert len(told[0]) > 64
     assert told[0] == told[1]
+
+
+def test_a_command_asks_libraries_to_share_the_machine_unless_the_user_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = ("GOMP_SPINCOUNT", "_RJEM_MALLOC_CONF", "OMP_WAIT_POLICY")
+    for name in mine:
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
+    for ask in (wait_asleep, return_freed_memory):
+        ask()
+    assert os.environ["GOMP_SPINCOUNT"] == "2000"
+    assert "background_thread:true" in os.environ["_RJEM_MALLOC_CONF"]
+    for name in mine:
+        monkeypatch.setenv(name, "active")
+    for ask in (wait_asleep, return_freed_memory):
+        ask()
+    assert {os.environ[name] for name in mine} == {"active"}
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    wait_asleep()
+    assert "GOMP_SPINCOUNT" not in os.environ

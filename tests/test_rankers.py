@@ -19,6 +19,7 @@ from retailrec.rankers import (
     LightGBMRanker,
     Ranker,
     TrainingFrame,
+    lightgbm,
 )
 from retailrec.rankers.lightgbm import _telling
 
@@ -166,6 +167,19 @@ def test_split_points_hang_on_rows_and_not_on_their_number() -> None:
     np.testing.assert_array_equal(_telling(x[1:], len(x) - 1), taken[1:])
     assert _telling(x[:1000], 1000).all()
     assert abs(x[taken].mean()) < 0.01
+
+
+def test_rows_handed_over_in_batches_are_learnt_from_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = rows(shoppers=200)
+    frame.y[frame.groups % 3 == 0] = 0  # nothing bought, so there is no order to learn
+    bought = frame.rows(np.isin(frame.groups, frame.groups[frame.y > 0]))
+    monkeypatch.setattr(lightgbm, "_BIN_ROWS", len(bought.y) // 3)  # split points from some rows only
+    monkeypatch.setattr(lightgbm, "_BATCH_ROWS", 64)
+    whole, fewer = (LightGBMRanker(min_rows=1, **EXACT).fit(f) for f in (frame, bought))
+    np.testing.assert_array_equal(whole.predict(frame.x), fewer.predict(frame.x))
+    assert np.unique(whole.predict(frame.x)).size > 10
 
 
 def test_a_blend_is_the_mean_of_its_parts_in_standard_units() -> None:

@@ -111,6 +111,11 @@ def test_windows_of_an_earlier_fit_are_not_computed_again(
     )
     assert np.unique(rows.fold).tolist() == [0, 1, 2]
     assert (np.diff(rows.groups) >= 0).all()
+    handed = model(**more).fit(past, keep_rows=True)
+    heir = handed.hand_over()
+    assert handed.training_rows is None  # they have moved
+    assert not hasattr(heir, "sources_")  # the rest stays
+    np.testing.assert_array_equal(rows.x, model(**more).training_frame(shop, earlier=heir).x)
     if refit == "each":  # else the newest window's sources were fitted on other data, as documented
         np.testing.assert_array_equal(rows.x, model(**more).training_frame(shop).x)
     forgetful = model(**more).fit(past)
