@@ -16,6 +16,8 @@ from retailrec.candidates.popularity import Popularity
 from retailrec.data.history import Pairs
 from retailrec.data.parsing import typed_ids
 from retailrec.data.splits import Fold
+from retailrec.recommender.explanations import _habit
+from retailrec.recommender.rules import _touched
 
 
 def of_lines(*lines: tuple[str, str, str, float | None]) -> RetailData:
@@ -113,3 +115,16 @@ def test_nobody_is_like_a_shopper_without_receipts() -> None:
     lists = TifuKNN(neighbours=2).fit(data).candidates(data.history(["nobody"]), 2)
     assert (lists.items == -1).all()
     assert lists.scores == pytest.approx(-np.inf)
+
+
+def test_a_habit_takes_three_purchases() -> None:
+    facts = {"pair_receipts": 2.0, "pair_gap": 7.0, "pair_days_since": 3.0}
+    assert "usually" not in _habit(facts)
+    assert "usually every 7 days" in _habit(facts | {"pair_receipts": 3.0})
+
+
+def test_a_shopper_who_loses_two_items_to_a_rule_counts_once() -> None:
+    first = np.array([[0, 1], [2, 3]], np.int32)
+    pairs = Pairs(np.array([0, 3, 5]), np.array([0, 1, 4, 2, 4], np.int32))
+    removed = np.array([True, True, True, False, True])
+    assert _touched(first, pairs, np.array([0, 0, 0, 1, 1]), removed) == 1

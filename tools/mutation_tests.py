@@ -26,6 +26,7 @@ TESTS: dict[str, list[str]] = {
     ],
     "recommender": [
         "test_rules",
+        "test_by_hand",
         "test_rankers",
         "test_recommender",
         "test_training",
