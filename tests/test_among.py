@@ -13,6 +13,7 @@ from conftest import receipts
 from retailrec.candidates import ItemItem, OwnPurchases, Popularity
 from retailrec.cli.app import app
 from retailrec.compute.csr import place_in_rows, rank_in_rows
+from retailrec.compute.shards import SHARD
 from retailrec.data import RetailData
 from retailrec.data.history import Pairs
 from retailrec.data.splits import HorizonSplits
@@ -144,7 +145,7 @@ def test_a_shard_holds_as_many_shoppers_as_fit() -> None:
     few = Among.of(pl.DataFrame({"item_id": [3]})).bind(ITEMS, USERS)
     many = Among.of(pl.DataFrame({"item_id": range(5000)}))
     wide = many.bind(pl.DataFrame({"item_id": range(5000)}), USERS)
-    assert (few.shard_size, wide.shard_size) == (512, 50)
+    assert (few.shard_size, wide.shard_size) == (SHARD, 50)
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_a_taste_in_texts_is_the_decayed_mean_of_unit_vectors(known: RetailData)
     for (user, item), days in ages_of_pairs(known).items():
         total[user] += sum(0.5 ** (a / 20) for a in days) * source.vectors_[item]
     length = np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
-    np.testing.assert_allclose(found, total / length, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found, total / length, rtol=1e-3, atol=1e-4)  # they lie on a grid
 
 
 def test_one_candidate_of_a_source_is_a_candidate_and_none_is_none(known: RetailData) -> None:
