@@ -1,0 +1,250 @@
+"""The service over HTTP: errors, keys, limits, and how it is run."""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+import uvicorn
+
+from retailrec.serving.keys import RateLimit, make_key, remove_key
+from retailrec.serving.server import run_server
+from retailrec.serving.service import Service
+from retailrec.serving.store import Store
+from serving_http_support import Start, receipt, small_shop, starting, two_models
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_models(small_shop(), tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture
+def start(folder: Path, tmp_path: Path) -> Iterator[Start]:
+    yield from starting(folder, tmp_path)
+
+
+def test_every_error_is_a_problem_with_the_requests_id(start: Start) -> None:
+    client = start()
+    asked: list[tuple[str, str, dict[str, Any], int]] = [
+        ("GET", "/v1/shoppers/5/offers?k=0", {}, 422),
+        ("GET", "/v1/shoppers/5/offers?k=500", {}, 422),
+        ("GET", "/v1/shoppers/5/offers?colour=red", {}, 422),
+        ("GET", "/v1/shoppers/5/offers?purpose=nothing", {}, 422),
+        ("GET", "/v1/shoppers/%00/offers", {}, 422),
+        ("GET", f"/v1/shoppers/{'x' * 200}/offers", {}, 422),
+        ("GET", "/nowhere", {}, 404),
+        ("PUT", "/v1/receipts", {}, 405),
+        ("POST", "/v1/receipts", {"content": b"{"}, 422),
+        (
+            "POST",
+            "/v1/receipts",
+            {"content": b"\xff\xfe", "headers": {"content-type": "application/json"}},
+            400,
+        ),
+        ("POST", "/v1/receipts", {"content": b'{"receipts":' + b"[" * 100_000}, 400),
+        ("POST", "/v1/receipts", {"json": {"receipts": []}}, 422),
+        (
+            "POST",
+            "/v1/receipts",
+            {"content": json.dumps({"receipts": [receipt("a\ud800", "1", "1")]})},
+            422,
+        ),
+        (
+            "POST",
+            "/v1/receipts",
+            {"json": {"receipts": [receipt("a", "1", "1", time="2024-01-01T00:00:00Z")]}},
+            422,
+        ),
+        (
+            "POST",
+            "/v1/receipts",
+            {"json": {"receipts": [receipt("a", "1", "1", time="1970-01-01T00:00:00")]}},
+            422,
+        ),
+        ("POST", "/v1/models/..%2F..%2Fetc/activate", {}, 404),
+        ("POST", "/v1/models/third/activate", {}, 404),
+    ]
+    for method, path, more, status in asked:
+        more.setdefault("headers", {})["x-request-id"] = "my-request"
+        answer = client.request(method, path, **more)
+        assert (path, answer.status_code) in ((path, status), (path, 422)), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["request"] == "my-request" == answer.headers["x-request-id"]
+        assert answer.json()["detail"]
+
+
+def test_what_came_is_not_repeated_in_an_error(start: Start) -> None:
+    client = start()
+    body = {"receipts": [receipt("a", "1", "1")]}
+    body["receipts"][0]["card"] = "4711-secret"
+    assert "4711" not in client.post("/v1/receipts", json=body).text
+
+
+def test_large_bodies_are_refused_with_and_without_a_length(start: Start) -> None:
+    client = start(body_bytes=10_000)
+    assert client.post("/v1/offers", content=b"x" * 20_000).status_code == 413
+    chunks = (b" " * 1000 for _ in range(20))
+    assert client.post("/v1/offers", content=chunks).status_code == 413
+    assert client.post("/v1/offers", content=b"", headers={"content-length": "-5"}).status_code == 413
+
+
+def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder: Path) -> None:
+    client = start()
+    store = client.service.store  # type: ignore[attr-defined]
+    keys = {scope: make_key(store, f"till {scope}", scope) for scope in ("read", "write", "admin")}
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    asked = {
+        "read": ("GET", "/v1/shoppers/5/offers", None),
+        "write": ("POST", "/v1/availability", {"items": {"1": True}}),
+        "admin": ("DELETE", "/v1/shoppers/5", None),
+    }
+    for needed, (method, path, body) in asked.items():
+        assert client.request(method, path, json=body).status_code == 401
+        for scope, key in keys.items():
+            for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+                status = client.request(method, path, json=body, headers=headers).status_code
+                assert (status == 200) == (scope == needed), (needed, scope)
+    for wrong in (
+        keys["read"][:-1] + ("y" if keys["read"][-1] == "x" else "x"),
+        keys["read"][:-1],
+        "rr_",
+        "",
+        "rr__",
+        "x y",
+    ):
+        answer = client.get("/v1/shoppers/5/offers", headers={"authorization": f"Bearer {wrong}"})
+        assert answer.status_code == 401
+        assert wrong not in answer.text or not wrong
+    assert client.get("/health/live").status_code == 200
+    assert client.get("/metrics").status_code == 401
+    remove_key(store, keys["read"].split("_")[1])
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    headers = {"authorization": f"Bearer {keys['read']}"}
+    assert client.get("/v1/shoppers/5/offers", headers=headers).status_code == 401
+
+
+def test_no_secret_and_no_shopper_stands_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client = start()
+    key = make_key(client.service.store, "till", "read")  # type: ignore[attr-defined]
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    for text in (key, key[:-1]):
+        client.get("/v1/shoppers/ann-the-shopper/offers", headers={"authorization": f"Bearer {text}"})
+    client.get("/v1/shoppers/ann-the-shopper/offers?k=x")
+    own = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("retailrec"))
+    assert '"route": "/v1/shoppers/{shopper:path}/offers"' in own
+    assert "ann-the-shopper" not in own
+    assert key.split("_", 2)[2][:-1] not in own
+
+
+def test_too_many_requests_of_a_caller_wait(start: Start) -> None:
+    client = start(rate=5)
+    statuses = [client.get("/v1/unavailable").status_code for _ in range(15)]
+    assert statuses[:10] == [200] * 10
+    assert statuses[-1] == 429
+    assert int(client.get("/v1/unavailable").headers["retry-after"]) >= 1
+    assert client.get("/health/live").status_code == 200
+
+
+def test_a_bucket_fills_again_and_callers_do_not_share_it() -> None:
+    limit = RateLimit(10, most=2)
+    assert [limit.wait("a", 0.0) > 0 for _ in range(21)] == [False] * 20 + [True]
+    assert limit.wait("b", 0.0) == 0
+    assert limit.wait("a", 0.05) > 0
+    assert limit.wait("a", 0.11) == 0
+    assert limit.wait("c", 0.11) == 0
+    assert len(limit._buckets) == 2
+    assert RateLimit(0).wait("a") == 0
+
+
+def test_other_names_and_other_origins_are_refused(start: Start) -> None:
+    client = start()
+    rebound = client.get("/v1/unavailable", headers={"host": "evil.example:80"})
+    assert rebound.status_code == 421
+    body = {"items": {"1": True}}
+    crossed = client.post("/v1/availability", json=body, headers={"origin": "http://evil.example"})
+    assert crossed.status_code == 403
+    own = client.post("/v1/availability", json=body, headers={"origin": "http://localhost"})
+    assert own.status_code == 200
+
+
+def test_every_answer_has_safe_headers(start: Start) -> None:
+    for path in ("/health/live", "/nowhere", "/v1/unavailable"):
+        headers = start().get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_answers_do_not_wait_for_garbage_of_what_stays(start: Start) -> None:
+    before = gc.get_freeze_count()
+    client = start()
+    assert gc.get_freeze_count() > before + 10_000
+    client.__exit__(None, None, None)
+    assert gc.get_freeze_count() == 0
+    client.__enter__()
+
+
+def test_health_and_measures_tell_the_state(start: Start) -> None:
+    client = start()
+    assert client.get("/health/ready").json() == {"ready": True, "model": "second"}
+    client.get("/v1/shoppers/5/offers")
+    text = client.get("/metrics").text
+    assert 'retailrec_answers_total{level="personal",model="second"} 1.0' in text
+    assert 'route="/v1/shoppers/{shopper:path}/offers",status="200"' in text
+    client.service.ready = False  # type: ignore[attr-defined]
+    assert client.get("/health/ready").status_code == 503
+
+
+def test_a_slow_answer_is_given_up_and_a_crowd_is_refused(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(timeout=0.1, threads=1, waiting=0)
+    service = client.service  # type: ignore[attr-defined]
+    gate = threading.Event()
+    monkeypatch.setattr(service, "offers", lambda *a: gate.wait(5))
+    assert client.get("/v1/shoppers/5/offers").status_code == 504
+    crowd = client.get("/v1/unavailable")
+    assert (crowd.status_code, crowd.headers["retry-after"]) == (503, "1")
+    gate.set()
+    time.sleep(0.05)
+    assert client.get("/v1/unavailable").status_code == 200
+
+
+def test_the_schema_has_examples_and_problems(start: Start) -> None:
+    schema = start().get("/openapi.json").json()
+    path = schema["paths"]["/v1/receipts"]["post"]
+    assert "application/problem+json" in path["responses"]["409"]["content"]
+    line = schema["components"]["schemas"]["LineIn"]["properties"]
+    assert line["item"]["examples"] == ["1029743"]
+    assert json.dumps(schema).count("object at 0x") == 0
+
+
+def test_answers_leave_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # asyncio lets small packets wait for each other unless it is told that a socket is TCP
+    listening: list[socket.socket] = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        listening.extend(sockets)
+        server.started = True
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    service = Service(Store(str(folder / "store.db")), folder / "models")
+    addresses: list[str] = []
+    run_server(service, "127.0.0.1", 0, addresses.append)
+    service.store.close()
+    with listening[0] as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+        assert addresses == [f"http://127.0.0.1:{listener.getsockname()[1]}"]
