@@ -38,7 +38,7 @@ test-oldest: ## run the tests with the oldest versions that pyproject.toml state
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
 	.venv-oldest/bin/python tools/oldest.py > .venv-oldest/requirements.txt
 	.venv-oldest/bin/python -m pip install --quiet -r .venv-oldest/requirements.txt -e .
-	.venv-oldest/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning $(TESTS)
+	.venv-oldest/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning -W ignore::ResourceWarning $(TESTS)
 
 wheel-check: $(READY) ## build the wheel and look into it
 	$(BIN)/python -m pytest tests/test_package.py

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -141,7 +142,10 @@ def _null_line(frame: DataFrame) -> Any:
     import pyarrow as pa
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    schema = to_arrow_schema(frame.schema, timezone="UTC")
+    options: dict[str, Any] = {}
+    if "timezone" in signature(to_arrow_schema).parameters:  # PySpark 4.0 takes UTC by itself
+        options["timezone"] = "UTC"
+    schema = to_arrow_schema(frame.schema, **options)
     return pa.table([pa.nulls(1, kind) for kind in schema.types], names=schema.names)
 
 
