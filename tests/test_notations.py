@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
+from retailrec.data.cleaning import parse_lines
 from retailrec.data.parsing import ids_meet, parse_number
 from retailrec.data.timeformats import as_instant, parse_time
 from retailrec.errors import DataError, SettingError
@@ -303,6 +304,16 @@ def test_lists_among_attributes_are_left_out_with_a_note() -> None:
     nested = receipts(value=[1, 2]).with_columns(user_id=pl.Series([["a"], ["b"]]))
     with pytest.raises(DataError, match="must be integers or text"):
         RetailData.from_frames(nested)
+
+
+@pytest.mark.parametrize("inner", [[[b"a"], [b"b"]], [{"x": b"a"}, {"x": b"\xff"}], [[None], []]])
+def test_bytes_within_lists_cost_no_line(inner: list[Any]) -> None:
+    kind = pl.List(pl.Binary) if isinstance(inner[0], list) else pl.Struct({"x": pl.Binary})
+    frame = receipts(value=[1, 2]).with_columns(blob=pl.Series(inner, dtype=kind))
+    assert RetailData.from_frames(frame).log.height == 2
+    texts = parse_lines(frame)["blob"].to_list()
+    assert len(texts) == 2
+    assert all(isinstance(text, str) for text in texts)
 
 
 def test_one_column_in_two_roles() -> None:

@@ -6,6 +6,7 @@ line that no rule rejects is kept; a rejected one carries the reason of the firs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -183,6 +184,18 @@ def refuse_if_none(n_lines: int, report: LoadReport) -> None:
         )
 
 
+def _as_json(values: pl.Series) -> pl.Series:
+    """Lists and structs as text; bytes in them, for which Polars has no JSON, in hexadecimals."""
+    if "Binary" not in str(values.dtype):
+        return values.to_frame().select(pl.struct(values.name).struct.json_encode())[values.name]
+
+    def told(value: Any) -> str:
+        return value.hex() if isinstance(value, bytes) else str(value)
+
+    texts = [json.dumps({values.name: value}, default=told) for value in values.to_list()]
+    return pl.Series(values.name, texts, pl.String)
+
+
 def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.DataFrame:
     known = [c.name for c in TRANSACTIONS]
     for name, theirs in columns.items():
@@ -195,11 +208,9 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
     frame = frame.select(
         *(pl.col(theirs).alias(name) for name, theirs in columns.items()),
         *(
-            (
-                pl.struct(c).struct.json_encode()
-                if frame.schema[c].is_nested() and c not in known
-                else pl.col(c)
-            ).alias(f"{c}_" if c in _INSIDE else c)
+            (_as_json(frame[c]) if frame.schema[c].is_nested() and c not in known else frame[c]).alias(
+                f"{c}_" if c in _INSIDE else c
+            )
             for c in others
         ),
     )
