@@ -92,6 +92,9 @@ bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
 bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="20000 400000" PROFILE=large)
 	$(BIN)/python benchmarks/scale.py $(or $(USERS),20000) $(or $(PROFILE),auto)
 
+bench-waiting: $(READY) ## trees beside other jobs: threads that spin and threads that sleep
+	$(BIN)/python benchmarks/waiting.py
+
 bench-online: $(READY) ## milliseconds for one shopper (PROFILE=large)
 	$(BIN)/python benchmarks/online.py $(or $(PROFILE),large)
 

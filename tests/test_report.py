@@ -128,7 +128,9 @@ def test_ours_stands_against_the_best_simple_method_and_all_pairs_are_folded(
     assert "share of the first 5 recommendations that were bought in the window" in text[:heading]
 
 
-def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str, Any]) -> None:
+def test_a_single_label_window_is_judged_on_every_fifth_shopper(
+    report: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert report["ranking"]["judged_on"] == "the newest label window"
     data = small_data(users=150)
     settings = SETTINGS.model_copy(update={"label_windows": 1, "prerank": False, "calibrate": False})
@@ -139,6 +141,9 @@ def test_a_single_label_window_is_judged_on_every_fifth_shopper(report: dict[str
     assert len(found["curve"]["validation"]) > 3
     assert found["importances"]["columns"]
     assert "judged on every fifth shopper" in render(report | {"ranking": found})
+    others = int((model.training_rows.groups % 5 != 0).sum())  # type: ignore[union-attr]
+    monkeypatch.setattr(summary, "_CURVE_ROWS", others // 4 - 1)  # one in five is learnt from
+    assert summary.describe_ranking(model, model.training_rows, 0)["curve"]
 
 
 def test_names_from_data_are_text_on_the_page(report: dict[str, Any]) -> None:

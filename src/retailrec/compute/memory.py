@@ -35,8 +35,7 @@ def return_freed_memory() -> None:
     The C library of Linux raises the size from which an array has pages of its own to that of the
     largest it has seen freed, so large arrays come to lie between small ones and leave holes. Polars'
     allocator looks at the clock only when it is asked for more, so a job that turns to other libraries
-    carries what its tables once needed; a thread of its own looks at it now. A year of groceries: 1.4
-    GB instead of 1.6, in the same time.
+    carries what its tables once needed; a thread of its own looks at it now.
 
     For programs, before Polars is loaded; what the user has set stands.
     """

@@ -17,7 +17,7 @@ from retailrec.metrics.ranking import ndcg
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.two_stage import TwoStageRecommender
 
-LEAST_GAIN = 1e-3  # share of the trees' gain under which shuffling a column is not worth the time
+_LEAST_GAIN = 1e-3  # share of the trees' gain under which shuffling a column is not worth the time
 
 
 def importances(
@@ -54,7 +54,7 @@ def importances(
     whole = _ndcg(ranker, rows.x, rows)
     gain, lost = ranker.importances(), []
     for column in range(len(rows.names)):
-        if gain[column] < LEAST_GAIN:
+        if gain[column] < _LEAST_GAIN:
             lost.append(0.0)
             continue
         x = rows.x.copy()

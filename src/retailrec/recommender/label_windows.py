@@ -152,7 +152,8 @@ def label_windows(
         if all(p in earlier and key in earlier[p].places for p in steps.rows):
             windows.append({p: earlier[p].window(key, number) for p in steps.rows})
         else:
-            earlier.clear()
+            if windows:  # newer ones than those taken over
+                earlier.clear()
             split = split.filtered(steps.prefilters)
             if refit or not ready:
                 steps.fit_stage_one(split.past)

@@ -134,7 +134,8 @@ def describe_ranking(model: TwoStageRecommender, frame: TrainingFrame | None, se
         apart, told["judged_on"] = frame.fold == frame.fold.max(), "the newest label window"
         if apart.all():
             apart, told["judged_on"] = frame.groups % 5 == 0, "every fifth shopper"
-        learnt = ~apart & (frame.groups % (int((~apart).sum()) // _CURVE_ROWS + 1) == 0)
+        one_in = int((~apart).sum()) // _CURVE_ROWS + 1
+        learnt = ~apart & (frame.groups // 5 % one_in == 0)  # five in a row: one of them may be apart
         judged = frame.rows(apart)
         ranker = model.fresh_ranker().fit(frame.rows(learnt), judged)
         if hasattr(ranker, "learning_curve"):
