@@ -13,14 +13,13 @@ from scipy import sparse
 from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import common_counts, product_gather
-from retailrec.compute.pairs import row_of_pair
-from retailrec.compute.shards import n_threads
-from retailrec.compute.topk import product_topk, topk_rows
+from retailrec.compute.shards import library_threads, map_shards, n_threads
+from retailrec.compute.topk import followers_topk, product_topk
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
 
-_ITEMS = 2048  # whose followers are counted at a time
+_ITEMS = 2048  # whose followers one thread counts
 
 
 @dataclass
@@ -85,7 +84,7 @@ class ItemItem(CandidateGenerator):
     def _fit(self, data: RetailData) -> None:
         history = reference_history(data, self.reference, self.seed or 0)
         if self.within == "next_receipt":
-            self.similarity_ = following_items(history, self.neighbours, self.shrinkage)
+            self.similarity_ = following_items(history, self.neighbours, self.shrinkage, self.threads)
             return
         if self.within == "shopper":
             weights = np.sqrt(history.counts(self.half_life))
@@ -170,7 +169,9 @@ def keep_top(history: History, weights: NDArray[np.float32], n: int) -> NDArray[
     return kept
 
 
-def following_items(history: History, neighbours: int, shrinkage: float) -> sparse.csr_matrix:
+def following_items(
+    history: History, neighbours: int, shrinkage: float, threads: int | None
+) -> sparse.csr_matrix:
     """(n_items, n_items) cosine of the receipts that hold an item and those right after them.
 
     Entry (a, b) is n(a, then b) / sqrt(n(a has a next receipt) n(b has one before)), times
@@ -183,17 +184,23 @@ def following_items(history: History, neighbours: int, shrinkage: float) -> spar
     before, after = held[followed], held[followed + 1]
     norms = [np.sqrt(np.maximum(np.asarray(m.sum(axis=0)).ravel(), 1)) for m in (before, after)]
     held_by = before.T.tocsr()
-    best = []
-    for at in range(0, history.n_items, _ITEMS):  # all pairs at once would be the peak of memory
-        together = (held_by[at : at + _ITEMS] @ after).tocsr()
-        row = at + row_of_pair(together.indptr)
-        cosine = together.data / (norms[0][row] * norms[1][together.indices])
-        cosine *= together.data / (together.data + shrinkage)
-        together.data = cosine.astype(np.float32)
-        together.sort_indices()
-        found = topk_rows(together.indptr.astype(np.int64), together.indices, together.data, neighbours)
-        best.append(found)
-    items, scores = (np.vstack(part) for part in zip(*best, strict=True))
+
+    def best(items: slice) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        block = held_by[items]
+        found: tuple[NDArray[np.int32], NDArray[np.float32]] = followers_topk(
+            block.indptr.astype(np.int64),
+            block.indices,
+            norms[0][items],
+            after.indptr.astype(np.int64),
+            after.indices,
+            norms[1],
+            shrinkage,
+            neighbours,
+        )
+        return found
+
+    blocks = map_shards(best, history.n_items, size=_ITEMS, threads=library_threads(threads))
+    items, scores = (np.vstack(part) for part in zip(*blocks, strict=True))
     row, place = np.nonzero(items >= 0)
     kept = (scores[row, place], (row, items[row, place]))
     shape = (history.n_items, history.n_items)

@@ -16,7 +16,7 @@ from scipy import sparse
 from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.components import Count, Seed, Share, ShareOrNone
 from retailrec.compute.csr import find_pairs, product_gather
-from retailrec.compute.topk import keep_largest, product_topk
+from retailrec.compute.topk import closest_rows, keep_largest, product_topk
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 
@@ -71,12 +71,11 @@ class TifuKNN(CandidateGenerator):
     def _prediction(self, history: History) -> Prediction:
         own = self.vectors(history)
         by_item, norms = self._reference_by_item()
-        near = []
-        for at in range(0, len(history), _BATCH):
-            product = (own[at : at + _BATCH] @ by_item).toarray()
-            closeness = 2 * product - norms  # larger is nearer
-            near.append(nearest(closeness.astype(np.float32), self.neighbours))
-        weights = _stack(near, self.reference_.shape[0]) * np.float32(1 - self.alpha)
+        n = min(self.neighbours, len(norms))
+        closest = closest_rows(
+            own.indptr, own.indices, own.data, by_item.indptr, by_item.indices, by_item.data, norms, n
+        )
+        weights = _equal_weights(np.sort(closest, axis=1), len(norms)) * np.float32(1 - self.alpha)
         return Prediction(weights, self.reference_, own * np.float32(self.alpha))
 
     def _reference_by_item(self) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
@@ -227,11 +226,16 @@ def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]
 def nearest(closeness: NDArray[np.float32], n: int) -> sparse.csr_matrix:
     """(n_users, n_references) 1/n at the `n` closest references; the lower one wins ties."""
     width = closeness.shape[1]
-    n = min(n, width)
-    columns = keep_largest(closeness, n)
-    weights = np.full(columns.size, 1 / n, np.float32)
-    indptr = np.arange(len(closeness) + 1) * n
-    return sparse.csr_matrix((weights, columns.ravel(), indptr), shape=closeness.shape)
+    return _equal_weights(keep_largest(closeness, min(n, width)), width)
+
+
+def _equal_weights(columns: NDArray[np.int32], width: int) -> sparse.csr_matrix:
+    """(n_rows, width) 1/n at the n columns of each row."""
+    n_rows, n = columns.shape
+    weights = np.full(columns.size, 1 / max(n, 1), np.float32)
+    return sparse.csr_matrix(
+        (weights, columns.ravel(), np.arange(n_rows + 1) * n), shape=(n_rows, width)
+    )
 
 
 def _stack(parts: list[sparse.csr_matrix], width: int) -> sparse.csr_matrix:

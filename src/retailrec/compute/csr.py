@@ -15,6 +15,21 @@ jit = nb.njit(cache=True, nogil=True)
 
 
 @jit
+def _sort(keys: Any) -> None:
+    """Sort int64 keys in place. All kernels sort such keys: another sort takes a second to compile."""
+    keys.sort()
+
+
+@jit
+def _longest(indptr: Any) -> int:
+    """Elements of the longest row; 0 without rows."""
+    longest = 0
+    for row in range(len(indptr) - 1):
+        longest = max(longest, indptr[row + 1] - indptr[row])
+    return longest
+
+
+@jit
 def product_gather(
     indptr: Any,
     indices: Any,
@@ -113,11 +128,16 @@ def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
     """Distinct items of each row, ascending: CSR (indptr int64, items int32). -1 is dropped."""
     out_indptr = np.zeros(n_rows + 1, np.int64)
     out = np.empty(len(items), np.int32)
+    keys = np.empty(_longest(indptr), np.int64)
     size = 0
     for row in range(n_rows):
-        ordered = np.sort(items[indptr[row] : indptr[row + 1]])
+        start, stop = indptr[row], indptr[row + 1]
+        for j in range(start, stop):
+            keys[j - start] = items[j]
+        _sort(keys[: stop - start])
         previous = -1
-        for item in ordered:
+        for j in range(stop - start):
+            item = keys[j]
             if item != previous and item >= 0:
                 out[size] = item
                 size += 1
@@ -130,9 +150,14 @@ def union_rows(indptr: Any, items: Any, n_rows: int) -> tuple[Any, Any]:
 def order_in_rows(indptr: Any, items: Any) -> Any:
     """Positions of the elements, row by row, ordered by item; equal ones stay in their order; int64."""
     out = np.empty(len(items), np.int64)
+    keys = np.empty(_longest(indptr), np.int64)
     for row in range(len(indptr) - 1):
-        start, stop = indptr[row], indptr[row + 1]
-        out[start:stop] = start + np.argsort(items[start:stop], kind="mergesort")
+        start, size = indptr[row], indptr[row + 1] - indptr[row]
+        for j in range(size):
+            keys[j] = np.int64(items[start + j]) << 32 | j
+        _sort(keys[:size])
+        for j in range(size):
+            out[start + j] = start + (keys[j] & 0xFFFFFFFF)
     return out
 
 
@@ -145,7 +170,7 @@ def rank_in_rows(indptr: Any, scores: Any) -> Any:
     """
     out = np.empty(len(scores), np.float32)
     bits = scores.view(np.int32)
-    keys = np.empty(np.diff(indptr).max() if len(indptr) > 1 else 0, np.int64)
+    keys = np.empty(_longest(indptr), np.int64)
     for row in range(len(indptr) - 1):
         start, size = indptr[row], indptr[row + 1] - indptr[row]
         for j in range(size):
@@ -153,7 +178,7 @@ def rank_in_rows(indptr: Any, scores: Any) -> Any:
             if ordered < 0:
                 ordered ^= np.int32(0x7FFFFFFF)
             keys[j] = (-1 - np.int64(ordered)) << 32 | j
-        keys[:size].sort()
+        _sort(keys[:size])
         rank = 1
         for position in range(size):
             if position and keys[position] >> 32 != keys[position - 1] >> 32:

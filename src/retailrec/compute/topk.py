@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retailrec.compute.csr import jit
 
@@ -20,7 +21,7 @@ def _worse(score_a: float, item_a: int, score_b: float, item_b: int) -> bool:
 
 
 @jit
-def _sift_down(scores: Any, items: Any, start: int, size: int) -> None:
+def _sift_down(scores: Any, items: Any, start: Any, size: int) -> None:
     """Restore the heap whose root is the worst pair."""
     root = start
     while True:
@@ -44,7 +45,7 @@ def _heap_to_sorted(scores: Any, items: Any, size: int) -> None:
     for last in range(size - 1, 0, -1):
         scores[0], scores[last] = scores[last], scores[0]
         items[0], items[last] = items[last], items[0]
-        _sift_down(scores, items, 0, last)
+        _sift_down(scores, items, np.int64(0), last)
 
 
 @jit
@@ -57,16 +58,16 @@ def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
     for row in range(n):
-        _topk_into(items, scores, indptr[row], indptr[row + 1], k, out_items[row], out_scores[row])
+        start, stop = indptr[row], indptr[row + 1]
+        _topk_into(items[start:stop], scores[start:stop], k, out_items[row], out_scores[row])
     return out_items, out_scores
 
 
 @jit
-def _topk_into(
-    items: Any, scores: Any, start: int, stop: int, k: int, out_items: Any, out_scores: Any
-) -> int:
-    size = 0
-    for j in range(start, stop):
+def _topk_into(items: Any, scores: Any, k: int, out_items: Any, out_scores: Any) -> int:
+    """Write the best k pairs, best first; how many there are."""
+    size, top = 0, np.int64(0)  # a bare 0 is a type of its own, and would be compiled once more
+    for j in range(len(items)):
         score, item = scores[j], items[j]
         if not score > -np.inf:
             continue
@@ -78,7 +79,7 @@ def _topk_into(
                     _sift_down(out_scores, out_items, root, k)
         elif _worse(out_scores[0], out_items[0], score, item):
             out_scores[0], out_items[0] = score, item
-            _sift_down(out_scores, out_items, 0, k)
+            _sift_down(out_scores, out_items, top, k)
     if size < k:
         for root in range(size // 2 - 1, -1, -1):
             _sift_down(out_scores, out_items, root, size)
@@ -108,7 +109,10 @@ def product_topk(
     n = len(indptr) - 1
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
-    total = np.where(allowed, np.float32(0), np.float32(-np.inf))
+    total = np.zeros(len(allowed), np.float32)
+    for item in range(len(allowed)):
+        if not allowed[item]:
+            total[item] = -np.inf
     touched, values = np.empty(0, np.int32), np.empty(0, np.float32)
     for row in range(n):
         size, terms = 0, b_indptr[row + 1] - b_indptr[row]
@@ -134,8 +138,79 @@ def product_topk(
             value = total[touched[j]]
             values[j] = value if value != 0 else -np.inf  # it stands there twice, or adds up to nothing
             total[touched[j]] = 0.0
-        _topk_into(touched, values, 0, size, k, out_items[row], out_scores[row])
+        _topk_into(touched[:size], values[:size], k, out_items[row], out_scores[row])
     return out_items, out_scores
+
+
+@jit
+def followers_topk(
+    indptr: Any,
+    receipts: Any,
+    norms: Any,
+    next_indptr: Any,
+    next_items: Any,
+    next_norms: Any,
+    shrinkage: float,
+    k: int,
+) -> tuple[Any, Any]:
+    """Best k followers of each item (row): those on the receipts right after the ones that hold it.
+
+    The score is n / (norm of the item x `next_norms` of the other) x n / (n + shrinkage), n being the
+    receipts after. CSR `indptr`, `receipts`: receipts of each item; `next_indptr`, `next_items`: items
+    of the receipt that comes after each. Items (n, k) int32 padded with -1, scores (n, k) f32.
+    """
+    n = len(indptr) - 1
+    out_items = np.full((n, k), -1, np.int32)
+    out_scores = np.full((n, k), -np.inf, np.float32)
+    count = np.zeros(len(next_norms), np.int32)
+    touched, values = np.empty(len(count), np.int32), np.empty(len(count), np.float32)
+    for row in range(n):
+        size = 0
+        for j in range(indptr[row], indptr[row + 1]):
+            for p in range(next_indptr[receipts[j]], next_indptr[receipts[j] + 1]):
+                other = next_items[p]
+                if count[other] == 0:
+                    touched[size] = other
+                    size += 1
+                count[other] += 1
+        for j in range(size):
+            both = np.float64(count[touched[j]])
+            values[j] = both / (norms[row] * next_norms[touched[j]]) * (both / (both + shrinkage))
+            count[touched[j]] = 0
+        _topk_into(touched[:size], values[:size], k, out_items[row], out_scores[row])
+    return out_items, out_scores
+
+
+@jit
+def closest_rows(
+    indptr: Any,
+    indices: Any,
+    weights: Any,
+    s_indptr: Any,
+    s_rows: Any,
+    s_data: Any,
+    norms: Any,
+    k: int,
+) -> Any:
+    """The k rows of a second matrix nearest to each row of a first (Euclidean); (n_rows, k) int32.
+
+    The first has a row of items a shopper; the second stands transposed, a row an item, with the
+    squared norm of each of its rows in `norms`. Nearer is a larger 2 x dot product - norm.
+    """
+    n = len(indptr) - 1
+    out = np.full((n, k), -1, np.int32)
+    rows = np.arange(len(norms)).astype(np.int32)
+    total, best = np.empty(len(norms), np.float32), np.empty(k, np.float32)
+    for row in range(n):
+        total[:] = 0
+        for j in range(indptr[row], indptr[row + 1]):
+            item, weight = indices[j], weights[j]
+            for s in range(s_indptr[item], s_indptr[item + 1]):
+                total[s_rows[s]] += weight * s_data[s]
+        for r in range(len(norms)):
+            total[r] = 2 * total[r] - norms[r]
+        _topk_into(rows, total, k, out[row], best)
+    return out
 
 
 @jit
@@ -158,22 +233,22 @@ def popular_by_category(
         for i in range(n_items):
             score = profile[category[i] + 1] / max(total, 1.0) * share[i]
             scores[i] = score if allowed[i] and score > 0 else -np.inf
-        _topk_into(everything, scores, 0, n_items, k, out_items[row], out_scores[row])
+        _topk_into(everything, scores, k, out_items[row], out_scores[row])
     return out_items, out_scores
 
 
-@jit
-def keep_largest(values: Any, n: int) -> Any:
+def keep_largest(values: NDArray[np.float32], n: int) -> NDArray[np.int32]:
     """Columns of the n largest values of each row of a dense matrix, ascending; int32."""
-    out = np.empty((len(values), n), np.int32)
+    return np.sort(_columns_of_largest(values, n), axis=1)
+
+
+@jit
+def _columns_of_largest(values: Any, n: int) -> Any:
+    out = np.full((len(values), n), -1, np.int32)
     columns = np.arange(values.shape[1]).astype(np.int32)
-    best = np.empty(n, np.int32)
-    score = np.empty(n, np.float32)
+    best = np.empty(n, np.float32)
     for row in range(len(values)):
-        best[:] = -1
-        score[:] = -np.inf
-        _topk_into(columns, values[row], 0, values.shape[1], n, best, score)
-        out[row] = np.sort(best)
+        _topk_into(columns, values[row], n, out[row], best)
     return out
 
 
@@ -189,7 +264,7 @@ def best_in_rows(indptr: Any, scores: Any, n: int) -> Any:
         if stop - start <= n:
             out[start:stop] = True
             continue
-        size = _topk_into(places, scores, start, stop, n, best, score)
+        size = _topk_into(places[start:stop], scores[start:stop], n, best, score)
         for j in range(size):
             out[best[j]] = True
     return out
