@@ -14,6 +14,7 @@ import polars as pl
 from retailrec.compute.forks import require_threads
 from retailrec.data.delimited import open_delimited
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
+from retailrec.data.trial import try_parquet
 from retailrec.data.workbook import read_sheets
 from retailrec.errors import DataError, RetailRecError
 
@@ -54,10 +55,11 @@ def read_parts(
     Raises
     ------
     DataError
-        If files of a folder differ in their columns.
+        If files of a folder differ in their columns, or a Parquet file makes its decoder die.
     """
     require_threads()
     files = data_files(Path(path))
+    try_parquet([file for file in files if file.name.lower().endswith(PARQUET)], columns)
     tables = [_open(file, columns, encoding) for file in files]
     tables = _with_partitions(Path(path), tables, columns)
     first = tables[0].columns
