@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, store: str, models: Path, *more: str) -> None:
         words = ["serve", "--store", store, "--model", str(models), "--port", "0", "--rate", "0", *more]
-        self.command = [sys.executable, "-m", "retailrec.cli", *words]
+        self.command = [sys.executable, "-m", "retailrec", *words]
         self.log = models.parent / "service.log"
         self.start()
 

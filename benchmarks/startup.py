@@ -27,7 +27,7 @@ def best_of_five(*command: str) -> float:
 def main() -> None:
     seconds = {
         "import retailrec": best_of_five(sys.executable, "-c", "import retailrec"),
-        "retailrec --help": best_of_five(sys.executable, "-m", "retailrec.cli", "--help"),
+        "retailrec --help": best_of_five(sys.executable, "-m", "retailrec", "--help"),
     }
     print_result("startup", {"seconds": {k: round(v, 3) for k, v in seconds.items()}})
     if any(seconds[k] > bar for k, bar in BARS.items()):

@@ -50,7 +50,7 @@ def serving(store: str, model: Path) -> Iterator[tuple[subprocess.Popen[str], st
         [
             sys.executable,
             "-m",
-            "retailrec.cli",
+            "retailrec",
             "serve",
             "--store",
             store,
@@ -152,7 +152,7 @@ def test_what_makes_no_sense_is_said_in_one_sentence(tmp_path: Path, model: Path
         (["store", "key", "remove", "zzz", "--store", store], "no key"),
     ):
         found = subprocess.run(
-            [sys.executable, "-m", "retailrec.cli", *map(str, words)], capture_output=True, text=True
+            [sys.executable, "-m", "retailrec", *map(str, words)], capture_output=True, text=True
         )
         assert found.returncode == 2, found.stderr
         assert said in found.stderr

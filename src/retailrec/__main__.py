@@ -1,4 +1,4 @@
-"""`python -m retailrec.cli`."""
+"""`python -m retailrec`."""
 
 from __future__ import annotations
 
