@@ -75,8 +75,11 @@ class TifuKNN(CandidateGenerator):
         closest = closest_rows(
             own.indptr, own.indices, own.data, by_item.indptr, by_item.indices, by_item.data, norms, n
         )
-        weights = _equal_weights(np.sort(closest, axis=1), len(norms)) * np.float32(1 - self.alpha)
-        return Prediction(weights, self.reference_, own * np.float32(self.alpha))
+        share = np.float32(1 / max(n, 1)) * np.float32(1 - self.alpha)
+        weights = np.full(closest.size, share, np.float32)
+        near = Rows(np.arange(len(history) + 1) * n, np.sort(closest, axis=1).ravel(), weights)
+        mine = Rows(own.indptr, own.indices, own.data * np.float32(self.alpha))
+        return Prediction(near, self.reference_, mine)
 
     def _reference_by_item(self) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
         """The neighbours' vectors the other way round, and their squared norms."""
@@ -162,15 +165,23 @@ class UPCF(CandidateGenerator, type="up_cf"):
         return history.remember(self.reference_, lambda: self._prediction(history))
 
 
+class Rows(NamedTuple):
+    """What kernels read of a CSR matrix: making one of SciPy's costs a single request too much."""
+
+    indptr: NDArray[np.integer]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+
 class Prediction(NamedTuple):
     """weights (n_users, n_references) x references (n_references, n_items) + own (n_users, n_items).
 
     The product is never written out: kernels read its best items and single pairs.
     """
 
-    weights: sparse.csr_matrix
+    weights: Rows | sparse.csr_matrix
     references: sparse.csr_matrix
-    own: sparse.csr_matrix
+    own: Rows | sparse.csr_matrix
 
     def best(self, history: History, allowed: NDArray[np.bool_], k: int) -> Candidates:
         """The `k` best allowed items; none for an empty history, as nobody is like it."""
@@ -209,7 +220,7 @@ class Prediction(NamedTuple):
             r.shape[1],
         )
         place = find_pairs(o.indptr, o.indices, pairs.indptr, pairs.items)
-        if o.nnz:
+        if len(o.data):
             total += np.where(place >= 0, o.data[place], np.float32(0))
         return np.asarray(total, np.float32)
 
@@ -226,16 +237,11 @@ def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]
 def nearest(closeness: NDArray[np.float32], n: int) -> sparse.csr_matrix:
     """(n_users, n_references) 1/n at the `n` closest references; the lower one wins ties."""
     width = closeness.shape[1]
-    return _equal_weights(keep_largest(closeness, min(n, width)), width)
-
-
-def _equal_weights(columns: NDArray[np.int32], width: int) -> sparse.csr_matrix:
-    """(n_rows, width) 1/n at the n columns of each row."""
-    n_rows, n = columns.shape
-    weights = np.full(columns.size, 1 / max(n, 1), np.float32)
-    return sparse.csr_matrix(
-        (weights, columns.ravel(), np.arange(n_rows + 1) * n), shape=(n_rows, width)
-    )
+    n = min(n, width)
+    columns = keep_largest(closeness, n)
+    weights = np.full(columns.size, 1 / n, np.float32)
+    indptr = np.arange(len(closeness) + 1) * n
+    return sparse.csr_matrix((weights, columns.ravel(), indptr), shape=closeness.shape)
 
 
 def _stack(parts: list[sparse.csr_matrix], width: int) -> sparse.csr_matrix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -61,7 +61,7 @@ class History:
     @classmethod
     def from_log(
         cls,
-        log: pl.DataFrame,
+        log: pl.DataFrame | Mapping[str, NDArray[Any]],
         rows: NDArray[np.int64],
         users: pl.DataFrame,
         end: datetime,
@@ -71,7 +71,8 @@ class History:
     ) -> History:
         """From log lines (one an item and receipt) in order of `rows`, the row of each, and time.
 
-        `lines` says which lines of `log` they are; all of them by default.
+        `log` may be arrays by name too, `time` in microseconds. `lines` says which lines of it they
+        are; all of them by default.
         """
         order = order_in_rows(_indptr(rows, users.height), _at(log["item"], lines))
         taken = order if lines is None else lines[order]
@@ -88,14 +89,12 @@ class History:
             indptr=_indptr(rows[starts], users.height),
             items=item[starts].astype(np.int32),
             event_indptr=np.append(starts, len(item)).astype(np.int64),
-            age=((end_us - _at(log["time"].to_physical(), taken)) / _DAY_US).astype(np.float32),
+            age=((end_us - _at(log["time"], taken)) / _DAY_US).astype(np.float32),
             basket=_at(log["basket"], taken).astype(np.int32),
             quantity=_at(log["quantity"], taken).astype(np.float32),
             value=_at(log["value"], taken).astype(np.float32),
             discount=(
-                np.abs(_at(log["discount"], taken), dtype=np.float32)
-                if "discount" in log.columns
-                else None
+                np.abs(_at(log["discount"], taken), dtype=np.float32) if "discount" in log else None
             ),
         )
 
@@ -225,8 +224,11 @@ class Pairs(NamedTuple):
     items: NDArray[np.int32]
 
 
-def _at(column: pl.Series, places: NDArray[np.int64] | None) -> NDArray[Any]:
-    """Values at some places of a column, all by default; null is NaN."""
+def _at(column: pl.Series | NDArray[Any], places: NDArray[np.int64] | None) -> NDArray[Any]:
+    """Values at some places of a column, all by default; null is NaN, times are microseconds."""
+    if isinstance(column, np.ndarray):
+        return column if places is None else column[places]
+    column = column.to_physical()
     if places is None:
         return column.to_numpy()
     if column.null_count() or column.n_chunks() > 1:  # as an array the whole column would be copied

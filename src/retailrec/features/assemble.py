@@ -176,9 +176,10 @@ class FeatureSet:
             gather(block, where, out, at)
             at += block.shape[1]
         named = Columns(out, self.names)
-        for f in self._kept("match"):
-            out[:, at] = _quietly(f, named)
-            at += 1
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for f in self._kept("match"):
+                out[:, at] = _finite(np.asarray(f.compute(named), np.float32))
+                at += 1
         return out
 
     def _chosen(self, scope: Scope) -> list[Feature]:
@@ -239,8 +240,7 @@ class FeatureSet:
                 words = users[name].cast(pl.String).to_list()
                 out[:, column] = [codes.get(word, np.nan) for word in words]
             else:
-                numbers = users[name].cast(pl.Float32, strict=False).fill_null(float("nan"))
-                out[:, column] = numbers.to_numpy()
+                out[:, column] = users[name].cast(pl.Float32, strict=False).to_numpy()  # null is NaN
         return out
 
     def _known_attributes(self) -> dict[str, dict[str, float]]:
@@ -287,13 +287,11 @@ def _place(
     )
 
 
-def _quietly(f: Feature, columns: Columns) -> NDArray[np.float32]:
-    """A match feature; dividing by a zero or a missing value gives a missing value."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        value = np.asarray(f.compute(columns), np.float32)
+def _finite(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where something was divided by zero a value is missing."""
     infinite = np.isinf(value)
     if infinite.any():
-        value[infinite] = np.nan
+        return np.where(infinite, np.float32(np.nan), value)
     return value
 
 

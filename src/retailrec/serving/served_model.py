@@ -163,19 +163,17 @@ class ServedModel:
             "item": item,
             "basket": np.concatenate([np.zeros(0, np.int32), *receipt]).astype(np.int32),
             "time": np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
-            "quantity": amounts["quantity"].copy(),
-            "value": amounts["value"].copy(),
+            "quantity": amounts["quantity"],
+            "value": amounts["value"],
         }
         if not np.isnan(amounts["discount"]).all():
-            columns["discount"] = amounts["discount"].copy()
-        # frames are put together from whole columns: adding one later costs more than the rest of it
-        log = pl.DataFrame([pl.Series(name, values) for name, values in columns.items()])
+            columns["discount"] = amounts["discount"]
         people = [pl.Series(USER_ID, shoppers, pl.String)]
         for name in self.user_columns:
             values = [_plain(facts.get(name)) for facts in attributes]
             people.append(pl.Series(name, values, strict=False))
         users = pl.DataFrame(people)
-        return History.from_log(log, rows, users, end, self.n_items, self.model.catalogue_key)
+        return History.from_log(columns, rows, users, end, self.n_items, self.model.catalogue_key)
 
     @property
     def purposes(self) -> tuple[Purpose, ...]:

@@ -176,21 +176,31 @@ def _placed(session: SparkSession, frame: DataFrame, kept: list[Column], files: 
         except AnalysisException:  # not files alone, or of a format without numbered rows
             known = None
         if known is not None:
-            rows = [(_bare(file), number) for number, file in enumerate(files)]
+            rows = [(name, n) for n, file in enumerate(files) for name in _spellings(file)]
             numbers = session.createDataFrame(rows, f"{PLACE}_file string, {PLACE}_number long")
-            bare = F.regexp_replace(F.col(f"{PLACE}_file"), "^([a-zA-Z0-9+.-]+):/+", "$1:/")
-            place = F.shiftleft(f"{PLACE}_number", PLACE_BITS) + F.col(f"{PLACE}_row")
+            number, unlisted = F.col(f"{PLACE}_number"), F.raise_error("a file that nobody listed")
+            # a line whose file is not found would be lost by an inner join
+            place = F.shiftleft(F.coalesce(number, unlisted), PLACE_BITS) + F.col(f"{PLACE}_row")
             return (
-                known.withColumn(f"{PLACE}_file", bare)
-                .join(F.broadcast(numbers), f"{PLACE}_file")
+                known.join(F.broadcast(numbers), f"{PLACE}_file", "left")
                 .withColumn(PLACE, place)
                 .drop(f"{PLACE}_file", f"{PLACE}_row", f"{PLACE}_number")
             )
     return frame.select(*kept).withColumn(PLACE, F.monotonically_increasing_id())
 
 
-def _bare(file: str) -> str:
-    return re.sub(r"^([a-zA-Z0-9+.-]+):/+", r"\1:/", file)
+def _spellings(file: str) -> list[str]:
+    """How Spark may write the path: it is not of one mind about the slashes behind the scheme.
+
+    All are looked up; to rewrite the path of every line took a twelfth of Spark's own time.
+
+    Examples
+    --------
+    >>> _spellings("file:///a/b.parquet")
+    ['file:/a/b.parquet', 'file://a/b.parquet', 'file:///a/b.parquet']
+    """
+    found = re.fullmatch(r"([a-zA-Z0-9+.-]+):/+(.*)", file, re.DOTALL)
+    return [file] if found is None else [f"{found[1]}:{'/' * n}{found[2]}" for n in (1, 2, 3)]
 
 
 def _stamp(

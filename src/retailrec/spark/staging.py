@@ -118,7 +118,9 @@ def stage(
             lines = source.frame.mapInArrow(partial(clean, plan), sql_schema(plan.kinds))
             wave = F.pmod(F.xxhash64(USER_ID), F.lit(number)).cast("int")
             lines = lines.withColumn(WAVE, F.when(F.col(REASON).isNull(), wave).otherwise(REJECTED))
-            lines.write.mode("overwrite").partitionBy(WAVE).parquet(folder)
+            # read once and removed: to look for dictionaries takes longer than to write more bytes
+            out = lines.write.mode("overwrite").option("parquet.enable.dictionary", "false")
+            out.partitionBy(WAVE).parquet(folder)
         return _counted(session, storage, source, plan.kinds, folder, number)
 
 
