@@ -18,8 +18,11 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
+from retailrec.rankers import LightGBMRanker
+from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
 from spark_support import QUICK, lists
 
 
@@ -119,6 +122,22 @@ def test_shoppers_asked_for_rules_and_reasons_are_those_of_one_machine(
     assert lists(tmp_path / "there").equals(lists(out))
     assert lists(out)["user_id"].n_unique() == 3
     assert there.batch == local.batch
+
+
+@pytest.mark.slow
+def test_new_items_are_found_as_on_one_machine(session: Any, shop: Path, tmp_path: Path) -> None:
+    from retailrec.spark import recommend
+
+    model = QUICK.model()
+    model.discover = Discovery(ranker=LightGBMRanker("binary", iterations=5))
+    model.fit(small_data(users=120, weeks=26)).save(tmp_path / "model")
+    for wish in ({"purpose": "discover"}, {"slots": {"replenish": 2, "discover": 3}}):
+        out = tmp_path / f"{'-'.join(wish)}.parquet"
+        local = recommend_from_files(tmp_path / "model", shop / "receipts", None, 5, {}, out, **wish)
+        there = recommend(tmp_path / "model", shop / "receipts", tmp_path / out.stem, 5, **wish)
+        assert lists(tmp_path / out.stem).equals(lists(out))
+        assert lists(out).height > 500
+        assert there.batch == local.batch
 
 
 def written(frame: pl.DataFrame, path: Path) -> Path:

@@ -30,11 +30,14 @@ def pins(stated: dict[str, Any]) -> list[str]:
 
 
 def pinned(requirement: str) -> str:
-    """`name==version` of `name>=version` or of what is pinned, the forms of what is tested."""
-    parts = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)[>=]=([\w.]+)", requirement)
+    """`name==version` of `name>=version` or of what is pinned, the forms of what is tested.
+
+    A marker (`; sys_platform != 'win32'`) goes along.
+    """
+    parts = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)[>=]=([\w.]+)(; .+)?", requirement)
     if parts is None:
         raise SystemExit(f"pyproject.toml: {requirement!r} must be written as name>=version.")
-    return f"{parts[1]}=={parts[2]}"
+    return f"{parts[1]}=={parts[2]}{parts[3] or ''}"
 
 
 if __name__ == "__main__":

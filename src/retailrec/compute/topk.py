@@ -110,9 +110,6 @@ def product_topk(
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
     total = np.zeros(len(allowed), np.float32)
-    for item in range(len(allowed)):
-        if not allowed[item]:
-            total[item] = -np.inf
     touched, values = np.empty(0, np.int32), np.empty(0, np.float32)
     for row in range(n):
         size, terms = 0, b_indptr[row + 1] - b_indptr[row]
@@ -135,9 +132,12 @@ def product_topk(
                 size += total[other] == 0
                 total[other] += weight * s_data[s]
         for j in range(size):
-            value = total[touched[j]]
-            values[j] = value if value != 0 else -np.inf  # it stands there twice, or adds up to nothing
-            total[touched[j]] = 0.0
+            item = touched[j]
+            good = (
+                allowed[item] and total[item] != 0
+            )  # else it stood there before, or adds up to nothing
+            values[j] = total[item] if good else -np.inf
+            total[item] = 0.0
         _topk_into(touched[:size], values[:size], k, out_items[row], out_scores[row])
     return out_items, out_scores
 

@@ -60,6 +60,7 @@ class FeatureSet:
     _attributes: dict[str, dict[str, float]] | None = field(
         init=False, repr=False, compare=False, default=None
     )
+    _names: list[str] | None = field(init=False, repr=False, compare=False, default=None)
 
     def fit(self, data: RetailData) -> Self:
         """Learn the item side from what is known before `data.end`."""
@@ -67,8 +68,9 @@ class FeatureSet:
         self.catalogue_key_ = data.catalogue_key
         self.levels_ = [c for c in CATEGORIES if c in data.items.columns]
         codes = [text_codes(data.items[c])[0] for c in self.levels_]
-        self.categories_ = (
-            np.column_stack(codes).astype(np.int32) if codes else np.zeros((data.n_items, 0), np.int32)
+        # by column, as `rows` reads them
+        self.categories_ = np.asfortranarray(
+            np.column_stack(codes) if codes else np.zeros((data.n_items, 0)), np.int32
         )
         features, weekly = self._kept("item"), self._kept("item_week")
         whole, weeks, recent = _item_events(data, [f.name for f in features])
@@ -84,7 +86,9 @@ class FeatureSet:
     @property
     def names(self) -> list[str]:
         """Column names of the rows, in order."""
-        return self.layout_["column"].to_list()
+        if self._names is None:
+            self._names = self.layout_["column"].to_list()
+        return self._names
 
     @property
     def families(self) -> dict[str, str]:
@@ -270,7 +274,7 @@ class FeatureSet:
             rows += [_place(f, "category", level) for f in self._kept("category")]
         rows += [_place(f, "match") for f in self._kept("match")]
         columns = dict.fromkeys(("column", "scope", "family", "feature", "module"), pl.String)
-        self.layout_ = pl.DataFrame(rows, schema=columns, orient="row")
+        self.layout_, self._names = pl.DataFrame(rows, schema=columns, orient="row"), None
 
 
 def _place(

@@ -7,12 +7,12 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +37,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
+_RAW = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Guard:
@@ -59,10 +60,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["x-request-id"] = scope["request_id"]
-                for name, value in HEADERS.items():
-                    out.setdefault(name, value)
+                message["headers"] = _safer(message["headers"], scope["request_id"])
             await send(message)
 
         try:
@@ -102,6 +100,14 @@ class Guard:
         if _too_large(headers.get("content-length", "0"), settings.body_bytes):
             return problem(request, 413, f"bodies may have {settings.body_bytes:,} bytes; send less.")
         return None
+
+
+def _safer(headers: Iterable[tuple[bytes, bytes]], request: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with ours, where it has none of that name, and the request's id."""
+    own = [(name, value) for name, value in headers if name != b"x-request-id"]
+    there = {name for name, _ in own}
+    ours = [header for header in _RAW if header[0] not in there]
+    return [*own, *ours, (b"x-request-id", request.encode())]
 
 
 def _host(text: str) -> str:
