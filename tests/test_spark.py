@@ -131,9 +131,13 @@ def test_new_items_are_found_as_on_one_machine(session: Any, shop: Path, tmp_pat
     model = QUICK.model()
     model.discover = Discovery(ranker=LightGBMRanker("binary", iterations=5))
     model.fit(small_data(users=120, weeks=26)).save(tmp_path / "model")
-    for wish in ({"purpose": "discover"}, {"slots": {"replenish": 2, "discover": 3}}):
+    wishes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"purpose": "discover"}, {"purpose": "discover"}),
+        ({"slots": "replenish=2,discover=3"}, {"slots": {"replenish": 2, "discover": 3}}),
+    ]
+    for said, wish in wishes:
         out = tmp_path / f"{'-'.join(wish)}.parquet"
-        local = recommend_from_files(tmp_path / "model", shop / "receipts", None, 5, {}, out, **wish)
+        local = recommend_from_files(tmp_path / "model", shop / "receipts", None, 5, {}, out, **said)
         there = recommend(tmp_path / "model", shop / "receipts", tmp_path / out.stem, 5, **wish)
         assert lists(tmp_path / out.stem).equals(lists(out))
         assert lists(out).height > 500
