@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from retailrec.data.cleaning import (
     LINE,
@@ -25,20 +24,18 @@ from retailrec.data.cleaning import (
     kept_lines,
     parse_lines,
     refuse_if_none,
-    set_aside,
 )
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
+from retailrec.data.lines import CARRIED, in_order, merged, named, without_doubles
 from retailrec.data.strays import far_rule
 from retailrec.data.timeformats import EARLIEST, parse_time
 from retailrec.data.visits import came_again, split_receipts
 from retailrec.errors import DataError
-from retailrec.schema import ITEM_ID, LOG, USER_ID
+from retailrec.schema import ITEM_ID, USER_ID
 
 PART_ROWS = 500_000  # lines worked on at a time
-_CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
 _CODED = (USER_ID, ITEM_ID, "basket_id")
-_DOUBLE = "exact double line"
 _FIRST_SECOND = int((EARLIEST - datetime(1970, 1, 1)).total_seconds())
 
 
@@ -246,16 +243,10 @@ def slim_lines(good: pl.DataFrame) -> pl.DataFrame:
     kept += [good.drop(LINE).hash_rows(seed=0).alias("digest")]
     kept += [
         good[c].cast(pl.String).cast(kind) if kind == pl.Categorical else good[c].cast(kind)
-        for c, kind in _CARRIED.items()
+        for c, kind in CARRIED.items()
         if c in good.columns
     ]
     return pl.DataFrame(kept)
-
-
-def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """Coded lines with their ids, for the rejects."""
-    known = [ids[c].gather(lines[c]).alias(c) for c in ids if c in lines.columns]
-    return lines.with_columns(known).drop("digest").with_columns(pl.col(pl.Categorical).cast(pl.String))
 
 
 def build_log(
@@ -300,13 +291,14 @@ def build_log(
         time = pl.Series("time", times[code]).cast(pl.Datetime("us"))
         parts[number] = parts[number].with_columns(pl.Series("basket", basket[code]), time)
     del codes
-    lines = pl.concat(parts)
+    held = [pl.concat(parts)]  # the steps below take it from here, so that nobody else holds it
     parts.clear()
     known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
-    lines = _without_doubles(_in_order(lines), known, report)
-    log = _merged(lines)
-    report.merged = lines.height - log.height
-    del lines
+    held.append(in_order(held))
+    held.append(without_doubles(held, known, report))
+    n_lines = held[0].height
+    log = merged(held)
+    report.merged = n_lines - log.height
     return log.rechunk()  # in one piece its columns are arrays without a copy
 
 
@@ -320,63 +312,6 @@ def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:
     if "basket_id" in ids:
         receipt = pl.coalesce(pl.col("basket_id").cast(pl.Int64), receipt)
     return part.select(pl.col("user").cast(pl.Int64) * 2**32 + receipt).to_series()
-
-
-def _in_order(lines: pl.DataFrame) -> pl.DataFrame:
-    """Lines in order of receipt and item, and of one item on one receipt as they came."""
-    place = pl.col("basket").cast(pl.Int64) * 2**32 + pl.col("item")
-    order = lines.select(place.alias("place")).with_row_index("row")
-    if order["place"].is_sorted():
-        return lines
-    return lines[order.sort("place", maintain_order=True)["row"]]
-
-
-def _same_as_before(lines: pl.DataFrame) -> NDArray[np.bool_]:
-    """(n_lines,) are the line's item and receipt those of the line before?"""
-    item, basket = lines["item"].to_numpy(), lines["basket"].to_numpy()
-    same = np.zeros(len(item), np.bool_)
-    same[1:] = (item[1:] == item[:-1]) & (basket[1:] == basket[:-1])
-    return same
-
-
-def _without_doubles(
-    lines: pl.DataFrame, ids: Mapping[str, pl.Series], report: LoadReport
-) -> pl.DataFrame:
-    """The lines but for those that repeat an earlier one in every column."""
-    same = _same_as_before(lines)
-    same[:-1] |= same[1:]
-    rows = pl.DataFrame({"row": np.flatnonzero(same)})
-    rows = rows.hstack(lines.select("basket", "item", "digest", LINE)[rows["row"]])
-    first = rows.sort(LINE).unique(["basket", "item", "digest"], keep="first")
-    doubles = rows.join(first, on="row", how="anti").sort("row")["row"]
-    if doubles.is_empty():
-        return lines
-    bad = lines[doubles].rename({"user": USER_ID, "item": ITEM_ID}).drop("basket")
-    set_aside(named(bad, ids).with_columns(reason=pl.lit(_DOUBLE)).sort(LINE), report)
-    keep = np.ones(lines.height, np.bool_)
-    keep[doubles.to_numpy()] = False
-    return lines.filter(pl.Series(keep))
-
-
-def _merged(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row an item of a receipt: quantities and known values added up, the rest as on the first."""
-    carried = [c for c in _CARRIED if c in lines.columns]
-    same = _same_as_before(lines)
-    if not same.any():
-        return lines.select(*LOG, *carried)
-    starts = np.flatnonzero(~same)
-    value = lines["value"].to_numpy()  # null, which is NaN here, where not known
-    known = ~np.isnan(value)
-    total = np.add.reduceat(np.where(known, value, 0), starts)
-    total[np.add.reduceat(known, starts, dtype=np.int64) == 0] = np.nan
-    return (
-        lines.filter(pl.Series(~same))
-        .with_columns(
-            pl.Series("value", total).fill_nan(None),
-            pl.Series("quantity", np.add.reduceat(lines["quantity"].to_numpy(), starts)),
-        )
-        .select(*LOG, *carried)
-    )
 
 
 def describe(facts: pl.DataFrame, key: str, names: Sequence[str]) -> pl.DataFrame:
