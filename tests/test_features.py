@@ -14,7 +14,7 @@ from retailrec.candidates import Pairs
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.features import FEATURES, Events, feature
-from retailrec.features.assemble import FeatureSet
+from retailrec.features.assemble import FeatureSet, _finite
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +204,8 @@ def test_cadence_in_receipts_by_hand() -> None:
     assert found["match_due_receipts"] == 1
     assert found["match_receipt_share_from_first"] == 0.5
     assert found["match_line_share"] == 0.5
+
+
+def test_a_feature_that_divides_by_nothing_is_missing() -> None:
+    found = _finite(np.array([1.5, np.inf, -np.inf, np.nan], np.float32))
+    np.testing.assert_array_equal(found, np.array([1.5, np.nan, np.nan, np.nan], np.float32))

@@ -267,7 +267,7 @@ def test_a_newcomer_tries_a_line_and_sees_the_list_move(
     field.send_keys("5")
     browser.find_element("css selector", "form[role=search] button").click()
     offers = "#lists section:first-of-type .offers li"
-    before = [e.text for e in browser.find_elements("css selector", offers)]
+    before = until(lambda: [e.text for e in browser.find_elements("css selector", offers)])
     assert len(before) == 10
     browser.find_element("css selector", "input[name=add]").send_keys(str(last))
     browser.find_element("css selector", "#try button").click()
