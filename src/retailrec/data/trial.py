@@ -65,7 +65,7 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
     except OSError:  # no right to start one, or too many of them
         return
     said = told.stdout.split()
-    if told.returncode == 0 or not said or said[-1] == "done":
+    if told.returncode == 0 or not said or not said[-1].isdecimal():  # whole, or it never was at a file
         return
     raise DataError(
         f"{files[int(said[-1])]} is damaged, or larger than memory: a process that decoded it on trial "

@@ -29,7 +29,7 @@ _OURS: dict[str, str] = {
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",  # as the local engine reads instants with a zone
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
-    # without a bound by bytes: below it the size is computed anew for each row, a sixth of Spark's time
+    # without a bound by bytes, for which the size of a batch is computed anew at each row
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
     "spark.sql.files.maxPartitionBytes": "32m",  # some 5 million lines of packed receipts a task
     "spark.sql.maxConcurrentOutputFileWriters": "300",  # partitions are written without a sort
