@@ -94,14 +94,14 @@ def test_probabilities_get_the_second_window_that_they_need() -> None:
 def test_the_recipe_says_why() -> None:
     year = Facts(2_500, datetime(2017, 1, 1), datetime(2017, 12, 4), 28)
     assert choose_recipe(year, Settings()).reason == (
-        "small, since 2,500 shoppers leave time for every source; it learns from 3 windows of 28 days, "
-        "each after at least 60% of today's 337 days of receipts."
+        "small, since 2,500 shoppers leave time for every source; it learns from 2 windows of 28 days "
+        "and one of 14, each after at least 60% of today's 337 days of receipts."
     )
     months = Facts(200_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
     chosen = choose_recipe(months, Settings(label_windows=3))
     assert chosen.name == "large"
     assert chosen.reason.endswith(
-        "it learns from 1 window of 28 days, since older ones would come after less than 60% of today's "
+        "it learns from 1 window of 28 days and one of 14, since older ones would come after less than 60% of today's "
         "92 days of receipts."
     )
     assert "as the settings say" in choose_recipe(months, Settings(profile="laptop")).reason

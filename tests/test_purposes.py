@@ -339,12 +339,32 @@ def test_probabilities_are_those_of_the_purposes_own_ranker(shop_data: RetailDat
 
 
 def test_an_earlier_fit_hands_its_rows_of_both_kinds_on(shop_data: RetailData) -> None:
-    before = quick().fit(shop_data.asof(shop_data.end - timedelta(days=28)), keep_rows=True)
-    after, alone = quick().fit(shop_data, earlier=before), quick().fit(shop_data)
-    for kind in ("windows", "discover_windows"):
+    three = HorizonSplits(28, n=3)  # two whole ones, and half of the newer; new items: three whole ones
+    before = quick(label_splits=three)
+    before.fit(shop_data.asof(shop_data.end - timedelta(days=28)), keep_rows=True)
+    after = quick(label_splits=three).fit(shop_data, earlier=before)
+    alone = quick(label_splits=three).fit(shop_data)
+    for kind, known in (("windows", 1), ("discover_windows", 2)):
         # which negatives are drawn hangs on a window's number, so a window computed anew has other rows
         assert after.report_[kind][0] == before.report_[kind][1] != alone.report_[kind][0]
-        assert after.report_[kind][1] == alone.report_[kind][1]
+        assert after.report_[kind][:known] == before.report_[kind][1:][:known]
+        assert after.report_[kind][known:] == alone.report_[kind][known:]
+        assert len(after.report_[kind]) == 3
+
+
+def test_orders_are_learnt_from_half_a_window_too_and_probabilities_from_whole_ones(
+    shop_data: RetailData,
+) -> None:
+    def days(kind: str, **more: Any) -> list[int]:
+        fitted = quick(label_splits=HorizonSplits(28, n=2), **more).fit(shop_data)
+        cutoffs = [datetime.fromisoformat(w["cutoff"]) for w in fitted.report_[kind]]
+        return [(shop_data.end - cutoff).days for cutoff in cutoffs]
+
+    assert days("windows") == days("windows", discover=None) == [28, 14]
+    assert days("discover_windows") == [56, 28]
+    assert days("windows", calibrate=True) == [56, 28]
+    binary = LightGBMRanker("binary", iterations=5, threads=1)
+    assert days("windows", ranker=binary) == days("discover_windows", ranker=binary) == [56, 28]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
 
@@ -51,6 +51,18 @@ class Split(NamedTuple):
         return self._replace(past=apply_prefilters(prefilters, self.past)[0])
 
 
+class ShorterSplit(Split):
+    """A split whose target covers less than the horizon: it tells an order, but no probabilities."""
+
+
+class OlderSplit(Split):
+    """A split for probabilities alone: an order is learnt from a `ShorterSplit` instead."""
+
+
+class CrossSplit(Split):
+    """A split that asks about shoppers with a target alone; of the others everything is known."""
+
+
 def rolling_folds(
     end: datetime, *, horizon: timedelta, n: int, stride: timedelta | None = None
 ) -> list[Fold]:
@@ -86,6 +98,14 @@ class LabelSplits(Component, ABC):
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first."""
 
+    def whole(self) -> Self:
+        """The same without a `ShorterSplit`: those that probabilities are learnt from."""
+        return self
+
+    def for_both(self, data: RetailData) -> Iterator[Split]:
+        """Splits for orders, and those of `whole` for probabilities; each once, oldest first."""
+        return self.splits(data)
+
 
 @dataclass(frozen=True)
 class HorizonSplits(LabelSplits):
@@ -98,14 +118,18 @@ class HorizonSplits(LabelSplits):
     stride_days : distance between two windows' starts; None: they touch
     least_history : a window needs that share of the days known today before it; of a window with
         less, counts, gaps and tenures are other than those that the ranker will see
+    half_window : the newest of several windows is half as long, in whole weeks, so that what comes
+        before it is nearest to what is known today; rankers that give probabilities leave it out
+        for one more window of the whole horizon, and there is none of less than a week
 
-    The newest window is taken in any case.
+    The newest window of the whole horizon is taken in any case.
     """
 
     horizon_days: Days = 28.0
     n: Count = 3
     stride_days: Days | None = None
     least_history: ShareOrNone = 0.6
+    half_window: bool = True
 
     def folds(self, start: datetime, end: datetime) -> list[Fold]:
         """Label windows of receipts from `start` to `end`, oldest first.
@@ -114,14 +138,21 @@ class HorizonSplits(LabelSplits):
         --------
         >>> folds = HorizonSplits(28).folds(datetime(2024, 1, 1), datetime(2024, 12, 1))
         >>> [f"{fold.cutoff:%d %b}" for fold in folds]
-        ['08 Sep', '06 Oct', '03 Nov']
+        ['06 Oct', '03 Nov', '17 Nov']
         """
         horizon = timedelta(days=self.horizon_days)
+        half = timedelta(weeks=self.horizon_days // 14) if self.half_window else timedelta(0)
+        shorter = [Fold(end - half, end)] if half and self.n > 1 else []
         stride = None if self.stride_days is None else timedelta(days=self.stride_days)
-        folds = rolling_folds(end, horizon=horizon, n=self.n, stride=stride)
+        folds = rolling_folds(end, horizon=horizon, n=self.n - len(shorter), stride=stride)
         earliest = start + (end - start) * self.least_history
         usable = [f for f in folds if f.cutoff >= earliest]
-        return usable or [f for f in folds[-1:] if f.cutoff > start]
+        usable = usable or [f for f in folds[-1:] if f.cutoff > start]
+        return usable + shorter if usable else []
+
+    def whole(self) -> Self:
+        """Windows of the whole horizon alone."""
+        return replace(self, half_window=False)
 
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first.
@@ -131,15 +162,32 @@ class HorizonSplits(LabelSplits):
         DataError
             If the data is too short for a single window.
         """
-        usable = self.folds(data.start, data.end)
-        if not usable:
+        return self._of(self.folds(data.start, data.end), data)
+
+    def for_both(self, data: RetailData) -> Iterator[Split]:
+        """Splits for orders, and those of `whole` for probabilities; each once, oldest first.
+
+        Raises
+        ------
+        DataError
+            As `splits`.
+        """
+        for_orders = self.folds(data.start, data.end)
+        for_probabilities = self.whole().folds(data.start, data.end)
+        older = [fold for fold in for_probabilities if fold not in for_orders]
+        for split in self._of(older + for_orders, data):
+            yield OlderSplit(*split) if split.past.end in [f.cutoff for f in older] else split
+
+    def _of(self, folds: list[Fold], data: RetailData) -> Iterator[Split]:
+        if not folds:
             raise DataError(
                 f"{(data.end - data.start).days} days of receipts are too short for a horizon of "
                 f"{self.horizon_days:g} days; a ranker needs receipts before its label window. "
                 f"Bring more data or ask for a shorter horizon."
             )
-        for fold in usable:
-            yield fold.split(data)
+        for fold in folds:
+            shorter = fold.end - fold.cutoff < timedelta(days=self.horizon_days)
+            yield ShorterSplit(*fold.split(data)) if shorter else fold.split(data)
 
 
 @dataclass(frozen=True)
@@ -149,9 +197,14 @@ class NextBasketSplits(LabelSplits):
     Attributes
     ----------
     n : number of label receipts at the most
+    parts : parts of the shoppers (2: every other one). A part's last receipts are the target while
+        those of the other parts are known, since of shoppers who are asked for later, too, only
+        their own next receipt is not known: what others buy at that time is. With 1 no shopper's
+        last receipt is known.
     """
 
     n: Count = 1
+    parts: Count = 2
 
     def splits(self, data: RetailData) -> Iterator[Split]:
         """Splits of `data`, oldest first.
@@ -167,11 +220,29 @@ class NextBasketSplits(LabelSplits):
             split = fold.split(aligned)
             if split.past.log.is_empty():
                 break
-            found.append(split)
+            newer, found = found, [split] if self.parts == 1 else _crossed(aligned, fold, self.parts)
+            found += newer
             data = split.past
         if not found:
             raise DataError("no shopper has two receipts; a next-basket target needs two.")
-        yield from reversed(found)
+        yield from found
+
+
+def _crossed(aligned: RetailData, fold: Fold, parts: int) -> list[Split]:
+    """For each part of the shoppers: all but their last receipts, and these.
+
+    Everybody's newest known receipt lies one step before the cutoff.
+    """
+    found: list[Split] = []
+    is_last = pl.col("time") >= fold.cutoff
+    for part in range(parts):
+        asked = pl.col("user") % parts == part
+        time = pl.when(asked).then(pl.col("time")).otherwise(pl.col("time") - _STEP)
+        log = aligned.log.filter(~(asked & is_last)).with_columns(time=time)
+        target = aligned.log.filter(asked & is_last)
+        if not target.is_empty():
+            found.append(CrossSplit(replace(aligned, log=log, end=fold.cutoff), target))
+    return found
 
 
 def align_next_basket(data: RetailData) -> tuple[RetailData, Fold]:

@@ -110,7 +110,7 @@ def _newest_rows(model: TwoStageRecommender, data: RetailData, max_users: int) -
     """All rows of the newest label window, thinned by nothing that looks at labels."""
     if isinstance(model.label_splits, HorizonSplits):  # one window for the pre-ranker, one to check
         model.label_splits = replace(model.label_splits, n=2)
-    if len(list(model.label_splits.splits(data))) == 1:
+    if len(list(model.learning_splits.splits(data))) == 1:
         model.preranker = None
     model.negatives, model.idle_users, model.max_users = 1.0, 1.0, max_users
     frame = model.training_frame(data)
@@ -121,7 +121,7 @@ def _changed(
     data: RetailData, model: TwoStageRecommender, seed: int
 ) -> Iterator[tuple[str, RetailData]]:
     """The data with what the newest label window must not know changed in one way or another."""
-    split = list(model.label_splits.splits(data))[-1]
+    split = list(model.learning_splits.splits(data))[-1]
     unknown = _unknown(data, split)
     rng = np.random.default_rng(seed)
     if isinstance(model.label_splits, HorizonSplits):  # else the windows themselves would move

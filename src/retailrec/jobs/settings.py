@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -72,6 +72,7 @@ LABELS = {
     "label_windows": "n",
     "label_stride_days": "stride_days",
     "least_history": "least_history",
+    "half_window": "half_window",
 }
 FEATURES = {"drop_features": "drop"}
 DISCOVERY = {name: name for name in ("after_days", "n_candidates")}
@@ -262,8 +263,8 @@ def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
     >>> why, learns = choose_recipe(year, Settings()).reason.split("; ")
     >>> why
     'small, since 2,500 shoppers leave time for every source'
-    >>> learns
-    "it learns from 3 windows of 28 days, each after at least 60% of today's 335 days of receipts."
+    >>> learns.split(", ")[0]
+    'it learns from 2 windows of 28 days and one of 14'
     >>> months = Facts(400_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
     >>> choose_recipe(months, Settings()).name
     'large'
@@ -276,10 +277,15 @@ def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
     }
     because = f"since {why[sized.profile]}" if settings.profile == "auto" else "as the settings say"
     splits = sized.label_splits()
-    found = len(splits.folds(facts.start, facts.end))
-    days = (facts.end - facts.start).days
+    splits = splits.whole() if sized.model().learns_whole else splits
+    folds = splits.folds(facts.start, facts.end)
+    lengths = [fold.end - fold.cutoff for fold in folds]
+    shorter = [days for days in lengths if days < timedelta(days=facts.horizon_days)]
+    found = len(folds) - len(shorter)
     learns = f"{found} window{'s' * (found != 1)} of {facts.horizon_days:g} days"
-    if found < sized.label_windows:
+    learns += "".join(f" and one of {days.days}" for days in shorter)
+    days = (facts.end - facts.start).days
+    if len(folds) < sized.label_windows:
         before = (
             f"since older ones would come after less than {splits.least_history:.0%} of today's {days} "
             "days of receipts"

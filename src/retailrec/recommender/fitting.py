@@ -168,13 +168,16 @@ class FittedParts:
         if earlier is not None:  # its rows would be in memory twice
             taken, earlier._windows = earlier._windows, {}
         self.preranker_ = None if earlier is None or not taken else earlier.preranker_
+        probable: tuple[Purpose, ...] = () if self.learns_whole else ("discover",)
+        both = probable and self.discover is not None
         windows = label_windows(
-            self.label_splits.splits(data),
+            self.label_splits.for_both(data) if both else self.learning_splits.splits(data),
             WindowSteps(
                 self.prefilters,
                 self._fit_stage_one,
                 self._fit_preranker,
                 {purpose: partial(self._window, purpose) for purpose in self.learnt_purposes},
+                probable,
             ),
             taken,
             refit=self.refit == "each",
@@ -205,7 +208,7 @@ class FittedParts:
         """
         self.report_ = {"windows": [], "seconds": {}}
         if self.preranker is not None:
-            split = list(self.label_splits.splits(data))[-1].filtered(self.prefilters)
+            split = list(self.learning_splits.splits(data))[-1].filtered(self.prefilters)
             self._fit_stage_one(split.past, progress)
             self._fit_preranker(split)
         self.fit_stage_one(data, progress)
@@ -260,6 +263,20 @@ class FittedParts:
             purpose,
             self.discover.after_days,
         )
+
+    @property
+    def learning_splits(self) -> LabelSplits:
+        """Those of `label_splits` that fit what is learnt."""
+        return self.label_splits.whole() if self.learns_whole else self.label_splits
+
+    @property
+    def learns_whole(self) -> bool:
+        """Does the ranker learn from windows of the whole horizon alone?
+
+        Probabilities are of the whole horizon; and where a pre-ranker takes the oldest window, those
+        that are left are whole ones.
+        """
+        return self.calibrate or self.preranker is not None or self.ranker.gives_probability
 
     @property
     def learnt_purposes(self) -> tuple[Purpose, ...]:

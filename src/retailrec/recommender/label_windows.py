@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.prefilters import Prefilter
-from retailrec.data.splits import Split
+from retailrec.data.splits import CrossSplit, OlderSplit, ShorterSplit, Split
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.purposes import Purpose, purchases_for
@@ -106,16 +108,23 @@ class WindowSteps(NamedTuple):
     fit_stage_one : fits sources and features on that
     fit_preranker : learns to cut the pool from the window; False if nothing was bought there
     rows : purpose -> its training rows, by key, split and fold
+    probable : purposes whose rankers give probabilities, beside others whose rankers give an order
     """
 
     prefilters: Sequence[Prefilter]
     fit_stage_one: Callable[[RetailData], None]
     fit_preranker: Callable[[Split], bool]
     rows: Mapping[Purpose, Callable[[Any, Split, int], Window]]
+    probable: Collection[Purpose] = ()
 
-    def of(self, key: Any, split: Split, number: int) -> dict[Purpose, Window]:
-        """Training rows of a window, for each purpose."""
-        return {purpose: rows(key, split, number) for purpose, rows in self.rows.items()}
+    def learnt_from(self, split: Split) -> list[Purpose]:
+        """Purposes that are learnt from a window."""
+        not_for = {True: ShorterSplit, False: OlderSplit}
+        return [p for p in self.rows if not isinstance(split, not_for[p in self.probable])]
+
+    def of(self, key: Any, split: Split, number: Mapping[Purpose, int]) -> dict[Purpose, Window]:
+        """Training rows of a window, for each purpose that is learnt from it."""
+        return {p: self.rows[p](key, split, number[p]) for p in self.learnt_from(split)}
 
 
 def label_windows(
@@ -144,18 +153,18 @@ def label_windows(
     """
     windows: list[dict[Purpose, Window]] = []
     alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
-    number, ready = -1, False
-    for split in splits:
-        number += 1
-        progress("label windows", number + 1)
-        key = (split.past.end, split.past.log.height, split.target.height)
-        if all(p in earlier and key in earlier[p].places for p in steps.rows):
-            windows.append({p: earlier[p].window(key, number) for p in steps.rows})
+    number, ready = Counter[Purpose](), False  # of windows before, for each purpose
+    for nth, split in enumerate(splits, start=1):
+        progress("label windows", nth)
+        key = _key(split)
+        wanted = steps.learnt_from(split)
+        if all(p in earlier and key in earlier[p].places for p in wanted):
+            windows.append({p: earlier[p].window(key, number[p]) for p in wanted})
         else:
             if windows:  # newer ones than those taken over
                 earlier.clear()
             split = split.filtered(steps.prefilters)
-            if refit or not ready:
+            if refit or not ready or isinstance(split, CrossSplit):  # knows the next one's target
                 steps.fit_stage_one(split.past)
                 ready = True
             if preranker:
@@ -164,10 +173,12 @@ def label_windows(
             else:
                 windows.append(steps.of(key, split, number))
                 alone = None
+        number.update(wanted)
         del split  # its receipts go before those of the next window are cut out
     if not windows and alone is not None:
+        number.subtract(steps.learnt_from(alone[1]))
         windows.append(steps.of(*alone, number))
-    found = {purpose: [window[purpose] for window in windows] for purpose in steps.rows}
+    found = {p: [window[p] for window in windows if p in window] for p in steps.rows}
     for purpose, rows in found.items():
         if not any(window.frames for window in rows):
             anything = "anything new to them" if purpose == "discover" else "anything"
@@ -176,6 +187,12 @@ def label_windows(
                 f"nothing to learn from; bring more data or ask for a longer horizon."
             )
     return found
+
+
+def _key(split: Split) -> tuple[datetime, int, int, int]:
+    """Tells splits of the same data apart; parts of the shoppers by who is asked."""
+    past, target = split
+    return past.end, past.log.height, target.height, int(target["user"].sum())
 
 
 def window_rows(
@@ -190,6 +207,8 @@ def window_rows(
     target = purchases_for(stage.purpose, past, split.target, stage.after_days)
     seed = sampling.seed, number
     users = past.active_users()
+    if isinstance(split, CrossSplit):
+        users = np.intersect1d(users, split.target["user"].to_numpy())
     bought_any = np.isin(users, target["user"].unique().to_numpy())
     chosen = bought_any | (lots(users, *seed, 0) < sampling.idle_users)
     if chosen.sum() > sampling.max_users:
