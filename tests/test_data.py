@@ -18,10 +18,6 @@ from retailrec.data.cleaning import LineRule
 from retailrec.data.files import read_table
 from retailrec.data.splits import (
     Fold,
-    HorizonSplits,
-    NextBasketSplits,
-    ShorterSplit,
-    align_next_basket,
     rolling_folds,
 )
 from retailrec.errors import DataError
@@ -288,73 +284,6 @@ def test_the_order_of_lines_means_nothing() -> None:
     assert RetailData.from_frames(mixed).log.equals(RetailData.from_frames(receipts()).log)
 
 
-def test_rolling_folds_touch_and_end_at_the_end() -> None:
-    folds = rolling_folds(datetime(2024, 3, 1), horizon=timedelta(days=7), n=3)
-    assert folds[-1].end == datetime(2024, 3, 1)
-    assert all(a.end == b.cutoff for a, b in zip(folds, folds[1:], strict=False))
-    with pytest.raises(ValueError, match="n must be at least 1"):
-        rolling_folds(datetime(2024, 3, 1), horizon=timedelta(days=7), n=0)
-
-
-def test_label_windows_stay_inside_the_data(data: RetailData) -> None:
-    splits = list(HorizonSplits(14, n=20, stride_days=14).splits(data))
-    assert splits[-1].target["time"].max() < data.end
-    cutoffs = [s.past.end for s in splits]
-    assert cutoffs == sorted(cutoffs)
-    assert cutoffs[0] >= data.start + (data.end - data.start) * 0.6
-    assert len(cutoffs) > 1
-    more = list(HorizonSplits(14, n=20, stride_days=14, least_history=0.1).splits(data))
-    assert len(more) > len(splits)
-    newest = list(HorizonSplits(14, least_history=1.0).splits(data))  # is taken in any case
-    assert [(data.end - split.past.end).days for split in newest] == [14, 7]
-    with pytest.raises(DataError, match="too short for a horizon"):
-        list(HorizonSplits(400).splits(data))
-
-
-def test_next_basket_aligns_last_receipts_and_hides_when_they_come(data: RetailData) -> None:
-    aligned, fold = align_next_basket(data)
-    past, target = fold.split(aligned)
-    last = data.log.group_by("user").agg(pl.col("basket").max())
-    assert set(target["basket"].to_list()) == set(last["basket"].to_list())
-    newest = past.log.group_by("user").agg(pl.col("time").max())["time"]
-    assert newest.n_unique() == 1  # the gap to the last receipt is not given away
-    users = data.log.group_by("user").agg(pl.col("basket").n_unique())
-    assert past.active_users().tolist() == sorted(users.filter(pl.col("basket") > 1)["user"].to_list())
-    splits = list(NextBasketSplits(2, parts=1).splits(data))
-    assert splits[0].past.log.height < splits[1].past.log.height
-
-
-def test_a_part_of_the_shoppers_is_asked_about_and_of_the_others_everything_is_known() -> None:
-    """Three shoppers with two receipts each, days 1 and 9, 2 and 8, 3 and 7; item 10 x user + number."""
-    rows = [(1, 11, 1), (1, 12, 9), (2, 21, 2), (2, 22, 8), (3, 31, 3), (3, 32, 7)]
-    table = pl.DataFrame(
-        {
-            "user_id": [u for u, _, _ in rows],
-            "item_id": [i for _, i, _ in rows],
-            "time": [datetime(2024, 1, day) for _, _, day in rows],
-        }
-    )
-    data = RetailData.from_frames(table)
-    item = data.items["item_id"].to_list()
-    splits = list(NextBasketSplits().splits(data))
-    targets = [sorted(item[i] for i in s.target["item"]) for s in splits]
-    assert targets == [[12, 32], [22]]  # of the first and third, of the second
-    for split, known, age in zip(
-        splits, ([11, 21, 22, 31], [11, 12, 21, 31, 32]), ([1, 1, 1], [1, 1, 1]), strict=True
-    ):
-        assert sorted(item[i] for i in split.past.log["item"]) == known
-        last = split.past.log.group_by("user").agg(pl.col("time").max()).sort("user")["time"]
-        assert [
-            (split.past.end - t).days for t in last
-        ] == age  # nobody's newest is newer than another's
-
-
-def test_every_shopper_is_asked_about_in_one_part(data: RetailData) -> None:
-    splits = list(NextBasketSplits(parts=3).splits(data))
-    asked = [sorted(split.target["user"].unique()) for split in splits]
-    assert sorted(user for users in asked for user in users) == data.active_users().tolist()
-
-
 def test_the_end_itself_can_be_asked_for_and_no_event_lies_on_it(data: RetailData) -> None:
     assert data.asof(data.end).log.equals(data.log)
     last = data.log["time"].max()
@@ -413,46 +342,3 @@ def test_windows_a_stride_apart_overlap_or_leave_gaps() -> None:
         folds = rolling_folds(end, horizon=week, n=3, stride=stride)
         assert [f.end for f in folds] == [end - 2 * stride, end - stride, end]
         assert all(f.end - f.cutoff == week for f in folds)
-
-
-def test_a_label_window_needs_a_share_of_the_days_before_it() -> None:
-    """100 days of receipts: with a quarter, cutoffs up to 75 days back; the newest one in any case."""
-    days = [datetime(2024, 1, 1) + timedelta(days=d) for d in range(100)]
-    table = pl.DataFrame({"user_id": [1] * 100, "item_id": [2] * 100, "time": days})
-    data = RetailData.from_frames(table)
-
-    def back(*given: float, **more: float) -> list[int]:
-        splits = HorizonSplits(*given, **more).whole().splits(data)  # type: ignore[arg-type]
-        return [(data.end - s.past.end).days for s in splits]
-
-    assert back(15, n=9, least_history=0.25) == [75, 60, 45, 30, 15]
-    assert back(20, n=9) == [40, 20]  # 60 of 100 days lie before the older one
-    assert back(21, n=9) == [21]
-    assert back(70, n=3) == [70]  # 30 days before it are few, but there is no other window
-    assert back(15, n=2, stride_days=30, least_history=0) == [45, 15]
-
-
-@pytest.mark.parametrize(
-    ("horizon_days", "n", "expected"),
-    [
-        (14, 3, [(28, 14), (14, 14), (7, 7)]),
-        (30, 2, [(30, 30), (14, 14)]),  # whole weeks
-        (28, 1, [(28, 28)]),
-        (13, 2, [(26, 13), (13, 13)]),  # half of it is less than a week
-    ],
-)
-def test_the_newest_of_several_windows_is_half_as_long(
-    horizon_days: float, n: int, expected: list[tuple[int, int]]
-) -> None:
-    """How many days before the end a window begins, and how long it is."""
-    days = [datetime(2024, 1, 1) + timedelta(days=d) for d in range(200)]
-    table = pl.DataFrame({"user_id": [1] * 200, "item_id": [2] * 200, "time": days})
-    data = RetailData.from_frames(table)
-    splits = HorizonSplits(horizon_days, n)
-    found = [((data.end - s.past.end).days, s.target.height) for s in splits.splits(data)]
-    assert found == expected
-    shorter = [isinstance(s, ShorterSplit) for s in splits.splits(data)]
-    assert shorter == [length < horizon_days for _, length in expected]
-    whole = list(splits.whole().splits(data))
-    assert len(whole) == n
-    assert {s.target.height for s in whole} == {horizon_days}

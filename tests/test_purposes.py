@@ -352,21 +352,6 @@ def test_an_earlier_fit_hands_its_rows_of_both_kinds_on(shop_data: RetailData) -
         assert len(after.report_[kind]) == 3
 
 
-def test_orders_are_learnt_from_half_a_window_too_and_probabilities_from_whole_ones(
-    shop_data: RetailData,
-) -> None:
-    def days(kind: str, **more: Any) -> list[int]:
-        fitted = quick(label_splits=HorizonSplits(28, n=2), **more).fit(shop_data)
-        cutoffs = [datetime.fromisoformat(w["cutoff"]) for w in fitted.report_[kind]]
-        return [(shop_data.end - cutoff).days for cutoff in cutoffs]
-
-    assert days("windows") == days("windows", discover=None) == [28, 14]
-    assert days("discover_windows") == [56, 28]
-    assert days("windows", calibrate=True) == [56, 28]
-    binary = LightGBMRanker("binary", iterations=5, threads=1)
-    assert days("windows", ranker=binary) == days("discover_windows", ranker=binary) == [56, 28]
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
