@@ -97,11 +97,9 @@ def test_the_first_window_trains_the_pre_ranker_and_the_cut_is_as_wide_as_asked(
     )
     frame = model.candidate_frame(small.history())
     assert np.diff(frame.pool.indptr).max() == 7
-    splits = HorizonSplits(14, n=3)
-    whole = [split.past.end.isoformat() for split in splits.whole().splits(small)]
-    assert [w["cutoff"] for w in model.report_["windows"]] == whole[1:]
-    cutoffs = [split.past.end.isoformat() for split in splits.splits(small)]
-    assert [w["cutoff"] for w in quick().fit(small).report_["windows"]] == cutoffs != whole
+    cutoffs = [split.past.end.isoformat() for split in HorizonSplits(14, n=3).splits(small)]
+    assert [w["cutoff"] for w in model.report_["windows"]] == cutoffs[1:]
+    assert quick().fit(small).report_["windows"][0]["cutoff"] == cutoffs[0]
 
 
 def test_early_stopping_finds_the_trees_then_learns_from_all_windows(small: RetailData) -> None:

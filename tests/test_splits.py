@@ -46,7 +46,7 @@ def test_label_windows_stay_inside_the_data(data: RetailData) -> None:
     more = list(HorizonSplits(14, n=20, stride_days=14, least_history=0.1).splits(data))
     assert len(more) > len(splits)
     newest = list(HorizonSplits(14, least_history=1.0).splits(data))  # is taken in any case
-    assert [(data.end - split.past.end).days for split in newest] == [14, 7]
+    assert [(data.end - split.past.end).days for split in newest] == [14]
     with pytest.raises(DataError, match="too short for a horizon"):
         list(HorizonSplits(400).splits(data))
 
@@ -115,18 +115,18 @@ def test_a_label_window_needs_a_share_of_the_days_before_it() -> None:
 @pytest.mark.parametrize(
     ("horizon_days", "n", "expected"),
     [
-        (14, 3, [(28, 14), (14, 14), (7, 7)]),
-        (30, 2, [(30, 30), (14, 14)]),  # whole weeks
+        (28, 3, [(56, 28), (28, 28), (14, 14)]),
+        (33, 2, [(33, 33), (14, 14)]),  # whole weeks
         (28, 1, [(28, 28)]),
-        (13, 2, [(26, 13), (13, 13)]),  # half of it is less than a week
+        (27, 2, [(54, 27), (27, 27)]),  # half of it is less than two weeks
     ],
 )
 def test_the_newest_of_several_windows_is_half_as_long(
     horizon_days: float, n: int, expected: list[tuple[int, int]]
 ) -> None:
     """How many days before the end a window begins, and how long it is."""
-    days = [datetime(2024, 1, 1) + timedelta(days=d) for d in range(200)]
-    table = pl.DataFrame({"user_id": [1] * 200, "item_id": [2] * 200, "time": days})
+    days = [datetime(2024, 1, 1) + timedelta(days=d) for d in range(250)]
+    table = pl.DataFrame({"user_id": [1] * 250, "item_id": [2] * 250, "time": days})
     data = RetailData.from_frames(table)
     splits = HorizonSplits(horizon_days, n)
     found = [((data.end - s.past.end).days, s.target.height) for s in splits.splits(data)]

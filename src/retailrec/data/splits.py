@@ -15,6 +15,7 @@ from retailrec.data.prefilters import Prefilter, apply_prefilters
 from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
 
+_LEAST_HALF = timedelta(weeks=2)  # what is bought in a week hangs on who comes in it
 _STEP = timedelta(days=1)  # between a shopper's last known receipt and the receipt to predict
 
 
@@ -120,7 +121,7 @@ class HorizonSplits(LabelSplits):
         less, counts, gaps and tenures are other than those that the ranker will see
     half_window : the newest of several windows is half as long, in whole weeks, so that what comes
         before it is nearest to what is known today; rankers that give probabilities leave it out
-        for one more window of the whole horizon, and there is none of less than a week
+        for one more window of the whole horizon, and there is none of less than two weeks
 
     The newest window of the whole horizon is taken in any case.
     """
@@ -141,8 +142,9 @@ class HorizonSplits(LabelSplits):
         ['06 Oct', '03 Nov', '17 Nov']
         """
         horizon = timedelta(days=self.horizon_days)
-        half = timedelta(weeks=self.horizon_days // 14) if self.half_window else timedelta(0)
-        shorter = [Fold(end - half, end)] if half and self.n > 1 else []
+        half = timedelta(weeks=self.horizon_days // 14)
+        has_half = self.half_window and self.n > 1 and half >= _LEAST_HALF
+        shorter = [Fold(end - half, end)] if has_half else []
         stride = None if self.stride_days is None else timedelta(days=self.stride_days)
         folds = rolling_folds(end, horizon=horizon, n=self.n - len(shorter), stride=stride)
         earliest = start + (end - start) * self.least_history
