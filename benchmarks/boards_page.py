@@ -24,6 +24,7 @@ TOGETHER = {
     "Next basket C (Dunnhumby-Carbo)": "basket-c",
     "Generated shop, 28 days": "generated",
 }
+WORDS = "\n## In words\n"  # what follows is written by people
 HEAD = """# Boards
 
 What the default recipe, its thinnings and simple methods reach on real shelves and on the generated
@@ -55,7 +56,8 @@ def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str]
     methods = [
         m for m in (*SIMPLE, "two_stage", "laptop", "large") if all(m in b for b in boards.values())
     ]
-    if not methods:
+    simple = [m for m in methods if m in SIMPLE]
+    if not simple:
         return ["(not complete)"], {}
     metrics = list(next(iter(boards.values()))[methods[0]][0]["values"])
     values = {
@@ -76,7 +78,6 @@ def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str]
         }
         for m in methods
     }
-    simple = [m for m in methods if m in SIMPLE]
     best = {metric: max(simple, key=lambda m: mean[m][metric]) for metric in metrics}
     lines = [
         "| method | "
@@ -104,10 +105,11 @@ def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str]
 
 
 def write(folder: Path, page: Path, key: str) -> dict[str, Any]:
-    """Write the page; the means of each kind of board."""
+    """Write the page, and keep what people wrote at its end; the means of each kind of board."""
     parts, found = [HEAD], {}
     for kind, boards in read(folder, key).items():
         lines, found[kind] = table(boards)
         parts += [f"## {kind}", "", f"In it so far: {', '.join(sorted(boards))}.", "", *lines, ""]
-    page.write_text("\n".join(parts), encoding="utf-8")
+    _, kept, words = page.read_text(encoding="utf-8").partition(WORDS)
+    page.write_text("\n".join(parts) + kept + words, encoding="utf-8")
     return found
