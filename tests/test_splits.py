@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from purposes_support import quick, small_shop
+from retailrec.candidates import Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import (
     HorizonSplits,
@@ -163,3 +164,32 @@ def test_rows_of_next_receipts_are_of_everybody_once_and_no_part_knows_its_own(
     assert len(np.unique(rows.groups)) == len(split.past.active_users())
     once = replace(whole, refit="once").training_frame(shop)
     np.testing.assert_array_equal(rows.x, once.x)
+
+
+def test_what_an_earlier_fit_ended_with_is_taken_over_for_the_window_that_begins_there(
+    shop: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Popularity is fitted before each window and at the end: once less, and nothing else changes."""
+    fitted: list[datetime] = []
+    fit = Popularity.fit
+
+    def counted(self: Popularity, data: RetailData) -> Popularity:
+        fitted.append(data.end)
+        return fit(self, data)
+
+    monkeypatch.setattr(Popularity, "fit", counted)
+    more = {"label_splits": HorizonSplits(28, n=3), "negatives": 1, "idle_users": 1}
+    cut = shop.end - timedelta(days=28)
+    before = quick(**more).fit(shop.asof(cut), keep_rows=True)
+    fitted.clear()
+    after = quick(**more).fit(shop, earlier=before.hand_over())
+    assert fitted == [shop.end - timedelta(days=14), shop.end]
+    fitted.clear()
+    alone = quick(**more).fit(shop)
+    assert cut in fitted
+    ids = shop.users["user_id"]
+    assert after.recommend(shop, users=ids).equals(alone.recommend(shop, users=ids))
+    other = quick(**more).fit(shop.asof(cut - timedelta(days=1)), keep_rows=True)
+    fitted.clear()
+    quick(**more).fit(shop, earlier=other.hand_over())
+    assert cut in fitted  # that one had not seen the day before

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -56,6 +56,33 @@ NOT_LEARNT = (
 )
 
 
+class HandedStage(NamedTuple):
+    """Sources and features that an earlier fit ended with.
+
+    Attributes
+    ----------
+    learnt_from : the data
+    sources, discover_sources, features : as fitted on it
+    """
+
+    learnt_from: tuple[datetime, int, str]
+    sources: list[CandidateGenerator]
+    discover_sources: list[CandidateGenerator]
+    features: FeatureSet
+
+    @classmethod
+    def of(cls, fitted: FittedParts) -> Self | None:
+        """Those of a recommender; None where it has none."""
+        if fitted._stage_key is None or not hasattr(fitted, "sources_"):
+            return None
+        return cls(fitted._stage_key, fitted.sources_, fitted.discover_sources_, fitted.features_)
+
+
+def stage_key(data: RetailData) -> tuple[datetime, int, str]:
+    """Stands for data that stage one learns from, among cuts of the same data."""
+    return data.end, data.log.height, data.catalogue_key
+
+
 @dataclass
 class FittedParts:
     """Settings of a recommender, and its parts as `fit` left them; `TwoStageRecommender` says which."""
@@ -95,6 +122,10 @@ class FittedParts:
     _windows: dict[Purpose, Windows] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
+    _stage_key: tuple[datetime, int, str] | None = field(
+        init=False, repr=False, compare=False, default=None
+    )
+    _handed: HandedStage | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         check_settings(self, WHO)
@@ -119,7 +150,8 @@ class FittedParts:
 
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
         `keep_rows`, or what it handed over (`hand_over`): its pre-ranker and label windows are taken
-        over (it lets go of its rows), and only newer windows are computed. `keep_rows` keeps
+        over (it lets go of its rows), and only newer windows are computed. Its sources and features
+        are taken over for the window that begins at t. `keep_rows` keeps
         `training_rows`.
 
         Raises
@@ -167,6 +199,7 @@ class FittedParts:
         taken: dict[Purpose, Windows] = {}
         if earlier is not None:  # its rows would be in memory twice
             taken, earlier._windows = earlier._windows, {}
+            self._handed = earlier._handed or HandedStage.of(earlier)
         self.preranker_ = None if earlier is None or not taken else earlier.preranker_
         probable: tuple[Purpose, ...] = () if self.learns_whole else ("discover",)
         both = probable and self.discover is not None
@@ -189,16 +222,18 @@ class FittedParts:
         if "discover" in windows:
             self.report_["discover_windows"] = [window.facts for window in windows["discover"]]
         self._windows = {purpose: Windows.of(found) for purpose, found in windows.items()}
+        self._handed = None
         release_memory()
         return self._windows["mixed"].rows
 
     def hand_over(self) -> Self:
-        """Pre-ranker and label windows of this recommender, for `fit(earlier=...)`, without the rest.
+        """What `fit(earlier=...)` takes over from this recommender, without the rest.
 
         This one lets go of its rows, so that both are not in memory twice.
         """
         heir = replace(self)
         heir.preranker_, heir._windows, self._windows = self.preranker_, self._windows, {}
+        heir._handed = HandedStage.of(self)
         return heir
 
     def fit_matching(self, data: RetailData, progress: Progress = silent) -> Self:
@@ -288,6 +323,11 @@ class FittedParts:
             raise NotFittedError(f"{WHO} has not seen any data; call fit(data) first.")
 
     def _fit_stage_one(self, data: RetailData, progress: Progress = silent) -> None:
+        handed, self._handed = self._handed, None  # it may not be in memory beside a newer one
+        if handed is not None and handed.learnt_from == stage_key(data):
+            self._stage_key, self.sources_, self.discover_sources_, self.features_ = handed
+            return
+        self._stage_key = stage_key(data)
         self.sources_ = [with_common(s, self.seed, self.threads) for s in self.sources]
         more = () if self.discover is None else self.discover.sources
         self.discover_sources_ = [with_common(s, self.seed, self.threads) for s in more]
