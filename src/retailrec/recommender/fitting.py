@@ -199,7 +199,7 @@ class FittedParts:
         taken: dict[Purpose, Windows] = {}
         if earlier is not None:  # its rows would be in memory twice
             taken, earlier._windows = earlier._windows, {}
-            self._handed = earlier._handed or HandedStage.of(earlier)
+            self._handed, earlier._handed = earlier._handed or HandedStage.of(earlier), None
         self.preranker_ = None if earlier is None or not taken else earlier.preranker_
         probable: tuple[Purpose, ...] = () if self.learns_whole else ("discover",)
         both = probable and self.discover is not None
