@@ -246,6 +246,7 @@ RECOMMENDER: list[Mutation] = [
         "return ranker, facts",
     ),
     ("calibrated", "frame.rows(~newest)", "frame"),
+    ("FittedParts._fit_stage_one", "handed.learnt_from == stage_key(data)", "True"),
     ("label_windows", "number.update(wanted)", "number.subtract(wanted)"),
     ("label_windows", "or isinstance(split, CrossSplit)", "or False"),
     ("window_rows", "if isinstance(split, CrossSplit)", "if False"),

@@ -151,8 +151,7 @@ class FittedParts:
         `earlier` is a recommender with the same settings that was fitted on `data.asof(t)` with
         `keep_rows`, or what it handed over (`hand_over`): its pre-ranker and label windows are taken
         over (it lets go of its rows), and only newer windows are computed. Its sources and features
-        are taken over for the window that begins at t. `keep_rows` keeps
-        `training_rows`.
+        are taken over for the window that begins at t. `keep_rows` keeps `training_rows`.
 
         Raises
         ------
@@ -197,6 +196,7 @@ class FittedParts:
         started = perf_counter()
         self.report_ = {"windows": [], "seconds": {}}
         taken: dict[Purpose, Windows] = {}
+        self._handed = None
         if earlier is not None:  # its rows would be in memory twice
             taken, earlier._windows = earlier._windows, {}
             self._handed, earlier._handed = earlier._handed or HandedStage.of(earlier), None
@@ -222,7 +222,6 @@ class FittedParts:
         if "discover" in windows:
             self.report_["discover_windows"] = [window.facts for window in windows["discover"]]
         self._windows = {purpose: Windows.of(found) for purpose, found in windows.items()}
-        self._handed = None
         release_memory()
         return self._windows["mixed"].rows
 
