@@ -67,11 +67,13 @@ def code_key() -> str:
 
 
 def ours(board: Board, profile: str, seed: int, over: Mapping[str, Any]) -> Any:
-    """The recommender, not fitted."""
-    settings = Settings(profile=profile, seed=seed, horizon_days=board.horizon or 1, **over)
+    """The recommender, not fitted; `parts` in a variant is that of next receipts."""
+    said = dict(over)
+    parts = said.pop("parts", NextBasketSplits.parts)
+    settings = Settings(profile=profile, seed=seed, horizon_days=board.horizon or 1, **said)
     model = settings.for_size(board.train.n_users).model()
     if board.horizon is None:
-        model.label_splits = NextBasketSplits(1)
+        model.label_splits = NextBasketSplits(1, parts)
     return model
 
 

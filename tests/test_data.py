@@ -16,10 +16,7 @@ from conftest import CUTOFF, receipts
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule
 from retailrec.data.files import read_table
-from retailrec.data.splits import (
-    Fold,
-    rolling_folds,
-)
+from retailrec.data.splits import Fold, rolling_folds
 from retailrec.errors import DataError
 
 

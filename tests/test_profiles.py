@@ -101,8 +101,8 @@ def test_the_recipe_says_why() -> None:
     chosen = choose_recipe(months, Settings(label_windows=3))
     assert chosen.name == "large"
     assert chosen.reason.endswith(
-        "it learns from 1 window of 28 days and one of 14, since older ones would come after less than 60% of today's "
-        "92 days of receipts."
+        "it learns from 1 window of 28 days and one of 14, since older ones would come after less than "
+        "60% of today's 92 days of receipts."
     )
     assert "as the settings say" in choose_recipe(months, Settings(profile="laptop")).reason
 

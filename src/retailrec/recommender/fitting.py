@@ -201,8 +201,7 @@ class FittedParts:
             taken, earlier._windows = earlier._windows, {}
             self._handed, earlier._handed = earlier._handed or HandedStage.of(earlier), None
         self.preranker_ = None if earlier is None or not taken else earlier.preranker_
-        probable: tuple[Purpose, ...] = () if self.learns_whole else ("discover",)
-        both = probable and self.discover is not None
+        both = self.discover is not None and not self.learns_whole
         windows = label_windows(
             self.label_splits.for_both(data) if both else self.learning_splits.splits(data),
             WindowSteps(
@@ -210,7 +209,7 @@ class FittedParts:
                 self._fit_stage_one,
                 self._fit_preranker,
                 {purpose: partial(self._window, purpose) for purpose in self.learnt_purposes},
-                probable,
+                probable=["discover"] if both else [],
             ),
             taken,
             refit=self.refit == "each",

@@ -13,7 +13,7 @@ from retailrec.spark.session import quiet
 _OWN = re.compile(r"retailrec\.errors\.(\w+): ([^\n]+)")
 _MEMORY = re.compile(
     r"MemoryError|OutOfMemoryError|exit code:? 137|SIGKILL|Python worker exited unexpectedly|"
-    r"ExecutorLostFailure|MALLOC|Cannot allocate memory|can.t spawn worker thread"
+    r"ExecutorLostFailure|MALLOC|Cannot allocate memory|can't spawn worker thread"
 )
 _PLACES = re.compile(
     r"PATH_NOT_FOUND|TABLE_OR_VIEW_NOT_FOUND|FileNotFoundException|NoSuchFileException|"
