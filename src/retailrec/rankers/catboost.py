@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from retailrec.components import Count, NotNegative, Positive, Range, Seed, Share, Threads
 from retailrec.compute.shards import library_threads, n_threads
+from retailrec.errors import ArtifactError
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
-from retailrec.rankers.tree_files import catboost_bytes
 
 _FILE = "catboost.cbm"
 _SCORED_ROWS = 2_000  # keep a thread busy
@@ -127,10 +127,19 @@ class CatBoostRanker(Ranker, type="catboost"):
         self.model_.save_model(str(folder / _FILE))
 
     def load(self, folder: Path) -> Self:
-        from catboost import CatBoost
+        from catboost import CatBoost, CatBoostError
 
+        data = (folder / _FILE).read_bytes()
         self.model_ = CatBoost()
-        self.model_.load_model(blob=catboost_bytes(folder / _FILE))
+        try:
+            # the library reads as far as the head says, beyond the end of a file that was cut
+            if data[:4] != b"CBM1" or len(data) != int.from_bytes(data[4:8], "little") + 8:
+                raise CatBoostError("its length is not what its head says")
+            self.model_.load_model(blob=data)
+        except CatBoostError as error:
+            raise ArtifactError(
+                f"{folder / _FILE} holds no trees that can be used: {error}. Save the model again."
+            ) from error
         return self
 
     def _pool(self, frame: TrainingFrame) -> Any:

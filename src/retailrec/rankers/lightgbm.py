@@ -14,7 +14,7 @@ from retailrec.components import Count, Natural, NotNegative, Positive, Range, S
 from retailrec.compute.shards import library_threads, n_threads
 from retailrec.rankers.base import Ranker, TrainingFrame, require_both_classes
 from retailrec.rankers.prior import SourcePrior
-from retailrec.rankers.tree_files import lightgbm_text
+from retailrec.rankers.trees import Trees, lightgbm_text
 
 _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
@@ -55,6 +55,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     threads: Threads | None = None
     seed: Seed | None = None
     model_: Any = field(init=False, repr=False, compare=False, default=None)
+    trees_: Trees | None = field(init=False, repr=False, compare=False, default=None)
     prior_: SourcePrior | None = field(init=False, repr=False, compare=False, default=None)
     _curve: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -112,6 +113,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
                 ],
             }
         self.model_ = lgb.train(options, data, self.iterations, **later)
+        self.trees_ = Trees.of(self.model_.model_to_string())
         self.prior_ = None
         if self.objective == "lambdarank" and self.prior_weight:
             rows = np.flatnonzero(kept)
@@ -140,6 +142,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         if not len(x):
             return np.zeros(0, np.float32)
         raw = self._raw(x)
+        if self.gives_probability:
+            return np.asarray(1 / (1 + np.exp(-raw)), np.float32)
         return np.asarray(raw if self.prior_ is None else raw + self.prior_.of(x), np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -161,14 +165,18 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     def load(self, folder: Path) -> Self:
         import lightgbm as lgb
 
-        self.model_ = lgb.Booster(model_str=lightgbm_text(folder / _FILE))
+        text = lightgbm_text(folder / _FILE)
+        self.trees_ = Trees.of(text, str(folder / _FILE))
+        self.model_ = lgb.Booster(model_str=text)
         self.prior_ = SourcePrior.load(folder, self.model_.num_feature())
         return self
 
     def _raw(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n_rows,) what the trees say."""
+        """(n_rows,) what the trees say: log odds, or a place in the order."""
+        if self.trees_ is not None:
+            return self.trees_.score(x)
         threads = library_threads(self.threads, len(x), _SCORED_ROWS)
-        scores: NDArray[np.float64] = self.model_.predict(x, num_threads=threads)
+        scores: NDArray[np.float64] = self.model_.predict(x, raw_score=True, num_threads=threads)
         return scores
 
     def _dataset(
