@@ -144,14 +144,6 @@ def test_every_spelling_of_an_import_is_seen(tmp_path: Path, statement: str, see
     assert set(imports("retailrec.low.one", known["retailrec.low.one"], known)) == {seen}
 
 
-def test_no_file_is_longer_than_400_lines_and_no_base_than_250() -> None:
-    folders = ("src", "tests", "tools", "benchmarks")
-    files = [p for folder in folders for p in (ROOT / folder).rglob("*.py")]
-    lines = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in files}
-    assert not [name for name, n in lines.items() if n > 400]
-    assert not [name for name, n in lines.items() if name.endswith("base.py") and n > 250]
-
-
 def test_no_line_is_kept_from_the_formatter() -> None:
     kept = re.compile(r"#\s*fmt:\s*(skip|off)")
     files = [p for wing in ("src", "tests", "tools", "benchmarks") for p in (ROOT / wing).rglob("*.py")]

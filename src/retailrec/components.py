@@ -174,13 +174,6 @@ def with_common(component: Any, seed: int, threads: int) -> Any:
     return replace(component, **changes)
 
 
-def check_choice(value: object, choices: Sequence[str], *, who: str, name: str) -> None:
-    """Raise a SettingError that names the choices unless `value` is one of them."""
-    if not isinstance(value, str) or value not in choices:
-        expected = ", ".join(f"'{choice}'" for choice in choices)
-        raise SettingError(f"{who}: {name} must be one of {expected}, not {value!r}.")
-
-
 def check_settings(settings: Any, who: str) -> None:
     """Hold the fields of a dataclass against their annotations.
 

@@ -81,8 +81,7 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
     if report.split:
         OUT.print(
             f"note: {report.split:,} receipts have a number that an earlier receipt of the shopper "
-            f"had; "
-            f"they count on their own"
+            "had; they count on their own"
         )
 
 

@@ -255,8 +255,8 @@ def local_only(**options: object) -> None:
         if value:
             raise SettingError(
                 f"--{name.replace('_', '-')} is not there with --engine spark, which reads typed "
-                f"columns of Parquet or a table and writes Parquet. Leave it out, or stay with the "
-                f"local engine."
+                "columns of Parquet or a table and writes Parquet. Leave it out, or stay with the "
+                "local engine."
             )
 
 

@@ -134,8 +134,8 @@ def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
             "".encode(encoding)
         except (LookupError, ValueError) as error:
             raise SettingError(
-                f"encoding {encoding!r} is not known; expected a name such as utf-8, cp1252, cp1251 or "
-                f"utf-16."
+                f"encoding {encoding!r} is not known; expected a name such as utf-8, cp1252, "
+                "cp1251 or utf-16."
             ) from error
     with _raw(file) as stream:
         start = stream.read(6)
@@ -256,9 +256,8 @@ def _finished(file: Path, counts: _Counts) -> _Counts:
         counts.long_line = counts.long_line or counts.began
     if fields < counts.width and not counts.broken_mark and not counts.nul_line:
         raise DataError(
-            f"{file}: the last line ({counts.began:,}) ends after {fields} of {counts.width} fields; "
-            f"the "
-            f"file was cut short. Fetch or export it again."
+            f"{file}: the last line ({counts.began:,}) ends after {fields} of {counts.width} "
+            "fields; the file was cut short. Fetch or export it again."
         )
     if counts.spans and counts.alike and counts.separators == counts.width - 1:
         counts.swallowed = counts.swallowed or counts.opened
@@ -278,9 +277,8 @@ def _refuse_encoding(file: Path, block: bytes, at: int, line: int, encoding: str
             continue
     hint = "; ".join(readings) or "see what the program that wrote it says"
     raise DataError(
-        f"{file}: line {line:,} is not {encoding or 'UTF-8'}, so letters would be lost and ids mixed "
-        f"up. "
-        f"Save it as UTF-8 or state its encoding: {hint}."
+        f"{file}: line {line:,} is not {encoding or 'UTF-8'}, so letters would be lost and ids "
+        f"mixed up. Save it as UTF-8 or state its encoding: {hint}."
     )
 
 
@@ -289,20 +287,18 @@ def _refuse(file: Path, counts: _Counts, names: list[str]) -> None:
     if counts.nul_line:
         raise DataError(
             f"{file}: line {counts.nul_line:,} holds a zero byte; a text file has none. It may be "
-            f"UTF-16 "
-            f"(--encoding utf-16-le) or damaged; export it again."
+            "UTF-16 (--encoding utf-16-le) or damaged; export it again."
         )
     if counts.lone_return and counts.line > 1:
         raise DataError(
             f"{file}: line {counts.lone_return:,} holds a carriage return that ends no line, so it "
-            f"can't be "
-            f"told where the line ends. Take it away, or put the field in quotation marks."
+            "can't be told where the line ends. Take it away, or put the field in quotation marks."
         )
     if line := counts.swallowed or counts.broken_mark:
         raise DataError(
             f'{file}: the quotation mark (") that opens a field in line {line:,} is not closed as it '
-            f"should be, and what follows can't be told apart. Close it, double it within a quoted "
-            f"field "
+            "should be, and what follows can't be told apart. Close it, double it within a quoted "
+            "field "
             f'(""), or take it away.'
         )
     if counts.long_line:

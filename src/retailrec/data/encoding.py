@@ -175,8 +175,7 @@ class _Coder:
         if found[2] != self.seen[2]:
             raise DataError(
                 f"the parts of the transactions differ: times are in zone {self.seen[2]} in one, "
-                f"{zone} in "
-                f"another. Convert them to one zone."
+                f"{zone} in another. Convert them to one zone."
             )
         if found != self.seen:
             raise DataError(

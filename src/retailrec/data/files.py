@@ -235,9 +235,8 @@ def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:
             yield pl.DataFrame(schema=table.kinds)
     if n != table.rows:
         raise DataError(
-            f"{table.file} has {table.rows:,} lines, of which {n:,} could be read; it is damaged, or "
-            f"was "
-            f"changed meanwhile. Export it again."
+            f"{table.file} has {table.rows:,} lines, of which {n:,} could be read; it is damaged, "
+            "or was changed meanwhile. Export it again."
         )
 
 

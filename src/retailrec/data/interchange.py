@@ -70,8 +70,7 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
     except _UNREADABLE as error:
         raise DataError(
             f"{who}: a column of the {type(frame).__name__} can't be read ({error}). Give numbers, "
-            f"text "
-            f"and timestamps."
+            "text and timestamps."
         ) from error
 
 
@@ -81,8 +80,7 @@ def _refuse_doubles(names: Any, who: str) -> None:
         if doubled := sorted({n for n in listed if listed.count(n) > 1}):
             raise DataError(
                 f"{who} have two columns called {doubled[0]!r}, so it can't be told which one is "
-                f"meant; "
-                f"rename one of them."
+                "meant; rename one of them."
             )
 
 

@@ -152,8 +152,8 @@ def look_alikes(ids: pl.Series) -> list[str]:
     if n := int(changed.sum()):
         notes.append(
             f"{ids.name}: {n:,} ids are others with leading zeros or '.0', such as "
-            f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write them "
-            f"alike"
+            f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write "
+            "them alike"
         )
     short = ids.str.contains(r"^\d(\.\d+)?[eE]\+\d+$")
     if n := int(short.sum()):
@@ -254,7 +254,7 @@ def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None
     if values.dtype == pl.Boolean or values.dtype.is_nested() or values.dtype.is_temporal():
         raise DataError(
             f"column '{values.name}' of {who} must hold numbers, not {values.dtype}; map another "
-            f"column."
+            "column."
         )
     text = values.cast(pl.String)
     number = text.cast(pl.Float64, strict=False)
@@ -268,10 +268,9 @@ def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None
     n_odd, filled = int(odd.sum()), len(text) - text.null_count()
     if n_odd * 2 > filled or (n_odd > max(_FEW * filled, 10)):
         raise DataError(
-            f"column '{values.name}' of {who} must hold numbers; {n_odd:,} of {filled:,} cells do not, "
-            f"for example {text.filter(odd)[0]!r}. Write 1234.56 or 1234,56 all through, or map "
-            f"another "
-            f"column."
+            f"column '{values.name}' of {who} must hold numbers; {n_odd:,} of {filled:,} cells do "
+            f"not, for example {text.filter(odd)[0]!r}. Write 1234.56 or 1234,56 all through, or "
+            "map another column."
         )
     return number.set(odd, float("nan")) if n_odd else number
 
@@ -308,8 +307,8 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
     if mark is None and n_either:
         raise DataError(
             f"column '{text.name}' of {who}: in {text.filter(either)[0]!r} the comma may part "
-            f"thousands or "
-            f"decimals, and no other cell tells which. Write the numbers without thousands marks."
+            "thousands or decimals, and no other cell tells which. Write the numbers without "
+            "thousands marks."
         )
     if mark:
         notation[text.name] = mark

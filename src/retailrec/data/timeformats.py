@@ -136,9 +136,8 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
     if not read:
         raise DataError(
             f"column '{name}' of {who} must hold times; can't read "
-            f"{text.drop_nulls().head(1).to_list()}. "
-            f"Give timestamps, dates (2024-01-31) or day numbers, or state the notation (--time-format "
-            f"'%d %m %Y')."
+            f"{text.drop_nulls().head(1).to_list()}. Give timestamps, dates (2024-01-31) or day "
+            "numbers, or state the notation (--time-format '%d %m %Y')."
         )
     chosen, best = min(read, key=lambda pair: (pair[1].null_count(), _mostly_to_come(pair[1])))
     _refuse_ambiguous(bare, read, chosen, best, who)
@@ -305,8 +304,7 @@ def _time_from_numbers(values: pl.Series, who: str) -> pl.Series:
             shift = int((first - _EPOCH) / timedelta(microseconds=1))
             return (micros + shift).cast(pl.Datetime("us")).alias(values.name)
     raise DataError(
-        f"column '{values.name}' of {who} holds numbers from {least:g} to {most:g}; expected "
-        f"day numbers (since 2000, 1970 or a spreadsheet's), seconds since 1970 or dates such as "
-        f"20240131, "
-        f"up to today. Convert it to timestamps."
+        f"column '{values.name}' of {who} holds numbers from {least:g} to {most:g}; expected day "
+        "numbers (since 2000, 1970 or a spreadsheet's), seconds since 1970 or dates such as "
+        "20240131, up to today. Convert it to timestamps."
     )

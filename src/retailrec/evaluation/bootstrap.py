@@ -86,8 +86,8 @@ def compare_models(
     sizes = {name: {len(v) for v in by_metric.values()} - {1, n} for name, by_metric in values.items()}
     if any(sizes.values()):
         raise DataError(
-            f"models were judged on different shoppers ({n:,} and {sizes}); give all of them the same "
-            f"judge."
+            f"models were judged on different shoppers ({n:,} and {sizes}); give all of them the "
+            "same judge."
         )
     names = [
         (model, metric)

@@ -142,14 +142,6 @@ class EventColumns:
         return self._per_event(sizes.astype(np.float32))
 
     @cached_property
-    def basket_value(self) -> Floats:
-        """Money of the event's receipt."""
-        if not len(self._by_basket):
-            return np.zeros(0, np.float32)
-        value = np.add.reduceat(self.value[self._by_basket].astype(np.float64), self._basket_starts)
-        return self._per_event(value.astype(np.float32))
-
-    @cached_property
     def baskets_ago(self) -> Floats:
         """How many of the shopper's receipts are newer: 0 for the last one."""
         users = self._basket_users

@@ -41,7 +41,7 @@ class StudyFile:
         if head is not None and head.get("of") != of:
             raise SettingError(
                 f"the study {path} is of other data, folds or settings; name another file to start "
-                f"anew."
+                "anew."
             )
         if begun:
             stream.truncate(0)

@@ -208,8 +208,8 @@ def _notes(
     if srm_p is not None and srm_p < _SRM_ALARM:
         notes.append(
             f"The arms' sizes do not fit the planned holdout of {planned:.1%} (p {srm_p:.2g}): "
-            f"shoppers were lost or added after the draw, so the effects can't be trusted until it is "
-            f"known why."
+            "shoppers were lost or added after the draw, so the effects can't be trusted until it "
+            "is known why."
         )
     others = ledger.read(since=start, until=start + timedelta(days=days)).filter(
         (pl.col("campaign") != campaign) & (pl.col("rank") > 0)

@@ -31,12 +31,12 @@ class Design:
             if not 0 < getattr(self, name) < 1:
                 raise SettingError(
                     f"experiment: {name} must lie between 0 and 1, not {getattr(self, name)}. "
-                    f"Correct it."
+                    "Correct it."
                 )
         if not -1 < self.correlation < 1:
             raise SettingError(
                 f"experiment: correlation must lie between -1 and 1, not {self.correlation}. "
-                f"Correct it."
+                "Correct it."
             )
 
 

@@ -183,8 +183,8 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
         for file in parts.iterdir():  # the folder itself is held
             if not _PART.fullmatch(file.name):
                 raise DataError(
-                    f"{file} is none of our parts and would be removed; move it away or name another "
-                    f"target."
+                    f"{file} is none of our parts and would be removed; move it away or name "
+                    "another target."
                 )
         for file in parts.iterdir():
             file.unlink()

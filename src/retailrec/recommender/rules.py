@@ -234,8 +234,8 @@ class BoundRules:
         if self._margin is not None:
             if not probabilities:
                 raise SettingError(
-                    "rules: margin needs probabilities; use the ranker catboost (Logloss) or lightgbm "
-                    "(binary)."
+                    "rules: margin needs probabilities; use the ranker catboost (Logloss) or "
+                    "lightgbm (binary)."
                 )
             score = (score * self._margin[pairs.items]).astype(np.float32)
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)

@@ -63,7 +63,7 @@ class TwoStageRecommender(FittedParts):
     sources_, features_, ranker_, preranker_, calibrator_ : the fitted parts; the settings stay as given
     discover_sources_, discover_ranker_, discover_calibrator_ : the same for lists of new items
     items_, prices_ : the catalogue of `fit`; row i describes item code i. Last known unit prices.
-    end_, start_ : time of the first receipt, and first instant that was not known
+    start_, end_ : time of the first receipt, and first instant that was not known
     report_ : facts of the fit: label windows, seconds a step, prefilters
 
     Examples

@@ -53,7 +53,7 @@ def _require_path(file: str) -> None:
         shown = ascii(file if len(file) < 200 else f"{file[:80]}...")
         raise SettingError(
             f"--store {shown} can't be a file: {getattr(error, 'strerror', None) or error}. Name "
-            f"another."
+            "another."
         ) from error
 
 

@@ -71,7 +71,7 @@ class Responses:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(
                     f"responses: {name} must lie between 0 and 1, not {getattr(self, name)}. "
-                    f"Correct it."
+                    "Correct it."
                 )
 
     def chances(self, shop: Shop, offers: pl.DataFrame) -> Floats:

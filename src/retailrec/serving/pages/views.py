@@ -220,8 +220,8 @@ class Views:
         short = int((after < 0).any(axis=1).sum())
         order = sorted(range(len(gone)), key=lambda i: (-gone[i], shoppers[i]))[:10]
         effect = (
-            f"Of {len(shoppers)} lists, {moved} change, {sum(g > 0 for g in gone)} of them in their "
-            f"items; {short} have fewer than {K} items left. Compared with what is saved for "
+            f"Of {len(shoppers)} lists, {moved} change, {sum(g > 0 for g in gone)} of them in "
+            f"their items; {short} have fewer than {K} items left. Compared with what is saved for "
             f"“{purpose}”."
         )
         changed = [(shoppers[i], gone[i]) for i in order if gone[i]]
