@@ -60,6 +60,9 @@ check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+frozen: $(READY) ## lists and metrics of three shops, to the last digit those of before (SHOPS="generated" WRITE=1)
+	$(BIN)/python benchmarks/frozen.py --shops $(or $(SHOPS),journey online-retail generated) $(if $(WRITE),--write)
+
 bench: bench-startup bench-metrics bench-next-basket bench-sources bench-matching bench-simulate bench-online bench-scale ## the quick benchmarks
 
 bench-startup: $(READY) ## seconds to import and to show help
