@@ -56,7 +56,7 @@ def starting(folder: Path, tmp_path: Path) -> Iterator[Start]:
         service = Service(
             Store(str(copy)),
             folder / "models",
-            ServiceSettings(**{"rate": 0} | settings),
+            ServiceSettings(**{"rate": 0, "keys": None} | settings),
             experiment or Experiment(),
         )
         client = TestClient(

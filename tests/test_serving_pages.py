@@ -65,7 +65,7 @@ def service(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Servi
     load_data(store, shop)
     store.add([accept(EVIL, "1", shop.end - timedelta(hours=2), [Line("7", 1, 2.0)]).receipt])
     store.close()
-    return Service(Store(str(root / "store.db")), root / "models", ServiceSettings(rate=0))
+    return Service(Store(str(root / "store.db")), root / "models", ServiceSettings(rate=0, keys=False))
 
 
 @pytest.fixture(scope="module")
@@ -328,3 +328,22 @@ def test_pages_can_be_read_without_javascript(browser: Any, address: str, client
         until(lambda: "rules: max_per_category 1" in browser.find_element("id", "lists").text)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [True, False])
+def test_rules_are_saved_by_the_button(
+    browser: Any, address: str, client: TestClient, service: Service, script: bool
+) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
+    try:
+        browser.get(address + "/rules?purpose=mailing")
+        browser.find_element("css selector", "input[name=max_per_category]").send_keys("2")
+        browser.find_element("css selector", "#edit button").click()
+        save = "#effect form[method=post] button"
+        until(lambda: browser.find_elements("css selector", save))[0].click()
+        until(lambda: "Saved." in browser.find_element("id", "effect").text)
+        assert service.engine.lists().rules == {"mailing": {"max_per_category": 2}}
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        service.store.set_rules("mailing", None)

@@ -16,7 +16,9 @@ import pytest
 pytest.importorskip("fastapi")
 import uvicorn
 
-from retailrec.serving.keys import RateLimit, make_key, remove_key
+from retailrec.serving import api
+from retailrec.serving.keys import RateLimit, had_keys, list_keys, make_key, remove_key
+from retailrec.serving.pages import routes as pages
 from retailrec.serving.server import run_server
 from retailrec.serving.service import Service
 from retailrec.serving.store import Store
@@ -133,6 +135,101 @@ def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder
     assert client.get("/v1/shoppers/5/offers", headers=headers).status_code == 401
 
 
+OPEN = ("/health/live", "/health/ready")
+
+
+def test_nobody_is_let_in_after_the_last_key_is_removed(start: Start) -> None:
+    client = start()
+    service = client.service  # type: ignore[attr-defined]
+    assert client.get("/v1/models").status_code == 200  # no key was ever made
+    key = make_key(service.store, "boss", "read,write,admin")
+    service.keyring._read_at = -10
+    assert client.get("/v1/models").status_code == 401
+    assert remove_key(service.store, key.split("_")[1])
+    assert not remove_key(service.store, key.split("_")[1])
+    assert list_keys(service.store) == []
+    assert had_keys(service.store)
+    service.keyring._read_at = -10
+    for headers in ({}, {"authorization": f"Bearer {key}"}, {"authorization": "Bearer rr__"}):
+        assert client.delete("/v1/shoppers/5", headers=headers).status_code == 401
+        identity = key.split("_")[1]
+        assert client.get("/v1/models", headers={"x-api-key": f"rr_{identity}_"}).status_code == 401
+
+
+def test_without_a_key_a_service_refuses_everything_but_its_health(start: Start) -> None:
+    client = start(keys=True)
+    service = client.service  # type: ignore[attr-defined]
+    routers = (api.routes(service), pages.routes(service))
+    paths = {route.path for router in routers for route in router.routes} | {"/openapi.json"}  # type: ignore[attr-defined]
+    assert {"/", "/rules", "/metrics", "/openapi.json", "/static/{name}", *OPEN} <= paths
+    for path in {*paths, "/nowhere", "//health/live", "/health/live/", "/health/../v1/models"} - {
+        *OPEN
+    }:
+        for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE"):
+            answer = client.request(method, path.replace("{", "").replace("}", ""))
+            assert answer.status_code == 401, (method, path)
+    for path in OPEN:
+        assert client.get(path).status_code == 200
+    assert start(keys=False).get("/v1/models").status_code == 200
+
+
+def test_who_has_no_key_is_refused_before_the_body_is_read(start: Start) -> None:
+    client = start(keys=True)
+    for body in (b"{", b'{"receipts":' + b"[" * 100_000, b"x" * 1000):
+        assert client.post("/v1/receipts", content=body).status_code == 401
+
+
+def test_guesses_of_keys_are_limited_by_address_and_keys_are_not_shut_out(start: Start) -> None:
+    client = start(keys=True, rate=5)
+    key = make_key(client.service.store, "till", "read")  # type: ignore[attr-defined]
+    client.service.keyring._read_at = -10  # type: ignore[attr-defined]
+    guesses = [client.get("/", headers={"x-api-key": f"rr_{n}_x"}).status_code for n in range(15)]
+    assert guesses[:10] == [401] * 10
+    assert guesses[-1] == 429
+    for forwarded in ("10.0.0.1", "10.0.0.2"):  # a made-up address is no other caller
+        assert client.get("/", headers={"x-forwarded-for": forwarded}).status_code == 429
+    assert client.get("/v1/unavailable", headers={"x-api-key": key}).status_code == 200
+    assert client.get("/health/live").status_code == 200
+
+
+def test_keys_that_can_not_be_read_are_not_trusted_and_stop_nobody_else(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(keys=True)
+    service = client.service  # type: ignore[attr-defined]
+    key = {"x-api-key": make_key(service.store, "till", "read")}
+    service.keyring._read_at = -10
+    assert client.get("/v1/unavailable", headers=key).status_code == 200
+    gate = threading.Event()
+    right = service.store.reader
+
+    def hanging() -> Any:
+        gate.wait(20)
+        return right()
+
+    monkeypatch.setattr(service.store, "reader", hanging)
+    service.store.timeout = 1.0
+    time.sleep(2.1)  # what is known is too old now
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(client.get("/v1/unavailable", headers=key).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert client.get("/health/live").status_code == 200
+    assert time.monotonic() - began < 0.5
+    for thread in threads:
+        thread.join()
+    assert statuses == [503] * 3
+    gate.set()
+    time.sleep(0.2)
+    assert client.get("/v1/unavailable", headers=key).status_code == 200
+
+
 def test_no_secret_and_no_shopper_stands_in_the_log(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,8 +273,23 @@ def test_other_names_and_other_origins_are_refused(start: Start) -> None:
     body = {"items": {"1": True}}
     crossed = client.post("/v1/availability", json=body, headers={"origin": "http://evil.example"})
     assert crossed.status_code == 403
-    own = client.post("/v1/availability", json=body, headers={"origin": "http://localhost"})
-    assert own.status_code == 200
+    for headers in ({"origin": "null"}, {"origin": "http://localhost", "sec-fetch-site": "cross-site"}):
+        assert client.post("/v1/availability", json=body, headers=headers).status_code == 403
+    own = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
+    assert client.post("/v1/availability", json=body, headers=own).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["[", "[::1", "]", "::::", "a@localhost", "localhost/", "localhost#", "\\localhost", "é", ""],
+)
+def test_an_odd_host_is_refused_in_words(start: Start, host: str) -> None:
+    client = start()
+    answer = client.get("/v1/unavailable", headers={"host": host.encode()})
+    assert answer.status_code == 421
+    for origin in (host or "x", f"http://{host}"):
+        headers = {"origin": origin.encode()}
+        assert client.post("/v1/availability", headers=headers).status_code == 403
 
 
 def test_every_answer_has_safe_headers(start: Start) -> None:

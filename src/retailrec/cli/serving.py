@@ -57,6 +57,9 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 10.0,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="Answers at a time; 0: all cores.")] = 0,
     pages: Annotated[bool, typer.Option(help="Serve pages for people.")] = True,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Ask nobody for a key; on loopback alone.")
+    ] = False,
     log: Annotated[bool, typer.Option(help="Write a line for each request to stderr.")] = False,
     modules: ImportOption = None,
 ) -> None:
@@ -66,7 +69,7 @@ def serve(
 
         from retailrec.serving.demo import prepare_demo
         from retailrec.serving.experiment import Experiment, read_experiment
-        from retailrec.serving.keys import Keyring
+        from retailrec.serving.keys import had_keys, list_keys
         from retailrec.serving.server import run_server
         from retailrec.serving.service import Service, ServiceSettings
         from retailrec.serving.store import open_store
@@ -80,20 +83,45 @@ def serve(
     plan = Experiment() if experiment is None else read_experiment(experiment)
     opened = open_store(store)
     loopback = host in ("127.0.0.1", "::1", "localhost")
-    if not loopback:
-        if Keyring(opened).is_open():
+    keys: bool | None = True
+    if no_keys:
+        if not loopback:
             raise SettingError(
-                f"--host {host} is reachable from other machines and the store has no API key. Make "
-                f"one first: retailrec store key add NAME --store {opened.name}"
+                f"--no-keys is for loopback alone, and --host {host} is reachable from other machines. "
+                f"Leave it out, and make a key: retailrec store key add NAME --store {opened.name}"
             )
+        keys = False
+    elif not list_keys(opened):
+        if not loopback or host_name or had_keys(opened):
+            told_where = "" if loopback else f"--host {host} is reachable from other machines and "
+            raise SettingError(
+                f"{told_where}the store has no API key, so nobody could be let in. Make one first: "
+                f"retailrec store key add NAME --store {opened.name}"
+            )
+        keys = None
+    if not loopback:
         ERR.print(
             f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
             f"unless a proxy before it speaks HTTPS.",
             highlight=False,
         )
+    if not keys:
+        ERR.print(
+            "[bold]no key is asked for[/]: whoever can start a program on this machine may read, write "
+            "and forget. A key ends it: retailrec store key add NAME"
+            if keys is None
+            else "[bold]--no-keys[/]: whoever can start a program on this machine may read, write and "
+            "forget.",
+            highlight=False,
+        )
     names = ("localhost", "127.0.0.1", "::1") if loopback else ()
     settings = ServiceSettings(
-        rate=rate, timeout=timeout, threads=threads, pages=pages, hosts=(*names, *(host_name or ()))
+        rate=rate,
+        timeout=timeout,
+        threads=threads,
+        pages=pages,
+        hosts=(*names, *(host_name or ())),
+        keys=keys,
     )
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
     with suppress(Interrupted):  # the server has stopped as it should, and hands the signal on

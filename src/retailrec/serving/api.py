@@ -65,7 +65,7 @@ def reply(value: Any, status: int = 200) -> Response:
 def routes(service: Service) -> APIRouter:
     """All endpoints for programs, over one service."""
     router = APIRouter(responses=_ERRORS)
-    read, write, admin = ([Depends(allow(service, scope))] for scope in ("read", "write", "admin"))
+    read, write, admin = ([Depends(allow(scope))] for scope in ("read", "write", "admin"))
 
     @router.post("/v1/receipts", response_model=ReceiptsOut, dependencies=write, tags=["receipts"])
     async def add_receipts(body: ReceiptsIn, request: Request) -> Response:

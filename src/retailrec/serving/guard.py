@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -17,13 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retailrec.serving.keys import OPEN, Key, text_of
-from retailrec.serving.problems import Problem, problem
+from retailrec.errors import RetailRecError
+from retailrec.serving.keys import Key, text_of
+from retailrec.serving.problems import Problem, refusal
 from retailrec.serving.service import Service
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOG = logging.getLogger("retailrec.requests")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_LIVE, _READY = "/health/live", "/health/ready"  # what is answered without a key
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -31,7 +32,7 @@ HEADERS = {
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # `no-referrer` would hide from us that a form is our own
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
@@ -64,7 +65,7 @@ class Guard:
             await send(message)
 
         try:
-            refused = self._refused(Request(scope), headers)
+            refused = await self._refused(Request(scope), headers)
             if refused is not None:
                 await refused(scope, receive, sending)
             else:
@@ -85,21 +86,60 @@ class Guard:
                 }
                 _LOG.info(json.dumps(line))
 
-    def _refused(self, request: Request, headers: Headers) -> Response | None:
-        settings = self.service.settings
-        if settings.hosts and _host(headers.get("host", "")) not in settings.hosts:
-            names = ", ".join(settings.hosts)
-            return problem(
-                request, 421, f"this service is called {names}; use that name or --host-name."
-            )
-        origin = headers.get("origin")
-        own = headers.get("host", "").lower()
-        # another site's page must not write with the rights of who looks at it
-        if origin and request.method not in _SAFE_METHODS and urlsplit(origin).netloc.lower() != own:
-            return problem(request, 403, "pages of another origin may not change anything here.")
-        if _too_large(headers.get("content-length", "0"), settings.body_bytes):
-            return problem(request, 413, f"bodies may have {settings.body_bytes:,} bytes; send less.")
+    async def _refused(self, request: Request, headers: Headers) -> Response | None:
+        """What is answered instead; nothing of the body has been read."""
+        try:
+            self._check(request.method, headers)
+            if request.scope["path"] != _LIVE:
+                await self._let_in(request, headers)
+        except RetailRecError as error:
+            return refusal(request, error)
         return None
+
+    def _check(self, method: str, headers: Headers) -> None:
+        """Raise a Problem if the request is not meant for us, not from our pages, or too large."""
+        settings, own = self.service.settings, headers.get("host", "").lower()
+        if settings.hosts and _host(own) not in settings.hosts:
+            names = ", ".join(settings.hosts)
+            raise Problem(421, f"this service is called {names}; use that name or --host-name.")
+        # another site's page must not write with the rights of who looks at it
+        if method not in _SAFE_METHODS and not _is_own(headers, own):
+            raise Problem(403, "pages of another origin may not change anything here.")
+        if _too_large(headers.get("content-length", "0"), settings.body_bytes):
+            raise Problem(413, f"bodies may have {settings.body_bytes:,} bytes; send less.")
+
+    async def _let_in(self, request: Request, headers: Headers) -> None:
+        """Find out whose key it is, before anything else is done for the request.
+
+        Raises
+        ------
+        Problem
+            401 without a key that is known, 429 if too often.
+        """
+        address = request.client.host if request.client else ""
+        if request.scope["path"] == _READY:
+            self._count(address)
+            return
+        text = text_of(headers.get("authorization", ""), headers.get("x-api-key", ""))
+        key = await self.service.keyring.key_of(text)
+        self._count(key.id if key is not None and key.id else address)
+        if key is None:
+            raise Problem(
+                401,
+                "a key is needed: Authorization: Bearer KEY. Make one with: retailrec store key add",
+                {"WWW-Authenticate": 'Basic realm="retailrec", charset="UTF-8"'},
+            )
+        request.scope["key"], request.scope["key_name"] = key, key.name
+
+    def _count(self, caller: str) -> None:
+        wait = self.service.rate.wait(caller)
+        if wait:
+            seconds = str(int(wait) + 1)
+            raise Problem(
+                429,
+                f"more than {self.service.rate.rate:g} requests a second; wait {seconds} s.",
+                {"Retry-After": seconds},
+            )
 
 
 def _safer(headers: Iterable[tuple[bytes, bytes]], request: str) -> list[tuple[bytes, bytes]]:
@@ -111,8 +151,19 @@ def _safer(headers: Iterable[tuple[bytes, bytes]], request: str) -> list[tuple[b
 
 
 def _host(text: str) -> str:
-    """The name in a Host header, without the port."""
-    return urlsplit(f"//{text}").hostname or "" if "/" not in text else ""
+    """The name in a Host header, without the port; nothing if it is no name."""
+    try:
+        return urlsplit(f"//{text}").hostname or "" if not set(text) & set("/?#@\\") else ""
+    except ValueError:  # half an IPv6 address
+        return ""
+
+
+def _is_own(headers: Headers, host: str) -> bool:
+    """Does no browser say that a page of another origin asks?"""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
+    if origin is not None and (not host or origin.lower().partition("://")[2] != host):
+        return False
+    return site in ("same-origin", "none")
 
 
 def _too_large(length: str, most: int) -> bool:
@@ -135,50 +186,18 @@ def _limited(receive: Receive, most: int) -> Receive:
     return receiving
 
 
-def allow(service: Service, scope: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that lets keys with a scope pass, so many times a second.
+def allow(scope: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that lets keys with a scope pass.
 
     Raises
     ------
     Problem
-        401 without a key that is known, 403 without the scope, 429 if too often.
+        403 without the scope.
     """
 
     async def check(request: Request) -> None:
-        key = who(service, request)
-        caller = key.id or (request.client.host if request.client else "")
-        request.scope["key_name"] = key.name
-        wait = service.rate.wait(caller)
-        if wait:
-            seconds = str(int(wait) + 1)
-            raise Problem(
-                429,
-                f"more than {service.rate.rate:g} requests a second; wait {seconds} s.",
-                {"Retry-After": seconds},
-            )
+        key: Key = request.scope["key"]
         if scope not in key.scopes:
             raise Problem(403, f"this key has no scope '{scope}'; use one that has.")
 
     return check
-
-
-def who(service: Service, request: Request) -> Key:
-    """The key that asks.
-
-    Raises
-    ------
-    Problem
-        401 without a key that is known.
-    """
-    if service.keyring.is_open():
-        return OPEN
-    headers: Any = request.headers
-    text = text_of(headers.get("authorization", ""), headers.get("x-api-key", ""))
-    key = service.keyring.key_of(text) if text else None
-    if key is None:
-        raise Problem(
-            401,
-            "a key is needed: Authorization: Bearer KEY. Make one with: retailrec store key add",
-            {"WWW-Authenticate": 'Basic realm="retailrec", charset="UTF-8"'},
-        )
-    return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -12,11 +13,12 @@ from collections import OrderedDict
 from threading import Lock
 from typing import NamedTuple
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select, update
 
 from retailrec.errors import SettingError
 from retailrec.serving import schema
 from retailrec.serving.receipts import check_id
+from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
 
 SCOPES = ("read", "write", "admin")
@@ -32,7 +34,7 @@ class Key(NamedTuple):
     scopes: frozenset[str]
 
 
-OPEN = Key("", "open", frozenset(SCOPES))  # who asks where no key was ever made
+OPEN = Key("", "open", frozenset(SCOPES))  # who asks where no key is asked for
 
 
 def make_key(store: Store, name: str, scopes: str = "read") -> str:
@@ -61,44 +63,92 @@ def make_key(store: Store, name: str, scopes: str = "read") -> str:
 
 
 def remove_key(store: Store, identity: str) -> bool:
-    """Let a key count no more; was it there?"""
+    """Let a key count no more; was it there?
+
+    Its row stays, without name, hash and scopes: a store that had a key never counts as one that is
+    open to everybody.
+    """
+    table = schema.keys
     with store.transaction() as connection:
-        found = connection.execute(delete(schema.keys).where(schema.keys.c.id == identity))
+        found = connection.execute(
+            update(table)
+            .where(table.c.id == identity, table.c.scopes != "")
+            .values(name="", hash="", scopes="")
+        )
     return bool(found.rowcount)
 
 
 def list_keys(store: Store) -> list[Key]:
-    """All keys, without secrets."""
-    return [key for key, _ in _read(store)]
+    """All keys that count, without secrets."""
+    return [key for key, _ in _read(store) if key.scopes]
+
+
+def had_keys(store: Store) -> bool:
+    """Was any key ever made, whether or not it counts still?"""
+    return bool(_read(store))
 
 
 class Keyring:
-    """The store's keys, read every few seconds."""
+    """The store's keys in memory, at most two seconds old; none is read in the event loop.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Parameters
+    ----------
+    asked : is a key asked for? None: unless none was ever made for this store
+    """
+
+    def __init__(self, store: Store, asked: bool | None = True) -> None:
+        self._store, self._asked = store, asked
         self._known: dict[str, tuple[Key, str]] = {}
         self._read_at = -_RELOAD
+        self._reading: asyncio.Future[None] | None = None
 
-    def is_open(self) -> bool:
-        """Is there no key at all, so that anybody may ask?"""
-        self._refresh()
-        return not self._known
+    async def key_of(self, text: str) -> Key | None:
+        """The key that this text is, `OPEN` where none is asked for, or None.
 
-    def key_of(self, text: str) -> Key | None:
-        """The key that this text is, or None."""
-        self._refresh()
+        Raises
+        ------
+        StoreUnavailable
+            If the keys are too old to be trusted, and can't be read.
+        """
+        if self._asked is False:
+            return OPEN
+        await self._refresh()
+        if self._asked is None and not self._known:
+            return OPEN
         _, _, rest = text.partition("rr_")
         identity, _, secret = rest.partition("_")
         key, stored = self._known.get(identity, (None, _NO_HASH))
         right = hmac.compare_digest(_hash(secret), stored)  # also for unknown keys: same time
-        return key if right else None
+        return key if right and secret else None
 
-    def _refresh(self) -> None:
+    async def _refresh(self) -> None:
+        """Read the keys: beside the answers while those here are still good, else before this one."""
+        age = time.monotonic() - self._read_at
+        if age < _RELOAD / 2:
+            return
+        if self._reading is None or self._reading.done():
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(None, self._read)
+            self._reading.add_done_callback(_looked_at)
+        if age >= _RELOAD:
+            try:
+                await asyncio.wait_for(asyncio.shield(self._reading), self._store.timeout)
+            except TimeoutError as error:
+                raise StoreUnavailable(
+                    f"store {self._store.name} does not say which keys count. Check the database and "
+                    f"try again."
+                ) from error
+
+    def _read(self) -> None:
         now = time.monotonic()
-        if now - self._read_at >= _RELOAD:
-            self._known = {key.id: (key, stored) for key, stored in _read(self._store)}
-            self._read_at = now
+        self._known = {key.id: (key, stored) for key, stored in _read(self._store)}
+        self._read_at = now
+
+
+def _looked_at(reading: asyncio.Future[None]) -> None:
+    """Take the error of a read that nobody waits for: the next one says it, if it stays."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def text_of(authorization: str, api_key: str = "") -> str:

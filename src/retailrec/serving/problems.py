@@ -70,6 +70,16 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("request_id", ""))
 
 
+def refusal(request: Request, error: RetailRecError) -> Response:
+    """An error that was raised on purpose as a response."""
+    if isinstance(error, Problem):
+        return problem(request, error.status, str(error), error.headers)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status >= 500:
+        _LOG.error("request %s: %s", request_id(request), error)
+    return problem(request, status, str(error), {"Retry-After": "1"} if status == 503 else {})
+
+
 def install(app: FastAPI) -> None:
     """Let every error of the app be a problem."""
 
@@ -88,17 +98,9 @@ def install(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> Response:
         return problem(request, error.status_code, str(error.detail), error.headers)
 
-    @app.exception_handler(Problem)
-    async def said(request: Request, error: Problem) -> Response:
-        return problem(request, error.status, str(error), error.headers)
-
     @app.exception_handler(RetailRecError)
     async def known(request: Request, error: RetailRecError) -> Response:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        headers = {"Retry-After": "1"} if status == 503 else {}
-        if status >= 500:
-            _LOG.error("request %s: %s", request_id(request), error)
-        return problem(request, status, str(error), headers)
+        return refusal(request, error)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:

@@ -44,6 +44,7 @@ class ServiceSettings:
     cache_lines : receipt lines of hot shoppers in memory
     hosts : names under which browsers may call the service; empty: any
     pages : serve the pages for people
+    keys : is an API key asked for? None: unless none was ever made for the store
     """
 
     rate: float = 200.0
@@ -54,6 +55,7 @@ class ServiceSettings:
     cache_lines: int = 2_000_000
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     pages: bool = True
+    keys: bool | None = True
 
 
 @dataclass
@@ -73,7 +75,8 @@ class Service:
     def __post_init__(self) -> None:
         self.engine = Engine(self.store, self.settings.cache_lines)
         self.models = Models(self.models_folder, self.store, self.engine)
-        self.keyring, self.rate = Keyring(self.store), RateLimit(self.settings.rate)
+        self.keyring = Keyring(self.store, self.settings.keys)
+        self.rate = RateLimit(self.settings.rate)
         self.ready = False
         self.measures, cache = Measures(), self.engine.cache
         watch = self.measures.watch

@@ -42,7 +42,7 @@ def routes(service: Service) -> APIRouter:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    read, admin = (Depends(allow(service, scope)) for scope in ("read", "admin"))
+    read, admin = (Depends(allow(scope)) for scope in ("read", "admin"))
     static = {
         name: files("retailrec.serving.pages").joinpath("static", name).read_bytes() for name in _STATIC
     }
