@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 from machine import data_folder
 from next_basket import only, split_shoppers
+from numpy.typing import NDArray
 
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, align_next_basket, rolling_folds
@@ -70,6 +72,38 @@ def journey() -> RetailData:
         value="sales_value",
     )
     return RetailData.from_frames(lines, items=products)
+
+
+@lru_cache(4)
+def thin_journey(percent: int) -> RetailData:
+    """Some of the Journey's households, drawn by a hash of their ids."""
+    data = journey()
+    drawn = [int(sha256(str(i).encode()).hexdigest()[:8], 16) % 100 for i in data.users["user_id"]]
+    return of_users(data, np.flatnonzero(np.array(drawn) < percent))
+
+
+@lru_cache(1)
+def coop() -> RetailData:
+    """100 users of an Italian Coop over seven years, some 540 receipts each."""
+    folder = data_folder("coop100")
+    return RetailData.from_frames(
+        pl.read_parquet(folder / "transactions.parquet"),
+        items=pl.read_parquet(folder / "items.parquet"),
+    )
+
+
+def of_users(data: RetailData, codes: NDArray[np.int64]) -> RetailData:
+    """The same shop with some of its users and what these bought alone."""
+    log = data.log.filter(pl.col("user").is_in(pl.Series(codes).cast(pl.Int32).implode()))
+    lines = log.select(
+        "basket",
+        "time",
+        "quantity",
+        "value",
+        user_id=data.users["user_id"].gather(log["user"]),
+        item_id=data.items["item_id"].gather(log["item"]),
+    ).rename({"basket": "basket_id"})
+    return RetailData.from_frames(lines, items=data.items.drop("recommendable"))
 
 
 @lru_cache(1)
@@ -143,6 +177,12 @@ BOARDS: dict[str, Maker] = {
     "journey-28-1204": partial(window, journey, "2017-12-04", 28),
     "journey-7-1113": partial(window, journey, "2017-11-13", 7),
     "journey-7-1127": partial(window, journey, "2017-11-27", 7),
+    **{
+        f"journey{share}-28-{cut[5:7]}{cut[8:]}": partial(window, partial(thin_journey, share), cut, 28)
+        for share in (2, 5, 20)
+        for cut in ("2017-11-06", "2017-12-04")
+    },
+    **{f"coop-{back}": partial(window_back, coop, back) for back in range(4)},
     "ta-feng-28": partial(window, ta_feng, "2001-02-01", 28),
     "ta-feng-14": partial(window, ta_feng, "2001-02-01", 14),
     "online-retail-1": partial(window_back, online_retail, 1),
@@ -157,6 +197,12 @@ TUNING: dict[str, Maker] = {
     "journey-28-0911": partial(window, journey, "2017-09-11", 28),
     "journey-28-1009": partial(window, journey, "2017-10-09", 28),
     "journey-7-1030": partial(window, journey, "2017-10-30", 7),
+    **{
+        f"journey{share}-28-{cut[5:7]}{cut[8:]}": partial(window, partial(thin_journey, share), cut, 28)
+        for share in (2, 5, 20)
+        for cut in ("2017-08-14", "2017-09-11", "2017-10-09")
+    },
+    **{f"coop-{back}": partial(window_back, coop, back) for back in range(4, 10)},
     "ta-feng-28-0104": partial(window, ta_feng, "2001-01-04", 28),
     "ta-feng-14-0118": partial(window, ta_feng, "2001-01-18", 14),
     "online-retail-4": partial(window_back, online_retail, 4),

@@ -29,7 +29,6 @@ from retailrec.candidates import (
     TifuKNN,
 )
 from retailrec.compute.memory import release_memory
-from retailrec.data.prefilters import apply_prefilters, preset
 from retailrec.data.splits import NextBasketSplits
 from retailrec.evaluation import Judge
 from retailrec.jobs.settings import Settings
@@ -83,8 +82,7 @@ def measure(board: Board, method: str, seed: int, over: Mapping[str, Any]) -> di
     started, busy = perf_counter(), process_time()
     model: Any
     if method in SIMPLE:
-        train = apply_prefilters(preset("default"), board.train)[0]
-        model = SIMPLE[method]().fit(train)
+        model = SIMPLE[method]().fit(board.train)
         fitted, fitted_busy = perf_counter(), process_time()
         items = model.candidates(board.past.history(codes=judge.users), k).items
         report: Any = []

@@ -16,6 +16,10 @@ SIMPLE = ("popular", "own_purchases", "own_decay", "tifu_knn", "fusion")
 TOGETHER = {
     "Complete Journey 2017, 28 days, two cuts": "journey-28",
     "Complete Journey 2017, 7 days, two cuts": "journey-7",
+    "Complete Journey, 2% of the households, 28 days, two cuts": "journey2-28",
+    "Complete Journey, 5% of the households, 28 days, two cuts": "journey5-28",
+    "Complete Journey, 20% of the households, 28 days, two cuts": "journey20-28",
+    "Coop, 100 users, 28 days, four cuts": "coop",
     "Ta-Feng, 28 days": "ta-feng-28",
     "Ta-Feng, 14 days": "ta-feng-14",
     "Online Retail II, 28 days, three windows": "online-retail",

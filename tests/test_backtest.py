@@ -15,7 +15,6 @@ import pytest
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.locks import locked
-from retailrec.data.prefilters import apply_prefilters, preset
 from retailrec.data.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
@@ -41,7 +40,6 @@ def test_each_fold_is_what_the_judge_says(shop: RetailData) -> None:
     found = backtest(shop, models, horizon_days=14, n_folds=2, metrics=METRICS)
     for fold in rolling_folds(shop.end, horizon=timedelta(days=14), n=2):
         past, target = fold.split(shop)
-        past = apply_prefilters(preset("default"), past)[0]
         judge = Judge.of(past, target)
         history = past.history(codes=judge.users)
         lists = {

@@ -90,9 +90,10 @@ class LinearRanker(Ranker, type="linear"):
 
 @dataclass(frozen=True)
 class OddItems(Prefilter):
-    """Items with an odd code."""
+    """Items with an odd code; the others can't be bought."""
 
     remainder: int = 1
+    hides_from_all = True
 
     def keeps(self, data: RetailData) -> pl.Series:
         return pl.Series(np.arange(data.n_items) % 2 == self.remainder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 
 from retailrec.data import RetailData
@@ -19,6 +20,7 @@ from retailrec.data.prefilters import (
     Prefilter,
     PriceBetween,
     SoldWithin,
+    StillSold,
     apply_prefilters,
     preset,
 )
@@ -51,8 +53,8 @@ def shelf() -> RetailData:
 
 
 def left(data: RetailData) -> str:
-    """Letters of the recommendable items."""
-    return "".join(data.items.filter("recommendable")["item_id"])
+    """Letters of the items that may be recommended to those who never bought them."""
+    return "".join(data.items.filter(pl.Series(data.discoverable))["item_id"])
 
 
 CASES: dict[type[Prefilter], list[tuple[Prefilter, str]]] = {
@@ -83,6 +85,13 @@ CASES: dict[type[Prefilter], list[tuple[Prefilter, str]]] = {
         (MinBuyers(2), "ac"),  # b was bought twice, by one shopper
         (MinBuyers(3), "c"),
     ],
+    StillSold: [
+        # on two days, a silence t after a span s has the chance s / (s + t). b: sold on two days, two
+        # days apart, and silent for six since: 2 / 8. All others were sold on one day and stay
+        (StillSold(days=6, chance=0.25), EVERYTHING),
+        (StillSold(days=6, chance=0.26), "acdefg"),
+        (StillSold(days=7, chance=0.26), EVERYTHING),  # six days are too few to tell
+    ],
     AllowItems: [(AllowItems(["b", "g", "nothing we sell"]), "bg"), (AllowItems([]), "")],
     DenyItems: [(DenyItems(["b", "g", "nothing we sell"]), "acdef"), (DenyItems([]), EVERYTHING)],
 }
@@ -102,7 +111,10 @@ def test_a_prefilter_keeps_what_it_says(prefilter: Prefilter, kept: str, shelf: 
     filtered = prefilter(shelf)
     assert left(filtered) == kept
     assert filtered.log.equals(shelf.log)  # histories stay whole
-    assert filtered.items.drop("recommendable").equals(shelf.items.drop("recommendable"))
+    flags = cs.by_name("recommendable", "discoverable", require_all=False)
+    assert filtered.items.drop(flags).equals(shelf.items.drop(flags))
+    hides_from_all = isinstance(prefilter, AllowItems | DenyItems | StillSold)  # these can't be bought
+    assert filtered.recommendable.sum() == (len(kept) if hides_from_all else len(EVERYTHING))
 
 
 def test_ids_that_are_numbers_may_be_given_as_text(shelf: RetailData) -> None:
@@ -121,7 +133,7 @@ def test_the_level_may_be_another_and_must_be_there(shelf: RetailData) -> None:
 
 def test_without_any_prices_all_stay(shelf: RetailData) -> None:
     table = pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "time": ["2024-01-01"] * 2})
-    assert PriceBetween(2, 50)(RetailData.from_frames(table)).items["recommendable"].all()
+    assert PriceBetween(2, 50)(RetailData.from_frames(table)).discoverable.all()
 
 
 def test_filters_take_turns_and_say_what_each_removed(shelf: RetailData) -> None:
@@ -130,6 +142,7 @@ def test_filters_take_turns_and_say_what_each_removed(shelf: RetailData) -> None
         [MinBuyers(2), PriceBetween(1, 49), AllowItems(list(EVERYTHING))], shelf
     )
     assert left(data) == "a"
+    assert data.recommendable.all()  # to those who bought it; AllowItems named all
     assert [(t["removed"], t["left"]) for t in told] == [(5, 2), (1, 1), (0, 1)]
     assert told[0]["prefilter"] == "MinBuyers(n=2)"
     with pytest.raises(DataError, match="leaves no item of 7"):
@@ -145,7 +158,7 @@ def test_a_prefilter_knows_what_was_known(shelf: RetailData) -> None:
 
 def test_presets_are_what_the_docs_say() -> None:
     assert preset("none") == ()
-    assert preset("default") == (SoldWithin(182), MinBuyers(2))
+    assert preset("default") == ()
     assert preset("walk-through") == (MinItemsInCategory(150), PriceBetween(2, 50), MostSold(5000))
     assert set(PRESETS) == {"none", "default", "walk-through"}
     with pytest.raises(SettingError, match="no prefilter preset 'strict'"):

@@ -108,26 +108,46 @@ def test_the_recipe_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "says"),
+    ("ours", "low", "high", "p", "says"),
     [
-        (0.01, 0.03, "two_stage pays: "),
-        (-0.01, 0.03, "could be chance"),
-        (-0.03, -0.01, "do not pay on"),
+        (0.33, 0.01, 0.05, 0.0004, "two_stage improves on own, the best simple method: "),
+        (0.33, -0.01, 0.07, 0.2, "not shown to improve on own"),
+        (0.33, 0.01, 0.05, 0.625, "not shown to improve on own"),  # nine users: p decides
+        (0.33, None, None, 0.04, "not shown to improve on own"),  # too few for an interval
+        (0.27, -0.05, -0.01, 0.0004, "two_stage is worse than own"),
     ],
 )
-def test_the_verdict_goes_by_the_best_simple_method(low: float, high: float, says: str) -> None:
-    models = {
-        "popular": {"m@5": 0.1},
-        "own": {"m@5": 0.3},
-        "tifu": {"m@5": 0.2},
-        "two_stage": {"m@5": 0.33},
-    }
+def test_the_verdict_goes_by_the_best_simple_method_and_the_corrected_p(
+    ours: float, low: float | None, high: float | None, p: float, says: str
+) -> None:
+    models = {"popular": {"m@5": 0.1}, "own": {"m@5": 0.3}, "tifu": {"m@5": 0.2}}
+    models["two_stage"] = {"m@5": ours}
     rows = [
-        {"model": "two_stage", "versus": n, "metric": "m@5", "low": 9.0, "high": 9.0} for n in models
+        {"model": "two_stage", "versus": n, "metric": "m@5", "low": 9.0, "high": 9.0, "p": 0.0}
+        | {"p_corrected": 0.0}
+        for n in models
     ]
-    rows[1] |= {"low": low, "high": high}
-    found = verdict(models, rows)
+    rows[1] |= {"low": low, "high": high, "p_corrected": p, "p": p / 10}
+    found = verdict(models, rows, 9)
     assert says in found
-    assert "0.3300 against 0.3000 of own, the best simple method (+10.0%)" in found
+    assert f"{ours:.4f} against 0.3000 ({ours / 0.3 - 1:+.1%})" in found
+    assert " over 9 users, p " in found
+    assert ("could be chance" in found) == ("not shown" in says)
+    if low is not None:
+        assert f"[{low:.4f}, {high:.4f}]" in found
     undefined = {"own": {"m@5": None}, "two_stage": {"m@5": None}}
-    assert "not defined" in verdict(undefined, [])
+    assert "not defined" in verdict(undefined, [], 9)
+
+
+def test_a_run_says_what_its_filters_hide(tmp_path: Path) -> None:
+    """Of nothing but the best-selling item nothing else can be discovered; what was owned stays."""
+    data = small_data(users=60)
+    best = [{"type": "most_sold", "n": 1}]
+    quick = {"ranker": {"type": "lightgbm", "iterations": 5}, "horizon_days": 14}
+    result = run(data, Settings(prefilters=best, **quick), tmp_path / "a", page=False)
+    window = result["label_windows"][0]
+    assert window["repeats"] > 0 == window["repeats_hidden"]
+    assert 0 < window["firsts_hidden"] <= window["firsts"]
+    assert result["hidden"].startswith("prefilters hide 0.0% of the repeat")
+    assert "no list can hold these" in result["hidden"]
+    assert run(data, Settings(**quick), tmp_path / "b", page=False)["hidden"] is None

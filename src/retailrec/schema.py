@@ -40,7 +40,8 @@ ITEM_ID, USER_ID = "item_id", "user_id"
 NAME, BRAND = "name", "brand"
 CATEGORIES = ("category_1", "category_2", "category_3", "category_4")  # from broad to fine
 KNOWN_FROM = "known_from"  # when an item's attributes became known, where they come from receipts
-RECOMMENDABLE = "recommendable"  # bool, set by prefilters
+RECOMMENDABLE = "recommendable"  # bool, set by prefilters: to anybody at all
+DISCOVERABLE = "discoverable"  # bool, set by prefilters: to users who never bought the item
 
 LOG = ("user", "item", "basket", "time", "quantity", "value")
 RECOMMENDATIONS = ("user_id", "item_id", "score", "rank")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.components import Component
-from retailrec.compute.csr import leave_out
+from retailrec.compute.csr import find_pairs, leave_out
+from retailrec.compute.pairs import row_of_pair
+from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import DataError, NotFittedError, SettingError
@@ -34,12 +37,15 @@ class CandidateGenerator(Component, ABC):
     theme : which kind of reason this source's columns stand for in explanations (``habit``,
         ``receipt``, ``together``, ``alike``, ``popular``); other words are shown as they are; empty:
         no reason
-    allowed_ : (n_items,) which items may be proposed
+    allowed_ : (n_items,) which items may be proposed to anybody
+    owners_only_ : (n_items,) which may be proposed to users who bought them before and to no others;
+        None: there are none
     catalogue_key_ : the item coding that was learnt from
     """
 
     theme: ClassVar[str] = ""
     allowed_: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+    owners_only_: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False, default=None)
     catalogue_key_: str = field(init=False, repr=False, compare=False)
 
     @property
@@ -79,7 +85,9 @@ class CandidateGenerator(Component, ABC):
     def fit(self, data: RetailData) -> Self:
         """Learn from everything in `data`, which ends at `data.end`."""
         data = RetailData.of(data)
-        self.allowed_ = np.ascontiguousarray(data.recommendable)
+        self.allowed_ = np.ascontiguousarray(data.discoverable)
+        owners_only = data.recommendable & ~self.allowed_
+        self.owners_only_ = owners_only if owners_only.any() else None
         self.catalogue_key_ = data.catalogue_key
         self._fit(data)
         return self
@@ -87,8 +95,8 @@ class CandidateGenerator(Component, ABC):
     def candidates(self, history: History, k: int, without: Pairs | None = None) -> Candidates:
         """The `k` best recommendable items of each shopper; ties go to the lower item code.
 
-        `without` are pairs that are not wanted, a row a shopper: the `k` best others are given, as
-        many as there are.
+        Items of `owners_only_` are proposed to those who bought them. `without` are pairs that are not
+        wanted, a row a shopper: the `k` best others are given, as many as there are.
 
         Raises
         ------
@@ -103,9 +111,10 @@ class CandidateGenerator(Component, ABC):
             raise SettingError(f"{self.name}: k must be at least 1, not {k}.")
         self.require_codes_of(history)
         if without is None:
-            return self._candidates(history, k)
+            return self._with_owned(history, self._candidates(history, k), k, None)
         require_pairs_of(history, without)
-        return self._candidates_without(history, k, without)
+        found = self._candidates_without(history, k, without)
+        return self._with_owned(history, found, k, without)
 
     def score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """This source's score of any pairs, (n_pairs,) float32; row i of `pairs` is row i of `history`.
@@ -128,6 +137,35 @@ class CandidateGenerator(Component, ABC):
         self.require_codes_of(history)
         require_pairs_of(history, pairs)
         return self._score_more(history, pairs)
+
+    def unfiltered(self) -> Self:
+        """The same fitted source with no item hidden from anybody."""
+        other = copy(self)
+        other.allowed_, other.owners_only_ = np.ones_like(self.allowed_), None
+        return other
+
+    def _with_owned(
+        self, history: History, found: Candidates, k: int, without: Pairs | None
+    ) -> Candidates:
+        """The `k` best of what was found and of the owners' items that are hidden from others."""
+        if self.owners_only_ is None:
+            return found
+        hidden = self.owners_only_[history.items]
+        if without is not None:
+            hidden &= find_pairs(without.indptr, without.items, history.indptr, history.items) < 0
+        if not hidden.any():
+            return found
+        sizes = np.bincount(history.user_of_pair[hidden], minlength=len(history))
+        own = Pairs(np.append(0, np.cumsum(sizes)).astype(np.int64), history.items[hidden])
+        score = self._score(history, own)
+        score = np.where(score == 0, np.float32(-np.inf), score)  # says nothing of the pair
+        width = found.items.shape[1]
+        rows = np.concatenate([np.repeat(np.arange(len(history)), width), row_of_pair(own.indptr)])
+        order = np.argsort(rows, kind="stable")
+        starts = np.arange(len(history) + 1, dtype=np.int64) * width + own.indptr
+        items = np.concatenate([found.items.ravel(), own.items])[order]
+        scores = np.concatenate([found.scores.ravel(), score])[order]
+        return Candidates(*topk_rows(starts, items, scores, k))
 
     def require_codes_of(self, history: History) -> None:
         """Raise unless this source is fitted, and on the item codes that `history` has.

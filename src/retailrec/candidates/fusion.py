@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,12 @@ class ReciprocalRankFusion(CandidateGenerator, type="fusion"):
 
     def _fit(self, data: RetailData) -> None:
         self.sources_ = [replace(source).fit(data) for source in self.sources]
+        self.owners_only_ = None  # each source proposes what it may
+
+    def unfiltered(self) -> Self:
+        other = super().unfiltered()
+        other.sources_ = [source.unfiltered() for source in self.sources_]
+        return other
 
     def _candidates(self, history: History, k: int) -> Candidates:
         return self._blended(history, k, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import polars as pl
@@ -60,6 +60,11 @@ class Popularity(CandidateGenerator):
         all_time = counted(data)
         self.share_ = (recent + all_time / (all_time.max(initial=0) + 1)).astype(np.float32)
         self._best = None
+
+    def unfiltered(self) -> Self:
+        other = super().unfiltered()
+        other._best = None
+        return other
 
     def _candidates(self, history: History, k: int) -> Candidates:
         known = self._best

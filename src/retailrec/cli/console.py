@@ -111,6 +111,8 @@ def print_result(result: RunResult, out: Path) -> None:
     for found in result["purposes"]:
         OUT.print(f"{found['purpose']}, {found['n_users']:,} shoppers: {found['verdict']}")
     OUT.print(f"recipe: {result['recipe']}")
+    if result["hidden"]:
+        OUT.print(result["hidden"])
     for metric, best in (result["attainable"] or {}).items():
         OUT.print(
             f"two_stage reaches {best['reached']['two_stage']:.0%} of what is attainable: with every "

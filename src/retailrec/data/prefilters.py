@@ -1,7 +1,9 @@
-"""Which items may be recommended at all. Histories stay whole.
+"""Which items may be discovered, and which may be recommended at all. Histories stay whole.
 
-A prefilter turns items off in ``data.items["recommendable"]`` and says how many. It looks at the data
-it is given and nothing else, so applied to ``data.asof(t)`` it knows what was known at `t`.
+A prefilter hides items from users who never bought them (``data.items["discoverable"]``): what a user
+bought stays recommendable to that user. Only one that says an item can't be bought (``hides_from_all``)
+hides it from everybody (``data.items["recommendable"]``). A prefilter looks at the data it is given and
+nothing else, so applied to ``data.asof(t)`` it knows what was known at `t`.
 """
 
 from __future__ import annotations
@@ -10,30 +12,39 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import polars as pl
 
-from retailrec.components import Component, Count, Days, registered
+from retailrec.components import Component, Count, Days, Share, registered
 from retailrec.data.item_facts import item_buyers, item_lines
 from retailrec.data.parsing import ids_meet
 from retailrec.data.retail_data import RetailData
 from retailrec.errors import DataError, SettingError
-from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE
+from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, RECOMMENDABLE
 
 
 class Prefilter(Component, ABC):
-    """Keeps some items; one of one's own is a frozen dataclass below this one with `keeps`."""
+    """Keeps some items; one of one's own is a frozen dataclass below this one with `keeps`.
+
+    Attributes
+    ----------
+    hides_from_all : items that are not kept can't be bought, so they are hidden from those who bought
+        them before, too; otherwise only from those who never did
+    """
+
+    hides_from_all: ClassVar[bool] = False
 
     @abstractmethod
     def keeps(self, data: RetailData) -> pl.Series:
         """(n_items,) True for the items that may stay."""
 
     def __call__(self, data: RetailData) -> RetailData:
-        """`data` with fewer recommendable items."""
+        """`data` with fewer items that may be recommended, to all or to those who never bought them."""
         keeps = self.keeps(data).fill_null(False)
-        items = data.items.with_columns((pl.col(RECOMMENDABLE) & keeps).alias(RECOMMENDABLE))
-        return data.with_items(items)
+        column = RECOMMENDABLE if self.hides_from_all else DISCOVERABLE
+        before = data.recommendable if self.hides_from_all else data.discoverable
+        return data.with_items(data.items.with_columns((pl.Series(before) & keeps).alias(column)))
 
 
 @dataclass(frozen=True)
@@ -102,8 +113,34 @@ class MinBuyers(Prefilter):
 
 
 @dataclass(frozen=True)
+class StillSold(Prefilter):
+    """Items whose silence fits their own rhythm; what is gone is hidden from everybody.
+
+    An item that was sold on n days over a span of s, and on none since t, is gone if t is at least
+    `days` and (s / (s + t))^(n - 1), the chance of so long a silence where sales come at a steady but
+    unknown rate, is below `chance`.
+    """
+
+    days: Days = 56.0
+    chance: Share = 1e-4
+    hides_from_all = True
+
+    def keeps(self, data: RetailData) -> pl.Series:
+        day = pl.col("time").dt.date()
+        sold = data.log.group_by("item").agg(n=day.n_unique(), first=day.min(), last=day.max())
+        span = (pl.col("last") - pl.col("first")).dt.total_days().cast(pl.Float64)
+        silent = (pl.lit(data.end).dt.date() - pl.col("last")).dt.total_days() - 1.0
+        likely = (span / (span + silent)) ** (pl.col("n") - 1) >= self.chance
+        sold = sold.select("item", keeps=(silent < self.days) | likely)
+        kept = pl.Series([True] * data.n_items)
+        return kept.scatter(sold["item"], sold["keeps"])
+
+
+@dataclass(frozen=True)
 class AllowItems(Prefilter):
     """Only these item ids."""
+
+    hides_from_all = True
 
     item_ids: Sequence[Any] = ()
 
@@ -114,6 +151,8 @@ class AllowItems(Prefilter):
 @dataclass(frozen=True)
 class DenyItems(Prefilter):
     """All but these item ids."""
+
+    hides_from_all = True
 
     item_ids: Sequence[Any] = ()
 
@@ -144,7 +183,7 @@ def _per_item(data: RetailData, value: pl.Expr) -> pl.Series:
 PREFILTERS: dict[str, type[Prefilter]] = registered(Prefilter)
 PRESETS: dict[str, tuple[Prefilter, ...]] = {
     "none": (),
-    "default": (SoldWithin(), MinBuyers(2)),
+    "default": (),
     "walk-through": (MinItemsInCategory(150), PriceBetween(2, 50), MostSold(5000)),
 }
 
@@ -165,7 +204,7 @@ def preset(name: str) -> tuple[Prefilter, ...]:
 
 
 class Removed(TypedDict):
-    """Items that a prefilter removed, and how many it left."""
+    """Items that a prefilter hides from those who never bought them, and how many it leaves."""
 
     prefilter: str
     removed: int
@@ -184,9 +223,9 @@ def apply_prefilters(
     """
     removed: list[Removed] = []
     for prefilter in prefilters:
-        before = int(data.recommendable.sum())
+        before = int(data.discoverable.sum())
         data = prefilter(data)
-        left = int(data.recommendable.sum())
+        left = int(data.discoverable.sum())
         removed.append({"prefilter": repr(prefilter), "removed": before - left, "left": left})
         if not left:
             raise DataError(

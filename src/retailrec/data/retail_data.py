@@ -25,7 +25,7 @@ from retailrec.data.timeformats import as_instant
 from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.data.whole import WholeLog
 from retailrec.errors import DataError
-from retailrec.schema import ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,15 @@ class RetailData:
 
     @property
     def recommendable(self) -> NDArray[np.bool_]:
-        """(n_items,) may the item be recommended; prefilters turn items off."""
+        """(n_items,) may the item be recommended at all, to those who bought it before included."""
         return self.items[RECOMMENDABLE].to_numpy()
+
+    @property
+    def discoverable(self) -> NDArray[np.bool_]:
+        """(n_items,) may the item be recommended to users who never bought it."""
+        if DISCOVERABLE not in self.items.columns:
+            return self.recommendable
+        return self.recommendable & self.items[DISCOVERABLE].to_numpy()
 
     def asof(self, t: datetime | date | str) -> RetailData:
         """What was known at `t`: events strictly before it; codes stay the same.
@@ -192,7 +199,8 @@ class RetailData:
         items = self.items
         if KNOWN_FROM in items.columns:  # names and attributes that first came with a receipt
             seen = pl.col(KNOWN_FROM) < t
-            hidden = [c for c in items.columns if c not in (ITEM_ID, RECOMMENDABLE)]
+            flags = (ITEM_ID, RECOMMENDABLE, DISCOVERABLE)
+            hidden = [c for c in items.columns if c not in flags]
             items = items.with_columns(pl.when(seen).then(pl.col(c)).alias(c) for c in hidden)
         return self._same_codes(
             replace(self, log=self.log.filter(pl.col("time") < t), items=items, end=t)

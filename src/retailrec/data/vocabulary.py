@@ -12,7 +12,7 @@ from retailrec.data.encoding import CodedLines, describe
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, look_alikes, nested, typed_ids
 from retailrec.errors import DataError
-from retailrec.schema import ITEM_ID, KNOWN_FROM, RECOMMENDABLE
+from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE
 
 
 def attributes(
@@ -43,7 +43,11 @@ def attributes(
         report.notes.append(
             f"{who}: columns {deep} hold lists and are left out; give one value a row and column"
         )
-    taken = [c for c in frame.columns if c in (RECOMMENDABLE, known_from) and id_column == ITEM_ID]
+    taken = [
+        c
+        for c in frame.columns
+        if c in (RECOMMENDABLE, DISCOVERABLE, known_from) and id_column == ITEM_ID
+    ]
     frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
     if not described_by:
         sides = [(frame[id_column], f"the {who} table"), (coded.ids[id_column], "the receipts")]

@@ -20,7 +20,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.finished import facts_of_finished, keep_finished
 from retailrec.data.locks import locked
-from retailrec.data.prefilters import Prefilter, preset
+from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import Split, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
@@ -60,7 +60,7 @@ def backtest(
     horizon_days: float = 28,
     n_folds: int = 3,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    prefilters: Sequence[Prefilter] | None = None,
+    prefilters: Sequence[Prefilter] = (),
     store: str | Path | None = None,
     window: MakeWindow = LocalWindow.of,
     progress: Progress = silent,
@@ -71,7 +71,7 @@ def backtest(
     ----------
     models : name -> a recommender, a source, or a function of (what is known, codes of shoppers, k)
         that returns (n_shoppers, k) item codes, -1 for none
-    prefilters : for sources and functions; a recommender has its own
+    prefilters : for sources and functions, none by default; a recommender has its own
     store : folder for finished folds: a rerun with the same data, models and metrics reads them
     window : what judges a fold; where `data` is a sample, it can judge everybody
 
@@ -94,7 +94,6 @@ def backtest(
     if not models:
         raise SettingError("backtest: there is no model; give at least one.")
     data = RetailData.of(data)
-    chosen = preset("default") if prefilters is None else prefilters
     horizon = timedelta(days=horizon_days)
     longest(metrics)  # one that is unknown is said before any work
     frames, tables = [], []
@@ -106,7 +105,7 @@ def backtest(
                     f"{(data.end - data.start).days} days of receipts are too short for {n_folds} "
                     f"folds of {horizon_days:g} days; ask for fewer or shorter ones."
                 )
-            split = fold.split(data).filtered(chosen)
+            split = fold.split(data).filtered(prefilters)
             with closing(window(split, fold.end)) as judged:
                 users, groups = judged.users, judged.groups
                 for name, model in models.items():
@@ -117,7 +116,7 @@ def backtest(
                             fingerprint,
                             fold,
                             _described(model),
-                            chosen,
+                            list(prefilters),
                             list(metrics),
                             versions(),
                         ]
@@ -147,14 +146,14 @@ def learning_curve(
     days: Sequence[float] = (28, 91, 182, 364),
     *,
     metric: str = "precision@5",
-    prefilters: Sequence[Prefilter] | None = None,
+    prefilters: Sequence[Prefilter] = (),
 ) -> pl.DataFrame:
     """`days`, `lines`, and the metric's mean when only the last so many days before the cut are known.
 
     The judged shoppers are the same for every length; those without a receipt in it count too. Lengths
     that reach further back than the data are left out, but for the first of them.
     """
-    past, target = split.filtered(preset("default") if prefilters is None else prefilters)
+    past, target = split.filtered(prefilters)
     judge = Judge.of(past, target)
     k = parse_metric(metric)[1]
     rows = []

@@ -79,7 +79,6 @@ def backtest_job(
             horizon_days=settings.horizon_days,
             n_folds=folds,
             metrics=settings.metrics,
-            prefilters=settings.make_prefilters(),
             store=store,
             window=window,
             progress=progress,
@@ -94,7 +93,7 @@ def backtest_job(
 
 
 def baselines() -> dict[str, Model]:
-    """What every evaluation stands beside: the strongest methods that need no training of a ranker."""
+    """What every evaluation stands beside: what a person would count, with no item hidden."""
     return {
         "popular": Popularity(),
         "own_purchases": OwnPurchases(ties="popular", fill=True),

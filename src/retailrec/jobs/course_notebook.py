@@ -104,7 +104,7 @@ def _their_steps(
     """The notebook's lists of five for the judged shoppers, and who has one."""
     past = split.filtered(preset("walk-through")).past
     # the notebook deletes the lines of items that its prefilter drops, histories included
-    log = past.log.filter(pl.Series(past.recommendable)[past.log["item"]])
+    log = past.log.filter(pl.Series(past.discoverable)[past.log["item"]])
     past = replace(past, log=log)
     start = past.end - LABELS
     progress("the notebook's candidates")
@@ -203,7 +203,7 @@ def _attributes(past: RetailData, table: pl.DataFrame) -> NDArray[np.float64]:
     columns = [table["user"], table["item"]]
     for frame, key in ((past.items, "item"), (past.users, "user")):
         for name in frame.columns:
-            if name in ("item_id", "user_id", "name", "recommendable"):
+            if name in ("item_id", "user_id", "name", "recommendable", "discoverable"):
                 continue
             codes, _ = text_codes(frame[name].cast(pl.String).fill_null(""))
             columns.append(pl.Series(codes + 1).gather(table[key]))

@@ -35,7 +35,7 @@ def judge_purposes(
     held_out : what the model was fitted on, and the window that follows
     k : length of the lists
     """
-    past = held_out.filtered(model.prefilters).past
+    past = held_out.past
     learnt: tuple[Purpose, ...] = ("discover",) if "discover" in model.learnt_purposes else ()
     found = [_judged(model, purpose, past, held_out, metrics, k) for purpose in ("replenish", *learnt)]
     return [result for result in found if result is not None]
@@ -65,37 +65,31 @@ def _judged(
         "n_users": len(judge.users),
         "n_bought": len(judge.keys),
         "models": models,
-        "verdict": verdict(models, _differences(values, models, metrics[0])),
+        "verdict": verdict(models, _differences(values, metrics[0]), len(judge.users)),
     }
 
 
 def single_sources(
     model: TwoStageRecommender, purpose: Purpose, past: RetailData, users: NDArray[np.int64], k: int
 ) -> Iterator[tuple[str, NDArray[np.int32]]]:
-    """Name of each source, and its `k` best items of the kind for each shopper."""
+    """Name of each source, and its `k` best items of the kind for each user, none of them hidden."""
     stage = model.stage_for(purpose)
+    sources = [source.unfiltered() for source in stage.sources]
 
     def shard(rows: slice) -> dict[str, Candidates]:
         history = past.history(codes=users[rows])
         if purpose == "discover":
             owned = owned_pairs(history, stage.after_days)
-            return {s.name: s.candidates(history, k, owned) for s in stage.sources}
-        own = owned_pairs(history)
-        pool = score_pool(stage.sources, history, own)
-        allowed = stage.sources[0].allowed_[own.items]
-        score = np.where(allowed[:, None], pool.scores, np.float32(-np.inf))
-        return {s.name: pool.best(score[:, i].copy(), k) for i, s in enumerate(stage.sources)}
+            return {s.name: s.candidates(history, k, owned) for s in sources}
+        pool = score_pool(sources, history, owned_pairs(history))
+        return {s.name: pool.best(pool.scores[:, i].copy(), k) for i, s in enumerate(sources)}
 
     parts = list(map_shards(shard, len(users), size=SHARD, threads=n_threads(model.threads)))
-    for source in stage.sources:
+    for source in sources:
         yield source.name, np.vstack([part[source.name].items for part in parts])
 
 
-def _differences(
-    values: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], metric: str
-) -> list[Any]:
-    """two_stage beside the best simple method, in the first metric."""
-    simple = {name: of[metric] for name, of in found.items() if name != "two_stage"}
-    best = max(simple, key=lambda name: simple[name] or 0.0)
-    both = {name: {metric: values[name][metric]} for name in (best, "two_stage")}
-    return compare_models(both).differences.to_dicts()
+def _differences(values: Mapping[str, Mapping[str, Any]], metric: str) -> list[Any]:
+    """Differences between every two methods in the first metric."""
+    first = {name: {metric: of[metric]} for name, of in values.items()}
+    return compare_models(first).differences.to_dicts()

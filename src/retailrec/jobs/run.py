@@ -25,7 +25,7 @@ from retailrec.jobs.evaluate import uncertainty
 from retailrec.jobs.output import Timer, staged, write_json
 from retailrec.jobs.purposes import judge_purposes
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
-from retailrec.jobs.verdict import verdict
+from retailrec.jobs.verdict import hidden_sentence, verdict
 from retailrec.metrics import parse_metric
 from retailrec.recommender.answering import Wish
 from retailrec.recommender.artifact import versions
@@ -120,8 +120,7 @@ def run(
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
-            past = held_out.filtered(model.prefilters).past
-            lists = compare(model, past, judge, k)
+            lists = compare(model, held_out.past, judge, k)
             values = {n: judge.per_user(items, settings.metrics) for n, items in lists.items()}
             models = {name: means(found) for name, found in values.items()}
             sure = uncertainty(values, settings.seed)
@@ -144,15 +143,13 @@ def run(
         if ranking is not None:
             with timer.step("describe for the report"):
                 ranking["reliability"] = reliable
-                described = describe(
-                    data, model, held_out, past, judge, lists, ranking, settings, progress
-                )
+                described = describe(data, model, held_out, judge, lists, ranking, settings, progress)
                 if sent is not None:
                     described["sent_coupons"] = describe_sent(
                         sent, held_out, judge, lists, settings.k, settings.horizon_days
                     )
         windows, earlier = model.report_["windows"], model.hand_over()
-        del model, held_out, past, judge, lists, values  # the second fit needs the room
+        del model, held_out, judge, lists, values  # the second fit needs the room
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=earlier)
         with timer.step("recommend"):
@@ -179,7 +176,8 @@ def run(
             "evaluation": judged_on,
             "recipe": reason,
             "models": models,
-            "verdict": verdict(models, sure["differences"]),
+            "verdict": verdict(models, sure["differences"], judged_on["n_users"]),
+            "hidden": hidden_sentence(windows),
             "purposes": purposes,
             **sure,
             "folds": several,
@@ -206,19 +204,18 @@ def describe(
     data: RetailData,
     model: TwoStageRecommender,
     held_out: Split,
-    past: RetailData,
     judge: Judge,
     lists: Mapping[str, NDArray[np.int32]],
     ranking: Ranking,
     settings: Settings,
     progress: Progress,
 ) -> Described:
-    """The numbers of the report that are not in ``metrics.json``; `past` is filtered."""
+    """The numbers of the report that are not in ``metrics.json``."""
     return {
         "data": summary.describe_data(data, settings.horizon_days),
         "matching": summary.describe_matching(model, held_out, settings.seed, progress),
         "ranking": ranking,
-        "results": summary.describe_results(judge, lists, settings.metrics, past),
+        "results": summary.describe_results(judge, lists, settings.metrics, held_out.past),
         "examples": summary.describe_examples(model, held_out, judge, lists, settings.k, settings.seed),
     }
 
@@ -238,7 +235,6 @@ def over_folds(
         horizon_days=settings.horizon_days,
         n_folds=folds - 1,
         metrics=settings.metrics,
-        prefilters=settings.make_prefilters(),
         progress=progress,
     ).table.filter(segment="all")
     rows: list[FoldMean] = []
@@ -254,7 +250,7 @@ def over_folds(
 def compare(
     model: TwoStageRecommender, past: RetailData, judge: Judge, k: int
 ) -> dict[str, NDArray[np.int32]]:
-    """(n_users, k) item codes of the simple methods and of two_stage for the judged shoppers."""
+    """(n_users, k) item codes of unfiltered simple methods and of two_stage for the judged users."""
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
     lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
     return lists

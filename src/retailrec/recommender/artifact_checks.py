@@ -22,6 +22,7 @@ _ITEMS, _ANY, _NONE_OR_ITEMS = "items", "any", "none or items"
 # what the package's sources learn: length of each axis, and NumPy's kind
 _LEARNT = {
     "allowed_": ((_ITEMS,), "b"),
+    "owners_only_": ((_ITEMS,), "b"),
     "gap_": ((_NONE_OR_ITEMS,), "f"),
     "popular_": ((_NONE_OR_ITEMS,), "f"),
     "share_": ((_ITEMS,), "f"),

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
@@ -17,6 +18,7 @@ from retailrec.compute.pairs import pair_keys
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
+from retailrec.data.history import History
 from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import CrossSplit, OlderSplit, ShorterSplit, Split
 from retailrec.errors import DataError, SettingError
@@ -52,7 +54,8 @@ class Window(NamedTuple):
     ----------
     key : tells windows of the same data apart
     frames : the rows, a frame a shard of shoppers
-    facts : ``cutoff``, ``users``, pairs ``bought`` and ``bought_and_proposed``, ``rows``
+    facts : ``cutoff``, ``users``, pairs ``bought`` and ``bought_and_proposed``, ``rows``, and what
+        prefilters hide: see `hidden_purchases`
     """
 
     key: Any
@@ -240,8 +243,36 @@ def window_rows(
         "bought": labels.n_bought(users),
         "bought_and_proposed": int(sum(f.y.sum() for f in frames)),
         "rows": sum(len(f.y) for f in frames),
+        **hidden_purchases(past, users, history, target),
     }
     return Window(key, frames, facts)
+
+
+def hidden_purchases(
+    past: RetailData, users: NDArray[np.integer], history: History, target: pl.DataFrame
+) -> dict[str, int]:
+    """What users bought in a window, and how much of it prefilters hide from them; empty if nothing.
+
+    Returns
+    -------
+    pairs ``repeats`` and ``repeats_hidden``: of items that the user had bought before; ``firsts`` and
+    ``firsts_hidden``: of other items that had been sold
+    """
+    if past.discoverable.all():
+        return {}
+    bought = target.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
+    bought = bought.select("user", "item").unique()
+    items = bought["item"].to_numpy()
+    known = pair_keys(users[history.user_of_pair], history.items, past.n_items)
+    repeat = np.isin(pair_keys(bought["user"].to_numpy(), items, past.n_items), known)
+    sold = np.bincount(past.log["item"].to_numpy(), minlength=past.n_items)[items] > 0
+    first = ~repeat & sold
+    return {
+        "repeats": int(repeat.sum()),
+        "repeats_hidden": int((repeat & ~past.recommendable[items]).sum()),
+        "firsts": int(first.sum()),
+        "firsts_hidden": int((first & ~past.discoverable[items]).sum()),
+    }
 
 
 def lots(keys: NDArray[np.integer], *seed: int) -> NDArray[np.float64]:

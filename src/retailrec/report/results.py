@@ -51,13 +51,17 @@ class RuleFacts(TypedDict):
 
 
 class WindowFacts(TypedDict):
-    """A label window: shoppers, pairs bought and proposed, training rows."""
+    """A label window: users, pairs bought and proposed, training rows, and what prefilters hide."""
 
     cutoff: str
     users: int
     bought: int
     bought_and_proposed: int
     rows: int
+    repeats: NotRequired[int]
+    repeats_hidden: NotRequired[int]
+    firsts: NotRequired[int]
+    firsts_hidden: NotRequired[int]
 
 
 class PurposeResult(TypedDict):
@@ -87,6 +91,7 @@ class RunResult(TypedDict):
     recipe: str
     models: dict[str, Means]
     verdict: str
+    hidden: str | None
     purposes: list[PurposeResult]
     intervals: list[Interval]
     differences: list[Difference]
