@@ -198,3 +198,114 @@ def test_real_files(name: str, folder: str, lines: int, kept: int, users: int) -
     report = load_dataset(name, real(folder)).report
     assert (report.read, report.kept, report.n_users) == (lines, kept, users)
     assert report.read == report.kept + report.merged + sum(report.rejected.values())
+
+
+def instacart(folder: Path) -> Path:
+    files = {
+        "orders": """order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,days_since_prior_order
+5,1,prior,2,1,17,9.0
+4,1,prior,1,6,9,
+6,2,prior,1,3,8,
+7,1,train,3,2,10,8.0
+8,2,test,2,0,10,30.0
+""",
+        "order_products__prior": """order_id,product_id,add_to_cart_order,reordered
+4,196,1,0
+5,196,1,1
+5,10,2,0
+6,10,1,0
+9,10,1,0
+""",
+        "products": """product_id,product_name,aisle_id,department_id
+10,"Water, sparkling",2,7
+196,Soda,2,7
+""",
+        "aisles": "aisle_id,aisle\n2,soft drinks\n",
+        "departments": "department_id,department\n7,beverages\n",
+    }
+    for name, text in files.items():
+        (folder / f"{name}.csv").write_text(text)
+    return folder
+
+
+def test_instacart_has_gaps_for_dates_and_last_orders_in_one_week(tmp_path: Path) -> None:
+    data = load_dataset("instacart", instacart(tmp_path))
+    lines = data.log.join(data.users.with_row_index("user"), "user").join(
+        data.items.with_row_index("item"), "item"
+    )
+    # nine days lie between the orders of user 1: the last week begins on the 15th, a Saturday
+    assert sorted(lines.select("user_id", "item_id", "time").rows()) == [
+        (1, 10, datetime(2000, 1, 16, 17)),
+        (1, 196, datetime(2000, 1, 7, 9)),
+        (1, 196, datetime(2000, 1, 16, 17)),
+        (2, 10, datetime(2000, 1, 18, 8)),
+    ]
+    assert data.report.n_baskets == 3
+    assert data.report.rejected == {"no shopper": 1}  # of order 9, which is not among the orders
+    assert data.items.select("item_id", "name", "category_1", "category_2").rows() == [
+        (10, "Water, sparkling", "beverages", "soft drinks"),
+        (196, "Soda", "beverages", "soft drinks"),
+    ]
+    assert "30 days may have been longer" in data.report.notes[0]
+
+
+def test_train_orders_of_instacart_count_where_their_lines_are(tmp_path: Path) -> None:
+    instacart(tmp_path)
+    (tmp_path / "order_products__train.csv").write_text("order_id,product_id\n7,10\n")
+    data = load_dataset("instacart", tmp_path)
+    assert data.report.n_baskets == 4
+    assert data.log["time"].max() == datetime(2000, 1, 25, 8)  # 17 days from first to last: week 4
+
+
+def test_what_is_missing_of_instacart_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="needs the folder with orders, order_products__prior"):
+        (tmp_path / "orders.csv").touch()
+        load_dataset("instacart", tmp_path / "orders.csv")
+    with pytest.raises(DataError, match=r"holds no order_products__prior.csv"):
+        load_dataset("instacart", tmp_path)
+    instacart(tmp_path)
+    orders = (tmp_path / "orders.csv").read_text()
+    (tmp_path / "orders.csv").write_text(orders.replace("5,1,prior,2", "5,1,prior,4"))
+    with pytest.raises(DataError, match=r"user 1 are not numbered one by one \(order_number 4\)"):
+        load_dataset("instacart", tmp_path)
+
+
+def test_instacart_real() -> None:
+    data = load_dataset("instacart", real("instacart"))
+    assert (data.n_users, data.log.height, data.report.n_baskets) == (593, 150_000, 15_183)
+    last = data.log.group_by("user").agg(pl.col("time").max())["time"]
+    assert (data.end - last.min()).days < 7  # type: ignore[operator]
+
+
+WEEK = """SHOP_WEEK,SHOP_DATE,SHOP_WEEKDAY,SHOP_HOUR,QUANTITY,SPEND,PROD_CODE,PROD_CODE_10,PROD_CODE_20,PROD_CODE_30,PROD_CODE_40,CUST_CODE,{segments},BASKET_ID,STORE_CODE
+200607,20060415,7,19,2,0.93,PRD1,CL1,DEP1,G1,D1,CUST7,BG,BU,9941001,STORE1
+200607,20060413,5,20,1,1.03,PRD2,CL2,DEP2,G2,D2,,AZ,DI,9941002,STORE1
+"""
+
+
+@pytest.mark.parametrize("segments", ["seg_1,seg_2", "CUST_PRICE_SENSITIVITY,CUST_LIFESTAGE"])
+def test_sort_of_real_weeks(tmp_path: Path, segments: str) -> None:
+    (tmp_path / "transactions_200607.csv").write_text(WEEK.format(segments=segments))
+    later = WEEK.format(segments=segments).replace("200604", "200605").replace("99410", "99411")
+    (tmp_path / "transactions_200612.csv").write_text(later)
+    (tmp_path / "time.csv").write_text("shop_week,date_from,date_to\n200607,20060410,20060416\n")
+    data = load_dataset("sort-of-real", tmp_path)
+    assert data.report.rejected == {"no shopper": 2}
+    assert data.log["time"].to_list() == [datetime(2006, 4, 15, 19), datetime(2006, 5, 15, 19)]
+    assert data.log.select("quantity", "value", "store").unique().rows() == [(2.0, 0.93, "STORE1")]
+    assert data.users.rows() == [("CUST7", "BG", "BU")]
+    assert data.items.select(f"category_{i}" for i in (1, 2, 3, 4)).rows() == [
+        ("D1", "G1", "DEP1", "CL1")
+    ]
+
+
+def test_a_folder_without_weekly_files_is_not_sort_of_real(tmp_path: Path) -> None:
+    (tmp_path / "time.csv").write_text("shop_week\n200607\n")
+    with pytest.raises(DataError, match=r"holds no weekly file; expected transactions_200607\.csv"):
+        load_dataset("sort-of-real", tmp_path)
+
+
+def test_sort_of_real_week_real() -> None:
+    data = load_dataset("sort-of-real", real("sort_of_real_week"))
+    assert (data.report.read, data.report.rejected) == (4000, {"no shopper": 713})
+    assert data.users.height == 320

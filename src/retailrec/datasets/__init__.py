@@ -7,13 +7,29 @@ from pathlib import Path
 
 from retailrec.data import RetailData
 from retailrec.data.paths import mode_of
-from retailrec.datasets import complete_journey, online_retail, ta_feng, table, x5_retailhero
+from retailrec.datasets import (
+    complete_journey,
+    instacart,
+    online_retail,
+    sort_of_real,
+    ta_feng,
+    table,
+    x5_retailhero,
+)
 from retailrec.datasets.base import Dataset, ReadOptions
 from retailrec.errors import SettingError
 
 DATASETS: dict[str, Dataset] = {
     module.DATASET.name: module.DATASET
-    for module in (online_retail, complete_journey, x5_retailhero, ta_feng, table)
+    for module in (
+        online_retail,
+        complete_journey,
+        x5_retailhero,
+        ta_feng,
+        instacart,
+        sort_of_real,
+        table,
+    )
 }
 
 

@@ -1,0 +1,106 @@
+"""Let's Get Sort-of-Real: weekly files of a made-up British grocer, published by dunnhumby."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from retailrec.data import RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import read_parts
+from retailrec.data.paths import data_files
+from retailrec.datasets.base import (
+    NO_OPTIONS,
+    Dataset,
+    ReadOptions,
+    lower_columns,
+    refuse_mapping,
+    require,
+)
+from retailrec.errors import DataError
+from retailrec.schema import CATEGORIES
+
+_NAMES = {
+    "cust_code": "user_id",
+    "prod_code": "item_id",
+    "basket_id": "basket_id",
+    "quantity": "quantity",
+    "spend": "value",
+    "store_code": "store",
+    "cust_price_sensitivity": "price_sensitivity",
+    "seg_1": "price_sensitivity",  # the same in another release
+    "cust_lifestage": "lifestage",
+    "seg_2": "lifestage",
+    "prod_code_40": CATEGORIES[0],
+    "prod_code_30": CATEGORIES[1],
+    "prod_code_20": CATEGORIES[2],
+    "prod_code_10": CATEGORIES[3],
+}
+_NEEDED = ["cust_code", "prod_code", "basket_id", "shop_date", "shop_hour"]
+
+
+def load(
+    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
+) -> RetailData:
+    """Receipts from one weekly file or a folder of them; lines without a customer are nobody's.
+
+    A line's value is SPEND. Categories are PROD_CODE_40 (the broadest) to PROD_CODE_10. The calendar
+    `time.csv` beside the weekly files is not needed.
+
+    Raises
+    ------
+    DataError
+        If there is no weekly file, or a column is missing.
+    """
+    refuse_mapping(columns or {}, DATASET.name)
+    files = [path] if path.is_file() else _weeks(path)
+    return RetailData.from_frames(
+        _lines(files, options),
+        report=LoadReport(DATASET.name),
+        item_columns=list(CATEGORIES[:4]),
+        user_columns=["price_sensitivity", "lifestage"],
+    )
+
+
+def _weeks(folder: Path) -> list[Path]:
+    weeks = [file for file in data_files(folder) if file.name.lower().startswith("transactions")]
+    if not weeks:
+        raise DataError(f"{folder} holds no weekly file; expected {DATASET.files}.")
+    return weeks
+
+
+def _lines(files: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:
+    for file in files:
+        for part in read_parts(
+            file, columns=[*_NAMES, "shop_date", "shop_hour"], encoding=options.encoding
+        ):
+            lines = lower_columns(part)
+            require(lines, _NEEDED, str(file))
+            day = (
+                pl.col("shop_date")
+                .cast(pl.String)
+                .str.strptime(pl.Datetime("us"), "%Y%m%d", strict=False)
+            )
+            hour = pl.duration(hours=pl.col("shop_hour").cast(pl.Int64, strict=False))
+            code = pl.col("cust_code").cast(pl.String).str.strip_chars()
+            yield lines.select(
+                time=day + hour,
+                **{
+                    name: code.replace("", None) if theirs == "cust_code" else pl.col(theirs)
+                    for theirs, name in _NAMES.items()
+                    if theirs in lines.columns
+                },
+            )
+
+
+DATASET = Dataset(
+    name="sort-of-real",
+    source="dunnhumby, Source Files: Let's Get Sort-of-Real",
+    licence="dunnhumby terms",
+    files="transactions_200607.csv and so on, one a week",
+    columns="SHOP_DATE, SHOP_HOUR, QUANTITY, SPEND, PROD_CODE, PROD_CODE_10 to 40, CUST_CODE, "
+    "CUST_PRICE_SENSITIVITY or seg_1, CUST_LIFESTAGE or seg_2, BASKET_ID, STORE_CODE",
+    load=load,
+)
