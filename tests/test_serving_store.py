@@ -235,11 +235,11 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(store: Store) -> None
     store.add([receipt("1")])
     steps = (*schema.MIGRATIONS, lambda c: c.execute(text("ALTER TABLE shoppers ADD COLUMN x INTEGER")))
     with store.transaction() as connection:
-        assert schema.migrate(connection, steps) == [2]
+        assert schema.migrate(connection, steps) == [len(steps)]
     with store.transaction() as connection:
         assert schema.migrate(connection, steps) == []
     assert len(store.history("ann")) == 1
-    with pytest.raises(DataError, match=r"version 2.*Update retailrec"):
+    with pytest.raises(DataError, match=r"version \d.*Update retailrec"):
         store.init()
 
 

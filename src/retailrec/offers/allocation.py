@@ -36,7 +36,7 @@ class Allocation:
     Attributes
     ----------
     offers : `user_id`, `item_id`, `rank` (by value, from 1), `value`, `price`, `expected_cost`,
-        `propensity`; ordered by shopper and rank
+        `propensity` (chance of the arm times that of the exploring coin); ordered by shopper and rank
     shoppers : `user_id`, `arm` (treated or holdout), `offers` (how many); every shopper of the pairs
     prices : shadow prices, for the online door
     report : figures
@@ -109,7 +109,7 @@ def allocate(
     progress("read pairs")
     frame = read_pairs(pairs, campaign)
     _refuse_repeat(campaign, ledger, frame["user_id"])
-    shoppers = _assign(frame["user_id"].unique(maintain_order=True), campaign, users)
+    shoppers = _assign(frame["user_id"].unique(maintain_order=True), campaign, users, ledger)
     frame = frame.join(
         shoppers.filter(pl.col("arm") == TREATED), on="user_id", how="semi", maintain_order="left"
     )
@@ -124,7 +124,7 @@ def allocate(
     explored = explore(
         dual, answer, campaign.explore, campaign.near_tie, salt=f"{campaign.name} {campaign.salt}"
     )
-    offers = _offers_frame(dual, duals, explored)
+    offers = _offers_frame(dual, duals, explored, campaign.holdout)
     return Allocation(
         offers=offers,
         shoppers=_with_counts(shoppers, offers),
@@ -156,16 +156,23 @@ def _refuse_repeat(campaign: Campaign, ledger: Ledger | None, users: pl.Series) 
         )
 
 
-def _assign(ids: pl.Series, campaign: Campaign, users: Any) -> pl.DataFrame:
-    """`user_id` and `arm` of every shopper."""
+def _assign(ids: pl.Series, campaign: Campaign, users: Any, ledger: Ledger | None) -> pl.DataFrame:
+    """`user_id` and `arm` of every shopper: the arm that the ledger has for the campaign, or drawn."""
     if not campaign.holdout:
         return pl.DataFrame({"user_id": ids, "arm": pl.repeat(TREATED, len(ids), eager=True)})
     strata = None
     if campaign.strata is not None:
         strata = attribute_of(campaign.strata, users, ids)
     shares = {TREATED: 1 - campaign.holdout, HOLDOUT: campaign.holdout}
-    arms = assign_arms(ids, shares, salt=f"{campaign.name} {campaign.salt}", strata=strata)
-    return pl.DataFrame({"user_id": ids, "arm": arms})
+    arms = assign_arms(ids, shares, salt=campaign.salt or campaign.name, strata=strata)
+    drawn = pl.DataFrame({"user_id": ids, "text": ids.cast(pl.String), "arm": arms})
+    if ledger is None or not campaign.again:
+        return drawn.drop("text")
+    recorded = ledger.read([campaign.name]).group_by(text="user_id").agg(held=pl.col("holdout").any())
+    arm = pl.when("held").then(pl.lit(HOLDOUT)).otherwise(pl.lit(TREATED))
+    return drawn.join(recorded, on="text", how="left", maintain_order="left").select(
+        "user_id", arm=pl.when(pl.col("held").is_null()).then("arm").otherwise(arm)
+    )
 
 
 def _solve(
@@ -234,7 +241,7 @@ def _pair_prices(dual: DualProblem, duals: Duals) -> NDArray[np.float64]:
     return offer[dual.problem.item] + cost[dual.problem.item] * dual.problem.cost
 
 
-def _offers_frame(dual: DualProblem, duals: Duals, explored: Explored) -> pl.DataFrame:
+def _offers_frame(dual: DualProblem, duals: Duals, explored: Explored, holdout: float) -> pl.DataFrame:
     problem = dual.problem
     places = np.flatnonzero(explored.chosen)
     user = np.searchsorted(problem.indptr, places, "right") - 1
@@ -245,7 +252,7 @@ def _offers_frame(dual: DualProblem, duals: Duals, explored: Explored) -> pl.Dat
             "value": problem.value[places],
             "price": _pair_prices(dual, duals)[places],
             "expected_cost": problem.cost[places],
-            "propensity": explored.propensity[places],
+            "propensity": explored.propensity[places] * (1 - holdout),
         }
     )
     frame = frame.sort("user_id", "value", "item_id", descending=[False, True, False])

@@ -1,9 +1,16 @@
-"""Arms of an experiment by salted hash: stable, reproducible, the same for one shopper as for all."""
+"""Arms of an experiment by salted hash: stable, reproducible, the same for one user as for all.
+
+Batch allocation, the service and code of one's own draw by these functions, so that one salt gives a
+user one arm wherever the draw is made.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,23 +31,38 @@ def uniform_draws(ids: pl.Series, salt: str) -> NDArray[np.float64]:
     True
     """
     seed = hashlib.sha256(salt.encode())
-    draws = np.empty(len(ids))
-    for at, text in enumerate(ids.cast(pl.String)):
-        digest = seed.copy()
-        digest.update(b"\0" + str(text).encode())
-        draws[at] = int.from_bytes(digest.digest()[:7], "big") / 2**56
-    return draws
+    texts = ids.cast(pl.String)
+    return np.fromiter((_draw(seed, str(text)) for text in texts), np.float64, len(texts))
+
+
+def arm_of(user: str | int, shares: Mapping[str, float], *, salt: str) -> str:
+    """The user's arm, as `assign_arms` without strata gives it.
+
+    Raises
+    ------
+    SettingError
+        If shares do not add up to 1.
+
+    Examples
+    --------
+    >>> shares = {"a": 0.5, "b": 0.5}
+    >>> [arm_of(user, shares, salt="may") for user in (1, "1", 2, 3)]
+    ['b', 'b', 'a', 'a']
+    """
+    names, edges = _intervals(shares)
+    return names[bisect_right(edges, _draw(hashlib.sha256(salt.encode()), str(user)))]
 
 
 def assign_arms(
     ids: pl.Series, shares: Mapping[str, float], *, salt: str, strata: pl.Series | None = None
 ) -> pl.Series:
-    """Arm of each shopper, text of the same length as `ids`.
+    """Arm of each user, text of the same length as `ids`.
 
-    Without strata an arm depends on the shopper's id, the salt and the shares alone, whoever else there
-    is. With `strata` (a segment of each shopper; null is one of them) every stratum is split as evenly
-    as whole shoppers allow: they are ordered by their draw, and the first share of them gets the first
-    arm. That is stable for one list of shoppers, but not when others join.
+    Without strata an arm depends on the user's id as text, the salt and the shares alone, whoever else
+    there is and in whatever order the shares are written. With `strata` (a segment of each user; null
+    is one of them) every stratum is split as evenly as whole users allow: they are ordered by their
+    draw, and the first share of them gets the first arm. That is stable for one list of users, but not
+    when others join.
 
     Parameters
     ----------
@@ -58,12 +80,7 @@ def assign_arms(
     >>> arms.value_counts(sort=True)["count"].to_list()
     [512, 488]
     """
-    sizes = np.array(list(shares.values()), float)
-    if not len(sizes) or not (sizes > 0).all() or abs(sizes.sum() - 1) > 1e-9:
-        raise SettingError(
-            f"arms: shares must be above 0 and add up to 1, not {dict(shares)}. Correct them."
-        )
-    edges = np.cumsum(sizes)[:-1]
+    names, edges = _intervals(shares)
     place = uniform_draws(ids, salt)
     if strata is not None:
         table = pl.DataFrame({"stratum": strata.cast(pl.String), "draw": place})
@@ -71,4 +88,22 @@ def assign_arms(
         n = pl.len().over("stratum")
         shift = pl.col("draw").min().over("stratum")  # who gets the odd one is drawn too
         place = table.select(place=(rank - 1 + shift) / n)["place"].to_numpy()
-    return pl.Series("arm", np.array(list(shares))[np.searchsorted(edges, place, "right")])
+    return pl.Series("arm", np.array(names)[np.searchsorted(edges, place, "right")])
+
+
+def _draw(seed: Any, text: str) -> float:
+    """A number in [0, 1) of a text, after the salt that `seed` has taken in."""
+    digest = seed.copy()
+    digest.update(b"\0" + text.encode())
+    return int.from_bytes(digest.digest()[:7], "big") / 2**56
+
+
+def _intervals(shares: Mapping[str, float]) -> tuple[list[str], list[float]]:
+    """Arms by name, the holdout last, and where each but the last one ends in [0, 1)."""
+    names = sorted(shares, key=lambda name: (name == HOLDOUT, name))
+    sizes = [float(shares[name]) for name in names]
+    if not sizes or not all(size > 0 for size in sizes) or abs(sum(sizes) - 1) > 1e-9:
+        raise SettingError(
+            f"arms: shares must be above 0 and add up to 1, not {dict(shares)}. Correct them."
+        )
+    return names, list(accumulate(sizes))[:-1]

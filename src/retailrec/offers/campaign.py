@@ -123,7 +123,7 @@ class Campaign(_Part):
 
     Attributes
     ----------
-    name : of the campaign; stands in the ledger and salts the draw of arms
+    name : of the campaign; stands in the ledger
     value : what an offer is worth: a column (``value``, ``score``, ``probability``),
         ``probability_margin`` (probability x margin) or ``probability_margin_less_cost``
         (probability x (margin - cost))
@@ -132,8 +132,10 @@ class Campaign(_Part):
     explore : chance that two shoppers with near ties swap an offer; 0: nobody
     near_tie : how far apart, as a share of the value, two offers of a near tie may lie
     strata : column of the users; holdouts are drawn evenly within each of its values
-    salt : another word draws other arms
-    again : may shoppers who stand in the ledger for this campaign be offered again?
+    salt : of the draw of arms, as an experiment of the service has it: the same word, the same arms.
+        Without one it is the name
+    again : may shoppers who stand in the ledger for this campaign be offered again? They keep the arm
+        that stands there
 
     Examples
     --------

@@ -35,7 +35,10 @@ LEDGER: Mapping[str, Any] = MappingProxyType(
         "score": pl.Float64,  # the score or value that decided; null where unknown
         "price": pl.Float64,  # shadow price that the value had to exceed; null where there was none
         "arm": pl.String,  # arm of the experiment; may be empty
-        "propensity": pl.Float64,  # chance, known beforehand, that this item stood at this rank
+        # chance, known before anything was drawn, that this user was shown this item: that of the
+        # user's arm (1 less the holdout where there is one arm) times that of the exploring coin; a
+        # list that is computed is not drawn. Null where nothing was shown
+        "propensity": pl.Float64,
         "holdout": pl.Boolean,  # was the shopper held out on purpose?
     }
 )

@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    literal,
     select,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -109,6 +110,14 @@ keys = Table(
     Column("made", BigInteger, nullable=False),
 )
 
+# Experiments that began under a version that drew arms otherwise, so that they keep their arms.
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("campaign", Text, primary_key=True),
+    Column("formula", Integer, nullable=False),  # see experiment.Experiment
+)
+
 versions = Table(
     "schema_version",
     metadata,
@@ -126,8 +135,16 @@ def _first_tables(connection: Connection) -> None:
     connection.execute(insert(state).values(first))
 
 
+def _formulas(connection: Connection) -> None:
+    """Campaigns whose arms version 0.2 drew."""
+    connection.execute(CreateTable(experiments, if_not_exists=True))
+    drawn = exposures.c.shadow.is_(False) & ((exposures.c.arm != "") | exposures.c.holdout.is_(True))
+    old = select(exposures.c.campaign, literal(1)).where(drawn).distinct()
+    connection.execute(insert(experiments).from_select(["campaign", "formula"], old))
+
+
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
-MIGRATIONS = (_first_tables,)
+MIGRATIONS = (_first_tables, _formulas)
 
 
 def version_of(connection: Connection) -> int:

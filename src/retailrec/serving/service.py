@@ -96,6 +96,7 @@ class Service:
         self.threads = ThreadPoolExecutor(n_threads(self.settings.threads), "answers")
         self.shadows = ThreadPoolExecutor(1, "shadow")
         self.log = ExposureLog(self.store)
+        self.experiment = self.experiment.settled(self.store)
         arms = [arm.model for arm in self.experiment.arms.values()]
         require_models(self.models, [*arms, *self.experiment.shadow])
         self.models.start()
