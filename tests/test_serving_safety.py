@@ -225,6 +225,9 @@ def test_keys_that_can_not_be_read_are_not_trusted_and_stop_nobody_else(
     for thread in threads:
         thread.join()
     assert statuses == [503] * 3
+    refused = client.get("/v1/unavailable", headers=key)
+    assert "store can't be used now" in refused.json()["detail"]
+    assert str(service.store.writing.url.database) not in refused.text  # nobody knows yet who asks
     gate.set()
     time.sleep(0.2)
     assert client.get("/v1/unavailable", headers=key).status_code == 200

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from retailrec.cli import console, judging, offers, serving
 from retailrec.cli.console import ERR, OUT, escape
@@ -36,21 +37,44 @@ from retailrec.compute.memory import return_freed_memory
 from retailrec.compute.shards import wait_asleep
 from retailrec.errors import RetailRecError
 from retailrec.jobs.targets import check_file, check_target
+from retailrec.serving.passwords import hide_arguments, without_passwords
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_UsageError = typer.BadParameter.__mro__[1]  # click's own, or that of the copy that typer has
+
+
+class _Commands(TyperGroup):
+    """The commands; what was mistyped is shown without passwords."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command of this line."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            error.message = without_passwords(error.message)
+            raise
+
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, cls=_Commands
+)
 offers.register(app)
 serving.register(app)
 
 
 def main() -> None:
     """Entry point: user errors become one sentence and exit status 2, signals one and 128 + number."""
+    hide_arguments()
     wait_asleep()
     return_freed_memory()
     try:
         with interruptible():
             app(standalone_mode=True)
     except RetailRecError as error:
-        ERR.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        ERR.print(
+            f"[bold red]error:[/] {escape(without_passwords(str(error)))}",
+            highlight=False,
+            soft_wrap=True,
+        )
         sys.exit(2)
     except Interrupted as stop:
         ERR.print(f"interrupted by {stop.name}; nothing half-written was left behind.")

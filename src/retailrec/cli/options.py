@@ -81,7 +81,13 @@ FiguresOption = Annotated[Path | None, typer.Option(help="Write all figures here
 SeedOption = Annotated[int | None, typer.Option(help="[0]")]
 ThreadsOption = Annotated[int, typer.Option(min=0, max=1024, help="0: all cores.")]
 StoreOption = Annotated[
-    str, typer.Option("--store", help="SQLite file, or postgresql://user@host/database.")
+    str,
+    typer.Option(
+        "--store",
+        envvar="RETAILREC_STORE",
+        help="SQLite file, or postgresql://user@host/database; a password belongs into PGPASSWORD, "
+        "~/.pgpass or RETAILREC_STORE.",
+    ),
 ]
 DaysOption = Annotated[float, typer.Option(help="Length of the window.")]
 MarginOption = Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,14 @@ from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from retailrec.errors import SettingError
+from retailrec.serving.passwords import without_passwords
 from retailrec.serving.records import StoreFull, StoreUnavailable
 
+_NO_FILE = re.compile(r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=", re.IGNORECASE | re.DOTALL)
+_UNREADABLE = (
+    "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
+    "for @ and %2F for / in a password."
+)
 _FULL = ("database or disk is full", "no space left on device", "disk full", "could not extend file")
 
 
@@ -25,12 +32,7 @@ def engines(url: str, connections: int, timeout: float) -> tuple[Engine, Engine]
     SettingError
         If the URL is of no database that the store knows.
     """
-    try:
-        parsed = make_url(url) if "://" in url else URL.create("sqlite", database=url)
-    except (ArgumentError, ValueError) as error:
-        raise SettingError(
-            "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database."
-        ) from error
+    parsed = _parsed(url)
     kind = parsed.get_backend_name()
     if kind == "sqlite":
         _require_path(parsed.database or "")
@@ -40,6 +42,41 @@ def engines(url: str, connections: int, timeout: float) -> tuple[Engine, Engine]
     raise SettingError(
         f"--store names a {kind} database; expected an SQLite file or postgresql://user@host/database."
     )
+
+
+def _parsed(url: str) -> URL:
+    """The URL, its password in one place and no part of it in another.
+
+    Raises
+    ------
+    SettingError
+        If it can't be read, without a word of it: any part may be a password.
+    """
+    if "://" not in url and not _NO_FILE.match(url):
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # the last @ ends the password
+            more, _, host = str(parsed.host).rpartition("@")
+            parsed = parsed.set(host=host, password=f"{parsed.password}@{more}")
+        query = {
+            name: value for name, value in parsed.query.items() if name not in ("user", "password")
+        }
+        for name, key in (("user", "username"), ("password", "password")):
+            if name in parsed.query:  # as libpq has it, and here it counts
+                parsed = parsed.set(**{key: str(parsed.query[name])})
+        parsed = parsed.set(query=query)
+    except (ArgumentError, ValueError) as error:
+        raise SettingError(_UNREADABLE) from error
+    if "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite":
+        raise SettingError(_UNREADABLE)
+    return parsed
+
+
+def name_of(url: URL) -> str:
+    """The URL as it may be shown: no password, nothing that stands behind a question mark."""
+    shown = url.set(drivername=url.get_backend_name(), query={})
+    return shown.render_as_string(hide_password=True)
 
 
 def _require_path(file: str) -> None:
@@ -117,6 +154,8 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
         connect_args={
             "connect_timeout": max(2, int(timeout)),
             "prepare_threshold": 2,
+            "keepalives_idle": 10,  # a host that is gone without a word is found out
+            "tcp_user_timeout": milliseconds,
             "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
         },
     )
@@ -125,13 +164,15 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
 
 
 @contextmanager
-def said_plainly(name: str) -> Iterator[None]:
-    """Errors of the database as ours, without the statement and its values."""
+def said_plainly(engine: Engine) -> Iterator[None]:
+    """Errors of the database as ours, without the statement, its values, and passwords."""
     try:
         yield
     except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        cause, url = getattr(error, "orig", None) or error, engine.url
+        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        secrets = (str(url.password or ""), str(url.query.get("sslpassword", "")))
+        said, name = without_passwords(first, secrets), name_of(url)
         if is_full(cause):
             raise StoreFull(
                 f"store {name} has no room for more ({said}); nothing was written. Free some space."

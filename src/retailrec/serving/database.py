@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from retailrec.errors import DataError
 from retailrec.serving import schema
-from retailrec.serving.connections import engines, is_sqlite, said_plainly
+from retailrec.serving.connections import engines, is_sqlite, name_of, said_plainly
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Database:
     @property
     def name(self) -> str:
         """The URL without a password."""
-        return self.writing.url.render_as_string(hide_password=True)
+        return name_of(self.writing.url)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -73,13 +73,13 @@ class Database:
     @contextmanager
     def reader(self) -> Iterator[Connection]:
         """A connection for statements that change nothing; errors come as `StoreUnavailable`."""
-        with said_plainly(self.name), self.reading.connect() as connection:
+        with said_plainly(self.writing), self.reading.connect() as connection:
             yield connection
 
     @contextmanager
     def transaction(self, long: bool = False) -> Iterator[Connection]:
         """A transaction, committed at the end or undone whole; a `long` one has no time limit."""
-        with said_plainly(self.name), self.writing.begin() as connection:
+        with said_plainly(self.writing), self.writing.begin() as connection:
             if long and not is_sqlite(self.writing):
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             yield connection

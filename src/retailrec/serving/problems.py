@@ -75,9 +75,12 @@ def refusal(request: Request, error: RetailRecError) -> Response:
     if isinstance(error, Problem):
         return problem(request, error.status, str(error), error.headers)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    detail = str(error)
     if status >= 500:
         _LOG.error("request %s: %s", request_id(request), error)
-    return problem(request, status, str(error), {"Retry-After": "1"} if status == 503 else {})
+        if "key" not in request.scope:  # where the database is concerns nobody who has no key
+            detail = "the store can't be used now; the log has the reason under the request's id."
+    return problem(request, status, detail, {"Retry-After": "1"} if status == 503 else {})
 
 
 def install(app: FastAPI) -> None:

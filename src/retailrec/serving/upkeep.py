@@ -27,7 +27,7 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
                 found = connection.execute(delete(table).where(table.c.time < us))
                 removed[table.name] = found.rowcount
             store.recount(connection)
-    with said_plainly(store.name):
+    with said_plainly(store.writing):
         engine = store.writing.execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             if not is_sqlite(engine):
