@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := -m pytest -n $(or $(WORKERS),2) --dist loadfile
 READY := $(VENV)/.ready
 
 help: ## list the commands
@@ -21,11 +22,11 @@ demo: $(READY) ## run the main job on a year of real groceries
 serve: $(READY) ## a generated shop behind the HTTP service and its pages; prints the address
 	$(BIN)/retailrec serve --demo out/serve
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+test: $(READY) ## run the quick tests (WORKERS=2)
+	$(BIN)/python $(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## run the tests that take long: the docs' code blocks, the notebook
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY) ## run the others: Spark, browser, PostgreSQL, kills, fuzz, the docs' code blocks (WORKERS=2)
+	$(BIN)/python $(PYTEST) -m slow
 
 fuzz: $(READY) ## mutated files at every door (N=5000 SEED=0 SECONDS=1200)
 	$(BIN)/python tests/fuzzing.py --n $(or $(N),5000) --seed $(or $(SEED),0) --seconds $(or $(SECONDS),1200)
@@ -38,7 +39,7 @@ test-oldest: ## run the tests with the oldest versions that pyproject.toml state
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
 	.venv-oldest/bin/python tools/oldest.py > .venv-oldest/requirements.txt
 	.venv-oldest/bin/python -m pip install --quiet -r .venv-oldest/requirements.txt -e .
-	.venv-oldest/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning -W ignore::ResourceWarning $(TESTS)
+	.venv-oldest/bin/python $(PYTEST) -m "not slow" -W ignore::DeprecationWarning -W ignore::ResourceWarning $(TESTS)
 
 wheel-check: $(READY) ## build the wheel and look into it
 	$(BIN)/python -m pytest tests/test_package.py

@@ -87,6 +87,7 @@ def test_a_model_that_fits_is_loaded_again(tmp_path: Path) -> None:
     assert TwoStageRecommender.load(tmp_path / "model").items_.height == 180
 
 
+@pytest.mark.slow
 def test_checks_are_no_assertions(tmp_path: Path) -> None:
     """`python -O` takes assertions away; a forged model is refused all the same."""
     model = TwoStageRecommender.load(WHOLE)

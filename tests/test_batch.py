@@ -167,6 +167,7 @@ def finish(saved: Path, out: Path) -> None:
     recommend_to_file(model, data, out, 3, key=artifact_key(saved / "model"), block_lines=2000)
 
 
+@pytest.mark.slow
 def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole.parquet"
     finish(saved, whole)
@@ -199,6 +200,7 @@ run(load_dataset("complete-journey", shop), read_settings(config), out, progress
 """
 
 
+@pytest.mark.slow
 def test_run_killed_and_run_again_gives_the_same_answer(tmp_path: Path) -> None:
     """Killed while it fits, while it judges and while it writes recommendations."""
     Shop(users=80, items=400, weeks=20).write(tmp_path / "shop")
@@ -235,6 +237,7 @@ def no_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error(saved: Path, tmp_path: Path) -> None:
     out = tmp_path / "offers.parquet"
     process = start(saved, out, stderr=subprocess.PIPE, preexec_fn=no_room)

@@ -288,4 +288,4 @@ def test_the_demo_ends_with_a_shopper_and_where_the_report_lies(
     said = " ".join(capsys.readouterr().out.split())
     assert "Shopper b, 7 receipts" in said
     assert "✓ 1. Tea [Alp] bought 3 times" in said
-    assert "report.html" in said
+    assert "report.html" in said.replace(" ", "")  # a long path goes on in the next line

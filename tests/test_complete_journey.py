@@ -307,6 +307,7 @@ def test_the_real_campaigns_coupons_and_promotions() -> None:
     assert journey_offers.promotions(weeks=[1]).height == 386_086
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("year")
 def test_the_real_year_is_loaded_without_importing_the_package_or_pandas() -> None:
     code = (

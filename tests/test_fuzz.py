@@ -16,6 +16,7 @@ from retailrec.data.files import read_table
 from retailrec.errors import DataError
 
 
+@pytest.mark.slow
 def test_mutated_inputs_are_read_whole_or_refused_in_words() -> None:
     for seed in range(60):
         kind, outcome, message = fuzzing.one(seed)
@@ -35,6 +36,7 @@ def test_the_fuzzer_sees_a_lost_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(fuzzing.one(seed)[1] == "failed" for seed in range(5))
 
 
+@pytest.mark.slow
 def test_a_page_that_makes_the_decoder_die_is_a_sentence() -> None:
     """One changed bit of this file made Polars ask for 2^61 bytes and end its process."""
     told = subprocess.run(

@@ -49,6 +49,7 @@ def ended_by(number: int, out: Path, prefix: tuple[str, ...] = ()) -> tuple[int,
             return process.wait(), ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_gives_one_sentence_and_its_status(tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)

@@ -41,7 +41,7 @@ def own_scores(source: OwnPurchases, known: RetailData) -> dict[tuple[int, int],
         (OwnPurchases("recency"), lambda ages: 1 / (1 + ages[-1])),
         (OwnPurchases("decay", half_life=20), lambda ages: sum(0.5 ** (a / 20) for a in ages)),
     ],
-    ids=repr,
+    ids=["count", "count, the oldest first", "recency", "decay"],
 )
 def test_orders_of_own_purchases(source: OwnPurchases, formula, known: RetailData) -> None:  # type: ignore[no-untyped-def]
     ages = ages_of_pairs(known)

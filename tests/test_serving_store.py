@@ -41,7 +41,7 @@ def server() -> Iterator[Postgres]:
     found.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "sqlite":
         found = Store(str(tmp_path / "store.db")).init()
@@ -272,6 +272,7 @@ def test_a_full_disk_refuses_to_write_and_goes_on_reading(tmp_path: Path) -> Non
     store.close()
 
 
+@pytest.mark.slow
 def test_no_acknowledged_receipt_is_lost_or_doubled_by_a_kill(tmp_path: Path) -> None:
     code = """
 import sys

@@ -140,6 +140,7 @@ def test_generated_receipts_look_like_real_ones() -> None:
     assert blunt["repeat_share_28d"] < BANDS["repeat_share_28d"][0]  # the bands can be left
 
 
+@pytest.mark.slow
 def test_models_rank_on_it_as_on_real_receipts() -> None:
     data = data_of(replace(SHOP, users=400, items=1500, weeks=45))
     past, target = Fold(data.end - timedelta(days=28), data.end).split(data)

@@ -25,6 +25,8 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, lists
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
@@ -88,7 +90,6 @@ def test_shoppers_without_lines_are_data_too() -> None:
     assert (data.log.height, report.kept, report.first) == (0, 0, None)
 
 
-@pytest.mark.slow
 def test_shoppers_asked_for_rules_and_reasons_are_those_of_one_machine(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
@@ -124,7 +125,6 @@ def test_shoppers_asked_for_rules_and_reasons_are_those_of_one_machine(
     assert there.batch == local.batch
 
 
-@pytest.mark.slow
 def test_new_items_are_found_as_on_one_machine(session: Any, shop: Path, tmp_path: Path) -> None:
     from retailrec.spark import recommend
 
@@ -149,7 +149,6 @@ def written(frame: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_types_of_tables_are_read_as_one_machine_reads_them(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +179,6 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     assert ours["zone"] == "UTC"
 
 
-@pytest.mark.slow
 def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
@@ -205,7 +203,6 @@ def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
     assert there.load_report.as_dict() == local.load_report.as_dict()
 
 
-@pytest.mark.slow
 def test_a_rerun_goes_on_with_the_first_unfinished_wave(
     session: Any, shop: Path, here: Any, tmp_path: Path
 ) -> None:
@@ -225,7 +222,6 @@ def test_a_rerun_goes_on_with_the_first_unfinished_wave(
     assert again.load_report.as_dict() == here[0].load_report.as_dict()
 
 
-@pytest.mark.slow
 def test_empty_partitions_and_frames_of_ones_own_do_no_harm(
     session: Any, shop: Path, here: Any, tmp_path: Path
 ) -> None:
@@ -263,7 +259,6 @@ def test_what_is_no_receipt_is_refused_in_words(session: Any, shop: Path, tmp_pa
     assert (tmp_path / "there" / "letters.txt").read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_a_worker_says_what_is_wrong_in_the_packages_words(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
@@ -280,7 +275,6 @@ def test_a_worker_says_what_is_wrong_in_the_packages_words(
     assert not (tmp_path / "there").exists()
 
 
-@pytest.mark.slow
 def test_a_model_of_all_shoppers_is_that_of_one_machine(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
@@ -307,7 +301,6 @@ def test_a_model_of_all_shoppers_is_that_of_one_machine(
     assert lists.drop("score").equals(expected.drop("score"))
 
 
-@pytest.mark.slow
 def test_a_model_of_a_sample_counts_everybody(session: Any, shop: Path, tmp_path: Path) -> None:
     from retailrec.spark import fit
 

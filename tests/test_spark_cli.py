@@ -18,6 +18,8 @@ from retailrec.jobs.settings import Settings
 from retailrec.simulator.shop import small_data
 from spark_support import lists
 
+pytestmark = pytest.mark.slow
+
 SPARK = ["--engine", "spark", "--master", "local[2]"]
 SOURCE = """
 from dataclasses import dataclass
@@ -53,7 +55,6 @@ def called(*words: Any) -> Result:
     return done
 
 
-@pytest.mark.slow
 def test_a_run_cleans_once_and_writes_what_recommend_writes(
     session: Any, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +88,6 @@ def test_a_run_cleans_once_and_writes_what_recommend_writes(
     assert isinstance(refused.exception, SettingError)
 
 
-@pytest.mark.slow
 def test_everybody_is_judged_where_models_learn_from_a_sample(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +112,6 @@ def test_everybody_is_judged_where_models_learn_from_a_sample(
     assert one["recall@k"] == other["recall@k"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("own_lists", [True, False])
 def test_only_what_is_listed_is_ranked(
     session: Any, shop: Path, tmp_path: Path, own_lists: bool
@@ -140,7 +139,6 @@ def test_only_what_is_listed_is_ranked(
     assert all(note in there.output for note in notes)
 
 
-@pytest.mark.slow
 def test_workers_import_modules_of_ones_own(
     session: Any, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

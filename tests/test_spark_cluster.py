@@ -20,6 +20,8 @@ from retailrec.jobs.recommend import recommend_from_files
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of
 
+pytestmark = pytest.mark.slow
+
 WISH: dict[str, Any] = {"horizon_days": 14, "n_folds": 1, "metrics": ("precision@5", "recall@10")}
 SCRIPT = """
 import sys
@@ -65,7 +67,6 @@ def executors(above: int) -> list[int]:
     return [number for number in found if is_below(number)]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds executors in /proc")
 def test_an_executor_killed_in_the_middle_changes_no_list(tmp_path: Path) -> None:
     spark_support.require_spark()

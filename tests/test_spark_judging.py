@@ -25,6 +25,8 @@ from retailrec.evaluation.window import LocalWindow, fitted_copy
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of, soiled
 
+pytestmark = pytest.mark.slow
+
 METRICS = (
     "precision@5",
     "recall@10",
@@ -69,7 +71,6 @@ def sample(session: Any, receipts: Path, tmp_path_factory: pytest.TempPathFactor
     return sampled_data(session, receipts, f"file://{folder}/a", sample=50)
 
 
-@pytest.mark.slow
 def test_everybody_is_judged_with_the_figures_of_one_machine(
     here: RetailData, sample: RetailData
 ) -> None:
@@ -97,7 +98,6 @@ def test_everybody_is_judged_with_the_figures_of_one_machine(
     window.close()
 
 
-@pytest.mark.slow
 def test_a_backtest_of_everybody_is_that_of_one_machine(
     session: Any, here: RetailData, receipts: Path, tmp_path: Path
 ) -> None:
@@ -119,7 +119,6 @@ def test_a_backtest_of_everybody_is_that_of_one_machine(
     assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / "store").glob("*.parquet")} == finished
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("most_users", [20_000, 15])
 def test_a_matching_report_of_everybody_is_that_of_one_machine(
     here: RetailData, sample: RetailData, most_users: int
@@ -143,7 +142,6 @@ def test_a_matching_report_of_everybody_is_that_of_one_machine(
     assert there == local
 
 
-@pytest.mark.slow
 def test_an_instant_is_the_logs_whatever_zone_the_machine_has(
     here: RetailData, sample: RetailData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

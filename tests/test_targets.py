@@ -178,6 +178,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_the_results_are_the_old_ones_or_the_new(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(out, "old")

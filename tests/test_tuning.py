@@ -127,6 +127,7 @@ tune.tune(test_tuning.DATA, test_tuning.SETTINGS, Path("study.log"), trials=3, n
 """
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_a_kill_with_a_relative_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
