@@ -39,7 +39,7 @@ from retailrec.errors import RetailRecError
 from retailrec.jobs.targets import check_file, check_target
 from retailrec.serving.passwords import hide_arguments, without_passwords
 
-_UsageError = typer.BadParameter.__mro__[1]  # click's own, or that of the copy that typer has
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy that typer has
 
 
 class _Commands(TyperGroup):

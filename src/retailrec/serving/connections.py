@@ -59,13 +59,13 @@ def _parsed(url: str) -> URL:
         if "@" in (parsed.host or ""):  # the last @ ends the password
             more, _, host = str(parsed.host).rpartition("@")
             parsed = parsed.set(host=host, password=f"{parsed.password}@{more}")
-        query = {
-            name: value for name, value in parsed.query.items() if name not in ("user", "password")
-        }
-        for name, key in (("user", "username"), ("password", "password")):
-            if name in parsed.query:  # as libpq has it, and here it counts
-                parsed = parsed.set(**{key: str(parsed.query[name])})
-        parsed = parsed.set(query=query)
+        query = dict(parsed.query)  # where user and password count as well, as libpq has it
+        user, password = query.pop("user", parsed.username), query.pop("password", parsed.password)
+        parsed = parsed.set(
+            username=None if user is None else str(user),
+            password=None if password is None else str(password),
+            query=query,
+        )
     except (ArgumentError, ValueError) as error:
         raise SettingError(_UNREADABLE) from error
     if "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite":

@@ -1,16 +1,225 @@
-"""Run a service until it is told to stop."""
+"""Run a service until it is told to stop; no caller holds it by requests that never become whole."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retailrec.errors import SettingError
 from retailrec.serving.app import make_app
 from retailrec.serving.service import Service
+
+_KEEP_ALIVE = 30  # seconds that a connection may rest between two requests
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a server callers may hold.
+
+    Parameters
+    ----------
+    head_bytes, headers : size of a request's line and headers together, and their number
+    body_bytes : what is read of a body at most, or of one that nobody wants any more
+    head_seconds, body_seconds : until headers, and then the body, are complete
+    write_seconds : that an answer may wait for its caller to read on
+    connections, of_one : open at a time, in all and of one address
+    pipelined : requests that may wait behind the one that is being answered
+    """
+
+    head_bytes: int = 131_072
+    headers: int = 100
+    body_bytes: int = 8_000_000
+    head_seconds: float = 10.0
+    body_seconds: float = 60.0
+    write_seconds: float = 30.0
+    connections: int = 500
+    of_one: int = 250
+    pipelined: int = 16
+
+
+class Connections:
+    """The open connections of one server. Where there is no room, the one that has waited longest for
+    its caller goes: requests that never become whole keep nobody out."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.open: dict[Connection, None] = {}
+        self.waiting: dict[Connection, None] = {}  # for their callers, the longest first
+        self._of: Counter[str] = Counter()
+        self._sweeping = False
+
+    def enter(self, new: Connection) -> bool:
+        """Is there room, or was some made?"""
+        if not self._sweeping:
+            self._sweeping = True
+            new.loop.call_later(0.5, self._sweep, new.loop)
+        crowded = self._of[new.address] >= self.limits.of_one
+        if crowded or len(self.open) >= self.limits.connections:
+            some = (c for c in self.waiting if not crowded or c.address == new.address)
+            longest = next(some, None)
+            if longest is None:
+                return False
+            longest.transport.abort()
+            self.leave(longest)
+        self.open[new] = self.waiting[new] = None
+        self._of[new.address] += 1
+        return True
+
+    def leave(self, one: Connection) -> None:
+        """Count a connection no more."""
+        self.waiting.pop(one, None)
+        if self.open.pop(one, one) is None:
+            self._of[one.address] -= 1
+            if not self._of[one.address]:
+                del self._of[one.address]
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for one in list(self.open):
+            if now > min(one.until, one.read_until):
+                one.give_up()
+        self._sweeping = bool(self.open)
+        if self._sweeping:
+            loop.call_later(0.5, self._sweep, loop)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection, every state of which ends."""
+
+    def __init__(self, all_of_them: Connections, /, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.all, self.limits = all_of_them, all_of_them.limits
+        self.address = ""
+        self.until = self.read_until = math.inf  # when to give up, on the loop's clock
+        self._in_head, self._resting, self._refused = True, False, False
+        self._bytes = 0  # of the head, of the body, or of what comes after an early answer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A caller is there."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        self.until = self.loop.time() + self.limits.head_seconds
+        if not self.all.enter(self):
+            self._refuse(503, "too many connections; try again in a second.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller is gone."""
+        self.all.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless it is too much."""
+        if self._refused:
+            return
+        if self._resting:
+            self._resting = False
+            self.until = self.loop.time() + self.limits.head_seconds
+        self._bytes += len(data)
+        super().data_received(data)
+        most = self.limits.head_bytes if self._in_head else self.limits.body_bytes
+        if self._bytes > most and not self._refused:
+            self._refuse(431 if self._in_head else 413, "the request is too large; send less.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what comes behind a body is none."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: the body may come."""
+        if self._refused:
+            return
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.limits.head_bytes or len(self.headers) > self.limits.headers:
+            self._refuse(431, "the headers are too large, or too many; send less.")
+        elif len(self.pipeline) >= self.limits.pipelined:
+            self._refuse(429, "too many requests wait on this connection.")
+        else:
+            self._in_head, self._bytes = False, 0
+            self.until = self.loop.time() + self.limits.body_seconds
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole: from here on the service has its own limits."""
+        if self._refused:
+            return
+        super().on_message_complete()
+        self._in_head, self._bytes = True, 0
+        if self.cycle.response_complete:
+            self._rest()
+        else:
+            self.all.waiting.pop(self, None)
+            self.until = math.inf
+
+    def on_response_complete(self) -> None:
+        """The answer is written: wait for the next request, or for the rest of this one."""
+        super().on_response_complete()
+        if self.pipeline or (self.cycle is not None and not self.cycle.response_complete):
+            return
+        if self._in_head:
+            self._rest()
+        else:
+            self.until = self.loop.time() + self.limits.head_seconds
+            self._bytes = max(0, self.limits.body_bytes - 1_000_000)  # so much more is read, unwanted
+
+    def pause_writing(self) -> None:
+        """The caller does not read."""
+        super().pause_writing()
+        self.read_until = self.loop.time() + self.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        """The caller has read."""
+        super().resume_writing()
+        self.read_until = math.inf
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP, but never in the middle of another request's answer."""
+        self._refuse(400, msg)
+
+    def give_up(self) -> None:
+        """Close what has taken too long; the second time without waiting for anything."""
+        if self._refused or self._resting or self.read_until < math.inf:
+            self.transport.abort()
+        else:
+            self._refuse(408, "the request did not become whole in time.")
+
+    def _rest(self) -> None:
+        self._resting = True
+        self.until = self.loop.time() + _KEEP_ALIVE + 5  # uvicorn closes before, if all was read
+        if self in self.all.open:
+            self.all.waiting[self] = None
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Say why if that can't be taken for another request's answer, and close."""
+        self._refused = True
+        self.until = self.loop.time() + 5
+        cycle = self.cycle
+        under_way = cycle is not None and not cycle.response_complete
+        due = not under_way or not (self._in_head or self.pipeline or cycle.response_started)
+        if under_way:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if due and not self.transport.is_closing():
+            text, phrase = why.encode(), HTTPStatus(status).phrase
+            head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+            self.transport.write(head.encode() + b"content-length: %d\r\n\r\n%b" % (len(text), text))
+        self.transport.close()
 
 
 def run_server(
@@ -37,18 +246,24 @@ def run_server(
         raise SettingError(
             f"--host {host} --port {port} can't be used: {error}. Name another port."
         ) from error
-    config = uvicorn.Config(
-        make_app(service),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=patience,
-        timeout_keep_alive=30,
-        limit_concurrency=1000,
-    )
     shown = f"[{host}]" if ":" in host else host
     told(f"http://{shown}:{listener.getsockname()[1]}")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(make_app(service), timeout_graceful_shutdown=patience))
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)
+
+
+def config_of(app: Any, limits: Limits | None = None, **more: Any) -> uvicorn.Config:
+    """How an app is served: with limits, and without belief in what callers say of themselves."""
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, Connections(limits or Limits())),  # type: ignore[arg-type]
+        ws="none",
+        proxy_headers=False,  # X-Forwarded-For can be made up
+        log_level="error",  # not a line for each request that is no HTTP
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        **more,
+    )
