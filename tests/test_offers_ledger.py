@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_a_writer_waits_until_another_has_looked_and_written(tmp_path: Path) -> 
     context = multiprocessing.get_context("spawn")
     outcome = context.Queue()
     ledger = Ledger(tmp_path)
-    with ledger._locked():
+    with ledger.recording():
         writer = context.Process(target=_append, args=(tmp_path, outcome))
         writer.start()
         assert outcome.get(timeout=60) == "ready"
@@ -139,3 +139,43 @@ def test_a_writer_waits_until_another_has_looked_and_written(tmp_path: Path) -> 
     assert outcome.get(timeout=60) == "written"
     writer.join()
     assert ledger.read().height == 200
+
+
+def test_rows_stand_in_the_ledger_once_the_block_has_ended_well(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    with ledger.recording() as record:
+        file = record(rows([1]))
+        assert ledger.read().is_empty()
+    assert ledger._files() == [file]
+
+    def fail(ledger: Ledger, found: pl.DataFrame) -> None:
+        with ledger.recording() as record:
+            record(found)
+            raise RuntimeError("full")
+
+    with pytest.raises(RuntimeError, match="full"):
+        fail(ledger, rows([2]))
+    assert ledger.read()["user_id"].to_list() == ["1"]
+    assert list(ledger.folder.iterdir()) == [file]
+    other = Ledger(tmp_path / "other")
+    with pytest.raises(DataError, match="lack column"):
+        fail(other, pl.DataFrame({"user_id": [1]}))
+    assert not other.folder.exists()
+
+
+def test_offers_around_a_moment_are_the_most_of_any_period_that_holds_it(tmp_path: Path) -> None:
+    """Days before (-) and after the moment; a period of 7 days that holds it."""
+    for days, most in (
+        ([0], 1),  # the same moment counts
+        ([-7, -8], 1),
+        ([-5, -1, 3], 2),  # -5 and 3 are 8 days apart
+        ([-4, -1, 3], 3),
+        ([5, 6, 7, 8], 3),
+    ):
+        ledger = Ledger(tmp_path / str(days))
+        times = [MAY + timedelta(days=d) for d in days]
+        ledger.append(rows([1] * len(days)).with_columns(time=pl.Series(times)), again=True)
+        found = ledger.offers_around(MAY, timedelta(days=7))
+        assert found.rows() == [("1", most)], days
+    whole = ledger.offers_around(datetime(1, 1, 2), timedelta(days=36_500), item=True)
+    assert whole.is_empty()

@@ -53,15 +53,13 @@ def allocate(
     quiet: QuietOption = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""
-    from retailrec.jobs.campaigns import RESULTS, allocate_files
-    from retailrec.jobs.output import staged
+    from retailrec.jobs.campaigns import allocate_files
 
-    checkpoint = out.parent / f".{out.name}.search.json"
-    with console.progress(quiet) as progress, staged(out, RESULTS) as folder:
+    with console.progress(quiet) as progress:
         allocation = allocate_files(
             pairs,
             campaign,
-            folder,
+            out,
             items=items,
             users=users,
             ledger=ledger,
@@ -69,10 +67,9 @@ def allocate(
             time=time,
             model=model,
             threads=threads,
-            checkpoint=checkpoint,
             progress=progress,
         )
-    checkpoint.unlink(missing_ok=True)
+    console.print_notes(allocation.report.notes)
     if not quiet:
         _print_allocation(allocation.report, out)
 
@@ -192,8 +189,6 @@ def _print_allocation(report: AllocationReport, out: Path) -> None:
         OUT.print(f"- {escape(constraint.words)}{used}", soft_wrap=True)
     if len(told) > _MOST_WORDS:
         OUT.print(f"- and {len(told) - _MOST_WORDS:,} more limits that bind")
-    for note in report.notes:
-        OUT.print(f"note: {escape(note)}", soft_wrap=True)
     OUT.print(f"{report.seconds:.1f} s, {report.steps} steps; results in {out}")
 
 
@@ -229,5 +224,4 @@ def _print_result(outcome: ExperimentReport) -> None:
     OUT.print(table)
     if outcome.srm_p is not None:
         OUT.print(f"arms' sizes against the plan: p {outcome.srm_p:.3f}")
-    for note in outcome.notes:
-        OUT.print(f"note: {escape(note)}", soft_wrap=True)
+    console.print_notes(outcome.notes)

@@ -11,17 +11,18 @@ from retailrec.errors import DataError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Make `folder` and hold it; the lock is the system's, on the folder itself, so no file is left.
 
-    Where the system or the disk knows no such locks, nothing is held.
+    Where the system or the disk knows no such locks, nothing is held. With `wait`, whoever comes second
+    waits until the first lets go.
 
     Raises
     ------
     DataError
-        If another process holds it.
+        If another process holds it, unless `wait`.
     """
-    held = _hold(folder)
+    held = _hold(folder, wait)
     try:
         yield
     finally:
@@ -29,20 +30,20 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(held)
 
 
-def hold_file(descriptor: int, path: Path) -> None:
+def hold_file(descriptor: int, path: Path, *, wait: bool = False) -> None:
     """Hold an open file until it is closed; where the system knows no such locks, nothing is held.
 
     Raises
     ------
     DataError
-        If another process holds it.
+        If another process holds it, unless `wait`.
     """
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise DataError(
             f"another process is writing to {path}; wait until it ends, or name another place."
@@ -51,7 +52,7 @@ def hold_file(descriptor: int, path: Path) -> None:
         return
 
 
-def _hold(folder: Path) -> int | None:
+def _hold(folder: Path, wait: bool) -> int | None:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,7 +60,7 @@ def _hold(folder: Path) -> int | None:
         except PermissionError:  # Windows opens no folders
             return None
         try:
-            hold_file(held, folder)
+            hold_file(held, folder, wait=wait)
         except DataError:
             os.close(held)
             raise

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import stat
-from datetime import datetime, timedelta
+from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,15 @@ import polars as pl
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import read_table
-from retailrec.data.paths import mode_of
 from retailrec.data.timeformats import parse_time
 from retailrec.data.writing import write_frame, write_text
 from retailrec.errors import DataError, SettingError
+from retailrec.jobs.output import staged
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.allocation_report import report_json
 from retailrec.offers.campaign import read_campaign
 from retailrec.offers.effects import METRICS
-from retailrec.offers.experiments import ExperimentReport, experiment_result, outcomes
+from retailrec.offers.experiments import ExperimentReport, experiment_result, outcomes, window_around
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.power import Design, detectable_effect, power_of, required_shoppers
 from retailrec.offers.summary import campaign_summary
@@ -78,48 +78,66 @@ def allocate_files(
     time: str | None = None,
     model: str = "",
     threads: int = 0,
-    checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Allocation:
     """Allocate from files into the folder `out`; with `record`, also into the ledger.
 
     Written are offers.parquet, shoppers.parquet, prices.json, allocation.json, campaign.json and
-    campaign.html. The caller stages `out`, so that all of them appear or none.
+    campaign.html, all of them or none. With `record` the ledger is held from before past offers are
+    counted until the results are in place, and only then are this campaign's offers in it: whoever
+    stands in the ledger has an offer that was delivered.
 
     Raises
     ------
     DataError, SettingError
-        If an input can't be used.
+        If an input can't be used, or the ledger is not there and nothing is to be recorded.
     """
     settings = read_campaign(campaign)
     now = _moment(time)
     if record and (ledger is None or ledger.is_file()):
         raise SettingError("--record asks for --ledger FOLDER; name the folder to write to.")
-    book = None if ledger is None else Ledger(ledger)
+    book = None if ledger is None else _ledger_at(ledger, record)
     catalogue = None if items is None else read_table(items)
+    people = None if users is None else read_table(users)
     progress(f"read {pairs}")
-    allocation = allocate(
-        read_table(pairs),
-        settings,
-        items=catalogue,
-        users=None if users is None else read_table(users),
-        ledger=book,
-        now=now,
-        threads=threads,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-    progress("write")
-    summary = campaign_summary(allocation, settings, catalogue)
-    write_frame(allocation.offers, out / "offers.parquet")
-    write_frame(allocation.shoppers, out / "shoppers.parquet")
-    allocation.prices.save(out / "prices.json")
-    write_text(report_json(allocation.report), out / "allocation.json")
-    write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", out / SUMMARY)
-    write_text(render_campaign(summary), out / PAGE)
-    if record and book is not None:
-        book.append(allocation.ledger_rows(now, model=model), again=settings.again)
+    scores = read_table(pairs)
+    checkpoint = out.parent / f".{out.name}.search.json"
+    with ExitStack() as stack:
+        keep = None
+        if record and book is not None:
+            progress("wait for the ledger")
+            keep = stack.enter_context(book.recording(again=settings.again))
+        with staged(out, RESULTS) as folder:
+            allocation = allocate(
+                scores,
+                settings,
+                items=catalogue,
+                users=people,
+                ledger=book,
+                now=now,
+                threads=threads,
+                checkpoint=checkpoint,
+                progress=progress,
+            )
+            progress("write")
+            summary = campaign_summary(allocation, settings, catalogue)
+            write_frame(allocation.offers, folder / "offers.parquet")
+            write_frame(allocation.shoppers, folder / "shoppers.parquet")
+            allocation.prices.save(folder / "prices.json")
+            write_text(report_json(allocation.report), folder / "allocation.json")
+            write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", folder / SUMMARY)
+            write_text(render_campaign(summary), folder / PAGE)
+            if keep is not None:
+                keep(allocation.ledger_rows(now, model=model))
+    checkpoint.unlink(missing_ok=True)
     return allocation
+
+
+def _ledger_at(path: Path, record: bool) -> Ledger:
+    """The ledger at a path; only `record` begins one, and not among other files: it may be mistyped."""
+    seen = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else [path]
+    is_new = record and (not seen or not path.exists())
+    return Ledger(path) if is_new else Ledger(path).require()
 
 
 def plan_experiment(
@@ -148,12 +166,10 @@ def plan_experiment(
             f"experiment: metric must be one of {', '.join(METRICS)}, and margin needs a file of "
             f"margins; got '{metric}'."
         )
-    if not days > 0 or not effect > 0:
-        raise SettingError(
-            f"experiment: days and effect must be above 0, not {days} and {effect}. Correct them."
-        )
-    start = data.end - timedelta(days=days)
-    if data.log.is_empty() or data.log["time"].min() > start - timedelta(days=days):  # type: ignore[operator]
+    if not effect > 0:
+        raise SettingError(f"experiment: effect must be above 0, not {effect}. Correct it.")
+    start = window_around(data.end, days, days)[1]
+    if data.log.is_empty() or data.log["time"].min() > window_around(start, days, days)[1]:  # type: ignore[operator]
         raise DataError(
             f"experiment: receipts must hold two windows of {days:g} days before {data.end:%Y-%m-%d}; "
             f"give longer receipts or fewer days."
@@ -206,11 +222,9 @@ def result_of_files(
     DataError, SettingError
         If an input can't be used.
     """
-    if not stat.S_ISDIR(mode_of(ledger)):
-        raise DataError(f"there is no ledger at {ledger}; name the folder that offers were written to.")
     summary = None if page is None else _read_summary(page, campaign)
     result = experiment_result(
-        Ledger(ledger),
+        Ledger(ledger).require(),
         campaign,
         data,
         days=days,

@@ -10,10 +10,10 @@ item, so that effects can be told by assignment and not by what was received.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from retailrec.data.interchange import to_polars
+from retailrec.data.locks import locked
 from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 
@@ -120,22 +121,56 @@ class Ledger:
             If rows do not fit the ledger, a shopper would be offered twice for one campaign, or the
             ledger is a single file, which is only read.
         """
+        with self.recording(again=again) as record:
+            return record(rows)
+
+    @contextmanager
+    def recording(self, *, again: bool = False) -> Iterator[Callable[[Any], Path | None]]:
+        """Hold the ledger, and take rows that stand in it once the block has ended well.
+
+        Nobody else writes meanwhile, so what is read within the block is still true when its rows are
+        written; a second writer waits. Rows are checked and written aside at once, and become part of
+        the ledger in one step at the end: what the block delivers is there before the ledger says so.
+
+        Yields
+        ------
+        A function that takes rows, once, as `append` does and returns their file.
+
+        Raises
+        ------
+        DataError
+            As `append`.
+        """
         if self.folder.is_file():
             raise DataError(
                 f"ledger {self.folder} is a file; expected a folder to add offers to. Name a folder."
             )
+        made = not self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"ledger {self.folder} can't be written: {error}.") from error
+        with locked(self.folder, wait=True):
+            try:
+                with ExitStack() as writing:
+                    yield lambda rows: self._record(rows, again, writing)
+            except BaseException:
+                with suppress(OSError):
+                    if made:
+                        self.folder.rmdir()  # unless something stands in it
+                raise
+
+    def _record(self, rows: Any, again: bool, writing: ExitStack) -> Path | None:
         frame = ledger_frame(rows)
         if frame.is_empty():
             return None
-        with self._locked():
-            if not again:
-                self._refuse_repeats(frame)
-            files = self._files()
-            number = int(files[-1].name.split("-")[1]) + 1 if files else 0
-            digest = hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
-            file = self.folder / f"offers-{number:08d}-{digest}.parquet"
-            with whole_file(file) as partial:
-                frame.write_parquet(partial)
+        if not again:
+            self._refuse_repeats(frame)
+        files = self._files()
+        number = int(files[-1].name.split("-")[1]) + 1 if files else 0
+        digest = hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
+        file = self.folder / f"offers-{number:08d}-{digest}.parquet"
+        frame.write_parquet(writing.enter_context(whole_file(file)))
         return file
 
     def scan(self) -> pl.LazyFrame:
@@ -151,7 +186,7 @@ class Ledger:
             return pl.LazyFrame(schema=dict(LEDGER))
         for file in files:
             try:
-                schema = dict(pl.read_parquet_schema(file))
+                schema = dict(pl.scan_parquet(file, glob=False).collect_schema())
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise DataError(
                     f"{file} can't be read as a ledger file ({str(error).splitlines()[0]}). "
@@ -162,7 +197,7 @@ class Ledger:
                     f"{file} is no ledger file: expected columns {list(LEDGER)} with the ledger's "
                     f"types, got {schema}. Move it out of the ledger's folder."
                 )
-        return pl.scan_parquet(files)
+        return pl.scan_parquet(files, glob=False)  # a name may hold brackets
 
     def read(
         self,
@@ -192,6 +227,40 @@ class Ledger:
         keys = ["user_id", "item_id"] if item else ["user_id"]
         return shown.group_by(keys).agg(offers=pl.len().cast(pl.Int64)).sort(keys)
 
+    def offers_around(self, now: datetime, period: timedelta, *, item: bool = False) -> pl.DataFrame:
+        """The most offers that stand in any `period` around `now`, of each shopper (and item).
+
+        Offers of the same moment and of later ones count, too, so that no period of this length holds
+        more than a cap allows, in whatever order campaigns are allocated. Returned as by `offers_of`,
+        those with at least one.
+        """
+        first, last = (_shifted(now, step) for step in (-period, period))
+        keys = ["user_id", "item_id"] if item else ["user_id"]
+        shown = self.read(since=first).filter((pl.col("rank") > 0) & (pl.col("time") <= last))
+        now_itself = shown.select(keys).unique().with_columns(time=pl.lit(now, pl.Datetime("us")), n=0)
+        rows = pl.concat([shown.select(*keys, "time", n=1), now_itself]).sort(*keys, "time")
+        periods = rows.rolling(
+            "time", period=period, offset=timedelta(0), closed="both", group_by=keys
+        ).agg(pl.col("n").sum().cast(pl.Int64))
+        most = periods.filter(pl.col("time") <= now).group_by(keys)
+        return most.agg(offers=pl.col("n").max()).sort(keys)
+
+    def require(self) -> Ledger:
+        """The ledger itself, once it is known to be there.
+
+        Raises
+        ------
+        DataError
+            If there is no file, and no folder with ledger files.
+        """
+        if self._files():
+            return self
+        there = "it holds no ledger file" if self.folder.is_dir() else "there is nothing"
+        raise DataError(
+            f"there is no ledger at {self.folder}: {there}. Name the folder that offers were written "
+            f"to, or the file that a service exported."
+        )
+
     def _files(self) -> list[Path]:
         if self.folder.is_file():  # what a service showed, as its store exports it
             return [self.folder]
@@ -216,22 +285,12 @@ class Ledger:
                 f"Name the campaign anew, leave them out, or allow it with again=True."
             )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer at a time, so that two can't both find a shopper free (POSIX systems)."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / ".lock", "w")  # noqa: SIM115 closed below
-        except OSError as error:
-            raise DataError(f"ledger {self.folder} can't be written: {error}.") from error
-        with lock:
-            try:
-                import fcntl
-            except ImportError:  # Windows: one writer is the caller's promise
-                yield
-                return
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+
+def _shifted(time: datetime, step: timedelta) -> datetime:
+    try:
+        return time + step
+    except OverflowError:
+        return datetime.min if step < timedelta(0) else datetime.max
 
 
 def _refuse_bad_rows(frame: pl.DataFrame, who: str) -> None:
