@@ -310,3 +310,56 @@ def test_one_shopper_is_enough() -> None:
     found = allocate(table, {"name": "x"})
     assert found.offers["user_id"].to_list() == ["only"]
     assert found.report.gap == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("cost", [0.01, 0.1, 0.3, 1.0, 1 / 3])
+def test_a_budget_that_fits_exactly_is_spent(cost: float) -> None:
+    for n in (1, 3, 100):
+        table = pl.DataFrame({"user_id": range(n), "item_id": 1, "value": 1.0, "cost": cost})
+        budget = round(n * cost, 10) if cost != 1 / 3 else n / 3
+        found = allocate(table, {"name": "x", "budget": [{"at_most": budget}]})
+        assert found.report.n_offers == n
+        assert found.report.constraints[0].reached == pytest.approx(budget, rel=1e-12)
+        below = allocate(table, {"name": "x", "budget": [{"at_most": budget * (1 - 1e-9)}]})
+        assert below.report.n_offers == n - 1
+
+
+def tied(kind: str, n_users: int = 150) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Four items a shopper, all worth the same, or the same for half of the shoppers."""
+    users = np.repeat(np.arange(n_users), 4)
+    value = np.where(users < n_users // 2, 1.0, 2.0 if kind == "two levels" else 1.0)
+    table = pl.DataFrame({"user_id": users, "item_id": np.tile(np.arange(4), n_users), "value": value})
+    bounds: dict[str, Any] = {
+        "products": {"limit": [{"by": "product", "at_most": 2}]},
+        "two levels": {"limit": [{"by": "product", "at_most": 7}]},
+        "a budget": {"budget": [{"at_most": 40}]},
+        "both": {"limit": [{"by": "product", "at_most": 9}], "budget": [{"at_most": 11}]},
+        "minima": {"limit": [{"by": "product", "at_least": 3}, {"by": "everything", "at_most": 15}]},
+    }
+    return table.with_columns(cost=1.0), {"name": "x", **bounds[kind]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "best"),
+    [("products", 8), ("two levels", 56), ("a budget", 40), ("both", 11), ("minima", 15)],
+)
+def test_where_scores_tie_the_best_answer_is_found_and_known_to_be_near_it(
+    kind: str, best: float
+) -> None:
+    table, settings = tied(kind)
+    report = allocate(table, settings).report
+    assert report.value == best
+    assert best <= report.bound + 1e-9
+    assert report.gap < 0.01
+
+
+def test_caps_that_meet_no_offer_of_the_ledger_say_so(tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": ["a1"], "item_id": ["tea"], "value": [1.0]})
+    ledger, now = Ledger(tmp_path / "ledger"), datetime(2024, 5, 1)
+    capped = {"name": "x", "cap": [{"days": 28, "at_most": 1, "per": "product"}]}
+    first = allocate(table, capped, ledger=ledger, now=now)
+    assert any("holds no offers yet" in note for note in first.report.notes)
+    ledger.append(first.ledger_rows(now).with_columns(user_id=pl.lit("A1"), item_id=pl.lit("TEA")))
+    notes = allocate(table, capped | {"name": "y"}, ledger=ledger, now=now).report.notes
+    assert [note.split(":")[0] for note in notes] == ["a cap counts no offer"] * 2
+    assert all("They would meet in lower case" in note for note in notes)

@@ -164,7 +164,18 @@ def test_plan_reads_every_data_set(files: Path) -> None:
             "--time is 'soon'",
         ),
         (ALLOCATE.replace("--out out", "--out other"), "stand in the ledger for it already"),
-        ("experiment plan receipts.csv --effect 0 --days 7", "days and effect must be above 0"),
+        ("experiment plan receipts.csv --effect 0 --days 7", "effect must be above 0"),
+        ("experiment plan receipts.csv --effect 0.1 --days 1e12", "lie within the calendar"),
+        ("experiment result ledger receipts.csv --campaign spring --days nan", "days must be above 0"),
+        ("experiment result ledger receipts.csv --campaign spring --days 1e12", "within the calendar"),
+        (
+            ALLOCATE.replace("ledger --record", "legder").replace("--out out", "--out other"),
+            "there is no ledger at legder",
+        ),
+        (
+            ALLOCATE.replace("ledger --record", "out --record").replace("--out out", "--out other"),
+            "it holds no ledger file",
+        ),
         ("experiment plan receipts.csv --effect 0.1 --days 50", "must hold two windows of 50 days"),
         ("experiment plan receipts.csv --effect 0.1 --metric smiles", "metric must be one of"),
         (
@@ -194,3 +205,50 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
     assert sentence in str(found.exception)
     assert {p: p.read_bytes() for p in files.rglob("*") if p.is_file()} == before
     assert not (files / "other").exists()
+
+
+CAPPED = """
+name = "{}"
+value = "probability"
+cap = [{{days = 28, at_most = 1}}]
+"""
+
+
+def test_a_cap_holds_for_two_campaigns_of_one_moment(files: Path) -> None:
+    for name in ("first", "second"):
+        (files / "capped.toml").write_text(CAPPED.format(name))
+        run(f"allocate pairs.csv capped.toml --ledger sent --record --time 2024-05-01 --out {name}")
+    assert Ledger(files / "sent").offers_of()["offers"].to_list() == [1] * 80
+    assert pl.read_parquet("second/offers.parquet").is_empty()
+
+
+def test_a_ledger_that_begins_is_said_to_under_quiet_too(files: Path) -> None:
+    (files / "capped.toml").write_text(CAPPED.format("first"))
+    text = run("allocate pairs.csv capped.toml --ledger sent --record --out first --quiet")
+    assert "the ledger sent holds no offers yet" in text
+
+
+def test_who_stands_in_the_ledger_has_an_offer_that_was_delivered(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when results are put in place leaves nothing, and a rerun is let through."""
+    from retailrec.jobs import output
+
+    def fail(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "replace_results", fail)
+        found = CliRunner().invoke(app, ALLOCATE.split())
+        assert found.exit_code != 0
+        assert not (files / "ledger").exists()
+        assert not (files / "out").exists()
+    run(ALLOCATE)
+    assert Ledger(files / "ledger").read()["user_id"].n_unique() == 80
+
+
+def test_result_reads_the_file_that_a_service_exports(files: Path) -> None:
+    run(ALLOCATE)
+    Ledger(files / "ledger").read().write_parquet("exposures.parquet")
+    text = run("experiment result exposures.parquet receipts.csv --campaign spring --days 28")
+    assert "treated" in text

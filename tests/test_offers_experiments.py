@@ -233,3 +233,46 @@ def test_lost_shoppers_are_told(campaign: tuple[Ledger, RetailData], tmp_path: P
     less.append(ledger.read().filter(~pl.col("holdout") | pl.col("user_id").str.ends_with("1")))
     found = experiment_result(less, "spring", data, days=DAYS, planned_holdout=0.5)
     assert any("do not fit the planned holdout" in note for note in found.notes)
+
+
+def test_shoppers_whom_the_receipts_do_not_know_are_an_error_or_are_told(
+    campaign: tuple[Ledger, RetailData], tmp_path: Path
+) -> None:
+    ledger, data = campaign
+    rows = ledger.read()
+    strangers = Ledger(tmp_path / "strangers")
+    strangers.append(rows.with_columns(user_id=pl.format("0{}", "user_id")))
+    with pytest.raises(DataError, match=r"none of the 120 ids .* without leading zeros"):
+        experiment_result(strangers, "spring", data, days=DAYS)
+    some = Ledger(tmp_path / "some")
+    few = pl.col("user_id").is_in(["1", "2", "3"])
+    some.append(
+        rows.with_columns(user_id=pl.when(few).then(pl.format("x{}", "user_id")).otherwise("user_id"))
+    )
+    notes = experiment_result(some, "spring", data, days=DAYS).notes
+    assert any(note.startswith("3 of 120 shoppers (") and "such as x1" in note for note in notes)
+
+
+def test_receipts_that_begin_after_the_campaign_are_refused(
+    campaign: tuple[Ledger, RetailData], tmp_path: Path
+) -> None:
+    ledger, data = campaign
+    early = ledger.read().with_columns(time=pl.col("time") - timedelta(days=START_DAY + 1))
+    before = Ledger(tmp_path / "before")
+    before.append(early)
+    with pytest.raises(DataError, match="before the first receipt"):
+        experiment_result(before, "spring", data, days=DAYS)
+    short = Ledger(tmp_path / "short")
+    short.append(early.with_columns(time=pl.col("time") + timedelta(days=DAYS - 1)))
+    notes = experiment_result(short, "spring", data, days=DAYS).notes
+    assert any("less than 28 days before the campaign" in note for note in notes)
+
+
+def test_two_margins_of_one_item_are_refused(campaign: tuple[Ledger, RetailData]) -> None:
+    ledger, data = campaign
+    margin = data.items.select("item_id", margin=pl.lit(0.5))
+    same = experiment_result(ledger, "spring", data, days=DAYS, margin=pl.concat([margin, margin]))
+    assert same.total["margin"][0] != 0
+    other = pl.concat([margin, margin.head(1).with_columns(margin=pl.lit(0.7))])
+    with pytest.raises(DataError, match="has several margins"):
+        experiment_result(ledger, "spring", data, days=DAYS, margin=other)

@@ -71,6 +71,14 @@ GOOD = {
             {"limit": [{"by": "product", "at_most": "stock"}]},
             "'stock' names a column of the items; no items",
         ),
+        ({}, {"offers": {"at_most": 2**31}}, "less than or equal to 1000000000"),
+        ({}, {"offers": {"at_most": 2**32 + 1}}, "less than or equal to 1000000000"),
+        ({}, {"offers": {"at_most": True}}, "valid integer"),
+        ({}, {"limit": [{"by": "product", "at_most": 2**40}]}, "limit.0.at_most is 1099511627776"),
+        ({}, {"variety": [{"by": "category", "at_most": 2**40}]}, "less than or equal to 1000000000"),
+        ({}, {"cap": [{"days": 1e12, "at_most": 1}]}, "less than or equal to 36500"),
+        ({}, {"budget": [{"at_most": 1e300}]}, "less than or equal to 1000000000000000"),
+        ({"value": [1e308, 1.0]}, {}, "column 'value' must be at most 1,000,000,000,000,000"),
         ({}, {"limit": [{"by": "product"}]}, "needs at_most, at_least or both"),
         ({}, {"limit": [{"by": "shelf", "at_most": 1}]}, "Input should be 'product'"),
         ({}, {"floor": [{"column": "segment"}]}, "asks for the segment 'segment'; no users were given"),
@@ -97,3 +105,61 @@ def test_campaign_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "typo.toml").write_text('name = "x"\n[[limit]]\nby = "product"\natmost = 3\n')
     with pytest.raises(SettingError, match="expected one of by, of, at_most, at_least"):
         read_campaign(tmp_path / "typo.toml")
+
+
+STOCK = {"name": "x", "limit": [{"by": "product", "at_most": "stock"}]}
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [
+        ({"item_id": ["A", "B"], "stock": [1, 1]}, "They would meet in lower case"),
+        (
+            {"item_id": ["a", "c"], "stock": [1, 1]},
+            "1 of the 2 items of the pairs have no row there, such as b",
+        ),
+        ({"item_id": ["a", "b"], "stock": ["1 pc", "2"]}, "item a has 1 pc"),
+        ({"item_id": ["a", "b"], "stock": [1.7, 2]}, "item a has 1.7"),
+        ({"item_id": ["a", "b"], "stock": [-1, 2]}, "item a has -1"),
+        ({"item_id": ["a", "b"], "stock": [True, False]}, "must hold numbers"),
+    ],
+)
+def test_a_stock_that_would_not_be_kept_is_refused(items: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        allocate(pl.DataFrame(GOOD), STOCK, items=pl.DataFrame(items))
+
+
+def test_bounds_of_groups_need_a_row_for_every_item() -> None:
+    items = pl.DataFrame({"item_id": ["A", "B"], "supplier": ["s", "t"], "category": ["c", "d"]})
+    for settings in (
+        {"limit": [{"by": "supplier", "at_most": 1}]},
+        {"variety": [{"by": "category", "at_most": 1}]},
+        {"budget": [{"by": "supplier", "at_most": 1}]},
+    ):
+        with pytest.raises(DataError, match="none of the 2 ids of the pairs' items"):
+            allocate(pl.DataFrame(GOOD), {"name": "x"} | settings, items=items)
+
+
+def test_what_a_bound_does_not_count_is_told() -> None:
+    items = pl.DataFrame(
+        {"item_id": ["a", "b", "z"], "supplier": ["s", None, "t"], "stock": [1, None, 3]}
+    )
+    limits = [
+        {"by": "supplier", "at_most": 1},
+        {"by": "supplier", "of": "t", "at_most": 1},
+        {"by": "product", "of": "z", "at_most": 1},
+        {"by": "product", "at_most": "stock"},
+    ]
+    users = pl.DataFrame({"user_id": [1, 7], "segment": ["old", "new"]})
+    campaign = {"name": "x", "limit": limits, "floor": [{"column": "segment"}]}
+    found = allocate(pl.DataFrame(GOOD), campaign, items=items, users=users)
+    assert found.report.notes == (
+        "1 shoppers of the pairs have no row in the users, such as 2: no segment counts them.",
+        "1 items of the pairs have no supplier, such as b: no bound by supplier counts them.",
+        "supplier t has no pair to offer: its bound counts nothing.",
+        "product z has no pair to offer: its bound counts nothing.",
+    )
+    with pytest.raises(DataError, match="none of the 2 ids of the pairs' shoppers"):
+        allocate(
+            pl.DataFrame(GOOD), campaign, items=items, users=users.with_columns(pl.col("user_id") + 70)
+        )

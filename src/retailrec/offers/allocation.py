@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +27,8 @@ from retailrec.offers.prices import Prices
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
 from retailrec.offers.repair import Answer, repair
 from retailrec.offers.shadow_prices import DualProblem, Duals, load_duals, save_duals, solve_duals
+
+_FAR = 0.01  # share of the bound that an answer may miss before ties are taken for the reason
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,7 @@ def _solve(
         if checkpoint is not None:
             save_duals(state, checkpoint, key)
 
-    duals = solve_duals(asked, duals, checkpoint=save, progress=progress)
-    progress("repair")
-    answer = repair(asked, duals.best)
+    duals, answer = _search(asked, duals, save, progress)
     if not answer.shortfall:
         return asked, duals, answer, None
     progress("minima that can't be met")
@@ -206,11 +206,32 @@ def _solve(
     lower = np.where(answer.missing > 0, answer.total, asked.lower)
     least = np.minimum(asked.least, answer.taken).astype(np.int32)
     lowered = DualProblem(problem, lower, asked.upper, least, asked.threads)
-    duals = solve_duals(lowered, lowered.start(duals.best))
-    again = repair(lowered, duals.best)
+    duals, again = _search(lowered, lowered.start(duals.best))
     if not again.shortfall and again.value > answer.value:
         answer = again
     return lowered, duals, answer, proven
+
+
+def _search(
+    dual: DualProblem,
+    start: Duals | None,
+    checkpoint: Callable[[Duals], None] = lambda state: None,
+    progress: Progress = silent,
+) -> tuple[Duals, Answer]:
+    """Prices of the least bound, and the best answer; ties are set apart where the two don't meet."""
+    duals = solve_duals(dual, start, checkpoint=checkpoint, progress=progress)
+    progress("repair")
+    answer = repair(dual, duals.best)
+    if not answer.shortfall and duals.bound - answer.value <= _FAR * abs(duals.bound):
+        return duals, answer
+    progress("ties")
+    other = solve_duals(replace(dual, apart=True), steps=60, progress=progress)
+    again = repair(dual, other.best)
+    other.step += duals.step
+    return (
+        min(duals, other, key=lambda d: d.bound),
+        min(answer, again, key=lambda a: (a.shortfall, -a.value)),
+    )
 
 
 def _key(problem: Problem, campaign: Campaign) -> str:

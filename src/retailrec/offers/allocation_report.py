@@ -12,7 +12,7 @@ import polars as pl
 from retailrec.offers.arms import HOLDOUT
 from retailrec.offers.campaign import Campaign
 from retailrec.offers.exploration import Explored
-from retailrec.offers.repair import Answer
+from retailrec.offers.repair import Answer, answer_of
 from retailrec.offers.shadow_prices import DualProblem, Duals
 from retailrec.offers.words import in_words, why_missing
 
@@ -113,8 +113,8 @@ def make_report(
     seconds : time that the allocation took
     """
     problem = dual.problem
-    value = float(problem.value[explored.chosen].sum())
-    constraints, notes = [], []
+    sent = answer_of(dual, explored.chosen)
+    constraints, notes = [], list(problem.notes)
     for k, c in enumerate(problem.constraints):
         missing = max(c.at_least - answer.total[k], 0.0)
         because = why_missing(problem, k, answer) if missing else ""
@@ -127,7 +127,7 @@ def make_report(
                 kind="budget" if c.is_cost else "limit",
                 at_least=None if np.isinf(c.at_least) else c.at_least,
                 at_most=None if np.isinf(c.at_most) else c.at_most,
-                reached=float(answer.total[k]),
+                reached=float(sent.total[k]),
                 missing=float(missing),
                 price=float(duals.best[k]),
                 words=words,
@@ -153,16 +153,16 @@ def make_report(
         )
     return AllocationReport(
         campaign=campaign.name,
-        value=value,
+        value=sent.value,
         bound=duals.bound,
-        gap=(duals.bound - value) / abs(duals.bound) if duals.bound else 0.0,
+        gap=(duals.bound - sent.value) / abs(duals.bound) if duals.bound else 0.0,
         n_pairs=len(problem.item),
         n_items=problem.n_items,
         n_shoppers=shoppers.height,
         n_held_out=int((shoppers["arm"] == HOLDOUT).sum()),
         n_with_offers=offers["user_id"].n_unique(),
         n_offers=offers.height,
-        expected_cost=float(problem.cost[explored.chosen].sum()),
+        expected_cost=float(problem.ticks[explored.chosen].sum() / problem.per_unit),
         constraints=tuple(constraints),
         minima_given_way=given_way,
         shoppers_short=int((short > 0).sum()),

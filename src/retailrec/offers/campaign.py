@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,6 +30,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+_WHOLE = "constrained-int"  # pydantic's name for the branch of a bound that is a number
+MOST_OFFERS = 1_000_000_000
+Count = Annotated[int, Field(strict=True, ge=0, le=MOST_OFFERS)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)]
+
+
 class Limit(_Part):
     """At most and at least so many offers of a product, a supplier or a category, or of everything.
 
@@ -43,8 +49,8 @@ class Limit(_Part):
 
     by: By
     of: str | int | None = None
-    at_most: int | str | None = None
-    at_least: int | str | None = None
+    at_most: Count | str | None = None
+    at_least: Count | str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Limit:
@@ -52,8 +58,6 @@ class Limit(_Part):
             raise ValueError("a limit needs at_most, at_least or both")
         for name in ("at_most", "at_least"):
             bound = getattr(self, name)
-            if isinstance(bound, int) and bound < 0:
-                raise ValueError(f"{name} must be 0 or more, not {bound}")
             if isinstance(bound, str) and self.by != "product":
                 raise ValueError(f"{name} = '{bound}' names a column, which needs by = 'product'")
         if isinstance(self.at_most, int) and isinstance(self.at_least, int):
@@ -66,7 +70,7 @@ class Limit(_Part):
 class Budget(_Part):
     """Expected cost, cost x redemption probability added up, at the most."""
 
-    at_most: float = Field(gt=0, allow_inf_nan=False)
+    at_most: float = Field(gt=0, le=1e15, allow_inf_nan=False)
     by: By = "everything"
     of: str | int | None = None
 
@@ -87,7 +91,7 @@ class Variety(_Part):
     """At most so many offers of one supplier or category for one shopper."""
 
     by: Literal["supplier", "category"]
-    at_most: int = Field(ge=1)
+    at_most: Positive
 
 
 class Floor(_Part):
@@ -95,22 +99,22 @@ class Floor(_Part):
 
     column: str
     of: str | int | None = None
-    at_least: int = Field(default=1, ge=1)
+    at_least: Positive = 1
 
 
 class Cap(_Part):
     """At most so many offers a shopper (or a shopper and product) in days, past campaigns counted."""
 
-    days: float = Field(gt=0, allow_inf_nan=False)
-    at_most: int = Field(ge=1)
+    days: float = Field(gt=0, le=36_500, allow_inf_nan=False)
+    at_most: Positive
     per: Literal["shopper", "product"] = "shopper"
 
 
 class PerShopper(_Part):
     """Offers a shopper gets."""
 
-    at_most: int = Field(default=1, ge=1)
-    at_least: int = Field(default=0, ge=0)
+    at_most: Positive = 1
+    at_least: Count = 0
 
     @model_validator(mode="after")
     def _check(self) -> PerShopper:
@@ -178,7 +182,7 @@ def campaign_of(settings: dict[str, Any], *, who: str = "campaign") -> Campaign:
         return Campaign.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "settings"
+        where = ".".join(str(step) for step in first["loc"] if step != _WHOLE) or "settings"
         expected = ""
         if first["type"] == "extra_forbidden":
             names = _names_at(first["loc"][:-1])

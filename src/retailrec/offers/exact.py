@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.compute.pairs import pair_keys, pairs_of_keys, row_of_pair
+from retailrec.offers.problem import SLACK
 from retailrec.offers.repair import Answer, answer_of
 from retailrec.offers.shadow_prices import DualProblem
 
@@ -39,7 +40,10 @@ def fewest_missing(dual: DualProblem) -> Answer | None:
     low, high = np.append(low, -np.inf), np.append(high, least + 0.5)
     worth = np.concatenate([-dual.problem.value, np.zeros(len(missing) - n)])
     best = _solve(worth, rows, low, high, n)
-    return answer_of(dual, (fewest if best is None else best)[:n] > 0.5)
+    answer = answer_of(dual, (fewest if best is None else best)[:n] > 0.5)
+    # HiGHS keeps to bounds within 1e-6, which is too much for a budget
+    kept = answer.total[dual.is_cost] <= dual.upper[dual.is_cost] * (1 + SLACK)
+    return answer if kept.all() else None
 
 
 def _rows(dual: DualProblem) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
@@ -65,8 +69,7 @@ def _rows(dual: DualProblem) -> tuple[Any, NDArray[np.float64], NDArray[np.float
     rows: Any = block_array(blocks).tocsr()
     free = np.full
     low = [dual.lower, free(k, -np.inf), dual.least, free(n_users, -np.inf), free(len(caps), -np.inf)]
-    upper = np.where(dual.is_cost, dual.upper * (1 - 1e-9), dual.upper)
-    high = [free(k, np.inf), upper, free(n_users, np.inf), problem.most, caps]
+    high = [free(k, np.inf), dual.upper, free(n_users, np.inf), problem.most, caps]
     return rows, np.concatenate(low).astype(float), np.concatenate(high).astype(float)
 
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import parse_number
+from retailrec.data.parsing import ids_meet, parse_number
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.effects import METRICS, Effect, Floats, effects_of, srm
 from retailrec.offers.ledger import Ledger
@@ -82,13 +82,17 @@ def outcomes(
     DataError
         If the receipts do not reach to the end of the window.
     """
-    end = start + timedelta(days=days)
+    end, before = window_around(start, days, days if before_days is None else before_days)
+    if data.log.is_empty() or data.log["time"].min() > start:  # type: ignore[operator]
+        raise DataError(
+            f"experiment: the window begins at {start:%Y-%m-%d %H:%M}, before the first receipt. Bring "
+            f"receipts from before the campaign on."
+        )
     if data.end < end:
         raise DataError(
             f"experiment: the window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
             f"{data.end:%Y-%m-%d %H:%M}. Bring later receipts, or give fewer days."
         )
-    before = start - timedelta(days=days if before_days is None else before_days)
     lines = data.log.select("user", "item", "time", "quantity", "value").filter(
         (pl.col("time") >= before) & (pl.col("time") < end)
     )
@@ -110,6 +114,24 @@ def outcomes(
     out = out.join(sums_of, on="user_id", how="left", maintain_order="left").fill_null(0.0)
     columns = ["purchases", "spend", *(["margin"] if unit is not None else []), "spend_before"]
     return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
+
+
+def window_around(start: datetime, days: float, before_days: float) -> tuple[datetime, datetime]:
+    """End of the window of `days` from `start` on, and begin of the one before it.
+
+    Raises
+    ------
+    SettingError
+        If `days` is not above 0, or no calendar reaches so far.
+    """
+    try:
+        if not days > 0:
+            raise ValueError
+        return start + timedelta(days=days), start - timedelta(days=before_days)
+    except (ValueError, OverflowError) as error:
+        raise SettingError(
+            f"experiment: days must be above 0 and lie within the calendar, not {days:g}. Correct it."
+        ) from error
 
 
 def experiment_result(
@@ -139,10 +161,10 @@ def experiment_result(
         If the campaign is not in the ledger, an arm is empty, a shopper stands in both arms, receipts
         end too early, or a setting is out of range.
     """
-    if days <= 0 or (planned_holdout is not None and not 0 < planned_holdout < 1):
+    if planned_holdout is not None and not 0 < planned_holdout < 1:
         raise SettingError(
-            f"experiment: days must be above 0 and the planned holdout between 0 and 1, not {days} and "
-            f"{planned_holdout}. Correct them."
+            f"experiment: the planned holdout must lie between 0 and 1, not {planned_holdout}. Correct "
+            f"it."
         )
     rows = ledger.read([campaign])
     if rows.is_empty():
@@ -151,8 +173,7 @@ def experiment_result(
             f"experiment: campaign '{campaign}' does not stand in ledger {ledger.folder}; there are "
             f"{there or 'no campaigns'}. Correct its name."
         )
-    start = rows["time"].min()
-    assert isinstance(start, datetime)
+    start: Any = rows["time"].min()
     shoppers = (
         rows.group_by("user_id")
         .agg(
@@ -167,6 +188,13 @@ def experiment_result(
             f"experiment: {n:,} shoppers of campaign '{campaign}' are held out and treated, such as "
             f"{shoppers.filter('both')['user_id'][0]}; each must be in one arm. Repair the ledger."
         )
+    ids_meet(
+        shoppers["user_id"],
+        data.users["user_id"],
+        who=f"the shoppers of campaign '{campaign}'",
+        whose="the receipts",
+        share=0,
+    )
     found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
     table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
     if segment is not None:
@@ -175,7 +203,9 @@ def experiment_result(
     effects = effects_of(table, metrics=metrics, segment=segment, level=level)
     n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
     srm_p = None if planned_holdout is None else srm(n_treated, n_holdout, planned_holdout)
-    notes = _notes(ledger, campaign, shoppers, start, days, srm_p, planned_holdout)
+    notes = _notes(ledger, campaign, data, table, start, days, srm_p, planned_holdout)
+    if segment is not None and (n := table[segment].null_count()):
+        notes.append(f"{n:,} shoppers have no {segment}; no segment counts them.")
     total = {
         e.metric: (n_treated * e.difference, n_treated * e.low, n_treated * e.high)
         for e in effects
@@ -198,6 +228,7 @@ def experiment_result(
 def _notes(
     ledger: Ledger,
     campaign: str,
+    data: RetailData,
     shoppers: pl.DataFrame,
     start: datetime,
     days: float,
@@ -205,6 +236,20 @@ def _notes(
     planned: float | None,
 ) -> list[str]:
     notes = []
+    known = shoppers["user_id"].is_in(data.users["user_id"].cast(pl.String).implode())
+    if n := int((~known).sum()):
+        treated = int((~known & ~shoppers["holdout"]).sum())
+        notes.append(
+            f"{n:,} of {shoppers.height:,} shoppers ({treated:,} treated, {n - treated:,} held out) "
+            f"are not among those of the receipts, such as {shoppers['user_id'].filter(~known)[0]}; "
+            f"they count as having bought nothing."
+        )
+    first: Any = data.log["time"].min()
+    if first > start - timedelta(days=days):
+        notes.append(
+            f"Receipts begin on {first:%Y-%m-%d}, less than {days:g} days before the "
+            f"campaign: what earlier spend explains is taken out only in part."
+        )
     if srm_p is not None and srm_p < _SRM_ALARM:
         notes.append(
             f"The arms' sizes do not fit the planned holdout of {planned:.1%} (p {srm_p:.2g}): "
@@ -247,7 +292,11 @@ def _margins(data: RetailData, margin: Any) -> Floats | None:
             "item_id": frame["item_id"].cast(pl.String),
             "margin": parse_number(frame["margin"], who="margin"),
         }
-    ).unique("item_id", keep="first")
+    ).unique(maintain_order=True)
+    if (twice := table["item_id"].is_duplicated()).any():
+        raise DataError(
+            f"margin: item {table['item_id'].filter(twice)[0]} has several margins; keep one of them."
+        )
     mine = data.items.select(pl.col("item_id").cast(pl.String)).join(
         table, on="item_id", how="left", maintain_order="left"
     )["margin"]

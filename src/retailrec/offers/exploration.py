@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retailrec.compute.pairs import row_of_pair
 from retailrec.offers import repair_kernels as moves
 from retailrec.offers.arms import uniform_draws
-from retailrec.offers.repair import Answer
+from retailrec.offers.repair import Answer, bounds_of
 from retailrec.offers.shadow_prices import DualProblem
 
 
@@ -52,12 +52,11 @@ def explore(dual: DualProblem, answer: Answer, share: float, near_tie: float, *,
     pair, other = _near_ties(dual, answer, near_tie) if share else (np.zeros(0, np.int64),) * 2
     if not len(pair):
         return Explored(chosen, propensity, 0, 0)
-    upper = np.where(dual.is_cost, dual.upper * (1 - 1e-9), dual.upper)
-    bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
     user = row_of_pair(problem.indptr).astype(np.int32)
     no_margin = np.zeros(0)
-    choice = moves.Choice(user, no_margin, chosen.copy(), answer.taken.copy(), answer.total.copy())
-    couples = moves.match_swaps(pair, other, dual.rows, bounds, choice)
+    total = np.rint(answer.total * np.where(dual.is_cost, problem.per_unit, 1.0))
+    choice = moves.Choice(user, no_margin, chosen.copy(), answer.taken.copy(), total)
+    couples = moves.match_swaps(pair, other, dual.rows, bounds_of(dual), choice)
     first, second = pair[couples[:, 0]], pair[couples[:, 1]]
     ids = problem.user_ids.cast(pl.String)
     names = ids.gather(user[first]) + pl.Series(["\0"]) + ids.gather(user[second])

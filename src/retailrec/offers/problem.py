@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from retailrec.data.ids import row_of_ids
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, parse_number, typed_ids
+from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.campaign import VALUE_COLUMNS, Campaign
 from retailrec.offers.constraints import Constraint, by_item, constraints_of, local_groups
 from retailrec.offers.ledger import Ledger
+
+MOST = 1e15  # of a value or cost: beyond it doubles no longer tell cents apart
+SLACK = 1e-12  # share of a budget that its sums may miss or exceed: the rounding of doubles
+_ROUNDING = 2e-15  # of a product of a few doubles
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,12 @@ class Problem:
     user_ids, item_ids : the caller's ids, ascending; a code is a place in them
     indptr, item : pairs of shopper u are [indptr[u], indptr[u + 1]), ordered by item code
     value, cost : (n_pairs,) worth and expected cost of the offer
+    ticks, per_unit : (n_pairs,) costs as whole numbers, whose sums are exact in any order; ticks that
+        are one unit of cost
     most, least : (n_users,) int32 offers a shopper
     short_of_candidates : shoppers whose `least` had to give way, since they have fewer pairs
     constraints : all of them
+    notes : sentences about what the campaign speaks of and the input does not have
     lower, upper, is_cost : the constraints' bounds and kind as arrays
     of_indptr, of_constraint : constraints of each item (CSR)
     local_indptr, local_group, local_cap : per-shopper groups of each item (CSR) and their caps
@@ -43,10 +50,13 @@ class Problem:
     item: NDArray[np.int32]
     value: NDArray[np.float64]
     cost: NDArray[np.float64]
+    ticks: NDArray[np.float64]
+    per_unit: float
     most: NDArray[np.int32]
     least: NDArray[np.int32]
     short_of_candidates: int
     constraints: tuple[Constraint, ...]
+    notes: tuple[str, ...]
     of_indptr: NDArray[np.int64]
     of_constraint: NDArray[np.int32]
     local_indptr: NDArray[np.int64]
@@ -72,6 +82,14 @@ class Problem:
     def upper(self) -> NDArray[np.float64]:
         """(n_constraints,) upper bounds."""
         return np.array([c.at_most for c in self.constraints], float)
+
+    @property
+    def ceiling(self) -> NDArray[np.float64]:
+        """(n_constraints,) upper bounds, those of budgets in ticks."""
+        upper = self.upper
+        with np.errstate(over="ignore"):
+            upper[self.is_cost] = np.floor(upper[self.is_cost] * self.per_unit * (1 + SLACK))
+        return upper
 
     @property
     def counts(self) -> Any:
@@ -173,7 +191,10 @@ def build_problem(
         product contradict each other, or caps leave no pair.
     """
     table = _attributes(items, "item_id", frame["item_id"])
-    past = _past_offers(campaign, ledger, now)
+    notes: list[str] = []
+    past = _past_offers(campaign, ledger, now, frame, notes)
+    if campaign.floor or campaign.strata is not None:
+        _note_absent_users(users, frame["user_id"], notes)
     for cap, offers in zip(campaign.cap, past, strict=True):
         if cap.per == "product":
             frame = _without(frame, offers.filter(pl.col("offers") >= cap.at_most))
@@ -195,9 +216,11 @@ def build_problem(
         inside = _in_segment(floor.column, floor.of, users, user_ids)
         least = np.maximum(least, inside * floor.at_least)
     possible = np.minimum(np.diff(indptr), most)
-    constraints = constraints_of(campaign, table, item_ids)
+    constraints = constraints_of(campaign, table, item_ids, notes)
+    cost = frame["cost"].to_numpy()
+    ticks, per_unit = _in_ticks(cost)
     of_indptr, of_constraint = by_item([c.items for c in constraints], len(item_ids))
-    groups, caps = local_groups(campaign, table, item_ids)
+    groups, caps = local_groups(campaign, table, item_ids, notes)
     local_indptr, local_group = by_item(groups, len(item_ids))
     return Problem(
         user_ids=user_ids,
@@ -205,11 +228,14 @@ def build_problem(
         indptr=indptr,
         item=row_of_ids(frame["item_id"], item_ids).astype(np.int32),
         value=frame["value"].to_numpy(),
-        cost=frame["cost"].to_numpy(),
+        cost=cost,
+        ticks=ticks,
+        per_unit=per_unit,
         most=most.astype(np.int32),
         least=np.minimum(least, possible).astype(np.int32),
         short_of_candidates=int((least > possible).sum()),
         constraints=tuple(constraints),
+        notes=tuple(dict.fromkeys(notes)),
         of_indptr=of_indptr,
         of_constraint=of_constraint,
         local_indptr=local_indptr,
@@ -218,19 +244,36 @@ def build_problem(
     )
 
 
+def _in_ticks(cost: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Costs as whole numbers of ticks, and how many ticks are one unit.
+
+    Decimal numbers of up to nine places become whole exactly, so that ten coupons of 0.1 fit a budget
+    of 1. For others a tick is the rounding of doubles: 2**-52 of what all pairs cost together.
+    """
+    total = float(cost.sum())
+    for places in range(10):
+        ticks = cost * 10.0**places
+        whole = np.rint(ticks)
+        if total * 10.0**places < 2**52 and (np.abs(ticks - whole) <= _ROUNDING * ticks).all():
+            return whole, 10.0**places
+    per_unit = 2.0**52 / max(total, 1e-250)
+    return np.rint(cost * per_unit), per_unit
+
+
 def _refuse_bad_pairs(frame: pl.DataFrame, numbers: Sequence[str]) -> None:
     for name in ("user_id", "item_id"):
         if n := frame[name].null_count():
             raise DataError(f"pairs: {n:,} rows lack '{name}'; fill it or leave these rows out.")
-    rules = {
-        "probability": (pl.col("probability").is_between(0, 1), "lie between 0 and 1"),
-        "cost": (pl.col("cost") >= 0, "be 0 or more"),
-    }
     for name in numbers:
-        holds, words = pl.col(name).is_finite(), "be a finite number"
-        if name in rules:
-            holds, words = holds & rules[name][0], rules[name][1]
+        cell = pl.col(name)
+        holds, words = cell.is_finite(), "be a finite number"
+        if name == "probability":
+            holds, words = cell.is_between(0, 1), "lie between 0 and 1"
+        if name == "cost":
+            holds, words = cell.is_finite() & (cell >= 0), "be 0 or more"
         bad = frame.filter(~holds.fill_null(False))
+        if bad.is_empty():
+            bad, words = frame.filter(cell.abs() > MOST), f"be at most {MOST:,.0f}"
         if not bad.is_empty():
             row = bad.row(0, named=True)
             raise DataError(
@@ -255,18 +298,47 @@ def _attributes(table: Any, key: str, like: pl.Series) -> pl.DataFrame | None:
     return frame
 
 
-def _past_offers(campaign: Campaign, ledger: Ledger | None, now: datetime | None) -> list[pl.DataFrame]:
-    """Past offers that each cap counts: `user_id`, (`item_id`,) `offers`."""
+def _past_offers(
+    campaign: Campaign,
+    ledger: Ledger | None,
+    now: datetime | None,
+    frame: pl.DataFrame,
+    notes: list[str],
+) -> list[pl.DataFrame]:
+    """Offers that each cap counts: `user_id`, (`item_id`,) `offers`."""
     if not campaign.cap:
         return []
     if ledger is None or now is None:
         raise SettingError(
             "campaign: a cap needs the ledger of past offers and the time of this campaign; give both."
         )
-    return [
-        ledger.offers_of(since=now - timedelta(days=cap.days), until=now, item=cap.per == "product")
+    if ledger.scan().head(1).collect().is_empty():
+        notes.append(
+            f"the ledger {ledger.folder} holds no offers yet: caps count those of this campaign alone."
+        )
+    past = [
+        ledger.offers_around(now, timedelta(days=cap.days), item=cap.per == "product")
         for cap in campaign.cap
     ]
+    for offers in past:
+        for key in offers.columns[:-1]:
+            who, whose = f"{key} of offers in the ledger", f"{key} of the pairs"
+            if told := ids_meet(offers[key], frame[key], who=who, whose=whose, share=0, refuse=False):
+                notes.append(f"a cap counts no offer: {told}")
+    return past
+
+
+def _note_absent_users(users: Any, user_ids: pl.Series, notes: list[str]) -> None:
+    known = _attributes(users, "user_id", user_ids)
+    if known is None:
+        return
+    absent = user_ids.unique().sort()
+    absent = absent.filter(~absent.is_in(known["user_id"].implode()))
+    if len(absent):
+        notes.append(
+            f"{len(absent):,} shoppers of the pairs have no row in the users, such as {absent[0]}: "
+            f"no segment counts them."
+        )
 
 
 def _without(frame: pl.DataFrame, spent: pl.DataFrame) -> pl.DataFrame:
@@ -293,6 +365,8 @@ def attribute_of(column: str, users: Any, user_ids: pl.Series) -> pl.Series:
         If there is no such column.
     """
     people = _attributes(users, "user_id", user_ids)
+    if people is not None:
+        ids_meet(user_ids, people["user_id"], who="the pairs' shoppers", whose="the users", share=0)
     if people is None or column not in people.columns:
         there = "no users were given" if people is None else f"users have {people.columns}"
         raise DataError(f"campaign: it asks for the segment '{column}'; {there}. Bring that column.")

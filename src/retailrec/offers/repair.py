@@ -19,7 +19,6 @@ from retailrec.offers import repair_kernels as moves
 from retailrec.offers.shadow_prices import DualProblem, Floats
 
 _ROUNDS = 5  # of meeting minima, and of exchanging
-_ROUNDING = 1e-9  # share of a budget kept free, so that no order of summation exceeds it
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,9 @@ def answer_of(dual: DualProblem, chosen: NDArray[np.bool_]) -> Answer:
     problem = dual.problem
     item = problem.item[chosen]
     number = np.bincount(item, minlength=problem.n_items).astype(float)
-    cost = np.bincount(item, weights=problem.cost[chosen], minlength=problem.n_items)
-    total = np.where(dual.is_cost, dual.counts @ cost, dual.counts @ number)
+    ticks = np.bincount(item, weights=problem.ticks[chosen], minlength=problem.n_items)
+    cost = (dual.counts @ ticks) / problem.per_unit
+    total = np.where(dual.is_cost, cost, dual.counts @ number)
     taken = np.add.reduceat(np.append(chosen, False), problem.indptr[:-1], dtype=np.int64)
     return Answer(
         chosen,
@@ -65,6 +65,12 @@ def answer_of(dual: DualProblem, chosen: NDArray[np.bool_]) -> Answer:
         np.maximum(np.where(np.isfinite(dual.lower), dual.lower, 0.0) - total, 0.0),
         np.maximum(dual.least - taken, 0),
     )
+
+
+def bounds_of(dual: DualProblem) -> moves.Bounds:
+    """The bounds that every answer keeps to, as the kernels take them."""
+    p = dual.problem
+    return moves.Bounds(p.of_indptr, p.of_constraint, dual.is_cost, dual.lower, p.ceiling, p.ticks)
 
 
 def repair(dual: DualProblem, prices: Floats) -> Answer:
@@ -78,8 +84,7 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
     offer, cost = dual.item_prices(prices)
     rows = dual.rows
     kernels.choose_at_prices(rows, kernels.Prices(offer, cost, dual.penalty), wanted, margin)
-    upper = np.where(dual.is_cost, dual.upper * (1 - _ROUNDING), dual.upper)
-    bounds = moves.Bounds(problem.of_indptr, problem.of_constraint, dual.is_cost, dual.lower, upper)
+    bounds = bounds_of(dual)
     choice = moves.Choice(
         user=row_of_pair(problem.indptr).astype(np.int32),
         margin=margin,
@@ -121,7 +126,7 @@ def _fill(
     for k in np.flatnonzero(dual.is_cost):
         items = problem.constraints[k].items
         spare[items] = np.minimum(spare[items], room[k])
-    left = _open_pairs(dual, bounds, choice) & (problem.cost <= spare[problem.item])
+    left = _open_pairs(dual, bounds, choice) & (problem.ticks <= spare[problem.item])
     places = np.flatnonzero(left)
     moves.add_in_order(places[np.argsort(-net[places], kind="stable")], rows, bounds, choice)
 

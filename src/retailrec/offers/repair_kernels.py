@@ -14,13 +14,17 @@ _jit = nb.njit(cache=True, nogil=True)
 
 
 class Bounds(NamedTuple):
-    """Constraints of each item (CSR), and whether each adds up cost, and its bounds."""
+    """Constraints of each item (CSR), whether each adds up cost, its bounds; cost of each pair.
+
+    Costs and budgets are whole ticks (`Problem.ticks`), so totals are exact.
+    """
 
     of_indptr: Any
     of: Any
     is_cost: Any
     lower: Any
     upper: Any
+    ticks: Any
 
 
 class Choice(NamedTuple):
@@ -32,7 +36,7 @@ class Choice(NamedTuple):
     margin : (n_pairs,) by how much each pair is in or out at the prices
     chosen : (n_pairs,) bool
     taken : (n_users,) offers of each shopper
-    total : (n_constraints,) offers or cost of each constraint
+    total : (n_constraints,) offers, or ticks of cost, of each constraint
     """
 
     user: Any
@@ -62,8 +66,8 @@ def _fits_shopper(p: int, leaving: int, rows: Any, choice: Any) -> bool:
 
 
 @_jit
-def _amount(k: int, p: int, rows: Any, bounds: Any) -> float:
-    return rows.cost[p] if bounds.is_cost[k] else 1.0
+def _amount(k: int, p: int, bounds: Any) -> float:
+    return bounds.ticks[p] if bounds.is_cost[k] else 1.0
 
 
 @_jit
@@ -81,9 +85,9 @@ def _fits_bounds(p: int, leaving: int, rows: Any, bounds: Any, choice: Any) -> b
     i = rows.item[p]
     for at in range(bounds.of_indptr[i], bounds.of_indptr[i + 1]):
         k = bounds.of[at]
-        after = choice.total[k] + _amount(k, p, rows, bounds)
+        after = choice.total[k] + _amount(k, p, bounds)
         if leaving >= 0 and _holds(k, rows.item[leaving], bounds):
-            after -= _amount(k, leaving, rows, bounds)
+            after -= _amount(k, leaving, bounds)
         if after > bounds.upper[k]:
             return False
     if leaving >= 0:
@@ -102,7 +106,7 @@ def _change(p: int, sign: int, rows: Any, bounds: Any, choice: Any) -> None:
     choice.taken[choice.user[p]] += sign
     i = rows.item[p]
     for at in range(bounds.of_indptr[i], bounds.of_indptr[i + 1]):
-        choice.total[bounds.of[at]] += sign * _amount(bounds.of[at], p, rows, bounds)
+        choice.total[bounds.of[at]] += sign * _amount(bounds.of[at], p, bounds)
 
 
 @_jit
@@ -181,7 +185,7 @@ def force_in_order(
         first, last = bounds.of_indptr[i], bounds.of_indptr[i + 1]
         hopeless = choice.chosen[p] or rows.most[choice.user[p]] == 0
         for at in range(first, last):
-            hopeless |= _amount(bounds.of[at], p, rows, bounds) > bounds.upper[bounds.of[at]]
+            hopeless |= _amount(bounds.of[at], p, bounds) > bounds.upper[bounds.of[at]]
         if hopeless:
             continue
         leaving = -1
@@ -193,7 +197,7 @@ def force_in_order(
         fits = True
         for at in range(first, last):
             k = bounds.of[at]
-            amount = _amount(k, p, rows, bounds)
+            amount = _amount(k, p, bounds)
             while choice.total[k] + amount > bounds.upper[k] and pointer[k] < len(weakest):
                 q = weakest[pointer[k]]
                 pointer[k] += 1
@@ -319,8 +323,8 @@ def match_swaps(pair: Any, other: Any, rows: Any, bounds: Any, choice: Any) -> A
             elif busy[v] or not _fits_shopper(other[b], pair[b], rows, choice):
                 b += 1
             else:
-                more_i = rows.cost[other[b]] - rows.cost[pair[a]]
-                more_j = rows.cost[other[a]] - rows.cost[pair[b]]
+                more_i = bounds.ticks[other[b]] - bounds.ticks[pair[a]]
+                more_j = bounds.ticks[other[a]] - bounds.ticks[pair[b]]
                 if _reserve(i, more_i, j, more_j, bounds, choice):
                     swaps[n, 0], swaps[n, 1] = a, b
                     n += 1

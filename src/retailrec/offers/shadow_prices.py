@@ -63,6 +63,9 @@ class DualProblem:
     lower, upper : (n_constraints,) bounds, which a repair may have lowered
     least : (n_users,) offers a shopper must get
     threads : shards at a time; the answer does not depend on it
+    apart : are ties set apart while prices are sought? Where many pairs are worth the same, all of them
+        turn at one price and no step finds it. So each pair's value is moved by a lot of its own that
+        shrinks as the steps do; the bound is that of the true values
     """
 
     problem: Problem
@@ -70,6 +73,7 @@ class DualProblem:
     upper: Floats
     least: NDArray[np.int32]
     threads: int = 1
+    apart: bool = False
 
     def __post_init__(self) -> None:
         problem = self.problem
@@ -84,21 +88,26 @@ class DualProblem:
         self.fine_item = np.array([problem.constraints[k].items[0] for k in self.fine], np.int64)
         self.rows = rows_of(problem, self.least)
         self.counts = problem.counts
+        n = len(problem.item)
+        self.lots = (np.random.default_rng(0).permutation(n) + 0.5) / n - 0.5 if self.apart else None
+        self.nearest = self.scale * (0.0005 if self.apart else 0.005)
 
     def item_prices(self, prices: Floats) -> tuple[Floats, Floats]:
         """(n_items,) price of an offer and of a unit of its cost: its constraints' prices added up."""
         of_cost = np.where(self.is_cost, prices, 0.0)
         return self.counts.T @ (prices - of_cost), self.counts.T @ of_cost
 
-    def evaluate(self, prices: Floats, near: float) -> tuple[float, Floats]:
+    def evaluate(
+        self, prices: Floats, near: float, rows: kernels.Rows | None = None
+    ) -> tuple[float, Floats]:
         """The bound at these prices, and the (5, n_items) demand of `kernels.demand_at_prices`."""
-        problem = self.problem
+        problem, rows = self.problem, rows or self.rows
         offer, cost = self.item_prices(prices)
         at = kernels.Prices(offer, cost, self.penalty)
 
         def shard(users: slice) -> tuple[float, Floats]:
             part = np.zeros((5, problem.n_items))
-            net = kernels.demand_at_prices(users.start, users.stop, self.rows, at, near, part)
+            net = kernels.demand_at_prices(users.start, users.stop, rows, at, near, part)
             return net, part
 
         total, demand = 0.0, np.zeros((5, problem.n_items))
@@ -123,6 +132,9 @@ class DualProblem:
     def advance(self, state: Duals) -> None:
         """One step: the bound at the present prices, then the next prices."""
         bound, demand = self.evaluate(state.prices, state.near)
+        if self.lots is not None:
+            moved = self.rows._replace(value=self.rows.value + state.near * self.lots)
+            demand = self.evaluate(state.prices, state.near, moved)[1]
         state.bounds.append(bound)
         if bound < state.bound:
             state.bound, state.best = bound, state.prices.copy()
@@ -134,7 +146,7 @@ class DualProblem:
         far = bool((np.abs(change[self.coarse]) > limit[self.coarse]).any())
         state.step += 1
         if state.step > 3 and not (far and state.step < 25):
-            state.near = max(state.near * 0.75, self.scale * 0.005)
+            state.near = max(state.near * 0.75, self.nearest)
             state.damping = max(state.damping * 0.93, 0.25)
 
     def _excess(self, prices: Floats, demand: Floats) -> Floats:
@@ -223,7 +235,7 @@ def solve_duals(
     The bound stands still when five steps have bettered it by less than 3 in 100,000.
     """
     state = dual.start() if state is None else state
-    while state.step < steps and not _stands_still(state):
+    while state.step < steps and (dual.apart or not _stands_still(state)):
         dual.advance(state)
         checkpoint(state)
         progress("shadow prices", state.step, steps)

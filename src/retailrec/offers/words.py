@@ -6,7 +6,7 @@ import numpy as np
 
 from retailrec.compute.pairs import row_of_pair
 from retailrec.offers.constraints import Constraint
-from retailrec.offers.problem import Problem
+from retailrec.offers.problem import SLACK, Problem
 from retailrec.offers.repair import Answer
 
 
@@ -55,7 +55,7 @@ def why_missing(problem: Problem, k: int, answer: Answer) -> str:
     for other, constraint in enumerate(problem.constraints):
         if other == k or not np.isfinite(constraint.at_most):
             continue
-        room = constraint.at_most * (1 - 1e-9) - answer.total[other]
+        room = constraint.at_most * (1 + SLACK) - answer.total[other]
         amount = problem.cost[free] if constraint.is_cost else np.ones(int(free.sum()))
         if n := int((np.isin(problem.item[free], constraint.items) & (amount > room)).sum()):
             what = constraint.name if constraint.is_cost else f"the limit of {constraint.name}"
