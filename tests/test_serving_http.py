@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.slots import parse_slots
+from retailrec.serving.api import reply
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.loading import export_exposures
 from retailrec.serving.records import StoreUnavailable
+from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 from serving_http_support import Start, receipt, small_shop, starting, two_models
 
@@ -255,6 +258,67 @@ def test_models_are_listed_swapped_and_rolled_back(start: Start) -> None:
     assert [o["score"] for o in first["offers"]] != [o["score"] for o in second["offers"]]
     assert client.post("/v1/models/rollback").json()["active"]["id"] == "second"
     assert client.get("/v1/shoppers/5/offers").json()["offers"] == second["offers"]
+
+
+def test_rollback_goes_back_and_never_to_what_was_left_nor_to_another_process_model(
+    start: Start,
+) -> None:
+    here, other = start(), start()  # two processes on one store, both answer with the second
+    assert other.post("/v1/models/first/activate").status_code == 200
+    refused = here.post("/v1/models/rollback")
+    assert refused.status_code == 404
+    assert "no other model" in refused.json()["detail"]
+    assert here.get("/v1/shoppers/5/offers").json()["model"]["id"] == "second"
+    assert other.post("/v1/models/rollback").json()["active"]["id"] == "second"
+    assert other.post("/v1/models/rollback").status_code == 404  # not to what was withdrawn just now
+    other.post("/v1/models/first/activate")
+    other.post("/v1/models/second/activate")  # by name: back as well
+    assert other.post("/v1/models/rollback").status_code == 404
+    here.post("/v1/models/first/activate")
+    here.__exit__(None, None, None)
+    again = start()
+    assert again.get("/v1/shoppers/5/offers").json()["model"]["id"] == "first"
+    assert again.post("/v1/models/rollback").json()["active"]["id"] == "second"
+
+
+def test_models_of_an_experiment_are_loaded_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c", "d", "e", "f"):
+        shutil.copytree(folder / "models" / "first", tmp_path / "more" / "models" / name)
+    shutil.copy(folder / "store.db", tmp_path / "more" / "store.db")
+    loaded: list[str] = []
+    right = ServedModel.load
+
+    def load(folder: Path, name: str = "") -> ServedModel:
+        loaded.append(name)
+        return right(folder, name)
+
+    monkeypatch.setattr(ServedModel, "load", load)
+    arms = {name: Arm(share=0.2, model=name) for name in "abcde"}
+    (tmp_path / "store").mkdir()
+    for client in starting(tmp_path / "more", tmp_path / "store"):
+        one = client(Experiment("x", "salt", 0.0, arms, ("b",)))
+        answering = {one.get(f"/v1/shoppers/{u}/offers").json()["model"]["id"] for u in range(1, 40)}
+        assert answering == set("abcde")
+        assert sorted(loaded) == sorted("abcdef")
+        one.post("/v1/models/e/activate")
+        for u in range(1, 40):
+            one.get(f"/v1/shoppers/{u}/offers")
+            one.get(f"/shopper?id={u}&left=f")
+        assert sorted(loaded) == sorted("abcdeeff")  # e anew, since asked for; f is no arm's
+
+
+def test_what_is_no_number_in_json_is_null(start: Start) -> None:
+    client = start()
+    store = client.service.store  # type: ignore[attr-defined]
+    store.describe({"5": {"points": float("nan"), "limit": float("-inf"), "age": 1.5}})
+    text = client.get("/v1/shoppers/5/history?limit=1").text
+    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert found["attributes"] == {"points": None, "limit": None, "age": 1.5}
+    value = {"a": [(float("inf"), 1), {"b": float("nan")}], "c": "NaN"}
+    body = json.loads(bytes(reply(value).body))
+    assert body == {"a": [[None, 1], {"b": None}], "c": "NaN"}
 
 
 def test_the_model_that_was_active_last_answers_after_a_restart(start: Start) -> None:

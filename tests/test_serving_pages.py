@@ -23,8 +23,10 @@ from retailrec.data import RetailData
 from retailrec.recommender.discovery import Discovery
 from retailrec.serving.app import make_app
 from retailrec.serving.loading import load_data
+from retailrec.serving.messages import RulesIn
 from retailrec.serving.pages import drawings
 from retailrec.serving.pages.facts import WEEKS, gather
+from retailrec.serving.pages.views import RULE_FIELDS
 from retailrec.serving.receipts import Line, accept
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
@@ -167,6 +169,48 @@ def test_rules_are_tried_before_they_are_saved(client: TestClient, service: Serv
     assert service.engine.lists().rules == {"mailing": {"max_per_category": 1}}
     assert client.post("/rules", data={"purpose": "x", "min_new": "-4"}).status_code == 422
     assert client.post("/rules", data=form, headers={"origin": "http://evil"}).status_code == 403
+    service.store.set_rules("mailing", None)
+
+
+def test_every_rule_that_can_be_saved_has_a_field_and_shows(
+    client: TestClient, service: Service
+) -> None:
+    rules = {
+        "price_floor": 1234.5678,
+        "price_ceiling": 5000.0,
+        "skip_bought_days": 7.0,
+        "unless_due": True,
+        "max_per_category": 2,
+        "category": "category_2",
+        "min_new": 1,
+        "variety": 0.25,
+    }
+    assert {name for name, _ in RULE_FIELDS} == set(RulesIn.model_fields) == set(rules)
+    assert client.put("/v1/rules/mailing", json=rules).status_code == 200
+    for path in (
+        "/rules",
+        "/rules?purpose=other",
+        "/rules?purpose=mailing&try=1",
+        "/shopper?id=5&category=category_2",
+    ):
+        assert client.get(path).status_code == 200, path
+    page = client.get("/rules?purpose=mailing").text
+    form = {"purpose": "mailing"} | dict(re.findall(r'<input name="(\w+)" value="([^"]+)"', page))
+    assert (
+        form.items()
+        >= {"unless_due": "yes", "category": "category_2", "price_floor": "1234.5678"}.items()
+    )
+    assert client.post("/rules", data=form).status_code == 200
+    assert service.engine.lists().rules == {"mailing": rules}  # to the last digit
+    # a form without a field leaves its rule, one with an empty field removes it
+    assert (
+        client.post("/rules", data={"purpose": "mailing", "min_new": "2", "variety": ""}).status_code
+        == 200
+    )
+    left = {name: value for name, value in rules.items() if name != "variety"}
+    assert service.engine.lists().rules == {"mailing": left | {"min_new": 2}}
+    assert client.post("/rules", data={"purpose": "a\nb", "min_new": "2"}).status_code == 422
+    assert client.post("/rules", data={"purpose": "x" * 200, "min_new": "2"}).status_code == 422
     service.store.set_rules("mailing", None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -58,8 +59,20 @@ ItemPath = Annotated[Id, Path(description="the item's id", examples=["1029743"])
 
 
 def reply(value: Any, status: int = 200) -> Response:
-    """JSON, made once: what is answered needs no second check."""
-    return Response(json.dumps(value, ensure_ascii=False), status, media_type="application/json")
+    """JSON, made once: what is answered needs no second check. What is no number in JSON is null."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    return Response(text, status, media_type="application/json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def routes(service: Service) -> APIRouter:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from threading import Lock
 from typing import NamedTuple
+
+from cachetools import LRUCache
 
 from retailrec.serving.served_model import CodedEvents
 
@@ -28,8 +29,7 @@ class HotShoppers:
     """
 
     def __init__(self, most_lines: int = 2_000_000) -> None:
-        self._most, self._lines = most_lines, 0
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entries: LRUCache[Key, _Entry] = LRUCache(most_lines, _size)
         self._lock = Lock()
         self.hits = self.misses = 0
 
@@ -40,44 +40,36 @@ class HotShoppers:
             if entry is None or entry.label != label:
                 self.misses += 1
                 return None
-            self._entries.move_to_end(key)
             self.hits += 1
             return entry.events
 
     def put(self, key: Key, label: tuple[object, ...], events: CodedEvents) -> None:
         """Keep the events, and let go of others if there are too many."""
+        entry = _Entry(label, events)
         with self._lock:
-            self._drop(key)
-            self._entries[key] = _Entry(label, events)
-            self._lines += _size(events)
-            while self._lines > self._most and self._entries:
-                self._drop(next(iter(self._entries)))
+            self._entries.pop(key, None)
+            if _size(entry) <= self._entries.maxsize:
+                self._entries[key] = entry
 
     def forget(self, shopper: str) -> None:
         """Let go of a shopper."""
         with self._lock:
             for key in [key for key in self._entries if key[0] == shopper]:
-                self._drop(key)
+                del self._entries[key]
 
     def clear(self) -> None:
         """Let go of everybody."""
         with self._lock:
             self._entries.clear()
-            self._lines = 0
 
     @property
     def lines(self) -> int:
         """Lines kept now."""
-        return self._lines
+        return int(self._entries.currsize)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _drop(self, key: Key) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._lines -= _size(entry.events)
 
-
-def _size(events: CodedEvents) -> int:
-    return len(events.item) + 10  # what an entry takes beside its lines
+def _size(entry: _Entry) -> int:
+    return len(entry.events.item) + 10  # what an entry takes beside its lines

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
+
+from cachetools import LRUCache
 
 from retailrec.errors import ArtifactError, RetailRecError, SettingError
 from retailrec.recommender.batch import artifact_key
@@ -17,7 +18,7 @@ from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_OTHERS = 2  # models beside the active one that stay in memory
+_OTHERS = 2  # models that stay in memory beside the active one and those of an experiment
 _LOG = logging.getLogger("retailrec.serving")
 
 
@@ -36,13 +37,16 @@ class Models:
     ----------
     folder : a saved model, or a folder of saved models
     store : remembers which model was active
+    named : models of an experiment, which are asked for all the time
     """
 
-    def __init__(self, folder: Path, store: Store, engine: Engine) -> None:
+    def __init__(self, folder: Path, store: Store, engine: Engine, named: Sequence[str] = ()) -> None:
         self.folder, self._store, self._engine = Path(folder), store, engine
-        self._swap, self._lock = Lock(), Lock()
-        self._others: OrderedDict[str, ServedModel] = OrderedDict()
+        self._swap, self._lock, self._loading = Lock(), Lock(), Lock()
+        self.named = tuple(dict.fromkeys(named))
+        self._others: LRUCache[str, ServedModel] = LRUCache(len(self.named) + _OTHERS)
         self._active: ServedModel | None = None
+        self._before: list[str] = []  # models that answered here, the active one last
 
     def folders(self) -> dict[str, Path]:
         """Name -> folder of each model that is there now."""
@@ -96,6 +100,8 @@ class Models:
         there = self.require_any()
         last = [name for name, _, _ in self._store.activations() if name in there]
         name = last[-1] if last else list(there)[-1]
+        for one in last:
+            self._went_to(one)
         model = self._load(name)
         self._let_answer(model)
         return model
@@ -108,20 +114,24 @@ class Models:
         UnknownModel
             If there is none.
         """
+        found = self._here(name)
+        if found is None:
+            with self._loading:  # once, however many ask
+                found = self._here(name)
+                if found is None:
+                    found = self._load(name)
+                    with self._lock:
+                        self._others[name] = found
+        return found
+
+    def _here(self, name: str) -> ServedModel | None:
         active = self._active
         if active is not None and active.name == name:
             return active
         with self._lock:
-            found = self._others.get(name)
-            if found is not None:
-                self._others.move_to_end(name)
-                return found
-        found = self._load(name)
-        with self._lock:
-            self._others[name] = found
-            while len(self._others) > _OTHERS:
-                self._others.popitem(last=False)
-        return found
+            for one in self.named:
+                self._others.get(one)  # so that others go before them
+            return self._others.get(name)
 
     def activate(self, name: str) -> ServedModel:
         """Load a model anew, warm it up, and let it answer; requests under way keep theirs.
@@ -146,20 +156,18 @@ class Models:
             self._swap.release()
 
     def rollback(self) -> ServedModel:
-        """Activate the model that was active before.
+        """Activate the model that answered before the active one did, here and not in another process.
+
+        A model that was rolled back, or left for an earlier one, is not gone to again.
 
         Raises
         ------
         UnknownModel
             If there was none, or it is gone.
         """
-        names = [name for name, _, _ in self._store.activations()]
-        current = self.active.name
-        while names and names[-1] == current:
-            names.pop()
-        if not names:
+        if len(self._before) < 2:
             raise UnknownModel("no other model was active before; activate one by its name.")
-        return self.activate(names[-1])
+        return self.activate(self._before[-2])
 
     def warm_up(self, model: ServedModel, most: int = 20) -> int:
         """Replay requests, so that nothing that happens once is part of an answer; their number."""
@@ -194,10 +202,20 @@ class Models:
 
     def _let_answer(self, model: ServedModel) -> None:
         self._store.record_activation(model.name, model.digest)
-        self._active = model  # one step: a request has either the old one or the new one
+        old, self._active = self._active, model  # one step: a request has the old one or the new one
         with self._lock:
             self._others.pop(model.name, None)
+            if old is not None and old.name != model.name and old.name in self.named:
+                self._others[old.name] = old
+        self._went_to(model.name)
         self._engine.cache.clear()
+
+    def _went_to(self, name: str) -> None:
+        """Note that a model answers; going back to one takes those after it off the list."""
+        if name in self._before:
+            del self._before[self._before.index(name) + 1 :]
+        else:
+            self._before.append(name)
 
     def _load(self, name: str) -> ServedModel:
         there = self.folders()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -99,7 +99,7 @@ class ServedModel:
         sources = [*self.model.sources_, *self.model.discover_sources_]
         wanted += [s.attribute for s in sources if hasattr(s, "attribute")]
         self.user_columns = list(dict.fromkeys(wanted))
-        self._bound: OrderedDict[tuple[Any, ...], BoundRules] = OrderedDict()
+        self._bound: LRUCache[tuple[Any, ...], BoundRules] = LRUCache(_BOUND)
         self._lock = Lock()
         # each request is a thread's; a library that brings its own threads would fight with the others
         rankers = (self.model.ranker_, self.model.preranker_, self.model.discover_ranker_)
@@ -289,14 +289,11 @@ class ServedModel:
         key = tuple(sorted(rules.items()))
         with self._lock:
             found = self._bound.get(key)
-            if found is not None:
-                self._bound.move_to_end(key)
-                return found
+        if found is not None:
+            return found
         bound = BoundRules(Rules(**rules), self.model.items_, self.model.prices_, self.end)
         with self._lock:
             self._bound[key] = bound
-            while len(self._bound) > _BOUND:
-                self._bound.popitem(last=False)
         return bound
 
 

@@ -74,7 +74,9 @@ class Service:
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.store, self.settings.cache_lines)
-        self.models = Models(self.models_folder, self.store, self.engine)
+        arms = [arm.model for arm in self.experiment.arms.values() if arm.model is not None]
+        named = (*arms, *self.experiment.shadow)
+        self.models = Models(self.models_folder, self.store, self.engine, named)
         self.keyring = Keyring(self.store, self.settings.keys)
         self.rate = RateLimit(self.settings.rate)
         self.ready = False
@@ -97,14 +99,15 @@ class Service:
         self.shadows = ThreadPoolExecutor(1, "shadow")
         self.log = ExposureLog(self.store)
         self.experiment = self.experiment.settled(self.store)
-        arms = [arm.model for arm in self.experiment.arms.values()]
-        require_models(self.models, [*arms, *self.experiment.shadow])
+        require_models(self.models, self.models.named)
         self.models.start()
 
     def warm_up(self) -> None:
         """Replay requests, then be ready."""
         started = time.perf_counter()
         n = self.models.warm_up(self.models.active)
+        for name in self.models.named:
+            n += self.models.warm_up(self.models.get(name), 3)
         # what is here now stays: looking through it for garbage would stop all answers for 0.1 s
         gc.collect()
         gc.freeze()

@@ -79,7 +79,9 @@ def routes(service: Service) -> APIRouter:
     @router.post("/rules", dependencies=[admin])
     async def save(request: Request) -> Response:
         try:
-            form = dict(parse_qsl((await request.body()).decode(), max_num_fields=50))
+            form = dict(
+                parse_qsl((await request.body()).decode(), max_num_fields=50, keep_blank_values=True)
+            )
         except ValueError as error:
             raise Problem(400, "the form can't be read; open the page again.") from error
         purpose = form.get("purpose") or "default"

@@ -15,7 +15,7 @@ from retailrec.serving.pages import drawings
 from retailrec.serving.pages.comparison import Comparison, K, Values, given_of
 from retailrec.serving.pages.facts import WEEKS, Facts
 from retailrec.serving.pages.what_if import receipt, side, timeline, what_if
-from retailrec.serving.receipts import microseconds
+from retailrec.serving.receipts import check_id, microseconds
 from retailrec.serving.service import Service
 
 RULE_FIELDS = (
@@ -25,7 +25,9 @@ RULE_FIELDS = (
     ("price_ceiling", "Price at most"),
     ("skip_bought_days", "Not bought within days"),
     ("variety", "Variety, 0 to 1"),
-)
+    ("category", "What a category is, as category_1"),
+    ("unless_due", "Offer it all the same when it is due, yes or no"),
+)  # all of them: a rule that the page does not show could not be seen to hold
 
 
 class Views:
@@ -113,7 +115,7 @@ class Views:
                 usual = answer
             sides.append(side(f"{model.name}, {purpose}", answer, usual))
         if rules:
-            changed = [*changed, "rules: " + ", ".join(f"{k} {v:g}" for k, v in rules.items())]
+            changed = [*changed, f"rules: {_in_words(rules)}"]
         bought = {item: active.label(item) for r in reversed(receipts) for item in r.items}
         return found | {
             "purposes": purposes,
@@ -194,17 +196,14 @@ class Views:
         purpose = query.get("purpose") or "default"
         saved = lists.rules.get(purpose, {})
         tried = bool(query.get("try"))
-        rules, error = _rules_of(query) if tried else (saved, "")
+        rules, error = _rules_of(query, saved) if tried else (saved, "")
         found: Values = {
             "purpose": purpose,
             "error": error,
             "saved": query.get("saved") == "1",
-            "fields": [(n, says, _short(rules[n]) if n in rules else "") for n, says in RULE_FIELDS],
+            "fields": [(n, says, _as_typed(rules[n]) if n in rules else "") for n, says in RULE_FIELDS],
             "purposes": sorted({"default", "new", "replenish", "discover"} | set(lists.rules)),
-            "all_rules": [
-                (p, ", ".join(f"{k} {v:g}" for k, v in r.items()) or "no rule")
-                for p, r in sorted(lists.rules.items())
-            ],
+            "all_rules": [(p, _in_words(r) or "no rule") for p, r in sorted(lists.rules.items())],
         }
         if not tried or error:
             return found
@@ -229,9 +228,10 @@ class Views:
 
     def save_rules(self, values: Mapping[str, str]) -> str:
         """Save what a form holds; what is wrong with it, or nothing."""
-        rules, error = _rules_of(values)
+        purpose = check_id(values.get("purpose") or "default", "purpose")
+        rules, error = _rules_of(values, self.service.engine.lists().rules.get(purpose, {}))
         if not error:
-            self.service.save_rules(values.get("purpose") or "default", rules)
+            self.service.save_rules(purpose, rules)
         return error
 
     def report(self) -> Values:
@@ -294,11 +294,13 @@ def _boards(report: Values) -> Values | None:
     }
 
 
-def _rules_of(values: Mapping[str, str]) -> tuple[Values, str]:
-    """Rules of a form, or what is wrong with one of them."""
-    said = {name: values[name].strip() for name, _ in RULE_FIELDS if values.get(name, "").strip()}
+def _rules_of(values: Mapping[str, str], saved: Mapping[str, Any] | None = None) -> tuple[Values, str]:
+    """Rules of a form, or what is wrong with one; those that it has no field for stay as saved."""
+    fields = {name: values[name].strip() for name, _ in RULE_FIELDS if name in values}
+    said = {name: text for name, text in fields.items() if text}
+    kept = {name: value for name, value in (saved or {}).items() if name not in fields}
     try:
-        return RulesIn.model_validate(said).said(), ""
+        return RulesIn.model_validate(kept | said).said(), ""
     except ValueError:
         names = dict(RULE_FIELDS)
         for name, text in said.items():
@@ -307,6 +309,17 @@ def _rules_of(values: Mapping[str, str]) -> tuple[Values, str]:
             except ValueError:
                 return {}, f"{names[name]}: {text!a} is no value that this rule can have."
         return {}, "These rules make no sense together."
+
+
+def _in_words(rules: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_as_typed(value)}" for name, value in rules.items())
+
+
+def _as_typed(value: Any) -> str:
+    """A rule's value as a field shows and takes it: to the last digit."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).removesuffix(".0")
 
 
 def _sales(facts: Any, item: str) -> Values:
