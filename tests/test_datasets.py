@@ -258,8 +258,8 @@ def test_train_orders_of_instacart_count_where_their_lines_are(tmp_path: Path) -
 
 
 def test_what_is_missing_of_instacart_is_said(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").touch()
     with pytest.raises(DataError, match="needs the folder with orders, order_products__prior"):
-        (tmp_path / "orders.csv").touch()
         load_dataset("instacart", tmp_path / "orders.csv")
     with pytest.raises(DataError, match=r"holds no order_products__prior.csv"):
         load_dataset("instacart", tmp_path)

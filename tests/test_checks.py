@@ -1,0 +1,244 @@
+"""Each check finds the fault that is planted for it, and a quiet week has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import real
+from retailrec.checks import CHECKS, Weeks, run_checks, usual
+from retailrec.datasets import load_dataset
+from retailrec.errors import DataError
+
+WEEKS, START = 16, datetime(2024, 1, 1)  # a Monday
+NEW = START + timedelta(days=7 * (WEEKS - 1))
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def lines() -> pl.DataFrame:
+    """Sixteen weeks of 90 receipts a day in three stores, from 8 to 20 o'clock."""
+    rng = np.random.default_rng(7)
+    n_days, per_day = 7 * WEEKS, 90
+    n = n_days * per_day
+    n_lines = rng.integers(2, 7, n)
+    receipt = np.repeat(np.arange(n), n_lines)
+    minute = rng.integers(8 * 60, 20 * 60, n)
+    user, store = rng.integers(0, 250, n), rng.integers(1, 4, n)
+    item = (rng.random(len(receipt)) ** 2 * 300).astype(int)
+    quantity = rng.integers(1, 4, len(receipt)).astype(float)
+    quantity[rng.random(len(receipt)) < 0.005] *= -1
+    price = np.round(1 + rng.random(300) * 9, 2)
+    day = receipt // per_day
+    time = [
+        START + timedelta(days=int(d), minutes=int(minute[r]))
+        for d, r in zip(day, receipt, strict=True)
+    ]
+    frame = pl.DataFrame(
+        {
+            "user_id": [f"u{u:04d}" for u in user[receipt]],
+            "item_id": [f"i{i:04d}" for i in item],
+            "basket_id": receipt,
+            "time": time,
+            "quantity": quantity,
+            "value": np.round(quantity * price[item], 2),
+            "store": store[receipt],
+            "currency": ["EUR"] * len(receipt),
+            "file": [f"week-{d // 7}.csv" for d in day],
+        }
+    )
+    return frame.with_columns(pl.col("time").cast(pl.Datetime("us")))
+
+
+def found(lines: pl.DataFrame, change: Change = lambda new: new) -> dict[str, str]:
+    new = lines.filter(pl.col("time") >= NEW)
+    weeks = Weeks(change(new), lines.filter(pl.col("time") < NEW))
+    return {f.name: f.severity for f in run_checks(weeks)}
+
+
+def day(n: int) -> pl.Expr:
+    return pl.col("time").dt.date() == (NEW + timedelta(days=n)).date()
+
+
+def some(share: float) -> pl.Expr:
+    """A share of the receipts, by their numbers."""
+    return pl.col("basket_id") * 7919 % 1000 < share * 1000
+
+
+def twice(new: pl.DataFrame, **changed: pl.Expr) -> pl.DataFrame:
+    return pl.concat([new, new.filter(some(0.2)).with_columns(**changed)])
+
+
+def with_far_dates(n: int, days: int) -> Change:
+    return lambda new: pl.concat(
+        [
+            new,
+            new.head(n).with_columns(
+                pl.col("time") + timedelta(days=days), basket_id=-1 - pl.col("basket_id")
+            ),
+        ]
+    )
+
+
+def shuffled_users(new: pl.DataFrame) -> pl.DataFrame:
+    return new.with_columns(user_id="n" + (pl.col("basket_id") % 170).cast(pl.String))
+
+
+PLANTED: dict[str, list[Change]] = {
+    "no_lines": [
+        lambda new: new.clear(),
+        lambda new: new.with_columns(time=pl.lit(None, pl.Datetime("us"))),
+    ],
+    "missing_days": [lambda new: new.filter(~day(2)), lambda new: new.filter(~(day(1) | day(2)))],
+    "half_days": [lambda new: new.filter(~day(3) | (pl.col("time").dt.hour() < 12))],
+    "ends_early": [lambda new: new.filter(~day(6) | (pl.col("time").dt.hour() < 15))],
+    "missing_stores": [lambda new: new.filter(pl.col("store") != 2), lambda new: new.drop("store")],
+    "fewer_or_more_lines": [lambda new: new.filter(some(0.7))],
+    "too_few_lines": [lambda new: new.filter(some(0.4))],
+    "repeated_receipts": [lambda new: twice(new, file=pl.lit("again.csv"))],
+    "resent_receipts": [lambda new: twice(new, basket_id=pl.col("basket_id") + 1_000_000)],
+    "late_lines": [
+        lambda new: pl.concat(
+            [new, new.filter(some(0.05)).with_columns(pl.col("time") - timedelta(days=9))]
+        )
+    ],
+    "far_dates": [with_far_dates(1, 50), with_far_dates(12, 150), with_far_dates(90, -8800)],
+    "clock_moved": [lambda new: new.with_columns(pl.col("time") + timedelta(hours=3))],
+    "prices_moved": [
+        lambda new: new.with_columns(pl.col("value") * 100),
+        lambda new: new.with_columns(pl.col("value") / 1.95583),
+    ],
+    "some_prices_moved": [
+        lambda new: new.with_columns(
+            value=pl.when(pl.col("item_id").str.ends_with("3"))
+            .then(pl.col("value") * 10)
+            .otherwise("value")
+        )
+    ],
+    "units_moved": [lambda new: new.with_columns(pl.col("quantity", "value") * 6)],
+    "baskets_moved": [lambda new: new.filter(pl.int_range(pl.len()).over("basket_id") < 2)],
+    "returns_moved": [
+        lambda new: new.with_columns(
+            pl.when(some(0.1)).then(-pl.col("quantity")).otherwise("quantity").alias("quantity")
+        )
+    ],
+    "mixed_currencies": [
+        lambda new: new.with_columns(
+            currency=pl.when(some(0.1)).then(pl.lit("USD")).otherwise("currency")
+        )
+    ],
+    "user_ids_changed": [
+        lambda new: new.with_columns(pl.col("user_id").str.to_uppercase()),
+        lambda new: new.with_columns(user_id=pl.col("user_id") + " "),
+    ],
+    "item_ids_changed": [
+        lambda new: new.with_columns(
+            item_id=pl.when(some(0.3)).then("00" + pl.col("item_id")).otherwise("item_id")
+        )
+    ],
+    "unknown_users": [shuffled_users],
+    "unknown_items": [lambda new: new.with_columns(item_id="sku-" + pl.col("item_id").str.tail(3))],
+    "guests_as_one_user": [
+        lambda new: new.with_columns(
+            user_id=pl.when(some(0.3)).then(pl.lit("guest")).otherwise("user_id")
+        ),
+        lambda new: new.with_columns(
+            user_id=pl.when(some(0.3)).then(pl.lit("u9")).otherwise("user_id")
+        ),
+    ],
+    "users_merged_or_split": [
+        lambda new: new.with_columns(
+            user_id="u"
+            + (pl.col("user_id").str.tail(4).cast(pl.Int64) // 2).cast(pl.String).str.zfill(4)
+        )
+    ],
+}
+
+
+def test_every_check_has_a_planted_example() -> None:
+    assert set(PLANTED) == set(CHECKS)
+
+
+def test_a_quiet_week_has_no_finding(lines: pl.DataFrame) -> None:
+    assert found(lines) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [(name, c) for name, all_ in PLANTED.items() for c in all_]
+)
+def test_a_planted_fault_is_found(lines: pl.DataFrame, name: str, change: Change) -> None:
+    assert found(lines, change).get(name) == CHECKS[name].severity
+
+
+def test_weeks_without_a_fault_raise_no_alarm(lines: pl.DataFrame) -> None:
+    for back in range(1, 9):
+        before = lines.filter(pl.col("time") < NEW - timedelta(days=7 * (back - 1)))
+        assert run_checks(Weeks(before)) == []
+
+
+def test_the_last_seven_days_are_compared_where_no_past_is_given(lines: pl.DataFrame) -> None:
+    weeks = Weeks(lines.filter(~day(2)))
+    assert (weeks.start, len(weeks.periods)) == (NEW, WEEKS - 1)
+    assert [f.name for f in run_checks(weeks)] == ["missing_days", "fewer_or_more_lines"]
+
+
+def test_a_single_day_is_compared_with_the_same_weekday(lines: pl.DataFrame) -> None:
+    new = lines.filter(day(0))
+    past = lines.filter(pl.col("time") < NEW)
+    assert run_checks(Weeks(new, past)) == []
+    assert Weeks(new, past).periods[0]["time"].dt.date().unique().to_list() == [
+        (NEW - timedelta(days=7)).date()
+    ]
+    half = new.filter(pl.col("time").dt.hour() < 12)
+    assert {"ends_early", "half_days"} <= {f.name for f in run_checks(Weeks(half, past))}
+
+
+def test_few_past_weeks_teach_no_threshold(lines: pl.DataFrame) -> None:
+    late = lines.filter(pl.col("time") >= NEW - timedelta(days=14))
+    weeks = Weeks(late.filter(~(day(2) & (pl.col("time") >= NEW))))
+    assert not weeks.learnt
+    assert run_checks(weeks) == []
+
+
+def test_a_finding_brings_its_lines(lines: pl.DataFrame) -> None:
+    new = with_far_dates(12, 150)(lines.filter(pl.col("time") >= NEW))
+    (far,) = run_checks(Weeks(new, lines.filter(pl.col("time") < NEW)), ["far_dates"])
+    assert (far.n_rows, far.rows.height) == (12, 12)
+    assert "2024-09" in far.message
+
+
+def test_a_column_that_is_missing_is_said() -> None:
+    with pytest.raises(DataError, match=r"lack \['item_id'\]"):
+        Weeks(pl.DataFrame({"user_id": [1], "time": [START]}))
+
+
+def test_what_is_usual_widens_with_the_spread_and_with_fewer_weeks() -> None:
+    narrow, wide = usual([100.0] * 20), usual([80.0, 120.0] * 10)
+    assert wide[0] < narrow[0] < 100 < narrow[1] < wide[1]
+    assert usual([100.0] * 4)[0] < narrow[0]
+    assert usual([100.0] * 3) == (0.0, float("inf"))
+
+
+@pytest.mark.slow
+def test_real_weeks_raise_few_alarms() -> None:
+    """Coop's last half year: the alarms are two public holidays, 25 April and 1 May 2014."""
+    data = load_dataset("table", real("coop100"))
+    log = data.log
+    frame = log.select(
+        "time",
+        user_id=data.users["user_id"].gather(log["user"]),
+        item_id=data.items["item_id"].gather(log["item"]),
+        basket_id="basket",
+    )
+    refused = []
+    for back in range(26):
+        end = data.end - timedelta(days=7 * back)
+        past = frame.filter(pl.col("time") < end)
+        refused += [f.message[:60] for f in run_checks(Weeks(past)) if f.severity == "refuse"]
+    assert len(refused) == 2
+    assert any("2014-05-01" in message for message in refused)
+    assert any("2014-04-25" in message for message in refused)
