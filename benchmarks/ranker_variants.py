@@ -1,4 +1,4 @@
-"""LightGBM's own options on the rows of a board: everything else of the model stays, so rows are made once.
+"""LightGBM's own options on the rows of a board, which are made once; all else of the model stays.
 
 python benchmarks/ranker_variants.py online-retail-4 --options '{"bagging_by_query": true}' '{}'
 """
