@@ -13,8 +13,7 @@ from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.allocation import allocate
 from retailrec.offers.arms import assign_arms
-from retailrec.offers.effects import effects_of
-from retailrec.offers.experiments import experiment_result, outcomes
+from retailrec.offers.experiments import effects_of, experiment_result, outcomes
 from retailrec.offers.ledger import Ledger
 from retailrec.simulator.responses import Responses
 from retailrec.simulator.shop import Shop

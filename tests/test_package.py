@@ -17,7 +17,7 @@ import retailrec
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTRAS = {"text", "excel", "tune", "groceries", "experiments", "serve", "spark"}
+EXTRAS = {"text", "excel", "tune", "groceries", "serve", "spark"}
 sys.path.insert(0, str(ROOT / "tools"))
 import oldest  # noqa: E402
 

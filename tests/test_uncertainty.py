@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from retailrec.compute.statistics import holm
 from retailrec.errors import DataError, SettingError
-from retailrec.evaluation.bootstrap import compare_models, holm
+from retailrec.evaluation.bootstrap import compare_models
 
 
 def test_intervals_agree_with_the_central_limit() -> None:

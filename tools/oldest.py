@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("excel", "tune", "groceries", "experiments", "serve", "spark")
+EXTRAS = ("excel", "tune", "groceries", "serve", "spark")
 GROUPS = ("test", "build")
 
 

@@ -96,7 +96,7 @@ def plan(
     from retailrec.data.files import read_table
     from retailrec.datasets import load_dataset
     from retailrec.jobs.campaigns import plan_experiment
-    from retailrec.offers.power import Design
+    from retailrec.offers.experiments import Design
 
     design = Design(control_share=holdout, power=power)
     data = load_dataset(

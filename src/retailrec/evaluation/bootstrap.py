@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.compute.statistics import holm
 from retailrec.errors import DataError, SettingError
 from retailrec.metrics.base import Values
 
@@ -207,20 +208,6 @@ def exact_p(differences: NDArray[np.float64], resampled: float = 0.0) -> float:
     signs = 1 - 2.0 * ((np.arange(1 << len(differ))[:, None] >> np.arange(len(differ))) & 1)
     sums = np.abs(signs @ differ)
     return float((sums >= sums[0] * (1 - 1e-9)).mean())
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values that hold for all comparisons at once (Holm, 1979).
-
-    Examples
-    --------
-    >>> [round(x, 3) for x in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    out = np.empty(len(p))
-    out[order] = np.maximum.accumulate((len(p) - np.arange(len(p))) * np.asarray(p, float)[order])
-    return [float(x) for x in np.minimum(out, 1.0)]
 
 
 def _quantiles(values: NDArray[np.float64], tails: Sequence[float]) -> tuple[Any, Any]:

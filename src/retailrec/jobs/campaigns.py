@@ -21,10 +21,18 @@ from retailrec.jobs.output import staged
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.allocation_report import report_json
 from retailrec.offers.campaign import read_campaign
-from retailrec.offers.effects import METRICS
-from retailrec.offers.experiments import ExperimentReport, experiment_result, outcomes, window_around
+from retailrec.offers.experiments import (
+    METRICS,
+    Design,
+    ExperimentReport,
+    detectable_effect,
+    experiment_result,
+    outcomes,
+    power_of,
+    required_shoppers,
+    window_around,
+)
 from retailrec.offers.ledger import Ledger
-from retailrec.offers.power import Design, detectable_effect, power_of, required_shoppers
 from retailrec.offers.summary import campaign_summary
 from retailrec.report.campaign import render_campaign
 

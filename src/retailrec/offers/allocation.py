@@ -20,12 +20,11 @@ from retailrec.errors import DataError
 from retailrec.offers.allocation_report import AllocationReport, make_report
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
-from retailrec.offers.exact import fewest_missing
 from retailrec.offers.exploration import Explored, explore
 from retailrec.offers.ledger import Ledger, ledger_frame
 from retailrec.offers.prices import Prices
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
-from retailrec.offers.repair import Answer, repair
+from retailrec.offers.repair import Answer, fewest_missing, repair
 from retailrec.offers.shadow_prices import DualProblem, Duals, load_duals, save_duals, solve_duals
 
 _FAR = 0.01  # share of the bound that an answer may miss before ties are taken for the reason

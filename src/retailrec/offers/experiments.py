@@ -1,4 +1,4 @@
-"""Effect of a campaign by its randomised holdout: differences with intervals, by intent to treat.
+"""Experiments: sample size and power before, the effect by randomised holdout after.
 
 Everybody counts in the arm that was drawn, whether an offer reached them or not. Intervals are
 Welch's; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one coefficient for
@@ -7,21 +7,58 @@ both arms.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from retailrec.compute.statistics import Floats, holm, shares_p, welch
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_meet, parse_number
 from retailrec.errors import DataError, SettingError
-from retailrec.offers.effects import METRICS, Effect, Floats, effects_of, srm
 from retailrec.offers.ledger import Ledger
 
 _SRM_ALARM = 0.001
+
+
+METRICS = ("bought", "purchases", "spend", "margin")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Difference between treated and held-out shoppers in one metric.
+
+    Attributes
+    ----------
+    metric : such as ``spend``; per shopper
+    segment : of the shoppers, ``all`` for everybody
+    adjusted : was earlier spend taken out (CUPED)?
+    treated, holdout : means, adjusted ones where `adjusted`
+    n_treated, n_holdout : shoppers
+    difference, low, high : treated less holdout, and its interval
+    relative : difference as a share of the holdout's mean; None if that is 0
+    p, p_corrected : two-sided; over all segments of a metric at once (Holm, 1979)
+    """
+
+    metric: str
+    segment: str
+    adjusted: bool
+    treated: float
+    holdout: float
+    n_treated: int
+    n_holdout: int
+    difference: float
+    low: float
+    high: float
+    relative: float | None
+    p: float
+    p_corrected: float
 
 
 @dataclass(frozen=True)
@@ -202,7 +239,11 @@ def experiment_result(
     metrics = [m for m in METRICS if m in table.columns]
     effects = effects_of(table, metrics=metrics, segment=segment, level=level)
     n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
-    srm_p = None if planned_holdout is None else srm(n_treated, n_holdout, planned_holdout)
+    srm_p = (
+        None
+        if planned_holdout is None
+        else shares_p([n_treated, n_holdout], [1 - planned_holdout, planned_holdout])
+    )
     notes = _notes(ledger, campaign, data, table, start, days, srm_p, planned_holdout)
     if segment is not None and (n := table[segment].null_count()):
         notes.append(f"{n:,} shoppers have no {segment}; no segment counts them.")
@@ -308,3 +349,217 @@ def _margins(data: RetailData, margin: Any) -> Floats | None:
             f"margin: {int(bad.sum()):,} sold items have no margin, such as {item}; give one for each."
         )
     return mine.fill_null(0.0).to_numpy()
+
+
+def cuped(values: Floats, before: Floats, is_treated: NDArray[np.bool_]) -> Floats:
+    """Values less what earlier values explain, with the same mean; one coefficient for both arms.
+
+    The coefficient is the covariance over the variance, each arm's own summed up with weights of its
+    size, so that an effect of the campaign is not taken for a relation.
+
+    Examples
+    --------
+    >>> before = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> cuped(2 * before, before, np.array([True, True, False, False])).tolist()
+    [5.0, 5.0, 5.0, 5.0]
+    """
+    common = spread = 0.0
+    for arm in (is_treated, ~is_treated):
+        x, y = before[arm], values[arm]
+        common += float(((x - x.mean()) * (y - y.mean())).sum())
+        spread += float(((x - x.mean()) ** 2).sum())
+    slope = common / spread if spread else 0.0
+    return values - slope * (before - before.mean())
+
+
+def effects_of(
+    table: pl.DataFrame,
+    *,
+    metrics: Sequence[str] = METRICS,
+    segment: str | None = None,
+    level: float = 0.95,
+) -> list[Effect]:
+    """Effects on each metric: everybody plain and with CUPED, then each segment with CUPED.
+
+    Parameters
+    ----------
+    table : one row a shopper: `holdout` (bool), the metrics, `spend_before`, and the segment's column
+
+    Raises
+    ------
+    DataError
+        If an arm has fewer than two shoppers.
+    SettingError
+        If the level does not lie between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise SettingError(f"experiment: level must lie between 0 and 1, not {level}. Correct it.")
+    is_treated = ~table["holdout"].to_numpy()
+    sizes = int(is_treated.sum()), int((~is_treated).sum())
+    if min(sizes) < 2:
+        raise DataError(
+            f"experiment: both arms need at least 2 shoppers, got {sizes[0]:,} treated and "
+            f"{sizes[1]:,} held out. Without a holdout nobody knows what would have been "
+            f"bought anyway; set one."
+        )
+    before = table["spend_before"].to_numpy()
+    effects: list[Effect] = []
+    for metric in metrics:
+        values = table[metric].to_numpy()
+        adjusted = cuped(values, before, is_treated)
+        effects.append(_effect(metric, "all", False, values, is_treated, level))
+        effects.append(_effect(metric, "all", True, adjusted, is_treated, level))
+        if segment is not None:
+            effects += _by_segment(metric, adjusted, is_treated, table[segment], level)
+    return effects
+
+
+def _effect(
+    metric: str,
+    segment: str,
+    adjusted: bool,
+    values: Floats,
+    is_treated: NDArray[np.bool_],
+    level: float,
+) -> Effect:
+    treated, holdout = values[is_treated], values[~is_treated]
+    change, low, high, p = welch(treated, holdout, level)
+    base = float(holdout.mean())
+    return Effect(
+        metric,
+        segment,
+        adjusted,
+        float(treated.mean()),
+        base,
+        len(treated),
+        len(holdout),
+        change,
+        low,
+        high,
+        change / base if base else None,
+        p,
+        p,
+    )
+
+
+def _by_segment(
+    metric: str, values: Floats, is_treated: NDArray[np.bool_], names: pl.Series, level: float
+) -> list[Effect]:
+    """Each segment with two shoppers in both arms, p corrected over these segments."""
+    effects = []
+    for name in names.drop_nulls().unique().sort():
+        inside = (names == name).fill_null(False).to_numpy()
+        if min((inside & is_treated).sum(), (inside & ~is_treated).sum()) >= 2:
+            effects.append(_effect(metric, str(name), True, values[inside], is_treated[inside], level))
+    corrected = holm([e.p for e in effects])
+    return [replace(e, p_corrected=p) for e, p in zip(effects, corrected, strict=True)]
+
+
+@dataclass(frozen=True)
+class Design:
+    """How an experiment compares a control (the holdout) with everybody else.
+
+    Attributes
+    ----------
+    control_share : share of shoppers held out
+    power : chance to find an effect of the planned size
+    level : of the intervals; 1 - level is the chance of a false alarm
+    correlation : of the outcome with the same thing earlier; CUPED leaves 1 - correlation**2 of the
+        variance (Deng et al., WSDM 2013)
+    """
+
+    control_share: float = 0.1
+    power: float = 0.8
+    level: float = 0.95
+    correlation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("control_share", "power", "level"):
+            if not 0 < getattr(self, name) < 1:
+                raise SettingError(
+                    f"experiment: {name} must lie between 0 and 1, not {getattr(self, name)}. "
+                    "Correct it."
+                )
+        if not -1 < self.correlation < 1:
+            raise SettingError(
+                f"experiment: correlation must lie between -1 and 1, not {self.correlation}. "
+                "Correct it."
+            )
+
+
+def required_shoppers(sd: float, effect: float, design: Design | None = None) -> int:
+    """Shoppers in both arms together, so that a difference of means of `effect` is found.
+
+    Parameters
+    ----------
+    sd : standard deviation of the outcome between shoppers
+    effect : difference of means in the outcome's unit
+
+    Raises
+    ------
+    SettingError
+        If `sd` is negative or `effect` is 0.
+
+    Examples
+    --------
+    >>> required_shoppers(1.0, 0.1, Design(control_share=0.5))
+    3140
+    """
+    design = design or Design()
+    if not effect or not math.isfinite(effect) or not sd >= 0:
+        raise SettingError(
+            f"experiment: the effect must not be 0 and sd must be 0 or more, not {effect} and {sd}. "
+            f"Name the smallest effect that would matter."
+        )
+    n = (_steps(design) * _spread(sd, design) / effect) ** 2
+    return max(4, math.ceil(n))
+
+
+def detectable_effect(n: int, sd: float, design: Design | None = None) -> float:
+    """Smallest difference of means that `n` shoppers in both arms together find with the power asked.
+
+    Examples
+    --------
+    >>> round(detectable_effect(3140, 1.0, Design(control_share=0.5)), 3)
+    0.1
+    """
+    design = design or Design()
+    return _steps(design) * _spread(sd, design) / math.sqrt(_at_least_four(n))
+
+
+def power_of(n: int, sd: float, effect: float, design: Design | None = None) -> float:
+    """Chance that `n` shoppers in both arms together show a difference of means of `effect`.
+
+    Examples
+    --------
+    >>> round(power_of(3140, 1.0, 0.1, Design(control_share=0.5)), 2)
+    0.8
+    """
+    from scipy.stats import norm
+
+    design = design or Design()
+    spread = _spread(sd, design)
+    steps = math.inf if not spread else abs(effect) * math.sqrt(_at_least_four(n)) / spread
+    edge = norm.ppf((1 + design.level) / 2)
+    return float(norm.cdf(steps - edge) + norm.cdf(-steps - edge))
+
+
+def _steps(design: Design) -> float:
+    """Standard errors between no effect and the planned one."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + design.level) / 2) + norm.ppf(design.power))
+
+
+def _spread(sd: float, design: Design) -> float:
+    """Standard error of the difference x sqrt(shoppers)."""
+    share = design.control_share
+    return sd * math.sqrt((1 - design.correlation**2) * (1 / share + 1 / (1 - share)))
+
+
+def _at_least_four(n: int) -> int:
+    if n < 4:
+        raise SettingError(
+            f"experiment: two arms need at least 2 shoppers each, got {n} in all. Bring more shoppers."
+        )
+    return n

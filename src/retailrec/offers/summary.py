@@ -9,7 +9,7 @@ import polars as pl
 
 from retailrec.offers.allocation import Allocation
 from retailrec.offers.campaign import Campaign
-from retailrec.offers.constraints import group_column
+from retailrec.offers.problem import group_column
 
 MOST_ROWS = 25  # of a table on the page
 _EXAMPLES = 12
