@@ -16,7 +16,10 @@ import pytest
 pytest.importorskip("fastapi")
 import uvicorn
 
+from retailrec.errors import SettingError
+from retailrec.jobs.settings import read_settings
 from retailrec.serving import api
+from retailrec.serving.experiment import read_experiment
 from retailrec.serving.keys import RateLimit, had_keys, list_keys, make_key, remove_key
 from retailrec.serving.pages import routes as pages
 from retailrec.serving.server import run_server
@@ -363,3 +366,33 @@ def test_answers_leave_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     with listening[0] as listener:
         assert listener.proto == socket.IPPROTO_TCP
         assert addresses == [f"http://127.0.0.1:{listener.getsockname()[1]}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join(["a"] * 20_000) + " = 1",
+        "a = " + "[" * 100 + "]" * 100,
+        "a = " + "{a=" * 300 + "1" + "}" * 300,
+        "[arms." + ".".join(["a"] * 3000) + "]\nshare = 1",
+        "a = " + "[" * 100_000,
+    ],
+    ids=["dotted", "lists", "tables", "arms", "unclosed"],
+)
+def test_settings_nested_deep_are_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "deep.toml").write_text(text)
+    for read in (read_experiment, read_settings):
+        with pytest.raises(SettingError) as found:
+            read(tmp_path / "deep.toml")  # type: ignore[operator]
+        assert len(str(found.value)) < 500
+
+
+def test_bodies_nested_deep_or_of_endless_numbers_are_refused(start: Start) -> None:
+    client = start()
+    for path in ("/v1/receipts", "/v1/offers", "/v1/availability"):
+        for body in (b"[" * 100_000, b'{"a":' * 50_000, b"9" * 100_000, b'{"receipts": [1e999, -0.0]}'):
+            headers = {"content-type": "application/json"}
+            answer = client.post(path, content=body, headers=headers)
+            assert answer.status_code in (400, 422), (path, body[:20])
+    assert client.put("/v1/rules/x", content=b'{"variety": NaN}').status_code == 422
+    assert client.put("/v1/rules/x", json={"price_floor": 10**400}).status_code == 422

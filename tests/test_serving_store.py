@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from conftest import receipts
 
 pytest.importorskip("sqlalchemy")
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import STANDARD_RULES, LoadReport, kept_lines, parse_lines
@@ -390,3 +392,21 @@ def test_connections_keep_little_of_the_file_in_memory(tmp_path: Path) -> None:
             kibibytes = -connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
         assert 0 < kibibytes * store.connections < 64 * 1024
     store.close()
+
+
+def test_a_store_is_its_owners_alone_unless_told_otherwise(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = Store(str(tmp_path / "s.db")).init()
+        with store.transaction() as connection:
+            connection.execute(select(schema.state)).all()
+            modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(("s.db", "s.db-wal", "s.db-shm"), 0o600)
+        store.close()
+        (tmp_path / "s.db").chmod(0o640)  # told otherwise
+        store = Store(str(tmp_path / "s.db")).init()
+        store.deny("a", "b")
+        assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o640}
+        store.close()
+    finally:
+        os.umask(before)

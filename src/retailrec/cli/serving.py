@@ -82,6 +82,7 @@ def serve(
         raise SettingError("serve needs --model DIR, the folder of a saved model, or --demo DIR.")
     plan = Experiment() if experiment is None else read_experiment(experiment)
     opened = open_store(store)
+    _say_who_reads(opened)
     loopback = host in ("127.0.0.1", "::1", "localhost")
     keys: bool | None = True
     if no_keys:
@@ -138,6 +139,7 @@ def init_store(store: StoreOption) -> None:
     """Make the store, or bring it up to date with this version."""
     with _opened(store, init=True) as opened:
         OUT.print(f"store {escape(opened.name)} is ready", highlight=False)
+        _say_who_reads(opened)
 
 
 @store_app.command("load")
@@ -276,6 +278,17 @@ def _extra() -> Iterator[None]:
         raise SettingError(
             f"this command needs the package {error.name}; pip install 'retailrec[serve]'."
         ) from error
+
+
+def _say_who_reads(opened: Any) -> None:
+    """Say that others of this machine can read a store that was made by an older version."""
+    file = opened.file
+    if file is not None and file.stat().st_mode & 0o077:
+        ERR.print(
+            f"note: other users of this machine can open {escape(str(file))}; if that is not meant: "
+            f"chmod 600 {escape(str(file))}*",
+            highlight=False,
+        )
 
 
 @contextmanager

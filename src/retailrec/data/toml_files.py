@@ -10,6 +10,7 @@ from typing import Any
 from retailrec.errors import SettingError
 
 _MOST_BYTES = 16_000_000  # of settings; a path may name something endless
+_MOST_DEPTH = 20  # of tables in each other; whatever shows or copies them goes as deep
 
 
 def read_toml(path: Path, *, who: str) -> dict[str, Any]:
@@ -31,7 +32,13 @@ def read_toml(path: Path, *, who: str) -> dict[str, Any]:
                 f"{who} {shown} can't be read: it has {facts.st_size:,} bytes, at most {_MOST_BYTES:,} "
                 f"are expected of settings. Name a TOML file."
             )
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        found = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        if _is_deep(found):
+            raise SettingError(
+                f"{who} {shown} can't be read: tables are nested deeper than {_MOST_DEPTH}, which no "
+                f"settings are. Correct it."
+            )
+        return found
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"{who} {shown} is no valid TOML: {error}. Correct it.") from error
     except OSError as error:
@@ -42,3 +49,14 @@ def read_toml(path: Path, *, who: str) -> dict[str, Any]:
         if isinstance(error, SettingError):
             raise
         raise SettingError(f"{who} {shown!r} can't be read: {error}. Check the path.") from error
+
+
+def _is_deep(table: Any) -> bool:
+    """Is anything nested too deep? Looked at level by level, since going down would not come back."""
+    level = [table]
+    for _ in range(_MOST_DEPTH):
+        parts = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True

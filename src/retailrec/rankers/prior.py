@@ -88,7 +88,7 @@ class SourcePrior:
             return None
         try:
             prior = cls(**json.loads(file.read_text(encoding="ascii")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ArtifactError(f"{file} is damaged: {error}. Fit and save the model again.") from error
         numbers = (prior.weight, prior.unranked, prior.mean)
         fits = (

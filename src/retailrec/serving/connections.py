@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,17 @@ def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]
     reading = create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=timeout, **common)
     writing = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=timeout, **common)
     for engine in (reading, writing):
+        event.listen(engine, "do_connect", partial(_make_file, url.database))
         event.listen(engine, "connect", _prepare_sqlite)
     # a transaction that starts by reading and then writes could fail halfway: lock from the start
     event.listen(writing, "begin", _begin_immediate)
     return reading, writing
+
+
+def _make_file(file: str, *_: Any) -> None:
+    """Make a file that is missing, for its owner alone; SQLite gives its log the same mode."""
+    with suppress(OSError):  # it is there, or can't be made, which SQLite says
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _begin_immediate(connection: Any) -> None:

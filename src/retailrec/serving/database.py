@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Connection, Engine
@@ -64,6 +65,11 @@ class Database:
     def name(self) -> str:
         """The URL without a password."""
         return name_of(self.writing.url)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite store."""
+        return Path(self.writing.url.database or "") if is_sqlite(self.writing) else None
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -345,7 +344,7 @@ def open_store(url: str) -> Store:
     if not url.strip():
         raise SettingError("--store is empty; name an SQLite file or a postgresql:// URL.")
     store = Store(url)
-    if is_sqlite(store.writing) and not Path(store.writing.url.database or "").exists():
+    if store.file is not None and not store.file.exists():
         store.init()
     store.require_ready()
     return store

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from retailrec.data.toml_files import read_toml
 from retailrec.errors import SettingError
 
 if TYPE_CHECKING:
@@ -173,13 +173,7 @@ def cores(session: SparkSession) -> int:
 
 
 def _read_settings(path: Path) -> dict[str, str]:
-    try:
-        with open(path, "rb") as stream:
-            told = tomllib.load(stream)
-    except OSError as error:
-        raise SettingError(f"--spark-settings {path} can't be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"--spark-settings {path} is no TOML file: {error}.") from error
+    told = read_toml(path, who="--spark-settings")
     flat = dict(_flat(told))
     if strange := [name for name in flat if not name.startswith("spark.")]:
         raise SettingError(

@@ -249,9 +249,10 @@ class Views:
                     and file.is_file()
                 ):
                     try:
-                        found = json.loads(file.read_text())
-                    except (OSError, ValueError):
+                        read = json.loads(file.read_text())
+                    except (OSError, ValueError, RecursionError):
                         continue  # a page without these numbers says that they are missing
+                    found = read if isinstance(read, dict) else {}
                     break
             self._reports = {model.digest: found}
         return self._reports[model.digest]
