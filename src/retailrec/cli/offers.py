@@ -25,6 +25,7 @@ from retailrec.cli.options import (
 
 if TYPE_CHECKING:
     from retailrec.offers.allocation_report import AllocationReport
+    from retailrec.offers.counterfactual import CounterfactualReport
     from retailrec.offers.experiments import ExperimentReport
 
 _MOST_WORDS = 12  # constraints told on the console
@@ -169,6 +170,60 @@ def result(
     _print_result(outcome)
 
 
+@experiment.command()
+def counterfactual(
+    ledger: Annotated[Path, typer.Option(help="Folder of a ledger with explored pools.")],
+    receipts: Annotated[Path, typer.Option(help="Receipts, before and after: file or folder.")],
+    policy: Annotated[Path, typer.Option(help="New lists: user_id, item_id.")],
+    logged: Annotated[
+        str | None, typer.Option(help="The policy that drew the log, where there are several.")
+    ] = None,
+    days: DaysOption = 28,
+    margin: MarginOption = None,
+    segment: Annotated[str | None, typer.Option(help="Column of the users' attributes.")] = None,
+    out: FiguresOption = None,
+    dataset: DatasetOption = "table",
+    columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
+    modules: ImportOption = None,
+) -> None:
+    """What new lists would have sold, from a log that explored; or why it can't be told."""
+    from retailrec.datasets import load_dataset
+    from retailrec.jobs.campaigns import counterfactual_of_files
+
+    data = load_dataset(
+        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
+    )
+    report = counterfactual_of_files(
+        ledger, data, policy, days=days, logged=logged, margin=margin, segment=segment, out=out
+    )
+    _print_counterfactual(report)
+
+
+@experiment.command()
+def impressions(
+    log: Annotated[Path, typer.Argument(help="One row an impression: CSV or Parquet.")],
+    policy: Annotated[str, typer.Option(help="uniform, or the column of its chances.")] = "uniform",
+    reward: Annotated[str, typer.Option(help="Column of what came of it.")] = "click",
+    chance: Annotated[str, typer.Option(help="Column of the logged chances.")] = "propensity",
+    item: Annotated[str, typer.Option(help="Column of the items.")] = "item_id",
+    only: Annotated[str | None, typer.Option(help="COLUMN=VALUE: the rows that count.")] = None,
+) -> None:
+    """What another policy would have earned per impression; or why it can't be told."""
+    from retailrec.jobs.campaigns import impressions_of_file
+
+    found = impressions_of_file(log, policy, reward=reward, chance=chance, item=item, only=only)
+    OUT.print(
+        f"{policy}: {found.value:.4f} an impression, between {found.low:.4f} and {found.high:.4f} "
+        f"(95%); "
+        f"the log earned {found.logged:.4f}. Effective sample {found.effective:,.0f} of "
+        f"{found.n:,}, mean "
+        f"weight {found.mean_weight:.3f}",
+        soft_wrap=True,
+    )
+
+
 def _print_allocation(report: AllocationReport, out: Path) -> None:
     OUT.print(
         f"{report.n_offers:,} offers for {report.n_with_offers:,} of {report.n_shoppers:,} shoppers "
@@ -190,6 +245,46 @@ def _print_allocation(report: AllocationReport, out: Path) -> None:
     if len(told) > _MOST_WORDS:
         OUT.print(f"- and {len(told) - _MOST_WORDS:,} more limits that bind")
     OUT.print(f"{report.seconds:.1f} s, {report.steps} steps; results in {out}")
+
+
+def _print_counterfactual(report: CounterfactualReport) -> None:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(
+        "metric",
+        "segment",
+        "logged",
+        "new",
+        "difference",
+        "95% interval",
+        "p",
+        box=SIMPLE,
+        pad_edge=False,
+    )
+    values = {(e.metric, e.segment, e.what): e for e in report.estimates}
+    for (metric, segment, what), e in values.items():
+        if what == "difference":
+            table.add_row(
+                metric,
+                escape(segment),
+                f"{values[metric, segment, 'logged'].value:,.3f}",
+                f"{values[metric, segment, 'new'].value:,.3f}",
+                f"{e.value:+,.3f}",
+                f"{e.low:+,.3f} to {e.high:+,.3f}",
+                "< 0.001" if e.p_corrected < 0.001 else f"{e.p_corrected:.3f}",
+            )
+    OUT.print(table)
+    OUT.print(report.sentence(), soft_wrap=True)
+    s = report.support
+    OUT.print(
+        f"{report.n_users:,} users; {s.coverage:.1%} of the new lists within the pool, effective "
+        f"sample "
+        f"{s.effective:,.0f}, mean weights {s.mean_held:.3f} and {s.mean_other:.3f}, logged chances p "
+        f"{s.chances_p:.3f}",
+        soft_wrap=True,
+    )
+    console.print_notes(report.notes)
 
 
 def _print_result(outcome: ExperimentReport) -> None:

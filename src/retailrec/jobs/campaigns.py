@@ -14,6 +14,7 @@ import polars as pl
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import read_table
+from retailrec.data.parsing import parse_number
 from retailrec.data.timeformats import parse_time
 from retailrec.data.writing import write_frame, write_text
 from retailrec.errors import DataError, SettingError
@@ -21,6 +22,12 @@ from retailrec.jobs.output import staged
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.allocation_report import report_json
 from retailrec.offers.campaign import read_campaign
+from retailrec.offers.counterfactual import (
+    CounterfactualReport,
+    ImpressionsReport,
+    judge_impressions,
+    judge_policy,
+)
 from retailrec.offers.experiments import (
     METRICS,
     Design,
@@ -245,6 +252,76 @@ def result_of_files(
     if page is not None and summary is not None:
         write_text(render_campaign(summary, result.as_dict()), page / PAGE)
     return result
+
+
+def counterfactual_of_files(
+    ledger: Path,
+    data: RetailData,
+    policy: Path,
+    *,
+    days: float,
+    logged: str | None = None,
+    margin: Path | None = None,
+    segment: str | None = None,
+    out: Path | None = None,
+) -> CounterfactualReport:
+    """What new lists would have sold, by the explored pools of a ledger; written to `out` as JSON.
+
+    Raises
+    ------
+    DataError, SettingError
+        If an input can't be used, or the log can't tell.
+    """
+    report = judge_policy(
+        Ledger(ledger).read_pool(logged),
+        read_table(policy),
+        data,
+        days=days,
+        margin=None if margin is None else read_table(margin),
+        segment=segment,
+    )
+    if out is not None:
+        write_text(json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n", out)
+    return report
+
+
+def impressions_of_file(
+    log: Path, policy: str, *, reward: str, chance: str, item: str, only: str | None = None
+) -> ImpressionsReport:
+    """Mean reward of another policy from a table of impressions.
+
+    Parameters
+    ----------
+    policy : ``uniform``, or the column of the chances under the other policy
+    reward, chance, item : columns
+    only : ``column=value``: the rows that count
+
+    Raises
+    ------
+    DataError, SettingError
+        If a column is missing, or the log can't tell.
+    """
+    rows = read_table(log)
+    column, _, value = (only or "").partition("=")
+    for name in [
+        reward,
+        chance,
+        item,
+        *([column] if only else []),
+        *([policy] if policy != "uniform" else []),
+    ]:
+        if name not in rows.columns:
+            raise DataError(f"{log} lacks column '{name}'; it has {rows.columns[:12]}. Name another.")
+    n_items = rows[item].n_unique()
+    if only:
+        rows = rows.filter(pl.col(column).cast(pl.String) == value)
+    if rows.is_empty():
+        raise DataError(f"{log} has no row with {only}. Correct --only.")
+    new = np.full(rows.height, 1 / n_items) if policy == "uniform" else rows[policy].to_numpy()
+    earned, chances = (
+        parse_number(rows[name], who=str(log)).fill_null(np.nan).to_numpy() for name in (reward, chance)
+    )
+    return judge_impressions(earned, chances, new)
 
 
 def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:

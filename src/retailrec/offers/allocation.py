@@ -20,7 +20,7 @@ from retailrec.errors import DataError
 from retailrec.offers.allocation_report import AllocationReport, make_report
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
-from retailrec.offers.exploration import Explored, explore
+from retailrec.offers.exploration import Explored, exchange_near_ties
 from retailrec.offers.ledger import Ledger, ledger_frame
 from retailrec.offers.prices import Prices
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
@@ -122,7 +122,7 @@ def allocate(
     problem = build_problem(frame, campaign, items=items, users=users, ledger=ledger, now=now)
     del frame
     dual, duals, answer, proven = _solve(problem, campaign, threads, checkpoint, progress)
-    explored = explore(
+    explored = exchange_near_ties(
         dual, answer, campaign.explore, campaign.near_tie, salt=f"{campaign.name} {campaign.salt}"
     )
     offers = _offers_frame(dual, duals, explored, campaign.holdout)

@@ -133,7 +133,7 @@ def outcomes(
     lines = data.log.select("user", "item", "time", "quantity", "value").filter(
         (pl.col("time") >= before) & (pl.col("time") < end)
     )
-    unit = _margins(data, margin)
+    unit = unit_margins(data, margin)
     inside = pl.col("time") >= start
     sums = [
         inside.sum().cast(pl.Float64).alias("purchases"),
@@ -235,7 +235,9 @@ def experiment_result(
     found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
     table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
     if segment is not None:
-        table = table.join(_segments(data, segment), on="user_id", how="left", maintain_order="left")
+        table = table.join(
+            users_segment(data, segment), on="user_id", how="left", maintain_order="left"
+        )
     metrics = [m for m in METRICS if m in table.columns]
     effects = effects_of(table, metrics=metrics, segment=segment, level=level)
     n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
@@ -311,7 +313,14 @@ def _notes(
     return notes
 
 
-def _segments(data: RetailData, segment: str) -> pl.DataFrame:
+def users_segment(data: RetailData, segment: str) -> pl.DataFrame:
+    """`user_id` and an attribute of the users, both as text.
+
+    Raises
+    ------
+    DataError
+        If there is no such attribute.
+    """
     if segment not in data.users.columns:
         raise DataError(
             f"experiment: shoppers have no column '{segment}'; they have {data.users.columns}. "
@@ -320,8 +329,14 @@ def _segments(data: RetailData, segment: str) -> pl.DataFrame:
     return data.users.select(pl.col("user_id").cast(pl.String), pl.col(segment).cast(pl.String))
 
 
-def _margins(data: RetailData, margin: Any) -> Floats | None:
-    """(n_items,) margin of one unit."""
+def unit_margins(data: RetailData, margin: Any) -> Floats | None:
+    """(n_items,) margin of one unit, from `item_id` and `margin`; None without them.
+
+    Raises
+    ------
+    DataError
+        If a sold item has no margin, or an item has several.
+    """
     if margin is None:
         return None
     frame = to_polars(margin, who="margin")

@@ -1,23 +1,158 @@
-"""Exploration with known propensities: two shoppers with near ties exchange an offer, by a coin.
+"""Exploration with known propensities: lists drawn from a pool, and offers exchanged by a coin.
 
-An exchange leaves the number of offers of every product, supplier and category as it is, so limits keep
-holding; budgets are checked as if every costly exchange happened. Who could exchange with whom follows
-from the allocation alone, so the chance of what was sent is known: the coin's.
+A list is drawn by systematic sampling in random order (Madow, Annals of Mathematical Statistics 1949):
+its length is fixed and each item's chance is exactly the one that is asked for. Rules that remove items
+or set an upper bound hold for what is drawn if the whole pool keeps to them.
+
+In a campaign, two shoppers with near ties exchange an offer. An exchange leaves the number of offers of
+every product, supplier and category as it is, so limits keep holding; budgets are checked as if every
+costly exchange happened. Who could exchange with whom follows from the allocation alone, so the chance
+of what was sent is known: the coin's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from retailrec.compute.pairs import row_of_pair
+from retailrec.data.ids import id_series
+from retailrec.errors import DataError, SettingError
 from retailrec.offers import repair_kernels as moves
 from retailrec.offers.arms import uniform_draws
 from retailrec.offers.repair import Answer, bounds_of
 from retailrec.offers.shadow_prices import DualProblem
+
+
+def explore(
+    scores: ArrayLike, items: Any, k: int, rate: float, *, salt: str, users: Any
+) -> pl.DataFrame:
+    """Lists of `k` drawn from each user's pool, with every item's chance, shown or not.
+
+    Parameters
+    ----------
+    scores, items, users : (n_rows,) rows of a pool: a user's items that may be shown, best score first
+        shown without exploration; ties go to the lower item. Rows may come in any order
+    k : items a list; whoever has no more gets all of them, with chance 1
+    rate : the first k have chance 1 - `rate`, the others share k x `rate`; less where that would turn
+        the order round, that is where `rate` exceeds 1 - k / pool
+    salt : of the draw, which depends on it, the user and the pool's size alone; another request of the
+        same user is drawn anew under another salt
+
+    Returns
+    -------
+    The rows with `user_id`, `item_id`, `score`, `rank` (by score, from 1), `propensity`, `shown` and
+    `pool` (rows of the user).
+
+    Raises
+    ------
+    DataError, SettingError
+        If a score is not finite, a pair stands twice, or `k` or `rate` is out of range.
+
+    Examples
+    --------
+    >>> drawn = explore([9, 8, 7, 6], ["a", "b", "c", "d"], 2, 0.5, salt="may", users=[1] * 4)
+    >>> drawn["propensity"].to_list(), drawn["shown"].sum()
+    ([0.5, 0.5, 0.5, 0.5], 2)
+    """
+    if k < 1 or not 0 <= rate < 1:
+        raise SettingError(
+            f"exploration: k must be 1 or more and the rate at least 0 and below 1, not {k} and "
+            f"{rate}. Correct them."
+        )
+    table = pl.DataFrame(
+        {
+            "user_id": id_series(users, who="users"),
+            "item_id": id_series(items, who="items"),
+            "score": np.asarray(scores, float),
+        }
+    )
+    if not table["score"].is_finite().all():
+        raise DataError("exploration: a score is no finite number; drop that row.")
+    if table.select("user_id", "item_id").is_duplicated().any():
+        raise DataError("exploration: a user has an item twice in the pool; keep one row of each.")
+    place = table.with_row_index("row").sort(
+        "user_id", "score", "item_id", descending=[False, True, False]
+    )
+    starts = np.concatenate([[0], np.cumsum(place["user_id"].rle().struct.field("len"))]).astype(
+        np.int64
+    )
+    pool = np.diff(starts)
+    rank = np.arange(len(place)) - np.repeat(starts[:-1], pool)
+    distinct = place["user_id"].gather(starts[:-1])
+    bits = (uniform_draws(distinct, f"{salt}: order") * 2.0**56).astype(np.uint64)
+    chances = inclusion_chances(rank, np.repeat(pool, pool), k, rate)
+    lots = _lots(np.repeat(bits, pool), rank)
+    start = uniform_draws(distinct, f"{salt}: list")
+    shown = systematic_sample(chances, starts, lots, start)
+    drawn = place.with_columns(
+        rank=pl.Series(rank + 1, dtype=pl.Int32),
+        propensity=pl.Series(chances),
+        shown=pl.Series(shown),
+        pool=pl.Series(np.repeat(pool, pool), dtype=pl.Int32),
+    )
+    return drawn.sort("row").drop("row")
+
+
+def inclusion_chances(
+    rank: NDArray[np.int64], pool: NDArray[np.int64], k: int, rate: float
+) -> NDArray[np.float64]:
+    """(n_rows,) chance to be shown of each row, by its rank from 0 in a pool of so many rows.
+
+    Examples
+    --------
+    >>> inclusion_chances(np.arange(5), np.full(5, 5), 2, 0.3).round(3).tolist()
+    [0.7, 0.7, 0.2, 0.2, 0.2]
+    """
+    spare = np.maximum(pool - k, 0)
+    of_user = np.minimum(rate, spare / np.maximum(pool, 1))
+    return np.where(rank < k, 1 - of_user, k * of_user / np.maximum(spare, 1))
+
+
+def systematic_sample(
+    chances: NDArray[np.float64],
+    indptr: NDArray[np.int64],
+    lots: NDArray[Any],
+    start: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """(n_rows,) which rows are drawn: each with its chance exactly, as many a user as they add up to.
+
+    The rows of a user, ordered by their lots, are laid end to end, each as long as its chance; drawn is
+    what the points `start`, `start` + 1, ... fall on.
+
+    Parameters
+    ----------
+    chances : between 0 and 1; those of a user add up to a whole number
+    indptr : rows of user u are [indptr[u], indptr[u + 1])
+    lots, start : of each row, and of each user (in [0, 1))
+    """
+    sizes = np.diff(indptr)
+    user = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((lots, user))
+    one = 2**32  # whole numbers, so that lengths add up exactly
+    ends = np.cumsum(np.rint(chances[order] * one).astype(np.int64))
+    ends -= np.repeat(np.concatenate([[0], ends])[indptr[:-1]], sizes)
+    last, first = indptr[1:][sizes > 0] - 1, indptr[:-1][sizes > 0]
+    ends[last] = np.rint(ends[last] / one).astype(np.int64) * one
+    begins = np.concatenate([[0], ends[:-1]])
+    begins[first] = 0
+    at = np.repeat((start * one).astype(np.int64), sizes)
+    drawn = np.empty(len(chances), bool)
+    drawn[order] = (at - ends) // one < (at - begins) // one  # points in [begin, end)
+    return drawn
+
+
+def _lots(bits: NDArray[np.uint64], rank: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(n_rows,) 64 random bits of a user's bits and a rank (SplitMix64)."""
+    with np.errstate(over="ignore"):
+        z = bits + (rank.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))
 
 
 @dataclass(frozen=True)
@@ -37,7 +172,9 @@ class Explored:
     n_swapped: int
 
 
-def explore(dual: DualProblem, answer: Answer, share: float, near_tie: float, *, salt: str) -> Explored:
+def exchange_near_ties(
+    dual: DualProblem, answer: Answer, share: float, near_tie: float, *, salt: str
+) -> Explored:
     """The answer with some offers exchanged between shoppers to whom they are worth nearly the same.
 
     Parameters

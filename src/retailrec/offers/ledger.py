@@ -24,6 +24,7 @@ from retailrec.data.interchange import to_polars
 from retailrec.data.locks import locked
 from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
+from retailrec.offers.arms import HOLDOUT
 
 LEDGER: Mapping[str, Any] = MappingProxyType(
     {
@@ -44,6 +45,21 @@ LEDGER: Mapping[str, Any] = MappingProxyType(
     }
 )
 _MAY_BE_NULL = ("item_id", "score", "price", "propensity")
+POOL: Mapping[str, Any] = MappingProxyType(
+    {
+        "request": pl.String,  # what asked for the list; one user's, judged once
+        "user_id": pl.String,  # the caller's id as text
+        "item_id": pl.String,  # an item that could be shown
+        "time": pl.Datetime("us"),  # when the list was shown or sent
+        "policy": pl.String,  # what proposed it: name of the campaign, the model or both
+        "score": pl.Float64,  # by which the policy orders; null where unknown
+        "propensity": pl.Float64,  # chance, known before anything was drawn, that the item is shown
+        "shown": pl.Boolean,  # was it?
+        "rank": pl.Int32,  # place by score in the pool, from 1; what exploration did not move
+        "arm": pl.String,  # arm of the experiment; may be empty
+        "pool": pl.Int32,  # how many items the pool of the request holds
+    }
+)
 
 
 def ledger_frame(rows: Any, *, who: str = "ledger rows") -> pl.DataFrame:
@@ -68,23 +84,87 @@ def ledger_frame(rows: Any, *, who: str = "ledger rows") -> pl.DataFrame:
     frame = to_polars(rows, who=who)
     defaults: dict[str, Any] = {"model": "", "arm": "", "holdout": False}
     defaults |= dict.fromkeys(_MAY_BE_NULL)
-    missing = [name for name in LEDGER if name not in frame.columns and name not in defaults]
+    checked = _in_columns(frame, LEDGER, defaults, who)
+    _refuse_bad_rows(checked, who)
+    return checked
+
+
+def _in_columns(
+    frame: pl.DataFrame, schema: Mapping[str, Any], defaults: Mapping[str, Any], who: str
+) -> pl.DataFrame:
+    """The columns of a schema, in its order and types; those that may be missing by their defaults."""
+    missing = [name for name in schema if name not in frame.columns and name not in defaults]
     if missing:
         raise DataError(
-            f"{who} lack column '{missing[0]}'; they have {frame.columns}. See LEDGER for all columns."
+            f"{who} lack column '{missing[0]}'; they have {frame.columns}. Expected {list(schema)}."
         )
     columns = []
-    for name, kind in LEDGER.items():
+    for name, kind in schema.items():
         column = pl.col(name) if name in frame.columns else pl.lit(defaults[name]).alias(name)
         columns.append(column.cast(kind))
     try:
-        checked = frame.select(columns)
+        return frame.select(columns)
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{who} have a column of another kind than the ledger's: {str(error).splitlines()[0]}. "
-            f"Expected {', '.join(f'{name} {kind}' for name, kind in LEDGER.items())}."
+            f"Expected {', '.join(f'{name} {kind}' for name, kind in schema.items())}."
         ) from error
-    _refuse_bad_rows(checked, who)
+
+
+def pool_frame(rows: Any, *, who: str = "pool rows") -> pl.DataFrame:
+    """Rows in the columns of `POOL`: every item that a request could show, shown or not.
+
+    `score` may be null or missing and `arm` missing.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or of another kind, a chance does not lie above 0 and up to 1, an item
+        stands twice in a request, a request is of two users or has more rows than its pool.
+
+    Examples
+    --------
+    >>> from retailrec.offers.exploration import explore
+    >>> drawn = explore([3, 2, 1], ["a", "b", "c"], 1, 0.2, salt="may", users=[7, 7, 7])
+    >>> rows = drawn.with_columns(request=pl.lit("r1"), time=datetime(2024, 5, 1), policy=pl.lit("m"))
+    >>> pool_frame(rows).select("item_id", "propensity", "rank", "pool").rows()
+    [('a', 0.8, 1, 3), ('b', 0.1, 2, 3), ('c', 0.1, 3, 3)]
+    """
+    frame = to_polars(rows, who=who)
+    if "propensity" not in frame.columns:
+        raise DataError(
+            f"{who} lack column 'propensity', the chance that each item is shown; they have "
+            f"{frame.columns}. Lists drawn by `explore` have it; without it nothing can be judged."
+        )
+    checked = _in_columns(frame, POOL, {"score": None, "arm": ""}, who)
+    for name in POOL:
+        if name != "score" and (n := checked[name].null_count()):
+            raise DataError(f"{who}: column '{name}' is empty in {n:,} rows; fill it in every row.")
+    chance = checked.filter(
+        pl.col("propensity").is_nan() | ~pl.col("propensity").is_between(0, 1, closed="right")
+    )
+    if not chance.is_empty():
+        raise DataError(
+            f"{who}: propensity must lie above 0 and be at most 1; {chance.height:,} rows differ, "
+            f"such as user {chance['user_id'][0]}, item {chance['item_id'][0]}: "
+            f"{chance['propensity'][0]}. An item that could not be shown is not of the pool."
+        )
+    twice = checked.filter(pl.struct("request", "item_id").is_duplicated())
+    if not twice.is_empty():
+        raise DataError(
+            f"{who}: request '{twice['request'][0]}' has item {twice['item_id'][0]} twice: the same "
+            f"request stands in the log twice. Keep one of them."
+        )
+    by = checked.group_by("request").agg(
+        pl.col("user_id").n_unique().alias("users"), pl.len(), pl.col("pool").min()
+    )
+    wrong = by.filter((pl.col("users") > 1) | (pl.col("len") > pl.col("pool"))).sort("request")
+    if not wrong.is_empty():
+        raise DataError(
+            f"{who}: request '{wrong['request'][0]}' has {wrong['users'][0]} users and "
+            f"{wrong['len'][0]} rows of a pool of {wrong['pool'][0]}; a request is one user's, with a "
+            f"row for each item. Name requests apart."
+        )
     return checked
 
 
@@ -166,12 +246,65 @@ class Ledger:
             return None
         if not again:
             self._refuse_repeats(frame)
-        files = self._files()
-        number = int(files[-1].name.split("-")[1]) + 1 if files else 0
-        digest = hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
-        file = self.folder / f"offers-{number:08d}-{digest}.parquet"
+        file = self._next_file("offers", self._files(), frame)
         frame.write_parquet(writing.enter_context(whole_file(file)))
         return file
+
+    def append_pool(self, rows: Any, *, shown_only: bool = False) -> Path | None:
+        """Add the explored pool of some lists, and what was shown of it as offers; the pool's file.
+
+        Parameters
+        ----------
+        rows : frame with the columns of `POOL`, as `pool_frame` takes it
+        shown_only : keep the rows of what was shown and leave out the rest of the pool: a `pool` / k-th
+            of the size, fit for caps and reports and not for judging another policy
+
+        Raises
+        ------
+        DataError
+            As `pool_frame` and `append`, with `again`.
+        """
+        frame = pool_frame(rows)
+        if shown_only:
+            frame = frame.filter("shown")
+        if frame.is_empty():
+            return None
+        requests = pl.col("request")
+        with self.recording(again=True) as record, ExitStack() as writing:
+            pooled = self._pool_files()
+            known = self._scan(pooled, POOL).select(requests.unique()).collect()["request"]
+            if (again := frame["request"].is_in(known.implode())).any():
+                raise DataError(
+                    f"ledger {self.folder}: request '{frame['request'].filter(again)[0]}' stands in it "
+                    f"already. Record a request once."
+                )
+            file = self._next_file("pool", pooled, frame)
+            frame.write_parquet(writing.enter_context(whole_file(file)))
+            record(offers_of_pool(frame))
+        return file
+
+    def read_pool(self, policy: str | None = None) -> pl.DataFrame:
+        """Rows of the explored pools, of one policy or of all, in the order of writing.
+
+        Raises
+        ------
+        DataError
+            If there are none, several policies and none is named, or a file is of another kind.
+        """
+        rows = self._scan(self._pool_files(), POOL).collect()
+        names = rows["policy"].unique().sort().to_list()
+        if rows.is_empty() or (policy is not None and policy not in names):
+            raise DataError(
+                f"ledger {self.folder} holds no explored pool"
+                + (f" of policy '{policy}'; there are {', '.join(names[:5])}" if names else "")
+                + ". Lists drawn by `explore` and written by `append_pool` have one."
+            )
+        if policy is None and len(names) > 1:
+            raise DataError(
+                f"ledger {self.folder} holds pools of {len(names)} policies: {', '.join(names[:5])}. "
+                f"Name the one to judge from."
+            )
+        return rows if policy is None else rows.filter(pl.col("policy") == policy)
 
     def scan(self) -> pl.LazyFrame:
         """All rows, lazily, in the order of writing.
@@ -181,9 +314,11 @@ class Ledger:
         DataError
             If a file is not a ledger file.
         """
-        files = self._files()
+        return self._scan(self._files(), LEDGER)
+
+    def _scan(self, files: list[Path], kinds: Mapping[str, Any]) -> pl.LazyFrame:
         if not files:
-            return pl.LazyFrame(schema=dict(LEDGER))
+            return pl.LazyFrame(schema=dict(kinds))
         for file in files:
             try:
                 schema = dict(pl.scan_parquet(file, glob=False).collect_schema())
@@ -192,9 +327,9 @@ class Ledger:
                     f"{file} can't be read as a ledger file ({str(error).splitlines()[0]}). "
                     f"It may be cut short; restore it or move it out of the ledger's folder."
                 ) from error
-            if schema != dict(LEDGER):
+            if schema != dict(kinds):
                 raise DataError(
-                    f"{file} is no ledger file: expected columns {list(LEDGER)} with the ledger's "
+                    f"{file} is no ledger file: expected columns {list(kinds)} with the ledger's "
                     f"types, got {schema}. Move it out of the ledger's folder."
                 )
         return pl.scan_parquet(files, glob=False)  # a name may hold brackets
@@ -245,6 +380,11 @@ class Ledger:
         most = periods.filter(pl.col("time") <= now).group_by(keys)
         return most.agg(offers=pl.col("n").max()).sort(keys)
 
+    def _next_file(self, kind: str, files: Sequence[Path], frame: pl.DataFrame) -> Path:
+        number = int(files[-1].name.split("-")[1]) + 1 if files else 0
+        digest = hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
+        return self.folder / f"{kind}-{number:08d}-{digest}.parquet"
+
     def require(self) -> Ledger:
         """The ledger itself, once it is known to be there.
 
@@ -266,6 +406,9 @@ class Ledger:
             return [self.folder]
         return sorted(self.folder.glob("offers-*.parquet"))
 
+    def _pool_files(self) -> list[Path]:
+        return [self.folder] if self.folder.is_file() else sorted(self.folder.glob("pool-*.parquet"))
+
     def _refuse_repeats(self, frame: pl.DataFrame) -> None:
         keys = ["campaign", "user_id"]
         twice = frame.filter(pl.col("rank") > 0).group_by([*keys, "rank"]).len()
@@ -284,6 +427,22 @@ class Ledger:
                 f"'{bad['campaign'][0]}', such as {bad['user_id'][0]}; a shopper gets a campaign once. "
                 f"Name the campaign anew, leave them out, or allow it with again=True."
             )
+
+
+def offers_of_pool(pool: pl.DataFrame) -> pl.DataFrame:
+    """Ledger rows of an explored pool: what was shown, and rank 0 for who was shown nothing."""
+    of: list[Any] = [pl.col("policy").alias("campaign"), "user_id", "time", "arm"]
+    shown = pool.filter("shown").select(
+        *of,
+        "item_id",
+        "score",
+        "propensity",
+        rank=pl.col("rank").rank("ordinal").over("request").cast(pl.Int32),
+        holdout=pl.lit(False),
+    )
+    nothing = pool.filter(~pl.col("shown").any().over("request")).unique("request", maintain_order=True)
+    nothing = nothing.select(*of, rank=pl.lit(0), holdout=pl.col("arm") == HOLDOUT)
+    return ledger_frame(pl.concat([shown, nothing], how="diagonal_relaxed"))
 
 
 def _shifted(time: datetime, step: timedelta) -> datetime:

@@ -1,0 +1,404 @@
+"""Lists judged from a log: unbiased, intervals that hold the truth, and a refusal where it can't be told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from conftest import real
+from retailrec.cli.app import app
+from retailrec.compute.statistics import mean_interval
+from retailrec.data import RetailData
+from retailrec.errors import DataError, SettingError
+from retailrec.offers import counterfactual as cf
+from retailrec.offers import ledger as ledger_module
+from retailrec.offers.exploration import explore
+from retailrec.offers.ledger import Ledger, offers_of_pool
+
+START = datetime(2024, 3, 1)
+POOL, K = 20, 3
+
+
+class Shop:
+    """Users who buy an item of their pool with a chance that an offer raises; both are known."""
+
+    def __init__(self, n_users: int, seed: int, rate: float = 0.5, n_items: int = 60) -> None:
+        shelf = np.random.default_rng(0)  # the same items in every shop
+        sold, appeal = shelf.gamma(2.0, 0.5, n_items), shelf.beta(1, 3, n_items)
+        rng = np.random.default_rng([seed, 1])
+        self.items = np.argsort(rng.random((n_users, n_items)), axis=1)[:, :POOL]
+        worth = rng.gamma(2.0, 0.5, n_users)[:, None] * sold[self.items]
+        self.base = np.clip(0.08 * worth, 0, 0.6)
+        self.uplift = np.clip(0.3 * appeal[self.items] + 0.4 * self.base, 0, 0.4)
+        self.score = self.base * rng.gamma(20, 1 / 20, self.base.shape)
+        self.chance = rng.random(self.base.shape)
+        self.random = rng.random(self.base.shape)
+        self.seed, self.rate = seed, rate
+
+    @cached_property
+    def drawn(self) -> pl.DataFrame:
+        """The explored pools."""
+        users = np.repeat(np.arange(len(self.items)), POOL)
+        items, salt = self.items.ravel(), str(self.seed)
+        return explore(self.score.ravel(), items, K, self.rate, salt=salt, users=users)
+
+    @cached_property
+    def shown(self) -> np.ndarray:
+        return self.drawn["shown"].to_numpy().reshape(-1, POOL)
+
+    @cached_property
+    def bought(self) -> np.ndarray:
+        return self.chance < self.base + self.uplift * self.shown
+
+    def lists(self, kind: str) -> np.ndarray:
+        """(n_users, POOL) bool: what a policy holds."""
+        by = {
+            "chance": self.score,
+            "uplift": self.uplift,
+            "random": self.random,
+        }[kind]
+        return np.argsort(np.argsort(-by, axis=1), axis=1) < K
+
+    def truth(self, held: np.ndarray) -> float:
+        """Units a user under lists, given the pools."""
+        return float((self.base + self.uplift * held).sum(1).mean())
+
+    def values(self, held: np.ndarray) -> np.ndarray:
+        """(n_users,) doubly robust."""
+        y, shown = self.bought.ravel().astype(float), self.shown.ravel()
+        p = self.drawn["propensity"].to_numpy()
+        rows = cf.doubly_robust(y, *self.expected, shown, held.ravel(), p)
+        return rows.reshape(-1, POOL).sum(1)
+
+    @cached_property
+    def expected(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a model expects with and without the offer."""
+        x, item, fold = cf._columns(self.drawn, np.arange(len(self.shown) + 1) * POOL)
+        return cf.expected(x, item, self.shown.ravel(), self.bought.ravel().astype(float), fold)
+
+
+def repeated(n_users: int, repetitions: int) -> dict[str, Any]:
+    """Bias as a share of the truth, and how often intervals hold it, of each policy; order right."""
+    kinds = ("chance", "uplift", "random")
+    away: dict[str, list[float]] = {kind: [] for kind in kinds}
+    inside: dict[str, list[bool]] = {kind: [] for kind in kinds}
+    inside["difference"], order, seen = [], [], []
+    everybody = Shop(200_000, repetitions)
+    truth = {kind: everybody.truth(everybody.lists(kind)) for kind in kinds}
+    for seed in range(repetitions):
+        shop = Shop(n_users, seed)
+        values = {kind: shop.values(shop.lists(kind)) for kind in kinds}
+        for kind in kinds:
+            found = mean_interval(values[kind])
+            away[kind].append(found.change / truth[kind] - 1)
+            inside[kind].append(found.low <= truth[kind] <= found.high)
+        change = mean_interval(values["uplift"] - values["chance"])
+        inside["difference"].append(change.low <= truth["uplift"] - truth["chance"] <= change.high)
+        seen.append(change.p < 0.05)
+        ranked = sorted(kinds, key=lambda kind: values[kind].mean())
+        order.append(ranked == sorted(kinds, key=lambda kind: truth[kind]))
+    return {
+        "bias": {kind: float(np.mean(away[kind])) for kind in kinds},
+        "inside": {kind: float(np.mean(inside[kind])) for kind in inside},
+        "order": float(np.mean(order)),
+        "seen": float(np.mean(seen)),
+        "change": truth["uplift"] / truth["chance"] - 1,
+    }
+
+
+def test_a_few_logs_are_judged_without_bias() -> None:
+    found = repeated(3000, 12)
+    assert max(abs(bias) for bias in found["bias"].values()) < 0.02, found
+    assert min(found["inside"].values()) > 0.7, found
+
+
+@pytest.mark.slow
+def test_over_200_logs_bias_is_below_a_hundredth_and_intervals_hold_the_truth() -> None:
+    found = repeated(5000, 200)
+    assert max(abs(bias) for bias in found["bias"].values()) < 0.01, found
+    assert all(0.92 < share < 0.98 for share in found["inside"].values()), found
+    assert found["order"] >= 0.95, found
+    assert found["seen"] >= 0.9, found
+
+
+def logged(n_users: int = 3000, seed: int = 3) -> tuple[Shop, pl.DataFrame, RetailData]:
+    """A shop, its log in the columns of `POOL`, and receipts around it: a unit costs 2."""
+    shop = Shop(n_users, seed)
+    pool = shop.drawn.with_columns(
+        pl.col("user_id", "item_id").cast(pl.String),
+        request=pl.format("r{}", "user_id"),
+        time=pl.lit(START),
+        policy=pl.lit("chance"),
+    )
+    bought = pool.filter(pl.Series(shop.bought.ravel())).select(
+        "user_id", "item_id", time=START + timedelta(days=3), quantity=1, value=2.0
+    )
+    earlier = pool.filter(pl.col("rank") == 1).select(
+        "user_id", "item_id", time=START - timedelta(days=40), quantity=1, value=2.0
+    )
+    late = bought.with_columns(time=START + timedelta(days=20))  # after the window
+    receipts = pl.concat([bought, earlier, late])
+    users = pool.select(pl.col("user_id").unique(maintain_order=True)).with_columns(
+        segment=pl.when(pl.col("user_id").str.ends_with("1")).then(pl.lit("a")).otherwise(pl.lit("b"))
+    )
+    return shop, pool, RetailData.from_frames(receipts, users=users, end=START + timedelta(days=30))
+
+
+def lists_of(shop: Shop, held: np.ndarray) -> pl.DataFrame:
+    return shop.drawn.filter(pl.Series(held.ravel())).select(
+        pl.col("user_id", "item_id").cast(pl.String)
+    )
+
+
+@pytest.fixture(scope="module")
+def log() -> tuple[Shop, pl.DataFrame, RetailData]:
+    return logged()
+
+
+Log = tuple[Shop, pl.DataFrame, RetailData]
+
+
+def test_a_log_and_receipts_tell_what_new_lists_would_have_sold(log: Log) -> None:
+    shop, pool, data = log
+    held = shop.lists("uplift")
+    margin = pl.DataFrame({"item_id": pool["item_id"].unique(), "margin": 0.5})
+    found = cf.judge_policy(pool, lists_of(shop, held), data, days=14, margin=margin, segment="segment")
+    assert (found.policy, found.n_users, found.n_pairs) == ("chance", 3000, 3000 * POOL)
+    assert found.observed["units"] == pytest.approx(shop.bought.sum() / 3000)
+    assert found.observed["money"] == pytest.approx(2 * found.observed["units"])
+    by = {(e.metric, e.what, e.segment): e for e in found.estimates}
+    truth = {"logged": shop.truth(shop.lists("chance")), "new": shop.truth(held)}
+    for what, value in truth.items():
+        estimate = by["units", what, "all"]
+        assert abs(estimate.value - value) < 2 * (estimate.high - estimate.low) / 2, what
+    difference = by["units", "difference", "all"]
+    assert difference.value == pytest.approx(
+        by["units", "new", "all"].value - by["units", "logged", "all"].value
+    )
+    assert by["money", "difference", "all"].value == pytest.approx(2 * difference.value, rel=1e-3)
+    assert by["margin", "difference", "all"].value == pytest.approx(difference.value / 2, rel=1e-3)
+    assert {s for m, w, s in by} == {"all", "a", "b"}
+    assert found.support.coverage == 1
+    assert found.sentence("units").startswith("The new lists would have sold more: +")
+    same = cf.judge_policy(pool, lists_of(shop, shop.lists("chance")), data, days=14)
+    assert next(e for e in same.estimates if e.what == "difference").value == 0
+    assert "can't be told" in same.sentence()
+
+
+def test_held_out_users_count_as_users_who_were_shown_nothing(log: Log) -> None:
+    """A tenth of the users is held out at random; chances are those of arm and draw together."""
+    shop, pool, data = log
+    held_out = pl.col("user_id").cast(pl.Int64) % 10 == 7
+    mixed = pool.with_columns(
+        propensity=0.9 * pl.col("propensity"),
+        shown=pl.col("shown") & ~held_out,
+        arm=pl.when(held_out).then(pl.lit("holdout")).otherwise(pl.lit("treated")),
+    )
+    found = cf.judge_policy(mixed, lists_of(shop, shop.lists("uplift")), data, days=14)
+    assert found.support.chances_p > 0.001
+    assert found.n_users == 3000
+
+
+def test_a_log_that_cannot_tell_is_refused_with_figure_and_advice(log: Log) -> None:
+    shop, pool, data = log
+    new = lists_of(shop, shop.lists("uplift"))
+
+    def refused(match: str, rows: pl.DataFrame = pool, lists: pl.DataFrame = new) -> None:
+        with pytest.raises(DataError, match=match):
+            cf.judge_policy(rows, lists, data, days=14)
+
+    elsewhere = new.with_columns(
+        item_id=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit("x")).otherwise("item_id")
+    )
+    refused(
+        r"75\.0% of the new lists lie within the explored pool.*Explore a larger pool", lists=elsewhere
+    )
+    for factor in (0.8, 1.25):
+        false = pool.with_columns(propensity=(pl.col("propensity") * factor).clip(0, 0.999))
+        refused("not shown as often as the logged chances say", rows=false)
+    half = pl.col("user_id").cast(pl.Int64) % 2 == 0  # 20% up for some users and down for others
+    mixed = pool.with_columns(propensity=pl.col("propensity") * pl.when(half).then(0.8).otherwise(1.2))
+    refused("not shown as often as the logged chances say", rows=mixed)
+    few = pool.filter(pl.col("user_id").cast(pl.Int64) < 900)
+    refused(r"effective sample is \d+ of 900 users", rows=few)
+    refused("lacks some of 3,000 requests, as a log of what was shown alone", rows=pool.filter("shown"))
+
+
+def test_one_user_who_carries_the_weight_and_weights_away_from_one_are_refused() -> None:
+    good = cf.Support(1.0, 2000, 0.5, 1.0, 1.0, 0.001, 0.01, 0.5)
+    cf._refuse(good, 4000)
+    for change, match in (
+        ({"heaviest": 0.06}, "one user carries 6.0% of the weight, more than 5%"),
+        ({"mean_held": 1.06}, "mean weight is 1.060 and not 1"),
+        ({"mean_other": 0.94}, "mean weight is 0.940 and not 1"),
+        ({"effective": 999}, "effective sample is 999 of 4,000 users"),
+        ({"share": 0.09}, r"effective sample is 2,000 of 4,000 users \(9.0%\)"),
+    ):
+        with pytest.raises(DataError, match=match):
+            cf._refuse(replace(good, **change), 4000)
+    w = np.array([1e4] + [1.0] * 999)
+    support = cf._support(np.ones(1000, bool), np.ones(1000, bool), 1 / w, np.arange(1000), 1.0)
+    assert support.heaviest > 0.9
+    assert support.effective == pytest.approx(10_999**2 / (1e8 + 999))
+
+
+def test_what_is_missing_of_a_log_is_a_sentence(log: Log) -> None:
+    shop, pool, data = log
+    new = lists_of(shop, shop.lists("uplift"))
+    cases: list[tuple[str, pl.DataFrame, pl.DataFrame, float]] = [
+        ("lack column 'propensity', the chance", pool.drop("propensity"), new, 14),
+        ("propensity must lie above 0", pool.with_columns(propensity=0.0), new, 14),
+        ("propensity must lie above 0", pool.with_columns(propensity=1.2), new, 14),
+        ("the same request stands in the log twice", pl.concat([pool, pool]), new, 14),
+        (
+            "a request is one user's",
+            pool.filter(pl.col("rank") == 1).unique("item_id").with_columns(request=pl.lit("r")),
+            new,
+            14,
+        ),
+        ("Wait until windows are over", pool, new, 60),
+        (
+            "none of the 3,000 ids of the log's users",
+            pool.with_columns(user_id=pl.format("u{}", "user_id")),
+            new,
+            14,
+        ),
+        (
+            "none of the 3,000 ids of the new lists' users",
+            pool,
+            new.with_columns(user_id=pl.format("u{}", "user_id")),
+            14,
+        ),
+        ("the new lists lack column 'item_id'", pool, new.drop("item_id"), 14),
+    ]
+    for match, rows, lists, days in cases:
+        with pytest.raises(DataError, match=match):
+            cf.judge_policy(rows, lists, data, days=days)
+    with pytest.raises(SettingError, match="days must be above 0"):
+        cf.judge_policy(pool, new, data, days=-1)
+
+
+def test_later_requests_of_a_user_and_users_without_new_lists_are_said(log: Log) -> None:
+    shop, pool, data = log
+    again = pool.head(POOL).with_columns(
+        request=pl.lit("second"), time=pl.col("time") + timedelta(days=1)
+    )
+    new = lists_of(shop, shop.lists("uplift")).filter(pl.col("user_id") != "5")
+    found = cf.judge_policy(pl.concat([pool, again]), new, data, days=14)
+    assert found.n_users == 2999
+    assert any(note.startswith("1 later requests") for note in found.notes)
+    assert any(note.startswith("1 users of the log have no new list") for note in found.notes)
+
+
+def test_a_pool_in_the_ledger_comes_back_and_its_offers_count_for_caps(
+    log: Log, tmp_path: Path
+) -> None:
+    _, pool, _ = log
+    ledger = Ledger(tmp_path / "ledger")
+    part = pool.filter(pl.col("user_id").is_in(["1", "2"]))
+    ledger.append_pool(part)
+    assert dict(ledger.read_pool().schema) == dict(ledger_module.POOL)
+    assert ledger.read_pool("chance").height == 2 * POOL
+    assert ledger.offers_of().rows() == [("1", K), ("2", K)]
+    with pytest.raises(DataError, match="request 'r1' stands in it already"):
+        ledger.append_pool(part)
+    with pytest.raises(DataError, match="no explored pool of policy 'x'; there are chance"):
+        ledger.read_pool("x")
+    other = part.with_columns(policy=pl.lit("new"), request=pl.format("n{}", "request"))
+    ledger.append_pool(other, shown_only=True)
+    assert ledger.read_pool("new").height == 2 * K
+    with pytest.raises(DataError, match="pools of 2 policies: chance, new"):
+        ledger.read_pool()
+    nobody = Ledger(tmp_path / "nobody")
+    with pytest.raises(DataError, match="holds no explored pool"):
+        nobody.read_pool()
+    held = part.with_columns(shown=pl.lit(False), arm=pl.lit("holdout"))
+    rows = offers_of_pool(held)
+    assert rows.select("rank", "holdout", "item_id").rows() == [(0, True, None)] * 2
+
+
+@pytest.mark.parametrize(("campaign", "effective"), [("men", 656), ("women", None)])
+def test_open_bandit_men_are_judged_and_women_refused(campaign: str, effective: int | None) -> None:
+    """Uniform policy from the log of `bts`; its truth is the mean click of the other log, .0046."""
+    rows = pl.read_parquet(real("open_bandit_sample") / f"{campaign}.parquet")
+    log = rows.filter(policy="bts")
+    uniform = np.full(log.height, 1 / rows["item_id"].n_unique())
+    if effective is None:
+        with pytest.raises(DataError, match="effective sample is 2 of 10,000 impressions"):
+            cf.judge_impressions(log["click"], log["propensity_score"], uniform)
+        return
+    found = cf.judge_impressions(log["click"], log["propensity_score"], uniform)
+    assert round(found.effective) == effective
+    assert round(found.value, 4) == 0.0032
+    assert found.low <= rows.filter(policy="random")["click"].mean() <= found.high
+    assert (found.low, found.high) == pytest.approx((0.0018, 0.0050), abs=0.0002)
+
+
+def test_impressions_with_chances_out_of_range_are_refused() -> None:
+    for logged, new in ((0.0, 0.5), (1.5, 0.5), (0.5, 1.5), (float("nan"), 0.5)):
+        with pytest.raises(DataError, match="is out of range"):
+            cf.judge_impressions([1.0] * 400, [logged] * 400, [new] * 400)
+    with pytest.raises(DataError, match=r"mean weight is 0\.800"):
+        cf.judge_impressions([1.0] * 4000, [0.5] * 4000, [0.4] * 4000)
+
+
+def run(command: str) -> Any:
+    return CliRunner().invoke(app, command.split())
+
+
+def test_the_command_judges_new_lists_and_says_why_it_can_not(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop, pool, data = log
+    Ledger(Path("ledger")).append_pool(pool)
+    lines = data.log.select(
+        data.users["user_id"].gather(data.log["user"]).alias("user_id"),
+        data.items["item_id"].gather(data.log["item"]).alias("item_id"),
+        "time",
+        "quantity",
+        "value",
+    )
+    lines.write_csv("receipts.csv")
+    lists_of(shop, shop.lists("uplift")).write_parquet("new.parquet")
+    command = "experiment counterfactual --ledger ledger --receipts receipts.csv --policy new.parquet"
+    found = run(f"{command} --days 14 --out judged.json")
+    assert found.exit_code == 0, found.output
+    text = " ".join(found.output.split())
+    assert "The new lists would have sold more: +" in text
+    assert "100.0% of the new lists within the pool" in text
+    figures = json.loads(Path("judged.json").read_text())
+    assert figures["n_users"] == 3000
+    assert {e["metric"] for e in figures["estimates"]} == {"units", "money"}
+    for change, sentence in (
+        ("--days 28", "Wait until windows are over"),
+        ("--days 14 --logged other", "no explored pool of policy 'other'"),
+        ("--days 14 --segment age", "no column 'age'"),
+    ):
+        refused = run(f"{command} {change}")
+        assert sentence in str(refused.exception), change
+
+
+def test_the_command_judges_impressions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.choice([0.2, 0.4], 4000)
+    table = {"item_id": rng.integers(0, 4, 4000), "click": rng.random(4000) < 0.1, "propensity": chance}
+    file = tmp_path / "log.csv"
+    pl.DataFrame(table).with_columns(pl.col("click").cast(pl.Int8), mine="propensity").write_csv(file)
+    text = run(f"experiment impressions {file} --policy mine").output
+    assert "Effective sample 4,000 of 4,000, mean weight 1.000" in " ".join(text.split())
+    assert "lacks column 'theirs'" in str(
+        run(f"experiment impressions {file} --policy theirs").exception
+    )
+    assert "has no row with item_id=9" in str(
+        run(f"experiment impressions {file} --only item_id=9").exception
+    )
