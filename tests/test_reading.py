@@ -254,7 +254,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     parts = read_parts(path)
     from retailrec.data import files as tables
 
-    opened = tables._open(path, None, None)
+    (opened,) = tables._open(path, None, None)
     write(path, "a,b\n1,2\n")
     with pytest.raises(DataError, match="10 lines, of which 1 could be read"):
         list(tables._batches(opened, 5))

@@ -19,7 +19,7 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.engine import Answer, Engine, Given, Wish, code_receipts
 from retailrec.serving.loading import export, load_data
-from retailrec.serving.receipts import Line, accept
+from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -137,7 +137,7 @@ def test_the_next_answer_knows_a_receipt(fresh: Engine, model: ServedModel, shop
     lines = [Line(str(last), 3, 9.0)]
     for number in range(3):
         time = shop.end - timedelta(hours=1 + number)
-        fresh.store.add([accept("1", f"{number}", time, lines).receipt])
+        fresh.store.add([accept([Posted("1", f"{number}", time, lines)]).receipts[0]])
     after = fresh.offers(model, "1", Wish(k=10))
     assert after.receipts == before.receipts + 3
     assert listed(after) != listed(before)
@@ -152,10 +152,14 @@ def test_another_process_makes_a_cached_history_useless(
 ) -> None:
     fresh.offers(model, "1", Wish())
     other = Store(fresh.store.url)
-    other.add([accept("1", "x", shop.end - timedelta(hours=1), [Line("1", 1, 2.0)]).receipt])
+    other.add(
+        [accept([Posted("1", "x", shop.end - timedelta(hours=1), [Line("1", 1, 2.0)])]).receipts[0]]
+    )
     known = fresh.offers(model, "1", Wish()).receipts
     other.forget("1")
-    other.add([accept("1", "y", shop.end - timedelta(hours=1), [Line("1", 1, 2.0)]).receipt])
+    other.add(
+        [accept([Posted("1", "y", shop.end - timedelta(hours=1), [Line("1", 1, 2.0)])]).receipts[0]]
+    )
     other.close()
     assert known > 1
     assert fresh.offers(model, "1", Wish()).receipts == 1
@@ -173,7 +177,7 @@ def test_an_answer_at_a_time_knows_receipts_before_it_only(
 
 def test_every_level_says_why(fresh: Engine, model: ServedModel, shop: RetailData) -> None:
     now = shop.end - timedelta(hours=1)
-    fresh.store.add([accept("odd", "1", now, [Line("no such item", 1, 2.0)]).receipt])
+    fresh.store.add([accept([Posted("odd", "1", now, [Line("no such item", 1, 2.0)])]).receipts[0]])
     column = model.user_columns[0]
     value = shop.users[column].drop_nulls()[0]
     fresh.store.describe({"fits": {column: value}})

@@ -27,7 +27,7 @@ from retailrec.serving.messages import RulesIn
 from retailrec.serving.pages import drawings
 from retailrec.serving.pages.facts import WEEKS, gather
 from retailrec.serving.pages.views import RULE_FIELDS
-from retailrec.serving.receipts import Line, accept
+from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -65,7 +65,9 @@ def service(shop: RetailData, tmp_path_factory: pytest.TempPathFactory) -> Servi
         ).save(root / "models" / name)
     store = Store(str(root / "store.db")).init()
     load_data(store, shop)
-    store.add([accept(EVIL, "1", shop.end - timedelta(hours=2), [Line("7", 1, 2.0)]).receipt])
+    store.add(
+        [accept([Posted(EVIL, "1", shop.end - timedelta(hours=2), [Line("7", 1, 2.0)])]).receipts[0]]
+    )
     store.close()
     return Service(Store(str(root / "store.db")), root / "models", ServiceSettings(rate=0, keys=False))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -153,37 +152,35 @@ def load_store(
     time_format: TimeFormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Load receipts into the store; what is there already is left as it is."""
+    """Load receipts into the store; what is there already counts once."""
     from retailrec.data.cleaning import LoadReport
     from retailrec.data.files import read_parts, read_table
-    from retailrec.data.paths import mode_of
+    from retailrec.datasets import open_dataset
+    from retailrec.datasets.base import Tables
 
     with _opened(store, init=True) as opened, console.progress(quiet) as progress:
-        from retailrec.serving.loading import describe, load_data, load_frames
+        from retailrec.serving.loading import load_frames
 
         progress(f"load {path}")
-        if dataset == "table" and not (stat.S_ISDIR(mode_of(path)) and users is None):
-            report = LoadReport(path.name)
-            stored = load_frames(
-                opened,
-                read_parts(path, encoding=encoding),
-                columns=parse_columns(columns),
-                report=report,
+        wanted = parse_columns(columns)
+        if dataset == "table" and users is not None:
+            tables = Tables(
+                read_parts(path, encoding=encoding, exports=True),
+                LoadReport(path.name),
+                users=read_table(users, encoding=encoding),
+                columns=wanted,
                 time_format=time_format,
-                progress=progress,
             )
         else:
-            from retailrec.datasets import load_dataset
-
-            data = load_dataset(
-                dataset, path, parse_columns(columns), encoding=encoding, time_format=time_format
-            )
-            report, stored = data.report, load_data(opened, data, progress)
-        if users is not None:
-            describe(opened, read_table(users, encoding=encoding))
+            tables = open_dataset(dataset, path, wanted, encoding=encoding, time_format=time_format)
+        stored = load_frames(opened, **vars(tables), progress=progress)
+    report = tables.report
     console.print_load_report(report, quiet, None)
     if not quiet:
-        OUT.print(f"{stored.receipts:,} receipts with {stored.lines:,} lines; {stored.new:,} are new")
+        part = f", {stored.completed:,} were there in part" if stored.completed else ""
+        OUT.print(
+            f"{stored.receipts:,} receipts with {stored.lines:,} lines; {stored.new:,} are new{part}"
+        )
 
 
 @store_app.command("export")

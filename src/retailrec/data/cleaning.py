@@ -2,6 +2,8 @@
 
 `parse_lines` gives the standard columns their types; `kept_lines` parts the lines by a list of rules. A
 line that no rule rejects is kept; a rejected one carries the reason of the first rule that met it.
+`STANDARD_RULES` look at one line, `RECEIPT_RULES` at all lines of an item on a receipt. Both tables
+hold for files, frames, the store, receipts that are posted to the service, and Spark.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.data.files import FILE
 from retailrec.data.parsing import parse_number, typed_ids
 from retailrec.data.timeformats import EARLIEST, LATEST, parse_time
 from retailrec.errors import DataError
@@ -21,15 +24,21 @@ from retailrec.schema import TRANSACTIONS
 
 LINE = "line"  # number of the raw line, counted from 0, through all files
 # what lines carry inside; the caller's own columns of these names step aside
-_INSIDE = (LINE, "reason", "digest", "user", "item", "basket", "text")
+_INSIDE = (LINE, "file", "reason", "user", "item", "basket", "text")
+_MANY_DOUBLED = 0.02  # of receipts; tills that write a line a piece have fewer by chance
+_NOTHING_LEFT = 1e-9  # of what was bought: what sums of floats leave where a line is taken back
 
 
 @dataclass(frozen=True)
 class LineRule:
-    """Reject the lines where `when` holds, for `reason`; a null condition does not reject."""
+    """Reject the lines where `when` holds, for `reason`; a null condition does not reject.
+
+    `meaning` tells a reader what such lines are.
+    """
 
     reason: str
     when: pl.Expr
+    meaning: str = ""
 
 
 def missing(column: str) -> pl.Expr:
@@ -37,17 +46,49 @@ def missing(column: str) -> pl.Expr:
     return pl.col(column).is_null() | (pl.col(column).cast(pl.String).str.strip_chars() == "")
 
 
+# A line that takes something back. It is not rejected at once: it may void a line of its receipt.
+TAKES_BACK = ((pl.col("quantity") < 0) | (pl.col("value") < 0)).fill_null(False)
+
 STANDARD_RULES = (
-    LineRule("no shopper", missing("user_id")),
-    LineRule("no item", missing("item_id")),
+    LineRule("no shopper", missing("user_id"), "the id is empty, or a word for nothing"),
+    LineRule("no item", missing("item_id"), "the id is empty, or a word for nothing"),
     LineRule("no time, or one that can't be read", pl.col("time").is_null()),
-    LineRule("impossible date", ~pl.col("time").is_between(EARLIEST, LATEST)),
+    LineRule(
+        "impossible date", ~pl.col("time").is_between(EARLIEST, LATEST), "before 1980 or after 2100"
+    ),
     LineRule("quantity is not a number", ~pl.col("quantity").is_finite()),
-    LineRule("return or cancellation", (pl.col("quantity") < 0) | (pl.col("value") < 0)),
-    LineRule("zero quantity", pl.col("quantity") == 0),
     LineRule("value is not a number", ~pl.col("value").is_finite()),
-    LineRule("zero price", pl.col("value") == 0),
+    LineRule("zero quantity", (pl.col("quantity") == 0) & ~TAKES_BACK),
+    LineRule("zero price", (pl.col("value") == 0) & ~TAKES_BACK),
 )
+
+# Of all lines of an item on a receipt: `bought` and `paid` add up the lines that take nothing back,
+# `quantity` and `value` (null where any is not known) all of them. Where the receipt stands in several
+# exports, these are sums in one of them: `best` if it is the one that counts, `same` if it agrees.
+RECEIPT_RULES = (
+    LineRule(
+        "return or cancellation",
+        pl.col("bought") == 0,
+        "negative quantity or value, and nothing on the receipt that it takes back",
+    ),
+    LineRule(
+        "voided on its receipt",
+        (pl.col("quantity") <= _NOTHING_LEFT * pl.col("bought"))
+        | (pl.col("value") <= _NOTHING_LEFT * pl.col("paid")),
+        "bought and taken back on one receipt: nothing is left",
+    ),
+    LineRule(
+        "also in another file",
+        ~pl.col("best") & pl.col("same"),
+        "the receipt stands in several exports, where the item counts once",
+    ),
+    LineRule(
+        "other amounts in another file",
+        ~pl.col("best"),
+        "the receipt stands in several exports with more of the item in another one, which counts",
+    ),
+)
+RETURN, VOIDED, REPEATED, DIFFERS = (rule.reason for rule in RECEIPT_RULES)
 
 
 @dataclass
@@ -55,15 +96,19 @@ class LoadReport:
     """What a load read, kept and rejected.
 
     `read` = `kept` + `merged` + the sum of `rejected`. `merged` lines repeat an item of their receipt;
-    their quantity and value are added to the first. `examples` holds up to three raw line numbers per
-    reason; `rejects` the rejected lines themselves. `split` receipts have a number that stood on
-    another receipt of the shopper before. `zone` is that of the times, where the receipts tell.
+    their quantity, value and discount are added to the first. `pieces` of them say the same as another
+    line of the item, as tills write that scan each piece. `examples` holds up to three raw line numbers
+    per reason; `rejects` the rejected lines themselves. `differing` items of receipts have other
+    amounts in another export (`differences`: line and words of up to three); every line of `doubled`
+    receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
+    before. `zone` is that of the times, where the receipts tell.
     """
 
     source: str
     read: int = 0
     kept: int = 0
     merged: int = 0
+    pieces: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[int]] = field(default_factory=dict)
     n_users: int = 0
@@ -72,9 +117,27 @@ class LoadReport:
     first: datetime | None = None
     last: datetime | None = None
     split: int = 0
+    differing: int = 0
+    differences: list[tuple[int, str]] = field(default_factory=list)
+    doubled: int = 0
     zone: str | None = None
     notes: list[str] = field(default_factory=list)
     rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+
+    def note_receipts(self) -> None:
+        """Add to the notes what is odd about the receipts as a whole."""
+        if self.differing:
+            some = "; ".join(f"line {line}: {words}" for line, words in self.differences)
+            self.notes.append(
+                f"{self.differing:,} items of receipts have other amounts in another file, where they "
+                f"count: {some}"
+            )
+        if self.doubled > _MANY_DOUBLED * self.n_baskets:
+            self.notes.append(
+                f"every line of {self.doubled:,} receipts stands twice in one table, and counts twice, "
+                f"as pieces do; if it was put together from exports, give them as files of a folder, "
+                f"where a receipt counts once"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The report without the rejected lines, ready for JSON."""
@@ -137,6 +200,8 @@ def parse_lines(
         value = (parse_number(frame["price"], who=who, notation=notation) * quantity).alias("value")
     else:
         value = pl.Series("value", [None], dtype=pl.Float64).new_from_index(0, frame.height)
+    if FILE in frame.columns:
+        frame = frame.rename({FILE: "file"})
     if "discount" in frame.columns:
         parsed.append(parse_number(frame["discount"], who=who, notation=notation))
     return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
@@ -149,10 +214,7 @@ def kept_lines(
     show: Callable[[pl.DataFrame], pl.DataFrame] = lambda bad: bad,
 ) -> pl.DataFrame:
     """The lines that no rule rejects; `report` gains the others, as `show` makes them readable."""
-    reason = pl.coalesce(
-        *(pl.when(r.when).then(pl.lit(r.reason)) for r in rules), pl.lit(None, dtype=pl.String)
-    )
-    marked = lines.with_columns(reason=reason)
+    marked = lines.with_columns(first_reason(rules))
     bad = marked.filter(pl.col("reason").is_not_null())
     if bad.is_empty():
         return lines
@@ -160,13 +222,19 @@ def kept_lines(
     return marked.filter(pl.col("reason").is_null()).drop("reason")
 
 
+def first_reason(rules: Sequence[LineRule]) -> pl.Expr:
+    """The reason of the first rule that holds; null where none does."""
+    found = (pl.when(r.when).then(pl.lit(r.reason)) for r in rules)
+    return pl.coalesce(*found, pl.lit(None, dtype=pl.String)).alias("reason")
+
+
 def set_aside(bad: pl.DataFrame, report: LoadReport) -> None:
     """Count rejected lines by their `reason`, and keep them in the report."""
-    counts = bad.group_by("reason", maintain_order=True).agg(pl.len(), pl.col(LINE).head(3))
+    counts = bad.group_by("reason", maintain_order=True).agg(pl.len(), pl.col(LINE).bottom_k(3))
     for name, n, examples in counts.iter_rows():
         report.rejected[name] = report.rejected.get(name, 0) + n
         before = report.examples.get(name, [])
-        report.examples[name] = [*before, *(int(i) for i in examples)][:3]
+        report.examples[name] = sorted([*before, *(int(i) for i in examples)])[:3]
     largest_first = sorted(report.rejected.items(), key=lambda pair: -pair[1])
     report.rejected = dict(largest_first)
     report.rejects = (
@@ -216,12 +284,18 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
     )
     for column in TRANSACTIONS:
         if column.required and column.name not in frame.columns:
-            have = [c for c in frame.columns if c not in known and c not in columns] or frame.columns
+            have = [c for c in frame.columns if c != FILE]
             if not have:
                 raise DataError(f"{who} have no column at all. Check the file or frame.")
+            free = [c for c in have if c not in known and c not in columns]
+            cure = (
+                f"Map it with columns={{'{column.name}': '{free[0]}'}}, or on the command line "
+                f"--columns {column.name}={free[0]}."
+                if free
+                else f"Export it with column '{column.name}'."
+            )
             raise DataError(
-                f"{who} lack column '{column.name}' ({column.meaning}); they have {have}. "
-                f"Map it with columns={{'{column.name}': '{have[0]}'}}, or on the command line "
-                f"--columns {column.name}={have[0]}."
+                f"{who} lack column '{column.name}' ({column.meaning}); they have {free or have}. "
+                f"{cure}"
             )
     return frame

@@ -14,6 +14,7 @@ import gzip
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,8 @@ def _names(file: Path, text: str, separator: str) -> list[str]:
         ) from error
     if not header:
         raise DataError(f"{file} is empty; expected a header and lines below it. Export it again.")
-    names = [name.strip() or f"unnamed_{place}" for place, name in enumerate(header, 1)]
+    number = count(1)
+    names = [name.strip() or f"unnamed_{next(number)}" for name in header]
     if doubled := sorted({n for n in names if names.count(n) > 1}):
         raise DataError(
             f"{file} has two columns called {doubled[0]!r}, so it can't be told which one is meant; "

@@ -2,8 +2,8 @@
 
 A part is a frame of raw lines. Each is parsed, cleaned and shrunk to some 40 bytes a line before the
 next one is read, so a log that is larger than memory as text can be loaded. What can only be known
-at the end waits for it: the vocabularies, the format of times written as text, receipts that lie in
-several parts, and lines that stand twice.
+at the end waits for it: the vocabularies, the format of times written as text, and receipts, which may
+lie in several parts and several exports.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.data.cleaning import (
     LINE,
+    RETURN,
+    TAKES_BACK,
     LineRule,
     LoadReport,
     kept_lines,
     parse_lines,
     refuse_if_none,
+    set_aside,
 )
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
-from retailrec.data.lines import CARRIED, in_order, merged, named, without_doubles
+from retailrec.data.lines import CARRIED, in_order, merged, named, settled
 from retailrec.data.strays import far_rule
 from retailrec.data.timeformats import EARLIEST, parse_time
 from retailrec.data.visits import came_again, split_receipts
@@ -46,8 +50,8 @@ class CodedLines:
     Attributes
     ----------
     lines : parts with `user_id`, `item_id`, `basket_id` (int32 codes), `time`, `quantity`, `value`,
-        `line`, `digest` (a hash of all that the raw line says) and carried columns
-    ids : id column -> the ids seen, ascending; the code is the place
+        `line`, carried columns, and `file` where there are several exports
+    ids : id column -> ids of the lines that take nothing back, ascending; the code is the place
     described : id column -> distinct (id, described-by columns, time, line) of the lines
     """
 
@@ -61,19 +65,37 @@ class _Vocabulary:
     """Ids of the parts so far; each part's lines hold places in the part's own sorted ids."""
 
     parts: list[pl.Series] = field(default_factory=list)
+    bought: list[pl.Series] = field(default_factory=list)  # those of lines that take nothing back
 
-    def add(self, ids: pl.Series) -> pl.Series:
+    def add(self, ids: pl.Series, back: pl.Series | None = None) -> pl.Series:
         """Codes of one part's ids within the part, int32; null stays null."""
         own = ids.drop_nulls().unique().sort()
+        codes = places(ids, own)
+        seen = own
+        if back is not None:
+            there = np.zeros(len(own), np.bool_)
+            there[codes.filter(~back).drop_nulls().to_numpy()] = True
+            seen = own.filter(pl.Series(there))
         self.parts.append(own)
-        return places(ids, own)
+        self.bought.append(seen)
+        return codes
 
     def finish(self) -> tuple[pl.Series, list[pl.Series]]:
-        """All ids, ascending, and for each part the final code of each of its own."""
+        """All ids, ascending, and for each part the final code of each of its own.
+
+        An id that only lines have that take back has none: its code is null.
+        """
         if len({p.dtype for p in self.parts}) > 1:  # text in one part is text in all
             self.parts = [p.cast(pl.String) for p in self.parts]
-        everything = pl.concat(self.parts).unique().sort()
-        return everything, [places(p, everything) for p in self.parts]
+            self.bought = [p.cast(pl.String) for p in self.bought]
+        everything = pl.concat(self.bought).unique().sort()
+        finals = []
+        for part, seen in zip(self.parts, self.bought, strict=True):
+            codes = places(part, everything)
+            if len(seen) < len(part):
+                codes = codes.set(~part.is_in(everything.implode()), None)
+            finals.append(codes)
+        return everything, finals
 
 
 def places(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
@@ -109,6 +131,14 @@ def code_lines(
     for part in parts:
         coder.add(part)
     return coder.finish()
+
+
+def code_cleaned(lines: pl.DataFrame, report: LoadReport) -> CodedLines:
+    """Slim lines that are cleaned, coded; `report` gains the returns of what nobody has bought."""
+    coder = _Coder({}, (), report, {}, None)
+    coder.take(lines, lines)
+    ids, parts = coder.final()
+    return CodedLines(parts, ids, {})
 
 
 class _Coder:
@@ -154,10 +184,17 @@ class _Coder:
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
             return
-        small = slim_lines(good)
+        self.take(slim_lines(good), good, late_times)
+
+    def take(self, small: pl.DataFrame, good: pl.DataFrame, late_times: bool = False) -> None:
+        """Code a part that is cleaned; `good` has the columns that describe, too."""
+        takes_back = good.select(back=TAKES_BACK)["back"]
+        back = takes_back if takes_back.any() else None
         small = small.with_columns(
-            self._coded(small[c]) for c in (*_CODED, "time") if c in small.columns
+            self._coded(small[c], back) for c in (*_CODED, "time") if c in small.columns
         )
+        if back is not None:
+            good = good.filter(~back)
         for key, names in self.described_by.items():
             self.described[key].append(
                 good.select(key, *names, "time", LINE).unique([key, *names, "time"], keep="first")
@@ -183,22 +220,21 @@ class _Coder:
                 f"{part.columns}, or time is text in one of them only. Give alike parts."
             )
 
-    def _coded(self, column: pl.Series) -> pl.Series:
-        if column.name == "time" and column.dtype.is_temporal():
-            return column
-        return self.vocabularies.setdefault(column.name, _Vocabulary()).add(column)
+    def _coded(self, column: pl.Series, back: pl.Series | None) -> pl.Series:
+        if column.name == "time":
+            if column.dtype.is_temporal():
+                return column
+            back = None  # of times written as text, all are read
+        return self.vocabularies.setdefault(column.name, _Vocabulary()).add(column, back)
 
     def finish(self) -> CodedLines:
         """Final codes for all parts, and what could not be judged part by part."""
         if self.seen is None and self.empty is not None:
             parse_lines(self.empty, self.columns)  # says what is wrong with it
         refuse_if_none(sum(part.height for part in self.lines), self.report)
-        ids, times = {}, None
-        for name, vocabulary in self.vocabularies.items():
-            ids[name], finals = vocabulary.finish()
-            for number, final in enumerate(finals):
-                part = self.lines[number]
-                self.lines[number] = part.with_columns(final.gather(part[name]).alias(name))
+        times = None
+        ids, self.lines = self.final()
+        refuse_if_none(sum(part.height for part in self.lines), self.report)
         if "time" in ids:
             texts = ids.pop("time")
             parsed = parse_time(texts, who="transactions", time_format=self.time_format)
@@ -223,6 +259,30 @@ class _Coder:
             described[key] = facts.with_columns(facts[key].cast(ids[key].dtype))
         return CodedLines(self.lines, ids, described)
 
+    def final(self) -> tuple[dict[str, pl.Series], list[pl.DataFrame]]:
+        """All ids, and the parts in final codes."""
+        finished = {name: vocabulary.finish() for name, vocabulary in self.vocabularies.items()}
+        finals = {name: of_parts for name, (_, of_parts) in finished.items()}
+        parts = [self._final(number, part, finals) for number, part in enumerate(self.lines)]
+        return {name: ids for name, (ids, _) in finished.items()}, parts
+
+    def _final(
+        self, number: int, part: pl.DataFrame, finals: Mapping[str, list[pl.Series]]
+    ) -> pl.DataFrame:
+        """The part in final codes, without lines that take back what nobody has bought."""
+        codes = {name: of_part[number].gather(part[name]) for name, of_part in finals.items()}
+        lost = pl.Series("lost", [False]).new_from_index(0, part.height)
+        for name, code in codes.items():
+            lost |= code.is_null() & part[name].is_not_null()
+        final = part.with_columns(code.alias(name) for name, code in codes.items())
+        if not lost.any():
+            return final
+        own = {name: vocabulary.parts[number] for name, vocabulary in self.vocabularies.items()}
+        bad = part.filter(lost)
+        bad = bad.with_columns(ids.gather(bad[name]).alias(name) for name, ids in own.items())
+        set_aside(bad.with_columns(reason=pl.lit(RETURN)), self.report)
+        return final.filter(~lost)
+
     def _dated(
         self, part: pl.DataFrame, times: pl.Series, ids: Mapping[str, pl.Series]
     ) -> pl.DataFrame:
@@ -231,15 +291,15 @@ class _Coder:
 
     def _far_from_the_rest(self) -> LineRule | None:
         """A rule against strays in time, if there are any: see `far_rule`."""
-        days = pl.concat([part["time"].dt.date().value_counts(name="n") for part in self.lines])
+        bought = (part.filter(~TAKES_BACK)["time"] for part in self.lines)
+        days = pl.concat([times.dt.date().value_counts(name="n") for times in bought])
         return far_rule(days.group_by("time").agg(pl.col("n").sum()))
 
 
 def slim_lines(good: pl.DataFrame) -> pl.DataFrame:
-    """Of parsed lines the columns that a log is made of, and `digest`, a hash of all they say."""
-    kept = [good[c] for c in (*_CODED, "time") if c in good.columns]
-    kept += [good["quantity"], good["value"], good[LINE]]
-    kept += [good.drop(LINE).hash_rows(seed=0).alias("digest")]
+    """Of parsed lines the columns that a log is made of."""
+    kept = [good[c] for c in (*_CODED, "time", "quantity", "value", LINE) if c in good.columns]
+    kept += [good["file"].cast(pl.Int32)] if "file" in good.columns else []
     kept += [
         good[c].cast(pl.String).cast(kind) if kind == pl.Categorical else good[c].cast(kind)
         for c, kind in CARRIED.items()
@@ -248,13 +308,27 @@ def slim_lines(good: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(kept)
 
 
-def build_log(
-    coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, report: LoadReport
-) -> pl.DataFrame:
+class Log(NamedTuple):
+    """What `build_log` gives.
+
+    Attributes
+    ----------
+    lines : codes of users and items, receipt times, one row an item of a receipt, sorted
+    receipts : (n_receipts,) int64, what names each: a code of `basket_id`s, or, from their number on,
+        the second of its time
+    again : (n_receipts,) did an earlier receipt of the shopper have its number?
+    """
+
+    lines: pl.DataFrame
+    receipts: NDArray[np.int64]
+    again: NDArray[np.bool_]
+
+
+def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, report: LoadReport) -> Log:
     """The log: codes of `users` and `items`, receipt times, one row an item of a receipt, sorted.
 
-    Lines that say the same in every column are rejected but for the first; further lines of an item on
-    one receipt are added up and counted as merged. `coded.lines` is used up.
+    `RECEIPT_RULES` reject what is void, a return, or stands in another export too; further lines of an
+    item on one receipt are added up and counted as merged. `coded.lines` is used up.
     """
     parts, ids = coded.lines, coded.ids
     user = places(ids[USER_ID], users[USER_ID])
@@ -278,27 +352,43 @@ def build_log(
         times[at] = np.minimum(times[at], span["first"].to_physical().to_numpy())
         last[at] = np.maximum(last[at], span["last"].to_physical().to_numpy())
     codes = [f.to_numpy()[p["basket"].to_numpy()] for f, p in zip(finals, parts, strict=True)]
-    users_of = keys.to_numpy() >> 32
+    key_of = keys.to_numpy()
     again = came_again(times, last)
-    del last, spans
+    del last, spans, keys
     if again.any():
-        users_of, times, report.split = split_receipts(codes, parts, users_of, times, again)
-    order = np.lexsort((times, users_of))  # by shopper and time; ties by receipt
+        key_of, times = split_receipts(codes, parts, key_of, times, again)
+    order = np.lexsort((times, key_of >> 32))  # by shopper and time; ties by receipt
     basket = np.empty(len(order), np.int32)
     basket[order] = np.arange(len(order), dtype=np.int32)
     for number, code in enumerate(codes):
         time = pl.Series("time", times[code]).cast(pl.Datetime("us"))
         parts[number] = parts[number].with_columns(pl.Series("basket", basket[code]), time)
-    del codes
+    del codes, basket
     held = [pl.concat(parts)]  # the steps below take it from here, so that nobody else holds it
     parts.clear()
     known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
     held.append(in_order(held))
-    held.append(without_doubles(held, known, report))
-    n_lines = held[0].height
-    log = merged(held)
-    report.merged = n_lines - log.height
-    return log.rechunk()  # in one piece its columns are arrays without a copy
+    held.append(settled(held, known, report))
+    log = merged(held, report)
+    log, left = _numbered(log)
+    key_of = key_of[order[left]]
+    first = np.full(len(key_of), not again.any())
+    if again.any():  # receipts are in order of shopper and time: of one key, the first is the first
+        first[np.unique(key_of, return_index=True)[1]] = True
+    report.split = int((~first).sum())
+    return Log(log.rechunk(), key_of & 0xFFFFFFFF, ~first)  # in one piece, columns need no copy
+
+
+def _numbered(log: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int32]]:
+    """The log with receipts numbered without gaps, and the numbers that they had."""
+    basket = log["basket"].to_numpy()
+    starts = np.flatnonzero(np.diff(basket, prepend=-1))
+    left = basket[starts]
+    if len(left) and left[-1] != len(left) - 1:  # receipts of which nothing was left
+        sizes = np.diff(starts, append=len(basket))
+        dense = np.repeat(np.arange(len(left), dtype=np.int32), sizes)
+        log = log.with_columns(pl.Series("basket", dense))
+    return log, left
 
 
 def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from retailrec.data.trial import try_parquet
 from retailrec.data.workbook import read_sheets
 from retailrec.errors import DataError, RetailRecError
 
+FILE = "retailrec_file"  # column: number of the export that a line is of, where there are several
+_PART = re.compile(r"^part[-._]?\d+(?=[-._])", re.IGNORECASE)
 _DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 
 
@@ -47,10 +50,13 @@ def read_parts(
     columns: list[str] | None = None,
     rows: int = 500_000,
     encoding: str | None = None,
+    exports: bool = False,
 ) -> Iterator[pl.DataFrame]:
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
     CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
+    With `exports`, where there are several of them, a column `FILE` says which of them a line is of:
+    each file and each sheet is one, but for the parts that one program wrote of one table (`part-0`).
 
     Raises
     ------
@@ -60,16 +66,18 @@ def read_parts(
     require_threads()
     files = data_files(Path(path))
     try_parquet([file for file in files if file.name.lower().endswith(PARQUET)], columns)
-    tables = [_open(file, columns, encoding) for file in files]
+    tables = [table for file in files for table in _open(file, columns, encoding)]
     tables = _with_partitions(Path(path), tables, columns)
     first = tables[0].columns
-    for file, table in zip(files, tables, strict=True):
+    for table in tables:
         if set(table.columns) != set(first):
             raise DataError(
-                f"the files of {path} differ: {file.name} has columns {table.columns}, "
+                f"the files of {path} differ: {table.file.name} has columns {table.columns}, "
                 f"the first file has {first}. Name one file, or a folder of alike files."
             )
     tables = [t for t in tables if t.rows] or tables[:1]  # those of a header alone have no types
+    if exports:
+        tables, first = _numbered(tables, first)
     text = {c for t in tables for c, kind in t.kinds.items() if kind == pl.String}
     waiting: list[pl.DataFrame] = []
     for table in tables:
@@ -80,6 +88,39 @@ def read_parts(
                 waiting.clear()
     if waiting:
         yield _below(waiting, path)
+
+
+def exports_of(tables: Sequence[tuple[Path, str]]) -> list[int]:
+    """Number of the export that each table is of, by its file and sheet.
+
+    What Spark and others write as ``part-00000`` and so on in one folder, alike but for that number, is
+    one table; other files of a folder may tell of the same receipts.
+
+    Examples
+    --------
+    >>> names = ["a.csv", "b.csv", "part-0-x1.parquet", "part-1-x1.parquet", "part-0-y2.parquet"]
+    >>> exports_of([(Path(name), "") for name in names])
+    [0, 1, 2, 2, 3]
+    """
+    known: dict[tuple[Path, str, str], int] = {}
+    return [
+        known.setdefault((file.parent, _PART.sub("part", file.name), sheet), len(known))
+        for file, sheet in tables
+    ]
+
+
+def _numbered(tables: list[_Table], first: list[str]) -> tuple[list[_Table], list[str]]:
+    """The tables with the number of their export as a column, where there are several; all columns."""
+    numbers = exports_of([(table.file, table.sheet) for table in tables])
+    if not max(numbers):
+        return tables, first
+    return [
+        table._replace(
+            lazy=table.lazy.with_columns(pl.lit(number, pl.Int32).alias(FILE)),
+            kinds=table.kinds | {FILE: pl.Int32()},
+        )
+        for table, number in zip(tables, numbers, strict=True)
+    ], [*first, FILE]
 
 
 def _below(parts: list[pl.DataFrame], path: str | Path) -> pl.DataFrame:
@@ -147,20 +188,21 @@ def _whole(name: str) -> pl.Expr:
 
 
 class _Table(NamedTuple):
-    """A file, opened but not read: types of its columns, what reads them, how many lines it has."""
+    """A file or sheet, opened but not read: what reads it, types of its columns, how many lines."""
 
     file: Path
     lazy: pl.LazyFrame
     kinds: dict[str, Any]
     rows: int
+    sheet: str = ""
 
     @property
     def columns(self) -> list[str]:
         return list(self.kinds)
 
 
-def _open(file: Path, columns: list[str] | None, encoding: str | None) -> _Table:
-    """The file's columns, their types and its lines, which of a CSV file takes a first reading."""
+def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_Table]:
+    """The tables of a file: one, or the sheets of a workbook; a CSV file has a first reading for it."""
     name = file.name.lower()
     with _readable(file):
         if name.endswith(PARQUET):
@@ -169,8 +211,13 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> _Table
             lazy = _pick(lazy, columns)
         elif name.endswith(EXCEL):
             sheets = read_sheets(file)
-            rows = sheets.height
-            lazy = _typed(_pick(sheets.lazy(), columns))
+            whole = _typed(_pick(pl.concat(sheets.values()).lazy(), columns))
+            kinds, at, tables = dict(whole.collect_schema()), 0, []
+            for sheet, frame in sheets.items():
+                lazy = whole.slice(at, frame.height)
+                tables.append(_Table(file, lazy, kinds, frame.height, sheet))
+                at += frame.height
+            return tables
         elif name.endswith(CSV):
             text = open_delimited(file, encoding)
             rows = text.rows
@@ -188,7 +235,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> _Table
                 f"{file} has an ending that is not known; expected one of "
                 f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
             )
-        return _Table(file, lazy, dict(lazy.collect_schema()), rows)
+        return [_Table(file, lazy, dict(lazy.collect_schema()), rows)]
 
 
 def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None) -> list[_Table]:

@@ -1,4 +1,4 @@
-"""Coded lines in order, without doubles, one an item of a receipt: steps that use up what they take.
+"""Coded lines in order, settled, one an item of a receipt: steps that use up what they take.
 
 A log of 45 million lines is 2.7 GB on the way. Each step is handed a list with the one frame in it and
 takes the frame out, so that nobody else holds it while its columns go.
@@ -6,23 +6,34 @@ takes the frame out, so that nobody else holds it while its columns go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.cleaning import LINE, LoadReport, set_aside
+from retailrec.data.cleaning import (
+    DIFFERS,
+    LINE,
+    RECEIPT_RULES,
+    TAKES_BACK,
+    LoadReport,
+    first_reason,
+    set_aside,
+)
 from retailrec.schema import ITEM_ID, LOG, USER_ID
 
 CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
-_DOUBLE = "exact double line"
+_AT_ONCE = 2_000_000  # lines settled at a time
+_SHOWN = 3  # differences that a report names
+_DOUBLED_ITEMS = 3  # receipts of fewer items may double by chance
 
 
 def named(lines: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.DataFrame:
     """Coded lines with their ids, for the rejects."""
     known = [ids[c].gather(lines[c]).alias(c) for c in ids if c in lines.columns]
-    return lines.with_columns(known).drop("digest").with_columns(pl.col(pl.Categorical).cast(pl.String))
+    return lines.with_columns(known).with_columns(pl.col(pl.Categorical).cast(pl.String))
 
 
 def in_order(lines: list[pl.DataFrame]) -> pl.DataFrame:
@@ -50,46 +61,225 @@ def _same_as_before(lines: pl.DataFrame) -> NDArray[np.bool_]:
     return same
 
 
-def without_doubles(
+def settled(
     lines: list[pl.DataFrame], ids: Mapping[str, pl.Series], report: LoadReport
 ) -> pl.DataFrame:
-    """The lines, used up, but for those that repeat an earlier one in every column."""
-    same = _same_as_before(lines[0])
-    same[:-1] |= same[1:]
-    rows = pl.DataFrame({"row": np.flatnonzero(same)})
-    rows = rows.hstack(_columns(lines[0], ["basket", "item", "digest", LINE])[rows["row"]])
-    first = rows.sort(LINE).unique(["basket", "item", "digest"], keep="first")
-    doubles = rows.join(first, on="row", how="anti").sort("row")["row"]
-    if doubles.is_empty():
+    """The lines, used up, but for those that `RECEIPT_RULES` reject; lines are in order.
+
+    Of the lines left, those that take something back hold it as negative quantity and value.
+    """
+    rows = _to_settle(lines[0])
+    if not len(rows):
         return lines.pop()
-    bad = lines[0][doubles].rename({"user": USER_ID, "item": ITEM_ID}).drop("basket")
-    set_aside(named(bad, ids).with_columns(reason=pl.lit(_DOUBLE)).sort(LINE), report)
+    quantity, value = (lines[0][c].to_numpy().copy() for c in ("quantity", "value"))
     keep = np.ones(lines[0].height, np.bool_)
-    keep[doubles.to_numpy()] = False
-    return _some_rows(lines, pl.Series(keep))
+    for some in _slices(lines[0], rows):
+        found = _judged(lines[0], some)
+        quantity[some], value[some] = found["quantity"].to_numpy(), found["value"].to_numpy()
+        bad = found.filter(pl.col("reason").is_not_null())
+        if bad.is_empty():
+            continue
+        keep[bad["row"].to_numpy()] = False
+        raw = lines[0][bad["row"]].rename({"user": USER_ID, "item": ITEM_ID}).drop("basket")
+        raw = named(raw, ids).with_columns(bad["reason"])
+        set_aside(raw.sort(LINE), report)
+        if (bad["reason"] == DIFFERS).any():
+            found = bad.with_columns(raw.select(USER_ID, ITEM_ID, LINE))
+            found = found.filter(pl.col("reason") == DIFFERS).unique(["basket", "item"], keep="first")
+            report.differing += found.height
+            found = found.bottom_k(_SHOWN, by=LINE)
+            some_words = [(row[LINE], _difference(row)) for row in found.iter_rows(named=True)]
+            report.differences = sorted(report.differences + some_words)[:_SHOWN]
+    numbers = (pl.Series("quantity", quantity), pl.Series("value", value).fill_nan(None))
+    lines.append(lines.pop().with_columns(numbers))
+    del quantity, value, numbers
+    return lines.pop() if keep.all() else _some_rows(lines, pl.Series(keep))
 
 
-def merged(lines: list[pl.DataFrame]) -> pl.DataFrame:
-    """One row an item of a receipt, of lines that are used up.
+def _to_settle(lines: pl.DataFrame) -> NDArray[np.int64]:
+    """Rows of items that have a line that takes back, or lines in several exports, on their receipt."""
+    odd = _columns(lines, ["quantity", "value"]).select(TAKES_BACK).to_series().to_numpy()
+    several = "file" in lines.columns
+    if not several and not odd.any():
+        return np.zeros(0, np.int64)
+    same = _same_as_before(lines)
+    if several:
+        file = lines["file"].to_numpy()
+        odd = odd.copy()
+        odd[1:] |= same[1:] & (file[1:] != file[:-1])
+        if not odd.any():
+            return np.zeros(0, np.int64)
+    starts = np.flatnonzero(~same)
+    sizes = np.diff(starts, append=len(same))
+    return np.flatnonzero(np.repeat(np.logical_or.reduceat(odd, starts), sizes))
 
-    Quantities and known values are added up; the rest is as on the first line.
+
+def _slices(lines: pl.DataFrame, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The rows, some at a time, no receipt in two slices."""
+    basket = lines["basket"].to_numpy()
+    at = 0
+    while at < len(rows):
+        stop = min(at + _AT_ONCE, len(rows))
+        while stop < len(rows) and basket[rows[stop]] == basket[rows[stop - 1]]:
+            stop += 1
+        yield rows[at:stop]
+        at = stop
+
+
+def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
+    """What becomes of rows: `row`, `quantity`, `value`, and `reason` if they are rejected.
+
+    A line of positive quantity and negative value takes its pieces back if it takes back at least half
+    of what they cost; else it is a discount on them.
+    """
+    several = "file" in lines.columns
+    item = ["basket", "item", *(c for c in ("store",) if several and c in lines.columns)]
+    some = _columns(lines, [*item, *(["file"] * several), "quantity", "value"])[pl.Series(rows)]
+    some = some.with_columns(row=pl.Series(rows), back=TAKES_BACK)
+    quantity, value, back = pl.col("quantity"), pl.col("value"), pl.col("back")
+    if several:  # what one export has bought, another one may take back
+        bought = (~pl.col("back")).any()
+        export = pl.when(bought.over(*item, "file")).then("file")
+        some = some.with_columns(file=export.fill_null(pl.col("file").filter(~back).min().over(item)))
+    key = [*item, *(["file"] * several)]
+    bought, paid = (c.filter(~back).sum().over(key) for c in (quantity, value))
+    discount = (quantity == 0) | ((quantity > 0) & (value.abs() * bought < paid * quantity / 2))
+    some = some.with_columns(
+        quantity=pl.when(~back).then(quantity).when(discount).then(0.0).otherwise(-quantity.abs()),
+        value=pl.when(back).then(-value.abs()).otherwise(value),
+    )
+    known = value.is_not_null().all()
+    totals = some.group_by(key, maintain_order=True).agg(
+        pl.len(),
+        bought=quantity.filter(~back).sum(),
+        paid=pl.when(known).then(value.filter(~back).sum()),
+        quantity=quantity.sum(),
+        value=pl.when(known).then(value.sum()),
+    )
+    totals = _compared(totals, item) if several else totals.with_columns(best=True, same=True)
+    totals = totals.with_columns(
+        first_reason(RECEIPT_RULES),
+        counts=quantity.first().over(item),
+        counts_for=value.first().over(item),
+    )
+    of_item = ("reason", "counts", "counts_for")
+    wanted = totals.select(*key, *of_item, total="quantity", paid="value")
+    return some.join(wanted, on=key, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _compared(totals: pl.DataFrame, item: list[str]) -> pl.DataFrame:
+    """Totals of the exports of each item, the one that counts (`best`) first; the `same` ones agree.
+
+    The export with most lines of the item tells most, and of those the one with most of it.
+    """
+    totals = totals.sort(
+        [*item, "len", "quantity", "value", "file"],
+        descending=[False] * len(item) + [True, True, True, False],
+        nulls_last=True,
+    )
+    agree = [
+        ((pl.col(c) - pl.col(c).first().over(item)).abs() <= 1e-6 * (1 + pl.col(c).abs()))
+        for c in ("quantity", "value")
+    ]
+    return totals.with_columns(
+        best=pl.int_range(pl.len()).over(item) == 0,
+        same=agree[0] & agree[1].fill_null(True),
+    )
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """An item whose amounts differ between exports, in words."""
+    there, here = (
+        f"{row[quantity]:g}" + ("" if row[value] is None else f" for {row[value]:.2f}")
+        for quantity, value in (("total", "paid"), ("counts", "counts_for"))
+    )
+    return f"item {row[ITEM_ID]!r} of shopper {row[USER_ID]!r}, {there} there, {here} where it counts"
+
+
+def merged(lines: list[pl.DataFrame], report: LoadReport) -> pl.DataFrame:
+    """One row an item of a receipt, of lines that are used up; `report` gains how many were merged.
+
+    Quantities, known values and known discounts are added up; the rest is as on the first line.
     """
     wanted = [*LOG, *(c for c in CARRIED if c in lines[0].columns)]
     same = _same_as_before(lines[0])
     if not same.any():
         return _columns(lines.pop(), wanted)
     starts = np.flatnonzero(~same)
-    value = lines[0]["value"].to_numpy()  # null, which is NaN here, where not known
-    known = ~np.isnan(value)
-    total = np.add.reduceat(np.where(known, value, 0), starts)
-    total[np.add.reduceat(known, starts, dtype=np.int64) == 0] = np.nan
-    quantity = np.add.reduceat(lines[0]["quantity"].to_numpy(), starts)
-    del value, known
+    quantity, value = lines[0]["quantity"].to_numpy(), lines[0]["value"].to_numpy()
+    equal = _equal_lines(quantity, value, starts)
+    report.merged, report.pieces = int(same.sum()), int(equal.sum())
+    report.doubled = _doubled(lines[0]["basket"].to_numpy(), starts, equal)
+    totals = {"quantity": np.add.reduceat(quantity, starts), "value": _known_sum(value, starts)}
+    if "discount" in wanted:
+        totals["discount"] = _discounts(lines[0]["discount"].to_numpy(), quantity, value, starts)
+    del value, quantity, equal
     lines.append(_columns(lines.pop(), wanted))
     first = _some_rows(lines, pl.Series(~same))
     return first.with_columns(
-        pl.Series("value", total).fill_nan(None), pl.Series("quantity", quantity)
+        pl.Series(name, total).fill_nan(None).cast(first[name].dtype) for name, total in totals.items()
     ).select(wanted)
+
+
+def _equal_lines(
+    quantity: NDArray[np.float64], value: NDArray[np.float64], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(n_runs,) lines that say the same as another one of their run, but for the first of these."""
+    sizes = np.diff(starts, append=len(quantity))
+    equal = np.zeros(len(starts), np.int64)
+    two = np.flatnonzero(sizes == 2)
+    equal[two] = _alike(quantity, value, starts[two], starts[two] + 1)
+    more = np.flatnonzero(sizes > 2)
+    for at in range(0, len(more), _AT_ONCE // 4):
+        runs = more[at : at + _AT_ONCE // 4]
+        run = np.repeat(np.arange(len(runs)), sizes[runs])
+        rows = np.arange(len(run)) + np.repeat(
+            starts[runs] - np.cumsum(sizes[runs]) + sizes[runs], sizes[runs]
+        )
+        rows = rows[np.lexsort((value[rows], quantity[rows], run))]
+        same = (run[1:] == run[:-1]) & _alike(quantity, value, rows[:-1], rows[1:])
+        equal[runs] = np.bincount(run[1:][same], minlength=len(runs))
+    return equal
+
+
+def _alike(
+    quantity: NDArray[np.float64],
+    value: NDArray[np.float64],
+    one: NDArray[np.int64],
+    other: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Do two lines say the same?"""
+    unknown = np.isnan(value[one]) & np.isnan(value[other])
+    return (quantity[one] == quantity[other]) & ((value[one] == value[other]) | unknown)
+
+
+def _known_sum(numbers: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sums of what is known in each run; NaN where nothing is."""
+    known = ~np.isnan(numbers)
+    total = np.add.reduceat(np.where(known, numbers, 0).astype(np.float64, copy=False), starts)
+    total[np.add.reduceat(known, starts, dtype=np.int64) == 0] = np.nan
+    return total
+
+
+def _discounts(
+    discount: NDArray[Any], quantity: NDArray[Any], value: NDArray[Any], starts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Discounts added up, less those of lines that take back, whatever their sign."""
+    back = (quantity < 0) | (value < 0)
+    if not back.any():
+        return _known_sum(discount, starts)
+    total = _known_sum(np.where(back, np.nan, discount), starts)
+    less = np.nan_to_num(_known_sum(np.where(back, np.abs(discount), np.nan), starts))
+    return np.sign(total) * np.maximum(np.abs(total) - less, 0)
+
+
+def _doubled(basket: NDArray[np.int32], starts: NDArray[np.int64], equal: NDArray[np.int64]) -> int:
+    """Receipts of which every line stands twice: exports that were put together into one table?"""
+    sizes = np.diff(starts, append=len(basket))
+    twice = (sizes % 2 == 0) & (equal == sizes - 1)
+    receipt = np.flatnonzero(np.diff(basket[starts], prepend=-1))
+    large = np.diff(receipt, append=len(starts)) >= _DOUBLED_ITEMS
+    return int((np.logical_and.reduceat(twice, receipt) & large).sum())
 
 
 def _columns(lines: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

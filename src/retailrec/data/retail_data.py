@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from retailrec.compute.forks import require_threads
 from retailrec.compute.memory import release_memory
-from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport
+from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
 from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.histories import Histories, Unplaced
 from retailrec.data.history import History
@@ -132,11 +132,12 @@ class RetailData:
             pl.lit(True).alias(RECOMMENDABLE)
         )
         users = vocabulary(users, coded.ids[USER_ID], USER_ID)
-        log = build_log(coded, users, items, report)
+        log = build_log(coded, users, items, report).lines
+        refuse_if_none(log.height, report)
         release_memory()
         last = log["time"].max()
         assert isinstance(last, datetime)
-        _summarise(report, log)
+        summarise(report, log)
         until = _midnight_after(last) if end is None else as_instant(end, who="end", zone=report.zone)
         return cls(log, items, users, until, report)
 
@@ -394,12 +395,14 @@ def _midnight_after(t: datetime) -> datetime:
     return datetime(t.year, t.month, t.day) + timedelta(days=1)
 
 
-def _summarise(report: LoadReport, log: pl.DataFrame) -> None:
+def summarise(report: LoadReport, log: pl.DataFrame) -> None:
+    """Tell `report` what a log that is not empty holds."""
     first, last = log["time"].min(), log["time"].max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     report.kept, report.first, report.last = log.height, first, last
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
+    report.note_receipts()
     if last > datetime.now() + timedelta(days=2):
         report.notes.append(f"the last receipt is of {last:%Y-%m-%d}, which is yet to come")

@@ -18,15 +18,15 @@ def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.
 def split_receipts(
     codes: list[NDArray[np.int32]],
     parts: list[pl.DataFrame],
-    users: NDArray[np.int64],
+    keys: NDArray[np.int64],
     times: NDArray[np.int64],
     again: NDArray[np.bool_],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Give each visit its own receipt where tills start their numbers anew; `codes` change in place.
 
     Returns
     -------
-    shopper and first time of each receipt, and how many receipts came to be
+    key (shopper and number) and first time of each receipt
     """
     rows = [np.flatnonzero(again[code]) for code in codes]
     time = np.concatenate(
@@ -46,7 +46,7 @@ def split_receipts(
     stops = np.cumsum([len(r) for r in rows])
     for c, r, stop in zip(codes, rows, stops, strict=True):
         c[r] = of_line[stop - len(r) : stop]
-    users = np.concatenate([users, users[code[new]]])
-    users[: len(again)][again] = np.iinfo(np.int64).max  # to the end: no line has them any more
-    times = np.concatenate([times, time[new]])
-    return users, times, int(new.sum() - again.sum())
+    parted = np.flatnonzero(again)
+    keys, times = np.concatenate([keys, keys[code[new]]]), np.concatenate([times, time[new]])
+    keys[parted] = np.iinfo(np.int64).max  # to the end: no line has them any more
+    return keys, times

@@ -10,10 +10,10 @@ import polars as pl
 from retailrec.errors import DataError
 
 
-def read_sheets(file: Path) -> pl.DataFrame:
-    """All sheets of a workbook below each other, as text: every cell decides, not the first rows.
+def read_sheets(file: Path) -> dict[str, pl.DataFrame]:
+    """The sheets of a workbook by name, as text: every cell decides, not the first rows.
 
-    Sheets without a line are passed over.
+    Sheets without a line are passed over; the others have the same columns in one order.
 
     Raises
     ------
@@ -23,21 +23,22 @@ def read_sheets(file: Path) -> pl.DataFrame:
     import fastexcel
 
     book = fastexcel.read_excel(file.read_bytes())
-    tables = []
+    tables: dict[str, pl.DataFrame] = {}
     for name in book.sheet_names:
         _refuse_doubles(file, book, name)
         sheet = book.load_sheet(name, dtypes="string").to_polars()
         if sheet.height or (len(book.sheet_names) == 1 and sheet.width):
-            tables.append(sheet.rename({c: c.strip() for c in sheet.columns}))
+            tables[name] = sheet.rename({c: c.strip() for c in sheet.columns})
     if not tables:
         raise DataError(f"{file} holds no line; expected a header and lines below it in a sheet.")
-    for name, table in zip(book.sheet_names, tables, strict=False):
-        if set(table.columns) != set(tables[0].columns):
+    first = next(iter(tables.values())).columns
+    for name, table in tables.items():
+        if set(table.columns) != set(first):
             raise DataError(
                 f"the sheets of {file} differ: {name!r} has columns {table.columns}, the first has "
-                f"{tables[0].columns}. Keep alike sheets in one workbook."
+                f"{first}. Keep alike sheets in one workbook."
             )
-    return pl.concat([t.select(tables[0].columns) for t in tables])
+    return {name: table.select(first) for name, table in tables.items()}
 
 
 def _refuse_doubles(file: Path, book: Any, name: str) -> None:

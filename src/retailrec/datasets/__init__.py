@@ -16,7 +16,7 @@ from retailrec.datasets import (
     table,
     x5_retailhero,
 )
-from retailrec.datasets.base import Dataset, ReadOptions
+from retailrec.datasets.base import Dataset, ReadOptions, Tables
 from retailrec.errors import SettingError
 
 DATASETS: dict[str, Dataset] = {
@@ -43,6 +43,21 @@ def load_dataset(
 ) -> RetailData:
     """Load the files of a known format; without a path those of an installed package.
 
+    Parameters and errors are those of `open_dataset`.
+    """
+    return open_dataset(name, path, columns, encoding=encoding, time_format=time_format).data()
+
+
+def open_dataset(
+    name: str,
+    path: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+    time_format: str | None = None,
+) -> Tables:
+    """The tables of a known format, whose receipt lines are read when they are asked for.
+
     `encoding` is that of text files which are not UTF-8; `time_format` says how times are written.
 
     Raises
@@ -67,4 +82,4 @@ def load_dataset(
     where = None if path is None else Path(path)
     if where is not None:
         mode_of(where)  # says what is wrong with a path that can't be
-    return dataset.load(where, columns or {}, ReadOptions(encoding, time_format))
+    return dataset.open(where, columns or {}, ReadOptions(encoding, time_format))

@@ -1,9 +1,9 @@
-"""What a data set is: a name, where it comes from, and a `load(path)`."""
+"""What a data set is: a name, where it comes from, and what its files hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import polars as pl
 
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LineRule, LoadReport
+from retailrec.data.files import FILE, exports_of, read_parts
 from retailrec.data.paths import find_file
 from retailrec.errors import DataError, SettingError
 
@@ -30,6 +32,37 @@ class ReadOptions:
 
 
 NO_OPTIONS = ReadOptions()
+_MOST_SHEETS = 100_000  # or files of a folder
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the files of a data set hold, and how it is cleaned: what `RetailData.from_frames` takes.
+
+    Attributes
+    ----------
+    transactions : receipt lines, in parts, each line with its export where there are several
+    report : gains what is read, kept and rejected
+    items, users : one row an `item_id` / `user_id`
+    columns : standard name -> that of the transactions
+    rules : reasons to reject a line, beside the standard ones
+    item_columns, user_columns : columns of the transactions that describe the item / the shopper
+    time_format : how times are written
+    """
+
+    transactions: Iterable[pl.DataFrame]
+    report: LoadReport
+    items: pl.DataFrame | None = None
+    users: pl.DataFrame | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rules: Sequence[LineRule] = ()
+    item_columns: Sequence[str] = ()
+    user_columns: Sequence[str] = ()
+    time_format: str | None = None
+
+    def data(self) -> RetailData:
+        """The data in memory; the parts are used up."""
+        return RetailData.from_frames(**vars(self))
 
 
 @dataclass(frozen=True)
@@ -43,8 +76,8 @@ class Dataset:
     licence : in a word
     files : what to look for
     columns : the raw columns that are read
-    load : path, column mapping (for `table`), options -> RetailData
-    packaged : are the files also an installable package, which `load` reads when path is None?
+    open : path, column mapping (for `table`), options -> `Tables`
+    packaged : are the files also an installable package, which `open` reads when path is None?
     """
 
     name: str
@@ -52,7 +85,7 @@ class Dataset:
     licence: str
     files: str
     columns: str
-    load: Callable[[Any, Mapping[str, str], ReadOptions], RetailData]
+    open: Callable[[Any, Mapping[str, str], ReadOptions], Tables]
     packaged: bool = False
 
 
@@ -109,6 +142,19 @@ def find_one_of(folder: Path, *names: str, what: str) -> Path:
             f"(.csv, .parquet), found {present or 'nothing'}. Put the published files there."
         )
     return file
+
+
+def parts_of_files(
+    files: Sequence[Path], options: ReadOptions, columns: list[str] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The lines of files or folders in parts; of several, whose columns may differ, with the export."""
+    numbers = exports_of([(file, "") for file in files])
+    for file, number in zip(files, numbers, strict=True):
+        for part in read_parts(file, columns=columns, encoding=options.encoding, exports=True):
+            if len(files) > 1:
+                own = pl.col(FILE) if FILE in part.columns else pl.lit(0)
+                part = part.with_columns((own + number * _MOST_SHEETS).alias(FILE).cast(pl.Int32))
+            yield part
 
 
 def lower_columns(frame: pl.DataFrame) -> pl.DataFrame:

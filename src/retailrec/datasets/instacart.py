@@ -8,16 +8,17 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_parts, read_table
+from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
     ReadOptions,
+    Tables,
     lower_columns,
+    parts_of_files,
     refuse_mapping,
     require,
 )
@@ -31,9 +32,9 @@ _FIRST_DAY = datetime(2000, 1, 1)  # a Saturday, which is day 0 of a week here
 _LONGEST_GAP = 30  # longer ones are written so
 
 
-def load(
+def open_instacart(
     path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> RetailData:
+) -> Tables:
     """Orders, their products and the catalogue from the folder of the published files.
 
     There is no calendar, so `on_one_calendar` makes one. Prior and train orders are read where their
@@ -62,9 +63,7 @@ def load(
         f"far before it as the gaps say; a gap of {_LONGEST_GAP} days may have been longer"
     )
     times = on_one_calendar(orders).rename({"order_id": "basket_id"})
-    return RetailData.from_frames(
-        _lines(list(files.values()), times, options), _products(path, options), report=report
-    )
+    return Tables(_lines(list(files.values()), times, options), report, _products(path, options))
 
 
 def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
@@ -113,12 +112,11 @@ def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
 
 def _lines(files: list[Path], times: pl.DataFrame, options: ReadOptions) -> Iterator[pl.DataFrame]:
     """Lines with their order's user and time; those of orders that are not there have no user."""
-    for file in files:
-        for part in read_parts(file, columns=["order_id", "product_id"], encoding=options.encoding):
-            lines = lower_columns(part)
-            require(lines, ["order_id", "product_id"], str(file))
-            lines = lines.rename({"order_id": "basket_id", "product_id": "item_id"})
-            yield lines.join(times, on="basket_id", how="left", maintain_order="left")
+    for part in parts_of_files(files, options, ["order_id", "product_id"]):
+        lines = lower_columns(part)
+        require(lines, ["order_id", "product_id"], str(files[0].parent))
+        lines = lines.rename({"order_id": "basket_id", "product_id": "item_id"})
+        yield lines.join(times, on="basket_id", how="left", maintain_order="left")
 
 
 def _table(folder: Path, name: str, needed: list[str], options: ReadOptions) -> pl.DataFrame:
@@ -159,5 +157,5 @@ DATASET = Dataset(
     files="orders, order_products__prior, products, aisles, departments",
     columns="order_id, user_id, order_number, order_dow, order_hour_of_day, days_since_prior_order, "
     "product_id, product_name, aisle, department",
-    load=load,
+    open=open_instacart,
 )

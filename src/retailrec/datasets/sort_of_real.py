@@ -7,15 +7,16 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_parts
+from retailrec.data.files import FILE
 from retailrec.data.paths import data_files
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
     ReadOptions,
+    Tables,
     lower_columns,
+    parts_of_files,
     refuse_mapping,
     require,
 )
@@ -41,9 +42,9 @@ _NAMES = {
 _NEEDED = ["cust_code", "prod_code", "basket_id", "shop_date", "shop_hour"]
 
 
-def load(
+def open_sort_of_real(
     path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> RetailData:
+) -> Tables:
     """Receipts from one weekly file or a folder of them; lines without a customer are nobody's.
 
     A line's value is SPEND. Categories are PROD_CODE_40 (the broadest) to PROD_CODE_10. The calendar
@@ -56,9 +57,9 @@ def load(
     """
     refuse_mapping(columns or {}, DATASET.name)
     files = [path] if path.is_file() else _weeks(path)
-    return RetailData.from_frames(
+    return Tables(
         _lines(files, options),
-        report=LoadReport(DATASET.name),
+        LoadReport(DATASET.name),
         item_columns=list(CATEGORIES[:4]),
         user_columns=["price_sensitivity", "lifestage"],
     )
@@ -72,27 +73,23 @@ def _weeks(folder: Path) -> list[Path]:
 
 
 def _lines(files: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:
-    for file in files:
-        for part in read_parts(
-            file, columns=[*_NAMES, "shop_date", "shop_hour"], encoding=options.encoding
-        ):
-            lines = lower_columns(part)
-            require(lines, _NEEDED, str(file))
-            day = (
-                pl.col("shop_date")
-                .cast(pl.String)
-                .str.strptime(pl.Datetime("us"), "%Y%m%d", strict=False)
-            )
-            hour = pl.duration(hours=pl.col("shop_hour").cast(pl.Int64, strict=False))
-            code = pl.col("cust_code").cast(pl.String).str.strip_chars()
-            yield lines.select(
-                time=day + hour,
-                **{
-                    name: code.replace("", None) if theirs == "cust_code" else pl.col(theirs)
-                    for theirs, name in _NAMES.items()
-                    if theirs in lines.columns
-                },
-            )
+    for part in parts_of_files(files, options, [*_NAMES, "shop_date", "shop_hour"]):
+        lines = lower_columns(part)
+        require(lines, _NEEDED, str(files[0]))
+        day = (
+            pl.col("shop_date").cast(pl.String).str.strptime(pl.Datetime("us"), "%Y%m%d", strict=False)
+        )
+        hour = pl.duration(hours=pl.col("shop_hour").cast(pl.Int64, strict=False))
+        code = pl.col("cust_code").cast(pl.String).str.strip_chars()
+        yield lines.select(
+            *(c for c in (FILE,) if c in lines.columns),
+            time=day + hour,
+            **{
+                name: code.replace("", None) if theirs == "cust_code" else pl.col(theirs)
+                for theirs, name in _NAMES.items()
+                if theirs in lines.columns
+            },
+        )
 
 
 DATASET = Dataset(
@@ -102,5 +99,5 @@ DATASET = Dataset(
     files="transactions_200607.csv and so on, one a week",
     columns="SHOP_DATE, SHOP_HOUR, QUANTITY, SPEND, PROD_CODE, PROD_CODE_10 to 40, CUST_CODE, "
     "CUST_PRICE_SENSITIVITY or seg_1, CUST_LIFESTAGE or seg_2, BASKET_ID, STORE_CODE",
-    load=load,
+    open=open_sort_of_real,
 )

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_table
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
     ReadOptions,
+    Tables,
     find_one_of,
     lower_columns,
     refuse_mapping,
@@ -24,9 +24,9 @@ from retailrec.schema import CATEGORIES
 _FILES = ("ta_feng_all_months_merged", "ta_feng", "baskets")
 
 
-def load(
+def open_ta_feng(
     path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> RetailData:
+) -> Tables:
     """Receipts from the published CSV, or from the next-basket Parquet (order numbers for days)."""
     refuse_mapping(columns or {}, DATASET.name)
     file = find_one_of(path, *_FILES, what="receipts")
@@ -44,21 +44,21 @@ def load(
         age_group=pl.col("age_group").cast(pl.String).str.strip_chars(),
         **{CATEGORIES[0]: pl.col("product_subclass").cast(pl.String).str.strip_chars()},
     )
-    return RetailData.from_frames(
-        lines,
-        report=LoadReport(DATASET.name),
+    return Tables(
+        iter([lines]),
+        LoadReport(DATASET.name),
         item_columns=[CATEGORIES[0]],
         user_columns=["age_group"],
         time_format=options.time_format,
     )
 
 
-def _next_basket(table: pl.DataFrame) -> RetailData:
+def _next_basket(table: pl.DataFrame) -> Tables:
     require(table, ["user_id", "item_id", "order_number"], "next-basket file")
     lines = table.select("user_id", "item_id", time="order_number")
     report = LoadReport(DATASET.name)
     report.notes.append("no dates: a shopper's n-th order stands on day n (day 1 = 2000-01-01)")
-    return RetailData.from_frames(lines, report=report)
+    return Tables(iter([lines]), report)
 
 
 DATASET = Dataset(
@@ -68,5 +68,5 @@ DATASET = Dataset(
     files="ta_feng_all_months_merged.csv, or baskets.parquet",
     columns="TRANSACTION_DT, CUSTOMER_ID, AGE_GROUP, PRODUCT_SUBCLASS, PRODUCT_ID, AMOUNT, "
     "SALES_PRICE; or user_id, order_number, item_id",
-    load=load,
+    open=open_ta_feng,
 )

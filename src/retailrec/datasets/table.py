@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
-from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions
+from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions, Tables
 from retailrec.errors import SettingError
 from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
 
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 
 
-def load(
+def open_table(
     path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> RetailData:
+) -> Tables:
     """Receipts from a CSV, Parquet or Excel file, or from a folder of alike files.
 
     A folder may also hold ``transactions`` beside ``items`` and ``users`` (any of the endings), which
@@ -43,16 +42,16 @@ def load(
     items = find_file(path, "items", "products", "catalogue") if receipts != path else None
     users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
     encoding = options.encoding
-    lines = read_parts(receipts, encoding=encoding)
+    lines = read_parts(receipts, encoding=encoding, exports=True)
     first = next(lines)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
-    return RetailData.from_frames(
+    return Tables(
         chain([first], lines),
+        LoadReport(DATASET.name),
         None if items is None else read_table(items, encoding=encoding),
         None if users is None else read_table(users, encoding=encoding),
         columns=columns,
         item_columns=describing,
-        report=LoadReport(DATASET.name),
         time_format=options.time_format,
     )
 
@@ -63,5 +62,5 @@ DATASET = Dataset(
     licence="yours",
     files="one file or folder; or a folder with transactions, items, users",
     columns=", ".join(c.name if c.required else f"[{c.name}]" for c in TRANSACTIONS),
-    load=load,
+    open=open_table,
 )

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_parts, read_table
+from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,
     ReadOptions,
+    Tables,
     lower_columns,
+    parts_of_files,
     refuse_mapping,
     require,
 )
@@ -37,9 +38,9 @@ _NAMES = {
 _AGES = (14, 99)  # others are nonsense (-7000, 1900) and become missing
 
 
-def load(
+def open_x5_retailhero(
     path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> RetailData:
+) -> Tables:
     """Receipts, products and clients from the published files (CSV or Parquet).
 
     A line's value is `trn_sum_from_iss`. A missing quantity is an item sold by weight or by the
@@ -47,16 +48,13 @@ def load(
     """
     refuse_mapping(columns or {}, DATASET.name)
     file = path if path.is_file() else _purchases(path)
-    lines = (
-        _standard(part, file)
-        for part in read_parts(file, columns=list(_NAMES), encoding=options.encoding)
-    )
+    lines = (_standard(part, file) for part in parts_of_files([file], options, list(_NAMES)))
     folder = path.parent if path.is_file() else path
-    return RetailData.from_frames(
+    return Tables(
         lines,
+        LoadReport(DATASET.name),
         _products(folder, options),
         _clients(folder, options),
-        report=LoadReport(DATASET.name),
         time_format=options.time_format,
     )
 
@@ -117,5 +115,5 @@ DATASET = Dataset(
     files="purchases, products, clients",
     columns="client_id, transaction_id, transaction_datetime, store_id, product_id, "
     "product_quantity, trn_sum_from_iss",
-    load=load,
+    open=open_x5_retailhero,
 )

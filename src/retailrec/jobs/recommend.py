@@ -74,7 +74,7 @@ def recommend_from_files(
     table = None if users is None else read_table(users, encoding=encoding)
     progress(f"load {history}")
     data = RetailData.from_frames(
-        read_parts(history, encoding=encoding),
+        read_parts(history, encoding=encoding, exports=True),
         users=table,
         columns=columns,
         report=LoadReport(history.name),

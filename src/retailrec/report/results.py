@@ -154,6 +154,7 @@ class LoadFacts(TypedDict):
     read: int
     kept: int
     merged: int
+    pieces: int
     rejected: dict[str, int]
     examples: dict[str, list[int]]
     n_users: int
@@ -162,6 +163,9 @@ class LoadFacts(TypedDict):
     first: str
     last: str
     split: int
+    differing: int
+    differences: list[tuple[int, str]]
+    doubled: int
     zone: str | None
     notes: list[str]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -32,7 +34,7 @@ from retailrec.serving.messages import (
     told,
 )
 from retailrec.serving.problems import PROBLEM, Problem, request_id
-from retailrec.serving.receipts import Accepted, accept, moment
+from retailrec.serving.receipts import Posted, accept, moment
 from retailrec.serving.service import Service
 
 _PROBLEM = {
@@ -260,32 +262,32 @@ async def _asked(request: Request) -> _OfferQuery:
 
 def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
     latest = datetime.now() + timedelta(days=1)
-    accepted: list[Accepted] = []
     for receipt in body.receipts:
         if receipt.time > latest:
             raise Problem(
                 422, f"a receipt of {receipt.time.isoformat()} lies in the future; check clocks."
             )
-        lines = [line.as_line() for line in receipt.lines]
-        accepted.append(accept(receipt.shopper, receipt.number, receipt.time, lines))
-    added = service.store.add([one.receipt for one in accepted])
-    rejected: dict[str, int] = {}
-    for one in accepted:
-        for reason, n in one.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + n
+    accepted = accept(
+        [
+            Posted(r.shopper, r.number, r.time, [line.as_line() for line in r.lines])
+            for r in body.receipts
+        ]
+    )
+    added = service.store.add(accepted.receipts)
     return {
         "new": added.new,
         "known": added.known,
-        "lines": sum(len(a.receipt.items) for a in accepted),
-        "merged": sum(a.merged for a in accepted),
-        "rejected": rejected,
+        "lines": sum(len(receipt.items) for receipt in accepted.receipts),
+        "merged": accepted.report.merged,
+        "pieces": accepted.report.pieces,
+        "rejected": accepted.report.rejected,
         "request": request,
     }
 
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    given = [_given(model, shopper) for shopper in body.shoppers]
+    given = _given(model, body.shoppers)
     among = None if body.among is None else frozenset(body.among)
     slots = slots_of(body.slots)
     wish = Wish(body.k, body.purpose, body.rules.said(), among, body.reasons, body.at, slots)
@@ -301,16 +303,20 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
     return {"answers": [told(answer, wish.purpose, plain, request) for answer in answers]}
 
 
-def _given(model: Any, shopper: ShopperIn) -> Given:
-    """A shopper of a request, as an answer sees one."""
-    receipts = [
-        accept(
-            "x", receipt.number or str(place), receipt.time, [line.as_line() for line in receipt.lines]
-        ).receipt
-        for place, receipt in enumerate(shopper.receipts)
+def _given(model: Any, shoppers: Sequence[ShopperIn]) -> list[Given]:
+    """Shoppers of a request, as an answer sees them; their receipts are cleaned in one go."""
+    posted = [
+        Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
+        for shopper in shoppers
+        for place, r in enumerate(shopper.receipts)
     ]
-    receipts.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
-    return Given(shopper.shopper, code_receipts(model, receipts), shopper.attributes)
+    receipts = iter(accept(posted).receipts)
+    given = []
+    for shopper in shoppers:
+        own = list(islice(receipts, len(shopper.receipts)))
+        own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
+        given.append(Given(shopper.shopper, code_receipts(model, own), shopper.attributes))
+    return given
 
 
 def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:

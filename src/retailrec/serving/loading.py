@@ -2,79 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from sqlalchemy import Connection, select, update
+from numpy.typing import NDArray
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from retailrec.compute.forks import require_threads
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.cleaning import STANDARD_RULES, LoadReport
-from retailrec.data.encoding import CodedLines, build_log, code_lines, parts_of
+from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
+from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.files import whole_numbers
+from retailrec.data.retail_data import summarise
+from retailrec.data.visits import came_again
+from retailrec.data.vocabulary import attributes
 from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
-from retailrec.serving.receipts import AMOUNTS, LONGEST_ID, is_whole, midnight_after, moment
+from retailrec.serving.receipts import (
+    AMOUNTS,
+    BY_TIME,
+    LONGEST_ID,
+    is_called_by_time,
+    is_whole,
+    midnight_after,
+    moment,
+    packed_amounts,
+)
+from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
 
-_CHUNK = 20_000  # receipts a transaction; a rerun after a stop takes them for known
+_CHUNK = 20_000  # receipts a transaction; a rerun after a stop finds them there
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
 
 
 class Loaded(NamedTuple):
-    """What a load brought: receipts and lines read, and receipts that were not there before."""
+    """What a load brought.
+
+    Attributes
+    ----------
+    receipts, lines : that were read
+    new : receipts that were not there before
+    completed : receipts that were there in part, or with less of an item
+    """
 
     receipts: int
     lines: int
     new: int
+    completed: int
 
 
 def load_frames(
     store: Store,
     transactions: Any,
+    items: Any = None,
+    users: Any = None,
     *,
     columns: Mapping[str, str] | None = None,
+    rules: Sequence[LineRule] = (),
     report: LoadReport | None = None,
+    item_columns: Sequence[str] = (),
+    user_columns: Sequence[str] = (),
     time_format: str | None = None,
     progress: Progress = silent,
 ) -> Loaded:
-    """Store receipt lines, cleaned and merged as `RetailData.from_frames` does.
+    """Store receipts and shoppers' attributes, cleaned and merged as `RetailData.from_frames` does.
 
-    Receipts keep their number (`basket_id`); without one they are called by their time.
+    Parameters are those of `RetailData.from_frames`; what describes items is not stored. Receipts keep
+    their number (`basket_id`); without one they are called by their time. A receipt that is there is
+    compared with what comes: see `merge`.
     """
+    require_threads()
     report = report or LoadReport("transactions")
-    coded = code_lines(parts_of(transactions), columns, STANDARD_RULES, report, {}, time_format)
-    users = pl.DataFrame({USER_ID: coded.ids[USER_ID]})
-    items = pl.DataFrame({ITEM_ID: coded.ids[ITEM_ID]})
-    heads = _heads(coded)
-    log = build_log(coded, users, items, report)
-    report.kept, report.n_users, report.n_items = log.height, len(users), len(items)
-    report.n_baskets = log["basket"].n_unique()
-    report.first, report.last = _moments(log["time"])
-    numbers = _numbers(heads, coded.ids.get("basket_id"), log)
-    return _load(store, log, users[USER_ID], items[ITEM_ID], numbers, progress)
+    described = {ITEM_ID: (), USER_ID: user_columns}
+    coded = code_lines(
+        parts_of(transactions), columns, (*rules, *STANDARD_RULES), report, described, time_format
+    )
+    people = attributes(users, USER_ID, coded, user_columns, report)
+    found = {c: pl.DataFrame({c: coded.ids[c]}) for c in (USER_ID, ITEM_ID)}
+    log, receipts, again = build_log(coded, found[USER_ID], found[ITEM_ID], report)
+    refuse_if_none(log.height, report)
+    summarise(report, log)
+    numbers = _numbers(log, receipts, again, coded.ids.get("basket_id"))
+    ids = found[USER_ID][USER_ID], found[ITEM_ID][ITEM_ID]
+    loaded = _load(store, log, *ids, numbers, report, progress)
+    if people is not None:
+        describe(store, people)
+    return loaded
 
 
 def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Loaded:
     """Store the receipts and the shoppers' attributes of data that is in memory.
 
-    The data has no receipt numbers, so receipts are called by their time, and those of one time of a
+    Such data has no receipt numbers, so receipts are called by their time, and those of one time of a
     shopper are counted.
     """
     log = data.log
     first = np.flatnonzero(np.diff(log["basket"].to_numpy(), prepend=-1))
     named = log.select("user", "time")[first].with_columns(
-        pl.int_range(pl.len()).over("user", "time").cast(pl.String).str.zfill(4).alias("n")
+        pl.int_range(pl.len()).over("user", "time").alias("n")
     )
-    numbers = named.select(pl.format("{}-{}", pl.col("time").dt.strftime("%Y%m%dT%H%M%S%.6f"), "n"))
-    found = _load(store, log, data.users[USER_ID], data.items[ITEM_ID], numbers.to_series(), progress)
+    further = pl.format("-{}", pl.col("n").cast(pl.String).str.zfill(4))
+    by_time = pl.col("time").dt.strftime(BY_TIME)
+    numbers = named.select(
+        number=pl.when(pl.col("n") == 0).then(by_time).otherwise(pl.concat_str(by_time, further))
+    )
+    ids = data.users[USER_ID], data.items[ITEM_ID]
+    found = _load(store, log, *ids, numbers["number"], LoadReport("memory"), progress)
     describe(store, data.users)
     return found
 
@@ -200,41 +242,26 @@ def _parts(store: Store) -> Iterator[pl.DataFrame]:
             )
 
 
-def _heads(coded: CodedLines) -> pl.DataFrame:
-    """`user`, `key` (place of the receipt's id, null without one), `time` of the lines, each once."""
-    key = pl.col("basket_id") if "basket_id" in coded.ids else pl.lit(None, pl.Int32)
-    parts = [
-        part.select(user=pl.col("user_id"), key=key, time=pl.col("time")).unique()
-        for part in coded.lines
-    ]
-    return pl.concat(parts).unique()
-
-
-def _numbers(heads: pl.DataFrame, ids: pl.Series | None, log: pl.DataFrame) -> pl.Series:
+def _numbers(
+    log: pl.DataFrame,
+    receipts: NDArray[np.int64],
+    again: NDArray[np.bool_],
+    ids: pl.Series | None,
+) -> pl.Series:
     """The number of each receipt of the log, in order.
 
-    A receipt is found again by its shopper and time; several of one time are in order of their ids. A
-    receipt without an id is called by its time; one whose number the shopper had before (a till that
+    A receipt without an id is called by its time; one whose number the shopper had before (a till that
     counts anew), by both.
     """
-    first = pl.col("time") == pl.col("time").min().over("user", "key")
-    known = heads.with_columns(first=first & pl.col("key").is_not_null())
-    # of the ids with a line at that time, those whose receipt begins there
-    known = known.sort("user", "time", pl.col("first").not_(), "key", nulls_last=True)
-    known = known.with_columns(place=pl.int_range(pl.len()).over("user", "time"))
     starts = np.flatnonzero(np.diff(log["basket"].to_numpy(), prepend=-1))
-    baskets = log.select("user", "time")[starts].with_columns(
-        place=pl.int_range(pl.len()).over("user", "time")
-    )
-    found = baskets.join(known, on=["user", "time", "place"], how="left", maintain_order="left")
-    by_time = found["time"].dt.strftime("%Y%m%dT%H%M%S")
+    by_time = log["time"][starts].dt.strftime(BY_TIME).alias("time")
     if ids is None:
-        return by_time.alias("number")
-    own = ids.cast(pl.String).gather(found["key"])
-    both = pl.format("{}@{}", own, by_time)
-    return found.select(
-        number=pl.when(pl.Series(found["first"])).then(own).otherwise(pl.coalesce(both, by_time))
-    )["number"]
+        return by_time
+    place = pl.Series(np.where(receipts < len(ids), receipts, -1))
+    own = ids.cast(pl.String).gather(place.set(place < 0, None)).alias("own")
+    numbers = pl.DataFrame([own, by_time]).with_columns(again=pl.Series(again))
+    both = pl.when("again").then(pl.format("{}@{}", "own", "time")).otherwise("own")
+    return numbers.select(pl.coalesce(both, "time").alias("number"))["number"]
 
 
 def _load(
@@ -243,6 +270,7 @@ def _load(
     users: pl.Series,
     items: pl.Series,
     numbers: pl.Series,
+    report: LoadReport,
     progress: Progress,
 ) -> Loaded:
     """Log rows, in order of receipt, as rows of the store; `numbers` has one of each receipt."""
@@ -251,17 +279,13 @@ def _load(
     _check(users.cast(pl.String), "shopper")
     _check(items.cast(pl.String), "item")
     _check(numbers, "receipt number")
-    amounts = np.empty(log.height, AMOUNTS)
-    for name in AMOUNTS.names or ():
-        there = name in log.columns
-        amounts[name] = log[name].fill_null(float("nan")).to_numpy() if there else np.nan
     heads = log.select("user", "time")[starts[:-1]]
     shopper = users.cast(pl.String).gather(heads["user"]).to_list()
     time = heads["time"].to_physical().to_list()
     number = numbers.to_list()
-    item, raw = items.cast(pl.String), amounts.tobytes()
-    width, new = AMOUNTS.itemsize, 0
-    text_numbers = not all(map(is_whole, number))
+    item, raw = items.cast(pl.String), packed_amounts(log).tobytes()
+    width, total = AMOUNTS.itemsize, Merged()
+    fresh = not store.counts()["receipts"]
     for at in range(0, len(number), _CHUNK):
         stop = min(at + _CHUNK, len(number))
         lines = log["item"][int(starts[at]) : int(starts[stop])]
@@ -276,17 +300,10 @@ def _load(
             )
             for i in range(at, stop)
         ]
-        with store.transaction(long=True) as connection:
-            new += _insert(connection, store, rows)
-            _note(
-                connection,
-                store,
-                sorted({row[0] for row in rows}),
-                max(row[2] for row in rows),
-                text_numbers,
-            )
+        total += merge(store, rows, fresh)
         progress("store receipts", stop, len(number))
-    return Loaded(len(number), log.height, new)
+    report.notes += total.notes()
+    return Loaded(len(number), log.height, total.new, total.completed)
 
 
 def _check(ids: pl.Series, what: str) -> None:
@@ -297,8 +314,222 @@ def _check(ids: pl.Series, what: str) -> None:
         check_id(text, what)
 
 
-def _insert(connection: Connection, store: Store, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Rows that were not there before."""
+# -- receipts that are there already ---------------------------------------------------------------
+
+_Row = tuple[str, str, int, str, bytes]  # shopper, number, time, items, amounts
+_AGAIN = re.compile(r"@\d{8}T\d{6}$")  # behind a number that an earlier receipt of the shopper had
+_SECOND = 1_000_000  # microseconds
+_TRIES = 5
+
+
+class _Changed(Exception):
+    """Somebody else stored one of the receipts meanwhile."""
+
+
+@dataclass
+class Merged:
+    """What `merge` did; sums add up.
+
+    Attributes
+    ----------
+    new : receipts that were not there
+    completed : receipts that were there in part, or with less of an item
+    differing : items whose amounts differ; the larger ones count
+    examples : up to three of these, in words
+    """
+
+    new: int = 0
+    completed: int = 0
+    differing: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def __add__(self, other: Merged) -> Merged:
+        return Merged(
+            self.new + other.new,
+            self.completed + other.completed,
+            self.differing + other.differing,
+            [*self.examples, *other.examples][:3],
+        )
+
+    def notes(self) -> list[str]:
+        """What a reader of the load's report should know."""
+        if not self.differing:
+            return []
+        return [
+            f"{self.differing:,} items of receipts have other amounts in the store; the larger ones "
+            f"count: {'; '.join(self.examples)}"
+        ]
+
+
+def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
+    """Store receipts: new ones as they are, of those that are there what the store has not.
+
+    A receipt is there if its shopper has one with its number of the same visit; where one of the two
+    has no number, one of the same second with the same contents. Of an item that both have, the larger
+    amounts count; a number of another visit gets the time behind it. `fresh`: the store was empty.
+
+    Raises
+    ------
+    StoreUnavailable
+        If others change the same receipts again and again.
+    """
+    for attempt in range(_TRIES):
+        try:
+            with store.transaction(long=True) as connection:
+                if fresh and not attempt:
+                    found, touched = Merged(_insert(connection, store, rows)), rows
+                    if found.new != len(rows):
+                        raise _Changed
+                else:
+                    found, touched = _merged(connection, store, rows)
+                if touched:
+                    _note(connection, store, touched)
+                return found
+        except _Changed:
+            continue
+    raise StoreUnavailable(
+        "others change the same receipts all the time; nothing was stored. Try again."
+    )
+
+
+def _merged(
+    connection: Connection, store: Store, rows: Sequence[_Row]
+) -> tuple[Merged, Sequence[_Row]]:
+    """What is to be done, done; and the rows that were written."""
+    there, of_second = _known(connection, store, rows)
+    found = Merged()
+    new: dict[tuple[str, str], _Row] = {}
+    changed: dict[tuple[str, str], _Row] = {}
+    for shopper, number, time, items, amounts in rows:
+        own = _AGAIN.sub("", number)
+        key = shopper, own
+        if key in there and _other_visit(there[key][2], time):
+            key = shopper, f"{own}@{moment(time).strftime(BY_TIME)}"
+        row = *key, time, items, amounts
+        if key not in there:
+            if not any(_is_twin(row, other) for other in of_second.get((shopper, time // _SECOND), ())):
+                new[key] = there[key] = row
+        elif there[key][3:] != (items, amounts):
+            united = _united(there[key], row, found)
+            if united != there[key]:
+                (new if key in new else changed)[key] = there[key] = united
+    if _insert(connection, store, list(new.values())) != len(new):
+        raise _Changed
+    table = schema.receipts
+    if changed:
+        connection.execute(
+            update(table)
+            .where(table.c.shopper == bindparam("whose"), table.c.number == bindparam("which"))
+            .values(time=bindparam("at"), items=bindparam("what"), amounts=bindparam("much")),
+            [
+                {"whose": row[0], "which": row[1], "at": row[2], "what": row[3], "much": row[4]}
+                for row in changed.values()
+            ],
+        )
+    found.new, found.completed = len(new), len(changed)
+    return found, [*new.values(), *changed.values()]
+
+
+def _known(
+    connection: Connection, store: Store, rows: Sequence[_Row]
+) -> tuple[dict[tuple[str, str], _Row], dict[tuple[str, int], list[_Row]]]:
+    """Receipts of the store that may be these, by shopper and number, and by shopper and second."""
+    keys = set()
+    for shopper, number, time, *_ in rows:
+        own, by_time = _AGAIN.sub("", number), moment(time).strftime(BY_TIME)
+        keys |= {(shopper, own), (shopper, f"{own}@{by_time}")}
+    table, wanted = schema.receipts, schema.wanted
+    wanted.create(connection, checkfirst=True)
+    connection.execute(delete(wanted))
+    connection.execute(insert(wanted), [{"shopper": s, "number": n} for s, n in sorted(keys)])
+    same = (wanted.c.shopper == table.c.shopper) & (wanted.c.number == table.c.number)
+    statement = select(table).join(wanted, same)
+    if not is_sqlite(store.writing):
+        statement = statement.with_for_update(of=table)
+    there = {(row[0], row[1]): row for row in _rows(connection, statement)}
+    # where one of the two has no number, they meet by their second; few stores have such receipts
+    called = [row for row in rows if is_called_by_time(row[1])]
+    whose = {row[0] for row in (called or rows)}
+    of_second: dict[tuple[str, int], list[_Row]] = {}
+    if called or _has_called(connection, store):
+        connection.execute(delete(wanted))
+        connection.execute(insert(wanted), [{"shopper": s, "number": ""} for s in sorted(whose)])
+        seconds = {(row[0], row[2] // _SECOND) for row in rows}
+        statement = select(table).join(wanted, wanted.c.shopper == table.c.shopper)
+        for row in _rows(connection, statement):
+            if (row[0], row[2] // _SECOND) in seconds:
+                of_second.setdefault((row[0], row[2] // _SECOND), []).append(row)
+    wanted.drop(connection)
+    return there, of_second
+
+
+def _rows(connection: Connection, statement: Any) -> Iterator[_Row]:
+    for row in connection.execute(statement):
+        yield row.shopper, row.number, row.time, row.items, bytes(row.amounts)
+
+
+def _has_called(connection: Connection, store: Store) -> bool:
+    """Are there receipts that are called by their time?"""
+    number = schema.receipts.c.number
+    match = number.op("GLOB")("20[0-9][0-9][01][0-9][0-3][0-9]T*")
+    if not is_sqlite(store.writing):
+        match = number.op("~")("^20[0-9]{2}[01][0-9][0-3][0-9]T")
+    return connection.execute(select(number).where(match).limit(1)).first() is not None
+
+
+def _other_visit(there: int, time: int) -> bool:
+    """Does a number stand for another receipt, as `came_again` sees it?"""
+    first, last = np.array([min(there, time)]), np.array([max(there, time)])
+    return bool(came_again(first, last)[0])
+
+
+def _is_twin(row: _Row, there: _Row) -> bool:
+    """Are they one receipt, of which one has no number?"""
+    one_is_called = is_called_by_time(row[1]) != is_called_by_time(there[1])
+    return one_is_called and row[3:] == there[3:]
+
+
+def _united(there: _Row, row: _Row, found: Merged) -> _Row:
+    """The receipt that is there with what it lacks of the same one; `found` gains where they differ."""
+    kept = _amounts(there)
+    for item, amounts in _amounts(row).items():
+        known = kept.setdefault(item, amounts)
+        if known is amounts:
+            continue
+        pairs = [(known["quantity"], amounts["quantity"]), (known["value"], amounts["value"])]
+        if any(abs(a - b) > 1e-6 * (1 + abs(a)) for a, b in pairs):  # not of NaN
+            found.differing += 1
+            if len(found.examples) < 3:
+                found.examples.append(
+                    f"item {item!r} of receipt {there[1]!r} of shopper {there[0]!r}, {_said(known)} "
+                    f"there, {_said(amounts)} now"
+                )
+        if _weight(amounts) > _weight(known):
+            kept[item] = amounts
+    order = sorted(kept)
+    packed = np.array([kept[item] for item in order], AMOUNTS).tobytes()
+    return there[0], there[1], min(there[2], row[2]), "\n".join(order), packed
+
+
+def _amounts(row: _Row) -> dict[str, np.void]:
+    """The amounts of a receipt by item."""
+    return dict(zip(row[3].split("\n"), np.frombuffer(row[4], AMOUNTS), strict=True)) if row[3] else {}
+
+
+def _weight(amounts: np.void) -> tuple[float, float]:
+    """Of two amounts of an item, the larger counts; a known value is more than none."""
+    return float(amounts["quantity"]), float(np.nan_to_num(amounts["value"], nan=-1.0))
+
+
+def _said(amounts: np.void) -> str:
+    value = "" if np.isnan(amounts["value"]) else f" for {amounts['value']:.2f}"
+    return f"{amounts['quantity']:g}{value}"
+
+
+def _insert(connection: Connection, store: Store, rows: Sequence[_Row]) -> int:
+    """How many of the rows were not there before, and are now."""
+    if not rows:
+        return 0
     if is_sqlite(store.writing):
         driver: Any = connection.connection.driver_connection
         cursor = driver.executemany(
@@ -321,18 +552,10 @@ def _insert(connection: Connection, store: Store, rows: Sequence[tuple[Any, ...]
         return int(cursor.rowcount)
 
 
-def _note(
-    connection: Connection, store: Store, shoppers: Iterable[str], last: int, text_numbers: bool
-) -> None:
-    """Another version for each shopper, and the state."""
-    store.touch(connection, list(shoppers))
-    one, ends = schema.state, midnight_after(last)
+def _note(connection: Connection, store: Store, rows: Sequence[_Row]) -> None:
+    """Another version for each shopper of receipts that were written, and the state."""
+    store.touch(connection, sorted({row[0] for row in rows}))
+    one, ends = schema.state, midnight_after(max(row[2] for row in rows))
     connection.execute(update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends))
-    if text_numbers:
+    if not all(is_whole(row[1]) for row in rows):
         connection.execute(update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True))
-
-
-def _moments(times: pl.Series) -> tuple[datetime, datetime]:
-    """The first and the last of some times."""
-    us = times.to_physical()
-    return moment(int(us.min())), moment(int(us.max()))  # type: ignore[arg-type]

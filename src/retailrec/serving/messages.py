@@ -92,6 +92,7 @@ class ReceiptsOut(BaseModel):
     known: int = Field(description="receipts that were there before, left as they are")
     lines: int = Field(description="lines of purchases, an item of a receipt once")
     merged: int = Field(description="lines added to another one of the same item and receipt")
+    pieces: int = Field(description="of these, lines that say the same as another one of the item")
     rejected: dict[str, int] = Field(description="reason -> lines that are no purchase")
     request: str
 

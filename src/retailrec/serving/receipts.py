@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from math import isfinite, nan
+from itertools import pairwise
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
+from retailrec.data.encoding import places
+from retailrec.data.lines import CARRIED, in_order, merged, settled
 from retailrec.data.timeformats import EARLIEST, LATEST
 from retailrec.errors import DataError
+from retailrec.schema import ITEM_ID, USER_ID
 
 # what a line holds beside its item; little-endian, so that a file moves between machines
 AMOUNTS = np.dtype([("quantity", "<f8"), ("value", "<f8"), ("discount", "<f4")])
 LONGEST_ID = 128  # characters
 LARGEST = 1e12  # of an amount; sums of such still are numbers
+BY_TIME = "%Y%m%dT%H%M%S"  # how a receipt without a number is called
+_CALLED = re.compile(r"\d{8}T\d{6}(-\d{4}|\.\d{6}-\d{4})?")  # also by versions before 0.3
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -60,26 +69,35 @@ class Receipt:
         }
 
 
+class Posted(NamedTuple):
+    """A receipt as it was sent."""
+
+    shopper: str
+    number: str
+    time: datetime
+    lines: Sequence[Line]
+
+
 @dataclass
 class Accepted:
-    """A receipt ready to be stored, and why lines of it were left out.
+    """Receipts ready to be stored, and what became of their lines.
 
     Attributes
     ----------
-    rejected : reason -> number of lines
-    merged : lines that repeat an item of the receipt and were added to its first line
+    receipts : in the order in which they were sent
+    report : `rejected` (reason -> lines), `merged` and `pieces`, as of a load
     """
 
-    receipt: Receipt
-    rejected: dict[str, int] = field(default_factory=dict)
-    merged: int = 0
+    receipts: list[Receipt]
+    report: LoadReport = field(default_factory=lambda: LoadReport("receipts"))
 
 
-def accept(shopper: str, number: str, time: datetime, lines: Sequence[Line]) -> Accepted:
-    """A receipt with the lines that count as purchases, an item once: as loading a file would keep it.
+def accept(posted: Sequence[Posted]) -> Accepted:
+    """Receipts with the lines that count as purchases, an item once: what loading a file would keep.
 
-    Lines without an item, returns (negative), zero quantities, zero prices and amounts that are no
-    numbers are left out and counted. Further lines of an item are added to the first.
+    It is the cleaning of a file, with the same rules: what is no purchase is left out and counted, what
+    is taken back on its receipt too, and further lines of an item are added to the first. A receipt of
+    which nothing is left has no items. Each receipt stands for itself, whatever its number.
 
     Raises
     ------
@@ -89,35 +107,72 @@ def accept(shopper: str, number: str, time: datetime, lines: Sequence[Line]) -> 
     Examples
     --------
     >>> lines = [Line("tea", 1, 2.5), Line("tea", 2, 5.0), Line("jam", -1, -3.0)]
-    >>> found = accept("ann", "1", datetime(2024, 1, 9), lines)
-    >>> found.receipt.items, found.receipt.amounts["quantity"].tolist(), found.rejected
+    >>> found = accept([Posted("ann", "1", datetime(2024, 1, 9), lines)])
+    >>> found.receipts[0].items, found.receipts[0].amounts["quantity"].tolist(), found.report.rejected
     (('tea',), [3.0], {'return or cancellation': 1})
     """
-    check_id(shopper, "shopper")
-    check_id(number, "receipt number")
-    out = Accepted(Receipt(shopper, number, microseconds(time), (), np.zeros(0, AMOUNTS)))
-    kept: dict[str, list[float]] = {}
-    for line in lines:
-        reason = _reason_against(line)
-        if reason:
-            out.rejected[reason] = out.rejected.get(reason, 0) + 1
-            continue
-        check_id(line.item, "item")
-        if any(abs(amount) > LARGEST for amount in line[1:]):
-            raise DataError(
-                f"a line has an amount beyond {LARGEST:g}; nothing was stored. Correct the receipt."
-            )
-        if line.item not in kept:
-            kept[line.item] = [line.quantity, line.value, line.discount]
-            continue
-        first = kept[line.item]
-        first[0] += line.quantity
-        first[1] = _sum_of_known(first[1], line.value)
-        out.merged += 1
-    order = sorted(kept)  # the order of lines on paper is not kept, so that equal receipts are equal
-    amounts = np.array([tuple(kept[item]) for item in order], AMOUNTS)
-    out.receipt = Receipt(shopper, number, out.receipt.time, tuple(order), amounts)
+    heads = [
+        Receipt(
+            check_id(p.shopper, "shopper"),
+            check_id(p.number, "receipt number"),
+            microseconds(p.time),
+            (),
+            np.zeros(0, AMOUNTS),
+        )
+        for p in posted
+    ]
+    out = Accepted(heads)
+    lines = [line for p in posted for line in p.lines]
+    if not lines:
+        return out
+    place = np.repeat(np.arange(len(posted)), [len(p.lines) for p in posted])
+    item, *amounts = zip(*lines, strict=True)
+    raw = pl.DataFrame({USER_ID: place, ITEM_ID: pl.Series(item, dtype=pl.String)}).with_columns(
+        pl.Series("time", [head.time for head in heads]).cast(pl.Datetime("us")).gather(place),
+        *(
+            pl.Series(name, cells, pl.Float64).fill_nan(None)
+            for name, cells in zip(("value", "discount"), amounts[1:], strict=True)
+        ),
+        quantity=pl.Series(amounts[0], dtype=pl.Float64),
+    )
+    good = kept_lines(parse_lines(raw, who="receipts"), STANDARD_RULES, out.report)
+    if good.is_empty():
+        return out
+    if any(good.select(pl.col("quantity", "value", "discount").abs().max() > LARGEST).row(0)):
+        raise DataError(
+            f"a line has an amount beyond {LARGEST:g}; nothing was stored. Correct the receipt."
+        )
+    items = good[ITEM_ID].unique().sort()
+    for text in items:
+        check_id(text, "item")
+    coded = pl.DataFrame(
+        [
+            good[USER_ID].cast(pl.Int32).alias("basket"),
+            good[USER_ID].cast(pl.Int32).alias("user"),
+            places(good[ITEM_ID], items).alias("item"),
+            *(good[c] for c in ("time", "quantity", "value", LINE)),
+            good["discount"].cast(CARRIED["discount"]),
+        ]
+    )
+    held = [in_order([coded])]
+    ids = {USER_ID: pl.Series([p.shopper for p in posted]), ITEM_ID: items}
+    held.append(settled(held, ids, out.report))
+    log = merged(held, out.report)
+    basket = log["basket"].to_numpy()
+    starts = np.flatnonzero(np.diff(basket, prepend=-1)).tolist()
+    packed, names = packed_amounts(log), items.gather(log["item"]).to_list()
+    for first, stop in pairwise([*starts, len(basket)]):
+        at = basket[first]
+        heads[at] = replace(heads[at], items=tuple(names[first:stop]), amounts=packed[first:stop])
     return out
+
+
+def packed_amounts(log: pl.DataFrame) -> NDArray[np.void]:
+    """(n_lines,) of `AMOUNTS`: NaN where a log does not tell."""
+    amounts = np.empty(log.height, AMOUNTS)
+    for name in AMOUNTS.names or ():
+        amounts[name] = log[name].fill_null(nan).to_numpy() if name in log.columns else nan
+    return amounts
 
 
 def check_id(text: str, what: str) -> str:
@@ -175,6 +230,24 @@ def midnight_after(us: int) -> int:
     return (day - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
+def is_called_by_time(number: str) -> bool:
+    """Does a load call a receipt so that has no number?
+
+    Examples
+    --------
+    >>> [is_called_by_time(text) for text in ("20240109T183000", "20240109T183000-0001", "17")]
+    [True, True, False]
+    """
+    return _CALLED.fullmatch(number) is not None
+
+
+def called_by_time(us: int) -> list[str]:
+    """How a load may have called a receipt of this time that has no number."""
+    at = moment(us)
+    plain, long = at.strftime(BY_TIME), at.strftime(f"{BY_TIME}.%f")
+    return [plain, f"{plain}-0001", f"{plain}-0002", f"{long}-0000", f"{long}-0001"]
+
+
 def number_key(number: str) -> tuple[int, str]:
     """Sorts whole numbers as numbers: receipts of one time keep the order that a load gives them."""
     return (int(number), "") if is_whole(number) else (0, number)
@@ -202,27 +275,3 @@ def unpack(rows: Sequence[Mapping[Any, Any]]) -> list[Receipt]:
         amounts = np.frombuffer(row["amounts"], AMOUNTS)
         found.append(Receipt(row["shopper"], row["number"], row["time"], items, amounts))
     return found
-
-
-def _reason_against(line: Line) -> str:
-    """Why the line is no purchase, in the words of `retailrec.data.cleaning`; empty if it is one."""
-    if not line.item.strip():
-        return "no item"
-    if not isfinite(line.quantity):
-        return "quantity is not a number"
-    known = line.value == line.value
-    if line.quantity < 0 or (known and line.value < 0):
-        return "return or cancellation"
-    if line.quantity == 0:
-        return "zero quantity"
-    if known and not isfinite(line.value):
-        return "value is not a number"
-    if known and line.value == 0:
-        return "zero price"
-    return ""
-
-
-def _sum_of_known(one: float, other: float) -> float:
-    if one != one:
-        return other
-    return one if other != other else one + other

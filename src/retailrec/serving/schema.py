@@ -118,6 +118,15 @@ experiments = Table(
     Column("formula", Integer, nullable=False),  # see experiment.Experiment
 )
 
+# Receipts that a load looks for, within its transaction.
+wanted = Table(
+    "wanted_receipts",
+    MetaData(),  # no table of the store
+    Column("shopper", String(128), nullable=False),
+    Column("number", String(150), nullable=False),
+    prefixes=["TEMPORARY"],
+)
+
 versions = Table(
     "schema_version",
     metadata,

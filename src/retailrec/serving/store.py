@@ -17,7 +17,15 @@ from retailrec.errors import SettingError
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
 from retailrec.serving.database import Database
-from retailrec.serving.receipts import AMOUNTS, Receipt, midnight_after, moment, number_key, unpack
+from retailrec.serving.receipts import (
+    AMOUNTS,
+    Receipt,
+    called_by_time,
+    midnight_after,
+    moment,
+    number_key,
+    unpack,
+)
 from retailrec.serving.records import (
     Added,
     Events,
@@ -35,11 +43,11 @@ class Store(Database):
     --------
     >>> from datetime import datetime
     >>> from tempfile import TemporaryDirectory
-    >>> from retailrec.serving.receipts import Line, accept
+    >>> from retailrec.serving.receipts import Line, Posted, accept
     >>> with TemporaryDirectory() as folder:
     ...     store = Store(f"{folder}/store.db").init()
-    ...     tea = accept("ann", "1", datetime(2024, 1, 9), [Line("tea", 2, 5.0)]).receipt
-    ...     once, twice = store.add([tea]), store.add([tea])
+    ...     tea = accept([Posted("ann", "1", datetime(2024, 1, 9), [Line("tea", 2, 5.0)])])
+    ...     once, twice = store.add(tea.receipts), store.add(tea.receipts)
     ...     store.close()
     >>> once, twice
     (Added(new=1, known=0), Added(new=0, known=1))
@@ -70,6 +78,8 @@ class Store(Database):
     def add(self, receipts: Sequence[Receipt]) -> Added:
         """Store receipts, all or none; those that are there already are counted as known.
 
+        One that was loaded without its number is known by its time and contents.
+
         Raises
         ------
         ReceiptConflict
@@ -83,8 +93,12 @@ class Store(Database):
         if not wanted:
             return Added(0, 0)
         # in one order, so that two writers wait for each other and never both for ever
-        rows = [wanted[key].as_row() for key in sorted(wanted)]
         with self.transaction() as connection:
+            for key in self._without_number(connection, list(wanted.values())):
+                del wanted[key]
+            if not wanted:
+                return Added(0, len(receipts))
+            rows = [wanted[key].as_row() for key in sorted(wanted)]
             statement = self._upsert(schema.receipts).on_conflict_do_nothing()
             statement = statement.returning(schema.receipts.c.shopper, schema.receipts.c.number)
             new = {(s, n) for s, n in connection.execute(statement, rows)}
@@ -278,6 +292,22 @@ class Store(Database):
         for at in range(0, len(keys), 500):
             statement = select(table).where(place.in_(keys[at : at + 500]))
             found += unpack(connection.execute(statement).mappings().all())
+        return found
+
+    def _without_number(
+        self, connection: Connection, receipts: Sequence[Receipt]
+    ) -> list[tuple[str, str]]:
+        """Keys of receipts that are there without their number: of the same time and contents."""
+        names = [(r.shopper, name) for r in receipts for name in called_by_time(r.time)]
+        there = {
+            (r.shopper, r.time, r.items, r.amounts.tobytes()): r.number
+            for r in self._receipts(connection, names)
+        }
+        found = []
+        for r in receipts:
+            other = there.get((r.shopper, r.time, r.items, r.amounts.tobytes()), r.number)
+            if other != r.number:
+                found.append((r.shopper, r.number))
         return found
 
     def touch(self, connection: Connection, shoppers: Sequence[str]) -> None:

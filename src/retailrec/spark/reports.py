@@ -36,9 +36,12 @@ def add_load_reports(
     """
     rejected: dict[str, int] = {}
     examples: dict[str, list[int]] = {}
+    differences: list[tuple[int, str]] = []
     for told in reports:
         into.kept += told["kept"]
-        into.merged += told["merged"]
+        for count in ("merged", "pieces", "differing", "doubled"):
+            setattr(into, count, getattr(into, count) + told[count])
+        differences = sorted([*differences, *map(tuple, told["differences"])])[:3]
         into.split += told["split"]
         into.n_users += told["n_users"]
         into.n_baskets += told["n_baskets"]
@@ -52,8 +55,11 @@ def add_load_reports(
             examples[reason] = sorted([*examples.get(reason, []), *told["examples"][reason]])[:3]
     for reason, n in rejected.items():
         into.rejected[reason] = into.rejected.get(reason, 0) + n
-        into.examples[reason] = [numbers(place) for place in examples[reason]]
+        known = into.examples.get(reason, [])
+        into.examples[reason] = sorted([*known, *(numbers(place) for place in examples[reason])])[:3]
     into.rejected = dict(sorted(into.rejected.items(), key=lambda pair: -pair[1]))
+    into.differences = [(numbers(place), words) for place, words in differences]
+    into.note_receipts()
 
 
 def merged_answers(reports: Sequence[dict[str, Any]]) -> AnswerReport:

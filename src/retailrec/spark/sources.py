@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from retailrec.data.files import FILE, exports_of
 from retailrec.data.paths import CSV, EXCEL, PARQUET
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
@@ -32,7 +33,7 @@ class Source:
 
     Attributes
     ----------
-    frame : the caller's columns and `PLACE`
+    frame : the caller's columns, `PLACE`, and `FILE` where files are several exports
     name : what the report calls it
     n_bytes : size of the files behind it; 0 where none are known
     fingerprint : stands for its content; None where a rerun can't know it
@@ -162,30 +163,33 @@ def _plain(column: Column, kind: str, name: str) -> Column:
 
 
 def _placed(session: SparkSession, frame: DataFrame, kept: list[Column], files: list[str]) -> DataFrame:
-    """The columns and `PLACE`."""
+    """The columns, `PLACE`, and `FILE` where files are several exports."""
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F
 
-    if files:
+    path, row = f"{PLACE}_file", f"{PLACE}_row"
+    # of formats other than Parquet rows have no number, and of other frames than files there is no path
+    for columns in ({path: "file_path", row: "row_index"}, {path: "file_path"}) if files else ():
         try:
-            known = frame.select(
-                *kept,
-                F.col("_metadata.file_path").alias(f"{PLACE}_file"),
-                F.col("_metadata.row_index").alias(f"{PLACE}_row"),
-            )
-        except AnalysisException:  # not files alone, or of a format without numbered rows
-            known = None
-        if known is not None:
-            rows = [(name, n) for n, file in enumerate(files) for name in _spellings(file)]
-            numbers = session.createDataFrame(rows, f"{PLACE}_file string, {PLACE}_number long")
-            number, unlisted = F.col(f"{PLACE}_number"), F.raise_error("a file that nobody listed")
-            # a line whose file is not found would be lost by an inner join
-            place = F.shiftleft(F.coalesce(number, unlisted), PLACE_BITS) + F.col(f"{PLACE}_row")
-            return (
-                known.join(F.broadcast(numbers), f"{PLACE}_file", "left")
-                .withColumn(PLACE, place)
-                .drop(f"{PLACE}_file", f"{PLACE}_row", f"{PLACE}_number")
-            )
+            named = [F.col(f"_metadata.{theirs}").alias(ours) for ours, theirs in columns.items()]
+            known = frame.select(*kept, *named)
+        except AnalysisException:
+            continue
+        exports = exports_of([(Path(unquote(file)), "") for file in files])
+        rows = [
+            (name, number, export)
+            for number, (file, export) in enumerate(zip(files, exports, strict=True))
+            for name in _spellings(file)
+        ]
+        numbers = session.createDataFrame(rows, f"{path} string, {PLACE}_number long, {FILE} int")
+        number, unlisted = F.col(f"{PLACE}_number"), F.raise_error("a file that nobody listed")
+        # a line whose file is not found would be lost by an inner join
+        place = F.shiftleft(F.coalesce(number, unlisted), PLACE_BITS) + F.col(row)
+        if row not in columns:
+            known = known.withColumn(row, F.monotonically_increasing_id())
+            place = F.col(row)
+        known = known.join(F.broadcast(numbers), path, "left").withColumn(PLACE, place)
+        return known.drop(path, row, f"{PLACE}_number", *([] if max(exports) else [FILE]))
     return frame.select(*kept).withColumn(PLACE, F.monotonically_increasing_id())
 
 

@@ -33,7 +33,7 @@ _SPARK_KINDS = {
     "String": "string",
     "Float64": "double",
     "Float32": "float",
-    "UInt64": "long",
+    "Int32": "integer",
     "UInt32": "long",
     "Categorical": "string",
 }
@@ -183,7 +183,8 @@ def _counted(
     if f"{WAVE}={REJECTED}" in names:
         bad = session.read.schema(sql_schema(kinds)).parquet(f"{folder}/{WAVE}={REJECTED}")
         _account(bad, report, numbers)
-    good = everything.filter(F.col(REASON).isNull())
+    takes_back = (F.col("quantity") < 0) | (F.col("value") < 0)  # these may void lines, or are returns
+    good = everything.filter(F.col(REASON).isNull() & ~F.coalesce(takes_back, F.lit(False)))
     days = pl.DataFrame(
         pl.from_arrow(
             good.groupBy(F.to_date("time").alias("time"))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from retailrec.compute.shards import hold_to_cores
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, parse_lines
-from retailrec.data.encoding import CodedLines, build_log, places, slim_lines
+from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import Pairs
 from retailrec.data.vocabulary import vocabulary
 from retailrec.errors import RetailRecWarning, SettingError
@@ -174,18 +174,15 @@ def data_of_lines(
     lines: pl.DataFrame, plan: ShopperPlan, users: pl.DataFrame | None, report: LoadReport
 ) -> RetailData:
     """Cleaned lines of whole shoppers, in order of place, as the data that the whole log would hold."""
-    ids = {
-        c: lines[c].drop_nulls().unique().sort()
-        for c in (USER_ID, ITEM_ID, "basket_id")
-        if c in lines.columns
-    }
     kept = lines if plan.far is None else kept_lines(lines, [plan.far], report)
-    coded = kept.with_columns(places(kept[c], known) for c, known in ids.items())
-    if "store" in coded.columns:
-        coded = coded.with_columns(pl.col("store").cast(pl.Categorical))
-    table = vocabulary(users, ids[USER_ID], USER_ID)
-    items = vocabulary(None, ids[ITEM_ID], ITEM_ID).with_columns(pl.lit(True).alias(RECOMMENDABLE))
-    log = build_log(CodedLines([coded], ids, {}), table, items, report)
+    if "store" in kept.columns:
+        kept = kept.with_columns(pl.col("store").cast(pl.Categorical))
+    coded = code_cleaned(kept, report)
+    table = vocabulary(users, coded.ids[USER_ID], USER_ID)
+    items = vocabulary(None, coded.ids[ITEM_ID], ITEM_ID).with_columns(
+        pl.lit(True).alias(RECOMMENDABLE)
+    )
+    log = build_log(coded, table, items, report).lines
     report.kept, report.first, report.last = log.height, log["time"].min(), log["time"].max()  # type: ignore[assignment]
     report.n_users, report.n_baskets = log["user"].n_unique(), log["basket"].n_unique()
     return RetailData(log, items, table, plan.end, report)
@@ -341,9 +338,7 @@ def with_kinds(frame: pl.DataFrame, kinds: dict[str, str]) -> pl.DataFrame:
         return pl.DataFrame(schema={name: _POLARS[kind] for name, kind in kinds.items()})
     return frame.select(
         (
-            pl.col(name).reinterpret(signed=True)
-            if name == "digest" and name in frame.columns
-            else pl.col(name).cast(_POLARS[kind], strict=False)
+            pl.col(name).cast(_POLARS[kind], strict=False)
             if name in frame.columns
             else pl.lit(None, _POLARS[kind])
         ).alias(name)

@@ -1,0 +1,359 @@
+"""Nothing is lost and nothing counts twice: pieces, voids, exports that overlap, receipts that come again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retailrec.data import RetailData
+from retailrec.data.cleaning import RECEIPT_RULES, STANDARD_RULES, LoadReport
+from retailrec.datasets import load_dataset, open_dataset
+from retailrec.serving.loading import load_data, load_frames
+from retailrec.serving.receipts import Line, Posted, accept
+from retailrec.serving.store import Store
+
+TEN = datetime(2024, 1, 2, 10)
+
+
+def lines(*rows: tuple[Any, ...], **columns: Any) -> pl.DataFrame:
+    """Lines of ann's receipt 1: item, quantity, value."""
+    frame = pl.DataFrame(
+        list(rows),
+        schema={"item_id": pl.String, "quantity": pl.Float64, "value": pl.Float64},
+        orient="row",
+    )
+    known = {"user_id": pl.lit("ann"), "basket_id": pl.lit(1), "time": pl.lit(TEN)}
+    more = {k: v if isinstance(v, list) else pl.lit(v) for k, v in columns.items()}
+    series = {k: pl.Series(v) if isinstance(v, list) else v for k, v in (known | more).items()}
+    return frame.with_columns(**series)
+
+
+def bought(data: RetailData) -> dict[str, tuple[float, float | None]]:
+    """Item -> quantity and value, over all receipts."""
+    log = data.log.with_columns(item=data.items["item_id"].gather(data.log["item"]))
+    sums = log.group_by("item").agg(pl.col("quantity", "value").sum()).sort("item")
+    return {item: (quantity, value) for item, quantity, value in sums.iter_rows()}
+
+
+def folder(path: Path, *frames: pl.DataFrame, ending: str = "csv") -> RetailData:
+    """What is read from a folder of these files, `a`, `b` and so on."""
+    path.mkdir(exist_ok=True)
+    for name, frame in zip("abcdef", frames, strict=False):
+        write = {"csv": frame.write_csv, "parquet": frame.write_parquet}[ending]
+        write(path / f"{name}.{ending}")
+    data = load_dataset("table", path)
+    report = data.report
+    assert report.read == report.kept + report.merged + sum(report.rejected.values())
+    return data
+
+
+# -- pieces ----------------------------------------------------------------------------------------
+
+
+def test_equal_lines_of_a_receipt_are_pieces_and_add_up() -> None:
+    data = RetailData.from_frames(lines(("tea", 1, 2), ("jam", 1, 3), ("tea", 1, 2), ("tea", 1, 2)))
+    assert bought(data) == {"jam": (1, 3), "tea": (3, 6)}
+    assert (data.report.merged, data.report.pieces) == (2, 2)
+    assert data.report.rejected == {}
+
+
+def test_discounts_of_pieces_add_up_too() -> None:
+    frame = lines(("tea", 1, 2), ("tea", 1, 2), ("jam", 1, 3), discount=[-0.5, -0.5, 0.25])
+    assert RetailData.from_frames(frame).log["discount"].to_list() == [0.25, -1.0]
+
+
+def test_only_equal_lines_are_called_pieces() -> None:
+    frame = lines(("tea", 1, 2), ("tea", 2, 4), ("tea", 1, 2), ("jam", 1, None), ("jam", 1, None))
+    report = RetailData.from_frames(frame).report
+    assert (report.merged, report.pieces) == (3, 2)
+
+
+def test_a_table_of_which_every_line_stands_twice_is_said() -> None:
+    one = pl.concat(
+        lines(("tea", 1, 2), ("jam", 1, 3), ("rice", 2, 4), basket_id=n, user_id=f"u{n}")
+        for n in range(9)
+    )
+    assert RetailData.from_frames(one).report.notes == []
+    (note,) = RetailData.from_frames(pl.concat([one, one])).report.notes
+    assert note.startswith("every line of 9 receipts stands twice")
+
+
+# -- voids -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("wine", 1, 9), ("wine", -1, -9)], {}),
+        ([("wine", 1, 9), ("wine", -1, 9)], {}),  # a value without sign
+        ([("wine", 1, 9), ("wine", 1, -9)], {}),  # a quantity without sign
+        ([("wine", 3, 27), ("wine", -1, -9)], {"wine": (2, 18)}),
+        ([("wine", 0.3, 3), ("wine", 0.6, 6), ("wine", -0.9, -9)], {}),
+        ([("wine", 1, 9), ("wine", 0, -2)], {"wine": (1, 7)}),  # a discount in a line of its own
+        ([("wine", 1, 9), ("wine", 1, -2)], {"wine": (1, 7)}),
+        ([("wine", 1, None), ("wine", -1, None)], {}),
+    ],
+)
+def test_what_is_taken_back_on_its_receipt_was_not_bought(
+    rows: list[Any], expected: dict[str, Any], turn: int
+) -> None:
+    frame = pl.concat([lines(("tea", 1, 2)), lines(*rows)[::turn]])
+    data = RetailData.from_frames(frame)
+    assert bought(data) == {"tea": (1, 2), **expected}
+    assert data.report.rejected == ({} if expected else {"voided on its receipt": len(rows)})
+    assert data.report.read == data.report.kept + data.report.merged + sum(
+        data.report.rejected.values()
+    )
+
+
+def test_what_is_taken_back_on_a_later_receipt_is_a_return() -> None:
+    frame = lines(
+        ("tea", 1, 2), ("wine", 1, 9), ("wine", -1, -9), ("gin", -1, -5), basket_id=[1, 1, 2, 1]
+    )
+    data = RetailData.from_frames(frame)
+    assert bought(data) == {"tea": (1, 2), "wine": (1, 9)}
+    assert data.report.rejected == {"return or cancellation": 2}
+    assert data.items["item_id"].to_list() == ["tea", "wine"]  # gin was never bought
+    assert (data.report.n_baskets, data.report.split) == (1, 0)
+
+
+def test_a_return_with_the_number_of_its_receipt_is_no_visit() -> None:
+    frame = lines(
+        ("tea", 1, 2), ("tea", -1, -2), ("jam", 1, 3), time=[TEN, TEN + timedelta(days=9), TEN]
+    )
+    data = RetailData.from_frames(frame)
+    assert data.report.split == 0
+    assert data.report.rejected == {"return or cancellation": 1}
+    assert data.end == datetime(2024, 1, 3)  # a return does not say until when receipts are known
+
+
+def test_receipts_of_which_nothing_is_left_leave_no_gap() -> None:
+    frame = lines(("tea", 1, 2), ("tea", -1, -2), ("jam", 1, 3), ("jam", 1, 3), basket_id=[1, 1, 2, 3])
+    assert RetailData.from_frames(frame).log["basket"].to_list() == [0, 1]
+
+
+# -- exports that overlap --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_receipt_in_two_exports_counts_once_whatever_else_they_say(
+    tmp_path: Path, ending: str
+) -> None:
+    receipt = lines(("tea", 1, 2), ("jam", 2, 3), ("tea", 1, 2))
+    one = receipt.with_row_index("").with_columns(exported_at=pl.lit("2024-05-01"))
+    other = receipt.with_row_index("", 700).with_columns(exported_at=pl.lit("2024-05-08"))
+    data = folder(tmp_path / "x", one, other.select(*reversed(other.columns)), ending=ending)
+    assert bought(data) == {"jam": (2, 3), "tea": (2, 4)}
+    assert data.report.rejected == {"also in another file": 3}
+    assert (data.report.pieces, data.report.notes) == (1, [])
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_receipt_exported_half_and_then_whole_is_whole(tmp_path: Path, turn: int) -> None:
+    half, whole = lines(("tea", 1, 2)), lines(("tea", 3, 6), ("jam", 1, 3))
+    data = folder(tmp_path / "x", *[half, whole][::turn])
+    assert bought(data) == {"jam": (1, 3), "tea": (3, 6)}
+    assert data.report.rejected == {"other amounts in another file": 1}
+    (note,) = data.report.notes
+    assert note.startswith("1 items of receipts have other amounts in another file")
+    assert "item 'tea' of shopper 'ann', 1 for 2.00 there, 3 for 6.00 where it counts" in note
+
+
+def test_the_export_that_shows_the_void_counts(tmp_path: Path) -> None:
+    before, after = lines(("wine", 1, 9), ("tea", 1, 2)), lines(("wine", 1, 9), ("wine", -1, -9))
+    data = folder(tmp_path / "x", before, after)
+    assert bought(data) == {"tea": (1, 2)}
+    assert data.report.rejected == {"voided on its receipt": 2, "other amounts in another file": 1}
+    alone = lines(("wine", -1, -9))  # an export of what changed
+    assert bought(folder(tmp_path / "y", before, alone)) == {"tea": (1, 2)}
+
+
+def test_halves_of_a_receipt_add_up(tmp_path: Path) -> None:
+    data = folder(tmp_path / "x", lines(("tea", 1, 2)), lines(("jam", 1, 3)))
+    assert bought(data) == {"jam": (1, 3), "tea": (1, 2)}
+    assert data.report.rejected == {}
+
+
+def test_parts_that_one_program_wrote_are_one_table(tmp_path: Path) -> None:
+    for n in range(3):
+        lines(("tea", 1, 2)).write_parquet(tmp_path / f"part-{n:05d}-4f1c.snappy.parquet")
+    data = load_dataset("table", tmp_path)
+    assert (bought(data), data.report.pieces) == ({"tea": (3, 6)}, 2)
+    lines(("tea", 1, 2)).write_parquet(tmp_path / "part-00000-77aa.snappy.parquet")  # of another run
+    again = load_dataset("table", tmp_path)
+    assert bought(again) == {"tea": (3, 6)}
+    assert again.report.differing == 1
+
+
+def test_sheets_of_a_workbook_are_exports(tmp_path: Path) -> None:
+    xlsxwriter = pytest.importorskip("xlsxwriter")
+    with xlsxwriter.Workbook(tmp_path / "r.xlsx") as book:
+        for sheet in ("2010", "2011"):
+            lines(("tea", 1, 2)).write_excel(book, sheet)
+    data = load_dataset("table", tmp_path / "r.xlsx")
+    assert bought(data) == {"tea": (1, 2)}
+    assert data.report.rejected == {"also in another file": 1}
+
+
+def test_the_same_number_in_two_stores_is_no_double(tmp_path: Path) -> None:
+    data = folder(tmp_path / "x", *(lines(("tea", 1, 2), store=s) for s in ("north", "south")))
+    assert bought(data) == {"tea": (2, 4)}
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["ann", "bob"]),
+        st.sampled_from(["tea", "jam"]),
+        st.integers(1, 3),
+        st.sampled_from([1.0, 1.0, 2.0, -1.0]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def frame_of(rows: list[Any]) -> pl.DataFrame:
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "basket_id", "quantity"], orient="row")
+    days = pl.col("basket_id").cast(pl.Int64)
+    return frame.with_columns(time=pl.lit(TEN) + pl.duration(days=days), value=2 * pl.col("quantity"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS, st.data())
+def test_an_export_that_is_loaded_again_in_part_changes_nothing(rows: list[Any], draw: Any) -> None:
+    frame = frame_of([*rows, ("eve", "tea", 1, 1.0)])
+    some = draw.draw(st.lists(st.integers(1, 3), max_size=3))
+    again = frame.filter(pl.col("basket_id").is_in(some))
+    both = pl.concat(
+        [
+            frame.with_columns(retailrec_file=pl.lit(0)),
+            again[::-1].with_columns(retailrec_file=pl.lit(1)),
+        ]
+    )
+    one, other = RetailData.from_frames(frame), RetailData.from_frames(both)
+    assert other.log.equals(one.log)
+    assert other.report.differing == 0
+
+
+# -- the store -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    store = Store(str(tmp_path / "store.db")).init()
+    yield store
+    store.close()
+
+
+def stored(store: Store, shopper: str = "ann") -> dict[str, dict[str, float]]:
+    """Number -> item -> quantity."""
+    return {
+        r.number: dict(zip(r.items, r.amounts["quantity"].tolist(), strict=True))
+        for r in store.history(shopper)
+    }
+
+
+def test_a_receipt_stored_half_is_completed(store: Store) -> None:
+    load_frames(store, lines(("tea", 1, 2)))
+    found = load_frames(store, lines(("tea", 1, 2), ("jam", 1, 3)))
+    assert (found.receipts, found.new, found.completed) == (1, 0, 1)
+    assert stored(store) == {"1": {"tea": 1, "jam": 1}}
+    version = store.shopper("ann").version
+    again = load_frames(store, lines(("tea", 1, 2)))
+    assert (again.new, again.completed) == (0, 0)
+    assert store.shopper("ann").version == version  # nothing was written
+
+
+def test_other_amounts_are_named_and_the_larger_ones_count(store: Store) -> None:
+    for quantity in (2, 3, 1):
+        load = LoadReport("x")
+        load_frames(store, lines(("tea", quantity, 2.0 * quantity)), report=load)
+    assert stored(store) == {"1": {"tea": 3}}
+    (note,) = load.notes
+    assert "item 'tea' of receipt '1' of shopper 'ann', 3 for 6.00 there, 1 for 2.00 now" in note
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_numbers_that_start_anew_are_receipts_of_their_own(store: Store, turn: int) -> None:
+    january, june = lines(("tea", 1, 2)), lines(("tea", 2, 4), time=TEN + timedelta(days=170))
+    for frame in [january, june][::turn]:
+        assert load_frames(store, frame).new == 1
+    assert sorted(q["tea"] for q in stored(store).values()) == [1, 2]
+    for frame in (january, june, pl.concat([january, june])):
+        again = load_frames(store, frame)
+        assert (again.new, again.completed) == (0, 0)
+    assert len(stored(store)) == 2
+
+
+def test_two_files_of_a_day_without_numbers_add_up(store: Store) -> None:
+    for item in ("tea", "jam", "tea"):
+        load_frames(store, lines((item, 1, 2)).drop("basket_id"))
+    assert stored(store) == {"20240102T100000": {"tea": 1, "jam": 1}}
+
+
+def test_the_same_receipts_in_two_ways_count_once(store: Store, tmp_path: Path) -> None:
+    frame = pl.concat(
+        lines(("tea", n, n), ("jam", 1, 3), basket_id=f"r{n}", time=TEN + timedelta(days=n))
+        for n in range(1, 6)
+    )
+    data = RetailData.from_frames(frame)
+    assert load_data(store, data).new == 5  # without numbers
+    frame.write_csv(tmp_path / "receipts.csv")
+    for path in (tmp_path, tmp_path / "receipts.csv"):
+        tables = open_dataset("table", path)
+        assert load_frames(store, **vars(tables)).new == 0
+    posted = Posted("ann", "r3", TEN + timedelta(days=3), [Line("tea", 3, 3), Line("jam", 1, 3)])
+    assert store.add(accept([posted]).receipts).new == 0
+    assert len(stored(store)) == 5
+    other = Posted("ann", "r3", TEN + timedelta(days=3), [Line("tea", 4, 4), Line("jam", 1, 3)])
+    assert store.add(accept([other]).receipts).new == 1
+
+
+def test_a_folder_keeps_the_numbers_of_receipts(store: Store, tmp_path: Path) -> None:
+    frame = lines(("tea", 1, 2), ("jam", 1, 3), basket_id=["17", "18"])
+    frame.write_csv(tmp_path / "receipts.csv")
+    pl.DataFrame({"user_id": ["ann"], "age": [30]}).write_csv(tmp_path / "users.csv")
+    load_frames(store, **vars(open_dataset("table", tmp_path)))
+    assert stored(store) == {"17": {"tea": 1}, "18": {"jam": 1}}
+    assert store.shopper("ann").attributes == {"age": 30}
+
+
+@settings(max_examples=25, deadline=None)
+@given(ROWS, st.integers(0, 12))
+def test_exports_loaded_one_by_one_are_those_loaded_together(rows: list[Any], cut: int) -> None:
+    """In a store as in a folder, where no line takes something back."""
+    rows = [(u, i, b, abs(q)) for u, i, b, q in rows]
+    frame = frame_of(rows)
+    one, other = frame[:cut], frame[cut // 2 :]
+    parts = [p for p in (one, other) if p.height]
+    both = pl.concat(p.with_columns(retailrec_file=pl.lit(n)) for n, p in enumerate(parts))
+    with TemporaryDirectory() as place:
+        apart, together = Store(f"{place}/a.db").init(), Store(f"{place}/b.db").init()
+        for part in parts:
+            load_frames(apart, part)
+        load_frames(together, both)
+        for user in ("ann", "bob"):
+            one_by_one, at_once = stored(apart, user), stored(together, user)
+            assert {n: set(items) for n, items in one_by_one.items()} == {
+                n: set(items) for n, items in at_once.items()
+            }
+        apart.close()
+        together.close()
+
+
+# -- the table of rules ----------------------------------------------------------------------------
+
+
+def test_every_rule_stands_in_the_docs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    section = text.split("\n## Cleaning\n")[1].split("\n## ")[0]
+    for rule in (*STANDARD_RULES, *RECEIPT_RULES):
+        assert rule.reason in section
