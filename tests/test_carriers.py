@@ -26,7 +26,7 @@ from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
-from retailrec.serving.receipts import Line, accept
+from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -97,7 +97,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     strange = clean.gather_every(70).with_columns(item_id=pl.lit(STRANGE, pl.Int64))
     again = clean.gather_every(60).with_columns(value=pl.col("value") + 1)  # another line of the item
     free = clean.gather_every(90).with_columns(value=pl.lit(0.0))
-    lines = pl.concat([clean, back, strange, again, free]).sort("basket_id", maintain_order=True)
+    piece = clean.gather_every(40)  # the same line again
+    later = back.with_columns(basket_id=pl.col("basket_id") + 10**6, time=pl.col("time") + timedelta(1))
+    lines = pl.concat([clean, back, strange, again, free, piece, later]).sort(
+        "basket_id", maintain_order=True
+    )
     lines = lines.with_columns(basket_id=pl.col("basket_id").cast(pl.Int64) + 1)
     lines.write_parquet(folder / "lines.parquet")
     people = pl.concat([people, people[:1].with_columns(user_id=pl.lit(NOBODY, pl.Int64))])
@@ -139,8 +143,9 @@ def in_python(world: World) -> dict[str, Said]:
 
 def test_the_shop_has_what_carriers_could_differ_by(world: World, in_python: dict[str, Said]) -> None:
     report = world.data.report
-    assert {"return or cancellation", "zero price"} <= set(report.rejected)
-    assert report.merged > 0
+    some = {"return or cancellation", "voided on its receipt", "zero price"}
+    assert some <= set(report.rejected)
+    assert report.merged > report.pieces > 0
     names = world.model.items_["name"]
     assert names.n_unique() < len(names)
     labels = world.model.catalogue.labels
@@ -230,7 +235,7 @@ class Http:
 
     def __init__(self, world: World, database: str) -> None:
         store = Store(database).init()
-        self.service = Service(store, world.folder, ServiceSettings(rate=0))
+        self.service = Service(store, world.folder, ServiceSettings(rate=0, keys=False))
         self.client = TestClient(make_app(self.service), base_url="http://localhost")
         self.client.__enter__()
         self.account = {"merged": 0, "lines": 0}
@@ -339,7 +344,6 @@ def test_http_keeps_and_leaves_out_the_lines_that_a_file_does(world: World, http
     assert http.account == {"merged": report.merged, "lines": report.kept}
 
 
-@pytest.mark.xfail(strict=True, reason="a doubled line counts once from a file, twice over HTTP")
 def test_a_doubled_line_counts_alike_everywhere() -> None:
     time = datetime(2024, 1, 9, 8, 30)
     lines = [Line("tea", 1.0, 2.0), Line("tea", 1.0, 2.0), Line("jam", 1.0, 3.0)]
@@ -353,16 +357,17 @@ def test_a_doubled_line_counts_alike_everywhere() -> None:
             "value": [line.value for line in lines],
         }
     )
-    data, posted = RetailData.from_frames(table), accept("ann", "1", time, lines)
+    data, posted = RetailData.from_frames(table), accept([Posted("ann", "1", time, lines)])
     bought = dict(
         zip(data.items["item_id"].gather(data.log["item"]), data.log["quantity"], strict=True)
     )
-    amounts = posted.receipt.amounts["quantity"].tolist()
-    assert dict(zip(posted.receipt.items, amounts, strict=True)) == bought
-    assert (posted.rejected, posted.merged) == (data.report.rejected, data.report.merged)
+    (receipt,) = posted.receipts
+    assert dict(zip(receipt.items, receipt.amounts["quantity"].tolist(), strict=True)) == bought
+    assert bought == {"tea": 2.0, "jam": 1.0}
+    for account in (posted.report, data.report):
+        assert (account.rejected, account.merged, account.pieces) == ({}, 1, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="offers and the service draw arms by two formulas")
 def test_an_experiment_draws_the_same_arms_everywhere(world: World) -> None:
     users = pl.Series("user_id", range(200))
     experiment = Experiment("may", "may", 0.0, {"a": Arm(share=0.3), "b": Arm(share=0.7)})
