@@ -349,6 +349,16 @@ def test_exports_loaded_one_by_one_are_those_loaded_together(rows: list[Any], cu
         together.close()
 
 
+def test_returns_do_not_say_until_when_purchases_are_known(store: Store) -> None:
+    store.add(accept([Posted("ann", "1", TEN, [Line("tea", 1, 2.0)])]).receipts)
+    later = TEN + timedelta(days=9)
+    store.add(accept([Posted("ann", "2", later, [Line("tea", -1, -2.0)])]).receipts)
+    assert store.shopper("ann").ends == datetime(2024, 1, 3)
+    with store.transaction() as connection:
+        store.recount(connection)
+    assert store.shopper("ann").ends == datetime(2024, 1, 3)
+
+
 # -- the table of rules ----------------------------------------------------------------------------
 
 

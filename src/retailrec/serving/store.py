@@ -326,12 +326,18 @@ class Store(Database):
         )
 
     def _extend(self, connection: Connection, new: Sequence[Receipt]) -> None:
-        """Let the state know of new receipts; most add nothing to it, and then no row is written."""
-        ends = midnight_after(max(receipt.time for receipt in new))
+        """Let the state know of new receipts; most add nothing to it, and then no row is written.
+
+        A receipt of which nothing is left, such as one of returns, does not say until when purchases
+        are known.
+        """
         one = schema.state
-        connection.execute(
-            update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends)
-        )
+        last = max((receipt.time for receipt in new if receipt.items), default=None)
+        if last is not None:
+            ends = midnight_after(last)
+            connection.execute(
+                update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends)
+            )
         if any(number_key(receipt.number)[1] for receipt in new):
             connection.execute(
                 update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True)
@@ -339,7 +345,8 @@ class Store(Database):
 
     def recount(self, connection: Connection) -> None:
         """Find out anew where receipts end, within a transaction."""
-        last = connection.execute(select(func.max(schema.receipts.c.time))).scalar()
+        table = schema.receipts
+        last = connection.execute(select(func.max(table.c.time)).where(table.c["items"] != "")).scalar()
         ends = None if last is None else midnight_after(int(last))
         connection.execute(update(schema.state).values(ends=ends))
 
