@@ -8,7 +8,7 @@ from __future__ import annotations
 from machine import data_folder
 
 from retailrec.datasets import load_dataset
-from retailrec.report.data_facts import at_a_glance
+from retailrec.report.summary import at_a_glance
 from retailrec.simulator.shop import data_of, preset_shop
 
 

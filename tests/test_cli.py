@@ -68,6 +68,7 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
         "recommendations.parquet",
         "report.html",
         "report.json",
+        "report.md",
     ]
     metrics = json.loads((ran / "metrics.json").read_text())
     assert set(metrics["models"]) == {*baselines(), "two_stage"}

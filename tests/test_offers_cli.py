@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from retailrec.cli.app import app
 from retailrec.offers.ledger import Ledger
-from retailrec.report.campaign import render_campaign
+from retailrec.report.page import render_campaign
 from retailrec.simulator.shop import Shop
 
 CAMPAIGN = """
@@ -118,7 +118,7 @@ def test_the_page_shows_the_figures_and_no_markup_of_others(files: Path) -> None
     page = (files / "out/campaign.html").read_text()
     summary = json.loads((files / "out/campaign.json").read_text())
     assert page == render_campaign(summary)
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the one that sorts tables
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "s&amp;m" in page
     assert not re.search(r"(src|href)=.?http|url\(http|@import", page)

@@ -25,7 +25,6 @@ from retailrec.recommender.batch import recommend_to_file
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.slots import check_slots, parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.report.purpose_section import purpose_sections
 
 
 @pytest.fixture(scope="module")
@@ -227,4 +226,3 @@ def test_run_says_nothing_of_purposes_unless_asked() -> None:
     assert Settings(slots={"replenish": 5}).purposes == ("replenish",)
     assert Settings(slots={"replenish": 5}).model().discover is None
     assert Settings(slots=SLOTS).model().discover == Discovery()
-    assert purpose_sections([]) == []

@@ -11,7 +11,6 @@ from retailrec.data import RetailData
 from retailrec.data.splits import Fold
 from retailrec.evaluation import Judge
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
-from retailrec.report.shoppers import sent_coupons
 
 CUTOFF, END = datetime(2024, 3, 1), datetime(2024, 3, 29)
 
@@ -65,22 +64,3 @@ def test_a_window_without_a_campaign_has_no_description(data: RetailData) -> Non
     over = sent._replace(campaigns=sent.campaigns.filter(campaign_id=2))
     lists = {"two_stage": np.zeros((len(judge.users), 3), np.int32)}
     assert describe_sent(over, held_out, judge, lists, 3, 28) is None
-    assert sent_coupons(None) == []
-
-
-def test_the_page_calls_it_descriptive() -> None:
-    group = {
-        "group": "sent <coupons>",
-        "n_users": 1200,
-        "receipts": 3.25,
-        "precision": 0.5,
-        "recommended": None,
-        "bought": 0.25,
-        "redeemed": 0.1,
-    }
-    found = {"campaigns": 1, "products": 2, "caution": "No claim.", "groups": [group]}
-    ((key, title, html),) = sent_coupons(found)
-    assert (key, title) == ("coupons", "Shoppers who were sent coupons")
-    assert "<b>Descriptive:</b> No claim." in html
-    assert "sent &lt;coupons&gt;" in html
-    assert "<td>1,200</td>" in html

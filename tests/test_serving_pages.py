@@ -21,10 +21,10 @@ from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
 from retailrec.recommender.discovery import Discovery
+from retailrec.report import drawings
 from retailrec.serving.app import make_app
 from retailrec.serving.loading import load_data
 from retailrec.serving.messages import RulesIn
-from retailrec.serving.pages import drawings
 from retailrec.serving.pages.facts import WEEKS, gather
 from retailrec.serving.pages.views import RULE_FIELDS
 from retailrec.serving.receipts import Line, Posted, accept
@@ -369,6 +369,7 @@ def test_pages_can_be_read_without_javascript(browser: Any, address: str, client
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.get(address + "/shopper?id=5")
+        browser.find_element("css selector", "#try summary").click()
         browser.find_element("css selector", "input[name=max_per_category]").send_keys("1")
         browser.find_element("css selector", "#try button").click()
         until(lambda: "rules: max_per_category 1" in browser.find_element("id", "lists").text)

@@ -16,7 +16,7 @@ from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.report.data_facts import at_a_glance
+from retailrec.report.summary import at_a_glance
 from retailrec.simulator import shop as simulate
 from retailrec.simulator.shop import Shop, data_of, preset_shop
 from retailrec.simulator.truth import Truth, read_truth

@@ -44,6 +44,7 @@ class ALS(CandidateGenerator, type="als"):
     seed: Seed | None = None
     threads: Threads | None = None
     theme = "alike"
+    words = "tastes of like shoppers, by matrix factors"
     factors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     _solver: Any = field(init=False, repr=False, compare=False, default=None)
 

@@ -37,6 +37,7 @@ class CandidateGenerator(Component, ABC):
     theme : which kind of reason this source's columns stand for in explanations (``habit``,
         ``receipt``, ``together``, ``alike``, ``popular``); other words are shown as they are; empty:
         no reason
+    words : what the source lists, for people, such as *own purchases, most recent first*
     allowed_ : (n_items,) which items may be proposed to anybody
     owners_only_ : (n_items,) which may be proposed to users who bought them before and to no others;
         None: there are none
@@ -44,6 +45,7 @@ class CandidateGenerator(Component, ABC):
     """
 
     theme: ClassVar[str] = ""
+    words: ClassVar[str] = ""
     allowed_: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
     owners_only_: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False, default=None)
     catalogue_key_: str = field(init=False, repr=False, compare=False)

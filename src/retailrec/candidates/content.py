@@ -44,6 +44,7 @@ class Content(CandidateGenerator):
     seed: Seed | None = None
     threads: Threads | None = None
     theme = "together"
+    words = "like what was bought, by its text"
     vectors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     @property

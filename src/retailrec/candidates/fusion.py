@@ -32,6 +32,7 @@ class ReciprocalRankFusion(CandidateGenerator, type="fusion"):
     constant : 60 in the paper
     """
 
+    words = "several methods together, by their ranks"
     sources: list[CandidateGenerator] = field(
         default_factory=lambda: [OwnPurchases("decay"), ItemItem("tfidf"), Popularity()]
     )

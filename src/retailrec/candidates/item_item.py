@@ -73,6 +73,11 @@ class ItemItem(CandidateGenerator):
         return f"{'basket' if self.within == 'receipt' else 'item'}_{self.weighting}{suffix}"
 
     @property
+    def words(self) -> str:  # type: ignore[override]
+        bought = "the last receipt" if self.profile == "last_receipt" else "what was bought"
+        return f"{'follows' if self.within == 'next_receipt' else 'goes with'} {bought}"
+
+    @property
     def theme(self) -> str:  # type: ignore[override]
         last = self.profile == "last_receipt" or self.within == "next_receipt"
         return "receipt" if last else "together"

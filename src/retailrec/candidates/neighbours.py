@@ -47,6 +47,7 @@ class TifuKNN(CandidateGenerator):
     reference: Count = 10_000
     seed: Seed | None = None
     theme = "alike"
+    words = "receipts of one's own and of like shoppers"
     reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
     _by_item: Any = field(init=False, repr=False, compare=False, default=None)
 
@@ -119,6 +120,7 @@ class UPCF(CandidateGenerator, type="up_cf"):
     reference: Count = 10_000
     seed: Seed | None = None
     theme = "alike"
+    words = "popular with like shoppers"
     reference_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
     sets_: sparse.csr_matrix = field(init=False, repr=False, compare=False)
 

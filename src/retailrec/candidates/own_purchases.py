@@ -62,6 +62,11 @@ class OwnPurchases(CandidateGenerator):
     def name(self) -> str:
         return "own_purchases" if self.weighting == "count" else f"own_{self.weighting}"
 
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        first = {"count": "most often", "recency": "most recent", "decay": "often and recent"}
+        return f"own purchases, {first.get(self.weighting, 'due')} first"
+
     def _fit(self, data: RetailData) -> None:
         self.gap_ = _usual_gap(data.full_history) if self.weighting == "due" else np.zeros(0, "f4")
         self.popular_ = np.zeros(0, np.float32)

@@ -47,6 +47,11 @@ class Popularity(CandidateGenerator):
     def name(self) -> str:
         return "popular" if self.kind == "recent" else f"popular_{self.kind}"
 
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        when = {"recent": f"the last {self.days:g} days", "last_year": "this season last year"}
+        return f"bestsellers of {when.get(self.kind, 'the moment')}"
+
     def _fit(self, data: RetailData) -> None:
         window = timedelta(days=self.days)
         start = data.end - window
@@ -101,6 +106,10 @@ class PopularInSegment(CandidateGenerator):
     @property
     def name(self) -> str:
         return f"popular_in_{self.attribute}"
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        return f"bestsellers of the shopper's {self.attribute}"
 
     def _fit(self, data: RetailData) -> None:
         if self.attribute not in data.users.columns:
@@ -166,6 +175,10 @@ class PopularInCategories(CandidateGenerator):
     @property
     def name(self) -> str:
         return f"popular_in_{self.level}"
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        return f"bestsellers of the shopper's categories ({self.level})"
 
     def _fit(self, data: RetailData) -> None:
         if self.level not in data.items.columns:

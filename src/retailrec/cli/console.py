@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from retailrec.data.cleaning import LoadReport
     from retailrec.datasets.base import Dataset
     from retailrec.evaluation.leaks import LeakReport
-    from retailrec.evaluation.results import Difference, Interval, MatchingReport
+    from retailrec.evaluation.results import Difference, Interval, MatchingReport, RunResult
     from retailrec.features.registry import Feature
     from retailrec.recommender.batch import Batch
-    from retailrec.report.results import RunResult
 
 OUT, ERR = Console(), Console(stderr=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.splits import Split
 from retailrec.evaluation.evidence import AT, POOL, Ask, Cold, Found, Gather, gather_here
-from retailrec.evaluation.results import ColdFacts, MatchingReport, SourceFacts
+from retailrec.evaluation.results import MatchingReport
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 GRID = (20, 50, 100, 200, 500, 750, 1000, 1500, 2000)  # the walk-through's
@@ -74,7 +75,7 @@ def judge_matching(
         name: {str(k): found.mean(found.within(name, k)) for k in grid} for name in (*names, POOL)
     }
     n_recommendable = int(past.recommendable.sum())
-    facts: dict[str, SourceFacts] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for source in stage.sources:
         facts[source.name] = {
             **_facts(found, source.name, n_recommendable),
@@ -121,7 +122,7 @@ def choose_k(recall: dict[str, float], least_gain: float = LEAST_GAIN) -> int:
     return ks[-1]
 
 
-def _facts(found: Found, name: str, n_recommendable: int) -> SourceFacts:
+def _facts(found: Found, name: str, n_recommendable: int) -> dict[str, Any]:
     within = found.within(name, AT)
     hit = np.bincount(found.rows, within, found.n_users) > 0
     return {
@@ -144,9 +145,9 @@ def _marginal(found: Found, names: Sequence[str]) -> dict[str, float]:
     return {name: found.mean(hits & (times == 1)) for name, hits in zip(names, stacked, strict=True)}
 
 
-def _cold_facts(cold: Cold) -> dict[str, ColdFacts]:
+def _cold_facts(cold: Cold) -> dict[str, dict[str, Any]]:
     """Recall@200 of the pool for shoppers of whom little is known, and of items never sold before."""
-    out: dict[str, ColdFacts] = {name: {"n_users": 0} for name in cold.sizes}
+    out: dict[str, dict[str, Any]] = {name: {"n_users": 0} for name in cold.sizes}
     for (name,), theirs in cold.pairs.group_by("group", maintain_order=True):
         row = theirs["user"].rle_id().to_numpy()
         share = np.bincount(row, theirs["hit"].to_numpy()) / np.bincount(row)

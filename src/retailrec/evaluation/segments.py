@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -79,7 +80,7 @@ def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) ->
     n = len(next(iter(groups.values())))
     rows: list[tuple[str, str, str, float | None, int]] = []
     for segment, labels in {"all": pl.Series(["all"] * n), **groups}.items():
-        for group in labels.drop_nulls().unique().sort():
+        for group in in_order(labels.drop_nulls().unique().to_list()):
             chosen = (labels == group).fill_null(False).to_numpy()
             for metric, mean in means(
                 {m: v if len(v) != n else v[chosen] for m, v in values.items()}
@@ -88,6 +89,28 @@ def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) ->
                     rows.append((segment, group, metric, mean, int(chosen.sum())))
     schema = ["segment", "group", "metric", "mean", "n_users"]
     return pl.DataFrame(rows, schema=schema, orient="row", schema_overrides={"mean": pl.Float64})
+
+
+def in_order(groups: Sequence[str]) -> list[str]:
+    """Groups by the number they begin with, ``Under`` before and others after them, else by name.
+
+    Examples
+    --------
+    >>> in_order(["125-149K", "250K+", "35-49K", "Under 15K", "15-24K"])
+    ['Under 15K', '15-24K', '35-49K', '125-149K', '250K+']
+    >>> in_order(["over 26 weeks", "0 to 4 weeks", "5 to 26 weeks", "more than 20", "6 to 20"])
+    ['0 to 4 weeks', '5 to 26 weeks', '6 to 20', 'more than 20', 'over 26 weeks']
+    """
+
+    def key(group: str) -> tuple[float, int, str]:
+        number = re.search(r"\d+(\.\d+)?", group)
+        if number is None:
+            return float("inf"), 0, group
+        first = re.match(r"\W*([a-z]*)", group.lower())
+        side = {"under": -1, "below": -1, "less": -1, "up": -1, "over": 1, "more": 1, "above": 1}
+        return float(number[0]), side.get(first[1] if first else "", 0), group
+
+    return sorted(groups, key=key)
 
 
 def _binned(numbers: pl.Series, upper: Sequence[int], names: Sequence[str]) -> pl.Series:

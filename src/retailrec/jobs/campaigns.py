@@ -41,7 +41,7 @@ from retailrec.offers.experiments import (
 )
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.summary import campaign_summary
-from retailrec.report.campaign import render_campaign
+from retailrec.report.page import render_campaign
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
 RESULTS = (

@@ -19,7 +19,7 @@ from retailrec.evaluation.window import LocalWindow, MakeWindow, Model
 from retailrec.jobs.output import staged, write_json
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.recommender.artifact import versions
-from retailrec.report.figures import draw_recall
+from retailrec.report.drawings import draw_recall
 
 MATCHING = ("matching.json", "matching.svg", "sources.toml")
 BACKTEST = ("backtest.parquet", "backtest.json")
@@ -45,7 +45,7 @@ def match(
         )
         report: MatchingReport = {"dataset": dataset, **judged}
         write_json(staging / "matching.json", report)
-        svg = draw_recall(report).replace("<svg", '<svg style="background:#fff"', 1)
+        svg = str(draw_recall(report)).replace("<svg", '<svg style="background:#fff"', 1)
         (staging / "matching.svg").write_text(svg, encoding="utf-8")
         kept = [s for s in settings.make_sources() if report["advice"][s.name]]
         (staging / "sources.toml").write_text(sources_toml(kept))

@@ -15,10 +15,10 @@ from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.bootstrap import compare_models
+from retailrec.evaluation.results import PurposeResult
 from retailrec.jobs.verdict import verdict
 from retailrec.recommender.purposes import Purpose, owned_pairs, purchases_for
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.report.results import PurposeResult
 
 
 def judge_purposes(

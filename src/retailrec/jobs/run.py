@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import backtest
-from retailrec.evaluation.results import Window
+from retailrec.evaluation.results import Means, PurposeResult, RunResult, Window
 from retailrec.evaluation.window import Model, fitted
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
@@ -33,19 +33,7 @@ from retailrec.recommender.batch import Batch, recommend_to_file
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
-from retailrec.report.page import render
-from retailrec.report.results import (
-    Attainable,
-    Described,
-    FoldMean,
-    Folds,
-    Means,
-    PurposeResult,
-    Ranking,
-    Report,
-    RuleFacts,
-    RunResult,
-)
+from retailrec.report.page import render, render_markdown
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
 
@@ -56,6 +44,7 @@ RESULTS = (
     "load_report.json",
     "report.html",
     "report.json",
+    "report.md",
 )
 Everybody = Callable[[TwoStageRecommender, Path, Wish, Progress], Batch]
 REPORT_K = 10  # the report judges ten recommendations
@@ -86,7 +75,8 @@ def run(
     of the result, what is asked and the progress.
 
     Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
-    ``load_report.json``, ``report.html`` and its numbers, ``report.json``. They are written aside and
+    ``load_report.json``, ``report.html``, the same without pictures as ``report.md``, and its numbers,
+    ``report.json``. They are written aside and
     put in place when all are complete.
 
     Raises
@@ -112,8 +102,8 @@ def run(
     with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress, keep_rows=True)
-        described: Described | None = None
-        ranking: Ranking | None = None
+        described: dict[str, Any] | None = None
+        ranking: dict[str, Any] | None = None
         if page:  # first, while nothing but the rows is in memory
             with timer.step("describe the ranking"):
                 ranking = summary.describe_ranking(model, model.training_rows, settings.seed)
@@ -181,7 +171,7 @@ def run(
             "purposes": purposes,
             **sure,
             "folds": several,
-            "rules": None if rules is None else cast(dict[str, RuleFacts], batch.report.rules),
+            "rules": None if rules is None else batch.report.rules,
             "attainable": best,
             "reliability": reliable,
             "prefilters": final.report_["prefilters"],
@@ -194,9 +184,10 @@ def run(
         write_json(staging / "metrics.json", result)
         if described is not None:
             progress("draw the report")
-            told: Report = {**described, **result}
+            told = {**described, **result}
             write_json(staging / "report.json", told)
             (staging / "report.html").write_text(render(told), encoding="utf-8")
+            (staging / "report.md").write_text(render_markdown(told), encoding="utf-8")
     return result
 
 
@@ -206,12 +197,15 @@ def describe(
     held_out: Split,
     judge: Judge,
     lists: Mapping[str, NDArray[np.int32]],
-    ranking: Ranking,
+    ranking: dict[str, Any],
     settings: Settings,
     progress: Progress,
-) -> Described:
+) -> dict[str, Any]:
     """The numbers of the report that are not in ``metrics.json``."""
+    methods = [*baselines().items(), *((source.name, source) for source in model.sources_)]
+    words = {name: str(getattr(method, "words", "")) for name, method in methods}
     return {
+        "methods": words | {"two_stage": "two-stage model", "pool": "all sources together"},
         "data": summary.describe_data(data, settings.horizon_days),
         "matching": summary.describe_matching(model, held_out, settings.seed, progress),
         "ranking": ranking,
@@ -226,7 +220,7 @@ def over_folds(
     last: Mapping[str, Mapping[str, float | None]],
     folds: int,
     progress: Progress,
-) -> Folds:
+) -> dict[str, Any]:
     """Mean and spread over the last horizon, whose means are `last`, and `folds` - 1 before it."""
     models: dict[str, Model] = {**baselines(), "two_stage": settings.model()}
     earlier = backtest(
@@ -237,7 +231,7 @@ def over_folds(
         metrics=settings.metrics,
         progress=progress,
     ).table.filter(segment="all")
-    rows: list[FoldMean] = []
+    rows: list[dict[str, Any]] = []
     for name, metrics in last.items():
         for metric, value in metrics.items():
             means_ = [*earlier.filter(model=name, metric=metric)["mean"], value]
@@ -256,9 +250,11 @@ def compare(
     return lists
 
 
-def attainable(truth: Truth, user_ids: pl.Series, models: dict[str, Means]) -> dict[str, Attainable]:
+def attainable(
+    truth: Truth, user_ids: pl.Series, models: dict[str, Means]
+) -> dict[str, dict[str, Any]]:
     """Best precision to expect over these shoppers of generated data, and each model's share of it."""
-    best: dict[str, Attainable] = {}
+    best: dict[str, dict[str, Any]] = {}
     for text in next(iter(models.values())):
         metric, k = parse_metric(text)
         if metric.name == "precision":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from retailrec.evaluation.results import Difference
-from retailrec.report.results import Means, WindowFacts
+from retailrec.evaluation.results import Difference, Means
 
 CHANCE = 0.05  # a corrected p from this on
 COSTS = {"repeats": 0.005, "firsts": 0.05}  # shares hidden from which on a filter is said to cost
@@ -54,7 +54,7 @@ def verdict(models: Mapping[str, Means], differences: Sequence[Difference], n_us
     return f"two_stage is worse than {figures}. Use {best} instead."
 
 
-def hidden_sentence(windows: Sequence[WindowFacts]) -> str | None:
+def hidden_sentence(windows: Sequence[Mapping[str, Any]]) -> str | None:
     """What prefilters hide of the purchases in label windows, and whether it costs; None if nothing.
 
     Examples

@@ -106,7 +106,8 @@ def _of_part(name: str) -> Metric | None:
     base, needs = METRICS.get(whole), _PARTS.get(part, {})
     if base is None or not set(base.needs) <= set(needs):
         return None
-    meaning = f"{base.meaning.splitlines()[0]} Only {part} purchases count."
+    kind = {"repeat": "repeat", "explore": "first"}[part]
+    meaning = f"{base.meaning.splitlines()[0]} Only {kind} purchases of an item count."
     return Metric(name, meaning, tuple(needs[n] for n in base.needs), base.compute)
 
 

@@ -12,7 +12,7 @@ Items = NDArray[np.int32]
 
 @metric
 def served(hits: Hits, n_recommended: NDArray[np.int64]) -> Values:
-    """1 if the shopper gets any recommendation, else 0.
+    """Share of shoppers who get any recommendation; 1 or 0 of each.
 
     >>> served(np.zeros((2, 3), bool), np.array([3, 0])).tolist()
     [1.0, 0.0]

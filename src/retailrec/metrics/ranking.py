@@ -34,7 +34,7 @@ def recall(hits: Hits, n_relevant: Counts) -> Values:
 
 @metric
 def hit_rate(hits: Hits) -> Values:
-    """1 if any of the first k was bought, else 0.
+    """Share of shoppers who bought at least one of the first k; 1 or 0 of each.
 
     >>> hit_rate(np.array([[False, True], [False, False]])).tolist()
     [1.0, 0.0]
@@ -57,10 +57,10 @@ def average_precision(hits: Hits, n_relevant: Counts) -> Values:
 
 @metric
 def ndcg(hits: Hits, n_relevant: Counts) -> Values:
-    """Discounted gain over that of the best list of length k, 0 to 1.
+    """Hits among the first k, early ones worth more, over the best list of that length, 0 to 1.
 
-    DCG = sum over hits at rank i of 1 / log2(i + 1); the ideal has min(k, bought) hits on top
-    (Jarvelin & Kekalainen, TOIS 2002).
+    Normalised discounted cumulative gain: DCG = sum over hits at rank i of 1 / log2(i + 1); the
+    ideal has min(k, bought) hits on top (Jarvelin & Kekalainen, TOIS 2002).
 
     >>> ndcg(np.array([[False, True]]), np.array([1])).round(4).tolist()
     [0.6309]

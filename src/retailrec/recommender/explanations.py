@@ -178,8 +178,22 @@ def _times(n: float) -> str:
     return {1: "once", 2: "twice"}.get(round(n), f"{n:,.0f} times")
 
 
+def in_days(days: float | None) -> str:
+    """So many days as everything says them: whole ones, but for a few with a part; a dash for None.
+
+    Examples
+    --------
+    >>> in_days(1), in_days(28.0), in_days(3.52), in_days(1234.5)
+    ('1 day', '28 days', '3.5 days', '1,234 days')
+    """
+    if days is None:
+        return "–"
+    text = f"{days:,.0f}" if days >= 10 or round(days, 1) == round(days) else f"{days:.1f}"
+    return "1 day" if text == "1" else f"{text} days"
+
+
 def _days(days: float) -> str:
-    return "a day" if round(days) <= 1 else f"{days:,.0f} days"
+    return in_days(max(round(days), 1))
 
 
 class _Partners:

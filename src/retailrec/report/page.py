@@ -1,208 +1,612 @@
-"""The report: one self-contained HTML file from finished numbers. No script, nothing fetched."""
+"""Pages from finished numbers: the report as HTML and Markdown, and the campaign's page.
+
+Here is what they say; templates lay it out. Each page is one file that fetches nothing. What comes from
+data is escaped by the templates.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from html import escape
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-from retailrec.evaluation.results import MatchingReport
-from retailrec.report import figures
-from retailrec.report.html import Section, days, document, figure, folded, number, share, table, tiles
-from retailrec.report.outcome import results
-from retailrec.report.purpose_section import purpose_sections
-from retailrec.report.results import Ranking, Report, RuleFacts
-from retailrec.report.shoppers import examples, sent_coupons, three
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from retailrec.metrics import parse_metric
+from retailrec.recommender.explanations import in_days
+from retailrec.report import drawings
+
+Report = Mapping[str, Any]
+_PURPOSES = {
+    "replenish": (
+        "Replenish: what is bought again",
+        "repeat purchases by {n_users:,} shoppers who bought something again",
+    ),
+    "discover": (
+        "Discover: what is new to the shopper",
+        "purchases of what was new to them by {n_users:,} shoppers",
+    ),
+}
+_EFFECTS = {
+    "bought": "share who bought anything",
+    "purchases": "receipt lines a shopper",
+    "spend": "money spent a shopper",
+    "margin": "margin a shopper",
+}
+CHANCE = 0.05  # a corrected p from which on a difference may be chance
+
+
+class Table(NamedTuple):
+    """A table's head and rows; a column of words stands on the left, numbers on the right."""
+
+    head: Sequence[Any]
+    rows: Sequence[Sequence[Any]]
+
+    @property
+    def words(self) -> list[bool]:
+        """Of each column: does it hold words?"""
+        cells = self.rows[0] if self.rows else self.head
+        return [n == 0 or str(cell)[:1].isalpha() for n, cell in enumerate(cells)]
+
+
+class Method(NamedTuple):
+    """A method: its identifier, its name in words, and the marker that it has in all drawings."""
+
+    name: str
+    words: str
+    mark: Markup
+
+    def __str__(self) -> str:
+        return self.words or self.name
+
+
+class Banded(NamedTuple):
+    """A figure and its interval, as text."""
+
+    text: str
+    band: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def environment(*loaders: BaseLoader) -> Environment:
+    """Templates of this package behind those of `loaders`; everything that they show is escaped."""
+    found = Environment(
+        loader=ChoiceLoader([*loaders, PackageLoader("retailrec.report")]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals |= {"draw": drawings, "asset": lambda name: Markup(asset(name))}
+    found.filters |= {
+        "days": in_days,
+        "some": some,
+        "digits": drawings.readable,
+        "sentence": _sentence,
+        "md": markdown,
+        "ours_first": lambda lists: sorted(lists.items(), key=lambda each: each[0] != "two_stage"),
+    }
+    found.tests |= {
+        "method": lambda value: isinstance(value, Method),
+        "banded": lambda value: isinstance(value, Banded),
+    }
+    return found
+
+
+@cache
+def _templates() -> Environment:
+    found = environment()
+    found.undefined = StrictUndefined
+    return found
+
+
+def asset(name: str) -> str:
+    """The style sheet or the script of all pages."""
+    return files("retailrec.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def render(report: Report) -> str:
     """The page of a report that `retailrec.jobs.run` put together."""
-    shown = three(report["examples"])
-    others = [s for s in report["examples"] if s not in shown]
+    return _templates().get_template("report.html").render(_view(report))
+
+
+def render_markdown(report: Report) -> str:
+    """The report without pictures, as Markdown: for a mail, a ticket, a program."""
+    text = _templates().get_template("report.md").render(_view(report))
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def named(words: Mapping[str, str], names: Sequence[str]) -> dict[str, Method]:
+    """Each name as the tables and drawings of one page show it."""
+    colours = drawings.styles(names)
+    return {n: Method(n, words.get(n, ""), drawings.swatch(colours[n])) for n in colours}
+
+
+def meaning(metric: str) -> str:
+    """What a metric such as precision@5 means: the first sentence of its docstring, with its k."""
+    found, k = parse_metric(metric)
+    return re.sub(r"\bk\b", str(k), found.meaning.partition("\n")[0].rstrip("."))
+
+
+def _view(report: Report) -> dict[str, Any]:
+    """Everything that the templates show, by name."""
+    models, matching, ranking = report["models"], report["matching"], report["ranking"]
+    people, load = report["examples"], report["data"]["load"]
+    n = len(people)
+    middle = sorted({n // 4, n // 2, n * 3 // 4} & set(range(n)))
+    purposes = report["purposes"]
+    names = [*models, *matching["sources"], *(m for p in purposes for m in p["models"])]
+    method = named(report.get("methods", {}), names)
+    metric = next(iter(models["two_stage"]))
+    simple = _best_simple(models, metric)
+    known = [r for r in report["differences"] if r["difference"] is not None]
+    segments = report["results"]["segments"]
+    kinds = dict.fromkeys(r["segment"] for r in segments["two_stage"] if r["segment"] != "all")
     sections = [
-        Section("offers", "Three shoppers and what they would be offered", examples(shown)),
-        Section("results", "Results: what it is worth", results(report)),
-        *purpose_sections(report["purposes"]),
-        Section("data", "The data", _data(report)),
-        Section("matching", "Matching: who proposes what", _matching(report["matching"])),
-        Section("ranking", "Ranking: what decides the order", _ranking(report["ranking"])),
-        Section("examples", "More shoppers", folded("Show them", examples(others))),
-        *sent_coupons(report.get("sent_coupons")),
-        Section("rules", "Business rules", _rules(report["rules"])),
-        Section("settings", "Time, memory, settings", _settings(report)),
+        ("offers", "Three shoppers"),
+        ("results", "Results"),
+        *([("purposes", "Purposes")] if purposes else []),
+        ("data", "The data"),
+        ("matching", "Matching"),
+        ("ranking", "Ranking"),
+        ("examples", "More shoppers"),
+        *([("coupons", "Coupons")] if report.get("sent_coupons") else []),
+        ("rules", "Business rules"),
+        ("settings", "Time, memory, settings"),
     ]
-    return document(
-        f"Recommendations for {report['dataset']}",
-        _lead(report),
-        sections,
-        f"retailrec {report['versions']['retailrec']}",
+    return {
+        "report": report,
+        "matching": matching,
+        "ranking": ranking,
+        "load": load,
+        "title": f"Recommendations for {report['dataset']}",
+        "lead": lead(report, method),
+        "sections": sections,
+        "made_by": f"retailrec {report['versions']['retailrec']}",
+        "method": method.__getitem__,
+        "colours": drawings.styles(names),
+        "metric": metric,
+        "simple": method[simple],
+        "verdict": _sentence(report["verdict"]),
+        "three": [people[i] for i in middle],
+        "others": [p for i, p in enumerate(people) if i not in middle],
+        "means": _means(report, method),
+        "ours": _differences(
+            [r for r in known if (r["model"], r["versus"]) == ("two_stage", simple)], method
+        ),
+        "pairs": _differences(known, method),
+        "details": _details(report["results"]["details"], method),
+        "folds": _folds(report.get("folds"), list(models["two_stage"]), models, method),
+        "segments": list(kinds),
+        "by_segment": {kind: _by_segment(segments, kind, method) for kind in kinds},
+        "purposes": [_purpose(p, method) for p in purposes],
+        "glance": _glance(report["data"]["glance"], load),
+        "removed": Table(
+            ["reason", "lines"],
+            [[reason, f"{n:,}"] for reason, n in load["rejected"].items()]
+            + ([["merged: item twice on a receipt", f"{load['merged']:,}"]] if load["merged"] else []),
+        ),
+        "prefilters": Table(
+            ["prefilter", "items removed", "items left"],
+            [[p["prefilter"], f"{p['removed']:,}", f"{p['left']:,}"] for p in report["prefilters"]],
+        ),
+        "sources": _sources(matching, method),
+        "cold": Table(
+            ["shoppers", "number", "recall of the pool at 200"],
+            [
+                [group, f"{facts['n_users']:,}", _number(facts.get("pool_recall@200"), 3)]
+                for group, facts in matching["cold"].items()
+                if facts.get("n_users")
+            ],
+        ),
+        "windows": Table(
+            ["window from", "shoppers", "purchases", "proposed", "share", "training rows"],
+            [
+                [
+                    w["cutoff"][:10],
+                    *(f"{w[key]:,}" for key in ("users", "bought", "bought_and_proposed")),
+                    _share(w["bought_and_proposed"] / max(w["bought"], 1)),
+                    f"{w['rows']:,}",
+                ]
+                for w in ranking["windows"]
+            ],
+        ),
+        "sent": report.get("sent_coupons"),
+        "coupons": _coupons(report.get("sent_coupons")),
+        "rules": Table(
+            [
+                "rule",
+                "candidates removed",
+                "shoppers whose list changed",
+                "shoppers for whom it gave way",
+            ],
+            [
+                [rule, *(f"{did[key]:,}" for key in ("removed", "bound", "gave_way"))]
+                for rule, did in (report["rules"] or {}).items()
+            ],
+        ),
+        "seconds": Table(
+            ["step", "seconds"], [[step, f"{s:,.1f}"] for step, s in report["seconds"].items()]
+        ),
+        "versions": Table(["library", "version"], [list(each) for each in report["versions"].items()]),
+        "settings": json.dumps(report["settings"], indent=1, default=str),
+    }
+
+
+def lead(report: Report, method: Mapping[str, Method]) -> str:
+    """What the lists are worth in purchases and money, beside the best simple method, and how sure."""
+    models, evaluation = report["models"], report["evaluation"]
+    n = evaluation["n_users"]
+    text = (
+        f"{n:,} shoppers were judged by what they bought in the {in_days(evaluation['horizon_days'])} "
+        f"from {evaluation['cutoff'][:10]}. "
+    )
+    metric = next((m for m in models["two_stage"] if m.startswith("precision@")), "")
+    ours: float | None = models["two_stage"].get(metric)
+    if ours is None:
+        return text + _sentence(report["verdict"])
+    k = int(metric.partition("@")[2])
+    simple = _best_simple(models, metric)
+    text += (
+        f"Of the first {k} recommendations of the two-stage model {ours:.0%} were bought: "
+        f"{ours * k:.2f} purchases a shopper, {ours * k * n:,.0f} in all"
+    )
+    money = f"revenue@{k}"
+    worth = {name: {**values, **models[name]} for name, values in report["results"]["details"].items()}
+    spent: dict[str, float] = {name: v[money] for name, v in worth.items() if v.get(money) is not None}
+    if "two_stage" in spent:
+        text += f", and {spent['two_stage'] * n:,.0f} in money"
+    rows = (
+        r
+        for r in report["differences"]
+        if (r["model"], r["versus"], r["metric"]) == ("two_stage", simple, metric)
+    )
+    sure = next(rows, None)
+    theirs = models[simple][metric] or 0.0
+    gain = (ours - theirs) * k * n
+    text += f". The best simple method ({method[simple]}) gives {theirs:.0%}: " + (
+        f"{abs(gain):,.0f} purchases {'fewer' if gain > 0 else 'more'}" if round(gain) else "as many"
+    )
+    if {"two_stage", simple} <= set(spent):
+        less = (spent["two_stage"] - spent[simple]) * n
+        text += f" and {abs(less):,.0f} {'less' if less >= 0 else 'more'} in money"
+    text += ". "
+    if sure is not None and sure["low"] is not None:
+        low, high = (sure[bound] * k * n for bound in ("low", "high"))
+        text += f"The 95% interval of the difference is {low:+,.0f} to {high:+,.0f} purchases: " + (
+            "it could be chance. " if sure["p_corrected"] >= CHANCE else "more than chance. "
+        )
+    return text + (
+        "Not known is what would be bought because of a list: these shoppers had not seen one. An "
+        "experiment tells."
     )
 
 
-def _lead(report: Report) -> str:
-    """What came out, in two sentences."""
-    evaluation, models = report["evaluation"], report["models"]
-    metric = next(iter(models["two_stage"]))
-    ours, own = models["two_stage"][metric], models["own_purchases"][metric]
-    days = f"{evaluation['horizon_days']:g} days from {evaluation['cutoff'][:10]}"
-    text = f"{evaluation['n_users']:,} shoppers were judged by what they bought in the {days}. "
-    name, k = metric.split("@")
-    if name == "precision" and ours is not None:
-        text += (
-            f"Of the first {k} recommendations of the two-stage model, {ours:.0%} were bought; "
-            f"listing each shopper's most frequent purchases gives {own:.0%}. "
-        )
-    text += f"{report['verdict'][0].upper()}{report['verdict'][1:]}"
-    return f'<p class="lead">{escape(text)}</p>'
+def _best_simple(models: Mapping[str, Any], metric: str) -> str:
+    """The best of the others by a metric."""
+    others = {name: values[metric] for name, values in models.items() if name != "two_stage"}
+    return max(others, key=lambda name: -1.0 if (mean := others[name]) is None else mean)
 
 
-def _data(report: Report) -> str:
-    data, load = report["data"], report["data"]["load"]
-    glance = data["glance"]
-    key_figures = [
+def _means(report: Report, method: Mapping[str, Method]) -> Table:
+    models = report["models"]
+    sure = {(r["model"], r["metric"]): r for r in report["intervals"]}
+
+    def cell(model: str, metric: str) -> Banded:
+        value, row = models[model][metric], sure.get((model, metric))
+        if value is None or row is None or row["low"] is None:
+            return Banded(_number(value), "")
+        return Banded(_number(value), f"{row['low']:.3f} to {row['high']:.3f}")
+
+    metrics = list(models["two_stage"])
+    rows = [[m, *(cell(model, m) for model in models), meaning(m)] for m in metrics]
+    return Table(["metric", *(method[m] for m in models), "in words"], rows)
+
+
+def _differences(rows: Sequence[Mapping[str, Any]], method: Mapping[str, Method]) -> Table:
+    """Which model is better by how much, and how sure that is."""
+    return Table(
+        ["model", "less", "metric", "difference", "95% interval", "p, corrected"],
+        [
+            [
+                method[r["model"]],
+                method[r["versus"]],
+                r["metric"],
+                f"{r['difference']:+.4f}",
+                "" if r["low"] is None else f"{r['low']:+.4f} to {r['high']:+.4f}",
+                _p(r["p_corrected"]),
+            ]
+            for r in rows
+        ],
+    )
+
+
+def _details(details: Mapping[str, Any], method: Mapping[str, Method]) -> Table:
+    metrics = list(next(iter(details.values())))
+    rows = [[m, *(_number(details[name][m]) for name in details), meaning(m)] for m in metrics]
+    return Table(["metric", *(method[m] for m in details), "in words"], rows)
+
+
+def _folds(
+    folds: Mapping[str, Any] | None,
+    metrics: Sequence[str],
+    models: Mapping[str, Any],
+    method: Mapping[str, Method],
+) -> Table | None:
+    if not folds:
+        return None
+    of = {(r["model"], r["metric"]): r for r in folds["summary"]}
+
+    def cell(model: str, metric: str) -> str:
+        row = of[model, metric]
+        spread = "" if row["spread"] is None else f" ± {row['spread']:.4f}"
+        return _number(row["mean"]) + spread
+
+    rows = [[m, *(cell(model, m) for model in models)] for m in metrics]
+    return Table(["metric", *(method[m] for m in models)], rows)
+
+
+def _by_segment(
+    segments: Mapping[str, Sequence[Mapping[str, Any]]], kind: str, method: Mapping[str, Method]
+) -> Table:
+    means = {
+        name: {r["group"]: r for r in rows if r["segment"] == kind} for name, rows in segments.items()
+    }
+    ours = means["two_stage"]
+    return Table(
+        [kind, "shoppers", *(method[name] for name in means)],
+        [
+            [g, f"{r['n_users']:,}", *(_number(of[g]["mean"]) for of in means.values())]
+            for g, r in ours.items()
+        ],
+    )
+
+
+def _purpose(result: Mapping[str, Any], method: Mapping[str, Method]) -> dict[str, Any]:
+    title, truth = _PURPOSES[result["purpose"]]
+    metrics = list(result["models"]["two_stage"])
+    rows = [[method[n], *(_number(v[m]) for m in metrics)] for n, v in result["models"].items()]
+    return {
+        "title": title,
+        "truth": f"Judged by {result['n_bought']:,} {truth.format(**result)}. Simple methods are held "
+        "to the same items.",
+        "table": Table(["method", *metrics], rows),
+        "verdict": _sentence(result["verdict"]),
+    }
+
+
+def _glance(glance: Mapping[str, Any], load: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
         (f"{load['n_users']:,}", "shoppers"),
         (f"{load['n_items']:,}", "items sold"),
         (f"{load['n_baskets']:,}", "receipts"),
         (f"{load['kept']:,}", "receipt lines"),
         (f"{glance['lines_per_receipt_mean']:.1f}", "items on a receipt (mean)"),
-        (days(glance["days_between_visits_median"]), "between visits (median)"),
-        (share(glance["repeat_share_28d"]), "of purchases are repeats"),
-        (share(glance["sales_in_top_10_percent"]), "of lines are of the top 10% of items"),
+        (in_days(glance["days_between_visits_median"]), "between visits (median)"),
+        (_share(glance["repeat_share_28d"]), "of purchases are repeats"),
+        (_share(glance["sales_in_top_10_percent"]), "of lines are of the top 10% of items"),
     ]
-    removed = [[reason, f"{n:,}"] for reason, n in load["rejected"].items()]
-    if load["merged"]:
-        removed.append(["merged: item twice on a receipt", f"{load['merged']:,}"])
-    prefilters = [[p["prefilter"], f"{p['removed']:,}", f"{p['left']:,}"] for p in report["prefilters"]]
-    gaps = ""
-    if glance["days_between_visits_median"] is not None:
-        drawing = figures.draw_histogram(data["gaps_days"], "days since the visit before")
-        gaps = figure(drawing, "Time between visits")
-    return "".join(
-        [
-            tiles(key_figures),
-            f"<p class=quiet>{escape(load['first'][:10])} to {escape(load['last'][:10])}; "
-            f"{load['read']:,} lines read.</p><div class=grid>",
-            figure(figures.draw_weeks(data["weeks"]), "Receipts by week"),
-            figure(figures.draw_histogram(data["receipt_sizes"], "items on a receipt"), "Receipts"),
-            gaps,
-            figure(figures.draw_tail(data["long_tail"]), "The long tail"),
-            "</div><h3>What cleaning left out</h3>",
-            table(["reason", "lines"], removed) if removed else "<p>Nothing: every line was kept.</p>",
-            "<h3>What prefilters keep from being recommended</h3>",
-            table(["prefilter", "items removed", "items left"], prefilters)
-            if prefilters
-            else "<p>No prefilter was set.</p>",
-        ]
-    )
 
 
-def _matching(matching: MatchingReport) -> str:
+def _sources(matching: Mapping[str, Any], method: Mapping[str, Method]) -> Table:
     rows = []
     for name, facts in matching["sources"].items():
-        curve = matching["recall@k"][name]
+        curve, marginal = matching["recall@k"][name], matching["marginal"]
         rows.append(
             [
-                name,
+                method[name],
                 *(f"{curve[k]:.3f}" for k in ("20", "50", "100", "200")),
-                number(facts["recall@200_of_repeats"], 3),
-                number(facts["recall@200_of_new"], 3),
+                _number(facts["recall@200_of_repeats"], 3),
+                _number(facts["recall@200_of_new"], 3),
                 f"{facts['catalogue_coverage']:.0%}",
-                f"{matching['marginal'][name]:.4f}" if name in matching["marginal"] else "",
+                f"{marginal[name]:.4f}" if name in marginal else "",
             ]
         )
-    cold = [
-        [group, f"{facts['n_users']:,}", number(facts.get("pool_recall@200"), 3)]
-        for group, facts in matching["cold"].items()
-        if facts.get("n_users")
-    ]
-    head = [
-        "source",
-        "recall@20",
-        "@50",
-        "@100",
-        "@200",
-        "repeats@200",
-        "new@200",
-        "catalogue",
-        "alone adds",
-    ]
-    return "".join(
+    recalls = ["recall@20", "@50", "@100", "@200", "repeats@200", "new@200"]
+    return Table(["source", *recalls, "catalogue", "alone adds"], rows)
+
+
+def _coupons(sent: Mapping[str, Any] | None) -> Table | None:
+    if not sent:
+        return None
+    return Table(
         [
-            "<p>Several sources propose items; what none of them proposes can't be recommended. "
-            f"After <b>k = {matching['chosen_k']}</b> candidates a shopper, one more finds less than "
-            f"{matching['least_gain_per_candidate']:g} of the purchases.</p>",
-            table(head, rows),
-            "<p class=quiet>Recall@k: share of a shopper's purchases in the window among the first k "
-            "proposals. <i>Alone adds</i>: recall that is lost without the source. "
-            f"{matching['evaluation']['n_users']:,} shoppers.</p><div class=grid>",
-            figure(figures.draw_recall(matching), "How many candidates are enough?"),
-            figure(figures.draw_marginal(matching["marginal"]), "What each source adds"),
-            figure(
-                figures.draw_overlap(matching["overlap"]),
-                "Of 100 proposals of the row, how many are the column's too",
-            ),
-            "</div><h3>Shoppers of whom little is known</h3>",
-            table(["shoppers", "number", "recall of the pool at 200"], cold),
-        ]
-    )
-
-
-def _ranking(ranking: Ranking) -> str:
-    windows = [
+            "shoppers",
+            "number",
+            "receipts before",
+            "precision of their lists",
+            "recommended: campaign products",
+            "bought: campaign products",
+            "redeemed a coupon",
+        ],
         [
-            w["cutoff"][:10],
-            f"{w['users']:,}",
-            f"{w['bought']:,}",
-            f"{w['bought_and_proposed']:,}",
-            share(w["bought_and_proposed"] / max(w["bought"], 1)),
-            f"{w['rows']:,}",
-        ]
-        for w in ranking["windows"]
-    ]
-    parts = [
-        "<p>Gradient boosting learns from earlier windows: what was known before each, and what was "
-        "bought within it. Purchases that no source proposed are counted, not added.</p>",
-        table(["window from", "shoppers", "purchases", "proposed", "share", "training rows"], windows),
-        "<div class=grid>",
-    ]
-    if ranking["curve"]:
-        parts.append(
-            figure(
-                figures.draw_learning(ranking["curve"]),
-                f"Learning: judged on {ranking['judged_on']}, which trained nothing",
-            )
-        )
-    if importances := ranking["importances"]:
-        parts.append(
-            figure(figures.draw_importances(importances["families"], "family"), "Families of columns")
-        )
-        parts.append(
-            figure(figures.draw_importances(importances["columns"][:15], "column"), "Fifteen columns")
-        )
-    if ranking["reliability"]:
-        parts.append(figure(figures.draw_reliability(ranking["reliability"]), "Do probabilities hold?"))
-    return "".join([*parts, "</div>"])
-
-
-def _rules(rules: Mapping[str, RuleFacts] | None) -> str:
-    if rules is None:
-        return "<p>No business rule was set; <code>--rules FILE</code> sets some.</p>"
-    return table(
-        ["rule", "candidates removed", "shoppers whose list changed", "shoppers for whom it gave way"],
-        [
-            [rule, *(f"{did[key]:,}" for key in ("removed", "bound", "gave_way"))]
-            for rule, did in rules.items()
+            [
+                g["group"],
+                f"{g['n_users']:,}",
+                f"{g['receipts']:.1f}",
+                _number(g["precision"]),
+                *(_share(g[key]) for key in ("recommended", "bought", "redeemed")),
+            ]
+            for g in sent["groups"]
         ],
     )
 
 
-def _settings(report: Report) -> str:
-    seconds = [[step, f"{s:,.1f}"] for step, s in report["seconds"].items()]
-    versions = [[name, number] for name, number in report["versions"].items()]
-    settings = escape(json.dumps(report["settings"], indent=1, default=str))
-    return (
-        f"<div class=grid><div>{table(['step', 'seconds'], seconds)}"
-        f"<p>{report['peak_memory_mb']:,} MB at most.</p></div>"
-        f"{table(['library', 'version'], versions)}</div>"
-        f"<details open><summary>Settings to run this again</summary><pre>{settings}</pre></details>"
+def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None = None) -> str:
+    """The page of a campaign.
+
+    Parameters
+    ----------
+    summary : as `campaign_summary` gives it
+    result : what came of it, as `ExperimentReport.as_dict` gives it; None before it is known
+    """
+    report = summary["report"]
+    sections = [
+        ("who", "Who gets what"),
+        ("budget", "How the budget is spent"),
+        ("prices", "What limits cost"),
+        ("examples", "Some shoppers"),
+    ]
+    came = ("result", "What came of it")
+    effects = [] if result is None else result["effects"]
+    view = {
+        "title": f"Campaign {report['campaign']}",
+        "lead": _campaign_lead(report, result),
+        "made_by": "retailrec",
+        "sections": [*sections, came] if result is None else [came, *sections],
+        "summary": summary,
+        "report": report,
+        "result": result,
+        "effects": Table(
+            ["per shopper", "treated", "held out", "difference", "interval", "relative", "p"],
+            [
+                [
+                    _EFFECTS.get(e["metric"], e["metric"])
+                    + (", earlier spend taken out" if e["adjusted"] else ""),
+                    f"{e['treated']:,.3f}",
+                    f"{e['holdout']:,.3f}",
+                    *_gain(e),
+                    "–" if e["relative"] is None else f"{e['relative']:+.1%}",
+                    _p(e["p"]),
+                ]
+                for e in effects
+                if e["segment"] == "all"
+            ],
+        ),
+        "segments": Table(
+            ["segment", "metric", "treated", "difference", "interval", "p, corrected"],
+            [
+                [e["segment"], e["metric"], f"{e['n_treated']:,}", *_gain(e), _p(e["p_corrected"])]
+                for e in effects
+                if e["segment"] != "all"
+            ],
+        ),
+        "glance": [
+            (f"{report['n_offers']:,}", "offers"),
+            (f"{report['n_with_offers']:,}", "shoppers get something"),
+            (f"{report['n_held_out']:,}", "shoppers held out"),
+            (f"{summary['n_products']:,}", "products offered"),
+            (f"{report['value']:,.2f}", "worth of all offers"),
+            (f"{report['gap']:.2%}", "at most below the best choice"),
+        ],
+        "lists": Table(
+            ["offers", "shoppers"],
+            [[f"{row['offers']:,}", f"{row['len']:,}"] for row in summary["lists"]],
+        ),
+        "most_offered": {p["name"]: float(p["offers"]) for p in summary["products"][:12]},
+        "totals": [
+            ("product", _totals("product", summary["products"], "name")),
+            *((kind, _totals(kind, rows, kind)) for kind, rows in summary["groups"].items()),
+        ],
+        "budgets": Table(
+            ["budget", "at most", "expected cost", "used", "in words"],
+            [
+                [
+                    b["name"],
+                    f"{b['at_most']:,.2f}",
+                    f"{b['reached']:,.2f}",
+                    f"{b['reached'] / b['at_most']:.1%}",
+                    b["words"],
+                ]
+                for b in summary["budgets"]
+            ],
+        ),
+        "limits": Table(
+            ["limit", "at least", "at most", "offers", "price", "in words"],
+            [
+                [
+                    c["name"],
+                    *(_number(c[bound], 0) for bound in ("at_least", "at_most", "reached")),
+                    f"{c['price']:,.3f}",
+                    c["words"],
+                ]
+                for c in summary["limits"]
+            ],
+        ),
+    }
+    return _templates().get_template("campaign.html").render(view)
+
+
+def _campaign_lead(report: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+    text = (
+        f"{report['n_offers']:,} offers go to {report['n_with_offers']:,} of {report['n_shoppers']:,} "
+        f"shoppers; {report['n_held_out']:,} are held out so that the effect can be told. The offers "
+        f"are worth {report['value']:,.2f}; no choice under the same limits is worth more than "
+        f"{report['bound']:,.2f} ({report['gap']:.2%} more)."
     )
+    effects = [] if result is None else result["effects"]
+    wanted = ("spend", "all", True)  # adjusted for what was spent before
+    spend = next((e for e in effects if (e["metric"], e["segment"], e["adjusted"]) == wanted), None)
+    if spend is not None:
+        sure = "more than chance" if spend["low"] > 0 or spend["high"] < 0 else "it could be chance"
+        text += (
+            f" Treated shoppers spent {spend['difference']:+,.2f} each (95% interval "
+            f"{spend['low']:+,.2f} to {spend['high']:+,.2f}): {sure}."
+        )
+    return text
+
+
+def _gain(effect: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{effect['difference']:+,.3f}", f"{effect['low']:+,.3f} to {effect['high']:+,.3f}"
+
+
+def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> Table:
+    return Table(
+        [what, "offers", "worth", "expected cost", "mean price"],
+        [
+            [
+                "none" if row[name] is None else row[name],
+                f"{row['offers']:,}",
+                f"{row['value']:,.2f}",
+                f"{row['expected_cost']:,.2f}",
+                f"{row['price']:,.3f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _sentence(text: str) -> str:
+    """A sentence that begins with a capital, but for the name of a method."""
+    return text if "_" in text.partition(" ")[0] else text[:1].upper() + text[1:]
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def some(items: Sequence[str], most: int) -> str:
+    """The first items, and how many more there are.
+
+    Examples
+    --------
+    >>> some(["tea", "rye", "jam"], 2)
+    'tea, rye, and 1 more'
+    """
+    shown = ", ".join(items[:most]) or "nothing"
+    return shown + (f", and {len(items) - most} more" if len(items) > most else "")
+
+
+def markdown(value: object) -> Markup:
+    """Text that Markdown shows as it is.
+
+    Examples
+    --------
+    >>> print(markdown("a|b *c* <script>"))
+    a\\|b \\*c\\* &lt;script&gt;
+    """
+    text = re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(str(value).split()))
+    return Markup(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))

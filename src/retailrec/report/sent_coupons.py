@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge
-from retailrec.report.results import SentFacts, SentGroup
 from retailrec.schema import ITEM_ID, USER_ID
 
 CAUTION = (
@@ -43,7 +42,7 @@ def describe_sent(
     lists: Mapping[str, NDArray[np.int32]],
     k: int,
     horizon_days: float,
-) -> SentFacts | None:
+) -> dict[str, Any] | None:
     """Of each group of judged shoppers: what they were recommended, what they bought and redeemed.
 
     Groups: sent a campaign that runs in the window, sent one earlier only, never sent any. None if no
@@ -91,7 +90,7 @@ def _group(
     judge: Judge,
     items: NDArray[np.int32],
     window: tuple[datetime, datetime],
-) -> SentGroup:
+) -> dict[str, Any]:
     """One row of the description."""
     k = items.shape[1]
     chosen = pl.Series(judge.users[mask]).cast(pl.Int32).implode()

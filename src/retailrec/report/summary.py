@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,21 +21,6 @@ from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.explanations import item_labels
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.report.data_facts import at_a_glance, days_between_visits
-from retailrec.report.results import (
-    Bin,
-    Curve,
-    DataFacts,
-    Example,
-    Listed,
-    LoadFacts,
-    Ranking,
-    ReliabilityBin,
-    Results,
-    SegmentMean,
-    TailPoint,
-    Week,
-)
 from retailrec.schema import USER_ID
 
 Lists = Mapping[str, NDArray[np.int32]]
@@ -59,7 +44,7 @@ DETAILS = (
 )
 
 
-def describe_data(data: RetailData, horizon_days: float) -> DataFacts:
+def describe_data(data: RetailData, horizon_days: float) -> dict[str, Any]:
     """Receipts at a glance: key figures, sales by week, receipt sizes, gaps, the long tail."""
     receipts = data.receipts()
     return {
@@ -68,18 +53,87 @@ def describe_data(data: RetailData, horizon_days: float) -> DataFacts:
         "receipt_sizes": _histogram(receipts["lines"], [1, 2, 3, 5, 10, 20, 50]),
         "gaps_days": _histogram(days_between_visits(receipts), [0, 1, 3, 7, 14, 28, 56, 112]),
         "long_tail": _long_tail(data.log),
-        "load": cast(LoadFacts, data.report.as_dict()),
+        "load": data.report.as_dict(),
     }
 
 
-def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[Week]:
+def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]:
+    """Figures that describe receipts; each says in its name what it is.
+
+    ``repeat_share_*`` is the share of the (shopper, item) pairs of the last `horizon_days` (of the
+    last receipt) that the shopper had bought before; None where there is no time before.
+    """
+    log, receipts = data.log, data.receipts()
+    per_user = receipts["user"].value_counts()["count"]
+    gap = days_between_visits(receipts)
+    per_item = log["item"].value_counts(sort=True)["count"]
+    price = (log["value"] / log["quantity"]).drop_nulls()
+    weekday = np.bincount(receipts["time"].dt.weekday(), receipts["lines"], minlength=8)[1:]
+    within, of_last = _repeats(data, horizon_days)
+    return {
+        "shoppers": len(per_user),
+        "items_sold": len(per_item),
+        "lines": log.height,
+        "receipts_per_shopper_median": _number(per_user.median()),
+        "receipts_per_shopper_mean": _number(per_user.mean()),
+        "lines_per_receipt_median": _number(receipts["lines"].median()),
+        "lines_per_receipt_mean": _number(receipts["lines"].mean()),
+        "days_between_visits_median": _number(gap.median()),
+        "days_between_visits_mean": _number(gap.mean()),
+        "repeat_share_28d": within,
+        "repeat_share_last_receipt": of_last,
+        "sales_in_top_1_percent": _top_share(per_item, 0.01),
+        "sales_in_top_10_percent": _top_share(per_item, 0.10),
+        "items_sold_once": _number((per_item == 1).mean()),
+        "unit_price_quartiles": [_number(price.quantile(q)) for q in (0.25, 0.5, 0.75)]
+        if len(price)
+        else None,
+        "lines_by_weekday": [_number(n / log.height) for n in weekday],
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else round(float(value), 4)
+
+
+def days_between_visits(receipts: pl.DataFrame) -> pl.Series:
+    """Days from each receipt to the shopper's next one."""
+    times, users = receipts["time"].to_numpy(), receipts["user"].to_numpy()
+    return pl.Series("days", np.diff(times)[users[1:] == users[:-1]] / np.timedelta64(1, "D"))
+
+
+def _repeats(data: RetailData, horizon_days: float) -> tuple[float | None, float | None]:
+    """Shares of repeats: of the pairs of the last days, and of the last receipts."""
+    counts = np.zeros(4, np.int64)
+    for history in data.histories_in_parts():
+        user = history.user_of_pair
+        before = history.age[history.event_indptr[:-1]] > horizon_days
+        known = np.bincount(user[before], minlength=len(history)) > 0
+        asked = (history.last_age() <= horizon_days) & known[user]
+        last = history.last_basket
+        earlier = history.user_of_event[history.basket != last[history.user_of_event]]
+        several = np.bincount(earlier, minlength=len(history)) > 0
+        newest = history.basket[history.event_indptr[1:] - 1] == last[user]
+        newest &= several[user]
+        again = np.diff(history.event_indptr) > 1
+        counts += [asked.sum(), (asked & before).sum(), newest.sum(), (newest & again).sum()]
+    n, repeated, n_last, repeated_last = (int(n) for n in counts)
+    return _number(repeated / n) if n else None, _number(repeated_last / n_last) if n_last else None
+
+
+def _top_share(per_item: pl.Series, share: float) -> float | None:
+    n = max(1, int(np.ceil(len(per_item) * share)))
+    return _number(int(per_item.head(n).sum()) / max(int(per_item.sum()), 1))
+
+
+def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[dict[str, Any]]:
     """Receipts and money of each whole week, counted back from the end."""
     seconds = (pl.lit(data.end) - pl.col("time")).dt.total_seconds()
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
     sums = receipts.group_by(week=back).agg(pl.len().alias("receipts"), pl.col("value").sum())
     of_week = {week: (n, value) for week, n, value in sums.rows()}
     priced = data.log["value"].null_count() < data.log.height
-    rows: list[Week] = []
+    rows: list[dict[str, Any]] = []
     for week in range(max((data.end - data.start).days // 7, 1) - 1, -1, -1):
         n, value = of_week.get(week, (0, 0.0))
         start = (data.end - timedelta(weeks=week + 1)).date().isoformat()
@@ -87,7 +141,7 @@ def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[Week]:
     return rows
 
 
-def _histogram(values: pl.Series, lower: Sequence[int]) -> list[Bin]:
+def _histogram(values: pl.Series, lower: Sequence[int]) -> list[dict[str, Any]]:
     """Share of the values in bins that begin at `lower`; the last bin is open."""
     place = np.searchsorted(lower, values.to_numpy(), side="right") - 1
     counts = np.bincount(place[place >= 0], minlength=len(lower))
@@ -98,7 +152,7 @@ def _histogram(values: pl.Series, lower: Sequence[int]) -> list[Bin]:
     ]
 
 
-def _long_tail(log: pl.DataFrame) -> list[TailPoint]:
+def _long_tail(log: pl.DataFrame) -> list[dict[str, Any]]:
     """Share of all lines that the most sold items hold together."""
     counts = log["item"].value_counts(sort=True)["count"].to_numpy()
     share = np.cumsum(counts) / counts.sum()
@@ -117,14 +171,16 @@ def describe_matching(
     )
 
 
-def describe_ranking(model: TwoStageRecommender, frame: TrainingFrame | None, seed: int) -> Ranking:
+def describe_ranking(
+    model: TwoStageRecommender, frame: TrainingFrame | None, seed: int
+) -> dict[str, Any]:
     """Learning curve on rows kept apart, and importances there.
 
     Of `frame`, the training rows, those of the newest label window are kept apart; of a single window
     those of every fifth shopper. Of the others about 100,000 are learnt from, some shoppers' whole.
     None gives neither curve nor importance.
     """
-    told: Ranking = {
+    told: dict[str, Any] = {
         "windows": model.report_["windows"],
         "curve": None,
         "importances": None,
@@ -139,7 +195,7 @@ def describe_ranking(model: TwoStageRecommender, frame: TrainingFrame | None, se
         judged = frame.rows(apart)
         ranker = model.fresh_ranker().fit(frame.rows(learnt), judged)
         if hasattr(ranker, "learning_curve"):
-            curve = cast(Curve, ranker.learning_curve())
+            curve = ranker.learning_curve()
             told["curve"] = {**curve, "best": getattr(ranker, "n_trees", None)}
         table = importances(
             ranker, judged, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
@@ -151,12 +207,14 @@ def describe_ranking(model: TwoStageRecommender, frame: TrainingFrame | None, se
     return told
 
 
-def reliability_bins(model: TwoStageRecommender, held_out: Split) -> list[ReliabilityBin]:
+def reliability_bins(model: TwoStageRecommender, held_out: Split) -> list[dict[str, Any]]:
     """`held_out_reliability`, a bin an entry."""
-    return cast(list[ReliabilityBin], held_out_reliability(model, held_out).to_dicts())
+    return held_out_reliability(model, held_out).to_dicts()
 
 
-def describe_results(judge: Judge, lists: Lists, metrics: Sequence[str], past: RetailData) -> Results:
+def describe_results(
+    judge: Judge, lists: Lists, metrics: Sequence[str], past: RetailData
+) -> dict[str, Any]:
     """Means beside the headline ones, and the headline by segment."""
     wanted = [m for m in DETAILS if m not in metrics and _has(judge, m)]
     values = {name: judge.per_user(items, [metrics[0], *wanted]) for name, items in lists.items()}
@@ -164,7 +222,7 @@ def describe_results(judge: Judge, lists: Lists, metrics: Sequence[str], past: R
     return {
         "details": {name: means({m: v[m] for m in wanted}) for name, v in values.items()},
         "segments": {
-            name: cast(list[SegmentMean], by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts())
+            name: by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts()
             for name, v in values.items()
         },
     }
@@ -176,7 +234,7 @@ def _has(judge: Judge, metric: str) -> bool:
 
 def describe_examples(
     model: TwoStageRecommender, held_out: Split, judge: Judge, lists: Lists, k: int, seed: int
-) -> list[Example]:
+) -> list[dict[str, Any]]:
     """Twelve shoppers, from the least to the most active: what they had, got recommended and bought."""
     past = held_out.past
     rng = np.random.default_rng(seed)
@@ -191,7 +249,7 @@ def describe_examples(
     labels = item_labels(past.items, sold)
     why = model.explain(past.history(codes=judge.users[rows]), k=k)
     bought = held_out.target.group_by("user", "item").agg(pl.col("quantity").sum())
-    shoppers: list[Example] = []
+    shoppers: list[dict[str, Any]] = []
     for row in rows:
         user = int(judge.users[row])
         own = past.log.filter(pl.col("user") == user)
@@ -227,11 +285,11 @@ def describe_examples(
 
 def _listed(
     items: NDArray[np.int32], labels: Sequence[str], bought: list[int], reasons: list[str] | None
-) -> list[Listed]:
+) -> list[dict[str, Any]]:
     """A list in words, with the reasons of a model that gives some."""
-    rows: list[Listed] = []
+    rows: list[dict[str, Any]] = []
     for rank, item in enumerate(items[items >= 0].tolist()):
-        row: Listed = {"item": labels[item], "bought": item in bought}
+        row: dict[str, Any] = {"item": labels[item], "bought": item in bought}
         if reasons is not None:
             row["reason"] = reasons[rank]
         rows.append(row)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from retailrec.report import drawings
 from retailrec.serving.engine import Engine, Given, Wish
-from retailrec.serving.pages import drawings
 from retailrec.serving.pages.facts import Facts
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel

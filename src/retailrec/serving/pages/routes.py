@@ -8,10 +8,11 @@ from importlib.resources import files
 from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter, Depends, Request
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import PackageLoader
 from starlette.responses import RedirectResponse, Response
 
 from retailrec.errors import RetailRecError
+from retailrec.report.page import asset, environment
 from retailrec.serving.guard import allow
 from retailrec.serving.pages.comparison import Values
 from retailrec.serving.pages.views import Views
@@ -28,7 +29,7 @@ PAGES = (
     ("/rules", "Rules"),
 )
 _TITLES = dict(PAGES)
-_STATIC = {"style.css": "text/css; charset=utf-8", "htmx.min.js": "text/javascript; charset=utf-8"}
+_KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 _LONGEST = 2000  # characters of a query's value
 
 
@@ -36,16 +37,10 @@ def routes(service: Service) -> APIRouter:
     """All pages, over one service."""
     router = APIRouter(include_in_schema=False)
     views = Views(service)
-    templates = Environment(
-        loader=PackageLoader("retailrec.serving.pages"),
-        autoescape=select_autoescape(default=True),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment(PackageLoader("retailrec.serving.pages"))
     read, admin = (Depends(allow(scope)) for scope in ("read", "admin"))
-    static = {
-        name: files("retailrec.serving.pages").joinpath("static", name).read_bytes() for name in _STATIC
-    }
+    htmx = files("retailrec.serving.pages").joinpath("static", "htmx.min.js").read_bytes()
+    static = {"htmx.min.js": htmx} | {name: asset(name).encode() for name in ("style.css", "sort.js")}
 
     def page(here: str, template: str, values: Values, status: int = 200) -> Response:
         text = templates.get_template(template).render(
@@ -91,13 +86,13 @@ def routes(service: Service) -> APIRouter:
         return RedirectResponse(f"/rules?purpose={quote(purpose, safe='')}&saved=1", 303)
 
     @router.get("/static/{name}")
-    async def asset(name: str, request: Request) -> Response:
+    async def static_file(name: str, request: Request) -> Response:
         if name not in static:
             raise Problem(404, "there is no such file.")
         tag = f'"{hashlib.sha256(static[name]).hexdigest()[:16]}"'
         headers = {"etag": tag, "cache-control": "max-age=3600"}
         if request.headers.get("if-none-match") == tag:
             return Response(b"", 304, headers)
-        return Response(static[name], 200, headers, media_type=_STATIC[name])
+        return Response(static[name], 200, headers, media_type=_KINDS[name.rpartition(".")[2]])
 
     return router

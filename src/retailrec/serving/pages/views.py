@@ -9,9 +9,11 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from retailrec.recommender.explanations import in_days
+from retailrec.report import drawings
+from retailrec.report.page import Table, named
 from retailrec.serving.engine import Given, Wish, code_receipts
 from retailrec.serving.messages import RulesIn
-from retailrec.serving.pages import drawings
 from retailrec.serving.pages.comparison import Comparison, K, Values, given_of
 from retailrec.serving.pages.facts import WEEKS, Facts
 from retailrec.serving.pages.what_if import receipt, side, timeline, what_if
@@ -28,6 +30,18 @@ RULE_FIELDS = (
     ("category", "What a category is, as category_1"),
     ("unless_due", "Offer it all the same when it is due, yes or no"),
 )  # all of them: a rule that the page does not show could not be seen to hold
+
+
+_SOURCE_FACTS = {
+    "hit_rate@200": "shoppers with a hit",
+    "recall@200_of_repeats": "of repeats",
+    "recall@200_of_new": "of new items",
+    "repeat_share_of_found": "repeats among hits",
+    "catalogue_coverage": "of the catalogue",
+    "fit_seconds": "seconds to fit",
+    "candidates_seconds": "seconds to propose",
+    "state_mb": "MB",
+}
 
 
 class Views:
@@ -63,16 +77,21 @@ class Views:
             )
         return {
             "facts": facts,
-            "answered": answered,
-            "latency": shown,
+            "tiles_shown": [
+                (service.models.active.name, "answers now"),
+                (f"{facts.n_shoppers:,}" if facts else "…", "shoppers"),
+                (f"{facts.n_receipts:,}" if facts else "…", "receipts"),
+                (f"{answered:,}", "lists since the start"),
+                (f"{other / answered:.0%}" if answered else "–", "not from own receipts"),
+                (f"{shown['p50']} / {shown['p99']}", "ms, median and p99"),
+            ],
             "coverage": coverage,
-            "fallback": f"{other / answered:.0%}" if answered else "–",
             "weekly": drawings.bars(_dated(facts, facts.weekly), "receipts") if facts else "",
             "levels": drawings.across(
                 {k: float(v) for k, v in levels.items()} or {"none yet": 0.0}, "lists"
             ),
             "boards": _boards(report),
-            "recall": drawings.across(recall, "recall") if recall else "",
+            "recall": drawings.across(recall, "recall", _styles(report)) if recall else "",
             "recall_k": k,
             "models": service.models.listed(),
         }
@@ -128,6 +147,7 @@ class Views:
             "quantity": query.get("quantity") or "1",
             "drop": query.get("drop", ""),
             "rules": rules,
+            "unfolded": bool(rules or error or query.get("drop") or left is not right),
             "bought": sorted(bought.items(), key=lambda pair: pair[1])[:200],
             "suggestions": [(o["item"], o["name"]) for one in sides for o in one["offers"]],
             "changed": f"What if: {'; '.join(changed)}. Nothing is stored." if changed else "",
@@ -173,17 +193,20 @@ class Views:
         if not matching:
             return {"names": names, "overlap": ""}
         k = str(matching["chosen_k"])
-        told = matching["sources"]
-        columns = list(next(iter(told.values()))) if told else []
+        told, styles = matching["sources"], _styles(self.report())
+        method = named(self.report().get("methods", {}), list(styles))
+        columns = [c for c in _SOURCE_FACTS if any(c in facts for facts in told.values())]
         return {
             "overlap": drawings.heat(list(matching["overlap"]), matching["overlap"]),
             "k": k,
-            "marginal": drawings.across(matching["marginal"], "recall lost"),
+            "marginal": drawings.across(matching["marginal"], "recall lost", styles),
             "recall": drawings.across(
-                {n: at[k] for n, at in matching["recall@k"].items() if k in at}, "recall"
+                {n: at[k] for n, at in matching["recall@k"].items() if k in at}, "recall", styles
             ),
-            "columns": columns,
-            "rows": [(n, [_short(v.get(c)) for c in columns]) for n, v in told.items()],
+            "numbers": Table(
+                ["source", *(_SOURCE_FACTS[c] for c in columns)],
+                [[method[n], *(_short(v.get(c)) for c in columns)] for n, v in told.items()],
+            ),
         }
 
     def compare(self, query: Mapping[str, str]) -> Values:
@@ -281,15 +304,20 @@ def _dated(facts: Any, values: Sequence[float]) -> list[tuple[str, float]]:
     return list(zip(facts.weeks(), map(float, values), strict=True))[first:]
 
 
+def _styles(report: Values) -> dict[str, drawings.Style]:
+    """Of each method the style that it has in the report."""
+    return drawings.styles([*report.get("models", {}), *report["matching"]["sources"]])
+
+
 def _boards(report: Values) -> Values | None:
     if not report.get("models"):
         return None
     metrics = list(next(iter(report["models"].values())))
-    rows = [(n, [_short(v.get(m)) for m in metrics]) for n, v in report["models"].items()]
+    method = named(report.get("methods", {}), list(report["models"]))
+    rows = [[method[n], *(_short(v.get(m)) for m in metrics)] for n, v in report["models"].items()]
     judged = report.get("evaluation", {})
     return {
-        "metrics": metrics,
-        "rows": rows,
+        "table": Table(["method", *metrics], rows),
         "n_users": f"{judged.get('n_users', 0):,}",
         "cutoff": str(judged.get("cutoff", ""))[:10],
     }
@@ -329,7 +357,7 @@ def _sales(facts: Any, item: str) -> Values:
         return {
             "tiles": [("0", "receipts with it")],
             "sales": drawings.bars([], "receipts"),
-            "price": drawings.line([], "a piece"),
+            "price": drawings.lines({}, "week", "a piece"),
         }
     receipts, quantity, value = facts.receipts[row], facts.quantity[row], facts.value[row]
     weeks = facts.weeks()
@@ -342,7 +370,7 @@ def _sales(facts: Any, item: str) -> Values:
         (f"{int(receipts.sum()):,}", f"receipts in {WEEKS} weeks"),
         (f"{buyers:,}", "buyers"),
         (f"{again / buyers:.0%}" if buyers else "–", "buy it again"),
-        (f"{facts.gap[row]:.0f} days" if again else "–", "between two purchases"),
+        (in_days(round(facts.gap[row])) if again else "–", "between two purchases"),
         (
             f"{facts.shown[item] / facts.n_shown:.2%}" if facts.n_shown else "–",
             "of the places on lists",
@@ -351,11 +379,17 @@ def _sales(facts: Any, item: str) -> Values:
     return {
         "tiles": tiles,
         "sales": drawings.bars(_dated(facts, receipts.tolist()), "receipts"),
-        "price": drawings.line(prices[first:], "a piece"),
+        "price": drawings.lines(
+            {"price": drawings.Series(list(enumerate(p for _, p in prices[first:])), marked=True)},
+            "week",
+            "price of one",
+            zero=False,
+            x_labels=weeks[first:],
+        ),
     }
 
 
 def _short(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return drawings.readable(value) if isinstance(value, float) else str(value)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from retailrec.report import drawings
 from retailrec.serving.engine import Answer
-from retailrec.serving.pages import drawings
 from retailrec.serving.receipts import AMOUNTS, Receipt, moment
 from retailrec.serving.served_model import ServedModel
 
@@ -53,10 +53,16 @@ def _without(receipt: Receipt, item: str) -> Receipt:
 
 
 def side(title: str, answer: Answer, usual: Answer) -> Values:
-    """A list, and how each item moved against the usual one."""
+    """A list, how each item moved against the usual one, and its score as a share of the best."""
     before = {offer.item: offer.rank for offer in usual.offers}
+    scores = [offer.score for offer in answer.offers]
+    low, high = min([0.0, *scores]), max(scores, default=1.0)
     offers = [
-        offer._asdict() | {"move": before[offer.item] - offer.rank if offer.item in before else "new"}
+        offer._asdict()
+        | {
+            "move": before[offer.item] - offer.rank if offer.item in before else "new",
+            "share": (offer.score - low) / ((high - low) or 1.0),
+        }
         for offer in answer.offers
     ]
     return {"title": title, "answer": answer, "offers": offers}
