@@ -9,7 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.candidates import CandidateGenerator, ItemItem, OwnPurchases, Popularity, TifuKNN
+from retailrec.candidates import (
+    CandidateGenerator,
+    ItemItem,
+    OwnPurchases,
+    PopularInCategories,
+    Popularity,
+    TifuKNN,
+)
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.errors import DataError, SettingError
@@ -63,6 +70,91 @@ def test_reasons_state_the_facts_of_the_receipts() -> None:
         "bought 3 times, usually every 10 days, last 9 days ago; bought by 2 shoppers in four weeks",
         "goes with Pasta, on the last receipt",
     ]
+
+
+def told(names: list[str], x: list[list[float]], why: list[list[float]], **more: bool) -> list[str]:
+    """Reasons of one shopper's list, of a shop where pasta and sauce were bought."""
+    lines = {"user_id": ["ann"] * 2, "item_id": ["pasta", "sauce"], "time": ["2024-01-01"] * 2}
+    data = RetailData.from_frames(pl.DataFrame(lines))
+    found = TifuKNN(), Popularity()
+    n = len(x)
+    return reasons_in_words(
+        np.array(x, np.float32),
+        names,
+        np.array(why, np.float32),
+        np.zeros(n, np.int64),
+        np.arange(n, dtype=np.int32),
+        data.history(codes=[0]),
+        found,
+        ["Pasta", "Sauce"],
+        **more,
+    )
+
+
+def test_what_most_of_a_list_shares_gives_way_to_what_sets_an_item_apart() -> None:
+    names = ["source_tifu_knn_score", "pair_receipts", "item_price_28d_ratio"]
+    nan = np.nan
+    x = [[1, 1, 0.8], [1, nan, 1], [1, 1, 1], [1, nan, 0.5]]
+    why = [[9, 1, 1], [9, 1, 1], [9, 1, 1], [9, 1, 1]]
+    assert told(names, x, why) == [
+        "bought once; 20% below its usual price",
+        "shoppers with a like basket buy it",
+        "bought once",
+        "50% below its usual price",
+    ]
+    assert told(names, x[:1], why[:1]) == [
+        "shoppers with a like basket buy it; bought once; 20% below its usual price"
+    ]
+
+
+def test_what_was_due_long_ago_has_lapsed() -> None:
+    names = ["match_due", "pair_receipts", "pair_days_since", "pair_gap"]
+    found = told(names, [[1, 5, 61, 3], [1, 5, 9, 3], [1, 5, 3, 3], [1, 5, 2, 3]], [[2, 1, 0, 0]] * 4)
+    assert [text.split("; ")[0] for text in found] == [
+        "lapsed: not bought for 61 days, once every 3 days",
+        "due: 9 days since the last purchase, usually 3 days",
+        "due: 3 days since the last purchase, usually 3 days",
+        "bought 5 times, usually every 3 days, last 2 days ago",
+    ]
+
+
+def test_an_item_for_which_nothing_speaks_is_called_what_it_is() -> None:
+    names = ["item_buyers", "item_age", "item_buyers_28d"]
+    x = [[np.nan] * 3, [0, np.nan, 0], [3, 5, 3], [7, 300, 4], [7, 300, 0]]
+    said = [
+        "new in the shop: nobody bought it yet",
+        "new in the shop: nobody bought it yet",
+        "new in the shop, for 5 days",
+        "bought by 4 shoppers in four weeks",
+        "bought by 7 shoppers so far",
+    ]
+    assert told(names, x, [[-1.0] * 3] * 5) == said
+    assert told(names, x, [[-1.0] * 3] * 5, listed=True) == [
+        f"on the campaign's list; {s}" for s in said
+    ]
+    assert told(["own"], [[1.0]], [[0.0]]) == ["next best by everything that is known"]
+
+
+def test_a_bestseller_of_its_category_is_called_so() -> None:
+    source = "source_popular_in_category_1"
+    names = [f"{source}_score", f"{source}_rank", "item_buyers_28d"]
+    lines = {"user_id": ["ann"], "item_id": ["tea"], "time": ["2024-01-01"]}
+    items = pl.DataFrame({"item_id": ["tea"], "category_1": ["drinks"]})
+    data = RetailData.from_frames(pl.DataFrame(lines), items)
+    found = [
+        reasons_in_words(
+            np.array([[1, rank, 9]], np.float32),
+            names,
+            np.array([[1, 0, 0]], np.float32),
+            np.zeros(1, np.int64),
+            np.zeros(1, np.int32),
+            data.history(codes=[0]),
+            [PopularInCategories("category_1")],
+            ["Tea"],
+        )
+        for rank in (20, 21)
+    ]
+    assert found == [["a bestseller of its category"], ["bought by 9 shoppers in four weeks"]]
 
 
 def test_every_recommendation_has_a_reason_and_is_the_same(model: TwoStageRecommender) -> None:

@@ -35,8 +35,10 @@ class CandidateGenerator(Component, ABC):
     Attributes
     ----------
     theme : which kind of reason this source's columns stand for in explanations (``habit``,
-        ``receipt``, ``together``, ``alike``, ``popular``); other words are shown as they are; empty:
-        no reason
+        ``receipt``, ``together``, ``alike``, ``popular``, ``bestseller`` of a category); other words
+        are shown as they are; empty: no reason
+    partners : of which purchases, ``history`` or ``last_receipt``, a reason names the one that goes
+        best with an item, by the source's `similarity_`; empty: of none
     words : what the source lists, for people, such as *own purchases, most recent first*
     allowed_ : (n_items,) which items may be proposed to anybody
     owners_only_ : (n_items,) which may be proposed to users who bought them before and to no others;
@@ -46,6 +48,7 @@ class CandidateGenerator(Component, ABC):
 
     theme: ClassVar[str] = ""
     words: ClassVar[str] = ""
+    partners: ClassVar[str] = ""
     allowed_: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
     owners_only_: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False, default=None)
     catalogue_key_: str = field(init=False, repr=False, compare=False)

@@ -83,6 +83,10 @@ class ItemItem(CandidateGenerator):
         return "receipt" if last else "together"
 
     @property
+    def partners(self) -> str:  # type: ignore[override]
+        return "last_receipt" if self.profile == "last_receipt" else "history"
+
+    @property
     def more(self) -> tuple[str, ...]:
         return "largest", "mean"
 

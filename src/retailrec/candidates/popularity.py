@@ -168,7 +168,7 @@ class PopularInCategories(CandidateGenerator):
 
     level: str = "category_2"
     days: Days = 28.0
-    theme = "popular"
+    theme = "bestseller"
     category_: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     share_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 

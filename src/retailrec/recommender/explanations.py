@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates import CandidateGenerator, ItemItem
+from retailrec.candidates import CandidateGenerator
 from retailrec.data.history import History
 from retailrec.schema import BRAND, CATEGORIES, ITEM_ID, NAME
 
 Row = Mapping[str, float]
+_LAPSED = 3.0  # usual gaps after which an item is not due but lapsed
+_TOP = 20  # ranks of its category's bestsellers that are called so
+_NEW = 28  # days that an item is new
 
 # first words of a feature's column -> theme; the first that fits counts. Sources say theirs themselves.
 _THEMES = (
@@ -73,8 +77,13 @@ def reasons_in_words(
     sources: Sequence[CandidateGenerator],
     labels: Sequence[str],
     most: int = 3,
+    *,
+    listed: bool = False,
 ) -> list[str]:
     """One text a recommendation: up to `most` reasons, the strongest first; never empty.
+
+    What more than half of a list's items have in common tells none of them from the others, so it is
+    left out where an item has another reason.
 
     Parameters
     ----------
@@ -82,6 +91,7 @@ def reasons_in_words(
         column's share in the score
     shopper, items : (n,) history row and item code of each recommendation
     labels : what each item is called
+    listed : items come from a list of eligible ones, such as a campaign's
     """
     theme = _themes(names, sources)
     weights = {
@@ -90,22 +100,35 @@ def reasons_in_words(
         if t
     }
     partner = _Partners(history, sources, labels)
-    out = []
-    for i in range(len(items)):
-        row = dict(zip(names, x[i].tolist(), strict=True))
+    rows = [dict(zip(names, values, strict=True)) for values in x.tolist()]
+
+    def reasons(i: int) -> list[str]:
+        """All that holds, the strongest first, and one more than is asked for."""
         texts: list[str] = []
         for name in sorted(weights, key=lambda t: -weights[t][i]):
-            if weights[name][i] <= 0 or len(texts) == most:
+            if weights[name][i] <= 0 or len(texts) > most:
                 break
-            if name == "receipt":
-                text = partner.of("last_receipt", int(shopper[i]), int(items[i]))
-            elif name == "together":
-                text = partner.of("history", int(shopper[i]), int(items[i]))
+            if name in ("receipt", "together"):
+                profile = "last_receipt" if name == "receipt" else "history"
+                text = partner.of(profile, int(shopper[i]), int(items[i]))
             else:
-                text = _SENTENCES[name](row) if name in _SENTENCES else name
+                text = _SENTENCES[name](rows[i]) if name in _SENTENCES else name
             if text and text not in texts:
                 texts.append(text)
-        out.append("; ".join(texts) or _popular(row) or "popular with other shoppers")
+        habit, due = _habit(rows[i]), _due(rows[i])
+        if due in texts and habit in texts:  # both tell how long ago
+            texts[texts.index(habit)] = habit.partition(",")[0]
+        return texts
+
+    found = [reasons(i) for i in range(len(items))]
+    length = Counter(shopper.tolist())
+    shared = Counter(
+        (user, t) for user, texts in zip(shopper.tolist(), found, strict=True) for t in texts
+    )
+    out = []
+    for user, row, texts in zip(shopper.tolist(), rows, found, strict=True):
+        telling = [t for t in texts if 2 * shared[user, t] <= length[user] or length[user] == 1]
+        out.append("; ".join((telling or texts)[:most]) or _what_it_is(row, listed))
     return out
 
 
@@ -136,21 +159,41 @@ def _habit(row: Row) -> str:
 
 def _due(row: Row) -> str:
     since, gap = row.get("pair_days_since", float("nan")), row.get("pair_gap", float("nan"))
+    if gap > 0 and since > _LAPSED * gap:
+        return f"lapsed: not bought for {_days(since)}, once every {_days(gap)}"
     if gap > 0 and since >= 0.8 * gap:
         return f"due: {_days(since)} since the last purchase, usually {_days(gap)}"
     return ""
 
 
 def _alike(row: Row) -> str:
-    bought = row.get("pair_receipts", float("nan")) >= 1
-    return (
-        "shoppers with a like basket buy it again" if bought else "shoppers with a like basket buy it"
-    )
+    return "shoppers with a like basket buy it"
 
 
 def _popular(row: Row) -> str:
     buyers = row.get("item_buyers_28d", float("nan"))
     return f"bought by {buyers:,.0f} shoppers in four weeks" if buyers >= 1 else ""
+
+
+def _bestseller(row: Row) -> str:
+    """Where it stands among the popular items of its category."""
+    ranks = [v for n, v in row.items() if n.startswith("source_popular_in_") and n.endswith("_rank")]
+    return "a bestseller of its category" if min(ranks, default=_TOP + 1) <= _TOP else _popular(row)
+
+
+def _what_it_is(row: Row, listed: bool) -> str:
+    """Where nothing speaks for the item: what is so."""
+    said = ["on the campaign's list"] if listed else []
+    buyers, age = (row.get(name, float("nan")) for name in ("item_buyers", "item_age"))
+    if "item_buyers" in row and not buyers >= 1:
+        said.append("new in the shop: nobody bought it yet")
+    elif age <= _NEW:
+        said.append(f"new in the shop, for {_days(age)}")
+    elif text := _popular(row):
+        said.append(text)
+    elif buyers >= 1:
+        said.append(f"bought by {buyers:,.0f} shoppers so far")
+    return "; ".join(said) or "next best by everything that is known"
 
 
 def _price(row: Row) -> str:
@@ -171,6 +214,7 @@ _SENTENCES: dict[str, Callable[[Row], str]] = {
     "popular": _popular,
     "price": _price,
     "category": _category,
+    "bestseller": _bestseller,
 }
 
 
@@ -205,9 +249,8 @@ class _Partners:
         self.history, self.labels = history, labels
         self.similar: dict[str, Any] = {}
         for source in sources:
-            if isinstance(source, ItemItem):
-                profile = "last_receipt" if source.profile == "last_receipt" else "history"
-                self.similar.setdefault(profile, source.similarity_)
+            if source.partners:
+                self.similar.setdefault(source.partners, getattr(source, "similarity_", None))
 
     def of(self, profile: str, shopper: int, item: int) -> str:
         if profile not in self.similar:
