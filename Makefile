@@ -81,8 +81,8 @@ bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 bench-offers: $(READY) ## coupon response: which of a campaign's products will be bought
 	$(BIN)/python benchmarks/offers.py
 
-bench-walkthrough: $(READY) ## the course's method beside ours on the real year
-	$(BIN)/retailrec bench-walkthrough
+bench-walkthrough: $(READY) ## the course's method beside ours on the real year (FOLDER=...)
+	$(BIN)/python benchmarks/walkthrough.py $(FOLDER)
 
 bench-next-basket-two-stage: $(READY) ## the two-stage model on the same board
 	$(BIN)/python benchmarks/next_basket_two_stage.py

@@ -27,7 +27,6 @@ NOT_HERE = (
     "make ",
     "pip ",
     "retailrec simulate --preset complete-journey",
-    "retailrec bench-walkthrough",
 )
 
 

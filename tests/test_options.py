@@ -40,7 +40,6 @@ WITH_PARTS_OF_ONES_OWN = (
     "check-leaks x y",
     "tune x y --study s",
     "evaluate --recommendations r --truth t",
-    "bench-walkthrough",
     "recommend --model m --history h --out o.csv",
     "allocate p c",
     "experiment plan r --effect 0.1",

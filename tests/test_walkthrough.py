@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from retailrec.cli.app import app
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
-from retailrec.jobs.course_notebook import (
+from retailrec.simulator.shop import Shop
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from walkthrough import (
     LABELS,
     PUBLISHED,
     TEST,
     _engineered,
     compare_with_walkthrough,
+    main,
     one_neighbour,
 )
-from retailrec.simulator.shop import Shop
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +36,22 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_command_prints_published_figures_beside_ours(shop: Path, tmp_path: Path) -> None:
+def test_the_benchmark_prints_published_figures_beside_ours(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "quick.toml"
     config.write_text(
         'label_windows = 2\nprerank = false\nn_candidates = 60\n[ranker]\ntype = "lightgbm"\n'
         'iterations = 40\n[[sources]]\ntype = "own_purchases"\n[[sources]]\ntype = "popularity"\n'
     )
     out = tmp_path / "rows.json"
-    found = CliRunner().invoke(
-        app, ["bench-walkthrough", str(shop), "--config", str(config), "--out", str(out)]
-    )
-    assert found.exit_code == 0, found.output
+    main([str(shop), "--config", str(config), "--out", str(out)])
+    printed = capsys.readouterr().out
     rows = {r["step"]: r for r in json.loads(out.read_text())["rows"]}
     for step, published in PUBLISHED.items():
         if step != "best elsewhere":
             assert rows[step]["published"] == published
-            assert f"{published:.4f}" in found.output
+            assert f"{published:.4f}" in printed
             # shoppers without candidates leave its mean, and count zero in ours
             share = rows[step]["their_n_users"] / rows[step]["n_users"]
             assert rows[step]["precision@5"] == pytest.approx(share * rows[step]["their_mean"])
@@ -60,7 +62,7 @@ def test_the_command_prints_published_figures_beside_ours(shop: Path, tmp_path: 
     assert rows["CatBoost, engineered, no leak"]["published"] is None
     ours = rows["ours: two stages, default"]["precision@5"]
     assert ours > rows["CatBoost, engineered features"]["precision@5"]
-    assert f"{ours:.4f}" in found.output
+    assert f"{ours:.4f}" in printed
 
 
 def test_its_features_hold_the_weeks_they_explain(shop: Path) -> None:

@@ -176,36 +176,6 @@ def print_evaluation(judged: dict[str, Any]) -> None:
         OUT.print(f"-: not known from what was given ({', '.join(sorted(unknown))})")
 
 
-def print_walkthrough(rows: list[dict[str, Any]], best: float) -> None:
-    from rich.box import SIMPLE
-
-    table = Table(
-        "precision@5",
-        "published",
-        "its mean",
-        "all judged",
-        "±",
-        box=SIMPLE,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for column in table.columns:
-        column.no_wrap = True
-    for row in rows:
-        cells = [row["published"], row["their_mean"], row["precision@5"]]
-        bold = "bold green" if row["step"].startswith("ours: two stages") else ""
-        sure = "-" if row["low"] is None else f"{(row['high'] - row['low']) / 2:.4f}"
-        table.add_row(row["step"], *("" if c is None else f"{c:.4f}" for c in cells), sure, style=bold)
-    OUT.print(table)
-    theirs = rows[0]["their_n_users"]
-    OUT.print(
-        f"published: on the Complete Journey, best elsewhere {best:.4f}; its mean: over the {theirs:,} "
-        f"shoppers with candidates; all judged: {rows[0]['n_users']:,} with history who bought; "
-        "±: half of its 95% interval",
-        soft_wrap=True,
-    )
-
-
 def print_difference(row: Difference) -> None:
     if row["difference"] is not None:
         OUT.print(

@@ -10,11 +10,9 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT
 from retailrec.cli.options import (
-    ConfigOption,
     EncodingOption,
     FiguresOption,
     ImportOption,
-    PathArgument,
     QuietOption,
     Wanted,
     of_a_dataset,
@@ -26,7 +24,7 @@ from retailrec.jobs.targets import check_file, check_target
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (match, evaluate, backtest, check_leaks, tune, bench_walkthrough):
+    for command in (match, evaluate, backtest, check_leaks, tune):
         app.command()(command)
 
 
@@ -175,27 +173,3 @@ def tune(
         write_text(tuned["toml"], out)
     if not wanted.quiet:
         console.print_tuned(tuned, out)
-
-
-def bench_walkthrough(
-    path: PathArgument = None,
-    out: Annotated[Path | None, typer.Option(help="Write the rows here, as JSON.")] = None,
-    config: ConfigOption = None,
-    modules: ImportOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """The course notebook's steps, leaks included, beside ours, on its own split."""
-    import json
-
-    from retailrec.data.writing import write_text
-    from retailrec.jobs.course_notebook import PUBLISHED, compare_with_walkthrough
-    from retailrec.jobs.settings import read_settings
-
-    settings = read_settings(config)
-    with console.progress(quiet) as progress:
-        data, _ = Wanted("complete-journey", path).load(progress)
-        rows = compare_with_walkthrough(data, settings, progress)
-        if out is not None:
-            write_text(json.dumps({"published": PUBLISHED, "rows": rows}, indent=2) + "\n", out)
-    if not quiet:
-        console.print_walkthrough(rows, PUBLISHED["best elsewhere"])

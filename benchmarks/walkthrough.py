@@ -1,5 +1,7 @@
 """The course notebook that this package grew from, done again literally, beside what we do.
 
+    make bench-walkthrough (FOLDER=... for the Complete Journey's files elsewhere)
+
 Its method, leaks included: candidates are 200 "own purchases" by a one-neighbour item-item model,
 fitted before the label weeks; features are totals over everything before the test weeks, label weeks
 included; shopper and item ids are features; early stopping holds out random rows; shoppers without
@@ -9,8 +11,11 @@ ones, under its own split: the last three weeks are the test, the six before giv
 
 from __future__ import annotations
 
+import argparse
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,7 @@ from retailrec.data import RetailData
 from retailrec.data.item_facts import text_codes
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold, Split
+from retailrec.datasets import load_dataset
 from retailrec.errors import DataError
 from retailrec.evaluation import Judge
 from retailrec.evaluation.bootstrap import compare_models
@@ -313,3 +319,36 @@ def _our_steps(
         lists = model.recommend_codes(past.history(codes=judge.users), 5).items
         steps.append((f"ours: two stages, {name}", lists))
     return steps
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Each step: published, its own mean, over all judged, half of the interval of that."""
+    for row in rows:
+        cells = (row["published"], row["their_mean"], row["precision@5"])
+        half = (row["high"] - row["low"]) / 2
+        figures = " ".join(f"{'' if c is None else f'{c:.4f}':>9}" for c in cells)
+        print(f"{row['step']:<36}{figures} ± {half:.4f}")
+    print(
+        f"precision@5. published: on the Complete Journey, best elsewhere "
+        f"{PUBLISHED['best elsewhere']:.4f}; its mean: over the {rows[0]['their_n_users']:,} shoppers "
+        f"with candidates; all judged: {rows[0]['n_users']:,} with history who bought; ±: half of its "
+        "95% interval"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table, and write its rows where that is asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="the Complete Journey's files; else the package's")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--out", type=Path, help="write the rows here, as JSON")
+    given = parser.parse_args(arguments)
+    data = load_dataset("complete-journey", given.folder)
+    rows = compare_with_walkthrough(data, read_settings(given.config))
+    show(rows)
+    if given.out is not None:
+        given.out.write_text(json.dumps({"published": PUBLISHED, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
