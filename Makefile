@@ -114,6 +114,9 @@ bench-profiles: $(READY) ## what each profile costs in quality and time (SHOPPER
 bench-boards: $(READY) ## every board: simple methods and ours, into docs/boards.md (BOARDS="journey-28 ta-feng")
 	$(BIN)/python benchmarks/boards.py --boards $(BOARDS)
 
+bench-priors: $(READY) ## what a share of a simple order does to lists, by order and weight (BOARDS="coop-4")
+	$(BIN)/python benchmarks/priors.py --boards $(BOARDS)
+
 bench-purposes: $(READY) ## lists of what is bought again and of what is new, on real shelves (BOARDS= SEEDS="0 1 2")
 	$(BIN)/python benchmarks/purposes.py --boards $(BOARDS) --seeds $(or $(SEEDS),0) --variant '$(or $(VARIANT),{})' $(if $(TUNING),--tuning)
 

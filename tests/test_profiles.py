@@ -38,21 +38,29 @@ def test_what_is_said_wins() -> None:
 # changes here has been measured again (make bench-profiles)
 EXPECTED = {
     "small": (
-        ["own_decay", "tifu_knn", "popular", "item_tfidf", "als", "next_last_receipt"],
+        [
+            "own_purchases",
+            "own_decay",
+            "tifu_knn",
+            "popular",
+            "item_tfidf",
+            "als",
+            "next_last_receipt",
+        ],
         None,
         "lightgbm_lambdarank",
         3,
         "each",
     ),
     "laptop": (
-        ["own_decay", "tifu_knn", "popular", "item_tfidf", "als"],
+        ["own_purchases", "own_decay", "tifu_knn", "popular", "item_tfidf", "als"],
         [80, 30, 20, 30, 20],
         "lightgbm_lambdarank",
         2,
         "each",
     ),
     "large": (
-        ["own_decay", "tifu_knn", "popular", "item_tfidf"],
+        ["own_purchases", "own_decay", "tifu_knn", "popular", "item_tfidf"],
         [60, 20, 20, 20],
         "lightgbm_lambdarank",
         1,

@@ -106,7 +106,8 @@ def test_early_stopping_finds_the_trees_then_learns_from_all_windows(small: Reta
     ranker = LightGBMRanker(
         iterations=200, early_stopping=5, learning_rate=0.5, min_rows=5, threads=1, column_share=1.0
     )
-    model = quick(ranker=ranker, early_stopping=True, negatives=1.0, idle_users=1.0)
+    given = {"early_stopping": True, "negatives": 1.0, "idle_users": 1.0, "prior": "none"}
+    model = quick(ranker=ranker, **given)
     model.fit(small, keep_rows=True)
     rows = model.training_rows
     assert rows is not None

@@ -19,6 +19,7 @@ from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
 
 Weighting = Literal["count", "recency", "decay", "due"]
+USUAL_HALF_LIFE = 120.0  # days
 _PRIOR_GAPS = 1.0  # how many gaps the item's usual gap weighs beside the shopper's own
 
 
@@ -35,17 +36,19 @@ class OwnPurchases(CandidateGenerator):
         ``due``: receipts with the item, worth most when the days since the last one match the usual
         gap: log(1 + count) * exp(-ln(days / gap)^2 / 2). The usual gap is the mean of the shopper's
         own gaps and the item's mean gap, which counts as one gap.
-    half_life : days
+    half_life : days; None: never; ``auto``: the recommender chooses, alone it is 120
     ties : for ``count``: the item bought last comes first (``newest``), the one bought first
         (``oldest``, as counting in order of purchase does), or the one that most shoppers bought in
         the last 28 days (``popular``)
     fill : bestsellers follow where the shopper has no more items, as a shop would do it
+    proposes : does a recommender's pool take candidates of it, and not only its scores and ranks?
     """
 
     weighting: Weighting = "count"
-    half_life: Positive = 60.0
+    half_life: Positive | Literal["auto"] | None = 60.0
     ties: Literal["newest", "oldest", "popular"] = "newest"
     fill: bool = False
+    proposes: bool = True
     theme = "habit"
     gap_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     popular_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
@@ -118,7 +121,7 @@ class OwnPurchases(CandidateGenerator):
         if self.weighting == "recency":
             return (1 / (1 + age)).astype(np.float32)
         if self.weighting == "decay":
-            return history.counts(self.half_life)
+            return history.counts(USUAL_HALF_LIFE if self.half_life == "auto" else self.half_life)
         count = history.counts()
         first = history.age[history.event_indptr[:-1]]
         prior = self.gap_[history.items]

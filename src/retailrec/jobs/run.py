@@ -138,6 +138,10 @@ def run(
                     described["sent_coupons"] = describe_sent(
                         sent, held_out, judge, lists, settings.k, settings.horizon_days
                     )
+        words = [
+            model.report_[name]["words"] for name in ("half_life", "prior") if name in model.report_
+        ]
+        reason = "; ".join([reason.removesuffix("."), *words]) + "."
         windows, earlier = model.report_["windows"], model.hand_over()
         del model, held_out, judge, lists, values  # the second fit needs the room
         with timer.step("fit on everything"):

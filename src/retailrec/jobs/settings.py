@@ -39,7 +39,8 @@ class Typed(BaseModel):
 
 # Larger profiles are the same recipe, thinned; docs/boards.md says what each costs on real receipts.
 _RECIPE: list[dict[str, Any]] = [
-    {"type": "own_purchases", "weighting": "decay", "half_life": 120},
+    {"type": "own_purchases", "ties": "popular", "fill": True, "proposes": False},
+    {"type": "own_purchases", "weighting": "decay", "half_life": "auto"},
     {"type": "tifu_knn", "neighbours": 100, "alpha": 0.5},
     {"type": "popularity"},
     {"type": "item_item", "weighting": "tfidf", "half_life": 180, "neighbours": 30},
@@ -53,7 +54,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "label_windows": 2,
     },
     "large": {
-        "sources": _RECIPE[:4],
+        "sources": _RECIPE[:5],
         "n_candidates": [60, 20, 20, 20],
         "ranker": {"type": "lightgbm", "iterations": 80, "leaves": 15, "learning_rate": 0.12},
         "label_windows": 1,

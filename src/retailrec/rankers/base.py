@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -105,6 +106,21 @@ class Ranker(Component, ABC):
             If it has no trees.
         """
         raise SettingError(f"{self.name} has no number of trees to set, not even {n}.")
+
+    @property
+    def takes_prior(self) -> bool:
+        """Can sources' orders be added to its scores, and does it leave open how much of them?"""
+        return False
+
+    def with_prior(self, columns: Sequence[str], weight: float) -> Self:
+        """The same settings with a prior, not fitted; `SourcePrior` says what it adds.
+
+        Raises
+        ------
+        SettingError
+            If it takes none.
+        """
+        raise SettingError(f"{self.name} takes no prior, not even of {list(columns)} x {weight:g}.")
 
     def learning_curve(self) -> dict[str, list[float]]:
         """Loss on ``learn`` and ``validation`` rows after each tree, if `fit` had both."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -44,6 +45,14 @@ class BlendRanker(Ranker, type="blend"):
     @property
     def gives_probability(self) -> bool:
         return False
+
+    @property
+    def takes_prior(self) -> bool:
+        return any(part.takes_prior for part in self.parts)
+
+    def with_prior(self, columns: Sequence[str], weight: float) -> Self:
+        parts = [part.with_prior(columns, weight) if part.takes_prior else part for part in self.parts]
+        return replace(self, parts=parts)
 
     def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
         """Fit every part, then measure its scores' centre and spread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ _FILE = "lightgbm.txt"
 _MOST_ROWS = 10_000  # of one query: LightGBM refuses more
 _THREAD_ROWS = 20_000  # keep a thread busy; with fewer they wait for each other, spinning
 _SCORED_ROWS = 2_000  # likewise, when scoring
+_PRIOR_WEIGHT = 0.05  # of a prior that is given without one
 _SPREAD_ROWS = 50_000  # tell the spread of scores
 _BIN_ROWS = 100_000  # tell the split points; LightGBM holds them as doubles meanwhile
 _BATCH_ROWS = 16_384  # that it is handed at a time
@@ -35,9 +37,10 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         where that is more than 10,000 rows, LightGBM's limit, within equal parts of them
     iterations, leaves, learning_rate, min_rows : as in LightGBM
     early_stopping : rounds without improvement on the later window after which training stops
-    prior, prior_weight : column with a source's ranks whose order is added to the scores of
+    prior, prior_weight : columns with sources' ranks whose order is added to the scores of
         ``lambdarank``, and how much of it, in standard deviations of the scores; see `SourcePrior`.
-        Nothing is added where rows have no such column, nor to probabilities
+        Nothing is added where rows have no such columns, nor to probabilities. Where no column is
+        named the recommender chooses, and the weight too unless it is given
     threads, seed : None takes the model's
     """
 
@@ -50,8 +53,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     l2: NotNegative = 5.0
     early_stopping: Count = 40
     monotone: dict[str, int] = field(default_factory=dict)
-    prior: str = "source_tifu_knn_rank"
-    prior_weight: NotNegative = 0.05
+    prior: str | Sequence[str] | None = None
+    prior_weight: NotNegative | None = None
     threads: Threads | None = None
     seed: Seed | None = None
     model_: Any = field(init=False, repr=False, compare=False, default=None)
@@ -66,6 +69,14 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     @property
     def gives_probability(self) -> bool:
         return self.objective == "binary"
+
+    @property
+    def takes_prior(self) -> bool:
+        return self.objective == "lambdarank" and self.prior is None and self.prior_weight != 0
+
+    def with_prior(self, columns: Sequence[str], weight: float) -> Self:
+        given = self.prior_weight
+        return replace(self, prior=list(columns), prior_weight=weight if given is None else given)
 
     def fit(self, train: TrainingFrame, valid: TrainingFrame | None = None) -> Self:
         """Learn from `train`; with `valid`, keep the number of trees that is best on it."""
@@ -115,10 +126,12 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         self.model_ = lgb.train(options, data, self.iterations, **later)
         self.trees_ = Trees.of(self.model_.model_to_string())
         self.prior_ = None
-        if self.objective == "lambdarank" and self.prior_weight:
+        weight = _PRIOR_WEIGHT if self.prior_weight is None else self.prior_weight
+        if self.objective == "lambdarank" and self.prior and weight:
+            names = [self.prior] if isinstance(self.prior, str) else self.prior
             rows = np.flatnonzero(kept)
             some = train.rows(rows[:: len(rows) // _SPREAD_ROWS + 1])
-            self.prior_ = SourcePrior.learnt(some, self.prior, self.prior_weight, self._raw(some.x))
+            self.prior_ = SourcePrior.learnt(some, names, weight, self._raw(some.x))
         return self
 
     def with_trees(self, n: int) -> Self:
@@ -150,7 +163,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
         threads = library_threads(self.threads, len(x), _SCORED_ROWS)
         shap = self.model_.predict(x, pred_contrib=True, num_threads=threads)
         if self.prior_ is not None:
-            shap[:, self.prior_.column] += self.prior_.of(x) - self.prior_.mean
+            columns = list(self.prior_.columns)
+            shap[:, columns] += ((self.prior_.of(x) - self.prior_.mean) / len(columns))[:, None]
         return np.asarray(shap[:, :-1], np.float32)
 
     def importances(self) -> NDArray[np.float64]:

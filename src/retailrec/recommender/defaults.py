@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from retailrec.candidates import ALS, CandidateGenerator, ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker
 
@@ -11,7 +13,8 @@ from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker
 def default_sources() -> list[CandidateGenerator]:
     """The sources chosen by measurement on earlier windows of many shops (docs/experiments.md)."""
     return [
-        OwnPurchases("decay", half_life=120),
+        OwnPurchases(ties="popular", fill=True, proposes=False),
+        OwnPurchases("decay", half_life="auto"),
         TifuKNN(neighbours=100, alpha=0.5),
         Popularity(),
         ItemItem("tfidf", half_life=180, neighbours=30),
@@ -20,15 +23,30 @@ def default_sources() -> list[CandidateGenerator]:
     ]
 
 
-def candidate_numbers(sources: Sequence[CandidateGenerator]) -> list[int]:
-    """Candidates taken of each source where nobody says: most of what people buy they bought before.
+def candidate_numbers(
+    sources: Sequence[CandidateGenerator], given: int | Sequence[int] | None = None
+) -> list[int]:
+    """Candidates taken of each source; what people buy they bought before, where nobody says.
+
+    Parameters
+    ----------
+    given : one number, or one for each source that proposes; sources that do not may be left out
 
     Examples
     --------
-    >>> candidate_numbers([OwnPurchases(), Popularity()])
-    [150, 40]
+    >>> sources = [OwnPurchases(proposes=False), OwnPurchases("decay"), Popularity()]
+    >>> candidate_numbers(sources), candidate_numbers(sources, 20), candidate_numbers(sources, [30, 10])
+    ([0, 150, 40], [0, 20, 20], [0, 30, 10])
     """
-    return [_n_candidates(source) for source in sources]
+    proposes = [not isinstance(s, OwnPurchases) or s.proposes for s in sources]
+    if given is None:
+        given = [_n_candidates(s) for s, does in zip(sources, proposes, strict=True) if does]
+    if isinstance(given, int | np.integer):
+        return [int(given) * does for does in proposes]
+    if len(given) != sum(proposes):
+        return list(given)  # one for each source, if it fits
+    left = iter(given)
+    return [next(left) if does else 0 for does in proposes]
 
 
 def _n_candidates(source: CandidateGenerator) -> int:

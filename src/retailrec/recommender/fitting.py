@@ -14,10 +14,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
+from retailrec.candidates.own_purchases import USUAL_HALF_LIFE
 from retailrec.candidates.pool import check_pool
 from retailrec.components import (
     Count,
     Natural,
+    NotNegative,
+    Positive,
     Seed,
     Share,
     Threads,
@@ -34,6 +37,13 @@ from retailrec.errors import NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
 from retailrec.rankers.calibration import Calibrator
+from retailrec.recommender.choices import (
+    Chosen,
+    choose_half_life,
+    choose_prior,
+    resolved,
+    simple_orders,
+)
 from retailrec.recommender.defaults import candidate_numbers, default_sources, discovery_ranker
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.label_windows import (
@@ -104,6 +114,9 @@ class FittedParts:
     seed: Seed = 0
     threads: Threads = 0
     discover: Discovery | None = None
+    half_life: Positive | Literal["auto", "never"] = "auto"
+    prior: str = "auto"
+    prior_weight: NotNegative | None = None
     sources_: list[CandidateGenerator] = field(init=False, repr=False, compare=False)
     features_: FeatureSet = field(init=False, repr=False, compare=False)
     ranker_: Ranker = field(init=False, repr=False, compare=False)
@@ -125,6 +138,8 @@ class FittedParts:
     _stage_key: tuple[datetime, int, str] | None = field(
         init=False, repr=False, compare=False, default=None
     )
+    _half_life: Chosen | None = field(init=False, repr=False, compare=False, default=None)
+    _prior: Chosen | None = field(init=False, repr=False, compare=False, default=None)
     _handed: HandedStage | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -135,8 +150,15 @@ class FittedParts:
         check_parts(WHO, "preranker", [self.preranker] if self.preranker else [], Ranker)
         check_pool(self.sources, self.taken)
         check_parts(WHO, "discover", [] if self.discover is None else [self.discover], Discovery)
+        orders = simple_orders(self.sources)
+        if self.prior not in ("auto", "none", *orders):
+            raise SettingError(
+                f"{WHO}: prior must be auto, none or an order of the sources ({', '.join(orders)}), "
+                f"not {self.prior!r}."
+            )
         if self.discover is not None:
-            check_pool([*self.sources, *self.discover.sources], self.discover.n_candidates)
+            both = [*self.sources, *self.discover.sources]
+            check_pool(both, candidate_numbers(both, self.discover.n_candidates))
 
     def fit(
         self,
@@ -161,6 +183,9 @@ class FittedParts:
         data = RetailData.of(data)
         frame = self.training_frame(data, progress, earlier=earlier)
         progress("ranker")
+        started = perf_counter()
+        self._choose_prior(frame)
+        self._took("choice of a prior", started)
         started = perf_counter()
         self.calibrator_, self.ranker_, facts = self._learnt(frame, self.fresh_ranker)
         self.report_ |= facts
@@ -200,6 +225,10 @@ class FittedParts:
         if earlier is not None:  # its rows would be in memory twice
             taken, earlier._windows = earlier._windows, {}
             self._handed, earlier._handed = earlier._handed or HandedStage.of(earlier), None
+        self._half_life, self._prior = (
+            (None, None) if earlier is None else (earlier._half_life, earlier._prior)
+        )
+        self._choose_half_life(data)
         self.preranker_ = None if earlier is None or not taken else earlier.preranker_
         both = self.discover is not None and not self.learns_whole
         windows = label_windows(
@@ -231,6 +260,7 @@ class FittedParts:
         """
         heir = replace(self)
         heir.preranker_, heir._windows, self._windows = self.preranker_, self._windows, {}
+        heir._half_life, heir._prior = self._half_life, self._prior
         heir._handed = HandedStage.of(self)
         return heir
 
@@ -254,9 +284,9 @@ class FittedParts:
         return self
 
     @property
-    def taken(self) -> int | Sequence[int]:
+    def taken(self) -> Sequence[int]:
         """Candidates taken of each source."""
-        return candidate_numbers(self.sources) if self.n_candidates is None else self.n_candidates
+        return candidate_numbers(self.sources, self.n_candidates)
 
     @property
     def stage_one(self) -> StageOne:
@@ -290,7 +320,7 @@ class FittedParts:
         return StageOne(
             sources,
             self.features_,
-            self.discover.n_candidates,
+            candidate_numbers(sources, self.discover.n_candidates),
             None,
             self.pool_size,
             purpose,
@@ -306,10 +336,14 @@ class FittedParts:
     def learns_whole(self) -> bool:
         """Does the ranker learn from windows of the whole horizon alone?
 
-        Probabilities are of the whole horizon; and where a pre-ranker takes the oldest window, those
+        Probabilities are of the whole horizon; half a window lies within another, so trees can't be
+        judged on it that learnt from that one; and where a pre-ranker takes the oldest window, those
         that are left are whole ones.
         """
-        return self.calibrate or self.preranker is not None or self.ranker.gives_probability
+        judged = (
+            self.calibrate or self.early_stopping
+        )  # on the newest window, which others may not hold
+        return judged or self.preranker is not None or self.ranker.gives_probability
 
     @property
     def learnt_purposes(self) -> tuple[Purpose, ...]:
@@ -326,7 +360,8 @@ class FittedParts:
             self._stage_key, self.sources_, self.discover_sources_, self.features_ = handed
             return
         self._stage_key = stage_key(data)
-        self.sources_ = [with_common(s, self.seed, self.threads) for s in self.sources]
+        days = USUAL_HALF_LIFE if self._half_life is None else self._half_life.value
+        self.sources_ = [with_common(resolved(s, days), self.seed, self.threads) for s in self.sources]
         more = () if self.discover is None else self.discover.sources
         self.discover_sources_ = [with_common(s, self.seed, self.threads) for s in more]
         self.features_ = replace(self.features)
@@ -342,6 +377,30 @@ class FittedParts:
         data.forget_history()  # the sources shared it
         self.features_.fit(data)
         release_memory()
+
+    def _choose_half_life(self, data: RetailData) -> None:
+        """The half-life of own purchases, where it is left open."""
+        if all(resolved(source, None) is source for source in self.sources):
+            return
+        if self.half_life != "auto":
+            days = None if self.half_life == "never" else self.half_life
+            self._half_life = Chosen(days, days, given=True)
+        elif self._half_life is None:
+            self._half_life = choose_half_life(self.learning_splits.splits(data), self.seed)
+        self.report_["half_life"] = self._half_life.facts
+
+    def _choose_prior(self, frame: TrainingFrame) -> None:
+        """The simple order that is added to the ranker's scores, where the ranker leaves it open."""
+        columns = simple_orders(self.sources)
+        if self.prior == "none" or not columns or not self.ranker.takes_prior:
+            self._prior = None
+            return
+        if self._prior is None:
+            order = None if self.prior == "auto" else self.prior
+            fresh = partial(with_common, self.ranker, self.seed, self.threads)
+            windows = self.report_["windows"]
+            self._prior = choose_prior(frame, windows, fresh, columns, order, self.prior_weight)
+        self.report_["prior"] = self._prior.facts
 
     def _learn_discovery(self, keep_rows: bool, progress: Progress) -> None:
         """The ranker of new items, if the settings ask for one."""
@@ -390,7 +449,10 @@ class FittedParts:
     def fresh_ranker(self) -> Ranker:
         """A ranker with the same settings that has learnt nothing."""
         ranker: Ranker = with_common(self.ranker, self.seed, self.threads)
-        return ranker
+        if self._prior is None:
+            return ranker
+        prior = self._prior.value
+        return ranker.with_prior(simple_orders(self.sources)[prior.order], prior.weight)
 
     def _took(self, step: str, started: float) -> None:
         self.report_["seconds"][step] = round(perf_counter() - started, 3)

@@ -54,8 +54,8 @@ class Window(NamedTuple):
     ----------
     key : tells windows of the same data apart
     frames : the rows, a frame a shard of shoppers
-    facts : ``cutoff``, ``users``, pairs ``bought`` and ``bought_and_proposed``, ``rows``, and what
-        prefilters hide: see `hidden_purchases`
+    facts : ``cutoff``, ``until`` (the last receipt), ``shorter``, ``users``, pairs ``bought`` and
+        ``bought_and_proposed``, ``rows``, and what prefilters hide: see `hidden_purchases`
     """
 
     key: Any
@@ -239,6 +239,8 @@ def window_rows(
     frames = list(map_shards(shard, len(users), size=TRAIN_SHARD, threads=n_threads(threads)))
     facts = {
         "cutoff": past.end.isoformat(),
+        "until": str(split.target["time"].max()).replace(" ", "T"),
+        "shorter": isinstance(split, ShorterSplit),
         "users": len(users),
         "bought": labels.n_bought(users),
         "bought_and_proposed": int(sum(f.y.sum() for f in frames)),
