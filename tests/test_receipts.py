@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import RECEIPT_RULES, STANDARD_RULES, LoadReport
+from retailrec.data.parsing import MISSING, bare_id, parse_number, without_missing
 from retailrec.datasets import load_dataset, open_dataset
+from retailrec.errors import DataError
 from retailrec.serving.loading import load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.store import Store
@@ -367,3 +369,95 @@ def test_every_rule_stands_in_the_docs() -> None:
     section = text.split("\n## Cleaning\n")[1].split("\n## ")[0]
     for rule in (*STANDARD_RULES, *RECEIPT_RULES):
         assert rule.reason in section
+
+
+# -- ids, money, dates, catalogues, folders --------------------------------------------------------
+
+
+def test_ids_that_look_alike_count_apart_and_are_said() -> None:
+    ids = ["Tee", "tee", "caf\u00e9", "cafe\u0301", "ice tea", "ice  tea", "rice"]
+    data = RetailData.from_frames(lines(*((item, 1, 2) for item in ids)))
+    assert data.n_items == 7
+    (note,) = data.report.notes
+    assert note.startswith("item_id: 6 ids differ from others by case, Unicode form or blanks only")
+
+
+@given(st.text(max_size=6) | st.sampled_from([" u5 ", "\ufeffu5", "u5\u200b ", "\u00a0u5", "NULL"]))
+def test_one_id_is_bared_as_a_column_is(text: str) -> None:
+    (column,) = without_missing(pl.Series([text], dtype=pl.String))
+    assert column == (None if bare_id(text) in MISSING else bare_id(text))
+
+
+def test_ids_are_posted_as_a_file_has_them() -> None:
+    posted = Posted(
+        " ann ", "7\u200b", TEN, [Line("tea ", 1, 2), Line("tea", 1, 2), Line("NULL", 1, 2)]
+    )
+    found = accept([posted])
+    (receipt,) = found.receipts
+    assert (receipt.shopper, receipt.number, receipt.items) == ("ann", "7", ("tea",))
+    assert found.report.rejected == {"no item": 1}
+    with pytest.raises(DataError, match="names none"):
+        accept([posted._replace(shopper="nan")])
+
+
+@pytest.mark.parametrize(
+    "cells", [["€2.00", "$3.00", "2.50"], ["€2.00"] * 99 + ["£2.00"], ["2 €", "2 ₽"]]
+)
+def test_amounts_in_two_currencies_are_refused(cells: list[str]) -> None:
+    series = pl.Series("value", cells)
+    with pytest.raises(DataError, match="several currencies"):
+        parse_number(series, who="lines")
+    seen: dict[str, str] = {}  # by parts, each of which has one
+    signs = sorted({cell.strip(" .0235") for cell in cells} - {""})[:2]
+    one, other = (series.filter(series.str.contains(sign, literal=True)) for sign in signs)
+    parse_number(one, who="lines", notation=seen)
+    with pytest.raises(DataError, match="several currencies"):
+        parse_number(other, who="lines", notation=seen)
+
+
+def test_one_currency_and_none_may_stand_together() -> None:
+    assert parse_number(pl.Series("value", ["€2.00", "3.50"]), who="lines").to_list() == [2.0, 3.5]
+
+
+def daily(n: int = 1800) -> pl.DataFrame:
+    days = [TEN + timedelta(days=i % 90) for i in range(n)]
+    return pl.DataFrame(
+        {"user_id": [i % 30 for i in range(n)], "item_id": list(range(n))}
+    ).with_columns(time=pl.Series(days))
+
+
+@pytest.mark.parametrize(("days", "n", "left_out"), [(50, 1, True), (150, 20, False), (20, 2, False)])
+def test_lines_far_from_all_others_are_left_out_or_said(days: int, n: int, left_out: bool) -> None:
+    last = TEN + timedelta(days=89)
+    stray = daily(n).with_columns(time=pl.lit(last + timedelta(days=days)))
+    report = RetailData.from_frames(pl.concat([daily(), stray])).report
+    assert report.rejected == ({"date far from all others": n} if left_out else {})
+    if left_out:
+        assert report.notes == []
+        return
+    (note,) = report.notes
+    assert f"the last {n} of 1,{800 + n} lines have dates far from the others" in note
+    assert f"{(last + timedelta(days=days)):%Y-%m-%d}, {days} days apart" in note
+
+
+def test_a_catalogue_that_describes_an_item_twice_is_said() -> None:
+    items = pl.DataFrame(
+        {"item_id": ["tea", "jam", "tea", "jam"], "name": ["Tea", "Jam", "Tee", "Jam"]}
+    )
+    data = RetailData.from_frames(lines(("tea", 1, 2), ("jam", 1, 3)), items)
+    assert data.items["name"].to_list() == ["Jam", "Tea"]
+    (note,) = data.report.notes
+    assert note.startswith(
+        "items: 2 rows repeat the id of an earlier one, of which 1 ids are described"
+    )
+
+
+def test_what_stands_beside_named_receipts_is_said_or_refused(tmp_path: Path) -> None:
+    frame = lines(("tea", 1, 2))
+    frame.write_csv(tmp_path / "receipts.csv")
+    pl.DataFrame({"store": [1], "city": ["x"]}).write_csv(tmp_path / "stores.csv")
+    report = load_dataset("table", tmp_path).report
+    assert report.notes == [f"folder {tmp_path}: beside receipts.csv, stores.csv were not read"]
+    frame.write_parquet(tmp_path / "2024-02.parquet")
+    with pytest.raises(DataError, match=r"holds 2024-02.parquet beside receipts.csv, with the same"):
+        load_dataset("table", tmp_path)

@@ -15,7 +15,7 @@ import spark_support
 from retailrec.candidates import Popularity
 from retailrec.data import RetailData, unit_prices
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_table
+from retailrec.data.files import read_parts, read_table
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
@@ -284,7 +284,7 @@ def test_a_model_of_all_shoppers_is_that_of_one_machine(
 ) -> None:
     from retailrec.spark import fit
 
-    data = RetailData.from_frames(pl.read_parquet(shop / "receipts" / "*.parquet"))
+    data = RetailData.from_frames(read_parts(shop / "receipts", exports=True))
     local = QUICK.model().fit(data)
     there = fit(QUICK.model(), shop / "receipts", tmp_path / "model", sample=10**6)
     assert there.n_sample == data.n_users
@@ -308,7 +308,7 @@ def test_a_model_of_all_shoppers_is_that_of_one_machine(
 def test_a_model_of_a_sample_counts_everybody(session: Any, shop: Path, tmp_path: Path) -> None:
     from retailrec.spark import fit
 
-    data = RetailData.from_frames(pl.read_parquet(shop / "receipts" / "*.parquet"))
+    data = RetailData.from_frames(read_parts(shop / "receipts", exports=True))
     there = fit(QUICK.model(), shop / "receipts", tmp_path / "model", sample=60)
     assert 30 < there.n_sample < 90
     assert there.model.report_["sample"] == {"shoppers": there.n_sample, "of": data.n_users}

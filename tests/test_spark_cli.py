@@ -78,7 +78,7 @@ def test_a_run_cleans_once_and_writes_what_recommend_writes(
     again = ["recommend", "--model", tmp_path / "out" / "model", "--history", shop / "receipts"]
     told = called(*again, "--out", tmp_path / "again", *slots, *SPARK)
     assert "120 shoppers, 600 recommendations" in told.output
-    assert "rejected: exact double line" in told.output
+    assert "rejected: also in another file" in told.output
     assert lists(tmp_path / "again").equals(everybody)
     here = called(*again, "--out", tmp_path / "here.parquet", *slots)
     assert lists(tmp_path / "here.parquet").equals(everybody)

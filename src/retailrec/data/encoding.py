@@ -32,7 +32,7 @@ from retailrec.data.cleaning import (
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
 from retailrec.data.lines import CARRIED, in_order, merged, named, settled
-from retailrec.data.strays import far_rule
+from retailrec.data.strays import far_notes, far_rule
 from retailrec.data.timeformats import EARLIEST, parse_time
 from retailrec.data.visits import came_again, split_receipts
 from retailrec.errors import DataError
@@ -241,7 +241,11 @@ class _Coder:
             times = pl.DataFrame({"text": texts, "time": parsed})
             self.lines = [self._dated(part, times["time"], ids) for part in self.lines]
             refuse_if_none(sum(part.height for part in self.lines), self.report)
-        far = self._far_from_the_rest()
+        bought = (part.filter(~TAKES_BACK)["time"] for part in self.lines)
+        days = pl.concat([times.dt.date().value_counts(name="n") for times in bought])
+        days = days.group_by("time").agg(pl.col("n").sum())
+        far = far_rule(days)
+        self.report.notes += far_notes(days if far is None else days.filter(~far.when))
         if far is not None:
             show = partial(named, ids=ids)
             self.lines = [kept_lines(part, [far], self.report, show) for part in self.lines]
@@ -288,12 +292,6 @@ class _Coder:
     ) -> pl.DataFrame:
         part = part.with_columns(times.gather(part["time"]).alias("time"))
         return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
-
-    def _far_from_the_rest(self) -> LineRule | None:
-        """A rule against strays in time, if there are any: see `far_rule`."""
-        bought = (part.filter(~TAKES_BACK)["time"] for part in self.lines)
-        days = pl.concat([times.dt.date().value_counts(name="n") for times in bought])
-        return far_rule(days.group_by("time").agg(pl.col("n").sum()))
 
 
 def slim_lines(good: pl.DataFrame) -> pl.DataFrame:

@@ -90,6 +90,17 @@ def read_parts(
         yield _below(waiting, path)
 
 
+def columns_of(path: Path, encoding: str | None = None) -> list[str]:
+    """The columns of a file or folder of files.
+
+    Raises
+    ------
+    DataError
+        If it can't be read.
+    """
+    return _open(data_files(path)[0], None, encoding)[0].columns
+
+
 def exports_of(tables: Sequence[tuple[Path, str]]) -> list[int]:
     """Number of the export that each table is of, by its file and sheet.
 

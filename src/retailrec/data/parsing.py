@@ -38,8 +38,13 @@ MISSING = tuple(
 )
 # byte order marks within a file that was put together, and spaces that have no width, at either end
 _UNSEEN = r"^[\s\u{feff}\u{200b}-\u{200f}\u{2060}]+|[\s\u{feff}\u{200b}-\u{200f}\u{2060}]+$"
+# the same signs one by one, for single ids: what has the property White_Space, and the marks
+_ENDS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff\u2060" + "".join(
+    map(chr, range(0x2000, 0x2010))
+)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
+_SIGN = r"([$€£¥₽₴₹])"
 _MONEY = r"[\s\u00a0\u202f'’$€£¥₽₴₹]"  # blanks between thousands, apostrophes, currency signs
 
 
@@ -56,6 +61,17 @@ def without_missing(text: pl.Series) -> pl.Series:
         text = text.str.replace_all(_UNSEEN, "")
     nothing = text.is_in(list(MISSING))
     return text.set(nothing, None) if nothing.any() else text
+
+
+def bare_id(text: str) -> str:
+    """One id as `without_missing` leaves it: without blanks and unseen marks around it.
+
+    Examples
+    --------
+    >>> bare_id(" u005\u200b")
+    'u005'
+    """
+    return text.strip(_ENDS)
 
 
 def typed_ids(ids: pl.Series) -> pl.Series:
@@ -155,6 +171,15 @@ def look_alikes(ids: pl.Series) -> list[str]:
             f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write "
             "them alike"
         )
+    folded = _folded(ids)
+    twins = ids.filter(folded.is_duplicated() & ~changed)
+    if len(twins):
+        one = twins[0]
+        other = ids.filter((folded == _folded(pl.Series([one]))[0]) & (ids != one))[0]
+        notes.append(
+            f"{ids.name}: {len(twins):,} ids differ from others by case, Unicode form or blanks only, "
+            f"such as {one!r} and {other!r}, and count apart; write them alike"
+        )
     short = ids.str.contains(r"^\d(\.\d+)?[eE]\+\d+$")
     if n := int(short.sum()):
         notes.append(
@@ -162,6 +187,11 @@ def look_alikes(ids: pl.Series) -> list[str]:
             f"numbers, so different ones may have become one; export that column as text"
         )
     return notes
+
+
+def _folded(ids: pl.Series) -> pl.Series:
+    """Ids without what people don't see in them: case, Unicode form, blanks within."""
+    return ids.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", "")
 
 
 def ids_meet(
@@ -277,6 +307,7 @@ def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None
 
 def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.Series:
     """Numbers with thousands marks, by the decimal mark that the cells agree on; others null."""
+    _require_one_currency(text, who, notation)
     bare = text.str.replace_all(_MONEY, "")
     plain = bare.str.contains(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     by_comma = bare.str.contains(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)?,\d+$")
@@ -318,6 +349,25 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
     else:
         readable, digits = plain | by_point, bare.str.replace_all(",", "", literal=True)
     return digits.set(~readable, None).cast(pl.Float64, strict=False)
+
+
+def _require_one_currency(text: pl.Series, who: str, notation: dict[str, str]) -> None:
+    """Raise if cells have signs of two currencies: their numbers can't be added up."""
+    signs = text.str.extract(_SIGN).drop_nulls().unique().sort().to_list()
+    before = notation.get(f"currency of {text.name}")
+    if before and before not in signs:
+        signs = [before, *signs] if signs else signs
+    if len(signs) > 1:
+        some = " and ".join(
+            repr(text.filter(text.str.contains(sign, literal=True)).first() or sign)
+            for sign in signs[:2]
+        )
+        raise DataError(
+            f"column '{text.name}' of {who} has amounts in several currencies, for example {some}; "
+            f"convert them to one."
+        )
+    if signs:
+        notation[f"currency of {text.name}"] = signs[0]
 
 
 def nested(kind: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from retailrec.errors import DataError
@@ -83,6 +84,17 @@ def find_file(folder: Path, *names: str) -> Path | None:
         if found:
             return found[0]
     return None
+
+
+def others_in(folder: Path, read: Iterable[Path]) -> list[Path]:
+    """What stands in a folder and may hold lines, beside what is read."""
+    known = set(read)
+    ends = (*_READ, *_UNREAD)
+    return [
+        entry
+        for entry in _inside(folder)
+        if entry not in known and (entry.name.lower().endswith(ends) or bool(_parts(entry)))
+    ]
 
 
 def data_files(path: Path) -> list[Path]:

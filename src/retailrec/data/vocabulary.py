@@ -55,9 +55,19 @@ def attributes(
         (few, one), (many, other) = sides
         if told := ids_meet(few, many, who=one, whose=other, refuse=False):
             report.notes.append(f"{id_column}: {told}")
-    return frame.filter(pl.col(id_column).is_not_null()).unique(
-        id_column, keep="first", maintain_order=True
-    )
+    frame = frame.filter(pl.col(id_column).is_not_null())
+    first = frame.unique(id_column, keep="first", maintain_order=True)
+    if again := frame.height - first.height:
+        twice = frame.unique().filter(pl.col(id_column).is_duplicated())[id_column].unique()
+        differ = (
+            f", of which {len(twice):,} ids are described in other ways there" if len(twice) else ""
+        )
+        some = twice.sort()[0] if len(twice) else frame.filter(frame[id_column].is_duplicated())[0, 0]
+        report.notes.append(
+            f"{who}: {again:,} rows repeat the id of an earlier one{differ}, such as "
+            f"{some!r}; the first row of an id counts"
+        )
+    return first
 
 
 def vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> pl.DataFrame:

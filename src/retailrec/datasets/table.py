@@ -7,10 +7,10 @@ from itertools import chain
 from pathlib import Path
 
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_parts, read_table
-from retailrec.data.paths import find_file
+from retailrec.data.files import FILE, columns_of, read_parts, read_table
+from retailrec.data.paths import find_file, others_in
 from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions, Tables
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
 
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
@@ -45,15 +45,42 @@ def open_table(
     lines = read_parts(receipts, encoding=encoding, exports=True)
     first = next(lines)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
+    report = LoadReport(DATASET.name)
+    if receipts != path:
+        read = [file for file in (receipts, items, users) if file is not None]
+        _say_others(path, read, first.columns, report, encoding)
     return Tables(
         chain([first], lines),
-        LoadReport(DATASET.name),
+        report,
         None if items is None else read_table(items, encoding=encoding),
         None if users is None else read_table(users, encoding=encoding),
         columns=columns,
         item_columns=describing,
         time_format=options.time_format,
     )
+
+
+def _say_others(
+    folder: Path, read: list[Path], columns: list[str], report: LoadReport, encoding: str | None
+) -> None:
+    """Note what stands beside the tables of a folder and is not read; refuse what has receipts too."""
+    unread = []
+    for file in others_in(folder, read):
+        try:
+            theirs = columns_of(file, encoding)
+        except DataError:
+            theirs = []
+        if set(theirs) == set(columns) - {FILE}:
+            raise DataError(
+                f"folder {folder} holds {file.name} beside {read[0].name}, with the same columns; it "
+                f"may have receipts too, but would not be read. Put both into a folder of their own "
+                f"({read[0].name.split('.')[0]}/), or move one of them away."
+            )
+        unread.append(file.name)
+    if unread:
+        more = [f"{len(unread) - 5:,} others"] if len(unread) > 5 else []
+        names = ", ".join([*unread[:5], *more])
+        report.notes.append(f"folder {folder}: beside {read[0].name}, {names} were not read")
 
 
 DATASET = Dataset(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
+from retailrec.data.parsing import MISSING, bare_id
 from retailrec.data.timeformats import EARLIEST, LATEST
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
@@ -27,6 +28,7 @@ LONGEST_ID = 128  # characters
 LARGEST = 1e12  # of an amount; sums of such still are numbers
 BY_TIME = "%Y%m%dT%H%M%S"  # how a receipt without a number is called
 _CALLED = re.compile(r"\d{8}T\d{6}(-\d{4}|\.\d{6}-\d{4})?")  # also by versions before 0.3
+_NOTHING = frozenset(MISSING)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -111,6 +113,12 @@ def accept(posted: Sequence[Posted]) -> Accepted:
     >>> found.receipts[0].items, found.receipts[0].amounts["quantity"].tolist(), found.report.rejected
     (('tea',), [3.0], {'return or cancellation': 1})
     """
+    for p in posted:
+        if {bare_id(p.shopper), bare_id(p.number)} & _NOTHING:
+            raise DataError(
+                f"a receipt of shopper {p.shopper!a} with number {p.number!a} names none: a word for "
+                f"nothing is no id. Send the ids that the receipts have."
+            )
     heads = [
         Receipt(
             check_id(p.shopper, "shopper"),
@@ -176,14 +184,15 @@ def packed_amounts(log: pl.DataFrame) -> NDArray[np.void]:
 
 
 def check_id(text: str, what: str) -> str:
-    """The id, if it is printable text of 1 to `LONGEST_ID` characters.
+    """The id as a load reads it, without blanks around it: printable, 1 to `LONGEST_ID` characters.
 
     Raises
     ------
     DataError
         If it is not: control characters could not be stored everywhere, nor shown.
     """
-    if not text.strip() or len(text) > LONGEST_ID or not text.isprintable():
+    text = bare_id(text)
+    if not text or len(text) > LONGEST_ID or not text.isprintable():
         raise DataError(
             f"{what} {text[:40]!a} is no id; expected 1 to {LONGEST_ID} printable characters. Send the "
             f"id that the receipts have."

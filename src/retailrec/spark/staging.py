@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from retailrec.data.cleaning import LINE, STANDARD_RULES, LineRule, LoadReport, refuse_if_none
-from retailrec.data.strays import far_rule
+from retailrec.data.strays import far_notes, far_rule
 from retailrec.errors import DataError
 from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
@@ -199,6 +199,7 @@ def _counted(
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
         good = good.filter(F.to_date("time").between(first, newest))
+    report.notes += far_notes(days.drop("latest"))
     last = days["latest"].max()
     if not isinstance(last, datetime):
         raise DataError(f"no line of {source.name} has a time; expected receipt lines. Check them.")
