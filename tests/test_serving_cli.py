@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -122,6 +123,7 @@ def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path)
     assert "are new" in loaded
     run("store", "load", "table", tmp_path / "lines.csv", "--store", store, "--quiet")
     run("store", "export", tmp_path / "out", "--store", store)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
     back = load_dataset("table", tmp_path / "out" / "receipts.parquet")
     assert back.log.equals(load_dataset("table", tmp_path / "lines.csv").log)
     assert "0 shoppers" not in run("store", "forget", "u01", "--store", store)

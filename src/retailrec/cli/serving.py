@@ -195,6 +195,8 @@ def export_store(
 
         for name in ("receipts", "shoppers", "exposures"):
             check_file(out / f"{name}.parquet")
+        if not out.exists():
+            out.mkdir(0o700, parents=True)  # receipts are nobody's but the owner's
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
         shown = export_exposures(opened)
