@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+_WHY = "tests/test_understanding.py::"
+_REASONS = {
+    "reasons_in_words": f"{_WHY}test_what_most_of_a_list_shares_gives_way_to_what_sets_an_item_apart",
+    "_due": f"{_WHY}test_what_was_due_long_ago_has_lapsed",
+    "_what_it_is": f"{_WHY}test_an_item_for_which_nothing_speaks_is_called_what_it_is",
+    "_bestseller": f"{_WHY}test_a_bestseller_of_its_category_is_called_so",
+}
 # tests that know the wing, the quick and telling ones first
 TESTS: dict[str, list[str]] = {
     "data": [
@@ -33,6 +40,7 @@ TESTS: dict[str, list[str]] = {
         "test_contracts",
         "test_contracts_recommender",
         "tests/test_understanding.py::test_reasons_state_the_facts_of_the_receipts",
+        *_REASONS.values(),
     ],
     "metrics": ["test_metrics", "test_uncertainty", "src/retailrec/metrics"],
 }
@@ -86,6 +94,7 @@ NEAREST: dict[str, str] = {
     "TwoStageRecommender._calibrated": "test_training",
     "TwoStageRecommender.training_frame": "test_training",
     "TwoStageRecommender._named": "test_contracts_recommender",
+    **_REASONS,
     "reasons": "tests/test_understanding.py::test_reasons_state_the_facts_of_the_receipts",
     "_habit": "tests/test_understanding.py::test_reasons_state_the_facts_of_the_receipts",
     "_Partners": "tests/test_understanding.py::test_reasons_state_the_facts_of_the_receipts",

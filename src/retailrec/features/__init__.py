@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retailrec.features import category, item, match, pair, user, week  # noqa: F401  (they register)
+from retailrec.features import item, pair, user  # noqa: F401  (they register)
 from retailrec.features.aggregates import Events
 from retailrec.features.registry import FEATURES, Feature, feature, features_of
 

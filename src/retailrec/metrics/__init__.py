@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retailrec.metrics import beyond_accuracy, money, ranking  # noqa: F401  (they register)
+from retailrec.metrics import ranking  # noqa: F401  (it registers)
 from retailrec.metrics.base import METRICS, Metric, metric, parse_metric
 
 __all__ = ["METRICS", "Metric", "metric", "parse_metric"]
