@@ -237,8 +237,10 @@ def missing_days(w: Weeks) -> Finding | None:
 
 @check("refuse")
 def half_days(w: Weeks) -> Finding | None:
-    """Days with far fewer lines than the same weekday of past weeks: less than usual, and than 60% of
-    the least that was seen."""
+    """Days with far fewer lines than the same weekday of past weeks.
+
+    Less than usual, and than 60% of the least that was seen.
+    """
     if not w.learnt:
         return None
     rows = []
@@ -285,8 +287,10 @@ def ends_early(w: Weeks) -> Finding | None:
 
 @check("refuse")
 def missing_stores(w: Weeks) -> Finding | None:
-    """Stores without a line that had 20 receipts and more in nine of ten past weeks, the last one
-    among them: where 20 are usual, none is no chance (e^-20)."""
+    """Stores without a line that had 20 receipts and more in nine of ten past weeks.
+
+    The last one among them: where 20 are usual, none is no chance (e^-20).
+    """
     if not w.learnt or "store" not in w.past.columns:
         return None
     weekly = pl.concat(
@@ -405,8 +409,10 @@ def late_lines(w: Weeks) -> Finding | None:
 
 @check("refuse")
 def far_dates(w: Weeks) -> Finding | None:
-    """Lines dated more than two weeks from all others: they would move the end of the data, so that
-    everything else looks old."""
+    """Lines dated more than two weeks from all others.
+
+    They would move the end of the data, so that everything else looks old.
+    """
     last = w.end + timedelta(days=FAR_DAYS)
     begin = w.start if w.past.is_empty() else datetime.combine(_bulk(w.past)[0], datetime.min.time())
     rows = w.lines.filter(
@@ -446,8 +452,10 @@ def clock_moved(w: Weeks) -> str | None:
 
 @check("refuse")
 def prices_moved(w: Weeks) -> Finding | None:
-    """Unit prices of the items sold before and now: half of them moved by a third and more, as where
-    money comes in cents, in another currency or with other taxes."""
+    """Unit prices of items sold before and now, half of which moved by a third and more.
+
+    As where money comes in cents, in another currency or with other taxes.
+    """
     if "value" not in w.new.columns or w.past.is_empty():
         return None
     now, before = _prices(w.new), _prices(w.past)
@@ -569,8 +577,10 @@ def unknown_items(w: Weeks) -> str | None:
 
 @check("warn")
 def guests_as_one_user(w: Weeks) -> Finding | None:
-    """Many receipts under one id ("0", "guest", or whatever it is): nobody's habits, which would pass
-    for a user's."""
+    """Many receipts under one id ("0", "guest", or whatever it is).
+
+    Nobody's habits, which would pass for a user's.
+    """
     receipts = w.new.group_by(USER_ID).agg(n=_receipts(w.new).n_unique())
     if receipts.height < 20:
         return None
@@ -593,8 +603,10 @@ def guests_as_one_user(w: Weeks) -> Finding | None:
 
 @check("warn")
 def users_merged_or_split(w: Weeks) -> str | None:
-    """Receipts a user outside of what is usual and by a quarter and more, with as many receipts as
-    ever: cards were merged, or one user has several ids."""
+    """Receipts a user outside of what is usual, by a quarter and more, of as many receipts as ever.
+
+    Cards were merged, or one user has several ids.
+    """
     if not w.learnt or w.new.is_empty():
         return None
     came, low, high = w.usual(_n_receipts)

@@ -61,7 +61,7 @@ ItemPath = Annotated[Id, Path(description="the item's id", examples=["1029743"])
 
 
 def reply(value: Any, status: int = 200) -> Response:
-    """JSON, made once: what is answered needs no second check. What is no number in JSON is null."""
+    """JSON, made once, in which null stands for what is no number; it needs no second check."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:

@@ -49,8 +49,11 @@ class Limits:
 
 
 class Connections:
-    """The open connections of one server. Where there is no room, the one that has waited longest for
-    its caller goes: requests that never become whole keep nobody out."""
+    """The open connections of one server.
+
+    Where there is no room, the one that has waited longest for its caller goes: requests that never
+    become whole keep nobody out.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
