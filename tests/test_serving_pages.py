@@ -288,15 +288,15 @@ def complaints(browser: Any) -> list[str]:
 
 
 def until(found: Any, seconds: float = 20) -> Any:
-    """What `found` gives once it gives something; an element that the page just swapped is asked anew."""
-    from selenium.common.exceptions import StaleElementReferenceException
+    """What `found` gives once it gives something; an element that the page just swapped, or is loading, is asked anew."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 
     end = time.monotonic() + seconds
     while True:
         try:
             if value := found():
                 return value
-        except StaleElementReferenceException:
+        except (StaleElementReferenceException, NoSuchElementException):
             pass
         assert time.monotonic() < end, "nothing came"
         time.sleep(0.05)
