@@ -36,9 +36,13 @@ def lists(among: Among) -> list[list[int]]:
 
 
 def test_a_list_for_everybody() -> None:
-    assert (
-        lists(Among.of(pl.DataFrame({"item_id": [9, 3, 9], "note": ["a", "b", "c"]}))) == [[0, 3]] * 3
-    )
+    assert lists(Among.of(pl.DataFrame({"item_id": [9, 3, 9]}))) == [[0, 3]] * 3
+
+
+def test_a_column_that_would_be_passed_over_is_refused() -> None:
+    """An assortment by store is no list for everybody."""
+    with pytest.raises(DataError, match=r"columns that would not be read: 'store'\. It takes item_id"):
+        Among.of(pl.DataFrame({"item_id": [9, 3], "store": ["s0", "s1"]}))
 
 
 def test_a_list_for_each_shopper() -> None:

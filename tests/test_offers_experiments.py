@@ -177,6 +177,21 @@ def test_a_campaign_that_worked_is_found(campaign: tuple[Ledger, RetailData]) ->
     assert found.total["spend"][0] == pytest.approx(found.n_treated * effects["spend", True].difference)
 
 
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"store": "s1"}, "margin has columns that would not be read: 'store'"),
+        ({"margin": [0.5, 0.75]}, "margin: item 1 has several margins"),
+    ],
+)
+def test_margins_of_one_item_must_be_one(
+    campaign: tuple[Ledger, RetailData], columns: dict, sentence: str
+) -> None:
+    margin = pl.DataFrame({"item_id": [1, 1], "margin": [0.5, 0.5]} | columns)
+    with pytest.raises(DataError, match=sentence):
+        experiment_result(campaign[0], "spring", campaign[1], days=DAYS, margin=margin)
+
+
 def test_outcomes_are_sums_of_the_window(campaign: tuple[Ledger, RetailData]) -> None:
     from retailrec.data.timeformats import DAY_ONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -94,6 +95,38 @@ def test_availability_has_dates() -> None:
         }
     )
     assert lists(available=frame)[0] == ["cd", "cd"]
+
+
+def test_a_pair_of_an_unknown_item_or_user_denies_nothing() -> None:
+    """zed's code is -1: one row up, it would be ann's last item f."""
+    frame = pl.DataFrame({"user_id": ["bob", "bob", "eve"], "item_id": ["zed", "b", "c"]})
+    assert lists(k=6, deny=frame)[0] == ["abcdef", "acdef"]
+    assert lists(k=6, deny=frame.head(1).vstack(frame.tail(1)))[0] == ["abcdef", "abcdef"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "sentence"),
+    [
+        (
+            {"available": {"item_id": ["a"], "store": ["s1"]}},
+            "'store'. It takes item_id and, if wanted",
+        ),
+        ({"available": {"item_id": ["a"], "start": ["2024-01-01"]}}, "not be read: 'start'"),
+        ({"available": {"from": ["2024-01-01"]}}, "available lacks column 'item_id'"),
+        ({"available": {"item_id": ["a", None]}}, "available has no item_id in 1 of 2 lines"),
+        ({"deny": {"item_id": ["a"]}}, "deny lacks column 'user_id'"),
+        ({"deny": {"item_id": ["a"], "user_id": ["bob"], "until": ["2024"]}}, "not be read: 'until'"),
+        ({"deny": {"item_id": ["a"], "user_id": [" "]}}, "deny has no user_id in 1 of 1 lines"),
+        ({"margin": {"item_id": ["a"]}}, "margin lacks column 'margin'"),
+        ({"margin": {"item_id": ["a"], "margin": [1], "store": [2]}}, "not be read: 'store'"),
+        ({"margin": {"item_id": ["a"], "margin": [None]}}, "holds no number in 1 of 1 lines"),
+        ({"margin": {"item_id": ["a", "a"], "margin": ["1", "2"]}}, "item 'a' two margins, 1 and 2"),
+    ],
+)
+def test_a_table_of_rules_says_what_it_takes(rules: dict, sentence: str) -> None:
+    ((name, columns),) = rules.items()
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        lists(**{name: pl.DataFrame(columns)})
 
 
 def test_margins_turn_the_objective_into_money() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -142,6 +143,34 @@ def ids_like(ids: pl.Series, like: pl.Series, *, who: str) -> pl.Series:
             f"write the ids alike in both."
         )
     return whole.cast(like.dtype)
+
+
+def check_columns(
+    frame: pl.DataFrame, needed: Sequence[str], optional: Sequence[str] = (), *, who: str
+) -> None:
+    """Refuse a table that lacks a column, or has one that would be passed over.
+
+    For tables of rules and lists, whose columns say what holds where and when: one that is not known,
+    such as a store, limits what the others say.
+
+    Raises
+    ------
+    DataError
+        If so, with the columns that are meant.
+
+    Examples
+    --------
+    >>> check_columns(pl.DataFrame({"item_id": [7]}), ["item_id"], ["from", "until"], who="available")
+    """
+    takes = ", ".join(needed) + (f" and, if wanted, {', '.join(optional)}" if optional else "")
+    for name in needed:
+        if name not in frame.columns:
+            raise DataError(f"{who} lacks column '{name}'; it has {frame.columns} and takes {takes}.")
+    if strange := [c for c in frame.columns if c not in (*needed, *optional)]:
+        raise DataError(
+            f"{who} has columns that would not be read: {', '.join(map(repr, strange))}. It takes "
+            f"{takes}; rename them, or leave them out if what they say does not matter."
+        )
 
 
 def look_alikes(ids: pl.Series) -> list[str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from retailrec.compute.statistics import Floats, holm, shares_p, welch
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_meet, parse_number
+from retailrec.data.parsing import check_columns, ids_meet, parse_number
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
 
@@ -340,9 +340,7 @@ def unit_margins(data: RetailData, margin: Any) -> Floats | None:
     if margin is None:
         return None
     frame = to_polars(margin, who="margin")
-    for name in ("item_id", "margin"):
-        if name not in frame.columns:
-            raise DataError(f"margin lacks column '{name}'; it has {frame.columns}. Rename it.")
+    check_columns(frame, ["item_id", "margin"], who="margin")
     table = pl.DataFrame(
         {
             "item_id": frame["item_id"].cast(pl.String),

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from retailrec.compute.shards import SHARD
 from retailrec.data.files import read_table
 from retailrec.data.history import Pairs
+from retailrec.data.ids import row_of_ids
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, typed_ids
+from retailrec.data.parsing import check_columns, ids_like, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -237,6 +238,7 @@ def _ids(table: pl.DataFrame) -> pl.DataFrame:
     known = [c for c in (CAMPAIGN_ID, USER_ID, ITEM_ID) if c in table.columns]
     if not known:
         raise DataError(f"among lacks id columns; it has {table.columns}. It takes {_SHAPES}.")
+    check_columns(table, known, ["coupon_id"], who="among")
     table = table.select(typed_ids(table[c]) for c in known).drop_nulls()
     if table.is_empty():
         raise DataError(
@@ -261,10 +263,7 @@ def _of_campaigns(sent: pl.DataFrame, products: pl.DataFrame) -> Among:
 
 def _places(ids: pl.Series, table: pl.DataFrame, what: str, where: str) -> NDArray[np.int64]:
     """Row of `table` of each id, -1 where it has none."""
-    wanted = ids_like(ids, table[ids.name], who=f"the {what} of among").alias(ids.name)
-    rows = table.select(ids.name).with_row_index("row").drop_nulls().unique(ids.name, keep="first")
-    place = wanted.to_frame().join(rows, on=ids.name, how="left", maintain_order="left")["row"]
-    found = place.cast(pl.Int64).fill_null(-1).to_numpy()
+    found = row_of_ids(ids_like(ids, table[ids.name], who=f"the {what} of among"), table[ids.name])
     if (found < 0).all():
         raise DataError(
             f"none of the {ids.n_unique():,} {what} of among is {where}, for example {ids[0]!r}; write "

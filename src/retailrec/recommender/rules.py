@@ -28,8 +28,9 @@ from retailrec.compute.pairs import row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.ids import row_of_ids
 from retailrec.data.item_facts import text_codes
-from retailrec.data.parsing import ids_like, ids_meet
+from retailrec.data.parsing import check_columns, ids_like, ids_meet, parse_number, typed_ids
 from retailrec.data.timeformats import parse_time
 from retailrec.data.toml_files import read_toml
 from retailrec.errors import DataError, SettingError
@@ -37,7 +38,12 @@ from retailrec.recommender.greedy import Begun, choose_under_rules, nothing_begu
 from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, USER_ID
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
-_FRAMES = ("available", "deny", "margin")
+# rule -> columns that its frame must have, and those that it may have
+_FRAMES = {
+    "available": ((ITEM_ID,), ("from", "until")),
+    "deny": ((USER_ID, ITEM_ID), ()),
+    "margin": ((ITEM_ID, "margin"), ()),
+}
 
 
 class RuleRequest(NamedTuple):
@@ -197,6 +203,7 @@ class BoundRules:
                 )
             self._category = text_codes(self.items[rules.category])[0]
         self._margin = None if rules.margin is None else self._margins(rules.margin)
+        self._deny = None if rules.deny is None else self._denials(rules.deny)
 
     def choose(
         self,
@@ -276,8 +283,8 @@ class BoundRules:
     ) -> dict[str, NDArray[np.bool_]]:
         """Rule -> (n_pairs,) is the pair allowed?"""
         masks = {name: mask[pairs.items] for name, mask in self._item_masks.items()}
-        if self.rules.deny is not None:
-            masks["deny"] = ~self._denied(self.rules.deny, history, pairs, user)
+        if self._deny is not None:
+            masks["deny"] = ~self._denied(self._deny, history, pairs, user)
         if self.rules.skip_bought_days is not None:
             masks["skip_bought_days"] = ~self._just_bought(history, position)
         request = RuleRequest(history, pairs, position, self.items, self.prices, self.now)
@@ -305,39 +312,59 @@ class BoundRules:
         return mask
 
     def _margins(self, frame: pl.DataFrame) -> NDArray[np.float32]:
-        if "margin" not in frame.columns:
-            raise DataError(f"rules: margin lacks column 'margin'; it has {frame.columns}.")
         codes = self._codes(frame, "margin")
+        margins = parse_number(frame["margin"], who="the rule margin")
+        if not margins.is_finite().fill_null(False).all():
+            odd = frame.filter(~margins.is_finite().fill_null(False))
+            raise DataError(
+                f"rules: margin holds no number in {odd.height:,} of {frame.height:,} lines, the first "
+                f"of item {odd[ITEM_ID][0]!r}; give each item listed a margin, 0 if it has none."
+            )
+        given = pl.DataFrame({ITEM_ID: frame[ITEM_ID], "margin": margins}).unique()
+        if (twice := given.filter(given[ITEM_ID].is_duplicated()).sort(ITEM_ID, "margin")).height:
+            raise DataError(
+                f"rules: margin gives item {twice[ITEM_ID][0]!r} two margins, {twice['margin'][0]:g} "
+                f"and {twice['margin'][1]:g}; leave one."
+            )
         out = np.zeros(self.items.height, np.float32)
-        out[codes[codes >= 0]] = frame["margin"].cast(pl.Float32).to_numpy()[codes >= 0]
+        out[codes[codes >= 0]] = margins.cast(pl.Float32).to_numpy()[codes >= 0]
         return out
 
-    def _codes(self, frame: pl.DataFrame, who: str) -> NDArray[np.int64]:
+    def _codes(self, frame: pl.DataFrame, rule: str) -> NDArray[np.int64]:
         """(n_rows,) item code of each row, -1 where the catalogue lacks the item."""
-        if ITEM_ID not in frame.columns:
-            raise DataError(f"rules: {who} lacks column '{ITEM_ID}'; it has {frame.columns}.")
+        needed, optional = _FRAMES[rule]
+        check_columns(frame, needed, optional, who=f"rules: {rule}")
+        for name in needed:
+            n = frame.height - len(typed_ids(frame[name]).drop_nulls()) if name != "margin" else 0
+            if n:
+                raise DataError(
+                    f"rules: {rule} has no {name} in {n:,} of {frame.height:,} lines; fill them, or "
+                    f"leave these lines out."
+                )
         told = ids_meet(
-            frame[ITEM_ID], self.items[ITEM_ID], who=f"the rule {who}", whose="the catalogue"
+            frame[ITEM_ID], self.items[ITEM_ID], who=f"the rule {rule}", whose="the catalogue"
         )
         if told is not None:
             self.notes = tuple(dict.fromkeys((*self.notes, f"rules: {told}")))
-        ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {who}")
-        known = self.items.select(ITEM_ID).with_row_index("code")
-        codes = ids.to_frame().join(known, on=ITEM_ID, how="left", maintain_order="left")["code"]
-        return codes.cast(pl.Int64).fill_null(-1).to_numpy()
+        ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {rule}")
+        return row_of_ids(ids, self.items[ITEM_ID])
+
+    def _denials(self, frame: pl.DataFrame) -> tuple[pl.Series, NDArray[np.int64]]:
+        """User ids and item codes of the pairs denied; items that the catalogue lacks deny nothing."""
+        codes = self._codes(frame, "deny")
+        return frame[USER_ID].filter(pl.Series(codes >= 0)), codes[codes >= 0]
 
     def _denied(
-        self, frame: pl.DataFrame, history: History, pairs: Pairs, user: NDArray[np.int64]
+        self,
+        deny: tuple[pl.Series, NDArray[np.int64]],
+        history: History,
+        pairs: Pairs,
+        user: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        if USER_ID not in frame.columns:
-            raise DataError(f"rules: deny lacks column '{USER_ID}'; it has {frame.columns}.")
-        ids = ids_like(frame[USER_ID], history.users[USER_ID], who="rules: deny")
-        rows = history.users.select(USER_ID).with_row_index("row")
-        row = ids.to_frame().join(rows, on=USER_ID, how="left", maintain_order="left")["row"]
-        key = row.cast(pl.Int64).fill_null(-1).to_numpy() * self.items.height + self._codes(
-            frame, "deny"
-        )
-        return np.isin(user * self.items.height + pairs.items, key[row.is_not_null().to_numpy()])
+        ids = ids_like(deny[0], history.users[USER_ID], who="rules: deny")
+        row = row_of_ids(ids, history.users[USER_ID])
+        key = row * self.items.height + deny[1]
+        return np.isin(user * self.items.height + pairs.items, key[row >= 0])
 
     def _just_bought(self, history: History, position: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n_pairs,) bought within `skip_bought_days`, and not due if that matters."""
@@ -381,7 +408,7 @@ def read_rules(path: Path) -> Rules:
         if name not in known:
             raise SettingError(f"rules: there is no rule '{name}'; expected {', '.join(known)}.")
         if name in _FRAMES:
-            if not isinstance(value, str):
+            if not isinstance(value, str) or not value.strip():
                 raise SettingError(f"rules: {name} must be the path of a file, not {value!r}.")
             value = read_table(path.parent / value)
         elif name == "more":
