@@ -14,7 +14,6 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
-from retailrec.data.locks import locked
 from retailrec.data.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
@@ -22,6 +21,7 @@ from retailrec.evaluation.backtest import backtest, learning_curve
 from retailrec.evaluation.segments import by_segment, segments
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.work import locked
 
 METRICS = ("precision@5", "recall@10", "coverage@5", "repeat_precision@5")
 

@@ -29,6 +29,7 @@ from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import Shop, small_data
+from retailrec.work import MARKER
 
 QUICK = Settings(
     horizon_days=14,
@@ -92,7 +93,7 @@ def test_a_file_is_what_recommend_says(
         == expected.select("user_id", "item_id", "rank").rows()
     )
     assert (batch.report.n_shoppers, batch.n_rows) == (data.n_users, expected.height)
-    assert os.listdir(tmp_path) == [name]  # no parts, no partial files
+    assert sorted(os.listdir(tmp_path)) == [MARKER, name]  # no parts, no partial files
 
 
 def test_what_rules_did_is_added_up_over_blocks(
@@ -184,7 +185,7 @@ def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tm
     (tmp_path / f".partial-{process.pid}-offers.parquet").write_bytes(b"half")  # died while combining
     finish(saved, out)
     assert out.read_bytes() == whole.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["offers.parquet", "whole.parquet"]
+    assert sorted(os.listdir(tmp_path)) == [MARKER, "offers.parquet", "whole.parquet"]
 
 
 RUN = """

@@ -41,7 +41,7 @@ def ran(folder: Path) -> Path:
         "--config",
         folder / "quick.toml",
         "--rejects",
-        folder / "rejects.parquet",
+        out / "rejects.parquet",
     )
     assert run.returncode == 0, run.stderr
     for word in (
@@ -66,6 +66,7 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
         "metrics.json",
         "model",
         "recommendations.parquet",
+        "rejects.parquet",
         "report.html",
         "report.json",
         "report.md",
@@ -94,7 +95,7 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
     assert found.columns == ["user_id", "item_id", "score", "rank"]
     assert found.group_by("user_id").len()["len"].unique().to_list() == [3]
     report = json.loads((ran / "load_report.json").read_text())
-    rejects = pl.read_parquet(folder / "rejects.parquet")
+    rejects = pl.read_parquet(ran / "rejects.parquet")
     assert rejects.height == sum(report["rejected"].values())
     assert report["read"] == report["kept"] + report["merged"] + rejects.height
     shoppers = pl.read_parquet(folder / "transaction_data")["household_key"].n_unique()

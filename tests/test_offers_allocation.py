@@ -111,7 +111,7 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_answer(
     def into(told: list[tuple[str, int, int]]) -> Progress:
         return lambda step, done=0, total=0, /: told.append((step, done, total))
 
-    file = tmp_path / "search.json"
+    file = tmp_path / "search"
     with pytest.raises(Stop):
         allocate(pairs, CAMPAIGN, checkpoint=file, progress=stop)
     steps: list[tuple[str, int, int]] = []

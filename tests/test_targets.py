@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +13,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli_support import refused, retailrec
+from retailrec import work
+from retailrec.candidates import Popularity
 from retailrec.cli.app import app
-from retailrec.data.locks import locked
 from retailrec.errors import DataError
-from retailrec.jobs import targets
-from retailrec.jobs.output import staged
 from retailrec.jobs.run import RESULTS
-from retailrec.jobs.targets import MARKER, check_file, check_target
+from retailrec.recommender.artifact import save_artifact
+from retailrec.simulator.shop import small_data
+from retailrec.work import MARKER, check_file, check_folder, locked, staged, write_result
 
 NAMES = ("metrics.json", "model", "report.html")
 
@@ -51,7 +55,11 @@ def test_results_replace_results_and_leave_other_entries(tmp_path: Path) -> None
         "demo/offers.csv": "mine too",
     }
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert json.loads((out / MARKER).read_text()) == ["metrics.json", "model/part.txt"]
+    digest = hashlib.sha256(b"new").hexdigest()
+    assert json.loads((out / MARKER).read_text()) == {
+        "metrics.json": [digest],
+        "model/part.txt": [digest],
+    }
 
 
 @pytest.mark.parametrize("stranger", ["metrics.json", "model/weights.bin", "model/part.txt"])
@@ -103,7 +111,7 @@ def test_links_files_and_paths_that_can_not_be_are_refused(tmp_path: Path) -> No
         ("a\0b", "can't be written"),
     ):
         with pytest.raises(DataError, match=word):
-            check_target(tmp_path / place, RESULTS)
+            check_folder(tmp_path / place, RESULTS)
         if place != "file":
             with pytest.raises(DataError):
                 check_file(tmp_path / place)
@@ -112,7 +120,7 @@ def test_links_files_and_paths_that_can_not_be_are_refused(tmp_path: Path) -> No
 def test_a_place_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(DataError, match="no permission"):
-        check_target(tmp_path / "new" / "out", RESULTS)
+        check_folder(tmp_path / "new" / "out", RESULTS)
     with pytest.raises(DataError, match="no permission"):
         check_file(tmp_path / "tuned.toml")
 
@@ -133,7 +141,7 @@ def test_without_an_exchange_of_folders_a_failure_brings_all_back(
     write(out, "old")
     (out / "notes.txt").write_text("mine")
     before = results(out)
-    monkeypatch.setattr(targets, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(work, "_exchanged", lambda *_: False)
     replace, calls = os.replace, []
 
     def fail_at(number: int) -> None:
@@ -208,7 +216,7 @@ def test_killed_anywhere_the_results_are_the_old_ones_or_the_new(tmp_path: Path)
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     hold = (
-        "import sys; from pathlib import Path; from retailrec.data.locks import locked\n"
+        "import sys; from pathlib import Path; from retailrec.work import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path / "out")]
@@ -221,3 +229,152 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "out", "whole")  # the lock died with its process
     with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
         write(tmp_path / "out", "mixed")
+
+
+def test_a_file_replaces_what_we_wrote_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "lists.csv"
+    write_result("first", file)
+    write_result("second", file)
+    assert file.read_text() == "second"
+    file.write_text("second, and a remark of mine")
+    for attempt in (lambda: check_file(file), lambda: write_result("third", file)):
+        with pytest.raises(DataError, match=r"lists\.csv was not written by retailrec, or was changed"):
+            attempt()
+    assert file.read_text() == "second, and a remark of mine"
+    check_file(file, overwrite=True)
+    write_result("third", file)
+    assert file.read_text() == "third"
+    (tmp_path / "made-by-mktemp").touch()
+    write_result("of an empty file nothing is lost", tmp_path / "made-by-mktemp")
+
+
+def test_a_file_moved_with_its_list_is_ours_and_one_without_is_not(tmp_path: Path) -> None:
+    write_result("first", tmp_path / "a" / "lists.csv")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    write_result("second", tmp_path / "b" / "lists.csv")
+    shutil.copy(tmp_path / "a" / "lists.csv", tmp_path)
+    with pytest.raises(DataError, match="was not written by retailrec"):
+        write_result("second", tmp_path / "lists.csv")
+    (tmp_path / "a" / MARKER).write_text('{"lists.csv": ["cut')
+    with pytest.raises(DataError, match="was not written by retailrec"):
+        write_result("second", tmp_path / "a" / "lists.csv")
+
+
+def test_stopped_before_it_is_replaced_a_file_is_still_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lists.csv"
+    write_result("first", file)
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", full)
+        with pytest.raises(DataError, match="disk full"):
+            write_result("second", file)
+    assert file.read_text() == "first"
+    write_result("third", file)
+    assert file.read_text() == "third"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [MARKER, "lists.csv"]
+
+
+def test_an_input_is_never_replaced(tmp_path: Path) -> None:
+    """By whatever name it comes, and though it is ours, or may be overwritten."""
+    data = tmp_path / "data"
+    write_result("lines", data / "receipts.csv")
+    os.link(data / "receipts.csv", tmp_path / "linked.csv")
+    (tmp_path / "other").symlink_to(data)
+    (data / "parts").mkdir()
+    (data / "parts" / "mine.csv").write_text("more lines")
+    for target, given in (
+        (data / "receipts.csv", data / "receipts.csv"),
+        (tmp_path / "linked.csv", data / "receipts.csv"),
+        (data / "receipts.csv", tmp_path / "other" / "receipts.csv"),
+        (data / ".." / "data" / "receipts.csv", data),
+        (data / "new.csv", tmp_path / "other"),
+        (data / "month=1" / "new.csv", data),
+        (data / "parts" / "mine.csv", data),
+    ):
+        with pytest.raises(DataError, match="an input of the same command"):
+            check_file(target, inputs=[None, given], overwrite=True)
+    write_result("lists", data / "out" / "lists.csv")
+    check_file(data / "out" / "lists.csv", inputs=[data])
+    write(tmp_path / "out", "old")
+    for given in (tmp_path / "out", tmp_path / "out/model", tmp_path / "out/model/part.txt"):
+        with pytest.raises(DataError, match="an input of the same command"):
+            check_folder(tmp_path / "out", NAMES, inputs=[given], overwrite=True)
+    check_folder(tmp_path / "out", NAMES, inputs=[tmp_path / "out/absent", tmp_path])
+
+
+def test_a_remark_within_a_saved_model_is_not_ours(tmp_path: Path) -> None:
+    save_artifact(Popularity().fit(small_data(users=20)), tmp_path / "out" / "model")
+    check_folder(tmp_path / "out", ["model"])
+    (tmp_path / "out" / "model" / "why.txt").write_text("chosen for spring")
+    with pytest.raises(DataError, match=r"why\.txt was not written by retailrec"):
+        check_folder(tmp_path / "out", ["model"])
+
+
+def test_new_files_are_their_owners_alone_and_modes_stay(tmp_path: Path) -> None:
+    def mode(path: Path) -> str:
+        return oct(path.stat().st_mode)[-3:]
+
+    out, file = tmp_path / "new" / "out", tmp_path / "new" / "lists.csv"
+    for text in ("old", "new"):
+        write(out, text)
+        write_result(text, file)
+        for path in (tmp_path / "new", out, out / "model"):
+            assert mode(path) == ("700" if text == "old" else "755"), path
+        for path in (file, out / "metrics.json", out / "model" / "part.txt"):
+            assert mode(path) == ("600" if text == "old" else "644"), path
+        for path in (tmp_path / "new", *(tmp_path / "new").rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("recommend --model m --history {in} --out {out}", "lists.csv"),
+        ("run table {in} --out o --rejects {out}", "rejects.csv"),
+        ("evaluate --recommendations {in} --truth {in} --out {out}", "figures.json"),
+        ("tune table {in} --study s --out {out}", "tuned.toml"),
+        ("bench-walkthrough --out {out}", "rows.json"),
+        ("experiment result ledger {in} --campaign c --out {out}", "result.json"),
+        ("experiment result ledger {in} --campaign c --page {folder}", "campaign.html"),
+        ("allocate {in} c.toml --out {folder}", "offers.parquet"),
+        ("store export {folder} --store {store}", "receipts.parquet"),
+    ],
+)
+def test_commands_refuse_files_of_others_before_they_load(
+    tmp_path: Path, command: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, store = tmp_path / "kept" / target, f"sqlite:///{tmp_path}/shop.db"
+    out.parent.mkdir()
+    out.write_text("a year of work")
+    if "store" in command:
+        retailrec("store", "init", "--store", store)
+    words = {"in": "none.csv", "out": out, "folder": out.parent, "store": store}
+    refused(retailrec(*command.format(**words).split()), f"{target} was not written by retailrec")
+    assert out.read_text() == "a year of work"
+    if "{in}" in command and "{out}" in command:
+        words["in"] = out
+        run = retailrec(*command.format(**words).split(), "--overwrite")
+        refused(run, f"{target} is an input of the same command")
+        assert out.read_text() == "a year of work"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "table", "receipts.csv", "--out", ""],
+        ["run", "table", "", "--out", "out"],
+        ["recommend", "--model", "m", "--history=", "--out", "lists.csv"],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(retailrec(*command), "is empty; is a variable unset?")
+    assert list(tmp_path.iterdir()) == []

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError
 from retailrec.jobs.settings import Settings, Typed, read_settings
-from retailrec.jobs.study import opened_study
 from retailrec.jobs.tune import fold_frames, tune
 from retailrec.simulator.shop import small_data
+from retailrec.work import locked
 
 DATA = small_data(users=80, weeks=40)
 SETTINGS = Settings(
@@ -33,7 +33,7 @@ def few_pool_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rerun_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
-    study = tmp_path / "study.log"
+    study = tmp_path / "study"
     first = tune(DATA, SETTINGS, study, trials=2, n_folds=1)
     again = tune(DATA, SETTINGS, study, trials=1, n_folds=1)
     assert (first["trials"], again["trials"]) == (2, 3)
@@ -43,7 +43,7 @@ def test_a_rerun_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     chosen = read_settings(tmp_path / "best.toml")
     assert chosen.pool_size == 50
     assert chosen.make_ranker().iterations == again["settings"]["ranker"]["iterations"]
-    with pytest.raises(SettingError, match="other data, folds or settings"):
+    with pytest.raises(DataError, match="work on other data or settings"):
         tune(DATA, SETTINGS, study, trials=1, n_folds=2)
 
 
@@ -77,41 +77,39 @@ def test_too_many_folds_are_refused() -> None:
         fold_frames(SETTINGS, DATA, 30)
 
 
-def test_a_line_that_was_cut_or_altered_is_computed_again(tmp_path: Path) -> None:
-    study = tmp_path / "study.log"
+def test_a_trial_that_was_cut_or_altered_is_computed_again(tmp_path: Path) -> None:
+    study = tmp_path / "study"
     whole = tune(DATA, SETTINGS, study, trials=3, n_folds=1)
-    lines = study.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 4
-    study.write_bytes(b"".join(lines[:3]) + lines[3][: len(lines[3]) // 2])
+    trials = sorted(study.glob("trial-*.json"))
+    assert len(trials) == 3
+    trials[1].write_bytes(trials[1].read_bytes()[:-9])
     again = tune(DATA, SETTINGS, study, trials=1, n_folds=1)
     assert again["trials"] == 3  # two whole ones, and one anew
     assert again["default"] == whole["default"]
-    lines = study.read_bytes().splitlines(keepends=True)
-    better = lines[1].replace(b'"value": 0.', b'"value": 9.')
-    study.write_bytes(lines[0] + better + b"".join(lines[2:]))
+    trials[0].write_bytes(trials[0].read_bytes().replace(b'"value": 0.', b'"value": 9.'))
     again = tune(DATA, SETTINGS, study, trials=1, n_folds=1)
     assert again["default"] == whole["default"]  # the altered default was tried again
     assert again["best"] < 1
+    assert sorted(study.glob("trial-*.json")) == trials
 
 
-def test_a_file_that_is_no_study_stays_as_it_is(tmp_path: Path) -> None:
-    for name, content in (("a.csv", b"user_id,item_id\n1,2\n"), ("b.txt", b"a year of work")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(SettingError, match="is no study"):
+def test_what_is_no_study_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "trials.log").write_bytes(b"a year of work")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a.csv").write_bytes(b"a year of work")
+    for name, sentence in (("trials.log", "can't be made"), ("folder", "none of our parts")):
+        with pytest.raises(DataError, match=sentence):
             tune(DATA, SETTINGS, tmp_path / name, trials=1, n_folds=1)
-        assert (tmp_path / name).read_bytes() == content
+    for name in ("trials.log", "folder/a.csv"):
+        assert (tmp_path / name).read_bytes() == b"a year of work"
 
 
 def test_a_study_is_held_while_it_is_in_use(tmp_path: Path) -> None:
-    file = tmp_path / "s.log"
     with (
-        opened_study(file, "this"),
+        locked(tmp_path / "study"),
         pytest.raises(DataError, match="another process is writing"),
-        opened_study(file, "this"),
     ):
-        pytest.fail("two searches in one file")
-    with opened_study(file, "this") as study:
-        assert study.trials == []
+        tune(DATA, SETTINGS, tmp_path / "study", trials=1, n_folds=1)
 
 
 KILLED = """
@@ -123,7 +121,7 @@ from retailrec.jobs import tune
 tune.POOL_SIZES = (50,)
 def tell(*step):
     print(*step, flush=True)
-tune.tune(test_tuning.DATA, test_tuning.SETTINGS, Path("study.log"), trials=3, n_folds=1, progress=tell)
+tune.tune(test_tuning.DATA, test_tuning.SETTINGS, Path("study"), trials=3, n_folds=1, progress=tell)
 """
 
 
@@ -137,6 +135,6 @@ def test_a_search_goes_on_after_a_kill_with_a_relative_path(
         assert any(line.startswith("trials 3") for line in process.stdout)
         process.kill()
     monkeypatch.chdir(tmp_path)
-    found = tune(DATA, SETTINGS, Path("study.log"), trials=1, n_folds=1)
+    found = tune(DATA, SETTINGS, Path("study"), trials=1, n_folds=1)
     assert found["trials"] == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["study.log"]
+    assert [p.name for p in tmp_path.iterdir()] == ["study"]

@@ -245,7 +245,7 @@ def jobs(shop: Path, place: Path) -> dict[str, Job]:
                 "--trials",
                 "1",
                 "--study",
-                str(place / "study.log"),
+                str(place / "study"),
                 "--out",
                 str(tuned),
             ],

@@ -19,6 +19,7 @@ from retailrec.cli.options import (
     EngineOption,
     ImportOption,
     MasterOption,
+    OverwriteOption,
     PurposeOption,
     QuietOption,
     ResultsOption,
@@ -32,12 +33,13 @@ from retailrec.cli.options import (
     of_a_dataset,
     on_spark,
     parse_columns,
+    refuse_empty,
 )
 from retailrec.compute.memory import return_freed_memory
 from retailrec.compute.shards import wait_asleep
 from retailrec.errors import RetailRecError
-from retailrec.jobs.targets import check_file, check_target
 from retailrec.serving.passwords import hide_arguments, without_passwords
+from retailrec.work import check_file, check_folder, refuse_inputs
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy that typer has
 
@@ -67,6 +69,7 @@ def main() -> None:
     wait_asleep()
     return_freed_memory()
     try:
+        refuse_empty(sys.argv[1:])
         with interruptible():
             app(standalone_mode=True)
     except RetailRecError as error:
@@ -92,13 +95,15 @@ def run(
     rules: RulesOption = None,
     folds: Annotated[int, typer.Option(min=1, help="Horizons to judge, the last one counted.")] = 1,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
     from retailrec.jobs.run import RESULTS
     from retailrec.simulator.truth import read_truth
 
-    check_target(out, RESULTS)
-    check_file(rejects)
+    inputs = (*wanted.inputs, rules)
+    check_folder(out, RESULTS, inputs=inputs, overwrite=overwrite)
+    check_file(rejects, inputs=inputs, overwrite=overwrite)
     if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
         local_only(rejects=rejects)  # workers keep a few of them, not all
     settings = wanted.settings(k=k, slots=slots)
@@ -131,13 +136,15 @@ def simulate(
     weeks: Annotated[int | None, typer.Option(help="Length.")] = None,
     seed: SeedOption = None,
     truth_days: Annotated[int, typer.Option(help="Last days whose right answers are written.")] = 28,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Generate a supermarket in the Complete Journey's columns, right answers included."""
-    from retailrec.jobs.output import staged
     from retailrec.simulator.shop import FILES, preset_shop
+    from retailrec.work import staged
 
     shop = preset_shop(preset, users=users, weeks=weeks, seed=seed)
+    check_folder(out, FILES, overwrite=overwrite)
     with console.progress(quiet) as progress, staged(out, FILES) as folder:
         progress(f"generate {shop.users:,} households, {shop.weeks} weeks")
         lines = shop.write(folder, truth_days=truth_days)
@@ -154,6 +161,7 @@ def demo(
         bool,
         typer.Option("--generated", help="A generated supermarket, whose right answers are known."),
     ] = False,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """The same job as `run`, on a year of real groceries; ends with one shopper's list."""
@@ -163,7 +171,7 @@ def demo(
     from retailrec.jobs.run import RESULTS
     from retailrec.jobs.settings import read_settings
 
-    check_target(out, RESULTS)
+    check_folder(out, RESULTS, overwrite=overwrite)
     settings = read_settings(None, seed=seed)
     truth, sent, dataset, seconds = None, None, "complete-journey", 0.0
     with console.progress(quiet) as progress:
@@ -207,6 +215,7 @@ def recommend(
     purpose: PurposeOption = "mixed",
     slots: SlotsOption = None,
     safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
+    overwrite: OverwriteOption = False,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
@@ -219,16 +228,18 @@ def recommend(
     """Recommend from fresh histories with a saved model, without refitting."""
     shared: dict[str, Any] = {"rules": rules, "reasons": reasons, "among": among or ()}
     shared |= {"purpose": purpose, "slots": slots}
+    inputs = (model, history, users, rules, *(among or ()), spark_settings)
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
-        local_only(encoding=encoding, time_format=time_format, safe_csv=safe_csv)
+        local_only(encoding=encoding, time_format=time_format, safe_csv=safe_csv, overwrite=overwrite)
+        refuse_inputs(out, inputs)
         work: Callable[..., Any] = recommend_on_spark
         shared |= {"master": master, "settings": spark_settings, "modules": modules}
     else:
         from retailrec.jobs.recommend import recommend_from_files
 
-        check_file(out)
+        check_file(out, inputs=inputs, overwrite=overwrite)
         work = recommend_from_files
         shared |= {"encoding": encoding, "time_format": time_format, "safe_csv": safe_csv}
     with console.progress(quiet) as progress:

@@ -57,9 +57,9 @@ def in_words(step: str, done: int, total: int) -> str:
 
 def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> None:
     if rejects is not None:
-        from retailrec.data.writing import write_frame
+        from retailrec.work import write_result
 
-        write_frame(report.rejects, rejects)
+        write_result(report.rejects, rejects)
     print_notes(report.notes)
     if quiet:
         return

@@ -13,13 +13,14 @@ from retailrec.cli.options import (
     EncodingOption,
     FiguresOption,
     ImportOption,
+    OverwriteOption,
     QuietOption,
     Wanted,
     of_a_dataset,
     on_spark,
 )
 from retailrec.errors import SettingError
-from retailrec.jobs.targets import check_file, check_target
+from retailrec.work import check_file, check_folder, write_result
 
 
 def register(app: typer.Typer) -> None:
@@ -32,12 +33,13 @@ def register(app: typer.Typer) -> None:
 def match(
     wanted: Wanted,
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
     from retailrec.jobs.compare import MATCHING
     from retailrec.jobs.compare import match as match_job
 
-    check_target(out, MATCHING)
+    check_folder(out, MATCHING, inputs=wanted.inputs, overwrite=overwrite)
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
@@ -66,6 +68,7 @@ def evaluate(
         str, typer.Option(help="With commas between.")
     ] = "precision@5,recall@10,ndcg@10",
     out: FiguresOption = None,
+    overwrite: OverwriteOption = False,
     encoding: EncodingOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
@@ -73,10 +76,8 @@ def evaluate(
     """Judge anybody's recommendations by what was bought, with intervals."""
     import json
 
-    from retailrec.data.writing import write_text
     from retailrec.jobs.evaluate import evaluate_files
 
-    check_file(out)
     files: dict[str, Path] = {}
     for text in recommendations:
         name, equals, file = text.rpartition("=")
@@ -84,12 +85,13 @@ def evaluate(
         if name in files:
             raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
         files[name] = Path(file)
+    check_file(out, inputs=(*files.values(), truth, history, items), overwrite=overwrite)
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
         judged = evaluate_files(files, truth, wanted, history=history, items=items, encoding=encoding)
         if out is not None:
-            write_text(json.dumps(judged, indent=2, allow_nan=False) + "\n", out)
+            write_result(json.dumps(judged, indent=2, allow_nan=False) + "\n", out)
     if not quiet:
         console.print_evaluation(judged)
 
@@ -102,11 +104,14 @@ def backtest(
     store: Annotated[
         Path | None, typer.Option(help="Folder of finished folds; a rerun reads them.")
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
     from retailrec.jobs.compare import BACKTEST, backtest_job
 
-    check_target(out, BACKTEST)
+    check_folder(out, BACKTEST, inputs=wanted.inputs, overwrite=overwrite)
+    if store is not None:
+        check_folder(store, (), inputs=wanted.inputs)
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
@@ -149,19 +154,19 @@ def check_leaks(
 @of_a_dataset
 def tune(
     wanted: Wanted,
-    study: Annotated[Path, typer.Option(help="File of trials; a rerun goes on with it.")],
+    study: Annotated[Path, typer.Option(help="Folder of trials; a rerun goes on with it.")],
     out: Annotated[Path, typer.Option(help="Best settings, for --config.")] = Path("tuned.toml"),
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 30,
     folds: Annotated[int, typer.Option(min=1, help="Horizons before the last one.")] = 2,
     metric: Annotated[str, typer.Option(help="To be raised.")] = "precision@5",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Search pool size, feature families and ranker settings on windows before the last horizon."""
-    from retailrec.data.writing import write_text
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
-    check_file(out)
-    check_file(study)
+    check_file(out, inputs=wanted.inputs, overwrite=overwrite)
+    check_folder(study, (), inputs=wanted.inputs)
     settings = wanted.settings()
     parse_metric(metric)
     with console.progress(wanted.quiet) as progress:
@@ -170,6 +175,6 @@ def tune(
         tuned = tune_job(
             data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
         )
-        write_text(tuned["toml"], out)
+        write_result(tuned["toml"], out)
     if not wanted.quiet:
         console.print_tuned(tuned, out)

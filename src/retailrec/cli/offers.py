@@ -16,6 +16,7 @@ from retailrec.cli.options import (
     FiguresOption,
     ImportOption,
     MarginOption,
+    OverwriteOption,
     QuietOption,
     ResultsOption,
     ThreadsOption,
@@ -47,6 +48,7 @@ def allocate(
     users: Annotated[Path | None, typer.Option(help="user_id and segments.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Folder of past offers, for caps.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the offers to the ledger.")] = False,
+    overwrite: OverwriteOption = False,
     time: Annotated[str | None, typer.Option(help="When it is sent. [now]")] = None,
     model: Annotated[str, typer.Option(help="What gave the scores, for the ledger.")] = "",
     threads: ThreadsOption = 0,
@@ -54,8 +56,10 @@ def allocate(
     quiet: QuietOption = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from anybody's scores."""
-    from retailrec.jobs.campaigns import allocate_files
+    from retailrec.jobs.campaigns import RESULTS, allocate_files
+    from retailrec.work import check_folder
 
+    check_folder(out, RESULTS, inputs=(pairs, campaign, items, users, ledger), overwrite=overwrite)
     with console.progress(quiet) as progress:
         allocation = allocate_files(
             pairs,
@@ -143,6 +147,7 @@ def result(
     page: Annotated[
         Path | None, typer.Option(help="Folder that allocate wrote; its page is filled.")
     ] = None,
+    overwrite: OverwriteOption = False,
     dataset: DatasetOption = "table",
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
@@ -151,8 +156,12 @@ def result(
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
     from retailrec.datasets import load_dataset
-    from retailrec.jobs.campaigns import result_of_files
+    from retailrec.jobs.campaigns import PAGE, result_of_files
+    from retailrec.work import check_file
 
+    check_file(out, inputs=(ledger, receipts, margin), overwrite=overwrite)
+    if page is not None:
+        check_file(page / PAGE, overwrite=overwrite)
     data = load_dataset(
         dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
     )

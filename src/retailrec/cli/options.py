@@ -91,6 +91,10 @@ StoreOption = Annotated[
 ]
 DaysOption = Annotated[float, typer.Option(help="Length of the window.")]
 MarginOption = Annotated[Path | None, typer.Option(help="item_id, margin (of one unit).")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files that retailrec did not write, too; inputs never."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors and notes only.")]
 EngineOption = Annotated[
     str, typer.Option(help="local, or spark: workers of a cluster do the same work. [local]")
@@ -146,6 +150,11 @@ class Wanted:
             threads=self.threads,
             **more,
         )
+
+    @property
+    def inputs(self) -> tuple[Path | None, ...]:
+        """Files and folders that are read, and so never written."""
+        return self.path, self.config, self.spark_settings
 
     def load(self, progress: Progress) -> tuple[RetailData, float]:
         """The data, and how many seconds reading it took; on Spark a sample that counts everybody."""
@@ -263,6 +272,24 @@ def local_only(**options: object) -> None:
                 f"--{name.replace('_', '-')} is not there with --engine spark, which reads typed "
                 "columns of Parquet or a table and writes Parquet. Leave it out, or stay with the "
                 "local engine."
+            )
+
+
+def refuse_empty(arguments: list[str]) -> None:
+    """Raise a SettingError where an argument is empty, but for ``--columns``: "" is the current folder.
+
+    Examples
+    --------
+    >>> refuse_empty(["run", "table", "receipts.csv", "--columns", "", "--out", "."])
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name = before if before.startswith("--") and "=" not in before else "an argument"
+        if argument.startswith("--") and argument.endswith("="):
+            name, argument = argument[:-1], ""
+        if not argument and name != "--columns":
+            raise SettingError(
+                f"{name} is empty; is a variable unset? Leave it out, or write . for the current "
+                f"folder."
             )
 
 

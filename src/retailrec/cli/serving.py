@@ -18,6 +18,7 @@ from retailrec.cli.options import (
     DatasetArgument,
     EncodingOption,
     ImportOption,
+    OverwriteOption,
     QuietOption,
     StoreOption,
     TimeFormatOption,
@@ -185,22 +186,21 @@ def load_store(
 
 @store_app.command("export")
 def export_store(
-    out: Annotated[Path, typer.Argument(help="Folder for the files.")], store: StoreOption
+    out: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    store: StoreOption,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
     with _opened(store) as opened:
-        from retailrec.data.writing import write_frame
-        from retailrec.jobs.targets import check_file
         from retailrec.serving.loading import export, export_exposures, export_shoppers
+        from retailrec.work import check_file, write_result
 
         for name in ("receipts", "shoppers", "exposures"):
-            check_file(out / f"{name}.parquet")
-        if not out.exists():
-            out.mkdir(0o700, parents=True)  # receipts are nobody's but the owner's
+            check_file(out / f"{name}.parquet", inputs=[Path(store)], overwrite=overwrite)
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
         shown = export_exposures(opened)
-        write_frame(shown, out / "exposures.parquet")
+        write_result(shown, out / "exposures.parquet")
     OUT.print(f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures: {out}")
 
 

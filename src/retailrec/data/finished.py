@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from retailrec.data.writing import write_frame, write_text
+from retailrec.work import write_frame, write_text
 
 
 def keep_finished(frame: pl.DataFrame, file: Path, facts: Mapping[str, Any] | None = None) -> None:

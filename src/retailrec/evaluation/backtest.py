@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,6 @@ import polars as pl
 from retailrec.candidates import CandidateGenerator
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.finished import facts_of_finished, keep_finished
-from retailrec.data.locks import locked
 from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import Split, rolling_folds
 from retailrec.errors import DataError, SettingError
@@ -30,6 +27,7 @@ from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.work import Work, fingerprint
 
 
 class Backtest(NamedTuple):
@@ -97,8 +95,8 @@ def backtest(
     horizon = timedelta(days=horizon_days)
     longest(metrics)  # one that is unknown is said before any work
     frames, tables = [], []
-    fingerprint = "" if store is None else data.fingerprint()
-    with nullcontext() if store is None else locked(Path(store)):
+    known = "" if store is None else data.fingerprint()
+    with nullcontext() if store is None else Work.held(store) as work:
         for fold in rolling_folds(data.end, horizon=horizon, n=n_folds):
             if fold.cutoff <= data.start:
                 raise DataError(
@@ -110,24 +108,14 @@ def backtest(
                 users, groups = judged.users, judged.groups
                 for name, model in models.items():
                     progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
-                    kept = None
-                    if store is not None:
-                        parts = [
-                            fingerprint,
-                            fold,
-                            _described(model),
-                            list(prefilters),
-                            list(metrics),
-                            versions(),
-                        ]
-                        digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-                        kept = Path(store) / f"{digest[:24]}.parquet"
-                    if kept is not None and facts_of_finished(kept) is not None:
-                        values = _columns(pl.read_parquet(kept))
+                    settings = [_described(model), list(prefilters), list(metrics), versions()]
+                    part = f"part-{fingerprint(repr([known, fold, *settings]))[:24]}.parquet"
+                    if work is not None and work.facts(part) is not None:
+                        values = _columns(pl.read_parquet(work.path(part)))
                     else:
                         values = judged.values(fitted_copy(model, split.past), metrics)
-                        if kept is not None:
-                            keep_finished(_frame(values, len(users)), kept)
+                        if work is not None:
+                            work.keep(_frame(values, len(users)), part)
                     tables.append(_means_of(values, groups, fold.cutoff, name))
                     frames.append(
                         _frame(values, len(users)).select(

@@ -16,9 +16,7 @@ from retailrec.data import RetailData
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.timeformats import parse_time
-from retailrec.data.writing import write_frame, write_text
 from retailrec.errors import DataError, SettingError
-from retailrec.jobs.output import staged
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.allocation_report import report_json
 from retailrec.offers.campaign import read_campaign
@@ -42,6 +40,7 @@ from retailrec.offers.experiments import (
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.summary import campaign_summary
 from retailrec.report.page import render_campaign
+from retailrec.work import LocalStorage, staged, write_frame, write_result, write_text
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
 RESULTS = (
@@ -116,7 +115,7 @@ def allocate_files(
     people = None if users is None else read_table(users)
     progress(f"read {pairs}")
     scores = read_table(pairs)
-    checkpoint = out.parent / f".{out.name}.search.json"
+    checkpoint = out.parent / f".{out.name}.search"
     with ExitStack() as stack:
         keep = None
         if record and book is not None:
@@ -144,7 +143,7 @@ def allocate_files(
             write_text(render_campaign(summary), folder / PAGE)
             if keep is not None:
                 keep(allocation.ledger_rows(now, model=model))
-    checkpoint.unlink(missing_ok=True)
+    LocalStorage().remove(str(checkpoint))
     return allocation
 
 
@@ -248,9 +247,9 @@ def result_of_files(
         planned_holdout=planned_holdout,
     )
     if out is not None:
-        write_text(json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n", out)
+        write_result(json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n", out)
     if page is not None and summary is not None:
-        write_text(render_campaign(summary, result.as_dict()), page / PAGE)
+        write_result(render_campaign(summary, result.as_dict()), page / PAGE)
     return result
 
 

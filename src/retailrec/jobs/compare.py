@@ -16,10 +16,10 @@ from retailrec.evaluation.evidence import Gather, gather_here
 from retailrec.evaluation.matching import matching_report
 from retailrec.evaluation.results import MatchingReport
 from retailrec.evaluation.window import LocalWindow, MakeWindow, Model
-from retailrec.jobs.output import staged, write_json
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.recommender.artifact import versions
 from retailrec.report.drawings import draw_recall
+from retailrec.work import staged, write_json
 
 MATCHING = ("matching.json", "matching.svg", "sources.toml")
 BACKTEST = ("backtest.parquet", "backtest.json")

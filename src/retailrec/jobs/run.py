@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.memory import peak_memory_mb
+from retailrec.compute.memory import peak_memory_mb, release_memory
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
@@ -22,7 +25,6 @@ from retailrec.evaluation.results import Means, PurposeResult, RunResult, Window
 from retailrec.evaluation.window import Model, fitted
 from retailrec.jobs.compare import baselines, hold_out
 from retailrec.jobs.evaluate import uncertainty
-from retailrec.jobs.output import Timer, staged, write_json
 from retailrec.jobs.purposes import judge_purposes
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.jobs.verdict import hidden_sentence, verdict
@@ -36,6 +38,7 @@ from retailrec.report import summary
 from retailrec.report.page import render, render_markdown
 from retailrec.report.sent_coupons import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
+from retailrec.work import staged, write_json
 
 RESULTS = (
     "metrics.json",
@@ -47,6 +50,25 @@ RESULTS = (
     "report.md",
 )
 Everybody = Callable[[TwoStageRecommender, Path, Wish, Progress], Batch]
+
+
+@dataclass
+class Timer:
+    """Seconds of each step of a job."""
+
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what runs inside, and give back the memory that it let go."""
+        self.progress(name)
+        started = perf_counter()
+        yield
+        release_memory()
+        self.seconds[name] = round(perf_counter() - started, 3)
+
+
 REPORT_K = 10  # the report judges ten recommendations
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.jobs.settings import Settings, Typed
-from retailrec.jobs.study import opened_study
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.rows import CandidateFrame
+from retailrec.work import Work
 
 POOL_SIZES = (100, 200, 300)
 
@@ -93,10 +94,10 @@ def tune(
     metric: str = "precision@5",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Search with Optuna's TPE, from where the file `study` of finished trials stopped.
+    """Search with Optuna's TPE, from where the folder `study` of finished trials stopped.
 
-    The last horizon is never looked at. The first trial is the default. The file is held meanwhile; a
-    line that was cut or altered is computed again.
+    The last horizon is never looked at. The first trial is the default. The folder is held meanwhile; a
+    trial that was cut or altered is computed again.
 
     Returns
     -------
@@ -106,9 +107,9 @@ def tune(
     Raises
     ------
     SettingError
-        If Optuna is missing, or the study is of other data or settings.
+        If Optuna is missing.
     DataError
-        If the study can't be written, or another process holds it.
+        If the study is of other data or settings, can't be written, or another process holds it.
     """
     try:
         import optuna
@@ -124,11 +125,12 @@ def tune(
             frames[size] = fold_frames(wanted, data, n_folds, progress)
         return frames[size]
 
-    with opened_study(study, _fingerprint(data, settings, n_folds, metric)) as kept:
+    plan = _fingerprint(data, settings, n_folds, metric)
+    with Work.held(study, plan, others="refuse") as work:
         families = sorted(set(frames_of(settings.pool_size)[0].families.values()) - {"pair", "item"})
         space = _space(families, settings)
         default = _default(families, settings)
-        before = [t for t in kept.trials if _fits(t, space)]
+        before = [t for t in work.finished("trial-") if _fits(t, space)]
         search = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=settings.seed + len(before)),
@@ -141,6 +143,7 @@ def tune(
             )
         if not any(trial["params"] == default for trial in before):
             search.enqueue_trial(default)
+        free = (name for n in count() if work.facts(name := f"trial-{n:05d}") is None)
         for number in range(len(before), len(before) + trials):
             progress("trials", number + 1, len(before) + trials)
             asked = search.ask(space)
@@ -149,7 +152,8 @@ def tune(
             folds = frames_of(chosen["pool_size"])
             values = [fold.score(ranker, metric, chosen["drop_features"]) for fold in folds]
             search.tell(asked, float(np.mean(values)))
-            kept.add({"params": asked.params, "value": float(np.mean(values))})
+            trial = {"params": asked.params, "value": float(np.mean(values))}
+            work.finish(next(free), trial)
         tried = search.trials
     best = search.best_trial
     standing = next(t.value for t in tried if t.params == default)

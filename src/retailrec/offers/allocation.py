@@ -25,7 +25,8 @@ from retailrec.offers.ledger import Ledger, ledger_frame
 from retailrec.offers.prices import Prices
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
 from retailrec.offers.repair import Answer, fewest_missing, repair
-from retailrec.offers.shadow_prices import DualProblem, Duals, load_duals, save_duals, solve_duals
+from retailrec.offers.shadow_prices import DualProblem, Duals, solve_duals
+from retailrec.work import Work
 
 _FAR = 0.01  # share of the bound that an answer may miss before ties are taken for the reason
 
@@ -87,7 +88,7 @@ def allocate(
     ledger, now : past offers and the time of this campaign; needed by caps. A shopper who stands in the
         ledger for this campaign makes it an error, unless the campaign says `again`
     threads : 0 is all cores; the answer does not depend on it
-    checkpoint : file for the search's state; a call that was cut off goes on from it
+    checkpoint : folder for the search's state; a call that was cut off goes on from it
 
     Raises
     ------
@@ -185,14 +186,17 @@ def _solve(
 ) -> tuple[DualProblem, Duals, Answer, bool | None]:
     """Prices and a whole answer; minima that can't be met are lowered to what was reached."""
     asked = DualProblem(problem, problem.lower, problem.upper, problem.least, n_threads(threads))
-    key = "" if checkpoint is None else _key(problem, campaign)
-    duals = None if checkpoint is None else load_duals(checkpoint, key)
-
-    def save(state: Duals) -> None:
-        if checkpoint is not None:
-            save_duals(state, checkpoint, key)
-
-    duals, answer = _search(asked, duals, save, progress)
+    if checkpoint is None:
+        duals, answer = _search(asked, None, lambda state: None, progress)
+    else:
+        with Work.held(checkpoint, _key(problem, campaign)) as work:
+            kept = work.facts("state")
+            duals, answer = _search(
+                asked,
+                None if kept is None else Duals.of(kept),
+                lambda state: work.finish("state", state.as_facts()),
+                progress,
+            )
     if not answer.shortfall:
         return asked, duals, answer, None
     progress("minima that can't be met")

@@ -21,10 +21,9 @@ from typing import Any
 import polars as pl
 
 from retailrec.data.interchange import to_polars
-from retailrec.data.locks import locked
-from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT
+from retailrec.work import locked, whole_file
 
 LEDGER: Mapping[str, Any] = MappingProxyType(
     {

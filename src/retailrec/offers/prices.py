@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from retailrec.data.writing import write_text
 from retailrec.errors import ArtifactError, DataError
+from retailrec.work import write_text
 
 _FORMAT = "retailrec prices 1"
 

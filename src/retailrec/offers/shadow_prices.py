@@ -11,18 +11,15 @@ budgets (Schur complement).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards
-from retailrec.data.writing import whole_file
-from retailrec.errors import DataError
 from retailrec.offers import kernels
 from retailrec.offers.problem import Problem
 
@@ -51,6 +48,16 @@ class Duals:
     damping: float
     step: int
     bounds: list[float]
+
+    def as_facts(self) -> dict[str, Any]:
+        """The state as JSON holds it: every number comes back to the last bit."""
+        return vars(self) | {"prices": self.prices.tolist(), "best": self.best.tolist()}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Duals:
+        """The state that `as_facts` gave."""
+        arrays = {name: np.array(facts[name], float) for name in ("prices", "best")}
+        return cls(**{**facts, **arrays})
 
 
 @dataclass
@@ -245,33 +252,3 @@ def solve_duals(
 def _stands_still(state: Duals) -> bool:
     seen = state.bounds
     return len(seen) > 15 and min(seen[:-5]) - min(seen) < 3e-5 * abs(state.bound)
-
-
-def save_duals(state: Duals, path: Path, key: str) -> None:
-    """Write a search's state as JSON, in one step; `key` stands for the problem."""
-    fields = {name: getattr(state, name) for name in ("bound", "near", "damping", "step", "bounds")}
-    arrays = {"prices": state.prices.tolist(), "best": state.best.tolist()}
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps({"key": key} | fields | arrays, allow_nan=False))
-
-
-def load_duals(path: Path, key: str) -> Duals | None:
-    """The state that was saved for this problem; None if there is none, or one of another problem.
-
-    Raises
-    ------
-    DataError
-        If the file is not such a state.
-    """
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text())
-        if found.pop("key") != key:
-            return None
-        prices, best = (np.array(found.pop(name), float) for name in ("prices", "best"))
-        return Duals(prices=prices, best=best, **found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is no saved search for prices ({error}). Remove it to begin anew."
-        ) from error

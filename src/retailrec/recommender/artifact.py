@@ -31,9 +31,9 @@ import polars as pl
 from scipy import sparse
 
 from retailrec.components import known_classes
-from retailrec.data.writing import folder_aside, is_partial, replaced
 from retailrec.errors import ArtifactError, RetailRecError
 from retailrec.recommender.artifact_formats import upgraded
+from retailrec.work import folder_aside, is_partial, replaced
 
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
@@ -83,7 +83,7 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
             "files": files,
             "model": described,
         }
-        with replaced(folder / _MANIFEST) as partial:
+        with replaced(folder / _MANIFEST, mode=0o666) as partial:
             partial.write_text(json.dumps(manifest, indent=1))
     except PermissionError as error:
         raise ArtifactError(

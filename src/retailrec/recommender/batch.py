@@ -23,8 +23,6 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
 from retailrec.data.histories import Receipts
-from retailrec.data.locks import locked
-from retailrec.data.writing import whole_file, write_text
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answering import Wish
@@ -35,6 +33,7 @@ from retailrec.recommender.rules import Rules
 from retailrec.recommender.slots import GivenSlots
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
+from retailrec.work import locked, result_file, write_text
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 _PLAN = "plan.json"
@@ -216,7 +215,7 @@ def _write_block(
 
 def _combine(files: list[Path], out: Path, safe_csv: bool) -> int:
     """All parts below each other, in one step; number of rows."""
-    with whole_file(out) as partial:
+    with result_file(out) as partial:
         lazy = pl.scan_parquet(files)
         if safe_csv and out.suffix == ".csv":
             lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from retailrec.compute.progress import Progress, silent
-from retailrec.data.writing import replaced
 from retailrec.serving.loading import load_data
 from retailrec.serving.store import Store
+from retailrec.work import replaced
 
 
 def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]:

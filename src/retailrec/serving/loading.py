@@ -22,7 +22,6 @@ from retailrec.data.files import whole_numbers
 from retailrec.data.retail_data import summarise
 from retailrec.data.visits import came_again
 from retailrec.data.vocabulary import attributes
-from retailrec.data.writing import whole_file
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
@@ -39,6 +38,7 @@ from retailrec.serving.receipts import (
 )
 from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
+from retailrec.work import result_file
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop finds them there
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
@@ -156,7 +156,7 @@ def export(store: Store, out: Path) -> int:
     frame = frame.with_columns(pl.col("value", "discount").fill_nan(None))
     unknown = [c for c in ("value", "discount") if frame[c].is_null().all()]
     ids = [whole_numbers(frame[c]) for c in ("user_id", "item_id", "basket_id")]
-    with whole_file(out) as partial:
+    with result_file(out) as partial:
         frame.drop(unknown).with_columns(ids).write_parquet(partial)
     return frame.height
 
@@ -175,7 +175,7 @@ def export_shoppers(store: Store, out: Path) -> int:
         strict=False,
         infer_schema_length=None,
     )
-    with whole_file(out) as partial:
+    with result_file(out) as partial:
         frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(partial)
     return frame.height
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retailrec.data.locks import locked
 from retailrec.errors import DataError
+from retailrec.work import locked
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
