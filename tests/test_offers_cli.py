@@ -232,13 +232,13 @@ def test_who_stands_in_the_ledger_has_an_offer_that_was_delivered(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is full when results are put in place leaves nothing, and a rerun is let through."""
-    from retailrec.jobs import output
+    from retailrec import work
 
     def fail(*args: object) -> None:
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(output, "replace_results", fail)
+        patched.setattr(work, "_replace_results", fail)
         found = CliRunner().invoke(app, ALLOCATE.split())
         assert found.exit_code != 0
         assert not (files / "ledger").exists()

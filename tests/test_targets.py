@@ -338,7 +338,6 @@ def test_new_files_are_their_owners_alone_and_modes_stay(tmp_path: Path) -> None
         ("run table {in} --out o --rejects {out}", "rejects.csv"),
         ("evaluate --recommendations {in} --truth {in} --out {out}", "figures.json"),
         ("tune table {in} --study s --out {out}", "tuned.toml"),
-        ("bench-walkthrough --out {out}", "rows.json"),
         ("experiment result ledger {in} --campaign c --out {out}", "result.json"),
         ("experiment result ledger {in} --campaign c --page {folder}", "campaign.html"),
         ("allocate {in} c.toml --out {folder}", "offers.parquet"),
