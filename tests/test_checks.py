@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from cli_support import refused, retailrec
 from conftest import real
 from retailrec.checks import CHECKS, Weeks, run_checks, usual
 from retailrec.datasets import load_dataset
@@ -242,3 +245,62 @@ def test_real_weeks_raise_few_alarms() -> None:
     assert len(refused) == 2
     assert any("2014-05-01" in message for message in refused)
     assert any("2014-04-25" in message for message in refused)
+
+
+def write_week(lines: pl.DataFrame, folder: Path) -> tuple[Path, Path]:
+    """This week's file in a till's own columns, and a file of the weeks before it."""
+    theirs = {"user_id": "Kunde", "item_id": "Artikel", "basket_id": "Bon", "time": "Datum"}
+    new, past = folder / "week.csv", folder / "past.csv"
+    tidy = lines.drop("file", "currency").rename(theirs)
+    tidy.filter(pl.col("Datum") >= NEW).write_csv(new, datetime_format="%Y-%m-%d %H:%M")
+    tidy.filter(pl.col("Datum") < NEW).write_csv(past, datetime_format="%Y-%m-%d %H:%M")
+    return new, past
+
+
+COLUMNS = "user_id=Kunde,item_id=Artikel,basket_id=Bon,time=Datum"
+
+
+def test_the_command_says_nothing_of_a_quiet_week_and_refuses_a_broken_one(
+    lines: pl.DataFrame, tmp_path: Path
+) -> None:
+    new, past = write_week(lines, tmp_path)
+    quiet = retailrec("check", new, "--against", past, "--columns", COLUMNS)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert "nothing found" in quiet.stdout
+    rows = new.read_text().splitlines(keepends=True)
+    new.write_text("".join(row for row in rows if "2024-04-17" not in row))
+    found, bad = tmp_path / "found.json", tmp_path / "rows.csv"
+    broken = retailrec(
+        "check", new, "--against", past, "--columns", COLUMNS, "--out", found, "--rows", bad
+    )
+    assert broken.returncode == 4
+    assert "refuse missing_days: no line on 2024-04-17" in broken.stdout
+    said = json.loads(found.read_text())
+    assert said["refused"] is True
+    assert (said["start"], said["n_past"]) == ("2024-04-15T00:00:00", WEEKS - 1)
+    assert [f["name"] for f in said["findings"]] == ["missing_days", "fewer_or_more_lines"]
+
+
+def test_a_header_alone_is_refused_by_the_command(lines: pl.DataFrame, tmp_path: Path) -> None:
+    new, past = write_week(lines, tmp_path)
+    new.write_text(new.read_text().splitlines()[0] + "\n")
+    run = retailrec("check", new, "--against", past, "--columns", COLUMNS)
+    assert run.returncode == 4
+    assert "no_lines" in run.stdout
+
+
+def test_lines_that_fail_are_written_with_their_check(lines: pl.DataFrame, tmp_path: Path) -> None:
+    new, past = write_week(lines, tmp_path)
+    text = new.read_text().splitlines(keepends=True)
+    new.write_text("".join([*text, text[-1].replace("2024-04-21", "2024-09-21")]))
+    bad = tmp_path / "rows.parquet"
+    run = retailrec("check", new, "--against", past, "--columns", COLUMNS, "--rows", bad)
+    assert run.returncode == 4
+    assert pl.read_parquet(bad).select("check", "time").rows()[0][0] == "far_dates"
+
+
+def test_the_command_lists_its_checks_and_refuses_one_that_is_none(tmp_path: Path) -> None:
+    listed = retailrec("check", "--list")
+    refused(retailrec("check"), "name a file or folder of receipts")
+    assert all(name in listed.stdout for name in CHECKS)
+    refused(retailrec("check", tmp_path, "--only", "no_such"), "there is no check 'no_such'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from rich.table import Table
 from retailrec.compute.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from retailrec.checks import Check
     from retailrec.data.cleaning import LoadReport
     from retailrec.datasets.base import Dataset
     from retailrec.evaluation.leaks import LeakReport
     from retailrec.evaluation.results import Difference, Interval, MatchingReport, RunResult
     from retailrec.features.registry import Feature
+    from retailrec.jobs.check import Checked
     from retailrec.recommender.batch import Batch
 
 OUT, ERR = Console(), Console(stderr=True)
@@ -47,6 +50,31 @@ def progress(quiet: bool) -> Iterator[Progress]:
             )
 
         yield show
+
+
+def print_checks(checks: Iterable[Check]) -> None:
+    """What is checked, and how severe a finding is."""
+    for one in checks:
+        OUT.print(
+            f"{one.severity:7}{one.name}: {escape(' '.join(one.meaning.split()))}", soft_wrap=True
+        )
+
+
+def print_checked(checked: Checked, quiet: bool) -> None:
+    """The findings, the most severe first; without any, one line."""
+    from retailrec.checks import LEAST_PAST
+
+    days = f"{checked.start:%Y-%m-%d} to {checked.end - timedelta(days=1):%Y-%m-%d}"
+    if not quiet:
+        OUT.print(f"{checked.n_lines:,} lines of {days}, against {checked.n_past} past weeks")
+    if checked.n_past < LEAST_PAST:
+        print_notes([f"{checked.n_past} past weeks teach no thresholds; {LEAST_PAST} are needed."])
+    styles = {"refuse": "bold red", "warn": "yellow", "note": "default"}
+    for one in checked.findings:
+        kind = f"[{styles[one.severity]}]{one.severity}[/]"
+        OUT.print(f"{kind} {one.name}: {escape(one.message)}", soft_wrap=True, highlight=False)
+    if not checked.findings and not quiet:
+        OUT.print("nothing found")
 
 
 def in_words(step: str, done: int, total: int) -> str:

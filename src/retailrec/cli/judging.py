@@ -10,14 +10,17 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT
 from retailrec.cli.options import (
+    ColumnsOption,
     EncodingOption,
     FiguresOption,
     ImportOption,
     OverwriteOption,
     QuietOption,
+    TimeFormatOption,
     Wanted,
     of_a_dataset,
     on_spark,
+    parse_columns,
 )
 from retailrec.errors import SettingError
 from retailrec.work import check_file, check_folder, write_result
@@ -25,7 +28,7 @@ from retailrec.work import check_file, check_folder, write_result
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (match, evaluate, backtest, check_leaks, tune):
+    for command in (match, evaluate, backtest, check, check_leaks, tune):
         app.command()(command)
 
 
@@ -94,6 +97,61 @@ def evaluate(
             write_result(json.dumps(judged, indent=2, allow_nan=False) + "\n", out)
     if not quiet:
         console.print_evaluation(judged)
+
+
+def check(
+    receipts: Annotated[
+        Path | None, typer.Argument(help="File or folder of this week's receipts.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Earlier receipts. [the file's own, but for its last seven days]"),
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="See: retailrec datasets")] = "table",
+    columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
+    only: Annotated[str, typer.Option(help="Names of checks, with commas between. [all]")] = "",
+    show: Annotated[bool, typer.Option("--list", help="Print what is checked, and stop.")] = False,
+    out: FiguresOption = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="Write the lines concerned here (.csv or .parquet).")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check this week's receipts against past weeks; exit status 4: do not publish from them."""
+    import json
+
+    from retailrec.checks import CHECKS
+    from retailrec.jobs.check import check_files
+
+    if show:
+        console.print_checks(CHECKS.values())
+        return
+    if receipts is None:
+        raise SettingError("check: name a file or folder of receipts, or ask for --list.")
+    for file in (out, rows):
+        check_file(file, inputs=[receipts, against], overwrite=overwrite)
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    with console.progress(quiet) as progress:
+        checked = check_files(
+            receipts,
+            against,
+            dataset=dataset,
+            columns=parse_columns(columns),
+            encoding=encoding,
+            time_format=time_format,
+            names=names,
+            progress=progress,
+        )
+    if out is not None:
+        write_result(json.dumps(checked.as_dict(), indent=2, allow_nan=False) + "\n", out)
+    if rows is not None:
+        write_result(checked.rows(), rows)
+    console.print_checked(checked, quiet)
+    if checked.refused:
+        raise typer.Exit(4)
 
 
 @of_a_dataset

@@ -1,0 +1,117 @@
+"""Check files of receipts against earlier ones: read as a load would read them, nothing cleaned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from retailrec.checks import CHECKS, Finding, Weeks, run_checks
+from retailrec.compute.progress import Progress, silent
+from retailrec.data.cleaning import parse_lines
+from retailrec.data.files import stack
+from retailrec.datasets import open_dataset
+from retailrec.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks found.
+
+    Attributes
+    ----------
+    findings : the most severe first
+    start, end : of the days in question
+    n_lines : lines in question
+    n_past : past weeks (or as many days) that were learnt from
+    """
+
+    findings: list[Finding]
+    start: datetime
+    end: datetime
+    n_lines: int
+    n_past: int
+
+    @property
+    def refused(self) -> bool:
+        """May nothing be published from these receipts?"""
+        return any(f.severity == "refuse" for f in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON takes it; the failing lines are left out."""
+        return {
+            "start": self.start.isoformat(),
+            "end": self.end.isoformat(),
+            "n_lines": self.n_lines,
+            "n_past": self.n_past,
+            "refused": self.refused,
+            "findings": [
+                {"name": f.name, "severity": f.severity, "message": f.message, "n_rows": f.n_rows}
+                for f in self.findings
+            ],
+        }
+
+    def rows(self) -> pl.DataFrame:
+        """The lines concerned, each with the `check` that found it; one may stand there twice."""
+        frames = [
+            f.rows.select(pl.lit(f.name).alias("check"), pl.all())
+            for f in self.findings
+            if "time" in f.rows.columns
+        ]
+        return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame({"check": []})
+
+
+def check_files(
+    receipts: Path,
+    against: Path | None = None,
+    *,
+    dataset: str = "table",
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    time_format: str | None = None,
+    names: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Checked:
+    """Findings of the checks in `names`, or of all, on a file or folder of receipts.
+
+    `against` holds earlier receipts; without it the last seven days are compared with those before.
+
+    Raises
+    ------
+    SettingError
+        If there is no such check or data set.
+    DataError
+        If a file can't be read.
+    """
+    if unknown := sorted(set(names) - set(CHECKS)):
+        raise SettingError(f"there is no check '{unknown[0]}'; expected some of {', '.join(CHECKS)}.")
+    files = [receipts] if against is None else [receipts, against]
+    lines = []
+    for file in files:
+        progress(f"read {file}")
+        lines.append(_lines(dataset, file, columns or {}, encoding, time_format))
+    progress("check")
+    weeks = Weeks(*lines)
+    found = run_checks(weeks, names or None)
+    return Checked(found, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
+
+
+def _lines(
+    dataset: str,
+    path: Path,
+    columns: Mapping[str, str],
+    encoding: str | None,
+    time_format: str | None,
+) -> pl.DataFrame:
+    """Typed lines; of a header alone, none."""
+    tables = open_dataset(dataset, path, columns, encoding=encoding, time_format=time_format)
+    raw = stack(list(tables.transactions))
+    if not raw.is_empty():
+        return parse_lines(raw, tables.columns, time_format=tables.time_format)
+    named = raw.rename({theirs: ours for ours, theirs in tables.columns.items()}, strict=False)
+    kinds = {"time": pl.Datetime("us"), "quantity": pl.Float64(), "value": pl.Float64()}
+    return named.cast({c: kind for c, kind in kinds.items() if c in named.columns})
