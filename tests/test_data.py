@@ -16,6 +16,7 @@ from conftest import CUTOFF, receipts
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule
 from retailrec.data.files import read_table
+from retailrec.data.paths import data_files
 from retailrec.data.splits import Fold, rolling_folds
 from retailrec.errors import DataError
 
@@ -267,6 +268,40 @@ def test_a_missing_column_says_what_to_do() -> None:
     with pytest.raises(DataError, match="lack column 'when'"):
         RetailData.from_frames(table, columns={"time": "when"})
     assert RetailData.from_frames(table, columns={"time": "date"}).log.height == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "others", "told"),
+    [
+        ("time", ["order_number", "days_since_prior_order"], None),
+        ("time", ["order_number", "InvoiceDate"], "InvoiceDate"),
+        ("user_id", ["Customer ID", "user_age"], "Customer ID"),
+        ("user_id", ["user_age", "store"], None),
+        ("item_id", ["item_price", "StockCode"], "StockCode"),
+        ("item_id", ["item_name"], None),
+    ],
+)
+def test_only_a_column_that_may_be_meant_is_advised(
+    missing: str, others: list[str], told: str | None
+) -> None:
+    there = {c for c in ("user_id", "item_id", "time") if c != missing}
+    with pytest.raises(DataError, match=f"lack column '{missing}'") as error:
+        RetailData.from_frames(pl.DataFrame({c: [1] for c in (*there, *others)}))
+    advice = f"Map it with columns={{'{missing}': '{told}'}}"
+    assert (advice if told else "if one of them holds it, map it").lower() in str(error.value).lower()
+    assert told or not any(f"={other}" in str(error.value) for other in others)
+
+
+def test_levels_of_an_index_that_have_names_are_columns() -> None:
+    table = receipts().to_pandas()
+    whole = RetailData.from_frames(table)
+    indexed = RetailData.from_frames(table.set_index(["user_id", "time"]))
+    assert indexed.log.equals(whole.log)
+
+
+def test_an_address_is_not_taken_for_a_path() -> None:
+    with pytest.raises(DataError, match=r"s3://bucket/x\.parquet is an address; only files of this"):
+        data_files(Path("s3://bucket/x.parquet"))
 
 
 @pytest.mark.parametrize("library", ["pandas", "pyarrow", "polars"])

@@ -78,6 +78,14 @@ def test_one_of_several_lists_that_meets_nothing_is_told() -> None:
     assert "items of theirs" in found.notes[0]
 
 
+def test_scores_without_ranks_are_told_how_to_get_them(tmp_path: Path) -> None:
+    lists = pl.DataFrame({"user_id": ["a"], "item_id": ["x"], "score": [0.9]})
+    lists.write_csv(tmp_path / "lists.csv")
+    lists.select("user_id", "item_id").write_csv(tmp_path / "truth.csv")
+    with pytest.raises(DataError, match=r"lack columns \['rank'\].*from 1, the best score first"):
+        evaluate_files({"mine": tmp_path / "lists.csv"}, tmp_path / "truth.csv", ["precision@5"])
+
+
 def test_lists_without_a_line_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("user_id,item_id,rank\n")
     TRUTH.write_csv(tmp_path / "t.csv")

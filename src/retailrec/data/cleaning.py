@@ -9,6 +9,7 @@ hold for files, frames, the store, receipts that are posted to the service, and 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -264,6 +265,16 @@ def _as_json(values: pl.Series) -> pl.Series:
     return pl.Series(values.name, texts, pl.String)
 
 
+# names under which others keep what is needed; a number of days or orders since something is no time
+_WHOSE = r"[ _.-]?(id|no|nr|num|number|code|key)?$"
+_LIKE = {
+    "user_id": r"(user|customer|cust|client|shopper|household|member|person|card|account|visitor|buyer)"
+    + _WHOSE,
+    "item_id": r"(item|product|prod|sku|article|stock|ean|upc|gtin|asin|material|isbn)" + _WHOSE,
+    "time": r"^(?!.*(since|prior|number|seq|order_?n)).*(time|date|day|stamp|moment|when|_at$)",
+}
+
+
 def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.DataFrame:
     known = [c.name for c in TRANSACTIONS]
     for name, theirs in columns.items():
@@ -288,11 +299,18 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
             if not have:
                 raise DataError(f"{who} have no column at all. Check the file or frame.")
             free = [c for c in have if c not in known and c not in columns]
+            like = [
+                c
+                for c in free
+                if re.search(_LIKE[column.name], c.lower())
+                or (column.kind == "time" and frame.schema[c].is_temporal())
+            ]
             cure = (
-                f"Map it with columns={{'{column.name}': '{free[0]}'}}, or on the command line "
-                f"--columns {column.name}={free[0]}."
-                if free
-                else f"Export it with column '{column.name}'."
+                f"Map it with columns={{'{column.name}': '{like[0]}'}}, or on the command line "
+                f"--columns {column.name}={like[0]}."
+                if like
+                else f"If one of them holds it, map it (--columns {column.name}=...); else export "
+                f"column '{column.name}'."
             )
             raise DataError(
                 f"{who} lack column '{column.name}' ({column.meaning}); they have {free or have}. "

@@ -27,7 +27,8 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
     """A Polars frame from a Polars, pandas, PyArrow or any other frame that Narwhals knows.
 
     Columns of mixed Python objects become text, as a CSV file would hold them, so that invoices such
-    as 536365 and C536379 stand side by side; periods become the instant at which they begin.
+    as 536365 and C536379 stand side by side; periods become the instant at which they begin. Levels of
+    a pandas index that have names are columns.
 
     Raises
     ------
@@ -53,6 +54,9 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
         names = getattr(frame, "column_names", None)
     _refuse_doubles(names, who)
     if type(frame).__module__.split(".")[0] == "pandas":
+        named = [name for name in getattr(frame.index, "names", ()) if isinstance(name, str)]
+        if kept := [name for name in named if name not in frame.columns]:
+            frame = frame.reset_index(level=kept)
         frame = _from_pandas(frame, who)
         if isinstance(frame, pl.DataFrame):
             return frame

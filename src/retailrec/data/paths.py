@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,6 +112,11 @@ def data_files(path: Path) -> list[Path]:
     """
     kind = mode_of(path)
     if not kind:
+        if address := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+", str(path)):  # a Path has lost a slash
+            raise DataError(
+                f"{address[1]}://{str(path)[address.end() :]} is an address; only files of this "
+                f"machine are read. Download or mount it, or read it with --engine spark."
+            )
         raise DataError(f"there is no file or folder at {path}; check the path.")
     if stat.S_ISREG(kind):
         return [path]

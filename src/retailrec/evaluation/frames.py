@@ -199,7 +199,13 @@ def _checked(
     """
     lines = to_polars(frame, who=who)
     if absent := [c for c in needed if c not in lines.columns]:
-        raise DataError(f"{who} lack columns {absent}; they have {lines.columns}. Rename them.")
+        cure = "Rename yours to these, or export them."
+        if absent == ["rank"] and "score" in lines.columns:
+            cure = (
+                "Number each user's items from 1, the best score first, for example with "
+                "pl.col('score').rank('ordinal', descending=True).over('user_id')."
+            )
+        raise DataError(f"{who} lack columns {absent}; they have {lines.columns}. {cure}")
     lines = lines.select(c for c in _ASKED if c in lines.columns)
     ids = [lines[c] for c in ("user_id", "item_id") if c in needed]
     lines = lines.with_columns(
