@@ -15,6 +15,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from conftest import CUTOFF
 from retailrec.candidates import (
     ALS,
+    EASE,
     UPCF,
     Content,
     ItemItem,
@@ -378,3 +379,26 @@ def test_rounding_does_not_move_the_factors() -> None:
     np.testing.assert_allclose(
         folded.user_factors(data.history()), rounded.user_factors(data.history()), atol=1e-3
     )
+
+
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others(data: RetailData) -> None:
+    """By least squares, item by item; an oracle that knows no inverse. Weights lie on a grid."""
+    source = EASE(n_items=20, regularization=3.0, half_life=None, neighbours=20).fit(data)
+    history = data.history()
+    x = np.log1p(history.matrix(history.counts()).toarray().astype(np.float64))
+    bought = np.bincount(history.items, minlength=data.n_items)
+    kept = np.sort(np.lexsort((np.arange(data.n_items), -bought))[:20])
+    found = source.similarity_.toarray()
+    for item in kept:
+        others = kept[kept != item]
+        a = np.vstack([x[:, others], np.sqrt(3.0) * np.eye(len(others))])
+        weights = np.linalg.lstsq(a, np.append(x[:, item], np.zeros(len(others))), rcond=None)[0]
+        np.testing.assert_allclose(found[others, item], weights, atol=1e-3)
+        assert found[item, item] == 0
+    rest = np.setdiff1d(np.arange(data.n_items), kept)
+    assert not found[rest].any()
+    assert not found[:, rest].any()
+    few = EASE(n_items=20, regularization=3.0, half_life=None, neighbours=2).fit(data).similarity_
+    for item in kept:
+        row = np.abs(found[item])
+        assert set(few[item].indices) == set(np.lexsort((np.arange(len(row)), -row))[:2])

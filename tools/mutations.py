@@ -88,6 +88,7 @@ DATA: list[Mutation] = [
     ("AllowItems.keeps", "return data", "return ~data"),
     ("DenyItems.keeps", "return ~data", "return data"),
     ("Prefilter.__call__", "pl.Series(before) & keeps", "keeps"),
+    ("Prefilter.__call__", "RECOMMENDABLE if self.hides_from_all", "RECOMMENDABLE if True"),
     ("apply_prefilters", '"removed": before - left', '"removed": before'),
 ]
 FEATURES: list[Mutation] = [
@@ -183,6 +184,7 @@ CANDIDATES: list[Mutation] = [
     ("reference_history", "default_rng(seed)", "default_rng(0)"),
     ("CandidateGenerator.fit", "data.discoverable)", "data.discoverable | True)"),
     ("CandidateGenerator.candidates", " < 1:", " < 0:"),
+    ("CandidateGenerator._with_owned", "hidden &=", "hidden |="),
     ("TifuKNN.vectors", "-(-total // self.group_size)", "total // self.group_size + 1"),
     ("TifuKNN.vectors", "self.group_decay**group", "self.group_decay ** (group + 1)"),
     ("TifuKNN._prediction", "np.float32(1 - self.alpha)", "np.float32(self.alpha)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from retailrec.candidates.als import ALS
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.candidates.content import Content
+from retailrec.candidates.ease import EASE
 from retailrec.candidates.fusion import ReciprocalRankFusion
 from retailrec.candidates.item_item import ItemItem
 from retailrec.candidates.neighbours import UPCF, TifuKNN
@@ -18,6 +19,7 @@ GENERATORS: dict[str, type[CandidateGenerator]] = registered(CandidateGenerator)
 
 __all__ = [
     "ALS",
+    "EASE",
     "GENERATORS",
     "UPCF",
     "CandidateGenerator",
