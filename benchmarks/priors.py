@@ -1,7 +1,8 @@
 """What a share of a simple order does to the lists of one model, by order and weight.
 
-A model is fitted once, without a prior; each order and weight then orders the same candidates. On the
-boards of `TUNING`, whose windows end before a claimed one begins.
+A model is fitted once, without a prior; each order and weight then orders the same candidates. With
+--objectives instead: lambdarank, log loss and the mean of both, for lists of what a user bought before.
+On the boards of `TUNING`, whose windows end before a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
 """
@@ -9,7 +10,8 @@ boards of `TUNING`, whose windows end before a claimed one begins.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,42 +21,72 @@ from machine import print_result
 
 from retailrec.compute.shards import SHARD
 from retailrec.evaluation import Judge
+from retailrec.rankers import BlendRanker, LightGBMRanker
 from retailrec.rankers.prior import SourcePrior
 from retailrec.recommender.choices import simple_orders
+from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.rows import candidate_frame
 
-WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+WEIGHTS = (0, 0.05, 0.1, 0.2, 0.4, 0.8)
 MOST_USERS = 3_000  # judged, drawn where there are more
 
 
-def measure(board: Board, seed: int, threads: int) -> dict[str, dict[float, dict[str, float]]]:
-    """Order -> weight -> metric -> mean."""
+def fitted(board: Board, seed: int, threads: int) -> tuple[Any, Judge]:
+    """A model without a prior, with its training rows; and who is judged."""
     judge = Judge.of(board.past, board.target)
     if len(judge.users) > MOST_USERS:
         drawn = np.random.default_rng(0).choice(len(judge.users), MOST_USERS, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
     model = ours(board, "small", seed, {"threads": threads, "prior": "none"})
-    model.fit(board.train, keep_rows=True)
+    return model.fit(board.train, keep_rows=True), judge
+
+
+def of_orders(board: Board, seed: int, threads: int) -> dict[str, dict[str, float]]:
+    """Order and weight -> metric -> mean."""
+    model, judge = fitted(board, seed, threads)
     rows, ranker = model.training_rows, model.ranker_
     some = rows.rows(np.arange(0, len(rows.y), len(rows.y) // 50_000 + 1))
     raw = ranker.predict(some.x)
-    orders = {
-        name: SourcePrior.learnt(some, columns, 1.0, raw)
+    priors = {
+        f"{name} {weight}": SourcePrior.learnt(some, columns, weight, raw)
         for name, columns in simple_orders(model.sources).items()
+        for weight in WEIGHTS
     }
-    history, found = board.past.history(codes=judge.users), {}
+
+    def scores(x: Any) -> dict[str, Any]:
+        score = ranker.predict(x)
+        return {name: score + prior.of(x) for name, prior in priors.items()}
+
+    return judged(board, model, judge, scores, "mixed")
+
+
+def of_objectives(board: Board, seed: int, threads: int) -> dict[str, dict[str, float]]:
+    """Objective -> metric -> mean, of items that the user bought before."""
+    model, judge = fitted(board, seed, threads)
+    rows = model.training_rows
+    trees = [LightGBMRanker(kind, seed=seed, threads=threads) for kind in ("lambdarank", "binary")]
+    blend = BlendRanker(trees).fit(rows)
+
+    def scores(x: Any) -> dict[str, Any]:
+        alone = {part.objective: part.predict(x) for part in blend.parts_}
+        return {**alone, "both": blend.predict(x)}
+
+    return judged(board, model, judge, scores, "replenish")
+
+
+def judged(
+    board: Board, model: Any, judge: Judge, scores: Callable[[Any], Mapping[str, Any]], purpose: Purpose
+) -> dict[str, dict[str, float]]:
+    """Means of the metrics of each of the scores."""
+    history, found = board.past.history(codes=judge.users), defaultdict(list)
     for at in range(0, len(judge.users), SHARD):
-        frame = candidate_frame(history.take(slice(at, at + SHARD)), model.stage_one)
-        score = ranker.predict(frame.x)
-        for name, prior in orders.items():
-            for weight in WEIGHTS:
-                scaled = replace(prior, weight=prior.weight * weight)
-                both = (score + scaled.of(frame.x)).astype(np.float32)
-                found.setdefault((name, weight), []).append(frame.pool.best(both, 10).items)
-    told: dict[str, Any] = {name: {} for name in orders}
-    for (name, weight), parts in found.items():
+        frame = candidate_frame(history.take(slice(at, at + SHARD)), model.stage_for(purpose))
+        for name, score in scores(frame.x).items():
+            found[name].append(frame.pool.best(score.astype(np.float32), 10).items)
+    told = {}
+    for name, parts in found.items():
         values = judge.per_user(np.vstack(parts), board.metrics)
-        told[name][weight] = {metric: float(np.nanmean(v)) for metric, v in values.items()}
+        told[name] = {metric: float(np.nanmean(v)) for metric, v in values.items()}
     return told
 
 
@@ -63,14 +95,16 @@ def main() -> None:
     parser.add_argument("--boards", nargs="*", default=[], help="beginnings of names; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="answers do not depend on them")
+    parser.add_argument("--objectives", action="store_true", help="lambdarank, log loss, and both")
     given, found = parser.parse_args(), {}
+    measure = of_objectives if given.objectives else of_orders
     for name, make in TUNING.items():
         if given.boards and not any(name.startswith(start) for start in given.boards):
             continue
         found[name] = measure(make(), given.seed, given.threads)
-        for order, by_weight in found[name].items():
-            cells = [" / ".join(f"{v:.4f}" for v in of.values()) for of in by_weight.values()]
-            print(f"| {name} | {order} | {' | '.join(cells)} |", flush=True)
+        for variant, metrics in found[name].items():
+            cells = " / ".join(f"{value:.4f}" for value in metrics.values())
+            print(f"| {name} | {variant} | {cells} |", flush=True)
     print_result("priors", found)
 
 
