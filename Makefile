@@ -126,6 +126,9 @@ bench-metrics: $(READY) ## a million shoppers judged, 100,000 resampled
 bench-offers-allocation: $(READY) ## offers under stock and budget beside the linear program (SHOPPERS="20000 400000")
 	$(BIN)/python benchmarks/allocation.py $(or $(SHOPPERS),20000 400000)
 
+bench-counterfactual: $(READY) ## lists judged from a log and uplift learnt, where the truth is known (SEEDS=200 SHOPPERS=5000 USERS=20000)
+	$(BIN)/python benchmarks/counterfactual.py $(or $(SEEDS),200) $(or $(SHOPPERS),5000) $(or $(USERS),20000)
+
 bench-spark: $(READY) ## recommend on Spark beside the local engine, and what it costs (LINES="1 4 16 45" HELD_OUT=8 INTO=folder)
 	$(BIN)/python benchmarks/spark.py $(or $(LINES),1 4 16) --held-out $(or $(HELD_OUT),8) $(if $(INTO),--into $(INTO))
 

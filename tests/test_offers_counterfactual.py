@@ -72,18 +72,12 @@ class Shop:
         """Units a user under lists, given the pools."""
         return float((self.base + self.uplift * held).sum(1).mean())
 
-    def values(self, held: np.ndarray) -> np.ndarray:
+    def values(self, *kinds: str) -> dict[str, np.ndarray]:
         """(n_users,) doubly robust."""
-        y, shown = self.bought.ravel().astype(float), self.shown.ravel()
-        p = self.drawn["propensity"].to_numpy()
-        rows = cf.doubly_robust(y, *self.expected, shown, held.ravel(), p)
-        return rows.reshape(-1, POOL).sum(1)
-
-    @cached_property
-    def expected(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a model expects with and without the offer."""
-        x, item, fold = cf._columns(self.drawn, np.arange(len(self.shown) + 1) * POOL)
-        return cf.expected(x, item, self.shown.ravel(), self.bought.ravel().astype(float), fold)
+        table = self.drawn.with_columns(
+            bought=pl.Series(self.bought.ravel().astype(float)), bought_before=0.0
+        )
+        return cf.user_values(table, "bought", {kind: self.lists(kind).ravel() for kind in kinds})
 
 
 def repeated(n_users: int, repetitions: int) -> dict[str, Any]:
@@ -96,7 +90,7 @@ def repeated(n_users: int, repetitions: int) -> dict[str, Any]:
     truth = {kind: everybody.truth(everybody.lists(kind)) for kind in kinds}
     for seed in range(repetitions):
         shop = Shop(n_users, seed)
-        values = {kind: shop.values(shop.lists(kind)) for kind in kinds}
+        values = shop.values(*kinds)
         for kind in kinds:
             found = mean_interval(values[kind])
             away[kind].append(found.change / truth[kind] - 1)

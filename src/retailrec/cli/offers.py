@@ -19,6 +19,7 @@ from retailrec.cli.options import (
     OverwriteOption,
     QuietOption,
     ResultsOption,
+    SeedOption,
     ThreadsOption,
     TimeFormatOption,
     parse_columns,
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 _MOST_WORDS = 12  # constraints told on the console
 
 experiment = typer.Typer(no_args_is_help=True, help="Plan an experiment, or tell what came of one.")
+uplift = typer.Typer(no_args_is_help=True, help="Learn what offers change.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(allocate)
     app.add_typer(experiment, name="experiment")
+    app.add_typer(uplift, name="uplift")
 
 
 def allocate(
@@ -231,6 +234,65 @@ def impressions(
         f"weight {found.mean_weight:.3f}",
         soft_wrap=True,
     )
+
+
+@uplift.command()
+def fit(
+    ledger: Annotated[Path, typer.Argument(help="Folder of a ledger with explored pools.")],
+    receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
+    pairs: Annotated[Path, typer.Argument(help="user_id, item_id: what could be offered next.")],
+    out: ResultsOption = Path("out/uplift"),
+    days: DaysOption = 28,
+    margin: MarginOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = 0,
+    dataset: DatasetOption = "table",
+    columns: ColumnsOption = "",
+    encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
+    modules: ImportOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn what an offer changes, and write it beside the pairs as uplift_margin, for allocate."""
+    from retailrec.datasets import load_dataset
+    from retailrec.jobs.campaigns import uplift_of_files
+
+    data = load_dataset(
+        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
+    )
+    with console.progress(quiet) as progress:
+        report = uplift_of_files(
+            ledger,
+            data,
+            pairs,
+            out,
+            days=days,
+            margin=margin,
+            threads=threads,
+            seed=seed or 0,
+            progress=progress,
+        )
+    console.print_notes(report.notes)
+    if quiet:
+        return
+    OUT.print(
+        f"an offer changes {report.metric} by {report.effect:+.3f} on average, between "
+        f"{report.effect_low:+.3f} and {report.effect_high:+.3f} (95%), in {report.days:g} days; "
+        f"{report.n_users:,} users, {report.n_shown:,} of {report.n_rows:,} items shown",
+        soft_wrap=True,
+    )
+    for one in report.learners:
+        OUT.print(
+            f"- {one.name}: Qini {one.qini:.4f}, between {one.qini_low:.4f} and {one.qini_high:.4f}; "
+            f"AUUC {one.auuc:.4f}" + (" (chosen)" if one.name == report.chosen else ""),
+            soft_wrap=True,
+        )
+    OUT.print(
+        "tenths of the pairs, learnt and so: "
+        + ", ".join(f"{d.predicted:+.2f} {d.effect:+.2f}" for d in report.deciles),
+        soft_wrap=True,
+    )
+    OUT.print(f"results in {out}")
 
 
 def _print_allocation(report: AllocationReport, out: Path) -> None:

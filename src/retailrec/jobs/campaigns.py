@@ -39,6 +39,7 @@ from retailrec.offers.experiments import (
 )
 from retailrec.offers.ledger import Ledger
 from retailrec.offers.summary import campaign_summary
+from retailrec.offers.uplift import UpliftReport, fit_uplift
 from retailrec.report.page import render_campaign
 from retailrec.work import LocalStorage, staged, write_frame, write_result, write_text
 
@@ -51,6 +52,8 @@ RESULTS = (
     "prices.json",
     "shoppers.parquet",
 )
+
+UPLIFT_RESULTS = ("pairs.parquet", "uplift.json")
 
 
 class Plan(NamedTuple):
@@ -321,6 +324,45 @@ def impressions_of_file(
         parse_number(rows[name], who=str(log)).fill_null(np.nan).to_numpy() for name in (reward, chance)
     )
     return judge_impressions(earned, chances, new)
+
+
+def uplift_of_files(
+    ledger: Path,
+    data: RetailData,
+    pairs: Path,
+    out: Path,
+    *,
+    days: float,
+    margin: Path | None = None,
+    threads: int = 0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> UpliftReport:
+    """Learn what offers change from a ledger with explored pools, and say it of pairs, into `out`.
+
+    Written are pairs.parquet, the pairs with `uplift_margin`, and uplift.json, how sure that is.
+
+    Raises
+    ------
+    DataError, SettingError
+        If an input can't be used, or the ledger is too small to tell.
+    """
+    table = read_table(pairs)
+    with staged(out, UPLIFT_RESULTS) as folder:
+        learnt = fit_uplift(
+            Ledger(ledger).read_pool(every=True),
+            data,
+            days=days,
+            margin=None if margin is None else read_table(margin),
+            threads=threads,
+            seed=seed,
+            progress=progress,
+        )
+        progress("score pairs")
+        write_frame(learnt.score(table, data, threads=threads), folder / "pairs.parquet")
+        text = json.dumps(learnt.report.as_dict(), indent=2, allow_nan=False)
+        write_text(text + "\n", folder / "uplift.json")
+    return learnt.report
 
 
 def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:

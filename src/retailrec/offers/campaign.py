@@ -11,13 +11,21 @@ from retailrec.data.toml_files import read_toml
 from retailrec.errors import SettingError
 
 By = Literal["product", "supplier", "category", "everything"]
-ValueOf = Literal["value", "score", "probability", "probability_margin", "probability_margin_less_cost"]
+ValueOf = Literal[
+    "value",
+    "score",
+    "probability",
+    "probability_margin",
+    "probability_margin_less_cost",
+    "uplift_margin",
+]
 VALUE_COLUMNS: dict[str, tuple[str, ...]] = {
     "value": ("value",),
     "score": ("score",),
     "probability": ("probability",),
     "probability_margin": ("probability", "margin"),
     "probability_margin_less_cost": ("probability", "margin", "cost"),
+    "uplift_margin": ("uplift_margin",),
 }
 
 
@@ -129,8 +137,9 @@ class Campaign(_Part):
     ----------
     name : of the campaign; stands in the ledger
     value : what an offer is worth: a column (``value``, ``score``, ``probability``),
-        ``probability_margin`` (probability x margin) or ``probability_margin_less_cost``
-        (probability x (margin - cost))
+        ``probability_margin`` (probability x margin), ``probability_margin_less_cost``
+        (probability x (margin - cost)) or ``uplift_margin`` (what an offer changes, as
+        `retailrec uplift fit` learns it)
     offers : number of offers a shopper
     holdout : share of shoppers who get nothing, so that the effect can be told
     explore : chance that two shoppers with near ties swap an offer; 0: nobody

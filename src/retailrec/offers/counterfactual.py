@@ -13,6 +13,7 @@ it unbiased, whatever q is; q makes it narrow. An offer is taken to change sales
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -215,14 +216,14 @@ def judge_policy(
     SettingError
         If a setting is out of range.
     """
-    rows, notes = _first_requests(pool_frame(pool, who="the log"), days)
+    rows, notes = first_requests(pool_frame(pool, who="the log"))
     new = _lists(policy)
     ids_meet(
         rows["user_id"], data.users["user_id"], who="the log's users", whose="the receipts", share=0
     )
     ids_meet(new["user_id"], rows["user_id"], who="the new lists' users", whose="the log", share=0)
     rows, coverage = _held(rows, new, notes)
-    table = _bought(rows, data, days, margin)
+    table = bought_after(rows, data, days, margin)
     indptr = _starts(table["user_id"])
     shown, held, p = (table[name].to_numpy() for name in ("shown", "held", "propensity"))
     user = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
@@ -237,19 +238,13 @@ def judge_policy(
         names = users.join(
             users_segment(data, segment), on="user_id", how="left", maintain_order="left"
         )[segment]
-    logged = table["offered"].to_numpy()
-    x, item, fold = _columns(table, indptr)
+    lists = {"logged": table["offered"].to_numpy(), "new": held}
     estimates: list[Estimate] = []
     observed: dict[str, float] = {}
     for metric in (m for m in METRICS if m in table.columns):
-        y = table[metric].to_numpy()
-        before = np.column_stack([x, table[f"{metric}_before"].to_numpy()])
-        q_shown, q_not = expected(before, item, shown, y, fold)
-        per_user = {
-            what: np.add.reduceat(doubly_robust(y, q_shown, q_not, shown, lists, p), indptr[:-1])
-            for what, lists in (("logged", logged), ("new", held))
-        }
+        per_user = user_values(table, metric, lists)
         per_user["difference"] = per_user["new"] - per_user["logged"]
+        y = table[metric].to_numpy()
         observed[metric] = float(y.sum() / (len(indptr) - 1))
         for what, values in per_user.items():
             estimates += _estimates(metric, what, values, names, level)
@@ -263,6 +258,24 @@ def judge_policy(
         tuple(estimates),
         tuple(notes),
     )
+
+
+def user_values(table: pl.DataFrame, metric: str, lists: Mapping[str, Bools]) -> dict[str, Floats]:
+    """Each user's value under each of some lists, unbiased where the logged chances are right.
+
+    Parameters
+    ----------
+    table : pool rows by user, with a column of the metric and one of it ``_before``
+    lists : name -> (n_rows,) which rows they hold
+    """
+    indptr = _starts(table["user_id"])
+    shown, p, y = (table[name].to_numpy() for name in ("shown", "propensity", metric))
+    x, item, fold = _columns(table, indptr)
+    q = expected(np.column_stack([x, table[f"{metric}_before"].to_numpy()]), item, shown, y, fold)
+    return {
+        name: np.add.reduceat(doubly_robust(y, *q, shown, held, p), indptr[:-1])
+        for name, held in lists.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -355,8 +368,14 @@ def judge_impressions(
     )
 
 
-def _first_requests(rows: pl.DataFrame, days: float) -> tuple[pl.DataFrame, list[str]]:
-    """Each user's first request: windows of one user would overlap."""
+def first_requests(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Rows of each user's first request, since windows of one user would overlap, and notes.
+
+    Raises
+    ------
+    DataError
+        If rows of a pool are missing.
+    """
     notes = []
     first = rows.select("user_id", "time", "request").unique().sort("user_id", "time", "request")
     keep = first.unique("user_id", keep="first", maintain_order=True)["request"]
@@ -419,13 +438,21 @@ def _held(rows: pl.DataFrame, new: pl.DataFrame, notes: list[str]) -> tuple[pl.D
     return both, inside / (new.height + sure)
 
 
-def _bought(rows: pl.DataFrame, data: RetailData, days: float, margin: Any) -> pl.DataFrame:
-    """Rows with what their user bought of their item in the window after, and in one before."""
+def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any) -> pl.DataFrame:
+    """Pool rows with what their user bought of their item in the window after, and in one before.
+
+    Columns `units`, `money` and (with margins) `margin`, and the same with ``_before``.
+
+    Raises
+    ------
+    DataError
+        If the last window is not over, or items don't meet.
+    """
     last: Any = rows["time"].max()
     end = window_around(last, days, days)[0]
     if data.end < end:
         raise DataError(
-            f"counterfactual: the last window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
+            f"the log's last window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
             f"{data.end:%Y-%m-%d %H:%M}. Wait until windows are over and bring later receipts, or "
             f"give fewer days."
         )

@@ -282,8 +282,8 @@ class Ledger:
             record(offers_of_pool(frame))
         return file
 
-    def read_pool(self, policy: str | None = None) -> pl.DataFrame:
-        """Rows of the explored pools, of one policy or of all, in the order of writing.
+    def read_pool(self, policy: str | None = None, *, every: bool = False) -> pl.DataFrame:
+        """Rows of the explored pools, of one policy or of `every` one, in the order of writing.
 
         Raises
         ------
@@ -298,7 +298,7 @@ class Ledger:
                 + (f" of policy '{policy}'; there are {', '.join(names[:5])}" if names else "")
                 + ". Lists drawn by `explore` and written by `append_pool` have one."
             )
-        if policy is None and len(names) > 1:
+        if policy is None and not every and len(names) > 1:
             raise DataError(
                 f"ledger {self.folder} holds pools of {len(names)} policies: {', '.join(names[:5])}. "
                 f"Name the one to judge from."

@@ -19,6 +19,7 @@ from retailrec.offers.campaign import VALUE_COLUMNS, Budget, Campaign, Limit
 from retailrec.offers.ledger import Ledger
 from retailrec.schema import CATEGORIES
 
+NUMBERS = ("value", "score", "probability", "margin", "cost", "uplift_margin")
 MOST = 1e15  # of a value or cost: beyond it doubles no longer tell cents apart
 SLACK = 1e-12  # share of a budget that its sums may miss or exceed: the rounding of doubles
 _ROUNDING = 2e-15  # of a product of a few doubles
@@ -137,7 +138,7 @@ def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
             )
     if frame.is_empty():
         raise DataError("there is no pair of shopper and item to choose from; give at least one.")
-    numbers = [n for n in ("value", "score", "probability", "margin", "cost") if n in frame.columns]
+    numbers = [n for n in NUMBERS if n in frame.columns]
     used = [n for n in numbers if n in needed or (n == "probability" and campaign.budget)]
     frame = frame.select(
         typed_ids(frame["user_id"]),

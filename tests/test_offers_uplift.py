@@ -1,0 +1,180 @@
+"""Uplift: who buys because of an offer is told from who buys anyway, or that the log is too small."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from retailrec.cli.app import app
+from retailrec.data import RetailData
+from retailrec.errors import DataError
+from retailrec.offers import uplift as up
+from retailrec.offers.allocation import allocate
+from retailrec.offers.exploration import explore
+from retailrec.offers.ledger import Ledger
+
+START = datetime(2024, 3, 1)
+POOL, K = 8, 2
+
+
+def world(n_users: int, seed: int = 0, moved: float = 0.5) -> tuple[pl.DataFrame, RetailData]:
+    """Half of the users buy what they are offered with chance `moved`; the others buy it anyway at .4."""
+    rng = np.random.default_rng(seed)
+    users = np.repeat(np.arange(n_users), POOL)
+    items = np.argsort(rng.random((n_users, 30)), axis=1)[:, :POOL].ravel()
+    drawn = explore(rng.random(len(users)), items, K, 0.5, salt=str(seed), users=users)
+    moves = users % 2 == 0
+    shown = drawn["shown"].to_numpy()
+    bought = rng.random(len(users)) < np.where(moves, moved * shown, 0.4)
+    after = pl.DataFrame({"user_id": users, "item_id": items, "time": START + timedelta(days=2)})
+    after = after.filter(pl.Series(bought))
+    before = pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(n_users), 6),
+            "item_id": rng.integers(0, 30, 6 * n_users),
+            "time": [START - timedelta(days=int(d)) for d in rng.integers(1, 60, 6 * n_users)],
+        }
+    )
+    lines = pl.concat([before, after]).with_columns(quantity=1, value=3.0)
+    people = pl.DataFrame(
+        {
+            "user_id": range(n_users),
+            "kind": ["moves" if u % 2 == 0 else "stays" for u in range(n_users)],
+        }
+    )
+    data = RetailData.from_frames(lines, users=people, end=START + timedelta(days=20))
+    pool = drawn.with_columns(
+        pl.col("user_id", "item_id").cast(pl.String),
+        request=pl.format("r{}", "user_id"),
+        time=pl.lit(START),
+        policy=pl.lit("first"),
+    )
+    return pool, data
+
+
+@pytest.fixture(scope="module")
+def log() -> tuple[pl.DataFrame, RetailData]:
+    return world(500)
+
+
+Log = tuple[pl.DataFrame, RetailData]
+
+
+@pytest.fixture(scope="module")
+def learnt(log: Log) -> up.Uplift:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(up, "_TREES", 50)
+        return up.fit_uplift(*log, days=14, threads=1)
+
+
+def test_who_is_moved_is_told_from_who_buys_anyway(log: Log, learnt: up.Uplift) -> None:
+    report = learnt.report
+    assert (report.metric, report.n_users, report.n_rows) == ("money", 500, 500 * POOL)
+    assert report.effect_low <= 0.5 * 0.5 * 3 <= report.effect_high
+    best = {one.name: one for one in report.learners}[report.chosen]
+    assert best.qini_low > 0
+    assert best.qini == max(one.qini for one in report.learners)
+    assert best.auuc == pytest.approx(best.qini + report.effect / 2)
+    pairs = pl.DataFrame({"user_id": range(100), "item_id": [u % 30 for u in range(100)]})
+    scored = learnt.score(pairs, log[1])
+    by = scored.group_by(pl.col("user_id") % 2 == 0).agg(pl.col("uplift_margin").mean())
+    means = dict(by.iter_rows())
+    assert means[True] == pytest.approx(1.5, abs=0.4)  # half of the times three
+    assert abs(means[False]) < 0.6
+    settings = {"name": "x", "value": "uplift_margin", "limit": [{"by": "everything", "at_most": 40}]}
+    found = allocate(scored, settings)
+    assert (found.offers["user_id"] % 2 == 0).mean() > 0.95  # type: ignore[operator]
+
+
+def test_deciles_fall_and_are_so(learnt: up.Uplift) -> None:
+    deciles = learnt.report.deciles
+    assert [d.n_rows for d in deciles] == [400] * 10
+    predicted = [d.predicted for d in deciles]
+    assert predicted == sorted(predicted, reverse=True)
+    assert deciles[0].low > 0.5
+    assert deciles[-1].low < 0.3
+    assert learnt.report.curve[-1] == (1.0, pytest.approx(learnt.report.effect))
+
+
+def test_the_pseudo_effect_is_right_on_average_whatever_the_model_says() -> None:
+    rng = np.random.default_rng(0)
+    n = 200_000
+    p = rng.choice([0.2, 0.6], n)
+    shown = rng.random(n) < p
+    y = 1.0 + 2.0 * shown + rng.normal(0, 1, n)
+    problem = up._Problem(np.zeros((n, 1), np.float32), y, shown, p, 1, 0)
+    for m0, m1 in ((0.0, 0.0), (1.0, 3.0), (5.0, -2.0)):
+        effect = up._pseudo_effect(problem, slice(None), np.full(n, m0), np.full(n, m1))
+        assert effect.mean() == pytest.approx(2.0, abs=5 * effect.std() / n**0.5)
+
+
+def test_areas_below_the_curve_are_those_of_the_running_mean() -> None:
+    learnt, effect = np.array([3.0, 1.0, 2.0, 0.0]), np.array([4.0, 0.0, 2.0, -2.0])
+    found = up._judged("t", learnt, effect, np.arange(4))
+    # in order: 4, 2, 0, -2; each counts from its own middle on: (3.5 * 4 + 2.5 * 2 - .5 * 2) / 16
+    assert found.auuc == pytest.approx((3.5 * 4 + 2.5 * 2 - 0.5 * 2) / 16)
+    assert found.qini == pytest.approx(found.auuc - 0.5)
+    assert up._judged("t", -learnt, effect, np.arange(4)).qini == pytest.approx(-found.qini)
+
+
+def test_a_log_that_is_too_small_says_how_many_users_it_takes() -> None:
+    pool, data = world(60, seed=1, moved=0.1)
+    with pytest.raises(
+        DataError, match=r"the log of 60 users is too small \(Qini .*: some [\d,]+ more users"
+    ):
+        up.fit_uplift(pool, data, days=14, threads=1)
+
+
+def test_logs_that_teach_nothing_are_refused(log: Log) -> None:
+    pool, data = log
+    for rows, match in (
+        (pool.with_columns(propensity=1.0, shown=True), "left out by chance"),
+        (pool.with_columns(propensity=pl.col("propensity") * 0.8), "not shown as often as"),
+        (pool.drop("propensity"), "lack column 'propensity'"),
+        (pool.with_columns(user_id=pl.format("x{}", "user_id")), "none of the 500 ids"),
+    ):
+        with pytest.raises(DataError, match=match):
+            up.fit_uplift(rows, data, days=14, threads=1)
+    with pytest.raises(DataError, match="Wait until windows are over"):
+        up.fit_uplift(pool, data, days=30, threads=1)
+
+
+def test_the_command_writes_pairs_for_allocate(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool, data = log
+    Ledger(Path("ledger")).append_pool(pool)
+    Path("shop").mkdir()
+    data.log.select(
+        data.users["user_id"].gather(data.log["user"]),
+        data.items["item_id"].gather(data.log["item"]),
+        "time",
+        "quantity",
+        "value",
+    ).write_csv("shop/transactions.csv")
+    data.users.write_csv("shop/users.csv")
+    pl.DataFrame({"user_id": range(50), "item_id": [u % 30 for u in range(50)]}).write_csv("pairs.csv")
+    Path("c.toml").write_text('name = "next"\nvalue = "uplift_margin"\n')
+
+    def run(command: str) -> Any:
+        return CliRunner().invoke(app, command.split())
+
+    refused = run("uplift fit ledger shop pairs.csv --days 60")
+    assert "Wait until windows are over" in str(refused.exception)
+    assert not Path("out/uplift").exists()
+    monkeypatch.setattr(up, "_TREES", 20)
+    found = run("uplift fit ledger shop pairs.csv --days 3 --threads 1")
+    assert found.exit_code == 0, found.exception
+    report = json.loads(Path("out/uplift/uplift.json").read_text())
+    assert report["n_users"] == 500
+    assert "Qini" in found.output
+    allocated = run("allocate out/uplift/pairs.parquet c.toml --out out/next")
+    assert allocated.exit_code == 0, allocated.output
