@@ -75,6 +75,12 @@ def test_power_is_what_repeated_experiments_find() -> None:
     assert halved == pytest.approx(n / 2, abs=1)
 
 
+def test_an_effect_that_no_number_of_shoppers_shows_is_a_sentence() -> None:
+    for effect in (1e-300, -1e-12, 0.0, float("inf"), float("nan")):
+        with pytest.raises(SettingError, match=r"Name (a larger|the smallest) effect"):
+            required_shoppers(1.0, effect)
+
+
 def test_sample_ratio_mismatch_is_seen() -> None:
     assert shares_p([8000, 2000], [0.8, 0.2]) == 1
     assert shares_p([8000, 1700], [0.8, 0.2]) < 1e-6

@@ -524,8 +524,13 @@ def required_shoppers(sd: float, effect: float, design: Design | None = None) ->
             f"experiment: the effect must not be 0 and sd must be 0 or more, not {effect} and {sd}. "
             f"Name the smallest effect that would matter."
         )
-    n = (_steps(design) * _spread(sd, design) / effect) ** 2
-    return max(4, math.ceil(n))
+    ratio = _steps(design) * _spread(sd, design) / abs(effect)
+    if ratio > 1e9:
+        raise SettingError(
+            f"experiment: an effect of {effect:g} beside a spread of {sd:g} takes more than 10^18 "
+            f"shoppers. Name a larger effect."
+        )
+    return max(4, math.ceil(ratio**2))
 
 
 def detectable_effect(n: int, sd: float, design: Design | None = None) -> float:
