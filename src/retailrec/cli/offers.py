@@ -194,6 +194,7 @@ def counterfactual(
     margin: MarginOption = None,
     segment: Annotated[str | None, typer.Option(help="Column of the users' attributes.")] = None,
     out: FiguresOption = None,
+    overwrite: OverwriteOption = False,
     dataset: DatasetOption = "table",
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
@@ -203,7 +204,9 @@ def counterfactual(
     """What new lists would have sold, from a log that explored; or why it can't be told."""
     from retailrec.datasets import load_dataset
     from retailrec.jobs.campaigns import counterfactual_of_files
+    from retailrec.work import check_file
 
+    check_file(out, inputs=(ledger, receipts, policy, margin), overwrite=overwrite)
     data = load_dataset(
         dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
     )
@@ -242,6 +245,7 @@ def fit(
     receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
     pairs: Annotated[Path, typer.Argument(help="user_id, item_id: what could be offered next.")],
     out: ResultsOption = Path("out/uplift"),
+    overwrite: OverwriteOption = False,
     days: DaysOption = 28,
     margin: MarginOption = None,
     seed: SeedOption = None,
@@ -255,8 +259,11 @@ def fit(
 ) -> None:
     """Learn what an offer changes, and write it beside the pairs as uplift_margin, for allocate."""
     from retailrec.datasets import load_dataset
-    from retailrec.jobs.campaigns import uplift_of_files
+    from retailrec.jobs.campaigns import UPLIFT_RESULTS, uplift_of_files
+    from retailrec.work import check_folder
 
+    inputs = (ledger, receipts, pairs, margin)
+    check_folder(out, UPLIFT_RESULTS, inputs=inputs, overwrite=overwrite)
     data = load_dataset(
         dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
     )

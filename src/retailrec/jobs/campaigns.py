@@ -283,7 +283,7 @@ def counterfactual_of_files(
         segment=segment,
     )
     if out is not None:
-        write_text(json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n", out)
+        write_result(json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n", out)
     return report
 
 

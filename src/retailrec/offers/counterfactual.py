@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from retailrec.compute.statistics import Floats, holm, mean_interval
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_meet
+from retailrec.data.parsing import ids_meet, typed_ids
 from retailrec.errors import DataError
 from retailrec.offers.experiments import unit_margins, users_segment, window_around
 from retailrec.offers.ledger import pool_frame
@@ -404,7 +404,10 @@ def _lists(policy: Any) -> pl.DataFrame:
             raise DataError(
                 f"the new lists lack column '{name}'; they have {frame.columns}. Rename it."
             )
-    return frame.select(pl.col("user_id", "item_id").cast(pl.String)).drop_nulls().unique()
+        if n := frame[name].null_count():
+            raise DataError(f"the new lists: {n:,} rows lack '{name}'; fill it or leave them out.")
+    ids = (typed_ids(frame[name]).cast(pl.String) for name in ("user_id", "item_id"))
+    return pl.DataFrame(list(ids)).unique()
 
 
 def _held(rows: pl.DataFrame, new: pl.DataFrame, notes: list[str]) -> tuple[pl.DataFrame, float]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from retailrec.compute.statistics import Floats, holm, shares_p, welch
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import check_columns, ids_meet, parse_number
+from retailrec.data.parsing import check_columns, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
 
@@ -343,7 +343,7 @@ def unit_margins(data: RetailData, margin: Any) -> Floats | None:
     check_columns(frame, ["item_id", "margin"], who="margin")
     table = pl.DataFrame(
         {
-            "item_id": frame["item_id"].cast(pl.String),
+            "item_id": typed_ids(frame["item_id"]).cast(pl.String),
             "margin": parse_number(frame["margin"], who="margin"),
         }
     ).unique(maintain_order=True)
