@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -205,6 +206,97 @@ def test_forgetting_leaves_nothing(start: Start, tmp_path: Path) -> None:
     client.service.log.flush()  # type: ignore[attr-defined]
     for file in tmp_path.iterdir():
         assert b"forget-me" not in file.read_bytes()
+
+
+def test_who_was_forgotten_stays_so_until_taken_back(start: Start) -> None:
+    client = start()
+    body = {"receipts": [receipt("gone", "1", "1"), receipt("stays", "1", "2")]}
+    client.post("/v1/receipts", json=body)
+    forgotten = client.delete("/v1/shoppers/gone")
+    assert forgotten.status_code == 200
+    assert forgotten.json()["left"] == []
+    again = client.post("/v1/receipts", json=body).json()
+    assert (again["new"], again["known"], again["forgotten"]) == (0, 1, 1)
+    assert client.get("/v1/shoppers/gone/offers").json()["level"] == "popular"
+    client.service.log.flush()  # type: ignore[attr-defined]
+    assert client.service.store.exposures() == []  # type: ignore[attr-defined]
+    denied = client.put("/v1/shoppers/gone/denied/1")
+    assert denied.status_code == 409
+    assert "was forgotten" in denied.json()["detail"]
+    assert client.delete("/v1/forgotten/gone").json()["was"] is True
+    assert client.delete("/v1/forgotten/gone").json()["was"] is False
+    assert client.post("/v1/receipts", json=body).json()["new"] == 1
+
+
+def test_memory_and_pages_forget_too(start: Start) -> None:
+    client = start()
+    service = client.service  # type: ignore[attr-defined]
+    views = service.memory["examples of the pages"]
+    sample = views.facts.renew().sample
+    first = sample[0]
+    assert first in client.get("/shopper").text
+    client.get(f"/v1/shoppers/{first}/offers")
+    removed = client.delete(f"/v1/shoppers/{first}").json()["removed"]
+    assert removed["histories in memory"] >= 1
+    assert removed["examples of the pages"] == 1
+    assert f'id={first}"' not in client.get("/shopper").text
+    second = sample[1]
+    other = Store(service.store.url)
+    other.forget(second)  # as another process does
+    other.close()
+    service.watch.look()
+    assert second not in views.facts.now().sample
+    assert f'id={second}"' not in client.get("/shopper").text
+
+
+ODD = [
+    "a/b",
+    "5/denied/7",
+    "a%2Fb",
+    "a b",
+    "100%",
+    "ü/é",
+    "?k=1",
+    "#",
+    "..",
+    ".",
+    "a//b",
+    "/",
+    "a,b",
+    "7;x=1",
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_any_id_can_stand_in_a_path(start: Start, odd: str) -> None:
+    client = start()
+    path = quote(odd, safe="").replace(".", "%2E")
+    client.post("/v1/receipts", json={"receipts": [receipt(odd, "1", odd)]})
+    assert client.get(f"/v1/shoppers/{path}/history").json()["receipts"] == 1
+    assert client.get(f"/v1/shoppers/{path}/offers").json()["shopper"] == odd
+    said = client.put(f"/v1/shoppers/{path}/denied/{path}").json()
+    assert said == {"shopper": odd, "item": odd, "denied": True}
+    assert client.get(f"/v1/shoppers/{path}/history").json()["denied"] == [odd]
+    assert client.delete(f"/v1/shoppers/{path}/denied/{path}").json()["denied"] is False
+    assert "does not know" in client.get(f"/v1/items/{path}/similar").json()["detail"]
+    assert client.put(f"/v1/rules/{path}", json={"min_new": 1}).json()["purpose"] == odd
+    assert odd in client.get("/v1/rules").json()["purposes"]
+    assert client.delete(f"/v1/rules/{path}").status_code == 200
+    assert client.post(f"/v1/models/{path}/activate").status_code == 404
+    assert client.delete(f"/v1/shoppers/{path}").json()["removed"]["receipts"] == 1
+    assert client.get(f"/v1/shoppers/{path}/history").json()["receipts"] == 0
+    assert client.delete(f"/v1/forgotten/{path}").json() == {
+        "shopper": odd,
+        "forgotten": False,
+        "was": True,
+    }
+
+
+def test_a_path_that_is_no_text_is_no_id(start: Start) -> None:
+    client = start()
+    for path in ("%FF", "%00", "a%0Ab", "%ED%A0%80", "%20"):
+        assert client.get(f"/v1/shoppers/{path}/offers").status_code == 422
+    assert client.get("/v1/shoppers/a/b/offers").status_code == 404
 
 
 def test_lists_take_effect_with_the_next_answer(start: Start) -> None:

@@ -247,7 +247,7 @@ def test_no_secret_and_no_shopper_stands_in_the_log(
         client.get("/v1/shoppers/ann-the-shopper/offers", headers={"authorization": f"Bearer {text}"})
     client.get("/v1/shoppers/ann-the-shopper/offers?k=x")
     own = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("retailrec"))
-    assert '"route": "/v1/shoppers/{shopper:path}/offers"' in own
+    assert '"route": "/v1/shoppers/{shopper:id}/offers"' in own
     assert "ann-the-shopper" not in own
     assert key.split("_", 2)[2][:-1] not in own
 
@@ -321,7 +321,7 @@ def test_health_and_measures_tell_the_state(start: Start) -> None:
     client.get("/v1/shoppers/5/offers")
     text = client.get("/metrics").text
     assert 'retailrec_answers_total{level="personal",model="second"} 1.0' in text
-    assert 'route="/v1/shoppers/{shopper:path}/offers",status="200"' in text
+    assert 'route="/v1/shoppers/{shopper:id}/offers",status="200"' in text
     client.service.ready = False  # type: ignore[attr-defined]
     assert client.get("/health/ready").status_code == 503
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,15 +25,23 @@ from hypothesis import strategies as st
 from conftest import receipts
 
 pytest.importorskip("sqlalchemy")
-from sqlalchemy import select, text
+from sqlalchemy import inspect, select, text
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.errors import DataError, SettingError
 from retailrec.serving import schema
+from retailrec.serving.experiment import Experiment
+from retailrec.serving.forgetting import (
+    Watch,
+    apply_list,
+    take_off_list,
+    what_is_left,
+    write_list,
+)
 from retailrec.serving.loading import describe, export, export_shoppers, load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, Receipt, accept
-from retailrec.serving.records import Added, ReceiptConflict, StoreFull
+from retailrec.serving.records import Added, ForgottenUser, ReceiptConflict, StoreFull
 from retailrec.serving.store import Store, open_store
 from retailrec.serving.upkeep import compact
 from serving_support import Postgres, postgres
@@ -143,8 +156,164 @@ def test_nothing_of_a_forgotten_shopper_is_left(store: Store, request: pytest.Fi
         for part in file.parent.iterdir():
             for secret in (b"ann-the-shopper", b"77-secret", b"loyal-and-rare", b"plums"):
                 assert secret not in part.read_bytes(), part.name
+    assert take_off_list(store, "ann-the-shopper")
     store.add([receipt("1", "ann-the-shopper")])  # who comes back is a new shopper
     assert store.shopper("ann-the-shopper").attributes == {}
+
+
+def test_who_was_forgotten_comes_back_by_no_way(store: Store, tmp_path: Path) -> None:
+    users = [f"u{n}" for n in range(3)]
+    store.add([receipt("1", user) for user in users])
+    store.forget("u1")
+    store.forget("never seen")
+    assert store.add([receipt("2", user) for user in [*users, "u1"]]) == Added(2, 0, 2)
+    assert store.add([receipt("1", "u1")]) == Added(0, 0, 1)
+    frame = pl.DataFrame({"user_id": [*users, "never seen"], "item_id": "tea", "time": DAY})
+    loaded = load_frames(store, frame)
+    assert (loaded.receipts, loaded.new, loaded.forgotten) == (4, 2, 2)
+    people = pl.DataFrame({"user_id": users, "age": [20, 30, 40]})
+    assert describe(store, people) == 1
+    data = RetailData.from_frames(frame, users=people)
+    again = load_data(store, data)
+    assert (again.new, again.forgotten, again.undescribed) == (0, 2, 1)
+    assert store.log_exposures([exposure("u1"), exposure("u2"), exposure("u1")]) == 2
+    with pytest.raises(ForgottenUser, match="was forgotten, so nothing is stored"):
+        store.deny("u1", "tea")
+    assert store.forgotten([*users, "x"]) == {"u1"}
+    assert (store.history("u1"), store.shopper("u1").version) == ([], 0)
+    assert [row["user_id"] for row in store.exposures()] == ["u2"]
+    assert take_off_list(store, "u1")
+    assert not take_off_list(store, "u1")
+    assert store.add([receipt("2", "u1")]) == Added(1, 0)
+
+
+def test_the_list_of_forgotten_ids_holds_no_id_and_no_plain_hash(store: Store) -> None:
+    store.forget("4711")
+    with store.reader() as connection:
+        (hashed,) = connection.execute(select(schema.forgotten.c.hash)).scalars()
+        key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+    assert "4711" not in hashed
+    assert hashed != hashlib.sha256(b"4711").hexdigest()
+    assert hashed == hmac.new(bytes.fromhex(key), b"4711", "sha256").hexdigest()
+
+
+def test_a_restored_store_forgets_again_by_the_list_of_the_lost_one(
+    store: Store, tmp_path: Path
+) -> None:
+    store.add([receipt("1", user) for user in ("u1", "u2")])
+    store.log_exposures([exposure("u1"), exposure("u3")])  # u3 was asked for, and never bought
+    for user in ("u1", "u3"):
+        store.forget(user)
+    assert write_list(store, tmp_path / "forgotten.json") == 2
+    assert "u1" not in (tmp_path / "forgotten.json").read_text()
+    restored = Store(str(tmp_path / "restored.db")).init()
+    restored.add([receipt("1", user) for user in ("u1", "u2")])
+    restored.log_exposures([exposure("u1"), exposure("u3")])
+    applied = apply_list(restored, tmp_path / "forgotten.json")
+    assert applied == (2, {"receipts": 1, "exposures": 2, "shoppers": 1})
+    assert apply_list(restored, tmp_path / "forgotten.json").new == 0
+    assert restored.counts() == {"receipts": 1, "shoppers": 1, "exposures": 0, "unavailable": 0}
+    assert restored.add([receipt("9", "u1")]) == Added(0, 0, 1)
+    own = Store(str(tmp_path / "other.db")).init()
+    own.forget("u9")
+    with pytest.raises(DataError, match="another key"):
+        apply_list(own, tmp_path / "forgotten.json")
+    for bad in ("", "{}", "[]", '{"format": 1, "key": "zz", "since": {}}', "null"):
+        (tmp_path / "bad.json").write_text(bad)
+        with pytest.raises(DataError, match="list of forgotten ids"):
+            apply_list(restored, tmp_path / "bad.json")
+    restored.close()
+    own.close()
+
+
+def test_a_writer_that_overlaps_with_forgetting_leaves_nothing(store: Store) -> None:
+    """Writes that began before: they end first and are removed, or wait and find the list."""
+    users = [f"u{n}" for n in range(20)]
+    stop = threading.Event()
+    other = Store(store.url)
+    wrong: list[BaseException] = []
+
+    def write() -> None:
+        n = 0
+        try:
+            while not stop.is_set():
+                n += 1
+                other.add([receipt(str(n), user) for user in users])
+                other.log_exposures([exposure(user) for user in users])
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for user in users:
+        store.forget(user)
+    stop.set()
+    thread.join()
+    other.close()
+    assert not wrong
+    assert store.counts() == {"receipts": 0, "shoppers": 0, "exposures": 0, "unavailable": 0}
+
+
+def test_what_a_reader_keeps_in_the_log_goes_when_the_reader_has_gone(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store.db")).init()
+    store.add([receipt("77-secret", "u1")])
+    with sqlite3.connect(tmp_path / "store.db", isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM receipts").fetchone()
+        store.forget("u1")
+        assert store.unswept
+        (said,) = what_is_left(store)
+        assert "write-ahead log" in said
+        started = time.monotonic()
+        store.add([receipt("1", "u2")])  # a writer isn't kept waiting by the reader
+        assert time.monotonic() - started < 2
+        watch = Watch(store, [], every=0.05)
+        time.sleep(0.2)
+        assert store.unswept
+        reader.execute("COMMIT")
+    reader.close()
+    until = time.monotonic() + 5
+    while store.unswept and time.monotonic() < until:
+        time.sleep(0.02)
+    watch.stop()
+    for file in tmp_path.iterdir():
+        assert b"77-secret" not in file.read_bytes(), file.name
+    assert what_is_left(store) == []
+    store.close()
+
+
+class Kept:
+    """A place in memory."""
+
+    def __init__(self, *users: str) -> None:
+        self.users = list(users)
+
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        before = len(self.users)
+        self.users = [user for user in self.users if not gone(user)]
+        return before - len(self.users)
+
+
+def test_memory_forgets_whom_another_process_forgot(store: Store) -> None:
+    place = Kept("u1", "u2")
+    watch = Watch(store, [place], every=60, settle=0.05)
+    watch.look()
+    assert place.users == ["u1", "u2"]
+    other = Store(store.url)
+    other.forget("u1")
+    watch.look()
+    assert place.users == ["u2"]
+    place.users.append("u1")  # of a request that was under way
+    time.sleep(0.06)
+    watch.look()
+    assert place.users == ["u2"]
+    take_off_list(other, "u1")
+    other.forget("u2")
+    other.close()
+    place.users.append("u1")
+    watch.look()
+    assert place.users == ["u1"]
+    watch.stop()
 
 
 def exposure(shopper: str) -> dict[str, object]:
@@ -245,6 +414,67 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(store: Store) -> None
     assert len(store.history("ann")) == 1
     with pytest.raises(DataError, match=r"version \d.*Update retailrec"):
         store.init()
+
+
+# the tables that version 0.2 made
+VERSION_0_2 = """
+CREATE TABLE state (id INTEGER NOT NULL PRIMARY KEY, ends BIGINT, text_numbers BOOLEAN NOT NULL,
+    lists BIGINT NOT NULL, rules TEXT NOT NULL);
+CREATE TABLE shoppers (id VARCHAR(128) NOT NULL PRIMARY KEY, version BIGINT NOT NULL,
+    attributes TEXT NOT NULL, denied TEXT NOT NULL);
+CREATE TABLE receipts (shopper VARCHAR(128) NOT NULL, number VARCHAR(128) NOT NULL,
+    time BIGINT NOT NULL, items TEXT NOT NULL, amounts BLOB NOT NULL, PRIMARY KEY (shopper, number));
+CREATE TABLE exposures (id SERIAL, campaign VARCHAR(128) NOT NULL, user_id VARCHAR(128) NOT NULL,
+    item_id VARCHAR(128), time BIGINT NOT NULL, model VARCHAR(200) NOT NULL, rank INTEGER NOT NULL,
+    score FLOAT, price FLOAT, arm VARCHAR(128) NOT NULL, propensity FLOAT, holdout BOOLEAN NOT NULL,
+    shadow BOOLEAN NOT NULL, request VARCHAR(64) NOT NULL);
+CREATE INDEX exposures_of_shopper ON exposures (user_id);
+CREATE TABLE unavailable (item VARCHAR(128) NOT NULL PRIMARY KEY, since BIGINT NOT NULL);
+CREATE TABLE models (id SERIAL, model VARCHAR(128) NOT NULL, digest VARCHAR(64) NOT NULL,
+    activated BIGINT NOT NULL);
+CREATE TABLE keys (id VARCHAR(16) NOT NULL PRIMARY KEY, name VARCHAR(128) NOT NULL,
+    hash VARCHAR(64) NOT NULL, scopes VARCHAR(64) NOT NULL, made BIGINT NOT NULL);
+CREATE TABLE schema_version (version INTEGER NOT NULL PRIMARY KEY);
+INSERT INTO schema_version VALUES (1);
+INSERT INTO state VALUES (1, NULL, false, 0, '{}');
+INSERT INTO shoppers VALUES ('u1', 5, '{}', '["tea"]');
+INSERT INTO exposures (campaign, user_id, time, model, rank, arm, holdout, shadow, request)
+    VALUES ('home', 'u1', 1, 'm', 0, 'a', false, false, 'r')
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_store_of_version_0_2_is_brought_up_to_date_when_it_is_opened(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with ExitStack() as held:
+        if kind == "sqlite":
+            url = str(tmp_path / "store.db")
+            ddl = VERSION_0_2.replace("id SERIAL", "id INTEGER PRIMARY KEY AUTOINCREMENT")
+        else:
+            url = held.enter_context(request.getfixturevalue("server").database())
+            ddl = VERSION_0_2.replace("id SERIAL", "id BIGSERIAL PRIMARY KEY").replace("BLOB", "BYTEA")
+        old = Store(url)
+        with old.transaction() as connection:
+            for statement in ddl.split(";"):
+                connection.exec_driver_sql(statement)
+        old.close()
+        store = open_store(url)
+        new = Store(str(tmp_path / "new.db")).init()
+        for table in ("exposures", "state", "forgotten", "experiments"):
+            with store.reader() as connection, new.reader() as other:
+                columns = [
+                    {column["name"] for column in inspect(one).get_columns(table)}
+                    for one in (connection, other)
+                ]
+            assert columns[0] == columns[1]
+        assert store.shopper("u1").denied == ("tea",)
+        assert Experiment("home", holdout=0.5).settled(store).formula == 1
+        store.add([receipt("1", "u1")])
+        assert store.forget("u1") == {"receipts": 1, "exposures": 1, "shoppers": 1}
+        assert store.add([receipt("1", "u1")]) == Added(0, 0, 1)
+        store.close()
+        new.close()
 
 
 def test_a_failed_migration_leaves_the_store_as_it_was(store: Store) -> None:

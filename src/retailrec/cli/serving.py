@@ -182,6 +182,12 @@ def load_store(
         OUT.print(
             f"{stored.receipts:,} receipts with {stored.lines:,} lines; {stored.new:,} are new{part}"
         )
+    if stored.forgotten or stored.undescribed:
+        ERR.print(
+            f"{stored.forgotten:,} receipts and {stored.undescribed:,} rows of attributes are of "
+            f"shoppers who were forgotten, and were left out",
+            highlight=False,
+        )
 
 
 @store_app.command("export")
@@ -206,12 +212,56 @@ def export_store(
 
 @store_app.command("forget")
 def forget_shopper(
-    shopper: Annotated[str, typer.Argument(help="The shopper's id.")], store: StoreOption
+    shopper: Annotated[str, typer.Argument(help="The shopper's id.")],
+    store: StoreOption,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Let the id be stored again; what was removed stays so.")
+    ] = False,
 ) -> None:
-    """Remove all that is known of a shopper; a running service knows at once."""
+    """Remove all that is known of a shopper, and keep it from coming in again by any way.
+
+    A service that runs on the store forgets within two seconds.
+    """
     with _opened(store) as opened:
+        from retailrec.serving.forgetting import take_off_list, what_is_left
+        from retailrec.serving.receipts import check_id
+
+        check_id(shopper, "shopper")
+        if undo:
+            if not take_off_list(opened, shopper):
+                raise SettingError(f"shopper {shopper!a} is not on the list of forgotten ids.")
+            OUT.print("the shopper's receipts are stored again from now on")
+            return
         removed = opened.forget(shopper)
-    OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed")
+        OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed")
+        opened.sweep(patience=opened.timeout)
+        left, unfinished = what_is_left(opened), opened.unswept
+    if left:
+        ERR.print(f"left: {escape('; '.join(left))}", highlight=False, soft_wrap=True)
+    if unfinished:
+        raise typer.Exit(3)
+
+
+@store_app.command("forgotten")
+def forgotten_ids(
+    file: Annotated[Path, typer.Argument(help="JSON file with the list: hashes, no ids.")],
+    store: StoreOption,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Take the list from the file, and remove whom it names.")
+    ] = False,
+) -> None:
+    """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
+    with _opened(store) as opened:
+        from retailrec.jobs.targets import check_file
+        from retailrec.serving.forgetting import apply_list, write_list
+
+        if not apply:
+            check_file(file)
+            OUT.print(f"{write_list(opened, file):,} forgotten ids: {file}", highlight=False)
+            return
+        new, removed = apply_list(opened, file)
+    gone = ", ".join(f"{n:,} {table}" for table, n in removed.items())
+    OUT.print(f"{new:,} ids are new on the list; {gone} removed")
 
 
 @store_app.command("compact")

@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import Field, NaiveDatetime, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from retailrec.serving.engine import Given, Wish, code_receipts
 from retailrec.serving.experiment import Assignment
+from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.guard import allow
 from retailrec.serving.messages import (
     MOST_AMONG,
@@ -56,8 +62,36 @@ _PROBLEM = {
 }
 _STATUSES = (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504, 507)
 _ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _PROBLEM)
-ShopperPath = Annotated[Id, Path(description="the shopper's id, as receipts have it", examples=["42"])]
-ItemPath = Annotated[Id, Path(description="the item's id", examples=["1029743"])]
+_ESCAPED = "percent-encoded, slashes too"
+ShopperPath = Annotated[
+    Id, Path(description=f"the shopper's id, as receipts have it; {_ESCAPED}", examples=["42"])
+]
+ItemPath = Annotated[Id, Path(description=f"the item's id; {_ESCAPED}", examples=["1029743"])]
+
+
+class _IdConvertor(Convertor[str]):
+    """An id as one step of a path that is percent-encoded still, so that a slash may be part of it."""
+
+    regex = "[^/]+"
+
+    def convert(self, value: str) -> str:
+        try:
+            return unquote(value, errors="strict")
+        except UnicodeDecodeError:
+            return "\x00"  # no id, which is said where ids are checked
+
+    def to_string(self, value: str) -> str:
+        return quote(value, safe="")
+
+
+register_url_convertor("id", _IdConvertor())
+
+
+class _IdRoute(APIRoute):
+    """A route that is found by the path as it was sent: decoded, `a%2Fb` would be two steps."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches({**scope, "path": scope["raw_path"].decode("latin-1")})
 
 
 def reply(value: Any, status: int = 200) -> Response:
@@ -79,7 +113,7 @@ def _finite(value: Any) -> Any:
 
 def routes(service: Service) -> APIRouter:
     """All endpoints for programs, over one service."""
-    router = APIRouter(responses=_ERRORS)
+    router = APIRouter(responses=_ERRORS, route_class=_IdRoute)
     read, write, admin = ([Depends(allow(scope))] for scope in ("read", "write", "admin"))
 
     @router.post("/v1/receipts", response_model=ReceiptsOut, dependencies=write, tags=["receipts"])
@@ -89,7 +123,7 @@ def routes(service: Service) -> APIRouter:
         return reply(await service.compute(_add, service, body, request_id(request)))
 
     @router.get(
-        "/v1/shoppers/{shopper:path}/offers",
+        "/v1/shoppers/{shopper:id}/offers",
         response_model=AnswerOut,
         dependencies=read,
         tags=["offers"],
@@ -112,7 +146,7 @@ def routes(service: Service) -> APIRouter:
         return reply(await service.compute(_offers_for, service, body, request_id(request)))
 
     @router.get(
-        "/v1/shoppers/{shopper:path}/history",
+        "/v1/shoppers/{shopper:id}/history",
         dependencies=read,
         tags=["shoppers"],
     )
@@ -122,24 +156,32 @@ def routes(service: Service) -> APIRouter:
         """The shopper's newest receipts, oldest first, attributes and denied items."""
         return reply(await service.compute(_history, service, shopper, limit))
 
-    @router.put("/v1/shoppers/{shopper:path}/denied/{item}", dependencies=write, tags=["lists"])
+    @router.put("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
     async def deny(shopper: ShopperPath, item: ItemPath) -> Response:
         """Never offer the item to this shopper; takes effect at once."""
         await service.compute(service.store.deny, shopper, item)
         return reply({"shopper": shopper, "item": item, "denied": True})
 
-    @router.delete("/v1/shoppers/{shopper:path}/denied/{item}", dependencies=write, tags=["lists"])
+    @router.delete("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
     async def allow_again(shopper: ShopperPath, item: ItemPath) -> Response:
         """Allow the item again."""
         await service.compute(service.store.deny, shopper, item, False)
         return reply({"shopper": shopper, "item": item, "denied": False})
 
-    @router.delete("/v1/shoppers/{shopper:path}", dependencies=admin, tags=["shoppers"])
+    @router.delete("/v1/shoppers/{shopper:id}", dependencies=admin, tags=["shoppers"])
     async def forget(shopper: ShopperPath) -> Response:
-        """Forget the shopper: receipts, attributes, exposures, memory. Says how many rows went."""
-        return reply({"removed": await service.compute(service.forget, shopper)})
+        """Forget the shopper: receipts, attributes, exposures, memory; what comes in again of this id
+        is left out. Says how much was removed where; 202 if something is left to do, and what."""
+        found = await service.compute(service.forget, shopper)
+        return reply(found, 202 if service.store.unswept else 200)
 
-    @router.get("/v1/items/{item:path}/similar", dependencies=read, tags=["items"])
+    @router.delete("/v1/forgotten/{shopper:id}", dependencies=admin, tags=["shoppers"])
+    async def take_back(shopper: ShopperPath) -> Response:
+        """Let a forgotten shopper's receipts be stored again, from now on."""
+        was = await service.compute(take_off_list, service.store, shopper)
+        return reply({"shopper": shopper, "forgotten": False, "was": was})
+
+    @router.get("/v1/items/{item:id}/similar", dependencies=read, tags=["items"])
     async def similar(item: ItemPath, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> Response:
         """Items that go with this one, by each source that knows."""
         return reply(await service.compute(_similar, service, item, k))
@@ -167,7 +209,7 @@ def routes(service: Service) -> APIRouter:
         model = await service.swap(service.models.rollback)
         return reply({"active": {"id": model.name, "digest": model.digest}})
 
-    @router.post("/v1/models/{model}/activate", dependencies=admin, tags=["models"])
+    @router.post("/v1/models/{model:id}/activate", dependencies=admin, tags=["models"])
     async def activate(model: Annotated[Id, Path(examples=["model"])]) -> Response:
         """Load a model of the configured folder, warm it up, and let it answer."""
         loaded = await service.swap(service.models.activate, model)
@@ -179,13 +221,13 @@ def routes(service: Service) -> APIRouter:
         lists = await service.compute(service.engine.lists)
         return reply({"purposes": lists.rules})
 
-    @router.put("/v1/rules/{purpose}", dependencies=admin, tags=["rules"])
+    @router.put("/v1/rules/{purpose:id}", dependencies=admin, tags=["rules"])
     async def save_rules(purpose: Annotated[Id, Path(examples=["mailing"])], body: RulesIn) -> Response:
         """Save the rules of a purpose; they hold from the next answer on."""
         await service.compute(service.save_rules, purpose, body.said())
         return reply({"purpose": purpose, "rules": body.said()})
 
-    @router.delete("/v1/rules/{purpose}", dependencies=admin, tags=["rules"])
+    @router.delete("/v1/rules/{purpose:id}", dependencies=admin, tags=["rules"])
     async def remove_rules(purpose: Annotated[Id, Path(examples=["mailing"])]) -> Response:
         """Remove the rules of a purpose."""
         await service.compute(service.store.set_rules, purpose, None)
@@ -277,6 +319,7 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
     return {
         "new": added.new,
         "known": added.known,
+        "forgotten": added.forgotten,
         "lines": sum(len(receipt.items) for receipt in accepted.receipts),
         "merged": accepted.report.merged,
         "pieces": accepted.report.pieces,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import Lock
 from typing import NamedTuple
 
@@ -51,11 +52,15 @@ class HotShoppers:
             if _size(entry) <= self._entries.maxsize:
                 self._entries[key] = entry
 
-    def forget(self, shopper: str) -> None:
-        """Let go of a shopper."""
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Let go of shoppers; number of histories that were kept."""
         with self._lock:
-            for key in [key for key in self._entries if key[0] == shopper]:
-                del self._entries[key]
+            found = list(self._entries)
+        dropped = [key for key in found if gone(key[0])]
+        with self._lock:
+            for key in dropped:
+                self._entries.pop(key, None)
+        return len(dropped)
 
     def clear(self) -> None:
         """Let go of everybody."""

@@ -51,10 +51,14 @@ class Database:
             schema.migrate(connection)
         return self
 
+    def version(self) -> int:
+        """Version of the tables that are there; 0 without any."""
+        with self.reader() as connection:
+            return schema.version_of(connection)
+
     def require_ready(self) -> None:
         """Raise a DataError unless the tables are there, in this version."""
-        with self.reader() as connection:
-            there = schema.version_of(connection)
+        there = self.version()
         if there != len(schema.MIGRATIONS):
             raise DataError(
                 f"store {self.name} has version {there} of the schema and this retailrec needs "

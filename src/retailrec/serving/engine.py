@@ -230,12 +230,6 @@ class Engine:
             )
         return {**known[wish.purpose], **wish.rules}
 
-    def forget(self, shopper: str) -> dict[str, int]:
-        """Forget a shopper in the store and in memory; rows removed."""
-        removed = self.store.forget(shopper)
-        self.cache.forget(shopper)
-        return removed
-
     def _allowed(
         self,
         model: ServedModel,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retailrec.serving.engine import Answer
@@ -63,18 +62,15 @@ class ExposureLog:
     def __init__(self, store: Store, every: float = 0.5, most: int = 200_000) -> None:
         self._store, self._every, self._most = store, every, most
         self._waiting: deque[Row] = deque()
-        self._forgotten: OrderedDict[str, float] = OrderedDict()  # shopper -> when
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._wake, self._stopping = threading.Event(), False
         self.written = self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="exposures", daemon=True)
         self._thread.start()
 
-    def add(self, rows: Sequence[Row], started: float = float("inf")) -> None:
-        """Let rows be written; `started` is when (monotonic) the request began that they are of."""
+    def add(self, rows: Sequence[Row]) -> None:
+        """Let rows be written."""
         with self._lock:
-            if rows and self._forgotten.get(rows[0]["user_id"], -1.0) >= started:
-                return  # the shopper was forgotten while this answer was made
             room = self._most - len(self._waiting)
             self._waiting.extend(rows[: max(room, 0)])
             self.dropped += len(rows) - min(len(rows), max(room, 0))
@@ -84,16 +80,13 @@ class ExposureLog:
         """Rows that are not written yet."""
         return len(self._waiting)
 
-    @contextmanager
-    def forgetting(self, shopper: str) -> Iterator[None]:
-        """No row of the shopper is written within or, of requests that began before, later."""
-        with self._writing:
-            with self._lock:
-                self._forgotten[shopper] = time.monotonic()
-                while len(self._forgotten) > 10_000:
-                    self._forgotten.popitem(last=False)
-                self._waiting = deque(r for r in self._waiting if r["user_id"] != shopper)
-            yield
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Let go of rows of users that wait; what comes later the store leaves out, as it knows."""
+        with self._writing, self._lock:
+            kept = [row for row in self._waiting if not gone(row["user_id"])]
+            n = len(self._waiting) - len(kept)
+            self._waiting = deque(kept)
+        return n
 
     def flush(self) -> bool:
         """Write what waits, now; False if the database is away."""
@@ -102,14 +95,14 @@ class ExposureLog:
                 with self._lock:
                     rows = [self._waiting[i] for i in range(min(len(self._waiting), 5000))]
                 try:
-                    self._store.log_exposures(rows)
+                    left_out = self._store.log_exposures(rows)
                 except StoreUnavailable as error:
                     _LOG.warning("exposures wait: %s", error)
                     return False
                 with self._lock:
                     for _ in rows:
                         self._waiting.popleft()
-                self.written += len(rows)
+                self.written += len(rows) - left_out
         return True
 
     def stop(self, patience: float = 10.0) -> int:

@@ -26,6 +26,7 @@ from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
+from retailrec.serving.forgetting import forgotten_among
 from retailrec.serving.receipts import (
     AMOUNTS,
     BY_TIME,
@@ -52,12 +53,16 @@ class Loaded(NamedTuple):
     receipts, lines : that were read
     new : receipts that were not there before
     completed : receipts that were there in part, or with less of an item
+    forgotten : receipts of users who were forgotten, left out
+    undescribed : such users whose attributes came, left out
     """
 
     receipts: int
     lines: int
     new: int
     completed: int
+    forgotten: int = 0
+    undescribed: int = 0
 
 
 def load_frames(
@@ -95,7 +100,7 @@ def load_frames(
     ids = found[USER_ID][USER_ID], found[ITEM_ID][ITEM_ID]
     loaded = _load(store, log, *ids, numbers, report, progress)
     if people is not None:
-        describe(store, people)
+        loaded = loaded._replace(undescribed=describe(store, people))
     return loaded
 
 
@@ -117,12 +122,11 @@ def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Lo
     )
     ids = data.users[USER_ID], data.items[ITEM_ID]
     found = _load(store, log, *ids, numbers["number"], LoadReport("memory"), progress)
-    describe(store, data.users)
-    return found
+    return found._replace(undescribed=describe(store, data.users))
 
 
 def describe(store: Store, users: pl.DataFrame) -> int:
-    """Store the shoppers' attributes; number of shoppers that have any."""
+    """Store the users' attributes; number of users who were forgotten and so left out."""
     names = [c for c in users.columns if c != USER_ID]
     known = (
         users.filter(pl.any_horizontal(pl.col(c).is_not_null() for c in names)) if names else users[:0]
@@ -134,8 +138,7 @@ def describe(store: Store, users: pl.DataFrame) -> int:
         str(row.pop(USER_ID)): {name: value for name, value in row.items() if value is not None}
         for row in plain.iter_rows(named=True)
     }
-    store.describe(facts)
-    return len(facts)
+    return store.describe(facts)
 
 
 def export(store: Store, out: Path) -> int:
@@ -303,7 +306,7 @@ def _load(
         total += merge(store, rows, fresh)
         progress("store receipts", stop, len(number))
     report.notes += total.notes()
-    return Loaded(len(number), log.height, total.new, total.completed)
+    return Loaded(len(number), log.height, total.new, total.completed, total.forgotten)
 
 
 def _check(ids: pl.Series, what: str) -> None:
@@ -334,12 +337,14 @@ class Merged:
     ----------
     new : receipts that were not there
     completed : receipts that were there in part, or with less of an item
+    forgotten : receipts of users who were forgotten, left out
     differing : items whose amounts differ; the larger ones count
     examples : up to three of these, in words
     """
 
     new: int = 0
     completed: int = 0
+    forgotten: int = 0
     differing: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -347,6 +352,7 @@ class Merged:
         return Merged(
             self.new + other.new,
             self.completed + other.completed,
+            self.forgotten + other.forgotten,
             self.differing + other.differing,
             [*self.examples, *other.examples][:3],
         )
@@ -376,12 +382,15 @@ def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
     for attempt in range(_TRIES):
         try:
             with store.transaction(long=True) as connection:
+                gone = forgotten_among(connection, {row[0] for row in rows})
+                kept = [row for row in rows if row[0] not in gone] if gone else rows
                 if fresh and not attempt:
-                    found, touched = Merged(_insert(connection, store, rows)), rows
-                    if found.new != len(rows):
+                    found, touched = Merged(_insert(connection, store, kept)), kept
+                    if found.new != len(kept):
                         raise _Changed
                 else:
-                    found, touched = _merged(connection, store, rows)
+                    found, touched = _merged(connection, store, kept)
+                found.forgotten = len(rows) - len(kept)
                 if touched:
                     _note(connection, store, touched)
                 return found

@@ -90,6 +90,7 @@ class ReceiptsOut(BaseModel):
 
     new: int = Field(description="receipts stored now")
     known: int = Field(description="receipts that were there before, left as they are")
+    forgotten: int = Field(description="receipts of shoppers who were forgotten, left out")
     lines: int = Field(description="lines of purchases, an item of a receipt once")
     merged: int = Field(description="lines added to another one of the same item and receipt")
     pieces: int = Field(description="of these, lines that say the same as another one of the item")

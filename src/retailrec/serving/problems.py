@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from retailrec.errors import ArtifactError, DataError, RetailRecError, SettingError
 from retailrec.serving.models import SwapInProgress, UnknownModel
-from retailrec.serving.records import ReceiptConflict, StoreFull, StoreUnavailable
+from retailrec.serving.records import ForgottenUser, ReceiptConflict, StoreFull, StoreUnavailable
 
 PROBLEM = "application/problem+json"
 _LOG = logging.getLogger("retailrec.serving")
@@ -38,6 +38,7 @@ class Problem(RetailRecError):
 # the first that fits counts
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ReceiptConflict, 409),
+    (ForgottenUser, 409),
     (UnknownModel, 404),
     (SwapInProgress, 409),
     (StoreFull, 507),

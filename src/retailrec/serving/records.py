@@ -23,6 +23,10 @@ class ReceiptConflict(DataError):
     """A receipt came twice under one number with different contents; nothing was stored."""
 
 
+class ForgottenUser(DataError):
+    """The user was forgotten, and is not to be stored again."""
+
+
 class Shopper(NamedTuple):
     """What the store knows beside receipts, read in one statement.
 
@@ -61,10 +65,11 @@ class Events(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What `add` did: receipts that are new, and receipts that were known before."""
+    """What `add` did: receipts that are new, were known before, or are of users who were forgotten."""
 
     new: int
     known: int
+    forgotten: int = 0
 
 
 class Lists(NamedTuple):

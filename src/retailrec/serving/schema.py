@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from sqlalchemy import (
     BigInteger,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     inspect,
     literal,
     select,
+    update,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -39,6 +42,7 @@ state = Table(
     Column("text_numbers", Boolean, nullable=False),  # is any receipt number no whole number?
     Column("lists", BigInteger, nullable=False),  # changes with unavailable items, keys and rules
     Column("rules", Text, nullable=False),  # JSON: purpose -> settings of its rules
+    Column("forget_key", String(64)),  # hex; under it the list of forgotten ids is hashed
 )
 
 shoppers = Table(
@@ -81,6 +85,25 @@ exposures = Table(
     Column("shadow", Boolean, nullable=False),  # computed for the log only, not shown
     Column("request", String(64), nullable=False),
     Index("exposures_of_shopper", "user_id"),
+)
+
+# Who was forgotten, and is not to be stored again: see `forgetting`.
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("hash", String(64), nullable=False, unique=True),  # HMAC of the id under `forget_key`
+    Column("since", BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # a number is used once, so that a change is seen by count and last
+)
+
+# Every table with rows of users -> its column of their ids.
+OF_USERS = MappingProxyType(
+    {
+        "receipts": receipts.c.shopper,
+        "exposures": exposures.c.user_id,
+        "shoppers": shoppers.c.id,
+    }
 )
 
 unavailable = Table(
@@ -152,8 +175,16 @@ def _formulas(connection: Connection) -> None:
     connection.execute(insert(experiments).from_select(["campaign", "formula"], old))
 
 
+def _list_of_forgotten(connection: Connection) -> None:
+    """The list of forgotten ids, and its key."""
+    connection.execute(CreateTable(forgotten, if_not_exists=True))
+    if "forget_key" not in {column["name"] for column in inspect(connection).get_columns(state.name)}:
+        connection.exec_driver_sql("ALTER TABLE state ADD COLUMN forget_key VARCHAR(64)")
+    connection.execute(update(state).values(forget_key=secrets.token_hex(32)))
+
+
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
-MIGRATIONS = (_first_tables, _formulas)
+MIGRATIONS = (_first_tables, _formulas, _list_of_forgotten)
 
 
 def version_of(connection: Connection) -> int:
@@ -171,6 +202,8 @@ def migrate(connection: Connection, migrations: Sequence[object] = MIGRATIONS) -
     DataError
         If the store was made by a newer version.
     """
+    if connection.dialect.name != "sqlite":  # whose transactions lock at once
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7331)")  # one migrates, others wait
     there = version_of(connection)
     if there > len(migrations):
         raise DataError(

@@ -19,6 +19,7 @@ from retailrec.compute.shards import n_threads, one_blas_thread
 from retailrec.serving.engine import Answer, Engine, Wish
 from retailrec.serving.experiment import Assignment, Experiment
 from retailrec.serving.exposures import ExposureLog, rows_of
+from retailrec.serving.forgetting import Place, Watch, what_is_left
 from retailrec.serving.keys import Keyring, RateLimit
 from retailrec.serving.measures import Measures
 from retailrec.serving.models import Models, require_models
@@ -89,6 +90,8 @@ class Service:
         watch("exposures_written", "rows written", lambda: self.log.written)
         watch("exposures_waiting", "rows not written yet", lambda: self.log.waiting)
         watch("exposures_dropped", "rows lost for want of room", lambda: self.log.dropped)
+        # what keeps ids of users in memory, by a name for people; the pages add theirs
+        self.memory: dict[str, Place] = {"histories in memory": cache}
         self._busy, self._lock = 0, Lock()
         self._held = ExitStack()
 
@@ -98,6 +101,8 @@ class Service:
         self.threads = ThreadPoolExecutor(n_threads(self.settings.threads), "answers")
         self.shadows = ThreadPoolExecutor(1, "shadow")
         self.log = ExposureLog(self.store)
+        self.memory["exposures that wait"] = self.log
+        self.watch = Watch(self.store, self.memory.values())
         self.experiment = self.experiment.settled(self.store)
         require_models(self.models, self.models.named)
         self.models.start()
@@ -119,6 +124,7 @@ class Service:
         self.ready = False
         self.threads.shutdown(wait=True)
         self.shadows.shutdown(wait=True, cancel_futures=True)
+        self.watch.stop()
         lost = self.log.stop()
         self.store.close()
         self._held.close()
@@ -152,7 +158,6 @@ class Service:
         """The answer for a stored shopper as JSON holds it, logged."""
         from retailrec.serving.messages import told
 
-        started = time.monotonic()
         assignment = self.experiment.assign(shopper)
         model = self.models.active if assignment.model is None else self.models.get(assignment.model)
         if assignment.purpose is not None:
@@ -167,9 +172,9 @@ class Service:
             answer = self.engine.offers(model, shopper, wish)
         self.measures.answered(answer)
         campaign = campaign or self.experiment.campaign
-        self.log.add(rows_of(answer, campaign, assignment, request), started)
+        self.log.add(rows_of(answer, campaign, assignment, request))
         if not assignment.holdout:
-            self._shadow(shopper, wish, request, campaign, started)
+            self._shadow(shopper, wish, request, campaign)
         return told(answer, wish.purpose, assignment, request)
 
     async def swap(self, function: Callable[..., ServedModel], *args: Any) -> ServedModel:
@@ -187,24 +192,24 @@ class Service:
         self.models.active.check_rules(rules)
         self.store.set_rules(purpose, rules)
 
-    def forget(self, shopper: str) -> dict[str, int]:
-        """Forget a shopper everywhere; rows removed."""
-        with self.log.forgetting(shopper):
-            return self.engine.forget(shopper)
+    def forget(self, shopper: str) -> dict[str, Any]:
+        """Forget a user here and in the store; what was removed where, and what is left to do."""
+        removed = self.store.forget(shopper)
+        for name, place in self.memory.items():
+            removed[name] = place.forget(lambda user: user == shopper)
+        return {"removed": removed, "left": what_is_left(self.store)}
 
-    def _shadow(self, shopper: str, wish: Wish, request: str, campaign: str, started: float) -> None:
+    def _shadow(self, shopper: str, wish: Wish, request: str, campaign: str) -> None:
         for name in self.experiment.shadow:
             if self.shadows._work_queue.qsize() < 100:  # else this one is not compared
-                self.shadows.submit(self._log_shadow, name, shopper, wish, request, campaign, started)
+                self.shadows.submit(self._log_shadow, name, shopper, wish, request, campaign)
             else:
                 self.measures.shadow_skipped.inc()
 
-    def _log_shadow(
-        self, name: str, shopper: str, wish: Wish, request: str, campaign: str, started: float
-    ) -> None:
+    def _log_shadow(self, name: str, shopper: str, wish: Wish, request: str, campaign: str) -> None:
         try:
             answer = self.engine.offers(self.models.get(name), shopper, wish)
-            self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True), started)
+            self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True))
         except Exception:
             _LOG.exception("shadow model %s failed on request %s", name, request)
 

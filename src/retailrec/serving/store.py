@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from retailrec.errors import SettingError
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
 from retailrec.serving.database import Database
+from retailrec.serving.forgetting import add_to_list, forgotten_among
 from retailrec.serving.receipts import (
     AMOUNTS,
     Receipt,
@@ -29,6 +30,7 @@ from retailrec.serving.receipts import (
 from retailrec.serving.records import (
     Added,
     Events,
+    ForgottenUser,
     Lists,
     ReceiptConflict,
     Shopper,
@@ -55,6 +57,7 @@ class Store(Database):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.unswept = False  # may the write-ahead log hold what was forgotten?
         table = schema.receipts
         self._events = select(table.c.time, table.c.number, table.c["items"], table.c.amounts).where(
             table.c.shopper == bindparam("shopper")
@@ -78,7 +81,8 @@ class Store(Database):
     def add(self, receipts: Sequence[Receipt]) -> Added:
         """Store receipts, all or none; those that are there already are counted as known.
 
-        One that was loaded without its number is known by its time and contents.
+        One that was loaded without its number is known by its time and contents. Receipts of users who
+        were forgotten are left out and counted.
 
         Raises
         ------
@@ -94,10 +98,13 @@ class Store(Database):
             return Added(0, 0)
         # in one order, so that two writers wait for each other and never both for ever
         with self.transaction() as connection:
+            gone = forgotten_among(connection, {shopper for shopper, _ in wanted})
+            wanted = {key: receipt for key, receipt in wanted.items() if key[0] not in gone}
+            left_out = sum(receipt.shopper in gone for receipt in receipts)
             for key in self._without_number(connection, list(wanted.values())):
                 del wanted[key]
             if not wanted:
-                return Added(0, len(receipts))
+                return Added(0, len(receipts) - left_out, left_out)
             rows = [wanted[key].as_row() for key in sorted(wanted)]
             statement = self._upsert(schema.receipts).on_conflict_do_nothing()
             statement = statement.returning(schema.receipts.c.shopper, schema.receipts.c.number)
@@ -109,7 +116,7 @@ class Store(Database):
             self.touch(connection, sorted({shopper for shopper, _ in new}))
             if new:
                 self._extend(connection, [wanted[key] for key in new])
-        return Added(len(new), len(receipts) - len(new))
+        return Added(len(new), len(receipts) - len(new) - left_out, left_out)
 
     def history(self, shopper: str) -> list[Receipt]:
         """The shopper's receipts in order of time, read in one statement."""
@@ -156,32 +163,61 @@ class Store(Database):
             )
 
     def forget(self, shopper: str) -> dict[str, int]:
-        """Remove all that is known of a shopper; number of rows removed from each table."""
-        removed = {}
+        """Remove all that is known of a shopper, who is not stored again; rows removed by table.
+
+        See `sweep` for whether an SQLite file's write-ahead log is free of them too.
+        """
         with self.transaction() as connection:
-            for table, column in (
-                (schema.receipts, schema.receipts.c.shopper),
-                (schema.exposures, schema.exposures.c.user_id),
-                (schema.shoppers, schema.shoppers.c.id),
-            ):
-                found = connection.execute(delete(table).where(column == shopper))
-                removed[table.name] = found.rowcount
+            add_to_list(connection, shopper)
+            removed = self.remove_rows(connection, shopper)
             if removed["receipts"]:
                 self.recount(connection)
-        if removed["receipts"] or removed["shoppers"]:
-            self.sweep()
+        self.unswept = True
+        self.sweep()
         return removed
 
-    def sweep(self) -> None:
-        """Move the write-ahead log into the file, so that what was removed is gone from both."""
-        if is_sqlite(self.writing):
+    def remove_rows(self, connection: Connection, shopper: str) -> dict[str, int]:
+        """Remove every row of a shopper, within a transaction; number of rows by table."""
+        return {
+            name: connection.execute(delete(column.table).where(column == shopper)).rowcount
+            for name, column in schema.OF_USERS.items()
+        }
+
+    def forgotten(self, shoppers: Iterable[str]) -> set[str]:
+        """Those of some shoppers who were forgotten."""
+        with self.reader() as connection:
+            return forgotten_among(connection, shoppers, hold=False)
+
+    def sweep(self, patience: float = 0.5) -> bool:
+        """Move the write-ahead log into the file, so that what was removed is gone from both.
+
+        Returns False if somebody who reads is in the way for longer than `patience` seconds. Nobody who
+        writes is kept waiting.
+        """
+        until = time.monotonic() + patience
+        while is_sqlite(self.writing):
             with self.reader() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.exec_driver_sql("PRAGMA busy_timeout=0")
+                try:
+                    checkpoint = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                    busy = checkpoint.one()[0]
+                finally:
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout={int(self.timeout * 1000)}")
+            if not busy:
+                break
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)
+        self.unswept = False
+        return True
 
     # -- shoppers, lists, rules ----------------------------------------------------------------
 
-    def describe(self, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set the attributes of shoppers; others of theirs are replaced."""
+    def describe(self, attributes: Mapping[str, Mapping[str, Any]]) -> int:
+        """Set the attributes of shoppers; others of theirs are replaced.
+
+        Returns the number of shoppers who were forgotten and therefore left out.
+        """
         rows = [
             {
                 "id": shopper,
@@ -194,15 +230,30 @@ class Store(Database):
         statement = self._upsert(schema.shoppers)
         changed = {name: statement.excluded[name] for name in ("version", "attributes")}
         with self.transaction() as connection:
+            gone = forgotten_among(connection, attributes)
+            rows = [row for row in rows if row["id"] not in gone]
             for at in range(0, len(rows), 5000):
                 connection.execute(
                     statement.on_conflict_do_update(index_elements=["id"], set_=changed),
                     rows[at : at + 5000],
                 )
+        return len(gone)
 
     def deny(self, shopper: str, item: str, denied: bool = True) -> None:
-        """Never offer the item to the shopper again, or allow it again."""
+        """Never offer the item to the shopper again, or allow it again.
+
+        Raises
+        ------
+        ForgottenUser
+            If the shopper was forgotten; nothing is stored.
+        """
         with self.transaction() as connection:
+            if forgotten_among(connection, [shopper]):
+                raise ForgottenUser(
+                    f"shopper {shopper!a} was forgotten, so nothing is stored. Take the id off the "
+                    f"list of forgotten ids first, if that is meant: DELETE /v1/forgotten/ID, or "
+                    f"`retailrec store forget ID --undo`."
+                )
             self.touch(connection, [shopper])
             mine = schema.shoppers.c.id == shopper
             # the row is locked by `touch`, so nobody else changes the list meanwhile
@@ -247,10 +298,14 @@ class Store(Database):
 
     # -- exposures and models ------------------------------------------------------------------
 
-    def log_exposures(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows to the exposure log."""
+    def log_exposures(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Add rows to the exposure log; number of rows left out since their users were forgotten."""
         with self.transaction() as connection:
-            connection.execute(insert(schema.exposures), list(rows))
+            gone = forgotten_among(connection, {row["user_id"] for row in rows})
+            kept = [row for row in rows if row["user_id"] not in gone]
+            if kept:
+                connection.execute(insert(schema.exposures), kept)
+        return len(rows) - len(kept)
 
     def exposures(self, since: int = 0, most: int | None = None) -> list[Mapping[str, Any]]:
         """Rows of the exposure log after the row `since`, oldest first."""
@@ -371,17 +426,21 @@ def _require_same(receipt: Receipt, there: Receipt) -> None:
 def open_store(url: str) -> Store:
     """A store that is ready for use; an SQLite file that is missing is made.
 
+    A store of an older version is brought up to date.
+
     Raises
     ------
     SettingError
         If the URL makes no sense.
     DataError
-        If the store is of another version.
+        If the store is of a newer version, or is none yet.
     """
     if not url.strip():
         raise SettingError("--store is empty; name an SQLite file or a postgresql:// URL.")
     store = Store(url)
     if store.file is not None and not store.file.exists():
+        store.init()
+    if 0 < store.version() < len(schema.MIGRATIONS):
         store.init()
     store.require_ready()
     return store

@@ -41,6 +41,11 @@ class Comparison:
         self._compared: dict[tuple[str, ...], Values | None] = {}
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Let go of all comparisons."""
+        with self._lock:
+            self._compared.clear()
+
     def page(self, query: Mapping[str, str]) -> Values:
         """Where do two models differ most?"""
         models = list(self.service.models.folders())
@@ -89,7 +94,7 @@ class Comparison:
                 judged.append((shopper, len(lists[0][place] & bought), len(lists[1][place] & bought)))
         judged.sort(key=lambda row: (-row[1] - row[2], row[0]))
         order = sorted(range(len(shared)), key=lambda i: (shared[i], facts.sample[i]))
-        self._compared[key] = {
+        found = {
             "n": len(shared),
             "shared": sum(shared) / max(len(shared), 1),
             "same": sum(n == K for n in shared),
@@ -98,3 +103,8 @@ class Comparison:
             "judged": judged if len(judged) <= 10 else judged[:5] + judged[-5:],
             "histogram": [(str(n), float(shared.count(n))) for n in range(K + 1)],
         }
+        with self._lock:
+            if self.service.store.forgotten(facts.sample):  # meanwhile
+                self._compared.pop(key, None)
+            elif key in self._compared:
+                self._compared[key] = found

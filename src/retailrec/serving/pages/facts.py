@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -83,6 +84,17 @@ class Facts:
                     self._thread.start()
         return found
 
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Let go of examples who were forgotten; their number."""
+        found = self._found
+        if found is None:
+            return 0
+        kept = [shopper for shopper in found.sample if not gone(shopper)]
+        n = len(found.sample) - len(kept)
+        if n:
+            self._found = replace(found, sample=kept, made=-self._every)  # counts are renewed, too
+        return n
+
     def renew(self) -> StoreFacts:
         """Go through the store once."""
         self._found = gather(self._service)
@@ -126,7 +138,9 @@ def gather(service: Service) -> StoreFacts:
     if parts:
         _count(found, [np.concatenate(p) for p in zip(*parts, strict=True)], len(code), end_us)
     found.code, found.weekly, found.n_shoppers = code, weekly.tolist(), len(shoppers)
-    found.sample = sorted(shoppers)[:: max(len(shoppers) // 100, 1)][:100]
+    sample = sorted(shoppers)[:: max(len(shoppers) // 100, 1)][:100]
+    gone = store.forgotten(sample)  # while the receipts were gone through
+    found.sample = [shopper for shopper in sample if shopper not in gone]
     exposures = schema.exposures
     newest = (
         select(exposures.c.item_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -52,6 +52,15 @@ class Views:
         self.comparison = Comparison(service, self.facts)
         self._reports: dict[str, Values] = {}
         self._sampled: tuple[Any, ...] = ()
+        service.memory["examples of the pages"] = self
+
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Let go of examples who were forgotten, and of what was computed of them; their number."""
+        n = self.facts.forget(gone)
+        if n:
+            self._sampled = ()
+            self.comparison.clear()
+        return n
 
     def overview(self) -> Values:
         """Is the service well, and how good are its lists?"""
