@@ -34,16 +34,14 @@ from retailrec.serving import schema
 from retailrec.serving.experiment import Experiment
 from retailrec.serving.forgetting import (
     Watch,
-    apply_list,
     take_off_list,
     what_is_left,
-    write_list,
 )
 from retailrec.serving.loading import describe, export, export_shoppers, load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, Receipt, accept
 from retailrec.serving.records import Added, ForgottenUser, ReceiptConflict, StoreFull
 from retailrec.serving.store import Store, open_store
-from retailrec.serving.upkeep import compact
+from retailrec.serving.upkeep import apply_list, compact, write_list
 from serving_support import Postgres, postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)

@@ -253,7 +253,7 @@ def forgotten_ids(
     """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
     with _opened(store) as opened:
         from retailrec.jobs.targets import check_file
-        from retailrec.serving.forgetting import apply_list, write_list
+        from retailrec.serving.upkeep import apply_list, write_list
 
         if not apply:
             check_file(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Database:
 
     def __post_init__(self) -> None:
         self.reading, self.writing = engines(self.url, self.connections, self.timeout)
+        self.unswept = False  # may the write-ahead log hold what was forgotten?
         self._upsert = (sqlite if is_sqlite(self.writing) else postgresql).insert
 
     def init(self) -> Self:
@@ -99,3 +101,26 @@ class Database:
         """A connection for one long statement, whose rows are those of one instant."""
         with self.reader() if is_sqlite(self.writing) else self.transaction(long=True) as connection:
             yield connection
+
+    def sweep(self, patience: float = 0.5) -> bool:
+        """Move the write-ahead log into the file, so that what was removed is gone from both.
+
+        Returns False if somebody who reads is in the way for longer than `patience` seconds. Nobody who
+        writes is kept waiting.
+        """
+        until = time.monotonic() + patience
+        while is_sqlite(self.writing):
+            with self.reader() as connection:
+                connection.exec_driver_sql("PRAGMA busy_timeout=0")
+                try:
+                    checkpoint = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                    busy = checkpoint.one()[0]
+                finally:
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout={int(self.timeout * 1000)}")
+            if not busy:
+                break
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)
+        self.unswept = False
+        return True

@@ -7,25 +7,18 @@ be looked up and not read off. Whoever has the whole store can try ids one by on
 from __future__ import annotations
 
 import hmac
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Protocol
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select
 
-from retailrec.data.writing import write_text
-from retailrec.errors import DataError
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite
+from retailrec.serving.database import Database
 from retailrec.serving.records import StoreUnavailable
 
-if TYPE_CHECKING:
-    from retailrec.serving.store import Store
-
-_FORMAT = "retailrec: hashes of forgotten ids"
 _MOST = 1000  # hashes looked up in one statement
 
 
@@ -34,13 +27,6 @@ class Place(Protocol):
 
     def forget(self, gone: Callable[[str], bool]) -> int:
         """Let go of users; what was kept of them, counted."""
-
-
-class Applied(NamedTuple):
-    """What `apply_list` did: hashes that are new on the list, and rows removed by table."""
-
-    new: int
-    removed: dict[str, int]
 
 
 def hash_of(key: str, user: str) -> str:
@@ -71,10 +57,10 @@ def forgotten_among(connection: Connection, users: Iterable[str], hold: bool = T
 def add_to_list(connection: Connection, user: str) -> None:
     """Put a user on the list; writers of others' rows are waited for."""
     key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
-    _add(connection, [hash_of(key, user)])
+    add_hashes(connection, [hash_of(key, user)])
 
 
-def take_off_list(store: Store, user: str) -> bool:
+def take_off_list(store: Database, user: str) -> bool:
     """Let the user be stored again, from now on; was it on the list?
 
     What was removed does not come back.
@@ -85,60 +71,7 @@ def take_off_list(store: Store, user: str) -> bool:
         return bool(connection.execute(delete(schema.forgotten).where(mine)).rowcount)
 
 
-def write_list(store: Store, file: Path) -> int:
-    """Write the list to a JSON file, for a store that is restored or made anew; number of hashes."""
-    table = schema.forgotten
-    with store.reader() as connection:
-        key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
-        rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
-    hashes = {row.hash: row.since for row in rows}
-    write_text(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
-    return len(hashes)
-
-
-def apply_list(store: Store, file: Path) -> Applied:
-    """Put the hashes of a file on the store's list, and remove all that is stored of these users.
-
-    Raises
-    ------
-    DataError
-        If the file is none that `write_list` wrote, or comes from a store with another key while this
-        one has a list of its own.
-    """
-    try:
-        found = json.loads(file.read_text())
-        key, hashes = found["key"], sorted(found["since"])
-        right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
-        right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file} can't be read as a list of forgotten ids ({error}).") from error
-    if not right:
-        raise DataError(
-            f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
-        )
-    with store.transaction(long=True) as connection:
-        own = connection.execute(select(schema.state.c.forget_key)).scalar_one()
-        if own != key:
-            if connection.execute(select(func.count()).select_from(schema.forgotten)).scalar():
-                raise DataError(
-                    f"{file} comes from a store with another key, and this one has a list of its own; "
-                    f"the two can't be made one. Forget these ids by name."
-                )
-            connection.execute(update(schema.state).values(forget_key=key))
-        before = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
-        _add(connection, hashes)
-        after = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
-        wanted, removed = set(hashes), dict.fromkeys(schema.OF_USERS, 0)
-        for user in list(_users(connection)):
-            if hash_of(key, user) in wanted:
-                for name, n in store.remove_rows(connection, user).items():
-                    removed[name] += n
-        store.recount(connection)
-    store.sweep()
-    return Applied(after - before, removed)
-
-
-def what_is_left(store: Store) -> list[str]:
+def what_is_left(store: Database) -> list[str]:
     """What may still hold something of who was forgotten just now, and what to do, in sentences."""
     left = []
     if not is_sqlite(store.writing):
@@ -167,7 +100,7 @@ class Watch:
     """
 
     def __init__(
-        self, store: Store, places: Iterable[Place], every: float = 1.0, settle: float = 15.0
+        self, store: Database, places: Iterable[Place], every: float = 1.0, settle: float = 15.0
     ) -> None:
         self._store, self._places = store, list(places)
         self._every, self._settle = every, settle
@@ -218,7 +151,8 @@ class Watch:
                 continue  # readiness and the exposure log say so; what is forgotten is seen later
 
 
-def _add(connection: Connection, hashes: list[str]) -> None:
+def add_hashes(connection: Connection, hashes: list[str]) -> None:
+    """Put hashes on the list; writers of others' rows are waited for."""
     table = schema.forgotten
     if connection.dialect.name != "sqlite":
         connection.exec_driver_sql("LOCK TABLE forgotten IN EXCLUSIVE MODE")
@@ -233,11 +167,3 @@ def _on_list(connection: Connection, hashes: list[str]) -> Iterator[str]:
     for at in range(0, len(hashes), _MOST):
         some = table.c.hash.in_(hashes[at : at + _MOST])
         yield from connection.execute(select(table.c.hash).where(some)).scalars()
-
-
-def _users(connection: Connection) -> set[str]:
-    """Everybody of whom anything is stored."""
-    found: set[str] = set()
-    for column in schema.OF_USERS.values():
-        found.update(connection.execute(select(column).distinct()).scalars())
-    return found

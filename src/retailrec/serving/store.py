@@ -57,7 +57,6 @@ class Store(Database):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.unswept = False  # may the write-ahead log hold what was forgotten?
         table = schema.receipts
         self._events = select(table.c.time, table.c.number, table.c["items"], table.c.amounts).where(
             table.c.shopper == bindparam("shopper")
@@ -187,29 +186,6 @@ class Store(Database):
         """Those of some shoppers who were forgotten."""
         with self.reader() as connection:
             return forgotten_among(connection, shoppers, hold=False)
-
-    def sweep(self, patience: float = 0.5) -> bool:
-        """Move the write-ahead log into the file, so that what was removed is gone from both.
-
-        Returns False if somebody who reads is in the way for longer than `patience` seconds. Nobody who
-        writes is kept waiting.
-        """
-        until = time.monotonic() + patience
-        while is_sqlite(self.writing):
-            with self.reader() as connection:
-                connection.exec_driver_sql("PRAGMA busy_timeout=0")
-                try:
-                    checkpoint = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-                    busy = checkpoint.one()[0]
-                finally:
-                    connection.exec_driver_sql(f"PRAGMA busy_timeout={int(self.timeout * 1000)}")
-            if not busy:
-                break
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.02)
-        self.unswept = False
-        return True
 
     # -- shoppers, lists, rules ----------------------------------------------------------------
 

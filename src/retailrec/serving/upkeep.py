@@ -1,14 +1,29 @@
-"""What keeps a store small."""
+"""What keeps a store small, and carries its list of forgotten ids to a store that is restored."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
+from retailrec.data.writing import write_text
+from retailrec.errors import DataError
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite, said_plainly
+from retailrec.serving.forgetting import add_hashes, hash_of
 from retailrec.serving.store import Store
+
+_FORMAT = "retailrec: hashes of forgotten ids"
+
+
+class Applied(NamedTuple):
+    """What `apply_list` did: hashes that are new on the list, and rows removed by table."""
+
+    new: int
+    removed: dict[str, int]
 
 
 def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
@@ -38,3 +53,64 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
                 connection.exec_driver_sql(f"SET statement_timeout = {int(store.timeout * 1000)}")
     store.sweep()
     return removed
+
+
+def write_list(store: Store, file: Path) -> int:
+    """Write the list to a JSON file, for a store that is restored or made anew; number of hashes."""
+    table = schema.forgotten
+    with store.reader() as connection:
+        key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+        rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
+    hashes = {row.hash: row.since for row in rows}
+    write_text(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
+    return len(hashes)
+
+
+def apply_list(store: Store, file: Path) -> Applied:
+    """Put the hashes of a file on the store's list, and remove all that is stored of these users.
+
+    Raises
+    ------
+    DataError
+        If the file is none that `write_list` wrote, or comes from a store with another key while this
+        one has a list of its own.
+    """
+    try:
+        found = json.loads(file.read_text())
+        key, hashes = found["key"], sorted(found["since"])
+        right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
+        right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} can't be read as a list of forgotten ids ({error}).") from error
+    if not right:
+        raise DataError(
+            f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
+        )
+    with store.transaction(long=True) as connection:
+        own = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+        if own != key:
+            if connection.execute(select(func.count()).select_from(schema.forgotten)).scalar():
+                raise DataError(
+                    f"{file} comes from a store with another key, and this one has a list of its own; "
+                    f"the two can't be made one. Forget these ids by name."
+                )
+            connection.execute(update(schema.state).values(forget_key=key))
+        before = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
+        add_hashes(connection, hashes)
+        after = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
+        wanted, removed = set(hashes), dict.fromkeys(schema.OF_USERS, 0)
+        for user in list(_users(connection)):
+            if hash_of(key, user) in wanted:
+                for name, n in store.remove_rows(connection, user).items():
+                    removed[name] += n
+        store.recount(connection)
+    store.sweep()
+    return Applied(after - before, removed)
+
+
+def _users(connection: Connection) -> set[str]:
+    """Everybody of whom anything is stored."""
+    found: set[str] = set()
+    for column in schema.OF_USERS.values():
+        found.update(connection.execute(select(column).distinct()).scalars())
+    return found
