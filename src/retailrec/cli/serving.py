@@ -249,14 +249,15 @@ def forgotten_ids(
     apply: Annotated[
         bool, typer.Option("--apply", help="Take the list from the file, and remove whom it names.")
     ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
     with _opened(store) as opened:
-        from retailrec.jobs.targets import check_file
         from retailrec.serving.upkeep import apply_list, write_list
+        from retailrec.work import check_file
 
         if not apply:
-            check_file(file)
+            check_file(file, inputs=[opened.file], overwrite=overwrite)
             OUT.print(f"{write_list(opened, file):,} forgotten ids: {file}", highlight=False)
             return
         new, removed = apply_list(opened, file)

@@ -384,6 +384,8 @@ def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
             with store.transaction(long=True) as connection:
                 gone = forgotten_among(connection, {row[0] for row in rows})
                 kept = [row for row in rows if row[0] not in gone] if gone else rows
+                if not kept:
+                    return Merged(forgotten=len(rows))
                 if fresh and not attempt:
                     found, touched = Merged(_insert(connection, store, kept)), kept
                     if found.new != len(kept):

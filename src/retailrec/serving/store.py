@@ -15,7 +15,6 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, tupl
 
 from retailrec.errors import SettingError
 from retailrec.serving import schema
-from retailrec.serving.connections import is_sqlite
 from retailrec.serving.database import Database
 from retailrec.serving.forgetting import add_to_list, forgotten_among
 from retailrec.serving.receipts import (

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from retailrec.data.writing import write_text
 from retailrec.errors import DataError
 from retailrec.serving import schema
 from retailrec.serving.connections import is_sqlite, said_plainly
 from retailrec.serving.forgetting import add_hashes, hash_of
 from retailrec.serving.store import Store
+from retailrec.work import write_result
 
 _FORMAT = "retailrec: hashes of forgotten ids"
 
@@ -62,7 +62,7 @@ def write_list(store: Store, file: Path) -> int:
         key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
         rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
     hashes = {row.hash: row.since for row in rows}
-    write_text(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
+    write_result(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
     return len(hashes)
 
 
