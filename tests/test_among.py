@@ -271,6 +271,16 @@ def test_rules_and_reasons_go_with_lists(data: RetailData, model: TwoStageRecomm
     assert answer.lists["reasons"].null_count() == 0
 
 
+def test_an_item_on_a_list_that_nobody_bought_is_said_to_be_that(
+    data: RetailData, model: TwoStageRecommender
+) -> None:
+    never_sold = pl.DataFrame({"item_id": [28]})
+    answer = model.answer(data, [f"u{u:02}" for u in range(20)], k=1, among=never_sold, reasons=True)
+    said = set(answer.lists["reasons"])
+    assert "on the campaign's list; new in the shop: nobody bought it yet" in said
+    assert not [text for text in said if "popular" in text or "in four weeks" in text]
+
+
 def test_the_command_line_takes_campaigns(
     data: RetailData, model: TwoStageRecommender, tmp_path: Path
 ) -> None:

@@ -210,7 +210,8 @@ class Scorer:
                 x = frame.rows_of(shopper, items, part.n_items)
                 why = self.parts[purpose].ranker.contributions(x)
                 texts[shopper, rank] = reasons_in_words(
-                    x, frame.names, why, shopper, items, part, stage.sources, labels
+                    *(x, frame.names, why, shopper, items, part, stage.sources, labels),
+                    listed=among is not None,
                 )
             return list(texts[there])
 
