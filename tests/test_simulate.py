@@ -52,7 +52,7 @@ def test_the_written_shop_loads_as_the_complete_journey(tmp_path: Path) -> None:
     data = load_dataset("complete-journey", tmp_path)
     assert data.n_items == 400
     assert data.items["name"][0] is not None
-    assert set(data.report.rejected) == {"return or cancellation", "zero quantity", "zero price"}
+    assert set(data.report.rejected) == {"voided on its receipt", "zero quantity", "zero price"}
     assert data.users.width > 3
 
 

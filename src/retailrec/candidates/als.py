@@ -80,8 +80,8 @@ class ALS(CandidateGenerator, type="als"):
     def _fold_in(self, history: History) -> NDArray[np.float32]:
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
-        solver, step = self._folding(len(history))
-        with one_blas_thread():
+        with one_blas_thread():  # when the model is made, too: implicit warns of BLAS's threads once
+            solver, step = self._folding(len(history))
             folded = solver.recalculate_user(np.arange(len(history)), self._confidence(history))
         return rounded(folded, step)
 

@@ -68,7 +68,7 @@ class Experiment:
     --------
     >>> test = Experiment(salt="may", arms={"a": Arm(share=0.5), "b": Arm(share=0.5)})
     >>> [test.assign(user).arm for user in ("1", "2", "3", "4")]
-    ['b', 'a', 'a', 'a']
+    ['b', 'a', 'a', 'b']
     """
 
     campaign: str = "offers"
