@@ -25,7 +25,7 @@ from retailrec.data.cleaning import (
 from retailrec.schema import ITEM_ID, LOG, USER_ID
 
 CARRIED = {"store": pl.Categorical(), "discount": pl.Float32()}  # optional log columns
-_AT_ONCE = 2_000_000  # lines settled at a time
+_AT_ONCE = 500_000  # lines settled at a time
 _SHOWN = 3  # differences that a report names
 _DOUBLED_ITEMS = 3  # receipts of fewer items may double by chance
 
@@ -75,7 +75,8 @@ def settled(
     keep = np.ones(lines[0].height, np.bool_)
     for some in _slices(lines[0], rows):
         found = _judged(lines[0], some)
-        quantity[some], value[some] = found["quantity"].to_numpy(), found["value"].to_numpy()
+        at = found["row"].to_numpy()
+        quantity[at], value[at] = found["quantity"].to_numpy(), found["value"].to_numpy()
         bad = found.filter(pl.col("reason").is_not_null())
         if bad.is_empty():
             continue
@@ -132,59 +133,89 @@ def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
     A line of positive quantity and negative value takes its pieces back if it takes back at least half
     of what they cost; else it is a discount on them.
     """
-    several = "file" in lines.columns
-    item = ["basket", "item", *(c for c in ("store",) if several and c in lines.columns)]
-    some = _columns(lines, [*item, *(["file"] * several), "quantity", "value"])[pl.Series(rows)]
-    some = some.with_columns(row=pl.Series(rows), back=TAKES_BACK)
-    quantity, value, back = pl.col("quantity"), pl.col("value"), pl.col("back")
-    if several:  # what one export has bought, another one may take back
-        bought = (~pl.col("back")).any()
-        export = pl.when(bought.over(*item, "file")).then("file")
-        some = some.with_columns(file=export.fill_null(pl.col("file").filter(~back).min().over(item)))
-    key = [*item, *(["file"] * several)]
-    bought, paid = (c.filter(~back).sum().over(key) for c in (quantity, value))
-    discount = (quantity == 0) | ((quantity > 0) & (value.abs() * bought < paid * quantity / 2))
-    some = some.with_columns(
-        quantity=pl.when(~back).then(quantity).when(discount).then(0.0).otherwise(-quantity.abs()),
-        value=pl.when(back).then(-value.abs()).otherwise(value),
-    )
-    known = value.is_not_null().all()
-    totals = some.group_by(key, maintain_order=True).agg(
-        pl.len(),
-        bought=quantity.filter(~back).sum(),
-        paid=pl.when(known).then(value.filter(~back).sum()),
-        quantity=quantity.sum(),
-        value=pl.when(known).then(value.sum()),
-    )
-    totals = _compared(totals, item) if several else totals.with_columns(best=True, same=True)
-    totals = totals.with_columns(
-        first_reason(RECEIPT_RULES),
-        counts=quantity.first().over(item),
-        counts_for=value.first().over(item),
-    )
-    of_item = ("reason", "counts", "counts_for")
-    wanted = totals.select(*key, *of_item, total="quantity", paid="value")
-    return some.join(wanted, on=key, how="left", nulls_equal=True, maintain_order="left")
+    some: tuple[NDArray[Any], ...] = tuple(lines[c].to_numpy()[rows] for c in ("basket", "item"))
+    quantity, value = (lines[c].to_numpy()[rows] for c in ("quantity", "value"))  # NaN: not known
+    back = (quantity < 0) | (value < 0)
+    file = lines["file"].to_numpy()[rows] if "file" in lines.columns else np.zeros(len(rows), np.int32)
+    if "file" in lines.columns and "store" in lines.columns:
+        store = lines["store"].cast(pl.Categorical).to_physical().fill_null(0)
+        some = *some, store.to_numpy()[rows].astype(np.int64)
+    if "file" in lines.columns:
+        file = _with_what_it_takes_back(some, file, back)
+        order = np.lexsort((file, *some[::-1]))
+        some, rows = tuple(key[order] for key in some), rows[order]
+        quantity, value, back, file = quantity[order], value[order], back[order], file[order]
+    runs, item_of = _runs(some, file)
+    size = np.diff(runs, append=len(rows))
+    run = np.repeat(np.arange(len(runs)), size)
 
+    def added(numbers: NDArray[Any]) -> NDArray[Any]:
+        return np.add.reduceat(numbers, runs)
 
-def _compared(totals: pl.DataFrame, item: list[str]) -> pl.DataFrame:
-    """Totals of the exports of each item, the one that counts (`best`) first; the `same` ones agree.
-
-    The export with most lines of the item tells most, and of those the one with most of it.
-    """
-    totals = totals.sort(
-        [*item, "len", "quantity", "value", "file"],
-        descending=[False] * len(item) + [True, True, True, False],
-        nulls_last=True,
-    )
+    bought, paid = added(np.where(back, 0, quantity)), added(np.where(back, 0, value))
+    with np.errstate(invalid="ignore"):
+        discount = (quantity == 0) | (
+            (quantity > 0) & (np.abs(value) * bought[run] < paid[run] * quantity / 2)
+        )
+    quantity = np.where(back, np.where(discount, 0, -np.abs(quantity)), quantity)
+    value = np.where(back, -np.abs(value), value)
+    totals = pl.DataFrame(
+        {"bought": bought, "paid": paid, "quantity": added(quantity), "value": added(value)}
+    ).with_columns(pl.col("paid", "value").fill_nan(None))
+    best = _best(item_of, size, totals, file[runs])
+    of_best = totals.select(counts="quantity", counts_for="value")[pl.Series(best[item_of])]
     agree = [
-        ((pl.col(c) - pl.col(c).first().over(item)).abs() <= 1e-6 * (1 + pl.col(c).abs()))
-        for c in ("quantity", "value")
+        ((totals[own] - of_best[theirs]).abs() <= 1e-6 * (1 + totals[own].abs())).fill_null(True)
+        for own, theirs in (("quantity", "counts"), ("value", "counts_for"))
     ]
-    return totals.with_columns(
-        best=pl.int_range(pl.len()).over(item) == 0,
-        same=agree[0] & agree[1].fill_null(True),
-    )
+    totals = totals.with_columns(
+        best=pl.Series(best[item_of] == np.arange(len(runs))), same=agree[0] & agree[1]
+    ).with_columns(first_reason(RECEIPT_RULES))
+    told = totals.select("reason", total="quantity", paid="value").hstack(of_best)[pl.Series(run)]
+    of_row = {"row": rows, "basket": some[0], "item": some[1], "quantity": quantity, "value": value}
+    return pl.DataFrame(of_row).hstack(told)
+
+
+def _with_what_it_takes_back(
+    item: tuple[NDArray[Any], ...], file: NDArray[np.int32], back: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """`file`, where an export that only takes an item back goes to the first one that has bought it."""
+    if not back.any():
+        return file
+    frame = pl.DataFrame({str(n): key for n, key in enumerate(item)} | {"file": file, "back": back})
+    key, bought = [str(n) for n in range(len(item))], ~pl.col("back")
+    first = pl.col("file").filter(bought).min().over(key)
+    alone = ~bought.any().over(*key, "file")
+    return frame.select(pl.when(alone).then(first.fill_null(pl.col("file"))).otherwise("file"))[
+        "file"
+    ].to_numpy()
+
+
+def _runs(
+    item: tuple[NDArray[Any], ...], file: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the lines of an item in one export start, and which item that is, counted from 0."""
+    new_item = np.ones(len(file), np.bool_)
+    new_item[1:] = False
+    for key in item:
+        new_item[1:] |= key[1:] != key[:-1]
+    new_run = new_item.copy()
+    new_run[1:] |= file[1:] != file[:-1]
+    runs = np.flatnonzero(new_run)
+    return runs, np.cumsum(new_item)[runs] - 1
+
+
+def _best(
+    item_of: NDArray[np.int64],
+    size: NDArray[np.int64],
+    totals: pl.DataFrame,
+    file: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """(n_items,) the run that counts: with most lines of the item, of those with most of it."""
+    value = totals["value"].fill_null(-1).to_numpy()
+    order = np.lexsort((file, -value, -totals["quantity"].to_numpy(), -size, item_of))
+    first = np.flatnonzero(np.diff(item_of[order], prepend=-1))
+    return order[first]
 
 
 def _difference(row: Mapping[str, Any]) -> str:
