@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import RECEIPT_RULES, STANDARD_RULES, LoadReport
+from retailrec.data.files import read_table
 from retailrec.data.parsing import MISSING, bare_id, parse_number, without_missing
 from retailrec.datasets import load_dataset, open_dataset
 from retailrec.errors import DataError
@@ -461,3 +463,57 @@ def test_what_stands_beside_named_receipts_is_said_or_refused(tmp_path: Path) ->
     frame.write_parquet(tmp_path / "2024-02.parquet")
     with pytest.raises(DataError, match=r"holds 2024-02.parquet beside receipts.csv, with the same"):
         load_dataset("table", tmp_path)
+
+
+def workbook(path: Path, cell: str, much: int = 0) -> Path:
+    """A workbook of `user_id` in A1 and a number in another cell, after `much` blanks."""
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    rels = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    packed = "http://schemas.openxmlformats.org/package/2006"
+    row = cell.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    files = {
+        "[Content_Types].xml": f'<Types xmlns="{packed}/content-types">'
+        f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/></Types>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{rels}"><sheets>'
+        '<sheet name="S" sheetId="1" r:id="rId1"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{packed}/relationships"><Relationship '
+        f'Id="rId1" Type="{rels}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+        "_rels/.rels": f'<Relationships xmlns="{packed}/relationships"><Relationship Id="rId1" '
+        f'Type="{rels}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{" " * much}<row r="1">'
+        '<c r="A1" t="inlineStr"><is><t>user_id</t></is></c></row>'
+        f'<row r="{row}"><c r="{cell}"><v>1</v></c></row></sheetData></worksheet>',
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        for name, text in files.items():
+            book.writestr(name, text)
+    return path
+
+
+def test_a_workbook_that_asks_for_more_than_it_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastexcel")
+    assert read_table(workbook(tmp_path / "a.xlsx", "A2")).height == 1
+    far = workbook(tmp_path / "b.xlsx", "XFD1048576")
+    assert far.stat().st_size < 2000
+    with pytest.raises(DataError, match="has 2 cells, but reaches to column XFD and row 1,048,576"):
+        read_table(far)
+    monkeypatch.setattr("retailrec.data.workbook._MOST_BYTES", 1 << 20)
+    with pytest.raises(DataError, match="unpacks to"):
+        read_table(workbook(tmp_path / "c.xlsx", "A2", 3 << 20))
+
+
+def test_types_of_arrow_that_polars_has_not_are_refused_in_words() -> None:
+    pa = pytest.importorskip("pyarrow")
+    plain = {"user_id": [1, 2], "item_id": ["a", "b"], "time": ["2024-01-01", "2024-01-02"]}
+    odd = pa.array([(1, 2, 3)] * 2, pa.month_day_nano_interval())
+    with pytest.raises(DataError, match="a column of the Table can't be read"):
+        RetailData.from_frames(pa.table(plain | {"x": odd}))
+    flags = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8()))
+    assert RetailData.from_frames(pa.table(plain | {"value": flags})).report.rejected == {
+        "zero price": 1
+    }
+    with pytest.raises(DataError, match="none of the 2 lines"):
+        RetailData.from_frames(pa.table(plain | {"time": pa.nulls(2)}))

@@ -185,7 +185,7 @@ def parse_lines(
     parsed = [
         typed_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
     ]
-    if frame["time"].dtype.is_temporal() or not late_times:
+    if frame["time"].dtype.is_temporal() or frame["time"].dtype == pl.Null or not late_times:
         parsed.append(parse_time(frame["time"], who=who, time_format=time_format))
     quantity = (
         parse_number(frame["quantity"], who=who, notation=notation).fill_null(1.0)

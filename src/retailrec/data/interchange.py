@@ -19,6 +19,7 @@ _UNREADABLE = (
     OverflowError,
     NotImplementedError,
     pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,  # of types that Polars has not: intervals, wide decimals, unions
 )
 _DEEP = (list, tuple, set, dict)
 
@@ -73,9 +74,14 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
         return _without_objects(native.to_polars())
     except _UNREADABLE as error:
         raise DataError(
-            f"{who}: a column of the {type(frame).__name__} can't be read ({error}). Give numbers, "
-            "text and timestamps."
+            f"{who}: a column of the {type(frame).__name__} can't be read ({_first_line(error)}). "
+            "Give numbers, text and timestamps."
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__
 
 
 def _refuse_doubles(names: Any, who: str) -> None:
@@ -115,6 +121,8 @@ def _from_pandas(frame: Any, who: str) -> Any:
 
 
 def _without_objects(frame: pl.DataFrame) -> pl.DataFrame:
+    if other := [c for c, kind in frame.schema.items() if isinstance(kind, pl.BaseExtension)]:
+        frame = frame.with_columns(frame[c].ext.storage() for c in other)
     objects = [c for c, kind in frame.schema.items() if kind == pl.Object]
     return frame.with_columns(_of_objects(c, frame[c].to_list()) for c in objects) if objects else frame
 
