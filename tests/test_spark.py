@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,54 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     assert (ours.pop("source"), theirs.pop("source")) == ("lines", "lines.parquet")
     assert ours == theirs
     assert ours["zone"] == "UTC"
+
+
+def test_times_with_a_zone_are_those_of_one_machine_and_the_last_receipt_ends_the_data(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    """The shop's clock as the file tells it; a receipt that goes on over midnight is of its first day."""
+    from retailrec.spark import recommend
+
+    lines = pl.read_parquet(shop / "receipts" / "*.parquet").filter(pl.col("time").dt.year() > 1990)
+    last = lines["time"].max()
+    assert isinstance(last, datetime)
+    late = datetime(last.year, last.month, last.day, 23, 50) + timedelta(days=1)
+    over = lines.head(2).with_columns(
+        user_id=pl.lit(3, pl.Int64),
+        basket_id=pl.lit(10**6, pl.Int32),
+        quantity=pl.lit(1.0),
+        value=pl.lit(2.0),
+        time=pl.Series([late, late + timedelta(minutes=20)]),
+    )
+    zoned = pl.concat([lines, over.select(lines.columns).cast(lines.schema)]).with_columns(
+        pl.col("time").dt.replace_time_zone(
+            "America/New_York", ambiguous="earliest", non_existent="null"
+        )
+    )
+    file, out = written(zoned, tmp_path / "lines.parquet"), tmp_path / "here.parquet"
+    local = recommend_from_files(shop / "model", file, None, 3, {}, out)
+    there = recommend(shop / "model", file, tmp_path / "there", 3)
+    assert lists(tmp_path / "there").equals(lists(out))
+    ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
+    assert ours == theirs
+    assert (ours["zone"], ours["last"]) == ("America/New_York", late.isoformat())
+
+
+def test_nanoseconds_and_text_files_are_refused_in_words(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+    from retailrec.spark.sources import require_parquet
+
+    lines = pl.read_parquet(shop / "receipts" / "b0*.parquet").head(5)
+    fine = written(lines.with_columns(pl.col("time").cast(pl.Datetime("ns"))), tmp_path / "ns.parquet")
+    with pytest.raises(DataError, match="nanoseconds, which Spark does not read"):
+        recommend(shop / "model", fine, tmp_path / "there", 3)
+    (tmp_path / "texts").mkdir()
+    lines.write_csv(tmp_path / "texts" / "a.csv")
+    for path in (tmp_path / "texts", tmp_path / "texts" / "a.csv"):
+        with pytest.raises(DataError, match="is no Parquet"):
+            require_parquet(path)  # before Spark starts
 
 
 def test_one_shopper_of_a_million_lines_is_answered_like_the_others(

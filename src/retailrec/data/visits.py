@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_ONE_VISIT_US = 6 * 3_600_000_000  # a receipt may go on after midnight for so long
+ONE_VISIT_US = 6 * 3_600_000_000  # a receipt may go on after midnight for so long
 _DAY_US = 86_400_000_000
 
 
 def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Is it another visit: on another day, and more than a few hours later?"""
-    return (last - first > _ONE_VISIT_US) & (last // _DAY_US > first // _DAY_US)
+    return (last - first > ONE_VISIT_US) & (last // _DAY_US > first // _DAY_US)
 
 
 def split_receipts(

@@ -73,6 +73,12 @@ def translated(text: str) -> RetailRecError:
             f"memory. Give it more (spark.executor.memoryOverhead, which Python's share comes from), "
             f"fewer tasks at a time (spark.executor.cores), or fewer lines at a time (shard_lines)."
         )
+    if "TIMESTAMP(NANOS" in text:
+        return DataError(
+            "the receipts hold times in nanoseconds, which Spark does not read. Write them in "
+            "microseconds: with pandas to_parquet(..., coerce_timestamps='us'), with Polars "
+            "cast(pl.Datetime('us'))."
+        )
     if found := _PLACES.search(text):
         return DataError(
             f"Spark can't reach what it should read or write: {_line(text, found[0])}. Name a table "

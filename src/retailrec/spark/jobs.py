@@ -25,6 +25,7 @@ from retailrec.spark.fitting import sampled_data
 from retailrec.spark.recommending import recommend, recommend_cleaned
 from retailrec.spark.session import connect
 from retailrec.spark.shipping import share_modules
+from retailrec.spark.sources import require_parquet
 from retailrec.spark.storage import absolute
 from retailrec.spark.whole import SparkLog
 
@@ -62,6 +63,7 @@ def recommend_on_spark(
     wanted_slots = None if slots is None else parse_slots(slots)
     wanted_purpose = check_purpose(purpose, "recommend")
     lists = read_among(among) if among else None
+    require_parquet(history)
     progress("start Spark")
     session = connect(master, settings)
     share_modules(session, modules or ())
@@ -103,6 +105,7 @@ def load_on_spark(
     DataError
         If the receipts can't be read.
     """
+    require_parquet(receipts)
     progress("start Spark")
     session = connect(master, settings)
     share_modules(session, modules or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PLACE = "retailrec_place"  # a line's place in the whole: number of its file or partition, and in it
 PLACE_BITS = 33  # as `monotonically_increasing_id` has it
 _TABLE = re.compile(r"(`[^`]+`|\w+)(\.(`[^`]+`|\w+)){0,2}")
+_MOST_FOOTERS = 64  # files, evenly taken, that are asked for the zone of their times
 _NUMBERS = ("quantity", "value", "price", "discount")
 
 
@@ -37,7 +39,7 @@ class Source:
     name : what the report calls it
     n_bytes : size of the files behind it; 0 where none are known
     fingerprint : stands for its content; None where a rerun can't know it
-    zone : that of the times, where they have one
+    zone : that of the times, where they have one: as the files say, else the session's
     text : float columns of ids that are not all whole numbers, and so become text
     """
 
@@ -80,6 +82,8 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
         zone = None
         if of_type.get(theirs["time"]) == "timestamp":
             zone = str(session.conf.get("spark.sql.session.timeZone"))
+            if isinstance(receipts, str | Path):
+                zone = _zone_in(session, [file for _, file in files], theirs["time"]) or zone
         floats = [
             c
             for c in (theirs[i.name] for i in TRANSACTIONS if i.kind == "id")
@@ -106,16 +110,34 @@ def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str]:
                 f"folder of Parquet. Check the name."
             )
         return session.read.table(text), text
-    if text.lower().endswith((*CSV, *EXCEL)):
-        raise DataError(
-            f"{text} is no Parquet; on Spark receipts are a DataFrame, a table or Parquet. Write it as "
-            f"Parquet first, or read it into a DataFrame of typed columns."
-        )
+    require_parquet(text)
     path = absolute(text)
     here = local_path(path)
     if here is not None and str(session.sparkContext.master).startswith("local") and not here.exists():
         raise DataError(f"there is no file or folder at {here}; check the path.")
     return session.read.parquet(escaped(path)), Path(text).name
+
+
+def require_parquet(path: str | Path) -> None:
+    """Raise if a path is of other files, which can be told before Spark has started.
+
+    Raises
+    ------
+    DataError
+        If it ends as a text file or workbook, or a folder on this machine holds such files.
+    """
+    if "/" not in str(path) and not Path(path).exists():
+        return  # a table, by its name
+    names, here = [str(path)], local_path(absolute(str(path)))
+    if here is not None and here.is_dir():
+        names += [entry.name for entry in here.iterdir() if not entry.name.startswith((".", "_"))]
+    for name in names:
+        if name.lower().endswith((*CSV, *EXCEL)):
+            raise DataError(
+                f"{path} is no Parquet{'' if name == str(path) else f' ({name})'}; on Spark receipts "
+                f"are a DataFrame, a table or Parquet. Write it as Parquet first, or read it into a "
+                f"DataFrame of typed columns."
+            )
 
 
 def _require_columns(frame: DataFrame, columns: Mapping[str, str], name: str) -> None:
@@ -220,6 +242,46 @@ def _stamp(
         return n_bytes, None
     content = json.dumps([files, told, frame.schema.json()])
     return n_bytes, hashlib.sha256(content.encode()).hexdigest()
+
+
+def _zone_in(session: SparkSession, files: list[str], column: str) -> str | None:
+    """The zone of a column of Parquet files, which Arrow writes beside the instants; else None.
+
+    Spark does not look at it, but it is the shop's clock, by which the local engine reads the files.
+
+    Raises
+    ------
+    DataError
+        If files tell different zones.
+    """
+    import pyarrow as pa
+
+    jvm: Any = session.sparkContext._jvm
+    conf: Any = session.sparkContext._jsc.hadoopConfiguration()
+    parquet = jvm.org.apache.parquet.hadoop
+    zones: dict[str, str] = {}
+    for file in files[:: -(-len(files) // _MOST_FOOTERS) or 1]:
+        if not unquote(file).lower().endswith(PARQUET):
+            continue
+        path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file))
+        reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromPath(path, conf))
+        try:
+            text = reader.getFileMetaData().getKeyValueMetaData().get("ARROW:schema")
+        finally:
+            reader.close()
+        if text is None:
+            continue
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+        kind = schema.field(column).type if column in schema.names else None
+        if zone := getattr(kind, "tz", None):
+            zones.setdefault(zone, file)
+    if len(zones) > 1:
+        (one, first), (other, second) = list(zones.items())[:2]
+        raise DataError(
+            f"the files differ: times are in zone {one} in {Path(unquote(first)).name}, {other} in "
+            f"{Path(unquote(second)).name}. Convert them to one zone."
+        )
+    return next(iter(zones), None)
 
 
 def _not_whole(frame: DataFrame, names: list[str]) -> tuple[str, ...]:

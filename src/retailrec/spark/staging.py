@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import signature
@@ -13,6 +13,7 @@ import polars as pl
 
 from retailrec.data.cleaning import LINE, STANDARD_RULES, LineRule, LoadReport, refuse_if_none
 from retailrec.data.strays import far_notes, far_rule
+from retailrec.data.visits import ONE_VISIT_US
 from retailrec.errors import DataError
 from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
@@ -134,9 +135,7 @@ def _plan(source: Source, columns: Mapping[str, str], rules: Sequence[LineRule])
         for name, kind in found.schema.items()
     }
     kinds[LINE] = "long"
-    return CleanPlan(
-        plan.columns, plan.rules, PLACE, plan.text, {**kinds, REASON: "string"}, plan.versions
-    )
+    return replace(plan, kinds={**kinds, REASON: "string"}, zone=source.zone)
 
 
 def _null_line(frame: DataFrame) -> Any:
@@ -201,6 +200,8 @@ def _counted(
         good = good.filter(F.to_date("time").between(first, newest))
     report.notes += far_notes(days.drop("latest"))
     last = days["latest"].max()
+    if isinstance(last, datetime) and "basket_id" in kinds:
+        last = _last_receipt(good, last)
     if not isinstance(last, datetime):
         raise DataError(f"no line of {source.name} has a time; expected receipt lines. Check them.")
     return Cleaned(
@@ -216,6 +217,24 @@ def _counted(
         report,
         numbers,
     )
+
+
+def _last_receipt(lines: DataFrame, last: datetime) -> datetime:
+    """When the newest receipt began; `last` is the time of the last line.
+
+    A receipt is dated by its first line, so one that went on over midnight is of the day before.
+    """
+    from pyspark.sql import functions as F
+
+    visit = timedelta(microseconds=ONE_VISIT_US)
+    midnight = datetime(last.year, last.month, last.day)
+    if last - midnight > visit:
+        return last
+    late = lines.filter(F.col("time") >= F.lit(str(midnight - visit)).cast("timestamp_ntz"))
+    receipt = F.coalesce(F.col("basket_id").cast("string"), F.col("time").cast("string"))
+    begins = late.groupBy(USER_ID, receipt.alias("receipt")).agg(F.min("time").alias("time"))
+    found = begins.agg(F.max("time").alias("time")).toArrow()["time"][0].as_py()
+    return found if isinstance(found, datetime) else last
 
 
 def _items_of(lines: DataFrame) -> pl.Series:

@@ -60,6 +60,7 @@ class CleanPlan:
     text : float columns of ids that become text
     kinds : output column -> ``long``, ``string``, ``double``, ``float`` or ``timestamp``
     versions : of the driver
+    zone : that of the times, where they have one
     """
 
     columns: dict[str, str]
@@ -68,6 +69,7 @@ class CleanPlan:
     text: tuple[str, ...]
     kinds: dict[str, str]
     versions: dict[str, str]
+    zone: str | None = None
 
 
 _POLARS: dict[str, Any] = {
@@ -91,6 +93,8 @@ def clean(plan: CleanPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
         raw = frame.drop(plan.place).with_columns(
             pl.col(c).fill_nan(None).cast(pl.String) for c in plan.text
         )
+        if plan.zone is not None:
+            raw = raw.with_columns(pl.col(pl.Datetime("us", "*")).dt.convert_time_zone(plan.zone))
         report = LoadReport("part")
         lines = parse_lines(raw, plan.columns).with_columns(place)
         good = kept_lines(lines, plan.rules, report)
