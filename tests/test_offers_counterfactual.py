@@ -303,8 +303,13 @@ def test_a_pool_in_the_ledger_comes_back_and_its_offers_count_for_caps(
     assert dict(ledger.read_pool().schema) == dict(ledger_module.POOL)
     assert ledger.read_pool("chance").height == 2 * POOL
     assert ledger.offers_of().rows() == [("1", K), ("2", K)]
+    ledger.append_pool(part)  # the same rows
+    assert ledger.read_pool().height == 2 * POOL
+    ledger._files()[0].unlink()  # as if a process had been killed before the offers were written
+    ledger.append_pool(part)
+    assert ledger.offers_of().rows() == [("1", K), ("2", K)]
     with pytest.raises(DataError, match="request 'r1' stands in it already"):
-        ledger.append_pool(part)
+        ledger.append_pool(part.with_columns(pl.col("score") + 1))
     with pytest.raises(DataError, match="no explored pool of policy 'x'; there are chance"):
         ledger.read_pool("x")
     other = part.with_columns(policy=pl.lit("new"), request=pl.format("n{}", "request"))
@@ -316,6 +321,8 @@ def test_a_pool_in_the_ledger_comes_back_and_its_offers_count_for_caps(
     with pytest.raises(DataError, match="holds no explored pool"):
         nobody.read_pool()
     held = part.with_columns(shown=pl.lit(False), arm=pl.lit("holdout"))
+    nobody.append_pool(held, shown_only=True)
+    assert nobody.read().filter("holdout").height == 2
     rows = offers_of_pool(held)
     assert rows.select("rank", "holdout", "item_id").rows() == [(0, True, None)] * 2
 

@@ -252,11 +252,13 @@ class Ledger:
     def append_pool(self, rows: Any, *, shown_only: bool = False) -> Path | None:
         """Add the explored pool of some lists, and what was shown of it as offers; the pool's file.
 
+        The same rows again change nothing, so that a call that was cut off can be repeated.
+
         Parameters
         ----------
         rows : frame with the columns of `POOL`, as `pool_frame` takes it
-        shown_only : keep the rows of what was shown and leave out the rest of the pool: a `pool` / k-th
-            of the size, fit for caps and reports and not for judging another policy
+        shown_only : keep the pool rows of what was shown alone, k / `pool` of the size: fit for caps
+            and reports, not for judging other lists
 
         Raises
         ------
@@ -264,13 +266,18 @@ class Ledger:
             As `pool_frame` and `append`, with `again`.
         """
         frame = pool_frame(rows)
-        if shown_only:
-            frame = frame.filter("shown")
         if frame.is_empty():
             return None
+        offers = offers_of_pool(frame)
+        if shown_only:
+            frame = frame.filter("shown")
         requests = pl.col("request")
         with self.recording(again=True) as record, ExitStack() as writing:
             pooled = self._pool_files()
+            if there := [file for file in pooled if file.stem.endswith(_digest(frame))]:
+                if not any(file.stem.endswith(_digest(offers)) for file in self._files()):
+                    record(offers)  # a process was killed between the two
+                return there[0]
             known = self._scan(pooled, POOL).select(requests.unique()).collect()["request"]
             if (again := frame["request"].is_in(known.implode())).any():
                 raise DataError(
@@ -279,7 +286,7 @@ class Ledger:
                 )
             file = self._next_file("pool", pooled, frame)
             frame.write_parquet(writing.enter_context(whole_file(file)))
-            record(offers_of_pool(frame))
+            record(offers)
         return file
 
     def read_pool(self, policy: str | None = None, *, every: bool = False) -> pl.DataFrame:
@@ -381,8 +388,7 @@ class Ledger:
 
     def _next_file(self, kind: str, files: Sequence[Path], frame: pl.DataFrame) -> Path:
         number = int(files[-1].name.split("-")[1]) + 1 if files else 0
-        digest = hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
-        return self.folder / f"{kind}-{number:08d}-{digest}.parquet"
+        return self.folder / f"{kind}-{number:08d}-{_digest(frame)}.parquet"
 
     def require(self) -> Ledger:
         """The ledger itself, once it is known to be there.
@@ -442,6 +448,10 @@ def offers_of_pool(pool: pl.DataFrame) -> pl.DataFrame:
     nothing = pool.filter(~pl.col("shown").any().over("request")).unique("request", maintain_order=True)
     nothing = nothing.select(*of, rank=pl.lit(0), holdout=pl.col("arm") == HOLDOUT)
     return ledger_frame(pl.concat([shown, nothing], how="diagonal_relaxed"))
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    return hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
 
 
 def _shifted(time: datetime, step: timedelta) -> datetime:
