@@ -137,10 +137,9 @@ def test_an_experiment_that_could_not_be_logged_is_refused(tmp_path: Path) -> No
     file = tmp_path / "e.toml"
     arm = '[arms."{}"]\nshare = 1.0\n'
     for text, said in (
-        (f'campaign = "{"x" * 129}"\nsalt = "s"', "campaign: value error, expected at most 128"),
         ('campaign = "a\\u0000b"\nsalt = "s"', "printable"),
         ('campaign = ""\nsalt = "s"', "campaign"),
-        ('salt = "s"\n' + arm.format("x" * 129), "arms"),
+        ('salt = "s"\n' + arm.format("a\\nb"), "arms"),
         ('salt = "s"\n' + arm.format("holdout"), "no arm may be called 'holdout'"),
         ('salt = "s"\nformula = 3', "formula"),
     ):

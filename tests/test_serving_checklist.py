@@ -103,11 +103,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
         server.close()
 
 
-def receipt(number: str) -> dict[str, Any]:
+def receipt(number: str, shopper: str = "till") -> dict[str, Any]:
     lines = [{"item": "3", "quantity": 1, "value": 2.0}]
     return {
         "receipts": [
-            {"shopper": "till", "number": number, "time": "2000-07-01T10:00:00", "lines": lines}
+            {"shopper": shopper, "number": number, "time": "2000-07-01T10:00:00", "lines": lines}
         ]
     }
 
@@ -185,10 +185,18 @@ def test_the_operators_checklist(place: tuple[str, Postgres | None], tmp_path: P
         assert one("GET", "/v1/rules", key=till)[1]["purposes"] == {"mailing": {"min_new": 1}}
 
         # backup while it runs; what is stored later is not in it
+        assert other("POST", "/v1/receipts", receipt("1", "gone"), key=till)[0] == 200
         copy = backed_up(url, server, tmp_path)
         assert one("POST", "/v1/receipts", receipt("2"), key=till)[0] == 200
 
-        # forgetting is walked by the tests that forget: memory, log and file of every process
+        # forgetting: no process, table or file has the shopper, and nothing brings it back
+        assert other("GET", "/v1/shoppers/gone/offers", key=till)[0] == 200  # is logged soon
+        status, forgotten = one("DELETE", "/v1/shoppers/gone", key=boss)
+        assert (status, forgotten["removed"]["receipts"]) == (200, 1)
+        assert other("POST", "/v1/receipts", receipt("1", "gone"), key=till)[1]["forgotten"] == 1
+        assert other("GET", "/v1/shoppers/gone/history", key=till)[1]["receipts"] == 0
+        kept = tmp_path / "forgotten.json"
+        assert "1 forgotten ids" in command("store", "forgotten", kept, RETAILREC_STORE=url)
 
         # database away: alive, not ready, 503 without a word of where it is, and back by itself
         if server is not None:
@@ -218,10 +226,13 @@ def test_the_operators_checklist(place: tuple[str, Postgres | None], tmp_path: P
 
     # restore: as at the backup, keys and rules included
     command("store", "init", RETAILREC_STORE=copy)
+    command("store", "forgotten", kept, "--apply", RETAILREC_STORE=copy)
     process = Process(copy, model, tmp_path / "c.log")
     try:
         assert process("GET", "/v1/models")[0] == 401
         assert known(process, till) == 1
+        assert process("GET", "/v1/shoppers/gone/history", key=till)[1]["receipts"] == 0
+        assert process("POST", "/v1/receipts", receipt("1", "gone"), key=till)[1]["forgotten"] == 1
         assert process("GET", "/v1/rules", key=till)[1]["purposes"] == {"mailing": {"min_new": 1}}
         process.stop()
     finally:

@@ -28,6 +28,7 @@ from cli_support import refused, retailrec
 from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
+from retailrec.serving.exposures import Unwritten
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
 from serving_support import postgres, small_model
@@ -275,3 +276,72 @@ def test_a_store_that_can_be_no_file_is_said(tmp_path: Path, store: str) -> None
         with pytest.raises(SettingError, match="can't be a file") as found:
             run("store", *command, "--store", f"{tmp_path}/{store}")
         assert len(str(found.value)) < 400
+
+
+def test_a_stop_that_left_rows_unwritten_says_how_many_and_where(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(service: Any, *_: Any) -> None:
+        service.unwritten = Unwritten(50, 2, tmp_path / "aside" / "exposures-1.jsonl")
+
+    monkeypatch.setattr("retailrec.serving.server.run_server", stopped)
+    words = ["serve", "--model", str(model), "--store", str(tmp_path / "store.db")]
+    found = CliRunner().invoke(app, words)
+    assert isinstance(found.exception, DataError)  # the command line makes one line and status 2 of it
+    said = str(found.exception)
+    assert "52 rows of what was shown were not written to the store: 50 are in" in said
+    assert "exposures-1.jsonl; 2 are lost" in said
+    assert "retailrec store recover" in said
+
+
+def test_rows_that_were_set_aside_are_recovered_and_forgotten_by_commands(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    run("store", "init", "--store", store)
+    rows = [
+        {
+            "campaign": "home",
+            "user_id": f"u{n}",
+            "item_id": "tea",
+            "time": 1,
+            "model": "m",
+            "rank": 1,
+            "score": 0.5,
+            "price": None,
+            "arm": "",
+            "propensity": 1.0,
+            "holdout": False,
+            "shadow": False,
+            "request": "r",
+            "key": n,
+        }
+        for n in range(3)
+    ]
+    folder = tmp_path / "store.db.unwritten"
+    folder.mkdir()
+    file = folder / "exposures-1.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "1 exposures set aside" in run("store", "forget", "u1", "--store", store)
+    assert "u1" not in file.read_text()
+    assert "2 rows are written, 0 of forgotten" in run("store", "recover", file, "--store", store)
+    assert not file.exists()
+    found = CliRunner().invoke(app, ["store", "recover", str(file), "--store", str(store)])
+    assert "there is no file" in str(found.exception)
+
+
+def test_the_list_of_forgotten_ids_is_carried_by_commands(tmp_path: Path) -> None:
+    store, restored, file = (tmp_path / name for name in ("a.db", "b.db", "forgotten.json"))
+    receipts().write_csv(tmp_path / "receipts.csv")
+    for one in (store, restored):
+        run("store", "load", "table", tmp_path / "receipts.csv", "--store", one, "--quiet")
+    run("store", "forget", "u01", "--store", store)
+    said = run("store", "load", "table", tmp_path / "receipts.csv", "--store", store)
+    assert "are of shoppers who were forgotten" in " ".join(said.split())
+    for _ in range(2):  # nightly
+        assert "1 forgotten ids" in run("store", "forgotten", file, "--store", store)
+    assert "1 ids are new" in run("store", "forgotten", file, "--apply", "--store", restored)
+    out = tmp_path / "out"
+    run("store", "export", out, "--store", restored)
+    assert "u01" not in pl.read_parquet(out / "receipts.parquet")["user_id"].to_list()
+    run("store", "forget", "u01", "--undo", "--store", restored)
+    found = CliRunner().invoke(app, ["store", "forget", "u01", "--undo", "--store", str(restored)])
+    assert "not on the list" in str(found.exception)

@@ -524,6 +524,30 @@ def test_exposures_wait_while_the_store_is_away(start: Start, monkeypatch: pytes
     assert service.store.counts()["exposures"] == before + 4
 
 
+def test_a_service_whose_log_can_not_be_written_is_not_ready(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(most_unwritten=15)
+    service = client.service  # type: ignore[attr-defined]
+    right = service.store.log_exposures
+
+    def away(rows: Any) -> int:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(service.store, "log_exposures", away)
+    client.get("/v1/shoppers/5/offers?k=10")
+    assert client.get("/health/ready").status_code == 200
+    client.get("/v1/shoppers/5/offers?k=10")
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert "20 rows of what was shown wait to be written" in answer.json()["detail"]
+    assert client.get("/health/live").status_code == 200
+    monkeypatch.setattr(service.store, "log_exposures", right)
+    service.log.flush()
+    assert client.get("/health/ready").status_code == 200
+    assert b"retailrec_exposures_set_aside 0.0" in client.get("/metrics").content
+
+
 def test_shares_of_arms_are_as_asked_and_another_salt_draws_anew() -> None:
     arms = {"a": Arm(share=0.7), "b": Arm(share=0.3)}
     first, second = (Experiment("x", salt, 0.1, arms) for salt in ("s", "t"))

@@ -24,7 +24,7 @@ from retailrec.cli.options import (
     TimeFormatOption,
     parse_columns,
 )
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 
 store_app = typer.Typer(no_args_is_help=True, help="The history store of the service.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys: made, listed, removed.")
@@ -57,6 +57,9 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 10.0,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="Answers at a time; 0: all cores.")] = 0,
     pages: Annotated[bool, typer.Option(help="Serve pages for people.")] = True,
+    aside: Annotated[
+        Path | None, typer.Option(help="Folder for rows of what was shown that the store refuses.")
+    ] = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Ask nobody for a key; on loopback alone.")
     ] = False,
@@ -123,14 +126,23 @@ def serve(
         pages=pages,
         hosts=(*names, *(host_name or ())),
         keys=keys,
+        aside=aside,
     )
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
+    service = Service(opened, model, settings, plan)
     with suppress(Interrupted):  # the server has stopped as it should, and hands the signal on
         run_server(
-            Service(opened, model, settings, plan),
+            service,
             host,
             port,
             lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
+        )
+    if (left := service.unwritten) is not None:
+        lost = f"; {left.lost:,} are lost, for want of room there or in memory" if left.lost else ""
+        raise DataError(
+            f"{left.aside + left.lost:,} rows of what was shown were not written to the store: "
+            f"{left.aside:,} are in {left.file}{lost}. Add them when the store is well: retailrec "
+            f"store recover {left.file} --store {opened.name}"
         )
 
 
@@ -210,10 +222,30 @@ def export_store(
     OUT.print(f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures: {out}")
 
 
+@store_app.command("recover")
+def recover_exposures(
+    file: Annotated[Path, typer.Argument(help="File that a service set rows aside in.")],
+    store: StoreOption,
+) -> None:
+    """Write what a service showed and could not write; each row once, and then none is in the file."""
+    with _opened(store) as opened:
+        from retailrec.serving.exposures import Aside
+
+        if not file.is_file():
+            raise SettingError(f"there is no file {file}; the service said where it set rows aside.")
+        written, left_out, refused = Aside(file.parent).recover(opened, file)
+    OUT.print(f"{written:,} rows are written, {left_out:,} of forgotten shoppers left out")
+    if refused:
+        raise DataError(f"{refused:,} rows were refused, and stay in {file}: each says why.")
+
+
 @store_app.command("forget")
 def forget_shopper(
     shopper: Annotated[str, typer.Argument(help="The shopper's id.")],
     store: StoreOption,
+    aside: Annotated[
+        Path | None, typer.Option(help="The --aside of the services on this store, if they have one.")
+    ] = None,
     undo: Annotated[
         bool, typer.Option("--undo", help="Let the id be stored again; what was removed stays so.")
     ] = False,
@@ -223,6 +255,7 @@ def forget_shopper(
     A service that runs on the store forgets within two seconds.
     """
     with _opened(store) as opened:
+        from retailrec.serving.exposures import Aside, aside_of
         from retailrec.serving.forgetting import take_off_list, what_is_left
         from retailrec.serving.receipts import check_id
 
@@ -233,6 +266,8 @@ def forget_shopper(
             OUT.print("the shopper's receipts are stored again from now on")
             return
         removed = opened.forget(shopper)
+        files = Aside(aside or aside_of(opened))
+        removed["exposures set aside"] = files.forget(lambda user: user == shopper)
         OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed")
         opened.sweep(patience=opened.timeout)
         left, unfinished = what_is_left(opened), opened.unswept

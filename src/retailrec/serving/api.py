@@ -243,6 +243,12 @@ def routes(service: Service) -> APIRouter:
         """Is the model warm and the store there?"""
         if not service.ready:
             raise Problem(503, "the model is being warmed up; ask again.", {"Retry-After": "1"})
+        if service.log.waiting > service.settings.most_unwritten:
+            raise Problem(
+                503,
+                f"{service.log.waiting:,} rows of what was shown wait to be written; the log says why.",
+                {"Retry-After": "10"},
+            )
         await service.compute(service.store.shopper, "health")
         return reply({"ready": True, "model": service.models.active.name})
 

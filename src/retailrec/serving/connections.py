@@ -10,18 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from retailrec.errors import SettingError
 from retailrec.serving.passwords import without_passwords
-from retailrec.serving.records import StoreFull, StoreUnavailable
+from retailrec.serving.records import StoreFull, StoreUnavailable, ValueRefused
 
 _NO_FILE = re.compile(r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=", re.IGNORECASE | re.DOTALL)
 _UNREADABLE = (
     "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
     "for @ and %2F for / in a password."
 )
+_NO_VALUE = re.compile("binding parameter|cannot adapt")
 _FULL = ("database or disk is full", "no space left on device", "disk full", "could not extend file")
 
 
@@ -184,6 +185,11 @@ def said_plainly(engine: Engine) -> Iterator[None]:
         if is_full(cause):
             raise StoreFull(
                 f"store {name} has no room for more ({said}); nothing was written. Free some space."
+            ) from error
+        ours = isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
+        if ours or isinstance(error, (exc.DataError, exc.IntegrityError)) or _NO_VALUE.search(first):
+            raise ValueRefused(
+                f"store {name} can't hold a value ({said}); nothing was written."
             ) from error
         raise StoreUnavailable(
             f"store {name} can't be used now ({said}). Check the database and try again."

@@ -15,7 +15,6 @@ from retailrec.data.toml_files import read_toml
 from retailrec.errors import SettingError
 from retailrec.offers.arms import HOLDOUT, arm_of
 from retailrec.serving import schema
-from retailrec.serving.receipts import LONGEST_ID
 from retailrec.serving.store import Store
 
 _LOG = logging.getLogger("retailrec.serving")
@@ -140,8 +139,8 @@ class Experiment:
 
 
 def _word(text: str) -> str:
-    if text and (len(text) > LONGEST_ID or not text.isprintable() or not text.strip()):
-        raise ValueError(f"expected at most {LONGEST_ID} printable characters")
+    if not text.isprintable() or not text.strip():
+        raise ValueError("expected printable characters")
     return text
 
 
@@ -151,7 +150,7 @@ _Word = Annotated[str, AfterValidator(_word)]
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    campaign: _Word = Field("offers", min_length=1)
+    campaign: _Word = "offers"
     salt: str
     holdout: float = 0.0
     arms: dict[_Word, Arm] = {}

@@ -23,6 +23,10 @@ class ReceiptConflict(DataError):
     """A receipt came twice under one number with different contents; nothing was stored."""
 
 
+class ValueRefused(DataError):
+    """The database can't hold a value; all else goes on."""
+
+
 class ForgottenUser(DataError):
     """The user was forgotten, and is not to be stored again."""
 

@@ -71,20 +71,22 @@ exposures = Table(
     "exposures",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("campaign", String(128), nullable=False),
-    Column("user_id", String(128), nullable=False),
-    Column("item_id", String(128)),  # null with rank 0: nothing was shown
-    Column("time", BigInteger, nullable=False),
-    Column("model", String(200), nullable=False),
+    Column("campaign", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("item_id", Text),  # of any length, as models have them; null with rank 0: nothing was shown
+    Column("time", BigInteger, nullable=False),  # the shop's own, as of receipts
+    Column("model", Text, nullable=False),
     Column("rank", Integer, nullable=False),
     Column("score", Float),
     Column("price", Float),
-    Column("arm", String(128), nullable=False),
+    Column("arm", Text, nullable=False),
     Column("propensity", Float),
     Column("holdout", Boolean, nullable=False),
     Column("shadow", Boolean, nullable=False),  # computed for the log only, not shown
-    Column("request", String(64), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("key", BigInteger),  # of the row: written again, it counts once; null before version 0.3
     Index("exposures_of_shopper", "user_id"),
+    Index("exposures_key", "key", unique=True),
 )
 
 # Who was forgotten, and is not to be stored again: see `forgetting`.
@@ -183,8 +185,18 @@ def _list_of_forgotten(connection: Connection) -> None:
     connection.execute(update(state).values(forget_key=secrets.token_hex(32)))
 
 
+def _keyed_exposures(connection: Connection) -> None:
+    """Rows of the exposure log of any width, each with a key."""
+    if "key" not in {column["name"] for column in inspect(connection).get_columns(exposures.name)}:
+        connection.exec_driver_sql("ALTER TABLE exposures ADD COLUMN key BIGINT")
+        connection.exec_driver_sql("CREATE UNIQUE INDEX exposures_key ON exposures (key)")
+    if connection.dialect.name != "sqlite":  # where text has any width
+        for name in ("campaign", "user_id", "item_id", "model", "arm", "request"):
+            connection.exec_driver_sql(f"ALTER TABLE exposures ALTER COLUMN {name} TYPE TEXT")
+
+
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
-MIGRATIONS = (_first_tables, _formulas, _list_of_forgotten)
+MIGRATIONS = (_first_tables, _formulas, _list_of_forgotten, _keyed_exposures)
 
 
 def version_of(connection: Connection) -> int:

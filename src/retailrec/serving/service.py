@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from retailrec.compute.shards import n_threads, one_blas_thread
 from retailrec.serving.engine import Answer, Engine, Wish
 from retailrec.serving.experiment import Assignment, Experiment
-from retailrec.serving.exposures import ExposureLog, rows_of
+from retailrec.serving.exposures import Aside, ExposureLog, Unwritten, aside_of, rows_of
 from retailrec.serving.forgetting import Place, Watch, what_is_left
 from retailrec.serving.keys import Keyring, RateLimit
 from retailrec.serving.measures import Measures
@@ -46,6 +46,8 @@ class ServiceSettings:
     hosts : names under which browsers may call the service; empty: any
     pages : serve the pages for people
     keys : is an API key asked for? None: unless none was ever made for the store
+    most_unwritten : rows of what was shown that may wait before the service is not ready any more
+    aside : folder for rows of what was shown that the store does not take; None: see `aside_of`
     """
 
     rate: float = 200.0
@@ -57,6 +59,8 @@ class ServiceSettings:
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     pages: bool = True
     keys: bool | None = True
+    most_unwritten: int = 50_000
+    aside: Path | None = None
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Service:
         watch("exposures_written", "rows written", lambda: self.log.written)
         watch("exposures_waiting", "rows not written yet", lambda: self.log.waiting)
         watch("exposures_dropped", "rows lost for want of room", lambda: self.log.dropped)
+        watch("exposures_set_aside", "rows that the store did not take", lambda: self.log.set_aside)
+        self.unwritten: Unwritten | None = None
         # what keeps ids of users in memory, by a name for people; the pages add theirs
         self.memory: dict[str, Place] = {"histories in memory": cache}
         self._busy, self._lock = 0, Lock()
@@ -100,8 +106,12 @@ class Service:
         self._held.enter_context(one_blas_thread())  # each request has one thread, all through
         self.threads = ThreadPoolExecutor(n_threads(self.settings.threads), "answers")
         self.shadows = ThreadPoolExecutor(1, "shadow")
-        self.log = ExposureLog(self.store)
+        aside = Aside(self.settings.aside or aside_of(self.store))
+        for file in aside.files():
+            _LOG.warning("exposures were set aside in %s; see: retailrec store recover", file)
+        self.log = ExposureLog(self.store, aside)
         self.memory["exposures that wait"] = self.log
+        self.memory["exposures set aside"] = aside
         self.watch = Watch(self.store, self.memory.values())
         self.experiment = self.experiment.settled(self.store)
         require_models(self.models, self.models.named)
@@ -119,17 +129,17 @@ class Service:
         self.ready = True
         _LOG.info("ready after %d requests replayed in %.1f s", n, time.perf_counter() - started)
 
-    def stop(self) -> int:
-        """Finish what is under way and write what waits; exposures that could not be written."""
+    def stop(self) -> Unwritten | None:
+        """Finish what is under way and write what waits; `unwritten` says what could not be written."""
         self.ready = False
         self.threads.shutdown(wait=True)
-        self.shadows.shutdown(wait=True, cancel_futures=True)
+        self.shadows.shutdown(wait=True)  # at most a hundred wait
         self.watch.stop()
-        lost = self.log.stop()
+        self.unwritten = self.log.stop()
         self.store.close()
         self._held.close()
         gc.unfreeze()
-        return lost
+        return self.unwritten
 
     async def compute(self, function: Callable[..., T], *args: Any) -> T:
         """The function's value, computed in a thread within the time limit.

@@ -33,6 +33,7 @@ from retailrec.serving.records import (
     Lists,
     ReceiptConflict,
     Shopper,
+    ValueRefused,
 )
 
 
@@ -274,12 +275,24 @@ class Store(Database):
     # -- exposures and models ------------------------------------------------------------------
 
     def log_exposures(self, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Add rows to the exposure log; number of rows left out since their users were forgotten."""
+        """Add rows to the exposure log; number of rows left out since their users were forgotten.
+
+        A row whose `key` is there already is not written again.
+
+        Raises
+        ------
+        ValueRefused
+            If a row can't be stored, on whichever database; none is then.
+        """
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, str) and ("\0" in value or not _is_text(value)):
+                    raise ValueRefused(f"column {name} of an exposure holds what no text does")
         with self.transaction() as connection:
             gone = forgotten_among(connection, {row["user_id"] for row in rows})
             kept = [row for row in rows if row["user_id"] not in gone]
             if kept:
-                connection.execute(insert(schema.exposures), kept)
+                connection.execute(self._upsert(schema.exposures).on_conflict_do_nothing(), kept)
         return len(rows) - len(kept)
 
     def exposures(self, since: int = 0, most: int | None = None) -> list[Mapping[str, Any]]:
@@ -382,6 +395,14 @@ class Store(Database):
 
     def _change_lists(self, connection: Connection) -> None:
         connection.execute(update(schema.state).values(lists=_version()))
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a pair
+        return False
+    return True
 
 
 def _version() -> int:
