@@ -37,10 +37,10 @@ were chosen on earlier windows and other shoppers (`TUNING` there).
 
 Each figure is the mean over boards of a kind, over seeds and over shoppers. In brackets, 95% intervals
 of the difference to the best simple method, in the first metric of each table, by a bootstrap over
-shoppers that draws all methods of a shopper at once. Simple methods: bestsellers of 28 days
-(`popular`); own purchases by count, ties by popularity, filled up with bestsellers (`own_purchases`);
-the same with each receipt counting half after 120 days (`own_decay`); TIFU-KNN; `fusion` of own
-purchases, item-item and bestsellers.
+shoppers that draws all methods of a shopper at once. Simple methods, with no item hidden: bestsellers
+of 28 days (`popular`); own purchases by count, ties by popularity, filled up with bestsellers
+(`own_purchases`); the same with each receipt counting half after 120 days (`own_decay`); TIFU-KNN;
+`fusion` of own purchases, item-item and bestsellers.
 """
 
 
@@ -108,12 +108,29 @@ def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str]
     return lines, mean
 
 
+def below(kind: str, mean: dict[str, dict[str, float]]) -> list[str]:
+    """Each of our methods that is below the best simple one in a metric, as a line of a list."""
+    simple = [m for m in mean if m in SIMPLE]
+    lines = []
+    for method in (m for m in mean if m not in SIMPLE):
+        for metric, value in mean[method].items():
+            best = max(simple, key=lambda m: mean[m][metric])
+            if value < mean[best][metric]:
+                lines.append(
+                    f"- {kind}: {method} {metric} {value:.4f}, {best} {mean[best][metric]:.4f}"
+                )
+    return lines
+
+
 def write(folder: Path, page: Path, key: str) -> dict[str, Any]:
     """Write the page, and keep what people wrote at its end; the means of each kind of board."""
-    parts, found = [HEAD], {}
+    parts, found, behind = [], {}, []
     for kind, boards in read(folder, key).items():
         lines, found[kind] = table(boards)
+        behind += below(kind, found[kind])
         parts += [f"## {kind}", "", f"In it so far: {', '.join(sorted(boards))}.", "", *lines, ""]
+    first = ["## Below the best simple method", "", *(behind or ["Nothing."]), ""]
+    parts = [HEAD, *first, *parts]
     _, kept, words = page.read_text(encoding="utf-8").partition(WORDS)
     page.write_text("\n".join(parts) + kept + words, encoding="utf-8")
     return found

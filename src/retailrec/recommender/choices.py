@@ -22,13 +22,13 @@ from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.label_windows import lots
 
 HALF_LIVES = (USUAL_HALF_LIFE, 240.0, 60.0, 400.0, 30.0, None)  # days; None: never
-WEIGHTS = (0.05, 0.1, 0.2, 0.4)  # of a prior, in standard deviations of the trees' scores
+TIMES = (0.5, 1.0, 2.0)  # the usual weight of a prior; few rows make a prior look better than it is
 SURE = 2.0  # standard errors that another value has to be ahead by
 MEAN = "mean"  # of all simple orders
 K = 10
 FEW_LISTS = 1_500  # up to which older windows are judged on as well
 _USERS = 2_000  # of a label window that tell a half-life
-_ROWS = 40_000  # that trees learn from to tell a prior, and that they are judged on
+_LEARNT, _JUDGED = 20_000, 100_000  # rows that trees learn from to tell a prior, and are judged on
 
 
 class Chosen(NamedTuple):
@@ -199,11 +199,11 @@ def choose_prior(
     """
     n_lists = len(np.unique(frame.groups[frame.y > 0]))
     usual = Prior(order or next(iter(columns)), usual_weight(n_lists) if weight is None else weight)
-    weights = WEIGHTS if weight is None else [weight]
+    weights = [usual.weight * times for times in TIMES] if weight is None else [weight]
     priors = [Prior(name, w) for w in weights for name in ([order] if order else columns)]
     values: dict[Prior, list[NDArray[np.float64]]] = {prior: [] for prior in priors}
     for learnt, judged in _apart(windows, n_lists) if len(priors) > 1 else []:
-        learn, judge = (_some(frame, folds) for folds in (learnt, [judged]))
+        learn, judge = _some(frame, learnt, _LEARNT), _some(frame, [judged], _JUDGED)
         if not len(learn.y) or not 0 < learn.y.mean() < 1 or not judge.y.any():
             continue
         ranker = fresh().fit(learn)
@@ -237,10 +237,10 @@ def _apart(windows: Sequence[Mapping[str, Any]], n_lists: int) -> Iterator[tuple
             return
 
 
-def _some(frame: TrainingFrame, folds: Sequence[int]) -> TrainingFrame:
-    """The rows of label windows, of some users where there are many."""
+def _some(frame: TrainingFrame, folds: Sequence[int], most: int) -> TrainingFrame:
+    """Some `most` rows of label windows, of some users where there are more."""
     within = np.isin(frame.fold, folds)
-    return frame.rows(within & (lots(frame.groups, 97) < _ROWS / max(within.sum(), 1)))
+    return frame.rows(within & (lots(frame.groups, 97) < most / max(within.sum(), 1)))
 
 
 def _order_of(rows: TrainingFrame, columns: Sequence[str]) -> NDArray[np.float64]:
