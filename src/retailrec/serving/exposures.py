@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from retailrec.serving.engine import Answer
+from retailrec.serving.engine import Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 def rows_of(
-    answer: Answer, campaign: str, assignment: Assignment, request: str, shadow: bool = False
+    answer: Reply, campaign: str, assignment: Assignment, request: str, shadow: bool = False
 ) -> list[Row]:
     """One row an offer; one with rank 0 and no item where nothing was shown."""
     common = {
