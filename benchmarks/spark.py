@@ -34,6 +34,7 @@ from machine import print_result
 from retailrec.data import RetailData
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.jobs.settings import Settings
+from retailrec.recommender.request import Request
 from retailrec.simulator.shop import preset_shop
 
 BARS = {"time_ratio": 1.6, "worker_mb": 1500.0, "shuffle_bytes_a_line": 60.0, "held_out_error": 0.15}
@@ -74,7 +75,7 @@ def answer(engine: str, model: Path, receipts: Path, out: Path, log: Path) -> No
     seen = Workers()
     started = perf_counter()
     if engine == "local":
-        found: Any = recommend_from_files(model, receipts, None, 10, {}, out)
+        found: Any = recommend_from_files(model, receipts, out, Request())
     else:
         from retailrec.spark import connect, recommend
 

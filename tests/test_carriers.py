@@ -51,6 +51,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "slots": {"slots": SLOTS, "reasons": True},
     "slots-rules": {"slots": SLOTS, "rules": RULES},
     "among": {"k": 3, "among": True, "reasons": True},
+    "as-of": {"k": 5, "at": "2000-07-25T09:30:00", "reasons": True},
 }
 
 
@@ -127,16 +128,21 @@ def rows(frame: pl.DataFrame) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
+def settings(world: World, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for, as Python's keywords."""
+    more = dict(asked)
+    if "rules" in more:
+        more["rules"] = Rules(**RULES)
+    if "among" in more:
+        more["among"] = pl.DataFrame({"item_id": world.eligible})
+    return more
+
+
 @pytest.fixture(scope="module")
 def in_python(world: World) -> dict[str, Said]:
-    found = {}
+    found, users = {}, world.people["user_id"].sort()
     for name, asked in ASKED.items():
-        more = dict(asked)
-        if "rules" in more:
-            more["rules"] = Rules(**RULES)
-        if "among" in more:
-            more["among"] = pl.DataFrame({"item_id": world.eligible})
-        answer = world.model.answer(world.data, world.people["user_id"].sort(), **more)
+        answer = world.model.answer(world.data, users, **settings(world, asked))
         found[name] = Said(rows(answer.lists), list(answer.report.notes), answer.report.rules)
     return found
 
@@ -210,11 +216,7 @@ def test_spark_says_what_python_says(
 ) -> None:
     from retailrec.spark import recommend
 
-    asked = dict(ASKED[name])
-    if "rules" in asked:
-        asked["rules"] = Rules(**RULES)
-    if "among" in asked:
-        asked["among"] = pl.DataFrame({"item_id": world.eligible})
+    asked = settings(world, ASKED[name])
     receipts, people = world.folder / "lines.parquet", world.folder / "people.parquet"
     found = recommend(world.folder / "model", receipts, tmp_path / "out", users=people, **asked)
     expected, report = in_python[name], found.batch.report
@@ -301,23 +303,7 @@ def http(
     server.close()
 
 
-OTHERWISE = {  # what HTTP still says otherwise, and why
-    "reasons": "products of one name are not told apart",
-    "rules": "products of one name are not told apart",
-    "discover": "products of one name are not told apart",
-    "slots": "a user without receipts alone, who has nothing to replenish, ends in an IndexError",
-    "slots-rules": "a user without receipts alone, who has nothing to replenish, ends in an IndexError",
-    "among": "of the eligible items only those are ranked that are proposed",
-}
-
-
-def otherwise(name: str) -> Any:
-    """The name, as a parameter of a test."""
-    why = OTHERWISE.get(name)
-    return pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=why)]) if why else name
-
-
-@pytest.mark.parametrize("name", [otherwise(name) for name in ASKED])
+@pytest.mark.parametrize("name", ASKED)
 def test_http_says_what_python_says(
     world: World, in_python: dict[str, Said], name: str, http: Http
 ) -> None:
@@ -330,7 +316,13 @@ def test_http_says_what_python_says(
     assert found == in_python[name].lists
 
 
-@pytest.mark.xfail(strict=True, reason="products of one name are not told apart over HTTP")
+@pytest.mark.parametrize("name", ASKED)
+def test_http_notes_what_python_notes(world: World, name: str, http: Http) -> None:
+    for user in (2, NOBODY):
+        answer = world.model.answer(world.data, [user], **settings(world, ASKED[name]))
+        assert http.offers(user, world, ASKED[name])["notes"] == list(answer.report.notes)
+
+
 def test_items_are_called_alike_everywhere(world: World, http: Http) -> None:
     label = dict(zip(world.model.items_["item_id"], world.model.catalogue.labels, strict=True))
     for user in world.people["user_id"].to_list():

@@ -47,8 +47,9 @@ NAN = float("nan")
         (lambda: HorizonSplits(-1), "horizon_days must be"),
         (lambda: HorizonSplits(stride_days=0.0), "stride_days must be"),
         (lambda: NextBasketSplits(0), "n must be at least 1"),
-        (lambda: quick(ranker="catboost"), "ranker must hold a Ranker"),
-        (lambda: quick(preranker="light"), "preranker must hold a Ranker"),
+        (lambda: quick(ranker=7), "ranker must hold a Ranker"),
+        (lambda: quick(ranker="forest"), "no ranker 'forest'; expected one of catboost, lightgbm"),
+        (lambda: quick(preranker=0.5), "preranker must hold a Ranker"),
         (lambda: quick(sources=[Popularity]), "sources must hold a CandidateGenerator"),
         (lambda: quick(prefilters=["default"]), "prefilters must hold a Prefilter"),
         (lambda: quick(sources=[]), "sources with different names"),
@@ -96,3 +97,12 @@ def test_a_config_is_refused_before_data_is_loaded(toml: str, tmp_path: Path) ->
     (tmp_path / "c.toml").write_text(toml)
     with pytest.raises(SettingError):
         read_settings(tmp_path / "c.toml")
+
+
+def test_parts_may_be_named_as_a_config_names_them() -> None:
+    named = quick(ranker="catboost", preranker={"type": "lightgbm", "leaves": 7}, prefilters="default")
+    assert isinstance(named.ranker, CatBoostRanker)
+    assert named.preranker == LightGBMRanker(leaves=7)
+    assert quick(sources=["popularity"]).sources == [Popularity()]
+    with pytest.raises(SettingError, match="there is no source 'fame'; expected one of"):
+        quick(sources=["fame"])

@@ -12,10 +12,11 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
-from retailrec.data.history import Candidates, Pairs
+from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.splits import HorizonSplits
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
+from retailrec.recommender.greedy import Begun
 from retailrec.recommender.rules import BoundRules, Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -43,9 +44,14 @@ PAIRS = Pairs(np.array([0, 6, 12]), np.tile(np.arange(6, dtype=np.int32), 2))
 SCORE = np.tile(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], np.float32), 2)
 
 
+def choose(bound: BoundRules, history: History, k: int, probabilities: bool = False) -> Candidates:
+    usable, slots = bound.usable(history, PAIRS, SCORE, k, probabilities), np.full(2, k)
+    return bound.pick(usable, Begun(np.zeros((2, 0), np.int32), np.zeros(2, np.int64), slots, slots))
+
+
 def lists(k: int = 3, **rules: object) -> tuple[list[str], BoundRules]:
     bound = BoundRules(Rules(**rules), ITEMS, PRICES, NOW)
-    best = bound.choose(HISTORY, PAIRS, SCORE, k, probabilities=True)
+    best = choose(bound, HISTORY, k, probabilities=True)
     return ["".join("abcdef"[i] for i in row if i >= 0) for row in best.items], bound
 
 
@@ -78,12 +84,12 @@ def test_each_rule_by_eye(rules: dict, expected: list[str]) -> None:
 def test_what_is_due_may_be_offered_again() -> None:
     later = DATA.history(codes=[0, 1])
     bound = BoundRules(Rules(skip_bought_days=30), ITEMS, PRICES, NOW)
-    assert 0 not in bound.choose(later, PAIRS, SCORE, 6).items[0]
+    assert 0 not in choose(bound, later, 6).items[0]
     end = datetime(2024, 2, 8)  # 12 days after the last purchase, the usual gap is 10
     late = RetailData(DATA.log, DATA.items, DATA.users, end).history(codes=[0, 1])
-    assert bound.choose(late, PAIRS, SCORE, 6).items[0][0] == 0
+    assert choose(bound, late, 6).items[0][0] == 0
     strict = BoundRules(Rules(skip_bought_days=30, unless_due=False), ITEMS, PRICES, end)
-    assert 0 not in strict.choose(late, PAIRS, SCORE, 6).items[0]
+    assert 0 not in choose(strict, late, 6).items[0]
 
 
 def test_availability_has_dates() -> None:
@@ -134,7 +140,7 @@ def test_margins_turn_the_objective_into_money() -> None:
     assert [row[:2] for row in lists(margin=margin)[0]] == ["fc", "fc"]
     bound = BoundRules(Rules(margin=margin), ITEMS, PRICES, NOW)
     with pytest.raises(SettingError, match="margin needs probabilities"):
-        bound.choose(HISTORY, PAIRS, SCORE, 3)
+        choose(bound, HISTORY, 3)
 
 
 def test_effects_count_what_was_removed_and_whose_list_changed() -> None:

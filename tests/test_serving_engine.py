@@ -13,11 +13,12 @@ import pytest
 pytest.importorskip("sqlalchemy")
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
+from retailrec.recommender.among import Among
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.cache import HotShoppers
-from retailrec.serving.engine import Answer, Engine, Given, Wish, code_receipts
+from retailrec.serving.engine import Engine, OfferRequest, Reply, UserRecord, code_receipts
 from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.loading import export, load_data
 from retailrec.serving.receipts import Line, Posted, accept
@@ -76,14 +77,14 @@ def batch(
     return found
 
 
-def listed(answer: Answer) -> list[tuple[Any, ...]]:
+def listed(answer: Reply) -> list[tuple[Any, ...]]:
     return [(offer.item, offer.score) for offer in answer.offers]
 
 
 def test_every_list_is_that_of_the_batch(engine: Engine, model: ServedModel, shop: RetailData) -> None:
     expected = batch(model, shop, 10)
     for _ in range(2):  # read from the store, then from the cache
-        answers = {u: engine.offers(model, u, Wish(k=10)) for u in expected}
+        answers = {u: engine.offers(model, u, OfferRequest.of(k=10)) for u in expected}
         assert {u: listed(a) for u, a in answers.items()} == expected
         assert {a.as_of for a in answers.values()} == {shop.end}
     assert engine.cache.hits >= len(expected)
@@ -96,7 +97,7 @@ def test_exported_receipts_give_the_same_lists(
     users = shop.users.select("user_id", pl.col(pl.String))
     data = RetailData.from_frames(pl.read_parquet(tmp_path / "lines.parquet"), users=users)
     expected = batch(model, data, 5)
-    assert {u: listed(engine.offers(model, u, Wish(k=5))) for u in expected} == expected
+    assert {u: listed(engine.offers(model, u, OfferRequest.of(k=5))) for u in expected} == expected
 
 
 def test_rules_and_lists_do_what_they_do_in_batch(
@@ -118,45 +119,45 @@ def test_rules_and_lists_do_what_they_do_in_batch(
     rest = pl.DataFrame({"item_id": [i for i in model.ids if i not in sold_out]})
     deny = pl.DataFrame({"user_id": [int(some)], "item_id": [denied]})
     expected = batch(model, shop, 5, rules=Rules(available=rest, deny=deny, **settings))
-    found = {u: listed(fresh.offers(model, u, Wish(k=5, rules=settings))) for u in plain}
+    found = {u: listed(fresh.offers(model, u, OfferRequest.of(k=5, rules=settings))) for u in plain}
     assert {u: items for u, items in found.items() if items} == expected
     assert found != plain
 
 
 def test_lists_take_effect_at_once_and_back(fresh: Engine, model: ServedModel) -> None:
-    before = fresh.offers(model, "1", Wish(k=5))
+    before = fresh.offers(model, "1", OfferRequest.of(k=5))
     first = str(before.offers[0].item)
     fresh.store.set_available({first: False})
-    assert first not in [str(o.item) for o in fresh.offers(model, "1", Wish(k=5)).offers]
+    assert first not in [str(o.item) for o in fresh.offers(model, "1", OfferRequest.of(k=5)).offers]
     fresh.store.set_available({first: True})
-    assert fresh.offers(model, "1", Wish(k=5)) == before
+    assert fresh.offers(model, "1", OfferRequest.of(k=5)) == before
 
 
 def test_the_next_answer_knows_a_receipt(fresh: Engine, model: ServedModel, shop: RetailData) -> None:
-    before = fresh.offers(model, "1", Wish(k=10))
+    before = fresh.offers(model, "1", OfferRequest.of(k=10))
     last = before.offers[-1].item
     lines = [Line(str(last), 3, 9.0)]
     for number in range(3):
         time = shop.end - timedelta(hours=1 + number)
         fresh.store.add([accept([Posted("1", f"{number}", time, lines)]).receipts[0]])
-    after = fresh.offers(model, "1", Wish(k=10))
+    after = fresh.offers(model, "1", OfferRequest.of(k=10))
     assert after.receipts == before.receipts + 3
     assert listed(after) != listed(before)
     lines_now = fresh.store.history("1")
-    given = Given("1", code_receipts(model, lines_now), fresh.store.shopper("1").attributes)
-    same = fresh.answer(model, [given], Wish(k=10), after.as_of, fresh.lists())[0]
+    given = UserRecord("1", code_receipts(model, lines_now), fresh.store.shopper("1").attributes)
+    same = fresh.answer(model, [given], OfferRequest.of(k=10), after.as_of, fresh.lists())[0]
     assert listed(same) == listed(after)
 
 
 def test_another_process_makes_a_cached_history_useless(
     fresh: Engine, model: ServedModel, shop: RetailData
 ) -> None:
-    fresh.offers(model, "1", Wish())
+    fresh.offers(model, "1", OfferRequest.of())
     other = Store(fresh.store.url)
     other.add(
         [accept([Posted("1", "x", shop.end - timedelta(hours=1), [Line("1", 1, 2.0)])]).receipts[0]]
     )
-    known = fresh.offers(model, "1", Wish()).receipts
+    known = fresh.offers(model, "1", OfferRequest.of()).receipts
     other.forget("1")
     take_off_list(other, "1")
     other.add(
@@ -164,7 +165,7 @@ def test_another_process_makes_a_cached_history_useless(
     )
     other.close()
     assert known > 1
-    assert fresh.offers(model, "1", Wish()).receipts == 1
+    assert fresh.offers(model, "1", OfferRequest.of()).receipts == 1
 
 
 def test_an_answer_at_a_time_knows_receipts_before_it_only(
@@ -172,7 +173,7 @@ def test_an_answer_at_a_time_knows_receipts_before_it_only(
 ) -> None:
     at = shop.end - timedelta(days=5)
     expected = batch(model, shop.asof(at), 5)
-    found = {u: engine.offers(model, u, Wish(k=5, at=at)) for u in expected}
+    found = {u: engine.offers(model, u, OfferRequest.of(k=5, at=at)) for u in expected}
     assert {u: listed(a) for u, a in found.items()} == expected
     assert {a.as_of for a in found.values()} == {at}
 
@@ -183,45 +184,55 @@ def test_every_level_says_why(fresh: Engine, model: ServedModel, shop: RetailDat
     column = model.user_columns[0]
     value = shop.users[column].drop_nulls()[0]
     fresh.store.describe({"fits": {column: value}})
-    found = {u: fresh.offers(model, u, Wish(k=3)) for u in ("1", "fits", "odd", "nobody")}
+    found = {u: fresh.offers(model, u, OfferRequest.of(k=3)) for u in ("1", "fits", "odd", "nobody")}
     assert [a.level for a in found.values()] == ["personal", "segment", "popular", "popular"]
     assert "no receipt" in found["nobody"].why
     assert "does not know" in found["odd"].why
     assert column in found["fits"].why
     assert listed(found["nobody"]) == listed(found["odd"])
-    nothing = fresh.offers(model, "1", Wish(k=3, among=frozenset(), reasons=True))
+    nothing = fresh.offers(
+        model,
+        "1",
+        OfferRequest.of(k=3, among=Among(items=pl.Series("item_id", [], pl.String)), reasons=True),
+    )
     assert (nothing.level, nothing.offers) == ("none", ())
 
 
 def test_reasons_are_those_of_the_batch(engine: Engine, model: ServedModel, shop: RetailData) -> None:
     frame = model.model.explain(shop, k=4)
     expected = frame.filter(pl.col("user_id") == 7)["reasons"].to_list()
-    found = engine.offers(model, "7", Wish(k=4, reasons=True))
+    found = engine.offers(model, "7", OfferRequest.of(k=4, reasons=True))
     assert [o.reasons for o in found.offers] == expected
-    assert engine.offers(model, "7", Wish(k=4)).offers[0].reasons is None
+    assert engine.offers(model, "7", OfferRequest.of(k=4)).offers[0].reasons is None
 
 
 def test_only_items_asked_for_are_offered(engine: Engine, model: ServedModel) -> None:
-    wide = engine.offers(model, "3", Wish(k=20))
-    some = frozenset(str(o.item) for o in wide.offers[4:9])
-    narrow = engine.offers(model, "3", Wish(k=20, among=some))
+    wide = engine.offers(model, "3", OfferRequest.of(k=20))
+    some = pl.DataFrame({"item_id": [str(o.item) for o in wide.offers[4:9]]})
+    narrow = engine.offers(model, "3", OfferRequest.of(k=20, among=some))
     assert listed(narrow) == listed(wide)[4:9]
 
 
-def test_saved_rules_hold_for_their_purpose(fresh: Engine, model: ServedModel) -> None:
+def test_saved_rules_hold_by_their_name_and_by_a_purpose_as_of_version_0_2(
+    fresh: Engine, model: ServedModel
+) -> None:
     fresh.store.set_rules("mailing", {"price_ceiling": 2.0})
     fresh.store.set_rules("default", {"max_per_category": 1})
     prices = dict(zip(model.ids, model.model.prices_, strict=True))
-    mailed = fresh.offers(model, "3", Wish(k=5, purpose="mailing"))
+    mailed = fresh.offers(model, "3", OfferRequest.of("mailing", k=5))
     assert all(prices[o.item] <= 2 for o in mailed.offers)
-    assert mailed != fresh.offers(model, "3", Wish(k=5))
-    new = fresh.offers(model, "3", Wish(k=5, purpose="new"))
+    assert mailed != fresh.offers(model, "3", OfferRequest.of(k=5))
+    new = fresh.offers(model, "3", OfferRequest.of("new", k=5))
     bought = {item for r in fresh.store.history("3") for item in r.items}
     assert not bought & {str(o.item) for o in new.offers}
-    with pytest.raises(SettingError, match=r"no purpose .nothing..*default, discover, mailing, new"):
-        fresh.offers(model, "3", Wish(purpose="nothing"))
+    with pytest.raises(SettingError, match=r"no ruleset .nothing..*default, mailing, new"):
+        fresh.offers(model, "3", OfferRequest.of("nothing"))
+    old = fresh.offers(model, "3", OfferRequest.of(k=5, purpose="mailing"))
+    assert (old.offers, old.ruleset, old.purpose) == (mailed.offers, "mailing", "mixed")
+    assert "ask with ruleset=mailing" in " ".join(old.notes)
+    assert not mailed.notes
     with pytest.raises(SettingError, match="no rule 'colour'"):
-        fresh.offers(model, "3", Wish(rules={"colour": 1}))
+        fresh.offers(model, "3", OfferRequest.of(rules={"colour": 1}))
 
 
 @pytest.mark.parametrize("purpose", ["replenish", "discover"])
@@ -229,24 +240,26 @@ def test_lists_for_a_purpose_are_those_of_the_batch(
     fresh: Engine, model: ServedModel, shop: RetailData, purpose: Any
 ) -> None:
     expected = batch(model, shop, 5, purpose=purpose)
-    found = {u: listed(fresh.offers(model, u, Wish(k=5, purpose=purpose))) for u in expected}
+    found = {u: listed(fresh.offers(model, u, OfferRequest.of(k=5, purpose=purpose))) for u in expected}
     assert found == expected
     assert purpose == "replenish" or expected != batch(model, shop, 5)
     why = model.model.explain(shop, users=[3], k=5, purpose=purpose)["reasons"].to_list()
-    answer = fresh.offers(model, "3", Wish(k=5, purpose=purpose, reasons=True))
+    answer = fresh.offers(model, "3", OfferRequest.of(k=5, purpose=purpose, reasons=True))
     assert [offer.reasons for offer in answer.offers] == why
     fresh.store.set_rules(purpose, {"max_per_category": 1})
     ruled = batch(model, shop, 5, purpose=purpose, rules=Rules(max_per_category=1))
-    assert {u: listed(fresh.offers(model, u, Wish(k=5, purpose=purpose))) for u in ruled} == ruled
+    assert {
+        u: listed(fresh.offers(model, u, OfferRequest.of(k=5, purpose=purpose))) for u in ruled
+    } == ruled
 
 
 def test_a_shopper_without_receipts_has_nothing_to_replenish_and_much_to_discover(
     engine: Engine, model: ServedModel
 ) -> None:
-    nothing = engine.offers(model, "nobody", Wish(k=5, purpose="replenish"))
+    nothing = engine.offers(model, "nobody", OfferRequest.of(k=5, purpose="replenish"))
     assert (nothing.offers, nothing.level) == ((), "none")
     assert "nothing to replenish" in nothing.why
-    assert len(engine.offers(model, "nobody", Wish(k=5, purpose="discover")).offers) == 5
+    assert len(engine.offers(model, "nobody", OfferRequest.of(k=5, purpose="discover")).offers) == 5
 
 
 def test_a_model_that_learnt_nothing_new_offers_no_such_list(
@@ -256,7 +269,7 @@ def test_a_model_that_learnt_nothing_new_offers_no_such_list(
     plain = ServedModel.load(tmp_path / "plain")
     assert plain.purposes == ("mixed", "replenish")
     with pytest.raises(SettingError, match="has learnt none"):
-        engine.offers(plain, "3", Wish(purpose="discover"))
+        engine.offers(plain, "3", OfferRequest.of(purpose="discover"))
 
 
 def test_several_histories_at_once_are_answered_as_each_alone(
@@ -265,10 +278,12 @@ def test_several_histories_at_once_are_answered_as_each_alone(
     given = []
     for user in ("1", "nobody", "2", "3"):
         known = engine.store.shopper(user)
-        given.append(Given(user, engine.events(model, user, known), known.attributes))
+        given.append(UserRecord(user, engine.events(model, user, known), known.attributes))
     ends = engine.store.shopper("1").ends
-    together = engine.answer(model, given, Wish(k=6, reasons=True), ends, engine.lists())
-    assert together == [engine.offers(model, g.shopper, Wish(k=6, reasons=True)) for g in given]
+    together = engine.answer(model, given, OfferRequest.of(k=6, reasons=True), ends, engine.lists())
+    assert together == [
+        engine.offers(model, g.shopper, OfferRequest.of(k=6, reasons=True)) for g in given
+    ]
 
 
 def test_the_cache_stays_within_its_bound(engine: Engine, model: ServedModel) -> None:

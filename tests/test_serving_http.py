@@ -17,8 +17,8 @@ pytest.importorskip("fastapi")
 from retailrec.data import RetailData
 from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
+from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
-from retailrec.recommender.slots import parse_slots
 from retailrec.serving.api import reply
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.loading import export_exposures

@@ -42,7 +42,7 @@ PATHS = (
     "/sources",
     "/compare",
     "/rules",
-    "/rules?purpose=default&try=1&max_per_category=1",
+    "/rules?ruleset=default&try=1&max_per_category=1",
     "/shopper?id=nobody",
 )
 EVIL = "<script>alert(1)</script>\"'&amp;"
@@ -112,7 +112,7 @@ def test_every_page_is_small_and_whole(client: TestClient, path: str) -> None:
 
 def test_strings_of_the_data_and_of_the_request_are_escaped(client: TestClient) -> None:
     for path in ("/item?id=7", "/shopper", "/shopper?add=7&id=5", "/rules", "/compare", "/item"):
-        for name in ("id", "left", "purpose", "lp", "add", "drop", "max_per_category"):
+        for name in ("id", "left", "ruleset", "lp", "add", "drop", "max_per_category"):
             answer = client.get(path, params={name: EVIL})
             assert "<script>alert" not in answer.text, (path, name)
     assert "&lt;script&gt;alert(1)" in client.get("/item?id=7").text
@@ -162,14 +162,14 @@ def test_what_if_moves_the_list_and_stores_nothing(client: TestClient, service: 
 
 
 def test_rules_are_tried_before_they_are_saved(client: TestClient, service: Service) -> None:
-    tried = client.get("/rules?purpose=mailing&try=1&max_per_category=1").text
+    tried = client.get("/rules?ruleset=mailing&try=1&max_per_category=1").text
     assert re.search(r"Of 61 lists, [1-9]\d* change", tried)
     assert service.engine.lists().rules == {}
-    form = {"purpose": "mailing", "max_per_category": "1"}
+    form = {"ruleset": "mailing", "max_per_category": "1"}
     saved = client.post("/rules", data=form, headers={"origin": "http://localhost"})
     assert "Saved." in saved.text
     assert service.engine.lists().rules == {"mailing": {"max_per_category": 1}}
-    assert client.post("/rules", data={"purpose": "x", "min_new": "-4"}).status_code == 422
+    assert client.post("/rules", data={"ruleset": "x", "min_new": "-4"}).status_code == 422
     assert client.post("/rules", data=form, headers={"origin": "http://evil"}).status_code == 403
     service.store.set_rules("mailing", None)
 
@@ -191,13 +191,13 @@ def test_every_rule_that_can_be_saved_has_a_field_and_shows(
     assert client.put("/v1/rules/mailing", json=rules).status_code == 200
     for path in (
         "/rules",
-        "/rules?purpose=other",
-        "/rules?purpose=mailing&try=1",
+        "/rules?ruleset=other",
+        "/rules?ruleset=mailing&try=1",
         "/shopper?id=5&category=category_2",
     ):
         assert client.get(path).status_code == 200, path
-    page = client.get("/rules?purpose=mailing").text
-    form = {"purpose": "mailing"} | dict(re.findall(r'<input name="(\w+)" value="([^"]+)"', page))
+    page = client.get("/rules?ruleset=mailing").text
+    form = {"ruleset": "mailing"} | dict(re.findall(r'<input name="(\w+)" value="([^"]+)"', page))
     assert (
         form.items()
         >= {"unless_due": "yes", "category": "category_2", "price_floor": "1234.5678"}.items()
@@ -206,13 +206,13 @@ def test_every_rule_that_can_be_saved_has_a_field_and_shows(
     assert service.engine.lists().rules == {"mailing": rules}  # to the last digit
     # a form without a field leaves its rule, one with an empty field removes it
     assert (
-        client.post("/rules", data={"purpose": "mailing", "min_new": "2", "variety": ""}).status_code
+        client.post("/rules", data={"ruleset": "mailing", "min_new": "2", "variety": ""}).status_code
         == 200
     )
     left = {name: value for name, value in rules.items() if name != "variety"}
     assert service.engine.lists().rules == {"mailing": left | {"min_new": 2}}
-    assert client.post("/rules", data={"purpose": "a\nb", "min_new": "2"}).status_code == 422
-    assert client.post("/rules", data={"purpose": "x" * 200, "min_new": "2"}).status_code == 422
+    assert client.post("/rules", data={"ruleset": "a\nb", "min_new": "2"}).status_code == 422
+    assert client.post("/rules", data={"ruleset": "x" * 200, "min_new": "2"}).status_code == 422
     service.store.set_rules("mailing", None)
 
 
@@ -384,7 +384,7 @@ def test_rules_are_saved_by_the_button(
 ) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
     try:
-        browser.get(address + "/rules?purpose=mailing")
+        browser.get(address + "/rules?ruleset=mailing")
         browser.find_element("css selector", "input[name=max_per_category]").send_keys("2")
         browser.find_element("css selector", "#edit button").click()
         save = "#effect form[method=post] button"

@@ -21,6 +21,7 @@ from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -44,7 +45,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(shop: Path) -> Any:
     """What one machine says."""
     out = shop / "here.parquet"
-    return recommend_from_files(shop / "model", shop / "receipts", None, 5, {}, out), lists(out)
+    return recommend_from_files(shop / "model", shop / "receipts", out, Request(k=5)), lists(out)
 
 
 def test_lists_and_the_account_are_those_of_one_machine(
@@ -103,12 +104,9 @@ def test_shoppers_asked_for_rules_and_reasons_are_those_of_one_machine(
     local = recommend_from_files(
         shop / "model",
         shop / "receipts",
-        tmp_path / "asked.csv",
-        4,
-        {},
         out,
-        rules=tmp_path / "rules.toml",
-        reasons=True,
+        Request(k=4, rules=rules, reasons=True),
+        users=tmp_path / "asked.csv",
     )
     there = recommend(
         shop / "model",
@@ -137,7 +135,9 @@ def test_new_items_are_found_as_on_one_machine(session: Any, shop: Path, tmp_pat
     ]
     for said, wish in wishes:
         out = tmp_path / f"{'-'.join(wish)}.parquet"
-        local = recommend_from_files(tmp_path / "model", shop / "receipts", None, 5, {}, out, **said)
+        local = recommend_from_files(
+            tmp_path / "model", shop / "receipts", out, Request.read({"k": 5} | said)
+        )
         there = recommend(tmp_path / "model", shop / "receipts", tmp_path / out.stem, 5, **wish)
         assert lists(tmp_path / out.stem).equals(lists(out))
         assert lists(out).height > 500
@@ -170,7 +170,7 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     file, columns = written(lines, tmp_path / "lines.parquet"), {"basket_id": "receipt"}
     session.read.parquet(str(file)).write.saveAsTable("lines", path=f"file://{tmp_path}/table")
     out = tmp_path / "here.parquet"
-    local = recommend_from_files(shop / "model", file, None, 3, columns, out)
+    local = recommend_from_files(shop / "model", file, out, Request(k=3), columns=columns)
     there = recommend(shop / "model", "lines", tmp_path / "there", 3, columns=columns)
     assert lists(tmp_path / "there").equals(lists(out))
     ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
@@ -245,7 +245,7 @@ def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
     )
     file = written(pl.concat([lines, heavy.cast(lines.schema)]), tmp_path / "lines.parquet")
     out = tmp_path / "here.parquet"
-    local = recommend_from_files(shop / "model", file, None, 3, {}, out)
+    local = recommend_from_files(shop / "model", file, out, Request(k=3))
     there = recommend(shop / "model", file, tmp_path / "there", 3, shard_lines=20_000)
     assert lists(tmp_path / "there").equals(lists(out))
     assert there.load_report.as_dict() == local.load_report.as_dict()

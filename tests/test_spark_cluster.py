@@ -17,6 +17,7 @@ from retailrec.candidates import OwnPurchases
 from retailrec.data import RetailData
 from retailrec.evaluation.backtest import backtest
 from retailrec.jobs.recommend import recommend_from_files
+from retailrec.recommender.request import Request
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of
 
@@ -74,7 +75,7 @@ def test_an_executor_killed_in_the_middle_changes_no_list(tmp_path: Path) -> Non
     QUICK.model().fit(data).save(tmp_path / "model")
     receipts_of(data).write_parquet(tmp_path / "receipts.parquet", row_group_size=1000)
     out = tmp_path / "here.parquet"
-    local = recommend_from_files(tmp_path / "model", tmp_path / "receipts.parquet", None, 5, {}, out)
+    local = recommend_from_files(tmp_path / "model", tmp_path / "receipts.parquet", out, Request(k=5))
     more = {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     }

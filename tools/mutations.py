@@ -255,7 +255,7 @@ RECOMMENDER: list[Mutation] = [
     ("WindowSteps.learnt_from", "{True: ShorterSplit, False: OlderSplit}", "{True: (), False: ()}"),
     ("label_windows", "split.filtered(steps.prefilters)", "split"),
     ("Catalogue.coded", "if data.end < self.end:", "if False:"),
-    ("Scorer.named", "(rank + 1)", "rank"),
+    ("Answer.lists", "(rank + 1)", "rank"),
     ("Range.holds", "value >= self.least", "value > self.least"),
     ("BoundRules.__post_init__", "self.prices >= rules.price_floor", "self.prices > rules.price_floor"),
     (

@@ -152,6 +152,19 @@ def make_component(wanted: Any, family: type[C], what: str) -> C:
     return component
 
 
+def as_component(given: Any, family: type[C], what: str) -> Any:
+    """`given` itself, or the component that a type name or a table describes, as a config may.
+
+    Raises
+    ------
+    SettingError
+        As `make_component`.
+    """
+    if isinstance(given, str):
+        given = {"type": given}
+    return make_component(given, family, what) if isinstance(given, Mapping) else given
+
+
 def forget(kind: type[Component]) -> None:
     """Take a class out of the register: for tests and examples that define one in passing."""
     _REGISTERED.remove(kind)

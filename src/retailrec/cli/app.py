@@ -20,8 +20,8 @@ from retailrec.cli.options import (
     ImportOption,
     MasterOption,
     OverwriteOption,
-    PurposeOption,
     QuietOption,
+    RequestCommand,
     ResultsOption,
     RulesOption,
     SeedOption,
@@ -29,6 +29,8 @@ from retailrec.cli.options import (
     SparkSettingsOption,
     TimeFormatOption,
     Wanted,
+    asked_for,
+    files_asked_for,
     local_only,
     of_a_dataset,
     on_spark,
@@ -194,26 +196,15 @@ def demo(
         console.print_example(out)
 
 
-@app.command()
+@app.command(cls=RequestCommand)
 def recommend(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Folder of a saved model.")],
     history: Annotated[Path, typer.Option(help="Receipts known now; columns as for 'table'.")],
     out: Annotated[Path, typer.Option(help="Result, .parquet or .csv.")],
     users: Annotated[
         Path | None, typer.Option(help="Shoppers to answer for (user_id, attributes).")
     ] = None,
-    k: Annotated[int, typer.Option(help="Recommendations a shopper.")] = 10,
-    rules: RulesOption = None,
-    reasons: Annotated[bool, typer.Option("--reasons", help="Say why, in words.")] = False,
-    among: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Rank only these: a file of item_id, or of user_id, item_id; or, given twice, of "
-            "campaign_id, user_id and of campaign_id, item_id."
-        ),
-    ] = None,
-    purpose: PurposeOption = "mixed",
-    slots: SlotsOption = None,
     safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
     overwrite: OverwriteOption = False,
     columns: ColumnsOption = "",
@@ -226,9 +217,9 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    shared: dict[str, Any] = {"rules": rules, "reasons": reasons, "among": among or ()}
-    shared |= {"purpose": purpose, "slots": slots}
-    inputs = (model, history, users, rules, *(among or ()), spark_settings)
+    request = asked_for(context)
+    shared: dict[str, Any] = {"users": users, "columns": parse_columns(columns)}
+    inputs = (model, history, users, *files_asked_for(context), spark_settings)
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
@@ -243,9 +234,7 @@ def recommend(
         work = recommend_from_files
         shared |= {"encoding": encoding, "time_format": time_format, "safe_csv": safe_csv}
     with console.progress(quiet) as progress:
-        answers = work(
-            model, history, users, k, parse_columns(columns), out, **shared, progress=progress
-        )
+        answers = work(model, history, out, request, **shared, progress=progress)
     console.print_load_report(answers.load_report, quiet, None)
     console.print_answers(answers.batch, out, quiet)
 

@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from retailrec.errors import RetailRecError, SettingError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from retailrec.evaluation.window import MakeWindow
     from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
+    from retailrec.recommender.request import Request
 
 
 def import_modules(names: list[str] | None) -> list[str]:
@@ -65,13 +68,6 @@ TimeFormatOption = Annotated[
     str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
 ]
 RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
-PurposeOption = Annotated[
-    str,
-    typer.Option(
-        help="mixed: the best items; replenish: what the shopper buys again; discover: what is new to "
-        "the shopper."
-    ),
-]
 SlotsOption = Annotated[
     str | None,
     typer.Option(help="One list of several purposes, such as replenish=3,discover=2; it says --k too."),
@@ -245,6 +241,78 @@ def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
     filled.__annotations__ = {p.name: p.annotation for p in parameters}
     filled.__name__, filled.__doc__ = command.__name__, command.__doc__
     return filled
+
+
+_REQUEST = "retailrec.request"
+
+
+class RequestCommand(TyperCommand):
+    """A command that takes the fields of a `Request` as options; `asked_for` gives them.
+
+    The class that they come from is loaded when the command is asked for, not by every command.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """The command's function, which sees its own options alone."""
+        ctx.meta[_REQUEST] = {option.name: ctx.params.pop(option.name) for option in _request_options()}
+        return super().invoke(ctx)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's own options, and those of a request before ``--help``."""
+        *own, help_ = super().get_params(ctx)
+        return [*own, *_request_options(), help_]
+
+
+@cache
+def _request_options() -> list[Any]:
+    from dataclasses import fields
+
+    from typer.main import get_command
+
+    from retailrec.recommender.request import Request
+
+    def asked(**settings: Any) -> None: ...
+
+    parameters = []
+    for f in fields(Request):
+        flag = [f"--{f.name}"] if f.metadata["plain"] is bool else []
+        option = typer.Option(*flag, help=f.metadata["help"])
+        kind = f.metadata["plain"] if f.default is not None else f.metadata["plain"] | None
+        parameters.append(
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=f.default,
+                annotation=Annotated[kind, option],
+            )
+        )
+    asked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    asked.__annotations__ = {p.name: p.annotation for p in parameters}
+    alone = typer.Typer(add_completion=False)
+    alone.command()(asked)
+    return [option for option in get_command(alone).params if option.name != "help"]
+
+
+def asked_for(context: typer.Context) -> Request:
+    """What a `RequestCommand` was asked for."""
+    from retailrec.recommender.request import Request
+
+    return Request.read(context.meta[_REQUEST])
+
+
+def files_asked_for(context: typer.Context) -> list[Path]:
+    """The files that a `RequestCommand`'s request names."""
+    from dataclasses import fields
+
+    from retailrec.recommender.request import Request
+
+    given, found = context.meta[_REQUEST], []
+    for f in fields(Request):
+        if f.metadata["plain"] == Path and given[f.name] is not None:
+            found.append(Path(given[f.name]))
+        elif f.metadata["plain"] == list[Path]:
+            found += map(Path, given[f.name] or ())
+    return found
 
 
 def on_spark(engine: str, master: str | None, settings: Path | None) -> bool:

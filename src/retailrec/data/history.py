@@ -223,6 +223,18 @@ class Pairs(NamedTuple):
     indptr: NDArray[np.int64]
     items: NDArray[np.int32]
 
+    def rows(self, rows: slice) -> Pairs:
+        """The pairs of consecutive rows.
+
+        Examples
+        --------
+        >>> Pairs(np.array([0, 2, 3]), np.array([4, 7, 5], np.int32)).rows(slice(1, 2)).items.tolist()
+        [5]
+        """
+        start, stop, _ = rows.indices(len(self.indptr) - 1)
+        indptr = self.indptr[start : stop + 1]
+        return Pairs(indptr - indptr[0], self.items[indptr[0] : indptr[-1]])
+
 
 def _at(column: pl.Series | NDArray[Any], places: NDArray[np.int64] | None) -> NDArray[Any]:
     """Values at some places of a column, all by default; null is NaN, times are microseconds."""

@@ -29,9 +29,9 @@ from retailrec.jobs.purposes import judge_purposes
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.jobs.verdict import hidden_sentence, verdict
 from retailrec.metrics import parse_metric
-from retailrec.recommender.answering import Wish
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, recommend_to_file
+from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
@@ -49,7 +49,7 @@ RESULTS = (
     "report.json",
     "report.md",
 )
-Everybody = Callable[[TwoStageRecommender, Path, Wish, Progress], Batch]
+Everybody = Callable[[TwoStageRecommender, Path, Request, Progress], Batch]
 
 
 @dataclass
@@ -170,19 +170,11 @@ def run(
             final = settings.model().fit(data, progress, earlier=earlier)
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
+            request = Request.of(settings.k, slots=settings.slots, rules=wanted_rules)
             if everybody is not None:
-                wish = Wish.of(settings.k, "mixed", settings.slots, wanted_rules)
-                batch = everybody(final, file, wish, progress)
+                batch = everybody(final, file, request, progress)
             else:
-                batch = recommend_to_file(
-                    final,
-                    data,
-                    file,
-                    settings.k,
-                    rules=wanted_rules,
-                    slots=settings.slots,
-                    progress=progress,
-                )
+                batch = recommend_to_file(final, data, file, request, progress=progress)
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())

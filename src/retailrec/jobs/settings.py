@@ -26,7 +26,7 @@ from retailrec.rankers import LightGBMRanker, Ranker
 from retailrec.recommender.defaults import default_preranker, default_sources
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.purposes import PURPOSES, Purpose
-from retailrec.recommender.slots import check_slots, parse_slots
+from retailrec.recommender.request import check_slots, parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 

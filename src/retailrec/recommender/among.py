@@ -107,10 +107,9 @@ class Eligible:
 
     def take(self, rows: slice) -> Pairs:
         """The pairs of consecutive shoppers, for `candidate_frame`."""
-        start, stop, _ = rows.indices(self.n_users)
         if self.own is not None:
-            indptr = self.own.indptr[start : stop + 1]
-            return Pairs(indptr - indptr[0], self.own.items[indptr[0] : indptr[-1]])
+            return self.own.rows(rows)
+        start, stop, _ = rows.indices(self.n_users)
         shared = np.zeros(0, np.int32) if self.shared is None else self.shared
         indptr = np.arange(stop - start + 1, dtype=np.int64) * len(shared)
         return Pairs(indptr, np.tile(shared, stop - start))

@@ -1,21 +1,79 @@
-"""Answers: recommendations, and what there is to know about the request that they answer."""
+"""Answers: lists of users, and what there is to know about the request that they answer."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.data import Unplaced
+from retailrec.data.history import Candidates
 from retailrec.errors import RetailRecWarning
+from retailrec.recommender.among import AmongReport
 from retailrec.recommender.purposes import Purpose
+from retailrec.recommender.request import Request
+from retailrec.schema import ITEM_ID, USER_ID
 
 Effects = dict[str, dict[str, int]]  # rule -> removed, bound, gave_way
 _SHORT_HISTORY = 0.5  # share of the fitted span below which receipts look cut off
 _EXAMPLES = 5
+
+
+class ReceiptFacts(NamedTuple):
+    """What there is to say of the receipts that came with a request.
+
+    Attributes
+    ----------
+    unplaced : lines, and those of items that the model does not know
+    span, fitted_span : time from the first receipt to the present, of the request and of `fit`
+    """
+
+    unplaced: Unplaced
+    span: timedelta
+    fitted_span: timedelta
+
+    @property
+    def none_known(self) -> bool:
+        """Are there lines, and all of items that the model does not know?"""
+        return 0 < self.unplaced.n_events == self.unplaced.n_unknown
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a caller should know of them."""
+        unplaced, notes = self.unplaced, []
+        examples = ", ".join(repr(item) for item in unplaced.unknown_items[:_EXAMPLES].to_list())
+        if self.none_known:
+            notes.append(
+                f"None of the {unplaced.n_events:,} receipt lines is of an item that the model knows "
+                f"(items such as {examples}); every list is that of an unknown shopper. Are the "
+                f"receipts of the shop that the model was fitted on, with ids written alike?"
+            )
+        elif unplaced.n_unknown * 2 > unplaced.n_events:
+            notes.append(
+                f"{unplaced.n_unknown:,} of {unplaced.n_events:,} receipt lines are of items that the "
+                f"model does not know (such as {examples}) and are left out; lists rest on the others. "
+                f"Fit anew if the range has changed, and check that ids are written alike."
+            )
+        if unplaced.n_events and self.span < self.fitted_span * _SHORT_HISTORY:
+            notes.append(
+                f"The receipts reach back {self.span.days:,} days; the model was fitted on "
+                f"{self.fitted_span.days:,}. A request needs all receipts so far, not only the newest: "
+                f"what was bought earlier counts as never bought."
+            )
+        return tuple(notes)
+
+    def warn_if_most_is_unknown(self) -> None:
+        """Say it loudly when most of what came could not be used."""
+        if self.unplaced.n_unknown * 2 > self.unplaced.n_events:
+            warnings.warn(self.notes[0], RetailRecWarning, stacklevel=4)
 
 
 @dataclass(frozen=True)
@@ -48,40 +106,126 @@ class AnswerReport:
     notes: tuple[str, ...] = ()
 
     def __add__(self, other: AnswerReport) -> AnswerReport:
-        """The report of both parts of one request; what is said of the receipts is said once."""
+        """The report of both parts of one request."""
         return replace(
             self,
             n_shoppers=self.n_shoppers + other.n_shoppers,
             n_unknown_shoppers=self.n_unknown_shoppers + other.n_unknown_shoppers,
             n_short=self.n_short + other.n_short,
-            rules=add_effects(self.rules, other.rules),
+            n_events=self.n_events + other.n_events,
+            n_unknown_events=self.n_unknown_events + other.n_unknown_events,
+            rules=_add_effects(self.rules, other.rules),
             short_slots=_add(self.short_slots, other.short_slots),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
+    @classmethod
+    def sum(cls, parts: Iterable[AnswerReport]) -> AnswerReport:
+        """The report of all parts of one request."""
+        return reduce(add, parts, cls(0))
 
-@dataclass(frozen=True)
+    def completed(
+        self, request: Request, receipts: ReceiptFacts | None, among: AmongReport | None
+    ) -> AnswerReport:
+        """The report of the whole, with its notes: the one place where they are put together.
+
+        Parameters
+        ----------
+        receipts : facts of the receipts that came; None: the histories were at hand
+        among : what became of the eligible items; None: none were given
+        """
+        slots, k, n = request.by_purpose, request.k, self.n_shoppers
+        report = self
+        if receipts is not None:
+            unplaced = receipts.unplaced
+            report = replace(
+                report,
+                n_events=unplaced.n_events,
+                n_unknown_events=unplaced.n_unknown,
+                unknown_items=tuple(unplaced.unknown_items[:_EXAMPLES].to_list()),
+            )
+        if among is None:
+            short = _short_list_note(report.n_short, n, k)
+        else:
+            short, report = among.sentences(k), replace(report, among=among._asdict())
+        of_receipts = () if receipts is None else receipts.notes
+        of_purpose = purpose_notes(slots, report.short_slots, report.n_unknown_shoppers, n)
+        return replace(report, notes=of_receipts + report.notes + short + of_purpose)
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
-    """Recommendations and their report.
+    """Lists of some users, and their report; answers to parts of a request add up.
 
     Attributes
     ----------
-    lists : frame of `user_id`, `item_id`, `score`, `rank`, and `probability` and `reasons` if asked for
+    users : (n_users,) ids
+    catalogue : ids of the items, by code
+    best : (n_users, k) item codes and scores, each by the ranker of its purpose; -1 where there is none
+    purposes : what was asked for, in order
+    purpose : (n_users, k) int8, place of the item's purpose in `purposes`; -1 where there is no item
+    probability : (n_users, k) of purchase within the horizon; None unless all rankers are calibrated
+    reasons : (n_users, k) text; None unless asked for
     report : counts of what could not be used, and what rules did
     """
 
-    lists: pl.DataFrame
+    users: pl.Series
+    catalogue: pl.Series
+    best: Candidates
+    purposes: tuple[Purpose, ...]
+    purpose: NDArray[np.int8]
+    probability: NDArray[np.float32] | None
+    reasons: NDArray[np.object_] | None
     report: AnswerReport
 
+    def __add__(self, other: Answer) -> Answer:
+        """The lists of both, one below the other, and the sum of their reports."""
+        return replace(
+            self,
+            users=pl.concat([self.users, other.users]),
+            best=Candidates(*(np.vstack(pair) for pair in zip(self.best, other.best, strict=True))),
+            purpose=np.vstack([self.purpose, other.purpose]),
+            probability=_below(self.probability, other.probability),
+            reasons=_below(self.reasons, other.reasons),
+            report=self.report + other.report,
+        )
 
-def add_effects(one: Effects, other: Effects) -> Effects:
+    @classmethod
+    def sum(cls, parts: Sequence[Answer]) -> Answer:
+        """All parts together, in order; halves are added first, so that rows are copied seldom."""
+        if len(parts) <= 2:
+            return reduce(add, parts)
+        half = len(parts) // 2
+        return cls.sum(parts[:half]) + cls.sum(parts[half:])
+
+    @cached_property
+    def lists(self) -> pl.DataFrame:
+        """`user_id`, `item_id`, `score`, `rank`; `probability`, `purpose`, `reasons` where they are."""
+        row, rank = np.nonzero(self.best.items >= 0)
+        columns: dict[str, Any] = {
+            USER_ID: self.users.gather(row),
+            ITEM_ID: self.catalogue.gather(self.best.items[row, rank]),
+            "score": self.best.scores[row, rank],
+            "rank": (rank + 1).astype(np.int32),
+        }
+        if self.probability is not None:
+            columns["probability"] = self.probability[row, rank]
+        if len(self.purposes) > 1:
+            names = pl.Series(self.purposes, dtype=pl.String)
+            columns["purpose"] = names.gather(self.purpose[row, rank])
+        if self.reasons is not None:
+            columns["reasons"] = pl.Series(self.reasons[row, rank].tolist(), dtype=pl.String)
+        return pl.DataFrame(columns)
+
+
+def _below(one: Any, other: Any) -> Any:
+    return None if one is None else np.vstack([one, other])
+
+
+def _add_effects(one: Effects, other: Effects) -> Effects:
     """What rules did in two parts of a request together."""
-    total = {rule: dict(counts) for rule, counts in one.items()}
-    for rule, counts in other.items():
-        so_far = total.setdefault(rule, dict.fromkeys(counts, 0))
-        for name, n in counts.items():
-            so_far[name] = so_far.get(name, 0) + n
-    return total
+    names = {**one, **other}
+    return {name: _add(one.get(name, {}), other.get(name, {})) for name in names}
 
 
 def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
@@ -120,37 +264,7 @@ for slots.",)
     )
 
 
-def receipt_notes(unplaced: Unplaced, span: timedelta, fitted_span: timedelta) -> tuple[str, ...]:
-    """What to say of the receipts that came with a request.
-
-    Parameters
-    ----------
-    span, fitted_span : time from the first receipt to the present, of the request and of `fit`
-    """
-    notes = []
-    examples = ", ".join(repr(item) for item in unplaced.unknown_items[:_EXAMPLES].to_list())
-    if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
-        notes.append(
-            f"None of the {unplaced.n_events:,} receipt lines is of an item that the model knows "
-            f"(items such as {examples}); every list is that of an unknown shopper. Are the receipts "
-            f"of the shop that the model was fitted on, with ids written alike?"
-        )
-    elif unplaced.n_unknown * 2 > unplaced.n_events:
-        notes.append(
-            f"{unplaced.n_unknown:,} of {unplaced.n_events:,} receipt lines are of items that the "
-            f"model does not know (such as {examples}) and are left out; lists rest on the others. "
-            f"Fit anew if the range has changed, and check that ids are written alike."
-        )
-    if unplaced.n_events and span < fitted_span * _SHORT_HISTORY:
-        notes.append(
-            f"The receipts reach back {span.days:,} days; the model was fitted on "
-            f"{fitted_span.days:,}. A request needs all receipts so far, not only the newest: what was "
-            f"bought earlier counts as never bought."
-        )
-    return tuple(notes)
-
-
-def short_list_note(n_short: int, n_shoppers: int, k: int) -> tuple[str, ...]:
+def _short_list_note(n_short: int, n_shoppers: int, k: int) -> tuple[str, ...]:
     """What to say of lists with fewer than `k` items."""
     if not n_short:
         return ()
@@ -158,9 +272,3 @@ def short_list_note(n_short: int, n_shoppers: int, k: int) -> tuple[str, ...]:
         f"{n_short:,} of {n_shoppers:,} shoppers got fewer than k={k} items, since sources propose no "
         f"more for them (or rules leave no more); raise n_candidates, or ask for fewer.",
     )
-
-
-def warn_if_most_is_unknown(unplaced: Unplaced, notes: tuple[str, ...]) -> None:
-    """Say it loudly when most of what came could not be used."""
-    if unplaced.n_unknown * 2 > unplaced.n_events:
-        warnings.warn(notes[0], RetailRecWarning, stacklevel=5)

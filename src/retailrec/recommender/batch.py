@@ -1,7 +1,7 @@
 """Recommendations for everybody, block by block, to a file: bounded memory, resumable, never half.
 
 Each block of shoppers becomes a part beside the file; the parts become the file in one step when all
-are there. A rerun with the same model, data and wishes takes over the parts it finds.
+are there. A rerun with the same model, data and request takes over the parts it finds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +24,11 @@ from retailrec.data import Histories, RetailData
 from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
 from retailrec.data.histories import Receipts
 from retailrec.errors import DataError
-from retailrec.recommender.among import Among, Eligible
-from retailrec.recommender.answering import Wish
-from retailrec.recommender.answers import AnswerReport, purpose_notes, short_list_note
+from retailrec.recommender.among import Eligible
+from retailrec.recommender.answerer import Answerer
+from retailrec.recommender.answers import AnswerReport
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.purposes import Purpose
-from retailrec.recommender.rules import Rules
-from retailrec.recommender.slots import GivenSlots
+from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import USER_ID
 from retailrec.work import locked, result_file, write_text
@@ -61,32 +59,27 @@ def recommend_to_file(
     model: TwoStageRecommender,
     data: RetailData,
     out: Path,
-    k: int = 10,
+    request: Request | int | None = None,
     *,
     users: Any = None,
-    rules: Rules | None = None,
-    reasons: bool = False,
-    among: Among | None = None,
     key: str | None = None,
     progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
     safe_csv: bool = False,
-    purpose: Purpose = "mixed",
-    slots: GivenSlots | None = None,
+    **settings: Any,
 ) -> Batch:
-    """Write `model.recommend` (with `reasons`, `model.explain`) of many shoppers to `out`.
+    """Write `model.recommend` of many users to `out`.
 
     Parameters
     ----------
     data : all receipts so far; items are recognised by id
     out : ends in .parquet or .csv
-    users : ids of the shoppers to answer for, unknown ones included; by default those whom `among`
-        lists, or all of `data`
-    among : the only items to rank
+    request : what is asked for each user, or items a user; keywords are `Request`'s fields
+    users : ids of the users to answer for, unknown ones included; by default those whom the request's
+        eligible items name, or all of `data`
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
     safe_csv : of a CSV file, put ' before text that a spreadsheet would run as a formula
     block_lines : receipt lines after which a block ends, which bounds memory
-    purpose, slots : as of `TwoStageRecommender.recommend`; slots say `k` too
 
     Raises
     ------
@@ -94,30 +87,24 @@ def recommend_to_file(
         If the file can't be written, there is nobody to answer for, or the model knows no item of the
         receipts.
     SettingError
-        If there is no such purpose, slots make no sense, or the model learnt no ranker of new items.
+        If the request makes no sense, or the model learnt no ranker of new items.
     """
-    wish = Wish.of(k, purpose, slots, rules)
-    k = wish.k
-    for wanted in wish.slots:
-        model.part(wanted)  # what it has not learnt is said before any work
+    request = Request.of(request, **settings)
+    answerer = model.answerer(request)  # what it has not learnt is said before any work
     if out.suffix not in (".parquet", ".csv"):
         raise DataError(f"{out} must end in .parquet or .csv.")
-    if users is None and among is not None:
-        users = among.users
-    asked, unplaced, notes = model.catalogue.placed(data, users)
-    if not isinstance(asked, Histories) or not len(asked):
+    placed = answerer.catalogue.placed(data, users, request)
+    asked, receipts = placed.histories, placed.receipts
+    if not isinstance(asked, Histories) or receipts is None or not len(asked):
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
-    if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
-        raise DataError(f"recommend: {notes[0]}")
-    eligible, told = model.catalogue.eligible(asked, among, k)
+    if receipts.none_known:
+        raise DataError(f"recommend: {receipts.notes[0]}")
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
         with locked(parts):  # a second process would write the same parts
-            wishes = [ids.to_list(), k, described_rules(rules), reasons, block_lines, versions()]
-            wishes += [] if among is None else [among.fingerprint()]
-            wishes += [] if wish.single == "mixed" else [wish.slots]
-            _prepare(parts, None if key is None else [key, data.fingerprint(), *wishes])
+            plan = [ids.to_list(), block_lines, versions(), request.fingerprint()]
+            _prepare(parts, None if key is None else [key, data.fingerprint(), *plan])
             files, taken_over, done, report = [], 0, 0, AnswerReport(0)
             for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
                 file = parts / f"part-{number:06d}.parquet"
@@ -125,8 +112,8 @@ def recommend_to_file(
                 facts = facts_of_finished(file)
                 taken_over += facts is not None
                 if facts is None:
-                    lists = None if eligible is None else eligible.rows(block)
-                    facts = _write_block(model, asked.rows(block), file, wish, reasons, lists)
+                    lists = None if placed.eligible is None else placed.eligible.rows(block)
+                    facts = _write_block(answerer, asked.rows(block), file, request, lists)
                 report += AnswerReport(**facts)
                 done += block.stop - block.start
                 progress("recommend", done, len(asked))
@@ -134,17 +121,7 @@ def recommend_to_file(
             shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
-    report = replace(
-        report,
-        n_events=unplaced.n_events,
-        n_unknown_events=unplaced.n_unknown,
-        unknown_items=tuple(unplaced.unknown_items[:5].to_list()),
-        among={} if told is None else told._asdict(),
-        notes=notes
-        + (told.sentences(k) if told is not None else short_list_note(report.n_short, len(asked), k))
-        + purpose_notes(wish.slots, report.short_slots, report.n_unknown_shoppers, len(asked)),
-    )
-    return Batch(n_rows, report, taken_over)
+    return Batch(n_rows, report.completed(request, receipts, placed.among), taken_over)
 
 
 def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:
@@ -163,13 +140,6 @@ def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LI
 def artifact_key(folder: Path) -> str:
     """Hex digits that stand for a saved model."""
     return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-
-
-def described_rules(rules: Rules | None) -> list[str]:
-    """Every setting of the rules, lists of items and shoppers as a hash of all their rows."""
-    values = [] if rules is None else [getattr(rules, f.name) for f in fields(rules)]
-    frames = [v.hash_rows(seed=0).sum() if isinstance(v, pl.DataFrame) else v for v in values]
-    return [repr(v) for v in frames]
 
 
 def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
@@ -191,23 +161,10 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
 
 
 def _write_block(
-    model: TwoStageRecommender,
-    history: Histories,
-    file: Path,
-    wish: Wish,
-    reasons: bool,
-    among: Eligible | None,
+    answerer: Answerer, histories: Histories, file: Path, request: Request, eligible: Eligible | None
 ) -> dict[str, Any]:
     """Answer for a block and keep its lists; its report as facts."""
-    answer = model.answer(
-        history,
-        k=wish.k,
-        rules=wish.rules,
-        reasons=reasons,
-        among=among,
-        purpose=wish.single or "mixed",
-        slots=None if wish.single else wish.slots,
-    )
+    answer = answerer.answer(histories, request, eligible)
     facts = json.loads(json.dumps(asdict(answer.report)))
     keep_finished(answer.lists, file, facts)
     return dict(facts)

@@ -14,18 +14,28 @@ from numpy.typing import NDArray
 from retailrec.data import Histories, Recoded, RetailData, Unplaced
 from retailrec.data.history import History
 from retailrec.errors import DataError
-from retailrec.recommender.among import AmongReport, Eligible, as_among
-from retailrec.recommender.answers import receipt_notes
+from retailrec.recommender.among import AmongReport, Eligible
+from retailrec.recommender.answers import ReceiptFacts
 from retailrec.recommender.explanations import item_labels
+from retailrec.recommender.request import Request
 from retailrec.schema import ITEM_ID, USER_ID
 
 
 class Placed(NamedTuple):
-    """A request in a model's item codes: histories, what has no place, and sentences about it."""
+    """A request in a model's item codes.
 
-    history: History | Histories
-    unplaced: Unplaced
-    notes: tuple[str, ...]
+    Attributes
+    ----------
+    histories : of the users to answer for
+    receipts : facts of the receipts; None where histories came
+    eligible : the only items to rank; None: all
+    among : what became of the lists of eligible items; None without lists
+    """
+
+    histories: History | Histories
+    receipts: ReceiptFacts | None
+    eligible: Eligible | None
+    among: AmongReport | None
 
 
 @dataclass(frozen=True)
@@ -63,51 +73,61 @@ class Catalogue:
             placed = replace(placed, end=self.end)
         return Recoded(placed, unplaced)
 
-    def placed(self, data: Any, users: Any = None) -> Placed:
-        """Histories in these item codes, and what of the receipts has no place there.
+    def placed(self, data: Any, users: Any, request: Request) -> Placed:
+        """The request's histories and eligible items in these codes, and what has no place there.
 
         Raises
         ------
         DataError
-            If users are named beside a history, or the history is coded by another catalogue.
+            If there are no receipts, users or a time are named beside a history, the history is coded
+            by another catalogue, or none of the eligible items or of the users listed is known.
         """
+        if data is None or isinstance(data, list | tuple | pl.Series | np.ndarray | str | int):
+            raise DataError(
+                f"recommend needs all receipts so far first, then the users: "
+                f"recommend(receipts, users={_shown(users if data is None else data)}). A model keeps "
+                f"no histories, so that an answer knows the newest receipt; receipts are a RetailData "
+                f"or a frame of user_id, item_id and time."
+            )
         if isinstance(data, History | Histories):
-            if users is not None:
-                raise DataError(
-                    "recommend: users name shoppers of a RetailData or a frame; a history has its own."
-                )
+            if users is not None or request.at is not None:
+                what = "users name users" if users is not None else "at is a time"
+                raise DataError(f"recommend: {what} of a RetailData or a frame; a history has its own.")
             if data.catalogue_key != self.key:
                 raise DataError(
                     f"recommend: the history is coded by another catalogue ({data.n_items:,} items) "
                     f"than the model's ({self.items.height:,} items). Hand over the RetailData or the "
                     f"frame of receipts instead, which is coded anew, or model.coded(data)."
                 )
-            return Placed(data, Unplaced(0, 0, self.items[ITEM_ID].clear()), ())
+            return Placed(data, None, *self._eligible(data, request))
         data = RetailData.of(data)
+        if request.at is not None:
+            data = data.asof(request.at)
+        if users is None and request.among is not None:
+            users = request.among.users
         placed, unplaced = self.coded(data)
-        notes = receipt_notes(unplaced, placed.end - data.start, self.end - self.start)
-        return Placed(placed.histories(users), unplaced, notes)
+        histories = placed.histories(users)
+        facts = ReceiptFacts(unplaced, placed.end - data.start, self.end - self.start)
+        return Placed(histories, facts, *self._eligible(histories, request))
 
-    def eligible(
-        self, history: History | Histories, among: Any, k: int
+    def _eligible(
+        self, histories: History | Histories, request: Request
     ) -> tuple[Eligible | None, AmongReport | None]:
-        """Given lists in these item codes, and what became of them; None without lists.
-
-        Lists that are bound already have been reported on.
-
-        Raises
-        ------
-        DataError
-            If none of the items is known, or none of the shoppers listed has receipts.
-        """
-        if among is None or isinstance(among, Eligible):
-            return among, None
-        lists = as_among(among)
-        codes = history.codes if isinstance(history, Histories) else np.zeros(1)
+        """The eligible items in these codes, and what became of them; None where all are."""
+        lists = request.among
+        if lists is None:
+            return None, None
+        codes = histories.codes if isinstance(histories, Histories) else np.zeros(1)
         if lists.users is not None and len(codes) and (codes < 0).all():
             raise DataError(
                 f"among: none of the {len(codes):,} shoppers is in the receipts, for example "
-                f"{history.users[USER_ID][0]!r}; write the ids as in the receipts."
+                f"{histories.users[USER_ID][0]!r}; write the ids as in the receipts."
             )
-        bound = lists.bind(self.items, history.users)
-        return bound, bound.report(k)
+        bound = lists.bind(self.items, histories.users)
+        return bound, bound.report(request.k)
+
+
+def _shown(users: Any) -> str:
+    """Users as a call would name them, in short."""
+    text = "[...]" if users is None else repr(users)
+    return text if len(text) <= 60 else "[...]"

@@ -24,6 +24,7 @@ from retailrec.components import (
     Seed,
     Share,
     Threads,
+    as_component,
     check_parts,
     check_settings,
     with_common,
@@ -143,6 +144,12 @@ class FittedParts:
     _handed: HandedStage | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
+        if isinstance(self.prefilters, str):
+            self.prefilters = preset(self.prefilters)
+        if isinstance(self.sources, list | tuple):
+            self.sources = [as_component(s, CandidateGenerator, "source") for s in self.sources]
+        self.ranker = as_component(self.ranker, Ranker, "ranker")
+        self.preranker = as_component(self.preranker, Ranker, "ranker")
         check_settings(self, WHO)
         check_parts(WHO, "sources", self.sources, CandidateGenerator)
         check_parts(WHO, "prefilters", self.prefilters, Prefilter)

@@ -27,12 +27,6 @@ class Begun(NamedTuple):
     wanted: NDArray[np.int64]
 
 
-def nothing_begun(n_users: int, k: int) -> Begun:
-    """Empty lists of `k` slots, all to be filled."""
-    slots = np.full(n_users, k, np.int64)
-    return Begun(np.zeros((n_users, 0), np.int32), np.zeros(n_users, np.int64), slots, slots)
-
-
 @jit
 def choose_under_rules(
     indptr: Any,

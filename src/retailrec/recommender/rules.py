@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ from retailrec.data.parsing import check_columns, ids_like, ids_meet, parse_numb
 from retailrec.data.timeformats import parse_time
 from retailrec.data.toml_files import read_toml
 from retailrec.errors import DataError, SettingError
-from retailrec.recommender.greedy import Begun, choose_under_rules, nothing_begun
+from retailrec.recommender.greedy import Begun, choose_under_rules
 from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, USER_ID
 
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
@@ -84,7 +85,8 @@ class Usable(NamedTuple):
     def count_new(self, best: Candidates) -> NDArray[np.int64]:
         """(n_users,) how many of the chosen pairs the shopper never bought."""
         place = find_listed(self.pairs.indptr, self.pairs.items, best.items)
-        return np.asarray((self.is_new[place] & (place >= 0)).sum(axis=1), np.int64)
+        is_new = np.append(self.is_new, False)  # place -1, an empty slot, is not new
+        return np.asarray(is_new[place].sum(axis=1), np.int64)
 
 
 class Rule(Component, ABC):
@@ -154,6 +156,9 @@ class Rules:
             raise SettingError(f"rules: more must hold Rule objects, not {unknown[0]!r}.")
 
 
+PLAIN_RULES = tuple(f.name for f in fields(Rules) if f.name not in (*_FRAMES, "more"))
+
+
 @dataclass
 class BoundRules:
     """Rules in the codes of one catalogue, and what they did so far.
@@ -205,23 +210,16 @@ class BoundRules:
         self._margin = None if rules.margin is None else self._margins(rules.margin)
         self._deny = None if rules.deny is None else self._denials(rules.deny)
 
-    def choose(
-        self,
-        history: History,
-        pairs: Pairs,
-        score: NDArray[np.float32],
-        k: int,
-        probabilities: bool = False,
-    ) -> Candidates:
-        """The `k` best pairs of each shopper under the rules.
+    def narrowed(self, available: NDArray[np.bool_] | None) -> BoundRules:
+        """The same rules for another request, which count anew.
 
-        Raises
-        ------
-        SettingError
-            If there are margins and the scores are no probabilities.
+        `available` (n_items,) are the only items that may be listed; None: all.
         """
-        usable = self.usable(history, pairs, score, k, probabilities)
-        return self.pick(usable, nothing_begun(len(history), k))
+        other = copy(self)
+        other.effects, other._lock = {}, Lock()
+        if available is not None:
+            other._item_masks = {**self._item_masks, "available": available}
+        return other
 
     def usable(
         self,
@@ -230,8 +228,11 @@ class BoundRules:
         score: NDArray[np.float32],
         k: int,
         probabilities: bool = False,
+        denied: Pairs | None = None,
     ) -> Usable:
         """The pairs with what hard rules and margins make of their scores; what they did is counted.
+
+        `denied` are pairs never to be listed, beside those of the rule `deny`, by history row.
 
         Raises
         ------
@@ -249,7 +250,11 @@ class BoundRules:
         allowed = np.ones(len(score), np.bool_)
         user = row_of_pair(pairs.indptr)
         first = topk_rows(pairs.indptr, pairs.items, score, k)[0]
-        for name, mask in self._pair_masks(history, pairs, position, user).items():
+        masks = self._pair_masks(history, pairs, position, user)
+        if denied is not None:
+            found = find_pairs(denied.indptr, denied.items, pairs.indptr, pairs.items) < 0
+            masks["deny"] = masks.get("deny", True) & found
+        for name, mask in masks.items():
             self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
             allowed &= mask
         return Usable(pairs, np.where(allowed, score, -np.inf).astype(np.float32), position < 0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from retailrec.data.history import History
 from retailrec.errors import ArtifactError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers.calibration import Calibrator
-from retailrec.recommender.answering import Part, Scorer, Wish
+from retailrec.recommender.answerer import Answerer, Part
 from retailrec.recommender.answers import Answer
 from retailrec.recommender.artifact import load_artifact, save_artifact
 from retailrec.recommender.artifact_checks import check_codings, check_fitted
@@ -26,9 +25,8 @@ from retailrec.recommender.catalogue import Catalogue
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.fitting import NOT_LEARNT, WHO, FittedParts
 from retailrec.recommender.purposes import Purpose, check_purpose
+from retailrec.recommender.request import Request
 from retailrec.recommender.rows import CandidateFrame, candidate_frame
-from retailrec.recommender.rules import Rules
-from retailrec.recommender.slots import GivenSlots
 
 
 @dataclass
@@ -85,42 +83,29 @@ class TwoStageRecommender(FittedParts):
 
     def recommend(
         self,
-        data: Any,
+        data: Any = None,
         users: Any = None,
-        k: int = 10,
-        rules: Rules | None = None,
-        *,
-        among: Any = None,
-        purpose: Purpose = "mixed",
-        slots: GivenSlots | None = None,
+        request: Request | int | None = None,
+        **settings: Any,
     ) -> pl.DataFrame:
-        """`user_id`, `item_id`, `score`, `rank` of each shopper's `k` best items.
+        """`user_id`, `item_id`, `score`, `rank` of each user's best items.
 
         Parameters
         ----------
-        data : all receipts so far of the shoppers asked for: a `RetailData`, or any frame that
+        data : all receipts so far of the users asked for: a `RetailData`, or any frame that
             `RetailData.from_frames` takes. Items are recognised by id; what the model does not know is
             left out and counted. A `History` or `Histories` of data in the model's own coding is taken
             as it is.
-        users : ids of the shoppers to answer for, in this order; all of `data` by default. One that
-            `data` does not know is answered as an unknown shopper, with popular items.
-        k : items a shopper
-        rules : business rules; `answer` tells what they did
-        among : the only items to rank, proposed by a source or not: a frame of `item_id` (for
-            everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and `user_id` and of
-            `campaign_id` and `item_id`. Where it names shoppers, these are answered for by default.
-        purpose : ``mixed``: the best items, bought before or not. ``replenish``: items that the shopper
-            bought, the one that is due most first. ``discover``: items that are new to the shopper, by
-            a ranker that learnt from new purchases alone; see `Discovery`.
-        slots : one list of several purposes, as in ``{"replenish": 3, "discover": 2}``, in this order
-            and no item twice; where one has too few items the others fill up. It says `k` and `purpose`
-            too, and gives a column `purpose`.
+        users : ids of the users to answer for, in this order; all of `data` by default. One that
+            `data` does not know is answered as an unknown user (cold start), with popular items.
+        request : items a user, 10 by default, or a whole `Request`
+        settings : the request's fields as keywords: `k`, `purpose`, `slots`, `rules`, `among`,
+            `reasons`, `at`
 
         Raises
         ------
         SettingError
-            If `k` < 1, there is no such purpose, slots make no sense, or `fit` learnt no ranker of new
-            items.
+            If a setting makes no sense, or `fit` learnt no ranker of new items.
         DataError
             If the receipts can't be read, or a history is coded by another catalogue.
         NotFittedError
@@ -134,43 +119,33 @@ class TwoStageRecommender(FittedParts):
         Notes
         -----
         `score` is a probability of purchase within the horizon when the ranker's objective is one;
-        calibrated models add a column `probability`.
+        calibrated models add a column `probability`, slots `purpose`, and `reasons=True` `reasons`.
         """
-        return self.answer(data, users, k, rules, among=among, purpose=purpose, slots=slots).lists
+        return self.answer(data, users, request, **settings).lists
 
     def explain(
         self,
-        data: Any,
+        data: Any = None,
         users: Any = None,
-        k: int = 10,
-        rules: Rules | None = None,
-        *,
-        among: Any = None,
-        purpose: Purpose = "mixed",
-        slots: GivenSlots | None = None,
+        request: Request | int | None = None,
+        **settings: Any,
     ) -> pl.DataFrame:
         """As `recommend`, with a column `reasons`: up to three, in words, the strongest first.
 
         The reasons are those themes (habit, due, goes with, alike, popular, category, price) whose
         columns raised the score most by the ranker's SHAP values, with the facts behind them.
         """
-        return self.answer(
-            data, users, k, rules, reasons=True, among=among, purpose=purpose, slots=slots
-        ).lists
+        request = Request.of(request, **settings)
+        return self.answer(data, users, replace(request, reasons=True)).lists
 
     def answer(
         self,
-        data: Any,
+        data: Any = None,
         users: Any = None,
-        k: int = 10,
-        rules: Rules | None = None,
-        *,
-        reasons: bool = False,
-        among: Any = None,
-        purpose: Purpose = "mixed",
-        slots: GivenSlots | None = None,
+        request: Request | int | None = None,
+        **settings: Any,
     ) -> Answer:
-        """As `recommend` (with `reasons`, `explain`), and a report of what could not be used.
+        """As `recommend`, and a report of what could not be used and of what rules did.
 
         Nothing of the request is kept on the model, so many threads may ask one model.
 
@@ -181,9 +156,14 @@ class TwoStageRecommender(FittedParts):
         NotFittedError
             Before `fit`.
         """
-        wish = Wish.of(k, purpose, slots, rules)
-        scorer = self._scorer(wish.slots)
-        return scorer.answer(data, users, wish, reasons=reasons, among=among)
+        request = Request.of(request, **settings)
+        answerer = self.answerer(request)
+        placed = answerer.catalogue.placed(data, users, request)
+        if placed.receipts is not None:
+            placed.receipts.warn_if_most_is_unknown()
+        answer = answerer.answer(placed.histories, request, placed.eligible)
+        report = answer.report.completed(request, placed.receipts, placed.among)
+        return replace(answer, report=report)
 
     def recommend_codes(
         self, history: History | Histories, k: int, purpose: Purpose = "mixed"
@@ -197,8 +177,8 @@ class TwoStageRecommender(FittedParts):
         NotFittedError
             Before `fit`.
         """
-        wish = Wish.of(k, purpose)
-        return self._scorer(wish.slots).choose(history, wish).lists.best
+        request = Request(k=k, purpose=purpose)
+        return self.answerer(request).answer(history, request).best
 
     @property
     def catalogue(self) -> Catalogue:
@@ -210,11 +190,20 @@ class TwoStageRecommender(FittedParts):
             self._catalogue = known  # the same for every request: it remembers what items are called
         return known
 
-    def _scorer(self, purposes: Iterable[Purpose]) -> Scorer:
+    def answerer(self, request: Request) -> Answerer:
+        """The fitted parts that answer such a request.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        SettingError
+            If it is for new items, and `fit` learnt no ranker of these.
+        """
         require_threads()
         self._require("items_")
-        parts = {purpose: self.part(purpose) for purpose in purposes}
-        return Scorer(parts, self.catalogue, self.threads)
+        parts = {purpose: self.part(purpose) for purpose in request.by_purpose}
+        return Answerer(parts, self.catalogue, self.threads)
 
     def part(self, purpose: Purpose) -> Part:
         """What scores the candidates for a purpose.

@@ -13,18 +13,17 @@ from urllib.parse import quote, unquote
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import Field, NaiveDatetime, ValidationError
+from pydantic import Field, ValidationError, create_model
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from retailrec.serving.engine import Given, Wish, code_receipts
+from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.guard import allow
 from retailrec.serving.messages import (
-    MOST_AMONG,
     MOST_K,
     AnswerOut,
     AnswersOut,
@@ -35,8 +34,8 @@ from retailrec.serving.messages import (
     ReceiptsOut,
     RulesIn,
     ShopperIn,
-    SlotsText,
-    slots_of,
+    offer_request,
+    request_fields,
     told,
 )
 from retailrec.serving.problems import PROBLEM, Problem, request_id
@@ -132,13 +131,11 @@ def routes(service: Service) -> APIRouter:
     async def offers(
         request: Request,
         shopper: ShopperPath,
-        rules: Annotated[_OfferQuery, Depends(_asked)],
+        query: Annotated[_OfferQuery, Depends(_asked)],
     ) -> Response:
         """The shopper's list, made now from the stored receipts."""
-        wish = rules.wish()
-        return reply(
-            await service.compute(service.offers, shopper, wish, request_id(request), rules.campaign)
-        )
+        asked, number = query.request(), request_id(request)
+        return reply(await service.compute(service.offers, shopper, asked, number, query.campaign))
 
     @router.post("/v1/offers", response_model=AnswersOut, dependencies=read, tags=["offers"])
     async def offers_for(body: OffersIn, request: Request) -> Response:
@@ -217,21 +214,21 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/v1/rules", dependencies=read, tags=["rules"])
     async def saved_rules() -> Response:
-        """Saved rules by purpose."""
+        """Saved rules by name; `purposes` is what the field `rulesets` was called up to version 0.2."""
         lists = await service.compute(service.engine.lists)
-        return reply({"purposes": lists.rules})
+        return reply({"rulesets": lists.rules, "purposes": lists.rules})
 
-    @router.put("/v1/rules/{purpose:id}", dependencies=admin, tags=["rules"])
-    async def save_rules(purpose: Annotated[Id, Path(examples=["mailing"])], body: RulesIn) -> Response:
-        """Save the rules of a purpose; they hold from the next answer on."""
-        await service.compute(service.save_rules, purpose, body.said())
-        return reply({"purpose": purpose, "rules": body.said()})
+    @router.put("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
+    async def save_rules(ruleset: Annotated[Id, Path(examples=["mailing"])], body: RulesIn) -> Response:
+        """Save a set of rules; they hold from the next answer on that asks for them."""
+        await service.compute(service.save_rules, ruleset, body.said())
+        return reply({"ruleset": ruleset, "purpose": ruleset, "rules": body.said()})
 
-    @router.delete("/v1/rules/{purpose:id}", dependencies=admin, tags=["rules"])
-    async def remove_rules(purpose: Annotated[Id, Path(examples=["mailing"])]) -> Response:
-        """Remove the rules of a purpose."""
-        await service.compute(service.store.set_rules, purpose, None)
-        return reply({"purpose": purpose, "rules": None})
+    @router.delete("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
+    async def remove_rules(ruleset: Annotated[Id, Path(examples=["mailing"])]) -> Response:
+        """Remove a set of rules."""
+        await service.compute(service.store.set_rules, ruleset, None)
+        return reply({"ruleset": ruleset, "purpose": ruleset, "rules": None})
 
     @router.get("/health/live", tags=["health"])
     async def live() -> Response:
@@ -260,16 +257,20 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-class _OfferQuery(RulesIn):
+_Query: Any = create_model(
+    "_Query",
+    __base__=RulesIn,
+    **request_fields(
+        rules=None,
+        among=(str | None, Field(None, max_length=100_000, description="ids, with commas")),
+    ),
+)
+
+
+class _OfferQuery(_Query):  # type: ignore[misc]
     """What may stand behind the question mark of an offers request."""
 
-    k: int = Field(10, ge=1, le=MOST_K)
-    purpose: str = Field("default", max_length=128)
-    among: str | None = Field(None, max_length=100_000, description="ids, with commas")
-    reasons: bool = False
-    at: NaiveDatetime | None = Field(None, description="with the receipts before this time")
     campaign: str = Field("", max_length=128, pattern="^[\\w .:/-]*$")
-    slots: SlotsText | None = None
 
     @classmethod
     def parameters(cls) -> list[dict[str, Any]]:
@@ -281,22 +282,10 @@ class _OfferQuery(RulesIn):
             for name, schema in fields.items()
         ]
 
-    def wish(self) -> Wish:
+    def request(self) -> OfferRequest:
         """The question for the engine."""
-        names = set(RulesIn.model_fields)
-        rules = self.model_dump(exclude_none=True, include=names)
         among = None if self.among is None else self.among.split(",")
-        if among is not None and len(among) > MOST_AMONG:
-            raise Problem(422, f"among may name {MOST_AMONG:,} items; send fewer.")
-        return Wish(
-            self.k,
-            self.purpose,
-            rules,
-            None if among is None else frozenset(among),
-            self.reasons,
-            self.at,
-            slots_of(self.slots),
-        )
+        return offer_request(self, self.said(), among)
 
 
 async def _asked(request: Request) -> _OfferQuery:
@@ -336,23 +325,21 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    given = _given(model, body.shoppers)
-    among = None if body.among is None else frozenset(body.among)
-    slots = slots_of(body.slots)
-    wish = Wish(body.k, body.purpose, body.rules.said(), among, body.reasons, body.at, slots)
+    users = _users(model, body.shoppers)
+    asked = offer_request(body, body.rules.said(), body.among)
     ends = engine.store.shopper("").ends
-    newest = [moment(int(g.events.time.max())) for g in given if len(g.events.time)]
+    newest = [moment(int(g.events.time.max())) for g in users if len(g.events.time)]
     if newest:
         day = max(newest).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         ends = max(day, ends or day)
-    answers = engine.answer(model, given, wish, ends, engine.lists())
+    answers = engine.answer(model, users, asked, ends, engine.lists())
     for answer in answers:
         service.measures.answered(answer)
     plain = Assignment()
-    return {"answers": [told(answer, wish.purpose, plain, request) for answer in answers]}
+    return {"answers": [told(answer, plain, request) for answer in answers]}
 
 
-def _given(model: Any, shoppers: Sequence[ShopperIn]) -> list[Given]:
+def _users(model: Any, shoppers: Sequence[ShopperIn]) -> list[UserRecord]:
     """Shoppers of a request, as an answer sees them; their receipts are cleaned in one go."""
     posted = [
         Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
@@ -360,12 +347,12 @@ def _given(model: Any, shoppers: Sequence[ShopperIn]) -> list[Given]:
         for place, r in enumerate(shopper.receipts)
     ]
     receipts = iter(accept(posted).receipts)
-    given = []
+    users = []
     for shopper in shoppers:
         own = list(islice(receipts, len(shopper.receipts)))
         own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
-        given.append(Given(shopper.shopper, code_receipts(model, own), shopper.attributes))
-    return given
+        users.append(UserRecord(shopper.shopper, code_receipts(model, own), shopper.attributes))
+    return users
 
 
 def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:

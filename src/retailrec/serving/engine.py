@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
 from typing import Any, Literal, NamedTuple
@@ -11,10 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.candidates.pool import Pool
+from retailrec.data.history import Pairs
 from retailrec.errors import SettingError
+from retailrec.recommender.among import Among, Eligible
+from retailrec.recommender.answers import Answer
 from retailrec.recommender.purposes import PURPOSES, Purpose
-from retailrec.recommender.slots import Slots
+from retailrec.recommender.request import Request
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds
 from retailrec.serving.records import Lists, Shopper
@@ -22,41 +24,66 @@ from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
 
 Level = Literal["personal", "segment", "popular", "none"]
-DEFAULT_PURPOSE = "default"
+DEFAULT_RULESET = "default"
 _NO_AMOUNTS = np.zeros(0, AMOUNTS)
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked for.
+class OfferRequest:
+    """A request as it comes over HTTP: its rules are saved ones, by name, with its own on top.
 
     Attributes
     ----------
-    k : offers at the most
-    purpose : whose saved rules hold; ``replenish`` lists what the shopper buys again and ``discover``
-        what is new to the shopper, under rules that may be saved for them too
+    request : what is asked for, without rules; eligible items are ids as text
+    ruleset : name of the saved rules that hold; None: those saved as ``default``
     rules : settings that come on top of the saved ones
-    among : offer these items only, of what the sources propose; None: all
-    reasons : say why, in words
-    at : answer as of this time, with the receipts before it; None: now, with all
-    slots : one list of several purposes; it says `k` too, and the purpose names saved rules only
+    notes : sentences about how it was asked
     """
 
-    k: int = 10
-    purpose: str = DEFAULT_PURPOSE
+    request: Request = field(default_factory=Request)
+    ruleset: str | None = None
     rules: Mapping[str, Any] = field(default_factory=dict)
-    among: frozenset[str] | None = None
-    reasons: bool = False
-    at: datetime | None = None
-    slots: Slots | None = None
+    notes: tuple[str, ...] = ()
 
-    @property
-    def filled(self) -> Slots:
-        """How many items of each purpose; a single one for a list of one purpose."""
-        if self.slots is not None:
-            return self.slots
-        kind: Purpose = next((p for p in PURPOSES if p == self.purpose), "mixed")
-        return {kind: self.k}
+    @classmethod
+    def of(
+        cls, ruleset: str | None = None, rules: Mapping[str, Any] | None = None, **settings: Any
+    ) -> OfferRequest:
+        """From the fields of a `Request`, where `purpose` may still be the name of saved rules.
+
+        That was its second meaning up to version 0.2: the answer then says how to ask.
+
+        Raises
+        ------
+        SettingError
+            If the request makes no sense.
+
+        Examples
+        --------
+        >>> OfferRequest.of(purpose="mailing").ruleset
+        'mailing'
+        """
+        purpose: str = settings.get("purpose") or "mixed"
+        notes: tuple[str, ...] = ()
+        if purpose not in PURPOSES and ruleset is None:
+            ruleset, notes = purpose, (_OLD_PURPOSE.format(purpose),)
+            purpose = "mixed"
+        return cls(Request.read(settings | {"purpose": purpose}), ruleset, rules or {}, notes)
+
+    def in_arm(self, purpose: str | None, ruleset: str | None) -> OfferRequest:
+        """The request as an arm of an experiment changes it; None: as it is."""
+        request = self.request
+        if purpose in PURPOSES:
+            request = replace(request, purpose=purpose)
+        elif ruleset is None:  # up to version 0.2 an arm's purpose named saved rules
+            ruleset = purpose
+        return replace(self, request=request, ruleset=ruleset or self.ruleset)
+
+
+_OLD_PURPOSE = (
+    "purpose is the kind of list now (mixed, replenish, discover); {0!r} is the name of saved rules: "
+    "ask with ruleset={0}. The old way ends with the next version."
+)
 
 
 class Offer(NamedTuple):
@@ -75,8 +102,8 @@ class Offer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A list, and how it came about.
+class Reply:
+    """A user's list, and how it came about.
 
     Attributes
     ----------
@@ -87,6 +114,8 @@ class Answer:
     why : the level, in words
     receipts, lines : of the shopper's history
     unknown_lines : lines of items that the model does not know
+    purpose, ruleset : the kind of list, and whose saved rules held
+    notes : what a caller should know of the request, in sentences
     """
 
     shopper: str
@@ -99,10 +128,13 @@ class Answer:
     receipts: int
     lines: int
     unknown_lines: int
+    purpose: Purpose = "mixed"
+    ruleset: str = DEFAULT_RULESET
+    notes: tuple[str, ...] = ()
 
 
-class Given(NamedTuple):
-    """A shopper as an answer sees one: from the store, or from the body of a request."""
+class UserRecord(NamedTuple):
+    """A user as an answer sees one: from the store, or from the body of a request."""
 
     shopper: str
     events: CodedEvents
@@ -125,7 +157,7 @@ class Engine:
         self._masks: dict[str, NDArray[np.bool_]] = {}  # model's digest -> offered at all?
         self._lock = Lock()
 
-    def offers(self, model: ServedModel, shopper: str, wish: Wish) -> Answer:
+    def offers(self, model: ServedModel, shopper: str, asked: OfferRequest) -> Reply:
         """The answer for a stored shopper, who need not be known.
 
         Raises
@@ -133,63 +165,58 @@ class Engine:
         StoreUnavailable
             If the database does not answer.
         SettingError
-            If the purpose is not known, or a rule makes no sense.
+            If there are no such saved rules, or a rule makes no sense.
         """
         known = self.store.shopper(shopper)
         events = self.events(model, shopper, known)
-        given = Given(shopper, events, known.attributes, known.denied)
-        return self.answer(model, [given], wish, known.ends, self.lists(known.lists))[0]
+        user = UserRecord(shopper, events, known.attributes, known.denied)
+        return self.answer(model, [user], asked, known.ends, self.lists(known.lists))[0]
 
     def answer(
         self,
         model: ServedModel,
-        given: Sequence[Given],
-        wish: Wish,
+        users: Sequence[UserRecord],
+        asked: OfferRequest,
         ends: datetime | None,
         lists: Lists,
-    ) -> list[Answer]:
-        """Answers for shoppers whose histories are at hand; `ends` is where receipts end.
+    ) -> list[Reply]:
+        """Answers for users whose histories are at hand; `ends` is where receipts end.
 
-        The present is the latest of `ends` (or `wish.at`) and the end of what the model knows, as for
-        a batch over the same receipts.
+        The present is the latest of `ends` (or the request's time) and the end of what the model knows,
+        as for a batch over the same receipts.
         """
-        rules = self.rules_of(wish, lists)
-        end = max(wish.at or ends or model.end, model.end)
-        before = None if wish.at is None else microseconds(wish.at)
+        request = asked.request
+        ruleset, saved = saved_rules(asked, lists)
+        end = max(request.at or ends or model.end, model.end)
+        before = None if request.at is None else microseconds(request.at)
         history = model.history(
-            [g.shopper for g in given],
-            [g.events for g in given],
-            [g.attributes for g in given],
+            [user.shopper for user in users],
+            [user.events for user in users],
+            [user.attributes for user in users],
             end,
             before,
         )
-        slots, denied = wish.filled, [g.denied for g in given]
-        names = list(slots)
-        k = sum(slots.values())
-        scored = {purpose: model.score(history, k, purpose) for purpose in names}
-        found = model.choose(
-            scored, slots, rules, lambda pool: self._allowed(model, pool, denied, wish.among, lists)
-        )
-        words = model.reasons(scored, found) if wish.reasons else None
-        chance = model.probabilities(scored, found)
-        kind = names[0] if len(names) == 1 else "mixed"
-        answers = []
-        for row, one in enumerate(given):
-            offers = tuple(
-                Offer(
-                    model.ids[code],
-                    model.labels[code],
-                    rank + 1,
-                    float(found.best.scores[row, rank]),
-                    None if chance is None else float(chance[row, rank]),
-                    None if words is None else words[row, rank],
-                    None if len(names) == 1 else names[found.purpose[row, rank]],
-                )
-                for rank, code in enumerate(found.best.items[row].tolist())
-                if code >= 0
+        rules, denied = None, _denied(model, users)
+        if saved or lists.unavailable or denied is not None or request.slots is not None:
+            available = self._available(model, lists) if lists.unavailable else None
+            rules = model.bound_rules(saved).narrowed(available)
+        eligible = None if request.among is None else _eligible(model, request.among, len(users))
+        answer = model.answerer(request).answer(history, request, eligible, rules=rules, denied=denied)
+        among = None if eligible is None else eligible.report(request.k)
+        notes = asked.notes + answer.report.completed(request, None, among).notes
+        return [
+            _reply(
+                model,
+                user,
+                _offers(model, answer, row),
+                history.end,
+                before,
+                request.purpose,
+                ruleset,
+                notes,
             )
-            answers.append(_told(model, one, offers, history.end, before, kind))
-        return answers
+            for row, user in enumerate(users)
+        ]
 
     def events(self, model: ServedModel, shopper: str, known: Shopper) -> CodedEvents:
         """The stored history in the model's codes, from the cache if it is there and still true."""
@@ -211,46 +238,6 @@ class Engine:
             with self._lock:
                 self._lists, self._masks = found, {}
         return found
-
-    def rules_of(self, wish: Wish, lists: Lists) -> dict[str, Any]:
-        """The purpose's saved rules with those of the request on top.
-
-        Raises
-        ------
-        SettingError
-            If the purpose is not known.
-        """
-        kinds: dict[str, dict[str, Any]] = {"replenish": {}, "discover": {}}
-        new = {"new": {"min_new": sum(wish.filled.values())}}
-        known = {DEFAULT_PURPOSE: {}} | new | kinds | lists.rules
-        if wish.purpose not in known:
-            raise SettingError(
-                f"there is no purpose {wish.purpose!a}; expected one of {', '.join(sorted(known))}. "
-                f"Save rules for it first."
-            )
-        return {**known[wish.purpose], **wish.rules}
-
-    def _allowed(
-        self,
-        model: ServedModel,
-        pool: Pool,
-        denied: Sequence[Sequence[str]],
-        among: frozenset[str] | None,
-        lists: Lists,
-    ) -> NDArray[np.bool_] | None:
-        """(n_pairs,) may the candidate be offered? None: all may."""
-        if not (lists.unavailable or among is not None or any(denied)):
-            return None
-        allowed = np.ones(len(pool.items), np.bool_)
-        if lists.unavailable:
-            allowed &= self._available(model, lists)[pool.items]
-        if among is not None:
-            allowed &= model.mask(among)[pool.items]
-        for row, items in enumerate(denied):
-            if items:
-                mine = slice(pool.indptr[row], pool.indptr[row + 1])
-                allowed[mine] &= ~np.isin(pool.items[mine], model.codes(items))
-        return allowed
 
     def _available(self, model: ServedModel, lists: Lists) -> NDArray[np.bool_]:
         """(n_items,) is the item offered at all? Kept until the lists change."""
@@ -293,15 +280,76 @@ def code_receipts(model: ServedModel, receipts: Sequence[Receipt]) -> CodedEvent
     )
 
 
-def _told(
+def saved_rules(asked: OfferRequest, lists: Lists) -> tuple[str, dict[str, Any]]:
+    """The name of the saved rules that hold, and these with those of the request on top.
+
+    Rules saved under the name of a purpose hold for it where no ruleset is named.
+
+    Raises
+    ------
+    SettingError
+        If nothing is saved under the name.
+    """
+    request = asked.request
+    known = {DEFAULT_RULESET: {}, "new": {"min_new": request.k}} | lists.rules
+    name = asked.ruleset
+    if name is None:
+        name = request.purpose if request.purpose in lists.rules else DEFAULT_RULESET
+    if name not in known:
+        raise SettingError(
+            f"there is no ruleset {name!a}; expected one of {', '.join(sorted(known))}. Save rules "
+            f"under this name first; a purpose is one of {', '.join(PURPOSES)}."
+        )
+    return name, {**known[name], **asked.rules}
+
+
+def _denied(model: ServedModel, users: Sequence[UserRecord]) -> Pairs | None:
+    """Items never to be listed, by user; None: there are none."""
+    if not any(user.denied for user in users):
+        return None
+    codes = [model.codes(user.denied) for user in users]
+    known = [np.unique(code[code >= 0]) for code in codes]
+    indptr = np.append(0, np.cumsum([len(code) for code in known])).astype(np.int64)
+    return Pairs(indptr, np.concatenate(known).astype(np.int32))
+
+
+def _eligible(model: ServedModel, among: Among, n_users: int) -> Eligible:
+    """Eligible items, ids as text, in the model's codes."""
+    codes = np.unique(model.codes([] if among.items is None else among.items))
+    known = codes[codes >= 0].astype(np.int32)
+    listed = 0 if among.items is None else among.items.n_unique()
+    return Eligible(n_users, known, None, unknown_items=listed - len(known))
+
+
+def _offers(model: ServedModel, answer: Answer, row: int) -> tuple[Offer, ...]:
+    """One user's list."""
+    several, chance, why = len(answer.purposes) > 1, answer.probability, answer.reasons
+    return tuple(
+        Offer(
+            model.ids[code],
+            model.labels[code],
+            rank + 1,
+            float(answer.best.scores[row, rank]),
+            None if chance is None else float(chance[row, rank]),
+            None if why is None else why[row, rank],
+            answer.purposes[answer.purpose[row, rank]] if several else None,
+        )
+        for rank, code in enumerate(answer.best.items[row].tolist())
+        if code >= 0
+    )
+
+
+def _reply(
     model: ServedModel,
-    given: Given,
+    given: UserRecord,
     offers: tuple[Offer, ...],
     as_of: datetime,
     before: int | None,
     kind: Purpose,
-) -> Answer:
-    """The answer, with its level and why."""
+    ruleset: str,
+    notes: tuple[str, ...],
+) -> Reply:
+    """The reply, with its level and why."""
     events = given.events
     there = slice(None) if before is None else events.time < before
     lines = len(events.item[there])
@@ -324,6 +372,18 @@ def _told(
         level, why = "popular", f"all {lines:,} known lines are of items that the model does not know"
     else:
         level, why = "popular", "no receipt of this shopper is known"
-    return Answer(
-        given.shopper, offers, model.name, model.digest, as_of, level, why, receipts, lines, unknown
+    return Reply(
+        given.shopper,
+        offers,
+        model.name,
+        model.digest,
+        as_of,
+        level,
+        why,
+        receipts,
+        lines,
+        unknown,
+        kind,
+        ruleset,
+        notes,
     )

@@ -27,7 +27,7 @@ class Assignment(NamedTuple):
     Attributes
     ----------
     arm : its name; empty without an experiment
-    model, purpose : which model and saved rules answer; None: those that would without
+    model, purpose, ruleset : which model, kind of list and saved rules; None: those that would without
     propensity : the chance, known before the draw, of this arm (or of the holdout)
     holdout : is the user shown nothing, on purpose?
     """
@@ -37,6 +37,7 @@ class Assignment(NamedTuple):
     purpose: str | None = None
     propensity: float = 1.0
     holdout: bool = False
+    ruleset: str | None = None
 
 
 class Arm(BaseModel):
@@ -47,6 +48,7 @@ class Arm(BaseModel):
     share: float = Field(gt=0, le=1)
     model: str | None = None
     purpose: str | None = None
+    ruleset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Experiment:
         if not name:
             return Assignment(propensity=kept)
         chosen = self.arms[name]
-        return Assignment(name, chosen.model, chosen.purpose, chosen.share * kept)
+        share = chosen.share * kept
+        return Assignment(name, chosen.model, chosen.purpose, share, ruleset=chosen.ruleset)
 
     def settled(self, store: Store) -> Experiment:
         """The experiment with its formula: its own, or 1 if it began under version 0.2, or 2."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from retailrec.errors import DataError
 from retailrec.serving import schema
-from retailrec.serving.engine import Answer
+from retailrec.serving.engine import Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.records import StoreUnavailable, ValueRefused
 from retailrec.serving.store import Store
@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 
 def rows_of(
-    answer: Answer, campaign: str, assignment: Assignment, request: str, shadow: bool = False
+    answer: Reply, campaign: str, assignment: Assignment, request: str, shadow: bool = False
 ) -> list[Row]:
     """One row an offer; one with rank 0 and no item where nothing was shown."""
     common = {

@@ -9,7 +9,7 @@ from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from retailrec.serving.engine import Answer
+from retailrec.serving.engine import Reply
 
 _BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -47,7 +47,7 @@ class Measures:
         """Show a value that is asked for when somebody looks."""
         Gauge(f"retailrec_{name}", meaning, registry=self.registry).set_function(value)
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: Reply) -> None:
         """Count an answer."""
         self.answers.labels(answer.level, answer.model).inc()
         with self._lock:

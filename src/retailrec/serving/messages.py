@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, NaiveDatetime
+import polars as pl
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    create_model,
+)
 
 from retailrec.errors import SettingError
-from retailrec.recommender.slots import Slots, parse_slots
-from retailrec.serving.engine import Answer
+from retailrec.jobs.settings_fields import plain_settings
+from retailrec.recommender.among import Among
+from retailrec.recommender.request import Request
+from retailrec.recommender.rules import PLAIN_RULES, Rules
+from retailrec.schema import ITEM_ID
+from retailrec.serving.engine import OfferRequest, Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.receipts import Line, check_id
 
@@ -98,21 +113,66 @@ class ReceiptsOut(BaseModel):
     request: str
 
 
-class RulesIn(_Body):
-    """What a list must keep to; what is not said does nothing."""
+def _of_a_list(info: Any) -> Any:
+    """A rule as a request may say it: not said is None, and no number is larger than a list."""
+    limits = [*info.metadata, *([Field(le=MOST_K)] if info.annotation is int else [])]
+    kind = Annotated[info.annotation, *limits] if limits else info.annotation
+    return kind | None, None
 
-    price_floor: Amount | None = None
-    price_ceiling: Amount | None = None
-    skip_bought_days: Annotated[float, Field(ge=0, le=10_000)] | None = None
-    unless_due: bool | None = None
-    max_per_category: Annotated[int, Field(ge=1, le=MOST_K)] | None = None
-    category: Annotated[str, Field(pattern="^category_[1-4]$")] | None = None
-    min_new: Annotated[int, Field(ge=0, le=MOST_K)] | None = None
-    variety: Annotated[float, Field(ge=0, le=1)] | None = None
+
+_PlainRules = plain_settings("_PlainRules", {Rules: {name: name for name in PLAIN_RULES}})
+_RulesIn: Any = create_model(
+    "_RulesIn", __base__=_Body, **{n: _of_a_list(f) for n, f in _PlainRules.model_fields.items()}
+)
+
+
+class RulesIn(_RulesIn):  # type: ignore[misc]
+    """What a list must keep to; what is not said does nothing."""
 
     def said(self) -> dict[str, Any]:
         """The rules that were said."""
-        return self.model_dump(exclude_none=True)
+        return dict(self.model_dump(include=set(PLAIN_RULES), exclude_none=True))
+
+
+def request_fields(**otherwise: Any) -> dict[str, Any]:
+    """Every setting of a `Request` as a field of a body or a query, some of them in another form."""
+    limited = {
+        "k": (int, Field(10, ge=1, le=MOST_K)),
+        "purpose": (str, Field("mixed", max_length=128, description=_help("purpose"))),
+        "slots": (SlotsText | None, None),
+        "at": (NaiveDatetime | None, Field(None, description="with the receipts before this time")),
+        "ruleset": (str | None, Field(None, max_length=128, description="name of saved rules")),
+    } | otherwise
+    plain = {
+        f.name: (f.metadata["plain"] | None, Field(f.default, description=f.metadata["help"]))
+        for f in fields(Request)
+        if f.name not in limited
+    }
+    return plain | {name: field for name, field in limited.items() if field is not None}
+
+
+def _help(name: str) -> str:
+    return str(next(f.metadata["help"] for f in fields(Request) if f.name == name))
+
+
+def offer_request(body: Any, rules: Mapping[str, Any], among: list[str] | None) -> OfferRequest:
+    """What a body or a query asks for.
+
+    Raises
+    ------
+    SettingError
+        If it makes no sense, or is more than a list may have.
+    """
+    names = [f.name for f in fields(Request) if f.name not in ("rules", "among")]
+    settings = {name: getattr(body, name) for name in names}
+    if among is not None:
+        if len(among) > MOST_AMONG:
+            raise SettingError(f"among may name {MOST_AMONG:,} items, not {len(among):,}; send fewer.")
+        settings["among"] = Among(items=pl.Series(ITEM_ID, among, pl.String))
+    asked = OfferRequest.of(body.ruleset, rules, **settings)
+    if asked.request.k > MOST_K:
+        raise SettingError(f"slots may be {MOST_K} in all, not {asked.request.k}; ask for fewer.")
+    return asked
 
 
 class ShopperIn(_Body):
@@ -123,17 +183,19 @@ class ShopperIn(_Body):
     attributes: dict[Id, Word | Amount | None] = Field(default={}, max_length=100)
 
 
-class OffersIn(_Body):
+_OffersIn: Any = create_model(
+    "_OffersIn",
+    __base__=_Body,
+    **request_fields(
+        rules=(RulesIn, RulesIn()), among=(list[Id] | None, Field(None, max_length=MOST_AMONG))
+    ),
+)
+
+
+class OffersIn(_OffersIn):  # type: ignore[misc]
     """A question for offers, for several shoppers at once."""
 
     shoppers: list[ShopperIn] = Field(min_length=1, max_length=MOST_SHOPPERS)
-    k: int = Field(10, ge=1, le=MOST_K)
-    purpose: str = Field("default", max_length=128)
-    rules: RulesIn = RulesIn()
-    among: list[Id] | None = Field(None, max_length=MOST_AMONG)
-    reasons: bool = False
-    at: NaiveDatetime | None = None
-    slots: SlotsText | None = None
 
 
 class OfferOut(BaseModel):
@@ -167,7 +229,9 @@ class AnswerOut(BaseModel):
     receipts: int
     lines: int
     unknown_lines: int
-    purpose: str
+    purpose: str = Field(description="mixed, replenish or discover")
+    ruleset: str = Field(description="name of the saved rules that held")
+    notes: list[str] = Field(description="what to know of this answer, in sentences")
     arm: str
     holdout: bool
     request: str
@@ -187,23 +251,7 @@ class AvailabilityIn(_Body):
     )
 
 
-def slots_of(text: str | None) -> Slots | None:
-    """The slots of a request, written as on the command line.
-
-    Raises
-    ------
-    SettingError
-        If they make no sense, or are more than a list may have.
-    """
-    if text is None:
-        return None
-    slots = parse_slots(text)
-    if sum(slots.values()) > MOST_K:
-        raise SettingError(f"slots may be {MOST_K} in all, not {sum(slots.values())}; ask for fewer.")
-    return slots
-
-
-def told(answer: Answer, purpose: str, assignment: Assignment, request: str) -> dict[str, Any]:
+def told(answer: Reply, assignment: Assignment, request: str) -> dict[str, Any]:
     """The answer as `AnswerOut` describes it, ready for JSON."""
     offers = []
     for offer in answer.offers:
@@ -230,7 +278,9 @@ def told(answer: Answer, purpose: str, assignment: Assignment, request: str) -> 
         "receipts": answer.receipts,
         "lines": answer.lines,
         "unknown_lines": answer.unknown_lines,
-        "purpose": purpose,
+        "purpose": answer.purpose,
+        "ruleset": answer.ruleset,
+        "notes": list(answer.notes),
         "arm": assignment.arm,
         "holdout": assignment.holdout,
         "request": request,

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from retailrec.errors import ArtifactError, RetailRecError, SettingError
 from retailrec.recommender.batch import artifact_key
-from retailrec.serving.engine import Engine, Wish
+from retailrec.serving.engine import Engine, OfferRequest
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 
@@ -172,10 +172,11 @@ class Models:
     def warm_up(self, model: ServedModel, most: int = 20) -> int:
         """Replay requests, so that nothing that happens once is part of an answer; their number."""
         shoppers = self._engine.store.some_shoppers(most)
-        wishes = (Wish(), Wish(reasons=True), Wish(rules={"max_per_category": 3, "variety": 0.1}))
+        rules = {"max_per_category": 3, "variety": 0.1}
+        asked = (OfferRequest(), OfferRequest.of(reasons=True), OfferRequest(rules=rules))
         for shopper in (*shoppers, "a shopper whom nobody knows"):
-            for wish in wishes if model.category else wishes[:2]:
-                self._engine.offers(model, shopper, wish)
+            for one in asked if model.category else asked[:2]:
+                self._engine.offers(model, shopper, one)
         return len(shoppers) + 1
 
     def listed(self) -> list[dict[str, Any]]:

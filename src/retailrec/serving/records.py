@@ -77,7 +77,7 @@ class Added(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What holds for everybody: unavailable items, rules by purpose, and their version."""
+    """What holds for everybody: unavailable items, rulesets, and their version."""
 
     version: int
     unavailable: frozenset[str]

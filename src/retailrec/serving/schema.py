@@ -41,7 +41,7 @@ state = Table(
     Column("ends", BigInteger),  # midnight after the newest receipt, microseconds; null: no receipt
     Column("text_numbers", Boolean, nullable=False),  # is any receipt number no whole number?
     Column("lists", BigInteger, nullable=False),  # changes with unavailable items, keys and rules
-    Column("rules", Text, nullable=False),  # JSON: purpose -> settings of its rules
+    Column("rules", Text, nullable=False),  # JSON: ruleset -> settings of its rules
     Column("forget_key", String(64)),  # hex; under it the list of forgotten ids is hashed
 )
 

@@ -1,9 +1,9 @@
-"""One saved model as the service uses it: the only file here that knows how a recommender is called."""
+"""One saved model as the service uses it: its items as a dictionary, histories without frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
@@ -16,31 +16,18 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.pool import Pool
 from retailrec.data.history import History
 from retailrec.errors import SettingError
-from retailrec.recommender.answering import Part, fill, single
+from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.batch import artifact_key
-from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.purposes import PURPOSES, Purpose
-from retailrec.recommender.rows import CandidateFrame, candidate_frame
-from retailrec.recommender.rules import BoundRules, Rules
-from retailrec.recommender.slots import Composed, Slots
+from retailrec.recommender.request import Request
+from retailrec.recommender.rules import PLAIN_RULES, BoundRules, Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import CATEGORIES, ITEM_ID, NAME, USER_ID
+from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.serving.receipts import AMOUNTS
 
 _BOUND = 64  # combinations of rules that are kept ready
-RULES = (
-    "price_floor",
-    "price_ceiling",
-    "skip_bought_days",
-    "unless_due",
-    "max_per_category",
-    "category",
-    "min_new",
-    "variety",
-)
 
 
 class CodedEvents(NamedTuple):
@@ -58,15 +45,6 @@ class CodedEvents(NamedTuple):
     receipt: NDArray[np.int32]
     item: NDArray[np.int32]
     amounts: NDArray[np.void]
-
-
-class Scored(NamedTuple):
-    """The candidates of some histories, with the ranker's scores: `(n_pairs,)`; `part` scored them."""
-
-    history: History
-    frame: CandidateFrame
-    score: NDArray[np.float32]
-    part: Part
 
 
 @dataclass
@@ -92,14 +70,14 @@ class ServedModel:
         items = self.model.items_
         self.ids = items[ITEM_ID].to_list()
         self.code_of = {str(item): code for code, item in enumerate(self.ids)}
-        names = items[NAME if NAME in items.columns else ITEM_ID].cast(pl.String)
-        self.labels = names.fill_null(items[ITEM_ID].cast(pl.String)).to_list()
+        self.labels = self.model.catalogue.labels
         attributes = self.model.features_.layout_.filter(pl.col("scope") == "user attribute")["column"]
         wanted = [name.removeprefix("user_attribute_") for name in attributes]
         sources = [*self.model.sources_, *self.model.discover_sources_]
         wanted += [s.attribute for s in sources if hasattr(s, "attribute")]
         self.user_columns = list(dict.fromkeys(wanted))
         self._bound: LRUCache[tuple[Any, ...], BoundRules] = LRUCache(_BOUND)
+        self._answerers: dict[tuple[Purpose, ...], Answerer] = {}
         self._lock = Lock()
         # each request is a thread's; a library that brings its own threads would fight with the others
         rankers = (self.model.ranker_, self.model.preranker_, self.model.discover_ranker_)
@@ -181,75 +159,18 @@ class ServedModel:
         learnt = self.model.discover_ranker_ is not None
         return tuple(purpose for purpose in PURPOSES if learnt or purpose != "discover")
 
-    def score(self, history: History, k: int, purpose: Purpose = "mixed") -> Scored:
-        """Candidates of the histories, at least `k`, and their scores: the rows of a batch.
+    def answerer(self, request: Request) -> Answerer:
+        """The fitted parts that answer such a request.
 
         Raises
         ------
         SettingError
-            If the purpose needs a ranker that the model has not learnt.
+            If it needs a ranker that the model has not learnt.
         """
-        part = self.model.part(purpose)
-        stage = replace(part.stage, pool_size=max(part.stage.pool_size, k))
-        frame = candidate_frame(history, stage)
-        return Scored(history, frame, part.ranker.predict(frame.x), part)
-
-    def choose(
-        self,
-        scored: Mapping[Purpose, Scored],
-        slots: Slots,
-        rules: Mapping[str, Any] | None = None,
-        allowed: Callable[[Pool], NDArray[np.bool_] | None] = lambda pool: None,
-    ) -> Composed:
-        """The best candidates of each history for the slots, under the rules.
-
-        `allowed` says of each candidate of a pool (n_pairs,) whether it may be offered.
-
-        Raises
-        ------
-        SettingError
-            If a rule or its value makes no sense.
-        """
-        k, usable = sum(slots.values()), {}
-        bound = self._bound_rules(rules or {})
-        for purpose, one in scored.items():
-            pool, score, mask = one.frame.pool, one.score, allowed(one.frame.pool)
-            if mask is not None and not mask.all():
-                pool, score = pool.keep(mask), score[mask]
-            if len(slots) == 1 and not rules:
-                return single(pool.best(score, k), purpose)
-            probable = one.part.ranker.gives_probability
-            if len(slots) == 1:
-                return single(bound.choose(one.history, pool.pairs, score, k, probable), purpose)
-            usable[purpose] = bound.usable(one.history, pool.pairs, score, k, probable)
-        return fill(slots, len(one.history), bound, usable)
-
-    def reasons(self, scored: Mapping[Purpose, Scored], lists: Composed) -> NDArray[np.object_]:
-        """(n_histories, k) why each item was chosen, in words; empty where there is none."""
-        texts = np.full(lists.best.items.shape, "", object)
-        for number, one in enumerate(scored.values()):
-            history, frame, part = one.history, one.frame, one.part
-            shopper, rank = np.nonzero(lists.purpose == number)
-            if not len(shopper):
-                continue  # nothing was chosen, and a ranker explains no empty table
-            items = lists.best.items[shopper, rank]
-            x = np.asfortranarray(frame.rows_of(shopper, items, history.n_items))
-            why, sources = part.ranker.contributions(x), part.stage.sources
-            texts[shopper, rank] = reasons_in_words(
-                x, frame.names, why, shopper, items, history, sources, self.labels
-            )
-        return texts
-
-    def probabilities(
-        self, scored: Mapping[Purpose, Scored], lists: Composed
-    ) -> NDArray[np.floating] | None:
-        """(n_histories, k) probability of each chosen item; None unless all purposes are calibrated."""
-        found = np.full(lists.best.items.shape, np.nan)
-        for number, one in enumerate(scored.values()):
-            if one.part.calibrator is None:
-                return None
-            mine = lists.purpose == number
-            found[mine] = one.part.calibrator.predict(lists.best.scores[mine])
+        purposes = tuple(request.by_purpose)
+        found = self._answerers.get(purposes)
+        if found is None:
+            found = self._answerers[purposes] = self.model.answerer(request)
         return found
 
     def label(self, item: str) -> str:
@@ -273,18 +194,24 @@ class ServedModel:
 
     def check_rules(self, rules: Mapping[str, Any]) -> None:
         """Raise a SettingError if these rules can't be applied to this catalogue."""
-        self._bound_rules(rules)
+        self.bound_rules(rules)
 
     @property
     def category(self) -> str | None:
         """The broadest category that the catalogue has."""
         return next((c for c in CATEGORIES if c in self.model.items_.columns), None)
 
-    def _bound_rules(self, rules: Mapping[str, Any]) -> BoundRules:
-        """Rules in item codes; binding goes through the catalogue, so the last ones are kept."""
-        if unknown := sorted(set(rules) - set(RULES)):
+    def bound_rules(self, rules: Mapping[str, Any]) -> BoundRules:
+        """Rules in item codes; binding goes through the catalogue, so the last ones are kept.
+
+        Raises
+        ------
+        SettingError
+            If a rule or its value makes no sense.
+        """
+        if unknown := sorted(set(rules) - set(PLAIN_RULES)):
             raise SettingError(
-                f"rules: there is no rule '{unknown[0]}' here; expected {', '.join(RULES)}."
+                f"rules: there is no rule '{unknown[0]}' here; expected {', '.join(PLAIN_RULES)}."
             )
         key = tuple(sorted(rules.items()))
         with self._lock:

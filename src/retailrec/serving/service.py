@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from retailrec.compute.shards import n_threads, one_blas_thread
-from retailrec.serving.engine import Answer, Engine, Wish
+from retailrec.serving.engine import Engine, OfferRequest, Reply
 from retailrec.serving.experiment import Assignment, Experiment
 from retailrec.serving.exposures import Aside, ExposureLog, Unwritten, aside_of, rows_of
 from retailrec.serving.forgetting import Place, Watch, what_is_left
@@ -164,35 +164,36 @@ class Service:
                 504, f"no answer within {self.settings.timeout:g} seconds; ask for less, or later."
             ) from None
 
-    def offers(self, shopper: str, wish: Wish, request: str, campaign: str = "") -> dict[str, Any]:
+    def offers(
+        self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""
+    ) -> dict[str, Any]:
         """The answer for a stored shopper as JSON holds it, logged."""
         from retailrec.serving.messages import told
 
         assignment = self.experiment.assign(shopper)
         model = self.models.active if assignment.model is None else self.models.get(assignment.model)
-        if assignment.purpose is not None:
-            wish = Wish(**{**vars(wish), "purpose": assignment.purpose})
+        asked = asked.in_arm(assignment.purpose, assignment.ruleset)
         if assignment.holdout:
             end = self.store.shopper(shopper).ends or model.end
             why = "the shopper is held out of the campaign and is shown nothing"
-            answer = Answer(
+            answer = Reply(
                 shopper, (), model.name, model.digest, max(end, model.end), "none", why, 0, 0, 0
             )
         else:
-            answer = self.engine.offers(model, shopper, wish)
+            answer = self.engine.offers(model, shopper, asked)
         self.measures.answered(answer)
         campaign = campaign or self.experiment.campaign
         self.log.add(rows_of(answer, campaign, assignment, request))
         if not assignment.holdout:
-            self._shadow(shopper, wish, request, campaign)
-        return told(answer, wish.purpose, assignment, request)
+            self._shadow(shopper, asked, request, campaign)
+        return told(answer, assignment, request)
 
     async def swap(self, function: Callable[..., ServedModel], *args: Any) -> ServedModel:
         """Activate a model in a thread of its own, without the time limit of answers."""
         return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args))
 
-    def save_rules(self, purpose: str, rules: dict[str, Any]) -> None:
-        """Save the rules of a purpose, if they can be applied.
+    def save_rules(self, ruleset: str, rules: dict[str, Any]) -> None:
+        """Save a set of rules, if they can be applied.
 
         Raises
         ------
@@ -200,7 +201,7 @@ class Service:
             If they can't.
         """
         self.models.active.check_rules(rules)
-        self.store.set_rules(purpose, rules)
+        self.store.set_rules(ruleset, rules)
 
     def forget(self, shopper: str) -> dict[str, Any]:
         """Forget a user here and in the store; what was removed where, and what is left to do."""
@@ -209,16 +210,18 @@ class Service:
             removed[name] = place.forget(lambda user: user == shopper)
         return {"removed": removed, "left": what_is_left(self.store)}
 
-    def _shadow(self, shopper: str, wish: Wish, request: str, campaign: str) -> None:
+    def _shadow(self, shopper: str, asked: OfferRequest, request: str, campaign: str) -> None:
         for name in self.experiment.shadow:
             if self.shadows._work_queue.qsize() < 100:  # else this one is not compared
-                self.shadows.submit(self._log_shadow, name, shopper, wish, request, campaign)
+                self.shadows.submit(self._log_shadow, name, shopper, asked, request, campaign)
             else:
                 self.measures.shadow_skipped.inc()
 
-    def _log_shadow(self, name: str, shopper: str, wish: Wish, request: str, campaign: str) -> None:
+    def _log_shadow(
+        self, name: str, shopper: str, asked: OfferRequest, request: str, campaign: str
+    ) -> None:
         try:
-            answer = self.engine.offers(self.models.get(name), shopper, wish)
+            answer = self.engine.offers(self.models.get(name), shopper, asked)
             self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True))
         except Exception:
             _LOG.exception("shadow model %s failed on request %s", name, request)

@@ -262,14 +262,14 @@ class Store(Database):
             items = connection.execute(select(schema.unavailable.c.item)).scalars()
             return Lists(row.lists, frozenset(items), json.loads(row.rules))
 
-    def set_rules(self, purpose: str, rules: Mapping[str, Any] | None) -> None:
-        """Save the rules of a purpose, or remove them."""
+    def set_rules(self, ruleset: str, rules: Mapping[str, Any] | None) -> None:
+        """Save a set of rules, or remove it."""
         with self.transaction() as connection:
             self._change_lists(connection)
             text = connection.execute(select(schema.state.c.rules)).scalar_one()
-            saved = {k: v for k, v in json.loads(text).items() if k != purpose}
+            saved = {k: v for k, v in json.loads(text).items() if k != ruleset}
             if rules is not None:
-                saved[purpose] = dict(rules)
+                saved[ruleset] = dict(rules)
             connection.execute(update(schema.state).values(rules=json.dumps(saved, sort_keys=True)))
 
     # -- exposures and models ------------------------------------------------------------------

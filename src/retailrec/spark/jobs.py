@@ -14,12 +14,8 @@ from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.jobs.run import Everybody
-from retailrec.recommender.among import read_among
-from retailrec.recommender.answering import Wish
 from retailrec.recommender.batch import Batch
-from retailrec.recommender.purposes import check_purpose
-from retailrec.recommender.rules import read_rules
-from retailrec.recommender.slots import parse_slots
+from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.spark.fitting import sampled_data
 from retailrec.spark.recommending import recommend, recommend_cleaned
@@ -35,16 +31,11 @@ WORKPLACE = "spark.retailrec.workplace"
 def recommend_on_spark(
     model: Path,
     history: Path,
-    users: Path | None,
-    k: int,
-    columns: Mapping[str, str],
     out: Path,
+    request: Request,
     *,
-    rules: Path | None = None,
-    reasons: bool = False,
-    among: Sequence[Path] = (),
-    purpose: str = "mixed",
-    slots: str | None = None,
+    users: Path | None = None,
+    columns: Mapping[str, str] | None = None,
     master: str | None = None,
     settings: Path | None = None,
     modules: Sequence[str] | None = None,
@@ -55,14 +46,10 @@ def recommend_on_spark(
     Raises
     ------
     SettingError
-        If slots make no sense, or Spark can't be used.
+        If Spark can't be used.
     DataError
         As `recommend`.
     """
-    wanted_rules = None if rules is None else read_rules(rules)
-    wanted_slots = None if slots is None else parse_slots(slots)
-    wanted_purpose = check_purpose(purpose, "recommend")
-    lists = read_among(among) if among else None
     require_parquet(history)
     progress("start Spark")
     session = connect(master, settings)
@@ -71,13 +58,8 @@ def recommend_on_spark(
         model,
         _named(history),
         out,
-        k,
+        request,
         users=users,
-        rules=wanted_rules,
-        reasons=reasons,
-        among=lists,
-        purpose=wanted_purpose,
-        slots=wanted_slots,
         columns=columns,
         session=session,
         progress=progress,
@@ -136,11 +118,11 @@ def lists_of_all(data: RetailData) -> Everybody:
     if not isinstance(whole, SparkLog):
         raise SettingError("lists_of_all needs a log on Spark; give data of load_on_spark.")
 
-    def write(model: TwoStageRecommender, out: Path, wish: Wish, progress: Progress) -> Batch:
+    def write(model: TwoStageRecommender, out: Path, request: Request, progress: Progress) -> Batch:
         with tempfile.TemporaryDirectory(prefix="retailrec-") as aside:
             folder = Path(aside) / "model"
             model.save(folder)
-            return recommend_cleaned(whole.session, folder, whole.cleaned, out, wish, progress).batch
+            return recommend_cleaned(whole.session, folder, whole.cleaned, out, request, progress).batch
 
     return write
 

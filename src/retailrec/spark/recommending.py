@@ -17,24 +17,15 @@ from retailrec.data.histories import Unplaced
 from retailrec.data.parsing import ids_like
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.recommend import Answers
-from retailrec.recommender.among import as_among
-from retailrec.recommender.answering import Wish
-from retailrec.recommender.answers import (
-    AnswerReport,
-    purpose_notes,
-    receipt_notes,
-    short_list_note,
-)
+from retailrec.recommender.answers import AnswerReport, ReceiptFacts
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, artifact_key
-from retailrec.recommender.purposes import Purpose
-from retailrec.recommender.rules import Rules
-from retailrec.recommender.slots import GivenSlots
+from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.spark.failures import in_words
-from retailrec.spark.reports import Texts, add_load_reports, merged_answers
-from retailrec.spark.requests import Request, asked_shoppers
+from retailrec.spark.reports import Texts, add_load_reports
+from retailrec.spark.requests import SparkRequest, asked_users
 from retailrec.spark.session import connect, cores
 from retailrec.spark.shipping import ship
 from retailrec.spark.sources import source
@@ -54,20 +45,16 @@ def recommend(
     model: str | Path,
     receipts: Any,
     out: str | Path,
-    k: int = 10,
+    request: Request | int | None = None,
     *,
     users: Any = None,
-    rules: Rules | None = None,
-    reasons: bool = False,
-    among: Any = None,
-    purpose: Purpose = "mixed",
-    slots: GivenSlots | None = None,
     columns: Mapping[str, str] | None = None,
     line_rules: Sequence[LineRule] = (),
     shard_lines: int = SHARD_LINES,
     waves: int | None = None,
     session: SparkSession | None = None,
     progress: Progress = silent,
+    **settings: Any,
 ) -> Answers:
     """Write the lists of many shoppers to a folder of Parquet: the same lists as on one machine.
 
@@ -82,8 +69,8 @@ def recommend(
     out : new folder, or one that an earlier call wrote; workers and driver must both see it
     users : shoppers to answer for, with attributes if there are any: a frame with `user_id`, a list
         of ids, or the path of a table; by default those whom `among` lists, or all in the receipts
-    rules, reasons, among, purpose, slots : as for `TwoStageRecommender.recommend` and `explain`;
-        `among` is read by this machine
+    request : what is asked for each user, or items a user; keywords are `Request`'s fields, as for
+        `TwoStageRecommender.recommend`; files that it names are read by this machine
     columns : standard name -> the caller's name
     line_rules : reasons to reject a line, beside the standard ones
     shard_lines : lines that a task holds at a time, which bounds its memory
@@ -99,25 +86,22 @@ def recommend(
     ArtifactError
         If the model can't be loaded.
     """
-    wish = Wish.of(k, purpose, slots, rules)
-    if wish.k < 1:
-        raise SettingError(f"recommend: k must be at least 1, not {k}.")
+    request = Request.of(request, **settings)
     if shard_lines < 1 or (waves is not None and waves < 1):
         raise SettingError(f"shard_lines and waves must be at least 1, not {shard_lines}, {waves}.")
-    lists = None if among is None else as_among(among)
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
-    asked = asked_shoppers(users, lists)
-    request = Request(recommender, artifact_key(Path(model)), wish, reasons, asked, lists)
+    asked = asked_users(users, request.among)
+    order = SparkRequest(recommender, artifact_key(Path(model)), request, asked)
     session = connect() if session is None else session
     columns = dict(columns or {})
     with _place(session, out) as place, in_words():
         progress("load receipts")
         given = source(session, receipts, columns)
-        place.prepare(request.plan(given, shard_lines, waves, columns, line_rules))
+        place.prepare(order.plan(given, shard_lines, waves, columns, line_rules))
         progress("clean receipts")
         cleaned = stage(session, given, columns, f"{place.parts}/lines", line_rules, waves)
-        return _answered(session, request, Path(model), cleaned, place, shard_lines, progress)
+        return _answered(session, order, Path(model), cleaned, place, shard_lines, progress)
 
 
 def recommend_cleaned(
@@ -125,7 +109,7 @@ def recommend_cleaned(
     model: Path,
     cleaned: Cleaned,
     out: Path,
-    wish: Wish,
+    request: Request,
     progress: Progress = silent,
 ) -> Answers:
     """As `recommend`, for everybody of receipts that have been cleaned already.
@@ -135,16 +119,16 @@ def recommend_cleaned(
     DataError, SettingError, ArtifactError
         As `recommend`.
     """
-    request = Request(TwoStageRecommender.load(model), artifact_key(model), wish, False, None, None)
+    order = SparkRequest(TwoStageRecommender.load(model), artifact_key(model), request, None)
     with _place(session, out) as place, in_words():
         place.prepare(None)
         own = replace(cleaned, report=copy.deepcopy(cleaned.report))  # that of another job goes on
-        return _answered(session, request, model, own, place, SHARD_LINES, progress)
+        return _answered(session, order, model, own, place, SHARD_LINES, progress)
 
 
 def _answered(
     session: SparkSession,
-    request: Request,
+    order: SparkRequest,
     folder: Path,
     cleaned: Cleaned,
     place: _Place,
@@ -152,10 +136,13 @@ def _answered(
     progress: Progress,
 ) -> Answers:
     """Answer wave by wave, put the lists in their place, and tell of the whole."""
-    for wanted in request.wish.slots:
-        request.model.part(wanted)  # what it has not learnt is said before any work
-    request = request.like(cleaned)
-    n_taken_over = _answer_waves(session, cleaned, request, folder, place, shard_lines, progress)
+    order.model.answerer(order.request)  # what it has not learnt is said before any work
+    order, at = order.like(cleaned), order.request.at
+    if at is not None and at > cleaned.midnight:
+        raise DataError(
+            f"at={at} lies after the receipts' end={cleaned.midnight}; what comes then is not known."
+        )
+    n_taken_over = _answer_waves(session, cleaned, order, folder, place, shard_lines, progress)
     reports = [
         json.loads(text)
         for wave in range(cleaned.n_waves)
@@ -165,11 +152,11 @@ def _answered(
     cleaned.report.n_items = len(cleaned.items)
     if not reports:
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
-    report = _whole(merged_answers([told["answer"] for told in reports]), cleaned, request)
-    if request.users is not None and report.n_unknown_shoppers == report.n_shoppers:
+    report = _whole(AnswerReport.sum(AnswerReport(**r["answer"]) for r in reports), cleaned, order)
+    if order.users is not None and report.n_unknown_shoppers == report.n_shoppers:
         raise DataError(
             f"none of the {report.n_shoppers:,} shoppers asked for has receipts that the model can "
-            f"use, for example {request.users[USER_ID][0]!r}; write the ids as in the receipts."
+            f"use, for example {order.users[USER_ID][0]!r}; write the ids as in the receipts."
         )
     n_rows = _commit(session, range(cleaned.n_waves), place, report)
     return Answers(Batch(n_rows, report, n_taken_over), cleaned.report)
@@ -178,25 +165,26 @@ def _answered(
 def _answer_waves(
     session: SparkSession,
     cleaned: Cleaned,
-    request: Request,
+    order: SparkRequest,
     folder: Path,
     place: _Place,
     shard_lines: int,
     progress: Progress,
 ) -> int:
     """Answer the waves that are not answered yet; how many were."""
-    ids_like(cleaned.items, request.model.items_[ITEM_ID], who="the fresh receipts")
+    ids_like(cleaned.items, order.model.items_[ITEM_ID], who="the fresh receipts")
     shopper_plan = ShopperPlan(
         cleaned.far,
-        max(cleaned.midnight, request.model.end_),
+        max(cleaned.midnight, order.model.end_),
         shard_lines,
-        request.users is None,
-        request.attributes,
+        order.users is None,
+        order.attributes,
         {name: version for name, version in versions().items() if name != "python"},
     )
-    archive = f"retailrec-model-{request.key[:16]}"
+    archive = f"retailrec-model-{order.key[:16]}"
     ship(session, folder, archive)
-    asked, shared, kinds = request.rows(session), request.shared, request.kinds(cleaned)
+    request = replace(order.request, among=None)  # it goes as codes
+    asked, shared, kinds = order.rows(session), order.shared, order.kinds(cleaned)
     n_tasks = max(cores(session), -(-cleaned.n_lines // (cleaned.n_waves * _TASK_LINES)))
     n_taken_over = 0
     for wave in range(cleaned.n_waves):
@@ -209,7 +197,7 @@ def _answer_waves(
             of_wave = asked.filter(f"pmod(xxhash64({USER_ID}), {cleaned.n_waves}) = {wave}")
             lines = lines.unionByName(of_wave, allowMissingColumns=True)
         told: Any = session.sparkContext.accumulator([], Texts())  # type: ignore[arg-type]
-        plan = AnswerPlan(shopper_plan, archive, request.wish, request.reasons, shared, kinds, told)
+        plan = AnswerPlan(shopper_plan, archive, request, shared, kinds, told)
         found = (
             lines.repartition(n_tasks, USER_ID)
             .sortWithinPartitions(USER_ID, LINE)
@@ -268,31 +256,21 @@ def _check_target(storage: Storage, target: str) -> None:
             )
 
 
-def _whole(report: AnswerReport, cleaned: Cleaned, request: Request) -> AnswerReport:
+def _whole(report: AnswerReport, cleaned: Cleaned, order: SparkRequest) -> AnswerReport:
     """The report with what can be said of the receipts and lists as a whole."""
-    model, wish, n = request.model, request.wish, report.n_shoppers
+    model, request = order.model, order.request
     known = ids_like(cleaned.items, model.items_[ITEM_ID], who="the fresh receipts")
     strange = cleaned.items.filter(~known.is_in(model.items_[ITEM_ID].implode()))
-    unplaced = Unplaced(report.n_events, report.n_unknown_events, strange)
-    if unplaced.n_unknown and unplaced.n_unknown == unplaced.n_events:
-        raise DataError(f"recommend: {receipt_notes(unplaced, *_spans(cleaned, model))[0]}")
-    notes = receipt_notes(unplaced, *_spans(cleaned, model))
-    eligible = request.eligible(n)
-    told = None if eligible is None else eligible.report(wish.k)
-    short = short_list_note(report.n_short, n, wish.k) if told is None else told.sentences(wish.k)
-    return replace(
-        report,
-        unknown_items=tuple(strange[:5].to_list()),
-        among={} if told is None else told._asdict(),
-        notes=notes
-        + short
-        + purpose_notes(wish.slots, report.short_slots, report.n_unknown_shoppers, n),
+    end = max(request.at or cleaned.midnight, model.end_)
+    facts = ReceiptFacts(
+        Unplaced(report.n_events, report.n_unknown_events, strange),
+        end - (cleaned.report.first or end),
+        model.end_ - model.start_,
     )
-
-
-def _spans(cleaned: Cleaned, model: TwoStageRecommender) -> Any:
-    end = max(cleaned.midnight, model.end_)
-    return end - (cleaned.report.first or end), model.end_ - model.start_
+    if facts.none_known:
+        raise DataError(f"recommend: {facts.notes[0]}")
+    eligible = order.eligible(report.n_shoppers)
+    return report.completed(request, facts, None if eligible is None else eligible.report(request.k))
 
 
 def _commit(session: SparkSession, waves: Sequence[int], place: _Place, report: AnswerReport) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from retailrec.data.cleaning import LoadReport
-from retailrec.recommender.answers import AnswerReport
 
 
 class Texts:
@@ -60,16 +58,3 @@ def add_load_reports(
     into.rejected = dict(sorted(into.rejected.items(), key=lambda pair: -pair[1]))
     into.differences = [(numbers(place), words) for place, words in differences]
     into.note_receipts()
-
-
-def merged_answers(reports: Sequence[dict[str, Any]]) -> AnswerReport:
-    """The report of all shards' answers."""
-    total = AnswerReport(0)
-    for told in reports:
-        part = AnswerReport(**told)
-        total = replace(
-            total + part,
-            n_events=total.n_events + part.n_events,
-            n_unknown_events=total.n_unknown_events + part.n_unknown_events,
-        )
-    return total

@@ -19,9 +19,8 @@ from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, nested, typed_ids
 from retailrec.errors import DataError
 from retailrec.recommender.among import Among, Eligible
-from retailrec.recommender.answering import Wish
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import described_rules
+from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.spark.sources import Source
@@ -33,44 +32,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked, of which model.
+class SparkRequest:
+    """A request to a model on a cluster, and whom it is for.
 
     Attributes
     ----------
-    key : stands for the model
-    wish : items, purposes and rules
-    reasons : say why, in words
-    users : `user_id` and attributes of the shoppers to answer for; None: all in the receipts
-    among : the only items to rank
+    model, key : the recommender, and hex digits of all that was saved of it
+    request : what is asked for each user
+    users : `user_id` and attributes of the users to answer for; None: all in the receipts
     """
 
     model: TwoStageRecommender
     key: str
-    wish: Wish
-    reasons: bool
+    request: Request
     users: pl.DataFrame | None
-    among: Among | None
 
     def plan(self, given: Source, *more: Any) -> str | None:
-        """Stands for the work: what an earlier call left is taken over if it had the same plan."""
+        """Hex digits of the work: what an earlier call left is taken over if its plan was the same."""
         if given.fingerprint is None:
             return None
-        told = [
+        facts = [
             self.key,
             given.fingerprint,
-            self.wish.slots,
-            described_rules(self.wish.rules),
-            self.reasons,
+            self.request.fingerprint(),
             None if self.users is None else int(self.users.hash_rows(seed=0).sum() or 0),
-            None if self.among is None else self.among.fingerprint(),
             repr(more),
             versions(),
         ]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def kinds(self, cleaned: Cleaned) -> dict[str, str]:
-        """Columns of the lists, as `Scorer.named` has them."""
+        """Columns of the lists, as `Answer.lists` has them."""
         whole = self.model.items_[ITEM_ID].dtype.is_integer()
         kinds = {
             USER_ID: cleaned.kinds[USER_ID],
@@ -78,15 +70,15 @@ class Request:
             "score": "float",
             "rank": "integer",
         }
-        if all(self.model.part(p).calibrator is not None for p in self.wish.slots):
+        if all(self.model.part(p).calibrator is not None for p in self.request.by_purpose):
             kinds["probability"] = "double"
-        if self.wish.single is None:
+        if self.request.slots is not None:
             kinds["purpose"] = "string"
-        if self.reasons:
+        if self.request.reasons:
             kinds["reasons"] = "string"
         return kinds
 
-    def like(self, cleaned: Cleaned) -> Request:
+    def like(self, cleaned: Cleaned) -> SparkRequest:
         """The same, with shoppers' ids of the type that the receipts have."""
         if self.users is None:
             return self
@@ -102,15 +94,16 @@ class Request:
         DataError
             If none of the items is known, or none of the shoppers listed is asked for.
         """
-        if self.among is None:
+        if self.request.among is None:
             return None
         users = pl.DataFrame({USER_ID: pl.repeat(None, n_users, eager=True)})
-        return self.among.bind(self.model.items_, users if self.users is None else self.users)
+        return self.request.among.bind(self.model.items_, users if self.users is None else self.users)
 
     @property
     def shared(self) -> NDArray[np.int32] | None:
         """Codes of the only items to rank, where they are the same for everybody."""
-        found = self.eligible(0) if self.among is not None and self.among.pairs is None else None
+        among = self.request.among
+        found = self.eligible(0) if among is not None and among.pairs is None else None
         return None if found is None else found.shared
 
     @property
@@ -142,7 +135,7 @@ class Request:
         return session.createDataFrame(table.cast(schema))
 
 
-def asked_shoppers(users: Any, among: Among | None) -> pl.DataFrame | None:
+def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
     """`user_id` and attributes of the shoppers to answer for, each once; None: all in the receipts.
 
     Without `users` those whom `among` lists.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -29,10 +28,10 @@ from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, pars
 from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import Pairs
 from retailrec.data.vocabulary import vocabulary
-from retailrec.errors import RetailRecWarning, SettingError
+from retailrec.errors import SettingError
 from retailrec.recommender.among import Eligible
-from retailrec.recommender.answering import Wish
 from retailrec.recommender.artifact import versions
+from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, RECOMMENDABLE, USER_ID
 from retailrec.spark.shipping import import_shared, shipped
@@ -200,7 +199,7 @@ class AnswerPlan:
     ----------
     shoppers : how the data is made
     archive : name under which Spark has put the model's files
-    wish : items, purposes and rules
+    request : what is asked for each user, without its eligible items
     shared : codes of the only items to rank, where they are the same for everybody
     kinds : columns of the lists
     reports : Spark's accumulator of texts, one a shard
@@ -208,8 +207,7 @@ class AnswerPlan:
 
     shoppers: ShopperPlan
     archive: str
-    wish: Wish
-    reasons: bool
+    request: Request
     shared: NDArray[np.int32] | None
     kinds: dict[str, str]
     reports: Any
@@ -220,26 +218,17 @@ def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
     require_versions(plan.shoppers.versions)
     hold_to_task()
     model = loaded(plan.archive)
-    wish = plan.wish
+    answerer = model.answerer(plan.request)
     for data, asked, load_report, own in shoppers(plan.shoppers, batches):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RetailRecWarning)  # the driver says it of the whole
-            placed, unplaced, _ = model.catalogue.placed(data, asked)
-            among = None
-            if own is not None or plan.shared is not None:
-                among = Eligible(len(placed), plan.shared, own)
-            found = model.answer(
-                placed,
-                k=wish.k,
-                rules=wish.rules,
-                reasons=plan.reasons,
-                among=among,
-                purpose=wish.single or "mixed",
-                slots=None if wish.single else wish.slots,
-            )
-        report = replace(
-            found.report, n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown, notes=()
-        )
+        placed = answerer.catalogue.placed(data, asked, plan.request)
+        among = None
+        if own is not None or plan.shared is not None:
+            among = Eligible(len(placed.histories), plan.shared, own)
+        found = answerer.answer(placed.histories, plan.request, among)
+        unplaced = placed.receipts.unplaced if placed.receipts else None
+        report = found.report
+        if unplaced is not None:
+            report = replace(report, n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown)
         told = {"answer": asdict(report), "load": load_report.as_dict()}
         plan.reports.add([json.dumps(told)])
         yield from to_arrow(with_kinds(found.lists, plan.kinds), plan.kinds)

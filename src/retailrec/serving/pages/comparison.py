@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from retailrec.report import drawings
-from retailrec.serving.engine import Engine, Given, Wish
+from retailrec.serving.engine import Engine, OfferRequest, UserRecord
 from retailrec.serving.pages.facts import Facts
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
@@ -21,13 +21,13 @@ K = 10
 
 def given_of(
     engine: Engine, model: ServedModel, shoppers: Sequence[str]
-) -> tuple[list[Given], datetime | None]:
+) -> tuple[list[UserRecord], datetime | None]:
     """Stored shoppers as a model is asked about them, and where receipts end."""
     given, ends = [], None
     for shopper in shoppers:
         known = engine.store.shopper(shopper)
         given.append(
-            Given(shopper, engine.events(model, shopper, known), known.attributes, known.denied)
+            UserRecord(shopper, engine.events(model, shopper, known), known.attributes, known.denied)
         )
         ends = known.ends
     return given, ends
@@ -82,8 +82,8 @@ class Comparison:
         for model in pair:
             given, ends = given_of(self.service.engine, model, facts.sample)
             late = bool(ends and ends > since)
-            wish = Wish(K, at=since if late else None)
-            answers = self.service.engine.answer(model, given, wish, ends, self.service.engine.lists())
+            asked = OfferRequest.of(k=K, at=since if late else None)
+            answers = self.service.engine.answer(model, given, asked, ends, self.service.engine.lists())
             lists.append([{str(o.item) for o in a.offers} for a in answers])
         shared = [len(a & b) for a, b in zip(*lists, strict=True)]
         judged = []

@@ -79,11 +79,11 @@ def routes(service: Service) -> APIRouter:
             )
         except ValueError as error:
             raise Problem(400, "the form can't be read; open the page again.") from error
-        purpose = form.get("purpose") or "default"
+        ruleset = form.get("ruleset") or "default"
         error_text = await service.compute(views.save_rules, form)
         if error_text:
             raise Problem(422, error_text)
-        return RedirectResponse(f"/rules?purpose={quote(purpose, safe='')}&saved=1", 303)
+        return RedirectResponse(f"/rules?ruleset={quote(ruleset, safe='')}&saved=1", 303)
 
     @router.get("/static/{name}")
     async def static_file(name: str, request: Request) -> Response:

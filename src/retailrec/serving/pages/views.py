@@ -10,9 +10,11 @@ from urllib.parse import urlencode
 import numpy as np
 
 from retailrec.recommender.explanations import in_days
+from retailrec.recommender.purposes import PURPOSES
+from retailrec.recommender.request import Request
 from retailrec.report import drawings
 from retailrec.report.page import Table, named
-from retailrec.serving.engine import Given, Wish, code_receipts
+from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts
 from retailrec.serving.messages import RulesIn
 from retailrec.serving.pages.comparison import Comparison, K, Values, given_of
 from retailrec.serving.pages.facts import WEEKS, Facts
@@ -122,7 +124,7 @@ class Views:
         left = service.models.get(query.get("left") or active.name)
         right = service.models.get(query.get("right") or left.name)
         kinds = set(left.purposes) & set(right.purposes) - {"mixed"}
-        purposes = sorted({"default", "new"} | kinds | set(lists.rules))
+        choices = sorted({"default", "new"} | kinds | set(lists.rules))
         other = "discover" if "discover" in kinds else "new"
         rp = query.get("rp") or ("default" if right is not left else other)
         rules, error = _rules_of(query)
@@ -132,12 +134,12 @@ class Views:
         now, changed = what_if(receipts, query, microseconds(end) - 1, active)
         sides = []
         for model, purpose in ((left, query.get("lp") or "default"), (right, rp)):
-            wish = Wish(K, purpose, rules, reasons=True)
-            given = Given(shopper, code_receipts(model, now), known.attributes, known.denied)
-            answer = service.engine.answer(model, [given], wish, known.ends, lists)[0]
+            asked = _named(purpose, rules, reasons=True)
+            given = UserRecord(shopper, code_receipts(model, now), known.attributes, known.denied)
+            answer = service.engine.answer(model, [given], asked, known.ends, lists)[0]
             if changed or rules:
                 before = given._replace(events=code_receipts(model, receipts))
-                plain = Wish(K, purpose)
+                plain = _named(purpose, {})
                 usual = service.engine.answer(model, [before], plain, known.ends, lists)[0]
             else:
                 usual = answer
@@ -146,7 +148,7 @@ class Views:
             changed = [*changed, f"rules: {_in_words(rules)}"]
         bought = {item: active.label(item) for r in reversed(receipts) for item in r.items}
         return found | {
-            "purposes": purposes,
+            "choices": choices,
             "left": left.name,
             "right": right.name,
             "error": error,
@@ -225,16 +227,16 @@ class Views:
     def rules(self, query: Mapping[str, str]) -> Values:
         """How many lists would these rules change?"""
         lists = self.service.engine.lists()
-        purpose = query.get("purpose") or "default"
-        saved = lists.rules.get(purpose, {})
+        ruleset = query.get("ruleset") or "default"
+        saved = lists.rules.get(ruleset, {})
         tried = bool(query.get("try"))
         rules, error = _rules_of(query, saved) if tried else (saved, "")
         found: Values = {
-            "purpose": purpose,
+            "ruleset": ruleset,
             "error": error,
             "saved": query.get("saved") == "1",
             "fields": [(n, says, _as_typed(rules[n]) if n in rules else "") for n, says in RULE_FIELDS],
-            "purposes": sorted({"default", "new", "replenish", "discover"} | set(lists.rules)),
+            "rulesets": sorted({"default", "new", "replenish", "discover"} | set(lists.rules)),
             "all_rules": [(p, _in_words(r) or "no rule") for p, r in sorted(lists.rules.items())],
         }
         if not tried or error:
@@ -242,8 +244,12 @@ class Views:
         shoppers, model, scored = self._sample()
         if not shoppers:
             return found | {"effect": "The receipts are being counted; try again in a moment."}
-        before = model.choose(scored, {"mixed": K}, saved).best.items
-        after = model.choose(scored, {"mixed": K}, rules).best.items
+        history, request, candidates = scored
+        answerer = model.answerer(request)
+        before, after = (
+            answerer.compose(history, candidates, request, model.bound_rules(said)).best.items
+            for said in (saved, rules)
+        )
         gone = [
             int(np.isin(b[b >= 0], a, invert=True).sum()) for b, a in zip(before, after, strict=True)
         ]
@@ -253,17 +259,17 @@ class Views:
         effect = (
             f"Of {len(shoppers)} lists, {moved} change, {sum(g > 0 for g in gone)} of them in "
             f"their items; {short} have fewer than {K} items left. Compared with what is saved for "
-            f"“{purpose}”."
+            f"“{ruleset}”."
         )
         changed = [(shoppers[i], gone[i]) for i in order if gone[i]]
         return found | {"effect": effect, "changed": changed, "may_save": True}
 
     def save_rules(self, values: Mapping[str, str]) -> str:
         """Save what a form holds; what is wrong with it, or nothing."""
-        purpose = check_id(values.get("purpose") or "default", "purpose")
-        rules, error = _rules_of(values, self.service.engine.lists().rules.get(purpose, {}))
+        ruleset = check_id(values.get("ruleset") or "default", "ruleset")
+        rules, error = _rules_of(values, self.service.engine.lists().rules.get(ruleset, {}))
         if not error:
-            self.service.save_rules(purpose, rules)
+            self.service.save_rules(ruleset, rules)
         return error
 
     def report(self) -> Values:
@@ -303,8 +309,21 @@ class Views:
                 [g.attributes for g in given],
                 max(ends or model.end, model.end),
             )
-            self._sampled = (key, {"mixed": model.score(history, K)})
+            request = Request(k=K)
+            self._sampled = (key, (history, request, model.answerer(request).score(history, request)))
         return facts.sample, model, self._sampled[1]
+
+
+def _named(choice: str, rules: Values, reasons: bool = False) -> OfferRequest:
+    """A list of the kind, or under the saved rules, that a form names."""
+    is_kind = choice in PURPOSES
+    return OfferRequest.of(
+        None if is_kind else choice,
+        rules,
+        k=K,
+        purpose=choice if is_kind else "mixed",
+        reasons=reasons,
+    )
 
 
 def _dated(facts: Any, values: Sequence[float]) -> list[tuple[str, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from retailrec.report import drawings
-from retailrec.serving.engine import Answer
+from retailrec.serving.engine import Reply
 from retailrec.serving.receipts import AMOUNTS, Receipt, moment
 from retailrec.serving.served_model import ServedModel
 
@@ -52,7 +52,7 @@ def _without(receipt: Receipt, item: str) -> Receipt:
     )
 
 
-def side(title: str, answer: Answer, usual: Answer) -> Values:
+def side(title: str, answer: Reply, usual: Reply) -> Values:
     """A list, how each item moved against the usual one, and its score as a share of the best."""
     before = {offer.item: offer.rank for offer in usual.offers}
     scores = [offer.score for offer in answer.offers]

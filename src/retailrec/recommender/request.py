@@ -1,0 +1,277 @@
+"""A request: what is asked for each user. Every way of asking is a thin adapter of this one class.
+
+Python's keywords, the command's options, a settings file, the body of an HTTP request, what goes to
+Spark's workers and the fingerprint of work that can go on later are all made from the fields of
+`Request`. One more setting is one more field, with its help and the plain type that options and JSON
+write it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from retailrec.components import Count, check_settings
+from retailrec.data.timeformats import as_instant
+from retailrec.errors import SettingError
+from retailrec.recommender.among import Among, as_among, read_among
+from retailrec.recommender.purposes import PURPOSES, Purpose, check_purpose
+from retailrec.recommender.rules import Rules, read_rules
+
+Slots = dict[Purpose, int]
+
+
+def check_slots(given: Any) -> Slots:
+    """Slots of each purpose, those without any left out, in the order given.
+
+    Raises
+    ------
+    SettingError
+        If a purpose is not known, a number is none, or there is no slot at all.
+
+    Examples
+    --------
+    >>> check_slots({"replenish": 3, "discover": 2})
+    {'replenish': 3, 'discover': 2}
+    """
+    if not isinstance(given, Mapping) or not given:
+        raise SettingError(
+            f"slots must say how many items each purpose gets, such as "
+            f"{{'replenish': 3, 'discover': 2}}, not {given!r}."
+        )
+    slots: Slots = {}
+    for name, n in given.items():
+        purpose = check_purpose(name, "slots")
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 0:
+            raise SettingError(f"slots: {purpose} must be a whole number, at least 0, not {n!r}.")
+        if n:
+            slots[purpose] = int(n)
+    if not slots:
+        raise SettingError("slots: there is none; give at least one purpose at least one slot.")
+    return slots
+
+
+def parse_slots(text: str) -> Slots:
+    """Slots written in one line.
+
+    Raises
+    ------
+    SettingError
+        As `check_slots`, or if the line is not of that form.
+
+    Examples
+    --------
+    >>> parse_slots("replenish=3, discover=2")
+    {'replenish': 3, 'discover': 2}
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(n.strip().isascii() and n.strip().isdigit() for _, _, n in pairs):
+        raise SettingError(
+            f"slots is {text!r}; expected purpose=number pairs with commas between, such as "
+            f"replenish=3,discover=2. Purposes are {', '.join(PURPOSES)}."
+        )
+    return check_slots({purpose.strip(): int(n) for purpose, _, n in pairs})
+
+
+def _said(plain: Any, text: str, read: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """How a field of `Request` is said.
+
+    Parameters
+    ----------
+    plain : its type as options and JSON have it
+    text : what it does, in a line
+    read : the value, from such a plain one; by default the plain one itself
+    """
+    return {"plain": plain, "help": text, "read": read}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for each user, checked once.
+
+    Attributes
+    ----------
+    k : items a user
+    purpose : ``mixed``: the best items, bought before or not. ``replenish``: items that the user
+        bought, the one that is due most first. ``discover``: items that are new to the user, by a
+        ranker that learnt from new purchases alone; see `Discovery`.
+    slots : one list of several purposes, as in ``{"replenish": 3, "discover": 2}``, in this order and
+        no item twice; where one has too few items the others fill up. It says `k` and `purpose` too,
+        and gives a column `purpose`.
+    rules : business rules
+    among : the eligible items: the only ones to rank, proposed by a candidate generator or not. A frame
+        of `item_id` (for everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and
+        `user_id` and of `campaign_id` and `item_id`. Where it names users, these are answered for by
+        default.
+    reasons : say why each item was chosen, in words: up to three reasons, the strongest first
+    at : answer as of this time, with the receipts before it; None: with all
+
+    Raises
+    ------
+    SettingError
+        If `k` < 1, there is no such purpose, or slots or rules make no sense.
+    DataError
+        If `among` is no list of items.
+
+    Examples
+    --------
+    >>> Request(slots={"replenish": 3, "discover": 2}).k
+    5
+    >>> Request(slots={"discover": 4}) == Request(k=4, purpose="discover")
+    True
+    """
+
+    k: Count = field(default=10, metadata=_said(int, "Recommendations a user."))
+    purpose: Purpose = field(
+        default="mixed",
+        metadata=_said(
+            str,
+            "mixed: the best items; replenish: what the user buys again; discover: what is new to "
+            "the user.",
+        ),
+    )
+    slots: Slots | None = field(
+        default=None,
+        metadata=_said(
+            str,
+            "One list of several purposes, such as replenish=3,discover=2; it says k too.",
+            lambda given: parse_slots(given) if isinstance(given, str) else given,
+        ),
+    )
+    rules: Rules | None = field(
+        default=None,
+        metadata=_said(
+            Path,
+            "TOML file with business rules.",
+            lambda given: read_rules(Path(given)) if isinstance(given, str | Path) else given,
+        ),
+    )
+    among: Among | None = field(
+        default=None,
+        metadata=_said(
+            list[Path],
+            "Rank only these: a file of item_id, or of user_id, item_id; or, given twice, of "
+            "campaign_id, user_id and of campaign_id, item_id.",
+            lambda given: _files_of_items(given),
+        ),
+    )
+    reasons: bool = field(default=False, metadata=_said(bool, "Say why, in words."))
+    at: datetime | None = field(
+        default=None, metadata=_said(str, "Answer as of this time, such as 2024-01-31T18:00.")
+    )
+
+    def __post_init__(self) -> None:
+        check_purpose(self.purpose, "recommend")
+        values: dict[str, Any] = {}
+        if self.slots is not None:
+            slots = check_slots(self.slots)
+            several = len(slots) > 1
+            values = {"k": sum(slots.values()), "slots": slots if several else None}
+            values["purpose"] = "mixed" if several else next(iter(slots))
+        if isinstance(self.rules, Mapping):
+            values["rules"] = Rules(**self.rules)
+        elif not isinstance(self.rules, Rules | None):
+            raise SettingError(
+                f"recommend: rules must be Rules(...) or a table of rules, not {self.rules!r}."
+            )
+        if self.among is not None:
+            values["among"] = as_among(self.among)
+        if self.at is not None and not isinstance(self.at, datetime):
+            values["at"] = as_instant(self.at, who="at")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        check_settings(self, "recommend")
+
+    @classmethod
+    def of(cls, request: Request | int | None = None, **settings: Any) -> Request:
+        """The request itself, or the one that a number of items and keywords describe.
+
+        Raises
+        ------
+        SettingError
+            If there is no such setting, or keywords come beside a request.
+
+        Examples
+        --------
+        >>> Request.of(purposes="discover")
+        Traceback (most recent call last):
+            ...
+        retailrec.errors.SettingError: recommend: there is no setting 'purposes'; expected k, purpose, \
+slots, rules, among, reasons, at.
+        """
+        names = [f.name for f in fields(cls)]
+        if unknown := [name for name in settings if name not in names]:
+            raise SettingError(
+                f"recommend: there is no setting {unknown[0]!r}; expected {', '.join(names)}."
+            )
+        if not isinstance(request, Request):
+            return cls(**settings if request is None else {"k": request} | settings)
+        if settings:
+            raise SettingError(
+                f"recommend: {', '.join(settings)} came beside a request; say it in the request."
+            )
+        return request
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Request:
+        """The request that plain values describe, as options write them; None is not said.
+
+        Raises
+        ------
+        SettingError, DataError
+            As `of`, or if a file can't be read.
+
+        Examples
+        --------
+        >>> Request.read({"slots": "replenish=3,discover=2", "k": None}).slots
+        {'replenish': 3, 'discover': 2}
+        """
+        readers = {f.name: f.metadata["read"] for f in fields(cls)}
+        said = {name: value for name, value in plain.items() if value is not None}
+        return cls.of(
+            **{name: read(v) if (read := readers.get(name)) else v for name, v in said.items()}
+        )
+
+    @property
+    def by_purpose(self) -> Slots:
+        """How many items of each purpose; a single one for a list of one purpose."""
+        return {self.purpose: self.k} if self.slots is None else self.slots
+
+    def fingerprint(self) -> dict[str, str]:
+        """What is not as by default, such that equal requests have equal texts.
+
+        Examples
+        --------
+        >>> Request(k=3, rules=Rules(min_new=1)).fingerprint()
+        {'k': '3', 'rules': "{'min_new': '1'}"}
+        """
+        return _described(self)
+
+
+def _files_of_items(given: Any) -> Any:
+    """Lists of eligible items from their files, in a list that may be empty; anything else as it is."""
+    if not isinstance(given, list | tuple) or not all(isinstance(file, str | Path) for file in given):
+        return given
+    return read_among([Path(file) for file in given]) if given else None
+
+
+def _described(settings: Any) -> dict[str, str]:
+    """Fields that differ from their defaults; of frames and lists of items a hash of all rows."""
+    said = {}
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if isinstance(value, pl.DataFrame):
+            said[f.name] = str(value.hash_rows(seed=0).sum())
+        elif isinstance(value, Among):
+            said[f.name] = str(value.fingerprint())
+        elif isinstance(value, Rules):
+            said[f.name] = repr(_described(value))
+        elif value != f.default:
+            said[f.name] = repr(value)
+    return said

@@ -1,0 +1,144 @@
+"""A request has one definition; whatever else takes its settings is a thin adapter, known by name."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from retailrec.data.splits import HorizonSplits
+from retailrec.errors import DataError, SettingError
+from retailrec.recommender.among import Among
+from retailrec.recommender.request import Request
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
+from serving_support import small_model
+
+FIELDS = {f.name for f in fields(Request)}
+SOURCE = Path(__file__).parents[1] / "src" / "retailrec"
+ADAPTERS = {
+    "recommender/request.py Request": "the definition",
+    "cli/app.py run": "settings of a file that the command may say",
+    "jobs/settings.py Settings": "k and slots of a settings file",
+    "serving/messages.py offer_request": "rules and ids of a body or a query, as JSON has them",
+    "serving/pages/views.py _named": "what a form of the page names",
+    "recommender/two_stage.py TwoStageRecommender.recommend_codes": "arrays, for evaluation",
+    "jobs/purposes.py _judged": "models judged by a purpose",
+    "jobs/purposes.py single_sources": "models judged by a purpose",
+    "recommender/answerer.py _filled": "rules bound to a catalogue",
+    "recommender/answers.py AnswerReport": "what came of it: what rules and eligible items did",
+    "recommender/answers.py Answer": "what came of it: purposes and reasons of the items listed",
+    "serving/engine.py Offer": "what came of it, for one item",
+    "serving/messages.py OfferOut": "what came of it, as JSON",
+}
+
+
+def signatures() -> dict[str, set[str]]:
+    """Function or class -> fields of a request among its parameters, or its annotated attributes."""
+    found = {}
+    for file in sorted(SOURCE.rglob("*.py")):
+        place = file.relative_to(SOURCE).as_posix()
+
+        def look(node: ast.AST, within: str, place: str = place) -> None:
+            for child in ast.iter_child_nodes(node):
+                name = within
+                if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    name = f"{within}.{child.name}" if within else child.name
+                if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                    every = [*child.args.posonlyargs, *child.args.args, *child.args.kwonlyargs]
+                    found[f"{place} {name}"] = {a.arg for a in every} & FIELDS
+                elif isinstance(child, ast.ClassDef):
+                    named = [s.target for s in child.body if isinstance(s, ast.AnnAssign)]
+                    found[f"{place} {name}"] = {t.id for t in named if isinstance(t, ast.Name)} & FIELDS
+                look(child, name)
+
+        look(ast.parse(file.read_text()), "")
+    return found
+
+
+def test_settings_of_a_request_are_carried_by_it_alone() -> None:
+    several = {name for name, taken in signatures().items() if len(taken) > 1}
+    assert several - set(ADAPTERS) == set()
+    assert set(ADAPTERS) <= several  # none is allowed that is not there
+
+
+def test_requests_are_the_same_however_they_are_said(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text("min_new = 2\n")
+    pl.DataFrame({"item_id": [3, 1]}).write_csv(tmp_path / "among.csv")
+    plain = {
+        "k": 4,
+        "purpose": "mixed",
+        "slots": None,
+        "rules": tmp_path / "rules.toml",
+        "among": [tmp_path / "among.csv"],
+        "reasons": True,
+        "at": "2024-01-31",
+    }
+    said, read = Request(rules=Rules(min_new=2), k=4, reasons=True), Request.read(plain)
+    assert (read.rules, read.k, read.reasons) == (said.rules, said.k, said.reasons)
+    assert isinstance(read.among, Among)
+    assert read.fingerprint() == Request.read(plain).fingerprint()
+    assert set(read.fingerprint()) == {"k", "rules", "among", "reasons", "at"}
+    assert Request(slots={"replenish": 0, "discover": 2}) == Request(k=2, purpose="discover")
+    assert Request.of(3, purpose="replenish") == Request(k=3, purpose="replenish")
+    assert Request.of(said) is said
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"k": 2.5}, "k must be a whole number"),
+        ({"purpose": "new"}, "no purpose 'new'; expected mixed, replenish, discover"),
+        ({"slots": {"replenish": -1}}, "replenish must be a whole number"),
+        ({"rules": 7}, "rules must be Rules"),
+        ({"rules": {"min_new": -1}}, "min_new must be at least 0"),
+        ({"reason": True}, "no setting 'reason'; expected k, purpose"),
+        ({"request": Request(), "k": 3}, "k came beside a request"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_once(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        Request.of(**settings)
+
+
+@pytest.fixture(scope="module")
+def model() -> TwoStageRecommender:
+    return small_model().fit(small_data(users=60, weeks=30, items=200))
+
+
+def test_receipts_come_first(model: TwoStageRecommender) -> None:
+    for ask in (lambda: model.recommend([1, 2]), lambda: model.recommend(users=[1, 2])):
+        with pytest.raises(DataError, match=r"recommend\(receipts, users=\[1, 2\]\)"):
+            ask()
+    history = small_data(users=60, weeks=30, items=200).history(codes=[0])
+    with pytest.raises(DataError, match="at is a time of a RetailData"):
+        model.recommend(history, at="2000-05-01")
+
+
+def test_as_of_a_time_nothing_later_is_known(model: TwoStageRecommender) -> None:
+    data = small_data(users=60, weeks=30, items=200)
+    at = data.end.replace(day=20)
+    assert model.recommend(data, k=4, at=at).equals(model.recommend(data.asof(at), k=4))
+    assert not model.recommend(data, k=4, at=at).equals(model.recommend(data, k=4))
+    with pytest.raises(DataError, match="what comes then is not known"):
+        model.recommend(data, at="2030-01-01")
+
+
+def test_with_margins_a_probability_is_still_that_of_a_purchase() -> None:
+    """A list ordered by money tells the chance that the plain list tells of the same item."""
+    data = small_data(users=60, weeks=40, items=200)
+    model = small_model(calibrate=True)
+    model.label_splits = HorizonSplits(28, 2)
+    model.fit(data)
+    margin = data.items.select("item_id", margin=pl.lit(0.25))
+    plain = model.recommend(data, k=200).select("user_id", "item_id", "probability")
+    money = model.recommend(data, k=3, rules=Rules(margin=margin))
+    both = money.join(plain, on=["user_id", "item_id"])
+    assert both.height == money.height
+    assert both["probability"].equals(both["probability_right"], check_names=False)
