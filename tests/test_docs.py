@@ -152,3 +152,10 @@ def test_the_docs_hold_blocks_of_every_kind() -> None:
     kinds = [block.kind for page in PAGES for block in blocks(page)]
     assert {"python", "sh", "toml"} <= set(kinds)
     assert kinds.count("python") >= 6
+
+
+def test_every_page_stands_in_the_menu_but_the_lab_book() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    listed = set(re.findall(r"([\w-]+\.md)$", menu, re.MULTILINE))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages - listed == {"experiments.md"}

@@ -35,7 +35,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 def test_the_docs_table_has_the_same_names() -> None:
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    table = page.split("\n## The door\n")[1].split("\n## ")[0]
+    table = page.split("\n## Entry points\n")[1].split("\n## ")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.M)) == sorted(PLAIN)
 
 

@@ -25,7 +25,7 @@ class Wing(NamedTuple):
 def wings() -> list[Wing]:
     """The rows of the docs' table."""
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    table = page.split("\n## Floors\n")[1].split("\n## ")[0]
+    table = page.split("\n## Layers\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \| ([^|]*) \|", table, re.M)
     return [Wing(int(floor), tuple(re.findall(r"`(\w+)`", cell))) for floor, cell in rows]
 
