@@ -102,7 +102,8 @@ class LoadReport:
     per reason; `rejects` the rejected lines themselves. `differing` items of receipts have other
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
-    before. `zone` is that of the times, where the receipts tell.
+    before. `zone` is that of the times, where the receipts tell. `reading` is what the caller said of
+    how the file is read: `columns`, `encoding`, `time_format`.
     """
 
     source: str
@@ -122,6 +123,7 @@ class LoadReport:
     differences: list[tuple[int, str]] = field(default_factory=list)
     doubled: int = 0
     zone: str | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 

@@ -45,7 +45,8 @@ def open_table(
     lines = read_parts(receipts, encoding=encoding, exports=True)
     first = next(lines)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
-    report = LoadReport(DATASET.name)
+    said = {"columns": columns, "encoding": encoding, "time_format": options.time_format}
+    report = LoadReport(DATASET.name, reading={name: value for name, value in said.items() if value})
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
         _say_others(path, read, first.columns, report, encoding)

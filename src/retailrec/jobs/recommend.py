@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+
+import polars as pl
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
@@ -46,7 +49,8 @@ def recommend_from_files(
 
     Answers for the users of the file `users` (known or not), or else for those whom the request's
     eligible items name, or for all in the receipts. Called again after an interruption, it goes on with
-    the first unfinished block of users.
+    the first unfinished block of users. What is not said of how the file is read (`columns`, `encoding`,
+    `time_format`) is as when the model was fitted, where its file was anybody's own.
 
     Raises
     ------
@@ -55,14 +59,22 @@ def recommend_from_files(
     """
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
+    kept = recommender.report_.get("reading", {})
+    encoding = encoding or kept.get("encoding")
     table = None if users is None else read_table(users, encoding=encoding)
     progress(f"load {history}")
+    parts = read_parts(history, encoding=encoding, exports=True)
+    first = next(parts)
+    report = LoadReport(history.name)
+    if not columns and (columns := _still_there(kept.get("columns", {}), first)):
+        pairs = ",".join(f"{name}={theirs}" for name, theirs in columns.items())
+        report.notes.append(f"columns are read as when the model was fitted: {pairs}")
     data = RetailData.from_frames(
-        read_parts(history, encoding=encoding, exports=True),
+        chain([first], parts),
         users=table,
         columns=columns,
-        report=LoadReport(history.name),
-        time_format=time_format,
+        report=report,
+        time_format=time_format or kept.get("time_format"),
     )
     seen = data.users["user_id"].gather(data.log["user"].unique())
     wanted = None
@@ -84,3 +96,9 @@ def recommend_from_files(
         progress=progress,
     )
     return Answers(batch, data.report)
+
+
+def _still_there(columns: Mapping[str, str], part: pl.DataFrame) -> dict[str, str]:
+    """The part of a mapping whose columns a file has, where it has none of the standard name."""
+    there = set(part.columns)
+    return {ours: theirs for ours, theirs in columns.items() if theirs in there and ours not in there}

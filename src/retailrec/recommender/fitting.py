@@ -286,6 +286,7 @@ class FittedParts:
 
     def fit_stage_one(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
+        self.report_["reading"] = data.report.reading
         filtered, self.report_["prefilters"] = apply_prefilters(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
         return self
