@@ -15,6 +15,7 @@ from retailrec.cli import console
 from retailrec.cli.app import app
 from retailrec.errors import DataError
 from retailrec.jobs.compare import baselines
+from retailrec.simulator.shop import Shop
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +292,34 @@ def test_the_demo_ends_with_a_shopper_and_where_the_report_lies(
     assert "Shopper b, 7 receipts" in said
     assert "✓ 1. Tea [Alp] bought 3 times" in said
     assert "report.html" in said.replace(" ", "")  # a long path goes on in the next line
+
+
+def test_recommend_reads_a_file_as_the_model_was_fitted(tmp_path: Path) -> None:
+    receipts = next(Shop(users=80, items=300, weeks=30).shards())
+    theirs = {"household_key": "Kunde", "PRODUCT_ID": "Artikel", "DAY": "Tag"}
+    receipts = receipts.select(*theirs).rename(theirs)
+    receipts.write_csv(tmp_path / "kasse.csv")
+    columns = "user_id=Kunde,item_id=Artikel,time=Tag"
+    run = retailrec(
+        "run",
+        "table",
+        tmp_path / "kasse.csv",
+        "--columns",
+        columns,
+        "--out",
+        tmp_path / "out",
+        "--horizon-days",
+        14,
+        "--no-report",
+        "--quiet",
+    )
+    assert run.returncode == 0, run.stderr
+    asked = ["recommend", "--model", tmp_path / "out" / "model", "--history", tmp_path / "kasse.csv"]
+    kept = retailrec(*asked, "--k", 3, "--out", tmp_path / "kept.csv")
+    assert kept.returncode == 0, kept.stderr
+    said = retailrec(*asked, "--columns", columns, "--k", 3, "--out", tmp_path / "said.csv")
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "kept.csv").read_text() == (tmp_path / "said.csv").read_text()
+    assert f"columns are read as when the model was fitted: {columns}" in " ".join(
+        (kept.stdout + kept.stderr).split()
+    )

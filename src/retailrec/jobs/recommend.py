@@ -49,8 +49,8 @@ def recommend_from_files(
 
     Answers for the users of the file `users` (known or not), or else for those whom the request's
     eligible items name, or for all in the receipts. Called again after an interruption, it goes on with
-    the first unfinished block of users. What is not said of how the file is read (`columns`, `encoding`,
-    `time_format`) is as when the model was fitted, where its file was anybody's own.
+    the first unfinished block of users. What is not said of how the file is read (`columns`,
+    `encoding`, `time_format`) is as when the model was fitted.
 
     Raises
     ------
