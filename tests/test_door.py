@@ -209,6 +209,56 @@ def test_receipts_that_reach_back_less_than_the_models_are_pointed_out(
     assert not model.answer(SHOP, k=3).report.notes
 
 
+def frame_of(data: RetailData, days: float = 0, **columns: pl.Expr | None) -> pl.DataFrame:
+    """Receipts as a caller has them, moved in time; None leaves a column out."""
+    lines = lines_of(data).with_columns(pl.col("time") + pl.duration(days=days))
+    return lines.with_columns(
+        **{name: column for name, column in columns.items() if column is not None}
+    ).drop(name for name, column in columns.items() if column is None)
+
+
+@pytest.mark.parametrize(
+    ("days", "columns", "said"),
+    [
+        (0, {}, None),
+        (-6, {}, None),
+        (-8, {}, "receipts end before"),
+        (-3650, {}, "3,650 days before those that the model was fitted on"),
+        (+30, {}, None),
+        (+3650, {}, "3,650 days after those that the model was fitted on"),
+        (0, {"value": None}, "The receipts have no money (value or price)"),
+        (0, {"quantity": None}, "Every quantity is 1, or the column quantity is missing"),
+        (0, {"value": pl.col("value") * 100}, "mostly about 100 times them"),
+        (0, {"value": pl.col("value") / 1000}, "mostly about 1/1,000 of them"),
+        (0, {"value": pl.col("value") * 1.5}, None),
+    ],
+)
+def test_receipts_unlike_those_of_the_fit_are_said(
+    model: TwoStageRecommender, days: float, columns: dict, said: str | None
+) -> None:
+    report = model.answer(frame_of(SHOP, days, **columns), k=3).report
+    assert report.notes == () if said is None else said in " ".join(report.notes), report.notes
+
+
+def test_one_user_may_have_been_away(model: TwoStageRecommender) -> None:
+    one = frame_of(SHOP, -30).filter(pl.col("user_id") == lines_of(SHOP)["user_id"][0])
+    assert not any("receipts end" in note for note in model.answer(one, k=3).report.notes)
+    long_ago = one.with_columns(pl.col("time") - pl.duration(days=3650))
+    assert any("receipts end" in note for note in model.answer(long_ago, k=3).report.notes)
+
+
+def test_what_the_fit_had_travels_with_the_model(model: TwoStageRecommender, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = TwoStageRecommender.load(tmp_path)
+    assert loaded.has_quantity_
+    bare = frame_of(SHOP, quantity=None, value=None)
+    assert loaded.answer(bare, k=3).report.notes == model.answer(bare, k=3).report.notes
+    assert len(loaded.answer(bare, k=3).report.notes) == 2
+    del loaded.has_quantity_  # version 0.2 did not keep it
+    loaded.save(tmp_path)
+    assert len(TwoStageRecommender.load(tmp_path).answer(bare, k=3).report.notes) == 1
+
+
 def test_lists_longer_than_the_pool_are_filled_and_shorter_ones_counted() -> None:
     small = quick(preranker=CatBoostRanker(iterations=5), pool_size=5).fit(SHOP)
     assert small.answer(SHOP, k=15).report.n_short == 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property, reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -23,7 +24,12 @@ from retailrec.recommender.request import Request
 from retailrec.schema import ITEM_ID, USER_ID
 
 Effects = dict[str, dict[str, int]]  # rule -> removed, bound, gave_way
+Amounts = Counter[str]  # what lines say of money; those of parts add up
 _SHORT_HISTORY = 0.5  # share of the fitted span below which receipts look cut off
+_BEHIND, _AHEAD = timedelta(days=7), timedelta(days=182)  # ends apart by more than that are said
+_CROWD = 20  # of so many users somebody comes in every week
+_LINES = 200_000  # lines that are looked at, of all
+_SOME = 50  # lines below which nothing is said of their amounts
 _EXAMPLES = 5
 
 
@@ -33,12 +39,20 @@ class ReceiptFacts(NamedTuple):
     Attributes
     ----------
     unplaced : lines, and those of items that the model does not know
-    span, fitted_span : time from the first receipt to the present, of the request and of `fit`
+    first, end : time of the first receipt, and the instant after the last one
+    fitted : the same of `fit`
+    n_users : users who have receipts
+    amounts : what lines say of money: `count_amounts`
+    had : ``value`` and ``quantity`` -> did the receipts of `fit` have it? Absent where not known
     """
 
     unplaced: Unplaced
-    span: timedelta
-    fitted_span: timedelta
+    first: datetime
+    end: datetime
+    fitted: tuple[datetime, datetime]
+    n_users: int
+    amounts: Amounts
+    had: Mapping[str, bool]
 
     @property
     def none_known(self) -> bool:
@@ -62,18 +76,85 @@ class ReceiptFacts(NamedTuple):
                 f"model does not know (such as {examples}) and are left out; lists rest on the others. "
                 f"Fit anew if the range has changed, and check that ids are written alike."
             )
-        if unplaced.n_events and self.span < self.fitted_span * _SHORT_HISTORY:
-            notes.append(
-                f"The receipts reach back {self.span.days:,} days; the model was fitted on "
-                f"{self.fitted_span.days:,}. A request needs all receipts so far, not only the newest: "
+        if unplaced.n_events:
+            notes += [*self._of_time(), *self._of_money()]
+        return tuple(notes)
+
+    def _of_time(self) -> Iterator[str]:
+        start, end = self.fitted
+        fitted_span, span = end - start, max(self.end, end) - self.first
+        behind, ends = end - self.end, f"The receipts end before {self.end:%Y-%m-%d}"
+        if behind > fitted_span or (behind > _BEHIND and self.n_users >= _CROWD):
+            yield (
+                f"{ends}, {behind.days:,} days before those that the model was fitted on "
+                f"({end:%Y-%m-%d}). Lists are made as of {end:%Y-%m-%d}, and what was bought in "
+                f"between is not known: is it an old file, or does its time count from another day?"
+            )
+        elif -behind > max(fitted_span, _AHEAD):
+            yield (
+                f"{ends}, {-behind.days:,} days after those that the model was fitted on "
+                f"({end:%Y-%m-%d}). Fit anew, or check how the time is written."
+            )
+        if span < fitted_span * _SHORT_HISTORY:
+            yield (
+                f"The receipts reach back {span.days:,} days; the model was fitted on "
+                f"{fitted_span.days:,}. A request needs all receipts so far, not only the newest: "
                 f"what was bought earlier counts as never bought."
             )
-        return tuple(notes)
+
+    def _of_money(self) -> Iterator[str]:
+        seen, n = self.amounts, self.amounts["lines"]
+        if n < _SOME:
+            return
+        if self.had.get("value") and seen["value"] * 2 < n:
+            lack = "have no money (value or price)" if not seen["value"] else "mostly have no value"
+            yield (
+                f"The receipts {lack}, which those of the fit had; what the model learnt of prices and "
+                f"spending is missing from these lists. Bring the column as in the fit."
+            )
+        if self.had.get("quantity") and not seen["quantity"]:
+            yield (
+                "Every quantity is 1, or the column quantity is missing; the receipts of the fit had "
+                "other quantities. Bring the column as in the fit."
+            )
+        powers = {name: k for name, k in seen.items() if name.startswith("10^")}
+        far = Counter({name: k for name, k in powers.items() if name != "10^0"})
+        if far.total() * 2 > sum(powers.values()) >= _SOME:
+            (power, _), *_ = far.most_common(1)
+            size = int(power[3:])
+            times = f"{10**size:,} times" if size > 0 else f"1/{10**-size:,} of"
+            yield (
+                f"Unit prices are far from those of the fit, mostly about {times} them: is the money "
+                f"in another unit or currency, or is value that of one piece? Write it as in the fit."
+            )
 
     def warn_if_most_is_unknown(self) -> None:
         """Say it loudly when most of what came could not be used."""
         if self.unplaced.n_unknown * 2 > self.unplaced.n_events:
             warnings.warn(self.notes[0], RetailRecWarning, stacklevel=4)
+
+
+def count_amounts(log: pl.DataFrame, prices: NDArray[np.float64]) -> Amounts:
+    """How many lines (of at most some 200,000) say what of money; counts of parts add up.
+
+    ``lines``, of these with a ``value``, with a ``quantity`` other than 1, and with a unit price that
+    is so many powers of ten (``10^2``) times the item's own in `prices`.
+
+    Examples
+    --------
+    >>> log = pl.DataFrame({"item": [0, 0, 1], "quantity": [1.0, 2.0, 1.0], "value": [250, 450, None]})
+    >>> sorted(count_amounts(log, np.array([2.5, np.nan])).items())
+    [('10^2', 2), ('lines', 3), ('quantity', 1), ('value', 2)]
+    """
+    log = log.gather_every(-(-log.height // _LINES)) if log.height > _LINES else log
+    quantity, value = (log[c].cast(pl.Float64).to_numpy() for c in ("quantity", "value"))
+    known = log["value"].is_not_null().to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        power = np.log10(value / quantity / prices[log["item"].to_numpy()])
+    powers, n = np.unique(np.rint(power[np.isfinite(power)]).astype(int), return_counts=True)
+    counted = {f"10^{p}": int(k) for p, k in zip(powers, n, strict=True)}
+    of_columns = {"value": int(known.sum()), "quantity": int((quantity != 1).sum())}
+    return Counter({"lines": log.height} | of_columns | counted)
 
 
 @dataclass(frozen=True)

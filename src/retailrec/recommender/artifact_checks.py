@@ -93,6 +93,8 @@ def _check_catalogue(model: Any) -> None:
         _refuse("its catalogue does not say what may be recommended")
     if not _has_shape(prices, (items.height,)) or prices.dtype.kind != "f":
         _refuse("it has not one price an item")
+    if not isinstance(getattr(model, "has_quantity_", False), bool):
+        _refuse("it does not say whether its receipts had quantities")
     if not isinstance(model.end_, datetime):
         _refuse("it does not say when it was fitted")
 

@@ -15,7 +15,7 @@ from retailrec.data import Histories, Recoded, RetailData, Unplaced
 from retailrec.data.history import History
 from retailrec.errors import DataError
 from retailrec.recommender.among import AmongReport, Eligible
-from retailrec.recommender.answers import ReceiptFacts
+from retailrec.recommender.answers import Amounts, ReceiptFacts, count_amounts
 from retailrec.recommender.explanations import item_labels
 from retailrec.recommender.request import Request
 from retailrec.schema import ITEM_ID, USER_ID
@@ -47,6 +47,7 @@ class Catalogue:
     items, prices : row i describes item code i; last known unit prices
     key : stands for the item coding
     start, end : time of the first receipt of `fit`, and first instant that was not known
+    has_quantity : had the receipts of `fit` quantities other than 1? None: that is not known
     """
 
     items: pl.DataFrame
@@ -54,6 +55,7 @@ class Catalogue:
     key: str
     start: datetime
     end: datetime
+    has_quantity: bool | None = None
 
     @cached_property
     def labels(self) -> list[str]:
@@ -107,8 +109,18 @@ class Catalogue:
             users = request.among.users
         placed, unplaced = self.coded(data)
         histories = placed.histories(users)
-        facts = ReceiptFacts(unplaced, placed.end - data.start, self.end - self.start)
+        amounts = count_amounts(placed.log, self.prices)
+        facts = self.facts(unplaced, data.start, data.end, data.log["user"].n_unique(), amounts)
         return Placed(histories, facts, *self._eligible(histories, request))
+
+    def facts(
+        self, unplaced: Unplaced, first: datetime, end: datetime, n_users: int, amounts: Amounts
+    ) -> ReceiptFacts:
+        """What there is to say of receipts, beside those of `fit`."""
+        had = {"value": not np.isnan(self.prices).all()}
+        if self.has_quantity is not None:
+            had["quantity"] = self.has_quantity
+        return ReceiptFacts(unplaced, first, end, (self.start, self.end), n_users, amounts, had)
 
     def _eligible(
         self, histories: History | Histories, request: Request

@@ -132,6 +132,7 @@ class FittedParts:
     prices_: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     start_: datetime = field(init=False, repr=False, compare=False)
     end_: datetime = field(init=False, repr=False, compare=False)
+    has_quantity_: bool = field(init=False, repr=False, compare=False)
     report_: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     _windows: dict[Purpose, Windows] = field(
         init=False, repr=False, compare=False, default_factory=dict
@@ -206,6 +207,7 @@ class FittedParts:
         self.fit_stage_one(data, progress)
         self.items_, self.prices_ = data.items, unit_prices(data)
         self.start_, self.end_ = data.start, data.end
+        self.has_quantity_ = bool((data.log["quantity"] != 1).any())
         self._took("stage one on all data", started)
         return self
 

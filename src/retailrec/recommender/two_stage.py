@@ -67,6 +67,7 @@ class TwoStageRecommender(FittedParts):
     discover_sources_, discover_ranker_, discover_calibrator_ : the same for lists of new items
     items_, prices_ : the catalogue of `fit`; row i describes item code i. Last known unit prices.
     start_, end_ : time of the first receipt, and first instant that was not known
+    has_quantity_ : had the receipts quantities other than 1?
     report_ : facts of the fit: label windows, seconds a step, prefilters
 
     Examples
@@ -186,7 +187,14 @@ class TwoStageRecommender(FittedParts):
         self._require("items_")
         known = self._catalogue
         if known is None or known.items is not self.items_:
-            known = Catalogue(self.items_, self.prices_, self.catalogue_key, self.start_, self.end_)
+            known = Catalogue(
+                self.items_,
+                self.prices_,
+                self.catalogue_key,
+                self.start_,
+                self.end_,
+                getattr(self, "has_quantity_", None),  # version 0.2 did not keep it
+            )
             self._catalogue = known  # the same for every request: it remembers what items are called
         return known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from retailrec.data.histories import Unplaced
 from retailrec.data.parsing import ids_like
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.recommend import Answers
-from retailrec.recommender.answers import AnswerReport, ReceiptFacts
+from retailrec.recommender.answers import Amounts, AnswerReport
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, artifact_key
 from retailrec.recommender.request import Request
@@ -152,7 +153,9 @@ def _answered(
     cleaned.report.n_items = len(cleaned.items)
     if not reports:
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
-    report = _whole(AnswerReport.sum(AnswerReport(**r["answer"]) for r in reports), cleaned, order)
+    amounts = sum((Counter(told["amounts"]) for told in reports), Counter[str]())
+    answered = AnswerReport.sum(AnswerReport(**told["answer"]) for told in reports)
+    report = _whole(answered, amounts, cleaned, order)
     if order.users is not None and report.n_unknown_shoppers == report.n_shoppers:
         raise DataError(
             f"none of the {report.n_shoppers:,} shoppers asked for has receipts that the model can "
@@ -256,16 +259,20 @@ def _check_target(storage: Storage, target: str) -> None:
             )
 
 
-def _whole(report: AnswerReport, cleaned: Cleaned, order: SparkRequest) -> AnswerReport:
+def _whole(
+    report: AnswerReport, amounts: Amounts, cleaned: Cleaned, order: SparkRequest
+) -> AnswerReport:
     """The report with what can be said of the receipts and lists as a whole."""
     model, request = order.model, order.request
     known = ids_like(cleaned.items, model.items_[ITEM_ID], who="the fresh receipts")
     strange = cleaned.items.filter(~known.is_in(model.items_[ITEM_ID].implode()))
-    end = max(request.at or cleaned.midnight, model.end_)
-    facts = ReceiptFacts(
+    end = request.at or cleaned.midnight
+    facts = model.catalogue.facts(
         Unplaced(report.n_events, report.n_unknown_events, strange),
-        end - (cleaned.report.first or end),
-        model.end_ - model.start_,
+        cleaned.report.first or max(end, model.end_),
+        end,
+        cleaned.report.n_users,
+        amounts,
     )
     if facts.none_known:
         raise DataError(f"recommend: {facts.notes[0]}")

@@ -230,6 +230,7 @@ def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
         if unplaced is not None:
             report = replace(report, n_events=unplaced.n_events, n_unknown_events=unplaced.n_unknown)
         told = {"answer": asdict(report), "load": load_report.as_dict()}
+        told["amounts"] = placed.receipts.amounts if placed.receipts else {}
         plan.reports.add([json.dumps(told)])
         yield from to_arrow(with_kinds(found.lists, plan.kinds), plan.kinds)
 
