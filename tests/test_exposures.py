@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
-from retailrec.serving.engine import Answer, Offer
+from retailrec.serving.engine import Offer, Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.exposures import Aside, ExposureLog, aside_of, rows_of
 from retailrec.serving.loading import export_exposures
@@ -211,7 +211,7 @@ def test_the_thread_goes_on_whatever_happens(
 def test_exposures_are_in_the_shops_own_time_as_receipts_and_the_ledger_are(store: Store) -> None:
     offer = Offer("tea", "Tea", 1, 0.5, None, None)
     end = datetime(2024, 1, 9)
-    answer = Answer("u1", (offer,), "m", "d", end, "popular", "", 0, 0, 0)
+    answer = Reply("u1", (offer,), "m", "d", end, "popular", "", 0, 0, 0)
     before = datetime.now()
     store.log_exposures(rows_of(answer, "home", Assignment(), "r"))
     (shown,) = export_exposures(store)["time"]

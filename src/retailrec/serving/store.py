@@ -51,8 +51,8 @@ class Store(Database):
     ...     tea = accept([Posted("ann", "1", datetime(2024, 1, 9), [Line("tea", 2, 5.0)])])
     ...     once, twice = store.add(tea.receipts), store.add(tea.receipts)
     ...     store.close()
-    >>> once, twice
-    (Added(new=1, known=0), Added(new=0, known=1))
+    >>> once.new, twice.known
+    (1, 1)
     """
 
     def __post_init__(self) -> None:
