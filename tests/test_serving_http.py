@@ -186,6 +186,7 @@ def test_a_history_in_the_body_gives_the_list_of_the_stored_one(start: Start) ->
     for one in body["shoppers"][0]["receipts"]:  # type: ignore[index]
         for line in one["lines"]:
             line.pop("name")
+    client.service.log.flush()  # type: ignore[attr-defined]
     counts = client.service.store.counts()  # type: ignore[attr-defined]
     answers = client.post("/v1/offers", json=body).json()["answers"]
     assert answers[0]["offers"] == stored["offers"]
