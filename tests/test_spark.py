@@ -202,7 +202,7 @@ def test_times_with_a_zone_are_those_of_one_machine_and_the_last_receipt_ends_th
         )
     )
     file, out = written(zoned, tmp_path / "lines.parquet"), tmp_path / "here.parquet"
-    local = recommend_from_files(shop / "model", file, None, 3, {}, out)
+    local = recommend_from_files(shop / "model", file, out, Request(k=3))
     there = recommend(shop / "model", file, tmp_path / "there", 3)
     assert lists(tmp_path / "there").equals(lists(out))
     ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
@@ -276,7 +276,7 @@ def test_empty_partitions_and_frames_of_ones_own_do_no_harm(
     from retailrec.spark import recommend
 
     read_table(shop / "receipts").write_parquet(tmp_path / "one.parquet")  # a frame is one table
-    one = (shop / "model", tmp_path / "one.parquet", None, 5, {}, tmp_path / "here.parquet")
+    one = (shop / "model", tmp_path / "one.parquet", tmp_path / "here.parquet", Request(k=5))
     recommend_from_files(*one)
     frame = session.read.parquet(str(shop / "receipts")).coalesce(1).repartition(2, "user_id")
     wide = frame.union(frame.limit(0)).repartitionByRange(40, "user_id")
