@@ -9,8 +9,8 @@ Three things, for every job that takes long or writes files:
   the sums of what was written there; a file whose content is not on that list was not written by us,
   or was changed since, and stays. An input is never replaced.
 - *Parts of a long job are kept.* `Work` holds a folder of parts, each beside its proof, for one plan;
-  a rerun of the same plan takes over what is whole. `Storage` says how, on a disk (`LocalStorage`) or
-  where Spark reads and writes (`retailrec.spark.storage.HadoopStorage`).
+  a rerun of the same plan takes over what is whole. `Storage` says how, here on a disk
+  (`LocalStorage`); Spark's waves keep a plan of their own.
 
 New files are readable by their owner alone (0600, folders 0700), saved models by the umask; what is
 replaced keeps its mode.
