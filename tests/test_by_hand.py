@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from retailrec import RetailData
-from retailrec.candidates.factors import best_by_factors
+from retailrec.candidates import factors
+from retailrec.candidates.factors import FactorIndex, rounded
 from retailrec.candidates.neighbours import TifuKNN
 from retailrec.candidates.pool import Pool, score_pool
 from retailrec.candidates.popularity import Popularity
@@ -81,10 +82,27 @@ def test_best_by_factors_is_the_best_of_what_is_allowed() -> None:
     rng = np.random.default_rng(0)
     users, items = (rng.normal(size=(n, 8)).astype(np.float32) for n in (5, 300))
     allowed = rng.random(300) < 0.5
-    best = best_by_factors(users, items, allowed, 4, 1)
+    best = FactorIndex(items, allowed).best(users, 4)
     exact = np.where(allowed, users.astype(float) @ items.T.astype(float), -np.inf)
     np.testing.assert_array_equal(best.items, np.argsort(-exact, axis=1)[:, :4])
     np.testing.assert_allclose(best.scores, -np.sort(-exact, axis=1)[:, :4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
+def test_best_by_factors_of_a_prefix_are_those_of_the_whole_catalogue(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    items = rounded(rng.normal(size=(900, 6)) * np.exp(spread * rng.normal(size=(900, 1))))
+    users = rounded(rng.normal(size=(40, 6)))
+    users[7] = 0
+    monkeypatch.setattr(factors, "_FIRST", 60)
+    best = FactorIndex(items, np.arange(900) % 7 > 0).best(users, 9)
+    scores = users.astype(float) @ items.astype(float).T
+    scores[:, np.arange(900) % 7 == 0] = -np.inf
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :9]
+    expected[7] = -1
+    np.testing.assert_array_equal(best.items, expected)
 
 
 def test_a_pool_keeps_scores_and_ranks_with_their_pairs() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, reference_history
-from retailrec.candidates.factors import best_by_factors, grid, rounded
+from retailrec.candidates.factors import FactorIndex, grid, rounded
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import library_threads, one_blas_thread
@@ -47,6 +47,7 @@ class ALS(CandidateGenerator, type="als"):
     words = "tastes of like shoppers, by matrix factors"
     factors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     _solver: Any = field(init=False, repr=False, compare=False, default=None)
+    _index: FactorIndex | None = field(init=False, repr=False, compare=False, default=None)
 
     @property
     def name(self) -> str:
@@ -62,9 +63,8 @@ class ALS(CandidateGenerator, type="als"):
         self.factors_ = rounded(factors, grid(factors))
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        return best_by_factors(
-            self.user_factors(history), self.factors_, self.allowed_, k, self.threads
-        )
+        self._index = FactorIndex.of(self.factors_, self.allowed_, self._index)
+        return self._index.best(self.user_factors(history), k, self.threads)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Dot product of folded-in shopper factors and item factors; zero without history."""

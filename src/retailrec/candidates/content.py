@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
-from retailrec.candidates.factors import best_by_factors, rounded
+from retailrec.candidates.factors import FactorIndex, rounded
 from retailrec.components import Count, Positive, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import one_blas_thread
@@ -46,6 +46,7 @@ class Content(CandidateGenerator):
     theme = "together"
     words = "like what was bought, by its text"
     vectors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _index: FactorIndex | None = field(init=False, repr=False, compare=False, default=None)
 
     @property
     def name(self) -> str:
@@ -69,7 +70,8 @@ class Content(CandidateGenerator):
         self.vectors_ = rounded(vectors / np.maximum(length, 1e-9))
 
     def _candidates(self, history: History, k: int) -> Candidates:
-        return best_by_factors(self.profiles(history), self.vectors_, self.allowed_, k, self.threads)
+        self._index = FactorIndex.of(self.vectors_, self.allowed_, self._index)
+        return self._index.best(self.profiles(history), k, self.threads)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
         """Cosine, -1 to 1; 0 without history or text."""

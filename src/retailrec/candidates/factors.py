@@ -1,4 +1,4 @@
-"""Dense factors: the best items of each shopper vector."""
+"""Dense factors: the best items of each user's vector."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from retailrec.compute.topk import topk_rows
 from retailrec.data.history import Candidates
 
 _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
+_FIRST = 8192  # items of the first prefix: on a grocer's 92,000 all that 95% of the users need
+_ROUNDING = 1.0001  # a float32 product is never further from the true one than this
 
 
 def grid(factors: NDArray[np.floating[Any]]) -> float:
@@ -35,36 +37,63 @@ def rounded(factors: NDArray[np.floating[Any]], step: float = 2.0**-14) -> NDArr
     return np.ascontiguousarray(np.rint(factors / step) * step + 0.0, np.float32)
 
 
-def best_by_factors(
-    users: NDArray[np.float32],
-    items: NDArray[np.float32],
-    allowed: NDArray[np.bool_],
-    k: int,
-    threads: int | None,
-) -> Candidates:
-    """The `k` allowed items with the largest dot product; nothing for a shopper of zeros.
+class FactorIndex:
+    """The `allowed` rows of `items`, the longest first: finds those with the largest dot products.
 
-    `implicit`'s kernel, with BLAS held to one thread: two thread pools fight.
+    A dot product is at most the product of the two lengths, so a user whose k-th item outweighs the
+    longest item not yet seen is done (length-based pruning; Teflioudi, Gemulla & Mykytiuk, LEMP, SIGMOD
+    2015): prefixes that grow are searched instead of the catalogue.
+
+    Examples
+    --------
+    >>> items = np.array([[1, 0], [0, 3], [2, 2]], np.float32)
+    >>> index = FactorIndex(items, np.array([True, True, True]))
+    >>> index.best(np.array([[1, 0], [0, 0]], np.float32), k=2).items.tolist()
+    [[2, 0], [-1, -1]]
     """
-    from implicit.cpu.topk import topk
 
-    codes = np.flatnonzero(allowed).astype(np.int32)
-    out = Candidates(
-        np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-    )
-    known = np.flatnonzero(users.any(axis=1))
-    width = min(k + _SPARE, len(codes))
-    if len(known) and width:
-        with one_blas_thread():
-            best, _ = topk(
-                items[codes],
-                users[known],
-                width,
-                num_threads=library_threads(threads, len(known), each=64),
-            )
-        found = np.sort(codes[best], axis=1).ravel()
-        starts = np.arange(len(known) + 1, dtype=np.int64) * width
-        # the matrix product rounds differently in batches of other sizes; these sums do not
-        exact = dot_pairs(np.ascontiguousarray(users[known]), items, starts, found)
-        out.items[known], out.scores[known] = topk_rows(starts, found, exact, k)
-    return out
+    def __init__(self, items: NDArray[np.float32], allowed: NDArray[np.bool_]) -> None:
+        codes = np.flatnonzero(allowed).astype(np.int32)
+        length = np.linalg.norm(items[codes], axis=1)
+        order = np.argsort(-length, kind="stable")
+        self.items, self.allowed = items, allowed
+        self.codes, self.length = codes[order], length[order]
+        self.sorted = items[self.codes]
+
+    @classmethod
+    def of(
+        cls, items: NDArray[np.float32], allowed: NDArray[np.bool_], known: FactorIndex | None
+    ) -> FactorIndex:
+        """`known` where it is of these very arrays, else a new one."""
+        same = known is not None and known.items is items and known.allowed is allowed
+        return known if known is not None and same else cls(items, allowed)
+
+    def best(self, users: NDArray[np.float32], k: int, threads: int | None = 1) -> Candidates:
+        """The `k` items with the largest dot product; none for a user of zeros.
+
+        `implicit`'s kernel, with BLAS held to one thread: two thread pools fight.
+        """
+        from implicit.cpu.topk import topk
+
+        out = Candidates(
+            np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+        )
+        n = len(self.codes)
+        width = min(k + _SPARE, n)
+        waiting = np.flatnonzero(users.any(axis=1)) if width else np.zeros(0, np.int64)
+        seen = max(_FIRST, width)
+        while len(waiting):
+            n_threads = library_threads(threads, len(waiting), each=64)
+            with one_blas_thread():
+                best, scores = topk(self.sorted[:seen], users[waiting], width, num_threads=n_threads)
+            length = self.length[seen] if seen < n else -np.inf
+            unseen = np.linalg.norm(users[waiting], axis=1) * length * _ROUNDING
+            done = unseen < scores[:, -1]
+            known, waiting = waiting[done], waiting[~done]
+            found = np.sort(self.codes[best[done]], axis=1).ravel()
+            starts = np.arange(len(known) + 1, dtype=np.int64) * width
+            # the matrix product rounds differently in batches of other sizes; these sums do not
+            exact = dot_pairs(np.ascontiguousarray(users[known]), self.items, starts, found)
+            out.items[known], out.scores[known] = topk_rows(starts, found, exact, k)
+            seen = 4 * seen if done.mean() > 0.5 else n  # items of like lengths prune nothing
+        return out
