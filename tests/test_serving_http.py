@@ -25,7 +25,7 @@ from retailrec.serving.loading import export_exposures
 from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
-from serving_http_support import Start, receipt, small_shop, starting, two_models
+from serving_http_support import SOON, Start, receipt, small_shop, starting, two_models
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +291,50 @@ def test_any_id_can_stand_in_a_path(start: Start, odd: str) -> None:
         "forgotten": False,
         "was": True,
     }
+
+
+def test_eligible_ids_may_hold_commas_and_nothing_is_said_twice(start: Start) -> None:
+    client = start()
+
+    def asked(*pairs: tuple[str, str]) -> Any:
+        return client.get("/v1/shoppers/5/offers", params=[("k", "3"), *pairs])
+
+    def items(answer: Any) -> set[int]:
+        return {offer["item"] for offer in answer.json()["offers"]}
+
+    assert items(asked(("among", "1,2,3"))) == items(asked(("among", " 1, 2 ,3"))) == {1, 2, 3}
+    assert items(asked(("among", "1"), ("among", "2"), ("among", "3"))) == {1, 2, 3}
+    with_commas = asked(("among", "1,2"), ("among", "3"))
+    assert items(with_commas) == {3}
+    assert "1 listed items are not known to the model" in with_commas.json()["notes"]
+    assert items(asked(("among", "1,2"), ("among", ""))) == set()
+    assert asked(("k", "4")).status_code == 422
+    assert "'k' is said more than once" in asked(("k", "4")).json()["detail"]
+
+
+def test_what_is_denied_to_a_shopper_is_never_offered_whoever_sends_the_history(start: Start) -> None:
+    client = start()
+    lines = [{"item": "3", "value": 1.0}]
+    body = {
+        "k": 5,
+        "shoppers": [
+            {"shopper": name, "receipts": [{"time": SOON, "lines": lines}]} for name in ("new", "other")
+        ],
+    }
+    mine, others = client.post("/v1/offers", json=body).json()["answers"]
+    best = mine["offers"][0]["item"]
+    assert best == others["offers"][0]["item"]
+    client.put(f"/v1/shoppers/new/denied/{best}")
+    mine, others = client.post("/v1/offers", json=body).json()["answers"]
+    assert best not in [offer["item"] for offer in mine["offers"]]
+    assert best == others["offers"][0]["item"]
+
+
+def test_pages_take_ids_with_blanks_around_them(start: Start) -> None:
+    client = start()
+    client.service.memory["examples of the pages"].facts.renew()  # type: ignore[attr-defined]
+    for path in ("/shopper?id=5", "/item?id=3"):
+        assert client.get(path.replace("=", "=%20") + "%20").text == client.get(path).text
 
 
 def test_a_path_that_is_no_text_is_no_id(start: Start) -> None:

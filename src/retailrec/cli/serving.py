@@ -259,7 +259,7 @@ def forget_shopper(
         from retailrec.serving.forgetting import take_off_list, what_is_left
         from retailrec.serving.receipts import check_id
 
-        check_id(shopper, "shopper")
+        shopper = check_id(shopper, "shopper")
         if undo:
             if not take_off_list(opened, shopper):
                 raise SettingError(f"shopper {shopper!a} is not on the list of forgotten ids.")

@@ -19,6 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from retailrec.data.parsing import bare_id
+from retailrec.errors import SettingError
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
@@ -262,7 +264,15 @@ _Query: Any = create_model(
     __base__=RulesIn,
     **request_fields(
         rules=None,
-        among=(str | None, Field(None, max_length=100_000, description="ids, with commas")),
+        among=(
+            str | list[Id] | None,
+            Field(
+                None,
+                max_length=100_000,
+                description="ids with commas between; given several times, each is one id, which may "
+                "hold commas (an empty one is passed over)",
+            ),
+        ),
     ),
 )
 
@@ -284,14 +294,23 @@ class _OfferQuery(_Query):  # type: ignore[misc]
 
     def request(self) -> OfferRequest:
         """The question for the engine."""
-        among = None if self.among is None else self.among.split(",")
-        return offer_request(self, self.said(), among)
+        among = self.among.split(",") if isinstance(self.among, str) else self.among
+        ids = None if among is None else [bare_id(text) for text in among]
+        return offer_request(self, self.said(), ids)
 
 
 async def _asked(request: Request) -> _OfferQuery:
     """The query, read as a whole: FastAPI would look into each field's type at each request."""
+    given = request.query_params
+    asked: dict[str, Any] = dict(given)
+    if len(asked) < len(given.multi_items()):
+        several = [name for name in asked if len(given.getlist(name)) > 1]
+        for name in several:
+            if name != "among":
+                raise SettingError(f"{name!a} is said more than once; say it once.")
+            asked[name] = [one for one in given.getlist(name) if one]
     try:
-        return _OfferQuery.model_validate(dict(request.query_params))
+        return _OfferQuery.model_validate(asked)
     except ValidationError as error:
         found = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(found) from error
@@ -325,7 +344,7 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    users = _users(model, body.shoppers)
+    users = _users(service, body.shoppers)
     asked = offer_request(body, body.rules.said(), body.among)
     ends = engine.store.shopper("").ends
     newest = [moment(int(g.events.time.max())) for g in users if len(g.events.time)]
@@ -339,8 +358,12 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
     return {"answers": [told(answer, plain, request) for answer in answers]}
 
 
-def _users(model: Any, shoppers: Sequence[ShopperIn]) -> list[UserRecord]:
-    """Shoppers of a request, as an answer sees them; their receipts are cleaned in one go."""
+def _users(service: Service, shoppers: Sequence[ShopperIn]) -> list[UserRecord]:
+    """Shoppers of a request, as an answer sees them; their receipts are cleaned in one go.
+
+    What is denied to the stored shopper of an id is denied here too.
+    """
+    model, denied = service.models.active, service.store.denied([s.shopper for s in shoppers])
     posted = [
         Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
         for shopper in shoppers
@@ -351,7 +374,8 @@ def _users(model: Any, shoppers: Sequence[ShopperIn]) -> list[UserRecord]:
     for shopper in shoppers:
         own = list(islice(receipts, len(shopper.receipts)))
         own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
-        users.append(UserRecord(shopper.shopper, code_receipts(model, own), shopper.attributes))
+        events, never = code_receipts(model, own), denied.get(shopper.shopper, ())
+        users.append(UserRecord(shopper.shopper, events, shopper.attributes, never))
     return users
 
 

@@ -153,6 +153,16 @@ class Store(Database):
             row.lists,
         )
 
+    def denied(self, shoppers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Items never to be offered, for those of some shoppers (a thousand at most) who have such."""
+        table = schema.shoppers
+        statement = select(table.c.id, table.c.denied).where(
+            table.c.id.in_(set(shoppers)), table.c.denied != "[]"
+        )
+        with self.reader() as connection:
+            rows = connection.execute(statement).all()
+        return {row.id: tuple(json.loads(row.denied)) for row in rows}
+
     def some_shoppers(self, most: int) -> list[str]:
         """Some shoppers who have been heard of, in order of id."""
         table = schema.shoppers

@@ -109,7 +109,7 @@ class Views:
 
     def shopper(self, query: Mapping[str, str]) -> Values:
         """What does this shopper get, and why?"""
-        service, shopper = self.service, query.get("id", "")
+        service, shopper = self.service, query.get("id", "").strip()
         models = list(service.models.folders())
         active = service.models.active
         facts = self.facts.now()
@@ -172,7 +172,7 @@ class Views:
 
     def item(self, query: Mapping[str, str]) -> Values:
         """How does this item sell, and to whom is it offered?"""
-        wanted, model, facts = query.get("id", ""), self.service.models.active, self.facts.now()
+        wanted, model, facts = query.get("id", "").strip(), self.service.models.active, self.facts.now()
         found: Values = {"wanted": wanted, "matches": [], "item": None}
         if not wanted:
             return found
