@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 pytest.importorskip("sqlalchemy")
+from door_support import lines_of
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among
@@ -20,7 +21,7 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.cache import HotShoppers
 from retailrec.serving.engine import Engine, OfferRequest, Reply, UserRecord, code_receipts
 from retailrec.serving.forgetting import take_off_list
-from retailrec.serving.loading import export, load_data
+from retailrec.serving.loading import export, load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
@@ -88,6 +89,49 @@ def test_every_list_is_that_of_the_batch(engine: Engine, model: ServedModel, sho
         assert {u: listed(a) for u, a in answers.items()} == expected
         assert {a.as_of for a in answers.values()} == {shop.end}
     assert engine.cache.hits >= len(expected)
+
+
+@pytest.mark.parametrize(
+    ("days", "change", "said"),
+    [
+        (0, {}, None),
+        (-30, {}, "The receipts end before"),
+        (-3650, {}, "days before those that the model was fitted on"),
+        (3650, {}, "days after those that the model was fitted on"),
+        (0, {"value": pl.lit(None, pl.Float64)}, "The receipts have no money (value or price)"),
+        (0, {"quantity": pl.lit(1.0)}, "Every quantity is 1"),
+        (0, {"value": pl.col("value") * 100}, "mostly about 100 times them"),
+        (0, {"item_id": pl.lit("x-") + pl.col("item_id").cast(pl.String)}, "None of the"),
+    ],
+)
+def test_receipts_unlike_those_of_the_fit_are_said_as_in_a_batch(
+    model: ServedModel, shop: RetailData, tmp_path: Path, days: int, change: dict, said: str | None
+) -> None:
+    lines = lines_of(shop).with_columns(pl.col("time") + pl.duration(days=days)).with_columns(**change)
+    if said == "None of the":
+        notes: tuple[str, ...] = ()  # an error in a batch
+    else:
+        notes = model.model.answer(lines, ["5"], k=3).report.notes
+        assert notes == () if said is None else said in " ".join(notes), notes
+    store = Store(str(tmp_path / "store.db")).init()
+    load_frames(store, lines)
+    engine = Engine(store)
+    reply = engine.offers(model, "5", OfferRequest.of(k=3))
+    assert reply.notes == notes or (said == "None of the" and said in " ".join(reply.notes))
+    store.close()
+
+
+def test_a_fresh_receipt_ends_the_note_at_once(
+    model: ServedModel, shop: RetailData, tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path / "store.db")).init()
+    load_frames(store, lines_of(shop).with_columns(pl.col("time") - pl.duration(days=60)))
+    engine = Engine(store)
+    assert "The receipts end before" in engine.offers(model, "5", OfferRequest.of(k=3)).notes[0]
+    newest = Posted("5", "new", model.end, [Line("3", 1.0, 2.0)])
+    store.add(accept([newest]).receipts)
+    assert engine.offers(model, "5", OfferRequest.of(k=3)).notes == ()
+    store.close()
 
 
 def test_exported_receipts_give_the_same_lists(

@@ -330,6 +330,21 @@ def test_what_is_denied_to_a_shopper_is_never_offered_whoever_sends_the_history(
     assert best == others["offers"][0]["item"]
 
 
+def test_an_old_history_in_the_body_is_said_to_be_old(start: Start) -> None:
+    client = start()
+    when = {"old": "1990-01-01T08:00:00", "fresh": "2000-07-16T08:00:00"}
+
+    def notes(name: str) -> str:
+        lines = [{"item": "3", "value": 1.0}]
+        one = {"shopper": name, "receipts": [{"time": when[name], "lines": lines}]}
+        found = client.post("/v1/offers", json={"k": 3, "shoppers": [one]}).json()["answers"]
+        return " ".join(found[0]["notes"])
+
+    assert "The receipts end before 2004-01-02" in notes("old")
+    assert "The receipts end" not in notes("fresh")
+    assert "The receipts reach back" in notes("fresh")
+
+
 def test_pages_take_ids_with_blanks_around_them(start: Start) -> None:
     client = start()
     client.service.memory["examples of the pages"].facts.renew()  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ Effects = dict[str, dict[str, int]]  # rule -> removed, bound, gave_way
 Amounts = Counter[str]  # what lines say of money; those of parts add up
 _SHORT_HISTORY = 0.5  # share of the fitted span below which receipts look cut off
 _BEHIND, _AHEAD = timedelta(days=7), timedelta(days=182)  # ends apart by more than that are said
-_CROWD = 20  # of so many users somebody comes in every week
+CROWD = 20  # of so many users somebody comes in every week
 _LINES = 200_000  # lines that are looked at, of all
 _SOME = 50  # lines below which nothing is said of their amounts
 _EXAMPLES = 5
@@ -84,7 +84,7 @@ class ReceiptFacts(NamedTuple):
         start, end = self.fitted
         fitted_span, span = end - start, max(self.end, end) - self.first
         behind, ends = end - self.end, f"The receipts end before {self.end:%Y-%m-%d}"
-        if behind > fitted_span or (behind > _BEHIND and self.n_users >= _CROWD):
+        if behind > fitted_span or (behind > _BEHIND and self.n_users >= CROWD):
             yield (
                 f"{ends}, {behind.days:,} days before those that the model was fitted on "
                 f"({end:%Y-%m-%d}). Lists are made as of {end:%Y-%m-%d}, and what was bought in "

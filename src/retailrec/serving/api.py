@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from retailrec.data.parsing import bare_id
 from retailrec.errors import SettingError
-from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts
+from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.guard import allow
@@ -41,7 +41,7 @@ from retailrec.serving.messages import (
     told,
 )
 from retailrec.serving.problems import PROBLEM, Problem, request_id
-from retailrec.serving.receipts import Posted, accept, moment
+from retailrec.serving.receipts import Posted, Receipt, accept, midnight_after, moment
 from retailrec.serving.service import Service
 
 _PROBLEM = {
@@ -344,22 +344,25 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    users = _users(service, body.shoppers)
+    users, receipts = _users(service, body.shoppers)
     asked = offer_request(body, body.rules.said(), body.among)
     ends = engine.store.shopper("").ends
-    newest = [moment(int(g.events.time.max())) for g in users if len(g.events.time)]
-    if newest:
-        day = max(newest).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-        ends = max(day, ends or day)
-    answers = engine.answer(model, users, asked, ends, engine.lists())
+    newest = max(
+        (midnight_after(int(g.events.time.max())) for g in users if len(g.events.time)), default=None
+    )
+    until = None if newest is None else moment(newest)
+    if until is not None:
+        ends = max(until, ends or until)
+    facts = facts_of(model, receipts, until, sum(len(user.events.time) > 0 for user in users))
+    answers = engine.answer(model, users, asked, ends, engine.lists(), facts)
     for answer in answers:
         service.measures.answered(answer)
     plain = Assignment()
     return {"answers": [told(answer, plain, request) for answer in answers]}
 
 
-def _users(service: Service, shoppers: Sequence[ShopperIn]) -> list[UserRecord]:
-    """Shoppers of a request, as an answer sees them; their receipts are cleaned in one go.
+def _users(service: Service, shoppers: Sequence[ShopperIn]) -> tuple[list[UserRecord], list[Receipt]]:
+    """Shoppers of a request, as an answer sees them, and their receipts, cleaned in one go.
 
     What is denied to the stored shopper of an id is denied here too.
     """
@@ -369,14 +372,14 @@ def _users(service: Service, shoppers: Sequence[ShopperIn]) -> list[UserRecord]:
         for shopper in shoppers
         for place, r in enumerate(shopper.receipts)
     ]
-    receipts = iter(accept(posted).receipts)
-    users = []
+    accepted = accept(posted).receipts
+    receipts, users = iter(accepted), []
     for shopper in shoppers:
         own = list(islice(receipts, len(shopper.receipts)))
         own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
         events, never = code_receipts(model, own), denied.get(shopper.shopper, ())
         users.append(UserRecord(shopper.shopper, events, shopper.attributes, never))
-    return users
+    return users, accepted
 
 
 def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:

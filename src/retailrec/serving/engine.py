@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,16 +11,18 @@ from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data import Unplaced
 from retailrec.data.history import Pairs
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among, Eligible
-from retailrec.recommender.answers import Answer
+from retailrec.recommender.answers import CROWD, Answer, ReceiptFacts, count_amounts
 from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.request import Request
 from retailrec.serving.cache import HotShoppers
-from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds
+from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds, moment
 from retailrec.serving.records import Lists, Shopper
 from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
@@ -26,6 +30,7 @@ from retailrec.serving.store import Store
 Level = Literal["personal", "segment", "popular", "none"]
 DEFAULT_RULESET = "default"
 _NO_AMOUNTS = np.zeros(0, AMOUNTS)
+_FACTS_SECONDS, _FACTS_RECEIPTS, _FACTS_MODELS = 300.0, 2000, 20
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class Engine:
         self._lists: Lists | None = None
         self._masks: dict[str, NDArray[np.bool_]] = {}  # model's digest -> offered at all?
         self._lock = Lock()
+        self._facts: dict[str, tuple[float, ReceiptFacts | None]] = {}  # digest -> when looked at, what
 
     def offers(self, model: ServedModel, shopper: str, asked: OfferRequest) -> Reply:
         """The answer for a stored shopper, who need not be known.
@@ -170,7 +176,8 @@ class Engine:
         known = self.store.shopper(shopper)
         events = self.events(model, shopper, known)
         user = UserRecord(shopper, events, known.attributes, known.denied)
-        return self.answer(model, [user], asked, known.ends, self.lists(known.lists))[0]
+        facts = self.receipt_facts(model, known.ends)
+        return self.answer(model, [user], asked, known.ends, self.lists(known.lists), facts)[0]
 
     def answer(
         self,
@@ -179,11 +186,13 @@ class Engine:
         asked: OfferRequest,
         ends: datetime | None,
         lists: Lists,
+        facts: ReceiptFacts | None = None,
     ) -> list[Reply]:
         """Answers for users whose histories are at hand; `ends` is where receipts end.
 
-        The present is the latest of `ends` (or the request's time) and the end of what the model knows,
-        as for a batch over the same receipts.
+        What `facts` say of the receipts, beside those of the fit, is among the notes. The present is
+        the latest of `ends` (or the request's time) and the end of what the model knows, as for a
+        batch over the same receipts.
         """
         request = asked.request
         ruleset, saved = saved_rules(asked, lists)
@@ -203,7 +212,9 @@ class Engine:
         eligible = None if request.among is None else _eligible(model, request.among, len(users))
         answer = model.answerer(request).answer(history, request, eligible, rules=rules, denied=denied)
         among = None if eligible is None else eligible.report(request.k)
-        notes = asked.notes + answer.report.completed(request, None, among).notes
+        if facts is not None and request.at is not None:
+            facts = facts._replace(end=request.at)
+        notes = asked.notes + answer.report.completed(request, facts, among).notes
         return [
             _reply(
                 model,
@@ -229,6 +240,22 @@ class Engine:
             found = code_lines(model, *self.store.events(shopper, known.text_numbers))
             self.cache.put(key, label, found)
         return found
+
+    def receipt_facts(self, model: ServedModel, ends: datetime | None) -> ReceiptFacts | None:
+        """What there is to say of the store's receipts, by some of them; None where there are none.
+
+        They are looked at again after `_FACTS_SECONDS`, by one request, while others go on.
+        """
+        made, found = self._facts.get(model.digest, (-math.inf, None))
+        if time.monotonic() > made + _FACTS_SECONDS:
+            with self._lock:
+                if len(self._facts) > _FACTS_MODELS:
+                    self._facts.clear()
+                self._facts[model.digest] = time.monotonic(), found
+            receipts, n_users = self.store.some_receipts(_FACTS_RECEIPTS, CROWD)
+            found = facts_of(model, receipts, ends, n_users)
+            self._facts[model.digest] = time.monotonic(), found
+        return found if found is None or ends is None else found._replace(end=ends)
 
     def lists(self, version: int | None = None) -> Lists:
         """Unavailable items and rules; read anew unless `version` is the one that is at hand."""
@@ -278,6 +305,31 @@ def code_receipts(model: ServedModel, receipts: Sequence[Receipt]) -> CodedEvent
         [item for r in receipts for item in r.items],
         np.concatenate([_NO_AMOUNTS, *(r.amounts for r in receipts)]),
     )
+
+
+def facts_of(
+    model: ServedModel, receipts: Sequence[Receipt], ends: datetime | None, n_users: int
+) -> ReceiptFacts | None:
+    """What there is to say of receipts of `n_users`; None where no line is left of them."""
+    full = [receipt for receipt in receipts if receipt.items]
+    if not full or ends is None:
+        return None
+    items = [item for receipt in full for item in receipt.items]
+    codes, amounts = model.codes(items), np.concatenate([receipt.amounts for receipt in full])
+    known = codes >= 0
+    strange = pl.Series(
+        [item for item, there in zip(items, known, strict=True) if not there], dtype=pl.String
+    )
+    lines = pl.DataFrame(
+        {
+            "item": codes[known],
+            "quantity": amounts["quantity"][known],
+            "value": pl.Series(amounts["value"][known]).fill_nan(None),
+        }
+    )
+    unplaced = Unplaced(len(items), len(strange), strange.unique().sort())
+    counted, first = count_amounts(lines, model.model.prices_), moment(min(r.time for r in full))
+    return model.model.catalogue.facts(unplaced, first, ends, n_users, counted)
 
 
 def saved_rules(asked: OfferRequest, lists: Lists) -> tuple[str, dict[str, Any]]:

@@ -153,6 +153,15 @@ class Store(Database):
             row.lists,
         )
 
+    def some_receipts(self, most: int, crowd: int) -> tuple[list[Receipt], int]:
+        """Receipts of some users, for a look at what they are like; and the users, up to a `crowd`."""
+        table = schema.receipts
+        some = select(table).order_by(table.c.shopper, table.c.number).limit(most)
+        users = select(table.c.shopper).distinct().order_by(table.c.shopper).limit(crowd)
+        with self.reader() as connection:
+            receipts = unpack(connection.execute(some).mappings().all())
+            return receipts, len(connection.execute(users).all())
+
     def denied(self, shoppers: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Items never to be offered, for those of some shoppers (a thousand at most) who have such."""
         table = schema.shoppers

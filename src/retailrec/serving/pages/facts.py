@@ -97,7 +97,9 @@ class Facts:
 
     def renew(self) -> StoreFacts:
         """Go through the store once."""
-        self._found = gather(self._service)
+        found = self._found = gather(self._service)
+        gone = self._service.store.forgotten(found.sample)  # while the receipts were gone through
+        self.forget(lambda shopper: shopper in gone)
         return self._found
 
 
@@ -138,9 +140,7 @@ def gather(service: Service) -> StoreFacts:
     if parts:
         _count(found, [np.concatenate(p) for p in zip(*parts, strict=True)], len(code), end_us)
     found.code, found.weekly, found.n_shoppers = code, weekly.tolist(), len(shoppers)
-    sample = sorted(shoppers)[:: max(len(shoppers) // 100, 1)][:100]
-    gone = store.forgotten(sample)  # while the receipts were gone through
-    found.sample = [shopper for shopper in sample if shopper not in gone]
+    found.sample = sorted(shoppers)[:: max(len(shoppers) // 100, 1)][:100]
     exposures = schema.exposures
     newest = (
         select(exposures.c.item_id)
