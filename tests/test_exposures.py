@@ -14,11 +14,10 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
+from retailrec.serving.database import StoreUnavailable, ValueRefused
 from retailrec.serving.engine import Offer, Reply
-from retailrec.serving.experiment import Assignment
-from retailrec.serving.exposures import Aside, ExposureLog, aside_of, rows_of
+from retailrec.serving.experiment import Aside, Assignment, ExposureLog, aside_of, rows_of
 from retailrec.serving.loading import export_exposures
-from retailrec.serving.records import StoreUnavailable, ValueRefused
 from retailrec.serving.store import Store
 from serving_support import Postgres, postgres
 

@@ -28,7 +28,7 @@ from cli_support import refused, retailrec
 from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
-from retailrec.serving.exposures import Unwritten
+from retailrec.serving.experiment import Unwritten
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
 from serving_support import postgres, small_model

@@ -18,8 +18,7 @@ from retailrec.recommender.among import Among
 from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.serving.cache import HotShoppers
-from retailrec.serving.engine import Engine, OfferRequest, Reply, UserRecord, code_receipts
+from retailrec.serving.engine import Engine, HotShoppers, OfferRequest, Reply, UserRecord, code_receipts
 from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.loading import export, load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, accept

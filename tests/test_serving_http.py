@@ -19,10 +19,10 @@ from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
-from retailrec.serving.api import reply
+from retailrec.serving.app import reply
+from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.loading import export_exposures
-from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 from serving_http_support import SOON, Start, receipt, small_shop, starting, two_models

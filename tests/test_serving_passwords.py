@@ -15,9 +15,8 @@ pytest.importorskip("sqlalchemy")
 from sqlalchemy.exc import OperationalError
 
 from retailrec.errors import RetailRecError, SettingError
-from retailrec.serving.connections import engines, said_plainly
+from retailrec.serving.database import StoreUnavailable, engines, said_plainly
 from retailrec.serving.passwords import without_passwords
-from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
 
 pytest.importorskip("psycopg")

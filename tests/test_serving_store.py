@@ -31,17 +31,25 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.errors import DataError, SettingError
 from retailrec.serving import schema
+from retailrec.serving.database import Added, ForgottenUser, ReceiptConflict, StoreFull
 from retailrec.serving.experiment import Experiment
 from retailrec.serving.forgetting import (
     Watch,
     take_off_list,
     what_is_left,
 )
-from retailrec.serving.loading import describe, export, export_shoppers, load_data, load_frames
+from retailrec.serving.loading import (
+    apply_list,
+    compact,
+    describe,
+    export,
+    export_shoppers,
+    load_data,
+    load_frames,
+    write_list,
+)
 from retailrec.serving.receipts import Line, Posted, Receipt, accept
-from retailrec.serving.records import Added, ForgottenUser, ReceiptConflict, StoreFull
 from retailrec.serving.store import Store, open_store
-from retailrec.serving.upkeep import apply_list, compact, write_list
 from serving_support import Postgres, postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)

@@ -124,7 +124,7 @@ def test_a_matching_report_of_everybody_is_that_of_one_machine(
     here: RetailData, sample: RetailData, most_users: int
 ) -> None:
     """Of sources that learnt from the sample, of all shoppers and of drawn ones."""
-    from retailrec.spark.matching import gather_everybody
+    from retailrec.spark.judging import gather_everybody
 
     fold = Fold(here.end - HORIZON, here.end)
     model = QUICK.model().fit_matching(fold.split(sample).past)

@@ -9,8 +9,13 @@ import pytest
 
 import spark_support
 from retailrec.errors import DataError, RetailRecError, SettingError
-from retailrec.spark.failures import translated
-from retailrec.spark.session import _read_settings, fits_workers, require_java, require_pyspark
+from retailrec.spark.session import (
+    _read_settings,
+    fits_workers,
+    require_java,
+    require_pyspark,
+    translated,
+)
 
 
 def test_no_java_or_an_old_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

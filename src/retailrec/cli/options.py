@@ -208,7 +208,7 @@ class Wanted:
     def gather(self) -> Gather:
         """What gathers the evidence of a matching report: on Spark of everybody."""
         if on_spark(self.engine, self.master, self.spark_settings):
-            from retailrec.spark.matching import gather_everybody
+            from retailrec.spark.judging import gather_everybody
 
             return gather_everybody
         from retailrec.evaluation.evidence import gather_here

@@ -70,9 +70,9 @@ def serve(
     with _extra():
         import logging
 
-        from retailrec.serving.demo import prepare_demo
         from retailrec.serving.experiment import Experiment, read_experiment
         from retailrec.serving.keys import had_keys, list_keys
+        from retailrec.serving.loading import prepare_demo
         from retailrec.serving.server import run_server
         from retailrec.serving.service import Service, ServiceSettings
         from retailrec.serving.store import open_store
@@ -229,7 +229,7 @@ def recover_exposures(
 ) -> None:
     """Write what a service showed and could not write; each row once, and then none is in the file."""
     with _opened(store) as opened:
-        from retailrec.serving.exposures import Aside
+        from retailrec.serving.experiment import Aside
 
         if not file.is_file():
             raise SettingError(f"there is no file {file}; the service said where it set rows aside.")
@@ -255,7 +255,7 @@ def forget_shopper(
     A service that runs on the store forgets within two seconds.
     """
     with _opened(store) as opened:
-        from retailrec.serving.exposures import Aside, aside_of
+        from retailrec.serving.experiment import Aside, aside_of
         from retailrec.serving.forgetting import take_off_list, what_is_left
         from retailrec.serving.receipts import check_id
 
@@ -288,7 +288,7 @@ def forgotten_ids(
 ) -> None:
     """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
     with _opened(store) as opened:
-        from retailrec.serving.upkeep import apply_list, write_list
+        from retailrec.serving.loading import apply_list, write_list
         from retailrec.work import check_file
 
         if not apply:
@@ -309,7 +309,7 @@ def compact_store(
 ) -> None:
     """Remove what is old, and give the room back."""
     with _opened(store) as opened:
-        from retailrec.serving.upkeep import compact
+        from retailrec.serving.loading import compact
 
         removed = compact(opened, before)
         left = opened.counts()

@@ -1,19 +1,441 @@
-"""The service as an ASGI app."""
+"""The service as an ASGI app: endpoints for programs (/v1, health and measures), pages for people."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import Field, ValidationError, create_model
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from retailrec import __version__
-from retailrec.serving import api, problems
-from retailrec.serving.guard import Guard
-from retailrec.serving.pages import routes as pages
+from retailrec.data.parsing import bare_id
+from retailrec.errors import SettingError
+from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
+from retailrec.serving.experiment import Assignment
+from retailrec.serving.forgetting import take_off_list
+from retailrec.serving.guard import Guard, allow
+from retailrec.serving.messages import (
+    MOST_K,
+    AnswerOut,
+    AnswersOut,
+    AvailabilityIn,
+    Id,
+    OffersIn,
+    ReceiptsIn,
+    ReceiptsOut,
+    RulesIn,
+    ShopperIn,
+    offer_request,
+    request_fields,
+    told,
+)
+from retailrec.serving.pages import views as pages
+from retailrec.serving.problems import PROBLEM, Problem, answer_problems, request_id
+from retailrec.serving.receipts import Posted, Receipt, accept, midnight_after, moment
 from retailrec.serving.service import Service
+
+_PROBLEM = {
+    "description": "what went wrong, as problem details",
+    "content": {
+        PROBLEM: {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "request": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+_STATUSES = (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504, 507)
+_ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _PROBLEM)
+_ESCAPED = "percent-encoded, slashes too"
+ShopperPath = Annotated[
+    Id, Path(description=f"the shopper's id, as receipts have it; {_ESCAPED}", examples=["42"])
+]
+ItemPath = Annotated[Id, Path(description=f"the item's id; {_ESCAPED}", examples=["1029743"])]
+
+
+class _IdConvertor(Convertor[str]):
+    """An id as one step of a path that is percent-encoded still, so that a slash may be part of it."""
+
+    regex = "[^/]+"
+
+    def convert(self, value: str) -> str:
+        try:
+            return unquote(value, errors="strict")
+        except UnicodeDecodeError:
+            return "\x00"  # no id, which is said where ids are checked
+
+    def to_string(self, value: str) -> str:
+        return quote(value, safe="")
+
+
+register_url_convertor("id", _IdConvertor())
+
+
+class _IdRoute(APIRoute):
+    """A route that is found by the path as it was sent: decoded, `a%2Fb` would be two steps."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches({**scope, "path": scope["raw_path"].decode("latin-1")})
+
+
+def reply(value: Any, status: int = 200) -> Response:
+    """JSON, made once, in which null stands for what is no number; it needs no second check."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    return Response(text, status, media_type="application/json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def routes(service: Service) -> APIRouter:
+    """All endpoints for programs, over one service."""
+    router = APIRouter(responses=_ERRORS, route_class=_IdRoute)
+    read, write, admin = ([Depends(allow(scope))] for scope in ("read", "write", "admin"))
+
+    @router.post("/v1/receipts", response_model=ReceiptsOut, dependencies=write, tags=["receipts"])
+    async def add_receipts(body: ReceiptsIn, request: Request) -> Response:
+        """Store receipts, all or none. A receipt sent again counts as known; the next answer for the
+        shopper knows it. Returns and lines of no price are left out and counted."""
+        return reply(await service.compute(_add, service, body, request_id(request)))
+
+    @router.get(
+        "/v1/shoppers/{shopper:id}/offers",
+        response_model=AnswerOut,
+        dependencies=read,
+        tags=["offers"],
+        openapi_extra={"parameters": _OfferQuery.parameters()},
+    )
+    async def offers(
+        request: Request,
+        shopper: ShopperPath,
+        query: Annotated[_OfferQuery, Depends(_asked)],
+    ) -> Response:
+        """The shopper's list, made now from the stored receipts."""
+        asked, number = query.request(), request_id(request)
+        return reply(await service.compute(service.offers, shopper, asked, number, query.campaign))
+
+    @router.post("/v1/offers", response_model=AnswersOut, dependencies=read, tags=["offers"])
+    async def offers_for(body: OffersIn, request: Request) -> Response:
+        """Lists for shoppers whose histories come in the body; nothing is stored or logged."""
+        return reply(await service.compute(_offers_for, service, body, request_id(request)))
+
+    @router.get(
+        "/v1/shoppers/{shopper:id}/history",
+        dependencies=read,
+        tags=["shoppers"],
+    )
+    async def history(
+        shopper: ShopperPath, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> Response:
+        """The shopper's newest receipts, oldest first, attributes and denied items."""
+        return reply(await service.compute(_history, service, shopper, limit))
+
+    @router.put("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
+    async def deny(shopper: ShopperPath, item: ItemPath) -> Response:
+        """Never offer the item to this shopper; takes effect at once."""
+        await service.compute(service.store.deny, shopper, item)
+        return reply({"shopper": shopper, "item": item, "denied": True})
+
+    @router.delete("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
+    async def allow_again(shopper: ShopperPath, item: ItemPath) -> Response:
+        """Allow the item again."""
+        await service.compute(service.store.deny, shopper, item, False)
+        return reply({"shopper": shopper, "item": item, "denied": False})
+
+    @router.delete("/v1/shoppers/{shopper:id}", dependencies=admin, tags=["shoppers"])
+    async def forget(shopper: ShopperPath) -> Response:
+        """Forget the shopper: receipts, attributes, exposures, memory; what comes in again of this id
+        is left out. Says how much was removed where; 202 if something is left to do, and what."""
+        found = await service.compute(service.forget, shopper)
+        return reply(found, 202 if service.store.unswept else 200)
+
+    @router.delete("/v1/forgotten/{shopper:id}", dependencies=admin, tags=["shoppers"])
+    async def take_back(shopper: ShopperPath) -> Response:
+        """Let a forgotten shopper's receipts be stored again, from now on."""
+        was = await service.compute(take_off_list, service.store, shopper)
+        return reply({"shopper": shopper, "forgotten": False, "was": was})
+
+    @router.get("/v1/items/{item:id}/similar", dependencies=read, tags=["items"])
+    async def similar(item: ItemPath, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> Response:
+        """Items that go with this one, by each source that knows."""
+        return reply(await service.compute(_similar, service, item, k))
+
+    @router.get("/v1/unavailable", dependencies=read, tags=["lists"])
+    async def unavailable() -> Response:
+        """Items that are not offered to anybody now."""
+        lists = await service.compute(service.engine.lists)
+        return reply({"items": sorted(lists.unavailable)})
+
+    @router.post("/v1/availability", dependencies=write, tags=["lists"])
+    async def availability(body: AvailabilityIn) -> Response:
+        """Take items off everybody's list or put them back; takes effect at once."""
+        await service.compute(service.store.set_available, body.items)
+        return reply({"items": body.items})
+
+    @router.get("/v1/models", dependencies=read, tags=["models"])
+    async def models() -> Response:
+        """The models of the configured folder, and which one answers."""
+        return reply({"models": await service.compute(service.models.listed)})
+
+    @router.post("/v1/models/rollback", dependencies=admin, tags=["models"])
+    async def rollback() -> Response:
+        """Let the model answer that did before."""
+        model = await service.swap(service.models.rollback)
+        return reply({"active": {"id": model.name, "digest": model.digest}})
+
+    @router.post("/v1/models/{model:id}/activate", dependencies=admin, tags=["models"])
+    async def activate(model: Annotated[Id, Path(examples=["model"])]) -> Response:
+        """Load a model of the configured folder, warm it up, and let it answer."""
+        loaded = await service.swap(service.models.activate, model)
+        return reply({"active": {"id": loaded.name, "digest": loaded.digest}})
+
+    @router.get("/v1/rules", dependencies=read, tags=["rules"])
+    async def saved_rules() -> Response:
+        """Saved rules by name; `purposes` is what the field `rulesets` was called up to version 0.2."""
+        lists = await service.compute(service.engine.lists)
+        return reply({"rulesets": lists.rules, "purposes": lists.rules})
+
+    @router.put("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
+    async def save_rules(ruleset: Annotated[Id, Path(examples=["mailing"])], body: RulesIn) -> Response:
+        """Save a set of rules; they hold from the next answer on that asks for them."""
+        await service.compute(service.save_rules, ruleset, body.said())
+        return reply({"ruleset": ruleset, "purpose": ruleset, "rules": body.said()})
+
+    @router.delete("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
+    async def remove_rules(ruleset: Annotated[Id, Path(examples=["mailing"])]) -> Response:
+        """Remove a set of rules."""
+        await service.compute(service.store.set_rules, ruleset, None)
+        return reply({"ruleset": ruleset, "purpose": ruleset, "rules": None})
+
+    @router.get("/health/live", tags=["health"])
+    async def live() -> Response:
+        """Does the process answer?"""
+        return reply({"live": True})
+
+    @router.get("/health/ready", tags=["health"])
+    async def ready() -> Response:
+        """Is the model warm and the store there?"""
+        if not service.ready:
+            raise Problem(503, "the model is being warmed up; ask again.", {"Retry-After": "1"})
+        if service.log.waiting > service.settings.most_unwritten:
+            raise Problem(
+                503,
+                f"{service.log.waiting:,} rows of what was shown wait to be written; the log says why.",
+                {"Retry-After": "10"},
+            )
+        await service.compute(service.store.shopper, "health")
+        return reply({"ready": True, "model": service.models.active.name})
+
+    @router.get("/metrics", dependencies=read, tags=["health"])
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.measures.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+_Query: Any = create_model(
+    "_Query",
+    __base__=RulesIn,
+    **request_fields(
+        rules=None,
+        among=(
+            str | list[Id] | None,
+            Field(
+                None,
+                max_length=100_000,
+                description="ids with commas between; given several times, each is one id, which may "
+                "hold commas (an empty one is passed over)",
+            ),
+        ),
+    ),
+)
+
+
+class _OfferQuery(_Query):  # type: ignore[misc]
+    """What may stand behind the question mark of an offers request."""
+
+    campaign: str = Field("", max_length=128, pattern="^[\\w .:/-]*$")
+
+    @classmethod
+    def parameters(cls) -> list[dict[str, Any]]:
+        """As OpenAPI tells of them."""
+        fields = cls.model_json_schema()["properties"]
+        return [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            | ({"description": schema["description"]} if "description" in schema else {})
+            for name, schema in fields.items()
+        ]
+
+    def request(self) -> OfferRequest:
+        """The question for the engine."""
+        among = self.among.split(",") if isinstance(self.among, str) else self.among
+        ids = None if among is None else [bare_id(text) for text in among]
+        return offer_request(self, self.said(), ids)
+
+
+async def _asked(request: Request) -> _OfferQuery:
+    """The query, read as a whole: FastAPI would look into each field's type at each request."""
+    given = request.query_params
+    asked: dict[str, Any] = dict(given)
+    if len(asked) < len(given.multi_items()):
+        several = [name for name in asked if len(given.getlist(name)) > 1]
+        for name in several:
+            if name != "among":
+                raise SettingError(f"{name!a} is said more than once; say it once.")
+            asked[name] = [one for one in given.getlist(name) if one]
+    try:
+        return _OfferQuery.model_validate(asked)
+    except ValidationError as error:
+        found = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(found) from error
+
+
+def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
+    latest = datetime.now() + timedelta(days=1)
+    for receipt in body.receipts:
+        if receipt.time > latest:
+            raise Problem(
+                422, f"a receipt of {receipt.time.isoformat()} lies in the future; check clocks."
+            )
+    accepted = accept(
+        [
+            Posted(r.shopper, r.number, r.time, [line.as_line() for line in r.lines])
+            for r in body.receipts
+        ]
+    )
+    added = service.store.add(accepted.receipts)
+    return {
+        "new": added.new,
+        "known": added.known,
+        "forgotten": added.forgotten,
+        "lines": sum(len(receipt.items) for receipt in accepted.receipts),
+        "merged": accepted.report.merged,
+        "pieces": accepted.report.pieces,
+        "rejected": accepted.report.rejected,
+        "request": request,
+    }
+
+
+def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
+    engine, model = service.engine, service.models.active
+    users, receipts = _users(service, body.shoppers)
+    asked = offer_request(body, body.rules.said(), body.among)
+    ends = engine.store.shopper("").ends
+    newest = max(
+        (midnight_after(int(g.events.time.max())) for g in users if len(g.events.time)), default=None
+    )
+    until = None if newest is None else moment(newest)
+    if until is not None:
+        ends = max(until, ends or until)
+    facts = facts_of(model, receipts, until, sum(len(user.events.time) > 0 for user in users))
+    answers = engine.answer(model, users, asked, ends, engine.lists(), facts)
+    for answer in answers:
+        service.measures.answered(answer)
+    plain = Assignment()
+    return {"answers": [told(answer, plain, request) for answer in answers]}
+
+
+def _users(service: Service, shoppers: Sequence[ShopperIn]) -> tuple[list[UserRecord], list[Receipt]]:
+    """Shoppers of a request, as an answer sees them, and their receipts, cleaned in one go.
+
+    What is denied to the stored shopper of an id is denied here too.
+    """
+    model, denied = service.models.active, service.store.denied([s.shopper for s in shoppers])
+    posted = [
+        Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
+        for shopper in shoppers
+        for place, r in enumerate(shopper.receipts)
+    ]
+    accepted = accept(posted).receipts
+    receipts, users = iter(accepted), []
+    for shopper in shoppers:
+        own = list(islice(receipts, len(shopper.receipts)))
+        own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
+        events, never = code_receipts(model, own), denied.get(shopper.shopper, ())
+        users.append(UserRecord(shopper.shopper, events, shopper.attributes, never))
+    return users, accepted
+
+
+def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
+    model, known = service.models.active, service.store.shopper(shopper)
+    receipts = service.store.history(shopper)
+    return {
+        "shopper": shopper,
+        "attributes": known.attributes,
+        "denied": list(known.denied),
+        "receipts": len(receipts),
+        "newest": [
+            {
+                "number": receipt.number,
+                "time": moment(receipt.time).isoformat(),
+                "lines": [
+                    {
+                        "item": item,
+                        "name": model.label(item),
+                        "quantity": float(amount["quantity"]),
+                        "value": _known(amount["value"]),
+                        "discount": _known(amount["discount"]),
+                    }
+                    for item, amount in zip(receipt.items, receipt.amounts, strict=True)
+                ],
+            }
+            for receipt in receipts[-limit:]
+        ],
+    }
+
+
+def _known(value: Any) -> float | None:
+    return float(value) if value == value else None
+
+
+def _similar(service: Service, item: str, k: int) -> dict[str, Any]:
+    model = service.models.active
+    if item not in model.code_of:
+        raise Problem(404, f"the model does not know item {item!a}; it was not sold before its end.")
+    return {
+        "item": item,
+        "name": model.label(item),
+        "model": {"id": model.name, "digest": model.digest},
+        "similar": {
+            source: [
+                {"item": model.ids[code], "name": model.labels[code], "similarity": score}
+                for code, score in found
+            ]
+            for source, found in model.similar(item, k).items()
+        },
+    }
+
 
 _LOG = logging.getLogger("retailrec.serving")
 _ABOUT = """
@@ -46,8 +468,8 @@ def make_app(service: Service) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    problems.install(app)
-    app.include_router(api.routes(service))
+    answer_problems(app)
+    app.include_router(routes(service))
     if service.settings.pages:
         app.include_router(pages.routes(service))
     app.add_middleware(Guard, service=service)

@@ -1,20 +1,283 @@
-"""The database of a store: opened, made or brought up to date, and spoken to in transactions."""
+"""The database of a store: engines for SQLite and PostgreSQL, opened, made or brought up to date.
+
+SQLite runs with a write-ahead log and one writer. What a store hands out, and what can go wrong with
+it, stands here as well.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Connection, Engine
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from retailrec.errors import DataError
+from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.serving import schema
-from retailrec.serving.connections import engines, is_sqlite, name_of, said_plainly
+from retailrec.serving.passwords import without_passwords
+
+
+class StoreUnavailable(RetailRecError):
+    """The database does not answer, or can't be written to now; the same call may work later."""
+
+
+class StoreFull(StoreUnavailable):
+    """The database has no room for what should be written; reading still works."""
+
+
+class ReceiptConflict(DataError):
+    """A receipt came twice under one number with different contents; nothing was stored."""
+
+
+class ValueRefused(DataError):
+    """The database can't hold a value; all else goes on."""
+
+
+class ForgottenUser(DataError):
+    """The user was forgotten, and is not to be stored again."""
+
+
+class Shopper(NamedTuple):
+    """What the store knows beside receipts, read in one statement.
+
+    Attributes
+    ----------
+    version : another one after each change of this shopper; 0: never heard of
+    attributes : name -> value
+    denied : items never to be offered to the shopper
+    ends : midnight after the newest receipt of anybody; None without any
+    text_numbers : are receipt numbers ordered as text, since one of them is no whole number?
+    lists : changes with the unavailable items, rules and keys
+    """
+
+    version: int
+    attributes: dict[str, Any]
+    denied: tuple[str, ...]
+    ends: datetime | None
+    text_numbers: bool
+    lists: int
+
+
+class Events(NamedTuple):
+    """All lines of a shopper, in order of time.
+
+    Attributes
+    ----------
+    times, sizes : (n_receipts,) microseconds since 1970, and number of lines
+    items : (n_lines,) ids
+    amounts : (n_lines,) of `receipts.AMOUNTS`
+    """
+
+    times: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    items: list[str]
+    amounts: NDArray[np.void]
+
+
+class Added(NamedTuple):
+    """What `add` did: receipts that are new, were known before, or are of users who were forgotten."""
+
+    new: int
+    known: int
+    forgotten: int = 0
+
+
+class Lists(NamedTuple):
+    """What holds for everybody: unavailable items, rulesets, and their version."""
+
+    version: int
+    unavailable: frozenset[str]
+    rules: dict[str, dict[str, Any]]
+
+
+_NO_FILE = re.compile(r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=", re.IGNORECASE | re.DOTALL)
+_UNREADABLE = (
+    "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
+    "for @ and %2F for / in a password."
+)
+_NO_VALUE = re.compile("binding parameter|cannot adapt")
+_FULL = ("database or disk is full", "no space left on device", "disk full", "could not extend file")
+
+
+def engines(url: str, connections: int, timeout: float) -> tuple[Engine, Engine]:
+    """An engine that reads and one that writes.
+
+    Raises
+    ------
+    SettingError
+        If the URL is of no database that the store knows.
+    """
+    parsed = _parsed(url)
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        _require_path(parsed.database or "")
+        return _sqlite(parsed, connections, timeout)
+    if kind in ("postgresql", "postgres"):
+        return _postgresql(parsed, connections, timeout)
+    raise SettingError(
+        f"--store names a {kind} database; expected an SQLite file or postgresql://user@host/database."
+    )
+
+
+def _parsed(url: str) -> URL:
+    """The URL, its password in one place and no part of it in another.
+
+    Raises
+    ------
+    SettingError
+        If it can't be read, without a word of it: any part may be a password.
+    """
+    if "://" not in url and not _NO_FILE.match(url):
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # the last @ ends the password
+            more, _, host = str(parsed.host).rpartition("@")
+            parsed = parsed.set(host=host, password=f"{parsed.password}@{more}")
+        query = dict(parsed.query)  # where user and password count as well, as libpq has it
+        user, password = query.pop("user", parsed.username), query.pop("password", parsed.password)
+        parsed = parsed.set(
+            username=None if user is None else str(user),
+            password=None if password is None else str(password),
+            query=query,
+        )
+    except (ArgumentError, ValueError) as error:
+        raise SettingError(_UNREADABLE) from error
+    if "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite":
+        raise SettingError(_UNREADABLE)
+    return parsed
+
+
+def name_of(url: URL) -> str:
+    """The URL as it may be shown: no password, nothing that stands behind a question mark."""
+    shown = url.set(drivername=url.get_backend_name(), query={})
+    return shown.render_as_string(hide_password=True)
+
+
+def _require_path(file: str) -> None:
+    """Raise a SettingError if there can be no file of this name."""
+    try:
+        file.encode()  # what is no text can't be shown in a URL
+        os.lstat(file)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # SQLite says it
+    except (OSError, ValueError) as error:
+        shown = ascii(file if len(file) < 200 else f"{file[:80]}...")
+        raise SettingError(
+            f"--store {shown} can't be a file: {getattr(error, 'strerror', None) or error}. Name "
+            "another."
+        ) from error
+
+
+def is_sqlite(engine: Engine) -> bool:
+    """Is it SQLite, and not PostgreSQL?"""
+    return engine.dialect.name == "sqlite"
+
+
+def is_full(error: BaseException) -> bool:
+    """Does the database say that it has no room?"""
+    return any(text in str(error).lower() for text in _FULL)
+
+
+def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]:
+    """One connection writes, in transactions that lock at once; others read without any."""
+    if not url.database or url.database == ":memory:":
+        raise SettingError("--store names no file; an SQLite store is a file.")
+    folder = Path(url.database).parent
+    if not folder.is_dir():
+        raise SettingError(f"--store {url.database}: there is no folder {folder}. Make it first.")
+    common: dict[str, Any] = {"connect_args": {"timeout": timeout, "check_same_thread": False}}
+    reading = create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=timeout, **common)
+    writing = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=timeout, **common)
+    for engine in (reading, writing):
+        event.listen(engine, "do_connect", partial(_make_file, url.database))
+        event.listen(engine, "connect", _prepare_sqlite)
+    # a transaction that starts by reading and then writes could fail halfway: lock from the start
+    event.listen(writing, "begin", _begin_immediate)
+    return reading, writing
+
+
+def _make_file(file: str, *_: Any) -> None:
+    """Make a file that is missing, for its owner alone; SQLite gives its log the same mode."""
+    with suppress(OSError):  # it is there, or can't be made, which SQLite says
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _begin_immediate(connection: Any) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_sqlite` says, not in the driver
+    for pragma in (
+        "journal_mode=WAL",  # readers do not wait for the writer
+        "synchronous=FULL",  # what is acknowledged outlives a loss of power
+        "secure_delete=ON",  # what is forgotten is overwritten
+        "cache_size=-8192",  # 8 MB a connection; the system keeps the rest in memory
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise SettingError("PostgreSQL needs psycopg; pip install 'retailrec[serve]'.") from error
+    milliseconds = int(timeout * 1000)
+    url = url.set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=timeout,
+        pool_pre_ping=False,
+        connect_args={
+            "connect_timeout": max(2, int(timeout)),
+            "prepare_threshold": 2,
+            "keepalives_idle": 10,  # a host that is gone without a word is found out
+            "tcp_user_timeout": milliseconds,
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        },
+    )
+    # a statement that reads needs no transaction around it, which would be two more trips
+    return engine.execution_options(isolation_level="AUTOCOMMIT"), engine
+
+
+@contextmanager
+def said_plainly(engine: Engine) -> Iterator[None]:
+    """Errors of the database as ours, without the statement, its values, and passwords."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause, url = getattr(error, "orig", None) or error, engine.url
+        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        secrets = (str(url.password or ""), str(url.query.get("sslpassword", "")))
+        said, name = without_passwords(first, secrets), name_of(url)
+        if is_full(cause):
+            raise StoreFull(
+                f"store {name} has no room for more ({said}); nothing was written. Free some space."
+            ) from error
+        ours = isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
+        if ours or isinstance(error, (exc.DataError, exc.IntegrityError)) or _NO_VALUE.search(first):
+            raise ValueRefused(
+                f"store {name} can't hold a value ({said}); nothing was written."
+            ) from error
+        raise StoreUnavailable(
+            f"store {name} can't be used now ({said}). Check the database and try again."
+        ) from error
 
 
 @dataclass

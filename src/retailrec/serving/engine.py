@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from retailrec.data import Unplaced
@@ -21,11 +22,80 @@ from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import CROWD, Answer, ReceiptFacts, count_amounts
 from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.request import Request
-from retailrec.serving.cache import HotShoppers
+from retailrec.serving.database import Lists, Shopper
 from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds, moment
-from retailrec.serving.records import Lists, Shopper
 from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
+
+Key = tuple[str, str]  # shopper, model's digest
+
+
+class _Entry(NamedTuple):
+    label: tuple[object, ...]
+    events: CodedEvents
+
+
+class HotShoppers:
+    """Coded events of the shoppers asked for last.
+
+    An entry counts only under the label that it was stored with (the shopper's version in the store),
+    so a receipt that any process stores makes it useless at once.
+
+    Parameters
+    ----------
+    most_lines : receipt lines that may be kept; 36 bytes each
+    """
+
+    def __init__(self, most_lines: int = 2_000_000) -> None:
+        self._entries: LRUCache[Key, _Entry] = LRUCache(most_lines, _size)
+        self._lock = Lock()
+        self.hits = self.misses = 0
+
+    def get(self, key: Key, label: tuple[object, ...]) -> CodedEvents | None:
+        """The events, if they are here under this label."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.label != label:
+                self.misses += 1
+                return None
+            self.hits += 1
+            return entry.events
+
+    def put(self, key: Key, label: tuple[object, ...], events: CodedEvents) -> None:
+        """Keep the events, and let go of others if there are too many."""
+        entry = _Entry(label, events)
+        with self._lock:
+            self._entries.pop(key, None)
+            if _size(entry) <= self._entries.maxsize:
+                self._entries[key] = entry
+
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Let go of shoppers; number of histories that were kept."""
+        with self._lock:
+            found = list(self._entries)
+        dropped = [key for key in found if gone(key[0])]
+        with self._lock:
+            for key in dropped:
+                self._entries.pop(key, None)
+        return len(dropped)
+
+    def clear(self) -> None:
+        """Let go of everybody."""
+        with self._lock:
+            self._entries.clear()
+
+    @property
+    def lines(self) -> int:
+        """Lines kept now."""
+        return int(self._entries.currsize)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _size(entry: _Entry) -> int:
+    return len(entry.events.item) + 10  # what an entry takes beside its lines
+
 
 Level = Literal["personal", "segment", "popular", "none"]
 DEFAULT_RULESET = "default"

@@ -1,21 +1,37 @@
-"""Arms of an experiment: who gets which model, by the draw that batch campaigns use too."""
+"""Experiments: who gets which model, by the draw of batch campaigns, and the log of what was shown.
+
+The log is written in batches beside the answers, all of it at a clean stop. A row that the store can't
+hold stops nothing: it is set aside in a file, and so is what could not be written when the service
+stops. `Aside.recover` writes such a file into a store.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 
 from retailrec.data.toml_files import read_toml
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import HOLDOUT, arm_of
 from retailrec.serving import schema
+from retailrec.serving.database import StoreUnavailable, ValueRefused
+from retailrec.serving.engine import Reply
 from retailrec.serving.store import Store
+from retailrec.work import locked, replaced
 
 _LOG = logging.getLogger("retailrec.serving")
 Formula = Literal[1, 2]
@@ -184,3 +200,272 @@ def read_experiment(path: Path) -> Experiment:
         tuple(found.shadow),
         found.formula,
     )
+
+
+_BATCH = 5000  # rows a transaction
+_COLUMNS = {column.name for column in schema.exposures.c} - {"id"}
+Row = Mapping[str, Any]
+
+
+def rows_of(
+    answer: Reply, campaign: str, assignment: Assignment, request: str, shadow: bool = False
+) -> list[Row]:
+    """One row an offer; one with rank 0 and no item where nothing was shown."""
+    common = {
+        "campaign": campaign,
+        "user_id": answer.shopper,
+        # the shop's own time, as receipts and the ledger have it
+        "time": (datetime.now() - datetime(1970, 1, 1)) // timedelta(microseconds=1),
+        "model": answer.digest[:16] or answer.model,
+        "arm": assignment.arm,
+        "price": None,
+        "holdout": assignment.holdout,
+        "shadow": shadow,
+        "request": request,
+    }
+    if not answer.offers:
+        return [common | {"item_id": None, "rank": 0, "score": None, "propensity": None}]
+    return [
+        common
+        | {
+            "item_id": str(offer.item),
+            "rank": offer.rank,
+            "score": offer.score,
+            "propensity": assignment.propensity,
+        }
+        for offer in answer.offers
+    ]
+
+
+class Unwritten(NamedTuple):
+    """Rows that a service leaves unwritten when it stops.
+
+    Attributes
+    ----------
+    aside : rows in the file, for whatever reason
+    lost : rows that could not be written to the file either
+    """
+
+    aside: int
+    lost: int
+    file: Path
+
+
+class Aside:
+    """Rows that the store did not take, as JSON lines: a file a service, in a folder of its own.
+
+    Parameters
+    ----------
+    folder : made when there is a row, for its owner alone
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / f"exposures-{secrets.token_hex(8)}.jsonl"
+
+    def files(self) -> list[Path]:
+        """The files of all services."""
+        return sorted(self.folder.glob("exposures-*.jsonl"))
+
+    def add(self, rows: Sequence[Row], why: str) -> None:
+        """Add rows to this service's file, all or none.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+        """
+        text = "".join(json.dumps({**row, "why": why}) + "\n" for row in rows)
+        with locked(self.folder, wait=True):
+            descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with open(descriptor, "ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    file.write(text.encode())
+                    os.fsync(descriptor)
+                except OSError:
+                    os.truncate(descriptor, size)
+                    raise
+
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Remove users' rows from the files of all services; number of rows."""
+        return sum(
+            self._keep(file, lambda row: not gone(str(row.get("user_id")))) for file in self.files()
+        )
+
+    def recover(self, store: Store, file: Path) -> tuple[int, int, int]:
+        """Write the rows of a file into a store, each once, and remove them from the file.
+
+        Returns the number of rows that are written, left out since their users were forgotten, and
+        refused by the store, which stay in the file. A row without what a row has is refused.
+        """
+        done: set[str] = set()
+        left_out = 0
+        rows = [row for _, row in _read_rows(file)]
+        rows = [row for row in rows if set(row) >= _COLUMNS and isinstance(row["key"], int)]
+        for at in range(0, len(rows), _BATCH):
+            some = [{name: row[name] for name in _COLUMNS} for row in rows[at : at + _BATCH]]
+            written, refused = write_rows(store, some)
+            left_out += len(some) - written - len(refused)
+            done |= {str(row["key"]) for row in some} - {str(row["key"]) for row, _ in refused}
+        removed = self._keep(file, lambda row: str(row.get("key")) not in done)
+        return removed - left_out, left_out, len(_read_rows(file)) if file.exists() else 0
+
+    def _keep(self, file: Path, wanted: Callable[[Row], bool]) -> int:
+        """Keep some rows of a file, and no file without rows; number of rows that went."""
+        with locked(self.folder, wait=True):
+            rows = _read_rows(file)
+            kept = [line for line, row in rows if wanted(row)]
+            if not kept:
+                file.unlink(missing_ok=True)
+            elif len(kept) < len(rows):
+                with replaced(file) as partial:
+                    partial.write_text("".join(kept))
+        return len(rows) - len(kept)
+
+
+def _read_rows(file: Path) -> list[tuple[str, Row]]:
+    """Lines and what they say; nothing of one that says nothing."""
+    found: list[tuple[str, Row]] = []
+    for line in file.read_text(errors="replace").splitlines(keepends=True) if file.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        found.append((line, row if isinstance(row, dict) else {}))
+    return found
+
+
+def aside_of(store: Store) -> Path:
+    """Where rows go that a store does not take: beside an SQLite file, else in the current folder."""
+    if store.file is None:
+        return Path("exposures.unwritten")
+    return store.file.with_name(f"{store.file.name}.unwritten")
+
+
+def write_rows(store: Store, rows: Sequence[Row]) -> tuple[int, list[tuple[Row, str]]]:
+    """Write rows; those that the store can't hold are found by halves.
+
+    Returns the number of rows that are written, and the refused ones with the reason. The others are
+    of users who were forgotten.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the store does not answer; some rows may be written.
+    """
+    try:
+        return len(rows) - store.log_exposures(rows), []
+    except (ValueRefused, ValueError, TypeError, OverflowError) as error:
+        if len(rows) == 1:
+            return 0, [(rows[0], str(error))]
+    half = len(rows) // 2
+    first, second = (write_rows(store, some) for some in (rows[:half], rows[half:]))
+    return first[0] + second[0], first[1] + second[1]
+
+
+class ExposureLog:
+    """Rows wait in memory and a thread writes them; an answer never waits for it.
+
+    While the database is away rows are kept, `most` of them; those that come then are counted as
+    dropped. Each row has a key of its own, so that a batch whose acknowledgement was lost is written
+    once.
+
+    Parameters
+    ----------
+    aside : takes the rows that the store can't hold
+    every : seconds between two writes
+    most : rows that may wait
+    """
+
+    def __init__(self, store: Store, aside: Aside, every: float = 0.5, most: int = 200_000) -> None:
+        self._store, self._aside, self._every, self._most = store, aside, every, most
+        self._waiting: deque[Row] = deque()
+        self._key = secrets.randbits(62)
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._wake, self._stopping = threading.Event(), False
+        self.written = self.dropped = self.set_aside = 0
+        self._thread = threading.Thread(target=self._run, name="exposures", daemon=True)
+        self._thread.start()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Let rows be written."""
+        with self._lock:
+            room = max(self._most - len(self._waiting), 0)
+            for row in rows[:room]:
+                self._key += 1
+                self._waiting.append({**row, "key": self._key})
+            self.dropped += len(rows[room:])
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._waiting)
+
+    def forget(self, gone: Callable[[str], bool]) -> int:
+        """Let go of rows of users that wait; what comes later the store leaves out, as it knows."""
+        with self._writing, self._lock:
+            kept = [row for row in self._waiting if not gone(row["user_id"])]
+            n = len(self._waiting) - len(kept)
+            self._waiting = deque(kept)
+        return n
+
+    def flush(self) -> bool:
+        """Write what waits, now; False if the database is away."""
+        with self._writing:
+            while self._waiting:
+                with self._lock:
+                    rows = [self._waiting[i] for i in range(min(len(self._waiting), _BATCH))]
+                try:
+                    self._write(rows)
+                except StoreUnavailable as error:
+                    _LOG.warning("exposures wait: %s", error)
+                    return False
+                with self._lock:
+                    for _ in rows:
+                        self._waiting.popleft()
+        return True
+
+    def stop(self, patience: float = 10.0) -> Unwritten | None:
+        """Write everything and end; what could not be written, if there is any."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+        until = time.monotonic() + patience
+        while not self.flush() and time.monotonic() < until:
+            time.sleep(0.2)
+        left = list(self._waiting)
+        self._waiting.clear()
+        if left:
+            self._set_aside(left, "the store was away when the service stopped")
+        if not self.set_aside and not self.dropped:
+            return None
+        return Unwritten(self.set_aside, self.dropped, self._aside.file)
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        """Write rows; those that the store can't hold are found by halves and set aside."""
+        done, refused = write_rows(self._store, rows)
+        self.written += done
+        for row, why in refused:
+            self._set_aside([row], why)
+
+    def _set_aside(self, rows: Sequence[Row], why: str) -> None:
+        try:
+            self._aside.add(rows, why)
+        except (OSError, DataError) as error:
+            self.dropped += len(rows)
+            _LOG.error("%d exposures are lost: %s, and %s", len(rows), why, error)
+            return
+        self.set_aside += len(rows)
+        _LOG.error("%d exposures are set aside in %s: %s", len(rows), self._aside.file, why)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._every)
+            try:
+                written = self.flush()
+            except Exception:  # the thread goes on, whatever happens; what waits is counted
+                _LOG.exception("exposures wait")
+                written = False
+            if not written:
+                self._wake.wait(1.0)

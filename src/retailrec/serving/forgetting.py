@@ -15,9 +15,7 @@ from typing import Protocol
 from sqlalchemy import Connection, delete, func, insert, select
 
 from retailrec.serving import schema
-from retailrec.serving.connections import is_sqlite
-from retailrec.serving.database import Database
-from retailrec.serving.records import StoreUnavailable
+from retailrec.serving.database import Database, StoreUnavailable, is_sqlite
 
 _MOST = 1000  # hashes looked up in one statement
 

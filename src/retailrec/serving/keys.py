@@ -17,8 +17,8 @@ from sqlalchemy import insert, select, update
 
 from retailrec.errors import SettingError
 from retailrec.serving import schema
+from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.receipts import check_id
-from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
 
 SCOPES = ("read", "write", "admin")

@@ -1,17 +1,19 @@
-"""Receipts in bulk: files or data sets into the store, and the store into files."""
+"""Receipts of a store in bulk: files or data sets into it, files out of it, pruned; a demo shop."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from retailrec.compute.forks import require_threads
 from retailrec.compute.progress import Progress, silent
@@ -25,8 +27,8 @@ from retailrec.data.vocabulary import attributes
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
-from retailrec.serving.connections import is_sqlite
-from retailrec.serving.forgetting import forgotten_among
+from retailrec.serving.database import StoreUnavailable, is_sqlite, said_plainly
+from retailrec.serving.forgetting import add_hashes, forgotten_among, hash_of
 from retailrec.serving.receipts import (
     AMOUNTS,
     BY_TIME,
@@ -37,9 +39,108 @@ from retailrec.serving.receipts import (
     moment,
     packed_amounts,
 )
-from retailrec.serving.records import StoreUnavailable
 from retailrec.serving.store import Store
-from retailrec.work import result_file
+from retailrec.work import replaced, result_file, write_result
+
+_FORMAT = "retailrec: hashes of forgotten ids"
+
+
+class Applied(NamedTuple):
+    """What `apply_list` did: hashes that are new on the list, and rows removed by table."""
+
+    new: int
+    removed: dict[str, int]
+
+
+def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
+    """Remove receipts and exposures older than `before`, then give the room back; rows removed."""
+    removed = {}
+    if before is not None:
+        us = int((before - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+        with store.transaction(long=True) as connection:
+            mine = select(schema.receipts.c.shopper).where(schema.receipts.c.time < us)
+            # another version than any cached one; the shopper may be read right now
+            changed = schema.shoppers.c.id.in_(mine)
+            connection.execute(
+                update(schema.shoppers).where(changed).values(version=schema.shoppers.c.version + 1)
+            )
+            for table in (schema.receipts, schema.exposures):
+                found = connection.execute(delete(table).where(table.c.time < us))
+                removed[table.name] = found.rowcount
+            store.recount(connection)
+    with said_plainly(store.writing):
+        engine = store.writing.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            if not is_sqlite(engine):
+                connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.exec_driver_sql("VACUUM")
+            connection.exec_driver_sql("ANALYZE")
+            if not is_sqlite(engine):
+                connection.exec_driver_sql(f"SET statement_timeout = {int(store.timeout * 1000)}")
+    store.sweep()
+    return removed
+
+
+def write_list(store: Store, file: Path) -> int:
+    """Write the list to a JSON file, for a store that is restored or made anew; number of hashes."""
+    table = schema.forgotten
+    with store.reader() as connection:
+        key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+        rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
+    hashes = {row.hash: row.since for row in rows}
+    write_result(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
+    return len(hashes)
+
+
+def apply_list(store: Store, file: Path) -> Applied:
+    """Put the hashes of a file on the store's list, and remove all that is stored of these users.
+
+    Raises
+    ------
+    DataError
+        If the file is none that `write_list` wrote, or comes from a store with another key while this
+        one has a list of its own.
+    """
+    try:
+        found = json.loads(file.read_text())
+        key, hashes = found["key"], sorted(found["since"])
+        right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
+        right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} can't be read as a list of forgotten ids ({error}).") from error
+    if not right:
+        raise DataError(
+            f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
+        )
+    with store.transaction(long=True) as connection:
+        own = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+        if own != key:
+            if connection.execute(select(func.count()).select_from(schema.forgotten)).scalar():
+                raise DataError(
+                    f"{file} comes from a store with another key, and this one has a list of its own; "
+                    f"the two can't be made one. Forget these ids by name."
+                )
+            connection.execute(update(schema.state).values(forget_key=key))
+        before = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
+        add_hashes(connection, hashes)
+        after = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
+        wanted, removed = set(hashes), dict.fromkeys(schema.OF_USERS, 0)
+        for user in list(_users(connection)):
+            if hash_of(key, user) in wanted:
+                for name, n in store.remove_rows(connection, user).items():
+                    removed[name] += n
+        store.recount(connection)
+    store.sweep()
+    return Applied(after - before, removed)
+
+
+def _users(connection: Connection) -> set[str]:
+    """Everybody of whom anything is stored."""
+    found: set[str] = set()
+    for column in schema.OF_USERS.values():
+        found.update(connection.execute(select(column).distinct()).scalars())
+    return found
+
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop finds them there
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
@@ -570,3 +671,34 @@ def _note(connection: Connection, store: Store, rows: Sequence[_Row]) -> None:
     connection.execute(update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends))
     if not all(is_whole(row[1]) for row in rows):
         connection.execute(update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True))
+
+
+def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]:
+    """A folder with two models and a store of a generated shop, made once; their paths.
+
+    The first model has learnt from all but the last four weeks and has a report of how well it did on
+    them; the second has learnt from everything.
+    """
+    from retailrec.jobs.run import run
+    from retailrec.jobs.settings import read_settings
+    from retailrec.simulator.shop import data_of, preset_shop
+
+    models, file = folder / "models", folder / "store.db"
+    if file.is_file():
+        return models, file
+    progress("generate receipts")
+    data = data_of(preset_shop("small", users=400, weeks=40))
+    settings = read_settings(None, profile="laptop", label_windows=1)
+    result = folder / "models" / "all-receipts"
+    run(data, settings, result, dataset="demo", progress=progress)
+    progress("fit a smaller model to compare with")
+    smaller = read_settings(None, profile="large")
+    smaller.for_size(data.n_users).model().fit(data).save(folder / "models" / "small-and-quick")
+    progress("store receipts")
+    with replaced(file) as partial:
+        store = Store(str(partial)).init()
+        load_data(store, data)
+        store.record_activation("all-receipts", "")
+        store.sweep()
+        store.close()
+    return models, file

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from retailrec.errors import ArtifactError, DataError, RetailRecError, SettingError
+from retailrec.serving.database import ForgottenUser, ReceiptConflict, StoreFull, StoreUnavailable
 from retailrec.serving.models import SwapInProgress, UnknownModel
-from retailrec.serving.records import ForgottenUser, ReceiptConflict, StoreFull, StoreUnavailable
 
 PROBLEM = "application/problem+json"
 _LOG = logging.getLogger("retailrec.serving")
@@ -84,7 +84,7 @@ def refusal(request: Request, error: RetailRecError) -> Response:
     return problem(request, status, detail, {"Retry-After": "1"} if status == 503 else {})
 
 
-def install(app: FastAPI) -> None:
+def answer_problems(app: FastAPI) -> None:
     """Let every error of the app be a problem."""
 
     @app.exception_handler(RequestValidationError)

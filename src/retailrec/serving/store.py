@@ -15,7 +15,16 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, tupl
 
 from retailrec.errors import SettingError
 from retailrec.serving import schema
-from retailrec.serving.database import Database
+from retailrec.serving.database import (
+    Added,
+    Database,
+    Events,
+    ForgottenUser,
+    Lists,
+    ReceiptConflict,
+    Shopper,
+    ValueRefused,
+)
 from retailrec.serving.forgetting import add_to_list, forgotten_among
 from retailrec.serving.receipts import (
     AMOUNTS,
@@ -25,15 +34,6 @@ from retailrec.serving.receipts import (
     moment,
     number_key,
     unpack,
-)
-from retailrec.serving.records import (
-    Added,
-    Events,
-    ForgottenUser,
-    Lists,
-    ReceiptConflict,
-    Shopper,
-    ValueRefused,
 )
 
 

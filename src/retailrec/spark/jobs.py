@@ -17,13 +17,12 @@ from retailrec.jobs.run import Everybody
 from retailrec.recommender.batch import Batch
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.spark.fitting import sampled_data
+from retailrec.spark.fitting import SparkLog, sampled_data
 from retailrec.spark.recommending import recommend, recommend_cleaned
 from retailrec.spark.session import connect
-from retailrec.spark.shipping import share_modules
 from retailrec.spark.sources import require_parquet
 from retailrec.spark.storage import absolute
-from retailrec.spark.whole import SparkLog
+from retailrec.spark.tasks import share_modules
 
 WORKPLACE = "spark.retailrec.workplace"
 

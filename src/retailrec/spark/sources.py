@@ -16,7 +16,7 @@ from retailrec.data.files import FILE, exports_of
 from retailrec.data.paths import CSV, EXCEL, PARQUET
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
-from retailrec.spark.failures import in_words
+from retailrec.spark.session import in_words
 from retailrec.spark.storage import Storage, absolute, escaped, local_path
 
 if TYPE_CHECKING:

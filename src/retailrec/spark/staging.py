@@ -17,7 +17,7 @@ from retailrec.data.visits import ONE_VISIT_US
 from retailrec.errors import DataError
 from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
-from retailrec.spark.failures import in_words
+from retailrec.spark.session import in_words
 from retailrec.spark.sources import PLACE, PLACE_BITS, Source
 from retailrec.spark.storage import Storage
 from retailrec.spark.tasks import CleanPlan, clean, sample_of_cleaned

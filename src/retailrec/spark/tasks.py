@@ -1,22 +1,25 @@
 """What runs in Spark's Python workers: the local engine, called on parts of the receipts.
 
-Functions here take Arrow batches and give Arrow batches; `mapInArrow` calls them once a task.
+Functions here take Arrow batches and give Arrow batches; `mapInArrow` calls them once a task. Beside
+them what they share: folders that travel as one archive, and reports of shards that add up.
 """
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER" and "polars" not in sys.modules:
-    # Polars reads it once, at import; Spark sets the other to the cores of a task
-    os.environ.setdefault("POLARS_MAX_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
 import numpy as np
 import polars as pl
@@ -34,10 +37,125 @@ from retailrec.recommender.artifact import versions
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, RECOMMENDABLE, USER_ID
-from retailrec.spark.shipping import import_shared, shipped
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+MODULES = "RETAILREC_MODULES"  # in a worker's environment: modules to import, commas between
+
+
+def ship(session: SparkSession, folder: Path, name: str) -> None:
+    """Put a folder's files on every machine under this name, once a session."""
+    context: Any = session.sparkContext
+    if any(name in str(place) for place in context.listArchives):
+        return
+    # machines that join later fetch it too, so it stays for as long as the program
+    packed = lasting_folder() / f"{name}.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(file, file.relative_to(folder).as_posix())
+    context.addArchive(f"{packed}#{name}")
+
+
+def shipped(name: str) -> Path:
+    """Where a worker finds them."""
+    from pyspark import SparkFiles
+
+    return Path(SparkFiles.get(name))
+
+
+def share_modules(session: SparkSession, names: Sequence[str]) -> None:
+    """Let workers import modules of one's own, which this process has imported, before any work.
+
+    A module that lies on disk travels with its package; workers that have it keep their own.
+    """
+    if not names:
+        return
+    context: Any = session.sparkContext
+    for name in dict.fromkeys(name.partition(".")[0] for name in names):
+        module = importlib.import_module(name)
+        folders = [Path(p) for p in getattr(module, "__path__", ())]
+        file = getattr(module, "__file__", None)
+        if folders:
+            packed = lasting_folder() / f"{name}.zip"
+            with zipfile.ZipFile(packed, "w") as archive:
+                for source in (p for folder in folders for p in sorted(folder.rglob("*.py"))):
+                    archive.write(source, source.relative_to(folders[0].parent).as_posix())
+            context.addPyFile(str(packed))
+        elif file is not None:
+            context.addPyFile(file)
+    context.environment[MODULES] = ",".join(names)
+
+
+def import_shared() -> None:
+    """Import, in a worker, the modules that `share_modules` named."""
+    for name in filter(None, os.environ.get(MODULES, "").split(",")):
+        importlib.import_module(name)
+
+
+def lasting_folder() -> Path:
+    """A new folder of this machine that goes when the program ends."""
+    folder = Path(tempfile.mkdtemp(prefix="retailrec-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+class Texts:
+    """How Spark's accumulator adds up lists of texts.
+
+    What a task tells counts once, when it is done, in the last stage of a job that writes.
+    """
+
+    def zero(self, value: list[str]) -> list[str]:
+        """Nothing."""
+        return []
+
+    def addInPlace(self, one: list[str], other: list[str]) -> list[str]:
+        """Both."""
+        one.extend(other)
+        return one
+
+
+def add_load_reports(
+    reports: Sequence[dict[str, Any]], into: LoadReport, numbers: Callable[[int], int]
+) -> None:
+    """Add what shards' cleaning did, as JSON holds it, to the report of the whole.
+
+    `numbers` makes a line's number of its place.
+    """
+    rejected: dict[str, int] = {}
+    examples: dict[str, list[int]] = {}
+    differences: list[tuple[int, str]] = []
+    for told in reports:
+        into.kept += told["kept"]
+        for count in ("merged", "pieces", "differing", "doubled"):
+            setattr(into, count, getattr(into, count) + told[count])
+        differences = sorted([*differences, *map(tuple, told["differences"])])[:3]
+        into.split += told["split"]
+        into.n_users += told["n_users"]
+        into.n_baskets += told["n_baskets"]
+        for name in ("first", "last"):
+            if told[name] is not None:
+                time, known = datetime.fromisoformat(told[name]), getattr(into, name)
+                pick = min if name == "first" else max
+                setattr(into, name, time if known is None else pick(time, known))
+        for reason, n in told["rejected"].items():
+            rejected[reason] = rejected.get(reason, 0) + n
+            examples[reason] = sorted([*examples.get(reason, []), *told["examples"][reason]])[:3]
+    for reason, n in rejected.items():
+        into.rejected[reason] = into.rejected.get(reason, 0) + n
+        known = into.examples.get(reason, [])
+        into.examples[reason] = sorted([*known, *(numbers(place) for place in examples[reason])])[:3]
+    into.rejected = dict(sorted(into.rejected.items(), key=lambda pair: -pair[1]))
+    into.differences = [(numbers(place), words) for place, words in differences]
+    into.note_receipts()
+
+
+if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER" and "polars" not in sys.modules:
+    # Polars reads it once, at import; Spark sets the other to the cores of a task
+    os.environ.setdefault("POLARS_MAX_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
 
 if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER":
     import_shared()  # before models are loaded, which may hold what they define

@@ -2,25 +2,219 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
+from fastapi import APIRouter, Depends
+from fastapi import Request as HttpRequest
+from jinja2 import PackageLoader
+from markupsafe import Markup
+from starlette.responses import RedirectResponse, Response
 
+from retailrec.errors import RetailRecError
 from retailrec.recommender.explanations import in_days
 from retailrec.recommender.purposes import PURPOSES
 from retailrec.recommender.request import Request
 from retailrec.report import drawings
-from retailrec.report.page import Table, named
-from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts
+from retailrec.report.page import Table, asset, environment, named
+from retailrec.serving.database import StoreUnavailable
+from retailrec.serving.engine import Engine, OfferRequest, Reply, UserRecord, code_receipts
+from retailrec.serving.guard import allow
 from retailrec.serving.messages import RulesIn
-from retailrec.serving.pages.comparison import Comparison, K, Values, given_of
 from retailrec.serving.pages.facts import WEEKS, Facts
-from retailrec.serving.pages.what_if import receipt, side, timeline, what_if
-from retailrec.serving.receipts import check_id, microseconds
+from retailrec.serving.problems import Problem
+from retailrec.serving.receipts import AMOUNTS, Receipt, check_id, microseconds, moment
+from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
+
+Values = dict[str, Any]
+
+
+def what_if(
+    receipts: Sequence[Receipt], query: Mapping[str, str], now: int, model: ServedModel
+) -> tuple[list[Receipt], list[str]]:
+    """The receipts with a line added now and an item never bought, and both in words."""
+    found, changed = list(receipts), []
+    drop, add = query.get("drop", "").strip(), query.get("add", "").strip()
+    if drop:
+        found = [_without(receipt, drop) for receipt in found]
+        changed.append(f"never bought {model.label(drop)}")
+    if add:
+        try:
+            quantity = min(max(float(query.get("quantity") or 1), 0.001), 1000.0)
+        except ValueError:
+            quantity = 1.0
+        code = model.code_of.get(add)
+        price = float("nan") if code is None else float(model.model.prices_[code])
+        line = np.array([(quantity, price * quantity, float("nan"))], AMOUNTS)
+        found.append(Receipt("", "what if", now, (add,), line))
+        unknown = " (an item that the model does not know)" if code is None else ""
+        changed.append(f"also bought {quantity:g} of {model.label(add)}{unknown}")
+    return found, changed
+
+
+def _without(receipt: Receipt, item: str) -> Receipt:
+    if item not in receipt.items:
+        return receipt
+    keep = [place for place, name in enumerate(receipt.items) if name != item]
+    return Receipt(
+        receipt.shopper,
+        receipt.number,
+        receipt.time,
+        tuple(receipt.items[i] for i in keep),
+        receipt.amounts[keep],
+    )
+
+
+def side(title: str, answer: Reply, usual: Reply) -> Values:
+    """A list, how each item moved against the usual one, and its score as a share of the best."""
+    before = {offer.item: offer.rank for offer in usual.offers}
+    scores = [offer.score for offer in answer.offers]
+    low, high = min([0.0, *scores]), max(scores, default=1.0)
+    offers = [
+        offer._asdict()
+        | {
+            "move": before[offer.item] - offer.rank if offer.item in before else "new",
+            "share": (offer.score - low) / ((high - low) or 1.0),
+        }
+        for offer in answer.offers
+    ]
+    return {"title": title, "answer": answer, "offers": offers}
+
+
+def receipt(given: Receipt, model: ServedModel) -> Values:
+    """A receipt as the page shows it."""
+    lines = []
+    for item, amount in zip(given.items, given.amounts, strict=True):
+        text = (
+            f"{amount['quantity']:g} for {amount['value']:.2f}"
+            if amount["value"] == amount["value"]
+            else f"{amount['quantity']:g}"
+        )
+        lines.append({"item": item, "name": model.label(item), "text": text})
+    value = float(np.nansum(given.amounts["value"]))
+    return {"time": f"{moment(given.time):%Y-%m-%d %H:%M}", "lines": lines, "value": value}
+
+
+def timeline(receipts: Sequence[Receipt]) -> Markup | str:
+    """The newest receipts by time; nothing where there is none."""
+    if not receipts:
+        return ""
+    some = receipts[-150:]
+    first, last = some[0].time, some[-1].time
+    span = max(last - first, 1)
+    return drawings.timeline(
+        [
+            (
+                (r.time - first) / span,
+                float(len(r.items)),
+                f"{moment(r.time):%Y-%m-%d %H:%M}, {len(r.items)} lines",
+            )
+            for r in some
+        ]
+    )
+
+
+K = 10
+
+
+def given_of(
+    engine: Engine, model: ServedModel, shoppers: Sequence[str]
+) -> tuple[list[UserRecord], datetime | None]:
+    """Stored shoppers as a model is asked about them, and where receipts end."""
+    given, ends = [], None
+    for shopper in shoppers:
+        known = engine.store.shopper(shopper)
+        given.append(
+            UserRecord(shopper, engine.events(model, shopper, known), known.attributes, known.denied)
+        )
+        ends = known.ends
+    return given, ends
+
+
+class Comparison:
+    """Comparisons of two models over a sample of shoppers, made aside and kept."""
+
+    def __init__(self, service: Service, facts: Facts) -> None:
+        self.service, self.facts = service, facts
+        self._compared: dict[tuple[str, ...], Values | None] = {}
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        """Let go of all comparisons."""
+        with self._lock:
+            self._compared.clear()
+
+    def page(self, query: Mapping[str, str]) -> Values:
+        """Where do two models differ most?"""
+        models = list(self.service.models.folders())
+        active = self.service.models.active.name
+        left = query.get("left") or active
+        right = query.get("right") or next((m for m in models if m != left), left)
+        pair = [self.service.models.get(left), self.service.models.get(right)]
+        key = (pair[0].digest, pair[1].digest)
+        facts = self.facts.now()
+        with self._lock:
+            start = facts is not None and key not in self._compared
+            if start:
+                if len(self._compared) > 20:
+                    self._compared.clear()
+                self._compared[key] = None
+        if start:
+            threading.Thread(target=self._compare, args=(key, pair), daemon=True).start()
+        found = self._compared.get(key)
+        return {
+            "models": models,
+            "left": left,
+            "right": right,
+            "found": found,
+            "self_url": "/compare?" + urlencode({"left": left, "right": right}),
+            "histogram": drawings.bars(found["histogram"], "shoppers") if found else "",
+        }
+
+    def _compare(self, key: tuple[str, ...], pair: list[ServedModel]) -> None:
+        facts = self.facts.now()
+        if facts is None:
+            return
+        since = max(model.end for model in pair)
+        lists = []
+        for model in pair:
+            given, ends = given_of(self.service.engine, model, facts.sample)
+            late = bool(ends and ends > since)
+            asked = OfferRequest.of(k=K, at=since if late else None)
+            answers = self.service.engine.answer(model, given, asked, ends, self.service.engine.lists())
+            lists.append([{str(o.item) for o in a.offers} for a in answers])
+        shared = [len(a & b) for a, b in zip(*lists, strict=True)]
+        judged = []
+        us = microseconds(since)
+        for place, shopper in enumerate(facts.sample if late else []):
+            bought = {i for r in self.service.store.history(shopper) if r.time >= us for i in r.items}
+            if bought:
+                judged.append((shopper, len(lists[0][place] & bought), len(lists[1][place] & bought)))
+        judged.sort(key=lambda row: (-row[1] - row[2], row[0]))
+        order = sorted(range(len(shared)), key=lambda i: (shared[i], facts.sample[i]))
+        found = {
+            "n": len(shared),
+            "shared": sum(shared) / max(len(shared), 1),
+            "same": sum(n == K for n in shared),
+            "since": f"{since:%Y-%m-%d}",
+            "most": [(facts.sample[i], shared[i]) for i in order[:10]],
+            "judged": judged if len(judged) <= 10 else judged[:5] + judged[-5:],
+            "histogram": [(str(n), float(shared.count(n))) for n in range(K + 1)],
+        }
+        with self._lock:
+            if self.service.store.forgotten(facts.sample):  # meanwhile
+                self._compared.pop(key, None)
+            elif key in self._compared:
+                self._compared[key] = found
+
 
 RULE_FIELDS = (
     ("max_per_category", "At most of a category"),
@@ -421,3 +615,81 @@ def _short(value: Any) -> str:
     if value is None:
         return "–"
     return drawings.readable(value) if isinstance(value, float) else str(value)
+
+
+PAGES = (
+    ("/", "Overview"),
+    ("/shopper", "Shopper"),
+    ("/item", "Item"),
+    ("/sources", "Sources"),
+    ("/compare", "Compare"),
+    ("/rules", "Rules"),
+)
+_TITLES = dict(PAGES)
+_KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+_LONGEST = 2000  # characters of a query's value
+
+
+def routes(service: Service) -> APIRouter:
+    """All pages, over one service."""
+    router = APIRouter(include_in_schema=False)
+    views = Views(service)
+    templates = environment(PackageLoader("retailrec.serving.pages"))
+    read, admin = (Depends(allow(scope)) for scope in ("read", "admin"))
+    htmx = files("retailrec.serving.pages").joinpath("static", "htmx.min.js").read_bytes()
+    static = {"htmx.min.js": htmx} | {name: asset(name).encode() for name in ("style.css", "sort.js")}
+
+    def page(here: str, template: str, values: Values, status: int = 200) -> Response:
+        text = templates.get_template(template).render(
+            {"here": here, "pages": PAGES, "title": _TITLES[here], "model": service.models.active}
+            | values
+        )
+        return Response(text, status, media_type="text/html")
+
+    def shown(here: str, template: str, view: Callable[[], Values]) -> Response:
+        try:
+            return page(here, template, view())
+        except StoreUnavailable as error:
+            return page(here, "trouble.html", {"error": str(error)}, 503)
+        except RetailRecError as error:
+            return page(here, "trouble.html", {"error": str(error)}, 422)
+
+    def add(path: str, template: str, view: Callable[[Mapping[str, str]], Values]) -> None:
+        async def show(request: HttpRequest) -> Response:
+            query = {name: value[:_LONGEST] for name, value in request.query_params.items()}
+            return await service.compute(shown, path, template, lambda: view(query))
+
+        router.add_api_route(path, show, methods=["GET"], dependencies=[read])
+
+    add("/", "overview.html", lambda query: views.overview())
+    add("/shopper", "shopper.html", views.shopper)
+    add("/item", "item.html", views.item)
+    add("/sources", "sources.html", lambda query: views.sources())
+    add("/compare", "compare.html", views.compare)
+    add("/rules", "rules.html", views.rules)
+
+    @router.post("/rules", dependencies=[admin])
+    async def save(request: HttpRequest) -> Response:
+        try:
+            form = dict(
+                parse_qsl((await request.body()).decode(), max_num_fields=50, keep_blank_values=True)
+            )
+        except ValueError as error:
+            raise Problem(400, "the form can't be read; open the page again.") from error
+        ruleset = form.get("ruleset") or "default"
+        error_text = await service.compute(views.save_rules, form)
+        if error_text:
+            raise Problem(422, error_text)
+        return RedirectResponse(f"/rules?ruleset={quote(ruleset, safe='')}&saved=1", 303)
+
+    @router.get("/static/{name}")
+    async def static_file(name: str, request: HttpRequest) -> Response:
+        if name not in static:
+            raise Problem(404, "there is no such file.")
+        tag = f'"{hashlib.sha256(static[name]).hexdigest()[:16]}"'
+        headers = {"etag": tag, "cache-control": "max-age=3600"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(b"", 304, headers)
+        return Response(static[name], 200, headers, media_type=_KINDS[name.rpartition(".")[2]])
+
+    return router
