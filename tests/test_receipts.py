@@ -421,6 +421,25 @@ def test_one_currency_and_none_may_stand_together() -> None:
     assert parse_number(pl.Series("value", ["€2.00", "3.50"]), who="lines").to_list() == [2.0, 3.5]
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "said"),
+    [
+        ("currency", ["EUR", "eur ", "EUR", None], None),
+        ("currency", ["EUR", "USD", "EUR", "EUR"], "3 lines EUR, 1 lines USD"),
+        ("Currency_Code", ["978", "840", "", "978"], "2 lines 978, 1 lines 840"),
+        ("note", ["EUR", "USD", "EUR", "EUR"], None),
+    ],
+)
+def test_several_currencies_are_said_where_receipts_are_loaded(
+    column: str, cells: list[str | None], said: str | None
+) -> None:
+    lines = {"user_id": list("aabb"), "item_id": list("wxyz"), "time": [TEN] * 4, "value": [1.0] * 4}
+    notes = RetailData.from_frames(pl.DataFrame(lines | {column: cells})).report.notes
+    assert notes == [] if said is None else said in " ".join(notes), notes
+    without = pl.DataFrame(lines | {column: cells, "value": [None] * 4})
+    assert RetailData.from_frames(without).report.notes == []
+
+
 def daily(n: int = 1800) -> pl.DataFrame:
     days = [TEN + timedelta(days=i % 90) for i in range(n)]
     return pl.DataFrame(

@@ -72,6 +72,34 @@ def test_lists_and_the_account_are_those_of_one_machine(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there"]  # no parts
 
 
+@pytest.mark.parametrize("ids", ["text", "numbers"])
+def test_alike_ids_and_several_currencies_are_said_as_on_one_machine(
+    session: Any, tmp_path: Path, ids: str
+) -> None:
+    from retailrec.spark.sources import source
+    from retailrec.spark.staging import stage
+
+    n = 400
+    row = pl.int_range(pl.len())
+    lines = pl.select(user_id=pl.int_range(n) % 40, item_id=pl.int_range(n) % 9).with_columns(
+        pl.datetime(2024, 1, 1).dt.offset_by(pl.format("{}d", row % 30)).alias("time"),
+        value=pl.lit(2.0),
+        currency=pl.when(row == 7).then(pl.lit("USD")).otherwise(pl.lit("EUR")),
+    )
+    if ids == "text":
+        odd = {3: "Anna B", 13: "anna  b", 5: "007", 15: "7", 6: "1.2E+15", 17: "\u00e9", 18: "e\u0301"}
+        user = pl.col("user_id").replace_strict(odd, default=pl.format("u{}", "user_id"))
+        lines = lines.with_columns(user, pl.format("i{}", pl.col("item_id")).alias("item_id"))
+    else:
+        lines = lines.with_columns(pl.col("user_id") * 10 + 4_000_000_000_000_000)
+    lines.write_parquet(tmp_path / "lines.parquet")
+    here = RetailData.from_frames(lines).report.notes
+    given = source(session, tmp_path / "lines.parquet", {})
+    there = stage(session, given, {}, str(tmp_path / "cleaned")).report.notes
+    assert there == here
+    assert len(here) == (4 if ids == "text" else 2), here
+
+
 def test_shoppers_without_lines_are_data_too() -> None:
     tasks = pytest.importorskip("retailrec.spark.tasks")
     plan = tasks.ShopperPlan(None, datetime(2024, 1, 1), 10, False, {}, {})

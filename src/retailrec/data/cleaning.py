@@ -231,6 +231,43 @@ def first_reason(rules: Sequence[LineRule]) -> pl.Expr:
     return pl.coalesce(*found, pl.lit(None, dtype=pl.String)).alias("reason")
 
 
+_CURRENCY = re.compile(r"(.*[ _.-])?currency([ _.-]?(code|iso|id|name))?|valuta", re.IGNORECASE)
+
+
+def currency_columns(names: Sequence[str]) -> list[str]:
+    """Those of some columns that tell in which currency a line's money is.
+
+    Examples
+    --------
+    >>> currency_columns(["value", "Currency", "currency_code", "concurrency"])
+    ['Currency', 'currency_code']
+    """
+    return [name for name in names if _CURRENCY.fullmatch(name)]
+
+
+def currency_notes(column: str, counts: Mapping[str, int]) -> list[str]:
+    """What to say of lines by currency, as a column tells it: nothing if all have one.
+
+    Examples
+    --------
+    >>> currency_notes("currency", {"EUR": 97, "USD": 3, "": 5})
+    ["money comes in several currencies by column 'currency' (97 lines EUR, 3 lines USD) and is added \
+up as if it were one; convert it to one currency first"]
+    """
+    told: dict[str, int] = {}
+    for name, n in counts.items():
+        if name.strip():
+            told[name.strip().upper()] = told.get(name.strip().upper(), 0) + n
+    if len(told) < 2:
+        return []
+    largest = sorted(told.items(), key=lambda pair: (-pair[1], pair[0]))
+    some = ", ".join(f"{n:,} lines {name}" for name, n in largest[:5])
+    return [
+        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(told) > 5)}) "
+        f"and is added up as if it were one; convert it to one currency first"
+    ]
+
+
 def set_aside(bad: pl.DataFrame, report: LoadReport) -> None:
     """Count rejected lines by their `reason`, and keep them in the report."""
     counts = bad.group_by("reason", maintain_order=True).agg(pl.len(), pl.col(LINE).bottom_k(3))

@@ -8,6 +8,7 @@ lie in several parts and several exports.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +25,8 @@ from retailrec.data.cleaning import (
     TAKES_BACK,
     LineRule,
     LoadReport,
+    currency_columns,
+    currency_notes,
     kept_lines,
     parse_lines,
     refuse_if_none,
@@ -162,6 +165,7 @@ class _Coder:
         self.vocabularies: dict[str, _Vocabulary] = {}
         self.lines: list[pl.DataFrame] = []
         self.empty: pl.DataFrame | None = None
+        self.currencies: dict[str, Counter[str]] = {}  # column -> lines by what it says
         self.seen: tuple[list[str], bool, str | None] | None = None  # columns, are times late, zone
 
     def add(self, part: pl.DataFrame) -> None:
@@ -184,6 +188,9 @@ class _Coder:
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
             return
+        for name in currency_columns(good.columns):
+            said = good.filter(pl.col("value").is_not_null())[name].cast(pl.String).drop_nulls()
+            self.currencies.setdefault(name, Counter()).update(dict(said.value_counts().iter_rows()))
         self.take(slim_lines(good), good, late_times)
 
     def take(self, small: pl.DataFrame, good: pl.DataFrame, late_times: bool = False) -> None:
@@ -229,6 +236,8 @@ class _Coder:
 
     def finish(self) -> CodedLines:
         """Final codes for all parts, and what could not be judged part by part."""
+        for name, counts in self.currencies.items():
+            self.report.notes += currency_notes(name, counts)
         if self.seen is None and self.empty is not None:
             parse_lines(self.empty, self.columns)  # says what is wrong with it
         refuse_if_none(sum(part.height for part in self.lines), self.report)

@@ -209,13 +209,30 @@ def look_alikes(ids: pl.Series) -> list[str]:
             f"{ids.name}: {len(twins):,} ids differ from others by case, Unicode form or blanks only, "
             f"such as {one!r} and {other!r}, and count apart; write them alike"
         )
-    short = ids.str.contains(r"^\d(\.\d+)?[eE]\+\d+$")
+    short = ids.str.contains(_SHORTENED)
     if n := int(short.sum()):
         notes.append(
             f"{ids.name}: {n:,} ids are written as {ids.filter(short)[0]!r}, as spreadsheets show long "
             f"numbers, so different ones may have become one; export that column as text"
         )
     return notes
+
+
+def look_alike_key(ids: pl.Series) -> pl.Series:
+    """Text that is the same for ids of which `look_alikes` may say that they are alike.
+
+    For ids that are looked through part by part: only those whose text several have are to be compared.
+
+    Examples
+    --------
+    >>> look_alike_key(pl.Series(["007", "7.0", "Ann ", "1E+12"])).to_list()
+    ['7', '7', 'ann', '']
+    """
+    folded = _folded(ids).str.replace(r"^0+(\d)", "${1}").str.replace(r"^(\d+)\.0$", "${1}")
+    return folded.set(ids.str.contains(_SHORTENED), "")
+
+
+_SHORTENED = r"^\d(\.\d+)?[eE]\+\d+$"
 
 
 def _folded(ids: pl.Series) -> pl.Series:

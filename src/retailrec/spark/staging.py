@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from retailrec.data.cleaning import LINE, STANDARD_RULES, LineRule, LoadReport, refuse_if_none
+from retailrec.data.cleaning import (
+    LINE,
+    STANDARD_RULES,
+    LineRule,
+    LoadReport,
+    currency_columns,
+    currency_notes,
+    refuse_if_none,
+)
+from retailrec.data.parsing import look_alike_key, look_alikes
 from retailrec.data.strays import far_notes, far_rule
 from retailrec.data.visits import ONE_VISIT_US
 from retailrec.errors import DataError
@@ -29,6 +38,7 @@ REASON, WAVE = "reason", "wave"
 REJECTED = -1  # the wave of rejected lines
 _WAVE_BYTES = 256 * 2**20
 _MOST_WAVES = 256
+_MOST_ALIKE = 100_000  # ids of users that are compared with each other
 _SPARK_KINDS = {
     "Int64": "long",
     "String": "string",
@@ -122,7 +132,9 @@ def stage(
             # read once and removed: to look for dictionaries takes longer than to write more bytes
             out = lines.write.mode("overwrite").option("parquet.enable.dictionary", "false")
             out.partitionBy(WAVE).parquet(folder)
-        return _counted(session, storage, source, plan.kinds, folder, number)
+        found = _counted(session, storage, source, plan.kinds, folder, number)
+        found.report.notes[:0] = _currencies(source.frame, columns)
+        return found
 
 
 def _plan(source: Source, columns: Mapping[str, str], rules: Sequence[LineRule]) -> CleanPlan:
@@ -193,12 +205,13 @@ def _counted(
     )
     refuse_if_none(int(days["n"].sum()), report)
     vocabulary = _items_of(good)
+    alike = [*look_alikes(vocabulary), *look_alikes(_users_alike(good, kinds[USER_ID]))]
     far = far_rule(days.drop("latest"))
     if far is not None:
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
         good = good.filter(F.to_date("time").between(first, newest))
-    report.notes += far_notes(days.drop("latest"))
+    report.notes += [*far_notes(days.drop("latest")), *alike]
     last = days["latest"].max()
     if isinstance(last, datetime) and "basket_id" in kinds:
         last = _last_receipt(good, last)
@@ -241,6 +254,46 @@ def _items_of(lines: DataFrame) -> pl.Series:
     """Ids of their items, ascending: a vocabulary fits into memory where its log does not."""
     found = lines.select(ITEM_ID).distinct().toArrow()[ITEM_ID]
     return pl.Series(ITEM_ID, pl.from_arrow(found)).sort()
+
+
+def _users_alike(lines: DataFrame, kind: str) -> pl.Series:
+    """Ids of users of whom something may be said: all could be too many for one machine."""
+    from pyspark.sql import functions as F
+
+    users = lines.select(USER_ID).distinct()
+    if kind == "long":
+        some = users.filter(F.abs(USER_ID) >= 10**15).limit(_MOST_ALIKE).toArrow()[USER_ID]
+    else:
+        keyed = users.mapInArrow(_with_keys, f"{USER_ID} string, alike string")
+        several = keyed.groupBy("alike").agg(F.count("*").alias("n"))
+        several = several.filter((F.col("n") > 1) | (F.col("alike") == ""))
+        some = keyed.join(several, "alike", "left_semi").limit(_MOST_ALIKE).toArrow()[USER_ID]
+    return pl.Series(USER_ID, pl.from_arrow(some)).sort()
+
+
+def _with_keys(batches: Any) -> Any:
+    """Ids with the text by which alike ones are found."""
+    import pyarrow as pa
+
+    for batch in batches:
+        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+        keys = look_alike_key(frame[USER_ID]).alias("alike")
+        kind = pa.schema([(USER_ID, pa.string()), ("alike", pa.string())])
+        yield from frame.with_columns(keys).to_arrow().cast(kind).to_batches()
+
+
+def _currencies(frame: DataFrame, columns: Mapping[str, str]) -> list[str]:
+    """What to say of the currencies that lines have."""
+    from pyspark.sql import functions as F
+
+    notes: list[str] = []
+    for name in currency_columns(frame.columns):
+        value = columns.get("value", "value")
+        lines = frame.filter(F.col(f"`{value}`").isNotNull()) if value in frame.columns else frame
+        counts = lines.groupBy(F.col(f"`{name}`").cast("string").alias("name")).count().toArrow()
+        found = zip(counts["name"].to_pylist(), counts["count"].to_pylist(), strict=True)
+        notes += currency_notes(name, {said: n for said, n in found if said is not None})
+    return notes
 
 
 def _account(rejected: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:
