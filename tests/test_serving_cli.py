@@ -28,9 +28,11 @@ from cli_support import refused, retailrec
 from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
+from retailrec.offers.ledger import Ledger
 from retailrec.serving.experiment import Unwritten
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
+from retailrec.work import write_result
 from serving_support import postgres, small_model
 
 
@@ -133,6 +135,55 @@ def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path)
     opened = Store(str(store))
     assert opened.history("u01") == []
     opened.close()
+
+
+def test_forgetting_searches_the_files_that_it_is_given(tmp_path: Path) -> None:
+    store, place = tmp_path / "s.db", tmp_path / "files"
+    run("store", "init", "--store", store)
+    lists = pl.DataFrame({"user_id": ["007", "7", "8"], "item_id": [1, 2, 3], "rank": [1, 1, 1]})
+    for name in ("lists.csv", "lists.parquet"):
+        write_result(lists, place / name)
+    write_result(pl.DataFrame({"user_id": [7, 8], "item_id": [1, 2]}), place / "numbers.parquet")
+    lists.write_csv(place / "theirs.csv")
+    lists.rename({"user_id": "client"}).write_csv(place / "receipts.csv")
+    rows = lists.with_columns(campaign=pl.lit("may"), time=pl.datetime(2024, 5, 1), propensity=1.0)
+    Ledger(place / "ledger").append(rows)
+    (place / "report.html").write_text("<p>shopper 7</p>\n<p>77 and 0.75</p>\n")
+    (place / "notes.bin").write_bytes(b"\xff\xfe")
+    (place / "link.csv").symlink_to(place / "theirs.csv")
+
+    def asked(*more: object) -> Any:
+        command = ["store", "forget", " 7 ", "--store", store, *more]
+        return CliRunner().invoke(app, [str(part) for part in command])
+
+    assert "there is no such file" in str(asked("--also", tmp_path / "none").exception)
+    found = asked("--also", place)
+    assert found.exit_code == 3, found.output
+    said = " ".join(found.stderr.split())
+    for name in ("lists.csv", "lists.parquet", "numbers.parquet"):
+        assert f"1 rows removed: {place / name}" in " ".join(found.stdout.split())
+        assert_gone(place / name)
+    (offers,) = (place / "ledger").glob("*.parquet")
+    assert_gone(offers)
+    assert Ledger(place / "ledger").read()["user_id"].to_list() == ["007", "8"]
+    assert f"{place / 'theirs.csv'}: 1 rows are of this user, and stay: " in said
+    assert f"{place / 'receipts.csv'}: 1 rows hold this id, in no column user_id" in said
+    assert f"{place / 'report.html'}: 1 lines hold this id as a word" in said
+    assert f"{place / 'notes.bin'}: not looked into" in said
+    assert f"{place / 'link.csv'}: a link" in said
+    assert "not looked into: backups" in said
+    assert pl.read_csv(place / "theirs.csv").height == 3
+    again = asked("--also", place / "theirs.csv", "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert_gone(place / "theirs.csv")
+    write_result(lists, place / "lists.csv")  # still ours: what was removed is no change by others
+    assert "brings nothing back" in str(asked("--undo", "--also", place).exception)
+
+
+def assert_gone(file: Path) -> None:
+    read = pl.read_csv(file, infer_schema=False) if file.suffix == ".csv" else pl.read_parquet(file)
+    assert "7" not in read["user_id"].cast(pl.String).to_list()
+    assert read.height
 
 
 def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:

@@ -246,34 +246,57 @@ def forget_shopper(
     aside: Annotated[
         Path | None, typer.Option(help="The --aside of the services on this store, if they have one.")
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="A list, export, ledger, report or folder to search as well; any number."),
+    ] = None,
     undo: Annotated[
         bool, typer.Option("--undo", help="Let the id be stored again; what was removed stays so.")
     ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Remove all that is known of a shopper, and keep it from coming in again by any way.
 
-    A service that runs on the store forgets within two seconds.
+    A service that runs on the store forgets within two seconds. Status 3: something is left.
     """
     with _opened(store) as opened:
         from retailrec.serving.experiment import Aside, aside_of
-        from retailrec.serving.forgetting import take_off_list, what_is_left
+        from retailrec.serving.forgetting import (
+            NOT_SEARCHED,
+            forget_in_files,
+            take_off_list,
+            what_is_left,
+        )
         from retailrec.serving.receipts import check_id
 
         shopper = check_id(shopper, "shopper")
         if undo:
+            if also:
+                raise SettingError("--undo brings nothing back into files; leave --also out.")
             if not take_off_list(opened, shopper):
                 raise SettingError(f"shopper {shopper!a} is not on the list of forgotten ids.")
             OUT.print("the shopper's receipts are stored again from now on")
             return
+        if missing := [path for path in also or () if not path.exists()]:
+            raise DataError(f"--also {missing[0]}: there is no such file or folder. Check the path.")
         removed = opened.forget(shopper)
         files = Aside(aside or aside_of(opened))
         removed["exposures set aside"] = files.forget(lambda user: user == shopper)
         OUT.print(", ".join(f"{n:,} {table}" for table, n in removed.items()) + " removed")
+        searched = forget_in_files(shopper, also or (), overwrite)
         opened.sweep(patience=opened.timeout)
         left, unfinished = what_is_left(opened), opened.unswept
-    if left:
-        ERR.print(f"left: {escape('; '.join(left))}", highlight=False, soft_wrap=True)
-    if unfinished:
+    for one in searched:
+        if one.removed:
+            OUT.print(f"{one.removed:,} rows removed: {one.file}", highlight=False, soft_wrap=True)
+    if also:
+        OUT.print(f"looked through {len(searched):,} files and models: {', '.join(map(str, also))}")
+    left += [f"{one.file}: {one.left}" for one in searched if one.left]
+    for what in left:
+        ERR.print(f"left: {escape(what)}", highlight=False, soft_wrap=True)
+    for what in NOT_SEARCHED:
+        ERR.print(f"not looked into: {escape(what)}", highlight=False, soft_wrap=True)
+    if unfinished or any(one.left for one in searched):
         raise typer.Exit(3)
 
 

@@ -7,15 +7,23 @@ be looked up and not read off. Whoever has the whole store can try ids one by on
 from __future__ import annotations
 
 import hmac
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+import polars as pl
 from sqlalchemy import Connection, delete, func, insert, select
 
+from retailrec.errors import DataError
+from retailrec.offers.ledger import LEDGER, POOL
+from retailrec.schema import USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import Database, StoreUnavailable, is_sqlite
+from retailrec.work import MARKER, locked, result_file, whole_file
 
 _MOST = 1000  # hashes looked up in one statement
 
@@ -83,6 +91,106 @@ def what_is_left(store: Database) -> list[str]:
             "when they are done, and so does: retailrec store compact"
         )
     return left
+
+
+NOT_SEARCHED = (
+    "files outside of the store: exports, lists, ledgers, reports and loaded receipts (retailrec store "
+    "forget ID --also PATH searches those that it is given)",
+    "backups: keep the list of forgotten ids beside them (retailrec store forgotten)",
+    "logs of a proxy or of the database's server",
+)
+
+
+class Searched(NamedTuple):
+    """A file that was looked through for a user.
+
+    Attributes
+    ----------
+    file : where
+    removed : rows that were removed
+    left : what is left there and why, in words; empty: nothing
+    """
+
+    file: Path
+    removed: int = 0
+    left: str = ""
+
+
+def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -> list[Searched]:
+    """Remove a user's rows from lists, exports and ledgers; what can't be changed is told.
+
+    Folders are searched with all that lies in them. A table that retailrec did not write, or that was
+    changed since, is changed only with `overwrite`.
+
+    """
+    found: list[Searched] = []
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
+        models = {file.parent for file in files if file.name == "manifest.json"}
+        found += [
+            Searched(
+                model, left="a model holds no ids; fit anew for one that never saw the user's receipts"
+            )
+            for model in sorted(models)
+        ]
+        for file in files:
+            if file.is_dir() and not file.is_symlink():
+                continue
+            if not models.isdisjoint(file.parents) or file.name == MARKER:
+                continue
+            found.append(_forget_in_file(user, file, overwrite))
+    return found
+
+
+def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
+    if file.is_symlink() or not file.is_file():
+        return Searched(file, left="a link, or no file: not looked into")
+    try:
+        if file.suffix == ".parquet":
+            return _forget_in_table(user, file, pl.read_parquet(file, glob=False), overwrite)
+        if file.suffix == ".csv":
+            table = pl.read_csv(file, infer_schema=False, glob=False)
+            return _forget_in_table(user, file, table, overwrite)
+        text = file.read_text(encoding="utf-8")
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
+        first = str(error).splitlines()[0][:80]
+        return Searched(file, left=f"not looked into: it can't be read here ({first})")
+    said = sum(_says(line, user) for line in text.splitlines())
+    if said:
+        return Searched(
+            file, left=f"{said:,} lines hold this id as a word; remove the file or make it anew"
+        )
+    return Searched(file)
+
+
+def _says(line: str, user: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(user)}(?!\w)", line) is not None
+
+
+def _forget_in_table(user: str, file: Path, table: pl.DataFrame, overwrite: bool) -> Searched:
+    plain = [c for c, kind in table.schema.items() if kind == pl.String or kind.is_integer()]
+    ids = (user, f"'{user}")  # as --safe-csv may have written it
+    own = [c for c in plain if c == USER_ID]
+    held = pl.any_horizontal(
+        pl.lit(False), *(pl.col(c).cast(pl.String).str.strip_chars().is_in(ids) for c in own or plain)
+    ).fill_null(False)
+    n = table.filter(held).height
+    if not n:
+        return Searched(file)
+    if not own:
+        return Searched(file, left=f"{n:,} rows hold this id, in no column {USER_ID}; remove them")
+    part = file.name.split("-")[0]
+    of_ledger = dict(table.schema) == dict({"offers": LEDGER, "pool": POOL}.get(part, {}))
+    writer = whole_file if of_ledger or overwrite else result_file
+    with locked(file.parent, wait=True) if of_ledger else nullcontext():
+        try:
+            with writer(file) as partial:
+                kept = table.filter(~held)
+                (kept.write_parquet if file.suffix == ".parquet" else kept.write_csv)(partial)
+        except DataError as error:
+            return Searched(file, left=f"{n:,} rows are of this user, and stay: {error}")
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # Hadoop's sum of what stood there
+    return Searched(file, n)
 
 
 class Watch:

@@ -30,7 +30,7 @@ from retailrec.serving.experiment import (
     aside_of,
     rows_of,
 )
-from retailrec.serving.forgetting import Place, Watch, what_is_left
+from retailrec.serving.forgetting import NOT_SEARCHED, Place, Watch, what_is_left
 from retailrec.serving.keys import Keyring, RateLimit
 from retailrec.serving.models import Models, require_models
 from retailrec.serving.problems import Problem
@@ -272,7 +272,8 @@ class Service:
         removed = self.store.forget(shopper)
         for name, place in self.memory.items():
             removed[name] = place.forget(lambda user: user == shopper)
-        return {"removed": removed, "left": what_is_left(self.store)}
+        left = what_is_left(self.store)
+        return {"removed": removed, "left": left, "not_searched": list(NOT_SEARCHED)}
 
     def _shadow(self, shopper: str, asked: OfferRequest, request: str, campaign: str) -> None:
         for name in self.experiment.shadow:
