@@ -96,7 +96,11 @@ PLANTED: dict[str, list[Change]] = {
         lambda new: new.clear(),
         lambda new: new.with_columns(time=pl.lit(None, pl.Datetime("us"))),
     ],
-    "missing_days": [lambda new: new.filter(~day(2)), lambda new: new.filter(~(day(1) | day(2)))],
+    "missing_days": [
+        lambda new: new.filter(~day(0)),
+        lambda new: new.filter(~day(2)),
+        lambda new: new.filter(~(day(1) | day(2))),
+    ],
     "half_days": [lambda new: new.filter(~day(3) | (pl.col("time").dt.hour() < 12))],
     "ends_early": [lambda new: new.filter(~day(6) | (pl.col("time").dt.hour() < 15))],
     "missing_stores": [lambda new: new.filter(pl.col("store") != 2), lambda new: new.drop("store")],

@@ -122,7 +122,7 @@ class Weeks:
             )
         else:
             known = _bulk(past)[1] + timedelta(days=1)
-            first = max(first, known) if known <= last else first
+            first = known if known <= last else first  # days between count, where nothing came
             self.start = datetime(first.year, first.month, first.day)
         self.lines, self.past = _complete(lines), _complete(past)
 

@@ -385,7 +385,7 @@ def result_file(path: Path) -> Iterator[Path]:
 
     def claim(partial: Path) -> None:
         _refuse_stranger(path)
-        _record(path.parent, {path.name: _sha256(partial)})  # and the old one's, until it is replaced
+        _record(path.parent, {path.name: sha256(partial)})  # and the old one's, until it is replaced
 
     with _in_place(path, claim) as partial:
         yield partial
@@ -436,14 +436,14 @@ def _replace_results(staging: Path, out: Path, names: Iterable[str]) -> None:
             take_modes(entry, out / entry.name)
     shutil.copymode(out, staging)
     kept = {f: sums for f, sums in _recorded(out).items() if Path(f).parts[0] not in gone}
-    new = {f.relative_to(staging).as_posix(): [_sha256(f)] for f in _files(staging) if f.name != MARKER}
+    new = {f.relative_to(staging).as_posix(): [sha256(f)] for f in _files(staging) if f.name != MARKER}
     _put_sums(staging / MARKER, kept | new)
     if staging.parent == out or out.resolve() in (Path.cwd(), *Path.cwd().parents):
         _fill(staging, out, gone)
         return
     for entry in out.iterdir():
         if entry.name not in gone:
-            _link(entry, staging / entry.name)
+            linked(entry, staging / entry.name)
     if not _exchanged(staging, out):
         for entry in out.iterdir():
             if entry.name not in gone:
@@ -482,8 +482,8 @@ def _exchanged(one: Path, other: Path) -> bool:
     return bool(call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
-def _link(entry: Path, place: Path) -> None:
-    """The entry once more, without a copy where the disk allows."""
+def linked(entry: Path, place: Path) -> None:
+    """Put a file or folder at another place too, without a copy where the disk allows."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.copytree(entry, place, symlinks=True, copy_function=_link_file)
     else:
@@ -540,7 +540,7 @@ def _record(folder: Path, new: Mapping[str, str]) -> None:
         _flock(held, wait=True)  # another process may write another file of the folder
         sums = _recorded(folder)
         for name, digest in new.items():
-            present = [_sha256(folder / name)] if (folder / name).is_file() else []
+            present = [sha256(folder / name)] if (folder / name).is_file() else []
             sums[name] = list(dict.fromkeys([*present, digest]))
         _put_sums(held, sums)
     finally:
@@ -551,7 +551,7 @@ def _adopt(folder: Path, files: Iterable[Path]) -> None:
     """Take files for ours, as they are now."""
     found = [f for f in files if f.is_file() and not f.is_symlink()]
     if found:
-        _record(folder, {f.relative_to(folder).as_posix(): _sha256(f) for f in found})
+        _record(folder, {f.relative_to(folder).as_posix(): sha256(f) for f in found})
 
 
 def _stranger(entry: Path, folder: Path, sums: Mapping[str, list[str]]) -> Path | None:
@@ -563,7 +563,7 @@ def _stranger(entry: Path, folder: Path, sums: Mapping[str, list[str]]) -> Path 
             return file
         if file in saved or not file.stat().st_size:  # of an empty file nothing is lost
             continue
-        if known is None or (known and _sha256(file) not in known):
+        if known is None or (known and sha256(file) not in known):
             return file
     return None
 
@@ -622,7 +622,8 @@ def _in_words(path: Path) -> Iterator[None]:
         raise DataError(f"{shown!r} can't be written to: {reason}. Name another place.") from error
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's content, as hex digits."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -703,7 +704,7 @@ class LocalStorage:
 
     def digest(self, path: str) -> str:
         """SHA-256 of a file's content."""
-        return _sha256(Path(path))
+        return sha256(Path(path))
 
     @contextmanager
     def hold(self, folder: str) -> Iterator[None]:

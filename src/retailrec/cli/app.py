@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from retailrec.cli import console, judging, offers, serving
+from retailrec.cli import console, judging, offers, serving, week
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.cli.interrupts import Interrupted, interruptible
 from retailrec.cli.options import (
@@ -128,6 +128,7 @@ def run(
 
 
 judging.register(app)
+week.register(app)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data.cleaning import parse_lines
 from retailrec.data.files import stack
 from retailrec.datasets import open_dataset
+from retailrec.datasets.base import Tables
 from retailrec.errors import SettingError
 
 
@@ -93,22 +94,19 @@ def check_files(
     lines = []
     for file in files:
         progress(f"read {file}")
-        lines.append(_lines(dataset, file, columns or {}, encoding, time_format))
+        lines.append(
+            typed_lines(
+                open_dataset(dataset, file, columns or {}, encoding=encoding, time_format=time_format)
+            )
+        )
     progress("check")
     weeks = Weeks(*lines)
     found = run_checks(weeks, names or None)
     return Checked(found, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
 
 
-def _lines(
-    dataset: str,
-    path: Path,
-    columns: Mapping[str, str],
-    encoding: str | None,
-    time_format: str | None,
-) -> pl.DataFrame:
-    """Typed lines; of a header alone, none."""
-    tables = open_dataset(dataset, path, columns, encoding=encoding, time_format=time_format)
+def typed_lines(tables: Tables) -> pl.DataFrame:
+    """The receipt lines of tables with their types, nothing cleaned; of a header alone, none."""
     raw = stack(list(tables.transactions))
     if not raw.is_empty():
         return parse_lines(raw, tables.columns, time_format=tables.time_format)

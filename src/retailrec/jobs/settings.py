@@ -331,7 +331,17 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
     for old, new in _RENAMED.items():
         if old in given:
             raise SettingError(f"setting '{old}' is called '{new}' now; rename it in {path}.")
-    given |= {k: v for k, v in overrides.items() if v is not None}
+    return settings_of(given | {k: v for k, v in overrides.items() if v is not None})
+
+
+def settings_of(given: dict[str, Any], who: str = "setting") -> Settings:
+    """Settings from a table of a TOML file.
+
+    Raises
+    ------
+    SettingError
+        If a setting is unknown or out of range.
+    """
     if isinstance(given.get("slots"), str):  # as the command line writes them
         given["slots"] = parse_slots(given["slots"])
     try:
@@ -346,7 +356,7 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "settings"
         raise SettingError(
-            f"setting '{where}' is {first.get('input')!r}: {first['msg'].lower()}. "
+            f"{who} '{where}' is {first.get('input')!r}: {first['msg'].lower()}. "
             f"Known settings: {', '.join(Settings.model_fields)}."
         ) from error
 

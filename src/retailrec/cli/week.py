@@ -1,0 +1,165 @@
+"""The command of the weekly job, and those that look at published weeks or take one back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retailrec.cli import console
+from retailrec.cli.console import OUT, escape
+from retailrec.cli.options import ImportOption, QuietOption
+
+if TYPE_CHECKING:
+    from retailrec.jobs.week import Outcome
+
+week = typer.Typer(invoke_without_command=True)
+WeekOption = Annotated[Path | None, typer.Option("--config", help="TOML file. [week.toml]")]
+_STATUS = {"published": 0, "would publish": 0, "nothing new": 3, "refused": 4}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(week, name="week")
+
+
+@week.callback()
+def publish(
+    context: typer.Context,
+    config: WeekOption = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Look at receipts before this time only, such as 2024-02-05.")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit the model anew in any case.")] = False,
+    accept: Annotated[
+        str, typer.Option(help="Checks whose refusals are accepted, with commas between.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    modules: ImportOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Take in what is new, check it, recommend, and publish in one step.
+
+    Exit status 0: published; 3: nothing new; 4: a check refused; 2: an error.
+    """
+    context.obj = config
+    if context.invoked_subcommand is not None:
+        return
+    from retailrec.jobs.week import publish_week, read_week
+
+    plan = read_week(config or Path("week.toml"))
+    with console.progress(quiet) as progress:
+        outcome = publish_week(
+            plan,
+            as_of=as_of,
+            refit=refit,
+            accept=[name.strip() for name in accept.split(",") if name.strip()],
+            dry_run=dry_run,
+            progress=progress,
+        )
+    _print_outcome(outcome, quiet)
+    raise typer.Exit(_STATUS[outcome.status])
+
+
+@week.command()
+def status(context: typer.Context, config: WeekOption = None) -> None:
+    """List the published weeks, what their lists were worth, and what was refused last."""
+    from retailrec.jobs.published import WeekFolder
+    from retailrec.jobs.week import read_week
+
+    weeks = WeekFolder(read_week(config or context.obj or Path("week.toml")).settings.folder)
+    current, withdrawn = weeks.current, weeks.withdrawn
+    worth = {}
+    rows = [weeks.manifest(name) for name in weeks.names()]
+    for row in rows:
+        if row["judged"] is not None:
+            worth[row["previous"]] = row["judged"]["models"]["lists"]
+    for row in rows:
+        name, lists = row["name"], row["lists"]
+        figure = worth.get(name, {}).get(f"precision@{lists['k']}")
+        mark = "*" if name == current else " "
+        said = "" if figure is None else f", precision@{lists['k']} {figure:.4f}"
+        gone = ", taken back" if name in withdrawn else ""
+        fit = (
+            "refitted" if row["model"]["refitted"] else f"model of {row['model']['fitted_until'][:10]}"
+        )
+        OUT.print(
+            f"{mark} {name}  {lists['users']:,} lists, {fit}{said}{gone}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if not rows:
+        OUT.print("nothing is published yet", highlight=False)
+    if weeks.unfinished:
+        OUT.print("unfinished: a call was stopped or refused; the next one goes on", highlight=False)
+    if (refused := weeks.refused) is not None:
+        for one in refused["findings"]:
+            OUT.print(
+                f"refused {refused['at']}: {one['name']}: {escape(one['message'])}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+@week.command()
+def rollback(
+    context: typer.Context,
+    config: WeekOption = None,
+    to: Annotated[str | None, typer.Option(help="Name of a week; the one before by default.")] = None,
+) -> None:
+    """Publish the week before again; what is taken back is not published anew from the same inputs."""
+    from retailrec.jobs.published import rollback as take_back
+    from retailrec.jobs.week import read_week
+
+    plan = read_week(config or context.obj or Path("week.toml"))
+    before, now = take_back(plan.settings.folder, to)
+    OUT.print(f"{now} is published in the place of {before}", highlight=False, soft_wrap=True)
+
+
+def _print_outcome(outcome: Outcome, quiet: bool) -> None:
+    """The outcome in a few lines."""
+    checked, manifest = outcome.checked, outcome.manifest
+    if checked is not None:
+        console.print_checked(checked, quiet)
+    for one in outcome.findings:
+        OUT.print(f"[bold red]{one.severity}[/] {one.name}: {escape(one.message)}", soft_wrap=True)
+    console.print_notes(outcome.notes)
+    if outcome.decision is not None and not quiet:
+        what = "fit anew" if outcome.decision.refit else "no fit"
+        OUT.print(f"{what}: {escape(outcome.decision.reason)}", soft_wrap=True, highlight=False)
+    if manifest is not None and outcome.status == "published" and not quiet:
+        _print_week(manifest)
+    if not quiet or outcome.status == "refused":
+        OUT.print(f"{outcome.status}: {escape(outcome.reason)}", soft_wrap=True, highlight=False)
+
+
+def _print_week(manifest: Any) -> None:
+    judged, lists, change = manifest["judged"], manifest["lists"], manifest["change"]
+    if judged is not None:
+        metric = f"precision@{lists['k']}"
+        metric = (
+            metric if metric in judged["models"]["lists"] else next(iter(judged["models"]["lists"]))
+        )
+        found = {name: means[metric] for name, means in judged["models"].items()}
+        said = ", ".join(f"{name} {mean:.4f}" for name, mean in found.items() if mean is not None)
+        OUT.print(
+            f"last week's lists, by {judged['users']:,} users since: {metric} {said}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    OUT.print(
+        f"{lists['users']:,} lists of {lists['items']:,} items; {lists['short']:.1%} are short, "
+        f"{lists['new']:.1%} of the items are new to their user",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if change is not None:
+        OUT.print(
+            f"{change['share']:.1%} of the items were not in last week's list: "
+            f"{change['from_receipts']:.1%} from receipts, {change['from_refit']:.1%} from the fit",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,833 @@
+"""The weekly job: take in what is new, check, refit or not, recommend, publish in one step.
+
+A week is a folder ``DATE-FINGERPRINT`` below the folder of weeks, made from inputs and settings alone;
+``current`` is a link to the one that is published. Everything is written aside in ``.work`` and appears
+by two renames, that of the folder and that of the link, so whoever reads ``current`` sees last week or
+this one, and a call that was killed is finished by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from retailrec.checks import CHECKS, Finding, Weeks, run_checks
+from retailrec.compute.memory import peak_memory_mb, release_memory
+from retailrec.compute.progress import Progress, silent
+from retailrec.data import RetailData
+from retailrec.data.files import exports_of, read_table
+from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
+from retailrec.data.timeformats import as_instant
+from retailrec.data.toml_files import read_toml
+from retailrec.datasets import DATASETS, open_dataset
+from retailrec.datasets.base import Tables
+from retailrec.errors import DataError, SettingError
+from retailrec.jobs.campaigns import allocate_files
+from retailrec.jobs.check import Checked, typed_lines
+from retailrec.jobs.published import (
+    CAMPAIGN,
+    FORMAT,
+    FORMAT_VERSION,
+    LISTS,
+    MANIFEST,
+    MODEL,
+    REFUSED,
+    WORK,
+    WeekFolder,
+)
+from retailrec.jobs.settings import Settings, settings_of
+from retailrec.jobs.week_lists import (
+    LIST_CHECKS,
+    Judged,
+    ListBounds,
+    change_of,
+    check_lists,
+    describe_lists,
+    judge_lists,
+)
+from retailrec.recommender.artifact import versions
+from retailrec.recommender.batch import artifact_key, recommend_to_file
+from retailrec.recommender.request import Request
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.work import Work, fingerprint, linked, make_folder, sha256, write_json, write_text
+
+ALL_CHECKS = (*CHECKS, "empty_files", "older_than_published", "short_period", *LIST_CHECKS)
+
+
+# --- settings ----------------------------------------------------------------------------------------
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RefitRules(_Part):
+    """When the model is fitted anew: the first rule that holds is the reason.
+
+    Attributes
+    ----------
+    age_days : receipts end so many days after those that the model was fitted on; 0: every week
+    new_items : share of the new receipt lines that are of items which the model does not know
+    quality_drop : precision of last week's lists, as a multiple of that of own purchases on the same
+        users, below that of the model's first week by more than this share
+    """
+
+    age_days: float = Field(default=28, ge=0)
+    new_items: float = Field(default=0.05, ge=0, le=1)
+    quality_drop: float = Field(default=0.2, ge=0, le=1)
+
+
+class CampaignFiles(_Part):
+    """Files of `retailrec allocate`; offers are allocated from the week's lists.
+
+    Attributes
+    ----------
+    file : the campaign's settings
+    items, users : their attributes
+    ledger : folder of past offers, which caps count
+    """
+
+    file: Path
+    items: Path | None = None
+    users: Path | None = None
+    ledger: Path | None = None
+
+
+class WeekSettings(_Part):
+    """All that ``week.toml`` says; paths in it count from its own folder.
+
+    Attributes
+    ----------
+    receipts : file or folder of exports; all receipts so far, to which new ones are added
+    store : store of the service to read receipts from, instead of `receipts`
+    items, users : tables of attributes, where `receipts` is no folder that holds them
+    dataset, columns, encoding, time_format : how receipts are read, as for `retailrec run`
+    folder : where weeks are published
+    keep : weeks that are kept, the published one and the one before it always
+    accept : names of checks whose refusals are accepted, such as ``missing_days`` in a holiday week
+    model : settings of the model, as for ``retailrec run --config``
+    request : what is asked for each user, as for `retailrec recommend`: k, slots, rules, reasons, ...
+    refit, lists : rules and bounds
+    campaign : allocate offers from the lists
+    """
+
+    receipts: Path | None = None
+    store: str | None = None
+    items: Path | None = None
+    users: Path | None = None
+    dataset: str = "table"
+    columns: dict[str, str] = {}
+    encoding: str | None = None
+    time_format: str | None = None
+    folder: Path = Path("weeks")
+    keep: int = Field(default=8, ge=2)
+    accept: list[str] = []
+    model: dict[str, Any] = {}
+    request: dict[str, Any] = {}
+    refit: RefitRules = RefitRules()
+    lists: ListBounds = ListBounds()
+    campaign: CampaignFiles | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of a week, checked, with its paths found.
+
+    Attributes
+    ----------
+    settings : as in the file
+    model : of the model
+    request : what is asked for each user
+    files : name in the manifest -> further file that is read
+    """
+
+    settings: WeekSettings
+    model: Settings
+    request: Request
+    files: dict[str, Path]
+
+    def what_counts(self) -> dict[str, Any]:
+        """The settings that decide what is published; thresholds and places do not."""
+        counts = {"dataset", "columns", "encoding", "time_format", "model", "refit"}
+        said = self.settings.model_dump(mode="json", include=counts)
+        return said | {"request": self.request.fingerprint()}
+
+
+def read_week(path: Path) -> Plan:
+    """The plan in a TOML file.
+
+    Raises
+    ------
+    SettingError
+        If the file can't be read, or a setting is unknown or makes no sense.
+    """
+    given, home = read_toml(path, who="config"), path.parent
+    try:
+        settings = WeekSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise SettingError(
+            f"{path}: {where} is {first.get('input')!r}: {first['msg'].lower()}. Known settings: "
+            f"{', '.join(WeekSettings.model_fields)}."
+        ) from error
+    if (settings.receipts is None) == (settings.store is None):
+        raise SettingError(f"{path}: say either receipts = 'FOLDER or FILE' or store = 'STORE'.")
+    if settings.dataset not in DATASETS:
+        raise SettingError(f"{path}: dataset must be one of {', '.join(DATASETS)}.")
+    require_checks(settings.accept, f"{path}: accept")
+    here = {name: _beside(home, getattr(settings, name)) for name in ("receipts", "items", "users")}
+    files = {name: file for name, file in here.items() if name != "receipts" and file is not None}
+    asked, campaign = dict(settings.request), settings.campaign
+    if "at" in asked:
+        raise SettingError(f"{path}: request.at belongs to the command line here: --as-of DATE.")
+    if isinstance(asked.get("rules"), str):
+        asked["rules"] = files["rules"] = home / asked["rules"]
+    if "among" in asked:
+        listed = asked["among"] if isinstance(asked["among"], list) else [asked["among"]]
+        asked["among"] = [home / str(file) for file in listed]
+        files |= {f"among-{n}": file for n, file in enumerate(asked["among"])}
+    if campaign is not None:
+        campaign = campaign.model_copy(
+            update={name: _beside(home, getattr(campaign, name)) for name in CampaignFiles.model_fields}
+        )
+        files |= {
+            f"campaign-{name}": file
+            for name in ("file", "items", "users")
+            if (file := getattr(campaign, name)) is not None
+        }
+    request = Request.read(asked)
+    model = dict(settings.model)
+    if request.slots is not None:
+        model.setdefault("slots", request.slots)
+    elif request.purpose == "discover":
+        model.setdefault("discover", {})
+    store = settings.store
+    if store is not None and "://" not in store:
+        store = str(home / store)
+    settings = settings.model_copy(
+        update={**here, "folder": home / settings.folder, "campaign": campaign, "store": store}
+    )
+    receipts, place = settings.receipts, settings.folder.resolve()
+    if receipts is not None and place.is_relative_to(receipts.resolve()):
+        raise SettingError(
+            f"{path}: folder {place} lies in receipts {receipts}, and lists would be read as receipts; "
+            f"name another place."
+        )
+    return Plan(settings, settings_of(model, f"{path}, [model]"), request, files)
+
+
+def require_checks(names: Sequence[str], who: str) -> None:
+    """Raise a SettingError if one of these is no check."""
+    if unknown := [name for name in names if name not in ALL_CHECKS]:
+        raise SettingError(
+            f"{who} names {unknown[0]!r}, which is no check; expected some of {', '.join(ALL_CHECKS)}."
+        )
+
+
+def _beside(home: Path, file: Path | None) -> Path | None:
+    return None if file is None else home / file
+
+
+# --- what is new -------------------------------------------------------------------------------------
+
+
+class TakenIn(NamedTuple):
+    """Receipts as they were read, before anything is cleaned.
+
+    Attributes
+    ----------
+    tables : all that was read
+    checked : what the checks found in the new lines
+    end : first instant that is not known: what is dated later is far from all other lines, or is not
+        to be looked at
+    """
+
+    tables: Tables
+    checked: Checked
+    end: datetime
+
+
+def inputs_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """``sha256`` and ``bytes`` of every file that is read, by name.
+
+    Raises
+    ------
+    DataError
+        If a file is missing.
+    """
+    receipts = plan.settings.receipts
+    assert receipts is not None
+    data_files(receipts)  # says what is wrong with the path
+    inner = _files(receipts) if receipts.is_dir() else [receipts]
+    files = {f"receipts/{_inside(p, receipts)}": p for p in inner}
+    found = {}
+    for name, file in {**files, **plan.files}.items():
+        if not file.is_file():
+            raise DataError(f"{name}: there is no file {file}; correct the path in the settings.")
+        found[name] = {"sha256": sha256(file), "bytes": file.stat().st_size}
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """Data files of a folder and those below it, of no bytes too; hidden ones are none."""
+    ends = (*CSV, *PARQUET, *EXCEL)
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.name.lower().endswith(ends)
+        and p.is_file()
+        and not any(part[0] in "._" for part in p.relative_to(folder).parts)
+    )
+
+
+def _inside(file: Path, receipts: Path) -> str:
+    return file.name if file == receipts else file.relative_to(receipts).as_posix()
+
+
+def take_in(
+    plan: Plan, last: Mapping[str, Any] | None, as_of: datetime | None, progress: Progress = silent
+) -> TakenIn:
+    """Read all receipts, and check those that are new since the week `last`.
+
+    New are the lines of files which that week did not have; of one table, those after its end.
+
+    Raises
+    ------
+    DataError
+        If the receipts can't be read.
+    """
+    settings, path = plan.settings, plan.settings.receipts
+    assert path is not None
+    progress(f"read {path}")
+    tables = open_dataset(
+        settings.dataset,
+        path,
+        settings.columns,
+        encoding=settings.encoding,
+        time_format=settings.time_format,
+    )
+    tables = replace(
+        tables,
+        transactions=list(tables.transactions),
+        items=_described(plan, "items", tables.items),
+        users=_described(plan, "users", tables.users),
+    )
+    progress("check")
+    lines = typed_lines(tables)
+    if as_of is not None:
+        lines = lines.filter(pl.col("time").is_null() | (pl.col("time") < as_of))
+    new, past = _new_lines(lines, path, last)
+    weeks = Weeks(new, past)
+    findings = run_checks(weeks)
+    empty = [_inside(f, path) for f in _files(path) if not f.stat().st_size] if path.is_dir() else []
+    if empty:
+        said = f"{', '.join(empty[:3])} has no byte; the export failed. Export again."
+        findings.insert(0, Finding("empty_files", "refuse", said))
+    end = weeks.end if as_of is None else min(as_of, weeks.end)
+    if last is not None and end < datetime.fromisoformat(last["end"]):
+        said = (
+            f"the receipts end before {end:%Y-%m-%d}, and those of the published week {last['name']} "
+            f"before {last['end'][:10]}. Is the newest export there?"
+        )
+        findings.insert(0, Finding("older_than_published", "refuse", said))
+    checked = Checked(findings, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
+    return TakenIn(tables, checked, end)
+
+
+def _described(plan: Plan, name: str, known: pl.DataFrame | None) -> pl.DataFrame | None:
+    """The settings' table of items or users, or what stands with the receipts."""
+    file = plan.files.get(name)
+    return known if file is None else read_table(file, encoding=plan.settings.encoding)
+
+
+def _new_lines(
+    lines: pl.DataFrame, path: Path, last: Mapping[str, Any] | None
+) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The lines that are new since a week, and the others; (all, None) where that can't be told."""
+    if last is None:
+        return lines, None
+    files = data_files(path)
+    if len(files) > 1 and not any(file.name.lower().endswith(EXCEL) for file in files):
+        known = {name: facts["sha256"] for name, facts in last["inputs"].items()}
+        is_new: dict[int, set[bool]] = {}
+        numbers = exports_of([(file, "") for file in files])
+        for file, number in zip(files, numbers, strict=True):
+            same = known.get(f"receipts/{_inside(file, path)}") == sha256(file)
+            is_new.setdefault(number, set()).add(not same)
+        fresh = [number for number, news in is_new.items() if news == {True}]
+        if fresh and {False} in is_new.values() and all(len(news) == 1 for news in is_new.values()):
+            if "file" not in lines.columns:  # only one of them has lines, and it was there before
+                return lines.clear(), lines
+            among = pl.col("file").is_in(fresh)
+            return lines.filter(among), lines.filter(~among)
+    later = pl.col("time").is_null() | (pl.col("time") >= datetime.fromisoformat(last["end"]))
+    new = lines.filter(later)
+    return (lines, None) if new.is_empty() else (new, lines.filter(~later))
+
+
+# --- fit anew, or not --------------------------------------------------------------------------------
+
+
+class Decision(NamedTuple):
+    """Is the model fitted anew, and why?"""
+
+    refit: bool
+    reason: str
+
+
+def decide(
+    plan: Plan,
+    data: RetailData,
+    last: Mapping[str, Any] | None,
+    judged: Judged | None,
+    *,
+    refit: bool = False,
+) -> Decision:
+    """Whether to fit anew; the first rule that holds is the reason.
+
+    Parameters
+    ----------
+    last : manifest of the published week
+    judged : what its lists were worth since
+    refit : fit in any case
+    """
+    rules = plan.settings.refit
+    if last is None:
+        return Decision(True, "no model is in place")
+    if refit:
+        return Decision(True, "it was asked for")
+    if last["settings"]["model"] != plan.what_counts()["model"]:
+        return Decision(True, "the settings of the model have changed")
+    model, since = last["model"], datetime.fromisoformat(last["model"]["fitted_until"])
+    age = (data.end - since) / timedelta(days=1)
+    if age >= rules.age_days:
+        return Decision(
+            True, f"the model is {age:g} days old, and {rules.age_days:g} are allowed (refit.age_days)"
+        )
+    new = unknown_share(data, since, datetime.fromisoformat(last["end"]))
+    if new > rules.new_items:
+        return Decision(
+            True,
+            f"{new:.1%} of the new lines are of items without a sale when the model was fitted, and "
+            f"{rules.new_items:.1%} are allowed (refit.new_items)",
+        )
+    ratio, first = None if judged is None else judged.ratio, model["first_ratio"]
+    if ratio is not None and first is not None and ratio < (1 - rules.quality_drop) * first:
+        return Decision(
+            True,
+            f"lists are worth {ratio:.2f} times own purchases, {first:.2f} in the model's first week; "
+            f"a drop of {rules.quality_drop:.0%} is allowed (refit.quality_drop)",
+        )
+    return Decision(
+        False,
+        f"the model is {age:g} of {rules.age_days:g} days old, {new:.1%} of the new lines are of items "
+        f"it has not seen sold, of {rules.new_items:.1%} that are allowed"
+        + ("" if ratio is None else f", lists are worth {ratio:.2f} times own purchases"),
+    )
+
+
+def unknown_share(data: RetailData, fitted_until: datetime, since: datetime) -> float:
+    """Share of the lines since a time that are of items without any line before `fitted_until`."""
+    new = data.log.filter(pl.col("time") >= since)
+    known = data.log.filter(pl.col("time") < fitted_until)["item"].unique()
+    return 0.0 if new.is_empty() else 1 - float(new["item"].is_in(known.implode()).mean())  # type: ignore[arg-type]
+
+
+# --- the week ----------------------------------------------------------------------------------------
+
+
+Status = Literal["published", "nothing new", "refused", "would publish"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the weekly job came to.
+
+    Attributes
+    ----------
+    status : ``published``, ``nothing new``, ``refused``, or ``would publish`` of a dry run
+    reason : in a sentence
+    name : of the week; None where there is none
+    manifest : of the week that was published
+    checked : what the checks found in the receipts; None where nothing was read
+    decision : whether the model is fitted anew
+    findings : of the checks of lists
+    notes : what a caller should know
+    """
+
+    status: Status
+    reason: str
+    name: str | None = None
+    manifest: Mapping[str, Any] | None = None
+    checked: Checked | None = None
+    decision: Decision | None = None
+    findings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+
+
+def publish_week(
+    plan: Plan,
+    *,
+    as_of: str | None = None,
+    refit: bool = False,
+    accept: Sequence[str] = (),
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Make this week's lists and publish them; the same inputs and settings are published once.
+
+    Parameters
+    ----------
+    as_of : look at receipts before this time only
+    refit : fit the model anew in any case
+    accept : names of checks whose refusals are accepted, beside those of the settings
+    dry_run : stop before the model, and write nothing
+
+    Raises
+    ------
+    DataError, SettingError
+        If an input can't be used, or another process is at work.
+    """
+    instant = None if as_of is None else as_instant(as_of, who="--as-of")
+    weeks = WeekFolder(plan.settings.folder)
+    require_checks(accept, "--accept")
+    accepted = {*plan.settings.accept, *accept}
+    progress("compare inputs")
+    inputs = inputs_of(plan)
+    last = _manifest_of(weeks.current, weeks)
+    plain = [inputs, plan.what_counts(), str(instant), refit]
+    key = fingerprint(plain)
+    if dry_run:
+        return _Call(plan, weeks, inputs, last, key, instant, refit, accepted, progress).dry_run()
+    with Work.held(weeks.folder / WORK, plan=[key, versions(), last and last["name"]]) as work:
+        if weeks.current != (last and last["name"]):
+            raise DataError("another process has just published or taken back a week; call again.")
+        call = _Call(plan, weeks, inputs, last, key, instant, refit, accepted, progress)
+        return call.run(work)
+
+
+def _manifest_of(name: str | None, weeks: WeekFolder) -> dict[str, Any] | None:
+    return None if name is None else weeks.manifest(name)
+
+
+@dataclass
+class _Call:
+    """One call of the weekly job."""
+
+    plan: Plan
+    weeks: WeekFolder
+    inputs: dict[str, dict[str, Any]]
+    last: Mapping[str, Any] | None
+    key: str
+    as_of: datetime | None
+    refit: bool
+    accepted: set[str]
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def dry_run(self) -> Outcome:
+        """What a call would do; nothing is written."""
+        if (known := self._known()) is not None and known.status == "nothing new":
+            return known
+        taken = self._take_in()
+        if refused := self._refusals(taken.checked.findings):
+            return Outcome("refused", _refusal(refused), checked=taken.checked)
+        data = self._load(taken)
+        decision = decide(self.plan, data, self.last, self._judge(data), refit=self.refit)
+        name = self._name(taken.end)
+        why = f"{name} would be published"
+        return Outcome("would publish", why, name, None, taken.checked, decision, (), data.report.notes)
+
+    def run(self, work: Work) -> Outcome:
+        """Go on with what an earlier call of the same plan has finished, and publish."""
+        if (known := self._known()) is not None:
+            if known.status == "published":  # killed between the two renames
+                assert known.name is not None
+                self._put_in_place(known.name, work)
+            work.remove()
+            return known
+        with self._timed("take in and check"):
+            taken = self._take_in()
+        if refused := self._refusals(taken.checked.findings):
+            return self._refused(refused, taken.checked)
+        with self._timed("load"):
+            data = self._load(taken)
+        with self._timed("judge last week"):
+            judged = self._judge(data)
+        decision = decide(self.plan, data, self.last, judged, refit=self.refit)
+        model = self._model(work, data, decision)
+        with self._timed("recommend"):
+            file, facts = self._recommend(work, data, model)
+        recommender = TwoStageRecommender.load(model)
+        described = describe_lists(pl.read_parquet(file), data, self.plan.request.k)
+        changed = None
+        if self.last is not None:
+            before = self.weeks.folder / self.last["name"]
+            same = self.last["settings"]["request"] == self.plan.request.fingerprint()
+            old = TwoStageRecommender.load(before / MODEL) if decision.refit and same else None
+            with self._timed("compare with last week"):
+                changed = change_of(
+                    pl.read_parquet(before / LISTS),
+                    pl.read_parquet(file),
+                    None if old is None else old.recommend,
+                    data,
+                    self.plan.request,
+                )
+        findings = check_lists(
+            described, self.last and self.last["lists"], changed, self.plan.settings.lists
+        )
+        if refused := self._refusals(findings):
+            return self._refused(refused, taken.checked, findings)
+        name = self._name(taken.end)
+        with self._timed("allocate"):
+            campaign = self._allocate(work, file, name)
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "number": 1
+            + max((self.weeks.manifest(n)["number"] for n in self.weeks.names()), default=0),
+            "previous": self.last and self.last["name"],
+            "key": self.key,
+            "end": data.end.isoformat(),
+            "as_of": self.as_of and self.as_of.isoformat(),
+            "inputs": self.inputs,
+            "settings": self.plan.what_counts(),
+            "data": _facts(data),
+            "checks": taken.checked.as_dict() | {"accepted": sorted(self.accepted)},
+            "model": self._facts_of_model(recommender, model, decision, judged),
+            "lists": described | {"findings": [_row(f) for f in findings], "notes": facts["notes"]},
+            "change": changed,
+            "judged": None if judged is None else judged.as_dict(),
+            "campaign": campaign,
+            "versions": versions(),
+            "run": {
+                "published": datetime.now().isoformat(timespec="seconds"),
+                "seconds": self.seconds,
+                "peak_memory_mb": peak_memory_mb(),
+            },
+        }
+        self._assemble(work, name, manifest, file, model)
+        self._put_in_place(name, work)
+        work.remove()
+        rejected = [f"{n:,} lines are left out: {why}" for why, n in data.report.rejected.items()]
+        notes = [*rejected, *data.report.notes, *facts["notes"]]
+        reason = f"{name} is published"
+        return Outcome("published", reason, name, manifest, taken.checked, decision, findings, notes)
+
+    def _known(self) -> Outcome | None:
+        """The outcome where these inputs were published before, or taken back."""
+        name, current = None, self.last and self.last["name"]
+        for one in self.weeks.names():
+            if self.weeks.manifest(one)["key"] == self.key:
+                name = one
+        if name is None:
+            return None
+        manifest = self.weeks.manifest(name)
+        if name == current:
+            reason = f"inputs and settings are those of {name}, which is published"
+        elif name in self.weeks.withdrawn:
+            reason = f"inputs and settings are those of {name}, which was taken back"
+        elif manifest["previous"] == current:
+            return Outcome("published", f"{name} was complete and is published", name, manifest)
+        else:
+            reason = f"inputs and settings are those of {name}, which was published before {current}"
+        return Outcome("nothing new", reason, name, manifest)
+
+    def _name(self, end: datetime) -> str:
+        return f"{end:%Y-%m-%d}-{self.key[:8]}"
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        self.progress(step)
+        started = perf_counter()
+        yield
+        release_memory()
+        self.seconds[step] = round(perf_counter() - started, 3)
+
+    def _take_in(self) -> TakenIn:
+        """Receipts and findings; one more where weeks came regularly and this one is shorter."""
+        taken = take_in(self.plan, self.last, self.as_of, self.progress)
+        ends, last = [taken.end], self.last
+        while last is not None and len(ends) < 4:
+            ends.append(datetime.fromisoformat(last["end"]))
+            before = last["previous"]
+            last = self.weeks.manifest(before) if before in self.weeks.names() else None
+        came, *gaps = [(end - before).days for end, before in pairwise(ends)] or [0]
+        if len(gaps) > 1 and 0 <= came < min(gaps) and len(set(gaps)) == 1:
+            said = (
+                f"receipts end {came} days after those of the published week, and the last {len(gaps)} "
+                f"times it was {gaps[0]}; is the newest export there, and whole?"
+            )
+            taken.checked.findings.insert(0, Finding("short_period", "refuse", said))
+        return taken
+
+    def _load(self, taken: TakenIn) -> RetailData:
+        """The receipts, cleaned, up to the end."""
+        tables = taken.tables
+        data, end = replace(tables, transactions=iter(tables.transactions)).data(), taken.end
+        if end >= data.end:
+            return data
+        if self.as_of is None:
+            n = int((data.log["time"] >= end).sum())
+            data.report.notes.append(f"{n:,} lines are dated after {end:%Y-%m-%d} and left out")
+        return data.asof(end)
+
+    def _refusals(self, findings: Sequence[Finding]) -> list[Finding]:
+        return [f for f in findings if f.severity == "refuse" and f.name not in self.accepted]
+
+    def _refused(
+        self, refused: Sequence[Finding], checked: Checked, findings: Sequence[Finding] = ()
+    ) -> Outcome:
+        """Keep what was refused, for `status`; what is finished stays for the next call."""
+        write_text(
+            json.dumps(
+                {"findings": [_row(f) for f in refused], "at": f"{datetime.now():%Y-%m-%dT%H:%M:%S}"},
+                indent=2,
+            ),
+            self.weeks.folder / REFUSED,
+        )
+        return Outcome("refused", _refusal(refused), checked=checked, findings=findings)
+
+    def _judge(self, data: RetailData) -> Judged | None:
+        """What the published lists were worth since; None where nobody came back."""
+        if self.last is None:
+            return None
+        file = self.weeks.folder / self.last["name"] / LISTS
+        since = datetime.fromisoformat(self.last["end"])
+        return judge_lists(pl.read_parquet(file), data, since, self.last["lists"]["k"])
+
+    def _model(self, work: Work, data: RetailData, decision: Decision) -> Path:
+        """Folder of the model that recommends: the one in place, or one that is fitted now."""
+        if not decision.refit:
+            assert self.last is not None
+            return self.weeks.folder / self.last["name"] / MODEL
+        folder = Path(work.path("part-model"))
+        done = work.facts("part-fitted")
+        if done is None or not folder.is_dir() or artifact_key(folder) != done["key"]:
+            if folder.exists():
+                shutil.rmtree(folder)
+            with self._timed("fit"):
+                self.plan.model.for_size(data.n_users).model().fit(data, self.progress).save(folder)
+            work.finish("part-fitted", {"key": artifact_key(folder)})
+        return folder
+
+    def _recommend(self, work: Work, data: RetailData, model: Path) -> tuple[Path, dict[str, Any]]:
+        """The file of lists, and its notes."""
+        file = Path(work.path("part-lists")) / LISTS
+        done = work.facts("part-listed")
+        if done is None or not file.is_file() or sha256(file) != done["sha256"]:
+            batch = recommend_to_file(
+                TwoStageRecommender.load(model),
+                data,
+                file,
+                self.plan.request,
+                key=artifact_key(model),
+                progress=self.progress,
+            )
+            done = {"sha256": sha256(file), "notes": list(batch.report.notes)}
+            work.finish("part-listed", done)
+        return file, done
+
+    def _allocate(self, work: Work, lists: Path, name: str) -> dict[str, Any] | None:
+        """Offers from the lists, where a campaign is configured; its counts."""
+        campaign = self.plan.settings.campaign
+        if campaign is None:
+            return None
+        allocate_files(
+            lists,
+            campaign.file,
+            Path(work.path("part-offers")) / CAMPAIGN,
+            items=campaign.items,
+            users=campaign.users,
+            ledger=campaign.ledger,
+            time=name[:10],
+            progress=self.progress,
+        )
+        report = Path(work.path("part-offers")) / CAMPAIGN / "allocation.json"
+        found: dict[str, Any] = json.loads(report.read_text())
+        return found
+
+    def _facts_of_model(
+        self, model: TwoStageRecommender, folder: Path, decision: Decision, judged: Judged | None
+    ) -> dict[str, Any]:
+        ratio = None if judged is None else judged.ratio
+        kept = None if decision.refit or self.last is None else self.last["model"]["first_ratio"]
+        return {
+            "key": artifact_key(folder),
+            "fitted_until": model.end_.isoformat(),
+            "refitted": decision.refit,
+            "reason": decision.reason,
+            "first_ratio": None if decision.refit else (ratio if kept is None else kept),
+            "label_windows": model.report_["windows"],
+            "sources": [source.name for source in model.sources_],
+            "ranker": type(model.ranker_).type_name,
+            "columns": len(model.column_names),
+        }
+
+    def _assemble(
+        self, work: Work, name: str, manifest: dict[str, Any], lists: Path, model: Path
+    ) -> None:
+        """The whole week's folder, under its name in one step."""
+        aside = Path(work.path("part-week"))
+        if aside.exists():
+            shutil.rmtree(aside)
+        make_folder(aside)
+        linked(lists, aside / LISTS)
+        linked(model, aside / MODEL)
+        if manifest["campaign"] is not None:
+            linked(lists.parent.parent / "part-offers" / CAMPAIGN, aside / CAMPAIGN)
+        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        sums = {p.relative_to(aside).as_posix(): sha256(p) for p in files}
+        write_json(aside / MANIFEST, manifest | {"files": sums})
+        os.replace(aside, self.weeks.folder / name)
+
+    def _put_in_place(self, name: str, work: Work) -> None:
+        """Let the week be the current one, and remove those that are too old."""
+        self.weeks.switch(name, work)
+        (self.weeks.folder / REFUSED).unlink(missing_ok=True)
+        self.weeks.prune(self.plan.settings.keep)
+
+
+def _refusal(refused: Sequence[Finding]) -> str:
+    names = ", ".join(f.name for f in refused)
+    return (
+        f"refused by {names}; nothing is published. Mend the export, or say --accept {refused[0].name}"
+    )
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "severity": finding.severity,
+        "message": finding.message,
+        "n_rows": finding.n_rows,
+    }
+
+
+def _facts(data: RetailData) -> dict[str, Any]:
+    """What there is to say of the receipts."""
+    return {
+        "users": data.n_users,
+        "items": data.n_items,
+        "receipts": int(data.log["basket"].n_unique()),
+        "lines": data.log.height,
+        "start": data.start.isoformat(),
+        "end": data.end.isoformat(),
+        "read": data.report.read,
+        "rejected": dict(data.report.rejected),
+        "notes": list(data.report.notes),
+    }

@@ -1,0 +1,588 @@
+"""The weekly job: published once, whole, refused when receipts are broken, taken back, finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import polars as pl
+import pytest
+
+from cli_support import Run, refused, retailrec
+from retailrec.data import RetailData
+from retailrec.jobs import published, week
+from retailrec.jobs.published import WeekFolder
+from retailrec.jobs.week import decide, publish_week, read_week
+from retailrec.jobs.week_lists import Judged, ListBounds, change_of, check_lists
+from retailrec.recommender.request import Request
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
+from retailrec.work import Work
+
+CONFIG = """
+receipts = "exports"
+folder = "weeks"
+keep = 3
+accept = ["half_days"]  # eighty users have small days
+[request]
+k = 5
+[model]
+horizon_days = 14
+label_windows = 1
+n_candidates = 20
+threads = 1
+[model.ranker]
+type = "lightgbm"
+iterations = 5
+threads = 1
+[[model.sources]]
+type = "own_purchases"
+[[model.sources]]
+type = "popularity"
+"""
+FIRST, LAST = 14, 18  # weeks of the first export, and of the shop
+
+
+@pytest.fixture(scope="module")
+def lines() -> pl.DataFrame:
+    """Receipt lines of a generated shop, with the number of their week."""
+    data = small_data(users=80, weeks=LAST, items=300)
+    start = data.start.replace(hour=0)
+    return data.log.select(
+        data.users["user_id"].gather(data.log["user"]),
+        data.items["item_id"].gather(data.log["item"]),
+        "time",
+        pl.col("basket").alias("basket_id"),
+        "quantity",
+        "value",
+        week=(pl.col("time") - start).dt.total_days() // 7,
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(lines: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a first week that is published."""
+    place = tmp_path_factory.mktemp("week")
+    (place / "exports").mkdir()
+    lines.filter(pl.col("week") < FIRST).drop("week").write_csv(place / "exports" / "first.csv")
+    (place / "week.toml").write_text(CONFIG)
+    assert call(place).returncode == 0
+    return place
+
+
+@pytest.fixture
+def place(shop: Path, tmp_path: Path) -> Path:
+    """A copy of the shop with its first week, to be changed."""
+    return Path(shutil.copytree(shop, tmp_path / "shop", symlinks=True))
+
+
+def call(place: Path, *more: object) -> Run:
+    return retailrec("week", "--config", place / "week.toml", *more)
+
+
+def deliver(place: Path, lines: pl.DataFrame, n: int) -> Path:
+    """The export of week n."""
+    file = place / "exports" / f"week-{n}.csv"
+    lines.filter(pl.col("week") == n).drop("week").write_csv(file)
+    return file
+
+
+def current(place: Path) -> str:
+    return os.readlink(place / "weeks" / "current")
+
+
+def manifest(place: Path, name: str | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (place / "weeks" / (name or "current") / "manifest.json").read_text()
+    )
+    return found
+
+
+def tree(place: Path) -> dict[str, tuple[int, int]]:
+    """Every file of the weeks, with its inode and time of change."""
+    return {
+        p.relative_to(place).as_posix(): (p.lstat().st_ino, p.lstat().st_mtime_ns)
+        for p in (place / "weeks").rglob("*")
+    }
+
+
+def what_counts(place: Path) -> dict[str, Any]:
+    """All that is published but for the clock: every week's manifest and lists."""
+    found: dict[str, Any] = {"current": current(place)}
+    for name in WeekFolder(place / "weeks").names():
+        facts = manifest(place, name)
+        facts["model"].pop("key")  # the model's own report has seconds
+        for gone in ("run", "files"):
+            facts.pop(gone)
+        lists = pl.read_parquet(place / "weeks" / name / "recommendations.parquet")
+        found[name] = facts, lists.rows()
+    return found
+
+
+def test_a_first_week_has_a_model_lists_and_a_manifest_of_its_inputs(shop: Path) -> None:
+    facts = manifest(shop)
+    assert facts["model"]["refitted"]
+    assert facts["model"]["reason"] == "no model is in place"
+    assert list(facts["inputs"]) == ["receipts/first.csv"]
+    assert current(shop).startswith("2000-04-08-")  # midnight after fourteen weeks
+    lists = pl.read_parquet(shop / "weeks" / "current" / "recommendations.parquet")
+    assert lists["user_id"].n_unique() == facts["lists"]["users"]
+    TwoStageRecommender.load(shop / "weeks" / "current" / "model")
+    assert not (shop / "weeks" / ".work").exists()
+
+
+def test_the_same_inputs_change_nothing(place: Path) -> None:
+    before = tree(place)
+    run = call(place)
+    assert run.returncode == 3
+    assert "nothing new" in run.stdout
+    after = tree(place)
+    assert after == before
+
+
+def test_a_new_export_is_recommended_from_by_the_model_in_place(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    first = current(place)
+    deliver(place, lines, FIRST)
+    run = call(place)
+    assert run.returncode == 0, run.stderr
+    assert "no fit" in run.stdout
+    facts = manifest(place)
+    assert facts["previous"] == first
+    assert facts["number"] == 2
+    assert facts["model"]["key"] == manifest(place, first)["model"]["key"]
+    assert facts["data"]["lines"] == lines.filter(pl.col("week") <= FIRST).height
+    models = [place / "weeks" / name / "model" / "manifest.json" for name in (first, "current")]
+    assert models[0].samefile(models[1])  # no second copy
+
+
+def test_last_weeks_lists_are_judged_by_what_was_bought_since(place: Path, lines: pl.DataFrame) -> None:
+    lists = pl.read_parquet(place / "weeks" / "current" / "recommendations.parquet")
+    deliver(place, lines, FIRST)
+    call(place)
+    known = set(lines.filter(pl.col("week") < FIRST)["user_id"])
+    bought = lines.filter((pl.col("week") == FIRST) & pl.col("user_id").is_in(known))
+    hits = lists.join(bought.select("user_id", "item_id").unique(), on=["user_id", "item_id"])
+    judged = manifest(place)["judged"]
+    users = bought["user_id"].n_unique()
+    assert judged["users"] == users
+    assert judged["models"]["lists"]["precision@5"] == pytest.approx(hits.height / 5 / users)
+    rows = {(r["segment"], r["group"], r["metric"]): r for r in judged["by_segment"]}
+    assert rows["all", "all", "precision@5"]["n_users"] == users
+    assert {"receipts", "tenure"} <= {r["segment"] for r in judged["by_segment"]}
+
+
+def test_half_an_export_is_refused_and_the_whole_one_published(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    first = current(place)
+    half = lines.filter((pl.col("week") == FIRST) & (pl.col("time").dt.weekday() > 3)).drop("week")
+    half.write_csv(place / "exports" / f"week-{FIRST}.csv")
+    run = call(place)
+    assert run.returncode == 4, run.stdout
+    assert "missing_days" in run.stdout
+    assert "nothing is published" in run.stdout
+    assert current(place) == first
+    assert WeekFolder(place / "weeks").names() == [first]
+    assert call(place).returncode == 4  # and again, as long as nobody mends it
+    status = retailrec("week", "status", "--config", place / "week.toml")
+    assert status.returncode == 0
+    assert "missing_days" in status.stdout
+    deliver(place, lines, FIRST)
+    assert call(place).returncode == 0
+    assert current(place) != first
+    assert "missing_days" not in retailrec("week", "status", "--config", place / "week.toml").stdout
+
+
+def test_a_refusal_that_is_accepted_is_published_and_noted(place: Path, lines: pl.DataFrame) -> None:
+    closed = lines.filter((pl.col("week") == FIRST) & (pl.col("time").dt.weekday() != 3)).drop("week")
+    closed.write_csv(place / "exports" / f"week-{FIRST}.csv")
+    assert call(place).returncode == 4
+    assert call(place, "--accept", "missing_days").returncode == 0
+    checks = manifest(place)["checks"]
+    assert checks["accepted"] == ["half_days", "missing_days"]
+    assert [f["name"] for f in checks["findings"] if f["severity"] == "refuse"] == ["missing_days"]
+    refused(call(place, "--accept", "missing_dais"), "--accept", "missing_dais", "missing_days")
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [("", "empty_files"), ("user_id,item_id,time,basket_id,quantity,value\n", "no_lines")],
+)
+def test_an_export_without_lines_is_refused(place: Path, text: str, check: str) -> None:
+    (place / "exports" / "next.csv").write_text(text)
+    run = call(place)
+    assert run.returncode == 4, run.stdout + run.stderr
+    assert check in run.stdout
+
+
+def test_exports_that_end_before_the_published_week_are_refused(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    short = lines.filter(pl.col("week") < FIRST - 1).drop("week")
+    short.write_csv(place / "exports" / "first.csv")
+    run = call(place)
+    assert run.returncode == 4
+    assert "older_than_published" in run.stdout
+
+
+def test_a_week_that_ends_sooner_than_all_before_is_refused(place: Path, lines: pl.DataFrame) -> None:
+    for n in (FIRST, FIRST + 1):
+        deliver(place, lines, n)
+        assert call(place).returncode == 0
+    new = lines.filter(pl.col("week") == FIRST + 2).drop("week")
+    new.filter(pl.col("time") < datetime(2000, 4, 27)).write_csv(place / "exports" / "next.csv")
+    run = call(place)
+    assert run.returncode == 4, run.stdout
+    assert "short_period" in run.stdout
+    assert "end 5 days after" in run.stdout
+    new.write_csv(place / "exports" / "next.csv")
+    assert call(place).returncode == 0
+
+
+def test_lines_dated_far_ahead_do_not_move_the_end(place: Path, lines: pl.DataFrame) -> None:
+    new = lines.filter(pl.col("week") == FIRST).drop("week")
+    far = new.head(60).with_columns(pl.col("time") + timedelta(days=150), basket_id=10**6)
+    pl.concat([new[60:], far]).write_csv(place / "exports" / "next.csv")
+    assert call(place).returncode == 4
+    run = call(place, "--accept", "far_dates")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert manifest(place)["end"] == "2000-04-15T00:00:00"
+    assert "60 lines are dated after 2000-04-15" in run.stdout + run.stderr
+
+
+def test_lists_out_of_bounds_are_refused_and_made_once(place: Path, lines: pl.DataFrame) -> None:
+    first = current(place)
+    deliver(place, lines, FIRST)
+    with (place / "week.toml").open("a") as file:
+        file.write("[lists]\nchange_at_most = 0.0\n")
+    run = call(place)
+    assert run.returncode == 4
+    assert "lists_changed" in run.stdout
+    assert current(place) == first
+    (place / "week.toml").write_text(CONFIG)
+    with patch.object(week, "recommend_to_file", side_effect=AssertionError("made again")):
+        assert call(place).returncode == 0  # bounds decide nothing about the lists, so these are taken
+
+
+def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFrame) -> None:
+    first = current(place)
+    deliver(place, lines, FIRST)
+    call(place)
+    second = current(place)
+    back = retailrec("week", "rollback", "--config", place / "week.toml")
+    assert back.returncode == 0
+    assert current(place) == first
+    run = call(place)
+    assert run.returncode == 3
+    assert "taken back" in run.stdout
+    assert current(place) == first
+    refused(retailrec("week", "rollback", "--config", place / "week.toml"), "no week before")
+    deliver(place, lines, FIRST + 1)
+    assert call(place).returncode == 0
+    assert manifest(place)["previous"] == first
+    to = retailrec("week", "rollback", "--config", place / "week.toml", "--to", second)
+    assert to.returncode == 0
+    assert current(place) == second
+    refused(retailrec("week", "rollback", "--config", place / "week.toml", "--to", "../.."), "no week")
+
+
+def test_n_weeks_are_kept_and_the_one_to_go_back_to(place: Path, lines: pl.DataFrame) -> None:
+    for n in range(FIRST, LAST):
+        deliver(place, lines, n)
+        assert call(place).returncode == 0
+    names = WeekFolder(place / "weeks").names()
+    assert len(names) == 3
+    assert names[-1] == current(place)
+    assert [manifest(place, name)["number"] for name in names] == [3, 4, 5]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(place: Path, lines: pl.DataFrame) -> None:
+    deliver(place, lines, FIRST)
+    before = tree(place)
+    run = call(place, "--dry-run")
+    assert run.returncode == 0
+    assert "would be published" in run.stdout
+    assert "no fit" in run.stdout
+    assert tree(place) == before
+    call(place)
+    assert current(place) in run.stdout
+
+
+def test_as_of_looks_at_receipts_before_it_alone(place: Path, lines: pl.DataFrame) -> None:
+    for n in (FIRST, FIRST + 1):
+        deliver(place, lines, n)
+    assert call(place, "--as-of", "2000-04-15").returncode == 0
+    facts = manifest(place)
+    assert facts["end"] == "2000-04-15T00:00:00"
+    assert facts["data"]["lines"] == lines.filter(pl.col("week") <= FIRST).height
+
+
+def test_refit_can_be_asked_for(place: Path, lines: pl.DataFrame) -> None:
+    deliver(place, lines, FIRST)
+    assert call(place, "--refit").returncode == 0
+    facts = manifest(place)
+    assert facts["model"]["refitted"]
+    assert facts["model"]["fitted_until"] == facts["end"]
+    change = facts["change"]
+    assert change["from_receipts"] + change["from_refit"] == pytest.approx(change["share"])
+    assert change["from_refit"] > 0
+
+
+# --- rules of refitting, by hand ---------------------------------------------------------------------
+
+
+def tiny(new_items: int = 0) -> RetailData:
+    """Two items until 2024-01-15, then one line a day, `new_items` of them of items never seen."""
+    rows = [(u, i, f"2024-01-{d:02}") for u in (1, 2) for i in (1, 2) for d in (1, 8, 14)]
+    rows += [(1, 100 + d if d < new_items else 1, f"2024-01-{15 + d}") for d in range(10)]
+    return RetailData.from_frames(
+        pl.DataFrame(rows, schema=["user_id", "item_id", "time"], orient="row")
+    )
+
+
+def decided(place: Path, more: str = "", *, judged: float | None = None, new_items: int = 0) -> Any:
+    (place / "week.toml").write_text(CONFIG + more)
+    plan = read_week(place / "week.toml")
+    start = "2024-01-15T00:00:00"
+    last = {
+        "name": "2024-01-15-00000000",
+        "end": start,
+        "settings": {"model": plan.what_counts()["model"]},
+        "model": {"fitted_until": start, "first_ratio": 1.25},
+    }
+    found = None if judged is None else Judged(start, "2024-01-25", 2, {}, [], judged)
+    return decide(plan, tiny(new_items), last, found)
+
+
+def test_a_model_is_fitted_anew_when_it_is_old_or_the_catalogue_or_its_worth_changed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "exports").mkdir()
+    assert not decided(tmp_path).refit  # ten days old, nothing new
+    assert not decided(tmp_path, "[refit]\nage_days = 10.5\n").refit
+    aged = decided(tmp_path, "[refit]\nage_days = 10\n")
+    assert aged.refit
+    assert "10 days old" in aged.reason
+    assert not decided(tmp_path, "[refit]\nnew_items = 0.2\n", new_items=2).refit
+    renewed = decided(tmp_path, "[refit]\nnew_items = 0.19\n", new_items=2)
+    assert renewed.refit
+    assert "20.0% of the new lines" in renewed.reason
+    assert not decided(tmp_path, judged=1.01).refit  # 1.00 is 20% below 1.25
+    worse = decided(tmp_path, judged=0.99)
+    assert worse.refit
+    assert "quality_drop" in worse.reason
+
+
+def test_change_is_parted_into_receipts_and_refitting() -> None:
+    def lists(*pairs: tuple[int, int]) -> pl.DataFrame:
+        return pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+
+    before = lists((1, 10), (1, 11), (2, 10), (2, 11))
+    after = lists((1, 10), (1, 12), (2, 13), (2, 14), (3, 10), (3, 11))
+
+    def old_model(data: object, users: pl.Series, request: object) -> pl.DataFrame:
+        return lists((1, 10), (1, 12), (2, 10), (2, 13)).filter(pl.col("user_id").is_in(users))
+
+    data = RetailData.from_frames(before.with_columns(time=pl.lit("2024-01-01")))
+    found = change_of(before, after, old_model, data, Request(k=2))
+    # of four items of users 1 and 2, three are new; the old model lists 12 and 13 too, not 14
+    assert found == {"users": 2, "share": 0.75, "from_receipts": 0.5, "from_refit": 0.25}
+    assert change_of(before, after, None, data, Request(k=2))["from_refit"] == 0
+
+
+def test_each_bound_of_lists_refuses() -> None:
+    lists = {"users": 79, "items": 49, "short": 0.2, "new": 0.95}
+    last = {"users": 100, "items": 100}
+    found = check_lists(lists, last, {"share": 0.95}, ListBounds(new_at_most=0.9))
+    assert [f.name for f in found] == [
+        "fewer_users",
+        "coverage_fell",
+        "short_lists",
+        "share_of_new",
+        "lists_changed",
+    ]
+    fine = {"users": 80, "items": 50, "short": 0.1, "new": 0.9}
+    assert check_lists(fine, last, {"share": 0.9}, ListBounds(new_at_most=0.9)) == []
+
+
+# --- killed anywhere ---------------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """As a signal would."""
+
+
+def stop_at(n: int) -> list[Any]:
+    """Patches that stop the n-th step that leaves something behind."""
+    seen = {"n": 0}
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*given: Any, **more: Any) -> Any:
+            seen["n"] += 1
+            if seen["n"] == n:
+                raise Stopped
+            return function(*given, **more)
+
+        return step
+
+    return [
+        patch.object(week, "recommend_to_file", counting(week.recommend_to_file)),
+        patch.object(week, "write_json", counting(week.write_json)),
+        patch.object(Work, "finish", counting(Work.finish)),
+        patch.object(os, "replace", counting(os.replace)),
+        patch.object(os, "symlink", counting(os.symlink)),
+        patch.object(shutil, "rmtree", counting(shutil.rmtree)),
+        patch.object(published, "write_json", counting(published.write_json)),
+    ]
+
+
+def stopped_and_finished(place: Path, pristine: Path, n: int, want: dict[str, Any]) -> bool:
+    """Stop at the n-th step, look, call again; False if the call has no so many steps."""
+    shutil.rmtree(place)
+    shutil.copytree(pristine, place, symlinks=True)
+    plan = read_week(place / "week.toml")
+    patches: list[Any] = stop_at(n)
+    for one in patches:
+        one.start()
+    try:
+        publish_week(plan, refit=True)
+        return False
+    except Stopped:
+        pass
+    finally:
+        for one in patches:
+            one.stop()
+    assert manifest(place)["name"] == current(place)  # whole, whichever it is
+    publish_week(plan, refit=True)
+    assert what_counts(place) == want, f"step {n}"
+    assert not (place / "weeks" / ".work").exists()
+    return True
+
+
+@pytest.fixture
+def undisturbed(place: Path, lines: pl.DataFrame, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """The shop with a new export, and what an undisturbed call makes of it."""
+    deliver(place, lines, FIRST)
+    pristine = Path(shutil.copytree(place, tmp_path / "pristine", symlinks=True))
+    publish_week(read_week(place / "week.toml"), refit=True)
+    return pristine, what_counts(place)
+
+
+def test_a_call_that_stops_is_finished_by_the_next(
+    place: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    pristine, want = undisturbed
+    assert all(stopped_and_finished(place, pristine, n, want) for n in (9, 16))
+
+
+@pytest.mark.slow
+def test_a_call_that_stops_at_any_step_is_finished_by_the_next(
+    place: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    n = 1
+    while stopped_and_finished(place, undisturbed[0], n, undisturbed[1]):
+        n += 1
+    assert n > 15
+
+
+CHILD = """
+import os, signal, sys
+place, number, calls = sys.argv[1], int(sys.argv[2]), 0
+def watch(event, given):
+    global calls
+    if event.startswith(("open", "os.", "shutil.")) and event not in ("os.listdir", "os.scandir"):
+        if place in str(given):
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = sys.argv[:1] + sys.argv[3:]
+from retailrec.cli import main
+sys.addaudithook(watch)
+try:
+    main()
+finally:
+    print("calls", calls, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_finished_by_the_next(
+    place: Path, lines: pl.DataFrame, tmp_path: Path
+) -> None:
+    deliver(place, lines, FIRST)
+    pristine = shutil.copytree(place, tmp_path / "pristine", symlinks=True)
+
+    def child(number: int) -> subprocess.CompletedProcess[str]:
+        words = ["week", "--config", str(place / "week.toml"), "--refit", "--quiet"]
+        command = [sys.executable, "-c", CHILD, str(place / "weeks"), str(number), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = child(0)
+    assert done.returncode == 0, done.stderr
+    total, want = int(done.stdout.split()[-1]), what_counts(place)
+    for number in range(2, total, max(total // 8, 1)):
+        shutil.rmtree(place)
+        shutil.copytree(pristine, place, symlinks=True)
+        assert child(number).returncode == -signal.SIGKILL
+        publish_week(read_week(place / "week.toml"), refit=True)
+        assert what_counts(place) == want, f"call {number} of {total}"
+
+
+def test_two_calls_at_a_time_are_one(place: Path, lines: pl.DataFrame) -> None:
+    deliver(place, lines, FIRST)
+    with Work.held(place / "weeks" / ".work"):
+        refused(call(place), "another process")
+        refused(retailrec("week", "rollback", "--config", place / "week.toml"), "another process")
+    assert call(place).returncode == 0
+
+
+# --- settings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ("receipts", "store")),
+        ("receipts = 'exports'\nkep = 3", ("kep", "keep")),
+        ("receipts = 'exports'\nkeep = 1", ("keep",)),
+        ("receipts = 'exports'\nfolder = 'exports/weeks'", ("folder", "receipts")),
+        ("receipts = 'exports'\naccept = ['all']", ("accept", "all")),
+        ("receipts = 'exports'\n[refit]\nage = 3", ("refit.age",)),
+        ("receipts = 'exports'\n[request]\nk = 0", ("k",)),
+        ("receipts = 'exports'\n[request]\nat = '2024-01-01'", ("--as-of",)),
+        ("receipts = 'exports'\n[model]\nhorizon = 3", ("horizon",)),
+        ("receipts = 'nowhere'", ("nowhere",)),
+        ("receipts = 'exports'\nitems = 'no.csv'", ("no.csv",)),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "a.csv").write_text("user_id,item_id,time\n1,2,2024-01-01\n")
+    (tmp_path / "week.toml").write_text(text)
+    refused(call(tmp_path), *words)
+    assert not (tmp_path / "weeks").exists()
+
+
+def test_what_is_no_link_to_a_week_is_not_replaced(place: Path, lines: pl.DataFrame) -> None:
+    (place / "weeks" / "current").unlink()
+    (place / "weeks" / "current").mkdir()
+    deliver(place, lines, FIRST)
+    refused(call(place), "current", "no link")
+    assert (place / "weeks" / "current").is_dir()
+
+
+def test_an_end_is_midnight_after_the_last_day() -> None:
+    assert datetime.fromisoformat("2000-04-08") - datetime(2000, 1, 1) == timedelta(days=7 * FIRST)
