@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,11 +22,12 @@ from retailrec.compute.memory import _c_function, peak_memory_mb, release_memory
 from retailrec.compute.shards import n_threads
 from retailrec.data import RetailData
 from retailrec.datasets import load_dataset
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
+from retailrec.offers.ledger import Ledger
 from retailrec.recommender import batch
-from retailrec.recommender.batch import artifact_key, blocks, recommend_to_file
+from retailrec.recommender.batch import Batch, Exposures, artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import Shop, small_data
@@ -106,6 +108,51 @@ def test_what_rules_did_is_added_up_over_blocks(
     assert batch.report.rules["max_per_category"]["bound"] > 0
 
 
+def test_pools_of_explored_lists_are_a_second_file_that_goes_on_and_appears_with_the_first(
+    data: RetailData, model: TwoStageRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retailrec.recommender import batch as module
+
+    out, pools = tmp_path / "lists.parquet", tmp_path / "pools.parquet"
+    asked = {"k": 3, "explore": 0.3, "pool": 8, "salt": "may"}
+    exposures = Exposures(pools, "weekly")
+    original, written = module._write_block, []
+
+    def stops(*arguments: object) -> object:
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(1)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    def explored(**more: Any) -> Batch:
+        more = {"exposures": exposures, "key": "this model", "block_lines": BLOCK} | asked | more
+        return recommend_to_file(model, data, out, **more)
+
+    monkeypatch.setattr(module, "_write_block", stops)
+    with pytest.raises(KeyboardInterrupt):
+        explored()
+    assert not out.exists()
+    assert not pools.exists()
+    monkeypatch.setattr(module, "_write_block", original)
+    done = explored()
+    assert done.n_taken_over == 5
+    answer = model.answer(data, **asked)
+    expected = answer.exposures("weekly", data.end)
+    assert pl.read_parquet(pools).equals(expected)
+    assert pl.read_parquet(out).equals(answer.lists)
+    assert (done.n_rows, done.n_exposures) == (answer.lists.height, expected.height)
+    only = explored(exposures=exposures._replace(shown_only=True))
+    assert only.n_exposures == answer.lists.height
+    assert Ledger(pools).read_pool().equals(expected.filter("shown"))
+    for bad, words in (
+        ({"explore": 0.0}, "explores nothing"),
+        ({"exposures": Exposures(out)}, "name two files"),
+        ({"exposures": Exposures(tmp_path / "pools.csv")}, "must end in .parquet"),
+    ):
+        with pytest.raises(RetailRecError, match=words):
+            explored(**bad)
+
+
 def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
     data: RetailData, model: TwoStageRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +190,7 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 SCRIPT = """
 import sys
 from pathlib import Path
+from typing import Any
 from retailrec.recommender.batch import artifact_key, recommend_to_file
 from retailrec.data import RetailData
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -191,6 +239,7 @@ def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tm
 RUN = """
 import sys
 from pathlib import Path
+from typing import Any
 from retailrec.jobs.settings import read_settings
 from retailrec.datasets import load_dataset
 from retailrec.jobs.run import run
@@ -351,7 +400,7 @@ def test_a_safe_csv_holds_no_formula(tmp_path: Path, safe: bool) -> None:
     pl.DataFrame({"item_id": cells, "score": [-1.0] * 6}).write_parquet(tmp_path / "part.parquet")
     report = json.dumps(asdict(batch.AnswerReport(0)))
     (tmp_path / "part.json").write_text(report)
-    batch._combine([tmp_path / "part.parquet"], tmp_path / "offers.csv", safe)
+    batch._combine({tmp_path / "offers.csv": [tmp_path / "part.parquet"]}, safe)
     found = pl.read_csv(tmp_path / "offers.csv")
     assert found["item_id"].to_list() == [("'" * safe + c if c[0] in "=+-@" else c) for c in cells]
     assert found["score"].to_list() == [-1.0] * 6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,16 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.splits import HorizonSplits
 from retailrec.offers.arms import assign_arms
+from retailrec.offers.ledger import Ledger
+from retailrec.recommender.batch import Exposures, artifact_key
 from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import POOL
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
+from retailrec.serving.loading import export_pools
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
@@ -33,6 +38,7 @@ from retailrec.simulator.shop import small_data
 from serving_support import postgres, small_model
 
 NOBODY, STRANGE = 10**6, 10**9  # a user, an item that no receipt of the model's time has
+SENT = datetime(2000, 8, 1)
 SLOTS = {"replenish": 2, "discover": 3}
 RULES = {
     "price_floor": 1.0,
@@ -52,6 +58,9 @@ ASKED: dict[str, dict[str, Any]] = {
     "slots-rules": {"slots": SLOTS, "rules": RULES},
     "among": {"k": 3, "among": True, "reasons": True},
     "as-of": {"k": 5, "at": "2000-07-25T09:30:00", "reasons": True},
+    "explored": {"k": 3, "explore": 0.4, "pool": 10, "salt": "may"},
+    "explored-rules": {"k": 4, "rules": RULES, "explore": 0.5, "pool": 9, "reasons": True},
+    "explored-slots": {"slots": SLOTS, "explore": 0.3, "pool": 12, "at": "2000-07-25T09:30:00"},
 }
 
 
@@ -66,6 +75,10 @@ class World:
     eligible: list[int]
 
     @property
+    def policy(self) -> str:
+        return policy_name("model", artifact_key(self.folder / "model"))
+
+    @property
     def data(self) -> RetailData:
         return RetailData.from_frames(self.lines, users=self.people, report=LoadReport("lines"))
 
@@ -77,6 +90,14 @@ class Said:
     lists: dict[str, list[tuple[Any, ...]]]
     notes: list[str]
     rules: dict[str, dict[str, int]]
+    pool: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+def pool_rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+    """Rows of explored pools, apart from when they were shown, and what the request is called."""
+    assert frame.columns == list(POOL)
+    assert frame.schema == pl.Schema(POOL)
+    return frame.drop("request", "time").sort("user_id", "rank").rows()
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +137,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(folder, lines, people, TwoStageRecommender.load(folder / "model"), eligible)
 
 
+COLUMNS = ("rank", "score", "probability", "purpose", "reasons", "propensity")
+
+
 def rows(frame: pl.DataFrame) -> dict[str, list[tuple[Any, ...]]]:
-    """User -> (item, rank, score, probability, purpose, reasons)."""
-    for name in ("probability", "purpose", "reasons"):
+    """User -> (item, rank, score, probability, purpose, reasons, propensity)."""
+    for name in COLUMNS[2:]:
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None).alias(name))
-    wanted = ("user_id", "item_id", "rank", "score", "probability", "purpose", "reasons")
+    wanted = ("user_id", "item_id", *COLUMNS)
     found: dict[str, list[tuple[Any, ...]]] = {}
     for user, *row in frame.sort("user_id", "rank").select(wanted).iter_rows():
         found.setdefault(str(user), []).append(tuple(row))
@@ -143,7 +167,8 @@ def in_python(world: World) -> dict[str, Said]:
     found, users = {}, world.people["user_id"].sort()
     for name, asked in ASKED.items():
         answer = world.model.answer(world.data, users, **settings(world, asked))
-        found[name] = Said(rows(answer.lists), list(answer.report.notes), answer.report.rules)
+        pool = pool_rows(answer.exposures(world.policy, SENT)) if "explore" in asked else []
+        found[name] = Said(rows(answer.lists), list(answer.report.notes), answer.report.rules, pool)
     return found
 
 
@@ -164,6 +189,12 @@ def test_the_shop_has_what_carriers_could_differ_by(world: World, in_python: dic
     assert in_python["rules"].rules["max_per_category"]["bound"] > 0
     assert in_python["among"].notes
     assert in_python["plain"].lists["2"][0][3] is not None  # calibrated
+    for name, k in (("explored", 3), ("explored-rules", 4), ("explored-slots", 5)):
+        pool = pl.DataFrame(
+            in_python[name].pool, [c for c in POOL if c not in ("request", "time")], orient="row"
+        )
+        assert pool.filter(pl.col("shown") & (pl.col("rank") > k)).height > 10  # something was drawn
+        assert pool.filter(~pl.col("shown") & (pl.col("rank") <= k)).height > 10
 
 
 def arguments(world: World, asked: Mapping[str, Any]) -> list[str]:
@@ -183,7 +214,7 @@ def arguments(world: World, asked: Mapping[str, Any]) -> list[str]:
     return given
 
 
-def command(world: World, out: Path, asked: Mapping[str, Any], *more: str) -> tuple[Said, str]:
+def command(world: World, out: Path, asked: Mapping[str, Any], *more: object) -> tuple[Said, str]:
     run = retailrec(
         "recommend",
         *("--model", world.folder / "model", "--history", world.folder / "lines.parquet"),
@@ -193,15 +224,20 @@ def command(world: World, out: Path, asked: Mapping[str, Any], *more: str) -> tu
     )
     assert run.returncode == 0, run.stderr
     frame = pl.read_parquet(out / "*.parquet" if out.is_dir() else out)
-    return Said(rows(frame), [], {}), " ".join((run.stdout + run.stderr).split())
+    pools = out.with_name("pools.parquet")
+    pool = pool_rows(Ledger(pools).read_pool()) if pools.exists() else []
+    return Said(rows(frame), [], {}, pool), " ".join((run.stdout + run.stderr).split())
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_command_says_what_python_says(
     world: World, in_python: dict[str, Said], name: str, tmp_path: Path
 ) -> None:
-    said, printed = command(world, tmp_path / "lists.parquet", ASKED[name])
+    more = ["--exposures", tmp_path / "pools.parquet"] if "explore" in ASKED[name] else []
+    said, printed = command(world, tmp_path / "lists.parquet", ASKED[name], *more)
     assert said.lists == in_python[name].lists
+    assert said.pool == in_python[name].pool
+    assert f"{len(said.pool):,} rows of explored pools" in printed or not more
     for note in in_python[name].notes:
         assert note in printed
     for reason, n in world.data.report.rejected.items():
@@ -218,9 +254,13 @@ def test_spark_says_what_python_says(
 
     asked = settings(world, ASKED[name])
     receipts, people = world.folder / "lines.parquet", world.folder / "people.parquet"
-    found = recommend(world.folder / "model", receipts, tmp_path / "out", users=people, **asked)
+    pools = tmp_path / "pools"
+    more = {"exposures": Exposures(pools)} if "explore" in asked else {}
+    found = recommend(world.folder / "model", receipts, tmp_path / "out", users=people, **more, **asked)
     expected, report = in_python[name], found.batch.report
     assert rows(spark_support.lists(tmp_path / "out")) == expected.lists
+    assert (pool_rows(Ledger(pools).read_pool()) if more else []) == expected.pool
+    assert found.batch.n_exposures == len(expected.pool)
     assert (list(report.notes), report.rules) == (expected.notes, expected.rules)
     here, there = world.data.report, found.load_report
     assert (there.rejected, there.merged, there.kept) == (here.rejected, here.merged, here.kept)
@@ -307,13 +347,17 @@ def http(
 def test_http_says_what_python_says(
     world: World, in_python: dict[str, Said], name: str, http: Http
 ) -> None:
-    found = {}
-    columns = ("item", "rank", "score", "probability", "purpose", "reasons")
+    found, requests = {}, []
+    columns = ("item", *COLUMNS)
     for user in world.people["user_id"].to_list():
-        offers = http.offers(user, world, ASKED[name])["offers"]
+        said = http.offers(user, world, ASKED[name])
+        offers, _ = said["offers"], requests.append(said["request"])
         if offers:
             found[str(user)] = [tuple(offer.get(c) for c in columns) for offer in offers]
     assert found == in_python[name].lists
+    assert http.service.log.flush()
+    logged = export_pools(http.service.store).filter(pl.col("request").is_in(requests))
+    assert pool_rows(logged) == in_python[name].pool
 
 
 @pytest.mark.parametrize("name", ASKED)

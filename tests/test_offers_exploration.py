@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from retailrec.compute.draws import inclusion_chances, systematic_sample
 from retailrec.compute.statistics import shares_p
 from retailrec.errors import DataError, SettingError
-from retailrec.offers.exploration import explore, inclusion_chances, systematic_sample
+from retailrec.offers.exploration import explore
 
 
 def pools(n_users: int, size: int) -> pl.DataFrame:

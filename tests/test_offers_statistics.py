@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from retailrec.compute.draws import uniform_draws
 from retailrec.compute.statistics import mean_interval, shares_p, welch
 from retailrec.errors import SettingError
-from retailrec.offers.arms import assign_arms, uniform_draws
+from retailrec.offers.arms import assign_arms
 from retailrec.offers.experiments import Design, cuped, effects_of, power_of, required_shoppers
 from retailrec.simulator.responses import Responses
 from retailrec.simulator.shop import Shop

@@ -35,6 +35,13 @@ ADAPTERS = {
     "recommender/answers.py Answer": "what came of it: purposes and reasons of the items listed",
     "serving/engine.py Offer": "what came of it, for one item",
     "serving/messages.py OfferOut": "what came of it, as JSON",
+    "serving/engine.py Reply": "what came of it: kind of list, and the pool of an explored one",
+    "serving/messages.py AnswerOut": "the same, as JSON",
+    "serving/engine.py OfferRequest.in_arm": "what an arm of an experiment changes of it",
+    "serving/experiment.py Arm": "what an arm of an experiment changes of it",
+    "serving/experiment.py Assignment": "what an arm of an experiment changes of it",
+    "offers/campaign.py Campaign": "a campaign's own exploration, which exchanges offers",
+    "offers/exploration.py explore": "anybody's scores",
 }
 
 

@@ -152,7 +152,7 @@ def test_nothing_of_a_forgotten_shopper_is_left(store: Store, request: pytest.Fi
     store.deny("ann-the-shopper", "plums")
     store.log_exposures([exposure("ann-the-shopper"), exposure("bob")])
     removed = store.forget("ann-the-shopper")
-    assert removed == {"receipts": 1, "exposures": 1, "shoppers": 1}
+    assert removed == {"receipts": 1, "exposures": 1, "pools": 0, "shoppers": 1}
     assert store.shopper("ann-the-shopper").version == 0
     assert store.history("ann-the-shopper") == []
     assert store.shopper("bob").ends == datetime(2024, 1, 7)
@@ -216,9 +216,15 @@ def test_a_restored_store_forgets_again_by_the_list_of_the_lost_one(
     restored.add([receipt("1", user) for user in ("u1", "u2")])
     restored.log_exposures([exposure("u1"), exposure("u3")])
     applied = apply_list(restored, tmp_path / "forgotten.json")
-    assert applied == (2, {"receipts": 1, "exposures": 2, "shoppers": 1})
+    assert applied == (2, {"receipts": 1, "exposures": 2, "pools": 0, "shoppers": 1})
     assert apply_list(restored, tmp_path / "forgotten.json").new == 0
-    assert restored.counts() == {"receipts": 1, "shoppers": 1, "exposures": 0, "unavailable": 0}
+    assert restored.counts() == {
+        "receipts": 1,
+        "shoppers": 1,
+        "exposures": 0,
+        "pools": 0,
+        "unavailable": 0,
+    }
     assert restored.add([receipt("9", "u1")]) == Added(0, 0, 1)
     own = Store(str(tmp_path / "other.db")).init()
     own.forget("u9")
@@ -257,7 +263,9 @@ def test_a_writer_that_overlaps_with_forgetting_leaves_nothing(store: Store) -> 
     thread.join()
     other.close()
     assert not wrong
-    assert store.counts() == {"receipts": 0, "shoppers": 0, "exposures": 0, "unavailable": 0}
+    assert store.counts() == dict.fromkeys(
+        ("receipts", "shoppers", "exposures", "pools", "unavailable"), 0
+    )
 
 
 def test_what_a_reader_keeps_in_the_log_goes_when_the_reader_has_gone(tmp_path: Path) -> None:
@@ -364,7 +372,7 @@ def test_denied_items_are_the_shoppers_own(store: Store) -> None:
 def test_compact_removes_what_is_old_and_moves_the_versions(store: Store) -> None:
     store.add([receipt("1"), receipt("2", "ann", DAY + timedelta(days=9)), receipt("1", "bob")])
     before = store.shopper("ann").version
-    assert compact(store, datetime(2024, 1, 12)) == {"receipts": 2, "exposures": 0}
+    assert compact(store, datetime(2024, 1, 12)) == {"receipts": 2, "exposures": 0, "pools": 0}
     assert [r.number for r in store.history("ann")] == ["2"]
     assert store.shopper("ann").version != before
     compact(store)
@@ -477,7 +485,7 @@ def test_a_store_of_version_0_2_is_brought_up_to_date_when_it_is_opened(
         assert store.shopper("u1").denied == ("tea",)
         assert Experiment("home", holdout=0.5).settled(store).formula == 1
         store.add([receipt("1", "u1")])
-        assert store.forget("u1") == {"receipts": 1, "exposures": 1, "shoppers": 1}
+        assert store.forget("u1") == {"receipts": 1, "exposures": 1, "pools": 0, "shoppers": 1}
         assert store.add([receipt("1", "u1")]) == Added(0, 0, 1)
         store.close()
         new.close()

@@ -7,8 +7,12 @@ the item in `RetailData.items`, and a number that grows with (shopper, time).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
+
+import polars as pl
 
 Kind = Literal["id", "time", "number", "text"]
 
@@ -45,3 +49,23 @@ DISCOVERABLE = "discoverable"  # bool, set by prefilters: to users who never bou
 
 LOG = ("user", "item", "basket", "time", "quantity", "value")
 RECOMMENDATIONS = ("user_id", "item_id", "score", "rank")
+
+# Explored lists: a row for every item that a list could hold, listed or not. Ids are text, as in the
+# ledger of offers.
+POOL: Mapping[str, Any] = MappingProxyType(
+    {
+        "request": pl.String,  # what asked for the list; one user's, judged once
+        "user_id": pl.String,  # the caller's id as text
+        "item_id": pl.String,  # an item that could be shown
+        "time": pl.Datetime("us"),  # when the list was shown or sent
+        "policy": pl.String,  # what proposed it: name of the campaign, the model or both
+        "score": pl.Float64,  # by which the policy orders; null where unknown
+        # chance, known before anything was drawn, that the item is shown: that of the draw, times that
+        # of not being held out where rows of those held out stand in the log too
+        "propensity": pl.Float64,
+        "shown": pl.Boolean,  # was it?
+        "rank": pl.Int32,  # place by score in the pool, from 1; what exploration did not move
+        "arm": pl.String,  # arm of the experiment; may be empty
+        "pool": pl.Int32,  # how many items the pool of the request holds
+    }
+)

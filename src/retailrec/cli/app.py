@@ -39,7 +39,7 @@ from retailrec.cli.options import (
 )
 from retailrec.compute.memory import return_freed_memory
 from retailrec.compute.shards import wait_asleep
-from retailrec.errors import RetailRecError
+from retailrec.errors import RetailRecError, SettingError
 from retailrec.serving.passwords import hide_arguments, without_passwords
 from retailrec.work import check_file, check_folder, refuse_inputs
 
@@ -206,6 +206,15 @@ def recommend(
     users: Annotated[
         Path | None, typer.Option(help="Shoppers to answer for (user_id, attributes).")
     ] = None,
+    exposures: Annotated[
+        Path | None, typer.Option(help="With --explore: every item of the pools, .parquet.")
+    ] = None,
+    shown_only: Annotated[
+        bool, typer.Option("--shown-only", help="Of the pools only what is listed.")
+    ] = False,
+    sent: Annotated[
+        str | None, typer.Option(help="When lists are shown, for --exposures. [the receipts' end]")
+    ] = None,
     safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
     overwrite: OverwriteOption = False,
     columns: ColumnsOption = "",
@@ -218,26 +227,37 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
+    from retailrec.data.timeformats import as_instant
+    from retailrec.recommender.batch import Exposures
+
     request = asked_for(context)
     shared: dict[str, Any] = {"users": users, "columns": parse_columns(columns)}
+    if exposures is not None:
+        time = None if sent is None else as_instant(sent, who="--sent")
+        shared["exposures"] = Exposures(exposures, time=time, shown_only=shown_only)
+    elif shown_only or sent is not None:
+        raise SettingError("--shown-only and --sent speak of --exposures FILE; name the file.")
     inputs = (model, history, users, *files_asked_for(context), spark_settings)
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
         local_only(encoding=encoding, time_format=time_format, safe_csv=safe_csv, overwrite=overwrite)
         refuse_inputs(out, inputs)
+        if exposures is not None:
+            refuse_inputs(exposures, inputs)
         work: Callable[..., Any] = recommend_on_spark
         shared |= {"master": master, "settings": spark_settings, "modules": modules}
     else:
         from retailrec.jobs.recommend import recommend_from_files
 
         check_file(out, inputs=inputs, overwrite=overwrite)
+        check_file(exposures, inputs=inputs, overwrite=overwrite)
         work = recommend_from_files
         shared |= {"encoding": encoding, "time_format": time_format, "safe_csv": safe_csv}
     with console.progress(quiet) as progress:
         answers = work(model, history, out, request, **shared, progress=progress)
     console.print_load_report(answers.load_report, quiet, None)
-    console.print_answers(answers.batch, out, quiet)
+    console.print_answers(answers.batch, out, quiet, exposures)
 
 
 @app.command()

@@ -326,7 +326,7 @@ def print_notes(notes: Iterable[str]) -> None:
         ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 
-def print_answers(batch: Batch, out: Path, quiet: bool = False) -> None:
+def print_answers(batch: Batch, out: Path, quiet: bool = False, exposures: Path | None = None) -> None:
     answered = batch.report
     print_notes(answered.notes)
     if quiet:
@@ -343,6 +343,14 @@ def print_answers(batch: Batch, out: Path, quiet: bool = False) -> None:
     if batch.n_taken_over:
         OUT.print(f"went on after {batch.n_taken_over:,} blocks that an earlier call had finished")
     OUT.print(f"{answered.n_shoppers:,} shoppers, {batch.n_rows:,} recommendations: {out}")
+    if exposures is not None:
+        files = exposures.glob("*.parquet") if exposures.is_dir() else [exposures]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        OUT.print(
+            f"{batch.n_exposures:,} rows of explored pools"
+            + (f", {size / 1e6:,.1f} MB" if size else "")
+            + f": {exposures}"
+        )
 
 
 def print_datasets(datasets: Iterable[Dataset]) -> None:

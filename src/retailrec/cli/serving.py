@@ -60,6 +60,9 @@ def serve(
     aside: Annotated[
         Path | None, typer.Option(help="Folder for rows of what was shown that the store refuses.")
     ] = None,
+    shown_only: Annotated[
+        bool, typer.Option("--shown-only", help="Of explored pools keep only what was shown.")
+    ] = False,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Ask nobody for a key; on loopback alone.")
     ] = False,
@@ -127,6 +130,7 @@ def serve(
         hosts=(*names, *(host_name or ())),
         keys=keys,
         aside=aside,
+        shown_only=shown_only,
     )
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
     service = Service(opened, model, settings, plan)
@@ -208,18 +212,28 @@ def export_store(
     store: StoreOption,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write receipts, shoppers and exposures to Parquet files that the other commands read."""
+    """Write receipts, shoppers, exposures and explored pools to Parquet files for other commands."""
     with _opened(store) as opened:
-        from retailrec.serving.loading import export, export_exposures, export_shoppers
+        from retailrec.serving.loading import (
+            export,
+            export_exposures,
+            export_pools,
+            export_shoppers,
+        )
         from retailrec.work import check_file, write_result
 
-        for name in ("receipts", "shoppers", "exposures"):
+        for name in ("receipts", "shoppers", "exposures", "pools"):
             check_file(out / f"{name}.parquet", inputs=[Path(store)], overwrite=overwrite)
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
         shown = export_exposures(opened)
+        pools = export_pools(opened)
         write_result(shown, out / "exposures.parquet")
-    OUT.print(f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures: {out}")
+        write_result(pools, out / "pools.parquet")
+    OUT.print(
+        f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures, {pools.height:,} rows of "
+        f"explored pools: {out}"
+    )
 
 
 @store_app.command("recover")

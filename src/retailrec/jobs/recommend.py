@@ -14,7 +14,8 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
 from retailrec.data.parsing import ids_like, ids_meet
-from retailrec.recommender.batch import Batch, artifact_key, recommend_to_file
+from retailrec.recommender.batch import Batch, Exposures, artifact_key, recommend_to_file
+from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 
@@ -43,6 +44,7 @@ def recommend_from_files(
     encoding: str | None = None,
     time_format: str | None = None,
     safe_csv: bool = False,
+    exposures: Exposures | None = None,
     progress: Progress = silent,
 ) -> Answers:
     """Recommendations from a saved model and a file of receipts, to a file.
@@ -50,13 +52,16 @@ def recommend_from_files(
     Answers for the users of the file `users` (known or not), or else for those whom the request's
     eligible items name, or for all in the receipts. Called again after an interruption, it goes on with
     the first unfinished block of users. What is not said of how the file is read (`columns`,
-    `encoding`, `time_format`) is as when the model was fitted.
+    `encoding`, `time_format`) is as when the model was fitted. With `exposures` the pools of explored
+    lists are written, too.
 
     Raises
     ------
     DataError, SettingError
         As `recommend_to_file`.
     """
+    if exposures is not None:
+        exposures.check(request, out)  # before any work
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
     kept = recommender.report_.get("reading", {})
@@ -85,14 +90,18 @@ def recommend_from_files(
     if deny is not None and "user_id" in deny:
         denied = deny["user_id"]
         ids_meet(denied, data.users["user_id"], who="the rule deny", whose="the shoppers", share=0)
+    key = artifact_key(model)
+    if exposures is not None and not exposures.policy:
+        exposures = exposures._replace(policy=policy_name(model.absolute().name, key))
     batch = recommend_to_file(
         recommender,
         data,
         out,
         request,
         users=wanted,
-        key=artifact_key(model),
+        key=key,
         safe_csv=safe_csv,
+        exposures=exposures,
         progress=progress,
     )
     return Answers(batch, data.report)

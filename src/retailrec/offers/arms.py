@@ -6,33 +6,17 @@ user one arm wherever the draw is made.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from retailrec.compute.draws import uniform_draws
 from retailrec.errors import SettingError
 
 HOLDOUT, TREATED = "holdout", "treated"
-
-
-def uniform_draws(ids: pl.Series, salt: str) -> NDArray[np.float64]:
-    """(n,) numbers in [0, 1), each made of the id's text and the salt alone (SHA-256).
-
-    Examples
-    --------
-    >>> draws = uniform_draws(pl.Series([1, 2]), "may")
-    >>> bool((draws == uniform_draws(pl.Series(["1", "2"]), "may")).all())
-    True
-    """
-    seed = hashlib.sha256(salt.encode())
-    texts = ids.cast(pl.String)
-    return np.fromiter((_draw(seed, str(text)) for text in texts), np.float64, len(texts))
 
 
 def arm_of(user: str | int, shares: Mapping[str, float], *, salt: str) -> str:
@@ -50,7 +34,7 @@ def arm_of(user: str | int, shares: Mapping[str, float], *, salt: str) -> str:
     ['b', 'b', 'a', 'a']
     """
     names, edges = _intervals(shares)
-    return names[bisect_right(edges, _draw(hashlib.sha256(salt.encode()), str(user)))]
+    return names[bisect_right(edges, uniform_draws([user], salt)[0])]
 
 
 def assign_arms(
@@ -89,13 +73,6 @@ def assign_arms(
         shift = pl.col("draw").min().over("stratum")  # who gets the odd one is drawn too
         place = table.select(place=(rank - 1 + shift) / n)["place"].to_numpy()
     return pl.Series("arm", np.array(names)[np.searchsorted(edges, place, "right")])
-
-
-def _draw(seed: Any, text: str) -> float:
-    """A number in [0, 1) of a text, after the salt that `seed` has taken in."""
-    digest = seed.copy()
-    digest.update(b"\0" + text.encode())
-    return int.from_bytes(digest.digest()[:7], "big") / 2**56
 
 
 def _intervals(shares: Mapping[str, float]) -> tuple[list[str], list[float]]:

@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from retailrec.compute.draws import inclusion_chances, random_bits, systematic_sample, uniform_draws
 from retailrec.compute.pairs import row_of_pair
 from retailrec.data.ids import id_series
 from retailrec.errors import DataError, SettingError
 from retailrec.offers import repair_kernels as moves
-from retailrec.offers.arms import uniform_draws
 from retailrec.offers.repair import Answer, bounds_of
 from retailrec.offers.shadow_prices import DualProblem
 
@@ -84,9 +84,8 @@ def explore(
     pool = np.diff(starts)
     rank = np.arange(len(place)) - np.repeat(starts[:-1], pool)
     distinct = place["user_id"].gather(starts[:-1])
-    bits = (uniform_draws(distinct, f"{salt}: order") * 2.0**56).astype(np.uint64)
     chances = inclusion_chances(rank, np.repeat(pool, pool), k, rate)
-    lots = _lots(np.repeat(bits, pool), rank)
+    lots = random_bits(np.repeat(uniform_draws(distinct, f"{salt}: order"), pool), rank)
     start = uniform_draws(distinct, f"{salt}: list")
     shown = systematic_sample(chances, starts, lots, start)
     drawn = place.with_columns(
@@ -96,63 +95,6 @@ def explore(
         pool=pl.Series(np.repeat(pool, pool), dtype=pl.Int32),
     )
     return drawn.sort("row").drop("row")
-
-
-def inclusion_chances(
-    rank: NDArray[np.int64], pool: NDArray[np.int64], k: int, rate: float
-) -> NDArray[np.float64]:
-    """(n_rows,) chance to be shown of each row, by its rank from 0 in a pool of so many rows.
-
-    Examples
-    --------
-    >>> inclusion_chances(np.arange(5), np.full(5, 5), 2, 0.3).round(3).tolist()
-    [0.7, 0.7, 0.2, 0.2, 0.2]
-    """
-    spare = np.maximum(pool - k, 0)
-    of_user = np.minimum(rate, spare / np.maximum(pool, 1))
-    return np.where(rank < k, 1 - of_user, k * of_user / np.maximum(spare, 1))
-
-
-def systematic_sample(
-    chances: NDArray[np.float64],
-    indptr: NDArray[np.int64],
-    lots: NDArray[Any],
-    start: NDArray[np.float64],
-) -> NDArray[np.bool_]:
-    """(n_rows,) which rows are drawn: each with its chance exactly, as many a user as they add up to.
-
-    The rows of a user, ordered by their lots, are laid end to end, each as long as its chance; drawn is
-    what the points `start`, `start` + 1, ... fall on.
-
-    Parameters
-    ----------
-    chances : between 0 and 1; those of a user add up to a whole number
-    indptr : rows of user u are [indptr[u], indptr[u + 1])
-    lots, start : of each row, and of each user (in [0, 1))
-    """
-    sizes = np.diff(indptr)
-    user = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((lots, user))
-    one = 2**32  # whole numbers, so that lengths add up exactly
-    ends = np.cumsum(np.rint(chances[order] * one).astype(np.int64))
-    ends -= np.repeat(np.concatenate([[0], ends])[indptr[:-1]], sizes)
-    last, first = indptr[1:][sizes > 0] - 1, indptr[:-1][sizes > 0]
-    ends[last] = np.rint(ends[last] / one).astype(np.int64) * one
-    begins = np.concatenate([[0], ends[:-1]])
-    begins[first] = 0
-    at = np.repeat((start * one).astype(np.int64), sizes)
-    drawn = np.empty(len(chances), bool)
-    drawn[order] = (at - ends) // one < (at - begins) // one  # points in [begin, end)
-    return drawn
-
-
-def _lots(bits: NDArray[np.uint64], rank: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(n_rows,) 64 random bits of a user's bits and a rank (SplitMix64)."""
-    with np.errstate(over="ignore"):
-        z = bits + (rank.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    return z ^ (z >> np.uint64(31))
 
 
 @dataclass(frozen=True)

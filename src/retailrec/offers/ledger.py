@@ -23,6 +23,7 @@ import polars as pl
 from retailrec.data.interchange import to_polars
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT
+from retailrec.schema import POOL
 from retailrec.work import locked, whole_file
 
 LEDGER: Mapping[str, Any] = MappingProxyType(
@@ -44,21 +45,6 @@ LEDGER: Mapping[str, Any] = MappingProxyType(
     }
 )
 _MAY_BE_NULL = ("item_id", "score", "price", "propensity")
-POOL: Mapping[str, Any] = MappingProxyType(
-    {
-        "request": pl.String,  # what asked for the list; one user's, judged once
-        "user_id": pl.String,  # the caller's id as text
-        "item_id": pl.String,  # an item that could be shown
-        "time": pl.Datetime("us"),  # when the list was shown or sent
-        "policy": pl.String,  # what proposed it: name of the campaign, the model or both
-        "score": pl.Float64,  # by which the policy orders; null where unknown
-        "propensity": pl.Float64,  # chance, known before anything was drawn, that the item is shown
-        "shown": pl.Boolean,  # was it?
-        "rank": pl.Int32,  # place by score in the pool, from 1; what exploration did not move
-        "arm": pl.String,  # arm of the experiment; may be empty
-        "pool": pl.Int32,  # how many items the pool of the request holds
-    }
-)
 
 
 def ledger_frame(rows: Any, *, who: str = "ledger rows") -> pl.DataFrame:

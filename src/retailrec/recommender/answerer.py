@@ -21,6 +21,7 @@ from retailrec.recommender.among import Eligible
 from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.catalogue import Catalogue
 from retailrec.recommender.explanations import reasons_in_words
+from retailrec.recommender.exploration import Explored, draw_lists, spare_items
 from retailrec.recommender.greedy import Begun
 from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.request import Request, Slots
@@ -107,7 +108,7 @@ class Answerer:
         """
         if rules is None and request.rules is not None and len(histories):
             rules = self.bound(request.rules, histories)
-        if rules is None and (denied is not None or request.slots is not None):
+        if rules is None and (denied is not None or request.slots is not None or request.explore):
             rules = self.bound(Rules(), histories)
 
         def visit(rows: slice) -> Answer:
@@ -134,11 +135,11 @@ class Answerer:
     def score(
         self, part: History, request: Request, among: Pairs | None = None
     ) -> dict[Purpose, Scored]:
-        """Candidates for each purpose, at least k a user, and their scores."""
-        scored = {}
+        """Candidates for each purpose, at least k a user (or the explored pool's), and their scores."""
+        scored, least = {}, max(request.k, request.pool) if request.explore else request.k
         for purpose in request.by_purpose:
             fitted = self.parts[purpose]
-            stage = replace(fitted.stage, pool_size=max(fitted.stage.pool_size, request.k))
+            stage = replace(fitted.stage, pool_size=max(fitted.stage.pool_size, least))
             frame = candidate_frame(part, stage, among=among)
             score = fitted.ranker.predict(frame.x)
             x = frame.x if request.reasons else None
@@ -170,6 +171,10 @@ class Answerer:
             short: dict[str, int] = {}
         else:
             best, purpose_of, short = _filled(slots, len(part), rules, usable)
+        explored = None
+        if request.explore and rules is not None:
+            explored = _explored(part, request, rules, usable, best, purpose_of)
+            best, purpose_of = _drawn(explored)
         places = [find_listed(o.pool.indptr, o.pool.items, best.items) for o in scored.values()]
         report = AnswerReport(
             n_shoppers=len(part),
@@ -188,6 +193,7 @@ class Answerer:
             if request.reasons
             else None,
             report,
+            explored,
         )
 
     def _reasons(
@@ -232,6 +238,7 @@ class Answerer:
             np.zeros((0, k), np.float32) if calibrated else None,
             np.zeros((0, k), object) if request.reasons else None,
             AnswerReport(0, short_slots=dict.fromkeys(request.slots or {}, 0)),
+            Explored.of_nobody(request) if request.explore else None,
         )
 
 
@@ -266,6 +273,49 @@ def _filled(
             if not filling_up:
                 short[purpose] = int((found < asked).sum())
     return Candidates(items, scores), purpose_of, short
+
+
+def _explored(
+    part: History,
+    request: Request,
+    rules: BoundRules,
+    usable: Mapping[Purpose, Usable],
+    best: Candidates,
+    purpose_of: NDArray[np.int8],
+) -> Explored:
+    """The lists' pools, and what is drawn from them."""
+    n, k = best.items.shape
+    shape = (n, request.pool)
+    items = np.full(shape, -1, np.int32)
+    scores, purpose = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int8)
+    items[:, :k], scores[:, :k], purpose[:, :k] = best.items, best.scores, purpose_of
+    end = np.full(n, k)
+    spare = spare_items(request)
+    for number, (one, most) in enumerate(zip(usable.values(), spare, strict=True)):
+        wanted = np.full(n, most)
+        more = rules.pick_beside(one, Candidates(items, scores), wanted)
+        row, rank = np.nonzero(more.items >= 0)
+        place = end[row] + rank
+        items[row, place], scores[row, place] = more.items[row, rank], more.scores[row, rank]
+        purpose[row, place] = number
+        end = end + np.bincount(row, minlength=n)
+    stratum = purpose.astype(np.int64) * 2
+    if rules.rules.min_new:
+        for number, one in enumerate(usable.values()):
+            found = find_listed(one.pairs.indptr, one.pairs.items, items)
+            stratum += (purpose == number) & np.append(one.is_new, False)[found]
+    return draw_lists(items, scores, purpose, stratum, request, part.users[USER_ID], part.end)
+
+
+def _drawn(explored: Explored) -> tuple[Candidates, NDArray[np.int8]]:
+    """Items and scores listed, and each item's purpose."""
+    empty = explored.listed < 0
+    items = np.where(empty, -1, explored.of_list(explored.items)).astype(np.int32)
+    scores = np.where(empty, -np.inf, explored.of_list(explored.scores)).astype(np.float32)
+    return (
+        Candidates(items, scores),
+        np.where(empty, -1, explored.of_list(explored.purpose)).astype(np.int8),
+    )
 
 
 def _probabilities(

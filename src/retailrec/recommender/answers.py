@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from retailrec.data import Unplaced
 from retailrec.data.history import Candidates
-from retailrec.errors import RetailRecWarning
+from retailrec.errors import RetailRecWarning, SettingError
 from retailrec.recommender.among import AmongReport
+from retailrec.recommender.exploration import Explored
 from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.request import Request
-from retailrec.schema import ITEM_ID, USER_ID
+from retailrec.schema import ITEM_ID, POOL, USER_ID
 
 Effects = dict[str, dict[str, int]]  # rule -> removed, bound, gave_way
 Amounts = Counter[str]  # what lines say of money; those of parts add up
@@ -248,6 +249,7 @@ class Answer:
     probability : (n_users, k) of purchase within the horizon; None unless all rankers are calibrated
     reasons : (n_users, k) text; None unless asked for
     report : counts of what could not be used, and what rules did
+    explored : the pools that lists were drawn from; None without exploration
     """
 
     users: pl.Series
@@ -258,6 +260,7 @@ class Answer:
     probability: NDArray[np.float32] | None
     reasons: NDArray[np.object_] | None
     report: AnswerReport
+    explored: Explored | None = None
 
     def __add__(self, other: Answer) -> Answer:
         """The lists of both, one below the other, and the sum of their reports."""
@@ -268,6 +271,7 @@ class Answer:
             purpose=np.vstack([self.purpose, other.purpose]),
             probability=_below(self.probability, other.probability),
             reasons=_below(self.reasons, other.reasons),
+            explored=_pools_below(self.explored, other.explored),
             report=self.report + other.report,
         )
 
@@ -281,7 +285,10 @@ class Answer:
 
     @cached_property
     def lists(self) -> pl.DataFrame:
-        """`user_id`, `item_id`, `score`, `rank`; `probability`, `purpose`, `reasons` where they are."""
+        """`user_id`, `item_id`, `score`, `rank`, and what there is of other columns.
+
+        These are `probability`, `purpose`, `reasons` and, of explored lists, `propensity`.
+        """
         row, rank = np.nonzero(self.best.items >= 0)
         columns: dict[str, Any] = {
             USER_ID: self.users.gather(row),
@@ -296,11 +303,63 @@ class Answer:
             columns["purpose"] = names.gather(self.purpose[row, rank])
         if self.reasons is not None:
             columns["reasons"] = pl.Series(self.reasons[row, rank].tolist(), dtype=pl.String)
+        if self.explored is not None:
+            columns["propensity"] = self.explored.of_list(self.explored.propensity)[row, rank]
         return pl.DataFrame(columns)
+
+    def exposures(
+        self, policy: str, time: datetime, *, arm: str = "", shown_only: bool = False
+    ) -> pl.DataFrame:
+        """A row for every item of the explored pools, listed or not, in the columns of `POOL`.
+
+        A request is called by policy, time and user, so that the same one has the same name.
+
+        Parameters
+        ----------
+        policy : what proposed the lists, such as the model's name
+        time : when they are shown or sent
+        arm : of an experiment
+        shown_only : only what is listed, k / pool of the rows: enough for caps, not for judging lists
+
+        Raises
+        ------
+        SettingError
+            If the request did not explore.
+        """
+        found = self.explored
+        if found is None:
+            raise SettingError(
+                "exposures: lists were not explored, so there is no pool; ask with explore=0.1, say."
+            )
+        there = found.items >= 0
+        row, place = np.nonzero(found.shown if shown_only else there)
+        frame = pl.DataFrame(
+            {
+                USER_ID: self.users.gather(row).cast(pl.String),
+                ITEM_ID: self.catalogue.gather(found.items[row, place]),
+                "score": found.scores[row, place],
+                "propensity": found.propensity[row, place],
+                "shown": found.shown[row, place],
+                "rank": np.cumsum(there, axis=1)[row, place],
+                "pool": there.sum(axis=1)[row],
+            }
+        ).with_columns(
+            request=pl.lit(f"{policy} {time.isoformat()} ") + pl.col(USER_ID),
+            time=pl.lit(time),
+            policy=pl.lit(policy),
+            arm=pl.lit(arm),
+        )
+        return frame.select(pl.col(name).cast(kind) for name, kind in POOL.items())
 
 
 def _below(one: Any, other: Any) -> Any:
     return None if one is None else np.vstack([one, other])
+
+
+def _pools_below(one: Explored | None, other: Explored | None) -> Explored | None:
+    if one is None or other is None:
+        return None
+    return Explored(*(np.vstack(pair) for pair in zip(one, other, strict=True)))
 
 
 def _add_effects(one: Effects, other: Effects) -> Effects:

@@ -10,8 +10,10 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
 from retailrec.data.histories import Receipts
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.answers import AnswerReport
@@ -36,8 +38,35 @@ from retailrec.work import locked, result_file, write_text
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 _PLAN = "plan.json"
 _PART = re.compile(
-    r"plan\.json|part-\d{6}\.(parquet|json)|\.partial-\d+-[a-z]+(-\d{6})?\.(parquet|json)"
+    r"plan\.json|(part|pool)-\d{6}\.(parquet|json)|\.partial-\d+-[a-z]+(-\d{6})?\.(parquet|json)"
 )
+
+
+class Exposures(NamedTuple):
+    """Where the pools of explored lists are written, and what rows say of all of them.
+
+    Attributes
+    ----------
+    file : ends in .parquet; on Spark a folder
+    policy : what proposes the lists; empty: the model's name and key, where they are known
+    time : when they are shown or sent; None: at the end of the receipts
+    shown_only : rows of what is listed alone, k / pool of them: fit for caps, not for judging lists
+    """
+
+    file: Path
+    policy: str = ""
+    time: datetime | None = None
+    shown_only: bool = False
+
+    def check(self, request: Request, out: Path) -> None:
+        """Raise a SettingError if such a request has no pools, or both results are one file."""
+        if not request.explore:
+            raise SettingError(
+                f"exposures {self.file}: the request explores nothing, so there are no pools to write. "
+                f"Say explore, such as explore=0.1, or leave exposures out."
+            )
+        if self.file.absolute() == out.absolute():
+            raise SettingError(f"lists and exposures are both to be {out}; name two files.")
 
 
 class Batch(NamedTuple):
@@ -48,11 +77,13 @@ class Batch(NamedTuple):
     n_rows : recommendations written
     report : counts of what could not be used, and what rules did
     n_taken_over : blocks that an earlier, interrupted call had finished
+    n_exposures : rows of pools written
     """
 
     n_rows: int
     report: AnswerReport
     n_taken_over: int
+    n_exposures: int = 0
 
 
 def recommend_to_file(
@@ -66,6 +97,7 @@ def recommend_to_file(
     progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
     safe_csv: bool = False,
+    exposures: Exposures | None = None,
     **settings: Any,
 ) -> Batch:
     """Write `model.recommend` of many users to `out`.
@@ -79,6 +111,7 @@ def recommend_to_file(
         eligible items name, or all of `data`
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
     safe_csv : of a CSV file, put ' before text that a spreadsheet would run as a formula
+    exposures : where the pools of explored lists go; both files appear when both are whole
     block_lines : receipt lines after which a block ends, which bounds memory
 
     Raises
@@ -93,6 +126,10 @@ def recommend_to_file(
     answerer = model.answerer(request)  # what it has not learnt is said before any work
     if out.suffix not in (".parquet", ".csv"):
         raise DataError(f"{out} must end in .parquet or .csv.")
+    if exposures is not None:
+        exposures.check(request, out)
+        if exposures.file.suffix != ".parquet":
+            raise DataError(f"exposures {exposures.file} must end in .parquet.")
     placed = answerer.catalogue.placed(data, users, request)
     asked, receipts = placed.histories, placed.receipts
     if not isinstance(asked, Histories) or receipts is None or not len(asked):
@@ -104,24 +141,34 @@ def recommend_to_file(
     try:
         with locked(parts):  # a second process would write the same parts
             plan = [ids.to_list(), block_lines, versions(), request.fingerprint()]
+            if exposures is not None:
+                exposures = exposures._replace(time=exposures.time or asked.end)
+                plan.append([str(setting) for setting in exposures[1:]])
             _prepare(parts, None if key is None else [key, data.fingerprint(), *plan])
-            files, taken_over, done, report = [], 0, 0, AnswerReport(0)
+            files: list[Path] = []
+            taken_over, done, report = 0, 0, AnswerReport(0)
             for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
                 file = parts / f"part-{number:06d}.parquet"
                 files.append(file)
                 facts = facts_of_finished(file)
+                if exposures is not None and facts_of_finished(_pool_beside(file)) is None:
+                    facts = None
                 taken_over += facts is not None
                 if facts is None:
                     lists = None if placed.eligible is None else placed.eligible.rows(block)
-                    facts = _write_block(answerer, asked.rows(block), file, request, lists)
+                    facts = _write_block(answerer, asked.rows(block), file, request, lists, exposures)
                 report += AnswerReport(**facts)
                 done += block.stop - block.start
                 progress("recommend", done, len(asked))
-            n_rows = _combine(files, out, safe_csv)
+            results = {out: files}
+            if exposures is not None:
+                results[exposures.file] = [_pool_beside(file) for file in files]
+            n_rows = _combine(results, safe_csv)
             shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
-    return Batch(n_rows, report.completed(request, receipts, placed.among), taken_over)
+    report = report.completed(request, receipts, placed.among)
+    return Batch(n_rows[out], report, taken_over, 0 if exposures is None else n_rows[exposures.file])
 
 
 def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:
@@ -160,21 +207,37 @@ def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
     write_text(text or "", parts / _PLAN)
 
 
+def _pool_beside(file: Path) -> Path:
+    """The part that holds the pools of a part's lists."""
+    return file.with_name(file.name.replace("part-", "pool-"))
+
+
 def _write_block(
-    answerer: Answerer, histories: Histories, file: Path, request: Request, eligible: Eligible | None
+    answerer: Answerer,
+    histories: Histories,
+    file: Path,
+    request: Request,
+    eligible: Eligible | None,
+    exposures: Exposures | None,
 ) -> dict[str, Any]:
-    """Answer for a block and keep its lists; its report as facts."""
+    """Answer for a block and keep its lists, and first their pools; its report as facts."""
     answer = answerer.answer(histories, request, eligible)
     facts = json.loads(json.dumps(asdict(answer.report)))
+    if exposures is not None:
+        time = exposures.time or histories.end
+        pools = answer.exposures(exposures.policy, time, shown_only=exposures.shown_only)
+        keep_finished(pools, _pool_beside(file))
     keep_finished(answer.lists, file, facts)
     return dict(facts)
 
 
-def _combine(files: list[Path], out: Path, safe_csv: bool) -> int:
-    """All parts below each other, in one step; number of rows."""
-    with result_file(out) as partial:
-        lazy = pl.scan_parquet(files)
-        if safe_csv and out.suffix == ".csv":
-            lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
-        (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
-    return sum(rows_of_finished(file) for file in files)
+def _combine(results: Mapping[Path, list[Path]], safe_csv: bool) -> dict[Path, int]:
+    """The parts of each result below each other, all results in their place or none; rows of each."""
+    with ExitStack() as stack:
+        for out, files in results.items():
+            partial = stack.enter_context(result_file(out))
+            lazy = pl.scan_parquet(files)
+            if safe_csv and out.suffix == ".csv":
+                lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
+            (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
+    return {out: sum(rows_of_finished(file) for file in files) for out, files in results.items()}

@@ -41,12 +41,14 @@ def choose_under_rules(
     cap: int,
     min_new: int,
     variety: float,
+    keep_cap: bool = False,
 ) -> Any:
     """The best pairs of each row, slot by slot; a score of -inf or an item of `begun` is never taken.
 
     At most `cap` (0: any number) of a category (of each item; -1 is none) and at least `min_new` new
     ones, those of `begun` counted. `variety` takes the pair with the largest (1 - variety) x scaled
-    score - variety x [its category is there]. Returns items and scores (n_rows, most wanted), and for
+    score - variety x [its category is there]. With `keep_cap` a list rather ends than breaks the cap.
+    Returns items and scores (n_rows, most wanted), and for
     [min_new, cap] bool (n_rows, 2) each: did it keep a better pair out, did it give way?
     """
     n, k = len(indptr) - 1, wanted.max() if len(wanted) else 0
@@ -73,7 +75,7 @@ def choose_under_rules(
         for slot in range(wanted[row]):
             must_be_new = 0 < min_new - n_new >= room[row] - slot
             best, free = -1, -1
-            for relaxed in range(3):  # 0: all rules, 1: without min_new, 2: without the cap too
+            for relaxed in range(2 if keep_cap else 3):  # 1: without min_new, 2: without the cap too
                 best_value, free_value = -np.inf, -np.inf
                 for p in range(start, stop):
                     if taken[p - start] or scores[p] == -np.inf:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retailrec.components import Count, check_settings
+from retailrec.components import Count, ShareOrNone, check_settings
 from retailrec.data.timeformats import as_instant
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among, as_among, read_among
@@ -111,11 +111,16 @@ class Request:
         default.
     reasons : say why each item was chosen, in words: up to three reasons, the strongest first
     at : answer as of this time, with the receipts before it; None: with all
+    explore : draw each list from a pool, so that other lists can be judged by what comes of it: the
+        best items have chance 1 - `explore`, the others of the pool share the rest. 0: no draw
+    pool : items of the pool that a list is drawn from
+    salt : of the draw, which depends on it, the user and the end of the receipts alone
 
     Raises
     ------
     SettingError
-        If `k` < 1, there is no such purpose, or slots or rules make no sense.
+        If `k` < 1, there is no such purpose, slots or rules make no sense, or the pool is no larger
+        than the list that is drawn from it.
     DataError
         If `among` is no list of items.
 
@@ -165,6 +170,12 @@ class Request:
     at: datetime | None = field(
         default=None, metadata=_said(str, "Answer as of this time, such as 2024-01-31T18:00.")
     )
+    explore: ShareOrNone = field(
+        default=0.0,
+        metadata=_said(float, "Draw lists from a pool: chance of a best item to give way, below 1."),
+    )
+    pool: Count = field(default=20, metadata=_said(int, "Items that an explored list is drawn from."))
+    salt: str = field(default="", metadata=_said(str, "Of the draw; another word draws anew."))
 
     def __post_init__(self) -> None:
         check_purpose(self.purpose, "recommend")
@@ -187,6 +198,11 @@ class Request:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         check_settings(self, "recommend")
+        if self.explore >= 1 or (self.explore and self.pool <= self.k):
+            raise SettingError(
+                f"recommend: lists of {self.k} are explored at a rate below 1 from a pool of more "
+                f"items, not at {self.explore:g} from {self.pool}. Lower explore, or raise pool."
+            )
 
     @classmethod
     def of(cls, request: Request | int | None = None, **settings: Any) -> Request:
@@ -203,7 +219,7 @@ class Request:
         Traceback (most recent call last):
             ...
         retailrec.errors.SettingError: recommend: there is no setting 'purposes'; expected k, purpose, \
-slots, rules, among, reasons, at.
+slots, rules, among, reasons, at, explore, pool, salt.
         """
         names = [f.name for f in fields(cls)]
         if unknown := [name for name in settings if name not in names]:

@@ -261,10 +261,32 @@ class BoundRules:
 
     def pick(self, usable: Usable, begun: Begun) -> Candidates:
         """The best usable pairs that go on the lists, which may hold items already."""
-        pairs, cap = usable.pairs, self.rules.max_per_category or 0
-        items, scores, bound, gave_way = choose_under_rules(
-            pairs.indptr,
-            pairs.items,
+        items, scores, bound, gave_way = self._choose(usable, begun, self.rules.min_new)
+        for number, name in enumerate(_SOFT):
+            if (self.rules.min_new, self.rules.max_per_category)[number]:
+                self._count(
+                    name, bound=int(bound[:, number].sum()), gave=int(gave_way[:, number].sum())
+                )
+        return Candidates(items, scores)
+
+    def pick_beside(self, usable: Usable, listed: Candidates, wanted: NDArray[np.int64]) -> Candidates:
+        """The next best pairs, such that lists and these together keep to the cap; nothing is counted.
+
+        `wanted` (n_users,) are the most for each list; one that broke the cap gets none.
+        """
+        cap = self.rules.max_per_category
+        if cap is not None and cap < listed.items.shape[1]:
+            category = np.where(listed.items >= 0, self._category[listed.items], -1)
+            category.sort(axis=1)
+            over = (category[:, cap:] == category[:, :-cap]) & (category[:, cap:] >= 0)
+            wanted = np.where(over.any(axis=1), 0, wanted)
+        begun = Begun(listed.items, np.zeros_like(wanted), wanted, wanted)
+        return Candidates(*self._choose(usable, begun, 0, keep_cap=True)[:2])
+
+    def _choose(self, usable: Usable, begun: Begun, min_new: int, keep_cap: bool = False) -> Any:
+        return choose_under_rules(
+            usable.pairs.indptr,
+            usable.pairs.items,
             usable.score,
             self._category,
             usable.is_new,
@@ -272,16 +294,11 @@ class BoundRules:
             begun.n_new,
             begun.room,
             begun.wanted,
-            cap,
-            self.rules.min_new,
+            self.rules.max_per_category or 0,
+            min_new,
             self.rules.variety,
+            keep_cap,
         )
-        for number, name in enumerate(_SOFT):
-            if (self.rules.min_new, cap)[number]:
-                self._count(
-                    name, bound=int(bound[:, number].sum()), gave=int(gave_way[:, number].sum())
-                )
-        return Candidates(items, scores)
 
     def _pair_masks(
         self, history: History, pairs: Pairs, position: NDArray[np.int64], user: NDArray[np.int64]

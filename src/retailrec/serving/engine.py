@@ -145,9 +145,14 @@ class OfferRequest:
             purpose = "mixed"
         return cls(Request.read(settings | {"purpose": purpose}), ruleset, rules or {}, notes)
 
-    def in_arm(self, purpose: str | None, ruleset: str | None) -> OfferRequest:
+    def in_arm(
+        self, purpose: str | None, ruleset: str | None, explore: float | None = None, salt: str = ""
+    ) -> OfferRequest:
         """The request as an arm of an experiment changes it; None: as it is."""
         request = self.request
+        if explore is not None:
+            pool = request.pool if request.pool > request.k else 2 * request.k
+            request = replace(request, explore=explore, pool=pool, salt=request.salt or salt)
         if purpose in PURPOSES:
             request = replace(request, purpose=purpose)
         elif ruleset is None:  # up to version 0.2 an arm's purpose named saved rules
@@ -164,7 +169,8 @@ _OLD_PURPOSE = (
 class Offer(NamedTuple):
     """One item of an answer; `item` is the catalogue's own id, a number or text.
 
-    `purpose` is that of the item's slot, None for a list of one purpose.
+    `purpose` is that of the item's slot, None for a list of one purpose; `propensity` the chance of the
+    draw, None where nothing was drawn.
     """
 
     item: Any
@@ -174,6 +180,17 @@ class Offer(NamedTuple):
     probability: float | None
     reasons: str | None
     purpose: Purpose | None = None
+    propensity: float | None = None
+
+
+class Poolable(NamedTuple):
+    """One item of the pool that an explored list was drawn from."""
+
+    item: Any
+    score: float
+    propensity: float
+    shown: bool
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -191,6 +208,7 @@ class Reply:
     unknown_lines : lines of items that the model does not know
     purpose, ruleset : the kind of list, and whose saved rules held
     notes : what a caller should know of the request, in sentences
+    pool : every item that an explored list could hold, listed or not; empty without exploration
     """
 
     shopper: str
@@ -206,6 +224,7 @@ class Reply:
     purpose: Purpose = "mixed"
     ruleset: str = DEFAULT_RULESET
     notes: tuple[str, ...] = ()
+    pool: tuple[Poolable, ...] = ()
 
 
 class UserRecord(NamedTuple):
@@ -276,7 +295,8 @@ class Engine:
             before,
         )
         rules, denied = None, _denied(model, users)
-        if saved or lists.unavailable or denied is not None or request.slots is not None:
+        slotted = request.slots is not None or request.explore > 0
+        if saved or lists.unavailable or denied is not None or slotted:
             available = self._available(model, lists) if lists.unavailable else None
             rules = model.bound_rules(saved).narrowed(available)
         eligible = None if request.among is None else _eligible(model, request.among, len(users))
@@ -295,6 +315,7 @@ class Engine:
                 request.purpose,
                 ruleset,
                 notes,
+                _pool(model, answer, row),
             )
             for row, user in enumerate(users)
         ]
@@ -446,6 +467,9 @@ def _eligible(model: ServedModel, among: Among, n_users: int) -> Eligible:
 def _offers(model: ServedModel, answer: Answer, row: int) -> tuple[Offer, ...]:
     """One user's list."""
     several, chance, why = len(answer.purposes) > 1, answer.probability, answer.reasons
+    drawn = None
+    if answer.explored is not None:
+        drawn = answer.explored.of_list(answer.explored.propensity)[row].tolist()
     return tuple(
         Offer(
             model.ids[code],
@@ -455,9 +479,22 @@ def _offers(model: ServedModel, answer: Answer, row: int) -> tuple[Offer, ...]:
             None if chance is None else float(chance[row, rank]),
             None if why is None else why[row, rank],
             answer.purposes[answer.purpose[row, rank]] if several else None,
+            None if drawn is None else drawn[rank],
         )
         for rank, code in enumerate(answer.best.items[row].tolist())
         if code >= 0
+    )
+
+
+def _pool(model: ServedModel, answer: Answer, row: int) -> tuple[Poolable, ...]:
+    """One user's pool."""
+    if answer.explored is None:
+        return ()
+    columns = (column[row].tolist() for column in answer.explored[:5])
+    there = ((*rest, code) for code, *rest in zip(*columns, strict=True) if code >= 0)
+    return tuple(
+        Poolable(model.ids[code], score, propensity, shown, rank)
+        for rank, (score, _, propensity, shown, code) in enumerate(there, 1)
     )
 
 
@@ -470,6 +507,7 @@ def _reply(
     kind: Purpose,
     ruleset: str,
     notes: tuple[str, ...],
+    pool: tuple[Poolable, ...],
 ) -> Reply:
     """The reply, with its level and why."""
     events = given.events
@@ -508,4 +546,5 @@ def _reply(
         kind,
         ruleset,
         notes,
+        pool,
     )

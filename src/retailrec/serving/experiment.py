@@ -27,6 +27,7 @@ from sqlalchemy import select
 from retailrec.data.toml_files import read_toml
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import HOLDOUT, arm_of
+from retailrec.recommender.exploration import policy_name
 from retailrec.serving import schema
 from retailrec.serving.database import StoreUnavailable, ValueRefused
 from retailrec.serving.engine import Reply
@@ -46,6 +47,7 @@ class Assignment(NamedTuple):
     model, purpose, ruleset : which model, kind of list and saved rules; None: those that would without
     propensity : the chance, known before the draw, of this arm (or of the holdout)
     holdout : is the user shown nothing, on purpose?
+    explore : how much lists are explored; None: as the request says
     """
 
     arm: str = ""
@@ -54,6 +56,7 @@ class Assignment(NamedTuple):
     propensity: float = 1.0
     holdout: bool = False
     ruleset: str | None = None
+    explore: float | None = None
 
 
 class Arm(BaseModel):
@@ -65,6 +68,7 @@ class Arm(BaseModel):
     model: str | None = None
     purpose: str | None = None
     ruleset: str | None = None
+    explore: float | None = Field(None, ge=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class Experiment:
             return Assignment(propensity=kept)
         chosen = self.arms[name]
         share = chosen.share * kept
-        return Assignment(name, chosen.model, chosen.purpose, share, ruleset=chosen.ruleset)
+        return Assignment(
+            name, chosen.model, chosen.purpose, share, ruleset=chosen.ruleset, explore=chosen.explore
+        )
 
     def settled(self, store: Store) -> Experiment:
         """The experiment with its formula: its own, or 1 if it began under version 0.2, or 2."""
@@ -204,18 +210,22 @@ def read_experiment(path: Path) -> Experiment:
 
 _BATCH = 5000  # rows a transaction
 _COLUMNS = {column.name for column in schema.exposures.c} - {"id"}
+_POOL_COLUMNS = {column.name for column in schema.pools.c} - {"id"}
 Row = Mapping[str, Any]
 
 
 def rows_of(
     answer: Reply, campaign: str, assignment: Assignment, request: str, shadow: bool = False
 ) -> list[Row]:
-    """One row an offer; one with rank 0 and no item where nothing was shown."""
+    """One row an offer; one with rank 0 and no item where nothing was shown.
+
+    The chance of an offer is that of the arm times that of the draw, where the list was drawn.
+    """
     common = {
         "campaign": campaign,
         "user_id": answer.shopper,
         # the shop's own time, as receipts and the ledger have it
-        "time": (datetime.now() - datetime(1970, 1, 1)) // timedelta(microseconds=1),
+        "time": _now(),
         "model": answer.digest[:16] or answer.model,
         "arm": assignment.arm,
         "price": None,
@@ -231,10 +241,45 @@ def rows_of(
             "item_id": str(offer.item),
             "rank": offer.rank,
             "score": offer.score,
-            "propensity": assignment.propensity,
+            "propensity": assignment.propensity
+            * (1.0 if offer.propensity is None else offer.propensity),
         }
         for offer in answer.offers
     ]
+
+
+def pool_rows(
+    answer: Reply, assignment: Assignment, request: str, shown_only: bool = False
+) -> list[Row]:
+    """One row an item that an explored list could hold, listed or not, in the columns of `POOL`.
+
+    Its chance is that of the draw alone: pools of other arms, and of users held out, are of other
+    policies or not there.
+    """
+    common = {
+        "request": request,
+        "user_id": answer.shopper,
+        "time": _now(),
+        "policy": policy_name(answer.model, answer.digest),
+        "arm": assignment.arm,
+        "pool": len(answer.pool),
+    }
+    return [
+        common
+        | {
+            "item_id": str(one.item),
+            "score": one.score,
+            "propensity": one.propensity,
+            "shown": one.shown,
+            "rank": one.rank,
+        }
+        for one in answer.pool
+        if one.shown or not shown_only
+    ]
+
+
+def _now() -> int:
+    return (datetime.now() - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
 class Unwritten(NamedTuple):
@@ -302,9 +347,9 @@ class Aside:
         done: set[str] = set()
         left_out = 0
         rows = [row for _, row in _read_rows(file)]
-        rows = [row for row in rows if set(row) >= _COLUMNS and isinstance(row["key"], int)]
+        rows = [row for row in rows if set(row) >= _columns_of(row) and isinstance(row["key"], int)]
         for at in range(0, len(rows), _BATCH):
-            some = [{name: row[name] for name in _COLUMNS} for row in rows[at : at + _BATCH]]
+            some = [{name: row[name] for name in _columns_of(row)} for row in rows[at : at + _BATCH]]
             written, refused = write_rows(store, some)
             left_out += len(some) - written - len(refused)
             done |= {str(row["key"]) for row in some} - {str(row["key"]) for row, _ in refused}
@@ -322,6 +367,10 @@ class Aside:
                 with replaced(file) as partial:
                     partial.write_text("".join(kept))
         return len(rows) - len(kept)
+
+
+def _columns_of(row: Row) -> set[str]:
+    return _POOL_COLUMNS if "pool" in row else _COLUMNS
 
 
 def _read_rows(file: Path) -> list[tuple[str, Row]]:

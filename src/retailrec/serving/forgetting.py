@@ -19,8 +19,8 @@ import polars as pl
 from sqlalchemy import Connection, delete, func, insert, select
 
 from retailrec.errors import DataError
-from retailrec.offers.ledger import LEDGER, POOL
-from retailrec.schema import USER_ID
+from retailrec.offers.ledger import LEDGER
+from retailrec.schema import POOL, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import Database, StoreUnavailable, is_sqlite
 from retailrec.work import MARKER, locked, result_file, whole_file

@@ -25,7 +25,7 @@ from retailrec.data.retail_data import summarise
 from retailrec.data.visits import came_again
 from retailrec.data.vocabulary import attributes
 from retailrec.errors import DataError
-from retailrec.schema import ITEM_ID, USER_ID
+from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import StoreUnavailable, is_sqlite, said_plainly
 from retailrec.serving.forgetting import add_hashes, forgotten_among, hash_of
@@ -53,7 +53,7 @@ class Applied(NamedTuple):
 
 
 def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
-    """Remove receipts and exposures older than `before`, then give the room back; rows removed."""
+    """Remove receipts and what was shown before `before`, then give the room back; rows removed."""
     removed = {}
     if before is not None:
         us = int((before - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
@@ -64,7 +64,7 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
             connection.execute(
                 update(schema.shoppers).where(changed).values(version=schema.shoppers.c.version + 1)
             )
-            for table in (schema.receipts, schema.exposures):
+            for table in (schema.receipts, schema.exposures, schema.pools):
                 found = connection.execute(delete(table).where(table.c.time < us))
                 removed[table.name] = found.rowcount
             store.recount(connection)
@@ -302,6 +302,13 @@ def export_exposures(store: Store, shadow: bool = False) -> pl.DataFrame:
     }
     frame = pl.DataFrame([{name: row[name] for name in kinds} for row in rows], schema=kinds)
     return frame.with_columns(pl.col("time").cast(pl.Datetime("us")))
+
+
+def export_pools(store: Store) -> pl.DataFrame:
+    """The pools of explored lists as a frame, in the columns of `POOL`."""
+    kinds = {**POOL, "time": pl.Int64}
+    frame = pl.DataFrame([{name: row[name] for name in kinds} for row in store.pools()], schema=kinds)
+    return frame.with_columns(pl.col("time").cast(POOL["time"]))
 
 
 _EXPORT: dict[str, Any] = {

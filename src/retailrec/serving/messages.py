@@ -140,6 +140,9 @@ def request_fields(**otherwise: Any) -> dict[str, Any]:
         "k": (int, Field(10, ge=1, le=MOST_K)),
         "purpose": (str, Field("mixed", max_length=128, description=_help("purpose"))),
         "slots": (SlotsText | None, None),
+        "explore": (float, Field(0.0, ge=0, lt=1, description=_help("explore"))),
+        "pool": (int, Field(20, ge=1, le=MOST_K, description=_help("pool"))),
+        "salt": (Word, Field("", description=_help("salt"))),
         "at": (NaiveDatetime | None, Field(None, description="with the receipts before this time")),
         "ruleset": (str | None, Field(None, max_length=128, description="name of saved rules")),
     } | otherwise
@@ -208,6 +211,17 @@ class OfferOut(BaseModel):
     probability: float | None = None
     reasons: str | None = None
     purpose: str | None = Field(None, description="of the item's slot, where slots were asked for")
+    propensity: float | None = Field(None, description="chance of the draw, of an explored list")
+
+
+class PoolOut(BaseModel):
+    """One item that an explored list could hold."""
+
+    item: int | str
+    score: float
+    propensity: float = Field(description="chance, known beforehand, that it is on the list")
+    shown: bool = Field(description="is it?")
+    rank: int = Field(description="place in the pool, from 1; the first are the list without a draw")
 
 
 class ModelOut(BaseModel):
@@ -222,6 +236,7 @@ class AnswerOut(BaseModel):
 
     shopper: str
     offers: list[OfferOut]
+    pool: list[PoolOut] = Field([], description="of an explored list; to be logged where it is judged")
     model: ModelOut
     as_of: datetime
     level: str = Field(description="personal, segment, popular or none")
@@ -267,10 +282,14 @@ def told(answer: Reply, assignment: Assignment, request: str) -> dict[str, Any]:
             one["reasons"] = offer.reasons
         if offer.purpose is not None:
             one["purpose"] = offer.purpose
+        if offer.propensity is not None:
+            one["propensity"] = offer.propensity
         offers.append(one)
+    pool = {"pool": [one._asdict() for one in answer.pool]} if answer.pool else {}
     return {
         "shopper": answer.shopper,
         "offers": offers,
+        **pool,
         "model": {"id": answer.model, "digest": answer.digest},
         "as_of": answer.as_of.isoformat(),
         "level": answer.level,

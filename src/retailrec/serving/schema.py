@@ -89,6 +89,27 @@ exposures = Table(
     Index("exposures_key", "key", unique=True),
 )
 
+# The pools of explored lists: the columns of `retailrec.schema.POOL`, and the row's key.
+pools = Table(
+    "pools",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("request", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("score", Float),
+    Column("propensity", Float, nullable=False),
+    Column("shown", Boolean, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("arm", Text, nullable=False),
+    Column("pool", Integer, nullable=False),
+    Column("key", BigInteger, nullable=False),
+    Index("pools_of_shopper", "user_id"),
+    Index("pools_key", "key", unique=True),
+)
+
 # Who was forgotten, and is not to be stored again: see `forgetting`.
 forgotten = Table(
     "forgotten",
@@ -104,6 +125,7 @@ OF_USERS = MappingProxyType(
     {
         "receipts": receipts.c.shopper,
         "exposures": exposures.c.user_id,
+        "pools": pools.c.user_id,
         "shoppers": shoppers.c.id,
     }
 )
@@ -195,8 +217,15 @@ def _keyed_exposures(connection: Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE exposures ALTER COLUMN {name} TYPE TEXT")
 
 
+def _pools(connection: Connection) -> None:
+    """The pools of explored lists."""
+    connection.execute(CreateTable(pools, if_not_exists=True))
+    for index in pools.indexes:
+        connection.execute(CreateIndex(index, if_not_exists=True))
+
+
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
-MIGRATIONS = (_first_tables, _formulas, _list_of_forgotten, _keyed_exposures)
+MIGRATIONS = (_first_tables, _formulas, _list_of_forgotten, _keyed_exposures, _pools)
 
 
 def version_of(connection: Connection) -> int:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -28,6 +28,7 @@ from retailrec.serving.experiment import (
     ExposureLog,
     Unwritten,
     aside_of,
+    pool_rows,
     rows_of,
 )
 from retailrec.serving.forgetting import NOT_SEARCHED, Place, Watch, what_is_left
@@ -111,6 +112,8 @@ class ServiceSettings:
     pages : serve the pages for people
     keys : is an API key asked for? None: unless none was ever made for the store
     most_unwritten : rows of what was shown that may wait before the service is not ready any more
+    shown_only : of the pools of explored lists keep what was shown alone: fit for caps, not for judging
+        other lists
     aside : folder for rows of what was shown that the store does not take; None: see `aside_of`
     """
 
@@ -125,6 +128,7 @@ class ServiceSettings:
     keys: bool | None = True
     most_unwritten: int = 50_000
     aside: Path | None = None
+    shown_only: bool = False
 
 
 @dataclass
@@ -236,7 +240,12 @@ class Service:
 
         assignment = self.experiment.assign(shopper)
         model = self.models.active if assignment.model is None else self.models.get(assignment.model)
-        asked = asked.in_arm(assignment.purpose, assignment.ruleset)
+        asked = asked.in_arm(
+            assignment.purpose,
+            assignment.ruleset,
+            assignment.explore,
+            self.experiment.salt or self.experiment.campaign,
+        )
         if assignment.holdout:
             end = self.store.shopper(shopper).ends or model.end
             why = "the shopper is held out of the campaign and is shown nothing"
@@ -247,7 +256,10 @@ class Service:
             answer = self.engine.offers(model, shopper, asked)
         self.measures.answered(answer)
         campaign = campaign or self.experiment.campaign
-        self.log.add(rows_of(answer, campaign, assignment, request))
+        self.log.add(
+            rows_of(answer, campaign, assignment, request)
+            + pool_rows(answer, assignment, request, self.settings.shown_only)
+        )
         if not assignment.holdout:
             self._shadow(shopper, asked, request, campaign)
         return told(answer, assignment, request)
@@ -286,7 +298,8 @@ class Service:
         self, name: str, shopper: str, asked: OfferRequest, request: str, campaign: str
     ) -> None:
         try:
-            answer = self.engine.offers(self.models.get(name), shopper, asked)
+            plain = replace(asked, request=replace(asked.request, explore=0.0))
+            answer = self.engine.offers(self.models.get(name), shopper, plain)
             self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True))
         except Exception:
             _LOG.exception("shadow model %s failed on request %s", name, request)

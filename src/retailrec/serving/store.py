@@ -296,7 +296,8 @@ class Store(Database):
     def log_exposures(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Add rows to the exposure log; number of rows left out since their users were forgotten.
 
-        A row whose `key` is there already is not written again.
+        Rows with a `pool` are of the pools of explored lists, and go to their table. A row whose `key`
+        is there already is not written again.
 
         Raises
         ------
@@ -310,14 +311,21 @@ class Store(Database):
         with self.transaction() as connection:
             gone = forgotten_among(connection, {row["user_id"] for row in rows})
             kept = [row for row in rows if row["user_id"] not in gone]
-            if kept:
-                connection.execute(self._upsert(schema.exposures).on_conflict_do_nothing(), kept)
+            for table, of_pools in ((schema.exposures, False), (schema.pools, True)):
+                if mine := [row for row in kept if ("pool" in row) == of_pools]:
+                    connection.execute(self._upsert(table).on_conflict_do_nothing(), mine)
         return len(rows) - len(kept)
 
     def exposures(self, since: int = 0, most: int | None = None) -> list[Mapping[str, Any]]:
         """Rows of the exposure log after the row `since`, oldest first."""
         table = schema.exposures
         statement = select(table).where(table.c.id > since).order_by(table.c.id).limit(most)
+        with self.reader() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def pools(self) -> list[Mapping[str, Any]]:
+        """Rows of the pools of explored lists, oldest first."""
+        statement = select(schema.pools).order_by(schema.pools.c.id)
         with self.reader() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
@@ -338,7 +346,7 @@ class Store(Database):
 
     def counts(self) -> dict[str, int]:
         """Number of rows of each table."""
-        tables = (schema.receipts, schema.shoppers, schema.exposures, schema.unavailable)
+        tables = (*(column.table for column in schema.OF_USERS.values()), schema.unavailable)
         with self.reader() as connection:
             return {
                 t.name: int(connection.execute(select(func.count()).select_from(t)).scalar_one())

@@ -14,7 +14,7 @@ from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.jobs.run import Everybody
-from retailrec.recommender.batch import Batch
+from retailrec.recommender.batch import Batch, Exposures
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.spark.fitting import SparkLog, sampled_data
@@ -38,6 +38,7 @@ def recommend_on_spark(
     master: str | None = None,
     settings: Path | None = None,
     modules: Sequence[str] | None = None,
+    exposures: Exposures | None = None,
     progress: Progress = silent,
 ) -> Answers:
     """Lists from a saved model and receipts in Parquet or a table, to a folder of Parquet.
@@ -61,6 +62,7 @@ def recommend_on_spark(
         users=users,
         columns=columns,
         session=session,
+        exposures=exposures,
         progress=progress,
     )
 

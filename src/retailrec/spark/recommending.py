@@ -29,10 +29,11 @@ from retailrec.jobs.recommend import Answers
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import Amounts, AnswerReport
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import Batch, artifact_key
+from retailrec.recommender.batch import Batch, Exposures, artifact_key
+from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import ITEM_ID, USER_ID
+from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.spark.session import connect, cores, in_words
 from retailrec.spark.sources import Source, source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
@@ -41,6 +42,8 @@ from retailrec.spark.tasks import (
     ASKED,
     ATTRIBUTE,
     ELIGIBLE,
+    POOL_COLUMN,
+    POOL_KINDS,
     AnswerPlan,
     ShopperPlan,
     Texts,
@@ -62,18 +65,20 @@ class SparkRequest:
     model, key : the recommender, and hex digits of all that was saved of it
     request : what is asked for each user
     users : `user_id` and attributes of the users to answer for; None: all in the receipts
+    exposures : where the pools of explored lists go; None: nowhere
     """
 
     model: TwoStageRecommender
     key: str
     request: Request
     users: pl.DataFrame | None
+    exposures: Exposures | None = None
 
     def plan(self, given: Source, *more: Any) -> str | None:
         """Hex digits of the work: what an earlier call left is taken over if its plan was the same."""
         if given.fingerprint is None:
             return None
-        facts = [
+        facts: list[Any] = [
             self.key,
             given.fingerprint,
             self.request.fingerprint(),
@@ -81,6 +86,8 @@ class SparkRequest:
             repr(more),
             versions(),
         ]
+        if self.exposures is not None:
+            facts.append([str(setting) for setting in self.exposures])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def kinds(self, cleaned: Cleaned) -> dict[str, str]:
@@ -98,6 +105,8 @@ class SparkRequest:
             kinds["purpose"] = "string"
         if self.request.reasons:
             kinds["reasons"] = "string"
+        if self.request.explore:
+            kinds["propensity"] = "double"
         return kinds
 
     def like(self, cleaned: Cleaned) -> SparkRequest:
@@ -205,6 +214,7 @@ def recommend(
     shard_lines: int = SHARD_LINES,
     waves: int | None = None,
     session: SparkSession | None = None,
+    exposures: Exposures | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Answers:
@@ -228,6 +238,7 @@ def recommend(
     shard_lines : lines that a task holds at a time, which bounds its memory
     waves : parts of the work, each finished on its own; one for each 256 MB of receipts by default
     session : the active one, or a new one, by default
+    exposures : where the pools of explored lists go: a folder of Parquet, as `out` is
 
     Raises
     ------
@@ -241,14 +252,21 @@ def recommend(
     request = Request.of(request, **settings)
     if shard_lines < 1 or (waves is not None and waves < 1):
         raise SettingError(f"shard_lines and waves must be at least 1, not {shard_lines}, {waves}.")
+    if exposures is not None:
+        exposures.check(request, Path(out))
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
     asked = asked_users(users, request.among)
-    order = SparkRequest(recommender, artifact_key(Path(model)), request, asked)
+    key = artifact_key(Path(model))
+    if exposures is not None and not exposures.policy:
+        exposures = exposures._replace(policy=policy_name(Path(model).absolute().name, key))
+    order = SparkRequest(recommender, key, request, asked, exposures)
     session = connect() if session is None else session
     columns = dict(columns or {})
     with _place(session, out) as place, in_words():
         progress("load receipts")
+        if exposures is not None:
+            _check_target(place.storage, absolute(exposures.file).rstrip("/"))
         given = source(session, receipts, columns)
         place.prepare(order.plan(given, shard_lines, waves, columns, line_rules))
         progress("clean receipts")
@@ -312,8 +330,13 @@ def _answered(
             f"none of the {report.n_shoppers:,} shoppers asked for has receipts that the model can "
             f"use, for example {order.users[USER_ID][0]!r}; write the ids as in the receipts."
         )
-    n_rows = _commit(session, range(cleaned.n_waves), place, report)
-    return Answers(Batch(n_rows, report, n_taken_over), cleaned.report)
+    waves, n_pools = [_wave(wave) for wave in range(cleaned.n_waves)], 0
+    if order.exposures is not None:  # first, so that they are there when the lists are
+        pools, target = [_pools(wave) for wave in waves], absolute(order.exposures.file).rstrip("/")
+        n_pools = _commit(session, pools, place, target, "pool", report)
+    n_rows = _commit(session, waves, place, place.target, "part", report)
+    place.storage.remove(place.parts)
+    return Answers(Batch(n_rows, report, n_taken_over, n_pools), cleaned.report)
 
 
 def _answer_waves(
@@ -351,13 +374,26 @@ def _answer_waves(
             of_wave = asked.filter(f"pmod(xxhash64({USER_ID}), {cleaned.n_waves}) = {wave}")
             lines = lines.unionByName(of_wave, allowMissingColumns=True)
         told: Any = session.sparkContext.accumulator([], Texts())  # type: ignore[arg-type]
-        plan = AnswerPlan(shopper_plan, archive, request, shared, kinds, told)
+        exposures = order.exposures
+        columns = kinds if exposures is None else {**kinds, **POOL_KINDS}
+        plan = AnswerPlan(shopper_plan, archive, request, shared, columns, told, exposures)
         found = (
             lines.repartition(n_tasks, USER_ID)
             .sortWithinPartitions(USER_ID, LINE)
             .mapInArrow(partial(answer, plan), sql_schema(plan.kinds))
         )
-        found.write.mode("overwrite").parquet(f"{place.parts}/{_wave(wave)}")
+        lists = f"{place.parts}/{_wave(wave)}"
+        if exposures is None:
+            found.write.mode("overwrite").parquet(lists)
+        else:
+            found.write.mode("overwrite").parquet(f"{lists}-both")
+            both = session.read.schema(sql_schema(columns)).parquet(f"{lists}-both")
+            of_pools = both.filter(f"{POOL_COLUMN}request is not null")
+            names = [f"{POOL_COLUMN}{name} as {name}" for name in POOL]
+            of_pools.selectExpr(*names).write.mode("overwrite").parquet(_pools(lists))
+            of_lists = both.filter(f"{POOL_COLUMN}request is null").select(*kinds)
+            of_lists.write.mode("overwrite").parquet(lists)
+            place.storage.remove(f"{lists}-both")
         # comes last: a wave is finished when it is there
         place.storage.write_text(json.dumps(told.value), f"{place.parts}/{_wave(wave)}.json")
     progress("recommend", cleaned.n_waves, cleaned.n_waves)
@@ -400,6 +436,10 @@ def _wave(number: int) -> str:
     return f"answers-{number:04d}"
 
 
+def _pools(wave: str) -> str:
+    return f"{wave}-pools"
+
+
 def _check_target(storage: Storage, target: str) -> None:
     if storage.exists(target) and not storage.exists(f"{target}/{_REPORT}"):
         empty = storage.is_folder(target) and not storage.files(target)
@@ -431,23 +471,33 @@ def _whole(
     return report.completed(request, facts, None if eligible is None else eligible.report(request.k))
 
 
-def _commit(session: SparkSession, waves: Sequence[int], place: _Place, report: AnswerReport) -> int:
-    """Put all lists below one folder and that in its place; number of recommendations."""
-    storage, parts, target = place.storage, place.parts, place.target
-    result = f"{parts}/result"
-    storage.make_folder(result)
-    for wave in waves:
-        lists = f"{parts}/{_wave(wave)}"
-        for number, name in enumerate(n for n in storage.files(lists) if n.endswith(".parquet")):
-            storage.rename(f"{lists}/{name}", f"{result}/part-{wave:04d}-{number:05d}.parquet")
-    n_rows = 0
-    if storage.files(result):
-        n_rows = session.read.parquet(result).count()
-    storage.write_text(json.dumps(asdict(report), default=str) + "\n", f"{result}/{_REPORT}")
-    storage.write_text("", f"{result}/_SUCCESS")
-    old = f"{parts}/replaced"
-    if storage.exists(target):
-        storage.rename(target, old)
-    storage.rename(result, target)
-    storage.remove(parts)
-    return n_rows
+def _commit(
+    session: SparkSession,
+    waves: Sequence[str],
+    place: _Place,
+    target: str,
+    name: str,
+    report: AnswerReport,
+) -> int:
+    """Put the rows of all waves below one folder and that in its place; number of rows.
+
+    Done again after an interruption it goes on, and does not replace what is in place.
+    """
+    storage, parts = place.storage, place.parts
+    result, ready = f"{parts}/result-{name}", f"{parts}/{name}.ready"
+    if not storage.exists(ready):
+        storage.make_folder(result)
+        for wave, folder in enumerate(waves):
+            files = (n for n in storage.files(f"{parts}/{folder}") if n.endswith(".parquet"))
+            for number, file in enumerate(files):
+                to = f"{result}/{name}-{wave:04d}-{number:05d}.parquet"
+                storage.rename(f"{parts}/{folder}/{file}", to)
+        storage.write_text(json.dumps(asdict(report), default=str) + "\n", f"{result}/{_REPORT}")
+        storage.write_text("", f"{result}/_SUCCESS")
+        storage.write_text("", ready)
+    if storage.exists(result):  # else it is in place
+        if storage.exists(target):
+            storage.rename(target, f"{parts}/replaced-{name}")
+        storage.rename(result, target)
+    rows = [file for file in storage.files(target) if file.endswith(".parquet")]
+    return session.read.parquet(target).count() if rows else 0

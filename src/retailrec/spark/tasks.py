@@ -34,9 +34,10 @@ from retailrec.data.vocabulary import vocabulary
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.artifact import versions
+from retailrec.recommender.batch import Exposures
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import ITEM_ID, RECOMMENDABLE, USER_ID
+from retailrec.schema import ITEM_ID, POOL, RECOMMENDABLE, USER_ID
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,6 +163,13 @@ if os.environ.get("SPARK_PYTHON_RUNTIME") == "PYTHON_WORKER":
 _CLEAN_ROWS = 250_000  # lines parsed at a time: Arrow batches are smaller, and each costs a start
 ATTRIBUTE = "attribute_"  # how columns of shoppers' attributes begin, so that they meet no line's
 ELIGIBLE = "eligible"  # of a row that asks for a shopper: codes of the only items to rank, int32
+POOL_COLUMN = "pool_"  # how columns of explored pools begin, in rows that are of no list
+POOL_KINDS = {  # of `POOL`, which lies beside the lists
+    POOL_COLUMN + name: {pl.String: "string", pl.Float64: "double", pl.Boolean: "boolean"}.get(
+        kind, "integer" if kind == pl.Int32 else "timestamp"
+    )
+    for name, kind in POOL.items()
+}
 ASKED = -1  # `line` of the row that says that a shopper is asked for
 
 
@@ -319,8 +327,9 @@ class AnswerPlan:
     archive : name under which Spark has put the model's files
     request : what is asked for each user, without its eligible items
     shared : codes of the only items to rank, where they are the same for everybody
-    kinds : columns of the lists
+    kinds : columns of the lists, and of `POOL_KINDS` where pools are written
     reports : Spark's accumulator of texts, one a shard
+    exposures : what rows of the explored pools say; None: pools are not written
     """
 
     shoppers: ShopperPlan
@@ -329,6 +338,7 @@ class AnswerPlan:
     shared: NDArray[np.int32] | None
     kinds: dict[str, str]
     reports: Any
+    exposures: Exposures | None = None
 
 
 def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -351,6 +361,11 @@ def answer(plan: AnswerPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.R
         told["amounts"] = placed.receipts.amounts if placed.receipts else {}
         plan.reports.add([json.dumps(told)])
         yield from to_arrow(with_kinds(found.lists, plan.kinds), plan.kinds)
+        if (of := plan.exposures) is not None:
+            time = of.time or placed.histories.end
+            pools = found.exposures(of.policy, time, shown_only=of.shown_only)
+            renamed = pools.rename(lambda name: POOL_COLUMN + name)
+            yield from to_arrow(with_kinds(renamed, plan.kinds), plan.kinds)
 
 
 @dataclass(frozen=True)
