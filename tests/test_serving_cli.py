@@ -345,6 +345,48 @@ def test_a_stop_that_left_rows_unwritten_says_how_many_and_where(
     assert "retailrec store recover" in said
 
 
+HANGS = """
+import sys, threading
+from pathlib import Path
+from retailrec.serving.server import run_server
+from retailrec.serving.service import Service, ServiceSettings
+from retailrec.serving.store import Store
+
+store = Store(sys.argv[1]).init()
+store.log_exposures = lambda rows: threading.Event().wait()  # as a database that is stopped
+service = Service(store, Path(sys.argv[2]), ServiceSettings(keys=False, rate=0))
+run_server(service, "127.0.0.1", 0, lambda address: print(address, flush=True), patience=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_database_that_hangs_does_not_hold_the_stop(model: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "s.db")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS, store, str(model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    while ask(address, "/health/ready")[0] != 200:
+        time.sleep(0.05)
+    assert ask(address, "/v1/shoppers/5/offers?k=3")[0] == 200
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 2
+    assert time.monotonic() - started < 10
+    assert "did not answer, so the service ended after 2 s" in said
+    (file,) = (tmp_path / "s.db.unwritten").iterdir()
+    assert f"retailrec store recover {file}" in said
+    assert "3 rows are written" in run("store", "recover", file, "--store", store)
+
+
 def test_rows_that_were_set_aside_are_recovered_and_forgotten_by_commands(tmp_path: Path) -> None:
     store = tmp_path / "store.db"
     run("store", "init", "--store", store)

@@ -142,12 +142,7 @@ def serve(
             lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
         )
     if (left := service.unwritten) is not None:
-        lost = f"; {left.lost:,} are lost, for want of room there or in memory" if left.lost else ""
-        raise DataError(
-            f"{left.aside + left.lost:,} rows of what was shown were not written to the store: "
-            f"{left.aside:,} are in {left.file}{lost}. Add them when the store is well: retailrec "
-            f"store recover {left.file} --store {opened.name}"
-        )
+        raise DataError(left.sentence(opened.name))
 
 
 @store_app.command("init")

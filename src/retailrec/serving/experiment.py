@@ -295,6 +295,15 @@ class Unwritten(NamedTuple):
     lost: int
     file: Path
 
+    def sentence(self, store: str) -> str:
+        """What to do about it."""
+        lost = f"; {self.lost:,} are lost, for want of room there or in memory" if self.lost else ""
+        return (
+            f"{self.aside + self.lost:,} rows of what was shown were not written to the store: "
+            f"{self.aside:,} are in {self.file}{lost}. Add them when the store is well: retailrec "
+            f"store recover {self.file} --store {store}"
+        )
+
 
 class Aside:
     """Rows that the store did not take, as JSON lines: a file a service, in a folder of its own.
@@ -483,8 +492,13 @@ class ExposureLog:
         until = time.monotonic() + patience
         while not self.flush() and time.monotonic() < until:
             time.sleep(0.2)
-        left = list(self._waiting)
-        self._waiting.clear()
+        return self.abandon()
+
+    def abandon(self) -> Unwritten | None:
+        """Set aside what waits, without the store; what could not be written, if there is any."""
+        with self._lock:
+            left = list(self._waiting)
+            self._waiting.clear()
         if left:
             self._set_aside(left, "the store was away when the service stopped")
         if not self.set_aside and not self.dropped:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -225,12 +227,40 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
+class _Server(uvicorn.Server):
+    """A server whose end does not wait for a database that never answers."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, seconds: float) -> None:
+        super().__init__(config)
+        self.service, self.seconds = service, seconds
+        self.last = threading.Timer(seconds, self._give_up)
+        self.last.daemon = True
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to stop; from now on the seconds are counted."""
+        if not self.last.is_alive() and not self.last.finished.is_set():
+            self.last.start()
+        super().handle_exit(sig, frame)
+
+    def _give_up(self) -> None:
+        left, store = self.service.abandon(), self.service.store.name
+        more = "Nothing was left to write." if left is None else left.sentence(store)
+        sys.stderr.write(
+            f"error: the store {store} did not answer, so the service ended after {self.seconds:g} s "
+            f"without it. {more}\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)  # threads that wait for the database would hold the process for ever
+
+
 def run_server(
     service: Service, host: str, port: int, told: Callable[[str], None], patience: int = 15
 ) -> None:
     """Serve until SIGTERM or SIGINT: what is under way is answered, what waits is written.
 
-    `told` is called with the address when the service listens.
+    A database that hangs holds the stop for twice the `patience` (seconds) at most: then what waits is
+    set aside, and the process ends with status 2. `told` is called with the address when the service
+    listens.
 
     Raises
     ------
@@ -251,8 +281,12 @@ def run_server(
         ) from error
     shown = f"[{host}]" if ":" in host else host
     told(f"http://{shown}:{listener.getsockname()[1]}")
-    server = uvicorn.Server(config_of(make_app(service), timeout_graceful_shutdown=patience))
-    server.run(sockets=[listener])
+    app = make_app(service)
+    server = _Server(config_of(app, timeout_graceful_shutdown=patience), service, 2 * patience)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        server.last.cancel()
     if not server.started:
         sys.exit(1)
 

@@ -209,6 +209,12 @@ class Service:
         gc.unfreeze()
         return self.unwritten
 
+    def abandon(self) -> Unwritten | None:
+        """Set aside what waits to be written, without the store; what there is of it."""
+        self.ready = False
+        log = getattr(self, "log", None)  # the store may hang while the service starts
+        return None if log is None else log.abandon()
+
     async def compute(self, function: Callable[..., T], *args: Any) -> T:
         """The function's value, computed in a thread within the time limit.
 
