@@ -305,7 +305,7 @@ def test_a_target_that_is_a_folder_is_a_clear_error(
     (tmp_path / "offers.parquet").mkdir()
     with pytest.raises(DataError, match="can't be written"):
         recommend_to_file(model, data, tmp_path / "offers.parquet", 3)
-    with pytest.raises(DataError, match=r"must end in \.parquet or \.csv"):
+    with pytest.raises(DataError, match=r"must end in \.parquet, \.csv or \.xlsx"):
         recommend_to_file(model, data, tmp_path / "offers.txt", 3)
 
 
@@ -400,7 +400,9 @@ def test_a_safe_csv_holds_no_formula(tmp_path: Path, safe: bool) -> None:
     pl.DataFrame({"item_id": cells, "score": [-1.0] * 6}).write_parquet(tmp_path / "part.parquet")
     report = json.dumps(asdict(batch.AnswerReport(0)))
     (tmp_path / "part.json").write_text(report)
-    batch._combine({tmp_path / "offers.csv": [tmp_path / "part.parquet"]}, safe)
+    output = batch.ListFormat(safe_csv=safe)
+    results = {tmp_path / "offers.csv": [tmp_path / "part.parquet"]}
+    batch._combine(results, output, datetime(2024, 1, 1))
     found = pl.read_csv(tmp_path / "offers.csv")
     assert found["item_id"].to_list() == [("'" * safe + c if c[0] in "=+-@" else c) for c in cells]
     assert found["score"].to_list() == [-1.0] * 6

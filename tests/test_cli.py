@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -63,6 +64,7 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
     names = sorted(p.name for p in ran.iterdir())
     assert names == [
         ".retailrec",
+        "judged.parquet",
         "load_report.json",
         "metrics.json",
         "model",
@@ -101,6 +103,35 @@ def test_run_writes_what_it_promises(ran: Path, folder: Path) -> None:
     assert report["read"] == report["kept"] + report["merged"] + rejects.height
     shoppers = pl.read_parquet(folder / "transaction_data")["household_key"].n_unique()
     assert found["user_id"].n_unique() >= shoppers - 2
+
+
+def test_the_lists_that_were_judged_can_be_judged_again(
+    ran: Path, folder: Path, tmp_path: Path
+) -> None:
+    """By receipts of the window, cut by hand, the figures of the run come out; without a warning."""
+    receipts = pl.read_parquet(folder / "transaction_data")
+    day_one = datetime(2000, 1, 1) - timedelta(days=1)
+    names = {"household_key": "user_id", "PRODUCT_ID": "item_id", "SALES_VALUE": "value"}
+    bought = receipts.filter(pl.col("SALES_VALUE") > 0, pl.col("QUANTITY") > 0).rename(names)
+    bought = bought.with_columns(time=day_one + pl.duration(days="DAY"))
+    metrics = json.loads((ran / "metrics.json").read_text())
+    cutoff = datetime.fromisoformat(metrics["evaluation"]["cutoff"])
+    past, window = (bought.filter((pl.col("time") >= cutoff) == late) for late in (False, True))
+    past.write_parquet(tmp_path / "past.parquet")
+    window.write_parquet(tmp_path / "truth.parquet")
+    lists = ["--recommendations", f"judged={ran / 'judged.parquet'}"]
+    lists += ["--recommendations", f"today={ran / 'recommendations.parquet'}"]
+    files = ["--truth", tmp_path / "truth.parquet", "--history", tmp_path / "past.parquet"]
+    out = tmp_path / "figures.json"
+    run = retailrec("evaluate", *lists, *files, "--metrics", "precision@5,recall@10", "--out", out)
+    assert run.returncode == 0, run.stderr
+    judged = json.loads(out.read_text())
+    for metric, value in judged["models"]["judged"].items():
+        assert value == pytest.approx(metrics["models"]["two_stage"][metric], abs=0.003)
+    assert judged["models"]["today"]["precision@5"] != judged["models"]["judged"]["precision@5"]
+    early = [note for note in judged["notes"] if "the truth begins" in note]
+    assert len(early) == 1
+    assert "the end of what today was learnt from" in early[0]
 
 
 def test_recommend_from_fresh_histories(ran: Path, tmp_path: Path) -> None:

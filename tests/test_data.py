@@ -285,9 +285,11 @@ def test_only_a_column_that_may_be_meant_is_advised(
     missing: str, others: list[str], told: str | None
 ) -> None:
     there = {c for c in ("user_id", "item_id", "time") if c != missing}
+    cells = {"InvoiceDate": "2024-01-31"}
+    lines = pl.DataFrame({c: [cells.get(c, 1)] for c in (*there, *others)})
     with pytest.raises(DataError, match=f"lack column '{missing}'") as error:
-        RetailData.from_frames(pl.DataFrame({c: [1] for c in (*there, *others)}))
-    advice = f"Map it with columns={{'{missing}': '{told}'}}"
+        RetailData.from_frames(lines)
+    advice = f"Map it with columns={{'{missing}': '{told}'"
     assert (advice if told else "if one of them holds it, map it").lower() in str(error.value).lower()
     assert told or not any(f"={other}" in str(error.value) for other in others)
 

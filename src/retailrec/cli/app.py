@@ -14,6 +14,8 @@ from retailrec.cli import console, judging, offers, serving, week
 from retailrec.cli.console import ERR, OUT, escape
 from retailrec.cli.interrupts import Interrupted, interruptible
 from retailrec.cli.options import (
+    LIST,
+    BesideOption,
     ColumnsOption,
     EncodingOption,
     EngineOption,
@@ -29,9 +31,11 @@ from retailrec.cli.options import (
     SparkSettingsOption,
     TimeFormatOption,
     Wanted,
+    WhereOption,
     asked_for,
     files_asked_for,
     local_only,
+    names_in,
     of_a_dataset,
     on_spark,
     parse_columns,
@@ -97,17 +101,20 @@ def run(
     rules: RulesOption = None,
     folds: Annotated[int, typer.Option(min=1, help="Horizons to judge, the last one counted.")] = 1,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    beside: BesideOption = "",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Load, hold out the last horizon, fit, evaluate, refit on everything, write results."""
     from retailrec.jobs.run import RESULTS
+    from retailrec.recommender.batch import ListFormat
     from retailrec.simulator.truth import read_truth
 
+    output = ListFormat(names_in(beside))
     inputs = (*wanted.inputs, rules)
     check_folder(out, RESULTS, inputs=inputs, overwrite=overwrite)
     check_file(rejects, inputs=inputs, overwrite=overwrite)
     if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
-        local_only(rejects=rejects)  # workers keep a few of them, not all
+        local_only(rejects=rejects, **{"with": beside})  # workers keep a few of them, not all
     settings = wanted.settings(k=k, slots=slots)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
@@ -120,6 +127,7 @@ def run(
         "load_seconds": seconds,
         "truth": truth,
         "everybody": wanted.everybody(data),
+        "output": output,
     }
     if wanted.dataset == "complete-journey":
         more["sent"] = _sent_coupons(wanted.path)
@@ -202,7 +210,7 @@ def recommend(
     context: typer.Context,
     model: Annotated[Path, typer.Option(help="Folder of a saved model.")],
     history: Annotated[Path, typer.Option(help="Receipts known now; columns as for 'table'.")],
-    out: Annotated[Path, typer.Option(help="Result, .parquet or .csv.")],
+    out: Annotated[Path, typer.Option(help="Result, .parquet, .csv or .xlsx.")],
     users: Annotated[
         Path | None, typer.Option(help="Shoppers to answer for (user_id, attributes).")
     ] = None,
@@ -215,11 +223,20 @@ def recommend(
     sent: Annotated[
         str | None, typer.Option(help="When lists are shown, for --exposures. [the receipts' end]")
     ] = None,
-    safe_csv: Annotated[bool, typer.Option("--safe-csv", help="No cell is a formula.")] = False,
+    beside: BesideOption = "",
+    separator: Annotated[
+        str | None,
+        typer.Option(help="Of a .csv file. [, or ; with a decimal comma]", rich_help_panel=LIST),
+    ] = None,
+    decimal: Annotated[str, typer.Option(help=". or , in a .csv file.", rich_help_panel=LIST)] = ".",
+    safe_csv: Annotated[
+        bool, typer.Option("--safe-csv", help="No cell is a formula.", rich_help_panel=LIST)
+    ] = False,
     overwrite: OverwriteOption = False,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
+    where: WhereOption = None,
     engine: EngineOption = "local",
     master: MasterOption = None,
     spark_settings: SparkSettingsOption = None,
@@ -231,7 +248,7 @@ def recommend(
     from retailrec.recommender.batch import Exposures
 
     request = asked_for(context)
-    shared: dict[str, Any] = {"users": users, "columns": parse_columns(columns)}
+    shared: dict[str, Any] = {"users": users, "columns": parse_columns(columns), "where": where or ()}
     if exposures is not None:
         time = None if sent is None else as_instant(sent, who="--sent")
         shared["exposures"] = Exposures(exposures, time=time, shown_only=shown_only)
@@ -241,7 +258,15 @@ def recommend(
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
-        local_only(encoding=encoding, time_format=time_format, safe_csv=safe_csv, overwrite=overwrite)
+        local_only(
+            encoding=encoding,
+            time_format=time_format,
+            safe_csv=safe_csv,
+            overwrite=overwrite,
+            separator=separator,
+            decimal=decimal != ".",
+            **{"with": beside},
+        )
         refuse_inputs(out, inputs)
         if exposures is not None:
             refuse_inputs(exposures, inputs)
@@ -249,11 +274,13 @@ def recommend(
         shared |= {"master": master, "settings": spark_settings, "modules": modules}
     else:
         from retailrec.jobs.recommend import recommend_from_files
+        from retailrec.recommender.batch import ListFormat
 
+        output = ListFormat(names_in(beside), separator, decimal, safe_csv)
         check_file(out, inputs=inputs, overwrite=overwrite)
         check_file(exposures, inputs=inputs, overwrite=overwrite)
         work = recommend_from_files
-        shared |= {"encoding": encoding, "time_format": time_format, "safe_csv": safe_csv}
+        shared |= {"encoding": encoding, "time_format": time_format, "output": output}
     with console.progress(quiet) as progress:
         answers = work(model, history, out, request, **shared, progress=progress)
     console.print_load_report(answers.load_report, quiet, None)

@@ -14,10 +14,13 @@ from retailrec.cli.options import (
     EncodingOption,
     FiguresOption,
     ImportOption,
+    KeptOption,
     OverwriteOption,
     QuietOption,
     TimeFormatOption,
     Wanted,
+    WhereOption,
+    kept_reading,
     of_a_dataset,
     on_spark,
     parse_columns,
@@ -72,7 +75,11 @@ def evaluate(
     ] = "precision@5,recall@10,ndcg@10",
     out: FiguresOption = None,
     overwrite: OverwriteOption = False,
+    columns: ColumnsOption = "",
     encoding: EncodingOption = None,
+    time_format: TimeFormatOption = None,
+    where: WhereOption = None,
+    model: KeptOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -92,7 +99,18 @@ def evaluate(
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
-        judged = evaluate_files(files, truth, wanted, history=history, items=items, encoding=encoding)
+        judged = evaluate_files(
+            files,
+            truth,
+            wanted,
+            history=history,
+            items=items,
+            columns=parse_columns(columns),
+            encoding=encoding,
+            time_format=time_format,
+            where=where or (),
+            kept=kept_reading(model),
+        )
         if out is not None:
             write_result(json.dumps(judged, indent=2, allow_nan=False) + "\n", out)
     if not quiet:
@@ -111,6 +129,8 @@ def check(
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
+    where: WhereOption = None,
+    model: KeptOption = None,
     only: Annotated[str, typer.Option(help="Names of checks, with commas between. [all]")] = "",
     show: Annotated[bool, typer.Option("--list", help="Print what is checked, and stop.")] = False,
     out: FiguresOption = None,
@@ -142,6 +162,8 @@ def check(
             columns=parse_columns(columns),
             encoding=encoding,
             time_format=time_format,
+            where=where or (),
+            kept=kept_reading(model),
             names=names,
             progress=progress,
         )

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from retailrec.recommender.request import Request
 
 
+DATA, LIST, SPARK = "Data", "The list", "Spark"  # groups of options in a command's help
+
+
 def import_modules(names: list[str] | None) -> list[str]:
     """Import modules of the caller's own, found on Python's path or in the current folder.
 
@@ -59,13 +62,42 @@ PathArgument = Annotated[
 ]
 ConfigOption = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
 ColumnsOption = Annotated[
-    str, typer.Option(help="For 'table': standard=yours,... such as user_id=client,time=date")
+    str,
+    typer.Option(
+        help="For 'table': standard=yours,... such as user_id=client,time=date+clock; or a TOML file "
+        "of such lines."
+    ),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN=VALUE",
+        help="For 'table': lines that are purchases, such as event=transaction; any number.",
+    ),
 ]
 EncodingOption = Annotated[
     str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.")
 ]
 TimeFormatOption = Annotated[
     str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
+]
+KeptOption = Annotated[
+    Path | None,
+    typer.Option("--model", help="Read as this model's receipts were: columns, encoding, and so on."),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Know only receipts before this instant, such as 2024-03-01.", rich_help_panel=DATA
+    ),
+]
+BesideOption = Annotated[
+    str,
+    typer.Option(
+        "--with",
+        help="Columns beside each recommendation: name, brand, category, price, end; commas between.",
+        rich_help_panel=LIST,
+    ),
 ]
 RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
 SlotsOption = Annotated[
@@ -124,6 +156,8 @@ class Wanted:
     columns: ColumnsOption = ""
     encoding: EncodingOption = None
     time_format: TimeFormatOption = None
+    where: WhereOption = None
+    until: UntilOption = None
     seed: SeedOption = None
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None
     engine: EngineOption = "local"
@@ -169,6 +203,8 @@ class Wanted:
             parse_columns(self.columns),
             encoding=self.encoding,
             time_format=self.time_format,
+            where=self.where or (),
+            until=self.until,
         )
         return data, perf_counter() - started
 
@@ -182,7 +218,7 @@ class Wanted:
                 f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, not "
                 f"{self.dataset!r}; write receipts in standard columns and name their path."
             )
-        local_only(encoding=self.encoding, time_format=self.time_format)
+        local_only(encoding=self.encoding, time_format=self.time_format, until=self.until)
         started = perf_counter()
         data = load_on_spark(
             self.path,
@@ -192,6 +228,7 @@ class Wanted:
             self.spark_settings,
             self.modules,
             progress,
+            where=self.where or (),
         )
         return data, perf_counter() - started
 
@@ -275,8 +312,10 @@ def _request_options() -> list[Any]:
 
     parameters = []
     for f in fields(Request):
-        flag = [f"--{f.name}"] if f.metadata["plain"] is bool else []
-        option = typer.Option(*flag, help=f.metadata["help"])
+        also = f.metadata["also"]
+        flag = [f"--{f.name}"] if also or f.metadata["plain"] is bool else []
+        flag += [also] if also else []
+        option = typer.Option(*flag, help=f.metadata["help"], rich_help_panel=LIST)
         kind = f.metadata["plain"] if f.default is not None else f.metadata["plain"] | None
         parameters.append(
             inspect.Parameter(
@@ -343,6 +382,20 @@ def local_only(**options: object) -> None:
             )
 
 
+def kept_reading(model: Path | None) -> dict[str, Any]:
+    """How the receipts were read that a saved model learnt from; nothing without a model."""
+    if model is None:
+        return {}
+    from retailrec.recommender.two_stage import TwoStageRecommender
+
+    return dict(TwoStageRecommender.load(model).report_.get("reading", {}))
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Names with commas between."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def refuse_empty(arguments: list[str]) -> None:
     """Raise a SettingError where an argument is empty, but for ``--columns``: "" is the current folder.
 
@@ -362,7 +415,9 @@ def refuse_empty(arguments: list[str]) -> None:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """`a=b,c=d` as a dictionary.
+    """`a=b,c=d` as a dictionary, or the pairs of a TOML file.
+
+    A file may have them in a table ``[columns]`` of its own.
 
     Raises
     ------
@@ -374,11 +429,22 @@ def parse_columns(text: str) -> dict[str, str]:
     >>> parse_columns("user_id=client, time=date")
     {'user_id': 'client', 'time': 'date'}
     """
+    if text.endswith(".toml") and "=" not in text:
+        from retailrec.data.toml_files import read_toml
+
+        found = read_toml(Path(text), who="--columns")
+        found = found.get("columns", found)
+        if not (isinstance(found, dict) and all(isinstance(theirs, str) for theirs in found.values())):
+            raise SettingError(
+                f'--columns {text} must hold lines such as user_id = "client"; a table [columns] of '
+                f"such lines will do."
+            )
+        return found
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     for name, equals, theirs in pairs:
         if not (name.strip() and equals and theirs.strip()):
             raise SettingError(
                 f"--columns is {text!r}; expected standard=yours pairs with commas between, "
-                f"such as user_id=client,item_id=sku,time=date."
+                f"such as user_id=client,item_id=sku,time=date, or a file of them that ends in .toml."
             )
     return {name.strip(): theirs.strip() for name, _, theirs in pairs}

@@ -18,10 +18,13 @@ from retailrec.cli.options import (
     DatasetArgument,
     EncodingOption,
     ImportOption,
+    KeptOption,
     OverwriteOption,
     QuietOption,
     StoreOption,
     TimeFormatOption,
+    WhereOption,
+    kept_reading,
     parse_columns,
 )
 from retailrec.errors import DataError, SettingError
@@ -158,33 +161,37 @@ def load_store(
     dataset: DatasetArgument,
     path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
     store: StoreOption,
-    users: Annotated[Path | None, typer.Option(help="For 'table': shoppers' attributes.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Shoppers' attributes, by user_id.")] = None,
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
+    where: WhereOption = None,
+    model: KeptOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Load receipts into the store; what is there already counts once."""
-    from retailrec.data.cleaning import LoadReport
-    from retailrec.data.files import read_parts, read_table
-    from retailrec.datasets import open_dataset
-    from retailrec.datasets.base import Tables
+    from dataclasses import replace
+
+    from retailrec.data.files import read_table
+    from retailrec.datasets import open_alike, open_dataset
 
     with _opened(store, init=True) as opened, console.progress(quiet) as progress:
         from retailrec.serving.loading import load_frames
 
         progress(f"load {path}")
-        wanted = parse_columns(columns)
-        if dataset == "table" and users is not None:
-            tables = Tables(
-                read_parts(path, encoding=encoding, exports=True),
-                LoadReport(path.name),
-                users=read_table(users, encoding=encoding),
-                columns=wanted,
-                time_format=time_format,
-            )
+        reading: dict[str, Any] = {
+            "encoding": encoding,
+            "time_format": time_format,
+            "where": where or (),
+        }
+        kept = kept_reading(model)
+        if kept and dataset in ("table", kept.get("dataset")):
+            tables = open_alike(kept, path, parse_columns(columns), **reading)
         else:
-            tables = open_dataset(dataset, path, wanted, encoding=encoding, time_format=time_format)
+            tables = open_dataset(dataset, path, parse_columns(columns), **reading)
+        if users is not None:
+            people = read_table(users, encoding=encoding or kept.get("encoding"))
+            tables = replace(tables, users=people, user_columns=())
         stored = load_frames(opened, **vars(tables), progress=progress)
     report = tables.report
     console.print_load_report(report, quiet, None)

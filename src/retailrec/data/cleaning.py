@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.data.columns import join_time, missing_columns, unknown_column
 from retailrec.data.files import FILE
 from retailrec.data.parsing import parse_number, typed_ids
 from retailrec.data.timeformats import EARLIEST, LATEST, parse_time
@@ -102,8 +103,8 @@ class LoadReport:
     per reason; `rejects` the rejected lines themselves. `differing` items of receipts have other
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
-    before. `zone` is that of the times, where the receipts tell. `reading` is what the caller said of
-    how the file is read: `columns`, `encoding`, `time_format`.
+    before. `zone` is that of the times, where the receipts tell. `reading` is how the
+    file was read: `dataset`, and what the caller said, `columns`, `encoding`, `time_format`, `where`.
     """
 
     source: str
@@ -304,24 +305,12 @@ def _as_json(values: pl.Series) -> pl.Series:
     return pl.Series(values.name, texts, pl.String)
 
 
-# names under which others keep what is needed; a number of days or orders since something is no time
-_WHOSE = r"[ _.-]?(id|no|nr|num|number|code|key)?$"
-_LIKE = {
-    "user_id": r"(user|customer|cust|client|shopper|household|member|person|card|account|visitor|buyer)"
-    + _WHOSE,
-    "item_id": r"(item|product|prod|sku|article|stock|ean|upc|gtin|asin|material|isbn)" + _WHOSE,
-    "time": r"^(?!.*(since|prior|number|seq|order_?n)).*(time|date|day|stamp|moment|when|_at$)",
-}
-
-
 def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.DataFrame:
     known = [c.name for c in TRANSACTIONS]
+    frame, columns = join_time(frame, columns)
     for name, theirs in columns.items():
         if theirs not in frame.columns:
-            raise DataError(
-                f"{who} lack column '{theirs}', which is to be '{name}'; they have "
-                f"{frame.columns}. Correct the mapping."
-            )
+            raise DataError(unknown_column(theirs, name, who, frame.columns))
     others = [c for c in frame.columns if c not in columns.values() and c not in columns]
     frame = frame.select(
         *(pl.col(theirs).alias(name) for name, theirs in columns.items()),
@@ -332,27 +321,6 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
             for c in others
         ),
     )
-    for column in TRANSACTIONS:
-        if column.required and column.name not in frame.columns:
-            have = [c for c in frame.columns if c != FILE]
-            if not have:
-                raise DataError(f"{who} have no column at all. Check the file or frame.")
-            free = [c for c in have if c not in known and c not in columns]
-            like = [
-                c
-                for c in free
-                if re.search(_LIKE[column.name], c.lower())
-                or (column.kind == "time" and frame.schema[c].is_temporal())
-            ]
-            cure = (
-                f"Map it with columns={{'{column.name}': '{like[0]}'}}, or on the command line "
-                f"--columns {column.name}={like[0]}."
-                if like
-                else f"If one of them holds it, map it (--columns {column.name}=...); else export "
-                f"column '{column.name}'."
-            )
-            raise DataError(
-                f"{who} lack column '{column.name}' ({column.meaning}); they have {free or have}. "
-                f"{cure}"
-            )
+    if lacking := missing_columns(frame, columns, who):
+        raise DataError(lacking)
     return frame

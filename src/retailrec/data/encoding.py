@@ -211,7 +211,7 @@ class _Coder:
         self.lines.append(small)
 
     def _require_alike(self, part: pl.DataFrame, late_times: bool) -> None:
-        kind = part.schema[self.columns.get("time", "time")]
+        kind = part.schema.get(self.columns.get("time", "time"))  # none where it is joined
         zone = kind.time_zone if isinstance(kind, pl.Datetime) else None
         found = (part.columns, late_times, zone)
         self.seen = self.seen or found
@@ -248,7 +248,10 @@ class _Coder:
             texts = ids.pop("time")
             parsed = parse_time(texts, who="transactions", time_format=self.time_format)
             times = pl.DataFrame({"text": texts, "time": parsed})
+            n_lines = sum(part.height for part in self.lines)
             self.lines = [self._dated(part, times["time"], ids) for part in self.lines]
+            if sum(part.height for part in self.lines) < n_lines:
+                self.lines, ids = _without_unused(self.lines, ids)
             refuse_if_none(sum(part.height for part in self.lines), self.report)
         bought = (part.filter(~TAKES_BACK)["time"] for part in self.lines)
         days = pl.concat([times.dt.date().value_counts(name="n") for times in bought])
@@ -301,6 +304,23 @@ class _Coder:
     ) -> pl.DataFrame:
         part = part.with_columns(times.gather(part["time"]).alias("time"))
         return kept_lines(part, self.late, self.report, lambda bad: named(bad, ids))
+
+
+def _without_unused(
+    lines: list[pl.DataFrame], ids: Mapping[str, pl.Series]
+) -> tuple[list[pl.DataFrame], dict[str, pl.Series]]:
+    """Lines and vocabularies, in new codes where a vocabulary had ids that no line has."""
+    kept = dict(ids)
+    for name, known in ids.items():
+        used = np.zeros(len(known), np.bool_)
+        for part in lines:
+            used[part[name].drop_nulls().to_numpy()] = True
+        if used.all():
+            continue
+        codes = pl.Series((np.cumsum(used) - 1).astype(np.int32))
+        kept[name] = known.filter(pl.Series(used))
+        lines = [part.with_columns(codes.gather(part[name]).alias(name)) for part in lines]
+    return lines, kept
 
 
 def slim_lines(good: pl.DataFrame) -> pl.DataFrame:

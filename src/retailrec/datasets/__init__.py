@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from retailrec.data import RetailData
+from retailrec.data.cleaning import LineRule
+from retailrec.data.files import columns_of
 from retailrec.data.paths import mode_of
+from retailrec.data.timeformats import as_instant
 from retailrec.datasets import (
     complete_journey,
     instacart,
@@ -17,7 +25,9 @@ from retailrec.datasets import (
     x5_retailhero,
 )
 from retailrec.datasets.base import Dataset, ReadOptions, Tables
-from retailrec.errors import SettingError
+from retailrec.datasets.table import receipts_in
+from retailrec.errors import DataError, SettingError
+from retailrec.schema import TRANSACTIONS
 
 DATASETS: dict[str, Dataset] = {
     module.DATASET.name: module.DATASET
@@ -40,12 +50,32 @@ def load_dataset(
     *,
     encoding: str | None = None,
     time_format: str | None = None,
+    where: Sequence[str] = (),
+    until: str | datetime | None = None,
 ) -> RetailData:
     """Load the files of a known format; without a path those of an installed package.
 
-    Parameters and errors are those of `open_dataset`.
+    Only receipts before `until` are known, which is then the data's end. Other parameters and errors
+    are those of `open_dataset`.
+
+    Raises
+    ------
+    DataError
+        If `until` is no instant, or no receipt lies before it or after it, as with a mistyped year.
     """
-    return open_dataset(name, path, columns, encoding=encoding, time_format=time_format).data()
+    end = None if until is None else as_instant(until, who="until")
+    tables = open_dataset(name, path, columns, encoding=encoding, time_format=time_format, where=where)
+    if end is None:
+        return tables.data()
+    later = LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
+    rules = (*tables.rules, later)
+    data = RetailData.from_frames(**vars(replace(tables, rules=rules)), end=end)
+    if later.reason not in data.report.rejected:
+        raise DataError(
+            f"until {end:%Y-%m-%d %H:%M}: no receipt comes later, the last is of "
+            f"{data.report.last:%Y-%m-%d %H:%M}. Correct the date, or leave it out."
+        )
+    return data
 
 
 def open_dataset(
@@ -55,10 +85,12 @@ def open_dataset(
     *,
     encoding: str | None = None,
     time_format: str | None = None,
+    where: Sequence[str] = (),
 ) -> Tables:
     """The tables of a known format, whose receipt lines are read when they are asked for.
 
-    `encoding` is that of text files which are not UTF-8; `time_format` says how times are written.
+    `encoding` is that of text files which are not UTF-8; `time_format` says how times are written;
+    `where` (``event=transaction``) says which lines of a table are purchases.
 
     Raises
     ------
@@ -79,7 +111,84 @@ def open_dataset(
             f"data set '{name}' needs the path of its files ({dataset.files}); only {packaged} comes "
             f"as a package. Write: retailrec run {name} PATH."
         )
-    where = None if path is None else Path(path)
-    if where is not None:
-        mode_of(where)  # says what is wrong with a path that can't be
-    return dataset.open(where, columns or {}, ReadOptions(encoding, time_format))
+    at = None if path is None else Path(path)
+    if at is not None:
+        mode_of(at)  # says what is wrong with a path that can't be
+    options = ReadOptions(encoding, time_format, tuple(where))
+    tables = dataset.open(at, columns or {}, options)
+    said = {"columns": dict(columns or {}), **vars(options), "where": list(where)}
+    tables.report.reading = {"dataset": name} | {key: value for key, value in said.items() if value}
+    return tables
+
+
+def open_alike(
+    kept: Mapping[str, Any],
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+    time_format: str | None = None,
+    where: Sequence[str] = (),
+) -> Tables:
+    """Receipts read as those were that a model learnt from, but for what is said here.
+
+    `kept` is the `reading` of the model's report. A file in standard columns is read as such. What was
+    mapped and is not there is left out, and the report notes what the file was read by.
+
+    Raises
+    ------
+    DataError, SettingError
+        As `open_dataset`.
+    """
+    dataset = str(kept.get("dataset", "table"))
+    options: dict[str, Any] = {
+        "encoding": encoding or kept.get("encoding"),
+        "time_format": time_format or kept.get("time_format"),
+    }
+    mode_of(path)
+    there = _columns_of(path, options["encoding"])
+    own = {c.name for c in TRANSACTIONS if c.required} <= set(there)
+    if dataset != "table" and not (columns or own):
+        return open_dataset(dataset, path, encoding=encoding, time_format=time_format)
+    notes = []
+    if not columns:
+        columns, _ = still_there(kept.get("columns", {}), there)
+        pairs = ",".join(f"{name}={theirs}" for name, theirs in columns.items())
+        notes += [f"columns are read as when the model was fitted: {pairs}"] if columns else []
+    conditions = list(where) or list(kept.get("where", []))
+    if not where and conditions:
+        absent = [c for c in conditions if c.partition("=")[0] not in there]
+        conditions = [c for c in conditions if c not in absent]
+        for lines, told in ((conditions, "read"), (absent, "no such column: all lines are read")):
+            if lines:
+                notes.append(f"as when the model was fitted, --where {' '.join(lines)} ({told})")
+    tables = open_dataset("table", path, columns, **options, where=conditions)
+    tables.report.notes += notes
+    return tables
+
+
+def still_there(
+    columns: Mapping[str, str], there: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The part of a mapping whose columns a file has, where it has none of the standard name; the rest.
+
+    Examples
+    --------
+    >>> still_there({"user_id": "who", "time": "day+clock"}, ["who", "day", "clock", "item_id"])
+    ({'user_id': 'who', 'time': 'day+clock'}, {})
+    """
+    held = {
+        ours: theirs
+        for ours, theirs in columns.items()
+        if ours not in there and (theirs in there or set(theirs.split("+")) <= set(there))
+    }
+    return held, {ours: theirs for ours, theirs in columns.items() if ours not in held}
+
+
+def _columns_of(path: Path, encoding: str | None) -> list[str]:
+    """The columns of receipts; none where the path holds no table but other files."""
+    receipts = receipts_in(path)
+    try:
+        return columns_of(receipts, encoding)
+    except DataError:
+        return []  # said by whoever reads it

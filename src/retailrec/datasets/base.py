@@ -25,10 +25,12 @@ class ReadOptions:
     ----------
     encoding : of text files that are not UTF-8
     time_format : how times are written, as for `datetime.strptime`
+    where : of the user's own table, the lines that are purchases: ``event=transaction``
     """
 
     encoding: str | None = None
     time_format: str | None = None
+    where: tuple[str, ...] = ()
 
 
 NO_OPTIONS = ReadOptions()

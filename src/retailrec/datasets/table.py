@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from retailrec.data.cleaning import LoadReport
+import polars as pl
+
+from retailrec.data.cleaning import LineRule, LoadReport
+from retailrec.data.columns import check_names
 from retailrec.data.files import FILE, columns_of, read_parts, read_table
+from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file, others_in
 from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions, Tables
+from retailrec.datasets.instacart import on_one_calendar
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
 
+_GAP = re.compile(r"days_?since_?(prior|previous|last)(_?order)?")
+_ORDER_TIME = "retailrec_time"  # column: of orders that have numbers and gaps instead of dates
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 
 
@@ -26,38 +34,124 @@ def open_table(
     beside the receipt columns it may name `name`, `brand` and `category_1` ... `category_4`, which
     then describe the items.
 
+    ``time`` may name a date and a clock (``date+clock``), or numbers of orders in a table that has
+    `days_since_prior_order`. Of `options`, `where` says which lines are purchases.
+
     Raises
     ------
     SettingError
         If `columns` names something that is not known here.
     """
     columns = dict(columns or {})
-    known = [c.name for c in TRANSACTIONS] + list(_DESCRIBING)
-    if unknown := sorted(set(columns) - set(known)):
-        raise SettingError(
-            f"--columns names {unknown}, which mean nothing here; expected some of {known}. "
-            f"Write standard=yours, such as time=date."
-        )
-    receipts = find_file(path, "transactions", "receipts", "purchases") or path
+    check_names(columns, [c.name for c in TRANSACTIONS] + list(_DESCRIBING))
+    receipts = receipts_in(path)
     items = find_file(path, "items", "products", "catalogue") if receipts != path else None
     users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
     encoding = options.encoding
     lines = read_parts(receipts, encoding=encoding, exports=True)
     first = next(lines)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
-    said = {"columns": columns, "encoding": encoding, "time_format": options.time_format}
-    report = LoadReport(DATASET.name, reading={name: value for name, value in said.items() if value})
+    report = LoadReport(DATASET.name)
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
         _say_others(path, read, first.columns, report, encoding)
+    parts: Iterable[pl.DataFrame] = chain([first], lines)
+    if (gap := _gaps(columns, first)) is not None:
+        times, columns = _order_times(receipts, columns, gap, first.columns, encoding, report)
+        parts = (_with_times(part, times) for part in parts)
     return Tables(
-        chain([first], lines),
+        parts,
         report,
         None if items is None else read_table(items, encoding=encoding),
         None if users is None else read_table(users, encoding=encoding),
         columns=columns,
+        rules=where_rules(options.where, columns, first.columns),
         item_columns=describing,
         time_format=options.time_format,
+    )
+
+
+def receipts_in(path: Path) -> Path:
+    """The receipts of a folder that holds `transactions` beside other tables, or the path itself."""
+    return find_file(path, "transactions", "receipts", "purchases") or path
+
+
+def where_rules(
+    where: Sequence[str], columns: Mapping[str, str], there: Sequence[str]
+) -> tuple[LineRule, ...]:
+    """Rules that leave the lines where a column has one of some values: ``["event=transaction"]``.
+
+    Several values of one column are alternatives, conditions on several columns hold together.
+
+    Raises
+    ------
+    SettingError
+        If a condition is not of that form.
+    DataError
+        If there is no such column.
+    """
+    wanted: dict[str, list[str]] = {}
+    for condition in where:
+        name, equals, value = condition.partition("=")
+        if not (equals and name.strip()):
+            raise SettingError(
+                f"--where is {condition!r}; expected column=value, as event=transaction."
+            )
+        name = columns.get(name.strip(), name.strip())
+        if name not in there:
+            raise DataError(f"--where {condition}: there is no column '{name}'; there are {[*there]}.")
+        wanted.setdefault(name, []).append(value.strip())
+    ours = {theirs: name for name, theirs in columns.items()}
+    return tuple(
+        LineRule(
+            f"not {name}={' or '.join(values)}",
+            ~pl.col(ours.get(name, name)).cast(pl.String).is_in(values).fill_null(False),
+            "no purchase, as --where says",
+        )
+        for name, values in wanted.items()
+    )
+
+
+def _gaps(columns: Mapping[str, str], first: pl.DataFrame) -> str | None:
+    """The column of days since the order before, where `time` is mapped to numbers of orders."""
+    time = first.schema.get(columns.get("time", ""))
+    if time is None or not time.is_integer():
+        return None
+    return next((c for c in first.columns if _GAP.fullmatch(c.lower())), None)
+
+
+def _order_times(
+    receipts: Path,
+    columns: dict[str, str],
+    gap: str,
+    there: Sequence[str],
+    encoding: str | None,
+    report: LoadReport,
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A time for each user's order, by the gaps between them; and the mapping, `_ORDER_TIME` in it."""
+    user, order = columns.get("user_id", "user_id"), columns["time"]
+    if user not in there:
+        return pl.DataFrame(), columns  # said with all that is missing
+    raw = read_table(receipts, columns=[user, order, gap, "order_dow", "order_hour_of_day"])
+    orders = raw.unique([user, order], keep="first").rename({user: "user_id", order: "order_number"})
+    days = parse_number(orders[gap], who="transactions").alias("days_since_prior_order")
+    clocks = [pl.lit(0).alias(c) for c in ("order_dow", "order_hour_of_day") if c not in orders.columns]
+    orders = orders.with_columns(days, *clocks).with_row_index("order_id")
+    timed = on_one_calendar(orders).join(orders.select("order_id", "order_number"), on="order_id")
+    report.notes.append(
+        "no dates: each user's last order stands in the last week, others as far before it as "
+        f"'{gap}' says"
+    )
+    basket = {} if "basket_id" in (*columns, *there) else {"basket_id": order}
+    times = timed.select(pl.col("user_id").alias(user), pl.col("order_number").alias(order), "time")
+    return times.rename({"time": _ORDER_TIME}), {**columns, **basket, "time": _ORDER_TIME}
+
+
+def _with_times(part: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
+    if times.is_empty():
+        return part
+    return part.join(
+        times, on=[c for c in times.columns if c != _ORDER_TIME], how="left", maintain_order="left"
     )
 
 

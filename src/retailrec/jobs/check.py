@@ -12,9 +12,9 @@ import polars as pl
 
 from retailrec.checks import CHECKS, Finding, Weeks, run_checks
 from retailrec.compute.progress import Progress, silent
-from retailrec.data.cleaning import parse_lines
+from retailrec.data.cleaning import kept_lines, parse_lines
 from retailrec.data.files import stack
-from retailrec.datasets import open_dataset
+from retailrec.datasets import open_alike, open_dataset
 from retailrec.datasets.base import Tables
 from retailrec.errors import SettingError
 
@@ -74,12 +74,15 @@ def check_files(
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     time_format: str | None = None,
+    where: Sequence[str] = (),
+    kept: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Checked:
     """Findings of the checks in `names`, or of all, on a file or folder of receipts.
 
     `against` holds earlier receipts; without it the last seven days are compared with those before.
+    `kept` is how a model's receipts were read: what is not said is as there.
 
     Raises
     ------
@@ -94,11 +97,11 @@ def check_files(
     lines = []
     for file in files:
         progress(f"read {file}")
-        lines.append(
-            typed_lines(
-                open_dataset(dataset, file, columns or {}, encoding=encoding, time_format=time_format)
-            )
-        )
+        wanted: dict[str, Any] = {"encoding": encoding, "time_format": time_format, "where": where}
+        if kept and dataset == "table":
+            lines.append(typed_lines(open_alike(kept, file, columns, **wanted)))
+        else:
+            lines.append(typed_lines(open_dataset(dataset, file, columns, **wanted)))
     progress("check")
     weeks = Weeks(*lines)
     found = run_checks(weeks, names or None)
@@ -106,10 +109,12 @@ def check_files(
 
 
 def typed_lines(tables: Tables) -> pl.DataFrame:
-    """The receipt lines of tables with their types, nothing cleaned; of a header alone, none."""
+    """Typed lines, of one's own table those that are purchases; of a header alone, none."""
     raw = stack(list(tables.transactions))
     if not raw.is_empty():
-        return parse_lines(raw, tables.columns, time_format=tables.time_format)
+        lines = parse_lines(raw, tables.columns, time_format=tables.time_format)
+        own = tables.report.reading.get("dataset") == "table"
+        return kept_lines(lines, tables.rules, tables.report) if own else lines
     named = raw.rename({theirs: ours for ours, theirs in tables.columns.items()}, strict=False)
     kinds = {"time": pl.Datetime("us"), "quantity": pl.Float64(), "value": pl.Float64()}
     return named.cast({c: kind for c, kind in kinds.items() if c in named.columns})

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
-
 from retailrec.compute.progress import Progress, silent
-from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_parts, read_table
+from retailrec.data.files import read_table
 from retailrec.data.parsing import ids_like, ids_meet
-from retailrec.recommender.batch import Batch, Exposures, artifact_key, recommend_to_file
+from retailrec.datasets import open_alike
+from retailrec.recommender.batch import (
+    Batch,
+    Exposures,
+    ListFormat,
+    artifact_key,
+    recommend_to_file,
+)
 from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -43,7 +47,8 @@ def recommend_from_files(
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     time_format: str | None = None,
-    safe_csv: bool = False,
+    where: Sequence[str] = (),
+    output: ListFormat | None = None,
     exposures: Exposures | None = None,
     progress: Progress = silent,
 ) -> Answers:
@@ -52,8 +57,8 @@ def recommend_from_files(
     Answers for the users of the file `users` (known or not), or else for those whom the request's
     eligible items name, or for all in the receipts. Called again after an interruption, it goes on with
     the first unfinished block of users. What is not said of how the file is read (`columns`,
-    `encoding`, `time_format`) is as when the model was fitted. With `exposures` the pools of explored
-    lists are written, too.
+    `encoding`, `time_format`, `where`) is as when the model was fitted. With `exposures` the pools of
+    explored lists are written, too.
 
     Raises
     ------
@@ -62,25 +67,17 @@ def recommend_from_files(
     """
     if exposures is not None:
         exposures.check(request, out)  # before any work
+    (output or ListFormat()).check(out)
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
     kept = recommender.report_.get("reading", {})
-    encoding = encoding or kept.get("encoding")
-    table = None if users is None else read_table(users, encoding=encoding)
     progress(f"load {history}")
-    parts = read_parts(history, encoding=encoding, exports=True)
-    first = next(parts)
-    report = LoadReport(history.name)
-    if not columns and (columns := _still_there(kept.get("columns", {}), first)):
-        pairs = ",".join(f"{name}={theirs}" for name, theirs in columns.items())
-        report.notes.append(f"columns are read as when the model was fitted: {pairs}")
-    data = RetailData.from_frames(
-        chain([first], parts),
-        users=table,
-        columns=columns,
-        report=report,
-        time_format=time_format or kept.get("time_format"),
-    )
+    tables = open_alike(kept, history, columns, encoding=encoding, time_format=time_format, where=where)
+    table = None if users is None else read_table(users, encoding=encoding or kept.get("encoding"))
+    tables = replace(tables, items=None, item_columns=())
+    if table is not None:
+        tables = replace(tables, users=table, user_columns=())
+    data = tables.data()
     seen = data.users["user_id"].gather(data.log["user"].unique())
     wanted = None
     if table is not None:
@@ -100,14 +97,8 @@ def recommend_from_files(
         request,
         users=wanted,
         key=key,
-        safe_csv=safe_csv,
+        output=output,
         exposures=exposures,
         progress=progress,
     )
     return Answers(batch, data.report)
-
-
-def _still_there(columns: Mapping[str, str], part: pl.DataFrame) -> dict[str, str]:
-    """The part of a mapping whose columns a file has, where it has none of the standard name."""
-    there = set(part.columns)
-    return {ours: theirs for ours, theirs in columns.items() if theirs in there and ours not in there}

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.memory import peak_memory_mb, release_memory
+from retailrec.compute.pairs import pair_keys
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
@@ -30,7 +31,7 @@ from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.jobs.verdict import hidden_sentence, verdict
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import Batch, recommend_to_file
+from retailrec.recommender.batch import Batch, ListFormat, joined, recommend_to_file
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -43,6 +44,7 @@ from retailrec.work import staged, write_json
 RESULTS = (
     "metrics.json",
     "recommendations.parquet",
+    "judged.parquet",
     "model",
     "load_report.json",
     "report.html",
@@ -86,6 +88,7 @@ def run(
     page: bool = True,
     sent: SentCoupons | None = None,
     everybody: Everybody | None = None,
+    output: ListFormat | None = None,
 ) -> RunResult:
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
 
@@ -96,7 +99,10 @@ def run(
     Of a sample of shoppers, `everybody` writes the lists of all: it gets the fitted model, the place
     of the result, what is asked and the progress.
 
-    Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``model/``,
+    Lists have the columns beside them that `output` names.
+
+    Files: ``metrics.json``, ``recommendations.parquet`` (every known shopper), ``judged.parquet`` (the
+    lists that the figures are of, by a model that ends before the last horizon), ``model/``,
     ``load_report.json``, ``report.html``, the same without pictures as ``report.md``, and its numbers,
     ``report.json``. They are written aside and
     put in place when all are complete.
@@ -137,6 +143,7 @@ def run(
             models = {name: means(found) for name, found in values.items()}
             sure = uncertainty(values, settings.seed)
             judged = data.users["user_id"].gather(judge.users)
+            write_judged(model, held_out.past, judge, lists["two_stage"], staging, output)
             best = None if truth is None else attainable(truth, judged, models)
             reliable = summary.reliability_bins(model, held_out) if settings.calibrate else None
             judged_on: Window = {
@@ -174,7 +181,7 @@ def run(
             if everybody is not None:
                 batch = everybody(final, file, request, progress)
             else:
-                batch = recommend_to_file(final, data, file, request, progress=progress)
+                batch = recommend_to_file(final, data, file, request, progress=progress, output=output)
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())
@@ -266,6 +273,38 @@ def compare(
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
     lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
     return lists
+
+
+def write_judged(
+    model: TwoStageRecommender,
+    past: RetailData,
+    judge: Judge,
+    lists: NDArray[np.int32],
+    folder: Path,
+    output: ListFormat | None,
+) -> None:
+    """Write the lists that were judged: `user_id`, `item_id`, `rank`, `bought` in the window.
+
+    They know the receipts before the cutoff alone, and the file carries that end.
+    """
+    n, k = lists.shape
+    place, rank = np.divmod(np.arange(n * k), k)
+    items = lists.ravel()
+    there = items >= 0
+    place, rank, items = place[there], rank[there] + 1, items[there]
+    bought = np.isin(pair_keys(place, items, judge.n_items), judge.keys)
+    frame = pl.DataFrame(
+        {
+            "user_id": past.users["user_id"].gather(judge.users[place]),
+            "item_id": past.items["item_id"].gather(items),
+            "rank": rank.astype(np.int32),
+            "bought": bought,
+        }
+    )
+    output = output or ListFormat()
+    catalogue = model.answerer(Request()).catalogue
+    frame = joined(frame, output.beside(catalogue.items, catalogue.prices, past.end))
+    output.write(frame.lazy(), folder / "judged.parquet", past.end)
 
 
 def attainable(

@@ -12,8 +12,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +26,15 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
 from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
 from retailrec.data.histories import Receipts
-from retailrec.errors import DataError, SettingError
+from retailrec.data.timeformats import parse_time
+from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.answers import AnswerReport
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import USER_ID
+from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.work import locked, result_file, write_text
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
@@ -96,7 +98,7 @@ def recommend_to_file(
     key: str | None = None,
     progress: Progress = silent,
     block_lines: int = BLOCK_LINES,
-    safe_csv: bool = False,
+    output: ListFormat | None = None,
     exposures: Exposures | None = None,
     **settings: Any,
 ) -> Batch:
@@ -105,12 +107,12 @@ def recommend_to_file(
     Parameters
     ----------
     data : all receipts so far; items are recognised by id
-    out : ends in .parquet or .csv
+    out : ends in .parquet, .csv or .xlsx; Parquet carries the end of what lists know: `end_of`
     request : what is asked for each user, or items a user; keywords are `Request`'s fields
     users : ids of the users to answer for, unknown ones included; by default those whom the request's
         eligible items name, or all of `data`
     key : stands for the model, such as `artifact_key`; without it nothing is taken over
-    safe_csv : of a CSV file, put ' before text that a spreadsheet would run as a formula
+    output : columns beside those of a list, and how text files are written
     exposures : where the pools of explored lists go; both files appear when both are whole
     block_lines : receipt lines after which a block ends, which bounds memory
 
@@ -124,8 +126,8 @@ def recommend_to_file(
     """
     request = Request.of(request, **settings)
     answerer = model.answerer(request)  # what it has not learnt is said before any work
-    if out.suffix not in (".parquet", ".csv"):
-        raise DataError(f"{out} must end in .parquet or .csv.")
+    output = output or ListFormat()
+    output.check(out)
     if exposures is not None:
         exposures.check(request, out)
         if exposures.file.suffix != ".parquet":
@@ -136,11 +138,24 @@ def recommend_to_file(
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
     if receipts.none_known:
         raise DataError(f"recommend: {receipts.notes[0]}")
+    if out.suffix == ".xlsx" and len(asked) * request.k > _SHEET_ROWS:
+        raise DataError(
+            f"{out} would have up to {len(asked) * request.k:,} rows, and a sheet has {_SHEET_ROWS:,}; "
+            f"write .csv or .parquet, or ask for fewer users."
+        )
+    end = max(receipts.end, answerer.catalogue.end)
+    beside = output.beside(answerer.catalogue.items, answerer.catalogue.prices, end)
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
     try:
         with locked(parts):  # a second process would write the same parts
-            plan = [ids.to_list(), block_lines, versions(), request.fingerprint()]
+            plan = [
+                ids.to_list(),
+                block_lines,
+                versions(),
+                request.fingerprint(),
+                list(output.beside_names),
+            ]
             if exposures is not None:
                 exposures = exposures._replace(time=exposures.time or asked.end)
                 plan.append([str(setting) for setting in exposures[1:]])
@@ -156,14 +171,16 @@ def recommend_to_file(
                 taken_over += facts is not None
                 if facts is None:
                     lists = None if placed.eligible is None else placed.eligible.rows(block)
-                    facts = _write_block(answerer, asked.rows(block), file, request, lists, exposures)
+                    facts = _write_block(
+                        answerer, asked.rows(block), file, request, lists, beside, exposures
+                    )
                 report += AnswerReport(**facts)
                 done += block.stop - block.start
                 progress("recommend", done, len(asked))
             results = {out: files}
             if exposures is not None:
                 results[exposures.file] = [_pool_beside(file) for file in files]
-            n_rows = _combine(results, safe_csv)
+            n_rows = _combine(results, output, end)
             shutil.rmtree(parts)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
@@ -218,6 +235,7 @@ def _write_block(
     file: Path,
     request: Request,
     eligible: Eligible | None,
+    beside: pl.DataFrame | None,
     exposures: Exposures | None,
 ) -> dict[str, Any]:
     """Answer for a block and keep its lists, and first their pools; its report as facts."""
@@ -227,17 +245,169 @@ def _write_block(
         time = exposures.time or histories.end
         pools = answer.exposures(exposures.policy, time, shown_only=exposures.shown_only)
         keep_finished(pools, _pool_beside(file))
-    keep_finished(answer.lists, file, facts)
+    keep_finished(joined(answer.lists, beside), file, facts)
     return dict(facts)
 
 
-def _combine(results: Mapping[Path, list[Path]], safe_csv: bool) -> dict[Path, int]:
+def _combine(results: Mapping[Path, list[Path]], output: ListFormat, end: datetime) -> dict[Path, int]:
     """The parts of each result below each other, all results in their place or none; rows of each."""
     with ExitStack() as stack:
         for out, files in results.items():
             partial = stack.enter_context(result_file(out))
-            lazy = pl.scan_parquet(files)
-            if safe_csv and out.suffix == ".csv":
-                lazy = lazy.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
-            (lazy.sink_parquet if out.suffix == ".parquet" else lazy.sink_csv)(partial)
+            output.write(pl.scan_parquet(files), partial, end)
     return {out: sum(rows_of_finished(file) for file in files) for out, files in results.items()}
+
+
+# -- how lists are written -------------------------------------------------------------------------
+
+_BESIDE = ("name", "brand", "category", "price", "end")
+_END = "retailrec.end"  # key in the metadata of a Parquet file of lists
+_SHEET_ROWS = 1_048_575  # of a workbook's sheet, below its header
+
+
+@dataclass(frozen=True)
+class ListFormat:
+    """What a file of lists has beside the lists, and how it is written.
+
+    Attributes
+    ----------
+    beside_names : of `name`, `brand`, `category` (all levels), `price` (last known, of one unit) and
+        `end` (the first instant that the list did not know)
+    separator, decimal : of CSV files; with a decimal comma fields are parted by ``;`` unless told
+    safe_csv : put ' before text that a spreadsheet would run as a formula
+
+    Raises
+    ------
+    SettingError
+        If a name is not known, or fields could not be told apart.
+
+    Examples
+    --------
+    >>> ListFormat(("name", "price"), decimal=",").parted_by
+    ';'
+    """
+
+    beside_names: tuple[str, ...] = ()
+    separator: str | None = None
+    decimal: str = "."
+    safe_csv: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.beside_names:
+            if name not in _BESIDE:
+                raise SettingError(
+                    f"--with names '{name}'; expected some of {', '.join(_BESIDE)}, commas between."
+                )
+        if self.decimal not in (".", ","):
+            raise SettingError(f"--decimal is {self.decimal!r}; expected . or ,")
+        separator = self.parted_by
+        if len(separator) != 1 or not separator.isascii() or separator in '"\n\r' + self.decimal:
+            raise SettingError(
+                f"--separator is {separator!r}; expected one sign such as ';' or a tab that is not the "
+                f"decimal mark."
+            )
+
+    @property
+    def parted_by(self) -> str:
+        """The sign between fields."""
+        if self.separator is None:
+            return ";" if self.decimal == "," else ","
+        return {"tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
+
+    def check(self, out: Path) -> None:
+        """Raise where the file could not be written so: what can be known before anything is loaded.
+
+        Raises
+        ------
+        DataError
+            If its ending is not known, or a package is missing.
+        SettingError
+            If a way to write text is asked of another file.
+        """
+        if out.suffix not in (".parquet", ".csv", ".xlsx"):
+            raise DataError(f"{out} must end in .parquet, .csv or .xlsx.")
+        if out.suffix != ".csv" and (self.separator is not None or self.decimal != "."):
+            raise SettingError(f"--separator and --decimal are of .csv files, and {out} is none.")
+        if out.suffix == ".xlsx" and find_spec("xlsxwriter") is None:
+            raise DataError(f"{out} needs the package xlsxwriter; pip install 'retailrec[excel]'.")
+
+    def beside(
+        self, items: pl.DataFrame, prices: NDArray[np.float64], end: datetime
+    ) -> pl.DataFrame | None:
+        """A row of each item with the columns that are asked for; None where none is.
+
+        Raises
+        ------
+        DataError
+            If the catalogue has no such column.
+        """
+        columns = [pl.lit(end).alias("end")] if "end" in self.beside_names else []
+        if "price" in self.beside_names:
+            items = items.with_columns(pl.Series("price", prices, nan_to_null=True).round(2))
+        wanted: list[str] = []
+        for name in self.beside_names:
+            there = CATEGORIES if name == "category" else () if name == "end" else (name,)
+            found = [c for c in there if c in items.columns]
+            if there and not found:
+                raise DataError(
+                    f"--with {name}: the model's catalogue has no such column; it has {items.columns}. "
+                    f"Fit with a catalogue, or map it: --columns {there[0]}=..."
+                )
+            wanted += found
+        return items.select(ITEM_ID, *wanted, *columns) if wanted or columns else None
+
+    def write(self, lists: pl.LazyFrame, file: Path, end: datetime) -> None:
+        """Write lists by the file's ending."""
+        if file.suffix == ".parquet":
+            lists.sink_parquet(file, metadata={_END: end.isoformat()})
+        elif file.suffix == ".xlsx":
+            _write_sheet(lists.collect(), file)
+        else:
+            if self.safe_csv:
+                lists = lists.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
+            lists.sink_csv(file, separator=self.parted_by, decimal_comma=self.decimal == ",")
+
+
+def joined(lists: pl.DataFrame, beside: pl.DataFrame | None) -> pl.DataFrame:
+    """Lists with what stands beside each item, in their order."""
+    if beside is None:
+        return lists
+    return lists.join(beside, on=ITEM_ID, how="left", maintain_order="left")
+
+
+def _write_sheet(lists: pl.DataFrame, file: Path) -> None:
+    """A workbook of one sheet; text is text, never a formula or a link."""
+    import xlsxwriter
+
+    options = {
+        "constant_memory": True,
+        "strings_to_formulas": False,
+        "strings_to_urls": False,
+        "strings_to_numbers": False,
+        "default_date_format": "yyyy-mm-dd hh:mm",
+    }
+    with xlsxwriter.Workbook(str(file), options) as book:
+        sheet = book.add_worksheet("recommendations")
+        sheet.freeze_panes(1, 0)
+        sheet.write_row(0, 0, lists.columns)
+        for number, row in enumerate(lists.iter_rows(), 1):
+            sheet.write_row(number, 0, row)
+
+
+def end_of(file: Path, lists: pl.DataFrame | None = None) -> datetime | None:
+    """The first instant that lists in a file did not know: as Parquet carries it, or a column `end`.
+
+    None where the file does not say.
+    """
+    if lists is not None and "end" in lists.columns and lists.height:
+        try:
+            last = parse_time(lists["end"], who=str(file)).max()
+        except RetailRecError:
+            return None  # a column of another meaning
+        return last if isinstance(last, datetime) else None
+    if file.suffix != ".parquet" or not file.is_file():
+        return None
+    try:
+        return datetime.fromisoformat(pl.read_parquet_metadata(file).get(_END, ""))
+    except (ValueError, OSError, pl.exceptions.PolarsError):
+        return None

@@ -79,7 +79,9 @@ def parse_slots(text: str) -> Slots:
     return check_slots({purpose.strip(): int(n) for purpose, _, n in pairs})
 
 
-def _said(plain: Any, text: str, read: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+def _said(
+    plain: Any, text: str, read: Callable[[Any], Any] | None = None, also: str | None = None
+) -> dict[str, Any]:
     """How a field of `Request` is said.
 
     Parameters
@@ -87,8 +89,9 @@ def _said(plain: Any, text: str, read: Callable[[Any], Any] | None = None) -> di
     plain : its type as options and JSON have it
     text : what it does, in a line
     read : the value, from such a plain one; by default the plain one itself
+    also : another name of the option, as other commands have it
     """
-    return {"plain": plain, "help": text, "read": read}
+    return {"plain": plain, "help": text, "read": read, "also": also}
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ class Request:
     )
     reasons: bool = field(default=False, metadata=_said(bool, "Say why, in words."))
     at: datetime | None = field(
-        default=None, metadata=_said(str, "Answer as of this time, such as 2024-01-31T18:00.")
+        default=None,
+        metadata=_said(str, "Answer as of this time, such as 2024-01-31T18:00.", also="--until"),
     )
     explore: ShareOrNone = field(
         default=0.0,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.datasets.table import where_rules
 from retailrec.errors import SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.jobs.run import Everybody
@@ -20,7 +21,7 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.spark.fitting import SparkLog, sampled_data
 from retailrec.spark.recommending import recommend, recommend_cleaned
 from retailrec.spark.session import connect
-from retailrec.spark.sources import require_parquet
+from retailrec.spark.sources import columns_in, require_parquet
 from retailrec.spark.storage import absolute
 from retailrec.spark.tasks import share_modules
 
@@ -35,6 +36,7 @@ def recommend_on_spark(
     *,
     users: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    where: Sequence[str] = (),
     master: str | None = None,
     settings: Path | None = None,
     modules: Sequence[str] | None = None,
@@ -54,11 +56,13 @@ def recommend_on_spark(
     progress("start Spark")
     session = connect(master, settings)
     share_modules(session, modules or ())
+    rules = where_rules(where, columns or {}, columns_in(session, _named(history))) if where else ()
     return recommend(
         model,
         _named(history),
         out,
         request,
+        line_rules=rules,
         users=users,
         columns=columns,
         session=session,
@@ -75,6 +79,7 @@ def load_on_spark(
     settings: Path | None,
     modules: Sequence[str] | None = None,
     progress: Progress = silent,
+    where: Sequence[str] = (),
 ) -> RetailData:
     """A sample of the shoppers of Parquet or a table, whose facts of items count everybody.
 
@@ -102,9 +107,19 @@ def load_on_spark(
         named = tempfile.mkdtemp(prefix="retailrec-")
         atexit.register(shutil.rmtree, named, ignore_errors=True)
     folder = f"{absolute(named).rstrip('/')}/{secrets.token_hex(8)}"
-    return sampled_data(
-        session, _named(receipts), folder, sample=sample, columns=columns, progress=progress
+    given = _named(receipts)
+    data = sampled_data(
+        session,
+        given,
+        folder,
+        sample=sample,
+        columns=columns,
+        line_rules=where_rules(where, columns, columns_in(session, given)) if where else (),
+        progress=progress,
     )
+    said = {"columns": dict(columns), "where": list(where)}
+    data.report.reading = {"dataset": "table"} | {name: value for name, value in said.items() if value}
+    return data
 
 
 def lists_of_all(data: RetailData) -> Everybody:

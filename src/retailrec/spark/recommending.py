@@ -24,6 +24,7 @@ from retailrec.data.files import read_table
 from retailrec.data.histories import Unplaced
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, nested, typed_ids
+from retailrec.datasets import still_there
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.recommender.among import Among, Eligible
@@ -35,7 +36,7 @@ from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.spark.session import connect, cores, in_words
-from retailrec.spark.sources import Source, source
+from retailrec.spark.sources import Source, columns_in, source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
 from retailrec.spark.storage import Storage, absolute, alone
 from retailrec.spark.tasks import (
@@ -233,7 +234,7 @@ def recommend(
         of ids, or the path of a table; by default those whom `among` lists, or all in the receipts
     request : what is asked for each user, or items a user; keywords are `Request`'s fields, as for
         `TwoStageRecommender.recommend`; files that it names are read by this machine
-    columns : standard name -> the caller's name
+    columns : standard name -> the caller's name; by default as the model's receipts were read
     line_rules : reasons to reject a line, beside the standard ones
     shard_lines : lines that a task holds at a time, which bounds its memory
     waves : parts of the work, each finished on its own; one for each 256 MB of receipts by default
@@ -262,6 +263,9 @@ def recommend(
         exposures = exposures._replace(policy=policy_name(Path(model).absolute().name, key))
     order = SparkRequest(recommender, key, request, asked, exposures)
     session = connect() if session is None else session
+    kept = recommender.report_.get("reading", {})
+    if not columns and kept.get("columns"):
+        columns, _ = still_there(kept["columns"], columns_in(session, receipts))
     columns = dict(columns or {})
     with _place(session, out) as place, in_words():
         progress("load receipts")

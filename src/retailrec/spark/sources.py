@@ -93,6 +93,18 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
     return Source(placed, name, n_bytes, fingerprint, zone, text)
 
 
+def columns_in(session: SparkSession, receipts: Any) -> list[str]:
+    """The columns of receipts that Spark holds.
+
+    Raises
+    ------
+    DataError
+        If there is no such table or path.
+    """
+    with in_words():
+        return list(_opened(session, receipts)[0].columns)
+
+
 def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str]:
     if not isinstance(receipts, str | Path):
         if not hasattr(receipts, "mapInArrow"):

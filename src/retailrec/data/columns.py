@@ -1,0 +1,375 @@
+"""The caller's columns and the standard ones: mapped, joined, or guessed for an error's advice."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+import polars as pl
+
+from retailrec.data.files import FILE
+from retailrec.data.timeformats import EARLIEST, parse_time
+from retailrec.errors import RetailRecError, SettingError
+from retailrec.schema import TRANSACTIONS
+
+_KNOWN = tuple(c.name for c in TRANSACTIONS)
+
+
+def join_time(frame: pl.DataFrame, columns: Mapping[str, str]) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The frame with the column that `time` names, joined where it is a date and a clock in two.
+
+    ``{"time": "date+clock"}`` names two columns. A clock of whole numbers is one of hours (17), or of
+    hours and minutes (1730), or with seconds (173059), by its longest cell. A date without a clock
+    stays a date. Numbers of days gain the part of the day.
+
+    Returns
+    -------
+    frame, and `columns` with the joined column under `time`
+
+    Examples
+    --------
+    >>> lines = pl.DataFrame({"day": ["31.01.2024", "01.02.2024"], "at": [905, 1730]})
+    >>> joined, columns = join_time(lines, {"time": "day+at"})
+    >>> joined[columns["time"]].to_list()
+    ['31.01.2024 09:05', '01.02.2024 17:30']
+    """
+    named = columns.get("time", "")
+    day_name, plus, clock_name = named.partition("+")
+    if not plus or named in frame.columns or not {day_name, clock_name} <= set(frame.columns):
+        return frame, dict(columns)
+    day, clock = frame[day_name], _clock(frame[clock_name])
+    if isinstance(day.dtype, pl.Datetime):
+        day = day.dt.date()
+    if day.dtype.is_numeric() and not _written_out(day):
+        parts = clock.str.split(":").list.eval(pl.element().cast(pl.Float64, strict=False))
+        padded = parts.list.concat(pl.Series([[0.0, 0.0, 0.0]]).new_from_index(0, len(parts)))
+        seconds = sum(padded.list.get(i) * 60 ** (2 - i) for i in range(3))
+        joined = day.cast(pl.Float64) + seconds.fill_null(0) / 86_400
+    else:
+        both = pl.DataFrame([day.cast(pl.String).alias("day"), clock.alias("clock")])
+        joined = both.select(
+            pl.when(pl.col("day").is_not_null()).then(
+                pl.concat_str("day", "clock", separator=" ", ignore_nulls=True)
+            )
+        ).to_series()
+    return frame.with_columns(joined.alias(named)), dict(columns)
+
+
+def _clock(cells: pl.Series) -> pl.Series:
+    """Clocks as text with colons."""
+    if isinstance(cells.dtype, pl.Datetime):
+        cells = cells.dt.time()
+    text = cells.cast(pl.String).str.strip_chars().str.strip_suffix(".0")
+    digits = text.str.contains(r"^\d{1,6}$")
+    if not digits.any():
+        return text
+    longest = text.filter(digits).str.len_chars().max()
+    width = 2 if longest in (1, 2) else 4 if longest in (3, 4) else 6
+    padded = text.str.zfill(width)
+    hour, minute, second = (padded.str.slice(at, 2) for at in (0, 2, 4))
+    minute = minute if width > 2 else minute + "00"
+    written = hour + ":" + minute + ((":" + second) if width == 6 else "")
+    return text.zip_with(~digits.fill_null(False), written)
+
+
+def _written_out(days: pl.Series) -> bool:
+    """Are numbers dates such as 20240131?"""
+    low, high = days.min(), days.max()
+    return isinstance(low, int) and isinstance(high, int) and low >= 19000101 and high < 21010101
+
+
+def missing_columns(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> str:
+    """A sentence on required columns that a frame lacks, with a mapping to paste; "" if it has all.
+
+    `frame` has the standard columns that are mapped already.
+    """
+    lacking = [c for c in TRANSACTIONS if c.required and c.name not in frame.columns]
+    if not lacking:
+        return "" if "time" in columns else _clock_alone(frame, columns, who)
+    have = [c for c in frame.columns if c != FILE]
+    if not have:
+        return f"{who} have no column at all. Check the file or frame."
+    free = [c for c in have if c not in _KNOWN and c not in columns]
+    guessed = guess_columns(frame.select(free))
+    absent = [c for c in lacking if c.name not in guessed]
+    names = ", ".join(f"'{c.name}'" for c in lacking)
+    meaning = f" ({lacking[0].meaning})" if len(lacking) == 1 else ""
+    said = f"{who} lack column{'s' * (len(lacking) > 1)} {names}{meaning}; they have {free or have}. "
+    if len(absent) == len(lacking):
+        option = ",".join(f"{c.name}=..." for c in absent)
+        which = "one" if len(lacking) == 1 else "some"
+        return said + (
+            f"If {which} of them hold{'s' * (len(lacking) == 1)} it, map it (--columns {option}); else "
+            f"export {'column' if len(lacking) == 1 else 'columns'} {names}."
+        )
+    guessed = {name: theirs for name, theirs in guessed.items() if name not in frame.columns}
+    pairs = {**{k: v for k, v in columns.items() if k not in guessed}, **guessed}
+    pairs |= {c.name: "..." for c in absent}
+    option = ",".join(f"{name}={pairs[name]}" for name in sorted(pairs, key=_place))
+    it = "it" if len(lacking) == 1 else "them"
+    mapping = {name: theirs for name, theirs in pairs.items() if theirs != "..."}
+    said += f"Map {it} with columns={mapping}, or on the command line --columns {shlex.quote(option)}"
+    if absent:
+        said += "; which column is " + ", which ".join(f"'{c.name}'" for c in absent) + " can't be told"
+    return said + "."
+
+
+def _clock_alone(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> str:
+    """A sentence where `time` holds clocks and another column the dates; else ""."""
+    if frame["time"].dtype not in (pl.String, pl.Time) or not _holds_clocks(frame["time"]):
+        return ""
+    day = guess_columns(frame.select(c for c in frame.columns if c not in _KNOWN)).get("time")
+    if day is None:
+        return ""
+    pairs = ",".join(f"{ours}={theirs}" for ours, theirs in {**columns, "time": f"{day}+time"}.items())
+    return (
+        f"column 'time' of {who} holds clocks without dates, and '{day}' the dates. Map both: "
+        f"--columns {shlex.quote(pairs)}."
+    )
+
+
+def unknown_column(theirs: str, name: str, who: str, have: Sequence[str]) -> str:
+    """A sentence on a mapping that names a column which is not there."""
+    near = get_close_matches(theirs, have, 1, 0.7) or [c for c in have if c.lower() == theirs.lower()]
+    cure = f"Correct the mapping: '{near[0]}'?" if near else "Correct the mapping."
+    return (
+        f"{who} lack column '{theirs}', which is to be '{name}'; they have "
+        f"{[c for c in have if c != FILE]}. {cure}"
+    )
+
+
+def _place(name: str) -> int:
+    return _KNOWN.index(name) if name in _KNOWN else len(_KNOWN)
+
+
+# -- guesses ---------------------------------------------------------------------------------------
+
+# words for each role in the languages of shops, without accents and signs; the first are surest
+_WORDS: dict[str, tuple[str, ...]] = {
+    "user_id": (
+        "user customer cust client shopper kunde kunden kund household hh haushalt hshd household "
+        "member mitglied cliente clienti klant klient asiakas musteri utente usuario acheteur foyer "
+        "buyer consumer kupujici zakaznik клиент покупатель 顧客 客户 会员",
+        "person account visitor panelist loyalty card karte kundenkarte tessera tarjeta carte",
+    ),
+    "item_id": (
+        "item product prod sku article artikel art stock produkt produit producto prodotto produto "
+        "articulo articolo artigo vare tuote towar urun material товар 商品 产品",
+        "ean upc gtin asin isbn plu goods",
+    ),
+    "time": (
+        "date datum data fecha dato pvm tarih дата 日付 dt time timestamp datetime zeitpunkt moment "
+        "kaufdatum belegdatum bondatum zeitstempel horodatage",
+        "day tag jour dia giorno dag dzien zeit",
+    ),
+    "basket_id": (
+        "basket receipt bon kassenbon kassabon beleg invoice rechnung scontrino factura facture bill "
+        "recibo kvitto kvittering kuitti paragon ticket warenkorb чек",
+        "order transaction trans bestellung commande pedido ordine visit",
+    ),
+    "quantity": (
+        "quantity qty menge units anzahl stueck stuck cantidad quantite quantita quantidade aantal "
+        "antal ilosc pieces pcs",
+    ),
+    "value": (
+        "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
+        "revenue turnover salesvalue linetotal totalprice",
+    ),
+    "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis",),
+    "store": ("store filiale branch outlet tienda magasin negozio winkel shop butik",),
+}
+_NUMBERED = r"(s|n|en|r|ren)?(id|ids|nr|no|num|nummer|number|numero|code|key|kod|uid)?"
+_WHEN = (
+    "shop shopping order purchase invoice sale sales transaction trans receipt bon beleg rechnungs "
+    "bestell kauf einkaufs verkaufs basket visit event order kassen"
+)
+_CLOCKS = "hour clock time uhrzeit zeit stunde heure hora ora tijd klokken godzina saat at"
+_NO_TIME = re.compile(
+    r"since|prior|number|seq|ordern|birth|geburt|naissance|nacimiento|expir|valid|gueltig|updat|created"
+    r"|signup|regist|first|start|end$|until|from|to$"
+)
+_DAYS = r"(day|tag|jour|dia|giorno|dag|date|datum)(nr|no|number)?$"
+_KIND = {"basket_id": "id", "store": "id", "user_id": "id", "item_id": "id", "time": "time"}
+
+
+def guess_columns(frame: pl.DataFrame) -> dict[str, str]:
+    """Standard name -> the column that seems to hold it, by name and cells; what is unsure is left out.
+
+    Nothing is guessed rather than something wrong: an id that no two lines share, a number that is no
+    date, and two columns of which either may be meant are no answer.
+
+    Examples
+    --------
+    >>> guess_columns(pl.DataFrame({
+    ...     "Bon": [1, 1, 2], "Kunde": [7, 7, 8], "ArtikelNr": [3, 4, 3],
+    ...     "Datum": ["31.01.2024", "31.01.2024", "01.02.2024"], "order_number": [1, 1, 2],
+    ... }))
+    {'user_id': 'Kunde', 'item_id': 'ArtikelNr', 'time': 'Datum', 'basket_id': 'Bon'}
+    """
+    plain = {c: _plain(c) for c in frame.columns}
+    found: dict[str, str] = {}
+    for role, ranks in _WORDS.items():
+        if role == "time":
+            name = _guess_time(frame, plain)
+        else:
+            name = _guess_named(frame, plain, role, ranks, found)
+        if name is not None and name not in found.values():
+            found[role] = name
+    return found
+
+
+def _guess_named(
+    frame: pl.DataFrame,
+    plain: Mapping[str, str],
+    role: str,
+    ranks: Sequence[str],
+    found: Mapping[str, str],
+) -> str | None:
+    ending = _NUMBERED if role in _KIND else ""
+    for words in ranks:
+        shape = re.compile(f"({'|'.join(words.split())}){ending}")
+        named = [c for c, name in plain.items() if shape.fullmatch(name) and c not in found.values()]
+        fits = _holds_ids if role in _KIND else _holds_numbers
+        good = [c for c in named if fits(frame[c])]
+        if len(good) > 1:  # customer_id beside customer: the one that says that it is an id
+            good = [c for c in good if re.search(r"(id|nr|no|number|nummer|code|key)$", plain[c])]
+        if len(good) == 1:
+            return good[0]
+        if good or (len(named) > 1 and len(words) > 1):
+            return None
+    return None
+
+
+def _guess_time(frame: pl.DataFrame, plain: Mapping[str, str]) -> str | None:
+    words = "|".join(word for rank in _WORDS["time"] for word in rank.split())
+    shape = re.compile(f"({'|'.join(_WHEN.split())})?({words})(id|nr|no|number)?|.+at")
+    likely = [c for c, name in plain.items() if shape.fullmatch(name) and not _NO_TIME.search(name)]
+    dated = [c for c in likely if _holds_times(frame[c], plain[c])]
+    if not dated:
+        dated = [
+            c for c, name in plain.items() if not _NO_TIME.search(name) and _holds_times(frame[c], "")
+        ]
+    if len(dated) > 1:  # a timestamp says more than its day
+        dated = [c for c in dated if _has_clock(frame[c])] or dated
+    if len(dated) != 1:
+        return None
+    if not _has_clock(frame[dated[0]]):
+        clocks = [
+            c
+            for c, name in plain.items()
+            if re.fullmatch(f"({'|'.join(_WHEN.split())})?({'|'.join(_CLOCKS.split())})", name)
+            and c != dated[0]
+            and _holds_clocks(frame[c])
+        ]
+        if len(clocks) == 1:
+            return f"{dated[0]}+{clocks[0]}"
+    return dated[0]
+
+
+def _plain(name: str) -> str:
+    """A column's name without case, accents and signs: ``Customer ID`` and ``customerId`` are alike."""
+    folded = unicodedata.normalize("NFKD", name.replace("ß", "ss").lower())
+    return re.sub(r"[\W_]", "", "".join(c for c in folded if not unicodedata.combining(c)))
+
+
+def _some(cells: pl.Series, n: int = 2_000) -> pl.Series:
+    known = cells.drop_nulls()
+    known = known.filter(known.str.strip_chars() != "") if known.dtype == pl.String else known
+    return known.gather_every(max(1, len(known) // n))
+
+
+def _holds_ids(cells: pl.Series) -> bool:
+    """May cells be ids of what comes again?"""
+    some = cells.drop_nulls()
+    if (
+        some.is_empty()
+        or some.dtype.is_nested()
+        or some.dtype.is_temporal()
+        or some.dtype == pl.Boolean
+    ):
+        return False
+    if some.dtype.is_float() and not (some == some.round()).all():
+        return False
+    few = len(some) < 20
+    return few or bool(some.n_unique() < len(some) and some.n_unique() > 1)
+
+
+def _holds_numbers(cells: pl.Series) -> bool:
+    if cells.dtype.is_numeric():
+        return True
+    if cells.dtype != pl.String:
+        return False
+    some = _some(cells)
+    return len(some) > 0 and bool(some.str.contains(r"^\s*[-+]?[$€£]?[\d., ']+[€£$]?\s*$").all())
+
+
+def _holds_times(cells: pl.Series, named: str) -> bool:
+    """Are cells dates of the past? Numbers are if written as such, or if they count days by their name.
+
+    `named` is the column's plain name, or "" where it says nothing of time.
+    """
+    if isinstance(cells.dtype, pl.Datetime | pl.Date):
+        return True
+    if cells.dtype.is_numeric():
+        low, high = cells.min(), cells.max()
+        if not isinstance(low, int | float) or not isinstance(high, int | float):
+            return False
+        written, seconds = low >= 19800101 and high < 21000101, low >= 315_532_800
+        counts = re.search(_DAYS, named) is not None
+        days = counts and low >= 0 and 31 < high < 60_000 and not 1900 < low <= high < 2101
+        if not (written or days or (seconds and named)):
+            return False
+        if days and not written:
+            return True
+    elif cells.dtype != pl.String:
+        return False
+    some = _some(cells, 300)
+    if some.is_empty():
+        return False
+    try:
+        times = parse_time(some, who="")
+    except RetailRecError as error:
+        return bool(named) and "can't be told apart" in str(error)
+    read = times.drop_nulls()
+    enough = len(read) >= 0.9 * len(some)
+    return enough and bool(
+        read.is_between(EARLIEST, datetime.now() + timedelta(days=2)).sum() >= 0.9 * len(read)
+    )
+
+
+def _has_clock(cells: pl.Series) -> bool:
+    if isinstance(cells.dtype, pl.Datetime):
+        return bool((cells.dt.time() != pl.Series([datetime.min.time()])).any())
+    if cells.dtype == pl.String:
+        return bool(_some(cells, 300).str.contains(r"\d:\d\d").any())
+    low: Any = cells.min() if cells.dtype.is_numeric() else None
+    return low is not None and low >= 315_532_800 and low > 21010101
+
+
+def _holds_clocks(cells: pl.Series) -> bool:
+    if cells.dtype == pl.Time:
+        return True
+    some = _some(cells, 300)
+    if some.is_empty():
+        return False
+    if some.dtype.is_integer():
+        low, high = some.min(), some.max()
+        return isinstance(low, int) and isinstance(high, int) and low >= 0 and high <= 2359
+    shape = r"^\s*([01]?\d|2[0-3])(:?[0-5]\d){0,2}(\.\d+)?\s*([AaPp][Mm])?\s*$"
+    return some.dtype == pl.String and bool(some.str.contains(shape).all())
+
+
+def check_names(columns: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raise a SettingError if a mapping has a standard name that means nothing."""
+    if unknown := sorted(set(columns) - set(known)):
+        near = get_close_matches(unknown[0], known, 1, 0.6)
+        hint = f" '{near[0]}'?" if near else ""
+        raise SettingError(
+            f"--columns names {unknown}, which mean nothing here; expected some of {list(known)}."
+            f"{hint} Write standard=yours, such as time=date."
+        )

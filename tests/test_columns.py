@@ -1,0 +1,224 @@
+"""Columns of one's own: guessed by name and cells, joined, filtered; the mapping that is advised works."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from retailrec.cli.options import parse_columns
+from retailrec.data import RetailData
+from retailrec.data.columns import guess_columns, join_time
+from retailrec.datasets import load_dataset, open_alike, still_there
+from retailrec.errors import DataError, SettingError
+
+N = 30
+IDS = [1, 2, 3] * 10
+DAYS = ["31.01.2024", "02.02.2024", "15.03.2024"] * 10
+ISO = ["2024-01-31", "2024-02-02", "2024-03-15"] * 10
+
+
+@pytest.mark.parametrize(
+    ("columns", "guessed"),
+    [
+        (
+            {"Kundennr": IDS, "Artikelnummer": IDS, "Bondatum": DAYS, "Uhrzeit": ["17:30"] * N},
+            {"user_id": "Kundennr", "item_id": "Artikelnummer", "time": "Bondatum+Uhrzeit"},
+        ),
+        (
+            {"household": IDS, "prod": IDS, "day": [5, 40, 700] * 10, "basket": IDS},
+            {"user_id": "household", "item_id": "prod", "time": "day", "basket_id": "basket"},
+        ),
+        (
+            {"Customer ID": IDS, "StockCode": IDS, "InvoiceDate": ["2010-12-01 08:26:00"] * N},
+            {"user_id": "Customer ID", "item_id": "StockCode", "time": "InvoiceDate"},
+        ),
+        (
+            {"cliente": IDS, "producto": IDS, "fecha": ISO, "precio": [1.5] * N},
+            {"user_id": "cliente", "item_id": "producto", "time": "fecha", "price": "precio"},
+        ),
+        (
+            {"client": IDS, "article": IDS, "jour": ISO, "quantité": [1] * N, "ticket": IDS},
+            {
+                "user_id": "client",
+                "item_id": "article",
+                "time": "jour",
+                "basket_id": "ticket",
+                "quantity": "quantité",
+            },
+        ),
+        (
+            {"visitorid": IDS, "itemid": IDS, "timestamp": [1433221332117] * N},
+            {"user_id": "visitorid", "item_id": "itemid", "time": "timestamp"},
+        ),
+        ({"SHOP_DATE": [20060413] * N, "SHOP_HOUR": [17] * N}, {"time": "SHOP_DATE+SHOP_HOUR"}),
+        ({"bought": [date(2024, 1, 31)] * N}, {"time": "bought"}),  # by its cells alone
+        # nothing rather than something wrong
+        (
+            {"order_number": [1, 2, 40] * 10, "days_since_prior_order": [7, 8, 40] * 10},
+            {"basket_id": "order_number"},
+        ),
+        ({"day": [1, 2, 7] * 10}, {}),  # a day of the week or month is no date
+        ({"year": [2023, 2024, 2024] * 10, "date": [1, 2, 3] * 10}, {}),
+        ({"client": list(range(N))}, {}),  # no two lines share it
+        ({"client": IDS, "customer": IDS}, {}),  # which one?
+        ({"client": IDS, "customer_id": IDS}, {"user_id": "customer_id"}),
+        ({"product_name": ["a"] * N, "customer_age": IDS, "birth_date": ISO}, {}),
+        ({"item_price": [1.5] * N, "signup": ISO, "valid_until": ISO}, {}),
+    ],
+)
+def test_a_guess_is_right_or_none(columns: dict[str, Any], guessed: dict[str, str]) -> None:
+    assert guess_columns(pl.DataFrame(columns)) == guessed
+
+
+def test_all_missing_columns_are_said_at_once_in_a_line_that_works(tmp_path: Path) -> None:
+    lines = pl.DataFrame({"Kunde": IDS, "Artikel": IDS, "Datum": DAYS, "Bon Nr": IDS, "x": ["?"] * N})
+    with pytest.raises(DataError, match="lack columns 'user_id', 'item_id', 'time'") as error:
+        RetailData.from_frames(lines)
+    (advised,) = re.findall(r"--columns '(.*)'\.$", str(error.value))
+    assert advised == "user_id=Kunde,item_id=Artikel,time=Datum,basket_id=Bon Nr"
+    lines.write_csv(tmp_path / "r.csv", separator=";")
+    data = load_dataset("table", tmp_path / "r.csv", parse_columns(advised))
+    assert (data.n_users, data.start) == (3, datetime(2024, 1, 31))
+
+
+def test_what_can_not_be_told_is_left_open() -> None:
+    with pytest.raises(DataError, match=r"which column is 'time' can't be told") as error:
+        RetailData.from_frames(pl.DataFrame({"client": IDS, "sku": IDS, "day": [1, 2, 7] * 10}))
+    assert "--columns user_id=client,item_id=sku,time=..." in str(error.value)
+
+
+def test_a_mistyped_mapping_names_what_is_near() -> None:
+    lines = pl.DataFrame({"client": IDS, "item_id": IDS, "time": ISO})
+    with pytest.raises(DataError, match=r"lack column 'clent'.*Correct the mapping: 'client'"):
+        RetailData.from_frames(lines, columns={"user_id": "clent"})
+
+
+def test_clocks_without_dates_are_no_time() -> None:
+    lines = pl.DataFrame({"user_id": IDS, "item_id": IDS, "date": ISO, "time": ["17:30"] * N})
+    with pytest.raises(DataError, match=r"--columns time=date\+time\.$"):
+        RetailData.from_frames(lines)
+    assert RetailData.from_frames(lines, columns={"time": "date+time"}).start == datetime(
+        2024, 1, 31, 17, 30
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "clocks", "first", "second"),
+    [
+        (["31.01.2024", "01.02.2024"], ["9:05", "17:30"], "2024-01-31 09:05", "2024-02-01 17:30"),
+        ([20240131, 20240201], [9, 17], "2024-01-31 09:00", "2024-02-01 17:00"),
+        (["2024-01-31", "2024-02-01"], [905, 1730], "2024-01-31 09:05", "2024-02-01 17:30"),
+        (["2024-01-31", "2024-02-01"], ["0905", "1730"], "2024-01-31 09:05", "2024-02-01 17:30"),
+        (["2024-01-31", "2024-02-01"], [None, "17:30"], "2024-01-31 00:00", "2024-02-01 17:30"),
+        ([31, 32], [905, 1730], "2000-01-31 09:05", "2000-02-01 17:30"),  # day 1 is 2000-01-01
+        (
+            [date(2024, 1, 31), date(2024, 2, 1)],
+            [time(9, 5), time(17, 30)],
+            "2024-01-31 09:05",
+            "2024-02-01 17:30",
+        ),
+    ],
+)
+def test_a_date_and_a_clock_are_joined(
+    days: list[Any], clocks: list[Any], first: str, second: str
+) -> None:
+    lines = pl.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "day": days, "at": clocks})
+    data = RetailData.from_frames(lines, columns={"time": "day+at"})
+    assert data.log["time"].dt.to_string("%Y-%m-%d %H:%M").to_list() == [first, second]
+
+
+def test_a_column_with_a_plus_in_its_name_is_one() -> None:
+    lines = pl.DataFrame({"a+b": ["2024-01-31"], "a": ["x"], "b": ["y"]})
+    joined, columns = join_time(lines, {"time": "a+b"})
+    assert joined.equals(lines)
+    assert columns == {"time": "a+b"}
+
+
+def test_events_that_are_no_purchases_are_counted(tmp_path: Path) -> None:
+    events = ["view", "transaction", "addtocart", "transaction", None]
+    lines = pl.DataFrame({"user_id": [1] * 5, "item_id": [3, 4, 5, 6, 7], "time": ["2024-01-31"] * 5})
+    lines.with_columns(event=pl.Series(events)).write_csv(tmp_path / "events.csv")
+    data = load_dataset("table", tmp_path / "events.csv", where=["event=transaction"])
+    assert data.items["item_id"].to_list() == [4, 6]
+    assert data.report.rejected == {"not event=transaction": 3}
+    both = load_dataset("table", tmp_path / "events.csv", where=["event=view", "event=addtocart"])
+    assert both.items["item_id"].to_list() == [3, 5]
+    with pytest.raises(DataError, match="there is no column 'kind'"):
+        load_dataset("table", tmp_path / "events.csv", where=["kind=transaction"])
+    with pytest.raises(SettingError, match="expected column=value"):
+        load_dataset("table", tmp_path / "events.csv", where=["transaction"])
+
+
+def test_order_numbers_and_gaps_make_a_calendar(tmp_path: Path) -> None:
+    lines = pl.DataFrame(
+        {
+            "user_id": [1, 1, 1, 2, 2],
+            "order_number": [1, 2, 2, 1, 2],
+            "days_since_prior_order": [None, 9, 9, None, 2],
+            "item_id": [7, 7, 8, 7, 9],
+        }
+    )
+    lines.write_csv(tmp_path / "orders.csv")
+    data = load_dataset("table", tmp_path / "orders.csv", {"time": "order_number"})
+    days = data.log.group_by("user", "basket").agg(pl.col("time").first()).sort("user", "time")["time"]
+    gaps = [int((days[i + 1] - days[i]).days) for i in (0, 2)]
+    assert gaps == [9, 2]  # as the column says
+    assert days[1] == days[3]  # last orders are of one week
+    assert data.report.reading["columns"] == {"time": "order_number"}
+    assert "no dates" in " ".join(data.report.notes)
+
+
+def test_receipts_from_a_day_on_are_not_known(tmp_path: Path) -> None:
+    lines = pl.DataFrame({"user_id": IDS, "item_id": IDS, "time": ISO}).unique(maintain_order=True)
+    lines.write_csv(tmp_path / "r.csv")
+    data = load_dataset("table", tmp_path / "r.csv", until="2024-03-01")
+    assert (data.n_users, data.end) == (2, datetime(2024, 3, 1))  # the third comes in March alone
+    assert data.report.rejected == {"at or after 2024-03-01 00:00": 1}
+    with pytest.raises(DataError, match="no receipt comes later, the last is of 2024-03-15"):
+        load_dataset("table", tmp_path / "r.csv", until="2025-03-01")
+    with pytest.raises(DataError, match="none of the 3 lines"):
+        load_dataset("table", tmp_path / "r.csv", until="2014-03-01")
+
+
+def test_the_next_file_is_read_as_the_last_one(tmp_path: Path) -> None:
+    first = pl.DataFrame(
+        {"Kunde": IDS, "Artikel": IDS, "Tag": DAYS, "Uhr": ["9:00"] * N, "Müll": [1] * N}
+    )
+    (tmp_path / "r.csv").write_bytes(first.write_csv(separator=";").encode("cp1252"))
+    columns = {"user_id": "Kunde", "item_id": "Artikel", "time": "Tag+Uhr"}
+    kept = load_dataset("table", tmp_path / "r.csv", columns, encoding="cp1252").report.reading
+    assert kept == {"dataset": "table", "columns": columns, "encoding": "cp1252"}
+    again = open_alike(kept, tmp_path / "r.csv").data()
+    assert again.start == datetime(2024, 1, 31, 9)
+    pl.DataFrame({"user_id": [1], "item_id": [2], "time": ["2024-05-01"]}).write_csv(tmp_path / "s.csv")
+    assert open_alike(kept, tmp_path / "s.csv").data().start == datetime(2024, 5, 1)
+
+
+def test_a_published_format_is_known_again(tmp_path: Path) -> None:
+    frame = {"Invoice": ["1", "2"], "StockCode": ["10001", "10002"], "Description": ["A", "B"]}
+    more = {"Quantity": [1, 2], "InvoiceDate": ["2010-12-01 08:26:00"] * 2, "Price": [1.5, 2.0]}
+    table = pl.DataFrame({**frame, **more, "Customer ID": [1, 2], "Country": ["UK"] * 2})
+    table.write_csv(tmp_path / "sheet.csv")
+    kept = load_dataset("online-retail", tmp_path).report.reading
+    assert kept == {"dataset": "online-retail"}
+    assert open_alike(kept, tmp_path / "sheet.csv").data().n_items == 2
+
+
+def test_a_mapping_is_used_where_the_file_needs_it() -> None:
+    columns = {"user_id": "who", "time": "day+clock", "value": "paid"}
+    used, rest = still_there(columns, ["user_id", "who", "day", "clock", "item_id"])
+    assert used == {"time": "day+clock"}  # there is a user_id, and nothing paid
+    assert rest == {"user_id": "who", "value": "paid"}
+
+
+def test_a_mapping_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "till.toml").write_text('[columns]\nuser_id = "Kunde"\ntime = "Tag+Uhr"\n')
+    assert parse_columns(str(tmp_path / "till.toml")) == {"user_id": "Kunde", "time": "Tag+Uhr"}
+    (tmp_path / "till.toml").write_text("user_id = 3\n")
+    with pytest.raises(SettingError, match='lines such as user_id = "client"'):
+        parse_columns(str(tmp_path / "till.toml"))
