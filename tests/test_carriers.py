@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,6 +50,10 @@ RULES = {
     "min_new": 1,
     "variety": 0.1,
 }
+FORBID: list[dict[str, Any]] = [
+    {"category": ["PRODUCE", "milk"], "when": "born > 2008"},  # not known of some: the safe side
+    {"items": [5, 9, 12], "when": "adult == no and born < 2020", "unknown": "allow"},
+]
 ASKED: dict[str, dict[str, Any]] = {
     "plain": {"k": 6},
     "reasons": {"k": 8, "reasons": True},
@@ -57,9 +63,15 @@ ASKED: dict[str, dict[str, Any]] = {
     "slots": {"slots": SLOTS, "reasons": True},
     "slots-rules": {"slots": SLOTS, "rules": RULES},
     "among": {"k": 3, "among": True, "reasons": True},
+    "forbid": {"k": 5, "rules": {"forbid": FORBID, "max_per_category": 2}, "reasons": True},
+    "forbid-slots": {"slots": SLOTS, "rules": {"forbid": FORBID}},
+    "own-store": {"k": 5, "rules": {"available": True}},
+    "in-store": {"k": 5, "rules": {"available": True}, "in_store": "south", "reasons": True},
+    "dismissals": {"k": 6, "dismissals": True},
     "as-of": {"k": 5, "at": "2000-07-25T09:30:00", "reasons": True},
     "explored": {"k": 3, "explore": 0.4, "pool": 10, "salt": "may"},
     "explored-rules": {"k": 4, "rules": RULES, "explore": 0.5, "pool": 9, "reasons": True},
+    "explored-forbid": {"k": 4, "rules": {"forbid": FORBID}, "explore": 0.5, "pool": 9},
     "explored-slots": {"slots": SLOTS, "explore": 0.3, "pool": 12, "at": "2000-07-25T09:30:00"},
 }
 
@@ -73,6 +85,8 @@ class World:
     people: pl.DataFrame
     model: TwoStageRecommender
     eligible: list[int]
+    offered: pl.DataFrame  # item_id, store
+    dismissed: pl.DataFrame  # user_id, item_id, category
 
     @property
     def policy(self) -> str:
@@ -128,13 +142,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     lines.write_parquet(folder / "lines.parquet")
     people = pl.concat([people, people[:1].with_columns(user_id=pl.lit(NOBODY, pl.Int64))])
     people = people.filter((pl.col("user_id") % 2 == 0) | (pl.col("user_id") < 8))
+    place = pl.int_range(pl.len())
+    people = people.with_columns(  # what the model does not know, and rules do
+        born=pl.when(place % 3 > 0).then(1990 + place % 2 * 20),
+        adult=pl.when(place % 4 > 0).then(pl.lit("no")),
+        store=pl.when(place % 5 > 0).then(
+            pl.when(place % 2 > 0).then(pl.lit("north")).otherwise(pl.lit("south"))
+        ),
+    )
     people.write_parquet(folder / "people.parquet")
+    stores = [items.filter(pl.int_range(pl.len()) % 5 > n).select("item_id") for n in (0, 1)]
+    offered = pl.concat(
+        [
+            part.with_columns(store=pl.lit(name))
+            for part, name in zip(stores, ("north", "south"), strict=True)
+        ]
+    )
+    offered.write_csv(folder / "offered.csv")
+    dismissed = people.select(
+        "user_id", item_id=1 + place * 3, category=place % 2 > 0, weeks=pl.lit(3.0)
+    )
+    dismissed.write_csv(folder / "dismissals.csv")
     eligible = [*items["item_id"].gather_every(7).to_list(), STRANGE]
     pl.DataFrame({"item_id": eligible}).write_csv(folder / "among.csv")
-    (folder / "rules.toml").write_text(
-        "".join(f"{name} = {str(value).lower()}\n" for name, value in RULES.items())
-    )
-    return World(folder, lines, people, TwoStageRecommender.load(folder / "model"), eligible)
+    model = TwoStageRecommender.load(folder / "model")
+    return World(folder, lines, people, model, eligible, offered, dismissed)
 
 
 COLUMNS = ("rank", "score", "probability", "purpose", "reasons", "propensity")
@@ -156,7 +188,10 @@ def settings(world: World, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked for, as Python's keywords."""
     more = dict(asked)
     if "rules" in more:
-        more["rules"] = Rules(**RULES)
+        stores = {"available": world.offered} if "available" in more["rules"] else {}
+        more["rules"] = Rules(**more["rules"] | stores)
+    if "dismissals" in more:
+        more["dismissals"] = world.dismissed
     if "among" in more:
         more["among"] = pl.DataFrame({"item_id": world.eligible})
     return more
@@ -187,6 +222,12 @@ def test_the_shop_has_what_carriers_could_differ_by(world: World, in_python: dic
     assert str(NOBODY) not in in_python["replenish"].lists
     assert {row[4] for rows in in_python["slots"].lists.values() for row in rows} == {*SLOTS}
     assert in_python["rules"].rules["max_per_category"]["bound"] > 0
+    for name in ("forbid", "forbid (attribute not known)"):
+        assert in_python["forbid"].rules[name]["bound"] > 0
+    for name in ("available", "available (store not known)"):
+        assert in_python["own-store"].rules[name]["bound"] > 0
+    assert in_python["own-store"].lists != in_python["in-store"].lists
+    assert in_python["dismissals"].rules["dismissed"]["bound"] > 0
     assert in_python["among"].notes
     assert in_python["plain"].lists["2"][0][3] is not None  # calibrated
     for name, k in (("explored", 3), ("explored-rules", 4), ("explored-slots", 5)):
@@ -206,12 +247,26 @@ def arguments(world: World, asked: Mapping[str, Any]) -> list[str]:
         elif name == "slots":
             given += ["--slots", ",".join(f"{p}={n}" for p, n in value.items())]
         elif name == "rules":
-            given += ["--rules", str(world.folder / "rules.toml")]
+            given += ["--rules", str(rules_file(world, value))]
+        elif name == "dismissals":
+            given += ["--dismissals", str(world.folder / "dismissals.csv")]
         elif name == "among":
             given += ["--among", str(world.folder / "among.csv")]
         else:
-            given += [f"--{name}", str(value)]
+            given += [f"--{name.replace('_', '-')}", str(value)]
     return given
+
+
+def rules_file(world: World, rules: Mapping[str, Any]) -> Path:
+    """The rules as a file has them."""
+    told = [f"{n} = {json.dumps(v)}" for n, v in rules.items() if n not in ("available", "forbid")]
+    if "available" in rules:
+        told.append('available = "offered.csv"')
+    for table in rules.get("forbid", ()):
+        told += ["[[forbid]]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+    file = world.folder / f"rules-{len(told)}.toml"
+    file.write_text("\n".join(told) + "\n")
+    return file
 
 
 def command(world: World, out: Path, asked: Mapping[str, Any], *more: object) -> tuple[Said, str]:
@@ -314,16 +369,53 @@ class Http:
 
     def offers(self, user: object, world: World, asked: Mapping[str, Any]) -> dict[str, Any]:
         given = {
-            name: value for name, value in asked.items() if name not in ("rules", "slots", "among")
+            name: value
+            for name, value in asked.items()
+            if name not in ("rules", "slots", "among", "dismissals")
         }
-        given |= asked.get("rules", {})
+        rules = asked.get("rules", {})
+        if "forbid" in rules:
+            saved = self.client.put("/v1/rules/tried", json=rules)
+            assert saved.status_code == 200, saved.text
+            given["ruleset"] = "tried"
+        else:
+            given |= {name: value for name, value in rules.items() if name != "available"}
         if "slots" in asked:
             given["slots"] = ",".join(f"{p}={n}" for p, n in asked["slots"].items())
         if "among" in asked:
             given["among"] = ",".join(map(str, world.eligible))
-        found = self.client.get(f"/v1/shoppers/{user}/offers", params=given)
+        with self.lists(world, asked):
+            found = self.client.get(f"/v1/shoppers/{user}/offers", params=given)
         assert found.status_code == 200, found.text
         return dict(found.json())
+
+    @contextmanager
+    def lists(self, world: World, asked: Mapping[str, Any]) -> Iterator[None]:
+        """What a file says otherwise, said to the service for the time of a request."""
+        off: dict[str, list[str]] = {}
+        said = world.dismissed.clear()
+        if "available" in asked.get("rules", {}):
+            there = world.model.items_["item_id"]
+            for (store,), part in world.offered.group_by("store"):
+                off[str(store)] = (
+                    there.filter(~there.is_in(part["item_id"].implode())).cast(pl.String).to_list()
+                )
+        if "dismissals" in asked:
+            said = world.dismissed
+        for store, items in off.items():
+            body = {"store": store, "items": dict.fromkeys(items, False)}
+            assert self.client.post("/v1/availability", json=body).status_code == 200
+        for user, *row in said.iter_rows():
+            body = dict(zip(("item", "category", "weeks"), row, strict=True))
+            assert self.client.post(f"/v1/shoppers/{user}/dismissals", json=body).status_code == 200
+        try:
+            yield
+        finally:
+            for store, items in off.items():
+                body = {"store": store, "items": dict.fromkeys(items, True)}
+                self.client.post("/v1/availability", json=body)
+            for user, item, *_ in said.iter_rows():
+                self.client.delete(f"/v1/shoppers/{user}/dismissals/{item}")
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.splits import HorizonSplits
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
+from retailrec.recommender.catalogue import with_own_stores
+from retailrec.recommender.dismissals import Dismissed, check_dismissals, holding
 from retailrec.recommender.greedy import Begun
 from retailrec.recommender.rules import BoundRules, Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -114,8 +117,8 @@ def test_a_pair_of_an_unknown_item_or_user_denies_nothing() -> None:
     ("rules", "sentence"),
     [
         (
-            {"available": {"item_id": ["a"], "store": ["s1"]}},
-            "'store'. It takes item_id and, if wanted",
+            {"available": {"item_id": ["a"], "shop": ["s1"]}},
+            "'shop'. It takes item_id and, if wanted, store, from, until",
         ),
         ({"available": {"item_id": ["a"], "start": ["2024-01-01"]}}, "not be read: 'start'"),
         ({"available": {"from": ["2024-01-01"]}}, "available lacks column 'item_id'"),
@@ -204,3 +207,179 @@ def test_the_recommender_keeps_to_rules_and_reports() -> None:
         assert named.group_by("user_id", "category_1").len()["len"].max() <= 2
     assert isinstance(model.recommend_codes(history, 5), Candidates)
     assert model.recommend(history, k=5).equals(plain)
+
+
+def bound_to(users: pl.DataFrame, rules: Rules, **more: object) -> tuple[list[str], BoundRules]:
+    """The lists of ann and bob with these attributes."""
+    history = replace(HISTORY, users=users)
+    bound = BoundRules(rules, ITEMS, PRICES, NOW, **more)
+    best = choose(bound, history, 6)
+    return ["".join("abcdef"[i] for i in row if i >= 0) for row in best.items], bound
+
+
+def people(**columns: list[object]) -> pl.DataFrame:
+    return pl.DataFrame({"user_id": ["ann", "bob"], **columns})
+
+
+OFFERED = pl.DataFrame(
+    {
+        "item_id": ["a", "b", "b", "c", "d", "e"],
+        "store": ["north", "north", "south", "south", None, "north"],
+        "until": [None, None, None, None, None, "2024-01-31"],
+    }
+)
+
+
+def test_each_user_gets_what_the_own_store_has() -> None:
+    rules = Rules(available=OFFERED)
+    assert bound_to(people(store=["north", "south"]), rules)[0] == ["abd", "bcd"]
+    found, bound = bound_to(people(store=["north", None]), rules)
+    assert found == ["abd", "bd"]  # who has no known store gets what every store has
+    assert bound.effects["available"]["bound"] == 1
+    assert bound.effects["available (store not known)"]["bound"] == 1
+    assert bound_to(people(store=["north", "west"]), rules)[0] == ["abd", "bd"]
+    assert bound_to(people(), rules, in_store="south")[0] == ["bcd", "bcd"]
+    with pytest.raises(SettingError, match=r"users have no attribute 'store'.*--users"):
+        bound_to(people(), rules)
+
+
+def test_numbers_of_stores_are_stores_however_they_are_typed() -> None:
+    rules = Rules(available=pl.DataFrame({"item_id": ["a", "b"], "store": [1, 2]}))
+    assert bound_to(people(store=[1.0, 2.0]), rules)[0] == ["a", "b"]
+    assert bound_to(people(store=["1", "2 "]), rules)[0] == ["a", "b"]
+
+
+def test_the_own_store_is_the_attribute_or_else_that_of_the_newest_receipt() -> None:
+    lines = pl.DataFrame(
+        {
+            "user_id": [1, 1, 1, 2, 3],
+            "item_id": [7, 7, 8, 7, 7],
+            "time": ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-01", "2024-01-02"],
+            "store": ["a", "b", None, "a", None],
+        }
+    )
+    data = RetailData.from_frames(lines)
+    assert with_own_stores(data)["_store"].to_list() == ["b", "a", None]
+    told = data.with_users(data.users.with_columns(store=pl.Series([None, "c", None])))
+    assert with_own_stores(told)["_store"].to_list() == ["b", "c", None]
+    with pytest.raises(SettingError, match="neither receipts nor users have a column 'store'"):
+        with_own_stores(RetailData.from_frames(lines.drop("store")))
+
+
+YOUNG = {"category": "wet", "when": "age < 18"}
+
+
+@pytest.mark.parametrize(
+    ("forbid", "ages", "expected"),
+    [
+        (YOUNG, [17, 18], ["abcf", "abcdef"]),
+        (YOUNG, [None, 30], ["abcf", "abcdef"]),  # not known: the safe side
+        (YOUNG | {"unknown": "allow"}, [None, 3], ["abcdef", "abcf"]),
+        ({"category": ["WET"], "items": ["f", "zz"], "when": "age <= 17"}, ["17", "x"], ["abc", "abc"]),
+        ({"items": ["a"]}, [1, 99], ["bcdef", "bcdef"]),  # for everybody
+        ({"items": ["a"], "when": "age in ['17', '19']"}, [19.0, 20], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age != 17"}, [17, 20], ["abcdef", "bcdef"]),
+        ({"items": ["a"], "when": "age == 0"}, [0, 20], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age >= 10 and age < 20"}, [10, 20], ["bcdef", "abcdef"]),
+    ],
+)
+def test_what_some_users_must_not_be_offered(forbid: dict, ages: list, expected: list[str]) -> None:
+    found, _ = bound_to(people(age=ages), Rules(forbid=[forbid]))
+    assert found == expected
+
+
+def test_one_comparison_that_fails_settles_what_another_leaves_open() -> None:
+    rules = Rules(forbid=[{"items": ["a"], "when": "age < 18 and country == 'fi'"}])
+    users = people(age=[None, None], country=["se", "fi"])
+    found, bound = bound_to(users, rules)
+    assert found == ["abcdef", "bcdef"]
+    assert bound.effects["forbid"] == {"removed": 0, "bound": 0, "gave_way": 0}
+    assert bound.effects["forbid (attribute not known)"]["bound"] == 1
+
+
+def test_what_is_forbidden_is_none_of_the_user_s_own_pairs_either() -> None:
+    """d is wet, and ann bought it; no rule gives way for a short list."""
+    found, bound = bound_to(people(age=[12, 12]), Rules(forbid=[YOUNG], min_new=6))
+    assert found == ["bcfa", "abcf"]
+    assert bound.forbidden(people(age=[12, 40])).tolist() == [
+        [False, False, False, True, True, False],
+        [False] * 6,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("forbid", "words"),
+    [
+        ({"category": "wet", "when": "agee < 18"}, "no attribute 'agee'.*have age"),
+        ({"category": "wett", "when": "age < 18"}, "no category 'wett'.*nothing would be forbidden"),
+        ({"items": ["zz"]}, "none of the 1 ids of the items forbidden"),
+        ({"when": "age < 18"}, "name what is forbidden"),
+        ({"category": "wet", "when": "__import__('os').system('x')"}, "expected comparisons"),
+        ({"category": "wet", "when": "age < young"}, "compares numbers"),
+        ({"category": "wet", "unless": "age > 18"}, "forbid has no 'unless'"),
+        ({"category": "wet", "unknown": "maybe"}, "unknown must be one of 'forbid', 'allow'"),
+        ({"category": "wet", "when": "age < 18 or age > 80"}, "expected comparisons"),
+        ({"category": "wet", "when": "age in 3"}, "in takes a list in brackets"),
+        ({"category": "wet", "when": "age in []"}, "the list in brackets is empty"),
+        ("wet", "must be tables"),
+    ],
+)
+def test_what_makes_no_sense_forbids_nothing_in_silence(forbid: object, words: str) -> None:
+    with pytest.raises((SettingError, DataError), match=words):
+        bound_to(people(age=[17, 18]), Rules(forbid=[forbid]))
+
+
+def test_what_of_a_ban_the_catalogue_lacks_is_noted() -> None:
+    _, bound = bound_to(people(age=[1, 2]), Rules(forbid=[{"category": ["wet", "beer"]}]))
+    assert bound.notes == ("rules: forbid: the catalogue has no category 'beer'.",)
+
+
+def test_bans_come_from_a_file(tmp_path: Path) -> None:
+    pl.DataFrame({"item_id": ["a", "d"]}).write_csv(tmp_path / "bottles.csv")
+    (tmp_path / "r.toml").write_text(
+        '[[forbid]]\ncategory = ["wet"]\nwhen = "age < 18"\n'
+        '[[forbid]]\nitems = "bottles.csv"\nunknown = "allow"\n'
+    )
+    first, second = read_rules(tmp_path / "r.toml").forbid
+    assert (first.category, first.when, first.unknown) == (["wet"], "age < 18", "forbid")
+    assert second.items == ("a", "d")
+    (tmp_path / "r.toml").write_text('forbid = "wet"\n')
+    with pytest.raises(SettingError, match=r"write forbid as tables"):
+        read_rules(tmp_path / "r.toml")
+
+
+def test_an_item_that_was_dismissed_is_away_for_some_weeks_with_its_category_if_said() -> None:
+    said = pl.DataFrame(
+        {
+            "user_id": ["ann", "ann", "bob", "bob", "bob"],
+            "item_id": ["a", "e", "b", "zz", "f"],
+            "time": ["2024-01-05", "2024-01-20", "2024-01-25", None, None],
+            "category": [None, "yes", "0", "True", "1"],
+            "weeks": [None, None, 1, 2, None],
+        }
+    )
+    frame = check_dismissals(said)
+    now, late = datetime(2024, 2, 1), datetime(2024, 2, 20)
+    # ann: a is over after 4 weeks on 2 February, e takes d along; bob: b until 1 February, f has no
+    # category
+    expected = {now: ["bcf", "abcde"], late: ["abcdef", "abcde"]}
+    for at, lists in expected.items():
+        dismissed = Dismissed(holding(frame, at, None), ITEMS)
+        assert bound_to(people(), Rules(), dismissed=dismissed)[0] == lists
+    before = holding(frame, now, datetime(2024, 1, 20))  # answers as of a time know what was said then
+    assert before["item_id"].to_list() == ["a", "zz", "f"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"user_id": ["ann"]}, "dismissals lacks column 'item_id'"),
+        ({"user_id": ["ann"], "item_id": [" "]}, "no item_id in 1 of 1 lines"),
+        ({"user_id": ["ann"], "item_id": ["a"], "until": ["2024"]}, "would not be read: 'until'"),
+        ({"user_id": ["ann"], "item_id": ["a"], "category": ["dry"]}, "true or false, not 'dry'"),
+        ({"user_id": ["ann"], "item_id": ["a"], "weeks": [0]}, "weeks must be numbers above 0"),
+    ],
+)
+def test_dismissals_are_checked(columns: dict, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        check_dismissals(pl.DataFrame(columns))

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,12 +18,14 @@ pytest.importorskip("fastapi")
 from retailrec.data import RetailData
 from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
+from retailrec.recommender.dismissals import check_dismissals, holding
 from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
 from retailrec.serving.app import reply
-from retailrec.serving.database import StoreUnavailable
+from retailrec.serving.database import Dismissal, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment
-from retailrec.serving.loading import export_exposures
+from retailrec.serving.loading import export_dismissals, export_exposures
+from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 from serving_http_support import SOON, Start, receipt, small_shop, starting, two_models
@@ -364,7 +367,7 @@ def test_lists_take_effect_with_the_next_answer(start: Start) -> None:
     first, second = (o["item"] for o in client.get("/v1/shoppers/5/offers?k=2").json()["offers"])
     client.post("/v1/availability", json={"items": {str(first): False}})
     client.put(f"/v1/shoppers/5/denied/{second}")
-    assert client.get("/v1/unavailable").json() == {"items": [str(first)]}
+    assert client.get("/v1/unavailable").json() == {"items": [str(first)], "stores": {}}
     now = [o["item"] for o in client.get("/v1/shoppers/5/offers?k=10").json()["offers"]]
     assert not {first, second} & set(now)
     client.post("/v1/availability", json={"items": {str(first): True}})
@@ -618,3 +621,127 @@ def test_shares_of_arms_are_as_asked_and_another_salt_draws_anew() -> None:
     assert abs(in_a / (4000 - held) - 0.7) < 0.03
     moved = sum(first.assign(str(u)).arm != second.assign(str(u)).arm for u in range(500))
     assert moved > 150
+
+
+def test_what_default_forbids_holds_in_every_list_and_beside_every_item(start: Start) -> None:
+    client = start()
+    service = client.service
+    model = service.models.active
+    items = model.model.items_
+    milk = {str(i) for i in items.filter(items["category_1"] == "PRODUCE")["item_id"]}
+    ban = {"forbid": [{"category": ["produce"], "when": "born > 2006"}]}
+    refused = client.put("/v1/rules/default", json=ban)
+    assert (refused.status_code, "'born', which no shopper" in refused.text) == (422, True)
+    service.store.describe({"5": {"born": 2010}, "6": {"born": 1980}})
+    assert client.put("/v1/rules/default", json=ban).status_code == 200
+    client.put("/v1/rules/mailing", json={"max_per_category": 50})
+
+    def offered(shopper: str, query: str) -> set[str]:
+        found = client.get(f"/v1/shoppers/{shopper}/offers?k=100&{query}")
+        assert found.status_code == 200, found.text
+        return {str(offer["item"]) for offer in found.json()["offers"]}
+
+    among = "among=" + ",".join(sorted(milk))
+    for query in (
+        "",
+        "ruleset=mailing",
+        "ruleset=new",
+        "purpose=replenish",
+        "slots=replenish=2",
+        among,
+    ):
+        for shopper in ("5", "nobody", "7"):  # of the others the year is not known
+            assert not offered(shopper, query) & milk
+    assert offered("6", "") & milk
+    assert offered("6", among) == milk
+
+    body = {"shoppers": [{"shopper": "a", "attributes": {"born": 1980}}, {"shopper": "b"}], "k": 100}
+    old, unknown = client.post("/v1/offers", json=body).json()["answers"]
+    assert milk & {str(offer["item"]) for offer in old["offers"]}
+    assert not milk & {str(offer["item"]) for offer in unknown["offers"]}
+
+    def beside(query: str) -> set[str]:
+        found = client.get(f"/v1/items/{min(milk)}/similar?k=50&{query}").json()["similar"]
+        return {str(one["item"]) for rows in found.values() for one in rows}
+
+    assert beside("shopper=6") & milk
+    assert not (beside("shopper=5") | beside("shopper=nobody") | beside("")) & milk
+
+    page = client.get("/rules").text
+    assert "forbidden where born &gt; 2006: produce" in page
+    saved = client.post("/rules", data={"ruleset": "default", "min_new": "1"}, follow_redirects=False)
+    assert saved.status_code == 303
+    assert client.get("/v1/rules").json()["rulesets"]["default"]["forbid"][0]["when"] == "born > 2006"
+    assert client.get("/rules?ruleset=default&try=1&min_new=2").status_code == 200
+    assert client.get("/shopper?id=5&add=1").status_code == 200
+    for odd in (
+        {"when": "born"},
+        {"items": ["1"], "when": "import os"},
+        {"category": ["nothing such"]},
+    ):
+        assert client.put("/v1/rules/x", json={"forbid": [odd]}).status_code == 422
+
+
+def test_a_store_s_own_range_holds_for_its_shoppers(start: Start) -> None:
+    client = start()
+    first = str(client.get("/v1/shoppers/5/offers?k=1").json()["offers"][0]["item"])
+    client.service.store.describe({"5": {"store": 3.0}, "6": {"store": "west"}})
+
+    def offered(shopper: str, query: str = "") -> set[str]:
+        found = client.get(f"/v1/shoppers/{shopper}/offers?k=150&{query}").json()
+        return {str(offer["item"]) for offer in found["offers"]}
+
+    said = client.post("/v1/availability", json={"store": 3, "items": {first: False}})
+    assert said.json() == {"items": {first: False}, "store": "3"}
+    assert client.get("/v1/unavailable").json() == {"items": [], "stores": {"3": [first]}}
+    assert first not in offered("5")
+    assert first in offered("5", "in_store=west")
+    client.post("/v1/availability", json={"store": "west", "items": {"1": False}})
+    assert first in offered("6")
+    assert first not in offered("7")  # whose store is not known: what no store lacks
+    client.post("/v1/availability", json={"store": "3", "items": {first: True}})
+    assert first in offered("5")
+
+
+def test_what_a_shopper_dismissed_comes_back_after_its_weeks(start: Start) -> None:
+    client = start()
+    model = client.service.models.active
+    kinds = [
+        {model.ids[code] for code in model.dismissed(str(offer["item"]), True)} | {offer["item"]}
+        for offer in client.get("/v1/shoppers/5/offers?k=50").json()["offers"]
+    ]
+    kin = next(kind for kind in kinds if len(kind) > 1)
+    first = min(kin)
+
+    def offered(query: str = "") -> set[object]:
+        found = client.get(f"/v1/shoppers/5/offers?k=150&{query}").json()
+        return {offer["item"] for offer in found["offers"]}
+
+    assert kin <= offered()
+    path = "/v1/shoppers/5/dismissals"
+    said = client.post(path, json={"item": first, "weeks": 2}).json()["dismissed"]
+    assert datetime.fromisoformat(said["until"]) - datetime.fromisoformat(said["since"]) == timedelta(
+        14
+    )
+    assert offered() & kin == kin - {first}
+    assert first in offered("at=2000-07-01")  # nobody had dismissed anything then
+    client.post(path, json={"item": first, "category": True})
+    assert not offered() & kin
+    assert [one["item"] for one in client.get("/v1/shoppers/5/history").json()["dismissed"]] == [
+        str(first)
+    ]
+    assert client.delete(f"{path}/{first}").status_code == 200
+    assert kin <= offered()
+    ends = microseconds(client.service.store.shopper("5").ends)
+    for until, hidden in ((ends, False), (ends + 1, True)):
+        dismissal = Dismissal(str(first), False, ends - 10, until)
+        client.service.store.dismiss("5", str(first), dismissal)
+        assert (first not in offered()) == hidden
+    assert client.service.store.dismissals() == [("5", dismissal)]
+    exported = check_dismissals(export_dismissals(client.service.store))
+    assert exported.row(0)[:2] == (5, first)
+    assert not len(holding(exported, client.service.store.shopper("5").ends + timedelta(1), None))
+    assert client.post(path, json={"item": first, "weeks": 0}).status_code == 422
+    client.delete("/v1/shoppers/5")
+    assert client.service.store.dismissals() == []
+    assert client.post(path, json={"item": first}).status_code == 409

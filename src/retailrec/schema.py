@@ -41,6 +41,7 @@ TRANSACTIONS = (
 
 # Columns of a catalogue and of shopper attributes that the package knows by name. Others are carried.
 ITEM_ID, USER_ID = "item_id", "user_id"
+STORE = "store"  # of a receipt, of a user, of a line that says where an item is on offer
 NAME, BRAND = "name", "brand"
 CATEGORIES = ("category_1", "category_2", "category_3", "category_4")  # from broad to fine
 KNOWN_FROM = "known_from"  # when an item's attributes became known, where they come from receipts

@@ -214,17 +214,18 @@ def export_store(
     store: StoreOption,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write receipts, shoppers, exposures and explored pools to Parquet files for other commands."""
+    """Write receipts, users, exposures, explored pools and dismissals to Parquet files."""
     with _opened(store) as opened:
         from retailrec.serving.loading import (
             export,
+            export_dismissals,
             export_exposures,
             export_pools,
             export_shoppers,
         )
         from retailrec.work import check_file, write_result
 
-        for name in ("receipts", "shoppers", "exposures", "pools"):
+        for name in ("receipts", "shoppers", "exposures", "pools", "dismissals"):
             check_file(out / f"{name}.parquet", inputs=[Path(store)], overwrite=overwrite)
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
@@ -232,6 +233,7 @@ def export_store(
         pools = export_pools(opened)
         write_result(shown, out / "exposures.parquet")
         write_result(pools, out / "pools.parquet")
+        write_result(export_dismissals(opened), out / "dismissals.parquet")
     OUT.print(
         f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures, {pools.height:,} rows of "
         f"explored pools: {out}"

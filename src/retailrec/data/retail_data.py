@@ -344,6 +344,10 @@ class RetailData:
             vars(described)["full_history"] = self.full_history
         return described
 
+    def with_users(self, users: pl.DataFrame) -> RetailData:
+        """The same receipts with another description of the same users."""
+        return self._same_codes(replace(self, users=users))
+
     def _same_codes(self, other: RetailData) -> RetailData:
         """`other`, whose items are this one's, with the key of their coding if it was computed."""
         if "catalogue_key" in vars(self):

@@ -83,10 +83,12 @@ def recommend_from_files(
     if table is not None:
         wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
         ids_meet(wanted, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
-    deny = None if request.rules is None else request.rules.deny
-    if deny is not None and "user_id" in deny:
-        denied = deny["user_id"]
-        ids_meet(denied, data.users["user_id"], who="the rule deny", whose="the shoppers", share=0)
+    lists = {"dismissals": request.dismissals}
+    if request.rules is not None:
+        lists["the rule deny"] = request.rules.deny
+    for name, frame in lists.items():
+        if frame is not None and "user_id" in frame:
+            ids_meet(frame["user_id"], data.users["user_id"], who=name, whose="the shoppers", share=0)
     key = artifact_key(model)
     if exposures is not None and not exposures.policy:
         exposures = exposures._replace(policy=policy_name(model.absolute().name, key))

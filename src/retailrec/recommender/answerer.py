@@ -20,6 +20,7 @@ from retailrec.rankers.calibration import Calibrator
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.catalogue import Catalogue
+from retailrec.recommender.dismissals import Dismissed, holding
 from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.exploration import Explored, draw_lists, spare_items
 from retailrec.recommender.greedy import Begun
@@ -106,10 +107,9 @@ class Answerer:
         SettingError
             If a rule or its value makes no sense.
         """
-        if rules is None and request.rules is not None and len(histories):
-            rules = self.bound(request.rules, histories)
-        if rules is None and (denied is not None or request.slots is not None or request.explore):
-            rules = self.bound(Rules(), histories)
+        ruled = request.rules is not None or request.dismissals is not None or request.explore > 0
+        if rules is None and len(histories) and (ruled or denied is not None or request.slots):
+            rules = self.bound(request, histories)
 
         def visit(rows: slice) -> Answer:
             part = histories.take(rows)
@@ -128,9 +128,14 @@ class Answerer:
             return answer
         return replace(answer, report=replace(answer.report, rules=rules.effects, notes=rules.notes))
 
-    def bound(self, rules: Rules, histories: History | Histories) -> BoundRules:
-        """Rules in these item codes, as they hold at the histories' end."""
-        return BoundRules(rules, self.catalogue.items, self.catalogue.prices, histories.end)
+    def bound(self, request: Request, histories: History | Histories) -> BoundRules:
+        """The request's rules in these item codes, as they hold at the histories' end."""
+        catalogue, dismissed, end = self.catalogue, None, histories.end
+        if request.dismissals is not None:
+            said = holding(request.dismissals, end, request.at)
+            dismissed = Dismissed(said, catalogue.items)
+        rules = Rules() if request.rules is None else request.rules
+        return BoundRules(rules, catalogue.items, catalogue.prices, end, request.in_store, dismissed)
 
     def score(
         self, part: History, request: Request, among: Pairs | None = None

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from retailrec.data import Histories, Recoded, RetailData, Unplaced
 from retailrec.data.history import History
-from retailrec.errors import DataError
+from retailrec.data.parsing import typed_ids
+from retailrec.errors import DataError, SettingError
 from retailrec.recommender.among import AmongReport, Eligible
 from retailrec.recommender.answers import Amounts, ReceiptFacts, count_amounts
 from retailrec.recommender.explanations import item_labels
 from retailrec.recommender.request import Request
-from retailrec.schema import ITEM_ID, USER_ID
+from retailrec.recommender.rules import OWN_STORE
+from retailrec.schema import ITEM_ID, STORE, USER_ID
 
 
 class Placed(NamedTuple):
@@ -107,6 +109,8 @@ class Catalogue:
             data = data.asof(request.at)
         if users is None and request.among is not None:
             users = request.among.users
+        if request.rules is not None and request.rules.by_store and request.in_store is None:
+            data = data.with_users(with_own_stores(data))
         placed, unplaced = self.coded(data)
         histories = placed.histories(users)
         amounts = count_amounts(placed.log, self.prices)
@@ -137,6 +141,43 @@ class Catalogue:
             )
         bound = lists.bind(self.items, histories.users)
         return bound, bound.report(request.k)
+
+
+def with_own_stores(data: RetailData) -> pl.DataFrame:
+    """The users with a column `OWN_STORE`: the attribute `store`, else that of the newest receipt.
+
+    Null where neither tells. A receipt that names no store is passed over.
+
+    Raises
+    ------
+    SettingError
+        If users have no such attribute, nor receipts such a column.
+
+    Examples
+    --------
+    >>> lines = {"user_id": [1, 1, 2], "item_id": [7, 7, 7], "store": ["a", "b", None]}
+    >>> lines["time"] = ["2024-01-02", "2024-01-03", "2024-01-04"]
+    >>> with_own_stores(RetailData.from_frames(pl.DataFrame(lines)))[OWN_STORE].to_list()
+    ['b', None]
+    """
+    users = data.users
+    if STORE not in users.columns and STORE not in data.log.columns:
+        raise SettingError(
+            f"rules: available has stores, but neither receipts nor users have a column '{STORE}'. "
+            f"Bring one of them, or name one store for all (--in-store)."
+        )
+    own = pl.repeat(None, users.height, dtype=pl.String, eager=True)
+    if STORE in users.columns:
+        own = typed_ids(users[STORE]).cast(pl.String)
+    if STORE in data.log.columns and own.null_count():
+        seen = data.log.lazy().select("user", pl.col(STORE).cast(pl.String)).drop_nulls()
+        newest = seen.group_by("user").last().collect()  # the log is in order of user and time
+        of_receipts = np.full(users.height, None, object)
+        of_receipts[newest["user"].to_numpy()] = newest[STORE].to_numpy()
+        own = own.zip_with(
+            own.is_not_null(), typed_ids(pl.Series(of_receipts, dtype=pl.String)).cast(pl.String)
+        )
+    return users.with_columns(own.alias(OWN_STORE))
 
 
 def _shown(users: Any) -> str:

@@ -18,9 +18,12 @@ import numpy as np
 import polars as pl
 
 from retailrec.components import Count, ShareOrNone, check_settings
+from retailrec.data.files import read_table
+from retailrec.data.parsing import bare_id
 from retailrec.data.timeformats import as_instant
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among, as_among, read_among
+from retailrec.recommender.dismissals import check_dismissals
 from retailrec.recommender.purposes import PURPOSES, Purpose, check_purpose
 from retailrec.recommender.rules import Rules, read_rules
 
@@ -118,6 +121,9 @@ class Request:
         best items have chance 1 - `explore`, the others of the pool share the rest. 0: no draw
     pool : items of the pool that a list is drawn from
     salt : of the draw, which depends on it, the user and the end of the receipts alone
+    in_store : answer for this store; None: for each user's own. For rules by store.
+    dismissals : what users do not want to see for some weeks: a frame of `user_id`, `item_id` and, if
+        wanted, `time`, `category`, `weeks`; see `dismissals.check_dismissals`
 
     Raises
     ------
@@ -180,6 +186,19 @@ class Request:
     )
     pool: Count = field(default=20, metadata=_said(int, "Items that an explored list is drawn from."))
     salt: str = field(default="", metadata=_said(str, "Of the draw; another word draws anew."))
+    in_store: str | None = field(
+        default=None,
+        metadata=_said(str, "Answer for this store, for rules by store; by default each user's own."),
+    )
+    dismissals: pl.DataFrame | None = field(
+        default=None,
+        metadata=_said(
+            Path,
+            "File of user_id, item_id and, if wanted, time, category, weeks: what users do not want to "
+            "see.",
+            lambda given: read_table(Path(given)) if isinstance(given, str | Path) else given,
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_purpose(self.purpose, "recommend")
@@ -197,6 +216,10 @@ class Request:
             )
         if self.among is not None:
             values["among"] = as_among(self.among)
+        if self.dismissals is not None:
+            values["dismissals"] = check_dismissals(self.dismissals)
+        if self.in_store is not None:
+            values["in_store"] = bare_id(str(self.in_store))
         if self.at is not None and not isinstance(self.at, datetime):
             values["at"] = as_instant(self.at, who="at")
         for name, value in values.items():
@@ -223,7 +246,7 @@ class Request:
         Traceback (most recent call last):
             ...
         retailrec.errors.SettingError: recommend: there is no setting 'purposes'; expected k, purpose, \
-slots, rules, among, reasons, at, explore, pool, salt.
+slots, rules, among, reasons, at, explore, pool, salt, in_store, dismissals.
         """
         names = [f.name for f in fields(cls)]
         if unknown := [name for name in settings if name not in names]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -31,17 +31,22 @@ from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.ids import row_of_ids
 from retailrec.data.item_facts import text_codes
-from retailrec.data.parsing import check_columns, ids_like, ids_meet, parse_number, typed_ids
+from retailrec.data.parsing import bare_id, check_columns, ids_like, ids_meet, parse_number, typed_ids
 from retailrec.data.timeformats import parse_time
 from retailrec.data.toml_files import read_toml
 from retailrec.errors import DataError, SettingError
+from retailrec.recommender.dismissals import Dismissed
+from retailrec.recommender.forbid import Forbid, missing_attribute
 from retailrec.recommender.greedy import Begun, choose_under_rules
-from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, USER_ID
+from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, STORE, USER_ID
 
+OWN_STORE = "_store"  # a user's store by attribute or else by receipts, beside the attributes
+_NO_STORE = "available (store not known)"  # as effects are called that a missing fact has
+_OPEN = "forbid (attribute not known)"
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 # rule -> columns that its frame must have, and those that it may have
 _FRAMES = {
-    "available": ((ITEM_ID,), ("from", "until")),
+    "available": ((ITEM_ID,), ("store", "from", "until")),
     "deny": ((USER_ID, ITEM_ID), ()),
     "margin": ((ITEM_ID, "margin"), ()),
 }
@@ -104,18 +109,22 @@ class Rule(Component, ABC):
 class Rules:
     """What a list must keep to.
 
-    Rules that are not set do nothing. The first five are hard: what they forbid is never recommended,
-    even if a list gets short. The others shape the list among what is left; where the candidates do not
-    allow both, `min_new` gives way first, then `max_per_category`, and the report says for how many
-    shoppers.
+    Rules that are not set do nothing. Those up to `unless_due`, and `more`, are hard: what they forbid
+    is never recommended, even if a list gets short. The others shape the list among what is left; where
+    the candidates do not allow both, `min_new` gives way first, then `max_per_category`, and the report
+    says for how many shoppers.
 
     Attributes
     ----------
-    available : frame of `item_id` and, if wanted, `from` and `until` (times; `until` is exclusive);
-        only these items, at the moment of recommending, are recommended
+    available : frame of `item_id` and, if wanted, `store`, `from` and `until` (times; `until` is
+        exclusive); only these items, at the moment of recommending, are recommended. With `store`, only
+        those of the user's own: the attribute `store`, or else that of the newest receipt that names
+        one. A line without a store holds in every one. A user whose store is not known, or has no
+        line, gets what every store has.
     price_floor, price_ceiling : bounds of the item's last known unit price, both allowed; an item
         without a price is left out
     deny : frame of `user_id` and `item_id`, pairs never to be recommended
+    forbid : items by category or id that users of some attributes must not be offered: see `Forbid`
     skip_bought_days : leave out what the shopper bought in the last so many days
     unless_due : but keep it when the shopper's own usual gap for the item has passed
     max_per_category : items of one category at the most
@@ -132,6 +141,7 @@ class Rules:
     price_floor: NotNegative | None = None
     price_ceiling: NotNegative | None = None
     deny: pl.DataFrame | None = None
+    forbid: Sequence[Forbid] = ()
     skip_bought_days: NotNegative | None = None
     unless_due: bool = True
     max_per_category: Count | None = None
@@ -143,6 +153,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         check_settings(self, "rules")
+        if isinstance(self.forbid, Mapping) or not isinstance(self.forbid, Sequence):
+            raise SettingError(f"rules: forbid must be a list of tables, not {self.forbid!r}.")
+        object.__setattr__(self, "forbid", tuple(map(Forbid.of, self.forbid)))
         if (
             self.price_floor is not None
             and self.price_ceiling is not None
@@ -155,8 +168,19 @@ class Rules:
         if unknown := [rule for rule in self.more if not isinstance(rule, Rule)]:
             raise SettingError(f"rules: more must hold Rule objects, not {unknown[0]!r}.")
 
+    @property
+    def by_store(self) -> bool:
+        """Does the user's store matter?"""
+        return self.available is not None and STORE in self.available.columns
 
-PLAIN_RULES = tuple(f.name for f in fields(Rules) if f.name not in (*_FRAMES, "more"))
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Attributes of users that `forbid` reads."""
+        names = (one.attribute for rule in self.forbid for one in rule.comparisons)
+        return tuple(dict.fromkeys(names))
+
+
+PLAIN_RULES = tuple(f.name for f in fields(Rules) if f.name not in (*_FRAMES, "forbid", "more"))
 
 
 @dataclass
@@ -168,6 +192,8 @@ class BoundRules:
     items : catalogue; row i describes item code i
     prices : (n_items,) last known unit price, NaN where not known
     now : the moment of recommending
+    in_store : the store that all lists are for; None: each user's own
+    dismissed : what users do not want to see now; None: nothing
     effects : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed) and
         ``gave_way`` (shoppers whose list could not keep to it)
     notes : sentences about lists of items that hardly meet the catalogue
@@ -177,6 +203,8 @@ class BoundRules:
     items: pl.DataFrame
     prices: NDArray[np.float64]
     now: datetime
+    in_store: str | None = None
+    dismissed: Dismissed | None = None
     effects: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _lock: Lock = field(default_factory=Lock, repr=False)
@@ -184,8 +212,9 @@ class BoundRules:
     def __post_init__(self) -> None:
         rules, n = self.rules, self.items.height
         self._item_masks: dict[str, NDArray[np.bool_]] = {}
+        self._stores: tuple[pl.Series, NDArray[np.bool_]] | None = None
         if rules.available is not None:
-            mask = self._item_masks["available"] = self._available(rules.available)
+            mask = self._available(rules.available)
             usable = mask
             if RECOMMENDABLE in self.items.columns:
                 usable = mask & self.items[RECOMMENDABLE].to_numpy()
@@ -209,14 +238,19 @@ class BoundRules:
             self._category = text_codes(self.items[rules.category])[0]
         self._margin = None if rules.margin is None else self._margins(rules.margin)
         self._deny = None if rules.deny is None else self._denials(rules.deny)
+        self._forbidden = []
+        for forbid in rules.forbid:
+            mask, told = forbid.mask(self.items)
+            self._forbidden.append((forbid, mask))
+            self.notes = tuple(dict.fromkeys((*self.notes, *([told] if told else []))))
 
-    def narrowed(self, available: NDArray[np.bool_] | None) -> BoundRules:
+    def narrowed(self, available: NDArray[np.bool_] | None, in_store: str | None = None) -> BoundRules:
         """The same rules for another request, which count anew.
 
         `available` (n_items,) are the only items that may be listed; None: all.
         """
         other = copy(self)
-        other.effects, other._lock = {}, Lock()
+        other.effects, other._lock, other.in_store = {}, Lock(), in_store
         if available is not None:
             other._item_masks = {**self._item_masks, "available": available}
         return other
@@ -307,6 +341,15 @@ class BoundRules:
         masks = {name: mask[pairs.items] for name, mask in self._item_masks.items()}
         if self._deny is not None:
             masks["deny"] = ~self._denied(self._deny, history, pairs, user)
+        if self.dismissed is not None:
+            masks["dismissed"] = self.dismissed.allows(history.users[USER_ID], user, pairs.items)
+        if self._stores is not None:
+            masks |= self._in_store(self._stores, history.users, pairs, user)
+        for forbid, mask in self._forbidden:
+            met, meant = forbid.users(history.users), mask[pairs.items]
+            for name, users in (("forbid", met.yes), (_OPEN, met.open)):
+                if users.any() or name == "forbid":
+                    masks[name] = masks.get(name, True) & ~(meant & users[user])
         if self.rules.skip_bought_days is not None:
             masks["skip_bought_days"] = ~self._just_bought(history, position)
         request = RuleRequest(history, pairs, position, self.items, self.prices, self.now)
@@ -320,7 +363,36 @@ class BoundRules:
             masks[rule.type_name] = mask
         return masks
 
+    def forbidden(self, users: pl.DataFrame) -> NDArray[np.bool_]:
+        """(n_users, n_items) must the item not be offered to the user, as `forbid` says?"""
+        found = np.zeros((users.height, self.items.height), np.bool_)
+        for forbid, mask in self._forbidden:
+            met = forbid.users(users)
+            found |= (met.yes | met.open)[:, None] & mask
+        return found
+
+    def _in_store(
+        self,
+        stores: tuple[pl.Series, NDArray[np.bool_]],
+        users: pl.DataFrame,
+        pairs: Pairs,
+        user: NDArray[np.int64],
+    ) -> dict[str, NDArray[np.bool_]]:
+        """`available` by the users' stores; those of no known store count apart."""
+        names, offered = stores
+        if self.in_store is not None:
+            own = pl.Series([bare_id(str(self.in_store))]).new_from_index(0, users.height)
+        elif (column := next((c for c in (OWN_STORE, STORE) if c in users.columns), None)) is None:
+            raise SettingError(missing_attribute(STORE, users.columns))
+        else:
+            own = typed_ids(users[column]).cast(pl.String)
+        row = row_of_ids(own, names)
+        allowed, unknown = offered[row[user], pairs.items], row[user] < 0  # the last row is of -1
+        masks = {"available": allowed | unknown}
+        return masks | ({_NO_STORE: allowed | ~unknown} if unknown.any() else {})
+
     def _available(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
+        """(n_items,) is the item on offer anywhere now?"""
         codes = self._codes(frame, "available")
         open_now = np.ones(frame.height, np.bool_)
         if "from" in frame.columns:
@@ -329,9 +401,21 @@ class BoundRules:
         if "until" in frame.columns:
             stop = parse_time(frame["until"], who="available")
             open_now &= (stop.is_null() | (stop > self.now)).to_numpy()
-        mask = np.zeros(self.items.height, np.bool_)
-        mask[codes[(codes >= 0) & open_now]] = True
-        return mask
+        there = (codes >= 0) & open_now
+        if STORE not in frame.columns:
+            mask = np.zeros(self.items.height, np.bool_)
+            mask[codes[there]] = True
+            self._item_masks["available"] = mask
+            return mask
+        of_line = typed_ids(frame[STORE]).cast(pl.String)
+        stores = of_line.drop_nulls().unique().sort()
+        offered = np.zeros((len(stores) + 1, self.items.height), np.bool_)
+        row = row_of_ids(of_line, stores)
+        offered[row[there & (row >= 0)], codes[there & (row >= 0)]] = True
+        offered[-1] = offered[:-1].all(axis=0) if len(stores) else False
+        offered[:, codes[there & of_line.is_null().to_numpy()]] = True
+        self._stores = stores, offered
+        return np.asarray(offered.any(axis=0))
 
     def _margins(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         codes = self._codes(frame, "margin")
@@ -433,6 +517,10 @@ def read_rules(path: Path) -> Rules:
             if not isinstance(value, str) or not value.strip():
                 raise SettingError(f"rules: {name} must be the path of a file, not {value!r}.")
             value = read_table(path.parent / value)
+        elif name == "forbid":
+            if not isinstance(value, list):
+                raise SettingError("rules: write forbid as tables [[forbid]].")
+            value = [Forbid.of(table, path.parent) for table in value]
         elif name == "more":
             value = [make_component(table, Rule, "rule") for table in value]
         values[name] = value

@@ -25,6 +25,7 @@ from starlette.types import Scope
 from retailrec import __version__
 from retailrec.data.parsing import bare_id
 from retailrec.errors import SettingError
+from retailrec.serving.database import Dismissal
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
@@ -34,10 +35,12 @@ from retailrec.serving.messages import (
     AnswerOut,
     AnswersOut,
     AvailabilityIn,
+    DismissalIn,
     Id,
     OffersIn,
     ReceiptsIn,
     ReceiptsOut,
+    RulesetIn,
     RulesIn,
     ShopperIn,
     offer_request,
@@ -46,7 +49,7 @@ from retailrec.serving.messages import (
 )
 from retailrec.serving.pages import views as pages
 from retailrec.serving.problems import PROBLEM, Problem, answer_problems, request_id
-from retailrec.serving.receipts import Posted, Receipt, accept, midnight_after, moment
+from retailrec.serving.receipts import Posted, Receipt, accept, microseconds, midnight_after, moment
 from retailrec.serving.service import Service
 
 _PROBLEM = {
@@ -172,6 +175,21 @@ def routes(service: Service) -> APIRouter:
         await service.compute(service.store.deny, shopper, item, False)
         return reply({"shopper": shopper, "item": item, "denied": False})
 
+    @router.post("/v1/shoppers/{shopper:id}/dismissals", dependencies=write, tags=["lists"])
+    async def dismiss(shopper: ShopperPath, body: DismissalIn) -> Response:
+        """Do not offer the item, or all of its category, to this shopper for some weeks from now."""
+        now = microseconds(datetime.now())
+        until = now + int(body.weeks * 7 * 86_400_000_000)
+        said = Dismissal(body.item, body.category, now, until)
+        await service.compute(service.store.dismiss, shopper, body.item, said)
+        return reply({"shopper": shopper, "dismissed": _said(said)})
+
+    @router.delete("/v1/shoppers/{shopper:id}/dismissals/{item:id}", dependencies=write, tags=["lists"])
+    async def take_dismissal_back(shopper: ShopperPath, item: ItemPath) -> Response:
+        """Offer the item, and its category, to this shopper again."""
+        await service.compute(service.store.dismiss, shopper, item, None)
+        return reply({"shopper": shopper, "item": item, "dismissed": None})
+
     @router.delete("/v1/shoppers/{shopper:id}", dependencies=admin, tags=["shoppers"])
     async def forget(shopper: ShopperPath) -> Response:
         """Forget the shopper: receipts, attributes, exposures, memory; what comes in again of this id
@@ -186,21 +204,28 @@ def routes(service: Service) -> APIRouter:
         return reply({"shopper": shopper, "forgotten": False, "was": was})
 
     @router.get("/v1/items/{item:id}/similar", dependencies=read, tags=["items"])
-    async def similar(item: ItemPath, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> Response:
-        """Items that go with this one, by each source that knows."""
-        return reply(await service.compute(_similar, service, item, k))
+    async def similar(
+        item: ItemPath,
+        k: Annotated[int, Query(ge=1, le=MOST_K)] = 10,
+        shopper: Annotated[Id, Query(description="to whom they are shown")] = "",
+    ) -> Response:
+        """Items that go with this one, by each source that knows; without those that must not be shown
+        to the shopper, or, where none is named, to somebody of whom nothing is known."""
+        return reply(await service.compute(_similar, service, item, k, shopper))
 
     @router.get("/v1/unavailable", dependencies=read, tags=["lists"])
     async def unavailable() -> Response:
         """Items that are not offered to anybody now."""
         lists = await service.compute(service.engine.lists)
-        return reply({"items": sorted(lists.unavailable)})
+        stores = {store: sorted(items) for store, items in sorted(lists.unavailable_in.items())}
+        return reply({"items": sorted(lists.unavailable), "stores": stores})
 
     @router.post("/v1/availability", dependencies=write, tags=["lists"])
     async def availability(body: AvailabilityIn) -> Response:
-        """Take items off everybody's list or put them back; takes effect at once."""
-        await service.compute(service.store.set_available, body.items)
-        return reply({"items": body.items})
+        """Take items off everybody's list, or off that of a store's shoppers, or put them back; takes
+        effect at once."""
+        await service.compute(service.store.set_available, body.items, body.store)
+        return reply({"items": body.items} | ({} if body.store is None else {"store": body.store}))
 
     @router.get("/v1/models", dependencies=read, tags=["models"])
     async def models() -> Response:
@@ -226,7 +251,9 @@ def routes(service: Service) -> APIRouter:
         return reply({"rulesets": lists.rules, "purposes": lists.rules})
 
     @router.put("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def save_rules(ruleset: Annotated[Id, Path(examples=["mailing"])], body: RulesIn) -> Response:
+    async def save_rules(
+        ruleset: Annotated[Id, Path(examples=["mailing"])], body: RulesetIn
+    ) -> Response:
         """Save a set of rules; they hold from the next answer on that asks for them."""
         await service.compute(service.save_rules, ruleset, body.said())
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": body.said()})
@@ -369,9 +396,9 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
 def _users(service: Service, shoppers: Sequence[ShopperIn]) -> tuple[list[UserRecord], list[Receipt]]:
     """Shoppers of a request, as an answer sees them, and their receipts, cleaned in one go.
 
-    What is denied to the stored shopper of an id is denied here too.
+    What is denied to the stored shopper of an id, or dismissed by it, is so here too.
     """
-    model, denied = service.models.active, service.store.denied([s.shopper for s in shoppers])
+    model, unwanted = service.models.active, service.store.unwanted([s.shopper for s in shoppers])
     posted = [
         Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
         for shopper in shoppers
@@ -382,8 +409,8 @@ def _users(service: Service, shoppers: Sequence[ShopperIn]) -> tuple[list[UserRe
     for shopper in shoppers:
         own = list(islice(receipts, len(shopper.receipts)))
         own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
-        events, never = code_receipts(model, own), denied.get(shopper.shopper, ())
-        users.append(UserRecord(shopper.shopper, events, shopper.attributes, never))
+        events, never = code_receipts(model, own), unwanted.get(shopper.shopper, ((), ()))
+        users.append(UserRecord(shopper.shopper, events, shopper.attributes, *never))
     return users, accepted
 
 
@@ -394,6 +421,7 @@ def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
         "shopper": shopper,
         "attributes": known.attributes,
         "denied": list(known.denied),
+        "dismissed": [_said(one) for one in known.dismissed],
         "receipts": len(receipts),
         "newest": [
             {
@@ -415,11 +443,16 @@ def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
     }
 
 
+def _said(said: Dismissal) -> dict[str, Any]:
+    times = {name: moment(getattr(said, name)).isoformat() for name in ("since", "until")}
+    return {"item": said.item, "category": said.category} | times
+
+
 def _known(value: Any) -> float | None:
     return float(value) if value == value else None
 
 
-def _similar(service: Service, item: str, k: int) -> dict[str, Any]:
+def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any]:
     model = service.models.active
     if item not in model.code_of:
         raise Problem(404, f"the model does not know item {item!a}; it was not sold before its end.")
@@ -432,7 +465,7 @@ def _similar(service: Service, item: str, k: int) -> dict[str, Any]:
                 {"item": model.ids[code], "name": model.labels[code], "similarity": score}
                 for code, score in found
             ]
-            for source, found in model.similar(item, k).items()
+            for source, found in model.similar(item, k, service.engine.barred(model, shopper)).items()
         },
     }
 

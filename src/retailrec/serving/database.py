@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -48,6 +49,20 @@ class ForgottenUser(DataError):
     """The user was forgotten, and is not to be stored again."""
 
 
+class Dismissal(NamedTuple):
+    """An item that a user does not want to see, or all of its category.
+
+    Attributes
+    ----------
+    since, until : microseconds since 1970, in the shop's own time
+    """
+
+    item: str
+    category: bool
+    since: int
+    until: int
+
+
 class Shopper(NamedTuple):
     """What the store knows beside receipts, read in one statement.
 
@@ -59,6 +74,7 @@ class Shopper(NamedTuple):
     ends : midnight after the newest receipt of anybody; None without any
     text_numbers : are receipt numbers ordered as text, since one of them is no whole number?
     lists : changes with the unavailable items, rules and keys
+    dismissed : what the shopper did not want to see
     """
 
     version: int
@@ -67,6 +83,7 @@ class Shopper(NamedTuple):
     ends: datetime | None
     text_numbers: bool
     lists: int
+    dismissed: tuple[Dismissal, ...] = ()
 
 
 class Events(NamedTuple):
@@ -94,11 +111,12 @@ class Added(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What holds for everybody: unavailable items, rulesets, and their version."""
+    """What holds for everybody: items unavailable everywhere or by store, rulesets, their version."""
 
     version: int
     unavailable: frozenset[str]
     rules: dict[str, dict[str, Any]]
+    unavailable_in: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 _NO_FILE = re.compile(r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=", re.IGNORECASE | re.DOTALL)

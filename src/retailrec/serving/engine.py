@@ -22,7 +22,7 @@ from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import CROWD, Answer, ReceiptFacts, count_amounts
 from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.request import Request
-from retailrec.serving.database import Lists, Shopper
+from retailrec.serving.database import Dismissal, Lists, Shopper
 from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds, moment
 from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
@@ -234,6 +234,12 @@ class UserRecord(NamedTuple):
     events: CodedEvents
     attributes: Mapping[str, Any] = {}
     denied: Sequence[str] = ()
+    dismissed: Sequence[Dismissal] = ()
+
+    @classmethod
+    def of(cls, shopper: str, known: Shopper, events: CodedEvents) -> UserRecord:
+        """A user of the store, with these events."""
+        return cls(shopper, events, known.attributes, known.denied, known.dismissed)
 
 
 class Engine:
@@ -249,6 +255,7 @@ class Engine:
         self.store, self.cache = store, HotShoppers(cache_lines)
         self._lists: Lists | None = None
         self._masks: dict[str, NDArray[np.bool_]] = {}  # model's digest -> offered at all?
+        self._stores: dict[str, NDArray[np.int32]] = {}  # digest and store -> not offered there
         self._lock = Lock()
         self._facts: dict[str, tuple[float, ReceiptFacts | None]] = {}  # digest -> when looked at, what
 
@@ -263,8 +270,7 @@ class Engine:
             If there are no such saved rules, or a rule makes no sense.
         """
         known = self.store.shopper(shopper)
-        events = self.events(model, shopper, known)
-        user = UserRecord(shopper, events, known.attributes, known.denied)
+        user = UserRecord.of(shopper, known, self.events(model, shopper, known))
         facts = self.receipt_facts(model, known.ends)
         return self.answer(model, [user], asked, known.ends, self.lists(known.lists), facts)[0]
 
@@ -287,18 +293,19 @@ class Engine:
         ruleset, saved = saved_rules(asked, lists)
         end = max(request.at or ends or model.end, model.end)
         before = None if request.at is None else microseconds(request.at)
+        rules, denied = None, self._denied(model, users, request, end, lists)
+        slotted = request.slots is not None or request.explore > 0
+        if saved or lists.unavailable or denied is not None or slotted:
+            available = self._available(model, lists) if lists.unavailable else None
+            rules = model.bound_rules(saved).narrowed(available, request.in_store)
         history = model.history(
             [user.shopper for user in users],
             [user.events for user in users],
             [user.attributes for user in users],
             end,
             before,
+            () if rules is None else rules.rules.attributes,
         )
-        rules, denied = None, _denied(model, users)
-        slotted = request.slots is not None or request.explore > 0
-        if saved or lists.unavailable or denied is not None or slotted:
-            available = self._available(model, lists) if lists.unavailable else None
-            rules = model.bound_rules(saved).narrowed(available)
         eligible = None if request.among is None else _eligible(model, request.among, len(users))
         answer = model.answerer(request).answer(history, request, eligible, rules=rules, denied=denied)
         among = None if eligible is None else eligible.report(request.k)
@@ -354,7 +361,72 @@ class Engine:
         if found is None or version is None or found.version != version:
             found = self.store.lists()
             with self._lock:
-                self._lists, self._masks = found, {}
+                self._lists, self._masks, self._stores = found, {}, {}
+        return found
+
+    def barred(self, model: ServedModel, shopper: str) -> NDArray[np.bool_]:
+        """(n_items,) must the item not be shown to the shopper?
+
+        Of an unknown one ("") nothing is known, so what is forbidden where an attribute is missing is
+        barred.
+        """
+        known = self.store.shopper(shopper)
+        lists = self.lists(known.lists)
+        user = UserRecord.of(shopper, known, code_lines(model, [], [], [], _NO_AMOUNTS))
+        end = max(known.ends or model.end, model.end)
+        barred = model.mask(lists.unavailable)
+        denied = self._denied(model, [user], Request(), end, lists)
+        if denied is not None:
+            barred[denied.items] = True
+        _, saved = saved_rules(OfferRequest(), lists)
+        if saved.get("forbid"):
+            rules = model.bound_rules({"forbid": saved["forbid"]})
+            also = rules.rules.attributes
+            people = model.history([shopper], [user.events], [user.attributes], end, None, also)
+            barred |= rules.forbidden(people.users)[0]
+        return barred
+
+    def _denied(
+        self,
+        model: ServedModel,
+        users: Sequence[UserRecord],
+        request: Request,
+        end: datetime,
+        lists: Lists,
+    ) -> Pairs | None:
+        """Items never to be listed, by user: denied, dismissed, or off in the user's store; None: there
+        are none."""
+        off = lists.unavailable_in
+        if not off and not any(user.denied or user.dismissed for user in users):
+            return None
+        now = microseconds(end)
+        before = now if request.at is None else microseconds(request.at)
+        codes = []
+        for user in users:
+            store = request.in_store or _as_id(user.attributes.get("store"))
+            known = [model.codes(user.denied)]
+            if off:
+                known.append(self._off(model, lists, store))
+            for said in user.dismissed:
+                if said.until > now and (request.at is None or said.since < before):
+                    known.append(model.dismissed(said.item, said.category))
+            found = np.unique(np.concatenate(known))
+            codes.append(found[found >= 0])
+        indptr = np.append(0, np.cumsum([len(code) for code in codes])).astype(np.int64)
+        return Pairs(indptr, np.concatenate(codes).astype(np.int32))
+
+    def _off(self, model: ServedModel, lists: Lists, store: str | None) -> NDArray[np.int32]:
+        """Codes of the items that a store does not offer; of no known store, that any does not."""
+        key = f"{model.digest} {store}"
+        kept = lists is self._lists and (store is None or store in lists.unavailable_in)
+        found = self._stores.get(key) if kept else None
+        if found is None:
+            off = lists.unavailable_in
+            everywhere = frozenset().union(*off.values())
+            items = everywhere if store is None else off.get(store, frozenset())
+            found = model.codes(items)
+            if kept:
+                self._stores[key] = found
         return found
 
     def _available(self, model: ServedModel, lists: Lists) -> NDArray[np.bool_]:
@@ -426,7 +498,8 @@ def facts_of(
 def saved_rules(asked: OfferRequest, lists: Lists) -> tuple[str, dict[str, Any]]:
     """The name of the saved rules that hold, and these with those of the request on top.
 
-    Rules saved under the name of a purpose hold for it where no ruleset is named.
+    Rules saved under the name of a purpose hold for it where no ruleset is named. What is forbidden
+    adds up: by the rules saved as ``default``, which always holds, by the others, and by the request.
 
     Raises
     ------
@@ -443,17 +516,18 @@ def saved_rules(asked: OfferRequest, lists: Lists) -> tuple[str, dict[str, Any]]
             f"there is no ruleset {name!a}; expected one of {', '.join(sorted(known))}. Save rules "
             f"under this name first; a purpose is one of {', '.join(PURPOSES)}."
         )
-    return name, {**known[name], **asked.rules}
+    found = {**known[name], **asked.rules}
+    forbid: list[Any] = []
+    for rules in (known[DEFAULT_RULESET], known[name], asked.rules):
+        forbid += [one for one in rules.get("forbid", ()) if one not in forbid]
+    return name, found | ({"forbid": forbid} if forbid else {})
 
 
-def _denied(model: ServedModel, users: Sequence[UserRecord]) -> Pairs | None:
-    """Items never to be listed, by user; None: there are none."""
-    if not any(user.denied for user in users):
+def _as_id(value: Any) -> str | None:
+    """An attribute as the id that it is: 3.0 as "3"."""
+    if value is None:
         return None
-    codes = [model.codes(user.denied) for user in users]
-    known = [np.unique(code[code >= 0]) for code in codes]
-    indptr = np.append(0, np.cumsum([len(code) for code in known])).astype(np.int64)
-    return Pairs(indptr, np.concatenate(known).astype(np.int32))
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _eligible(model: ServedModel, among: Among, n_users: int) -> Eligible:

@@ -284,6 +284,19 @@ def export_shoppers(store: Store, out: Path) -> int:
     return frame.height
 
 
+def export_dismissals(store: Store) -> pl.DataFrame:
+    """What shoppers dismissed, as `recommend --dismissals` reads it."""
+    rows = [
+        (shopper, one.item, one.since, one.category, (one.until - one.since) / (7 * 86_400e6))
+        for shopper, one in store.dismissals()
+    ]
+    kinds = {"time": pl.Int64, "category": pl.Boolean, "weeks": pl.Float64}
+    schema = {USER_ID: pl.String, ITEM_ID: pl.String} | kinds
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    ids = (whole_numbers(frame[c]) for c in (USER_ID, ITEM_ID))
+    return frame.with_columns(*ids, pl.col("time").cast(pl.Datetime("us")))
+
+
 def export_exposures(store: Store, shadow: bool = False) -> pl.DataFrame:
     """The exposure log as a frame, in the columns of the ledger of offers; without shadow models."""
     rows = [row for row in store.exposures() if shadow or not row["shadow"]]

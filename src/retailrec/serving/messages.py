@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
 from retailrec.errors import SettingError
 from retailrec.jobs.settings_fields import plain_settings
 from retailrec.recommender.among import Among
+from retailrec.recommender.dismissals import WEEKS
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import PLAIN_RULES, Rules
 from retailrec.schema import ITEM_ID
@@ -28,6 +29,7 @@ from retailrec.serving.engine import OfferRequest, Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.receipts import Line, check_id
 
+MOST_BARRED = 5000  # items or categories that one rule forbids
 MOST_K, MOST_RECEIPTS, MOST_LINES, MOST_SHOPPERS, MOST_AMONG = 200, 1000, 2000, 100, 5000
 
 
@@ -134,6 +136,35 @@ class RulesIn(_RulesIn):  # type: ignore[misc]
         return dict(self.model_dump(include=set(PLAIN_RULES), exclude_none=True))
 
 
+class ForbidIn(_Body):
+    """Items that some users must not be offered."""
+
+    category: list[Word] = Field([], max_length=MOST_BARRED, examples=[["TOBACCO", "ALCOHOL"]])
+    items: list[Id] = Field([], max_length=MOST_BARRED)
+    when: Word = Field(
+        "", description="comparisons of attributes; empty: everybody", examples=["age < 18"]
+    )
+    unknown: Literal["forbid", "allow"] = Field(
+        "forbid", description="what holds for users of whom an attribute is not known"
+    )
+
+
+class RulesetIn(RulesIn):
+    """A set of rules as it is saved, or comes in a body; what it forbids adds up with all else."""
+
+    forbid: list[ForbidIn] | None = Field(None, max_length=100)
+
+    def said(self) -> dict[str, Any]:
+        """The rules that were said."""
+        found = super().said()
+        if self.forbid:
+            found["forbid"] = [one.model_dump() for one in self.forbid]
+        return found
+
+
+_FRAMES = ("rules", "among", "dismissals")  # fields of a request that JSON has in another form
+
+
 def request_fields(**otherwise: Any) -> dict[str, Any]:
     """Every setting of a `Request` as a field of a body or a query, some of them in another form."""
     limited = {
@@ -144,6 +175,8 @@ def request_fields(**otherwise: Any) -> dict[str, Any]:
         "pool": (int, Field(20, ge=1, le=MOST_K, description=_help("pool"))),
         "salt": (Word, Field("", description=_help("salt"))),
         "at": (NaiveDatetime | None, Field(None, description="with the receipts before this time")),
+        "in_store": (Id | None, Field(None, description=_help("in_store"))),
+        "dismissals": None,  # the store has them
         "ruleset": (str | None, Field(None, max_length=128, description="name of saved rules")),
     } | otherwise
     plain = {
@@ -166,7 +199,7 @@ def offer_request(body: Any, rules: Mapping[str, Any], among: list[str] | None) 
     SettingError
         If it makes no sense, or is more than a list may have.
     """
-    names = [f.name for f in fields(Request) if f.name not in ("rules", "among")]
+    names = [f.name for f in fields(Request) if f.name not in _FRAMES]
     settings = {name: getattr(body, name) for name in names}
     if among is not None:
         if len(among) > MOST_AMONG:
@@ -190,7 +223,7 @@ _OffersIn: Any = create_model(
     "_OffersIn",
     __base__=_Body,
     **request_fields(
-        rules=(RulesIn, RulesIn()), among=(list[Id] | None, Field(None, max_length=MOST_AMONG))
+        rules=(RulesetIn, RulesetIn()), among=(list[Id] | None, Field(None, max_length=MOST_AMONG))
     ),
 )
 
@@ -258,8 +291,18 @@ class AnswersOut(BaseModel):
     answers: list[AnswerOut]
 
 
+class DismissalIn(_Body):
+    """An item that the shopper does not want to see for a while."""
+
+    item: Id = Field(examples=["1029743"])
+    category: bool = Field(False, description="hide all items of its finest category")
+    weeks: float = Field(WEEKS, gt=0, le=520)
+
+
 class AvailabilityIn(_Body):
-    """Items that are, or are not, to be offered to anybody."""
+    """Items that are, or are not, to be offered to anybody, or to a store's users."""
+
+    store: Id | None = Field(None, description="in this store alone; else in all")
 
     items: dict[Id, bool] = Field(
         min_length=1, max_length=MOST_AMONG, examples=[{"1029743": False, "995242": True}]

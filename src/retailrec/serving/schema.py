@@ -52,6 +52,7 @@ shoppers = Table(
     Column("version", BigInteger, nullable=False),  # another one after each change
     Column("attributes", Text, nullable=False),  # JSON
     Column("denied", Text, nullable=False),  # JSON list of items never to be offered
+    Column("dismissed", Text),  # JSON list of [item, is its category meant, said when, until when]
 )
 
 # The key makes receipts idempotent and lets one statement read a shopper's history.
@@ -135,6 +136,15 @@ unavailable = Table(
     metadata,
     Column("item", String(128), primary_key=True),
     Column("since", BigInteger, nullable=False),
+)
+
+unavailable_in = Table(
+    "unavailable_in",
+    metadata,
+    Column("store", String(128), nullable=False),
+    Column("item", String(128), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    PrimaryKeyConstraint("store", "item"),
 )
 
 # Each activation of a model; the last row is the one that answers.
@@ -224,8 +234,22 @@ def _pools(connection: Connection) -> None:
         connection.execute(CreateIndex(index, if_not_exists=True))
 
 
+def _by_store_and_user(connection: Connection) -> None:
+    """What a store does not offer, and what users dismissed."""
+    connection.execute(CreateTable(unavailable_in, if_not_exists=True))
+    if "dismissed" not in {c["name"] for c in inspect(connection).get_columns(shoppers.name)}:
+        connection.exec_driver_sql("ALTER TABLE shoppers ADD COLUMN dismissed TEXT")
+
+
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
-MIGRATIONS = (_first_tables, _formulas, _list_of_forgotten, _keyed_exposures, _pools)
+MIGRATIONS = (
+    _first_tables,
+    _formulas,
+    _list_of_forgotten,
+    _keyed_exposures,
+    _pools,
+    _by_store_and_user,
+)
 
 
 def version_of(connection: Connection) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from retailrec.data.history import History
 from retailrec.errors import SettingError
 from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.batch import artifact_key
+from retailrec.recommender.dismissals import finest_categories
 from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import PLAIN_RULES, BoundRules, Rules
@@ -76,7 +78,8 @@ class ServedModel:
         sources = [*self.model.sources_, *self.model.discover_sources_]
         wanted += [s.attribute for s in sources if hasattr(s, "attribute")]
         self.user_columns = list(dict.fromkeys(wanted))
-        self._bound: LRUCache[tuple[Any, ...], BoundRules] = LRUCache(_BOUND)
+        self._bound: LRUCache[str, BoundRules] = LRUCache(_BOUND)
+        self._finest = finest_categories(items)
         self._answerers: dict[tuple[Purpose, ...], Answerer] = {}
         self._lock = Lock()
         # each request is a thread's; a library that brings its own threads would fight with the others
@@ -125,11 +128,12 @@ class ServedModel:
         attributes: Sequence[Mapping[str, Any]],
         end: datetime,
         before: int | None = None,
+        also: Iterable[str] = (),
     ) -> History:
         """Histories as a load of the same receipts would give them, in this model's codes.
 
         `end` is the present, from which ages count; receipts at or after `before` (microseconds) are
-        not known.
+        not known. `also` are attributes that rules read, beside those of the model.
         """
         parts = [_known(e, before) for e in events]
         rows = np.repeat(np.arange(len(parts)), [len(p.item) for p in parts])
@@ -147,7 +151,7 @@ class ServedModel:
         if not np.isnan(amounts["discount"]).all():
             columns["discount"] = amounts["discount"]
         people = [pl.Series(USER_ID, shoppers, pl.String)]
-        for name in self.user_columns:
+        for name in dict.fromkeys((*self.user_columns, *also)):
             values = [_plain(facts.get(name)) for facts in attributes]
             people.append(pl.Series(name, values, strict=False))
         users = pl.DataFrame(people)
@@ -178,8 +182,21 @@ class ServedModel:
         code = self.code_of.get(item)
         return item if code is None else self.labels[code]
 
-    def similar(self, item: str, k: int) -> dict[str, list[tuple[int, float]]]:
-        """Source -> (code, similarity) of the `k` items that go best with one that is known."""
+    def dismissed(self, item: str, category: bool) -> NDArray[np.int32]:
+        """Codes of the items that a dismissal hides."""
+        code = self.code_of.get(item, -1)
+        own = np.array([code], np.int32)
+        if not category or code < 0 or self._finest[code] < 0:
+            return own
+        return np.flatnonzero(self._finest == self._finest[code]).astype(np.int32)
+
+    def similar(
+        self, item: str, k: int, barred: NDArray[np.bool_] | None = None
+    ) -> dict[str, list[tuple[int, float]]]:
+        """Source -> (code, similarity) of the `k` items that go best with one that is known.
+
+        Items that are `barred` (n_items,) are left out.
+        """
         code, found = self.code_of[item], {}
         for source in self.model.sources_:
             similarity: Any = getattr(source, "similarity_", None)
@@ -188,8 +205,10 @@ class ServedModel:
             row = similarity[code]
             items, scores = row.indices, row.data
             order = np.lexsort((items, -scores))  # ties go to the lower item
-            best = [i for i in order if items[i] != code][:k]
-            found[source.name] = [(int(items[i]), float(scores[i])) for i in best]
+            shown = (
+                i for i in order if items[i] != code and not (barred is not None and barred[items[i]])
+            )
+            found[source.name] = [(int(items[i]), float(scores[i])) for i in islice(shown, k)]
         return found
 
     def check_rules(self, rules: Mapping[str, Any]) -> None:
@@ -209,11 +228,10 @@ class ServedModel:
         SettingError
             If a rule or its value makes no sense.
         """
-        if unknown := sorted(set(rules) - set(PLAIN_RULES)):
-            raise SettingError(
-                f"rules: there is no rule '{unknown[0]}' here; expected {', '.join(PLAIN_RULES)}."
-            )
-        key = tuple(sorted(rules.items()))
+        if unknown := sorted(set(rules) - {*PLAIN_RULES, "forbid"}):
+            expected = ", ".join((*PLAIN_RULES, "forbid"))
+            raise SettingError(f"rules: there is no rule '{unknown[0]}' here; expected {expected}.")
+        key = json.dumps(rules, sort_keys=True)
         with self._lock:
             found = self._bound.get(key)
         if found is not None:

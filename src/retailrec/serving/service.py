@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from retailrec.compute.shards import n_threads, one_blas_thread
+from retailrec.errors import SettingError
+from retailrec.recommender.rules import Rules
 from retailrec.serving.engine import Engine, OfferRequest, Reply
 from retailrec.serving.experiment import (
     Aside,
@@ -280,9 +282,15 @@ class Service:
         Raises
         ------
         SettingError
-            If they can't.
+            If they can't, or read an attribute that no shopper has.
         """
         self.models.active.check_rules(rules)
+        for name in Rules(**rules).attributes:
+            if name not in self.models.active.user_columns and not self.store.has_attribute(name):
+                raise SettingError(
+                    f"rules: forbid reads the attribute {name!a}, which no shopper of the store has. "
+                    f"Load shoppers with it first, or correct the name."
+                )
         self.store.set_rules(ruleset, rules)
 
     def forget(self, shopper: str) -> dict[str, Any]:

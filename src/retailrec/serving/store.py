@@ -5,19 +5,32 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import starmap
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from retailrec.errors import SettingError
 from retailrec.serving import schema
 from retailrec.serving.database import (
     Added,
     Database,
+    Dismissal,
     Events,
     ForgottenUser,
     Lists,
@@ -67,6 +80,7 @@ class Store(Database):
                 one.c.version,
                 one.c.attributes,
                 one.c.denied,
+                one.c.dismissed,
                 schema.state.c.ends,
                 schema.state.c.text_numbers,
                 schema.state.c.lists,
@@ -151,6 +165,7 @@ class Store(Database):
             None if row.ends is None else moment(row.ends),
             bool(row.text_numbers),
             row.lists,
+            _dismissed(row.dismissed),
         )
 
     def some_receipts(self, most: int, crowd: int) -> tuple[list[Receipt], int]:
@@ -162,15 +177,17 @@ class Store(Database):
             receipts = unpack(connection.execute(some).mappings().all())
             return receipts, len(connection.execute(users).all())
 
-    def denied(self, shoppers: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Items never to be offered, for those of some shoppers (a thousand at most) who have such."""
+    def unwanted(
+        self, shoppers: Sequence[str]
+    ) -> dict[str, tuple[tuple[str, ...], tuple[Dismissal, ...]]]:
+        """Items denied and dismissed, for those of some shoppers (a thousand at most) who have such."""
         table = schema.shoppers
-        statement = select(table.c.id, table.c.denied).where(
-            table.c.id.in_(set(shoppers)), table.c.denied != "[]"
+        statement = select(table.c.id, table.c.denied, table.c.dismissed).where(
+            table.c.id.in_(set(shoppers)), (table.c.denied != "[]") | table.c.dismissed.is_not(None)
         )
         with self.reader() as connection:
             rows = connection.execute(statement).all()
-        return {row.id: tuple(json.loads(row.denied)) for row in rows}
+        return {row.id: (tuple(json.loads(row.denied)), _dismissed(row.dismissed)) for row in rows}
 
     def some_shoppers(self, most: int) -> list[str]:
         """Some shoppers who have been heard of, in order of id."""
@@ -234,6 +251,14 @@ class Store(Database):
                 )
         return len(gone)
 
+    def has_attribute(self, name: str) -> bool:
+        """Has any shopper an attribute of this name?"""
+        column = schema.shoppers.c.attributes
+        statement = select(column).where(column.contains(json.dumps(name) + ":", autoescape=True))
+        with self.reader() as connection:
+            rows = connection.execute(statement.limit(100)).scalars()
+            return any(name in json.loads(text) for text in rows)
+
     def deny(self, shopper: str, item: str, denied: bool = True) -> None:
         """Never offer the item to the shopper again, or allow it again.
 
@@ -242,6 +267,43 @@ class Store(Database):
         ForgottenUser
             If the shopper was forgotten; nothing is stored.
         """
+        self._change_shopper(
+            shopper,
+            schema.shoppers.c.denied,
+            lambda items: sorted(set(items) - {item} | ({item} if denied else set())),
+        )
+
+    def dismiss(self, shopper: str, item: str, dismissal: Dismissal | None) -> None:
+        """Do not offer the item to the shopper for a while, or take back what was said of it.
+
+        Dismissals that are over when another one comes are removed.
+
+        Raises
+        ------
+        ForgottenUser
+            If the shopper was forgotten; nothing is stored.
+        """
+
+        def changed(said: list[list[Any]]) -> list[Any]:
+            others = [one for one in said if one[0] != item]
+            if dismissal is None:
+                return others
+            return [one for one in others if one[3] > dismissal.since] + [list(dismissal)]
+
+        self._change_shopper(shopper, schema.shoppers.c.dismissed, changed)
+
+    def dismissals(self) -> list[tuple[str, Dismissal]]:
+        """All dismissals that are stored, and whose they are, in order of id."""
+        table = schema.shoppers
+        statement = select(table.c.id, table.c.dismissed).where(table.c.dismissed.is_not(None))
+        with self.reader() as connection:
+            rows = connection.execute(statement.order_by(table.c.id)).all()
+        return [(row.id, Dismissal(*one)) for row in rows for one in json.loads(row.dismissed)]
+
+    def _change_shopper(
+        self, shopper: str, column: ColumnElement[str], change: Callable[[list[Any]], list[Any]]
+    ) -> None:
+        """Change a list that a column of the shopper's row holds."""
         with self.transaction() as connection:
             if forgotten_among(connection, [shopper]):
                 raise ForgottenUser(
@@ -252,17 +314,16 @@ class Store(Database):
             self.touch(connection, [shopper])
             mine = schema.shoppers.c.id == shopper
             # the row is locked by `touch`, so nobody else changes the list meanwhile
-            text = connection.execute(select(schema.shoppers.c.denied).where(mine)).scalar_one()
-            items = set(json.loads(text)) - {item} | ({item} if denied else set())
-            connection.execute(
-                update(schema.shoppers).where(mine).values(denied=json.dumps(sorted(items)))
-            )
+            text = connection.execute(select(column).where(mine)).scalar_one()
+            changed = json.dumps(change(json.loads(text or "[]")))
+            connection.execute(update(schema.shoppers).where(mine).values({column: changed}))
 
-    def set_available(self, items: Mapping[str, bool]) -> None:
-        """Take items off everybody's list, or put them back."""
-        table = schema.unavailable
+    def set_available(self, items: Mapping[str, bool], store: str | None = None) -> None:
+        """Take items off everybody's list, or that of a store's users, or put them back."""
+        table = schema.unavailable if store is None else schema.unavailable_in
+        where = {} if store is None else {"store": store}
         rows = [
-            {"item": item, "since": int(time.time() * 1e6)}
+            where | {"item": item, "since": int(time.time() * 1e6)}
             for item, on in sorted(items.items())
             if not on
         ]
@@ -271,7 +332,8 @@ class Store(Database):
             if rows:
                 connection.execute(self._upsert(table).on_conflict_do_nothing(), rows)
             if back:
-                connection.execute(delete(table).where(table.c.item.in_(back)))
+                gone = delete(table).where(table.c.item.in_(back))
+                connection.execute(gone if store is None else gone.where(table.c.store == store))
             self._change_lists(connection)
 
     def lists(self) -> Lists:
@@ -279,7 +341,11 @@ class Store(Database):
         with self.reader() as connection:
             row = connection.execute(select(schema.state)).one()
             items = connection.execute(select(schema.unavailable.c.item)).scalars()
-            return Lists(row.lists, frozenset(items), json.loads(row.rules))
+            table, by_store = schema.unavailable_in, defaultdict(set)
+            for store, item in connection.execute(select(table.c.store, table.c.item)):
+                by_store[store].add(item)
+            off = {store: frozenset(found) for store, found in by_store.items()}
+            return Lists(row.lists, frozenset(items), json.loads(row.rules), off)
 
     def set_rules(self, ruleset: str, rules: Mapping[str, Any] | None) -> None:
         """Save a set of rules, or remove it."""
@@ -422,6 +488,10 @@ class Store(Database):
 
     def _change_lists(self, connection: Connection) -> None:
         connection.execute(update(schema.state).values(lists=_version()))
+
+
+def _dismissed(text: str | None) -> tuple[Dismissal, ...]:
+    return tuple(starmap(Dismissal, json.loads(text))) if text else ()
 
 
 def _is_text(value: str) -> bool:

@@ -32,9 +32,10 @@ from retailrec.recommender.answers import Amounts, AnswerReport
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, Exposures, artifact_key
 from retailrec.recommender.exploration import policy_name
+from retailrec.recommender.forbid import missing_attribute
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import ITEM_ID, POOL, USER_ID
+from retailrec.schema import ITEM_ID, POOL, STORE, USER_ID
 from retailrec.spark.session import connect, cores, in_words
 from retailrec.spark.sources import Source, columns_in, source
 from retailrec.spark.staging import Cleaned, sql_schema, stage
@@ -90,6 +91,18 @@ class SparkRequest:
         if self.exposures is not None:
             facts.append([str(setting) for setting in self.exposures])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def check_rules(self, cleaned: Cleaned) -> None:
+        """Raise a SettingError if rules read what neither users nor receipts tell."""
+        rules, there = self.request.rules, [*self.attributes]
+        if rules is None:
+            return
+        for name in rules.attributes:
+            if name not in there:
+                raise SettingError(missing_attribute(name, there))
+        stores = STORE in there or STORE in cleaned.kinds or self.request.in_store is not None
+        if rules.by_store and not stores:
+            raise SettingError(missing_attribute(STORE, there))
 
     def kinds(self, cleaned: Cleaned) -> dict[str, str]:
         """Columns of the lists, as `Answer.lists` has them."""
@@ -311,6 +324,7 @@ def _answered(
 ) -> Answers:
     """Answer wave by wave, put the lists in their place, and tell of the whole."""
     order.model.answerer(order.request)  # what it has not learnt is said before any work
+    order.check_rules(cleaned)
     order, at = order.like(cleaned), order.request.at
     if at is not None and at > cleaned.midnight:
         raise DataError(

@@ -22,12 +22,13 @@ from retailrec.errors import RetailRecError
 from retailrec.recommender.explanations import in_days
 from retailrec.recommender.purposes import PURPOSES
 from retailrec.recommender.request import Request
+from retailrec.recommender.rules import Rules
 from retailrec.report import drawings
 from retailrec.report.page import Table, asset, environment, named
 from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.engine import Engine, OfferRequest, Reply, UserRecord, code_receipts
 from retailrec.serving.guard import allow
-from retailrec.serving.messages import RulesIn
+from retailrec.serving.messages import RulesetIn, RulesIn
 from retailrec.serving.pages.facts import WEEKS, Facts
 from retailrec.serving.problems import Problem
 from retailrec.serving.receipts import AMOUNTS, Receipt, check_id, microseconds, moment
@@ -132,9 +133,7 @@ def given_of(
     given, ends = [], None
     for shopper in shoppers:
         known = engine.store.shopper(shopper)
-        given.append(
-            UserRecord(shopper, engine.events(model, shopper, known), known.attributes, known.denied)
-        )
+        given.append(UserRecord.of(shopper, known, engine.events(model, shopper, known)))
         ends = known.ends
     return given, ends
 
@@ -329,7 +328,7 @@ class Views:
         sides = []
         for model, purpose in ((left, query.get("lp") or "default"), (right, rp)):
             asked = _named(purpose, rules, reasons=True)
-            given = UserRecord(shopper, code_receipts(model, now), known.attributes, known.denied)
+            given = UserRecord.of(shopper, known, code_receipts(model, now))
             answer = service.engine.answer(model, [given], asked, known.ends, lists)[0]
             if changed or rules:
                 before = given._replace(events=code_receipts(model, receipts))
@@ -435,7 +434,7 @@ class Views:
         }
         if not tried or error:
             return found
-        shoppers, model, scored = self._sample()
+        shoppers, model, scored = self._sample(Rules(**rules).attributes)
         if not shoppers:
             return found | {"effect": "The receipts are being counted; try again in a moment."}
         history, request, candidates = scored
@@ -489,12 +488,13 @@ class Views:
             self._reports = {model.digest: found}
         return self._reports[model.digest]
 
-    def _sample(self) -> tuple[Any, ...]:
-        """A hundred shoppers' candidates with scores, kept until the store's facts are renewed."""
+    def _sample(self, attributes: Sequence[str]) -> tuple[Any, ...]:
+        """A hundred shoppers' candidates with scores, kept until the store's facts are renewed; their
+        histories tell `attributes` beside those of the model."""
         facts, model = self.facts.now(), self.service.models.active
         if facts is None:
             return [], None, None
-        key = (facts.made, model.digest)
+        key = (facts.made, model.digest, attributes)
         if not self._sampled or self._sampled[0] != key:
             given, ends = given_of(self.service.engine, model, facts.sample)
             history = model.history(
@@ -502,6 +502,8 @@ class Views:
                 [g.events for g in given],
                 [g.attributes for g in given],
                 max(ends or model.end, model.end),
+                None,
+                attributes,
             )
             request = Request(k=K)
             self._sampled = (key, (history, request, model.answerer(request).score(history, request)))
@@ -551,7 +553,7 @@ def _rules_of(values: Mapping[str, str], saved: Mapping[str, Any] | None = None)
     said = {name: text for name, text in fields.items() if text}
     kept = {name: value for name, value in (saved or {}).items() if name not in fields}
     try:
-        return RulesIn.model_validate(kept | said).said(), ""
+        return RulesetIn.model_validate(kept | said).said(), ""
     except ValueError:
         names = dict(RULE_FIELDS)
         for name, text in said.items():
@@ -563,7 +565,14 @@ def _rules_of(values: Mapping[str, str], saved: Mapping[str, Any] | None = None)
 
 
 def _in_words(rules: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_as_typed(value)}" for name, value in rules.items())
+    words = [f"{name} {_as_typed(value)}" for name, value in rules.items() if name != "forbid"]
+    for one in rules.get("forbid", ()):
+        n = len(one["items"])
+        what = [*one["category"], *([f"{n} item{'s' if n > 1 else ''}"] if n else [])]
+        known = ", allowed where that is not known" if one["unknown"] == "allow" else ""
+        whom = f"where {one['when']}{known}" if one["when"] else "to everybody"
+        words.append(f"forbidden {whom}: {', '.join(what)}")
+    return "; ".join(words)
 
 
 def _as_typed(value: Any) -> str:
