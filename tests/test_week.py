@@ -339,6 +339,51 @@ def test_refit_can_be_asked_for(place: Path, lines: pl.DataFrame) -> None:
     assert change["from_refit"] > 0
 
 
+def test_receipts_of_a_store_are_taken_in_once(place: Path, lines: pl.DataFrame) -> None:
+    pytest.importorskip("sqlalchemy")
+    config = CONFIG.replace('receipts = "exports"', 'store = "shop.db"').replace('"weeks"', '"other"')
+    (place / "store.toml").write_text(config)
+    words = ("week", "--config", place / "store.toml")
+    store = ("--store", place / "shop.db")
+    refused(retailrec(*words), "shop.db")
+    assert retailrec("store", "init", *store).returncode == 0
+    refused(retailrec(*words), "no receipt yet")
+    load = ("store", "load", "table", place / "exports", *store)
+    assert retailrec(*load).returncode == 0
+    assert retailrec(*words).returncode == 0
+    assert retailrec(*words).returncode == 3
+    deliver(place, lines, FIRST)
+    assert retailrec(*load).returncode == 0
+    run = retailrec(*words)
+    assert run.returncode == 0, run.stderr
+    week_of = lines.filter(pl.col("week") == FIRST)
+    assert f"{week_of.height:,} lines of 2000-04-08 to 2000-04-14" in run.stdout
+    files = call(place)
+    assert files.returncode == 0
+    mine, theirs = (
+        pl.read_parquet(place / name / "current" / "recommendations.parquet").select(
+            "user_id", "item_id"
+        )
+        for name in ("weeks", "other")
+    )
+    assert mine.equals(theirs)
+
+
+def test_a_campaign_gets_its_offers_from_the_lists(place: Path, lines: pl.DataFrame) -> None:
+    (place / "campaign.toml").write_text(
+        'name = "weekly"\nvalue = "score"\n[offers]\nat_most = 2\n'
+        '[[limit]]\nby = "product"\nat_most = 5\n'
+    )
+    (place / "week.toml").write_text(CONFIG + '[campaign]\nfile = "campaign.toml"\n')
+    deliver(place, lines, FIRST)
+    assert call(place).returncode == 0
+    offers = pl.read_parquet(place / "weeks" / "current" / "campaign" / "offers.parquet")
+    listed = pl.read_parquet(place / "weeks" / "current" / "recommendations.parquet")
+    assert offers.join(listed, on=["user_id", "item_id"], how="anti").is_empty()
+    assert max(offers.group_by("item_id").len()["len"]) == 5
+    assert call(place).returncode == 3
+
+
 # --- rules of refitting, by hand ---------------------------------------------------------------------
 
 

@@ -151,7 +151,7 @@ def serve(
 @store_app.command("init")
 def init_store(store: StoreOption) -> None:
     """Make the store, or bring it up to date with this version."""
-    with _opened(store, init=True) as opened:
+    with opened_store(store, init=True) as opened:
         OUT.print(f"store {escape(opened.name)} is ready", highlight=False)
         _say_who_reads(opened)
 
@@ -175,7 +175,7 @@ def load_store(
     from retailrec.data.files import read_table
     from retailrec.datasets import open_alike, open_dataset
 
-    with _opened(store, init=True) as opened, console.progress(quiet) as progress:
+    with opened_store(store, init=True) as opened, console.progress(quiet) as progress:
         from retailrec.serving.loading import load_frames
 
         progress(f"load {path}")
@@ -215,7 +215,7 @@ def export_store(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write receipts, users, exposures, explored pools and dismissals to Parquet files."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.loading import (
             export,
             export_dismissals,
@@ -246,7 +246,7 @@ def recover_exposures(
     store: StoreOption,
 ) -> None:
     """Write what a service showed and could not write; each row once, and then none is in the file."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.experiment import Aside
 
         if not file.is_file():
@@ -277,7 +277,7 @@ def forget_shopper(
 
     A service that runs on the store forgets within two seconds. Status 3: something is left.
     """
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.experiment import Aside, aside_of
         from retailrec.serving.forgetting import (
             NOT_SEARCHED,
@@ -328,7 +328,7 @@ def forgotten_ids(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.loading import apply_list, write_list
         from retailrec.work import check_file
 
@@ -349,7 +349,7 @@ def compact_store(
     ] = None,
 ) -> None:
     """Remove what is old, and give the room back."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.loading import compact
 
         removed = compact(opened, before)
@@ -365,7 +365,7 @@ def add_key(
     scopes: Annotated[str, typer.Option(help="Of read, write, admin; with commas between.")] = "read",
 ) -> None:
     """Make a key and print it, once: the store keeps its hash only."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.keys import make_key
 
         key = make_key(opened, name, scopes)
@@ -375,7 +375,7 @@ def add_key(
 @key_app.command("list")
 def list_keys(store: StoreOption) -> None:
     """List keys by id, name and scopes."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.keys import list_keys as listed
 
         for key in listed(opened):
@@ -387,7 +387,7 @@ def remove_key(
     key: Annotated[str, typer.Argument(help="Its id, as 'list' shows it.")], store: StoreOption
 ) -> None:
     """Let a key count no more, within two seconds."""
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         from retailrec.serving.keys import remove_key as removed
 
         if not removed(opened, key):
@@ -418,7 +418,8 @@ def _say_who_reads(opened: Any) -> None:
 
 
 @contextmanager
-def _opened(url: str, init: bool = False) -> Iterator[Any]:
+def opened_store(url: str, init: bool = False) -> Iterator[Any]:
+    """The store, made if `init` says so, and closed afterwards."""
     with _extra():
         from retailrec.serving.store import Store, open_store
     store = Store(url).init() if init else open_store(url)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +13,12 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import ImportOption, QuietOption
+from retailrec.cli.serving import opened_store
+from retailrec.errors import DataError
 
 if TYPE_CHECKING:
-    from retailrec.jobs.week import Outcome
+    from retailrec.compute.progress import Progress
+    from retailrec.jobs.week import Outcome, Plan
 
 week = typer.Typer(invoke_without_command=True)
 WeekOption = Annotated[Path | None, typer.Option("--config", help="TOML file. [week.toml]")]
@@ -51,7 +57,7 @@ def publish(
     from retailrec.jobs.week import publish_week, read_week
 
     plan = read_week(config or Path("week.toml"))
-    with console.progress(quiet) as progress:
+    with console.progress(quiet) as progress, _with_receipts(plan, progress) as plan:
         outcome = publish_week(
             plan,
             as_of=as_of,
@@ -117,6 +123,22 @@ def rollback(
     plan = read_week(config or context.obj or Path("week.toml"))
     before, now = take_back(plan.settings.folder, to)
     OUT.print(f"{now} is published in the place of {before}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _with_receipts(plan: Plan, progress: Progress) -> Iterator[Plan]:
+    """The plan itself, or where receipts are in a store, on files that are written out of it."""
+    if plan.settings.store is None:
+        yield plan
+        return
+    with opened_store(plan.settings.store) as store, TemporaryDirectory() as place:
+        from retailrec.serving.loading import export, export_shoppers
+
+        progress("read the store")
+        receipts, users = Path(place) / "receipts.parquet", Path(place) / "users.parquet"
+        if not export(store, receipts):
+            raise DataError(f"store {store.name} holds no receipt yet; nothing can be published.")
+        yield plan.reading(receipts, users if export_shoppers(store, users) else None)
 
 
 def _print_outcome(outcome: Outcome, quiet: bool) -> None:

@@ -164,6 +164,13 @@ class Plan:
         said = self.settings.model_dump(mode="json", include=counts)
         return said | {"request": self.request.fingerprint()}
 
+    def reading(self, receipts: Path, users: Path | None = None) -> Plan:
+        """The same plan on receipts (and users) that were written elsewhere, such as out of a store."""
+        files = self.files if users is None else {"users": users} | self.files
+        return replace(
+            self, settings=self.settings.model_copy(update={"receipts": receipts}), files=files
+        )
+
 
 def read_week(path: Path) -> Plan:
     """The plan in a TOML file.
@@ -185,6 +192,8 @@ def read_week(path: Path) -> Plan:
         ) from error
     if (settings.receipts is None) == (settings.store is None):
         raise SettingError(f"{path}: say either receipts = 'FOLDER or FILE' or store = 'STORE'.")
+    if settings.store is not None and (settings.dataset != "table" or settings.columns):
+        raise SettingError(f"{path}: dataset and columns say how files are read; a store needs none.")
     if settings.dataset not in DATASETS:
         raise SettingError(f"{path}: dataset must be one of {', '.join(DATASETS)}.")
     require_checks(settings.accept, f"{path}: accept")
