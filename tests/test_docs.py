@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from retailrec.cli.app import app
 from retailrec.data import RetailData
 from retailrec.jobs.settings import Settings
+from retailrec.jobs.week_settings import WeekSettings
 from retailrec.offers.campaign import campaign_of
 from retailrec.simulator.shop import Shop, small_data
 
@@ -56,6 +57,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mine = mine.rename({"quantity": "units", "value": "paid"})
     mine.write_csv(folder / "receipts.csv")
     lines.write_csv(folder / "receipts_so_far.csv")
+    (folder / "exports").mkdir()
+    lines.write_csv(folder / "exports" / "until-today.csv")
     lines.select("user_id").unique().head(3).write_csv(folder / "wanted.csv")
     lines.select("item_id").unique().head(20).write_csv(folder / "eligible.csv")
     sent = lines.select("user_id").unique().head(9).with_columns(campaign_id=1)
@@ -141,6 +144,9 @@ def check_toml(text: str, where: str) -> str:
     if set(given) & {"limit", "budget"}:
         campaign_of(given)
         return "campaign.toml"
+    if set(given) & {"receipts", "store"}:
+        WeekSettings.model_validate(given)
+        return "week.toml"
     if set(given) & RULES:
         assert set(given) <= RULES, where
     else:

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from cli_support import Run, refused, retailrec
 from retailrec.data import RetailData
 from retailrec.jobs import published, week
 from retailrec.jobs.published import WeekFolder
-from retailrec.jobs.week import decide, publish_week, read_week
+from retailrec.jobs.week import decide, publish_week
 from retailrec.jobs.week_lists import Judged, ListBounds, change_of, check_lists
+from retailrec.jobs.week_settings import read_week
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -382,6 +385,57 @@ def test_a_campaign_gets_its_offers_from_the_lists(place: Path, lines: pl.DataFr
     assert offers.join(listed, on=["user_id", "item_id"], how="anti").is_empty()
     assert max(offers.group_by("item_id").len()["len"]) == 5
     assert call(place).returncode == 3
+
+
+def test_a_service_answers_with_the_published_model_and_goes_back_with_it(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    from retailrec.serving.engine import Engine, OfferRequest
+    from retailrec.serving.models import Follower, Models
+    from retailrec.serving.store import open_store
+
+    first = current(place)
+    store = ("--store", place / "shop.db")
+    deliver(place, lines, FIRST)
+    assert retailrec("store", "load", "table", place / "exports", *store).returncode == 0
+    with closing(open_store(str(place / "shop.db"))) as opened:
+        engine = Engine(opened)
+        for folder in ("weeks", "weeks/current", "weeks/current/model"):
+            assert list(Models(place / folder, opened, engine).folders()) == [first]
+        models = Models(place / "weeks", opened, engine)
+        models.start()
+        assert models.active.name == first
+        assert not models.follow()
+        assert call(place, "--refit").returncode == 0
+        assert models.behind
+        assert models.follow()
+        assert models.active.name == current(place)
+        assert models.active.digest == manifest(place)["model"]["key"]
+        assert [one["active"] for one in models.listed()] == [True]
+        lists = pl.read_parquet(place / "weeks" / "current" / "recommendations.parquet")
+        for user in lists["user_id"].unique().sort().head(5):
+            listed = lists.filter(user_id=user).sort("rank")["item_id"].to_list()
+            reply = engine.offers(models.active, str(user), OfferRequest.of(k=5))
+            assert [offer.item for offer in reply.offers] == listed
+        follower = Follower(models, every=0.01)
+        assert retailrec("week", "rollback", "--config", place / "week.toml").returncode == 0
+        until = time.monotonic() + 20
+        while models.behind and time.monotonic() < until:
+            time.sleep(0.01)
+        follower.stop()
+        assert models.active.name == first
+        assert models.active.digest == manifest(place, first)["model"]["key"]
+
+
+def test_a_service_on_a_plain_folder_follows_nothing(place: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    from retailrec.serving.models import Models
+
+    plain = place / "weeks" / current(place) / "model"
+    models = Models(plain, None, None)  # type: ignore[arg-type]
+    assert not models.follows
+    assert models.folders() == {"model": plain}
 
 
 # --- rules of refitting, by hand ---------------------------------------------------------------------

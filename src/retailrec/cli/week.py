@@ -18,7 +18,8 @@ from retailrec.errors import DataError
 
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
-    from retailrec.jobs.week import Outcome, Plan
+    from retailrec.jobs.week import Outcome
+    from retailrec.jobs.week_settings import Plan
 
 week = typer.Typer(invoke_without_command=True)
 WeekOption = Annotated[Path | None, typer.Option("--config", help="TOML file. [week.toml]")]
@@ -54,7 +55,8 @@ def publish(
     context.obj = config
     if context.invoked_subcommand is not None:
         return
-    from retailrec.jobs.week import publish_week, read_week
+    from retailrec.jobs.week import publish_week
+    from retailrec.jobs.week_settings import read_week
 
     plan = read_week(config or Path("week.toml"))
     with console.progress(quiet) as progress, _with_receipts(plan, progress) as plan:
@@ -74,7 +76,7 @@ def publish(
 def status(context: typer.Context, config: WeekOption = None) -> None:
     """List the published weeks, what their lists were worth, and what was refused last."""
     from retailrec.jobs.published import WeekFolder
-    from retailrec.jobs.week import read_week
+    from retailrec.jobs.week_settings import read_week
 
     weeks = WeekFolder(read_week(config or context.obj or Path("week.toml")).settings.folder)
     current, withdrawn = weeks.current, weeks.withdrawn
@@ -118,7 +120,7 @@ def rollback(
 ) -> None:
     """Publish the week before again; what is taken back is not published anew from the same inputs."""
     from retailrec.jobs.published import rollback as take_back
-    from retailrec.jobs.week import read_week
+    from retailrec.jobs.week_settings import read_week
 
     plan = read_week(config or context.obj or Path("week.toml"))
     before, now = take_back(plan.settings.folder, to)

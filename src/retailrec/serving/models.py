@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 from cachetools import LRUCache
@@ -35,13 +35,15 @@ class Models:
 
     Parameters
     ----------
-    folder : a saved model, or a folder of saved models
+    folder : a saved model, or a folder of saved models; or the folder of `retailrec week`, whose
+        published model answers (`follow`)
     store : remembers which model was active
     named : models of an experiment, which are asked for all the time
     """
 
     def __init__(self, folder: Path, store: Store, engine: Engine, named: Sequence[str] = ()) -> None:
-        self.folder, self._store, self._engine = Path(folder), store, engine
+        self.folder, self.follows = _published(Path(folder))
+        self._store, self._engine = store, engine
         self._swap, self._lock, self._loading = Lock(), Lock(), Lock()
         self.named = tuple(dict.fromkeys(named))
         self._others: LRUCache[str, ServedModel] = LRUCache(len(self.named) + _OTHERS)
@@ -50,6 +52,9 @@ class Models:
 
     def folders(self) -> dict[str, Path]:
         """Name -> folder of each model that is there now."""
+        if self.follows:
+            model = self.folder.resolve()  # read once: the link may be switched meanwhile
+            return {model.parent.name: model} if (model / "manifest.json").is_file() else {}
         if (self.folder / "manifest.json").is_file():
             return {self.folder.resolve().name: self.folder}
         found: dict[str, Path] = {}
@@ -155,6 +160,21 @@ class Models:
         finally:
             self._swap.release()
 
+    def follow(self) -> bool:
+        """Let the model of the published week answer if another one does; True if it came to that.
+
+        Raises
+        ------
+        UnknownModel, SwapInProgress, ArtifactError
+            As `activate`; the model before goes on answering.
+        """
+        return self.behind and bool(self.activate(next(iter(self.require_any()))))
+
+    @property
+    def behind(self) -> bool:
+        """Is another week published than the one whose model answers?"""
+        return self.follows and self._active is not None and self._active.name not in self.folders()
+
     def rollback(self) -> ServedModel:
         """Activate the model that answered before the active one did, here and not in another process.
 
@@ -228,6 +248,49 @@ class Models:
             return ServedModel.load(there[name], name)
         except OSError as error:
             raise ArtifactError(f"model {name} can't be read: {error}.") from error
+
+
+class Follower:
+    """A thread that lets a service's model be that of the published week.
+
+    Parameters
+    ----------
+    every : seconds between two looks at the link
+    """
+
+    def __init__(self, models: Models, every: float = 2.0) -> None:
+        self._models, self._every = models, every
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="published week", daemon=True)
+        if models.follows:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, when a swap under way is done."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        said = ""
+        while not self._stopping.wait(self._every):
+            try:
+                if self._models.follow():
+                    _LOG.info("model %s answers", self._models.active.name)
+                said = ""
+            except (RetailRecError, OSError) as error:
+                if str(error) != said:  # once, however long it lasts
+                    _LOG.warning("the published model can't answer, the one before does: %s", error)
+                said = str(error)
+
+
+def _published(folder: Path) -> tuple[Path, bool]:
+    """The model behind a link to the published week, and whether it is one."""
+    for place in (folder / "current" / "model", folder / "model", folder):
+        week = place.parent
+        if place.name == "model" and week.is_symlink() and (week / "manifest.json").is_file():
+            return place, True
+    return folder, False
 
 
 def require_models(models: Models, names: Sequence[str | None]) -> None:

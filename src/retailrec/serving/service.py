@@ -35,7 +35,7 @@ from retailrec.serving.experiment import (
 )
 from retailrec.serving.forgetting import NOT_SEARCHED, Place, Watch, what_is_left
 from retailrec.serving.keys import Keyring, RateLimit
-from retailrec.serving.models import Models, require_models
+from retailrec.serving.models import Follower, Models, require_models
 from retailrec.serving.problems import Problem
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
@@ -158,6 +158,9 @@ class Service:
         self.measures, cache = Measures(), self.engine.cache
         watch = self.measures.watch
         watch("ready", "1 when requests are answered", lambda: self.ready)
+        watch(
+            "model_behind", "1 when another week is published than answers", lambda: self.models.behind
+        )
         watch("cache_lines", "receipt lines of hot shoppers in memory", lambda: cache.lines)
         watch("cache_hits", "histories found in memory", lambda: cache.hits)
         watch("cache_misses", "histories read from the store", lambda: cache.misses)
@@ -186,6 +189,7 @@ class Service:
         self.experiment = self.experiment.settled(self.store)
         require_models(self.models, self.models.named)
         self.models.start()
+        self.follower = Follower(self.models)
 
     def warm_up(self) -> None:
         """Replay requests, then be ready."""
@@ -205,6 +209,7 @@ class Service:
         self.threads.shutdown(wait=True)
         self.shadows.shutdown(wait=True)  # at most a hundred wait
         self.watch.stop()
+        self.follower.stop()
         self.unwritten = self.log.stop()
         self.store.close()
         self._held.close()

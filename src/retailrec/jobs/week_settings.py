@@ -1,0 +1,201 @@
+"""Settings of the weekly job: TOML -> a plan, its paths found and everything in it checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from retailrec.checks import CHECKS
+from retailrec.data.toml_files import read_toml
+from retailrec.datasets import DATASETS
+from retailrec.errors import SettingError
+from retailrec.jobs.settings import Settings, settings_of
+from retailrec.jobs.week_lists import LIST_CHECKS, ListBounds
+from retailrec.recommender.request import Request
+
+ALL_CHECKS = (*CHECKS, "empty_files", "older_than_published", "short_period", *LIST_CHECKS)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RefitRules(_Part):
+    """When the model is fitted anew: the first rule that holds is the reason.
+
+    Attributes
+    ----------
+    age_days : receipts end so many days after those that the model was fitted on; 0: every week
+    new_items : share of the new receipt lines that are of items which the model does not know
+    quality_drop : precision of last week's lists, as a multiple of that of own purchases on the same
+        users, below that of the model's first week by more than this share
+    """
+
+    age_days: float = Field(default=28, ge=0)
+    new_items: float = Field(default=0.05, ge=0, le=1)
+    quality_drop: float = Field(default=0.2, ge=0, le=1)
+
+
+class CampaignFiles(_Part):
+    """Files of `retailrec allocate`; offers are allocated from the week's lists.
+
+    Attributes
+    ----------
+    file : the campaign's settings
+    items, users : their attributes
+    ledger : folder of past offers, which caps count
+    """
+
+    file: Path
+    items: Path | None = None
+    users: Path | None = None
+    ledger: Path | None = None
+
+
+class WeekSettings(_Part):
+    """All that ``week.toml`` says; paths in it count from its own folder.
+
+    Attributes
+    ----------
+    receipts : file or folder of exports; all receipts so far, to which new ones are added
+    store : store of the service to read receipts from, instead of `receipts`
+    items, users : tables of attributes, where `receipts` is no folder that holds them
+    dataset, columns, encoding, time_format : how receipts are read, as for `retailrec run`
+    folder : where weeks are published
+    keep : weeks that are kept, the published one and the one before it always
+    accept : names of checks whose refusals are accepted, such as ``missing_days`` in a holiday week
+    model : settings of the model, as for ``retailrec run --config``
+    request : what is asked for each user, as for `retailrec recommend`: k, slots, rules, reasons, ...
+    refit, lists : rules and bounds
+    campaign : allocate offers from the lists
+    """
+
+    receipts: Path | None = None
+    store: str | None = None
+    items: Path | None = None
+    users: Path | None = None
+    dataset: str = "table"
+    columns: dict[str, str] = {}
+    encoding: str | None = None
+    time_format: str | None = None
+    folder: Path = Path("weeks")
+    keep: int = Field(default=8, ge=2)
+    accept: list[str] = []
+    model: dict[str, Any] = {}
+    request: dict[str, Any] = {}
+    refit: RefitRules = RefitRules()
+    lists: ListBounds = ListBounds()
+    campaign: CampaignFiles | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of a week, checked, with its paths found.
+
+    Attributes
+    ----------
+    settings : as in the file
+    model : of the model
+    request : what is asked for each user
+    files : name in the manifest -> further file that is read
+    """
+
+    settings: WeekSettings
+    model: Settings
+    request: Request
+    files: dict[str, Path]
+
+    def what_counts(self) -> dict[str, Any]:
+        """The settings that decide what is published; thresholds and places do not."""
+        counts = {"dataset", "columns", "encoding", "time_format", "model", "refit"}
+        said = self.settings.model_dump(mode="json", include=counts)
+        return said | {"request": self.request.fingerprint()}
+
+    def reading(self, receipts: Path, users: Path | None = None) -> Plan:
+        """The same plan on receipts (and users) that were written elsewhere, such as out of a store."""
+        files = self.files if users is None else {"users": users} | self.files
+        return replace(
+            self, settings=self.settings.model_copy(update={"receipts": receipts}), files=files
+        )
+
+
+def read_week(path: Path) -> Plan:
+    """The plan in a TOML file.
+
+    Raises
+    ------
+    SettingError
+        If the file can't be read, or a setting is unknown or makes no sense.
+    """
+    given, home = read_toml(path, who="config"), path.parent
+    try:
+        settings = WeekSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise SettingError(
+            f"{path}: {where} is {first.get('input')!r}: {first['msg'].lower()}. Known settings: "
+            f"{', '.join(WeekSettings.model_fields)}."
+        ) from error
+    if (settings.receipts is None) == (settings.store is None):
+        raise SettingError(f"{path}: say either receipts = 'FOLDER or FILE' or store = 'STORE'.")
+    if settings.store is not None and (settings.dataset != "table" or settings.columns):
+        raise SettingError(f"{path}: dataset and columns say how files are read; a store needs none.")
+    if settings.dataset not in DATASETS:
+        raise SettingError(f"{path}: dataset must be one of {', '.join(DATASETS)}.")
+    require_checks(settings.accept, f"{path}: accept")
+    here = {name: _beside(home, getattr(settings, name)) for name in ("receipts", "items", "users")}
+    files = {name: file for name, file in here.items() if name != "receipts" and file is not None}
+    asked, campaign = dict(settings.request), settings.campaign
+    if "at" in asked:
+        raise SettingError(f"{path}: request.at belongs to the command line here: --as-of DATE.")
+    if isinstance(asked.get("rules"), str):
+        asked["rules"] = files["rules"] = home / asked["rules"]
+    if "among" in asked:
+        listed = asked["among"] if isinstance(asked["among"], list) else [asked["among"]]
+        asked["among"] = [home / str(file) for file in listed]
+        files |= {f"among-{n}": file for n, file in enumerate(asked["among"])}
+    if campaign is not None:
+        campaign = campaign.model_copy(
+            update={name: _beside(home, getattr(campaign, name)) for name in CampaignFiles.model_fields}
+        )
+        files |= {
+            f"campaign-{name}": file
+            for name in ("file", "items", "users")
+            if (file := getattr(campaign, name)) is not None
+        }
+    request = Request.read(asked)
+    model = dict(settings.model)
+    if request.slots is not None:
+        model.setdefault("slots", request.slots)
+    elif request.purpose == "discover":
+        model.setdefault("discover", {})
+    store = settings.store
+    if store is not None and "://" not in store:
+        store = str(home / store)
+    settings = settings.model_copy(
+        update={**here, "folder": home / settings.folder, "campaign": campaign, "store": store}
+    )
+    receipts, place = settings.receipts, settings.folder.resolve()
+    if receipts is not None and place.is_relative_to(receipts.resolve()):
+        raise SettingError(
+            f"{path}: folder {place} lies in receipts {receipts}, and lists would be read as receipts; "
+            f"name another place."
+        )
+    return Plan(settings, settings_of(model, f"{path}, [model]"), request, files)
+
+
+def require_checks(names: Sequence[str], who: str) -> None:
+    """Raise a SettingError if one of these is no check."""
+    if unknown := [name for name in names if name not in ALL_CHECKS]:
+        raise SettingError(
+            f"{who} names {unknown[0]!r}, which is no check; expected some of {', '.join(ALL_CHECKS)}."
+        )
+
+
+def _beside(home: Path, file: Path | None) -> Path | None:
+    return None if file is None else home / file
