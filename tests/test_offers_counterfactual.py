@@ -19,10 +19,15 @@ from retailrec.cli.app import app
 from retailrec.compute.statistics import mean_interval
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
+from retailrec.jobs.campaigns import lists_of_model
 from retailrec.offers import counterfactual as cf
 from retailrec.offers import ledger as ledger_module
 from retailrec.offers.exploration import explore
 from retailrec.offers.ledger import Ledger, offers_of_pool
+from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.shop import small_data
+from serving_support import small_model
 
 START = datetime(2024, 3, 1)
 POOL, K = 20, 3
@@ -66,7 +71,8 @@ class Shop:
             "uplift": self.uplift,
             "random": self.random,
         }[kind]
-        return np.argsort(np.argsort(-by, axis=1), axis=1) < K
+        order = np.argsort(-by, axis=1, kind="stable")  # clipped uplifts tie
+        return np.argsort(order, axis=1, kind="stable") < K
 
     def truth(self, held: np.ndarray) -> float:
         """Units a user under lists, given the pools."""
@@ -375,7 +381,7 @@ def test_the_command_judges_new_lists_and_says_why_it_can_not(
     lines.write_csv("receipts.csv")
     lists_of(shop, shop.lists("uplift")).write_parquet("new.parquet")
     command = "experiment counterfactual --ledger ledger --receipts receipts.csv --policy new.parquet"
-    found = run(f"{command} --days 14 --out judged.json")
+    found = run(f"{command} --days 14 --out judged.json --report judged.html")
     assert found.exit_code == 0, found.output
     text = " ".join(found.output.split())
     assert "The new lists would have sold more: +" in text
@@ -383,13 +389,52 @@ def test_the_command_judges_new_lists_and_says_why_it_can_not(
     figures = json.loads(Path("judged.json").read_text())
     assert figures["n_users"] == 3000
     assert {e["metric"] for e in figures["estimates"]} == {"units", "money"}
+    page = Path("judged.html").read_text()
+    sentence = next(line for line in text.split("95% interval")[1].split(". ") if "would have" in line)
+    assert sentence.partition("The new")[2][:40] in page.replace("\n", " ")
+    assert page.count("<svg") == 1
     for change, sentence in (
+        ("--rules rules.toml --days 14", "new.parquet holds lists already"),
         ("--days 28", "Wait until windows are over"),
         ("--days 14 --logged other", "no explored pool of policy 'other'"),
         ("--days 14 --segment age", "no column 'age'"),
     ):
         refused = run(f"{command} {change}")
         assert sentence in str(refused.exception), change
+
+
+def test_a_model_is_judged_by_the_lists_that_it_would_have_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a fitted model to an explored log to two models judged; one that saw the future is refused."""
+    monkeypatch.chdir(tmp_path)
+    shop = small_data(users=1400, weeks=24, items=180)
+    first = shop.end - timedelta(days=21)
+    past = shop.asof(first)
+    for name, trees in (("old", 8), ("new", 2)):
+        model = small_model(max_users=300)
+        model.ranker.iterations = trees
+        model.fit(past).save(name)
+    small_model(max_users=100).fit(shop).save("late")
+    answer = TwoStageRecommender.load("old").answer(past, k=3, explore=0.4, pool=12)
+    answer.exposures("old", first).write_parquet("pools.parquet")
+    pool = Ledger(Path("pools.parquet")).read_pool()
+    made = lists_of_model(Path("new"), pool, shop)
+    expected = TwoStageRecommender.load("new").recommend(past, k=3)
+    assert made.sort("user_id", "rank").equals(expected.sort("user_id", "rank"))
+    same = lists_of_model(Path("old"), pool, shop)
+    assert same.height == pool.filter(pl.col("rank") <= 3).height
+    found = cf.judge_policy(pool, same, shop, days=14)
+    assert found.support.coverage == 1
+    assert next(e for e in found.estimates if e.what == "difference").value == 0
+    (tmp_path / "rules.toml").write_text("max_per_category = 1\n")
+    ruled = lists_of_model(Path("old"), pool, shop, rules=Path("rules.toml"))
+    expected = TwoStageRecommender.load("old").recommend(past, k=3, rules=Rules(max_per_category=1))
+    assert ruled.sort("user_id", "rank").equals(expected.sort("user_id", "rank"))
+    with pytest.raises(
+        DataError, match=r"it has seen what came of the lists.*Fit it on receipts before"
+    ):
+        lists_of_model(Path("late"), pool, shop)
 
 
 def test_the_command_judges_impressions(tmp_path: Path) -> None:

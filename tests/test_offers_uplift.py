@@ -176,5 +176,8 @@ def test_the_command_writes_pairs_for_allocate(
     report = json.loads(Path("out/uplift/uplift.json").read_text())
     assert report["n_users"] == 500
     assert "Qini" in found.output
+    page = Path("out/uplift/uplift.html").read_text()
+    assert page.count("<svg") == 1
+    assert " ".join(found.output.split()).partition(", between")[0].replace("+", "+") in page
     allocated = run("allocate out/uplift/pairs.parquet c.toml --out out/next")
     assert allocated.exit_code == 0, allocated.output

@@ -186,34 +186,53 @@ def result(
 def counterfactual(
     ledger: Annotated[Path, typer.Option(help="Folder of a ledger with explored pools.")],
     receipts: Annotated[Path, typer.Option(help="Receipts, before and after: file or folder.")],
-    policy: Annotated[Path, typer.Option(help="New lists: user_id, item_id.")],
+    policy: Annotated[
+        Path, typer.Option(help="New lists: a file of user_id, item_id, or the folder of a model.")
+    ],
     logged: Annotated[
         str | None, typer.Option(help="The policy that drew the log, where there are several.")
     ] = None,
     days: DaysOption = 28,
+    rules: Annotated[
+        Path | None, typer.Option(help="TOML file with business rules, for a model's lists.")
+    ] = None,
     margin: MarginOption = None,
     segment: Annotated[str | None, typer.Option(help="Column of the users' attributes.")] = None,
     out: FiguresOption = None,
+    report: Annotated[Path | None, typer.Option(help="Page for people, .html.")] = None,
     overwrite: OverwriteOption = False,
     dataset: DatasetOption = "table",
     columns: ColumnsOption = "",
     encoding: EncodingOption = None,
     time_format: TimeFormatOption = None,
     modules: ImportOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """What new lists would have sold, from a log that explored; or why it can't be told."""
     from retailrec.datasets import load_dataset
     from retailrec.jobs.campaigns import counterfactual_of_files
     from retailrec.work import check_file
 
-    check_file(out, inputs=(ledger, receipts, policy, margin), overwrite=overwrite)
+    for file in (out, report):
+        check_file(file, inputs=(ledger, receipts, policy, rules, margin), overwrite=overwrite)
     data = load_dataset(
         dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
     )
-    report = counterfactual_of_files(
-        ledger, data, policy, days=days, logged=logged, margin=margin, segment=segment, out=out
-    )
-    _print_counterfactual(report)
+    with console.progress(quiet) as progress:
+        found = counterfactual_of_files(
+            ledger,
+            data,
+            policy,
+            days=days,
+            logged=logged,
+            rules=rules,
+            margin=margin,
+            segment=segment,
+            out=out,
+            page=report,
+            progress=progress,
+        )
+    _print_counterfactual(found)
 
 
 @experiment.command()
@@ -282,11 +301,9 @@ def fit(
     console.print_notes(report.notes)
     if quiet:
         return
+    OUT.print(report.sentence(), soft_wrap=True)
     OUT.print(
-        f"an offer changes {report.metric} by {report.effect:+.3f} on average, between "
-        f"{report.effect_low:+.3f} and {report.effect_high:+.3f} (95%), in {report.days:g} days; "
-        f"{report.n_users:,} users, {report.n_shown:,} of {report.n_rows:,} items shown",
-        soft_wrap=True,
+        f"{report.n_users:,} users, {report.n_shown:,} of {report.n_rows:,} items shown", soft_wrap=True
     )
     for one in report.learners:
         OUT.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import polars as pl
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import read_table
-from retailrec.data.parsing import parse_number
+from retailrec.data.parsing import ids_like, parse_number
 from retailrec.data.timeformats import parse_time
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.allocation import Allocation, allocate
@@ -23,8 +24,10 @@ from retailrec.offers.campaign import read_campaign
 from retailrec.offers.counterfactual import (
     CounterfactualReport,
     ImpressionsReport,
+    first_requests,
     judge_impressions,
     judge_policy,
+    list_length,
 )
 from retailrec.offers.experiments import (
     METRICS,
@@ -37,10 +40,12 @@ from retailrec.offers.experiments import (
     required_shoppers,
     window_around,
 )
-from retailrec.offers.ledger import Ledger
+from retailrec.offers.ledger import Ledger, pool_frame
 from retailrec.offers.summary import campaign_summary
 from retailrec.offers.uplift import UpliftReport, fit_uplift
-from retailrec.report.page import render_campaign
+from retailrec.recommender.request import Request
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.report.page import render_campaign, render_counterfactual, render_uplift
 from retailrec.work import LocalStorage, staged, write_frame, write_result, write_text
 
 SUMMARY, PAGE = "campaign.json", "campaign.html"
@@ -53,7 +58,7 @@ RESULTS = (
     "shoppers.parquet",
 )
 
-UPLIFT_RESULTS = ("pairs.parquet", "uplift.json")
+UPLIFT_RESULTS = ("pairs.parquet", "uplift.html", "uplift.json")
 
 
 class Plan(NamedTuple):
@@ -263,20 +268,37 @@ def counterfactual_of_files(
     *,
     days: float,
     logged: str | None = None,
+    rules: Path | None = None,
     margin: Path | None = None,
     segment: str | None = None,
     out: Path | None = None,
+    page: Path | None = None,
+    progress: Progress = silent,
 ) -> CounterfactualReport:
-    """What new lists would have sold, by the explored pools of a ledger; written to `out` as JSON.
+    """What new lists would have sold, by the explored pools of a ledger.
+
+    Parameters
+    ----------
+    policy : file of the new lists, or folder of a saved model, which makes them: see `lists_of_model`
+    rules : TOML file of business rules for a model's lists
+    out, page : files for the figures (JSON) and the page for people
 
     Raises
     ------
     DataError, SettingError
         If an input can't be used, or the log can't tell.
     """
+    pool = Ledger(ledger).read_pool(logged)
+    if policy.is_dir():
+        new = lists_of_model(policy, pool, data, rules=rules, progress=progress)
+    elif rules is None:
+        new = read_table(policy)
+    else:
+        raise SettingError(f"--rules are for the lists of a model, and {policy} holds lists already.")
+    progress("judge")
     report = judge_policy(
-        Ledger(ledger).read_pool(logged),
-        read_table(policy),
+        pool,
+        new,
         data,
         days=days,
         margin=None if margin is None else read_table(margin),
@@ -284,7 +306,48 @@ def counterfactual_of_files(
     )
     if out is not None:
         write_result(json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n", out)
+    if page is not None:
+        write_result(render_counterfactual(report.as_dict(), report.sentence()), page)
     return report
+
+
+def lists_of_model(
+    folder: Path,
+    pool: pl.DataFrame,
+    data: RetailData,
+    *,
+    rules: Path | None = None,
+    progress: Progress = silent,
+) -> pl.DataFrame:
+    """The lists that a saved model would have made for a log's users, with the receipts before them.
+
+    As many items as the log showed, as of the midnight before each user's first list.
+
+    Raises
+    ------
+    DataError
+        If the model was fitted on receipts after the first list: it has seen what came of it.
+    """
+    progress("load the model")
+    model = TwoStageRecommender.load(folder)
+    first, _ = first_requests(pool_frame(pool, who="the log"))
+    request = Request.read({"k": list_length(first), "rules": rules})
+    start: Any = first["time"].min()
+    if model.end_ > start:
+        raise DataError(
+            f"the model of {folder} knows receipts until {model.end_:%Y-%m-%d %H:%M}, and the log's "
+            f"first list is of {start:%Y-%m-%d %H:%M}: it has seen what came of the lists that it is "
+            f"to be judged by. Fit it on receipts before the log."
+        )
+    asked = (
+        first.select("user_id", day=pl.col("time").dt.truncate("1d")).unique().sort("day", "user_id")
+    )
+    lists = []
+    for number, ((day,), rows) in enumerate(asked.group_by("day", maintain_order=True)):
+        progress("lists of the model", number, asked["day"].n_unique())
+        users = ids_like(rows["user_id"], data.users["user_id"], who="the log's users")
+        lists.append(model.recommend(data, users, replace(request, at=day)))
+    return pl.concat(lists)
 
 
 def impressions_of_file(
@@ -340,7 +403,8 @@ def uplift_of_files(
 ) -> UpliftReport:
     """Learn what offers change from a ledger with explored pools, and say it of pairs, into `out`.
 
-    Written are pairs.parquet, the pairs with `uplift_margin`, and uplift.json, how sure that is.
+    Written are pairs.parquet, the pairs with `uplift_margin`, uplift.json, how sure that is, and
+    uplift.html, a page for people.
 
     Raises
     ------
@@ -362,6 +426,8 @@ def uplift_of_files(
         write_frame(learnt.score(table, data, threads=threads), folder / "pairs.parquet")
         text = json.dumps(learnt.report.as_dict(), indent=2, allow_nan=False)
         write_text(text + "\n", folder / "uplift.json")
+        page = render_uplift(learnt.report.as_dict(), learnt.report.sentence())
+        write_text(page, folder / "uplift.html")
     return learnt.report
 
 

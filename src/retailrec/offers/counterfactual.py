@@ -117,8 +117,12 @@ class CounterfactualReport:
         """All figures, ready for JSON."""
         return asdict(self)
 
-    def sentence(self, metric: str = "money") -> str:
-        """What a manager asks: would the new lists have sold more, and how sure is that?"""
+    def sentence(self, metric: str | None = None) -> str:
+        """What a manager asks: would the new lists have sold more, and how sure is that?
+
+        In margin where margins are known, else in money, unless another metric is named.
+        """
+        metric = metric or list(self.observed)[-1]
         found = {e.what: e for e in self.estimates if e.metric == metric and e.segment == "all"}
         change, before = found["difference"], found["logged"].value
         told = "Whether the new lists would have sold more can't be told"
@@ -397,6 +401,12 @@ def first_requests(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return rows, notes
 
 
+def list_length(rows: pl.DataFrame) -> int:
+    """Items a list of the log, the usual number; at least 1."""
+    shown = rows.group_by("request").agg(k=pl.col("shown").sum()).filter(pl.col("k") > 0)
+    return int(shown["k"].mode().max() if len(shown) else 1)  # type: ignore[arg-type]
+
+
 def _lists(policy: Any) -> pl.DataFrame:
     frame = to_polars(policy, who="the new lists")
     for name in ("user_id", "item_id"):
@@ -423,8 +433,7 @@ def _held(rows: pl.DataFrame, new: pl.DataFrame, notes: list[str]) -> tuple[pl.D
         maintain_order="left",
     ).with_columns(pl.col("held").fill_null(False))
     k = pl.col("shown").sum().over("request")
-    usual = both.filter(k > 0).select(k=k)["k"].mode()
-    k = pl.when(k > 0).then(k).otherwise(int(usual.max()) if len(usual) else 0)  # type: ignore[arg-type]
+    k = pl.when(k > 0).then(k).otherwise(list_length(both))
     both = both.with_columns(offered=pl.col("rank") <= k)
     sure = int(both.select((~pl.col("held") & (pl.col("propensity") >= 1)).sum()).item())
     inside = int(both["held"].sum())

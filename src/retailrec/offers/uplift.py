@@ -124,6 +124,16 @@ class UpliftReport:
         """All figures, ready for JSON."""
         return asdict(self)
 
+    def sentence(self) -> str:
+        """What a manager asks: does it matter who gets which offer, and how sure is that?"""
+        first = self.deciles[0]
+        return (
+            f"An offer changes {self.metric} by {self.effect:+,.3f} on average, between "
+            f"{self.effect_low:+,.3f} and {self.effect_high:+,.3f} (95%), in {self.days:g} days; the "
+            f"tenth of the offers that is expected to change most, by {first.effect:+,.3f}, between "
+            f"{first.low:+,.3f} and {first.high:+,.3f}."
+        )
+
 
 @dataclass(frozen=True)
 class Uplift:

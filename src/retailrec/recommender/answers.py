@@ -359,7 +359,7 @@ def _below(one: Any, other: Any) -> Any:
 def _pools_below(one: Explored | None, other: Explored | None) -> Explored | None:
     if one is None or other is None:
         return None
-    return Explored(*(np.vstack(pair) for pair in zip(one, other, strict=True)))
+    return Explored(*(_below(*pair) for pair in zip(one, other, strict=True)))
 
 
 def _add_effects(one: Effects, other: Effects) -> Effects:

@@ -216,23 +216,23 @@ def dots(
     unit: str,
     colours: Mapping[str, Style],
 ) -> Svg:
-    """A line a row, on it each method's value, with its interval where that is known."""
+    """A line a row, on it each method's value, with its interval where that is known; 0 is in sight."""
     methods = list(dict.fromkeys(name for row in rows.values() for name in row))
     key, top = _legend({name: colours[name] for name in methods}, 4)
     values = [bound for row in rows.values() for v in row.values() for bound in v if bound is not None]
-    ticks = _ticks(0.0, max(values, default=1.0))
-    high = max(ticks[-1], *values, 1e-9)
+    ticks = _ticks(min(0.0, *values), max(0.0, *values)) if values else [0.0, 1.0]
+    low_end, high = min(ticks[0], *values, 0.0), max(ticks[-1], *values, 1e-9)
     left = 12 + _widest(rows)
     step = max(22.0, 9.0 * len(methods))
 
     def place(value: float) -> float:
-        return left + (_WIDTH - left - 26) * value / high
+        return left + (_WIDTH - left - 26) * (value - low_end) / (high - low_end)
 
     bottom = top + 8 + step * len(rows)
     parts = list(key)
     for tick in ticks:
         x = place(tick)
-        parts.append(_line(x, top, x, bottom, 0.15))
+        parts.append(_line(x, top, x, bottom, 0.15 if tick or low_end >= 0 else 0.6))
         parts.append(_text(x, bottom + 15, _tick(tick), "middle"))
     for number, (name, row) in enumerate(rows.items()):
         middle = top + 4 + step * (number + 0.5)

@@ -532,6 +532,130 @@ def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None
     return _templates().get_template("campaign.html").render(view)
 
 
+def render_counterfactual(report: Mapping[str, Any], sentence: str) -> str:
+    """The page of a judgement of lists that nobody was sent: a sentence, an interval, a picture.
+
+    Parameters
+    ----------
+    report : as `CounterfactualReport.as_dict` gives it
+    sentence : what it comes to
+    """
+    values = {(e["metric"], e["segment"], e["what"]): e for e in report["estimates"]}
+    metric = list(report["observed"])[-1]  # units, money, margin
+    support = report["support"]
+    change = {
+        f"{segment} ({e['n_users']:,})": {"difference": (e["value"], e["low"], e["high"])}
+        for (of, segment, what), e in values.items()
+        if of == metric and what == "difference"
+    }
+    rows = [
+        [
+            of,
+            segment,
+            f"{values[of, segment, 'logged']['value']:,.3f}",
+            f"{values[of, segment, 'new']['value']:,.3f}",
+            f"{e['value']:+,.3f}",
+            f"{e['low']:+,.3f} to {e['high']:+,.3f}",
+            _p(e["p_corrected"]),
+        ]
+        for (of, segment, what), e in values.items()
+        if what == "difference"
+    ]
+    return _finding(
+        "Lists judged before they are sent",
+        sentence,
+        drawings.dots(
+            change,
+            f"{metric} a user, new lists less logged ones; 95% interval",
+            drawings.styles(["difference"]),
+        ),
+        "What the new lists would change",
+        Table(["metric", "users", "logged", "new", "difference", "95% interval", "p"], rows),
+        [
+            (f"{report['n_users']:,}", "users"),
+            (f"{report['days']:g}", "days after each list"),
+            (f"{support['coverage']:.1%}", "of the new lists within the explored pools"),
+            (f"{support['effective']:,.0f}", "effective sample, in users"),
+        ],
+        report["notes"],
+        "The log's lists were drawn by chances that were written down before. What was bought of items "
+        "that were shown, and of those that were not, tells what other lists of the same items would "
+        "have sold (doubly robust). Assumed is that an offer changes sales of its own item alone. An "
+        "A/B test is surer: send one for what looks better here.",
+    )
+
+
+def render_uplift(report: Mapping[str, Any], sentence: str) -> str:
+    """The page of what was learnt of offers: a sentence, an interval, a picture.
+
+    Parameters
+    ----------
+    report : as `UpliftReport.as_dict` gives it
+    sentence : what it comes to
+    """
+    tenths = {
+        f"tenth {number}": {
+            "so": (d["effect"], d["low"], d["high"]),
+            "learnt": (d["predicted"], None, None),
+        }
+        for number, d in enumerate(report["deciles"], 1)
+    }
+    rows = [
+        [
+            one["name"].upper() + (" (chosen)" if one["name"] == report["chosen"] else ""),
+            f"{one['qini']:.4f}",
+            f"{one['qini_low']:.4f} to {one['qini_high']:.4f}",
+            f"{one['auuc']:.4f}",
+        ]
+        for one in report["learners"]
+    ]
+    return _finding(
+        "Who buys because of an offer",
+        sentence,
+        drawings.dots(
+            tenths,
+            f"{report['metric']} that an offer changes; 95% interval",
+            drawings.styles(["so", "learnt"]),
+        ),
+        "Offers by what they were expected to change, greatest first: learnt, and so for other users",
+        Table(["learner", "Qini", "95% interval", "AUUC"], rows),
+        [
+            (f"{report['n_users']:,}", "users"),
+            (f"{report['days']:g}", "days after each list"),
+            (f"{report['n_shown']:,}", f"of {report['n_rows']:,} items shown"),
+        ],
+        report["notes"],
+        "Learnt from who was shown what by chance, and judged on users that the learner never saw. "
+        "Qini is what the order earns beyond a random one.",
+    )
+
+
+def _finding(
+    title: str,
+    sentence: str,
+    picture: Markup,
+    caption: str,
+    figures: Table,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    how: str,
+) -> str:
+    """A page that says one thing."""
+    view = {
+        "title": title,
+        "lead": sentence,
+        "made_by": "retailrec",
+        "sections": [("picture", "Picture"), ("figures", "Figures"), ("how", "How it is known")],
+        "picture": picture,
+        "caption": caption,
+        "figures": figures,
+        "facts": facts,
+        "notes": notes,
+        "how": how,
+    }
+    return _templates().get_template("finding.html").render(view)
+
+
 def _campaign_lead(report: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     text = (
         f"{report['n_offers']:,} offers go to {report['n_with_offers']:,} of {report['n_shoppers']:,} "
