@@ -22,7 +22,7 @@ from machine import print_result
 
 from retailrec.compute.statistics import mean_interval
 from retailrec.data import RetailData
-from retailrec.data.timeformats import DAY_ONE
+from retailrec.data.parsing import DAY_ONE
 from retailrec.datasets import complete_journey
 from retailrec.errors import DataError
 from retailrec.offers.allocation import allocate

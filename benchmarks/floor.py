@@ -57,6 +57,7 @@ def watch() -> None:
 
     from retailrec.candidates import (
         als,
+        base,
         factors,
         item_item,
         neighbours,
@@ -65,7 +66,8 @@ def watch() -> None:
         popularity,
     )
     from retailrec.compute import csr, groups, topk
-    from retailrec.features import aggregates, assemble
+    from retailrec.features import assemble
+    from retailrec.features import events as aggregates
 
     timed(lightgbm.Booster, "predict", "trees")
     timed(catboost.CatBoost, "predict", "trees")
@@ -75,6 +77,7 @@ def watch() -> None:
     for module in (
         pool,
         als,
+        base,
         factors,
         item_item,
         neighbours,

@@ -31,7 +31,7 @@ from retailrec.data.prefilters import MinBuyers, SoldWithin
 from retailrec.data.splits import HorizonSplits, rolling_folds
 from retailrec.evaluation import Judge, means
 from retailrec.rankers import LightGBMRanker
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import Shop

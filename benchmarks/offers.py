@@ -40,7 +40,7 @@ from retailrec.data import RetailData
 from retailrec.data.history import Pairs
 from retailrec.datasets import journey_offers, load_dataset
 from retailrec.evaluation.bootstrap import compare_models
-from retailrec.recommender.rows import candidate_frame
+from retailrec.recommender.stage_one import candidate_frame
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 DAYS, K = timedelta(days=5), 10

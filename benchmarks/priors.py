@@ -22,10 +22,10 @@ from machine import print_result
 from retailrec.compute.shards import SHARD
 from retailrec.evaluation import Judge
 from retailrec.rankers import BlendRanker, LightGBMRanker
-from retailrec.rankers.prior import SourcePrior
+from retailrec.rankers.lightgbm import SourcePrior
 from retailrec.recommender.choices import simple_orders
 from retailrec.recommender.purposes import Purpose
-from retailrec.recommender.rows import candidate_frame
+from retailrec.recommender.stage_one import candidate_frame
 
 WEIGHTS = (0, 0.05, 0.1, 0.2, 0.4, 0.8)
 MOST_USERS = 3_000  # judged, drawn where there are more

@@ -18,7 +18,7 @@ from board_data import BOARDS, TUNING, Board
 from machine import print_result
 
 from retailrec.data.splits import Split
-from retailrec.jobs.purposes import PurposeResult, judge_purposes
+from retailrec.jobs.run import PurposeResult, judge_purposes
 from retailrec.jobs.settings import Settings
 
 CLAIMED = (

@@ -26,8 +26,8 @@ from scipy import sparse
 from retailrec.candidates import OwnPurchases
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.data.item_facts import text_codes
 from retailrec.data.prefilters import preset
+from retailrec.data.retail_data import text_codes
 from retailrec.data.splits import Fold, Split
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError

@@ -9,7 +9,7 @@ from retailrec.candidates import ALS, ItemItem, OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits
 from retailrec.rankers import LightGBMRanker
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Experiment
 from retailrec.serving.loading import load_data

@@ -21,8 +21,8 @@ from retailrec.errors import DataError
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.among import Among, read_among
 from retailrec.recommender.batch import recommend_to_file
-from retailrec.recommender.rows import candidate_frame
 from retailrec.recommender.rules import Rules
+from retailrec.recommender.stage_one import candidate_frame
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 ITEMS = pl.DataFrame({"item_id": [3, 5, 7, 9]})

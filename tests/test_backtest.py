@@ -18,7 +18,7 @@ from retailrec.data.splits import Fold, HorizonSplits, rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import backtest, learning_curve
-from retailrec.evaluation.segments import by_segment, segments
+from retailrec.evaluation.judge import by_segment, segments
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.work import locked

@@ -25,8 +25,8 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.offers.arms import assign_arms
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.batch import Exposures, artifact_key
-from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.exploration import policy_name
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import POOL

@@ -15,7 +15,7 @@ from retailrec import __version__
 from retailrec.cli import console
 from retailrec.cli.app import app
 from retailrec.errors import DataError
-from retailrec.jobs.compare import baselines
+from retailrec.jobs.evaluate import baselines
 from retailrec.simulator.shop import Shop
 
 

@@ -16,8 +16,7 @@ from retailrec.data import RetailData
 from retailrec.data.splits import Fold, HorizonSplits
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import BlendRanker, CatBoostRanker, LightGBMRanker
-from retailrec.recommender.rows import Labels, candidate_frame
-from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.stage_one import Labels, StageOne, candidate_frame
 from retailrec.recommender.two_stage import TwoStageRecommender
 
 

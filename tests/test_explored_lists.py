@@ -14,8 +14,8 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.offers.exploration import explore
 from retailrec.offers.ledger import pool_frame
-from retailrec.recommender.discovery import Discovery
 from retailrec.recommender.exploration import draw_salt
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fuzzing
-from retailrec.data import trial
+from retailrec.data import files as trial
 from retailrec.data.files import read_table
 from retailrec.errors import DataError
 

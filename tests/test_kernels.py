@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from retailrec.compute import csr as kernels
-from retailrec.compute import groups, pairs, topk
+from retailrec.compute import csr as pairs
+from retailrec.compute import groups, topk
 
 
 def csr(seed: int, rows: int = 9, columns: int = 12, density: float = 0.4) -> sparse.csr_matrix:

@@ -14,7 +14,7 @@ from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, NextBasketSplits, Split
 from retailrec.errors import DataError
-from retailrec.evaluation.leaks import PROPOSALS, Leak, check_leaks
+from retailrec.evaluation.inspection import PROPOSALS, Leak, check_leaks
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.two_stage import TwoStageRecommender

@@ -10,8 +10,7 @@ import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
 from retailrec.data.splits import Fold, Split
-from retailrec.evaluation.evidence import pool_order
-from retailrec.evaluation.matching import judge_matching
+from retailrec.evaluation.matching import judge_matching, pool_order
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 

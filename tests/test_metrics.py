@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from conftest import CUTOFF
 from retailrec.data import RetailData, unit_prices
-from retailrec.data.item_facts import category_codes
+from retailrec.data.retail_data import category_codes
 from retailrec.data.splits import Fold
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, evaluate, judge_frames, means

@@ -12,8 +12,7 @@ import pytest
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import parse_lines
-from retailrec.data.parsing import ids_meet, parse_number
-from retailrec.data.timeformats import as_instant, parse_time
+from retailrec.data.parsing import as_instant, ids_meet, parse_number, parse_time
 from retailrec.errors import DataError, SettingError
 
 

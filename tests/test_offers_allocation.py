@@ -16,7 +16,7 @@ from retailrec.compute.progress import Progress
 from retailrec.errors import ArtifactError, DataError, SettingError
 from retailrec.offers.allocation import Allocation, allocate
 from retailrec.offers.ledger import Ledger
-from retailrec.offers.prices import Prices
+from retailrec.offers.shadow_prices import Prices
 
 
 def many_pairs(n_users: int = 1200, n_items: int = 60, seed: int = 0) -> pl.DataFrame:

@@ -128,7 +128,7 @@ def campaign(
     shop: Shop, lines: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Ledger, RetailData]:
     """A ledger with a campaign that worked, and receipts after it."""
-    from retailrec.data.timeformats import DAY_ONE
+    from retailrec.data.parsing import DAY_ONE
     from retailrec.datasets import complete_journey
 
     ids = pl.Series("user_id", range(1, shop.users + 1))
@@ -193,7 +193,7 @@ def test_margins_of_one_item_must_be_one(
 
 
 def test_outcomes_are_sums_of_the_window(campaign: tuple[Ledger, RetailData]) -> None:
-    from retailrec.data.timeformats import DAY_ONE
+    from retailrec.data.parsing import DAY_ONE
 
     _, data = campaign
     start = DAY_ONE + timedelta(days=START_DAY)

@@ -7,7 +7,7 @@ import pytest
 
 from retailrec.candidates import ALS, ItemItem, OwnPurchases, Popularity, TifuKNN
 from retailrec.data import RetailData
-from retailrec.recommender.defaults import candidate_numbers
+from retailrec.recommender.stage_one import candidate_numbers
 
 TEA, RICE, SOAP, JAM = range(4)
 

@@ -22,8 +22,7 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.artifact import _data_name
-from retailrec.recommender.discovery import Discovery
-from retailrec.recommender.purposes import owned_pairs, purchases_for
+from retailrec.recommender.purposes import Discovery, owned_pairs, purchases_for
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 

@@ -22,7 +22,7 @@ from retailrec.errors import SettingError
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.recommender.batch import recommend_to_file
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.request import check_slots, parse_slots
 from retailrec.recommender.two_stage import TwoStageRecommender
 

@@ -519,7 +519,7 @@ def test_a_workbook_that_asks_for_more_than_it_holds_is_refused(
     assert far.stat().st_size < 2000
     with pytest.raises(DataError, match="has 2 cells, but reaches to column XFD and row 1,048,576"):
         read_table(far)
-    monkeypatch.setattr("retailrec.data.workbook._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("retailrec.data.files._MOST_BYTES", 1 << 20)
     with pytest.raises(DataError, match="unpacks to"):
         read_table(workbook(tmp_path / "c.xlsx", "A2", 3 << 20))
 

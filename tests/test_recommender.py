@@ -18,7 +18,7 @@ from retailrec.candidates.pool import merge_pool
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, align_next_basket
 from retailrec.features.assemble import FeatureSet
-from retailrec.jobs.compare import hold_out
+from retailrec.jobs.evaluate import hold_out
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
 from retailrec.rankers import CatBoostRanker, LightGBMRanker

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
-from retailrec.jobs.compare import baselines, hold_out
+from retailrec.jobs.evaluate import baselines, hold_out
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
 from retailrec.recommender.explanations import item_labels

@@ -19,8 +19,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.catalogue import with_own_stores
 from retailrec.recommender.dismissals import Dismissed, check_dismissals, holding
-from retailrec.recommender.greedy import Begun
-from retailrec.recommender.rules import BoundRules, Rules, read_rules
+from retailrec.recommender.rules import Begun, BoundRules, Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
 

@@ -10,7 +10,7 @@ import polars as pl
 from retailrec.data import RetailData
 from retailrec.data.splits import Fold
 from retailrec.evaluation import Judge
-from retailrec.report.sent_coupons import SentCoupons, describe_sent
+from retailrec.report.summary import SentCoupons, describe_sent
 
 CUTOFF, END = datetime(2024, 3, 1), datetime(2024, 3, 29)
 

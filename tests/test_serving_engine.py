@@ -15,7 +15,7 @@ from door_support import lines_of
 from retailrec.data import RetailData
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.engine import Engine, HotShoppers, OfferRequest, Reply, UserRecord, code_receipts

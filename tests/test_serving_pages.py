@@ -20,7 +20,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.report import drawings
 from retailrec.serving.app import make_app
 from retailrec.serving.loading import load_data

@@ -20,7 +20,7 @@ from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.rankers import LightGBMRanker
-from retailrec.recommender.discovery import Discovery
+from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender

@@ -19,9 +19,8 @@ from retailrec.data import RetailData, item_buyers
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold
 from retailrec.errors import SettingError
-from retailrec.evaluation.backtest import backtest
+from retailrec.evaluation.backtest import LocalWindow, backtest, fitted_copy
 from retailrec.evaluation.matching import judge_matching
-from retailrec.evaluation.window import LocalWindow, fitted_copy
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of, soiled
 

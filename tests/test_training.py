@@ -16,7 +16,7 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import CatBoostRanker, TrainingFrame
-from retailrec.rankers.calibration import Calibrator
+from retailrec.rankers.base import Calibrator
 from retailrec.recommender.label_windows import (
     Sampling,
     Window,

@@ -13,7 +13,7 @@ import pytest
 
 from retailrec.errors import ArtifactError
 from retailrec.rankers import CatBoostRanker, LightGBMRanker, TrainingFrame
-from retailrec.rankers.trees import Trees, lightgbm_text
+from retailrec.rankers.lightgbm import Trees, lightgbm_text
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ CANDIDATES: list[Mutation] = [
         "rank_in_rows(pairs.indptr, -scores[:, column])",
     ),
     ("Pool.keep", "scores=self.scores[mask]", "scores=self.scores[: mask.sum()]"),
-    ("best_by_factors", "items[codes],", "items[: len(codes)],"),
+    ("FactorIndex.__init__", "items[self.codes]", "items[: len(self.codes)]"),
 ]
 RECOMMENDER: list[Mutation] = [
     (
@@ -248,7 +248,7 @@ RECOMMENDER: list[Mutation] = [
         "return ranker, facts",
     ),
     ("calibrated", "frame.rows(~newest)", "frame"),
-    ("FittedParts._fit_stage_one", "handed.learnt_from == stage_key(data)", "True"),
+    ("TwoStageRecommender._fit_stage_one", "handed.learnt_from == stage_key(data)", "True"),
     ("label_windows", "number.update(wanted)", "number.subtract(wanted)"),
     ("label_windows", "or isinstance(split, CrossSplit)", "or False"),
     ("window_rows", "if isinstance(split, CrossSplit)", "if False"),

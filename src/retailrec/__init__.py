@@ -18,9 +18,9 @@ _HOMES = {
     "Settings": "retailrec.jobs.settings",
     "TwoStageRecommender": "retailrec.recommender.two_stage",
     "backtest": "retailrec.evaluation.backtest",
-    "check_leaks": "retailrec.evaluation.leaks",
+    "check_leaks": "retailrec.evaluation.inspection",
     "compare_models": "retailrec.evaluation.bootstrap",
-    "evaluate": "retailrec.evaluation.frames",
+    "evaluate": "retailrec.evaluation.judge",
     "feature": "retailrec.features",
     "load_dataset": "retailrec.datasets",
     "metric": "retailrec.metrics",
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from retailrec.datasets import load_dataset
     from retailrec.evaluation.backtest import backtest
     from retailrec.evaluation.bootstrap import compare_models
-    from retailrec.evaluation.frames import evaluate
-    from retailrec.evaluation.leaks import check_leaks
+    from retailrec.evaluation.inspection import check_leaks
+    from retailrec.evaluation.judge import evaluate
     from retailrec.features import feature
     from retailrec.jobs.settings import Settings
     from retailrec.metrics import metric

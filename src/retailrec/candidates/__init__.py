@@ -5,11 +5,10 @@ from __future__ import annotations
 from retailrec.candidates.als import ALS
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.candidates.content import Content
-from retailrec.candidates.ease import EASE
-from retailrec.candidates.fusion import ReciprocalRankFusion
-from retailrec.candidates.item_item import ItemItem
+from retailrec.candidates.item_item import EASE, ItemItem
 from retailrec.candidates.neighbours import UPCF, TifuKNN
 from retailrec.candidates.own_purchases import OwnPurchases
+from retailrec.candidates.pool import ReciprocalRankFusion
 from retailrec.candidates.popularity import PopularInCategories, PopularInSegment, Popularity
 from retailrec.components import registered
 from retailrec.data.history import Candidates, Pairs

@@ -6,15 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from retailrec.components import Component
-from retailrec.compute.csr import find_pairs, leave_out
-from retailrec.compute.pairs import row_of_pair
-from retailrec.compute.topk import topk_rows
+from retailrec.compute.csr import find_pairs, leave_out, product_gather, row_of_pair
+from retailrec.compute.topk import product_topk, topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import DataError, NotFittedError, SettingError
@@ -211,3 +211,44 @@ def reference_history(data: RetailData, size: int, seed: int) -> History:
     if len(users) > size:
         users = np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
     return data.full_history if len(users) == data.n_users else data.history(codes=users)
+
+
+class Rows(NamedTuple):
+    """What kernels read of a CSR matrix: making one of SciPy's costs a single request too much."""
+
+    indptr: NDArray[np.integer]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+
+class Product(NamedTuple):
+    """weights (n_users, n) x matrix (n, n_items), which is never written out.
+
+    Kernels read its best items and single pairs.
+    """
+
+    weights: Rows | sparse.csr_matrix
+    matrix: sparse.csr_matrix
+
+    def best(
+        self, allowed: NDArray[np.bool_], k: int, plus: Rows | sparse.csr_matrix | None = None
+    ) -> Candidates:
+        """The `k` best allowed items of each row, of the product `plus` (n_users, n_items) if given."""
+        w, m = self
+        if plus is None:
+            plus = Rows(np.zeros(len(w.indptr), np.int64), m.indices[:0], m.data[:0])
+        return Candidates(
+            *product_topk(
+                *(w.indptr, w.indices, w.data, m.indptr, m.indices, m.data),
+                *(plus.indptr, plus.indices, plus.data, allowed, k),
+            )
+        )
+
+    def read(self, pairs: Pairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(n_pairs,) the product at some pairs, and the largest single term of each sum."""
+        w, m = self
+        total, largest = product_gather(
+            *(w.indptr, w.indices, w.data, m.indptr, m.indices, m.data),
+            *(pairs.indptr, pairs.items, m.shape[1]),
+        )
+        return total, largest

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retailrec.candidates.base import CandidateGenerator, reference_history
+from retailrec.candidates.base import CandidateGenerator, Product, Rows, reference_history
 from retailrec.components import Count, Seed, Share, ShareOrNone
-from retailrec.compute.csr import find_pairs, product_gather
-from retailrec.compute.topk import closest_rows, keep_largest, product_topk
+from retailrec.compute.csr import find_pairs
+from retailrec.compute.topk import closest_rows, keep_largest
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 
@@ -167,19 +167,8 @@ class UPCF(CandidateGenerator, type="up_cf"):
         return history.remember(self.reference_, lambda: self._prediction(history))
 
 
-class Rows(NamedTuple):
-    """What kernels read of a CSR matrix: making one of SciPy's costs a single request too much."""
-
-    indptr: NDArray[np.integer]
-    indices: NDArray[np.int32]
-    data: NDArray[np.float32]
-
-
 class Prediction(NamedTuple):
-    """weights (n_users, n_references) x references (n_references, n_items) + own (n_users, n_items).
-
-    The product is never written out: kernels read its best items and single pairs.
-    """
+    """weights (n_users, n_references) x references (n_references, n_items) + own (n_users, n_items)."""
 
     weights: Rows | sparse.csr_matrix
     references: sparse.csr_matrix
@@ -187,44 +176,19 @@ class Prediction(NamedTuple):
 
     def best(self, history: History, allowed: NDArray[np.bool_], k: int) -> Candidates:
         """The `k` best allowed items; none for an empty history, as nobody is like it."""
-        w, r, o = self
-        best = Candidates(
-            *product_topk(
-                w.indptr,
-                w.indices,
-                w.data,
-                r.indptr,
-                r.indices,
-                r.data,
-                o.indptr,
-                o.indices,
-                o.data,
-                allowed,
-                k,
-            )
-        )
+        best = Product(self.weights, self.references).best(allowed, k, self.own)
         unfounded = (np.diff(history.indptr) == 0)[:, None] | (best.scores <= 0)
         best.items[unfounded], best.scores[unfounded] = -1, -np.inf
         return best
 
     def read(self, pairs: Pairs) -> NDArray[np.float32]:
         """(n_pairs,) the prediction of some pairs."""
-        w, r, o = self
-        total, _ = product_gather(
-            w.indptr,
-            w.indices,
-            w.data,
-            r.indptr,
-            r.indices,
-            r.data,
-            pairs.indptr,
-            pairs.items,
-            r.shape[1],
-        )
+        o = self.own
+        total, _ = Product(self.weights, self.references).read(pairs)
         place = find_pairs(o.indptr, o.indices, pairs.indptr, pairs.items)
         if len(o.data):
             total += np.where(place >= 0, o.data[place], np.float32(0))
-        return np.asarray(total, np.float32)
+        return total
 
 
 def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

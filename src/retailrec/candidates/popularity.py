@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator
 from retailrec.components import Days
+from retailrec.compute.csr import pair_keys, row_of_pair
 from retailrec.compute.groups import count_buyers
-from retailrec.compute.pairs import pair_keys, row_of_pair
 from retailrec.compute.topk import popular_by_category, topk_rows
 from retailrec.data import RetailData, item_buyers, item_lines
 from retailrec.data.history import Candidates, History, Pairs
-from retailrec.data.item_facts import text_codes
+from retailrec.data.retail_data import text_codes
 from retailrec.errors import SettingError
 
 

@@ -11,8 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from retailrec.cli import console, judging, offers, serving, week
-from retailrec.cli.console import ERR, OUT, escape
-from retailrec.cli.interrupts import Interrupted, interruptible
+from retailrec.cli.console import ERR, OUT, Interrupted, escape, interruptible
 from retailrec.cli.options import (
     LIST,
     BesideOption,
@@ -244,7 +243,7 @@ def recommend(
     quiet: QuietOption = False,
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
-    from retailrec.data.timeformats import as_instant
+    from retailrec.data.parsing import as_instant
     from retailrec.recommender.batch import Exposures
 
     request = asked_for(context)
@@ -324,7 +323,7 @@ def _any_command(
 def _sent_coupons(path: Path | None) -> Any:
     """What was sent to whom, where the files are there."""
     from retailrec.datasets import journey_offers
-    from retailrec.report.sent_coupons import SentCoupons
+    from retailrec.report.summary import SentCoupons
 
     if not journey_offers.are_there(path):
         return None

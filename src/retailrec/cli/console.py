@@ -1,7 +1,8 @@
-"""What the command line shows: tables of results, counts of what was read, a line of progress."""
+"""What the command line shows: tables, counts of what was read, progress; signals that end it."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,11 +18,46 @@ if TYPE_CHECKING:
     from retailrec.checks import Check
     from retailrec.data.cleaning import LoadReport
     from retailrec.datasets.base import Dataset
-    from retailrec.evaluation.leaks import LeakReport
+    from retailrec.evaluation.inspection import LeakReport
     from retailrec.evaluation.results import Difference, Interval, MatchingReport, RunResult
-    from retailrec.features.registry import Feature
+    from retailrec.features.events import Feature
     from retailrec.jobs.check import Checked
     from retailrec.recommender.batch import Batch
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known on Windows
+
+
+class Interrupted(BaseException):
+    """Someone ended the command; no `except Exception` on the way up holds it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+        self.name = signal.Signals(number).name
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` at the first signal within; a second one ends the process at once.
+
+    A signal that the caller lets pass, as `nohup` does with SIGHUP, stays so.
+    """
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    ours = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+
+    def stop(number: int, _: Any) -> None:
+        for known in ours:
+            signal.signal(known, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, before in ours.items():
+            signal.signal(number, before)
+
 
 OUT, ERR = Console(), Console(stderr=True)
 

@@ -42,8 +42,8 @@ def match(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge every source and the pool by recall@k on the last horizon, and choose k."""
-    from retailrec.jobs.compare import MATCHING
-    from retailrec.jobs.compare import match as match_job
+    from retailrec.jobs.evaluate import MATCHING
+    from retailrec.jobs.evaluate import match as match_job
 
     check_folder(out, MATCHING, inputs=wanted.inputs, overwrite=overwrite)
     settings = wanted.settings()
@@ -187,7 +187,7 @@ def backtest(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
-    from retailrec.jobs.compare import BACKTEST, backtest_job
+    from retailrec.jobs.evaluate import BACKTEST, backtest_job
 
     check_folder(out, BACKTEST, inputs=wanted.inputs, overwrite=overwrite)
     if store is not None:
@@ -215,7 +215,7 @@ def check_leaks(
     max_users: Annotated[int, typer.Option(help="Shoppers that are compared.")] = 2000,
 ) -> None:
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
-    from retailrec.evaluation.leaks import check_leaks as check
+    from retailrec.evaluation.inspection import check_leaks as check
 
     if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
         raise SettingError("check-leaks changes receipts in memory; use --engine local on a sample.")

@@ -20,8 +20,8 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
-    from retailrec.evaluation.evidence import Gather
-    from retailrec.evaluation.window import MakeWindow
+    from retailrec.evaluation.backtest import MakeWindow
+    from retailrec.evaluation.matching import Gather
     from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
     from retailrec.recommender.request import Request
@@ -238,7 +238,7 @@ class Wanted:
             from retailrec.spark.judging import SparkWindow
 
             return SparkWindow.of
-        from retailrec.evaluation.window import LocalWindow
+        from retailrec.evaluation.backtest import LocalWindow
 
         return LocalWindow.of
 
@@ -248,7 +248,7 @@ class Wanted:
             from retailrec.spark.judging import gather_everybody
 
             return gather_everybody
-        from retailrec.evaluation.evidence import gather_here
+        from retailrec.evaluation.matching import gather_here
 
         return gather_here
 
@@ -430,7 +430,7 @@ def parse_columns(text: str) -> dict[str, str]:
     {'user_id': 'client', 'time': 'date'}
     """
     if text.endswith(".toml") and "=" not in text:
-        from retailrec.data.toml_files import read_toml
+        from retailrec.data.paths import read_toml
 
         found = read_toml(Path(text), who="--columns")
         found = found.get("columns", found)

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from retailrec.cli import console
-from retailrec.cli.console import ERR, OUT, escape
-from retailrec.cli.interrupts import Interrupted
+from retailrec.cli.console import ERR, OUT, Interrupted, escape
 from retailrec.cli.options import (
     ColumnsOption,
     DatasetArgument,

@@ -1,4 +1,4 @@
-"""Map a function over shards of shoppers on this machine."""
+"""Map a function over shards of users on this machine; processes made by fork can't."""
 
 from __future__ import annotations
 
@@ -12,6 +12,34 @@ from functools import cache
 from typing import Any, TypeVar
 
 from retailrec.errors import SettingError
+
+_forked = False
+
+
+def require_threads() -> None:
+    """To be called before libraries with thread pools are.
+
+    Raises
+    ------
+    SettingError
+        If the process was made by fork from one that had loaded them: the call could wait for ever.
+    """
+    if _forked:
+        raise SettingError(
+            "this process was made by fork from one that had loaded retailrec; its libraries' "
+            "threads did not come along, and the call might never return. Start workers by spawn, "
+            "such as multiprocessing.get_context('spawn'), or import retailrec after the fork only."
+        )
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
 
 T = TypeVar("T")
 MOST_THREADS = 1024  # more is a slip of the pen, and a system that runs out of them

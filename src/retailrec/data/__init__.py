@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from retailrec.data.histories import Histories, Unplaced
+from retailrec.data.history import Histories, Unplaced
 from retailrec.data.ids import catalogue_key, id_series, row_of_ids
-from retailrec.data.item_facts import category_codes, item_buyers, item_lines, unit_prices
-from retailrec.data.retail_data import Recoded, RetailData
+from retailrec.data.retail_data import (
+    Recoded,
+    RetailData,
+    category_codes,
+    item_buyers,
+    item_lines,
+    unit_prices,
+)
 
 __all__ = [
     "Histories",

@@ -19,8 +19,7 @@ import polars as pl
 
 from retailrec.data.columns import join_time, missing_columns, unknown_column
 from retailrec.data.files import FILE
-from retailrec.data.parsing import parse_number, typed_ids
-from retailrec.data.timeformats import EARLIEST, LATEST, parse_time
+from retailrec.data.parsing import EARLIEST, LATEST, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
 

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from retailrec.data.files import FILE
-from retailrec.data.timeformats import EARLIEST, parse_time
+from retailrec.data.parsing import EARLIEST, parse_time
 from retailrec.errors import RetailRecError, SettingError
 from retailrec.schema import TRANSACTIONS
 

@@ -35,8 +35,8 @@ from retailrec.data.cleaning import (
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
 from retailrec.data.lines import CARRIED, in_order, merged, named, settled
+from retailrec.data.parsing import EARLIEST, parse_time
 from retailrec.data.strays import far_notes, far_rule
-from retailrec.data.timeformats import EARLIEST, parse_time
 from retailrec.data.visits import came_again, split_receipts
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID

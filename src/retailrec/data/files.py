@@ -1,23 +1,356 @@
-"""Read a table from a file or a folder of files."""
+"""Read a table from a file or a folder of files: delimited text, Parquet, sheets of a workbook.
+
+Parquet files are looked at before they are decoded. Polars' decoder raises an error for nearly every
+damaged page, but where a page's header is damaged it may ask for more memory than there is, and that
+ends the process: a notebook with hours of work in it, or a service. So the foot and the headers of all
+pages are read first, which is quick, and only a file whose numbers don't add up is decoded on trial, in
+a process of its own.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 import polars as pl
 
-from retailrec.compute.forks import require_threads
+from retailrec.compute.shards import require_threads
 from retailrec.data.delimited import open_delimited
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
-from retailrec.data.trial import try_parquet
-from retailrec.data.workbook import read_sheets
 from retailrec.errors import DataError, RetailRecError
+
+_CHUNK = 1 << 20  # bytes of a sheet looked at together
+_WIDE = re.compile(rb"""\br=["']([A-Za-z]{2,3})(\d{1,7})["']""")  # a cell beyond column Z
+_ROW = re.compile(rb"""<(?:\w+:)?row\b[^>]*?\br=["'](\d{1,7})["']""")
+_CELL = re.compile(rb"<(?:\w+:)?c[\s/>]")
+_MOST_CELLS, _MOST_EMPTY = 50_000_000, 20  # between first and last; so many empty ones a filled one
+_MOST_BYTES, _MOST_PACKED = 1 << 30, 200  # unpacked; so many times the packed ones
+
+
+def read_sheets(file: Path) -> dict[str, pl.DataFrame]:
+    """The sheets of a workbook by name, as text: every cell decides, not the first rows.
+
+    Sheets without a line are passed over; the others have the same columns in one order.
+
+    Raises
+    ------
+    DataError
+        If no sheet holds a line, two columns share a name, or it would need far more memory than what
+        is in it.
+    """
+    import fastexcel
+
+    _refuse_bombs(file)
+
+    book = fastexcel.read_excel(file.read_bytes())
+    tables: dict[str, pl.DataFrame] = {}
+    for name in book.sheet_names:
+        _refuse_doubles(file, book, name)
+        sheet = book.load_sheet(name, dtypes="string").to_polars()
+        if sheet.height or (len(book.sheet_names) == 1 and sheet.width):
+            tables[name] = sheet.rename({c: c.strip() for c in sheet.columns})
+    if not tables:
+        raise DataError(f"{file} holds no line; expected a header and lines below it in a sheet.")
+    first = next(iter(tables.values())).columns
+    for name, table in tables.items():
+        if set(table.columns) != set(first):
+            raise DataError(
+                f"the sheets of {file} differ: {name!r} has columns {table.columns}, the first has "
+                f"{first}. Keep alike sheets in one workbook."
+            )
+    return {name: table.select(first) for name, table in tables.items()}
+
+
+def _refuse_doubles(file: Path, book: Any, name: str) -> None:
+    """Raise if the header names a column twice; the library would call the second by another name."""
+    head = book.load_sheet(name, header_row=None, n_rows=1, dtypes="string").to_polars()
+    cells = [str(c).strip() for c in head.row(0) if c is not None] if head.height else []
+    if doubled := sorted({c for c in cells if cells.count(c) > 1}):
+        raise DataError(
+            f"{file}: sheet {name!r} has two columns called {doubled[0]!r}, so it can't be told which "
+            f"one is meant; rename one of them."
+        )
+
+
+def _refuse_bombs(file: Path) -> None:
+    """Raise if reading would take much more memory than the cells that are filled.
+
+    The library makes room for all cells from the first to the last: with one in XFD1048576, for 17
+    thousand million. Without a column beyond Z there can't be too many.
+    """
+    try:
+        with zipfile.ZipFile(file) as book:
+            for entry in book.infolist():
+                packed = max(entry.compress_size, 1)
+                if entry.file_size > max(_MOST_BYTES, _MOST_PACKED * packed):
+                    raise DataError(
+                        f"{file} unpacks to {entry.file_size / 2**30:.1f} GB from {packed / 2**20:.1f} "
+                        f"MB; that is no table. Export it as CSV."
+                    )
+                if entry.filename.lower().endswith(".xml") and "string" not in entry.filename.lower():
+                    _refuse_far_cells(file, book, entry)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+        return  # damaged, locked or no workbook at all: the library that reads it says so
+
+
+def _refuse_far_cells(file: Path, book: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    wide = [column for chunk in _chunks(book, entry) for column, _ in _WIDE.findall(chunk)]
+    if not wide:
+        return
+    rows = [int(row) for chunk in _chunks(book, entry) for row in _ROW.findall(chunk)]
+    rows += [int(row) for chunk in _chunks(book, entry) for _, row in _WIDE.findall(chunk)]
+    filled = sum(len(_CELL.findall(chunk)) for chunk in _chunks(book, entry))
+    last = max(set(wide), key=_number)
+    if _number(last) * max(rows) > max(_MOST_CELLS, _MOST_EMPTY * filled):
+        raise DataError(
+            f"{file}: a sheet has {filled:,} cells, but reaches to column {last.decode()} and row "
+            f"{max(rows):,}; the room for all cells between would be too much. Remove the cells far "
+            f"away, or export the table as CSV."
+        )
+
+
+def _chunks(book: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The bytes of an entry, cut before a tag, so that no cell's head is parted."""
+    rest = b""
+    with book.open(entry) as stream:
+        while part := stream.read(_CHUNK):
+            rest += part
+            cut = rest.rfind(b"<")
+            if cut > 0:
+                yield rest[:cut]
+                rest = rest[cut:]
+            elif len(rest) > 2 * _CHUNK:  # text without a tag
+                rest = rest[-1:]
+    yield rest
+
+
+def _number(column: bytes) -> int:
+    """Number of a column by its letters: 27 for AA."""
+    number = 0
+    for letter in column.upper():
+        number = number * 26 + letter - 64
+    return number
+
+
+# Names come over standard input, so nothing of them is code. A line before each file says how far it
+# got. An error that is raised is none here: the reading that follows raises it again, and words it.
+_PROGRAM = """
+import json, sys
+import polars as pl
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, OSError, ValueError):
+    pass
+files, columns = json.load(sys.stdin)
+for number, file in enumerate(files):
+    print(number, flush=True)
+    try:
+        lazy = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        if columns is not None:
+            names = lazy.collect_schema().names()
+            lazy = lazy.select([c for c in names if c.lower() in columns] or names[:1])
+        for part in lazy.collect_batches(chunk_size=250_000, maintain_order=False):
+            del part
+    except BaseException:
+        pass
+print("done", flush=True)
+"""
+
+
+def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
+    """Refuse Parquet files that make the decoder die on one of these columns (None: all).
+
+    What `adds_up` is taken for whole; the others are decoded in a process of its own, and forgotten.
+    Where no other process can be started there is no trial.
+
+    Raises
+    ------
+    DataError
+        If that process died; with the file it was at.
+    """
+    files = [file for file in files if not adds_up(file)]
+    if not files or not sys.executable:
+        return
+    wanted = None if columns is None else [c.lower() for c in columns]
+    asked = json.dumps([[str(file) for file in files], wanted])
+    try:
+        told = subprocess.run(
+            [sys.executable, "-P", "-c", _PROGRAM],
+            input=asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no right to start one, or too many of them
+        return
+    said = told.stdout.split()
+    if told.returncode == 0 or not said or not said[-1].isdecimal():  # whole, or it never was at a file
+        return
+    raise DataError(
+        f"{files[int(said[-1])]} is damaged, or larger than memory: a process that decoded it on trial "
+        f"was ended by {_cause(told.returncode)}. Fetch or export it again."
+    )
+
+
+def adds_up(file: Path) -> bool:
+    """Do the numbers in a Parquet file's foot and in the headers of its pages fit each other?
+
+    Pages must fill each column chunk from its first byte to its last and hold as many values as the
+    foot says, and chunks of a group of rows as many as the group where no value is a list. False, too,
+    for what is no Parquet file, is encrypted, or keeps its columns in other files.
+    """
+    try:
+        with open(file, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(size - 8, 0))
+            end = stream.read(8)
+            start = size - 8 - int.from_bytes(end[:4], "little")
+            if end[4:] != b"PAR1" or start < 4:
+                return False
+            stream.seek(start)
+            foot = _struct(stream.read(size - 8 - start), 0)[0]
+            groups = foot.get(_GROUPS, [])
+            nested = any(field.get(_REPETITION) == _REPEATED for field in foot[_SCHEMA])
+            return foot[_ROWS] == sum(group[_GROUP_ROWS] for group in groups) and all(
+                _pages_add_up(stream, chunk[_META], start)
+                and _ELSEWHERE not in chunk
+                and (nested or chunk[_META][_VALUES] == group[_GROUP_ROWS])
+                for group in groups
+                for chunk in group[_CHUNKS]
+            )
+    except (OSError, IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return False  # whatever makes of it what it is not
+
+
+# numbers of fields in parquet.thrift
+_SCHEMA, _ROWS, _GROUPS = 2, 3, 4  # of FileMetaData
+_REPETITION, _REPEATED = 3, 2  # of SchemaElement
+_CHUNKS, _GROUP_ROWS = 1, 3  # of RowGroup
+_ELSEWHERE, _META = 1, 3  # of ColumnChunk
+_VALUES, _UNPACKED, _PACKED, _DATA_AT, _DICTIONARY_AT = 5, 6, 7, 9, 11  # of ColumnMetaData
+_KIND, _PAGE_UNPACKED, _PAGE_PACKED = 1, 2, 3  # of PageHeader
+_OF_KIND = {0: 5, 2: 7, 3: 8}  # kind of page -> its own header: data, dictionary, data of version 2
+_HEAD = 4096  # bytes in which a page's header usually has room
+
+
+def _pages_add_up(stream: BinaryIO, chunk: dict[int, Any], limit: int) -> bool:
+    at = min(place for place in (chunk[_DATA_AT], chunk.get(_DICTIONARY_AT)) if place)
+    end, values, unpacked = at + chunk[_PACKED], 0, 0
+    if not 4 <= at <= end <= limit:
+        return False
+    while at < end:
+        head, length = _page_header(stream, at, end)
+        own = head[_OF_KIND[head[_KIND]]]
+        if min(own[1], head[_PAGE_PACKED], head[_PAGE_UNPACKED]) < 0:
+            return False
+        if head[_KIND] == 2:
+            if own[1] > head[_PAGE_UNPACKED]:
+                return False
+        else:
+            values += own[1]
+        if head[_KIND] == 3 and (
+            min(own[2], own[3], own[5], own[6]) < 0
+            or own[5] + own[6] > head[_PAGE_PACKED]
+            or max(own[2], own[3]) > own[1]
+        ):
+            return False
+        at += length + head[_PAGE_PACKED]
+        unpacked += length + head[_PAGE_UNPACKED]
+    return bool(at == end and values == chunk[_VALUES] and unpacked <= chunk[_UNPACKED])
+
+
+def _page_header(stream: BinaryIO, at: int, end: int) -> tuple[dict[int, Any], int]:
+    """A page's header, and how many bytes it takes."""
+    room = _HEAD
+    while True:
+        stream.seek(at)
+        data = stream.read(min(room, end - at))
+        try:
+            return _struct(data, 0)
+        except IndexError:
+            if room >= end - at:
+                raise
+            room *= 8
+
+
+def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+    """A struct of Thrift's compact protocol: number of field -> value; and where it ends."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while kind := data[at]:
+        at += 1
+        if kind >> 4:
+            number += kind >> 4
+        else:
+            number, at = _signed(data, at)
+        fields[number], at = (kind & 15 == 1, at) if kind & 15 <= 2 else _value(data, at, kind & 15)
+    return fields, at + 1
+
+
+def _value(data: bytes, at: int, kind: int) -> tuple[Any, int]:
+    if kind in (4, 5, 6):  # integers of 16, 32 and 64 bits
+        return _signed(data, at)
+    if kind == 8:  # bytes
+        length, at = _unsigned(data, at)
+        return data[at : at + length], at + length
+    if kind in (9, 10):  # a list or set
+        size, of = data[at] >> 4, data[at] & 15
+        at += 1
+        if size == 15:
+            size, at = _unsigned(data, at)
+        values = []
+        for _ in range(size):
+            value, at = _value(data, at, of)
+            values.append(value)
+        return values, at
+    if kind == 12:
+        return _struct(data, at)
+    if kind == 7:  # a float of 8 bytes
+        return None, at + 8
+    if kind in (1, 2, 3):  # a byte, or a truth value in a list
+        return data[at], at + 1
+    raise ValueError(f"there is no kind {kind} in a Parquet file")
+
+
+def _signed(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _unsigned(data, at)
+    return value >> 1 ^ -(value & 1), at
+
+
+def _unsigned(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
 
 FILE = "retailrec_file"  # column: number of the export that a line is of, where there are several
 _PART = re.compile(r"^part[-._]?\d+(?=[-._])", re.IGNORECASE)

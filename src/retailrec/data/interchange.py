@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from retailrec.compute.forks import require_threads
+from retailrec.compute.shards import require_threads
 from retailrec.errors import DataError
 
 _UNREADABLE = (

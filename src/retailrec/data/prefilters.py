@@ -17,9 +17,8 @@ from typing import Any, ClassVar, TypedDict
 import polars as pl
 
 from retailrec.components import Component, Count, Days, Share, registered
-from retailrec.data.item_facts import item_buyers, item_lines
 from retailrec.data.parsing import ids_meet
-from retailrec.data.retail_data import RetailData
+from retailrec.data.retail_data import RetailData, item_buyers, item_lines
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, RECOMMENDABLE
 

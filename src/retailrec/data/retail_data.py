@@ -1,4 +1,4 @@
-"""Receipts, catalogue and shoppers up to an instant: `RetailData`."""
+"""Receipts, catalogue and users up to an instant: `RetailData`; prices and categories of its items."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.forks import require_threads
+from retailrec.compute.groups import count_buyers
 from retailrec.compute.memory import release_memory
+from retailrec.compute.shards import require_threads
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
 from retailrec.data.encoding import build_log, code_lines, parts_of
-from retailrec.data.histories import Histories, Unplaced
-from retailrec.data.history import History
+from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import catalogue_key, id_series, row_of_ids
-from retailrec.data.parsing import ids_like
-from retailrec.data.timeformats import as_instant
+from retailrec.data.parsing import as_instant, ids_like
 from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.data.whole import WholeLog
 from retailrec.errors import DataError
-from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
 
 
 @dataclass(frozen=True)
@@ -410,3 +409,63 @@ def summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.note_receipts()
     if last > datetime.now() + timedelta(days=2):
         report.notes.append(f"the last receipt is of {last:%Y-%m-%d}, which is yet to come")
+
+
+def unit_prices(data: RetailData) -> NDArray[np.float64]:
+    """(n_items,) unit price on the last day that the item was sold; NaN where not known."""
+    if data.whole is not None:
+        return data.whole.prices(data.end)
+    last = data.log.filter(pl.col("value").is_not_null())
+    last = last.filter(pl.col("time").dt.date() == pl.col("time").dt.date().max().over("item"))
+    price = last.group_by("item").agg(pl.col("value").sum() / pl.col("quantity").sum())
+    out = np.full(data.n_items, np.nan)
+    out[price["item"].to_numpy()] = price["value"].to_numpy()
+    return out
+
+
+def item_buyers(
+    data: RetailData, start: datetime | None = None, end: datetime | None = None
+) -> NDArray[np.float64]:
+    """(n_items,) shoppers who bought the item in [start, end); at any time by default."""
+    if data.whole is not None:
+        return data.whole.buyers(start, end or data.end)
+    log = _span(data, start, end)  # the lines of a shopper lie together
+    return np.asarray(count_buyers(log["user"].to_numpy(), log["item"].to_numpy(), data.n_items))
+
+
+def item_lines(
+    data: RetailData, start: datetime | None = None, end: datetime | None = None
+) -> NDArray[np.float64]:
+    """(n_items,) receipts with the item in [start, end); all of them by default."""
+    if data.whole is not None:
+        return data.whole.lines(start, end or data.end)
+    log = _span(data, start, end)
+    return np.bincount(log["item"].to_numpy(), minlength=data.n_items).astype(np.float64)
+
+
+def _span(data: RetailData, start: datetime | None, end: datetime | None) -> pl.DataFrame:
+    if start is None:
+        return data.log
+    return data.between(start, data.end if end is None else end)
+
+
+def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:
+    """(n_items,) codes of the second broadest category known, else the broadest; -1 where unknown."""
+    known = [c for c in CATEGORIES[:2] if c in items.columns and items[c].null_count() < items.height]
+    if not known:
+        return None
+    return text_codes(items[known[-1]])[0]
+
+
+def text_codes(values: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
+    """Codes of the distinct values in the order of their text, -1 where missing; and the texts.
+
+    Examples
+    --------
+    >>> codes, texts = text_codes(pl.Series(["tea", None, "ale", "tea"]))
+    >>> codes, texts.to_list()
+    (array([ 1, -1,  0,  1], dtype=int32), ['ale', 'tea'])
+    """
+    text = values.cast(pl.String)
+    codes = text.rank("dense").cast(pl.Int32) - 1
+    return codes.fill_null(-1).to_numpy(), text.drop_nulls().unique().sort()

@@ -13,8 +13,8 @@ import polars as pl
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule
 from retailrec.data.files import columns_of
+from retailrec.data.parsing import as_instant
 from retailrec.data.paths import mode_of
-from retailrec.data.timeformats import as_instant
 from retailrec.datasets import (
     complete_journey,
     instacart,

@@ -15,9 +15,8 @@ import polars as pl
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LineRule, LoadReport
 from retailrec.data.files import FILE, read_table
-from retailrec.data.parsing import parse_number, typed_ids
+from retailrec.data.parsing import DAY_ONE, parse_number, parse_time, typed_ids
 from retailrec.data.paths import find_file
-from retailrec.data.timeformats import DAY_ONE, parse_time
 from retailrec.datasets.base import (
     NO_OPTIONS,
     Dataset,

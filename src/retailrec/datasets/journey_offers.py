@@ -14,9 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from retailrec.data.files import read_table
-from retailrec.data.parsing import typed_ids
+from retailrec.data.parsing import parse_time, typed_ids
 from retailrec.data.paths import find_file
-from retailrec.data.timeformats import parse_time
 from retailrec.datasets.base import lower_columns, require
 from retailrec.datasets.complete_journey import DATASET, package_folder, receipt_times
 from retailrec.errors import DataError

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "DEFAULT_METRICS": "retailrec.evaluation.judge",
     "Judge": "retailrec.evaluation.judge",
-    "Judged": "retailrec.evaluation.frames",
+    "Judged": "retailrec.evaluation.judge",
     "category_codes": "retailrec.data",
-    "evaluate": "retailrec.evaluation.frames",
-    "judge_frames": "retailrec.evaluation.frames",
+    "evaluate": "retailrec.evaluation.judge",
+    "judge_frames": "retailrec.evaluation.judge",
     "means": "retailrec.evaluation.judge",
     "unit_prices": "retailrec.data",
 }
@@ -28,8 +28,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from retailrec.data import category_codes, unit_prices
-    from retailrec.evaluation.frames import Judged, evaluate, judge_frames
-    from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, means
+    from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, Judged, evaluate, judge_frames, means
 
 
 def __getattr__(name: str) -> Any:

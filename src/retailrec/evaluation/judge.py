@@ -1,7 +1,8 @@
-"""Judge recommendations by what was bought afterwards."""
+"""Judge recommendations by what was bought afterwards: item codes, frames of any lists, groups."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,11 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.csr import find_listed, find_pairs
-from retailrec.compute.pairs import pair_keys, pairs_of_keys
+from retailrec.compute.csr import find_listed, find_pairs, pair_keys, pairs_of_keys
 from retailrec.data import RetailData, category_codes, item_buyers, unit_prices
+from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
+from retailrec.data.retail_data import text_codes
 from retailrec.errors import DataError
 from retailrec.metrics.base import Values, compute_metric, parse_metric
+from retailrec.schema import CATEGORIES, USER_ID
 
 DEFAULT_METRICS = (
     "precision@5",
@@ -195,3 +199,335 @@ class Judge:
 def means(per_user: Mapping[str, Values]) -> dict[str, float | None]:
     """Mean over the shoppers for whom a metric is defined; None if there is none."""
     return {name: None if np.isnan(v).all() else float(np.nanmean(v)) for name, v in per_user.items()}
+
+
+class Judged(NamedTuple):
+    """Lists of somebody's recommendations, in the codes of their judge.
+
+    Attributes
+    ----------
+    judge : who is judged by what
+    lists : name -> (n_users, k) item codes, -1 where a list has ended
+    not_judged : name -> shoppers with recommendations who bought nothing, or have no history
+    left_out : what -> its lines that say nothing, such as ``truth: no item``
+    notes : lists whose ids hardly meet those of the truth
+    """
+
+    judge: Judge
+    lists: dict[str, NDArray[np.int32]]
+    not_judged: dict[str, int]
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    recommendations: Any,
+    truth: Any,
+    metrics: Sequence[str] = ("precision@5", "recall@10"),
+    *,
+    history: Any = None,
+    items: Any = None,
+) -> dict[str, float | None]:
+    """Means of metrics over the shoppers of `truth`, from frames.
+
+    Parameters
+    ----------
+    recommendations : `user_id`, `item_id`, `rank` (1 is best)
+    truth : `user_id`, `item_id` and, for money metrics, `value` and `price` (of one unit, as known
+        when recommending): what was bought
+    history : `user_id`, `item_id` of earlier purchases, for metrics that part repeats from new items
+        or ask how popular an item was; shoppers without history are then left out
+    items : catalogue, `item_id` and `category_1`, ..., for coverage and diversity
+
+    Raises
+    ------
+    DataError
+        If a column is missing, `truth` or the recommendations are empty, their ids are of different
+        kinds or have nothing in common, or a shopper's list has a rank or an item twice.
+
+    Notes
+    -----
+    A shopper without recommendations counts as zero. Lines without shopper or item say nothing and
+    are left out, returns (negative value or quantity) are no purchases. A metric of money is None
+    where no price or value is known.
+
+    Examples
+    --------
+    >>> mine = pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
+    >>> bought = pl.DataFrame({"user_id": [1, 2], "item_id": [8, 9]})
+    >>> evaluate(mine, bought, ["precision@2", "hit_rate@2"])
+    {'precision@2': 0.25, 'hit_rate@2': 0.5}
+    """
+    k = max(parse_metric(m)[1] for m in metrics)
+    found = judge_frames({"": recommendations}, truth, k, history=history, items=items)
+    return means(found.judge.per_user(found.lists[""], metrics))
+
+
+def judge_frames(
+    recommendations: Mapping[str, Any], truth: Any, k: int, *, history: Any = None, items: Any = None
+) -> Judged:
+    """As `evaluate`, before any metric: a judge, and the first `k` of each named frame's lists.
+
+    Raises
+    ------
+    DataError
+        As `evaluate`.
+    """
+    left_out: dict[str, int] = {}
+    bought = _checked(truth, "truth", ("user_id", "item_id"), left_out)
+    if bought.is_empty():
+        raise DataError("truth holds no purchase; there is nothing to judge by.")
+    listed = {}
+    for name, frame in recommendations.items():
+        who = f"recommendations {name}".strip()
+        listed[name] = _checked(frame, who, ("user_id", "item_id", "rank"), left_out, bought)
+        if listed[name].is_empty():
+            raise DataError(f"{who} hold no line; give the lists that are to be judged.")
+    earlier = catalogue = None
+    if history is not None:
+        earlier = _checked(history, "history", ("user_id", "item_id"), left_out, bought)
+    if items is not None:
+        catalogue = _checked(items, "items", ("item_id",), left_out, bought)
+    notes = _require_common(listed, bought)
+    users = bought["user_id"].unique().sort()
+    n_buyers = len(users)
+    if earlier is not None:
+        users = users.filter(users.is_in(earlier["user_id"].unique().implode()))
+        if users.is_empty():
+            raise DataError("nobody of the truth has a history; there is nobody to judge.")
+    frames = [bought, *listed.values(), *(f for f in (earlier, catalogue) if f is not None)]
+    ids = pl.concat([f["item_id"] for f in frames]).unique().sort()
+    if "value" not in bought.columns or bought["value"].null_count() == bought.height:
+        bought = bought.with_columns(value=pl.lit(np.nan))  # not known, which is not 0
+    coded = _coded(bought, users, ids)
+    sums = coded.group_by("row", "item").agg(pl.col("value").sum()).sort("row", "item")
+    prices = np.full(len(ids), np.nan)
+    if "price" in bought.columns:
+        priced = coded.filter(pl.col("price").is_not_null())
+        prices[priced["item"].to_numpy()] = priced["price"].to_numpy()
+    judge = Judge(
+        users=np.arange(len(users)),
+        n_cold=n_buyers - len(users),
+        n_items=len(ids),
+        keys=pair_keys(sums["row"].to_numpy(), sums["item"].to_numpy(), len(ids)),
+        values=sums["value"].to_numpy().astype(np.float64),
+        prices=prices,
+    )
+    if earlier is not None:
+        judge = _with_history(judge, earlier.select("user_id", "item_id").unique(), users, ids)
+    if catalogue is not None:
+        catalogue = catalogue.unique("item_id", keep="first", maintain_order=True)
+        described = ids.to_frame().join(catalogue, on="item_id", how="left", maintain_order="left")
+        offered = ids.is_in(catalogue["item_id"].implode()).to_numpy()
+        judge = replace(judge, categories=category_codes(described), recommendable=offered)
+    lists, left = {}, {}
+    for name, frame in listed.items():
+        placed = _coded(frame, users, ids)
+        left[name] = frame["user_id"].n_unique() - placed["row"].n_unique()
+        placed = placed.filter(pl.col("rank").is_between(1, k))
+        lists[name] = np.full((len(users), k), -1, np.int32)
+        place = placed["row"].to_numpy(), placed["rank"].to_numpy() - 1
+        lists[name][place] = placed["item"].to_numpy()
+    return Judged(judge, lists, left, left_out, notes)
+
+
+def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) -> tuple[str, ...]:
+    """Raise where lists and truth share no shopper or no item; notes where one list shares none."""
+    notes = []
+    for column, what in (("user_id", "shoppers"), ("item_id", "items")):
+        every = pl.concat([frame[column].unique() for frame in listed.values()])
+        ids_meet(every, bought[column], who=f"{what} of the lists", whose="the truth", share=0)
+        for name, frame in listed.items():
+            told = ids_meet(
+                frame[column],
+                bought[column],
+                who=f"{what} of {name}",
+                whose="the truth",
+                share=0,
+                refuse=False,
+            )
+            notes += [told] if told else []
+    return tuple(notes)
+
+
+def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
+    """The judge, told who had bought what before."""
+    own = _coded(pairs, users, ids)
+    own_keys = pair_keys(own["row"].to_numpy(), own["item"].to_numpy(), len(ids))
+    counts = pairs["item_id"].value_counts(name="buyers")
+    buyers = ids.to_frame().join(counts, on="item_id", how="left", maintain_order="left")["buyers"]
+    return replace(
+        judge,
+        repeat=np.isin(judge.keys, own_keys),
+        n_known=pairs["user_id"].n_unique(),
+        buyers=buyers.fill_null(0).cast(pl.Int64).to_numpy(),
+    )
+
+
+_ASKED = ("user_id", "item_id", "rank", "value", "quantity", "price", *CATEGORIES)
+
+
+def _checked(
+    frame: Any,
+    who: str,
+    needed: Sequence[str],
+    left_out: dict[str, int],
+    like: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """A Polars frame with these columns, ids as in `like`, purchases only; lists that make sense.
+
+    `left_out` gains the lines that say nothing, by what they lack.
+    """
+    lines = to_polars(frame, who=who)
+    if absent := [c for c in needed if c not in lines.columns]:
+        cure = "Rename yours to these, or export them."
+        if absent == ["rank"] and "score" in lines.columns:
+            cure = (
+                "Number each user's items from 1, the best score first, for example with "
+                "pl.col('score').rank('ordinal', descending=True).over('user_id')."
+            )
+        raise DataError(f"{who} lack columns {absent}; they have {lines.columns}. {cure}")
+    lines = lines.select(c for c in _ASKED if c in lines.columns)
+    ids = [lines[c] for c in ("user_id", "item_id") if c in needed]
+    lines = lines.with_columns(
+        typed_ids(c) if like is None else ids_like(c, like[c.name], who=who) for c in ids
+    )
+    numbers = [lines[c] for c in ("value", "quantity", "price", "rank") if c in lines.columns]
+    lines = lines.with_columns(parse_number(c, who=who) for c in numbers)
+    wrong = {
+        "no shopper": pl.col("user_id").is_null() if "user_id" in needed else None,
+        "no item": pl.col("item_id").is_null(),
+        "return": pl.any_horizontal(pl.col(c) < 0 for c in ("value", "quantity") if c in lines.columns)
+        if {"value", "quantity"} & set(lines.columns) and "rank" not in needed
+        else None,
+    }
+    for reason, condition in wrong.items():
+        if condition is not None:
+            kept = lines.filter(~condition.fill_null(False))
+            if n := lines.height - kept.height:
+                left_out[f"{who}: {reason}"] = n
+            lines = kept
+    if "rank" in needed:
+        ranks = lines["rank"]
+        right = ranks.is_finite() & (ranks >= 1) & (ranks == ranks.floor())
+        if not right.fill_null(False).all():
+            raise DataError(f"{who}: ranks must be whole numbers from 1, the best.")
+        for key in ("rank", "item_id"):
+            if n := int(lines.select(pl.struct("user_id", key).is_duplicated().sum()).item()):
+                raise DataError(
+                    f"{who}: {n:,} lines give a shopper the same {key} more than once; each rank and "
+                    f"each item may stand once in a list."
+                )
+        lines = lines.with_columns(pl.col("rank").cast(pl.Int64))
+    unread = [pl.col(c).fill_nan(None) for c in ("value", "price") if c in lines.columns]
+    return lines.with_columns(unread)
+
+
+def _coded(frame: pl.DataFrame, users: pl.Series, items: pl.Series) -> pl.DataFrame:
+    """Rows of these shoppers, with `row` and `item` numbers."""
+    return frame.join(
+        pl.DataFrame({"user_id": users}).with_row_index("row"), on="user_id", how="inner"
+    ).join(pl.DataFrame({"item_id": items}).with_row_index("item"), on="item_id", how="left")
+
+
+_MOST_VALUES = 12  # an attribute with more different values is no segment
+
+
+def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]:
+    """Segment -> (n_users,) group of each shopper, from what is known; null where it is not known.
+
+    ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
+    eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
+    """
+    found = grouped(shopper_facts(past, users))
+    for name in past.users.columns:
+        if name != USER_ID and 2 <= past.users[name].drop_nulls().n_unique() <= _MOST_VALUES:
+            found[name] = past.users[name].cast(pl.String).gather(users)
+    return found
+
+
+def shopper_facts(past: RetailData, users: NDArray[np.int64]) -> pl.DataFrame:
+    """(n_users,) `receipts`, `days` since the first, and `favourite` where items have categories."""
+    facts = (
+        past.receipts()
+        .group_by("user")
+        .agg(
+            pl.len().cast(pl.Int64).alias("receipts"),
+            (pl.lit(past.end) - pl.col("time").min()).dt.total_days().alias("days"),
+        )
+    )
+    codes_of = pl.DataFrame({"user": users.astype(np.int32)})
+    own = codes_of.join(facts, on="user", how="left", maintain_order="left").drop("user")
+    if CATEGORIES[0] not in past.items.columns:
+        return own
+    codes, distinct = text_codes(past.items[CATEGORIES[0]])
+    group = pl.Series("group", codes[past.log["item"].to_numpy()])
+    counts = past.log.select("user", group).filter(pl.col("group") >= 0)
+    counts = counts.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
+    counts = counts.group_by("user", "group").len()
+    best = counts.sort(["len", "group"], descending=[True, False]).unique("user", keep="first")
+    best = best.select("user", distinct.gather(best["group"]).alias("favourite"))
+    favourite = codes_of.join(best, on="user", how="left", maintain_order="left")["favourite"]
+    return own.with_columns(favourite)
+
+
+def grouped(facts: pl.DataFrame) -> dict[str, pl.Series]:
+    """Segment -> (n_users,) group of each shopper of `shopper_facts`."""
+    found = {
+        "receipts": _binned(facts["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
+        "tenure": _binned(facts["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
+    }
+    if "favourite" in facts.columns:
+        sizes = facts["favourite"].drop_nulls().value_counts()
+        large = sizes.sort("count", "favourite", descending=[True, False])["favourite"].head(8)
+        favourite = pl.col("favourite")
+        found["favourite"] = facts.select(
+            pl.when(favourite.is_null() | favourite.is_in(large.implode()))
+            .then(favourite)
+            .otherwise(pl.lit("other"))
+            .alias("favourite")
+        )["favourite"]
+    return found
+
+
+def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """`segment`, `group`, `metric`, `mean`, `n_users`; the segment ``all`` comes first."""
+    n = len(next(iter(groups.values())))
+    rows: list[tuple[str, str, str, float | None, int]] = []
+    for segment, labels in {"all": pl.Series(["all"] * n), **groups}.items():
+        for group in in_order(labels.drop_nulls().unique().to_list()):
+            chosen = (labels == group).fill_null(False).to_numpy()
+            for metric, mean in means(
+                {m: v if len(v) != n else v[chosen] for m, v in values.items()}
+            ).items():
+                if segment == "all" or len(values[metric]) == n:
+                    rows.append((segment, group, metric, mean, int(chosen.sum())))
+    schema = ["segment", "group", "metric", "mean", "n_users"]
+    return pl.DataFrame(rows, schema=schema, orient="row", schema_overrides={"mean": pl.Float64})
+
+
+def in_order(groups: Sequence[str]) -> list[str]:
+    """Groups by the number they begin with, ``Under`` before and others after them, else by name.
+
+    Examples
+    --------
+    >>> in_order(["125-149K", "250K+", "35-49K", "Under 15K", "15-24K"])
+    ['Under 15K', '15-24K', '35-49K', '125-149K', '250K+']
+    >>> in_order(["over 26 weeks", "0 to 4 weeks", "5 to 26 weeks", "more than 20", "6 to 20"])
+    ['0 to 4 weeks', '5 to 26 weeks', '6 to 20', 'more than 20', 'over 26 weeks']
+    """
+
+    def key(group: str) -> tuple[float, int, str]:
+        number = re.search(r"\d+(\.\d+)?", group)
+        if number is None:
+            return float("inf"), 0, group
+        first = re.match(r"\W*([a-z]*)", group.lower())
+        side = {"under": -1, "below": -1, "less": -1, "up": -1, "over": 1, "more": 1, "above": 1}
+        return float(number[0]), side.get(first[1] if first else "", 0), group
+
+    return sorted(groups, key=key)
+
+
+def _binned(numbers: pl.Series, upper: Sequence[int], names: Sequence[str]) -> pl.Series:
+    place = np.searchsorted(upper, numbers.to_numpy())
+    return pl.Series(np.asarray(names)[place])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from retailrec.features import item, pair, user  # noqa: F401  (they register)
-from retailrec.features.aggregates import Events
-from retailrec.features.registry import FEATURES, Feature, feature, features_of
+from retailrec.features.events import FEATURES, Events, Feature, feature, features_of
 
 __all__ = ["FEATURES", "Events", "Feature", "feature", "features_of"]

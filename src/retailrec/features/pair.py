@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retailrec.features.aggregates import Events
-from retailrec.features.events import Columns
-from retailrec.features.registry import Floats, feature
+from retailrec.features.events import Columns, Events, Floats, feature
 from retailrec.schema import CATEGORIES
 
 

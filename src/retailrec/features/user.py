@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retailrec.features.aggregates import Events
-from retailrec.features.registry import Floats, feature
+from retailrec.features.events import Events, Floats, feature
 
 
 @feature("user", unit="receipts")

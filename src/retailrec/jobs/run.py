@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,32 +14,182 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.candidates import Candidates
+from retailrec.candidates.pool import score_pool
+from retailrec.compute.csr import pair_keys
 from retailrec.compute.memory import peak_memory_mb, release_memory
-from retailrec.compute.pairs import pair_keys
 from retailrec.compute.progress import Progress, silent
+from retailrec.compute.shards import SHARD, map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
-from retailrec.evaluation.backtest import backtest
-from retailrec.evaluation.results import Means, PurposeResult, RunResult, Window
-from retailrec.evaluation.window import Model, fitted
-from retailrec.jobs.compare import baselines, hold_out
-from retailrec.jobs.evaluate import uncertainty
-from retailrec.jobs.purposes import judge_purposes
+from retailrec.evaluation.backtest import Model, backtest, fitted
+from retailrec.evaluation.bootstrap import compare_models
+from retailrec.evaluation.results import Difference, Means, PurposeResult, RunResult, Window
+from retailrec.jobs.evaluate import baselines, hold_out, uncertainty
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
-from retailrec.jobs.verdict import hidden_sentence, verdict
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import Batch, ListFormat, joined, recommend_to_file
+from retailrec.recommender.purposes import Purpose, owned_pairs, purchases_for
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report import summary
 from retailrec.report.page import render, render_markdown
-from retailrec.report.sent_coupons import SentCoupons, describe_sent
+from retailrec.report.summary import SentCoupons, describe_sent
 from retailrec.simulator.truth import Truth
 from retailrec.work import staged, write_json
+
+CHANCE = 0.05  # a corrected p from this on
+COSTS = {"repeats": 0.005, "firsts": 0.05}  # shares hidden from which on a filter is said to cost
+
+
+def verdict(models: Mapping[str, Means], differences: Sequence[Difference], n_users: int) -> str:
+    """Whether two stages improve on the best simple method, in one sentence, by the first metric.
+
+    Parameters
+    ----------
+    differences : of every two models, as `compare_models` gives them; ``p_corrected`` decides
+    n_users : who are judged
+
+    Examples
+    --------
+    >>> models = {"popular": {"recall@10": 0.1}, "two_stage": {"recall@10": 0.12}}
+    >>> row = {"model": "two_stage", "versus": "popular", "metric": "recall@10", "difference": 0.02,
+    ...        "low": 0.01, "high": 0.03, "p": 0.001, "p_corrected": 0.004}
+    >>> print(verdict(models, [row], 800).replace("; ", ";\\n"))
+    two_stage improves on popular, the best simple method: recall@10 0.1200 against 0.1000 (+20.0%);
+    by 0.0200 [0.0100, 0.0300] over 800 users, p 0.004.
+    >>> verdict(models, [row | {"p_corrected": 0.625}], 9).split(":")[0]
+    'two_stage is not shown to improve on popular, the best simple method'
+    """
+    metric = next(iter(models["two_stage"]))
+    defined = {n: mean for n, v in models.items() if (mean := v[metric]) is not None}
+    simple = {n: v for n, v in defined.items() if n != "two_stage"}
+    if "two_stage" not in defined or not simple:
+        return f"{metric} is not defined for these users, so nothing can be said about two stages."
+    best = max(simple, key=lambda n: simple[n])
+    ours, theirs = defined["two_stage"], simple[best]
+    share = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
+    rows = (d for d in differences if (d["model"], d["versus"]) == ("two_stage", best))
+    sure = next(d for d in rows if d["metric"] == metric)
+    low, high, p = sure["low"], sure["high"], sure["p_corrected"]
+    interval = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+    how_sure = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    figures = (
+        f"{best}, the best simple method: {metric} {ours:.4f} against {theirs:.4f}{share}; by "
+        f"{ours - theirs:.4f}{interval} over {n_users:,} users, {how_sure}"
+    )
+    if p >= CHANCE or low is None:
+        return f"two_stage is not shown to improve on {figures}, which could be chance."
+    if ours > theirs:
+        return f"two_stage improves on {figures}."
+    return f"two_stage is worse than {figures}. Use {best} instead."
+
+
+def hidden_sentence(windows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What prefilters hide of the purchases in label windows, and whether it costs; None if nothing.
+
+    Examples
+    --------
+    >>> window = {"repeats": 80, "repeats_hidden": 0, "firsts": 20, "firsts_hidden": 5}
+    >>> print(hidden_sentence([window]).replace("; ", ";\\n"))
+    prefilters hide 0.0% of the repeat and 25.0% of the first purchases of the label windows;
+    no list can hold these, so try prefilters = "none".
+    """
+    hidden = {
+        "repeats": [(w.get("repeats_hidden", 0), w.get("repeats", 0)) for w in windows],
+        "firsts": [(w.get("firsts_hidden", 0), w.get("firsts", 0)) for w in windows],
+    }
+    shares = {
+        kind: sum(part for part, _ in counts) / max(sum(whole for _, whole in counts), 1)
+        for kind, counts in hidden.items()
+    }
+    if not any(shares.values()):
+        return None
+    costs = any(shares[kind] >= COSTS[kind] for kind in COSTS)
+    return (
+        f"prefilters hide {shares['repeats']:.1%} of the repeat and {shares['firsts']:.1%} of the "
+        f"first purchases of the label windows"
+        + ('; no list can hold these, so try prefilters = "none".' if costs else ".")
+    )
+
+
+def judge_purposes(
+    model: TwoStageRecommender, held_out: Split, metrics: list[str], k: int
+) -> list[PurposeResult]:
+    """*replenish* by repeat purchases of the window; *discover*, if it was learnt, by new ones.
+
+    A shopper counts who bought something of the kind. The simple methods are the model's sources, each
+    alone: to replenish, the shopper's own items by the source's score; to discover, the best that it
+    proposes of what is new to the shopper.
+
+    Parameters
+    ----------
+    held_out : what the model was fitted on, and the window that follows
+    k : length of the lists
+    """
+    past = held_out.past
+    learnt: tuple[Purpose, ...] = ("discover",) if "discover" in model.learnt_purposes else ()
+    found = [_judged(model, purpose, past, held_out, metrics, k) for purpose in ("replenish", *learnt)]
+    return [result for result in found if result is not None]
+
+
+def _judged(
+    model: TwoStageRecommender,
+    purpose: Purpose,
+    past: RetailData,
+    held_out: Split,
+    metrics: list[str],
+    k: int,
+) -> PurposeResult | None:
+    """The result of one purpose; None if nobody bought anything of the kind."""
+    after_days = None if model.discover is None else model.discover.after_days
+    target = purchases_for(purpose, past, held_out.target, after_days)
+    if not len(np.intersect1d(target["user"].unique().to_numpy(), past.active_users())):
+        return None
+    judge = Judge.of(past, target)
+    lists = dict(single_sources(model, purpose, past, judge.users, k))
+    history = past.history(codes=judge.users)
+    lists["two_stage"] = model.recommend_codes(history, k, purpose).items
+    values = {name: judge.per_user(items, metrics) for name, items in lists.items()}
+    models = {name: means(of) for name, of in values.items()}
+    return {
+        "purpose": purpose,
+        "n_users": len(judge.users),
+        "n_bought": len(judge.keys),
+        "models": models,
+        "verdict": verdict(models, _differences(values, metrics[0]), len(judge.users)),
+    }
+
+
+def single_sources(
+    model: TwoStageRecommender, purpose: Purpose, past: RetailData, users: NDArray[np.int64], k: int
+) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    """Name of each source, and its `k` best items of the kind for each user, none of them hidden."""
+    stage = model.stage_for(purpose)
+    sources = [source.unfiltered() for source in stage.sources]
+
+    def shard(rows: slice) -> dict[str, Candidates]:
+        history = past.history(codes=users[rows])
+        if purpose == "discover":
+            owned = owned_pairs(history, stage.after_days)
+            return {s.name: s.candidates(history, k, owned) for s in sources}
+        pool = score_pool(sources, history, owned_pairs(history))
+        return {s.name: pool.best(pool.scores[:, i].copy(), k) for i, s in enumerate(sources)}
+
+    parts = list(map_shards(shard, len(users), size=SHARD, threads=n_threads(model.threads)))
+    for source in sources:
+        yield source.name, np.vstack([part[source.name].items for part in parts])
+
+
+def _differences(values: Mapping[str, Mapping[str, Any]], metric: str) -> list[Any]:
+    """Differences between every two methods in the first metric."""
+    first = {name: {metric: of[metric]} for name, of in values.items()}
+    return compare_models(first).differences.to_dicts()
+
 
 RESULTS = (
     "metrics.json",

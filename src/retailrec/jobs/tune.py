@@ -20,7 +20,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.jobs.settings import Settings, Typed
 from retailrec.rankers import Ranker, TrainingFrame
-from retailrec.recommender.rows import CandidateFrame
+from retailrec.recommender.stage_one import CandidateFrame
 from retailrec.work import Work
 
 POOL_SIZES = (100, 200, 300)

@@ -27,8 +27,8 @@ from retailrec.compute.memory import peak_memory_mb, release_memory
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.files import exports_of, read_table
+from retailrec.data.parsing import as_instant
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
-from retailrec.data.timeformats import as_instant
 from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
 from retailrec.errors import DataError

@@ -18,9 +18,9 @@ from retailrec.data.ids import row_of_ids
 from retailrec.data.splits import Fold
 from retailrec.errors import RetailRecWarning
 from retailrec.evaluation import Judge, means
-from retailrec.evaluation.segments import by_segment, segments
-from retailrec.evaluation.window import fitted
-from retailrec.jobs.compare import baselines
+from retailrec.evaluation.backtest import fitted
+from retailrec.evaluation.judge import by_segment, segments
+from retailrec.jobs.evaluate import baselines
 from retailrec.recommender.request import Request
 from retailrec.schema import ITEM_ID, USER_ID
 

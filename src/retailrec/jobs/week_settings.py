@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retailrec.checks import CHECKS
-from retailrec.data.toml_files import read_toml
+from retailrec.data.paths import read_toml
 from retailrec.datasets import DATASETS
 from retailrec.errors import SettingError
 from retailrec.jobs.settings import Settings, settings_of

@@ -22,10 +22,9 @@ from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
 from retailrec.offers.exploration import Explored, exchange_near_ties
 from retailrec.offers.ledger import Ledger, ledger_frame
-from retailrec.offers.prices import Prices
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
 from retailrec.offers.repair import Answer, fewest_missing, repair
-from retailrec.offers.shadow_prices import DualProblem, Duals, solve_duals
+from retailrec.offers.shadow_prices import DualProblem, Duals, Prices, solve_duals
 from retailrec.work import Work
 
 _FAR = 0.01  # share of the bound that an answer may miss before ties are taken for the reason

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retailrec.compute.pairs import row_of_pair
+from retailrec.compute.csr import row_of_pair
 from retailrec.offers.arms import HOLDOUT
 from retailrec.offers.campaign import Campaign
 from retailrec.offers.exploration import Explored

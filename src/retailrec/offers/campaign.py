@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from retailrec.data.toml_files import read_toml
+from retailrec.data.paths import read_toml
 from retailrec.errors import SettingError
 
 By = Literal["product", "supplier", "category", "everything"]

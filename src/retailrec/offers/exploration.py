@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from retailrec.compute.csr import row_of_pair
 from retailrec.compute.draws import inclusion_chances, random_bits, systematic_sample, uniform_draws
-from retailrec.compute.pairs import row_of_pair
 from retailrec.data.ids import id_series
 from retailrec.errors import DataError, SettingError
-from retailrec.offers import repair_kernels as moves
+from retailrec.offers import kernels as moves
 from retailrec.offers.repair import Answer, bounds_of
 from retailrec.offers.shadow_prices import DualProblem
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.compute.pairs import pair_keys, pairs_of_keys, row_of_pair
+from retailrec.compute.csr import pair_keys, pairs_of_keys, row_of_pair
 from retailrec.offers import kernels
-from retailrec.offers import repair_kernels as moves
+from retailrec.offers import kernels as moves
 from retailrec.offers.problem import SLACK
 from retailrec.offers.shadow_prices import DualProblem, Floats
 

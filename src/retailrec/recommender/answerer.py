@@ -16,19 +16,17 @@ from retailrec.compute.shards import SHARD, map_shards, n_threads
 from retailrec.data import Histories
 from retailrec.data.history import History, Pairs
 from retailrec.rankers import Ranker
-from retailrec.rankers.calibration import Calibrator
+from retailrec.rankers.base import Calibrator
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.catalogue import Catalogue
 from retailrec.recommender.dismissals import Dismissed, holding
 from retailrec.recommender.explanations import reasons_in_words
 from retailrec.recommender.exploration import Explored, draw_lists, spare_items
-from retailrec.recommender.greedy import Begun
 from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.request import Request, Slots
-from retailrec.recommender.rows import candidate_frame
-from retailrec.recommender.rules import BoundRules, Rules, Usable
-from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.rules import Begun, BoundRules, Rules, Usable
+from retailrec.recommender.stage_one import StageOne, candidate_frame
 from retailrec.schema import ITEM_ID, USER_ID
 
 

@@ -1,4 +1,4 @@
-"""Save and load a fitted object as a folder of checked, inert files.
+"""A fitted object as a folder of checked, inert files: saved, loaded, its parts checked.
 
 ::
 
@@ -9,6 +9,10 @@
 Nothing in it is code, and loading can't run any: arrays are read without pickle, classes come from a
 list that the caller gives, and file names must be plain. `manifest.json` is replaced in one step
 after the new data folder is complete, so an interrupted save leaves the old artifact whole.
+
+Older formats are brought to today's. Format 1 (0.1): fitted parts stood in the place of the settings,
+and `k` was the number of candidates. Format 2 (0.2): settings stay as they were given; what was fitted
+is state and its name ends in ``_``.
 """
 
 from __future__ import annotations
@@ -22,17 +26,23 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
-from retailrec.components import known_classes
+from retailrec.candidates import CandidateGenerator
+from retailrec.components import known_classes, parts_within
+from retailrec.data import catalogue_key
 from retailrec.errors import ArtifactError, RetailRecError
-from retailrec.recommender.artifact_formats import upgraded
+from retailrec.features.assemble import FeatureSet
+from retailrec.rankers import Ranker
+from retailrec.recommender.stage_one import StageOne
+from retailrec.schema import ITEM_ID, RECOMMENDABLE
 from retailrec.work import folder_aside, is_partial, replaced
 
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
@@ -360,3 +370,193 @@ def _array(path: Path, memory_map: bool) -> Any:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_ITEMS, _ANY, _NONE_OR_ITEMS = "items", "any", "none or items"
+# what the package's sources learn: length of each axis, and NumPy's kind
+_LEARNT = {
+    "allowed_": ((_ITEMS,), "b"),
+    "owners_only_": ((_ITEMS,), "b"),
+    "gap_": ((_NONE_OR_ITEMS,), "f"),
+    "popular_": ((_NONE_OR_ITEMS,), "f"),
+    "share_": ((_ITEMS,), "f"),
+    "shares_": ((_ANY, _ITEMS), "f"),
+    "category_": ((_ITEMS,), "i"),
+    "factors_": ((_ITEMS, _ANY), "f"),
+    "vectors_": ((_ITEMS, _ANY), "f"),
+    "similarity_": ((_ITEMS, _ITEMS), "f"),
+    "reference_": ((_ANY, _ITEMS), "f"),
+    "sets_": ((_ANY, _ITEMS), "f"),
+}
+
+
+def check_fitted(model: Any) -> None:
+    """Hold the parts of a loaded recommender against its catalogue and against each other.
+
+    Raises
+    ------
+    ArtifactError
+        If an array has not one row or column an item, holds another kind of number or a code without
+        an item, or the ranker learnt from other columns than the features make.
+    """
+    _check_catalogue(model)
+    n = model.items_.height
+    if len(model.sources_) != len(model.sources):
+        _refuse(f"it has {len(model.sources_)} fitted sources of {len(model.sources)}")
+    for source in (*model.sources_, *model.discover_sources_):
+        if not isinstance(source, CandidateGenerator):
+            _refuse(f"a {type(source).__name__} stands among its sources")
+        for part in parts_within(source):
+            if type(part).__module__.startswith("retailrec."):
+                _check_source(part, n)
+    _check_features(model.features_, n)
+    for name, columns in _rankers(model).items():
+        ranker = getattr(model, name)
+        if not isinstance(ranker, Ranker):
+            _refuse(f"{name} is a {type(ranker).__name__}")
+        if ranker.n_columns not in (None, columns):
+            _refuse(f"{name} learnt from {ranker.n_columns} columns and would get {columns}")
+    if model.calibrator_ is not None:
+        steps = model.calibrator_.steps_
+        if steps.ndim != 2 or len(steps) != 2 or not steps.size or not np.isfinite(steps).all():
+            _refuse("its probabilities have no steps")
+
+
+def check_codings(model: Any) -> None:
+    """Are sources and features coded by the catalogue that the model holds?
+
+    Raises
+    ------
+    ArtifactError
+        If one is not.
+    """
+    key = catalogue_key(model.items_[ITEM_ID])
+    for part in (model.features_, *model.sources_, *model.discover_sources_):
+        if part.catalogue_key_ != key:
+            _refuse(f"its {type(part).__name__} is coded by another catalogue")
+
+
+def _check_catalogue(model: Any) -> None:
+    items, prices = model.items_, model.prices_
+    if not isinstance(items, pl.DataFrame) or not {ITEM_ID, RECOMMENDABLE} <= set(items.columns):
+        _refuse("it has no catalogue")
+    ids = items[ITEM_ID]
+    if ids.dtype not in (pl.Int64, pl.String) or ids.null_count() or not ids.is_unique().all():
+        _refuse("its catalogue does not hold every id once")
+    if items[RECOMMENDABLE].dtype != pl.Boolean or items[RECOMMENDABLE].null_count():
+        _refuse("its catalogue does not say what may be recommended")
+    if not _has_shape(prices, (items.height,)) or prices.dtype.kind != "f":
+        _refuse("it has not one price an item")
+    if not isinstance(getattr(model, "has_quantity_", False), bool):
+        _refuse("it does not say whether its receipts had quantities")
+    if not isinstance(model.end_, datetime):
+        _refuse("it does not say when it was fitted")
+
+
+def _check_source(source: Any, n_items: int) -> None:
+    for name, (axes, kind) in _LEARNT.items():
+        value = getattr(source, name, None)
+        if value is None:
+            continue
+        who = f"{type(source).__name__}.{name}"
+        numbers: Any = value.data if isinstance(value, sparse.csr_matrix) else value
+        known = isinstance(numbers, np.ndarray) and numbers.dtype.kind == kind
+        if not known or (kind != "b" and numbers.dtype.itemsize not in (4, 8)):
+            _refuse(f"{who} holds other things than numbers of kind {kind!r}")
+        allowed = {_ITEMS: (n_items,), _NONE_OR_ITEMS: (0, n_items)}
+        fits = len(value.shape) == len(axes) and all(
+            axis == _ANY or length in allowed[axis]
+            for length, axis in zip(value.shape, axes, strict=True)
+        )
+        if not fits:
+            _refuse(f"{who} has shape {value.shape} beside {n_items:,} items")
+        if kind == "i" and len(value) and not -1 <= value.min() <= value.max() < n_items:
+            _refuse(f"{who} holds codes from {value.min()} to {value.max()}")
+    if hasattr(source, "factors_") and source.factors_.shape[1] != source.factors:
+        _refuse(f"{type(source).__name__} has {source.factors_.shape[1]} factors of {source.factors}")
+    segments = getattr(source, "segments_", None)
+    if segments is not None:
+        rows = segments["row"].to_list()
+        if rows != list(range(1, len(source.shares_))):
+            _refuse(f"{type(source).__name__}.segments_ names rows that are not there")
+
+
+def _check_features(features: Any, n_items: int) -> None:
+    if not isinstance(features, FeatureSet):
+        _refuse(f"features_ is a {type(features).__name__}")
+    categories, table = features.categories_, features.items_
+    width = (n_items, len(features.item_names))
+    if not _has_shape(table, width) or table.dtype != np.float32:
+        _refuse(f"its item features have shape {np.shape(table)} and not {width}")
+    if not _has_shape(categories, (n_items, len(features.levels_))) or categories.dtype.kind != "i":
+        _refuse(f"its categories have shape {np.shape(categories)} beside {n_items:,} items")
+    if categories.size and not -1 <= categories.min() <= categories.max() <= n_items:
+        _refuse(f"its categories are from {categories.min()} to {categories.max()}")
+
+
+def _rankers(model: Any) -> dict[str, int]:
+    """The rankers that the model has, and how many columns each gets."""
+    stage = StageOne(model.sources_, model.features_, model.taken, model.preranker_, model.pool_size)
+    found = {"ranker_": len(stage.column_names)}
+    if model.discover_ranker_ is not None:
+        found["discover_ranker_"] = len(model.stage_for("discover").column_names)
+    return found if model.preranker_ is None else found | {"preranker_": len(stage.preranker_names)}
+
+
+def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, np.ndarray) and value.shape == shape
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise ArtifactError(f"the model's parts do not fit each other: {problem}. Save the model again.")
+
+
+_FITTED = ("sources", "ranker", "features")  # settings of format 1 that held what was fitted
+
+
+def upgraded(described: Any, version: int) -> Any:
+    """The description of a model as the newest format would have it."""
+    return _from_1(described) if version == 1 and isinstance(described, dict) else described
+
+
+def _from_1(described: dict[str, Any]) -> dict[str, Any]:
+    settings, state = dict(described["settings"]), dict(described.get("state", {}))
+    if described["type"] == "TwoStageRecommender":
+        for name in _FITTED:
+            state[f"{name}_"] = _each(settings[name], _part_from_1)
+            settings[name] = _each(settings[name], _without_state)
+        settings["n_candidates"] = settings.pop("k")
+        return {"type": described["type"], "settings": settings, "state": state}
+    return _part_from_1(described)
+
+
+def _part_from_1(described: Any) -> Any:
+    """A source or ranker whose own parts were fitted in place."""
+    if not isinstance(described, dict) or described.get("type") != "ReciprocalRankFusion":
+        return described
+    settings, state = dict(described["settings"]), dict(described["state"])
+    state["sources_"] = settings["sources"]
+    settings["sources"] = _each(settings["sources"], _without_state)
+    return described | {"settings": settings, "state": state}
+
+
+def _without_state(described: Any) -> Any:
+    if not isinstance(described, dict) or "type" not in described:
+        return described
+    settings = {name: _each(value, _without_state) for name, value in described["settings"].items()}
+    return {"type": described["type"], "settings": settings}
+
+
+def _each(value: Any, change: Any) -> Any:
+    return [change(v) for v in value] if isinstance(value, list) else change(value)
+
+
+def fill_in_format_1(model: Any) -> None:
+    """What format 1 did not write down: the item coding, and when receipts began."""
+    if not hasattr(model.features_, "catalogue_key_"):
+        key = catalogue_key(model.items_[ITEM_ID])
+        for part in (model.features_, *model.sources_):
+            for within in parts_within(part):
+                within.catalogue_key_ = key
+    if not hasattr(model, "start_"):
+        model.start_ = model.end_

@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
-from retailrec.data.finished import facts_of_finished, keep_finished, rows_of_finished
-from retailrec.data.histories import Receipts
-from retailrec.data.timeformats import parse_time
+from retailrec.data.history import Receipts
+from retailrec.data.parsing import parse_time
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.answerer import Answerer
@@ -35,7 +34,46 @@ from retailrec.recommender.artifact import versions
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
-from retailrec.work import locked, result_file, write_text
+from retailrec.work import locked, result_file, write_frame, write_text
+
+
+def keep_finished(frame: pl.DataFrame, file: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a Parquet file and, when that is whole, its proof, which ends in .json.
+
+    Raises
+    ------
+    DataError
+        If they can't be written.
+    """
+    write_frame(frame, file)
+    proof = {"rows": frame.height, "sha256": _sha256(file), "facts": dict(facts or {})}
+    write_text(json.dumps(proof), file.with_suffix(".json"))
+
+
+def facts_of_finished(file: Path) -> dict[str, Any] | None:
+    """The facts that were kept with a file; None if it is not there, not whole or was altered.
+
+    The number of rows is that of its proof: `rows_of_finished` of the file.
+    """
+    try:
+        proof = json.loads(file.with_suffix(".json").read_text())
+        facts: dict[str, Any] = proof["facts"]
+        if proof["sha256"] != _sha256(file) or proof["rows"] != rows_of_finished(file):
+            return None
+        return facts if isinstance(facts, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pl.exceptions.PolarsError):
+        return None
+
+
+def rows_of_finished(file: Path) -> int:
+    """Rows of a Parquet file, by its foot."""
+    return int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 _PLAN = "plan.json"

@@ -1,7 +1,7 @@
-"""What label windows choose: the half-life of own purchases, and the simple order that backs trees.
+"""What label windows choose: half-life, simple order behind the trees, number of trees, probabilities.
 
-Each choice keeps its usual value unless another is better by more than chance for the same users, so
-that a small shop's noise moves nothing.
+Each choice of a value keeps the usual one unless another is better by more than chance for the same
+users, so that a small shop's noise moves nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,62 @@ from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator, OwnPurchases, TifuKNN
 from retailrec.candidates.own_purchases import USUAL_HALF_LIFE
-from retailrec.compute.pairs import pair_keys
+from retailrec.compute.csr import pair_keys
 from retailrec.compute.topk import topk_rows
 from retailrec.data.splits import ShorterSplit, Split
+from retailrec.errors import DataError
 from retailrec.rankers import Ranker, TrainingFrame
+from retailrec.rankers.base import Calibrator
 from retailrec.recommender.label_windows import lots
+
+
+def learnt_ranker(
+    frame: TrainingFrame, fresh: Callable[[], Ranker], early_stopping: bool
+) -> tuple[Ranker, dict[str, Any]]:
+    """A ranker fitted on all label windows, and facts of the fit.
+
+    Parameters
+    ----------
+    fresh : gives a ranker that has learnt nothing
+    early_stopping : the number of trees is learnt on the newest label window first; the facts are then
+        ``learning_curve`` and ``trees``. With a single window there is nothing to learn it on.
+    """
+    newest, ranker = _newest(frame), fresh()
+    if not early_stopping or newest.all():
+        return ranker.fit(frame), {}
+    ranker.fit(frame.rows(~newest), frame.rows(newest))
+    facts: dict[str, Any] = {"learning_curve": ranker.learning_curve()}
+    trees = ranker.n_trees
+    if trees is not None:
+        facts["trees"] = trees
+        ranker = ranker.with_trees(max(trees, 1))
+    return ranker.fit(frame), facts
+
+
+def calibrated(frame: TrainingFrame, fresh: Callable[[], Ranker]) -> Calibrator:
+    """Scores of the newest label window by a ranker of the others, and what they were worth.
+
+    Raises
+    ------
+    DataError
+        If there is one label window only.
+    """
+    newest = _newest(frame)
+    if newest.all():
+        raise DataError(
+            "calibrate needs at least two label windows beside the pre-ranker's; bring more data "
+            "or shorter horizons."
+        )
+    later = frame.rows(newest)
+    score = fresh().fit(frame.rows(~newest)).predict(later.x)
+    return Calibrator().fit(score, later.y, later.weights)
+
+
+def _newest(frame: TrainingFrame) -> NDArray[np.bool_]:
+    """(n_rows,) is the row of the newest label window?"""
+    newest: NDArray[np.bool_] = frame.fold == frame.fold.max()
+    return newest
+
 
 HALF_LIVES = (USUAL_HALF_LIFE, 240.0, 60.0, 400.0, 30.0, None)  # days; None: never
 TIMES = (0.5, 1.0, 2.0)  # the usual weight of a prior; few rows make a prior look better than it is

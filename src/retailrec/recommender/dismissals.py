@@ -10,9 +10,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.data.ids import row_of_ids
-from retailrec.data.item_facts import text_codes
-from retailrec.data.parsing import check_columns, ids_like, parse_number, typed_ids, without_missing
-from retailrec.data.timeformats import parse_time
+from retailrec.data.parsing import (
+    check_columns,
+    ids_like,
+    parse_number,
+    parse_time,
+    typed_ids,
+    without_missing,
+)
+from retailrec.data.retail_data import text_codes
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 

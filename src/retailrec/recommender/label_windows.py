@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
-from retailrec.compute.pairs import pair_keys
+from retailrec.compute.csr import pair_keys
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
@@ -24,8 +24,7 @@ from retailrec.data.splits import CrossSplit, OlderSplit, ShorterSplit, Split
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.purposes import Purpose, purchases_for
-from retailrec.recommender.rows import Labels, candidate_frame
-from retailrec.recommender.stage_one import StageOne
+from retailrec.recommender.stage_one import Labels, StageOne, candidate_frame
 
 _MOST_USERS = 4000  # a light model has learnt what it can from these
 

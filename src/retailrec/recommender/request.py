@@ -19,8 +19,7 @@ import polars as pl
 
 from retailrec.components import Count, ShareOrNone, check_settings
 from retailrec.data.files import read_table
-from retailrec.data.parsing import bare_id
-from retailrec.data.timeformats import as_instant
+from retailrec.data.parsing import as_instant, bare_id
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among, as_among, read_among
 from retailrec.recommender.dismissals import check_dismissals

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 
-from retailrec.data.toml_files import read_toml
+from retailrec.data.paths import read_toml
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import HOLDOUT, arm_of
 from retailrec.recommender.exploration import policy_name

@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from retailrec.compute.forks import require_threads
 from retailrec.compute.progress import Progress, silent
+from retailrec.compute.shards import require_threads
 from retailrec.data import RetailData
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
 from retailrec.data.encoding import build_log, code_lines, parts_of

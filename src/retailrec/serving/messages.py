@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from retailrec.errors import SettingError
-from retailrec.jobs.settings_fields import plain_settings
+from retailrec.jobs.settings import plain_settings
 from retailrec.recommender.among import Among
 from retailrec.recommender.dismissals import WEEKS
 from retailrec.recommender.request import Request

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
-from retailrec.data.parsing import MISSING, bare_id
-from retailrec.data.timeformats import EARLIEST, LATEST
+from retailrec.data.parsing import EARLIEST, LATEST, MISSING, bare_id
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.pairs import row_of_pair
+from retailrec.compute.csr import row_of_pair
 from retailrec.errors import DataError, SettingError
 from retailrec.simulator import households as kernels
 from retailrec.simulator.shop import Shop

@@ -21,14 +21,153 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.pairs import row_of_pair
+from retailrec.compute.csr import row_of_pair
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
-from retailrec.data.timeformats import DAY_ONE
+from retailrec.data.parsing import DAY_ONE
 from retailrec.errors import SettingError
 from retailrec.simulator import households as kernels
 from retailrec.simulator.truth import Truth
-from retailrec.simulator.vocabulary import BRANDS, PARTNERS, SIZES, STYLES, TREE, sub_commodities
+
+# department: commodities (sub-commodities), price level, days until it runs out
+TREE: dict[str, tuple[str, float, float]] = {
+    "PRODUCE": (
+        "APPLES:GALA,FUJI,GRANNY SMITH;BANANAS:YELLOW,ORGANIC;SALAD:ICEBERG,SPRING MIX,"
+        "SPINACH;TOMATOES:VINE,CHERRY,ROMA;POTATOES:RUSSET,RED,SWEET;ONIONS:YELLOW,RED;"
+        "BERRIES:STRAWBERRY,BLUEBERRY;CITRUS:ORANGE,LEMON;HERBS:BASIL,CILANTRO",
+        2.4,
+        11,
+    ),
+    "DAIRY": (
+        "MILK:WHOLE,SKIM,TWO PERCENT;YOGURT:PLAIN,FRUIT,GREEK;CHEESE:CHEDDAR,MOZZARELLA,"
+        "SLICED;BUTTER:SALTED,UNSALTED;EGGS:LARGE,FREE RANGE;CREAM:SOUR,WHIPPING",
+        3.2,
+        12,
+    ),
+    "BAKERY": (
+        "BREAD:WHITE,WHEAT,RYE;ROLLS:BURGER,DINNER;CAKES:LAYER,CUP;BAGELS:PLAIN,SESAME",
+        2.9,
+        10,
+    ),
+    "MEAT": (
+        "BEEF:GROUND,STEAK,ROAST;CHICKEN:BREAST,WINGS,WHOLE;PORK:CHOPS,RIBS;"
+        "BACON:SMOKED,TURKEY;SAUSAGE:BREAKFAST,DINNER",
+        7.5,
+        18,
+    ),
+    "FROZEN": (
+        "PIZZA:CHEESE,PEPPERONI;ICE CREAM:VANILLA,CHOCOLATE,BARS;VEGETABLES:PEAS,CORN,MIXED;"
+        "MEALS:SINGLE,FAMILY;POTATO:FRIES,HASH BROWNS",
+        4.4,
+        24,
+    ),
+    "GROCERY": (
+        "PASTA:SPAGHETTI,PENNE,MACARONI;PASTA SAUCE:TOMATO,ALFREDO;RICE:WHITE,BROWN;CEREAL:"
+        "FLAKES,GRANOLA,KIDS;SOUP:TOMATO,CHICKEN,CREAM;CANNED FISH:TUNA,SALMON;BEANS:BLACK,"
+        "BAKED;OIL:OLIVE,CANOLA;FLOUR:WHITE,WHOLE;SUGAR:WHITE,BROWN;SPICES:PEPPER,MIXED;"
+        "JAM:STRAWBERRY,GRAPE;PEANUT BUTTER:CREAMY,CRUNCHY;CONDIMENTS:KETCHUP,MUSTARD,MAYO;"
+        "BAKING MIX:CAKE,PANCAKE;BABY FOOD:FRUIT,VEGETABLE",
+        2.7,
+        32,
+    ),
+    "SNACKS": (
+        "CHIPS:POTATO,TORTILLA;COOKIES:CHOCOLATE,OAT;CRACKERS:SALTED,CHEESE;"
+        "CANDY:CHOCOLATE,GUMMY;NUTS:PEANUT,MIXED;SALSA:MILD,HOT",
+        3.1,
+        19,
+    ),
+    "DRINKS": (
+        "SOFT DRINKS:COLA,DIET COLA,LEMON;WATER:STILL,SPARKLING;JUICE:ORANGE,APPLE;"
+        "COFFEE:GROUND,BEANS,INSTANT;TEA:BLACK,GREEN;BEER:LAGER,ALE;WINE:RED,WHITE",
+        5.2,
+        20,
+    ),
+    "HOUSEHOLD": (
+        "PAPER:TOILET,TOWEL,TISSUE;LAUNDRY:POWDER,LIQUID,SOFTENER;CLEANING:BATHROOM,"
+        "KITCHEN;DISHES:LIQUID,TABS;BAGS:TRASH,FREEZER;CANDLES:SCENTED,TAPER",
+        6.1,
+        45,
+    ),
+    "DRUG GM": (
+        "SHAMPOO:DRY,DAILY;SOAP:BAR,LIQUID;TOOTHPASTE:MINT,WHITENING;VITAMINS:MULTI,C;"
+        "PAIN RELIEF:TABLETS,GEL;DIAPERS:SMALL,LARGE;BATTERIES:AA,AAA",
+        7.2,
+        55,
+    ),
+    "PET": ("DOG FOOD:DRY,WET;CAT FOOD:DRY,WET;CAT LITTER:CLUMPING,CLAY;PET TREATS:DOG,CAT", 6.4, 22),
+    "SEASONAL": (
+        "GARDEN:SEEDS,SOIL;GRILLING:CHARCOAL,TOOLS;HOLIDAY:LIGHTS,WRAP;SCHOOL:PENS,PAPER",
+        8.8,
+        150,
+    ),
+}
+PARTNERS = {
+    "PASTA": "PASTA SAUCE",
+    "CHIPS": "SALSA",
+    "CEREAL": "MILK",
+    "BREAD": "BUTTER",
+    "PEANUT BUTTER": "JAM",
+    "COFFEE": "CREAM",
+    "BURGER": "CONDIMENTS",
+    "BEEF": "ROLLS",
+    "SALAD": "TOMATOES",
+    "DOG FOOD": "PET TREATS",
+    "CAKES": "CANDLES",
+    "BAGELS": "CHEESE",
+}
+BRANDS = [
+    "SUNNY FARM",
+    "OAKWELL",
+    "BLUE RIDGE",
+    "HARVEST HOME",
+    "NORTHFIELD",
+    "GOLDEN SPOON",
+    "RIVERBEND",
+    "MEADOWLARK",
+    "STONE MILL",
+    "CLEARBROOK",
+    "MAPLE LANE",
+    "SILVER PINE",
+    "GREENWAY",
+    "OLD TOWN",
+    "BRIGHT DAY",
+    "COPPER KETTLE",
+]
+STYLES = [
+    "CLASSIC",
+    "FAMILY",
+    "SELECT",
+    "LIGHT",
+    "ORGANIC",
+    "VALUE",
+    "PREMIUM",
+    "ORIGINAL",
+    "FRESH",
+    "NATURAL",
+]
+SIZES = [
+    "SMALL",
+    "6 OZ",
+    "10 OZ",
+    "12 OZ",
+    "16 OZ",
+    "24 OZ",
+    "LARGE",
+    "2 PACK",
+    "4 PACK",
+    "FAMILY SIZE",
+]
+
+
+def sub_commodities() -> list[tuple[str, str, str]]:
+    """Department, commodity and sub-commodity, one row a sub-commodity."""
+    return [
+        (department, commodity.partition(":")[0], sub)
+        for department, (tree, _, _) in TREE.items()
+        for commodity in tree.split(";")
+        for sub in commodity.partition(":")[2].split(",")
+    ]
+
 
 SHARD = 1000  # households a file is made of; part of the format, not of the machine
 _SEGMENTS = 8

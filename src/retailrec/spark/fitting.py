@@ -186,7 +186,7 @@ def part_totals(
     """What a task's shoppers add to each item that they bought; runs in a worker."""
     import pyarrow as pa
 
-    from retailrec.features.parts import add_totals
+    from retailrec.features.assemble import add_totals
 
     hold_to_task()
     totals: Totals = []

@@ -17,12 +17,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.compute.pairs import pairs_of_keys
+from retailrec.compute.csr import pairs_of_keys
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.errors import DataError, SettingError
-from retailrec.evaluation.evidence import (
+from retailrec.evaluation.backtest import LocalWindow, lists_of, longest
+from retailrec.evaluation.judge import ItemFacts, Judge, grouped, shopper_facts
+from retailrec.evaluation.matching import (
     AT,
     POOL,
     Ask,
@@ -35,9 +37,6 @@ from retailrec.evaluation.evidence import (
     find_purchases,
     pool_hits,
 )
-from retailrec.evaluation.judge import ItemFacts, Judge
-from retailrec.evaluation.segments import grouped, shopper_facts
-from retailrec.evaluation.window import LocalWindow, lists_of, longest
 from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values, compute_metric
 from retailrec.recommender.artifact import load_artifact, save_artifact, versions

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from retailrec.compute.progress import Progress, silent
 from retailrec.data.cleaning import LINE, LineRule
 from retailrec.data.files import read_table
-from retailrec.data.histories import Unplaced
+from retailrec.data.history import Unplaced
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, nested, typed_ids
 from retailrec.datasets import still_there

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from retailrec import errors
-from retailrec.data.toml_files import read_toml
+from retailrec.data.paths import read_toml
 from retailrec.errors import DataError, RetailRecError, SettingError
 
 if TYPE_CHECKING:
