@@ -440,6 +440,27 @@ def test_several_currencies_are_said_where_receipts_are_loaded(
     assert RetailData.from_frames(without).report.notes == []
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "reason"),
+    [
+        ("value", 1e308, "impossible amount"),
+        ("value", -1e13, "impossible amount"),
+        ("quantity", 1e13, "impossible amount"),
+        ("quantity", "1e400", "quantity is not a number"),
+        ("quantity", 1e-320, "zero quantity"),
+        ("value", 1e12, None),
+        ("value", None, None),
+    ],
+)
+def test_amounts_of_which_sums_would_be_no_numbers_are_counted(
+    column: str, cell: object, reason: str | None
+) -> None:
+    lines = {"user_id": list("aabb"), "item_id": list("wxyz"), "time": [TEN] * 4, "value": [1.0] * 4}
+    odd = pl.Series(column, [cell, "1", "1", "1"], strict=False, dtype=pl.String)
+    data = RetailData.from_frames(pl.DataFrame(lines).with_columns(odd))
+    assert data.report.rejected == ({} if reason is None else {reason: 1})
+
+
 def daily(n: int = 1800) -> pl.DataFrame:
     days = [TEN + timedelta(days=i % 90) for i in range(n)]
     return pl.DataFrame(

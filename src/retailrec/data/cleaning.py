@@ -47,6 +47,9 @@ def missing(column: str) -> pl.Expr:
     return pl.col(column).is_null() | (pl.col(column).cast(pl.String).str.strip_chars() == "")
 
 
+LARGEST = 1e12  # of an amount; sums of such still are numbers, also as float32
+_SMALLEST = 1e-9  # of a quantity; prices of one unit still are numbers
+
 # A line that takes something back. It is not rejected at once: it may void a line of its receipt.
 TAKES_BACK = ((pl.col("quantity") < 0) | (pl.col("value") < 0)).fill_null(False)
 
@@ -59,7 +62,12 @@ STANDARD_RULES = (
     ),
     LineRule("quantity is not a number", ~pl.col("quantity").is_finite()),
     LineRule("value is not a number", ~pl.col("value").is_finite()),
-    LineRule("zero quantity", (pl.col("quantity") == 0) & ~TAKES_BACK),
+    LineRule(
+        "impossible amount",
+        (pl.col("quantity").abs() > LARGEST) | (pl.col("value").abs() > LARGEST).fill_null(False),
+        "a quantity or value beyond 10^12",
+    ),
+    LineRule("zero quantity", (pl.col("quantity").abs() < _SMALLEST) & ~TAKES_BACK),
     LineRule("zero price", (pl.col("value") == 0) & ~TAKES_BACK),
 )
 
@@ -206,7 +214,8 @@ def parse_lines(
     if FILE in frame.columns:
         frame = frame.rename({FILE: "file"})
     if "discount" in frame.columns:
-        parsed.append(parse_number(frame["discount"], who=who, notation=notation))
+        discount = parse_number(frame["discount"], who=who, notation=notation)
+        parsed.append(discount.set(discount.abs() > LARGEST, float("nan")))
     return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
 
 

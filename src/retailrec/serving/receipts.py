@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
+from retailrec.data.cleaning import LARGEST, LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
 from retailrec.data.parsing import EARLIEST, LATEST, MISSING, bare_id
@@ -24,7 +24,6 @@ from retailrec.schema import ITEM_ID, USER_ID
 # what a line holds beside its item; little-endian, so that a file moves between machines
 AMOUNTS = np.dtype([("quantity", "<f8"), ("value", "<f8"), ("discount", "<f4")])
 LONGEST_ID = 128  # characters
-LARGEST = 1e12  # of an amount; sums of such still are numbers
 BY_TIME = "%Y%m%dT%H%M%S"  # how a receipt without a number is called
 _CALLED = re.compile(r"\d{8}T\d{6}(-\d{4}|\.\d{6}-\d{4})?")  # also by versions before 0.3
 _NOTHING = frozenset(MISSING)
@@ -142,13 +141,13 @@ def accept(posted: Sequence[Posted]) -> Accepted:
         ),
         quantity=pl.Series(amounts[0], dtype=pl.Float64),
     )
-    good = kept_lines(parse_lines(raw, who="receipts"), STANDARD_RULES, out.report)
-    if good.is_empty():
-        return out
-    if any(good.select(pl.col("quantity", "value", "discount").abs().max() > LARGEST).row(0)):
+    if any(raw.select(pl.col("quantity", "value", "discount").abs().max() > LARGEST).row(0)):
         raise DataError(
             f"a line has an amount beyond {LARGEST:g}; nothing was stored. Correct the receipt."
         )
+    good = kept_lines(parse_lines(raw, who="receipts"), STANDARD_RULES, out.report)
+    if good.is_empty():
+        return out
     items = good[ITEM_ID].unique().sort()
     for text in items:
         check_id(text, "item")
