@@ -110,6 +110,7 @@ def test_slots_that_make_no_sense_are_refused_in_words(start: Start) -> None:
         ("replenish", "purpose=number pairs"),
         ("often=3", "no purpose"),
         ("replenish=0", "there is none"),
+        ("replenish=2,replenish=3", "a purpose twice"),
         ("replenish=150,discover=51", "200 in all"),
     ):
         for answer in (

@@ -78,7 +78,10 @@ def parse_slots(text: str) -> Slots:
             f"slots is {text!r}; expected purpose=number pairs with commas between, such as "
             f"replenish=3,discover=2. Purposes are {', '.join(PURPOSES)}."
         )
-    return check_slots({purpose.strip(): int(n) for purpose, _, n in pairs})
+    slots = {purpose.strip(): int(n) for purpose, _, n in pairs}
+    if len(slots) < len(pairs):
+        raise SettingError(f"slots is {text!r}, which names a purpose twice; say each once.")
+    return check_slots(slots)
 
 
 def _said(

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.cleaning import LARGEST, LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
+from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
 from retailrec.data.parsing import EARLIEST, LATEST, MISSING, bare_id
@@ -102,7 +102,7 @@ def accept(posted: Sequence[Posted]) -> Accepted:
     Raises
     ------
     DataError
-        If an id can't be one, the time is none that a receipt can have, or an amount is too large.
+        If an id can't be one, or the time is none that a receipt can have.
 
     Examples
     --------
@@ -141,10 +141,6 @@ def accept(posted: Sequence[Posted]) -> Accepted:
         ),
         quantity=pl.Series(amounts[0], dtype=pl.Float64),
     )
-    if any(raw.select(pl.col("quantity", "value", "discount").abs().max() > LARGEST).row(0)):
-        raise DataError(
-            f"a line has an amount beyond {LARGEST:g}; nothing was stored. Correct the receipt."
-        )
     good = kept_lines(parse_lines(raw, who="receipts"), STANDARD_RULES, out.report)
     if good.is_empty():
         return out
