@@ -22,7 +22,7 @@ import pytest
 from cli_support import Run, refused, retailrec
 from retailrec.data import RetailData
 from retailrec.jobs import published, week
-from retailrec.jobs.published import WeekFolder
+from retailrec.jobs.published import WeekFolder, diff_weeks
 from retailrec.jobs.week import decide, publish_week
 from retailrec.jobs.week_lists import Judged, ListBounds, change_of, check_lists
 from retailrec.jobs.week_settings import read_week
@@ -436,6 +436,64 @@ def test_a_service_on_a_plain_folder_follows_nothing(place: Path) -> None:
     models = Models(plain, None, None)  # type: ignore[arg-type]
     assert not models.follows
     assert models.folders() == {"model": plain}
+
+
+def test_a_diff_says_what_changed_and_what_lists_lost_by_it(place: Path, lines: pl.DataFrame) -> None:
+    first = current(place)
+    words = ("--config", place / "week.toml")
+    refused(retailrec("week", "diff", *words), "no two weeks")
+    deliver(place, lines, FIRST)
+    call(place)
+    second = current(place)
+    (place / "week.toml").write_text(CONFIG.replace("iterations = 5", "iterations = 6"))
+    deliver(place, lines, FIRST + 1)
+    call(place)
+    found = diff_weeks(WeekFolder(place / "weeks"), first, second)
+    assert found["inputs"] == {"added": [f"receipts/week-{FIRST}.csv"], "removed": [], "changed": []}
+    assert found["settings"] == {}
+    n = [lines.filter(pl.col("week") < last).height for last in (FIRST, FIRST + 1)]
+    assert found["data"]["lines"] == n
+    files = [place / "weeks" / name / "recommendations.parquet" for name in (first, second)]
+    a, b = (set(pl.read_parquet(file).select("user_id", "item_id").rows()) for file in files)
+    common = {user for user, _ in a}
+    kept = {pair for pair in b if pair[0] in common}
+    assert found["lists"]["share"] == pytest.approx(len(kept - a) / len(kept))
+    assert found["lists"]["from_receipts"] == pytest.approx(found["lists"]["share"])
+    later = [manifest(place, name)["judged"]["models"]["lists"] for name in (second, "current")]
+    judged = [means["precision@5"] for means in later]
+    everybody = next(row for row in found["figures"] if row["segment"] == "all")
+    assert [everybody["a"], everybody["b"]] == judged
+    last = diff_weeks(WeekFolder(place / "weeks"), second, current(place))
+    assert last["settings"] == {"model.ranker.iterations": [5, 6]}
+    assert last["figures"] == []
+    run = retailrec("week", "diff", *words, "--user", "5", "--out", place / "diff.json")
+    assert run.returncode == 0, run.stderr
+    assert "settings.model.ranker.iterations: 5 -> 6" in run.stdout
+    assert json.loads((place / "diff.json").read_text()) == last
+    shown = retailrec("week", "diff", first, second, *words)
+    assert "over 26 weeks" in shown.stdout or "5 to 26 weeks" in shown.stdout
+    refused(retailrec("week", "diff", *words, "--user", "nobody"), "neither", "nobody")
+
+
+def test_a_model_card_says_what_the_manifest_says(place: Path, lines: pl.DataFrame) -> None:
+    card = (place / "weeks" / "current" / "model-card.md").read_text()
+    assert "None yet: no lists were published before these." in card
+    assert f"| lines that count | {lines.filter(pl.col('week') < FIRST).height:,} |" in card
+    deliver(place, lines, FIRST)
+    call(place)
+    card, facts = (place / "weeks" / "current" / "model-card.md").read_text(), manifest(place)
+    judged = facts["judged"]
+    assert (
+        f"by what {judged['users']:,} users with history bought from 2000-04-08 to 2000-04-15." in card
+    )
+    shown = [f"{means['precision@5']:.4f}" for means in judged["models"].values()]
+    assert f"| precision@5 | {' | '.join(shown)} |" in card
+    for row in judged["by_segment"]:
+        if row["metric"] == "precision@5":
+            line = f"| {row['segment']} | {row['group']} | {row['mean']:.4f} | {row['n_users']:,} |"
+            assert line in card
+    assert "and in place since: the model is 7 of 28 days old" in card
+    assert "model-card.md" in facts["files"]
 
 
 # --- rules of refitting, by hand ---------------------------------------------------------------------

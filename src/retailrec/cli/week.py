@@ -12,7 +12,7 @@ import typer
 
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
-from retailrec.cli.options import ImportOption, QuietOption
+from retailrec.cli.options import FiguresOption, ImportOption, QuietOption
 from retailrec.cli.serving import opened_store
 from retailrec.errors import DataError
 
@@ -125,6 +125,88 @@ def rollback(
     plan = read_week(config or context.obj or Path("week.toml"))
     before, now = take_back(plan.settings.folder, to)
     OUT.print(f"{now} is published in the place of {before}", highlight=False, soft_wrap=True)
+
+
+@week.command()
+def diff(
+    context: typer.Context,
+    a: Annotated[str | None, typer.Argument(help="Name of a week. [the one before B]")] = None,
+    b: Annotated[str | None, typer.Argument(help="Name of another one. [the published week]")] = None,
+    config: WeekOption = None,
+    user: Annotated[str | None, typer.Option(help="Both lists of this user, side by side.")] = None,
+    out: FiguresOption = None,
+) -> None:
+    """Show what differs between two weeks: inputs, data, settings, model, lists, figures by segment."""
+    import json
+
+    from retailrec.jobs.published import WeekFolder, diff_weeks, lists_of_user
+    from retailrec.jobs.week_settings import read_week
+    from retailrec.work import check_file, write_result
+
+    check_file(out)
+    weeks = WeekFolder(read_week(config or context.obj or Path("week.toml")).settings.folder)
+    b = b or weeks.current
+    a = a or (None if b is None else weeks.manifest(b)["previous"])
+    if a is None or b is None:
+        raise DataError(f"{weeks.folder} has no two weeks to compare; name them: week diff A B.")
+    found = diff_weeks(weeks, a, b)
+    if out is not None:
+        write_result(json.dumps(found, indent=2, allow_nan=False) + "\n", out)
+    _print_diff(found)
+    if user is not None:
+        for rank, pair in enumerate(lists_of_user(weeks, a, b, user), 1):
+            OUT.print(f"  {rank}  {pair[0]!s:>20}  {pair[1]!s:>20}", highlight=False, markup=False)
+
+
+def _print_diff(found: dict[str, Any]) -> None:
+    """What differs, a line each; figures as a table."""
+
+    def say(line: str) -> None:
+        OUT.print(escape(line), highlight=False, soft_wrap=True)
+
+    say(f"{found['a']} -> {found['b']}")
+    for what, names in found["inputs"].items():
+        if names:
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            say(f"inputs {what}: {', '.join(names[:5])}{more}")
+    for part in ("data", "settings", "versions", "model", "counts"):
+        for name, (before, after) in found[part].items():
+            of = "lists" if part == "counts" else part
+            say(f"{of}.{name}: {_short(before)} -> {_short(after)}")
+    lists = found["lists"]
+    parts = [
+        f"{lists[k]:.1%} {k.replace('_', ' ')}" for k in ("from_receipts", "from_refit") if k in lists
+    ]
+    say(
+        f"{lists['share']:.1%} of the items in {lists['users']:,} users' lists are others"
+        + (f": {', '.join(parts)}" if parts else "")
+    )
+    for row in found["items"][:5]:
+        say(f"  item {row['item_id']}: in {row['a']:,} -> {row['b']:,} lists")
+    if found["figures"]:
+        from rich.table import Table
+
+        metric = found["figures"][0]["metric"]
+        table = Table("segment", "group", metric, "", "change", "users")
+        for row in found["figures"]:
+            if row["metric"] == metric and None not in (row["a"], row["b"]):
+                table.add_row(
+                    row["segment"],
+                    escape(row["group"]),
+                    f"{row['a']:.4f}",
+                    f"{row['b']:.4f}",
+                    f"{row['b'] - row['a']:+.4f}",
+                    f"{row['n_a']:,}, {row['n_b']:,}",
+                )
+        OUT.print(table)
+    for note in found["notes"]:
+        say(note)
+
+
+def _short(value: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = str(value) if not number else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Published weeks: a folder each, and a link to the current one, which is switched in one step."""
+"""Published weeks: a folder each, a link to the current one, switched in one step; what differs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from retailrec.errors import DataError
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.work import Work, write_json
 
-MANIFEST, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED = (
+MANIFEST, CARD, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED = (
     "manifest.json",
+    "model-card.md",
     "recommendations.parquet",
     "model",
     "campaign",
@@ -163,3 +168,140 @@ def rollback(folder: Path, to: str | None = None) -> tuple[str, str]:
         weeks.switch(to, work)
         work.remove()
     return current or "none", to
+
+
+# --- two weeks side by side --------------------------------------------------------------------------
+
+
+def diff_weeks(weeks: WeekFolder, a: str, b: str) -> dict[str, Any]:
+    """What differs between two weeks: inputs, data, settings, versions, model, lists and figures.
+
+    Returns
+    -------
+    dict with ``a``, ``b``; ``inputs`` (added, removed, changed names); ``data``, ``settings``,
+    ``versions``, ``model``, ``counts`` (of lists) as name -> [of a, of b] where they differ; ``lists``
+    (users with both, share of items that only b's lists have, its parts where b followed a); ``items``
+    (in how many lists of a and b, the largest change first); ``figures`` (rows of `segment`, `group`,
+    `metric`, `a`, `b`, `n_a`, `n_b`, of lists judged by the week after; none until then); ``notes``
+    (sentences)
+
+    Raises
+    ------
+    DataError
+        If there is no such week.
+    """
+    one, two = weeks.manifest(a), weeks.manifest(b)
+    left, right = (pl.read_parquet(weeks.folder / name / LISTS) for name in (a, b))
+    if left[ITEM_ID].dtype != right[ITEM_ID].dtype or left[USER_ID].dtype != right[USER_ID].dtype:
+        left, right = (f.with_columns(pl.col(USER_ID, ITEM_ID).cast(pl.String)) for f in (left, right))
+    pair = [USER_ID, ITEM_ID]
+    both = right.join(left.select(USER_ID).unique(), on=USER_ID, how="semi")
+    entered = both.join(left, on=pair, how="anti").height
+    lists = {"users": both[USER_ID].n_unique(), "share": entered / max(both.height, 1)}
+    if two["previous"] == a and two["change"] is not None:
+        lists |= {name: two["change"][name] for name in ("from_receipts", "from_refit")}
+    counts = [f.group_by(ITEM_ID).len(name) for f, name in ((left, "a"), (right, "b"))]
+    items = counts[0].join(counts[1], on=ITEM_ID, how="full", coalesce=True).fill_null(0)
+    items = items.with_columns(pl.col("a", "b").cast(pl.Int64)).with_columns(
+        more=pl.col("b") - pl.col("a")
+    )
+    items = items.filter(pl.col("more") != 0).sort(
+        pl.col("more").abs(), ITEM_ID, descending=[True, False]
+    )
+    old, new = one["inputs"], two["inputs"]
+    judged = _judged_later(weeks, a), _judged_later(weeks, b)
+    return {
+        "a": a,
+        "b": b,
+        "inputs": {
+            "added": sorted(set(new) - set(old)),
+            "removed": sorted(set(old) - set(new)),
+            "changed": sorted(n for n in set(old) & set(new) if old[n] != new[n]),
+        },
+        "data": _differing(one["data"], two["data"]),
+        "settings": _differing(one["settings"], two["settings"]),
+        "versions": _differing(one["versions"], two["versions"]),
+        "model": _differing(one["model"], two["model"]),
+        "counts": _differing(_numbers(one["lists"]), _numbers(two["lists"])),
+        "lists": lists,
+        "items": items.to_dicts(),
+        "figures": _figures(*judged),
+        "notes": _why(*judged, one["model"]["key"] == two["model"]["key"]),
+    }
+
+
+def lists_of_user(weeks: WeekFolder, a: str, b: str, user: str) -> list[tuple[Any, Any]]:
+    """What two weeks list for a user, by rank; None where a list has ended.
+
+    Raises
+    ------
+    DataError
+        If neither week has a list for the user.
+    """
+    listed = []
+    for name in (a, b):
+        frame = pl.scan_parquet(weeks.folder / name / LISTS).filter(
+            pl.col(USER_ID).cast(pl.String) == user
+        )
+        listed.append(frame.sort("rank").select(ITEM_ID).collect()[ITEM_ID].to_list())
+    if not any(listed):
+        raise DataError(f"neither {a} nor {b} has a list for user {user!r}; check the id.")
+    return list(zip_longest(*listed))
+
+
+def _judged_later(weeks: WeekFolder, name: str) -> dict[str, Any] | None:
+    """What a week's lists were worth, which stands in the week that followed."""
+    later = [m for n in weeks.names() if (m := weeks.manifest(n))["previous"] == name and m["judged"]]
+    return later[-1]["judged"] if later else None
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _differing(a: Any, b: Any, path: str = "") -> dict[str, list[Any]]:
+    """Name (tables within tables with dots) -> both values, where they differ.
+
+    Examples
+    --------
+    >>> _differing({"k": 5, "model": {"seed": 0}}, {"k": 5, "model": {"seed": 1}})
+    {'model.seed': [0, 1]}
+    """
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+        return {} if a == b else {path: [a, b]}
+    found: dict[str, list[Any]] = {}
+    for name in dict.fromkeys([*a, *b]):
+        found |= _differing(a.get(name), b.get(name), f"{path}.{name}".lstrip("."))
+    return found
+
+
+def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Figures of both weeks' lists by segment, where both were judged."""
+    if a is None or b is None:
+        return []
+    keys = ("segment", "group", "metric")
+    mine = {tuple(row[k] for k in keys): row for row in a["by_segment"]}
+    rows = []
+    for row in b["by_segment"]:
+        other = mine.get(tuple(row[k] for k in keys))
+        if other is not None:
+            of_both = {"a": other["mean"], "b": row["mean"]}
+            users = {"n_a": other["n_users"], "n_b": row["n_users"]}
+            rows.append({k: row[k] for k in keys} | of_both | users)
+    return rows
+
+
+def _why(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, same_model: bool) -> list[str]:
+    """Sentences on why quality moved."""
+    if a is None or b is None:
+        return ["lists are judged by the week that follows, so figures of both are not there yet."]
+    (metric, x), y = next(iter(a["models"]["lists"].items())), next(iter(b["models"]["lists"].values()))
+    own = a["models"]["own_purchases"].get(metric), next(iter(b["models"]["own_purchases"].values()))
+    if None in (x, y, *own):
+        return []
+    moved, theirs = y - x, own[1] - own[0]
+    fit = "the same model" if same_model else "another model"
+    return [
+        f"{metric} moved by {moved:+.4f}, that of own purchases on the same users by {theirs:+.4f}: so "
+        f"much is what users bought, and {moved - theirs:+.4f} the lists, made by {fit}."
+    ]

@@ -36,6 +36,7 @@ from retailrec.jobs.campaigns import allocate_files
 from retailrec.jobs.check import Checked, typed_lines
 from retailrec.jobs.published import (
     CAMPAIGN,
+    CARD,
     FORMAT,
     FORMAT_VERSION,
     LISTS,
@@ -56,6 +57,7 @@ from retailrec.jobs.week_settings import Plan, require_checks
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import artifact_key, recommend_to_file
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.report.page import render_model_card
 from retailrec.work import Work, fingerprint, linked, make_folder, sha256, write_json, write_text
 
 # --- what is new -------------------------------------------------------------------------------------
@@ -607,6 +609,7 @@ class _Call:
         linked(model, aside / MODEL)
         if manifest["campaign"] is not None:
             linked(lists.parent.parent / "part-offers" / CAMPAIGN, aside / CAMPAIGN)
+        write_text(render_model_card(manifest), aside / CARD)
         files = sorted(p for p in aside.rglob("*") if p.is_file())
         sums = {p.relative_to(aside).as_posix(): sha256(p) for p in files}
         write_json(aside / MANIFEST, manifest | {"files": sums})

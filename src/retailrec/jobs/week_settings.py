@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +153,13 @@ def read_week(path: Path) -> Plan:
     asked, campaign = dict(settings.request), settings.campaign
     if "at" in asked:
         raise SettingError(f"{path}: request.at belongs to the command line here: --as-of DATE.")
-    if isinstance(asked.get("rules"), str):
-        asked["rules"] = files["rules"] = home / asked["rules"]
-    if "among" in asked:
-        listed = asked["among"] if isinstance(asked["among"], list) else [asked["among"]]
-        asked["among"] = [home / str(file) for file in listed]
-        files |= {f"among-{n}": file for n, file in enumerate(asked["among"])}
+    for one in fields(Request):  # paths count from the settings' own folder
+        said = asked.get(one.name)
+        if one.metadata["plain"] is Path and isinstance(said, str):
+            asked[one.name] = files[one.name] = home / said
+        elif one.metadata["plain"] == list[Path] and said is not None:
+            asked[one.name] = [home / str(f) for f in (said if isinstance(said, list) else [said])]
+            files |= {f"{one.name}-{n}": file for n, file in enumerate(asked[one.name])}
     if campaign is not None:
         campaign = campaign.model_copy(
             update={name: _beside(home, getattr(campaign, name)) for name in CampaignFiles.model_fields}

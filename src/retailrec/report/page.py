@@ -121,6 +121,14 @@ def render_markdown(report: Report) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
+def render_model_card(manifest: Mapping[str, Any]) -> str:
+    """What a published week's manifest says for people, as Markdown: data, model, figures, limits."""
+    judged = manifest["judged"]
+    metric = None if judged is None else next(iter(judged["models"]["lists"]))
+    text = _templates().get_template("model_card.md").render({**manifest, "metric": metric})
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
 def named(words: Mapping[str, str], names: Sequence[str]) -> dict[str, Method]:
     """Each name as the tables and drawings of one page show it."""
     colours = drawings.styles(names)
