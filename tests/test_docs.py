@@ -22,7 +22,7 @@ from retailrec.simulator.shop import Shop, small_data
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RULES = {"skip_bought_days", "max_per_category", "min_new", "deny", "price_floor", "margin"}
+RULES = {"skip_bought_days", "max_per_category", "min_new", "deny", "forbid", "price_floor", "margin"}
 # makes a virtual environment, takes minutes on the real year, or asks for files that nobody may ship
 NOT_HERE = (
     "make ",
