@@ -23,66 +23,46 @@ import numpy as np
 
 from retailrec.errors import DataError, SettingError
 
-_jit = nb.njit(cache=True, nogil=True)
+_COUNTS = (
+    *("mode", "fields", "line", "records", "width", "long_line", "plain_mark", "quoted"),
+    *("broken_mark", "opened", "blank", "blank_at_end", "nul_line", "lone_return", "after_return"),
+    *("extra_filled", "padded", "separators", "alike", "spans", "swallowed", "began", "touched"),
+)  # what the scan of the bytes finds; lines are counted from 1, 0 is none
+_SEEN = np.dtype([(name, np.int64) for name in _COUNTS])
 
 
-@_jit
+@nb.njit(cache=True, nogil=True)
 def scan_delimited(block: Any, separator: int, state: Any) -> None:
     """Go over a block of delimited text and count lines, fields and what is odd about marks.
 
-    `state` holds the counts of `delimited._Counts`, in its order, and is carried from block to block.
+    `state` is one record of `_SEEN`, carried from block to block.
     Modes: 0 a field may begin, 1 within a plain field, 2 within a quoted one, 3 after its second mark.
     """
-    (
-        mode,
-        fields,
-        line,
-        records,
-        width,
-        long_line,
-        short_line,
-        plain_mark,
-        quoted,
-        broken_mark,
-        opened,
-        blank,
-        blank_at_end,
-        not_ascii,
-        nul_line,
-        lone_return,
-        after_return,
-        extra_filled,
-        padded,
-        separators,
-        alike,
-        spans,
-        swallowed,
-        began,
-        touched,
-    ) = state
+    seen = state[0]
+    mode, fields, line, width = seen.mode, seen.fields, seen.line, seen.width  # what each byte asks for
+    separators, touched = seen.separators, seen.touched
+    after_return, extra_filled = seen.after_return, seen.extra_filled
     for at in range(len(block)):
         byte = block[at]
         if after_return:
             after_return = 0
             if byte != 10:  # a return that ends no line as Windows writes it
-                if lone_return == 0:
-                    lone_return = line
+                if seen.lone_return == 0:
+                    seen.lone_return = line
                 if mode == 0:
                     mode = 1
-        if byte >= 128:
-            not_ascii = 1
-        elif byte == 0 and nul_line == 0:
-            nul_line = line
+        if byte == 0 and seen.nul_line == 0:
+            seen.nul_line = line
         if byte == 34:
             touched = 1
             if fields >= width > 0:
                 extra_filled = 1
             if mode == 0:
-                mode, opened = 2, line
-                quoted += 1
+                mode, seen.opened = 2, line
+                seen.quoted += 1
             elif mode == 1:
-                if plain_mark == 0:
-                    plain_mark = line
+                if seen.plain_mark == 0:
+                    seen.plain_mark = line
             elif mode == 2:
                 mode = 3
             else:
@@ -95,31 +75,30 @@ def scan_delimited(block: Any, separator: int, state: Any) -> None:
                 mode = 0
         elif byte == 10:
             if mode == 2:  # the field goes on in the next line
-                spans += 1
+                seen.spans += 1
                 if separators != width - 1:
-                    alike = 0
+                    seen.alike = 0
             elif touched == 0:
-                blank += 1
-                blank_at_end += 1
-                began = line + 1
+                seen.blank += 1
+                seen.blank_at_end += 1
+                seen.began = line + 1
             else:
                 fields += 1
-                records += 1
-                blank_at_end = 0
+                seen.records += 1
+                seen.blank_at_end = 0
                 if width == 0:
                     width = fields
                 elif fields > width:
                     if extra_filled:
-                        if long_line == 0:
-                            long_line = began
+                        if seen.long_line == 0:
+                            seen.long_line = seen.began
                     else:
-                        padded += 1
-                elif fields < width and short_line == 0:
-                    short_line = began
-                if spans and alike and separators == width - 1 and swallowed == 0:
-                    swallowed = opened
-                mode, fields, touched, extra_filled, spans, alike = 0, 0, 0, 0, 0, 1
-                began = line + 1
+                        seen.padded += 1
+                if seen.spans and seen.alike and separators == width - 1 and seen.swallowed == 0:
+                    seen.swallowed = seen.opened
+                mode, fields, touched, extra_filled = 0, 0, 0, 0
+                seen.spans, seen.alike = 0, 1
+                seen.began = line + 1
             separators = 0
             line += 1
         elif byte == 13 and mode != 2:
@@ -131,36 +110,12 @@ def scan_delimited(block: Any, separator: int, state: Any) -> None:
             if mode == 0:
                 mode = 1
             elif mode == 3:
-                if broken_mark == 0:
-                    broken_mark = opened
+                if seen.broken_mark == 0:
+                    seen.broken_mark = seen.opened
                 mode = 1
-    state[:] = (
-        mode,
-        fields,
-        line,
-        records,
-        width,
-        long_line,
-        short_line,
-        plain_mark,
-        quoted,
-        broken_mark,
-        opened,
-        blank,
-        blank_at_end,
-        not_ascii,
-        nul_line,
-        lone_return,
-        after_return,
-        extra_filled,
-        padded,
-        separators,
-        alike,
-        spans,
-        swallowed,
-        began,
-        touched,
-    )
+    seen.mode, seen.fields, seen.line, seen.width = mode, fields, line, width
+    seen.separators, seen.touched = separators, touched
+    seen.after_return, seen.extra_filled = after_return, extra_filled
 
 
 SEPARATORS = ",;\t|"
@@ -202,41 +157,6 @@ class DelimitedFile:
     quoted: bool
     names: list[str]
     rows: int
-
-
-@dataclass
-class _Counts:
-    """What the scan of the bytes found; lines are counted from 1, 0 is none."""
-
-    mode: int = 0
-    fields: int = 0
-    line: int = 1
-    records: int = 0
-    width: int = 0
-    long_line: int = 0
-    short_line: int = 0
-    plain_mark: int = 0
-    quoted: int = 0
-    broken_mark: int = 0
-    opened: int = 0
-    blank: int = 0
-    blank_at_end: int = 0
-    not_ascii: int = 0
-    nul_line: int = 0
-    lone_return: int = 0
-    after_return: int = 0
-    extra_filled: int = 0
-    padded: int = 0
-    separators: int = 0
-    alike: int = 1
-    spans: int = 0
-    swallowed: int = 0
-    began: int = 1
-    touched: int = 0
-
-
-_NAMES = list(_Counts.__dataclass_fields__)
-_PLACE = {name: place for place, name in enumerate(_NAMES)}
 
 
 def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
@@ -364,13 +284,14 @@ def _names(file: Path, text: str, separator: str) -> list[str]:
     return names
 
 
-def _counted(file: Path, source: Path | bytes, separator: str, encoding: str | None) -> _Counts:
+def _counted(file: Path, source: Path | bytes, separator: str, encoding: str | None) -> Any:
     """One pass over all bytes: lines, fields, marks, and whether it is UTF-8."""
-
-    state = np.array([getattr(_Counts(), name) for name in _NAMES], np.int64)
+    state = np.zeros(1, _SEEN).view(np.recarray)
+    counts = state[0]
+    counts.line = counts.began = counts.alike = 1
     decoder = codecs.getincrementaldecoder("utf-8")()
     for block in _blocks(source):
-        before, pending = int(state[_PLACE["line"]]), len(decoder.getstate()[0])
+        before, pending = int(counts.line), len(decoder.getstate()[0])
         scan_delimited(np.frombuffer(block, np.uint8), ord(separator), state)
         if not block.isascii() or pending:
             try:
@@ -378,7 +299,6 @@ def _counted(file: Path, source: Path | bytes, separator: str, encoding: str | N
             except UnicodeDecodeError as error:
                 at = max(error.start - pending, 0)
                 _refuse_encoding(file, block, at, before + block.count(b"\n", 0, at), encoding)
-    counts = _Counts(**dict(zip(_NAMES, state.tolist(), strict=True)))
     if counts.mode == 2:
         counts.broken_mark = counts.broken_mark or counts.opened
     if len(decoder.getstate()[0]):
@@ -386,7 +306,7 @@ def _counted(file: Path, source: Path | bytes, separator: str, encoding: str | N
     return _finished(file, counts)
 
 
-def _finished(file: Path, counts: _Counts) -> _Counts:
+def _finished(file: Path, counts: Any) -> Any:
     """The counts with the last line, where nothing ends it."""
     if not counts.touched:
         return counts
@@ -424,7 +344,7 @@ def _refuse_encoding(file: Path, block: bytes, at: int, line: int, encoding: str
     )
 
 
-def _refuse(file: Path, counts: _Counts, names: list[str]) -> None:
+def _refuse(file: Path, counts: Any, names: list[str]) -> None:
     """Raise for what can't be read without guessing."""
     if counts.nul_line:
         raise DataError(
@@ -440,15 +360,18 @@ def _refuse(file: Path, counts: _Counts, names: list[str]) -> None:
         raise DataError(
             f'{file}: the quotation mark (") that opens a field in line {line:,} is not closed as it '
             "should be, and what follows can't be told apart. Close it, double it within a quoted "
-            "field "
-            f'(""), or take it away.'
+            'field (""), or take it away.'
         )
     if counts.long_line:
-        raise DataError(
-            f"{file}: line {counts.long_line:,} has more fields than the header's {len(names)}: "
-            f"{names[:8]}. Put quotation marks around a field that holds the separator, or give the "
-            f"extra column (of row names, say) a name in the header."
-        )
+        raise DataError(_too_long(file, counts.long_line, names))
+
+
+def _too_long(file: Path, line: int, names: list[str]) -> str:
+    return (
+        f"{file}: line {line:,} has more fields than the header's {len(names)}: "
+        f"{names[:8]}. Put quotation marks around a field that holds the separator, or give the "
+        f"extra column (of row names, say) a name in the header."
+    )
 
 
 def _rewritten(file: Path, source: Path | bytes, separator: str, names: list[str]) -> tuple[bytes, int]:
@@ -464,7 +387,7 @@ def _rewritten(file: Path, source: Path | bytes, separator: str, names: list[str
                 if not row:
                     continue
                 if len(row) > width and any(row[width:]):
-                    _refuse(file, _Counts(long_line=reader.line_num), names)
+                    raise DataError(_too_long(file, reader.line_num, names))
                 writer.writerow(row[:width])
                 rows += 1
         except csv.Error as error:
