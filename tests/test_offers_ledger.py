@@ -179,3 +179,11 @@ def test_offers_around_a_moment_are_the_most_of_any_period_that_holds_it(tmp_pat
         assert found.rows() == [("1", most)], days
     whole = ledger.offers_around(datetime(1, 1, 2), timedelta(days=36_500), item=True)
     assert whole.is_empty()
+
+
+def test_a_ledger_is_its_owners_alone(tmp_path: Path) -> None:
+    row = {"campaign": ["may"], "user_id": [7], "item_id": [3], "rank": [1], "propensity": [1.0]}
+    time = [datetime(2024, 5, 1)]
+    file = Ledger(tmp_path / "ledger").append(pl.DataFrame(row | {"time": time}))
+    assert file is not None
+    assert [oct(path.stat().st_mode)[-3:] for path in (file.parent, file)] == ["700", "600"]

@@ -327,8 +327,20 @@ def test_new_files_are_their_owners_alone_and_modes_stay(tmp_path: Path) -> None
             assert mode(path) == ("700" if text == "old" else "755"), path
         for path in (file, out / "metrics.json", out / "model" / "part.txt"):
             assert mode(path) == ("600" if text == "old" else "644"), path
+        for marker in (tmp_path / "new").rglob(".retailrec"):
+            assert mode(marker) == "600"
         for path in (tmp_path / "new", *(tmp_path / "new").rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+            if path.name != ".retailrec":
+                path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_nothing_is_written_through_a_link_of_others(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("a year of work")
+    (tmp_path / f".partial-{os.getpid()}-lists.csv").symlink_to(theirs)
+    with pytest.raises(DataError, match="can't be written"):
+        write_result("new", tmp_path / "lists.csv")
+    assert theirs.read_text() == "a year of work"
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ def replaced(
     """As `whole_file`, in a folder that is there; errors are the system's own."""
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     try:
-        os.close(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode))
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        os.close(os.open(partial, flags, mode))  # a link of that name leads to somebody else's file
         yield partial
         with suppress(FileNotFoundError):
             os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
@@ -526,6 +527,7 @@ def _recorded(folder: Path) -> dict[str, list[str]]:
 def _put_sums(marker: Path | int, sums: Mapping[str, list[str]]) -> None:
     text = json.dumps(dict(sorted(sums.items())), indent=1) + "\n"
     if isinstance(marker, Path):
+        marker.touch(0o600)
         marker.write_text(text)
         return
     os.lseek(marker, 0, os.SEEK_SET)
@@ -535,7 +537,7 @@ def _put_sums(marker: Path | int, sums: Mapping[str, list[str]]) -> None:
 
 def _record(folder: Path, new: Mapping[str, str]) -> None:
     """Add the sums of files that are about to stand in a folder; those that stand there count too."""
-    held = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT, 0o644)
+    held = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _flock(held, wait=True)  # another process may write another file of the folder
         sums = _recorded(folder)

@@ -24,7 +24,7 @@ from retailrec.data.interchange import to_polars
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT
 from retailrec.schema import POOL
-from retailrec.work import locked, whole_file
+from retailrec.work import locked, make_folder, whole_file
 
 LEDGER: Mapping[str, Any] = MappingProxyType(
     {
@@ -212,7 +212,7 @@ class Ledger:
             )
         made = not self.folder.exists()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise DataError(f"ledger {self.folder} can't be written: {error}.") from error
         with locked(self.folder, wait=True):
