@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from cli_support import refused, retailrec
 from conftest import real
 from retailrec.cli.app import app
 from retailrec.compute.statistics import mean_interval
@@ -23,9 +24,10 @@ from retailrec.jobs.campaigns import lists_of_model
 from retailrec.offers import counterfactual as cf
 from retailrec.offers import ledger as ledger_module
 from retailrec.offers.exploration import explore
-from retailrec.offers.ledger import Ledger, offers_of_pool
+from retailrec.offers.ledger import Ledger, offers_of_pool, pool_frame
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.schema import POOL as COLUMNS
 from retailrec.simulator.shop import small_data
 from serving_support import small_model
 
@@ -215,25 +217,25 @@ def test_a_log_that_cannot_tell_is_refused_with_figure_and_advice(log: Log) -> N
     shop, pool, data = log
     new = lists_of(shop, shop.lists("uplift"))
 
-    def refused(match: str, rows: pl.DataFrame = pool, lists: pl.DataFrame = new) -> None:
+    def refuses(match: str, rows: pl.DataFrame = pool, lists: pl.DataFrame = new) -> None:
         with pytest.raises(DataError, match=match):
             cf.judge_policy(rows, lists, data, days=14)
 
     elsewhere = new.with_columns(
         item_id=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit("x")).otherwise("item_id")
     )
-    refused(
+    refuses(
         r"75\.0% of the new lists lie within the explored pool.*Explore a larger pool", lists=elsewhere
     )
     for factor in (0.8, 1.25):
         false = pool.with_columns(propensity=(pl.col("propensity") * factor).clip(0, 0.999))
-        refused("not shown as often as the logged chances say", rows=false)
+        refuses("not shown as often as the logged chances say", rows=false)
     half = pl.col("user_id").cast(pl.Int64) % 2 == 0  # 20% up for some users and down for others
     mixed = pool.with_columns(propensity=pl.col("propensity") * pl.when(half).then(0.8).otherwise(1.2))
-    refused("not shown as often as the logged chances say", rows=mixed)
+    refuses("not shown as often as the logged chances say", rows=mixed)
     few = pool.filter(pl.col("user_id").cast(pl.Int64) < 900)
-    refused(r"effective sample is \d+ of 900 users", rows=few)
-    refused("lacks some of 3,000 requests, as a log of what was shown alone", rows=pool.filter("shown"))
+    refuses(r"effective sample is \d+ of 900 users", rows=few)
+    refuses("lacks some of 3,000 requests, as a log of what was shown alone", rows=pool.filter("shown"))
 
 
 def test_one_user_who_carries_the_weight_and_weights_away_from_one_are_refused() -> None:
@@ -371,14 +373,7 @@ def test_the_command_judges_new_lists_and_says_why_it_can_not(
     monkeypatch.chdir(tmp_path)
     shop, pool, data = log
     Ledger(Path("ledger")).append_pool(pool)
-    lines = data.log.select(
-        data.users["user_id"].gather(data.log["user"]).alias("user_id"),
-        data.items["item_id"].gather(data.log["item"]).alias("item_id"),
-        "time",
-        "quantity",
-        "value",
-    )
-    lines.write_csv("receipts.csv")
+    receipts_of(data).write_csv("receipts.csv")
     lists_of(shop, shop.lists("uplift")).write_parquet("new.parquet")
     command = "experiment counterfactual --ledger ledger --receipts receipts.csv --policy new.parquet"
     found = run(f"{command} --days 14 --out judged.json --report judged.html")
@@ -399,8 +394,83 @@ def test_the_command_judges_new_lists_and_says_why_it_can_not(
         ("--days 14 --logged other", "no explored pool of policy 'other'"),
         ("--days 14 --segment age", "no column 'age'"),
     ):
-        refused = run(f"{command} {change}")
-        assert sentence in str(refused.exception), change
+        failed = run(f"{command} {change}")
+        assert sentence in str(failed.exception), change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda pool: pool.drop("propensity"), "expected columns"),
+        (
+            lambda pool: pool.with_columns(propensity=0.0),
+            "propensity must lie above 0 and be at most 1",
+        ),
+        (
+            lambda pool: pool.with_columns(propensity=1.5),
+            "propensity must lie above 0 and be at most 1",
+        ),
+        (
+            lambda pool: pool.with_columns(propensity=float("nan")),
+            "propensity must lie above 0 and be at most 1",
+        ),
+        (lambda pool: pl.concat([pool, pool]), "the same request stands in the log twice"),
+        (
+            lambda pool: pool.with_columns(user_id=pl.format("u{}", "user_id")),
+            "of the log's users",
+        ),
+        (
+            lambda pool: pool.with_columns(item_id=pl.format("i{}", "item_id")),
+            "of the log's items",
+        ),
+        (
+            lambda pool: pool.with_columns(time=pl.col("time") + timedelta(days=20)),
+            "Wait until windows are over",
+        ),
+        (lambda pool: pool.filter("shown"), "as a log of what was shown alone does"),
+        (
+            lambda pool: pool.filter(pl.col("rank") > 3).with_columns(
+                pl.col("rank") - 3, pl.col("pool") - 3
+            ),
+            "of the new lists lie within the explored pool",
+        ),
+    ],
+)
+def test_a_bad_log_is_one_sentence_on_the_command_line(
+    log: Log, tmp_path: Path, change: Any, said: str
+) -> None:
+    """For judging lists and for learning uplift alike, unless only lists can be outside of the pool."""
+    shop, pool, data = log
+    columns = [name for name in COLUMNS if name in (bad := change(pool_frame(pool))).columns]
+    bad.select(columns).write_parquet(tmp_path / "pools.parquet")
+    receipts_of(data).write_csv(tmp_path / "receipts.csv")
+    lists_of(shop, shop.lists("chance")).write_parquet(tmp_path / "new.parquet")
+    judged = retailrec(
+        *("experiment", "counterfactual", "--ledger", tmp_path / "pools.parquet"),
+        *("--receipts", tmp_path / "receipts.csv", "--policy", tmp_path / "new.parquet", "--days", 14),
+    )
+    refused(judged, said)
+    if "new lists" not in said:
+        learnt = retailrec(
+            *("uplift", "fit", tmp_path / "pools.parquet", tmp_path / "receipts.csv"),
+            *(tmp_path / "new.parquet", "--days", 14, "--out", tmp_path / "uplift"),
+        )
+        refused(learnt, said)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "new.parquet",
+        "pools.parquet",
+        "receipts.csv",
+    ]
+
+
+def receipts_of(data: RetailData) -> pl.DataFrame:
+    return data.log.select(
+        data.users["user_id"].gather(data.log["user"]).alias("user_id"),
+        data.items["item_id"].gather(data.log["item"]).alias("item_id"),
+        "time",
+        "quantity",
+        "value",
+    )
 
 
 def test_a_model_is_judged_by_the_lists_that_it_would_have_made(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from retailrec.cli.app import app
 from retailrec.data import RetailData
 from retailrec.errors import DataError
+from retailrec.jobs.campaigns import allocate_files
 from retailrec.offers import uplift as up
 from retailrec.offers.allocation import allocate
 from retailrec.offers.exploration import explore
@@ -181,3 +182,68 @@ def test_the_command_writes_pairs_for_allocate(
     assert " ".join(found.output.split()).partition(", between")[0].replace("+", "+") in page
     allocated = run("allocate out/uplift/pairs.parquet c.toml --out out/next")
     assert allocated.exit_code == 0, allocated.output
+
+
+def test_uplift_is_learnt_from_a_campaign_with_a_holdout_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No list explored: the ledger of `allocate` knows what was meant for those held out."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(up, "_TREES", 50)
+    pool, data = world(1200)
+    pairs = pool.select("user_id", "item_id", value=pl.col("score").abs() + 0.1)
+    pairs.write_csv("pairs.csv")
+    Path("c.toml").write_text(
+        'name = "may"\nvalue = "value"\nholdout = 0.4\n[offers]\nat_most = 2\n'
+        '[[limit]]\nby = "product"\nat_most = 60\n'
+    )
+    found = allocate_files(
+        Path("pairs.csv"),
+        Path("c.toml"),
+        Path("out"),
+        ledger=Path("ledger"),
+        record=True,
+        time="2024-03-01",
+    )
+    meant = Ledger(Path("ledger")).read_pool()
+    arms = dict(found.shoppers.cast({"user_id": pl.String}).select("user_id", "arm").iter_rows())
+    assert all(
+        (arms[user] == "treated") == shown for user, shown in meant["user_id", "shown"].iter_rows()
+    )
+    assert set(meant["propensity"]) == {0.6}
+    assert meant.group_by("user_id").len()["len"].max() == 2
+    held_out = meant.filter(pl.col("arm") == "holdout")["user_id"].n_unique()
+    assert held_out > 0.9 * sum(arm == "holdout" for arm in arms.values())
+    sent = found.offers.select(pl.col("user_id", "item_id").cast(pl.String))
+    treated = meant.filter("shown")
+    both = treated.join(sent, on=["user_id", "item_id"], how="semi")
+    assert both.height > 0.95 * treated.height  # what was meant was sent, but for ties and gaps
+    rng = np.random.default_rng(1)
+    moves = meant["user_id"].cast(pl.Int64) % 2 == 0
+    bought = rng.random(meant.height) < np.where(moves, 0.5 * meant["shown"].to_numpy(), 0.4)
+    after = meant.filter(pl.Series(bought)).select(
+        "user_id", "item_id", time=START + timedelta(days=2), quantity=1, value=3.0
+    )
+    past = data.log.filter(pl.col("time") < START)
+    before = past.select(
+        data.users["user_id"].gather(past["user"]).cast(pl.String),
+        data.items["item_id"].gather(past["item"]).cast(pl.String),
+        "time",
+        pl.col("quantity").cast(pl.Int32),
+        pl.col("value").cast(pl.Float64),
+    )
+    people = data.users.select(pl.col("user_id").cast(pl.String), "kind")
+    lines = pl.concat([before, after.cast({"quantity": pl.Int32})])
+    receipts = RetailData.from_frames(lines, users=people, end=START + timedelta(days=20))
+    learnt = up.fit_uplift(meant, receipts, days=14, threads=1)
+    assert learnt.report.effect_low <= 0.5 * 0.5 * 3 <= learnt.report.effect_high
+    assert {one.name: one for one in learnt.report.learners}[learnt.report.chosen].qini_low > 0
+    scored = learnt.score(pairs.select("user_id", "item_id"), receipts)
+    means = dict(
+        scored.group_by(pl.col("user_id").cast(pl.Int64) % 2 == 0)
+        .agg(pl.col("uplift_margin").mean())
+        .iter_rows()
+    )
+    assert means[True] > means[False] + 0.8
+    with pytest.raises(DataError, match="stands in it already"):
+        Ledger(Path("ledger")).append_pool(meant.with_columns(score=0.0))

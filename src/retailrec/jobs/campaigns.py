@@ -204,7 +204,8 @@ def allocate_files(
     Written are offers.parquet, shoppers.parquet, prices.json, allocation.json, campaign.json and
     campaign.html, all of them or none. With `record` the ledger is held from before past offers are
     counted until the results are in place, and only then are this campaign's offers in it: whoever
-    stands in the ledger has an offer that was delivered.
+    stands in the ledger has an offer that was delivered. With a holdout the ledger also takes what was
+    meant for everybody, held out or not, from which uplift can be learnt.
 
     Raises
     ------
@@ -247,7 +248,8 @@ def allocate_files(
             write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", folder / SUMMARY)
             write_text(render_campaign(summary), folder / PAGE)
             if keep is not None:
-                keep(allocation.ledger_rows(now, model=model))
+                meant = allocation.meant(scores, settings, now) if settings.holdout else None
+                keep(allocation.ledger_rows(now, model=model), meant)
     LocalStorage().remove(str(checkpoint))
     return allocation
 

@@ -21,7 +21,7 @@ from retailrec.offers.allocation_report import AllocationReport, make_report
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
 from retailrec.offers.exploration import Explored, exchange_near_ties
-from retailrec.offers.ledger import Ledger, ledger_frame
+from retailrec.offers.ledger import Ledger, ledger_frame, pool_frame
 from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
 from retailrec.offers.repair import Answer, fewest_missing, repair
 from retailrec.offers.shadow_prices import DualProblem, Duals, Prices, solve_duals
@@ -60,6 +60,41 @@ class Allocation:
             campaign=pl.lit(self.report.campaign), time=pl.lit(time), model=pl.lit(model)
         )
         return ledger_frame(rows.sort("user_id", "rank"))
+
+    def meant(self, pairs: Any, campaign: Campaign, time: datetime) -> pl.DataFrame:
+        """Offers that were meant for every shopper, held out or not, in the columns of `POOL`.
+
+        Meant are the pairs that are worth more than the campaign's prices, the best `at_most` of each
+        shopper: a rule that does not look at arms, so that those held out tell what treated ones would
+        have bought without the campaign. `shown` says who was treated (intention to treat).
+
+        Parameters
+        ----------
+        pairs, campaign : as for `allocate`
+        """
+        frame = read_pairs(pairs, campaign)
+        price = self.prices.price_of(frame["item_id"], frame["cost"].to_numpy())
+        frame = frame.with_columns(over=pl.Series(frame["value"].to_numpy() - price))
+        frame = frame.filter(pl.col("over") > 0).sort(
+            "user_id", "over", "item_id", descending=[False, True, False]
+        )
+        if campaign.offers.at_most is not None:
+            frame = frame.group_by("user_id", maintain_order=True).head(campaign.offers.at_most)
+        name = f"{self.report.campaign} {time.isoformat()} "
+        rows = frame.join(
+            self.shoppers.select("user_id", "arm"), on="user_id", maintain_order="left"
+        ).with_columns(
+            pl.col("user_id", "item_id").cast(pl.String),
+            request=pl.lit(name) + pl.col("user_id").cast(pl.String),
+            time=pl.lit(time),
+            policy=pl.lit(self.report.campaign),
+            score=pl.col("value"),
+            propensity=pl.lit(1 - campaign.holdout),
+            shown=pl.col("arm") != HOLDOUT,
+            rank=pl.int_range(1, pl.len() + 1).over("user_id"),
+            pool=pl.len().over("user_id"),
+        )
+        return pool_frame(rows)
 
 
 def allocate(

@@ -190,7 +190,7 @@ class Ledger:
             return record(rows)
 
     @contextmanager
-    def recording(self, *, again: bool = False) -> Iterator[Callable[[Any], Path | None]]:
+    def recording(self, *, again: bool = False) -> Iterator[Callable[..., Path | None]]:
         """Hold the ledger, and take rows that stand in it once the block has ended well.
 
         Nobody else writes meanwhile, so what is read within the block is still true when its rows are
@@ -199,7 +199,8 @@ class Ledger:
 
         Yields
         ------
-        A function that takes rows, once, as `append` does and returns their file.
+        A function that takes rows, once, as `append` does and returns their file; and with them, if
+        wanted, the rows of a pool.
 
         Raises
         ------
@@ -218,15 +219,19 @@ class Ledger:
         with locked(self.folder, wait=True):
             try:
                 with ExitStack() as writing:
-                    yield lambda rows: self._record(rows, again, writing)
+                    yield lambda rows, pool=None: self._record(rows, again, writing, pool)
             except BaseException:
                 with suppress(OSError):
                     if made:
                         self.folder.rmdir()  # unless something stands in it
                 raise
 
-    def _record(self, rows: Any, again: bool, writing: ExitStack) -> Path | None:
+    def _record(
+        self, rows: Any, again: bool, writing: ExitStack, pool: pl.DataFrame | None
+    ) -> Path | None:
         frame = ledger_frame(rows)
+        if pool is not None and not pool.is_empty():
+            self._write_pool(pool, writing)
         if frame.is_empty():
             return None
         if not again:
@@ -257,22 +262,27 @@ class Ledger:
         offers = offers_of_pool(frame)
         if shown_only:
             frame = frame.filter("shown")
-        requests = pl.col("request")
         with self.recording(again=True) as record, ExitStack() as writing:
             pooled = self._pool_files()
             if there := [file for file in pooled if file.stem.endswith(_digest(frame))]:
                 if not any(file.stem.endswith(_digest(offers)) for file in self._files()):
                     record(offers)  # a process was killed between the two
                 return there[0]
-            known = self._scan(pooled, POOL).select(requests.unique()).collect()["request"]
-            if (again := frame["request"].is_in(known.implode())).any():
-                raise DataError(
-                    f"ledger {self.folder}: request '{frame['request'].filter(again)[0]}' stands in it "
-                    f"already. Record a request once."
-                )
-            file = self._next_file("pool", pooled, frame)
-            frame.write_parquet(writing.enter_context(whole_file(file)))
+            file = self._write_pool(frame, writing)
             record(offers)
+        return file
+
+    def _write_pool(self, frame: pl.DataFrame, writing: ExitStack) -> Path:
+        """Write pool rows aside, which appear when `writing` ends."""
+        there = self._pool_files()
+        known = self._scan(there, POOL).select(pl.col("request").unique()).collect()["request"]
+        if (again := frame["request"].is_in(known.implode())).any():
+            raise DataError(
+                f"ledger {self.folder}: request '{frame['request'].filter(again)[0]}' stands in it "
+                f"already. Record a request once."
+            )
+        file = self._next_file("pool", there, frame)
+        frame.write_parquet(writing.enter_context(whole_file(file)))
         return file
 
     def read_pool(self, policy: str | None = None, *, every: bool = False) -> pl.DataFrame:
