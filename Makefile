@@ -96,6 +96,9 @@ bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
 bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="20000 400000" PROFILE=large)
 	$(BIN)/python benchmarks/scale.py $(or $(USERS),20000) $(or $(PROFILE),auto)
 
+bench-week: $(READY) ## generated weeks, killed at random moments: equal, and how long (USERS=20000 WEEKS=52 KILLS=30)
+	$(BIN)/python benchmarks/week.py --users $(or $(USERS),20000) --weeks $(or $(WEEKS),52) --kills $(or $(KILLS),30)
+
 bench-waiting: $(READY) ## trees beside other jobs: threads that spin and threads that sleep
 	$(BIN)/python benchmarks/waiting.py
 
