@@ -340,6 +340,37 @@ def test_refit_can_be_asked_for(place: Path, lines: pl.DataFrame) -> None:
     change = facts["change"]
     assert change["from_receipts"] + change["from_refit"] == pytest.approx(change["share"])
     assert change["from_refit"] > 0
+    published = current(place)
+    assert call(place).returncode == 3  # not once more without a fit
+    assert current(place) == published
+
+
+def test_receipts_that_change_while_they_are_read_are_not_published(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    first, file = current(place), deliver(place, lines, FIRST)
+    load = week.typed_lines
+
+    def still_coming(tables: Any) -> pl.DataFrame:
+        found = load(tables)
+        file.write_text(file.read_text() + "1,1,2000-04-14 21:00:00,999999,1.0,1.0\n")
+        return found
+
+    with patch.object(week, "typed_lines", still_coming):
+        refused(call(place), "changed while they were read")
+    assert current(place) == first
+    assert call(place).returncode == 0
+
+
+def test_a_list_of_new_items_is_learnt_where_it_is_asked_for(place: Path, lines: pl.DataFrame) -> None:
+    deliver(place, lines, FIRST)
+    slots = CONFIG.replace("k = 5", 'slots = "replenish=3,discover=2"')
+    (place / "week.toml").write_text(slots)
+    run = call(place)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "the settings of the model have changed" in run.stdout
+    lists = pl.read_parquet(place / "weeks" / "current" / "recommendations.parquet")
+    assert set(lists["purpose"]) == {"replenish", "discover"}
 
 
 def test_receipts_of_a_store_are_taken_in_once(place: Path, lines: pl.DataFrame) -> None:

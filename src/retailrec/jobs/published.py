@@ -126,15 +126,17 @@ class WeekFolder:
         write_json(aside, sorted(names))
         os.replace(aside, self.folder / _WITHDRAWN)
 
-    def prune(self, keep: int) -> list[str]:
+    def prune(self, keep: int, work: Work) -> list[str]:
         """Remove the oldest weeks beyond `keep`; not the current one, nor the one to go back to."""
         current = self.current
         held = {current, None if current is None else self.manifest(current)["previous"]}
         names = self.names()
+        if os.path.lexists(work.path("part-gone")):
+            shutil.rmtree(work.path("part-gone"))
         gone = [name for name in names[: max(len(names) - keep, 0)] if name not in held]
         for name in gone:
-            (self.folder / name / MANIFEST).unlink()  # from here on it is no week
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            os.replace(self.folder / name, work.path("part-gone"))  # from here on it is no week
+            shutil.rmtree(work.path("part-gone"))
         return gone
 
 

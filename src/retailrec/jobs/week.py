@@ -60,6 +60,9 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.page import render_model_card
 from retailrec.work import Work, fingerprint, linked, make_folder, sha256, write_json, write_text
 
+_ASIDE = "part-lists"  # where lists stand until they are published
+
+
 # --- what is new -------------------------------------------------------------------------------------
 
 
@@ -327,14 +330,12 @@ def publish_week(
     progress("compare inputs")
     inputs = inputs_of(plan)
     last = _manifest_of(weeks.current, weeks)
-    plain = [inputs, plan.what_counts(), str(instant), refit]
-    key = fingerprint(plain)
+    call = _Call(plan, weeks, inputs, last, instant, refit, accepted, progress)
     if dry_run:
-        return _Call(plan, weeks, inputs, last, key, instant, refit, accepted, progress).dry_run()
-    with Work.held(weeks.folder / WORK, plan=[key, versions(), last and last["name"]]) as work:
+        return call.dry_run()
+    with Work.held(weeks.folder / WORK, plan=[call.key, versions(), last and last["name"]]) as work:
         if weeks.current != (last and last["name"]):
             raise DataError("another process has just published or taken back a week; call again.")
-        call = _Call(plan, weeks, inputs, last, key, instant, refit, accepted, progress)
         return call.run(work)
 
 
@@ -350,12 +351,15 @@ class _Call:
     weeks: WeekFolder
     inputs: dict[str, dict[str, Any]]
     last: Mapping[str, Any] | None
-    key: str
     as_of: datetime | None
     refit: bool
     accepted: set[str]
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.inputs_key = fingerprint([self.inputs, self.plan.what_counts(), str(self.as_of)])
+        self.key = fingerprint([self.inputs_key, "refit"]) if self.refit else self.inputs_key
 
     def dry_run(self) -> Outcome:
         """What a call would do; nothing is written."""
@@ -376,21 +380,26 @@ class _Call:
             if known.status == "published":  # killed between the two renames
                 assert known.name is not None
                 self._put_in_place(known.name, work)
+            (self.weeks.folder / REFUSED).unlink(missing_ok=True)
             work.remove()
             return known
         with self._timed("take in and check"):
             taken = self._take_in()
-        if refused := self._refusals(taken.checked.findings):
-            return self._refused(refused, taken.checked)
+        checked, name = taken.checked, self._name(taken.end)
+        if refused := self._refusals(checked.findings):
+            return self._refused(refused, checked)
         with self._timed("load"):
             data = self._load(taken)
+        del taken  # the fit needs the room
+        if inputs_of(self.plan) != self.inputs:
+            raise DataError("receipts or settings changed while they were read; call again.")
         with self._timed("judge last week"):
             judged = self._judge(data)
         decision = decide(self.plan, data, self.last, judged, refit=self.refit)
         model = self._model(work, data, decision)
         with self._timed("recommend"):
-            file, facts = self._recommend(work, data, model)
-        recommender = TwoStageRecommender.load(model)
+            recommender = TwoStageRecommender.load(model)
+            file, facts = self._recommend(work, data, recommender, artifact_key(model))
         described = describe_lists(pl.read_parquet(file), data, self.plan.request.k)
         changed = None
         if self.last is not None:
@@ -409,8 +418,7 @@ class _Call:
             described, self.last and self.last["lists"], changed, self.plan.settings.lists
         )
         if refused := self._refusals(findings):
-            return self._refused(refused, taken.checked, findings)
-        name = self._name(taken.end)
+            return self._refused(refused, checked, findings)
         with self._timed("allocate"):
             campaign = self._allocate(work, file, name)
         manifest = {
@@ -421,12 +429,13 @@ class _Call:
             + max((self.weeks.manifest(n)["number"] for n in self.weeks.names()), default=0),
             "previous": self.last and self.last["name"],
             "key": self.key,
+            "inputs_key": self.inputs_key,
             "end": data.end.isoformat(),
             "as_of": self.as_of and self.as_of.isoformat(),
             "inputs": self.inputs,
             "settings": self.plan.what_counts(),
             "data": _facts(data),
-            "checks": taken.checked.as_dict() | {"accepted": sorted(self.accepted)},
+            "checks": checked.as_dict() | {"accepted": sorted(self.accepted)},
             "model": self._facts_of_model(recommender, model, decision, judged),
             "lists": described | {"findings": [_row(f) for f in findings], "notes": facts["notes"]},
             "change": changed,
@@ -445,13 +454,14 @@ class _Call:
         rejected = [f"{n:,} lines are left out: {why}" for why, n in data.report.rejected.items()]
         notes = [*rejected, *data.report.notes, *facts["notes"]]
         reason = f"{name} is published"
-        return Outcome("published", reason, name, manifest, taken.checked, decision, findings, notes)
+        return Outcome("published", reason, name, manifest, checked, decision, findings, notes)
 
     def _known(self) -> Outcome | None:
         """The outcome where these inputs were published before, or taken back."""
         name, current = None, self.last and self.last["name"]
         for one in self.weeks.names():
-            if self.weeks.manifest(one)["key"] == self.key:
+            there = self.weeks.manifest(one)
+            if self.key in (there["key"], there["inputs_key"]):
                 name = one
         if name is None:
             return None
@@ -519,7 +529,10 @@ class _Call:
             ),
             self.weeks.folder / REFUSED,
         )
-        return Outcome("refused", _refusal(refused), checked=checked, findings=findings)
+        reason = _refusal(refused)
+        if findings:
+            reason += f". The lists are in {self.weeks.folder / WORK / _ASIDE / LISTS}"
+        return Outcome("refused", reason, checked=checked, findings=findings)
 
     def _judge(self, data: RetailData) -> Judged | None:
         """What the published lists were worth since; None where nobody came back."""
@@ -544,17 +557,19 @@ class _Call:
             work.finish("part-fitted", {"key": artifact_key(folder)})
         return folder
 
-    def _recommend(self, work: Work, data: RetailData, model: Path) -> tuple[Path, dict[str, Any]]:
+    def _recommend(
+        self, work: Work, data: RetailData, model: TwoStageRecommender, key: str
+    ) -> tuple[Path, dict[str, Any]]:
         """The file of lists, and its notes."""
-        file = Path(work.path("part-lists")) / LISTS
+        file = Path(work.path(_ASIDE)) / LISTS
         done = work.facts("part-listed")
         if done is None or not file.is_file() or sha256(file) != done["sha256"]:
             batch = recommend_to_file(
-                TwoStageRecommender.load(model),
+                model,
                 data,
                 file,
                 self.plan.request,
-                key=artifact_key(model),
+                key=key,
                 progress=self.progress,
             )
             done = {"sha256": sha256(file), "notes": list(batch.report.notes)}
@@ -619,7 +634,7 @@ class _Call:
         """Let the week be the current one, and remove those that are too old."""
         self.weeks.switch(name, work)
         (self.weeks.folder / REFUSED).unlink(missing_ok=True)
-        self.weeks.prune(self.plan.settings.keep)
+        self.weeks.prune(self.plan.settings.keep, work)
 
 
 def _refusal(refused: Sequence[Finding]) -> str:

@@ -111,9 +111,10 @@ class Plan:
 
     def what_counts(self) -> dict[str, Any]:
         """The settings that decide what is published; thresholds and places do not."""
-        counts = {"dataset", "columns", "encoding", "time_format", "model", "refit"}
+        counts = {"dataset", "columns", "encoding", "time_format", "refit"}
         said = self.settings.model_dump(mode="json", include=counts)
-        return said | {"request": self.request.fingerprint()}
+        model = self.model.model_dump(mode="json", exclude_unset=True)
+        return said | {"model": model, "request": self.request.fingerprint()}
 
     def reading(self, receipts: Path, users: Path | None = None) -> Plan:
         """The same plan on receipts (and users) that were written elsewhere, such as out of a store."""
@@ -171,9 +172,7 @@ def read_week(path: Path) -> Plan:
         }
     request = Request.read(asked)
     model = dict(settings.model)
-    if request.slots is not None:
-        model.setdefault("slots", request.slots)
-    elif request.purpose == "discover":
+    if "discover" in request.by_purpose:
         model.setdefault("discover", {})
     store = settings.store
     if store is not None and "://" not in store:
