@@ -285,6 +285,24 @@ def test_other_amounts_are_named_and_the_larger_ones_count(store: Store) -> None
     assert "item 'tea' of receipt '1' of shopper 'ann', 3 for 6.00 there, 1 for 2.00 now" in note
 
 
+def test_receipts_that_the_store_has_under_another_number_are_said(store: Store) -> None:
+    said = []
+    for number, quantity in (("0001", 1), ("1", 1), ("2", 5)):
+        load = LoadReport("x")
+        receipt = lines(("tea", quantity, 2.0)).with_columns(basket_id=pl.lit(number))
+        load_frames(store, receipt, report=load)
+        said += load.notes
+    (note,) = said
+    assert "1 receipts have the shopper, time and contents of one in the store" in note
+    assert "'1' and '0001' of shopper 'ann'" in note
+    both = [lines(("tea", 1, 2.0)).with_columns(basket_id=pl.lit(n)) for n in ("0001", "1")]
+    notes = RetailData.from_frames(pl.concat(both)).report.notes
+    assert notes == [
+        "basket_id: 1 ids are others with leading zeros or '.0', such as '0001' and '1', and count "
+        "apart; write them alike"
+    ]
+
+
 @pytest.mark.parametrize("turn", [1, -1])
 def test_numbers_that_start_anew_are_receipts_of_their_own(store: Store, turn: int) -> None:
     january, june = lines(("tea", 1, 2)), lines(("tea", 2, 4), time=TEN + timedelta(days=170))

@@ -35,7 +35,7 @@ from retailrec.data.cleaning import (
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
 from retailrec.data.lines import CARRIED, in_order, merged, named, settled
-from retailrec.data.parsing import EARLIEST, parse_time
+from retailrec.data.parsing import EARLIEST, parse_time, zero_twins
 from retailrec.data.strays import far_notes, far_rule
 from retailrec.data.visits import came_again, split_receipts
 from retailrec.errors import DataError
@@ -243,6 +243,9 @@ class _Coder:
         refuse_if_none(sum(part.height for part in self.lines), self.report)
         times = None
         ids, self.lines = self.final()
+        numbers = ids.get("basket_id")
+        if numbers is not None and numbers.dtype == pl.String:
+            self.report.notes += zero_twins(numbers.alias("basket_id"))[0]
         refuse_if_none(sum(part.height for part in self.lines), self.report)
         if "time" in ids:
             texts = ids.pop("time")

@@ -193,15 +193,7 @@ def look_alikes(ids: pl.Series) -> list[str]:
             ]
     if ids.dtype != pl.String:
         return []
-    notes = []
-    plain = ids.str.replace(r"^0+(\d)", "${1}").str.replace(r"^(\d+)\.0$", "${1}")
-    changed = (plain != ids) & plain.is_in(ids.implode())
-    if n := int(changed.sum()):
-        notes.append(
-            f"{ids.name}: {n:,} ids are others with leading zeros or '.0', such as "
-            f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write "
-            "them alike"
-        )
+    notes, changed = zero_twins(ids)
     folded = _folded(ids)
     twins = ids.filter(folded.is_duplicated() & ~changed)
     if len(twins):
@@ -218,6 +210,26 @@ def look_alikes(ids: pl.Series) -> list[str]:
             f"numbers, so different ones may have become one; export that column as text"
         )
     return notes
+
+
+def zero_twins(ids: pl.Series) -> tuple[list[str], pl.Series]:
+    """Distinct texts that are others but for leading zeros or '.0': a sentence, and which they are.
+
+    Examples
+    --------
+    >>> zero_twins(pl.Series("basket_id", ["007", "7", "8"]))[1].to_list()
+    [True, False, False]
+    """
+    plain = ids.str.replace(r"^0+(\d)", "${1}").str.replace(r"^(\d+)\.0$", "${1}")
+    changed = (plain != ids) & plain.is_in(ids.implode())
+    if not (n := int(changed.sum())):
+        return [], changed
+    notes = [
+        f"{ids.name}: {n:,} ids are others with leading zeros or '.0', such as "
+        f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write "
+        "them alike"
+    ]
+    return notes, changed
 
 
 def look_alike_key(ids: pl.Series) -> pl.Series:

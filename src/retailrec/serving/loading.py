@@ -461,6 +461,8 @@ class Merged:
     forgotten : receipts of users who were forgotten, left out
     differing : items whose amounts differ; the larger ones count
     examples : up to three of these, in words
+    renamed : new receipts of the time and contents of one that is there under another number
+    names : up to three of these, in words
     """
 
     new: int = 0
@@ -468,6 +470,8 @@ class Merged:
     forgotten: int = 0
     differing: int = 0
     examples: list[str] = field(default_factory=list)
+    renamed: int = 0
+    names: list[str] = field(default_factory=list)
 
     def __add__(self, other: Merged) -> Merged:
         return Merged(
@@ -476,16 +480,25 @@ class Merged:
             self.forgotten + other.forgotten,
             self.differing + other.differing,
             [*self.examples, *other.examples][:3],
+            self.renamed + other.renamed,
+            [*self.names, *other.names][:3],
         )
 
     def notes(self) -> list[str]:
         """What a reader of the load's report should know."""
-        if not self.differing:
-            return []
-        return [
-            f"{self.differing:,} items of receipts have other amounts in the store; the larger ones "
-            f"count: {'; '.join(self.examples)}"
-        ]
+        notes = []
+        if self.differing:
+            notes.append(
+                f"{self.differing:,} items of receipts have other amounts in the store; the larger "
+                f"ones count: {'; '.join(self.examples)}"
+            )
+        if self.renamed:
+            notes.append(
+                f"{self.renamed:,} receipts have the shopper, time and contents of one in the store "
+                f"that has another number, and count twice: {'; '.join(self.names)}; were numbers "
+                f"written otherwise then?"
+            )
+        return notes
 
 
 def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
@@ -545,6 +558,8 @@ def _merged(
             united = _united(there[key], row, found)
             if united != there[key]:
                 (new if key in new else changed)[key] = there[key] = united
+    if new:
+        _note_renamed(connection, list(new.values()), found)
     if _insert(connection, store, list(new.values())) != len(new):
         raise _Changed
     table = schema.receipts
@@ -560,6 +575,26 @@ def _merged(
         )
     found.new, found.completed = len(new), len(changed)
     return found, [*new.values(), *changed.values()]
+
+
+def _note_renamed(connection: Connection, new: Sequence[_Row], found: Merged) -> None:
+    """Count new receipts that the store seems to have under another number."""
+    table, wanted = schema.receipts, schema.wanted
+    wanted.create(connection, checkfirst=True)
+    connection.execute(delete(wanted))
+    whose = sorted({row[0] for row in new})
+    connection.execute(insert(wanted), [{"shopper": shopper, "number": ""} for shopper in whose])
+    times = [row[2] for row in new]
+    near = table.c.time.between(min(times), max(times))
+    statement = select(table).join(wanted, wanted.c.shopper == table.c.shopper).where(near)
+    there = {(row[0], *row[2:]): row[1] for row in _rows(connection, statement)}
+    wanted.drop(connection)
+    for row in new:
+        other = there.get((row[0], *row[2:]))
+        if other is not None and row[3]:
+            found.renamed += 1
+            if len(found.names) < 3:
+                found.names.append(f"{row[1]!r} and {other!r} of shopper {row[0]!r}")
 
 
 def _known(
