@@ -87,8 +87,8 @@ def test_a_newer_and_a_foreign_format_are_refused(saved: Path) -> None:
     (saved / "manifest.json").write_bytes(b"\x00\xff")
     with pytest.raises(ArtifactError, match="damaged or no manifest"):
         load_artifact(saved, TYPES)
-    with pytest.raises(ArtifactError, match="holds no saved model"):
-        load_artifact(saved.parent, TYPES)
+    with pytest.raises(ArtifactError, match="no folder of a saved model"):
+        load_artifact(saved.parent / "none", TYPES)
 
 
 @pytest.mark.parametrize("name", ["../../secret.npy", "/etc/passwd", "a/../../b.npy"])

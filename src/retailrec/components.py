@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
 from typing import (
@@ -125,6 +126,18 @@ def known_classes() -> dict[str, type[Component]]:
     return {kind.__name__: kind for kind in _REGISTERED if not _abstract(kind)}
 
 
+def meant(given: Any, known: Iterable[str]) -> str:
+    """What somebody may have meant who mistyped a name: ``"profile"? `` or nothing.
+
+    Examples
+    --------
+    >>> meant("profil", ["pool_size", "profile"]), meant("x", ["profile"])
+    ("'profile'? ", '')
+    """
+    near = get_close_matches(str(given).lower(), list(known), 1, 0.75)
+    return f"{near[0]!r}? " if near else ""
+
+
 def make_component(wanted: Any, family: type[C], what: str) -> C:
     """The component that a table of settings describes: its ``type``, and its fields beside.
 
@@ -139,11 +152,15 @@ def make_component(wanted: Any, family: type[C], what: str) -> C:
     parameters = dict(wanted)
     name = parameters.pop("type")
     if name not in kinds:
-        raise SettingError(f"there is no {what} {name!r}; expected one of {', '.join(kinds)}.")
+        raise SettingError(
+            f"there is no {what} {name!r}; {meant(name, kinds)}expected one of {', '.join(kinds)}. "
+            f"One of your own is known once its module is imported: --import MODULE."
+        )
     known = [f.name for f in fields(cast(Any, kinds[name])) if f.init]
     if unknown := sorted(set(parameters) - set(known)):
         raise SettingError(
-            f"{what} '{name}' has no parameter {unknown[0]!r}; it has {', '.join(known)}."
+            f"{what} '{name}' has no parameter {unknown[0]!r}; {meant(unknown[0], known)}it has "
+            f"{', '.join(known)}."
         )
     try:
         component: C = kinds[name](**parameters)

@@ -61,7 +61,7 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
     DataError
         If the ending is unknown or the file can't be written.
     """
-    _require_ending(path)
+    require_ending(path)
     with whole_file(path) as partial:
         _put_frame(frame, partial)
 
@@ -92,7 +92,7 @@ def write_result(content: str | pl.DataFrame, path: Path) -> None:
         As `result_file`, or if the ending of a frame's file is unknown.
     """
     if not isinstance(content, str):
-        _require_ending(path)
+        require_ending(path)
     with result_file(path) as partial:
         if isinstance(content, str):
             partial.write_text(content)
@@ -100,7 +100,8 @@ def write_result(content: str | pl.DataFrame, path: Path) -> None:
             _put_frame(content, partial)
 
 
-def _require_ending(path: Path) -> None:
+def require_ending(path: Path) -> None:
+    """Raise a DataError if a file of a frame would be neither Parquet nor CSV."""
     if path.suffix not in (".parquet", ".csv"):
         raise DataError(f"{path} must end in .parquet or .csv.")
 

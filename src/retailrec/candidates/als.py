@@ -112,10 +112,11 @@ class ALS(CandidateGenerator, type="als"):
             # in single precision the solver's conjugate gradients go astray once they have arrived, and
             # each kind of BLAS kernel, so each kind of processor, sends them elsewhere
             options = {"num_threads": library_threads(self.threads), "dtype": np.float64}
-        return AlternatingLeastSquares(
-            factors=self.factors,
-            iterations=self.iterations,
-            regularization=self.regularization,
-            random_state=self.seed or 0,
-            **options,
-        )
+        with one_blas_thread():  # it would warn on standard error; `fit` limits them itself
+            return AlternatingLeastSquares(
+                factors=self.factors,
+                iterations=self.iterations,
+                regularization=self.regularization,
+                random_state=self.seed or 0,
+                **options,
+            )

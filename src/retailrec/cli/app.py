@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from retailrec.cli import console, judging, offers, serving, week
 from retailrec.cli.console import ERR, OUT, Interrupted, escape, interruptible
+from retailrec.cli.examples import COMMANDS, add_examples
 from retailrec.cli.options import (
     LIST,
     BesideOption,
@@ -19,6 +20,7 @@ from retailrec.cli.options import (
     EncodingOption,
     EngineOption,
     ImportOption,
+    JsonOption,
     MasterOption,
     OverwriteOption,
     QuietOption,
@@ -44,21 +46,31 @@ from retailrec.compute.memory import return_freed_memory
 from retailrec.compute.shards import wait_asleep
 from retailrec.errors import RetailRecError, SettingError
 from retailrec.serving.passwords import hide_arguments, without_passwords
-from retailrec.work import check_file, check_folder, refuse_inputs
+from retailrec.work import check_file, check_folder, refuse_inputs, require_ending
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy that typer has
 
 
 class _Commands(TyperGroup):
-    """The commands; what was mistyped is shown without passwords."""
+    """The commands; what was mistyped is one sentence, without passwords."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of their groups."""
+        order = [*COMMANDS]
+        names: list[str] = super().list_commands(ctx)
+        return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command of this line."""
         try:
             return super().invoke(ctx)
         except _UsageError as error:
-            error.message = without_passwords(error.message)
-            raise
+            if not error.message:  # no arguments: the help has been shown
+                raise
+            where = error.ctx.command_path if error.ctx else "retailrec"
+            said = error.format_message().replace("Possible options:", "is it one of").rstrip(".")
+            stop = "" if said.endswith("?") else "."
+            raise SettingError(f"{without_passwords(said)}{stop} See: {where} --help") from error
 
 
 app = typer.Typer(
@@ -112,6 +124,8 @@ def run(
     inputs = (*wanted.inputs, rules)
     check_folder(out, RESULTS, inputs=inputs, overwrite=overwrite)
     check_file(rejects, inputs=inputs, overwrite=overwrite)
+    if rejects is not None:
+        require_ending(rejects)
     if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
         local_only(rejects=rejects, **{"with": beside})  # workers keep a few of them, not all
     settings = wanted.settings(k=k, slots=slots)
@@ -287,19 +301,40 @@ def recommend(
 
 
 @app.command()
-def datasets() -> None:
+def datasets(as_json: JsonOption = False) -> None:
     """List the formats that can be loaded."""
     from retailrec.datasets import DATASETS
 
-    console.print_datasets(DATASETS.values())
+    names = ("name", "source", "licence", "files", "columns")
+    console.print_rows([{n: getattr(d, n) for n in names} for d in DATASETS.values()], as_json)
 
 
 @app.command()
-def features() -> None:
+def features(as_json: JsonOption = False, modules: ImportOption = None) -> None:
     """Print the dictionary of features."""
     from retailrec.features import FEATURES
 
-    console.print_features(FEATURES.values())
+    names = ("name", "scope", "unit", "family", "meaning")
+    console.print_rows([{n: getattr(f, n) for n in names} for f in FEATURES.values()], as_json)
+
+
+@app.command()
+def examples(
+    out: Annotated[Path, typer.Option(help="Folder for the files. [the current one]")] = Path(),
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write the small shop that the examples of help and documentation use."""
+    from retailrec.simulator.examples import FILES, write_examples
+
+    for name in FILES:
+        check_file(out / name, overwrite=overwrite)
+    with console.progress(quiet) as progress:
+        progress("generate a shop")
+        write_examples(out)
+    if not quiet:
+        OUT.print(f"{', '.join(FILES)}: {out.absolute()}", soft_wrap=True, highlight=False)
+        OUT.print("Next: retailrec run table shop --out out/shop")
 
 
 def _print_version(wanted: bool) -> None:
@@ -318,6 +353,9 @@ def _any_command(
     ] = False,
 ) -> None:
     """Two-stage recommender for retail purchases: from receipts to personal offers."""
+
+
+add_examples(app)
 
 
 def _sent_coupons(path: Path | None) -> Any:

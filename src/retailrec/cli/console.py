@@ -17,10 +17,8 @@ from retailrec.compute.progress import Progress, silent
 if TYPE_CHECKING:
     from retailrec.checks import Check
     from retailrec.data.cleaning import LoadReport
-    from retailrec.datasets.base import Dataset
     from retailrec.evaluation.inspection import LeakReport
     from retailrec.evaluation.results import Difference, Interval, MatchingReport, RunResult
-    from retailrec.features.events import Feature
     from retailrec.jobs.check import Checked
     from retailrec.recommender.batch import Batch
 
@@ -389,18 +387,21 @@ def print_answers(batch: Batch, out: Path, quiet: bool = False, exposures: Path 
         )
 
 
-def print_datasets(datasets: Iterable[Dataset]) -> None:
-    table = Table("name", "from", "licence", "files", "columns", title="Data sets")
-    for d in datasets:
-        table.add_row(d.name, d.source, d.licence, d.files, escape(d.columns))
-    OUT.print(table)
+def print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
+    """A table on a terminal, its names whole; else a line a row, parted by tabs; or JSON."""
+    if as_json:
+        import json
 
-
-def print_features(features: Iterable[Feature]) -> None:
-    table = Table("name", "scope", "type", "unit", "family", "meaning", title="Features")
-    for f in features:
-        table.add_row(f.name, f.scope, "float32", f.unit, f.family, f.meaning)
-    OUT.print(table)
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not OUT.is_terminal:
+        for row in rows:
+            print("\t".join(" ".join(str(cell).split()) for cell in row.values()))
+    else:
+        table = Table(*rows[0])
+        table.columns[0].no_wrap = True
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row.values()))
+        OUT.print(table)
 
 
 def escape(text: str) -> str:

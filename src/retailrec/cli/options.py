@@ -65,7 +65,8 @@ ColumnsOption = Annotated[
     str,
     typer.Option(
         help="For 'table': standard=yours,... such as user_id=client,time=date+clock; or a TOML file "
-        "of such lines."
+        "of such lines.",
+        rich_help_panel=DATA,
     ),
 ]
 WhereOption = Annotated[
@@ -73,17 +74,24 @@ WhereOption = Annotated[
     typer.Option(
         metavar="COLUMN=VALUE",
         help="For 'table': lines that are purchases, such as event=transaction; any number.",
+        rich_help_panel=DATA,
     ),
 ]
 EncodingOption = Annotated[
-    str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.")
+    str | None,
+    typer.Option(help="Of text files that are not UTF-8, such as cp1252.", rich_help_panel=DATA),
 ]
 TimeFormatOption = Annotated[
-    str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")
+    str | None,
+    typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.", rich_help_panel=DATA),
 ]
 KeptOption = Annotated[
     Path | None,
-    typer.Option("--model", help="Read as this model's receipts were: columns, encoding, and so on."),
+    typer.Option(
+        "--model",
+        help="Read as this model's receipts were: columns, encoding, and so on.",
+        rich_help_panel=DATA,
+    ),
 ]
 UntilOption = Annotated[
     str | None,
@@ -99,10 +107,15 @@ BesideOption = Annotated[
         rich_help_panel=LIST,
     ),
 ]
-RulesOption = Annotated[Path | None, typer.Option(help="TOML file with business rules.")]
+RulesOption = Annotated[
+    Path | None, typer.Option(help="TOML file with business rules.", rich_help_panel=LIST)
+]
 SlotsOption = Annotated[
     str | None,
-    typer.Option(help="One list of several purposes, such as replenish=3,discover=2; it says --k too."),
+    typer.Option(
+        help="One list of several purposes, such as replenish=3,discover=2; it says --k too.",
+        rich_help_panel=LIST,
+    ),
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 FiguresOption = Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")]
@@ -123,15 +136,25 @@ OverwriteOption = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace files that retailrec did not write, too; inputs never."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors and notes only.")]
 EngineOption = Annotated[
-    str, typer.Option(help="local, or spark: workers of a cluster do the same work. [local]")
+    str,
+    typer.Option(
+        help="local, or spark: workers of a cluster do the same work. [local]", rich_help_panel=SPARK
+    ),
 ]
 MasterOption = Annotated[
-    str | None, typer.Option(help="For --engine spark: Spark's master URL, such as local[2].")
+    str | None,
+    typer.Option(
+        help="For --engine spark: Spark's master URL, such as local[2].", rich_help_panel=SPARK
+    ),
 ]
 SparkSettingsOption = Annotated[
-    Path | None, typer.Option(help='For --engine spark: TOML file, "spark.executor.memory" = "8g".')
+    Path | None,
+    typer.Option(
+        help='For --engine spark: TOML file, "spark.executor.memory" = "8g".', rich_help_panel=SPARK
+    ),
 ]
 ImportOption = Annotated[
     list[str] | None,
@@ -164,7 +187,10 @@ class Wanted:
     master: MasterOption = None
     spark_settings: SparkSettingsOption = None
     sample: Annotated[
-        int, typer.Option(min=1, help="For --engine spark: shoppers that models learn from.")
+        int,
+        typer.Option(
+            min=1, help="For --engine spark: shoppers that models learn from.", rich_help_panel=SPARK
+        ),
     ] = 100_000
     modules: ImportOption = None
     quiet: QuietOption = False

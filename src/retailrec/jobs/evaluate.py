@@ -204,6 +204,11 @@ class _Reader:
 
     def lists(self, path: Path) -> pl.DataFrame:
         """A table of lists or items, its columns by their standard names."""
+        if (path / "judged.parquet").is_file():
+            raise SettingError(
+                f"{path} is the folder of a run; name {path}/judged.parquet, whose lists know nothing "
+                f"of the last horizon, or {path}/recommendations.parquet, which know all receipts."
+            )
         return self._renamed(read_table(path, encoding=self.encoding), self.columns)
 
     def receipts(self, path: Path) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_table
 from retailrec.data.parsing import ids_like, ids_meet
 from retailrec.datasets import open_alike
+from retailrec.errors import SettingError
 from retailrec.recommender.batch import (
     Batch,
     Exposures,
@@ -70,6 +71,9 @@ def recommend_from_files(
     (output or ListFormat()).check(out)
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
+    known = recommender.items_.height
+    if request.k > known:
+        raise SettingError(f"k={request.k} is more than the {known:,} items that the model knows.")
     kept = recommender.report_.get("reading", {})
     progress(f"load {history}")
     tables = open_alike(kept, history, columns, encoding=encoding, time_format=time_format, where=where)

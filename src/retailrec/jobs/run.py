@@ -274,6 +274,8 @@ def run(
     for name in settings.metrics:
         parse_metric(name)
     wanted_rules = None if rules is None else read_rules(rules)
+    if wanted_rules is not None:
+        wanted_rules.check_category(data.items)
     if truth is not None:
         truth.require_window(held_out.past.end, data.end)
     timer, several = Timer(progress, {"load": round(load_seconds, 3)}), None

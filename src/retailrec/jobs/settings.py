@@ -24,7 +24,7 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.components import Range, make_component
+from retailrec.components import Range, make_component, meant
 from retailrec.data import RetailData
 from retailrec.data.paths import read_toml
 from retailrec.data.prefilters import Prefilter, preset
@@ -32,6 +32,7 @@ from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
+from retailrec.features.events import FEATURES as REGISTERED
 from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
 from retailrec.recommender.purposes import PURPOSES, Discovery, Purpose
@@ -409,15 +410,29 @@ def settings_of(given: dict[str, Any], who: str = "setting") -> Settings:
             parse_metric(metric)
         if settings.slots is not None:
             check_slots(settings.slots)
+        features = {name for f in REGISTERED.values() for name in (f.name, f.family)} | {
+            "attribute",
+            "match",
+        }
+        for name in settings.drop_features:
+            if name not in features:
+                raise SettingError(
+                    f"drop_features: there is no feature or family '{name}'; {meant(name, features)}"
+                    f"one of your own is known once its module is imported: --import MODULE."
+                )
         settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
         return settings
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "settings"
-        raise SettingError(
-            f"{who} '{where}' is {first.get('input')!r}: {first['msg'].lower()}. "
-            f"Known settings: {', '.join(Settings.model_fields)}."
-        ) from error
+        known = list(Settings.model_fields)
+        if first["type"] == "extra_forbidden":
+            raise SettingError(
+                f"there is no {who} '{where}'; {meant(where, known)}expected some of "
+                f"{', '.join(known)}."
+            ) from error
+        problem = first["msg"].lower().replace("input should be", "it must be")
+        raise SettingError(f"{who} '{where}' is {first.get('input')!r}; {problem}.") from error
 
 
 def sources_toml(sources: list[CandidateGenerator]) -> str:

@@ -143,7 +143,7 @@ def allocate(
     if not isinstance(campaign, Campaign):
         campaign = campaign_of(dict(campaign))
     progress("read pairs")
-    frame = read_pairs(pairs, campaign)
+    frame = read_pairs(pairs, campaign, items)
     _refuse_repeat(campaign, ledger, frame["user_id"])
     shoppers = _assign(frame["user_id"].unique(maintain_order=True), campaign, users, ledger)
     frame = frame.join(

@@ -197,6 +197,10 @@ def campaign_of(settings: dict[str, Any], *, who: str = "campaign") -> Campaign:
             names = _names_at(first["loc"][:-1])
             expected = f"; expected one of {', '.join(names)}"
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise SettingError(
+                f"{who} lacks '{where}'; is it the file of a campaign? docs/offers.md has an example."
+            ) from error
         raise SettingError(
             f"{who}: {where} is {_short(first['input'])}: {message}{expected}. Correct the campaign."
         ) from error

@@ -109,7 +109,7 @@ class Problem:
         return np.array([c.is_cost for c in self.constraints], bool)
 
 
-def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
+def read_pairs(pairs: Any, campaign: Campaign, items: Any = None) -> pl.DataFrame:
     """Checked pairs: `user_id`, `item_id`, `value`, `cost` (expected), ordered by both ids.
 
     Parameters
@@ -117,6 +117,7 @@ def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
     pairs : frame of `user_id`, `item_id` and what the campaign's value is made of: `value`, `score`,
         `probability`, `margin`, `cost`. A budget needs `cost`, which is multiplied by `probability`
         (the chance of redemption) where that column is there and by 1 where it is not.
+    items : one row an `item_id`; `margin` and `cost` are taken from there where the pairs have none
 
     Raises
     ------
@@ -128,6 +129,7 @@ def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
     needed = ["user_id", "item_id", *VALUE_COLUMNS[campaign.value]]
     if campaign.budget and "cost" not in needed:
         needed.append("cost")
+    frame = _with_item_amounts(frame, needed, items)
     for name in needed:
         if name not in frame.columns:
             raise DataError(
@@ -135,6 +137,7 @@ def read_pairs(pairs: Any, campaign: Campaign) -> pl.DataFrame:
                 f"'{campaign.value}'"
                 + (" and it has a budget" if campaign.budget else "")
                 + ": bring the column, or choose another value."
+                + _where_from(name)
             )
     if frame.is_empty():
         raise DataError("there is no pair of shopper and item to choose from; give at least one.")
@@ -282,6 +285,42 @@ def _refuse_bad_pairs(frame: pl.DataFrame, numbers: Sequence[str]) -> None:
                 f"such as shopper {row['user_id']}, item {row['item_id']}: {row[name]}. "
                 f"Correct or drop them."
             )
+
+
+_OF_ITEMS = ("margin", "cost")  # what may be the same for every user
+
+
+def _with_item_amounts(frame: pl.DataFrame, needed: Sequence[str], items: Any) -> pl.DataFrame:
+    """The pairs with what is needed of margin and cost, from the table of items where they lack it."""
+    if items is None or "item_id" not in frame.columns:
+        return frame
+    table = to_polars(items, who="items")
+    taken = [c for c in _OF_ITEMS if c in needed and c not in frame.columns and c in table.columns]
+    if not taken:
+        return frame
+    ids = typed_ids(frame["item_id"])
+    known = _attributes(table, "item_id", ids)
+    if known is None:
+        return frame
+    found = frame.with_columns(ids).join(
+        known.select("item_id", *taken), on="item_id", how="left", maintain_order="left"
+    )
+    absent = found.filter(pl.any_horizontal(pl.col(c).is_null() for c in taken))["item_id"]
+    if len(absent):
+        raise DataError(
+            f"items lack {' and '.join(taken)} of {absent.n_unique():,} items of the pairs, such as "
+            f"{absent[0]!r}; add their rows, or rank only items that have one (--among)."
+        )
+    return found
+
+
+def _where_from(name: str) -> str:
+    if name == "probability":
+        return (
+            " Lists of a model have it if it was fitted with calibrate = true in the settings file of "
+            "retailrec run."
+        )
+    return " It may stand in --items, one row an item_id." if name in _OF_ITEMS else ""
 
 
 def _attributes(table: Any, key: str, like: pl.Series) -> pl.DataFrame | None:

@@ -117,7 +117,7 @@ def load_artifact(folder: str | Path, types: Mapping[str, type], *, memory_map: 
         If there is no model, it is of a newer format, a file is missing, added or altered, or the
         manifest makes no sense.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     for _ in range(_TRIES):
         manifest = _read_manifest(folder)
         try:
@@ -293,11 +293,19 @@ class _Reader:
         return self._folder / name
 
 
+def model_folder(folder: str | Path) -> Path:
+    """The folder of a saved model: the one named, or `model` in it, where `retailrec run` puts it."""
+    folder = Path(folder)
+    inner = folder / "model"
+    return inner if not (folder / _MANIFEST).exists() and (inner / _MANIFEST).is_file() else folder
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     if not path.is_file():
+        what = "holds no saved model" if folder.is_dir() else "is no folder of a saved model"
         raise ArtifactError(
-            f"{folder} holds no saved model ({_MANIFEST} is missing). Name the folder that "
+            f"{folder} {what} ({_MANIFEST} is missing). Name the folder that "
             f"'retailrec run' or save() wrote."
         )
     try:

@@ -30,7 +30,7 @@ from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.answers import AnswerReport
-from retailrec.recommender.artifact import versions
+from retailrec.recommender.artifact import model_folder, versions
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
@@ -241,7 +241,7 @@ def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LI
 
 def artifact_key(folder: Path) -> str:
     """Hex digits that stand for a saved model."""
-    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    return hashlib.sha256((model_folder(folder) / "manifest.json").read_bytes()).hexdigest()
 
 
 def _prepare(parts: Path, plan: Sequence[object] | None) -> None:

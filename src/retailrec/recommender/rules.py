@@ -23,6 +23,7 @@ from retailrec.components import (
     ShareOrNone,
     check_settings,
     make_component,
+    meant,
 )
 from retailrec.compute.csr import find_listed, find_pairs, jit, row_of_pair
 from retailrec.compute.topk import topk_rows
@@ -284,6 +285,16 @@ class Rules:
         """Does the user's store matter?"""
         return self.available is not None and STORE in self.available.columns
 
+    def check_category(self, items: pl.DataFrame) -> None:
+        """Raise a SettingError if a rule is by category and the catalogue does not have it."""
+        by_category = self.max_per_category is not None or self.variety
+        if by_category and self.category not in items.columns:
+            there = [c for c in items.columns if c not in (ITEM_ID, RECOMMENDABLE)]
+            raise SettingError(
+                f"rules: the catalogue lacks '{self.category}'; it has {there or 'ids alone'}. Name "
+                f"one of its columns as category, or bring one: --columns {self.category}=..."
+            )
+
     @property
     def attributes(self) -> tuple[str, ...]:
         """Attributes of users that `forbid` reads."""
@@ -340,12 +351,8 @@ class BoundRules:
         if rules.price_ceiling is not None:
             self._item_masks["price_ceiling"] = self.prices <= rules.price_ceiling
         self._category = np.full(n, -1, np.int32)
+        rules.check_category(self.items)
         if rules.max_per_category is not None or rules.variety:
-            if rules.category not in self.items.columns:
-                raise SettingError(
-                    f"rules: the catalogue lacks '{rules.category}'; it has {self.items.columns}. "
-                    f"Name one of these as category."
-                )
             self._category = text_codes(self.items[rules.category])[0]
         self._margin = None if rules.margin is None else self._margins(rules.margin)
         self._deny = None if rules.deny is None else self._denials(rules.deny)
@@ -623,7 +630,9 @@ def read_rules(path: Path) -> Rules:
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
-            raise SettingError(f"rules: there is no rule '{name}'; expected {', '.join(known)}.")
+            raise SettingError(
+                f"rules: there is no rule '{name}'; {meant(name, known)}expected {', '.join(known)}."
+            )
         if name in _FRAMES:
             if not isinstance(value, str) or not value.strip():
                 raise SettingError(f"rules: {name} must be the path of a file, not {value!r}.")
