@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from retailrec.candidates import OwnPurchases, Popularity
+from retailrec.compute.draws import lots
 from retailrec.data import RetailData
 from retailrec.data.prefilters import AllowItems
 from retailrec.data.splits import HorizonSplits
@@ -22,7 +23,6 @@ from retailrec.recommender.label_windows import (
     Window,
     Windows,
     concatenate,
-    lots,
     preranker_rows,
 )
 from retailrec.recommender.stage_one import StageOne

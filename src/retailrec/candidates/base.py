@@ -14,10 +14,13 @@ from scipy import sparse
 
 from retailrec.components import Component
 from retailrec.compute.csr import find_pairs, leave_out, product_gather, row_of_pair
+from retailrec.compute.draws import lots
 from retailrec.compute.topk import product_topk, topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.data.ids import id_keys
 from retailrec.errors import DataError, NotFittedError, SettingError
+from retailrec.schema import USER_ID
 
 
 @dataclass
@@ -206,10 +209,14 @@ def require_pairs_of(history: History, pairs: Pairs) -> None:
 
 
 def reference_history(data: RetailData, size: int, seed: int) -> History:
-    """Histories to learn items from: those of all active shoppers, or of `size` drawn among them."""
+    """Histories to learn items from: those of all active users, or of `size` drawn among them.
+
+    The draw hangs on ids: users who come in beside take a place now and then, and change nothing else.
+    """
     users = data.active_users()
     if len(users) > size:
-        users = np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
+        lot = lots(id_keys(data.users[USER_ID].gather(users)), seed, 96)
+        users = np.sort(users[np.argsort(lot, kind="stable")[:size]])
     return data.full_history if len(users) == data.n_users else data.history(codes=users)
 
 

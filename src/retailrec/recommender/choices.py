@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from retailrec.candidates import CandidateGenerator, OwnPurchases, TifuKNN
 from retailrec.candidates.own_purchases import USUAL_HALF_LIFE
 from retailrec.compute.csr import pair_keys
+from retailrec.compute.draws import lots
 from retailrec.compute.topk import topk_rows
+from retailrec.data.ids import id_keys
 from retailrec.data.splits import ShorterSplit, Split
 from retailrec.errors import DataError
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.rankers.base import Calibrator
-from retailrec.recommender.label_windows import lots
+from retailrec.schema import USER_ID
 
 
 def learnt_ranker(
@@ -166,7 +168,8 @@ def choose_half_life(splits: Iterable[Split], seed: int) -> Chosen:
             continue
         past, target = split
         users = np.intersect1d(target["user"].to_numpy(), past.active_users())
-        users = np.sort(users[np.argsort(lots(users, seed, 98), kind="stable")[:_USERS]])
+        keys = id_keys(past.users[USER_ID].gather(users))
+        users = np.sort(users[np.argsort(lots(keys, seed, 98), kind="stable")[:_USERS]])
         history = past.history(codes=users)
         bought = np.unique(
             pair_keys(target["user"].to_numpy(), target["item"].to_numpy(), past.n_items)

@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from retailrec.candidates.pool import Pool
 from retailrec.compute.csr import pair_keys
+from retailrec.compute.draws import lots
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.history import History
+from retailrec.data.ids import id_keys
 from retailrec.data.prefilters import Prefilter
 from retailrec.data.splits import CrossSplit, OlderSplit, ShorterSplit, Split
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.purposes import Purpose, purchases_for
 from retailrec.recommender.stage_one import Labels, StageOne, candidate_frame
+from retailrec.schema import ITEM_ID, USER_ID
 
 _MOST_USERS = 4000  # a light model has learnt what it can from these
 
@@ -212,10 +215,11 @@ def window_rows(
     if isinstance(split, CrossSplit):
         users = np.intersect1d(users, split.target["user"].to_numpy())
     bought_any = np.isin(users, target["user"].unique().to_numpy())
-    chosen = bought_any | (lots(users, *seed, 0) < sampling.idle_users)
+    key_of_item, key_of_user = draw_keys(past, users)
+    chosen = bought_any | (lots(key_of_user, *seed, 0) < sampling.idle_users)
     if chosen.sum() > sampling.max_users:
-        chosen &= lots(users, *seed, 1) < sampling.max_users / chosen.sum()
-    users, bought_any = users[chosen], bought_any[chosen]
+        chosen &= lots(key_of_user, *seed, 1) < sampling.max_users / chosen.sum()
+    users, bought_any, key_of_user = users[chosen], bought_any[chosen], key_of_user[chosen]
     history, labels = past.history(codes=users), Labels(target, past.n_items)
 
     def shard(rows: slice) -> TrainingFrame:
@@ -223,7 +227,7 @@ def window_rows(
 
         def keep(pool: Pool) -> NDArray[np.bool_]:
             label = labels.of(pool, users[rows])
-            pair = pair_keys(users[rows][pool.user_of_pair], pool.items, past.n_items)
+            pair = key_of_user[rows][pool.user_of_pair] + key_of_item[pool.items]
             mask = label | (lots(pair, *seed, 2) < sampling.negatives)
             share = np.where(bought_any[rows], 1, sampling.idle_users)[pool.user_of_pair]
             weight = np.where(label, 1, 1 / (share * sampling.negatives))
@@ -276,27 +280,16 @@ def hidden_purchases(
     }
 
 
-def lots(keys: NDArray[np.integer], *seed: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), each drawn from its key and the seed alone (splitmix64; Steele et al., 2014).
+def draw_keys(
+    data: RetailData, users: NDArray[np.integer]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """(n_items,) and, of some users, (n_users,) what their lots hang on: ids, not places.
 
-    So a key's lot does not depend on which others are there. Where a pool differs by one pair, as
-    rounding on another processor can make it, a stream of random numbers would give every later
-    pair another lot, and the ranker another sample.
-
-    Examples
-    --------
-    >>> some, more = lots(np.array([3, 7]), 0), lots(np.array([3, 5, 7]), 0)
-    >>> bool((some == more[[0, 2]]).all())
-    True
+    So users and items that come in beside change no draw of the others. Keys of users lie apart, so
+    that a sum of both is a pair's.
     """
-    mixed = np.asarray(keys).astype(np.uint64)
-    for part in (*seed, 0):
-        mixed = mixed + np.uint64((part * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
-    drawn = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return drawn
+    item, user = id_keys(data.items[ITEM_ID]), id_keys(data.users[USER_ID].gather(users))
+    return item, (lots(user) * 2.0**53).astype(np.uint64) << np.uint64(11)
 
 
 def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFrame | None:
@@ -307,13 +300,15 @@ def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> Trainin
     past, target = split
     users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
     if len(users) > _MOST_USERS:
-        users = np.sort(users[np.argsort(lots(users, sampling.seed, 99), kind="stable")[:_MOST_USERS]])
+        lot = lots(draw_keys(past, users)[1], sampling.seed, 99)
+        users = np.sort(users[np.argsort(lot, kind="stable")[:_MOST_USERS]])
+    key_of_item, key_of_user = draw_keys(past, users)
     labels, frames = Labels(target, past.n_items), []
     for at in range(0, len(users), SHARD):
         rows = slice(at, at + SHARD)
         pool = stage.pool(past.history(codes=users[rows]))
         label = labels.of(pool, users[rows])
-        pair = pair_keys(users[rows][pool.user_of_pair], pool.items, past.n_items)
+        pair = key_of_user[rows][pool.user_of_pair] + key_of_item[pool.items]
         mask = label | (lots(pair, sampling.seed, 99) < sampling.negatives)
         pool, y = pool.keep(mask), label[mask].astype(np.float32)
         frames.append(
