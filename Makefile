@@ -78,6 +78,9 @@ bench-sources: $(READY) ## what each source finds and adds
 bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
 
+bench-weekly: $(READY) ## what steady lists cost, and what new items get (WEEKS=5 SHOP=generated)
+	$(BIN)/python benchmarks/weekly.py --weeks $(or $(WEEKS),5) --shop $(or $(SHOP),journey)
+
 bench-offers: $(READY) ## coupon response: which of a campaign's products will be bought
 	$(BIN)/python benchmarks/offers.py
 

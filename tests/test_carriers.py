@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from retailrec.schema import POOL
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
 from retailrec.serving.loading import export_pools
-from retailrec.serving.receipts import Line, Posted, accept
+from retailrec.serving.receipts import Line, Posted, accept, microseconds
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -68,6 +69,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "own-store": {"k": 5, "rules": {"available": True}},
     "in-store": {"k": 5, "rules": {"available": True}, "in_store": "south", "reasons": True},
     "dismissals": {"k": 6, "dismissals": True},
+    "steady": {"k": 5, "previous": True, "steady": 0.5, "reasons": True},
+    "steady-slots": {"slots": SLOTS, "rules": RULES, "previous": True, "steady": 0.5},
     "as-of": {"k": 5, "at": "2000-07-25T09:30:00", "reasons": True},
     "explored": {"k": 3, "explore": 0.4, "pool": 10, "salt": "may"},
     "explored-rules": {"k": 4, "rules": RULES, "explore": 0.5, "pool": 9, "reasons": True},
@@ -87,6 +90,7 @@ class World:
     eligible: list[int]
     offered: pl.DataFrame  # item_id, store
     dismissed: pl.DataFrame  # user_id, item_id, category
+    listed: pl.DataFrame  # user_id, item_id: lists of another day
 
     @property
     def policy(self) -> str:
@@ -166,7 +170,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     eligible = [*items["item_id"].gather_every(7).to_list(), STRANGE]
     pl.DataFrame({"item_id": eligible}).write_csv(folder / "among.csv")
     model = TwoStageRecommender.load(folder / "model")
-    return World(folder, lines, people, model, eligible, offered, dismissed)
+    found = World(folder, lines, people, model, eligible, offered, dismissed, people.clear())
+    found.listed = model.recommend(found.data, people["user_id"], at="2000-06-25", k=12)
+    found.listed.write_csv(folder / "listed.csv")
+    return found
 
 
 COLUMNS = ("rank", "score", "probability", "purpose", "reasons", "propensity")
@@ -192,6 +199,8 @@ def settings(world: World, asked: Mapping[str, Any]) -> dict[str, Any]:
         more["rules"] = Rules(**more["rules"] | stores)
     if "dismissals" in more:
         more["dismissals"] = world.dismissed
+    if "previous" in more:
+        more["previous"] = world.listed
     if "among" in more:
         more["among"] = pl.DataFrame({"item_id": world.eligible})
     return more
@@ -228,6 +237,7 @@ def test_the_shop_has_what_carriers_could_differ_by(world: World, in_python: dic
         assert in_python["own-store"].rules[name]["bound"] > 0
     assert in_python["own-store"].lists != in_python["in-store"].lists
     assert in_python["dismissals"].rules["dismissed"]["bound"] > 0
+    assert in_python["steady"].rules["steady"]["bound"] > 0
     assert in_python["among"].notes
     assert in_python["plain"].lists["2"][0][3] is not None  # calibrated
     for name, k in (("explored", 3), ("explored-rules", 4), ("explored-slots", 5)):
@@ -248,6 +258,8 @@ def arguments(world: World, asked: Mapping[str, Any]) -> list[str]:
             given += ["--slots", ",".join(f"{p}={n}" for p, n in value.items())]
         elif name == "rules":
             given += ["--rules", str(rules_file(world, value))]
+        elif name == "previous":
+            given += ["--previous", str(world.folder / "listed.csv")]
         elif name == "dismissals":
             given += ["--dismissals", str(world.folder / "dismissals.csv")]
         elif name == "among":
@@ -371,7 +383,7 @@ class Http:
         given = {
             name: value
             for name, value in asked.items()
-            if name not in ("rules", "slots", "among", "dismissals")
+            if name not in ("rules", "slots", "among", "dismissals", "previous")
         }
         rules = asked.get("rules", {})
         if "forbid" in rules:
@@ -388,6 +400,23 @@ class Http:
             found = self.client.get(f"/v1/shoppers/{user}/offers", params=given)
         assert found.status_code == 200, found.text
         return dict(found.json())
+
+    def show(self, lists: pl.DataFrame) -> None:
+        """As if these lists had been shown, a request each."""
+        day = microseconds(datetime(2000, 6, 25))
+        facts = {"campaign": "", "time": day, "model": "", "score": 0.0, "price": None, "arm": ""}
+        facts |= {"propensity": 1.0, "holdout": False, "shadow": False}
+        rows = [
+            facts | {"user_id": str(user), "item_id": str(item), "rank": rank, "request": f"r{user}"}
+            for user, item, rank in lists.select("user_id", "item_id", "rank").iter_rows()
+        ]
+        keyed = [row | {"key": 10**12 + place} for place, row in enumerate(rows)]
+        time.sleep(0.01)
+        while self.service.log.waiting:  # what was shown before comes before
+            time.sleep(0.01)
+        with self.service.store.transaction() as connection:
+            connection.exec_driver_sql("DELETE FROM exposures")
+        self.service.store.log_exposures(keyed)
 
     @contextmanager
     def lists(self, world: World, asked: Mapping[str, Any]) -> Iterator[None]:
@@ -408,6 +437,8 @@ class Http:
         for user, *row in said.iter_rows():
             body = dict(zip(("item", "category", "weeks"), row, strict=True))
             assert self.client.post(f"/v1/shoppers/{user}/dismissals", json=body).status_code == 200
+        if "previous" in asked:
+            self.show(world.listed)
         try:
             yield
         finally:

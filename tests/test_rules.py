@@ -19,6 +19,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.catalogue import with_own_stores
 from retailrec.recommender.dismissals import Dismissed, check_dismissals, holding
+from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Begun, BoundRules, Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import small_data
@@ -382,3 +383,36 @@ def test_an_item_that_was_dismissed_is_away_for_some_weeks_with_its_category_if_
 def test_dismissals_are_checked(columns: dict, words: str) -> None:
     with pytest.raises(DataError, match=words):
         check_dismissals(pl.DataFrame(columns))
+
+
+def test_an_item_of_the_last_list_stays_unless_another_is_better_by_the_margin() -> None:
+    """The six scores .9 to .4 have a standard deviation of .1708, so .5 of it is .085."""
+    last = pl.DataFrame({"user_id": ["ann", "ann", "bob"], "item_id": ["d", "f", "zz"]})
+
+    def best(k: int, steady: float, **rules: object) -> tuple[list[str], BoundRules]:
+        bound = BoundRules(Rules(**rules), ITEMS, PRICES, NOW, previous=last, steady=steady)
+        found = choose(bound, HISTORY, k)
+        assert found.scores[1].tolist() == SCORE[6 : 6 + k].tolist()
+        return ["".join("abcdef"[i] for i in row if i >= 0) for row in found.items], bound
+
+    assert best(3, 0.5)[0] == ["abc", "abc"]  # .6 + .085 is less than .7
+    found, bound = best(3, 0.6)  # .6 + .102 is more
+    assert found == ["abd", "abc"]
+    assert bound.effects["steady"] == {"removed": 0, "bound": 1, "gave_way": 0}
+    assert best(3, 3.0)[0] == ["dfa", "abc"]
+    rules = Rules(price_ceiling=5.0)  # f costs 6, and no margin brings back what is forbidden
+    forbidden = BoundRules(rules, ITEMS, PRICES, NOW, previous=last, steady=9.0)
+    items = choose(forbidden, HISTORY, 4)
+    assert [int(i) for i in items.items[0]] == [3, 0, 1, 2]
+    np.testing.assert_allclose(items.scores[0], [0.6, 0.9, 0.8, 0.7])  # the ranker's own
+
+
+def test_a_margin_needs_lists_and_lists_a_margin() -> None:
+    lists = pl.DataFrame({"user_id": ["ann"], "item_id": ["a"], "rank": [1]})
+    assert Request(previous=lists, steady=1.0).previous.columns == ["user_id", "item_id"]
+    with pytest.raises(SettingError, match="say by how much"):
+        Request(previous=lists)
+    with pytest.raises(DataError, match="must have user_id and item_id"):
+        Request(previous=lists.drop("user_id"), steady=1)
+    with pytest.raises(DataError, match="no id in 1 of 1"):
+        Request(previous=lists.with_columns(item_id=pl.lit(None)), steady=1)

@@ -16,7 +16,7 @@ from retailrec.data.prefilters import AllowItems
 from retailrec.data.splits import HorizonSplits
 from retailrec.errors import SettingError
 from retailrec.features.assemble import FeatureSet
-from retailrec.rankers import CatBoostRanker, TrainingFrame
+from retailrec.rankers import CatBoostRanker, LightGBMRanker, TrainingFrame
 from retailrec.rankers.base import Calibrator
 from retailrec.recommender.label_windows import (
     Sampling,
@@ -52,6 +52,33 @@ def frame(n: int, value: float, groups: list[int], fold: int) -> TrainingFrame:
     x = np.full((n, 2), value, np.float32)
     flat = np.full(n, value, np.float32)
     return TrainingFrame(x, flat, np.array(groups), flat + 1, np.full(n, fold, np.int16), ["a", "b"])
+
+
+def test_users_without_receipts_change_no_list_of_the_others() -> None:
+    """Draws hang on ids: with those on places, every list was another one."""
+    shop = small_data(users=80, weeks=30, items=180)
+    people, log = shop.users.cast({"user_id": pl.Int64}), shop.log
+    lines = log.select(
+        people["user_id"].gather(log["user"]),
+        shop.items["item_id"].gather(log["item"]),
+        "time",
+        "value",
+    )
+    more = [*range(-10, 0), *range(10**6, 10**6 + 10)]
+    crowd = pl.concat([people, pl.DataFrame({"user_id": more})], how="diagonal")
+    lists = []
+    for users in (people, crowd):
+        data = RetailData.from_frames(lines, users=users)
+        model = TwoStageRecommender(
+            ranker=LightGBMRanker(iterations=20, threads=1),
+            label_splits=HorizonSplits(14, n=1),
+            negatives=0.3,
+            idle_users=0.5,
+            max_users=40,
+            threads=1,
+        ).fit(data)
+        lists.append(model.recommend(data, people["user_id"], k=8))
+    assert lists[0].equals(lists[1])
 
 
 def test_rows_come_below_each_other_and_groups_are_numbered_on() -> None:

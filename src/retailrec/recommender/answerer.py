@@ -105,7 +105,8 @@ class Answerer:
         SettingError
             If a rule or its value makes no sense.
         """
-        ruled = request.rules is not None or request.dismissals is not None or request.explore > 0
+        frames = (request.rules, request.dismissals, request.previous)
+        ruled = request.explore > 0 or any(one is not None for one in frames)
         if rules is None and len(histories) and (ruled or denied is not None or request.slots):
             rules = self.bound(request, histories)
 
@@ -133,7 +134,16 @@ class Answerer:
             said = holding(request.dismissals, end, request.at)
             dismissed = Dismissed(said, catalogue.items)
         rules = Rules() if request.rules is None else request.rules
-        return BoundRules(rules, catalogue.items, catalogue.prices, end, request.in_store, dismissed)
+        return BoundRules(
+            rules,
+            catalogue.items,
+            catalogue.prices,
+            end,
+            request.in_store,
+            dismissed,
+            request.previous,
+            request.steady,
+        )
 
     def score(
         self, part: History, request: Request, among: Pairs | None = None

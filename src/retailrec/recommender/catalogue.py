@@ -82,6 +82,8 @@ class Catalogue:
 
         Raises
         ------
+        SettingError
+            If lists are to be steady without previous ones, or stores matter and none is told.
         DataError
             If there are no receipts, users or a time are named beside a history, the history is coded
             by another catalogue, or none of the eligible items or of the users listed is known.
@@ -92,6 +94,10 @@ class Catalogue:
                 f"recommend(receipts, users={_shown(users if data is None else data)}). A model keeps "
                 f"no histories, so that an answer knows the newest receipt; receipts are a RetailData "
                 f"or a frame of user_id, item_id and time."
+            )
+        if request.steady and request.previous is None:
+            raise SettingError(
+                "recommend: steady needs previous lists (--previous FILE, previous=...) to hold on to."
             )
         if isinstance(data, History | Histories):
             if users is not None or request.at is not None:

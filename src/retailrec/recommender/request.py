@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retailrec.components import Count, ShareOrNone, check_settings
+from retailrec.components import Count, NotNegative, ShareOrNone, check_settings
 from retailrec.data.files import read_table
-from retailrec.data.parsing import as_instant, bare_id
-from retailrec.errors import SettingError
+from retailrec.data.parsing import as_instant, bare_id, typed_ids
+from retailrec.errors import DataError, SettingError
 from retailrec.recommender.among import Among, as_among, read_among
 from retailrec.recommender.dismissals import check_dismissals
 from retailrec.recommender.purposes import PURPOSES, Purpose, check_purpose
 from retailrec.recommender.rules import Rules, read_rules
+from retailrec.schema import ITEM_ID, USER_ID
 
 Slots = dict[Purpose, int]
 
@@ -126,6 +127,9 @@ class Request:
     in_store : answer for this store; None: for each user's own. For rules by store.
     dismissals : what users do not want to see for some weeks: a frame of `user_id`, `item_id` and, if
         wanted, `time`, `category`, `weeks`; see `dismissals.check_dismissals`
+    previous : last lists, a frame of `user_id` and `item_id` (other columns do not matter)
+    steady : an item of the last list stays unless another one is better by so many standard deviations
+        of the user's scores; a list is then in the order in which it was chosen
 
     Raises
     ------
@@ -202,6 +206,23 @@ class Request:
         ),
     )
 
+    previous: pl.DataFrame | None = field(
+        default=None,
+        metadata=_said(
+            Path,
+            "Lists of last time, which --steady holds on to.",
+            lambda given: read_table(Path(given)) if isinstance(given, str | Path) else given,
+        ),
+    )
+    steady: NotNegative = field(
+        default=0.0,
+        metadata=_said(
+            float,
+            "Keep an item of the last list unless another is better by so many standard deviations of "
+            "the user's scores, such as 0.25.",
+        ),
+    )
+
     def __post_init__(self) -> None:
         check_purpose(self.purpose, "recommend")
         values: dict[str, Any] = {}
@@ -220,6 +241,8 @@ class Request:
             values["among"] = as_among(self.among)
         if self.dismissals is not None:
             values["dismissals"] = check_dismissals(self.dismissals)
+        if self.previous is not None:
+            values["previous"] = _listed(self.previous)
         if self.in_store is not None:
             values["in_store"] = bare_id(str(self.in_store))
         if self.at is not None and not isinstance(self.at, datetime):
@@ -227,6 +250,11 @@ class Request:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         check_settings(self, "recommend")
+        if self.previous is not None and not self.steady:
+            raise SettingError(
+                "recommend: previous lists change nothing without steady; say by how much another item "
+                "must be better, such as steady=0.25."
+            )
         if self.explore >= 1 or (self.explore and self.pool <= self.k):
             raise SettingError(
                 f"recommend: lists of {self.k} are explored at a rate below 1 from a pool of more "
@@ -248,7 +276,8 @@ class Request:
         Traceback (most recent call last):
             ...
         retailrec.errors.SettingError: recommend: there is no setting 'purposes'; expected k, purpose, \
-slots, rules, among, reasons, at, explore, pool, salt, in_store, dismissals.
+slots, rules, among, reasons, at, explore, pool, salt, in_store, dismissals, \
+previous, steady.
         """
         names = [f.name for f in fields(cls)]
         if unknown := [name for name in settings if name not in names]:
@@ -297,6 +326,23 @@ slots, rules, among, reasons, at, explore, pool, salt, in_store, dismissals.
         {'k': '3', 'rules': "{'min_new': '1'}"}
         """
         return _described(self)
+
+
+def _listed(given: Any) -> pl.DataFrame:
+    """The users and items of lists.
+
+    Raises
+    ------
+    DataError
+        If it is no frame with these columns, or an id is missing.
+    """
+    if not isinstance(given, pl.DataFrame) or not {USER_ID, ITEM_ID} <= set(given.columns):
+        has = given.columns if isinstance(given, pl.DataFrame) else repr(given)
+        raise DataError(f"previous lists must have {USER_ID} and {ITEM_ID}; they have {has}.")
+    lists = pl.DataFrame([typed_ids(given[c]) for c in (USER_ID, ITEM_ID)])
+    if n := lists.height - lists.drop_nulls().height:
+        raise DataError(f"previous lists have no id in {n:,} of {lists.height:,} lines.")
+    return lists
 
 
 def _files_of_items(given: Any) -> Any:

@@ -193,11 +193,13 @@ class Usable(NamedTuple):
     pairs : row i is shopper row i
     score : (n_pairs,) -inf where a rule forbids the pair
     is_new : (n_pairs,) did the shopper never buy the item?
+    order : (n_pairs,) what decides instead of `score`, where lists are to be steady
     """
 
     pairs: Pairs
     score: NDArray[np.float32]
     is_new: NDArray[np.bool_]
+    order: NDArray[np.float32] | None = None
 
     def count_new(self, best: Candidates) -> NDArray[np.int64]:
         """(n_users,) how many of the chosen pairs the shopper never bought."""
@@ -316,6 +318,8 @@ class BoundRules:
     now : the moment of recommending
     in_store : the store that all lists are for; None: each user's own
     dismissed : what users do not want to see now; None: nothing
+    previous, steady : `user_id` and `item_id` of lists whose items stay unless another one is better by
+        so many standard deviations of the user's scores
     effects : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed) and
         ``gave_way`` (shoppers whose list could not keep to it)
     notes : sentences about lists of items that hardly meet the catalogue
@@ -327,6 +331,8 @@ class BoundRules:
     now: datetime
     in_store: str | None = None
     dismissed: Dismissed | None = None
+    previous: pl.DataFrame | None = None
+    steady: float = 0.0
     effects: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _lock: Lock = field(default_factory=Lock, repr=False)
@@ -362,13 +368,13 @@ class BoundRules:
             self._forbidden.append((forbid, mask))
             self.notes = tuple(dict.fromkeys((*self.notes, *([told] if told else []))))
 
-    def narrowed(self, available: NDArray[np.bool_] | None, in_store: str | None = None) -> BoundRules:
+    def narrowed(self, available: NDArray[np.bool_] | None) -> BoundRules:
         """The same rules for another request, which count anew.
 
         `available` (n_items,) are the only items that may be listed; None: all.
         """
         other = copy(self)
-        other.effects, other._lock, other.in_store = {}, Lock(), in_store
+        other.effects, other._lock = {}, Lock()
         if available is not None:
             other._item_masks = {**self._item_masks, "available": available}
         return other
@@ -409,7 +415,26 @@ class BoundRules:
         for name, mask in masks.items():
             self._count(name, removed=int((~mask).sum()), bound=_touched(first, pairs, user, ~mask))
             allowed &= mask
-        return Usable(pairs, np.where(allowed, score, -np.inf).astype(np.float32), position < 0)
+        score = np.where(allowed, score, -np.inf).astype(np.float32)
+        order = None
+        if self.previous is not None:
+            listed = self._listed_before(self.previous, history.users[USER_ID], user, pairs.items)
+            order = raised(score, user, len(history), listed, self.steady)
+            now = topk_rows(pairs.indptr, pairs.items, order, k)[0]
+            then = topk_rows(pairs.indptr, pairs.items, score, k)[0]
+            other = np.sort(now, axis=1) != np.sort(then, axis=1)
+            self._count("steady", bound=int(other.any(axis=1).sum()))
+        return Usable(pairs, score, position < 0, order)
+
+    def _listed_before(
+        self, lists: pl.DataFrame, users: pl.Series, user: NDArray[np.int64], items: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
+        """(n_pairs,) was the item on the user's previous list?"""
+        row = row_of_ids(ids_like(lists[USER_ID], users, who="previous lists"), users)
+        ids = ids_like(lists[ITEM_ID], self.items[ITEM_ID], who="previous lists")
+        code, n = row_of_ids(ids, self.items[ITEM_ID]), self.items.height
+        known = (row >= 0) & (code >= 0)
+        return np.isin(user * n + items, row[known] * n + code[known])
 
     def pick(self, usable: Usable, begun: Begun) -> Candidates:
         """The best usable pairs that go on the lists, which may hold items already."""
@@ -436,10 +461,11 @@ class BoundRules:
         return Candidates(*self._choose(usable, begun, 0, keep_cap=True)[:2])
 
     def _choose(self, usable: Usable, begun: Begun, min_new: int, keep_cap: bool = False) -> Any:
-        return choose_under_rules(
-            usable.pairs.indptr,
-            usable.pairs.items,
-            usable.score,
+        pairs = usable.pairs
+        items, scores, *told = choose_under_rules(
+            pairs.indptr,
+            pairs.items,
+            usable.score if usable.order is None else usable.order,
             self._category,
             usable.is_new,
             begun.items,
@@ -451,6 +477,10 @@ class BoundRules:
             self.rules.variety,
             keep_cap,
         )
+        if usable.order is not None:  # what is told is the ranker's own
+            place = find_listed(pairs.indptr, pairs.items, items)
+            scores = np.append(usable.score, np.float32(-np.inf))[place]
+        return items, scores, *told
 
     def _pair_masks(
         self, history: History, pairs: Pairs, position: NDArray[np.int64], user: NDArray[np.int64]
@@ -606,6 +636,31 @@ class BoundRules:
             so_far = self.effects.setdefault(rule, {"removed": 0, "bound": 0, "gave_way": 0})
             for name, n in (("removed", removed), ("bound", bound), ("gave_way", gave)):
                 so_far[name] += n
+
+
+def raised(
+    score: NDArray[np.float32],
+    user: NDArray[np.int64],
+    n_users: int,
+    listed: NDArray[np.bool_],
+    margin: float,
+) -> NDArray[np.float32]:
+    """(n_pairs,) scores, those of `listed` pairs higher by `margin` standard deviations of the user's.
+
+    Examples
+    --------
+    >>> score = np.array([3, 2, 1, -np.inf], np.float32)  # their standard deviation is 0.82
+    >>> listed = np.array([False, False, True, True])
+    >>> raised(score, np.zeros(4, int), 1, listed, 2.0).round(2).tolist()
+    [3.0, 2.0, 2.63, -inf]
+    """
+    usable = np.isfinite(score)
+    n = np.maximum(np.bincount(user[usable], minlength=n_users), 1)
+    known = score[usable].astype(np.float64)
+    mean = np.bincount(user[usable], known, n_users) / n
+    deviation = known - mean[user[usable]]
+    spread = np.sqrt(np.bincount(user[usable], deviation**2, n_users) / n)
+    return (score + np.where(listed, margin * spread[user], 0)).astype(np.float32)
 
 
 def _touched(

@@ -294,10 +294,15 @@ class Engine:
         end = max(request.at or ends or model.end, model.end)
         before = None if request.at is None else microseconds(request.at)
         rules, denied = None, self._denied(model, users, request, end, lists)
-        slotted = request.slots is not None or request.explore > 0
+        previous = None
+        if request.steady:
+            previous = self.store.last_shown([user.shopper for user in users])
+        slotted = request.slots is not None or request.explore > 0 or previous is not None
         if saved or lists.unavailable or denied is not None or slotted:
             available = self._available(model, lists) if lists.unavailable else None
-            rules = model.bound_rules(saved).narrowed(available, request.in_store)
+            rules = model.bound_rules(saved).narrowed(available)
+            rules.in_store, rules.previous = request.in_store, previous
+            rules.steady = request.steady
         history = model.history(
             [user.shopper for user in users],
             [user.events for user in users],

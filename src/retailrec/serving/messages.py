@@ -162,7 +162,12 @@ class RulesetIn(RulesIn):
         return found
 
 
-_FRAMES = ("rules", "among", "dismissals")  # fields of a request that JSON has in another form
+_FRAMES = (
+    "rules",
+    "among",
+    "dismissals",
+    "previous",
+)  # that JSON has in another form
 
 
 def request_fields(**otherwise: Any) -> dict[str, Any]:
@@ -176,7 +181,8 @@ def request_fields(**otherwise: Any) -> dict[str, Any]:
         "salt": (Word, Field("", description=_help("salt"))),
         "at": (NaiveDatetime | None, Field(None, description="with the receipts before this time")),
         "in_store": (Id | None, Field(None, description=_help("in_store"))),
-        "dismissals": None,  # the store has them
+        "dismissals": None,  # the store has them, and what was shown last
+        "previous": None,
         "ruleset": (str | None, Field(None, max_length=128, description="name of saved rules")),
     } | otherwise
     plain = {

@@ -13,6 +13,7 @@ from itertools import starmap
 from typing import Any
 
 import numpy as np
+import polars as pl
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 
 from retailrec.errors import SettingError
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import (
     Added,
@@ -394,6 +396,18 @@ class Store(Database):
         statement = select(schema.pools).order_by(schema.pools.c.id)
         with self.reader() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def last_shown(self, shoppers: Sequence[str]) -> pl.DataFrame:
+        """`user_id`, `item_id` of what each of some users (a thousand at most) was shown last."""
+        table = schema.exposures
+        mine = table.c.user_id.in_(set(shoppers)) & table.c.shadow.is_(False) & (table.c.rank > 0)
+        newest = select(func.max(table.c.id)).where(mine).group_by(table.c.user_id)
+        last = select(table.c.user_id, table.c.request).where(table.c.id.in_(newest)).subquery()
+        same = (table.c.user_id == last.c.user_id) & (table.c.request == last.c.request)
+        statement = select(table.c.user_id, table.c.item_id).join(last, same).where(mine)
+        with self.reader() as connection:
+            rows = [tuple(row) for row in connection.execute(statement)]
+        return pl.DataFrame(rows, {USER_ID: pl.String, ITEM_ID: pl.String}, orient="row")
 
     def activations(self) -> list[tuple[str, str, datetime]]:
         """`(model, digest, time)` of every activation, oldest first."""
