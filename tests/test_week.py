@@ -251,6 +251,11 @@ def test_a_week_that_ends_sooner_than_all_before_is_refused(place: Path, lines: 
     assert "end 5 days after" in run.stdout
     new.write_csv(place / "exports" / "next.csv")
     assert call(place).returncode == 0
+    before = current(place)
+    new[:-1].write_csv(place / "exports" / "next.csv")  # the same days, corrected
+    assert call(place).returncode == 0
+    assert manifest(place)["previous"] == before
+    assert manifest(place)["end"] == manifest(place, before)["end"]
 
 
 def test_lines_dated_far_ahead_do_not_move_the_end(place: Path, lines: pl.DataFrame) -> None:

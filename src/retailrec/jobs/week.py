@@ -496,7 +496,8 @@ class _Call:
             before = last["previous"]
             last = self.weeks.manifest(before) if before in self.weeks.names() else None
         came, *gaps = [(end - before).days for end, before in pairwise(ends)] or [0]
-        if len(gaps) > 1 and 0 <= came < min(gaps) and len(set(gaps)) == 1:
+        gaps = [days for days in gaps if days]  # 0: the same days, corrected
+        if len(gaps) > 1 and 0 < came < min(gaps) and len(set(gaps)) == 1:
             said = (
                 f"receipts end {came} days after those of the published week, and the last {len(gaps)} "
                 f"times it was {gaps[0]}; is the newest export there, and whole?"
