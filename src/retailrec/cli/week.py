@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retailrec.jobs.week_settings import Plan
 
 week = typer.Typer(invoke_without_command=True)
-WeekOption = Annotated[Path | None, typer.Option("--config", help="TOML file. [week.toml]")]
+WeekOption = Annotated[Path | None, typer.Option("--config", help="TOML file; week.toml by default.")]
 _STATUS = {"published": 0, "would publish": 0, "nothing new": 3, "refused": 4}
 
 
@@ -130,8 +130,8 @@ def rollback(
 @week.command()
 def diff(
     context: typer.Context,
-    a: Annotated[str | None, typer.Argument(help="Name of a week. [the one before B]")] = None,
-    b: Annotated[str | None, typer.Argument(help="Name of another one. [the published week]")] = None,
+    a: Annotated[str | None, typer.Argument(help="A week; by default the one before B.")] = None,
+    b: Annotated[str | None, typer.Argument(help="A week; by default the published one.")] = None,
     config: WeekOption = None,
     user: Annotated[str | None, typer.Option(help="Both lists of this user, side by side.")] = None,
     out: FiguresOption = None,
