@@ -24,6 +24,7 @@ NOT_RUN = {
     "week",
     "week status",
     "week rollback",
+    "week diff",
     "experiment counterfactual",
     "experiment impressions",
     "uplift fit",

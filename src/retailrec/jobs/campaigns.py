@@ -248,7 +248,9 @@ def allocate_files(
             write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", folder / SUMMARY)
             write_text(render_campaign(summary), folder / PAGE)
             if keep is not None:
-                meant = allocation.meant(scores, settings, now) if settings.holdout else None
+                meant = None
+                if settings.holdout:
+                    meant = allocation.meant(scores, settings, now, catalogue)
                 keep(allocation.ledger_rows(now, model=model), meant)
     LocalStorage().remove(str(checkpoint))
     return allocation

@@ -61,7 +61,7 @@ class Allocation:
         )
         return ledger_frame(rows.sort("user_id", "rank"))
 
-    def meant(self, pairs: Any, campaign: Campaign, time: datetime) -> pl.DataFrame:
+    def meant(self, pairs: Any, campaign: Campaign, time: datetime, items: Any = None) -> pl.DataFrame:
         """Offers that were meant for every shopper, held out or not, in the columns of `POOL`.
 
         Meant are the pairs that are worth more than the campaign's prices, the best `at_most` of each
@@ -70,9 +70,9 @@ class Allocation:
 
         Parameters
         ----------
-        pairs, campaign : as for `allocate`
+        pairs, campaign, items : as for `allocate`
         """
-        frame = read_pairs(pairs, campaign)
+        frame = read_pairs(pairs, campaign, items)
         price = self.prices.price_of(frame["item_id"], frame["cost"].to_numpy())
         frame = frame.with_columns(over=pl.Series(frame["value"].to_numpy() - price))
         frame = frame.filter(pl.col("over") > 0).sort(
