@@ -151,3 +151,11 @@ def test_with_margins_a_probability_is_still_that_of_a_purchase() -> None:
     both = money.join(plain, on=["user_id", "item_id"])
     assert both.height == money.height
     assert both["probability"].equals(both["probability_right"], check_names=False)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"k": 10**20}, {"k": 100_001}, {"k": 5, "pool": 10**9}, {"slots": {"mixed": 10**6}}]
+)
+def test_a_list_without_end_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="may be 100,000 at most"):
+        Request(**asked)

@@ -120,6 +120,17 @@ def test_receipts_unlike_those_of_the_fit_are_said_as_in_a_batch(
     store.close()
 
 
+def test_that_nothing_is_known_before_a_time_is_said_as_in_a_batch(
+    engine: Engine, model: ServedModel, shop: RetailData
+) -> None:
+    at = shop.start
+    notes = model.model.answer(shop, ["5"], k=3, at=at).report.notes
+    assert notes == (
+        f"No receipt is known before {at:%Y-%m-%d}; every list is that of an unknown shopper.",
+    )
+    assert engine.offers(model, "5", OfferRequest.of(k=3, at=at)).notes == notes
+
+
 def test_a_fresh_receipt_ends_the_note_at_once(
     model: ServedModel, shop: RetailData, tmp_path: Path
 ) -> None:

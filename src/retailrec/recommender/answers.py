@@ -79,7 +79,17 @@ class ReceiptFacts(NamedTuple):
             )
         if unplaced.n_events:
             notes += [*self._of_time(), *self._of_money()]
+        else:
+            notes.append(
+                f"No receipt is known before {self.end:%Y-%m-%d}; every list is that of an unknown "
+                f"shopper."
+            )
         return tuple(notes)
+
+    def before(self, at: datetime) -> ReceiptFacts:
+        """What there is to say if only receipts before an instant are known."""
+        unplaced = self.unplaced if self.first < at else self.unplaced._replace(n_events=0, n_unknown=0)
+        return self._replace(end=at, unplaced=unplaced)
 
     def _of_time(self) -> Iterator[str]:
         start, end = self.fitted

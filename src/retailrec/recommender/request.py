@@ -30,6 +30,9 @@ from retailrec.schema import ITEM_ID, USER_ID
 Slots = dict[Purpose, int]
 
 
+MOST_ITEMS = 100_000  # of one list
+
+
 def check_slots(given: Any) -> Slots:
     """Slots of each purpose, those without any left out, in the order given.
 
@@ -255,6 +258,11 @@ class Request:
                 "recommend: previous lists change nothing without steady; say by how much another item "
                 "must be better, such as steady=0.25."
             )
+        for name, value in (("k", self.k), ("pool", self.pool)):
+            if value > MOST_ITEMS:
+                raise SettingError(
+                    f"recommend: {name} may be {MOST_ITEMS:,} at most, not {value}. Ask for fewer."
+                )
         if self.explore >= 1 or (self.explore and self.pool <= self.k):
             raise SettingError(
                 f"recommend: lists of {self.k} are explored at a rate below 1 from a pool of more "

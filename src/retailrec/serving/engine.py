@@ -315,7 +315,7 @@ class Engine:
         answer = model.answerer(request).answer(history, request, eligible, rules=rules, denied=denied)
         among = None if eligible is None else eligible.report(request.k)
         if facts is not None and request.at is not None:
-            facts = facts._replace(end=request.at)
+            facts = facts.before(request.at)
         notes = asked.notes + answer.report.completed(request, facts, among).notes
         return [
             _reply(
