@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from conftest import CUTOFF
 from retailrec.candidates import ItemItem, Pairs
+from retailrec.candidates.base import reference_history
 from retailrec.candidates.item_item import keep_top
 from retailrec.data import RetailData
 from retailrec.data.history import History
@@ -175,7 +176,9 @@ def test_a_reference_sample_is_as_large_as_asked_and_the_same_for_a_seed() -> No
     )
     assert (one != same).nnz == 0
     assert (one != other).nnz > 0
-    users = np.sort(np.random.default_rng(1).choice(data.active_users(), 20, replace=False))
+    users = data.user_codes(reference_history(data, 20, 1).users["user_id"])
+    assert len(users) == 20
+    assert set(users) <= set(data.active_users())
     drawn = RetailData(
         data.log.filter(pl.col("user").is_in(users.tolist())), data.items, data.users, data.end
     )

