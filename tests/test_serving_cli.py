@@ -144,6 +144,7 @@ def test_forgetting_searches_the_files_that_it_is_given(tmp_path: Path) -> None:
     for name in ("lists.csv", "lists.parquet"):
         write_result(lists, place / name)
     write_result(pl.DataFrame({"user_id": [7, 8], "item_id": [1, 2]}), place / "numbers.parquet")
+    write_result(lists.write_csv(separator=";"), place / "parted.csv")
     lists.write_csv(place / "theirs.csv")
     lists.rename({"user_id": "client"}).write_csv(place / "receipts.csv")
     rows = lists.with_columns(campaign=pl.lit("may"), time=pl.datetime(2024, 5, 1), propensity=1.0)
@@ -160,6 +161,7 @@ def test_forgetting_searches_the_files_that_it_is_given(tmp_path: Path) -> None:
     found = asked("--also", place)
     assert found.exit_code == 3, found.output
     said = " ".join(found.stderr.split())
+    assert (place / "parted.csv").read_text() == "user_id;item_id;rank\n007;1;1\n8;3;1\n"
     for name in ("lists.csv", "lists.parquet", "numbers.parquet"):
         assert f"1 rows removed: {place / name}" in " ".join(found.stdout.split())
         assert_gone(place / name)
@@ -167,7 +169,7 @@ def test_forgetting_searches_the_files_that_it_is_given(tmp_path: Path) -> None:
     assert_gone(offers)
     assert Ledger(place / "ledger").read()["user_id"].to_list() == ["007", "8"]
     assert f"{place / 'theirs.csv'}: 1 rows are of this user, and stay: " in said
-    assert f"{place / 'receipts.csv'}: 1 rows hold this id, in no column user_id" in said
+    assert f"{place / 'receipts.csv'}: 1 lines hold this id as a word" in said
     assert f"{place / 'report.html'}: 1 lines hold this id as a word" in said
     assert f"{place / 'notes.bin'}: not looked into" in said
     assert f"{place / 'link.csv'}: a link" in said

@@ -148,9 +148,9 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
     try:
         if file.suffix == ".parquet":
             return _forget_in_table(user, file, pl.read_parquet(file, glob=False), overwrite)
-        if file.suffix == ".csv":
-            table = pl.read_csv(file, infer_schema=False, glob=False)
-            return _forget_in_table(user, file, table, overwrite)
+        if file.suffix == ".csv" and (mark := _separator(file)):
+            table = pl.read_csv(file, infer_schema=False, glob=False, separator=mark)
+            return _forget_in_table(user, file, table, overwrite, mark)
         text = file.read_text(encoding="utf-8")
     except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
         first = str(error).splitlines()[0][:80]
@@ -163,11 +163,20 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
     return Searched(file)
 
 
+def _separator(file: Path) -> str | None:
+    """What parts the columns, where one of them is that of users."""
+    with open(file, encoding="utf-8-sig", errors="replace") as lines:
+        head = lines.readline().rstrip("\r\n").replace('"', "")
+    return next((mark for mark in ",;\t|" if USER_ID in head.split(mark)), None)
+
+
 def _says(line: str, user: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(user)}(?!\w)", line) is not None
 
 
-def _forget_in_table(user: str, file: Path, table: pl.DataFrame, overwrite: bool) -> Searched:
+def _forget_in_table(
+    user: str, file: Path, table: pl.DataFrame, overwrite: bool, mark: str = ","
+) -> Searched:
     plain = [c for c, kind in table.schema.items() if kind == pl.String or kind.is_integer()]
     ids = (user, f"'{user}")  # as --safe-csv may have written it
     own = [c for c in plain if c == USER_ID]
@@ -186,7 +195,10 @@ def _forget_in_table(user: str, file: Path, table: pl.DataFrame, overwrite: bool
         try:
             with writer(file) as partial:
                 kept = table.filter(~held)
-                (kept.write_parquet if file.suffix == ".parquet" else kept.write_csv)(partial)
+                if file.suffix == ".parquet":
+                    kept.write_parquet(partial)
+                else:
+                    kept.write_csv(partial, separator=mark)
         except DataError as error:
             return Searched(file, left=f"{n:,} rows are of this user, and stay: {error}")
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # Hadoop's sum of what stood there
