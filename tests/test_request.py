@@ -31,7 +31,6 @@ ADAPTERS = {
     "jobs/run.py _judged": "models judged by a purpose",
     "jobs/run.py single_sources": "models judged by a purpose",
     "recommender/answerer.py _filled": "rules bound to a catalogue",
-    "jobs/campaigns.py lists_of_model": "a log's pools, and a file of rules for lists as of each",
     "recommender/rules.py BoundRules": "rules and store of a request, in the codes of a catalogue",
     "recommender/answers.py AnswerReport": "what came of it: what rules and eligible items did",
     "recommender/answers.py Answer": "what came of it: purposes and reasons of the items listed",

@@ -81,7 +81,7 @@ def test_everybody_is_judged_with_the_figures_of_one_machine(
     window = SparkWindow.of(split, fold.end)
     # the whole of one machine, with the items that the sample's prefilters left
     past = replace(fold.split(here).past, items=split.past.items)
-    local = LocalWindow.of(fold.split(here)._replace(past=past), fold.end)
+    local = LocalWindow.of(replace(fold.split(here), past=past), fold.end)
     assert sample.n_users < 80 < len(window.users)
     assert window.users.equals(local.users)
     for segment, groups in local.groups.items():

@@ -16,7 +16,6 @@ from retailrec.data import RetailData
 from retailrec.data.splits import (
     HorizonSplits,
     NextBasketSplits,
-    ShorterSplit,
     align_next_basket,
     rolling_folds,
 )
@@ -128,7 +127,7 @@ def test_the_newest_of_several_windows_is_half_as_long(
     splits = HorizonSplits(horizon_days, n)
     found = [((data.end - s.past.end).days, s.target.height) for s in splits.splits(data)]
     assert found == expected
-    shorter = [isinstance(s, ShorterSplit) for s in splits.splits(data)]
+    shorter = [s.shorter for s in splits.splits(data)]
     assert shorter == [length < horizon_days for _, length in expected]
     whole = list(splits.whole().splits(data))
     assert len(whole) == n

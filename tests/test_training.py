@@ -214,7 +214,7 @@ def test_the_pre_ranker_learns_from_whole_pools_and_their_labels(shop: RetailDat
     ]
     np.testing.assert_array_equal(rows.y, expected)
     np.testing.assert_array_equal(rows.x, stage.preranker_columns(pool))
-    nobody = split._replace(target=split.target.clear())
+    nobody = replace(split, target=split.target.clear())
     assert preranker_rows(nobody, stage, Sampling(1.0, 1.0, 1000, 0)) is None
 
 

@@ -15,13 +15,61 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.data.columns import join_time, missing_columns, unknown_column
 from retailrec.data.files import FILE
 from retailrec.data.parsing import EARLIEST, LATEST, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
+
+ONE_VISIT_US = 6 * 3_600_000_000  # a receipt may go on after midnight for so long
+_DAY_US = 86_400_000_000
+
+
+def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Is it another visit: on another day, and more than a few hours later?"""
+    return (last - first > ONE_VISIT_US) & (last // _DAY_US > first // _DAY_US)
+
+
+def split_receipts(
+    codes: list[NDArray[np.int32]],
+    parts: list[pl.DataFrame],
+    keys: NDArray[np.int64],
+    times: NDArray[np.int64],
+    again: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give each visit its own receipt where tills start their numbers anew; `codes` change in place.
+
+    Returns
+    -------
+    key (shopper and number) and first time of each receipt
+    """
+    rows = [np.flatnonzero(again[code]) for code in codes]
+    time = np.concatenate(
+        [p["time"].to_physical().to_numpy()[r] for p, r in zip(parts, rows, strict=True)]
+    )
+    code = np.concatenate([c[r] for c, r in zip(codes, rows, strict=True)])
+    order = np.lexsort((time, code))
+    time, code = time[order], code[order]
+    new = np.ones(len(time), np.bool_)
+    new[1:] = (code[1:] != code[:-1]) | came_again(time[:-1], time[1:])
+    # what goes on and on without a pause is parted by days
+    start = np.maximum.accumulate(np.where(new, np.arange(len(time)), 0))
+    new[1:] |= (time[1:] - time[start[1:]] > _DAY_US) & (time[1:] // _DAY_US > time[:-1] // _DAY_US)
+    visit = np.cumsum(new) - 1
+    of_line = np.empty(len(order), np.int64)
+    of_line[order] = len(times) + visit
+    stops = np.cumsum([len(r) for r in rows])
+    for c, r, stop in zip(codes, rows, stops, strict=True):
+        c[r] = of_line[stop - len(r) : stop]
+    parted = np.flatnonzero(again)
+    keys, times = np.concatenate([keys, keys[code[new]]]), np.concatenate([times, time[new]])
+    keys[parted] = np.iinfo(np.int64).max  # to the end: no line has them any more
+    return keys, times
+
 
 LINE = "line"  # number of the raw line, counted from 0, through all files
 # what lines carry inside; the caller's own columns of these names step aside
@@ -332,3 +380,61 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
     if lacking := missing_columns(frame, columns, who):
         raise DataError(lacking)
     return frame
+
+
+_FAR = "date far from all others"
+_FAR_DAYS, _FAR_GAPS = 28, 4  # far is further than so many days, and so many of the longest other gap
+_LINES_A_STRAY = 300  # among so many lines one may be a stray, which is left out
+_ODD_DAYS, _ODD_SHARE = 14, 0.05  # of so few lines that lie so far from the rest a report speaks
+
+
+def far_rule(days: pl.DataFrame) -> LineRule | None:
+    """A rule against a handful of dates that lie far before or after all others, if there are any.
+
+    One wrong year among thousands of lines would else move the start or the end of the data. `days` are
+    `time` (dates) and `n`, the lines of each.
+    """
+    days = days.sort("time")
+    few = int(days["n"].sum()) // _LINES_A_STRAY
+    low, high = _bulk(days, few, _FAR_DAYS)
+    if low == 0 and high == days.height - 1:
+        return None
+    first, last = days["time"][low], days["time"][high]
+    return LineRule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
+
+
+def far_notes(days: pl.DataFrame) -> list[str]:
+    """What a report says of lines that are left and lie apart from the rest, by a clock or rightly."""
+    days = days.sort("time")
+    total = int(days["n"].sum())
+    low, high = _bulk(days, int(total * _ODD_SHARE), _ODD_DAYS)
+    notes = []
+    for where, some, near, far in (
+        ("first", days[:low], low, low - 1),
+        ("last", days[high + 1 :], high, high + 1),
+    ):
+        if some.is_empty():
+            continue
+        pause = abs((days["time"][far] - days["time"][near]).days)
+        span = " to ".join(dict.fromkeys(str(some["time"][place]) for place in (0, -1)))
+        notes.append(
+            f"the {where} {int(some['n'].sum()):,} of {total:,} lines have dates far from the others: "
+            f"{span}, {pause:,} days apart; the data {'begin' if where == 'first' else 'end'} there. "
+            f"If a clock was wrong, leave these lines out"
+        )
+    return notes
+
+
+def _bulk(days: pl.DataFrame, few: int, least_days: int) -> tuple[int, int]:
+    """First and last row of the dates that hold all but `few` lines on either side of a long gap."""
+    n = days["n"].to_numpy().astype(np.int64)
+    if not few or len(n) < 2:
+        return 0, len(n) - 1
+    gap = np.diff(days["time"].dt.epoch("d").to_numpy())
+    early = np.flatnonzero(np.cumsum(n)[:-1] <= few)  # gaps that part few lines from the rest
+    late = np.flatnonzero(np.cumsum(n[::-1])[::-1][1:] <= few)
+    inner = np.delete(gap, np.union1d(early, late))
+    least = max(least_days, _FAR_GAPS * int(inner.max(initial=0)))
+    low = max((int(i) + 1 for i in early if gap[i] > least), default=0)
+    high = min((int(i) for i in late if gap[i] > least), default=len(n) - 1)
+    return low, high

@@ -25,19 +25,21 @@ from retailrec.data.cleaning import (
     TAKES_BACK,
     LineRule,
     LoadReport,
+    came_again,
     currency_columns,
     currency_notes,
+    far_notes,
+    far_rule,
     kept_lines,
     parse_lines,
     refuse_if_none,
     set_aside,
+    split_receipts,
 )
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
 from retailrec.data.lines import CARRIED, in_order, merged, named, settled
 from retailrec.data.parsing import EARLIEST, parse_time, zero_twins
-from retailrec.data.strays import far_notes, far_rule
-from retailrec.data.visits import came_again, split_receipts
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 

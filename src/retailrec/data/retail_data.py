@@ -19,9 +19,8 @@ from retailrec.compute.shards import require_threads
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
 from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.history import Histories, History, Unplaced
-from retailrec.data.ids import catalogue_key, id_series, row_of_ids
+from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
 from retailrec.data.parsing import as_instant, ids_like
-from retailrec.data.vocabulary import attributes, vocabulary
 from retailrec.data.whole import WholeLog
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -35,11 +35,25 @@ class Fold:
         return Split(data.asof(self.cutoff), data.between(self.cutoff, self.end))
 
 
-class Split(NamedTuple):
-    """What is known, and the log rows (same codes) that follow."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What is known, and the log rows (same codes) that follow: ``past, target = split``.
+
+    Attributes
+    ----------
+    shorter : the target covers less than the horizon: it tells an order, but no probabilities
+    older : for probabilities alone: an order is learnt from a shorter one instead
+    crossed : asks about users with a target alone; of the others everything is known
+    """
 
     past: RetailData
     target: pl.DataFrame
+    shorter: bool = False
+    older: bool = False
+    crossed: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.past, self.target))
 
     def filtered(self, prefilters: Sequence[Prefilter]) -> Split:
         """The same split, with fewer items that may be recommended; the target stays whole.
@@ -49,19 +63,7 @@ class Split(NamedTuple):
         DataError
             If no item is left.
         """
-        return self._replace(past=apply_prefilters(prefilters, self.past)[0])
-
-
-class ShorterSplit(Split):
-    """A split whose target covers less than the horizon: it tells an order, but no probabilities."""
-
-
-class OlderSplit(Split):
-    """A split for probabilities alone: an order is learnt from a `ShorterSplit` instead."""
-
-
-class CrossSplit(Split):
-    """A split that asks about shoppers with a target alone; of the others everything is known."""
+        return replace(self, past=apply_prefilters(prefilters, self.past)[0])
 
 
 def rolling_folds(
@@ -100,7 +102,7 @@ class LabelSplits(Component, ABC):
         """Splits of `data`, oldest first."""
 
     def whole(self) -> Self:
-        """The same without a `ShorterSplit`: those that probabilities are learnt from."""
+        """The same without shorter ones: those that probabilities are learnt from."""
         return self
 
     def for_both(self, data: RetailData) -> Iterator[Split]:
@@ -178,7 +180,7 @@ class HorizonSplits(LabelSplits):
         for_probabilities = self.whole().folds(data.start, data.end)
         older = [fold for fold in for_probabilities if fold not in for_orders]
         for split in self._of(older + for_orders, data):
-            yield OlderSplit(*split) if split.past.end in [f.cutoff for f in older] else split
+            yield replace(split, older=split.past.end in [f.cutoff for f in older])
 
     def _of(self, folds: list[Fold], data: RetailData) -> Iterator[Split]:
         if not folds:
@@ -189,7 +191,7 @@ class HorizonSplits(LabelSplits):
             )
         for fold in folds:
             shorter = fold.end - fold.cutoff < timedelta(days=self.horizon_days)
-            yield ShorterSplit(*fold.split(data)) if shorter else fold.split(data)
+            yield replace(fold.split(data), shorter=shorter)
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ def _crossed(aligned: RetailData, fold: Fold, parts: int) -> list[Split]:
         log = aligned.log.filter(~(asked & is_last)).with_columns(time=time)
         target = aligned.log.filter(asked & is_last)
         if not target.is_empty():
-            found.append(CrossSplit(replace(aligned, log=log, end=fold.cutoff), target))
+            past = replace(aligned, log=log, end=fold.cutoff)
+            found.append(Split(past, target, crossed=True))
     return found
 
 

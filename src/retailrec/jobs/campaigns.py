@@ -414,7 +414,7 @@ def counterfactual_of_files(
 
 def lists_of_model(
     folder: Path,
-    pool: pl.DataFrame,
+    log: pl.DataFrame,
     data: RetailData,
     *,
     rules: Path | None = None,
@@ -431,7 +431,7 @@ def lists_of_model(
     """
     progress("load the model")
     model = TwoStageRecommender.load(folder)
-    first, _ = first_requests(pool_frame(pool, who="the log"))
+    first, _ = first_requests(pool_frame(log, who="the log"))
     request = Request.read({"k": list_length(first), "rules": rules})
     start: Any = first["time"].min()
     if model.end_ > start:

@@ -19,7 +19,7 @@ from retailrec.compute.csr import pair_keys
 from retailrec.compute.draws import lots
 from retailrec.compute.topk import topk_rows
 from retailrec.data.ids import id_keys
-from retailrec.data.splits import ShorterSplit, Split
+from retailrec.data.splits import Split
 from retailrec.errors import DataError
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.rankers.base import Calibrator
@@ -164,7 +164,7 @@ def choose_half_life(splits: Iterable[Split], seed: int) -> Chosen:
     """The half-life by which own purchases order best what label windows hold."""
     found: dict[float | None, list[NDArray[np.float64]]] = {days: [] for days in HALF_LIVES}
     for split in splits:
-        if isinstance(split, ShorterSplit):  # a part of the window before it
+        if split.shorter:  # a part of the window before it
             continue
         past, target = split
         users = np.intersect1d(target["user"].to_numpy(), past.active_users())

@@ -22,7 +22,7 @@ from retailrec.data import RetailData
 from retailrec.data.history import History
 from retailrec.data.ids import id_keys
 from retailrec.data.prefilters import Prefilter
-from retailrec.data.splits import CrossSplit, OlderSplit, ShorterSplit, Split
+from retailrec.data.splits import Split
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import TrainingFrame
 from retailrec.recommender.purposes import Purpose, purchases_for
@@ -124,8 +124,7 @@ class WindowSteps(NamedTuple):
 
     def learnt_from(self, split: Split) -> list[Purpose]:
         """Purposes that are learnt from a window."""
-        not_for = {True: ShorterSplit, False: OlderSplit}
-        return [p for p in self.rows if not isinstance(split, not_for[p in self.probable])]
+        return [p for p in self.rows if not (split.shorter if p in self.probable else split.older)]
 
     def of(self, key: Any, split: Split, number: Mapping[Purpose, int]) -> dict[Purpose, Window]:
         """Training rows of a window, for each purpose that is learnt from it."""
@@ -169,7 +168,7 @@ def label_windows(
             if windows:  # newer ones than those taken over
                 earlier.clear()
             split = split.filtered(steps.prefilters)
-            if refit or not ready or isinstance(split, CrossSplit):  # knows the next one's target
+            if refit or not ready or split.crossed:  # knows the next one's target
                 steps.fit_stage_one(split.past)
                 ready = True
             if preranker:
@@ -212,7 +211,7 @@ def window_rows(
     target = purchases_for(stage.purpose, past, split.target, stage.after_days)
     seed = sampling.seed, number
     users = past.active_users()
-    if isinstance(split, CrossSplit):
+    if split.crossed:
         users = np.intersect1d(users, split.target["user"].to_numpy())
     bought_any = np.isin(users, target["user"].unique().to_numpy())
     key_of_item, key_of_user = draw_keys(past, users)
@@ -243,7 +242,7 @@ def window_rows(
     facts = {
         "cutoff": past.end.isoformat(),
         "until": str(split.target["time"].max()).replace(" ", "T"),
-        "shorter": isinstance(split, ShorterSplit),
+        "shorter": split.shorter,
         "users": len(users),
         "bought": labels.n_bought(users),
         "bought_and_proposed": int(sum(f.y.sum() for f in frames)),

@@ -18,12 +18,11 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import require_threads
 from retailrec.data import RetailData
-from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
+from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, came_again, refuse_if_none
 from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.files import whole_numbers
+from retailrec.data.ids import attributes
 from retailrec.data.retail_data import summarise
-from retailrec.data.visits import came_again
-from retailrec.data.vocabulary import attributes
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.serving import schema

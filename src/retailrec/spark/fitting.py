@@ -19,7 +19,7 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
 from retailrec.data.encoding import CodedLines, places
 from retailrec.data.history import History
-from retailrec.data.vocabulary import attributes, vocabulary
+from retailrec.data.ids import attributes, vocabulary
 from retailrec.data.whole import Totals
 from retailrec.errors import SettingError
 from retailrec.recommender.artifact import versions

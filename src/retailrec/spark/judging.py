@@ -147,7 +147,7 @@ def windows(plan: JudgePlan, batches: Iterator[pa.RecordBatch]) -> Iterator[Loca
     """The windows of parts of the shoppers; a part in which nobody can be judged has none."""
     for split, _ in parts(plan, batches):
         if split.past.log["user"].is_in(split.target["user"].unique().implode()).any():
-            judge = Judge.of(*split, known_items(plan.known)[1])
+            judge = Judge.of(split.past, split.target, known_items(plan.known)[1])
             yield LocalWindow(split.past, judge)
 
 
@@ -186,7 +186,7 @@ def purchases_of_asked(
         chosen = np.ones(len(ids), np.bool_) if judged is None else judged
         frames = []
         if chosen.any():
-            judge = Judge.of(*split, known_items(plan.known)[1])
+            judge = Judge.of(split.past, split.target, known_items(plan.known)[1])
             judge = judge.select(chosen[judge.users])
             found = find_purchases(lists, judge, split.past, k)
             row, item = pairs_of_keys(judge.keys, judge.n_items)

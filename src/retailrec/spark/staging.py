@@ -13,16 +13,17 @@ import polars as pl
 
 from retailrec.data.cleaning import (
     LINE,
+    ONE_VISIT_US,
     STANDARD_RULES,
     LineRule,
     LoadReport,
     currency_columns,
     currency_notes,
+    far_notes,
+    far_rule,
     refuse_if_none,
 )
 from retailrec.data.parsing import look_alike_key, look_alikes
-from retailrec.data.strays import far_notes, far_rule
-from retailrec.data.visits import ONE_VISIT_US
 from retailrec.errors import DataError
 from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID

@@ -30,7 +30,7 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import Pairs
-from retailrec.data.vocabulary import vocabulary
+from retailrec.data.ids import vocabulary
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.artifact import versions
