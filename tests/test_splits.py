@@ -12,6 +12,7 @@ import pytest
 
 from purposes_support import quick, small_shop
 from retailrec.candidates import Popularity
+from retailrec.candidates.pool import check_pool
 from retailrec.data import RetailData
 from retailrec.data.splits import (
     HorizonSplits,
@@ -19,7 +20,7 @@ from retailrec.data.splits import (
     align_next_basket,
     rolling_folds,
 )
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
 
 
@@ -189,3 +190,11 @@ def test_what_an_earlier_fit_ended_with_is_taken_over_for_the_window_that_begins
     quick(**more).fit(shop, earlier=other.hand_over())
     days = [(shop.end - end).days for end in fitted]
     assert days == [84, 56, 28, 14, 0]  # that one had not seen the day before
+
+
+@pytest.mark.parametrize("n", [10**6, 10**20])
+def test_numbers_without_end_are_refused_in_words(n: int) -> None:
+    with pytest.raises(SettingError, match="begin before the calendar does"):
+        rolling_folds(datetime(2024, 1, 1), horizon=timedelta(days=14), n=n)
+    with pytest.raises(SettingError, match="n_candidates may be 100,000 at most"):
+        check_pool([Popularity()], n)

@@ -128,6 +128,9 @@ class Pool:
         return Candidates(*topk_rows(self.indptr, self.items, score, k))
 
 
+_MOST = 100_000  # candidates of one source
+
+
 def check_pool(sources: Sequence[CandidateGenerator], n_candidates: int | Sequence[int]) -> list[int]:
     """Candidates taken from each source, one number a source.
 
@@ -147,6 +150,8 @@ def check_pool(sources: Sequence[CandidateGenerator], n_candidates: int | Sequen
             f"n_candidates must be one number, or one for each of the {len(names)} sources, 0 or more "
             f"and not all 0; it is {n_candidates}."
         )
+    if max(taken) > _MOST:
+        raise SettingError(f"n_candidates may be {_MOST:,} at most, not {max(taken)}; ask for fewer.")
     return taken
 
 

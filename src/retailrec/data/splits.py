@@ -90,6 +90,13 @@ def rolling_folds(
             f"rolling_folds: n must be at least 1 and horizon and stride above zero, "
             f"not n={n}, horizon={horizon}, stride={stride}."
         )
+    try:
+        _ = end - n * stride - horizon
+    except OverflowError:
+        raise SettingError(
+            f"rolling_folds: {n} windows of {stride.days:,} days begin before the calendar does; ask "
+            f"for fewer."
+        ) from None
     ends = [end - i * stride for i in range(n)]
     return [Fold(e - horizon, e) for e in reversed(ends)]
 
