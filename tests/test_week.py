@@ -305,6 +305,19 @@ def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFram
     refused(retailrec("week", "rollback", "--config", place / "week.toml", "--to", "../.."), "no week")
 
 
+def test_a_week_whose_folder_was_removed_is_left_for_another(place: Path, lines: pl.DataFrame) -> None:
+    first = current(place)
+    deliver(place, lines, FIRST)
+    call(place)
+    shutil.rmtree(place / "weeks" / current(place))
+    refused(call(place), "current", "rollback --to")
+    words = ("week", "rollback", "--config", place / "week.toml")
+    refused(retailrec(*words), "rollback --to")
+    assert retailrec(*words, "--to", first).returncode == 0
+    assert call(place).returncode == 0
+    assert manifest(place)["previous"] == first
+
+
 def test_n_weeks_are_kept_and_the_one_to_go_back_to(place: Path, lines: pl.DataFrame) -> None:
     for n in range(FIRST, LAST):
         deliver(place, lines, n)

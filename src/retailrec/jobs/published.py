@@ -155,7 +155,9 @@ def rollback(folder: Path, to: str | None = None) -> tuple[str, str]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; nothing was published there.")
     with Work.held(folder / WORK) as work:
-        current = weeks.current
+        link = folder / CURRENT
+        dangling = to is not None and link.is_symlink() and not link.exists()
+        current = None if dangling else weeks.current
         if to is None:
             to = None if current is None else weeks.manifest(current)["previous"]
             if to is None:
