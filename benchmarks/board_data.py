@@ -82,6 +82,15 @@ def thin_journey(percent: int) -> RetailData:
     return of_users(data, np.flatnonzero(np.array(drawn) < percent))
 
 
+def sample(load: Callable[[], RetailData], salt: str, per_mille: int) -> RetailData:
+    """Some users of a shop, drawn by a hash of salt and id, others than those of claimed boards."""
+    data = load()
+    drawn = [
+        int(sha256((salt + str(i)).encode()).hexdigest()[:8], 16) % 1000 for i in data.users["user_id"]
+    ]
+    return of_users(data, np.flatnonzero(np.array(drawn) < per_mille))
+
+
 @lru_cache(1)
 def coop() -> RetailData:
     """100 users of an Italian Coop over seven years, some 540 receipts each."""
@@ -212,3 +221,22 @@ TUNING: dict[str, Maker] = {
     "basket-c-valid": partial(dnntsp, "DC", "validate"),
     "generated-1": partial(window_back, supermarket, 1),
 }
+# small shops to choose settings on: few users of large ones
+SAMPLES: dict[str, Maker] = {}
+for salt in "bcdef":
+    for per_mille in (20, 50, 100, 200):
+        for cut in ("2017-08-14", "2017-10-09"):
+            SAMPLES[f"journey-{salt}{per_mille}-{cut[5:7]}{cut[8:]}"] = partial(
+                window, partial(sample, journey, salt, per_mille), cut, 28
+            )
+    for per_mille in (20, 30, 60, 150):
+        for cut, days in (("2001-01-04", 28), ("2001-01-18", 14)):
+            SAMPLES[f"ta-feng-{salt}{per_mille}-{cut[5:7]}{cut[8:]}"] = partial(
+                window, partial(sample, ta_feng, salt, per_mille), cut, days
+            )
+    for back in (4, 5):
+        for per_mille in (60, 100, 300):
+            SAMPLES[f"online-retail-{salt}{per_mille}-{back}"] = partial(
+                window_back, partial(sample, online_retail, salt, per_mille), back
+            )
+        SAMPLES[f"coop-{salt}400-{back}"] = partial(window_back, partial(sample, coop, salt, 400), back)

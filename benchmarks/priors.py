@@ -2,7 +2,7 @@
 
 A model is fitted once, without a prior; each order and weight then orders the same candidates. With
 --objectives instead: lambdarank, log loss and the mean of both, for lists of what a user bought before.
-On the boards of `TUNING`, whose windows end before a claimed one begins.
+On the boards of `TUNING` and `SAMPLES`, whose windows end before a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
 """
@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from board_data import TUNING, Board
+from board_data import SAMPLES, TUNING, Board
 from boards import ours
 from machine import print_result
 
@@ -27,23 +28,26 @@ from retailrec.recommender.choices import simple_orders
 from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.stage_one import candidate_frame
 
-WEIGHTS = (0, 0.05, 0.1, 0.2, 0.4, 0.8)
+WEIGHTS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.8)
 MOST_USERS = 3_000  # judged, drawn where there are more
 
 
-def fitted(board: Board, seed: int, threads: int) -> tuple[Any, Judge]:
+def fitted(board: Board, seed: int, threads: int, trees: int | None = None) -> tuple[Any, Judge]:
     """A model without a prior, with its training rows; and who is judged."""
     judge = Judge.of(board.past, board.target)
     if len(judge.users) > MOST_USERS:
         drawn = np.random.default_rng(0).choice(len(judge.users), MOST_USERS, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
-    model = ours(board, "small", seed, {"threads": threads, "prior": "none"})
+    ranker = {"type": "lightgbm", "iterations": trees}
+    model = ours(board, "small", seed, {"threads": threads, "prior": "none", "ranker": ranker})
     return model.fit(board.train, keep_rows=True), judge
 
 
-def of_orders(board: Board, seed: int, threads: int) -> dict[str, dict[str, float]]:
+def of_orders(
+    board: Board, seed: int, threads: int, trees: int | None = None
+) -> dict[str, dict[str, float]]:
     """Order and weight -> metric -> mean."""
-    model, judge = fitted(board, seed, threads)
+    model, judge = fitted(board, seed, threads, trees)
     rows, ranker = model.training_rows, model.ranker_
     some = rows.rows(np.arange(0, len(rows.y), len(rows.y) // 50_000 + 1))
     raw = ranker.predict(some.x)
@@ -96,9 +100,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="answers do not depend on them")
     parser.add_argument("--objectives", action="store_true", help="lambdarank, log loss, and both")
+    parser.add_argument("--trees", type=int, help="of lambdarank; by default as many as it takes")
     given, found = parser.parse_args(), {}
-    measure = of_objectives if given.objectives else of_orders
-    for name, make in TUNING.items():
+    measure = of_objectives if given.objectives else partial(of_orders, trees=given.trees)
+    for name, make in (TUNING | SAMPLES).items():
         if given.boards and not any(name.startswith(start) for start in given.boards):
             continue
         found[name] = measure(make(), given.seed, given.threads)

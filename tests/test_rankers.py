@@ -246,3 +246,19 @@ def test_more_rows_a_shopper_than_lightgbm_takes_are_learnt_in_parts() -> None:
     fitted = LightGBMRanker(iterations=3, threads=1).fit(frame, frame)
     scores = fitted.predict(frame.x)
     assert scores[frame.y > 0].mean() > scores[frame.y == 0].mean()
+
+
+def test_few_lists_teach_half_as_many_trees() -> None:
+    x = np.random.default_rng(0).normal(size=(6_000, 2)).astype(np.float32)
+    y, weights = np.tile([1, 0], 3_000).astype(np.float32), np.ones(6_000, np.float32)
+    groups, fold = np.arange(6_000) // 2, np.zeros(6_000, np.int16)
+    frame = TrainingFrame(x, y, groups, weights, fold, ["a", "b"])
+    few = frame.rows(groups < 1_499)
+    trees = [
+        LightGBMRanker(kind).usual_trees(rows)
+        for kind in ("lambdarank", "binary")
+        for rows in (few, frame)
+    ]
+    assert trees == [60, 120, 120, 120]
+    assert LightGBMRanker(threads=1).fit(few).n_trees == 60
+    assert LightGBMRanker(threads=1, iterations=7).fit(few).n_trees == 7

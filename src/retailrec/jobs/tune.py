@@ -129,7 +129,7 @@ def tune(
     with Work.held(study, plan, others="refuse") as work:
         families = sorted(set(frames_of(settings.pool_size)[0].families.values()) - {"pair", "item"})
         space = _space(families, settings)
-        default = _default(families, settings)
+        default = _default(families, settings, frames_of(settings.pool_size)[-1].train)
         before = [t for t in work.finished("trial-") if _fits(t, space)]
         search = optuna.create_study(
             direction="maximize",
@@ -212,11 +212,12 @@ def _chosen(params: dict[str, Any], families: Sequence[str]) -> dict[str, Any]:
     return {"pool_size": params["pool_size"], "drop_features": drop, "ranker": ranker}
 
 
-def _default(families: Sequence[str], settings: Settings) -> dict[str, Any]:
+def _default(families: Sequence[str], settings: Settings, train: TrainingFrame) -> dict[str, Any]:
     """The default settings in the terms of `_space`."""
     from retailrec.rankers import LightGBMRanker
 
     plain = LightGBMRanker()
+    plain.iterations = plain.usual_trees(train)
     names = ("iterations", "leaves", "learning_rate", "min_rows", "column_share", "l2")
     kept = {f"with_{f}": f not in settings.drop_features for f in families}
     return {n: getattr(plain, n) for n in names} | kept | {"pool_size": settings.pool_size}

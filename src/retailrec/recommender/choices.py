@@ -228,10 +228,10 @@ def usual_weight(n_lists: int) -> float:
 
     Examples
     --------
-    >>> [usual_weight(n) for n in (200, 1_000, 5_000)]
-    [0.2, 0.1, 0.05]
+    >>> [usual_weight(n) for n in (50, 100, 400, 1_600, 10_000)]
+    [0.4, 0.4, 0.2, 0.1, 0.05]
     """
-    return 0.2 if n_lists < 500 else 0.1 if n_lists < FEW_LISTS else 0.05
+    return min(max(round(4 / max(n_lists, 1) ** 0.5, 3), 0.05), 0.4)
 
 
 def choose_prior(
