@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -746,3 +747,36 @@ def test_what_a_shopper_dismissed_comes_back_after_its_weeks(start: Start) -> No
     client.delete("/v1/shoppers/5")
     assert client.service.store.dismissals() == []
     assert client.post(path, json={"item": first}).status_code == 409
+
+
+def test_alerts_and_the_dashboard_name_measures_that_there_are(start: Start) -> None:
+    yaml = pytest.importorskip("yaml")
+    client = start()
+    client.get("/v1/shoppers/5/offers")
+    lines = client.get("/metrics").text.splitlines()
+    there = {re.split("[ {]", line)[0] for line in lines if not line.startswith("#")}
+    value = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    store, model = client.service.store, client.service.models.active
+    assert float(value["retailrec_receipts_end_seconds"]) == store.shopper("").ends.timestamp()
+    assert float(value["retailrec_model_end_seconds"]) == model.end.timestamp()
+
+    deploy = Path(__file__).parents[1] / "deploy"
+    (group,) = yaml.safe_load((deploy / "prometheus-alerts.yml").read_text())["groups"]
+    board = json.loads((deploy / "grafana-dashboard.json").read_text())
+    for rule in group["rules"]:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert set(rule["annotations"]) == {"summary", "look"}
+        assert re.fullmatch("[0-9]+[mh]", rule.get("for", "1m"))
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"])
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    asked = [rule["expr"] for rule in group["rules"]]
+    asked += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    for text in asked:
+        names = set(re.findall(r"retailrec_\w+", text))
+        assert names, text
+        assert names <= there, text
+        for opens, closes in ("()", "[]", "{}"):
+            assert text.count(opens) == text.count(closes), text
+    labels = "".join(line for line in lines if line.startswith("retailrec_"))
+    for label in re.findall(r"by \((\w+)\)", " ".join(asked)):
+        assert f'{label}="' in labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import time
 from collections import Counter as Tally
 from collections import deque
@@ -22,6 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from retailrec.compute.shards import n_threads, one_blas_thread
 from retailrec.errors import SettingError
 from retailrec.recommender.rules import Rules
+from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.engine import Engine, OfferRequest, Reply
 from retailrec.serving.experiment import (
     Aside,
@@ -161,6 +163,8 @@ class Service:
         watch(
             "model_behind", "1 when another week is published than answers", lambda: self.models.behind
         )
+        watch("model_end_seconds", "when what the model knows ends, since 1970", self._model_end)
+        watch("receipts_end_seconds", "midnight after the newest receipt, since 1970", self._ends)
         watch("cache_lines", "receipt lines of hot shoppers in memory", lambda: cache.lines)
         watch("cache_hits", "histories found in memory", lambda: cache.hits)
         watch("cache_misses", "histories read from the store", lambda: cache.misses)
@@ -221,6 +225,17 @@ class Service:
         self.ready = False
         log = getattr(self, "log", None)  # the store may hang while the service starts
         return None if log is None else log.abandon()
+
+    def _model_end(self) -> float:
+        return self.models.active.end.timestamp() if self.ready else math.nan
+
+    def _ends(self) -> float:
+        """NaN while the store does not answer, which `/health/ready` tells, or has no receipt."""
+        try:
+            ends = self.store.shopper("").ends
+        except StoreUnavailable:
+            return math.nan
+        return math.nan if ends is None else ends.timestamp()
 
     async def compute(self, function: Callable[..., T], *args: Any) -> T:
         """The function's value, computed in a thread within the time limit.
