@@ -6,19 +6,22 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from retailrec.cli.app import app
-from retailrec.data import RetailData
 from retailrec.jobs.settings import Settings
 from retailrec.jobs.week_settings import WeekSettings
 from retailrec.offers.campaign import campaign_of
-from retailrec.simulator.shop import Shop, small_data
+from retailrec.recommender.rules import Rules
+from retailrec.simulator.examples import write_examples
+from retailrec.simulator.shop import Shop
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +30,8 @@ RULES = {"skip_bought_days", "max_per_category", "min_new", "deny", "forbid", "p
 NOT_HERE = (
     "make ",
     "pip ",
+    "python -m venv",
+    ". .venv/bin/activate",
     "retailrec simulate --preset complete-journey",
 )
 
@@ -48,46 +53,13 @@ def blocks(page: Path) -> Iterator[Block]:
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the docs speak of, small."""
     folder = tmp_path_factory.mktemp("docs")
-    data = small_data(users=60, weeks=40)
-    lines = lines_of(data)
-    (folder / "shop").mkdir()
-    lines.write_csv(folder / "shop" / "transactions.csv")
-    data.items.select("item_id", "name", "category_1").write_csv(folder / "shop" / "items.csv")
-    mine = lines.rename({"user_id": "client", "item_id": "sku", "time": "date", "basket_id": "receipt"})
-    mine = mine.rename({"quantity": "units", "value": "paid"})
-    mine.write_csv(folder / "receipts.csv")
-    lines.write_csv(folder / "receipts_so_far.csv")
-    (folder / "exports").mkdir()
-    lines.write_csv(folder / "exports" / "until-today.csv")
-    lines.select("user_id").unique().head(3).write_csv(folder / "wanted.csv")
-    lines.select("item_id").unique().head(20).write_csv(folder / "eligible.csv")
-    sent = lines.select("user_id").unique().head(9).with_columns(campaign_id=1)
-    sent.write_csv(folder / "sent.csv")
-    products = lines.select("item_id").unique().head(30).with_columns(campaign_id=1)
-    products.write_csv(folder / "products.csv")
-    pairs = lines.select("user_id", "item_id").unique(maintain_order=True).head(40)
-    pairs.write_csv(folder / "deny.csv")
-    pairs.select("item_id").unique().with_columns(margin=1.0).write_csv(folder / "margin.csv")
-    ranked = pairs.with_columns(rank=pl.int_range(1, pl.len() + 1).over("user_id"))
-    ranked.write_csv(folder / "theirs.csv")
-    ranked.write_parquet(folder / "ours.parquet")
-    pairs.with_columns(value=2.0, price=1.0).write_csv(folder / "bought.csv")
+    write_examples(folder)
+    lines = pl.read_csv(folder / "receipts_so_far.csv")
     sheets = folder / "path" / "to" / "online_retail_ii"
     sheets.mkdir(parents=True)
     online_retail(lines).write_csv(sheets / "sheet.csv")
     Shop(users=60, items=400, weeks=30).write(folder / "supermarket", truth_days=28)
     return folder
-
-
-def lines_of(data: RetailData) -> pl.DataFrame:
-    return data.log.select(
-        data.users["user_id"].gather(data.log["user"]),
-        data.items["item_id"].gather(data.log["item"]),
-        pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S"),
-        pl.col("basket").alias("basket_id"),
-        pl.col("quantity").cast(pl.Int64),
-        "value",
-    )
 
 
 def online_retail(lines: pl.DataFrame) -> pl.DataFrame:
@@ -114,6 +86,8 @@ def test_every_block_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyP
             exec(compile(block.text, where, "exec"), names)
         elif block.kind == "toml":
             (sandbox / check_toml(block.text, where)).write_text(block.text)
+        elif block.kind == "yaml":
+            assert all("kind" in part for part in yaml.safe_load_all(block.text)), where
         elif block.kind == "sh":
             for command in commands(block.text):
                 run(command, where)
@@ -149,9 +123,9 @@ def check_toml(text: str, where: str) -> str:
         return "week.toml"
     if set(given) & RULES:
         assert set(given) <= RULES, where
-    else:
-        Settings(**given).model()
-    return "rules.toml"
+        return "rules.toml"
+    Settings(**given).model()
+    return "settings.toml"
 
 
 def test_the_docs_hold_blocks_of_every_kind() -> None:
@@ -165,3 +139,34 @@ def test_every_page_stands_in_the_menu_but_the_lab_book() -> None:
     listed = set(re.findall(r"([\w-]+\.md)$", menu, re.MULTILINE))
     pages = {page.name for page in (ROOT / "docs").glob("*.md")}
     assert pages - listed == {"experiments.md"}
+
+
+def test_the_readme_is_short_and_begins_with_the_way_in() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 700
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[:2] == ["Install", "Your own file"]
+
+
+def test_every_rule_stands_in_the_table() -> None:
+    table = (
+        (ROOT / "docs" / "recipes.md").read_text().partition("| rule | what |")[2].partition("\n\n")[0]
+    )
+    told = set(
+        re.findall(r"`\[*(\w+)\]*`", "\n".join(row.split("|")[1] for row in table.split("\n")[2:]))
+    )
+    assert told == {f.name for f in fields(Rules)}
+
+
+def test_every_endpoint_stands_in_the_table() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text().partition("| endpoint | scope |")[2]
+    table = page.partition("\n\n")[0]
+    source = (ROOT / "src/retailrec/serving/app.py").read_text()
+    routes = re.findall(r'router\.(?:get|put|post|delete)\(\s*"([^"]+)"', source)
+    assert len(routes) >= 20
+    for route in routes:
+        path = re.sub(r"\{shopper:id\}", "{id}", re.sub(r"\{(item|model|ruleset):id\}", r"{\1}", route))
+        path = path.replace("/v1/items/{item}", "/v1/items/{id}").replace(
+            "{id}/dismissals/", ".../dismissals/"
+        )
+        assert path.split("/v1/shoppers/...")[-1] in table, route

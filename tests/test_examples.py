@@ -88,8 +88,9 @@ def test_the_examples_files_are_written_once(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "till.csv").write_text("mine")
     refused(retailrec("examples"), "till.csv was not written by retailrec")
     assert {path.name for path in tmp_path.iterdir()} == {"till.csv"}
-    assert retailrec("examples", "--out", "new").returncode == 0
-    assert {path.name for path in (tmp_path / "new").iterdir()} - {".retailrec"} == {*FILES}
+    for _ in range(2):  # and again, since they are ours
+        assert retailrec("examples", "--out", "new").returncode == 0
+    assert all((tmp_path / "new" / name).is_file() for name in FILES)
 
 
 def test_lists_with_names_prices_and_a_decimal_comma(

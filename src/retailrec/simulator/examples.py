@@ -8,12 +8,14 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.simulator.shop import small_data
-from retailrec.work import write_frame, write_text
+from retailrec.work import write_result
 
 FILES = (
-    "shop",
+    "shop/transactions.csv",
+    "shop/items.csv",
     "receipts.csv",
     "receipts_so_far.csv",
+    "exports/until-today.csv",
     "till.csv",
     "till.toml",
     "wanted.csv",
@@ -69,7 +71,7 @@ def write_examples(folder: Path) -> None:
     lines = receipt_lines(data)
     for name, frame in _tables(data, lines).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_frame(frame, folder / name)
+        write_result(frame, folder / name)
     clock = pl.col("time").str.to_datetime()
     till = lines.select(
         Kunde="user_id",
@@ -80,9 +82,9 @@ def write_examples(folder: Path) -> None:
         Menge="quantity",
         Umsatz="value",
     )
-    write_text(till.write_csv(separator=";", decimal_comma=True), folder / "till.csv")
-    write_text(_TILL, folder / "till.toml")
-    write_text(_CAMPAIGN, folder / "campaign.toml")
+    write_result(till.write_csv(separator=";", decimal_comma=True), folder / "till.csv")
+    write_result(_TILL, folder / "till.toml")
+    write_result(_CAMPAIGN, folder / "campaign.toml")
 
 
 def receipt_lines(data: RetailData) -> pl.DataFrame:
@@ -124,6 +126,7 @@ def _tables(data: RetailData, lines: pl.DataFrame) -> dict[str, pl.DataFrame]:
         "shop/items.csv": data.items.select("item_id", "name", "category_1"),
         "receipts.csv": mine,
         "receipts_so_far.csv": lines,
+        "exports/until-today.csv": lines,
         "wanted.csv": users.head(3),
         "eligible.csv": items.head(20),
         "sent.csv": users.head(9).with_columns(campaign_id=1),
