@@ -117,8 +117,13 @@ def open_dataset(
     options = ReadOptions(encoding, time_format, tuple(where))
     tables = dataset.open(at, columns or {}, options)
     said = {"columns": dict(columns or {}), **vars(options), "where": list(where)}
-    tables.report.reading = {"dataset": name} | {key: value for key, value in said.items() if value}
+    tables.report.reading = reading_of(name, **said)
     return tables
+
+
+def reading_of(dataset: str, **said: Any) -> dict[str, Any]:
+    """How receipts were read, as a model keeps it: the data set's name, and what was said of it."""
+    return {"dataset": dataset} | {key: value for key, value in said.items() if value}
 
 
 def open_alike(
@@ -150,6 +155,25 @@ def open_alike(
     own = {c.name for c in TRANSACTIONS if c.required} <= set(there)
     if dataset != "table" and not (columns or own):
         return open_dataset(dataset, path, encoding=encoding, time_format=time_format)
+    columns, where, notes = as_fitted(kept, there, columns or {}, where)
+    tables = open_dataset("table", path, columns, **options, where=where)
+    tables.report.source = path.name
+    tables.report.notes += notes
+    return tables
+
+
+def as_fitted(
+    kept: Mapping[str, Any], there: Sequence[str], columns: Mapping[str, str], where: Sequence[str]
+) -> tuple[Mapping[str, str], Sequence[str], list[str]]:
+    """Columns and conditions by which receipts are read: those said here, else those of a model; notes.
+
+    `kept` is the `reading` of the model's report, `there` the columns of the receipts.
+
+    Examples
+    --------
+    >>> as_fitted({"columns": {"user_id": "who"}}, ["who", "item_id"], {}, [])
+    ({'user_id': 'who'}, [], ['columns are read as when the model was fitted: user_id=who'])
+    """
     notes = []
     if not columns:
         columns, _ = still_there(kept.get("columns", {}), there)
@@ -162,9 +186,7 @@ def open_alike(
         for lines, told in ((conditions, "read"), (absent, "no such column: all lines are read")):
             if lines:
                 notes.append(f"as when the model was fitted, --where {' '.join(lines)} ({told})")
-    tables = open_dataset("table", path, columns, **options, where=conditions)
-    tables.report.notes += notes
-    return tables
+    return columns, conditions, notes
 
 
 def still_there(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.datasets import reading_of
 from retailrec.datasets.table import where_rules
 from retailrec.errors import SettingError
 from retailrec.jobs.recommend import Answers
@@ -56,15 +57,14 @@ def recommend_on_spark(
     progress("start Spark")
     session = connect(master, settings)
     share_modules(session, modules or ())
-    rules = where_rules(where, columns or {}, columns_in(session, _named(history))) if where else ()
     return recommend(
         model,
         _named(history),
         out,
         request,
-        line_rules=rules,
         users=users,
         columns=columns,
+        where=where,
         session=session,
         exposures=exposures,
         progress=progress,
@@ -117,8 +117,7 @@ def load_on_spark(
         line_rules=where_rules(where, columns, columns_in(session, given)) if where else (),
         progress=progress,
     )
-    said = {"columns": dict(columns), "where": list(where)}
-    data.report.reading = {"dataset": "table"} | {name: value for name, value in said.items() if value}
+    data.report.reading = reading_of("table", columns=dict(columns), where=list(where))
     return data
 
 

@@ -24,7 +24,8 @@ from retailrec.data.files import read_table
 from retailrec.data.history import Unplaced
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, nested, typed_ids
-from retailrec.datasets import still_there
+from retailrec.datasets import as_fitted, reading_of
+from retailrec.datasets.table import where_rules
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.recommender.among import Among, Eligible
@@ -224,6 +225,7 @@ def recommend(
     *,
     users: Any = None,
     columns: Mapping[str, str] | None = None,
+    where: Sequence[str] = (),
     line_rules: Sequence[LineRule] = (),
     shard_lines: int = SHARD_LINES,
     waves: int | None = None,
@@ -248,6 +250,7 @@ def recommend(
     request : what is asked for each user, or items a user; keywords are `Request`'s fields, as for
         `TwoStageRecommender.recommend`; files that it names are read by this machine
     columns : standard name -> the caller's name; by default as the model's receipts were read
+    where : lines to read, such as ``["event=transaction"]``; by default as the model's were
     line_rules : reasons to reject a line, beside the standard ones
     shard_lines : lines that a task holds at a time, which bounds its memory
     waves : parts of the work, each finished on its own; one for each 256 MB of receipts by default
@@ -277,9 +280,9 @@ def recommend(
     order = SparkRequest(recommender, key, request, asked, exposures)
     session = connect() if session is None else session
     kept = recommender.report_.get("reading", {})
-    if not columns and kept.get("columns"):
-        columns, _ = still_there(kept["columns"], columns_in(session, receipts))
-    columns = dict(columns or {})
+    there = columns_in(session, receipts)
+    columns, where, notes = as_fitted(kept, there, dict(columns or {}), where)
+    line_rules = (*line_rules, *where_rules(where, columns, there))
     with _place(session, out) as place, in_words():
         progress("load receipts")
         if exposures is not None:
@@ -288,6 +291,8 @@ def recommend(
         place.prepare(order.plan(given, shard_lines, waves, columns, line_rules))
         progress("clean receipts")
         cleaned = stage(session, given, columns, f"{place.parts}/lines", line_rules, waves)
+        cleaned.report.reading = reading_of("table", columns=dict(columns), where=list(where))
+        cleaned.report.notes += notes
         return _answered(session, order, Path(model), cleaned, place, shard_lines, progress)
 
 
