@@ -124,8 +124,8 @@ MISTAKES = [
         "allocate scores.csv rules.toml --out o",
         "rules.toml lacks 'name'; is it the file of a campaign?",
     ),
-    ("allocate theirs.csv campaign.toml --out o", "calibrate = true"),
-    ("allocate scores.csv campaign.toml --out o", "pairs lack column 'margin'"),
+    ("allocate theirs.csv spring.toml --out o", "calibrate = true"),
+    ("allocate scores.csv spring.toml --out o", "pairs lack column 'margin'"),
     ("features --import nomodule", "the module can't be imported"),
 ]
 

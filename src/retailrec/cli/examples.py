@@ -44,8 +44,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "allocate": (
         OFFERS,
         (
-            "retailrec allocate scores.csv campaign.toml --items offer_items.csv",
-            "retailrec allocate scores.csv campaign.toml --items offer_items.csv --ledger ledger "
+            "retailrec allocate scores.csv spring.toml --items spring_items.csv",
+            "retailrec allocate scores.csv spring.toml --items spring_items.csv --ledger ledger "
             "--record --time 2000-09-01 --out out/spring",
         ),
     ),

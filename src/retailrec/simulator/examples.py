@@ -24,9 +24,9 @@ FILES = (
     "products.csv",
     "deny.csv",
     "margin.csv",
-    "offer_items.csv",
+    "spring_items.csv",
     "scores.csv",
-    "campaign.toml",
+    "spring.toml",
     "theirs.csv",
     "ours.csv",
     "bought.csv",
@@ -84,7 +84,7 @@ def write_examples(folder: Path) -> None:
     )
     write_result(till.write_csv(separator=";", decimal_comma=True), folder / "till.csv")
     write_result(_TILL, folder / "till.toml")
-    write_result(_CAMPAIGN, folder / "campaign.toml")
+    write_result(_CAMPAIGN, folder / "spring.toml")
 
 
 def receipt_lines(data: RetailData) -> pl.DataFrame:
@@ -133,7 +133,7 @@ def _tables(data: RetailData, lines: pl.DataFrame) -> dict[str, pl.DataFrame]:
         "products.csv": items.head(30).with_columns(campaign_id=1),
         "deny.csv": pairs.head(40),
         "margin.csv": facts.select("item_id", "margin"),
-        "offer_items.csv": facts,
+        "spring_items.csv": facts,
         "scores.csv": times.join(receipts, on="user_id", maintain_order="left").select(
             "user_id", "item_id", probability=chance
         ),
