@@ -151,7 +151,7 @@ def test_a_recommender_says_what_was_chosen_and_settings_fix_it(shop: RetailData
     model = TwoStageRecommender(**QUICK).fit(shop, keep_rows=True)
     half_life, prior = model.report_["half_life"], model.report_["prior"]
     assert "a half-life of" in half_life["words"] or "no half-life" in half_life["words"]
-    assert " of the order of " in prior["words"]
+    assert " at a weight of " in prior["words"]
     assert model.ranker_.prior_weight == prior["value"]["weight"]
     assert model.sources_[1].half_life == half_life["value"]
     assert model.sources[1].half_life == "auto"  # settings stay as they were given
@@ -161,7 +161,10 @@ def test_a_recommender_says_what_was_chosen_and_settings_fix_it(shop: RetailData
     fixed.fit(shop)
     assert fixed.sources_[1].half_life is None
     assert fixed.ranker_.prior == ["source_tifu_knn_rank"]
-    assert fixed.report_["prior"]["words"] == "0.3 of the order of tifu_knn, as the settings say"
+    assert (
+        fixed.report_["prior"]["words"]
+        == "the order of tifu_knn at a weight of 0.3, as the settings say"
+    )
     assert fixed.report_["half_life"]["words"] == "no half-life, as the settings say"
     none = TwoStageRecommender(**QUICK, prior="none").fit(shop)
     assert none.ranker_.prior_ is None

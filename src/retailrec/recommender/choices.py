@@ -127,7 +127,10 @@ class Chosen(NamedTuple):
 
 def _told(value: Any) -> str:
     if isinstance(value, Prior):
-        return f"{value.weight:g} of the order of {value.order}"
+        order = (
+            "the simple methods' mean order" if value.order == MEAN else f"the order of {value.order}"
+        )
+        return f"{order} at a weight of {value.weight:.2g}"
     return "no half-life" if value is None else f"a half-life of {value:g} days"
 
 
