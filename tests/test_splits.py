@@ -174,7 +174,13 @@ def test_what_an_earlier_fit_ended_with_is_taken_over_for_the_window_that_begins
         return fit(self, data)
 
     monkeypatch.setattr(Popularity, "fit", counted)
-    more = {"label_splits": HorizonSplits(28, n=3), "negatives": 1, "idle_users": 1}
+    # a prior's usual weight follows the number of lists, and what is chosen is taken over as well
+    more = {
+        "label_splits": HorizonSplits(28, n=3),
+        "negatives": 1,
+        "idle_users": 1,
+        "prior_weight": 0.2,
+    }
     cut = shop.end - timedelta(days=28)
     before = quick(**more).fit(shop.asof(cut), keep_rows=True)
     fitted.clear()
