@@ -47,7 +47,7 @@ wheel-check: $(READY) ## build the wheel and look into it
 docs: $(READY) ## build the documentation site into out/site; a broken link is an error
 	$(BIN)/mkdocs build --strict --quiet
 
-reference: $(READY) ## write docs/reference/ and llms.txt anew, after names or pages have changed
+reference: $(READY) ## write docs/reference/ and llms.txt again, after names or pages have changed
 	$(BIN)/python tools/reference.py
 
 hooks: ## check formatting, lint and types before each commit
@@ -96,7 +96,7 @@ bench-ablations: $(READY) ## what feature families and sources are worth to the 
 bench-peers: $(READY) ## RecTools' two-stage model beside ours (SHOPPERS=20000)
 	$(BIN)/python benchmarks/peers.py $(or $(SHOPPERS),10000 20000)
 
-bench-scale: $(READY) ## every step from receipts to everybody's offers (USERS="20000 400000" PROFILE=large)
+bench-scale: $(READY) ## every step from receipts to the offers of all users (USERS="20000 400000" PROFILE=large)
 	$(BIN)/python benchmarks/scale.py $(or $(USERS),20000) $(or $(PROFILE),auto)
 
 bench-week: $(READY) ## generated weeks, killed at random moments: equal, and how long (USERS=20000 WEEKS=52 KILLS=30)
