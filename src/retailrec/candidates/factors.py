@@ -13,7 +13,7 @@ from retailrec.compute.topk import topk_rows
 from retailrec.data.history import Candidates
 
 _SPARE = 32  # taken beyond k, so that equal items at the edge are ordered by their exact scores
-_FIRST = 8192  # items of the first prefix: on a grocer's 92,000 all that 95% of the users need
+_FIRST = 1024  # items of the first prefix, which says how many more a user needs
 _ROUNDING = 1.0001  # a float32 product is never further from the true one than this
 
 
@@ -42,7 +42,7 @@ class FactorIndex:
 
     A dot product is at most the product of the two lengths, so a user whose k-th item outweighs the
     longest item not yet seen is done (length-based pruning; Teflioudi, Gemulla & Mykytiuk, LEMP, SIGMOD
-    2015): prefixes that grow are searched instead of the catalogue.
+    2015): a short prefix says how many items a user needs, and no more are searched.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class FactorIndex:
         length = np.linalg.norm(items[codes], axis=1)
         order = np.argsort(-length, kind="stable")
         self.items, self.allowed = items, allowed
-        self.codes, self.length = codes[order], length[order]
+        self.codes, self.minus_length = codes[order], -length[order]
         self.sorted = items[self.codes]
 
     @classmethod
@@ -86,14 +86,16 @@ class FactorIndex:
             n_threads = library_threads(threads, len(waiting), each=64)
             with one_blas_thread():
                 best, scores = topk(self.sorted[:seen], users[waiting], width, num_threads=n_threads)
-            length = self.length[seen] if seen < n else -np.inf
-            unseen = np.linalg.norm(users[waiting], axis=1) * length * _ROUNDING
-            done = unseen < scores[:, -1]
+            # the items that are long enough to outweigh a user's k-th one
+            least = scores[:, -1] / (np.linalg.norm(users[waiting], axis=1) * _ROUNDING)
+            need = np.searchsorted(self.minus_length, -least, side="right")
+            done = need <= seen
             known, waiting = waiting[done], waiting[~done]
             found = np.sort(self.codes[best[done]], axis=1).ravel()
             starts = np.arange(len(known) + 1, dtype=np.int64) * width
             # the matrix product rounds differently in batches of other sizes; these sums do not
             exact = dot_pairs(np.ascontiguousarray(users[known]), self.items, starts, found)
             out.items[known], out.scores[known] = topk_rows(starts, found, exact, k)
-            seen = 4 * seen if done.mean() > 0.5 else n  # items of like lengths prune nothing
+            if len(waiting):  # next those whom that many items suffice: all but a tenth
+                seen = int(np.quantile(need[~done], 0.9, method="higher"))
         return out
