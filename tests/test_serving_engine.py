@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,32 @@ def fresh(filled: Store, tmp_path: Path) -> Iterator[Engine]:
     store = Store(str(copy))
     yield Engine(store)
     store.close()
+
+
+@pytest.mark.parametrize("store", [None, "north"])
+def test_lists_that_change_while_their_codes_are_looked_up_hold_in_the_next_answer(
+    fresh: Engine, model: ServedModel, monkeypatch: pytest.MonkeyPatch, store: str | None
+) -> None:
+    def offered() -> list[str]:
+        answer = fresh.offers(model, "5", OfferRequest.of(k=5, in_store="north"))
+        return [str(offer.item) for offer in answer.offers]
+
+    first, second, *_ = offered()
+    fresh.store.set_available({first: False}, store)
+    codes, changed = ServedModel.codes, []
+
+    def meanwhile(model: ServedModel, items: Iterable[str]) -> Any:
+        items = list(items)
+        if items == [first] and not changed:
+            changed.append(second)  # another request reads lists that changed just now
+            fresh.store.set_available({second: False}, store)
+            fresh.lists()
+        return codes(model, items)
+
+    monkeypatch.setattr(ServedModel, "codes", meanwhile)
+    assert first not in offered()
+    assert changed == [second]
+    assert not {first, second} & set(offered())
 
 
 def batch(

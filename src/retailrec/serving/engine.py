@@ -28,6 +28,8 @@ from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
 
 Key = tuple[str, str]  # shopper, model's digest
+_Codes = tuple[str, int]  # model's digest, version of the lists
+_FEW, _MANY = 8, 1000  # what is kept in a model's codes: of all stores, by store
 
 
 class _Entry(NamedTuple):
@@ -254,8 +256,9 @@ class Engine:
     def __init__(self, store: Store, cache_lines: int = 2_000_000) -> None:
         self.store, self.cache = store, HotShoppers(cache_lines)
         self._lists: Lists | None = None
-        self._masks: dict[str, NDArray[np.bool_]] = {}  # model's digest -> offered at all?
-        self._stores: dict[str, NDArray[np.int32]] = {}  # digest and store -> not offered there
+        # what lists of a version mean in a model's codes, by both, and by store
+        self._masks: LRUCache[_Codes, NDArray[np.bool_]] = LRUCache(_FEW)
+        self._stores: LRUCache[tuple[_Codes, str | None], NDArray[np.int32]] = LRUCache(_MANY)
         self._lock = Lock()
         self._facts: dict[str, tuple[float, ReceiptFacts | None]] = {}  # digest -> when looked at, what
 
@@ -364,9 +367,7 @@ class Engine:
         """Unavailable items and rules; read anew unless `version` is the one that is at hand."""
         found = self._lists
         if found is None or version is None or found.version != version:
-            found = self.store.lists()
-            with self._lock:
-                self._lists, self._masks, self._stores = found, {}, {}
+            found = self._lists = self.store.lists()
         return found
 
     def barred(self, model: ServedModel, shopper: str) -> NDArray[np.bool_]:
@@ -422,25 +423,27 @@ class Engine:
 
     def _off(self, model: ServedModel, lists: Lists, store: str | None) -> NDArray[np.int32]:
         """Codes of the items that a store does not offer; of no known store, that any does not."""
-        key = f"{model.digest} {store}"
-        kept = lists is self._lists and (store is None or store in lists.unavailable_in)
-        found = self._stores.get(key) if kept else None
+        off = lists.unavailable_in
+        if store is not None and store not in off:
+            return np.zeros(0, np.int32)
+        key = (model.digest, lists.version), store
+        with self._lock:
+            found = self._stores.get(key)
         if found is None:
-            off = lists.unavailable_in
-            everywhere = frozenset().union(*off.values())
-            items = everywhere if store is None else off.get(store, frozenset())
-            found = model.codes(items)
-            if kept:
+            found = model.codes(frozenset().union(*off.values()) if store is None else off[store])
+            with self._lock:
                 self._stores[key] = found
         return found
 
     def _available(self, model: ServedModel, lists: Lists) -> NDArray[np.bool_]:
         """(n_items,) is the item offered at all? Kept until the lists change."""
-        if lists is not self._lists:
-            return ~model.mask(lists.unavailable)
-        found = self._masks.get(model.digest)
+        key = model.digest, lists.version
+        with self._lock:
+            found = self._masks.get(key)
         if found is None:
-            found = self._masks[model.digest] = ~model.mask(lists.unavailable)
+            found = ~model.mask(lists.unavailable)
+            with self._lock:
+                self._masks[key] = found
         return found
 
 
