@@ -7,6 +7,7 @@ be looked up and not read off. Whoever has the whole store can try ids one by on
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import threading
 import time
@@ -25,6 +26,7 @@ from retailrec.serving import schema
 from retailrec.serving.database import Database, StoreUnavailable, is_sqlite
 from retailrec.work import MARKER, locked, result_file, whole_file
 
+_LOG = logging.getLogger("retailrec.serving")
 _MOST = 1000  # hashes looked up in one statement
 
 
@@ -267,6 +269,9 @@ class Watch:
                 self.look()
             except StoreUnavailable:
                 continue  # readiness and the exposure log say so; what is forgotten is seen later
+            except Exception:  # the thread goes on, and looks through all of it again
+                self._seen = None
+                _LOG.exception("what was forgotten is not gone from memory everywhere")
 
 
 def add_hashes(connection: Connection, hashes: list[str]) -> None:
