@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import re
 import socket
 import threading
 import time
@@ -21,6 +23,7 @@ from retailrec.jobs.settings import read_settings
 from retailrec.serving import app as api
 from retailrec.serving.experiment import read_experiment
 from retailrec.serving.keys import RateLimit, had_keys, list_keys, make_key, remove_key
+from retailrec.serving.models import Models
 from retailrec.serving.pages import views as pages
 from retailrec.serving.server import run_server
 from retailrec.serving.service import Service
@@ -385,6 +388,64 @@ def test_settings_nested_deep_are_refused_in_a_sentence(tmp_path: Path, text: st
         with pytest.raises(SettingError) as found:
             read(tmp_path / "deep.toml")  # type: ignore[operator]
         assert len(str(found.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/v1/availability", '{"items": {"1": true, "1": false}}', "has a key twice"),
+        ("/v1/availability", '{"items": {"1": true, " 1": false}}', "items: .* the same without"),
+        ("/v1/offers", '{"shoppers": [{"attributes": {"age": 3, "age": 4}}]}', "has a key twice"),
+        ("/v1/offers", '{"shoppers": [{"attributes": {"age": true}}]}', "age: .*true and false"),
+        ("/v1/offers", '{"shoppers": [{}], "k": true}', "k: .*true and false"),
+        ("/v1/offers", '{"shoppers": [{}], "rules": {"variety": true}}', "variety: .*true and false"),
+        ("/v1/shoppers/5/dismissals", '{"item": "1", "weeks": true}', "weeks: .*true and false"),
+    ],
+)
+def test_what_is_said_twice_or_is_no_number_is_refused_and_not_guessed(
+    start: Start, path: str, body: str, why: str
+) -> None:
+    answer = start().post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert re.search(why, answer.json()["detail"])
+
+
+@pytest.mark.parametrize("field", ["quantity", "value", "discount"])
+def test_true_is_no_amount_of_a_line(start: Start, field: str) -> None:
+    client, sent = start(), receipt("a", "1", "1")
+    sent["lines"][0][field] = True
+    answer = client.post("/v1/receipts", json={"receipts": [sent]})
+    assert answer.status_code == 422
+    assert f"receipts.0.lines.0.{field}" in answer.json()["detail"]
+    sent["lines"][0][field] = 1
+    assert client.post("/v1/receipts", json={"receipts": [sent]}).json()["new"] == 1
+
+
+def test_measures_are_read_beside_the_answers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start()
+    measures = client.service.measures  # type: ignore[attr-defined]
+    text = measures.text
+
+    def beside() -> bytes:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return text()
+
+    monkeypatch.setattr(measures, "text", beside)
+    assert "retailrec_receipts_end_seconds" in client.get("/metrics").text
+
+
+def test_a_request_is_answered_by_one_model(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, reads = start(), []
+    active = Models.active.fget
+
+    def read(models: Models) -> Any:
+        reads.append(models)
+        return active(models)  # type: ignore[misc]
+
+    monkeypatch.setattr(Models, "active", property(read))
+    assert client.post("/v1/offers", json={"shoppers": [{}, {}]}).status_code == 200
+    assert len(reads) == 1
 
 
 def test_bodies_nested_deep_or_of_endless_numbers_are_refused(start: Start) -> None:

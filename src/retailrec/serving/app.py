@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from itertools import islice
@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import Field, ValidationError, create_model
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
@@ -50,7 +51,9 @@ from retailrec.serving.messages import (
 from retailrec.serving.pages import views as pages
 from retailrec.serving.problems import PROBLEM, Problem, answer_problems, request_id
 from retailrec.serving.receipts import Posted, Receipt, accept, microseconds, midnight_after, moment
+from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
+from retailrec.serving.store import Store
 
 _PROBLEM = {
     "description": "what went wrong, as problem details",
@@ -101,6 +104,29 @@ class _IdRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches({**scope, "path": scope["raw_path"].decode("latin-1")})
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handled
+
+
+class _JsonRequest(Request):
+    """A request whose body says nothing twice."""
+
+    async def json(self) -> Any:
+        return json.loads(await self.body(), object_pairs_hook=_said_once)
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # the one kind of error that reading a body lets through
+        raise HTTPException(422, "body: an object of the JSON has a key twice; say it once.")
+    return found
 
 
 def reply(value: Any, status: int = 200) -> Response:
@@ -286,7 +312,9 @@ def routes(service: Service) -> APIRouter:
     @router.get("/metrics", dependencies=read, tags=["health"])
     async def metrics() -> Response:
         """Counters for Prometheus."""
-        return Response(service.measures.text(), media_type="text/plain; version=0.0.4")
+        # in a thread, since some ask the store, but in none of those that may all wait for it
+        text = await asyncio.to_thread(service.measures.text)
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     return router
 
@@ -376,7 +404,7 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    users, receipts = _users(service, body.shoppers)
+    users, receipts = _users(engine.store, model, body.shoppers)
     asked = offer_request(body, body.rules.said(), body.among)
     ends = engine.store.shopper("").ends
     newest = max(
@@ -393,12 +421,14 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
     return {"answers": [told(answer, plain, request) for answer in answers]}
 
 
-def _users(service: Service, shoppers: Sequence[ShopperIn]) -> tuple[list[UserRecord], list[Receipt]]:
+def _users(
+    store: Store, model: ServedModel, shoppers: Sequence[ShopperIn]
+) -> tuple[list[UserRecord], list[Receipt]]:
     """Shoppers of a request, as an answer sees them, and their receipts, cleaned in one go.
 
     What is denied to the stored shopper of an id, or dismissed by it, is so here too.
     """
-    model, unwanted = service.models.active, service.store.unwanted([s.shopper for s in shoppers])
+    unwanted = store.unwanted([s.shopper for s in shoppers])
     posted = [
         Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
         for shopper in shoppers

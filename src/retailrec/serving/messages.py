@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
 from pydantic import (
@@ -15,7 +15,10 @@ from pydantic import (
     ConfigDict,
     Field,
     NaiveDatetime,
+    ValidationInfo,
+    WrapValidator,
     create_model,
+    field_validator,
 )
 
 from retailrec.errors import SettingError
@@ -44,6 +47,13 @@ def _printable(text: str) -> str:
     return text
 
 
+def _no_truth(value: Any) -> Any:
+    """The value; true and false, which would count as 1 and 0, are refused."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no values of this")
+    return value
+
+
 Id = Annotated[
     str,
     BeforeValidator(_as_text, json_schema_input_type=str | int),
@@ -59,10 +69,29 @@ SlotsText = Annotated[
     ),
 ]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+Fact = Annotated[Word | Amount | None, BeforeValidator(_no_truth)]
+
+
+def _keys_apart(given: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    found = read(given)
+    if len(found) < len(given):
+        raise ValueError("two keys are the same without the blanks around them")
+    return found
+
+
+ById = WrapValidator(_keys_apart)  # of a dictionary by `Id`
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool):
+            kind = cls.model_fields[str(info.field_name)].annotation
+            return value if kind is bool or bool in get_args(kind) else _no_truth(value)
+        return value
 
 
 class LineIn(_Body):
@@ -222,7 +251,7 @@ class ShopperIn(_Body):
 
     shopper: Id = Field("", description="comes back in the answer", examples=["42"])
     receipts: list[BareReceipt] = Field(default=[], max_length=MOST_RECEIPTS)
-    attributes: dict[Id, Word | Amount | None] = Field(default={}, max_length=100)
+    attributes: Annotated[dict[Id, Fact], ById] = Field(default={}, max_length=100)
 
 
 _OffersIn: Any = create_model(
@@ -310,7 +339,7 @@ class AvailabilityIn(_Body):
 
     store: Id | None = Field(None, description="in this store alone; else in all")
 
-    items: dict[Id, bool] = Field(
+    items: Annotated[dict[Id, bool], ById] = Field(
         min_length=1, max_length=MOST_AMONG, examples=[{"1029743": False, "995242": True}]
     )
 

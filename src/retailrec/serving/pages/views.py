@@ -495,7 +495,8 @@ class Views:
         if facts is None:
             return [], None, None
         key = (facts.made, model.digest, attributes)
-        if not self._sampled or self._sampled[0] != key:
+        sampled = self._sampled  # read once: it may be let go of meanwhile
+        if not sampled or sampled[0] != key:
             given, ends = given_of(self.service.engine, model, facts.sample)
             history = model.history(
                 facts.sample,
@@ -506,8 +507,9 @@ class Views:
                 attributes,
             )
             request = Request(k=K)
-            self._sampled = (key, (history, request, model.answerer(request).score(history, request)))
-        return facts.sample, model, self._sampled[1]
+            scored = model.answerer(request).score(history, request)
+            sampled = self._sampled = (key, (history, request, scored))
+        return facts.sample, model, sampled[1]
 
 
 def _named(choice: str, rules: Values, reasons: bool = False) -> OfferRequest:
