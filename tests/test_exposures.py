@@ -19,7 +19,7 @@ from retailrec.serving.engine import Offer, Reply
 from retailrec.serving.experiment import Aside, Assignment, ExposureLog, aside_of, rows_of
 from retailrec.serving.loading import export_exposures
 from retailrec.serving.store import Store
-from serving_support import Postgres, postgres
+from serving_support import Postgres, exposure, opened, postgres
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +31,7 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "sqlite":
-        found = Store(str(tmp_path / "store.db")).init()
-        yield found
-        found.close()
-        return
-    with request.getfixturevalue("server").database() as url:
-        found = Store(url).init()
-        yield found
-        found.close()
+    yield from opened(request, tmp_path)
 
 
 Log = Callable[..., ExposureLog]
@@ -59,25 +51,6 @@ def log(store: Store, tmp_path: Path) -> Iterator[Log]:
         one.stop(0)
 
 
-def row(user: str = "u1", item: str | None = "tea", **more: Any) -> dict[str, Any]:
-    return {
-        "campaign": "home",
-        "user_id": user,
-        "item_id": item,
-        "time": 1,
-        "model": "m",
-        "rank": 0 if item is None else 1,
-        "score": 0.5,
-        "price": None,
-        "arm": "",
-        "propensity": 1.0,
-        "holdout": False,
-        "shadow": False,
-        "request": "r",
-        **more,
-    }
-
-
 ODD = [
     {"item": "a\0b"},
     {"campaign": "\0"},
@@ -94,16 +67,16 @@ def test_a_row_that_the_store_refuses_is_set_aside_alone(
     store: Store, log: Log, tmp_path: Path, odd: dict[str, Any]
 ) -> None:
     one = log()
-    one.add([row(str(n)) for n in range(7)])
-    one.add([row(**odd)])
-    one.add([row(str(n)) for n in range(7, 12)])
+    one.add([exposure(str(n)) for n in range(7)])
+    one.add([exposure(**odd)])
+    one.add([exposure(str(n)) for n in range(7, 12)])
     assert one.flush()
     assert (one.written, one.set_aside, one.waiting, one.dropped) == (12, 1, 0, 0)
     assert [r["user_id"] for r in store.exposures()] == [str(n) for n in range(12)]
     (file,) = (tmp_path / "aside").iterdir()
     (kept,) = map(json.loads, file.read_text().splitlines())
     assert kept["why"]
-    assert {name: kept[name] for name in row(**odd)} == row(**odd)
+    assert {name: kept[name] for name in exposure(**odd)} == exposure(**odd)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     left = one.stop()
@@ -113,7 +86,7 @@ def test_a_row_that_the_store_refuses_is_set_aside_alone(
 def test_ids_of_any_length_are_logged(store: Store, log: Log) -> None:
     one = log()
     long = "é" * 5000
-    one.add([row(item=long, campaign=long, arm=long, model=long, request=long)])
+    one.add([exposure(item=long, campaign=long, arm=long, model=long, request=long)])
     one.flush()
     assert (one.written, one.set_aside) == (1, 0)
     (found,) = store.exposures()
@@ -124,7 +97,7 @@ def test_a_batch_whose_acknowledgement_was_lost_is_there_once(
     store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = log()
-    one.add([row("u1"), row("u1")])  # shown twice is two rows
+    one.add([exposure("u1"), exposure("u1")])  # shown twice is two rows
     right = store.log_exposures
 
     def committed_but_not_heard(rows: Any) -> int:
@@ -135,7 +108,7 @@ def test_a_batch_whose_acknowledgement_was_lost_is_there_once(
     assert not one.flush()
     assert one.waiting == 2
     monkeypatch.setattr(store, "log_exposures", right)
-    one.add([row("u2")])
+    one.add([exposure("u2")])
     assert one.flush()
     assert [r["user_id"] for r in store.exposures()] == ["u1", "u1", "u2"]
 
@@ -150,8 +123,8 @@ def test_what_could_not_be_written_at_a_stop_is_recovered_once(
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(store, "log_exposures", away)
-    one.add([row(f"u{n}") for n in range(5)])
-    one.add([row("u5", item="a\0b"), row("late")])
+    one.add([exposure(f"u{n}") for n in range(5)])
+    one.add([exposure("u5", item="a\0b"), exposure("late")])
     left = one.stop(0)
     assert left is not None
     assert (left.aside, left.lost) == (6, 1)
@@ -178,7 +151,7 @@ def test_rows_that_can_be_put_nowhere_are_counted_as_lost(
 ) -> None:
     (tmp_path / "aside").write_text("a file is in the way")
     one = log()
-    one.add([row(item="\0"), row()])
+    one.add([exposure(item="\0"), exposure()])
     assert one.flush()
     assert (one.written, one.set_aside, one.dropped) == (1, 0, 1)
     left = one.stop()
@@ -199,7 +172,7 @@ def test_the_thread_goes_on_whatever_happens(
 
     monkeypatch.setattr(store, "log_exposures", fails_once)
     one = ExposureLog(store, Aside(tmp_path / "aside"), every=0.01)
-    one.add([row()])
+    one.add([exposure()])
     until = time.monotonic() + 5
     while not one.written and time.monotonic() < until:
         time.sleep(0.01)
@@ -219,9 +192,9 @@ def test_exposures_are_in_the_shops_own_time_as_receipts_and_the_ledger_are(stor
 
 def test_a_refused_value_is_no_trouble_of_the_database(store: Store) -> None:
     with pytest.raises(ValueRefused, match="can't hold a value"):
-        store.log_exposures([row(rank=None)])
+        store.log_exposures([exposure(rank=None)])
     with pytest.raises(ValueRefused, match="column item_id of an exposure"):
-        store.log_exposures([row(item="\0")])
+        store.log_exposures([exposure(item="\0")])
 
 
 def test_where_rows_are_set_aside_is_said_by_the_store(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from retailrec.serving.experiment import Unwritten
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
 from retailrec.work import write_result
-from serving_support import postgres, small_model
+from serving_support import exposure, postgres, small_model
 
 
 def run(*words: object) -> str:
@@ -392,25 +392,7 @@ def test_a_database_that_hangs_does_not_hold_the_stop(model: Path, tmp_path: Pat
 def test_rows_that_were_set_aside_are_recovered_and_forgotten_by_commands(tmp_path: Path) -> None:
     store = tmp_path / "store.db"
     run("store", "init", "--store", store)
-    rows = [
-        {
-            "campaign": "home",
-            "user_id": f"u{n}",
-            "item_id": "tea",
-            "time": 1,
-            "model": "m",
-            "rank": 1,
-            "score": 0.5,
-            "price": None,
-            "arm": "",
-            "propensity": 1.0,
-            "holdout": False,
-            "shadow": False,
-            "request": "r",
-            "key": n,
-        }
-        for n in range(3)
-    ]
+    rows = [exposure(f"u{n}", key=n) for n in range(3)]
     folder = tmp_path / "store.db.unwritten"
     folder.mkdir()
     file = folder / "exposures-1.jsonl"

@@ -50,7 +50,7 @@ from retailrec.serving.loading import (
 )
 from retailrec.serving.receipts import Line, Posted, Receipt, accept
 from retailrec.serving.store import Store, open_store
-from serving_support import Postgres, postgres
+from serving_support import Postgres, exposure, opened, postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)
 
@@ -64,15 +64,7 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "sqlite":
-        found = Store(str(tmp_path / "store.db")).init()
-        yield found
-        found.close()
-        return
-    with request.getfixturevalue("server").database() as url:
-        found = Store(url).init()
-        yield found
-        found.close()
+    yield from opened(request, tmp_path)
 
 
 def receipt(number: str = "1", shopper: str = "ann", time: datetime = DAY, *lines: Line) -> Receipt:
@@ -349,24 +341,6 @@ def test_memory_forgets_though_a_place_could_not_at_first(
     watch.stop()
     assert place.users == ["u2"]
     assert "no space left on device" in caplog.text
-
-
-def exposure(shopper: str) -> dict[str, object]:
-    return {
-        "campaign": "home",
-        "user_id": shopper,
-        "item_id": "tea",
-        "time": 1,
-        "model": "m",
-        "rank": 1,
-        "score": 0.5,
-        "price": None,
-        "arm": "",
-        "propensity": 1.0,
-        "holdout": False,
-        "shadow": False,
-        "request": "r",
-    }
 
 
 def test_lists_change_their_version_and_hold_what_was_said(store: Store) -> None:
