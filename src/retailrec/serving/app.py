@@ -44,9 +44,9 @@ from retailrec.serving.messages import (
     RulesetIn,
     RulesIn,
     ShopperIn,
+    answer_json,
     offer_request,
     request_fields,
-    told,
 )
 from retailrec.serving.pages import views as pages
 from retailrec.serving.problems import PROBLEM, Problem, answer_problems, request_id
@@ -236,7 +236,7 @@ def routes(service: Service) -> APIRouter:
         shopper: Annotated[Id, Query(description="to whom they are shown")] = "",
     ) -> Response:
         """Items that go with this one, by each source that knows; without those that must not be shown
-        to the shopper, or, where none is named, to somebody of whom nothing is known."""
+        to the shopper, or, where none is named, to a shopper of whom nothing is known."""
         return reply(await service.compute(_similar, service, item, k, shopper))
 
     @router.get("/v1/unavailable", dependencies=read, tags=["lists"])
@@ -248,7 +248,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/availability", dependencies=write, tags=["lists"])
     async def availability(body: AvailabilityIn) -> Response:
-        """Take items off everybody's list, or off that of a store's shoppers, or put them back; takes
+        """Take items off all lists, or off those of a store's shoppers, or put them back; takes
         effect at once."""
         await service.compute(service.store.set_available, body.items, body.store)
         return reply({"items": body.items} | ({} if body.store is None else {"store": body.store}))
@@ -418,7 +418,7 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
     for answer in answers:
         service.measures.answered(answer)
     plain = Assignment()
-    return {"answers": [told(answer, plain, request) for answer in answers]}
+    return {"answers": [answer_json(answer, plain, request) for answer in answers]}
 
 
 def _users(

@@ -111,7 +111,7 @@ class Added(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What holds for everybody: items unavailable everywhere or by store, rulesets, their version."""
+    """What holds for all users: items unavailable everywhere or by store, rulesets, their version."""
 
     version: int
     unavailable: frozenset[str]

@@ -82,7 +82,7 @@ class HotShoppers:
         return len(dropped)
 
     def clear(self) -> None:
-        """Let go of everybody."""
+        """Let go of all users."""
         with self._lock:
             self._entries.clear()
 
@@ -364,7 +364,7 @@ class Engine:
         return found if found is None or ends is None else found._replace(end=ends)
 
     def lists(self, version: int | None = None) -> Lists:
-        """Unavailable items and rules; read anew unless `version` is the one that is at hand."""
+        """Unavailable items and rules; read again unless `version` is the one that is at hand."""
         found = self._lists
         if found is None or version is None or found.version != version:
             found = self._lists = self.store.lists()

@@ -78,7 +78,7 @@ class Experiment:
     Parameters
     ----------
     campaign : name under which exposures are logged
-    salt : another one draws anew; without one the campaign's name is the salt
+    salt : another one draws again; without one the campaign's name is the salt
     holdout : share of the users who are shown nothing
     arms : name -> arm; shares add up to 1. Without any, all get the active model
     shadow : models that answer for the log only
@@ -143,7 +143,7 @@ class Experiment:
         if formula == 1 and (self.arms or self.holdout):
             _LOG.warning(
                 "campaign %s began under version 0.2, so arms are drawn as then (formula = 1); batch "
-                "campaigns draw others. Name a new campaign, or set formula = 2, to draw anew",
+                "campaigns draw others. Name a new campaign, or set formula = 2, to draw by that one",
                 ascii(self.campaign),
             )
         return replace(self, formula=1 if formula == 1 else 2)

@@ -119,11 +119,10 @@ class Searched(NamedTuple):
 
 
 def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -> list[Searched]:
-    """Remove a user's rows from lists, exports and ledgers; what can't be changed is told.
+    """Remove a user's rows from lists, exports and ledgers; what can't be changed is reported.
 
     Folders are searched with all that lies in them. A table that retailrec did not write, or that was
     changed since, is changed only with `overwrite`.
-
     """
     found: list[Searched] = []
     for path in paths:
@@ -131,7 +130,7 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
         models = {file.parent for file in files if file.name == "manifest.json"}
         found += [
             Searched(
-                model, left="a model holds no ids; fit anew for one that never saw the user's receipts"
+                model, left="a model holds no ids; fit again for one that never saw the user's receipts"
             )
             for model in sorted(models)
         ]
@@ -160,7 +159,7 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
     said = sum(_says(line, user) for line in text.splitlines())
     if said:
         return Searched(
-            file, left=f"{said:,} lines hold this id as a word; remove the file or make it anew"
+            file, left=f"{said:,} lines hold this id as a word; remove the file or make it again"
         )
     return Searched(file)
 

@@ -32,6 +32,7 @@ from retailrec.serving.receipts import (
     AMOUNTS,
     BY_TIME,
     LONGEST_ID,
+    check_id,
     is_called_by_time,
     is_whole,
     midnight_after,
@@ -81,7 +82,7 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
 
 
 def write_list(store: Store, file: Path) -> int:
-    """Write the list to a JSON file, for a store that is restored or made anew; number of hashes."""
+    """Write the list to a JSON file, for a store that is restored or made again; number of hashes."""
     table = schema.forgotten
     with store.reader() as connection:
         key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
@@ -134,7 +135,7 @@ def apply_list(store: Store, file: Path) -> Applied:
 
 
 def _users(connection: Connection) -> set[str]:
-    """Everybody of whom anything is stored."""
+    """All users of whom anything is stored."""
     found: set[str] = set()
     for column in schema.OF_USERS.values():
         found.update(connection.execute(select(column).distinct()).scalars())
@@ -266,8 +267,6 @@ def export(store: Store, out: Path) -> int:
 
 def export_shoppers(store: Store, out: Path) -> int:
     """Write the shoppers' attributes to a Parquet file, one row a shopper; number of shoppers."""
-    import json
-
     table = schema.shoppers
     with store.reader() as connection:
         rows = connection.execute(select(table.c.id, table.c.attributes).order_by(table.c.id)).all()
@@ -289,9 +288,14 @@ def export_dismissals(store: Store) -> pl.DataFrame:
         (shopper, one.item, one.since, one.category, (one.until - one.since) / (7 * 86_400e6))
         for shopper, one in store.dismissals()
     ]
-    kinds = {"time": pl.Int64, "category": pl.Boolean, "weeks": pl.Float64}
-    schema = {USER_ID: pl.String, ITEM_ID: pl.String} | kinds
-    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    kinds = {
+        USER_ID: pl.String,
+        ITEM_ID: pl.String,
+        "time": pl.Int64,
+        "category": pl.Boolean,
+        "weeks": pl.Float64,
+    }
+    frame = pl.DataFrame(rows, kinds, orient="row")
     ids = (whole_numbers(frame[c]) for c in (USER_ID, ITEM_ID))
     return frame.with_columns(*ids, pl.col("time").cast(pl.Datetime("us")))
 
@@ -430,8 +434,6 @@ def _load(
 
 
 def _check(ids: pl.Series, what: str) -> None:
-    from retailrec.serving.receipts import check_id
-
     odd = ids.filter((ids.str.len_chars() > LONGEST_ID) | ids.str.contains(r"[^\x20-\x7e]"))
     for text in odd.unique():
         check_id(text, what)

@@ -171,7 +171,7 @@ class ForbidIn(_Body):
     category: list[Word] = Field([], max_length=MOST_BARRED, examples=[["TOBACCO", "ALCOHOL"]])
     items: list[Id] = Field([], max_length=MOST_BARRED)
     when: Word = Field(
-        "", description="comparisons of attributes; empty: everybody", examples=["age < 18"]
+        "", description="comparisons of attributes; empty: all users", examples=["age < 18"]
     )
     unknown: Literal["forbid", "allow"] = Field(
         "forbid", description="what holds for users of whom an attribute is not known"
@@ -335,16 +335,15 @@ class DismissalIn(_Body):
 
 
 class AvailabilityIn(_Body):
-    """Items that are, or are not, to be offered to anybody, or to a store's users."""
+    """Items that are, or are not, to be offered, or to a store's users."""
 
     store: Id | None = Field(None, description="in this store alone; else in all")
-
     items: Annotated[dict[Id, bool], ById] = Field(
         min_length=1, max_length=MOST_AMONG, examples=[{"1029743": False, "995242": True}]
     )
 
 
-def told(answer: Reply, assignment: Assignment, request: str) -> dict[str, Any]:
+def answer_json(answer: Reply, assignment: Assignment, request: str) -> dict[str, Any]:
     """The answer as `AnswerOut` describes it, ready for JSON."""
     offers = []
     for offer in answer.offers:

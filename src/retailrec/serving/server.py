@@ -1,4 +1,4 @@
-"""Run a service until it is told to stop; no caller holds it by requests that never become whole."""
+"""Run a service until it is asked to stop; no caller holds it by requests that never become whole."""
 
 from __future__ import annotations
 
@@ -254,13 +254,13 @@ class _Server(uvicorn.Server):
 
 
 def run_server(
-    service: Service, host: str, port: int, told: Callable[[str], None], patience: int = 15
+    service: Service, host: str, port: int, listening: Callable[[str], None], patience: int = 15
 ) -> None:
     """Serve until SIGTERM or SIGINT: what is under way is answered, what waits is written.
 
     A database that hangs holds the stop for twice the `patience` (seconds) at most: then what waits is
-    set aside, and the process ends with status 2. `told` is called with the address when the service
-    listens.
+    set aside, and the process ends with status 2. `listening` is called with the address
+    when the service listens.
 
     Raises
     ------
@@ -280,7 +280,7 @@ def run_server(
             f"--host {host} --port {port} can't be used: {error}. Name another port."
         ) from error
     shown = f"[{host}]" if ":" in host else host
-    told(f"http://{shown}:{listener.getsockname()[1]}")
+    listening(f"http://{shown}:{listener.getsockname()[1]}")
     app = make_app(service)
     server = _Server(config_of(app, timeout_graceful_shutdown=patience), service, 2 * patience)
     try:

@@ -37,6 +37,7 @@ from retailrec.serving.experiment import (
 )
 from retailrec.serving.forgetting import NOT_SEARCHED, Place, Watch, what_is_left
 from retailrec.serving.keys import Keyring, RateLimit
+from retailrec.serving.messages import answer_json
 from retailrec.serving.models import Follower, Models, require_models
 from retailrec.serving.problems import Problem
 from retailrec.serving.served_model import ServedModel
@@ -75,7 +76,7 @@ class Measures:
         self.latencies: deque[float] = deque(maxlen=2000)  # seconds, of the last answers
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Show a value that is asked for when somebody looks."""
+        """Show a value that is asked for when the measures are read."""
         Gauge(f"retailrec_{name}", meaning, registry=self.registry).set_function(value)
 
     def answered(self, answer: Reply) -> None:
@@ -264,8 +265,6 @@ class Service:
         self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""
     ) -> dict[str, Any]:
         """The answer for a stored shopper as JSON holds it, logged."""
-        from retailrec.serving.messages import told
-
         assignment = self.experiment.assign(shopper)
         model = self.models.active if assignment.model is None else self.models.get(assignment.model)
         asked = asked.in_arm(
@@ -290,7 +289,7 @@ class Service:
         )
         if not assignment.holdout:
             self._shadow(shopper, asked, request, campaign)
-        return told(answer, assignment, request)
+        return answer_json(answer, assignment, request)
 
     async def swap(self, function: Callable[..., ServedModel], *args: Any) -> ServedModel:
         """Activate a model in a thread of its own, without the time limit of answers."""

@@ -321,7 +321,7 @@ class Store(Database):
             connection.execute(update(schema.shoppers).where(mine).values({column: changed}))
 
     def set_available(self, items: Mapping[str, bool], store: str | None = None) -> None:
-        """Take items off everybody's list, or that of a store's users, or put them back."""
+        """Take items off all lists, or those of a store's users, or put them back."""
         table = schema.unavailable if store is None else schema.unavailable_in
         where = {} if store is None else {"store": store}
         rows = [

@@ -380,12 +380,15 @@ class Views:
                 found["error"] = "The model knows no such item, and no name has these words."
             return found
         row = model.model.items_.row(code, named=True)
-        told = [(k, v) for k, v in row.items() if v is not None and k not in ("item_id", "name")]
+        described = [(k, v) for k, v in row.items() if v is not None and k not in ("item_id", "name")]
         similar = {
             source: [(model.ids[c], model.labels[c], score) for c, score in rows]
             for source, rows in model.similar(wanted, 8).items()
         }
-        found |= {"item": {"id": wanted, "name": model.labels[code], "facts": told}, "similar": similar}
+        found |= {
+            "item": {"id": wanted, "name": model.labels[code], "facts": described},
+            "similar": similar,
+        }
         if facts is not None:
             found |= _sales(facts, wanted)
         return found
@@ -397,9 +400,9 @@ class Views:
         if not matching:
             return {"names": names, "overlap": ""}
         k = str(matching["chosen_k"])
-        told, styles = matching["sources"], _styles(self.report())
+        per_source, styles = matching["sources"], _styles(self.report())
         method = named(self.report().get("methods", {}), list(styles))
-        columns = [c for c in _SOURCE_FACTS if any(c in facts for facts in told.values())]
+        columns = [c for c in _SOURCE_FACTS if any(c in facts for facts in per_source.values())]
         return {
             "overlap": drawings.heat(list(matching["overlap"]), matching["overlap"]),
             "k": k,
@@ -409,7 +412,7 @@ class Views:
             ),
             "numbers": Table(
                 ["source", *(_SOURCE_FACTS[c] for c in columns)],
-                [[method[n], *(_short(v.get(c)) for c in columns)] for n, v in told.items()],
+                [[method[n], *(_short(v.get(c)) for c in columns)] for n, v in per_source.items()],
             ),
         }
 
@@ -572,7 +575,7 @@ def _in_words(rules: Mapping[str, Any]) -> str:
         n = len(one["items"])
         what = [*one["category"], *([f"{n} item{'s' if n > 1 else ''}"] if n else [])]
         known = ", allowed where that is not known" if one["unknown"] == "allow" else ""
-        whom = f"where {one['when']}{known}" if one["when"] else "to everybody"
+        whom = f"where {one['when']}{known}" if one["when"] else "to all users"
         words.append(f"forbidden {whom}: {', '.join(what)}")
     return "; ".join(words)
 
