@@ -305,6 +305,23 @@ def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFram
     refused(retailrec("week", "rollback", "--config", place / "week.toml", "--to", "../.."), "no week")
 
 
+def test_a_rollback_over_several_weeks_takes_back_all_between(place: Path, lines: pl.DataFrame) -> None:
+    weeks, names = WeekFolder(place / "weeks"), [current(place)]
+    for n in (FIRST, FIRST + 1):
+        last_export = deliver(place, lines, n)
+        assert call(place).returncode == 0
+        names.append(current(place))
+    published.rollback(weeks.folder, names[0])
+    assert weeks.withdrawn == names[1:]
+    last_export.unlink()  # the inputs are those of the second week, which was taken back with the third
+    run = call(place)
+    assert run.returncode == 3, run.stdout
+    assert "taken back" in run.stdout
+    assert current(place) == names[0]
+    published.rollback(weeks.folder, names[2])
+    assert weeks.withdrawn == []  # the third week builds on the second
+
+
 def test_a_week_whose_folder_was_removed_is_left_for_another(place: Path, lines: pl.DataFrame) -> None:
     first = current(place)
     deliver(place, lines, FIRST)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -65,7 +65,7 @@ class WeekFolder:
             return []
         found = [p.parent.name for p in self.folder.glob(f"*/{MANIFEST}")]
         weeks = [name for name in found if _NAME.fullmatch(name)]
-        return sorted((n for n in set(weeks)), key=lambda name: (self.manifest(name)["number"], name))
+        return sorted(weeks, key=lambda name: (self.manifest(name)["number"], name))
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What a week's manifest says.
@@ -120,7 +120,21 @@ class WeekFolder:
         """Is there work that the next call goes on with?"""
         return (self.folder / WORK).is_dir()
 
-    def withdraw(self, names: Sequence[str]) -> None:
+    def lineage(self, name: str | None) -> list[str]:
+        """A week and those that it builds on, newest first, as far back as they are kept.
+
+        Raises
+        ------
+        DataError
+            If there is no such week.
+        """
+        found, kept = [], {*self.names()}
+        while name is not None and (name in kept or not found):
+            found.append(name)
+            name = self.manifest(name)["previous"]
+        return found
+
+    def withdraw(self, names: Iterable[str]) -> None:
         """Keep the list of weeks that were taken back."""
         aside = self.folder / WORK / "result-withdrawn.json"
         write_json(aside, sorted(names))
@@ -143,8 +157,8 @@ class WeekFolder:
 def rollback(folder: Path, to: str | None = None) -> tuple[str, str]:
     """Publish the week before the current one, or the week `to`; names of the old and the new one.
 
-    A week that was taken back is not published again by a rerun on the same inputs; going forward to it
-    by name lets it count again.
+    Taken back are the weeks that the current one builds on and the new one does not. A rerun on their
+    inputs does not publish them again; going to one by name lets it count again, and those before it.
 
     Raises
     ------
@@ -162,13 +176,7 @@ def rollback(folder: Path, to: str | None = None) -> tuple[str, str]:
             to = None if current is None else weeks.manifest(current)["previous"]
             if to is None:
                 raise DataError(f"{folder} holds no week before {current or 'the first'}.")
-        target = weeks.manifest(to)
-        after = (
-            {current}
-            if current is not None and weeks.manifest(current)["number"] > target["number"]
-            else set()
-        )
-        weeks.withdraw(sorted((set(weeks.withdrawn) | after) - {to, None}))
+        weeks.withdraw({*weeks.withdrawn, *weeks.lineage(current)} - {*weeks.lineage(to)})
         weeks.switch(to, work)
         work.remove()
     return current or "none", to
