@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "week": (START, ("retailrec week --config week.toml",)),
     "week status": (START, ("retailrec week status --config week.toml",)),
-    "week diff": (START, ("retailrec week diff 2024-W05 2024-W06 --config week.toml",)),
+    "week diff": (START, ("retailrec week diff --user 17 --config week.toml",)),
     "week rollback": (START, ("retailrec week rollback --config week.toml",)),
     "check": (LOOK, ("retailrec check shop/transactions.csv", "retailrec check --list")),
     "match": (LOOK, ("retailrec match table shop --out out/matching",)),
