@@ -128,7 +128,8 @@ class WeekFolder:
         DataError
             If there is no such week.
         """
-        found, kept = [], {*self.names()}
+        found: list[str] = []
+        kept = {*self.names()}
         while name is not None and (name in kept or not found):
             found.append(name)
             name = self.manifest(name)["previous"]
