@@ -705,6 +705,20 @@ def test_a_store_s_own_range_holds_for_its_shoppers(start: Start) -> None:
     assert first in offered("5")
 
 
+def test_a_shopper_asked_for_twice_holds_on_to_the_list_twice(start: Start) -> None:
+    client = start()
+    client.get("/v1/shoppers/5/offers?k=3&ruleset=new")
+    client.service.log.flush()  # type: ignore[attr-defined]
+
+    def offers(shoppers: str, steady: float) -> list[Any]:
+        body = {"k": 3, "steady": steady, "shoppers": [{"shopper": one} for one in shoppers]}
+        return [one["offers"] for one in client.post("/v1/offers", json=body).json()["answers"]]
+
+    (alone,), (other,) = offers("5", 1000), offers("7", 1000)
+    assert alone != offers("5", 0)[0]
+    assert offers("575", 1000) == [alone, other, alone]
+
+
 def test_what_a_shopper_dismissed_comes_back_after_its_weeks(start: Start) -> None:
     client = start()
     model = client.service.models.active

@@ -430,11 +430,12 @@ class BoundRules:
         self, lists: pl.DataFrame, users: pl.Series, user: NDArray[np.int64], items: NDArray[np.int32]
     ) -> NDArray[np.bool_]:
         """(n_pairs,) was the item on the user's previous list?"""
-        row = row_of_ids(ids_like(lists[USER_ID], users, who="previous lists"), users)
+        whose = users.unique(maintain_order=True)  # a request may ask for a user more than once
+        row = row_of_ids(ids_like(lists[USER_ID], users, who="previous lists"), whose)
         ids = ids_like(lists[ITEM_ID], self.items[ITEM_ID], who="previous lists")
         code, n = row_of_ids(ids, self.items[ITEM_ID]), self.items.height
         known = (row >= 0) & (code >= 0)
-        return np.isin(user * n + items, row[known] * n + code[known])
+        return np.isin(row_of_ids(users, whose)[user] * n + items, row[known] * n + code[known])
 
     def pick(self, usable: Usable, begun: Begun) -> Candidates:
         """The best usable pairs that go on the lists, which may hold items already."""
