@@ -172,6 +172,15 @@ def test_a_recommender_says_what_was_chosen_and_settings_fix_it(shop: RetailData
         TwoStageRecommender(prior="count")
 
 
+@pytest.mark.parametrize(("given", "days"), [(30, 30), ("never", None), ("auto", 120)])
+def test_stage_one_alone_keeps_to_the_half_life_of_the_settings(
+    shop: RetailData, given: int | str, days: int | None
+) -> None:
+    """As a matching report and `tune` fit it, with no label window to choose by."""
+    model = TwoStageRecommender(**QUICK, half_life=given).fit_stage_one(shop)
+    assert model.sources_[1].half_life == days
+
+
 def test_settings_files_fix_choices_and_those_of_0_2_read(tmp_path) -> None:
     (tmp_path / "new.toml").write_text('half_life = 240\nprior = "own_purchases"\nprior_weight = 0.1\n')
     model = read_settings(tmp_path / "new.toml").model()

@@ -298,8 +298,7 @@ class TwoStageRecommender:
         users : ids of the users to answer for, in this order; all of `data` by default. One that
             `data` does not know is answered as an unknown user (cold start), with popular items.
         request : items a user, 10 by default, or a whole `Request`
-        settings : the request's fields as keywords: `k`, `purpose`, `slots`, `rules`, `among`,
-            `reasons`, `at`
+        settings : fields of `Request` as keywords, such as `k`, `rules` or `reasons`
 
         Raises
         ------
@@ -653,7 +652,8 @@ class TwoStageRecommender:
             self._stage_key, self.sources_, self.discover_sources_, self.features_ = handed
             return
         self._stage_key = stage_key(data)
-        days = USUAL_HALF_LIFE if self._half_life is None else self._half_life.value
+        chosen = self._given_half_life or self._half_life
+        days = USUAL_HALF_LIFE if chosen is None else chosen.value
         self.sources_ = [with_common(resolved(s, days), self.seed, self.threads) for s in self.sources]
         more = () if self.discover is None else self.discover.sources
         self.discover_sources_ = [with_common(s, self.seed, self.threads) for s in more]
@@ -671,15 +671,23 @@ class TwoStageRecommender:
         self.features_.fit(data)
         release_memory()
 
+    @property
+    def _given_half_life(self) -> Chosen | None:
+        """The half-life that the settings say; None where label windows choose."""
+        if self.half_life == "auto":
+            return None
+        days = None if self.half_life == "never" else self.half_life
+        return Chosen(days, days, given=True)
+
     def _choose_half_life(self, data: RetailData) -> None:
         """The half-life of own purchases, where it is left open."""
         if all(resolved(source, None) is source for source in self.sources):
             return
-        if self.half_life != "auto":
-            days = None if self.half_life == "never" else self.half_life
-            self._half_life = Chosen(days, days, given=True)
-        elif self._half_life is None:
-            self._half_life = choose_half_life(self.learning_splits.splits(data), self.seed)
+        self._half_life = (
+            self._given_half_life
+            or self._half_life
+            or choose_half_life(self.learning_splits.splits(data), self.seed)
+        )
         self.report_["half_life"] = self._half_life.facts
 
     def _choose_prior(self, frame: TrainingFrame) -> None:
