@@ -298,10 +298,11 @@ def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> Trainin
     """
     past, target = split
     users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
-    if len(users) > _MOST_USERS:
-        lot = lots(draw_keys(past, users)[1], sampling.seed, 99)
-        users = np.sort(users[np.argsort(lot, kind="stable")[:_MOST_USERS]])
     key_of_item, key_of_user = draw_keys(past, users)
+    if len(users) > _MOST_USERS:
+        lot = lots(key_of_user, sampling.seed, 99)
+        kept = np.sort(np.argsort(lot, kind="stable")[:_MOST_USERS])
+        users, key_of_user = users[kept], key_of_user[kept]
     labels, frames = Labels(target, past.n_items), []
     for at in range(0, len(users), SHARD):
         rows = slice(at, at + SHARD)
