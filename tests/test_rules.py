@@ -314,6 +314,7 @@ def test_what_is_forbidden_is_none_of_the_user_s_own_pairs_either() -> None:
         ({"category": "wett", "when": "age < 18"}, "no category 'wett'.*nothing would be forbidden"),
         ({"items": ["zz"]}, "none of the 1 ids of the items forbidden"),
         ({"when": "age < 18"}, "name what is forbidden"),
+        ({"items": ["a", None]}, "items hold an empty id"),
         ({"category": "wet", "when": "__import__('os').system('x')"}, "expected comparisons"),
         ({"category": "wet", "when": "age < young"}, "compares numbers"),
         ({"category": "wet", "unless": "age > 18"}, "forbid has no 'unless'"),
@@ -332,6 +333,9 @@ def test_what_makes_no_sense_forbids_nothing_in_silence(forbid: object, words: s
 def test_what_of_a_ban_the_catalogue_lacks_is_noted() -> None:
     _, bound = bound_to(people(age=[1, 2]), Rules(forbid=[{"category": ["wet", "beer"]}]))
     assert bound.notes == ("rules: forbid: the catalogue has no category 'beer'.",)
+    lists, bound = bound_to(people(age=[1, 2]), Rules(forbid=[{"items": ["a", "b", "only-c"]}]))
+    assert lists == ["cdef"] * 2
+    assert "only 2 of the 3 ids of the items forbidden are among" in bound.notes[0]
 
 
 def test_bans_come_from_a_file(tmp_path: Path) -> None:
@@ -366,6 +370,8 @@ def test_an_item_that_was_dismissed_is_away_for_some_weeks_with_its_category_if_
     for at, lists in expected.items():
         dismissed = Dismissed(holding(frame, at, None), ITEMS)
         assert bound_to(people(), Rules(), dismissed=dismissed)[0] == lists
+    ever = check_dismissals(frame.with_columns(weeks=pl.lit(1e12)))  # that is for good
+    assert holding(ever, late, None).height == frame.height
     before = holding(frame, now, datetime(2024, 1, 20))  # answers as of a time know what was said then
     assert before["item_id"].to_list() == ["a", "zz", "f"]
 

@@ -23,6 +23,7 @@ from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 
 WEEKS = 4.0  # for which a dismissal holds that says nothing else
+_WEEK_US = 7 * 86_400_000_000
 _YES, _NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
 
@@ -84,8 +85,8 @@ def holding(frame: pl.DataFrame, now: datetime, at: datetime | None) -> pl.DataF
     >>> holding(frame, datetime(2024, 1, 30), None)["user_id"].to_list()
     [2]
     """
-    span = pl.duration(seconds=pl.col("weeks") * 7 * 86_400)
-    keep = pl.col("time").is_null() | (pl.col("time") + span > now)
+    ago = (pl.lit(now, pl.Datetime("us")) - pl.col("time")).dt.total_microseconds() / _WEEK_US
+    keep = pl.col("time").is_null() | (ago < pl.col("weeks"))  # dates can't hold any number of weeks
     if at is not None:
         keep &= pl.col("time").is_null() | (pl.col("time") < at)
     return frame.filter(keep)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retailrec.components import check_settings
 from retailrec.data.files import read_table
 from retailrec.data.ids import row_of_ids
-from retailrec.data.parsing import ids_like, ids_meet, without_missing
+from retailrec.data.parsing import ids_meet, typed_ids, without_missing
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, ITEM_ID
 
@@ -120,8 +120,8 @@ class Forbid:
     category : categories of the catalogue, of any of its columns `category_1` and so on; case does not
         matter
     items : ids of items; a file of `item_id` in a rules file
-    when : for whom, such as ``"age < 18"``: see `parse_comparisons`; empty: for everybody
-    unknown : of users of whom `when` can't be told, since an attribute is missing: ``forbid``, the
+    when : for whom, such as ``"age < 18"``: see `parse_comparisons`; empty: for all users
+    unknown : of users of whom `when` can't be decided, since an attribute is missing: ``forbid``, the
         safe side, or ``allow``
 
     Raises
@@ -142,6 +142,8 @@ class Forbid:
         if isinstance(self.items, str) or not isinstance(self.items, Sequence | pl.Series):
             raise SettingError(f"forbid: items must be a list of ids, not {self.items!r}.")
         object.__setattr__(self, "items", tuple(self.items))
+        if None in self.items:
+            raise SettingError("forbid: items hold an empty id; leave it out.")
         if not len(self.category) and not len(self.items):
             raise SettingError("forbid: name what is forbidden, by category or by items.")
         if self.when.strip():
@@ -205,7 +207,7 @@ class Forbid:
         Raises
         ------
         DataError
-            If the catalogue has none of it: then nobody would be kept from anything.
+            If the catalogue has none of it: then no user would be kept from anything.
         """
         found, notes = np.zeros(items.height, np.bool_), []
         wanted = [category.strip().lower() for category in self.category]
@@ -218,13 +220,11 @@ class Forbid:
             notes.append(f"the catalogue has no category {', '.join(map(repr, lacking))}")
         if len(self.items):
             ids = pl.Series(ITEM_ID, self.items, strict=False)
-            told = ids_meet(
-                ids, items[ITEM_ID], who="the items forbidden", whose="the catalogue", refuse=False
-            )
-            notes += [told.rstrip(".")] if told else []
-            if told is None or "only" in told:
-                codes = row_of_ids(ids_like(ids, items[ITEM_ID], who="forbid"), items[ITEM_ID])
-                found[codes[codes >= 0]] = True
+            known, who, whose = items[ITEM_ID], "the items forbidden", "the catalogue"
+            lacks = ids_meet(ids, known, who=who, whose=whose, share=1.0, refuse=False)
+            notes += [lacks.rstrip(".")] if lacks else []
+            codes = row_of_ids(typed_ids(ids).cast(pl.String), known.cast(pl.String))
+            found[codes[codes >= 0]] = True
         sentence = f"rules: forbid: {'; '.join(notes)}." if notes else ""
         if not found.any():
             raise DataError(
