@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -91,6 +92,10 @@ def test_requests_are_the_same_however_they_are_said(tmp_path: Path) -> None:
     assert (read.rules, read.k, read.reasons) == (said.rules, said.k, said.reasons)
     assert isinstance(read.among, Among)
     assert read.fingerprint() == Request.read(plain).fingerprint()
+    same = Request(k=np.int64(4), explore=0.5, pool=8), Request(k=4, explore=np.float32(0.5), pool=8)
+    assert same[0].fingerprint() == same[1].fingerprint() == {"k": "4", "explore": "0.5", "pool": "8"}
+    whole, real = (Request(rules=Rules(price_floor=money)) for money in (2, 2.0))
+    assert whole.fingerprint() == real.fingerprint()
     assert set(read.fingerprint()) == {"k", "rules", "among", "reasons", "at"}
     assert Request(slots={"replenish": 0, "discover": 2}) == Request(k=2, purpose="discover")
     assert Request.of(3, purpose="replenish") == Request(k=3, purpose="replenish")

@@ -118,7 +118,7 @@ class Request:
         and gives a column `purpose`.
     rules : business rules
     among : the eligible items: the only ones to rank, proposed by a candidate generator or not. A frame
-        of `item_id` (for everybody), of `user_id` and `item_id`, or two frames, of `campaign_id` and
+        of `item_id` (for all users), of `user_id` and `item_id`, or two frames, of `campaign_id` and
         `user_id` and of `campaign_id` and `item_id`. Where it names users, these are answered for by
         default.
     reasons : say why each item was chosen, in words: up to three reasons, the strongest first
@@ -194,7 +194,7 @@ class Request:
         metadata=_said(float, "Draw lists from a pool: chance of a best item to give way, below 1."),
     )
     pool: Count = field(default=20, metadata=_said(int, "Items that an explored list is drawn from."))
-    salt: str = field(default="", metadata=_said(str, "Of the draw; another word draws anew."))
+    salt: str = field(default="", metadata=_said(str, "Of the draw; another word draws other lists."))
     in_store: str | None = field(
         default=None,
         metadata=_said(str, "Answer for this store, for rules by store; by default each user's own."),
@@ -372,5 +372,6 @@ def _described(settings: Any) -> dict[str, str]:
         elif isinstance(value, Rules):
             said[f.name] = repr(_described(value))
         elif value != f.default:
-            said[f.name] = repr(value)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            said[f.name] = repr(float(value)).removesuffix(".0") if number else repr(value)
     return said
