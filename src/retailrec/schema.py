@@ -1,8 +1,8 @@
 """Names, types and units of every frame that crosses a file.
 
 At the edges, frames carry the caller's own ids (`user_id`, `item_id`, `basket_id`). Inside, ids are
-dense int32 codes (`user`, `item`, `basket`): the row of the shopper in `RetailData.users`, the row of
-the item in `RetailData.items`, and a number that grows with (shopper, time).
+dense int32 codes (`user`, `item`, `basket`): the row of the user in `RetailData.users`, the row of
+the item in `RetailData.items`, and a number that grows with (user, time).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRANSACTIONS = (
     Column("store", "id", False, "where it was bought"),
 )
 
-# Columns of a catalogue and of shopper attributes that the package knows by name. Others are carried.
+# Columns of a catalogue and of user attributes that the package knows by name. Others are carried.
 ITEM_ID, USER_ID = "item_id", "user_id"
 STORE = "store"  # of a receipt, of a user, of a line that says where an item is on offer
 NAME, BRAND = "name", "brand"

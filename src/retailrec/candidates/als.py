@@ -21,15 +21,15 @@ from retailrec.data.history import Candidates, History, Pairs
 class ALS(CandidateGenerator, type="als"):
     """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008) by `implicit`.
 
-    `fit` keeps the item factors only. A request solves each shopper's factors from the history that
-    comes with it, so a shopper who was not in `fit` is served as well as one who was.
+    `fit` keeps the item factors only. A request solves each user's factors from the history that
+    comes with it, so a user who was not in `fit` is served as well as one who was.
 
     Parameters
     ----------
     factors, iterations, regularization : as in `implicit`
     alpha : confidence of a purchase is 1 + alpha x weight (eq. 4 of the paper)
     half_life : days after which a purchase counts half; None: never
-    reference : shoppers that items are learnt from, drawn where there are more
+    reference : users that items are learnt from, drawn where there are more
     seed, threads : None takes the model's
     device : ``cpu``, or ``cuda`` where `implicit` was built with it (fit only)
     """
@@ -67,7 +67,7 @@ class ALS(CandidateGenerator, type="als"):
         return self._index.best(self.user_factors(history), k, self.threads)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Dot product of folded-in shopper factors and item factors; zero without history."""
+        """Dot product of folded-in user factors and item factors; zero without history."""
         scores: NDArray[np.float32] = dot_pairs(
             self.user_factors(history), self.factors_, pairs.indptr, pairs.items
         )
@@ -86,7 +86,7 @@ class ALS(CandidateGenerator, type="als"):
         return rounded(folded, step)
 
     def _folding(self, n_users: int) -> tuple[Any, float]:
-        """A model that solves for shoppers, and their grid, which is the items'.
+        """A model that solves for users, and their grid, which is the items'.
 
         The model knows the items' Gram matrix from the first call on.
         """

@@ -28,7 +28,7 @@ class CandidateGenerator(Component, ABC):
     """A source of candidates.
 
     Fields are its hyper-parameters; what `fit` learns ends in ``_``. `fit` learns about items only. A
-    shopper's history comes with each request, so a new shopper or a fresher receipt needs no refit, and
+    user's history comes with each request, so a new user or a fresher receipt needs no refit, and
     a fitted source holds nothing personal.
 
     A source of one's own is a dataclass that derives from this one and has `name`, `_fit`,
@@ -37,7 +37,7 @@ class CandidateGenerator(Component, ABC):
 
     Attributes
     ----------
-    theme : which kind of reason this source's columns stand for in explanations (``habit``,
+    theme : which kind of reason this source's columns are in explanations (``habit``,
         ``receipt``, ``together``, ``alike``, ``popular``, ``bestseller`` of a category); other words
         are shown as they are; empty: no reason
     partners : of which purchases, ``history`` or ``last_receipt``, a reason names the one that goes
@@ -101,10 +101,10 @@ class CandidateGenerator(Component, ABC):
         return self
 
     def candidates(self, history: History, k: int, without: Pairs | None = None) -> Candidates:
-        """The `k` best recommendable items of each shopper; ties go to the lower item code.
+        """The `k` best recommendable items of each user; ties go to the lower item code.
 
         Items of `owners_only_` are proposed to those who bought them. `without` are pairs that are not
-        wanted, a row a shopper: the `k` best others are given, as many as there are.
+        wanted, a row a user: the `k` best others are given, as many as there are.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Content: items that read like what the shopper buys, sold before or not."""
+"""Content: items that read like what the user buys, sold before or not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEXT = (NAME, BRAND, *CATEGORIES)
 
 @dataclass
 class Content(CandidateGenerator):
-    """Cosine of item text with the mean text of the shopper's purchases.
+    """Cosine of item text with the mean text of the user's purchases.
 
     Text is name, brand and category path. It becomes TF-IDF over words and over character n-grams,
     cut to `dimensions` by truncated SVD (latent semantic analysis, Deerwester et al., 1990); or
@@ -34,7 +34,7 @@ class Content(CandidateGenerator):
     Parameters
     ----------
     dimensions : length of an item vector
-    half_life : days after which a purchase counts half in the shopper's profile
+    half_life : days after which a purchase counts half in the user's profile
     embeddings : folder of a model2vec model; needs the extra ``text``. None: TF-IDF.
     """
 

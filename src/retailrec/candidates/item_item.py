@@ -103,18 +103,18 @@ class ItemItem(CandidateGenerator):
     ----------
     weighting : ``cosine``, ``tfidf`` or ``bm25``, applied as `implicit` does
     neighbours : kept per item, itself counted when `include_self`
-    within : ``shopper``: items of one shopper go together; ``receipt``: items of one receipt;
-        ``next_receipt``: items of a receipt with those of the shopper's next one. The last always takes
+    within : ``shopper``: items of one user go together; ``receipt``: items of one receipt;
+        ``next_receipt``: items of a receipt with those of the user's next one. The last always takes
         the cosine of the two and has no `half_life` in fit
-    profile : ``history``: all the shopper bought, ``last_receipt``: the newest receipt only,
+    profile : ``history``: all the user bought, ``last_receipt``: the newest receipt only,
         ``top``: the five items bought most
     half_life : days after which a purchase counts half, in fit and in the profile; None: never
-    shrinkage : similarity is multiplied by n / (n + shrinkage), n being the shoppers (or receipts)
+    shrinkage : similarity is multiplied by n / (n + shrinkage), n being the users (or receipts)
         that hold both items
     include_self : an item is its own neighbour, so own purchases are proposed too
-    longest : items of one shopper that similarities are learnt from, the heaviest ones; the time to
+    longest : items of one user that similarities are learnt from, the heaviest ones; the time to
         learn grows with their square
-    reference : shoppers that similarities are learnt from, drawn where there are more
+    reference : users that similarities are learnt from, drawn where there are more
     """
 
     weighting: Literal["cosine", "tfidf", "bm25"] = "cosine"
@@ -206,7 +206,7 @@ class ItemItem(CandidateGenerator):
         return Product(Rows(history.indptr, history.items, self._profile(history)), self.similarity_)
 
     def _profile(self, history: History) -> NDArray[np.float32]:
-        """(n_pairs,) weight of each item that the shopper bought."""
+        """(n_pairs,) weight of each item that the user bought."""
         if self.profile == "last_receipt":
             last = history.basket == history.last_basket[history.user_of_event]
             return history.sum_events(last.astype(np.float64))
@@ -217,7 +217,7 @@ class ItemItem(CandidateGenerator):
 
 
 def keep_top(history: History, weights: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-    """The weights with all but each shopper's `n` largest set to zero; the lower item wins ties."""
+    """The weights with all but each user's `n` largest set to zero; the lower item wins ties."""
     size = np.diff(history.indptr)
     kept = weights.copy()
     long = np.flatnonzero(np.repeat(size > n, size))  # the others have no more to lose

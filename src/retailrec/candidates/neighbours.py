@@ -1,7 +1,7 @@
-"""Similar shoppers: what those who bought alike bought.
+"""Similar users: what those who bought alike bought.
 
 These sources keep a bounded sample of reference histories, without ids. It is the one place where a
-fitted model holds anything derived from single shoppers.
+fitted model holds anything derived from single users.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from retailrec.compute.topk import closest_rows, keep_largest
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 
-_BATCH = 1024  # shoppers compared with the reference sample at a time
+_BATCH = 1024  # users compared with the reference sample at a time
 
 
 @dataclass
 class TifuKNN(CandidateGenerator):
     """TIFU-KNN: own and neighbours' decayed basket vectors (Hu et al., SIGIR 2020).
 
-    A shopper's baskets, oldest first, form groups of `group_size` (the oldest group takes what is
+    A user's baskets, oldest first, form groups of `group_size` (the oldest group takes what is
     left over). A group's vector is the mean of its baskets, each weighted `within_decay` ^ (baskets
-    until the group's last); the shopper's vector is the mean of the groups, each weighted
+    until the group's last); the user's vector is the mean of the groups, each weighted
     `group_decay` ^ (groups until the last). The prediction is `alpha` x own vector + (1 - `alpha`) x
     mean vector of the `neighbours` nearest references (Euclidean). Defaults are the paper's for
     Ta-Feng.
 
     Parameters
     ----------
-    reference : shoppers sampled in `fit` to be neighbours
+    reference : users sampled in `fit` to be neighbours
     """
 
     neighbours: Count = 300
@@ -94,7 +94,7 @@ class TifuKNN(CandidateGenerator):
         return self._remembered(history).best(history, self.allowed_, k)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Zero for items that neither the shopper nor a neighbour bought."""
+        """Zero for items that neither the user nor a neighbour bought."""
         return self._remembered(history).read(pairs)
 
     def _remembered(self, history: History) -> Prediction:
@@ -105,10 +105,10 @@ class TifuKNN(CandidateGenerator):
 class UPCF(CandidateGenerator, type="up_cf"):
     """User popularity with user-wise collaborative filtering (Faggioli et al., UMAP 2020).
 
-    A shopper's vector is the share of the last `recency` baskets that hold each item. The prediction
+    A user's vector is the share of the last `recency` baskets that hold each item. The prediction
     sums the references' vectors, weighted by similarity ^ `locality`; similarity is the asymmetric
     cosine n_both / (n_own ^ `asymmetry` x n_other ^ (1 - `asymmetry`)) of the sets of items. The
-    shopper's own vector counts with similarity 1, whether they are in the sample or not; references
+    user's own vector counts with similarity 1, whether they are in the sample or not; references
     with exactly the same items are left out. Only the `neighbours` most similar references are summed;
     the power makes the others' weight tiny.
     """
@@ -148,7 +148,7 @@ class UPCF(CandidateGenerator, type="up_cf"):
             rows = slice(at, at + _BATCH)
             similarity = (mine[rows] @ self.sets_.T).toarray()
             similarity *= norm[rows, None] * other
-            similarity[similarity > 1 - 1e-6] = 0  # the shopper, or one with the same items
+            similarity[similarity > 1 - 1e-6] = 0  # the user, or one with the same items
             near = nearest(similarity.astype(np.float32), self.neighbours)
             close = np.take_along_axis(similarity, near.indices.reshape(len(similarity), -1), 1)
             near.data = (close.ravel() ** self.locality).astype(np.float32)
@@ -160,7 +160,7 @@ class UPCF(CandidateGenerator, type="up_cf"):
         return self._remembered(history).best(history, self.allowed_, k)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Zero for items that neither the shopper nor a similar reference bought lately."""
+        """Zero for items that neither the user nor a similar reference bought lately."""
         return self._remembered(history).read(pairs)
 
     def _remembered(self, history: History) -> Prediction:
@@ -175,7 +175,7 @@ class Prediction(NamedTuple):
     own: Rows | sparse.csr_matrix
 
     def best(self, history: History, allowed: NDArray[np.bool_], k: int) -> Candidates:
-        """The `k` best allowed items; none for an empty history, as nobody is like it."""
+        """The `k` best allowed items; none for an empty history, as no user is like it."""
         best = Product(self.weights, self.references).best(allowed, k, self.own)
         unfounded = (np.diff(history.indptr) == 0)[:, None] | (best.scores <= 0)
         best.items[unfounded], best.scores[unfounded] = -1, -np.inf
@@ -192,7 +192,7 @@ class Prediction(NamedTuple):
 
 
 def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n_events,) newer baskets of the shopper, and (n_users,) number of baskets."""
+    """(n_events,) newer baskets of the user, and (n_users,) number of baskets."""
     key = history.user_of_event << 32 | history.basket.astype(np.int64)
     distinct, place = np.unique(key, return_inverse=True)
     n_baskets = np.bincount(distinct >> 32, minlength=len(history))

@@ -1,4 +1,4 @@
-"""Own purchases: what the shopper bought before."""
+"""Own purchases: what the user bought before."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from retailrec.errors import SettingError
 
 Weighting = Literal["count", "recency", "decay", "due"]
 USUAL_HALF_LIFE = 120.0  # days
-_PRIOR_GAPS = 1.0  # how many gaps the item's usual gap weighs beside the shopper's own
+_PRIOR_GAPS = 1.0  # how many gaps the item's usual gap weighs beside the user's own
 
 
 @dataclass
 class OwnPurchases(CandidateGenerator):
-    """The shopper's own items, in one of four orders.
+    """The user's own items, in one of four orders.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ class OwnPurchases(CandidateGenerator):
         ``recency``: newest purchase first.
         ``decay``: each receipt counts 0.5^(age / half_life).
         ``due``: receipts with the item, worth most when the days since the last one match the usual
-        gap: log(1 + count) * exp(-ln(days / gap)^2 / 2). The usual gap is the mean of the shopper's
+        gap: log(1 + count) * exp(-ln(days / gap)^2 / 2). The usual gap is the mean of the user's
         own gaps and the item's mean gap, which counts as one gap.
     half_life : days; None: never; ``auto``: the recommender chooses, alone it is 120
     ties : for ``count``: the item bought last comes first (``newest``), the one bought first
-        (``oldest``, as counting in order of purchase does), or the one that most shoppers bought in
+        (``oldest``, as counting in order of purchase does), or the one that most users bought in
         the last 28 days (``popular``)
-    fill : bestsellers follow where the shopper has no more items, as a shop would do it
+    fill : bestsellers follow where the user has no more items, as a shop would do it
     proposes : does a recommender's pool take candidates of it, and not only its scores and ranks?
     """
 
@@ -84,7 +84,7 @@ class OwnPurchases(CandidateGenerator):
         return Candidates(*topk_rows(history.indptr, history.items, scores.astype(np.float32), k))
 
     def _filled(self, history: History, k: int) -> Candidates:
-        # k bestsellers are enough: those that the shopper bought are in the list already
+        # k bestsellers are enough: those that the user bought are in the list already
         sold = np.where(self.allowed_, self.popular_, 0)
         best = np.lexsort((np.arange(len(sold)), -sold))[:k].astype(np.int32)
         best = best[sold[best] > 0]
@@ -96,9 +96,9 @@ class OwnPurchases(CandidateGenerator):
         return Candidates(*topk_rows(indptr, items, self._score(history, Pairs(indptr, items)), k))
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Zero for an item that the shopper never bought; with `fill` its popularity, below 1.
+        """Zero for an item that the user never bought; with `fill` its popularity, below 1.
 
-        With `fill`, items that the shopper bought score above 1.
+        With `fill`, items that the user bought score above 1.
         """
         position = find_pairs(history.indptr, history.items, pairs.indptr, pairs.items)
         weights = self._weights(history)
@@ -131,7 +131,7 @@ class OwnPurchases(CandidateGenerator):
 
 
 def _usual_gap(history: History) -> NDArray[np.float32]:
-    """(n_items,) mean days between a shopper's purchases of the item; the overall mean helps out."""
+    """(n_items,) mean days between a user's purchases of the item; the overall mean helps out."""
     count = history.counts()
     span = history.age[history.event_indptr[:-1]] - history.last_age()
     gaps = np.bincount(history.items, count - 1, history.n_items)

@@ -72,7 +72,7 @@ class ReciprocalRankFusion(CandidateGenerator, type="fusion"):
         return Candidates(*topk_rows(indptr, items, self._score(history, Pairs(indptr, items)), k))
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Ranks are places among the shopper's `pairs`."""
+        """Ranks are places among the user's `pairs`."""
         total = np.zeros(len(pairs.items), np.float32)
         for source in self.sources_:
             rank = rank_in_rows(pairs.indptr, source.score(history, pairs))
@@ -82,15 +82,15 @@ class ReciprocalRankFusion(CandidateGenerator, type="fusion"):
 
 @dataclass(frozen=True)
 class Pool:
-    """One row a (shopper, item) pair, in order of shopper and item.
+    """One row a (user, item) pair, in order of user and item.
 
     Attributes
     ----------
-    indptr : (n_users + 1,) int64, where each shopper's pairs start
+    indptr : (n_users + 1,) int64, where each user's pairs start
     items : (n_pairs,) int32
     sources : names, in the order of the columns below
     scores : (n_pairs, n_sources) float32; each source scores every pair, its own proposal or not
-    ranks : (n_pairs, n_sources) float32; place of the score within the shopper's pool, 1 is best
+    ranks : (n_pairs, n_sources) float32; place of the score within the user's pool, 1 is best
     more : (n_pairs, n_more) float32; what sources tell beside their scores, in order of the sources
     """
 
@@ -124,7 +124,7 @@ class Pool:
         )
 
     def best(self, score: NDArray[np.float32], k: int) -> Candidates:
-        """The `k` best pairs of each shopper by a score of each pair; ties go to the lower item."""
+        """The `k` best pairs of each user by a score of each pair; ties go to the lower item."""
         return Candidates(*topk_rows(self.indptr, self.items, score, k))
 
 
@@ -199,7 +199,7 @@ def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: P
 def place_in_pool(
     sources: Sequence[CandidateGenerator], history: History, pairs: Pairs, pool: Pool
 ) -> Pool:
-    """Given pairs, scored by all sources, with the ranks that their scores have in each shopper's pool.
+    """Given pairs, scored by all sources, with the ranks that their scores have in each user's pool.
 
     A pair of the pool gets the rank that it has there, so a ranker sees the same columns.
     """

@@ -1,4 +1,4 @@
-"""Popularity: what many shoppers bought lately."""
+"""Popularity: what many users bought lately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from retailrec.errors import SettingError
 
 @dataclass
 class Popularity(CandidateGenerator):
-    """What most shoppers bought in the last `days`, whoever asks.
+    """What most users bought in the last `days`, whoever asks.
 
     Items that fewer people bought lately follow in the order of all-time buyers, so the list does
     not end before the catalogue of sold items does.
@@ -82,17 +82,17 @@ class Popularity(CandidateGenerator):
         return Candidates(np.repeat(row, n, axis=0), np.repeat(row_scores, n, axis=0))
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """The item's score, whoever the shopper is."""
+        """The item's score, whoever the user is."""
         return self.share_[pairs.items]
 
 
 @dataclass
 class PopularInSegment(CandidateGenerator):
-    """What most shoppers of the same segment bought in the last `days`.
+    """What most users of the same segment bought in the last `days`.
 
     Parameters
     ----------
-    attribute : column of `users` whose values are the segments; shoppers without a value, or with
+    attribute : column of `users` whose values are the segments; users without a value, or with
         one that `fit` did not see, get the overall order
     days : length of the window
     """
@@ -138,12 +138,12 @@ class PopularInSegment(CandidateGenerator):
         return Candidates(best[0][segment], best[1][segment])
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """The item's score in the shopper's segment."""
+        """The item's score in the user's segment."""
         segment = self._segment_of(history.users)
         return self.shares_[segment[row_of_pair(pairs.indptr)], pairs.items]
 
     def _segment_of(self, users: pl.DataFrame) -> NDArray[np.int64]:
-        """(n_users,) row of `shares_`; 0 is everybody."""
+        """(n_users,) row of `shares_`; 0 is all users."""
         if self.attribute not in users.columns or self.segments_.is_empty():
             return np.zeros(users.height, np.int64)
         text = users[self.attribute].cast(pl.String)
@@ -155,9 +155,9 @@ class PopularInSegment(CandidateGenerator):
 
 @dataclass
 class PopularInCategories(CandidateGenerator):
-    """Popular items of the categories that the shopper buys from.
+    """Popular items of the categories that the user buys from.
 
-    Score: share of the shopper's lines in the item's category x share of the category's recent
+    Score: share of the user's lines in the item's category x share of the category's recent
     buyers that took the item.
 
     Parameters
@@ -206,7 +206,7 @@ class PopularInCategories(CandidateGenerator):
         return Candidates(*best)
 
     def _score(self, history: History, pairs: Pairs) -> NDArray[np.float32]:
-        """Zero for items of categories that the shopper never bought from."""
+        """Zero for items of categories that the user never bought from."""
         n = int(self.category_.max(initial=-1)) + 2
         key = pair_keys(history.user_of_pair, self.category_[history.items] + 1, n)
         counts = np.bincount(key, history.counts(), len(history) * n).reshape(-1, n)
@@ -216,5 +216,5 @@ class PopularInCategories(CandidateGenerator):
 
 
 def _buyers(log: pl.DataFrame, n_items: int) -> NDArray[np.float64]:
-    """(n_items,) number of distinct shoppers; the lines of each lie together, as in a log."""
+    """(n_items,) number of distinct users; the lines of each lie together, as in a log."""
     return np.asarray(count_buyers(log["user"].to_numpy(), log["item"].to_numpy(), n_items))

@@ -1,7 +1,7 @@
 """Numba kernels over CSR arrays; with those of `topk` and `groups` the only loops over pairs.
 
 All are serial, release the GIL and are cached on disk; `shards` runs them over shards of
-shoppers.
+users.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def product_gather(
 
 @jit
 def find_pairs(indptr: Any, indices: Any, pool_indptr: Any, pool_items: Any) -> Any:
-    """Position in the CSR of each pool pair, -1 where the shopper has no such pair; int64.
+    """Position in the CSR of each pool pair, -1 where the user has no such pair; int64.
 
     Both sides are sorted by item within a row, so one walk over each row does it.
     """

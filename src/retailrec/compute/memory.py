@@ -16,7 +16,7 @@ _POLARS = "background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0"
 def peak_memory_mb() -> int:
     """Most memory that this process has held, in MB (10^6 bytes).
 
-    Of Linux's two figures this is the one that starts anew with a program; the other, `ru_maxrss`, may
+    Of Linux's two figures this is the one that starts again with a program; the other, `ru_maxrss`, may
     be that of the process which started this one.
     """
     try:

@@ -43,11 +43,11 @@ if hasattr(os, "register_at_fork"):
 
 T = TypeVar("T")
 MOST_THREADS = 1024  # more is a slip of the pen, and a system that runs out of them
-SHARD = 256  # shoppers; 250 candidates x 140 float32 columns of them are 36 MB
+SHARD = 256  # users; 250 candidates x 140 float32 columns of them are 36 MB
 _worker = threading.local()
 _lock, _holders, _limit = threading.Lock(), 0, None
 _most: int | None = None  # threads that this process may use, whatever a setting says
-TRAIN_SHARD = 512  # shoppers; part of the random draws, so it is no setting
+TRAIN_SHARD = 512  # users; part of the random draws, so it is no setting
 
 
 def n_threads(threads: int | None) -> int:

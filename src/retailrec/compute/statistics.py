@@ -61,7 +61,7 @@ def mean_interval(values: Floats, level: float = 0.95) -> Difference:
 
 
 def shares_p(counts: ArrayLike, shares: ArrayLike) -> float:
-    """p of these counts, had everybody been drawn with these shares (chi-square).
+    """p of these counts, had all users been drawn with these shares (chi-square).
 
     Examples
     --------

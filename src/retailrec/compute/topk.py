@@ -103,7 +103,7 @@ def product_topk(
 ) -> tuple[Any, Any]:
     """Best k items a row of W x S + B, all CSR; an item whose terms add up to 0 is not proposed.
 
-    W (`indptr`, `indices`, `weights`) and B have a row a shopper; S and B have a column an item. B
+    W (`indptr`, `indices`, `weights`) and B have a row a user; S and B have a column an item. B
     may be empty: a row pointer of zeros.
     """
     n = len(indptr) - 1
@@ -194,7 +194,7 @@ def closest_rows(
 ) -> Any:
     """The k rows of a second matrix nearest to each row of a first (Euclidean); (n_rows, k) int32.
 
-    The first has a row of items a shopper; the second stands transposed, a row an item, with the
+    The first has a row of items a user; the second stands transposed, a row an item, with the
     squared norm of each of its rows in `norms`. Nearer is a larger 2 x dot product - norm.
     """
     n = len(indptr) - 1

@@ -124,7 +124,7 @@ class FeatureSet:
     """The registered features, less those in `drop` (names or families), and the attributes.
 
     `fit` learns the item side: item features, category codes and how attributes are coded. `rows`
-    computes the shopper side from the histories that come with a request. The features are those that
+    computes the user side from the histories that come with a request. The features are those that
     were registered when `fit` ran, whatever is registered later: a fitted set keeps them, and one that
     is loaded looks them up by name.
 
@@ -132,7 +132,7 @@ class FeatureSet:
     ----------
     items_ : (n_items, n_item_columns) float32, column by column
     categories_ : (n_items, n_levels) int32 category code of each item, -1 where not known
-    attributes_ : frame of `column`, `value`, `code`: how shopper attributes in words are coded
+    attributes_ : frame of `column`, `value`, `code`: how user attributes in words are coded
     layout_ : frame of `column`, `scope`, `family`, and the `feature` and `module` that compute it
     catalogue_key_ : the item coding that was learnt from
     """
@@ -238,7 +238,7 @@ class FeatureSet:
     def rows(
         self, history: History, pairs: Pairs, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """(n_pairs, n_columns) float32 features of the pairs; row i of `pairs` is shopper row i.
+        """(n_pairs, n_columns) float32 features of the pairs; row i of `pairs` is user row i.
 
         `out` may be part of a larger block, which saves a copy.
 
@@ -305,7 +305,7 @@ class FeatureSet:
     def _category_blocks(
         self, history: History, columns: EventColumns, pairs: Pairs
     ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """For each level: features of each (shopper, category), and the row of each candidate."""
+        """For each level: features of each (user, category), and the row of each candidate."""
         out = []
         features = self._kept("category")
         event_indptr = history.event_indptr[history.indptr]
@@ -323,7 +323,7 @@ class FeatureSet:
         return out
 
     def _encode_users(self, users: pl.DataFrame) -> NDArray[np.float32]:
-        """Shopper attributes as numbers: words by their place in alphabetical order."""
+        """User attributes as numbers: words by their place in alphabetical order."""
         known = self._known_attributes()
         out = np.full((users.height, len(known)), np.nan, np.float32, order="F")
         for column, (name, codes) in enumerate(known.items()):
@@ -337,7 +337,7 @@ class FeatureSet:
         return out
 
     def _known_attributes(self) -> dict[str, dict[str, float]]:
-        """Shopper attributes in the order of their columns, with codes for those in words."""
+        """User attributes in the order of their columns, with codes for those in words."""
         if self._attributes is None:
             rows = self.layout_.filter(pl.col("scope") == "user attribute")["column"]
             names = [name.removeprefix("user_attribute_") for name in rows]
@@ -410,7 +410,7 @@ def _item_events(
 ) -> tuple[WholeEvents, Weeks, NDArray[np.int64]]:
     """Aggregates of all events by item, sales by week, and lines sold in the last 91 days.
 
-    Shoppers are gone through part by part, so no column of all events is ever in memory.
+    Users are gone through part by part, so no column of all events is ever in memory.
     """
     of_part = partial(item_totals, tuple(names))
     if data.whole is not None:
@@ -421,8 +421,8 @@ def _item_events(
             found = of_part(history)
             totals = add_totals(totals, found) if totals else found
     *totals, (_, weeks), (_, recent) = totals
-    nobody = EventColumns(data.history(codes=[]))
-    return WholeEvents(nobody, totals, data.n_items), Weeks(weeks), recent
+    empty = EventColumns(data.history(codes=[]))
+    return WholeEvents(empty, totals, data.n_items), Weeks(weeks), recent
 
 
 def _item_attributes(

@@ -16,25 +16,25 @@ def item_receipts(e: Events) -> Floats:
 
 @feature("item", unit="shoppers")
 def item_buyers(e: Events) -> Floats:
-    """Shoppers who ever bought the item."""
+    """Users who ever bought the item."""
     return e.sum(e.last_of_pair)
 
 
 @feature("item", unit="shoppers")
 def item_buyers_7d(e: Events) -> Floats:
-    """Shoppers who bought the item in the last 7 days."""
+    """Users who bought the item in the last 7 days."""
     return e.sum(e.last_of_pair & (e.age <= 7))
 
 
 @feature("item", unit="shoppers")
 def item_buyers_28d(e: Events) -> Floats:
-    """Shoppers who bought the item in the last 28 days."""
+    """Users who bought the item in the last 28 days."""
     return e.sum(e.last_of_pair & (e.age <= 28))
 
 
 @feature("item", unit="shoppers")
 def item_buyers_91d(e: Events) -> Floats:
-    """Shoppers who bought the item in the last 91 days."""
+    """Users who bought the item in the last 91 days."""
     return e.sum(e.last_of_pair & (e.age <= 91))
 
 
@@ -64,13 +64,13 @@ def item_days_since_sale(e: Events) -> Floats:
 
 @feature("item", unit="receipts a shopper")
 def item_receipts_per_buyer(e: Events) -> Floats:
-    """Receipts with the item per shopper who bought it."""
+    """Receipts with the item per user who bought it."""
     return e.count() / e.sum(e.last_of_pair)
 
 
 @feature("item", unit="share")
 def item_repeat_share(e: Events) -> Floats:
-    """Share of the item's sales that repeat a shopper's earlier purchase."""
+    """Share of the item's sales that repeat a user's earlier purchase."""
     return e.sum(~np.isnan(e.gap)) / e.count()
 
 
@@ -84,13 +84,13 @@ def item_rebuy_rate_28d(e: Events) -> Floats:
 
 @feature("item", unit="days")
 def item_gap(e: Events) -> Floats:
-    """Mean days between one shopper's purchases of the item."""
+    """Mean days between one user's purchases of the item."""
     return e.mean(e.gap)
 
 
 @feature("item", unit="days")
 def item_gap_std(e: Events) -> Floats:
-    """Spread of the days between one shopper's purchases of the item."""
+    """Spread of the days between one user's purchases of the item."""
     return e.std(e.gap)
 
 
@@ -121,7 +121,7 @@ def item_basket_size(e: Events) -> Floats:
 
 @feature("item", unit="shoppers")
 def item_new_buyers_28d(e: Events) -> Floats:
-    """Shoppers who bought the item for the first time in the last 28 days."""
+    """Users who bought the item for the first time in the last 28 days."""
     return e.sum(np.isnan(e.gap) & (e.age <= 28))
 
 
@@ -203,25 +203,25 @@ def item_week_slope(w: Weeks) -> Floats:
 
 @feature("pair", unit="receipts")
 def pair_receipts(e: Events) -> Floats:
-    """The shopper's receipts with the item."""
+    """The user's receipts with the item."""
     return e.count()
 
 
 @feature("pair", unit="receipts")
 def pair_receipts_28d(e: Events) -> Floats:
-    """The shopper's receipts with the item in the last 28 days."""
+    """The user's receipts with the item in the last 28 days."""
     return e.sum(e.age <= 28)
 
 
 @feature("pair", unit="receipts")
 def pair_receipts_91d(e: Events) -> Floats:
-    """The shopper's receipts with the item in the last 91 days."""
+    """The user's receipts with the item in the last 91 days."""
     return e.sum(e.age <= 91)
 
 
 @feature("pair", unit="receipts")
 def pair_receipts_last_year(e: Events) -> Floats:
-    """The shopper's receipts with the item 336 to 364 days ago."""
+    """The user's receipts with the item 336 to 364 days ago."""
     return e.sum((e.age > 336) & (e.age <= 364))
 
 
@@ -239,19 +239,19 @@ def pair_decayed_120d(e: Events) -> Floats:
 
 @feature("pair", unit="days")
 def pair_days_since(e: Events) -> Floats:
-    """Days since the shopper last bought the item."""
+    """Days since the user last bought the item."""
     return e.last(e.age)
 
 
 @feature("pair", unit="days")
 def pair_days_since_first(e: Events) -> Floats:
-    """Days since the shopper first bought the item."""
+    """Days since the user first bought the item."""
     return e.max(e.age)
 
 
 @feature("pair", unit="receipts")
 def pair_receipts_back(e: Events) -> Floats:
-    """Receipts of the shopper since the last one with the item; 0 if it is on the last."""
+    """Receipts of the user since the last one with the item; 0 if it is on the last."""
     return e.min(e.baskets_ago)
 
 
@@ -279,13 +279,13 @@ def pair_streak(e: Events) -> Floats:
 
 @feature("pair", unit="days")
 def pair_gap(e: Events) -> Floats:
-    """Mean days between the shopper's purchases of the item."""
+    """Mean days between the user's purchases of the item."""
     return e.mean(e.gap)
 
 
 @feature("pair", unit="days")
 def pair_gap_std(e: Events) -> Floats:
-    """Spread of the days between the shopper's purchases of the item."""
+    """Spread of the days between the user's purchases of the item."""
     return e.std(e.gap)
 
 
@@ -303,43 +303,43 @@ def pair_gap_last(e: Events) -> Floats:
 
 @feature("pair", unit="units")
 def pair_quantity(e: Events) -> Floats:
-    """Mean units of the item when the shopper buys it."""
+    """Mean units of the item when the user buys it."""
     return e.mean(e.quantity)
 
 
 @feature("pair", unit="money")
 def pair_value(e: Events) -> Floats:
-    """Money the shopper spent on the item."""
+    """Money the user spent on the item."""
     return e.sum(e.value)
 
 
 @feature("pair", unit="money a unit")
 def pair_price(e: Events) -> Floats:
-    """Mean unit price the shopper paid for the item."""
+    """Mean unit price the user paid for the item."""
     return e.mean(e.price)
 
 
 @feature("pair", unit="items")
 def pair_basket_size(e: Events) -> Floats:
-    """Mean size of the shopper's receipts that hold the item."""
+    """Mean size of the user's receipts that hold the item."""
     return e.mean(e.basket_size)
 
 
 @feature("pair", unit="units")
 def pair_units(e: Events) -> Floats:
-    """Units of the item that the shopper bought."""
+    """Units of the item that the user bought."""
     return e.sum(e.quantity)
 
 
 @feature("pair", unit="money")
 def pair_value_91d(e: Events) -> Floats:
-    """Money the shopper spent on the item in the last 91 days."""
+    """Money the user spent on the item in the last 91 days."""
     return e.sum(np.where(e.age <= 91, e.value, np.nan))
 
 
 @feature("pair", unit="receipts")
 def pair_receipts_since_first(e: Events) -> Floats:
-    """Receipts of the shopper from the first one with the item on, that one counted."""
+    """Receipts of the user from the first one with the item on, that one counted."""
     return e.max(e.baskets_ago) + 1
 
 
@@ -353,13 +353,13 @@ def pair_gap_receipts(e: Events) -> Floats:
 
 @feature("pair", unit="share", family="promotion")
 def pair_discounted_share(e: Events) -> Floats:
-    """Share of the shopper's purchases of the item at a discount, where receipts tell."""
+    """Share of the user's purchases of the item at a discount, where receipts tell."""
     return e.mean(np.where(np.isnan(e.discount_share), np.nan, e.discount_share > 0.005))
 
 
 @feature("category", unit="lines")
 def category_lines(e: Events) -> Floats:
-    """Lines of the category that the shopper bought."""
+    """Lines of the category that the user bought."""
     return e.count()
 
 
@@ -371,31 +371,31 @@ def category_lines_28d(e: Events) -> Floats:
 
 @feature("category", unit="days")
 def category_days_since(e: Events) -> Floats:
-    """Days since the shopper last bought of the category."""
+    """Days since the user last bought of the category."""
     return e.min(e.age)
 
 
 @feature("category", unit="items")
 def category_items(e: Events) -> Floats:
-    """Different items of the category that the shopper bought."""
+    """Different items of the category that the user bought."""
     return e.sum(e.last_of_pair)
 
 
 @feature("category", unit="money a unit")
 def category_price(e: Events) -> Floats:
-    """Mean unit price the shopper paid in the category."""
+    """Mean unit price the user paid in the category."""
     return e.mean(e.price)
 
 
 @feature("match", unit="ratio", family="cadence")
 def match_due(c: Columns) -> Floats:
-    """Days since the last purchase over the shopper's own mean gap for the item."""
+    """Days since the last purchase over the user's own mean gap for the item."""
     return c["pair_days_since"] / (c["pair_gap"] + 1)
 
 
 @feature("match", unit="ratio", family="cadence")
 def match_due_item(c: Columns) -> Floats:
-    """Days since the last purchase over the item's mean gap among all shoppers."""
+    """Days since the last purchase over the item's mean gap among all users."""
     return c["pair_days_since"] / (c["item_gap"] + 1)
 
 
@@ -413,7 +413,7 @@ def match_due_deviations(c: Columns) -> Floats:
 
 @feature("match", unit="share", family="pair")
 def match_receipt_share(c: Columns) -> Floats:
-    """Share of the shopper's receipts that hold the item."""
+    """Share of the user's receipts that hold the item."""
     return c["pair_receipts"] / c["user_receipts"]
 
 
@@ -426,52 +426,52 @@ def match_receipt_share_since_first(c: Columns) -> Floats:
 
 @feature("match", unit="receipts a week", family="pair")
 def match_receipts_per_week(c: Columns) -> Floats:
-    """Receipts with the item per week since the shopper first bought it."""
+    """Receipts with the item per week since the user first bought it."""
     return 7 * c["pair_receipts"] / (c["pair_days_since_first"] + 7)
 
 
 @feature("match", unit="ratio", family="price")
 def match_price_level(c: Columns) -> Floats:
-    """The item's unit price over the shopper's usual unit price."""
+    """The item's unit price over the user's usual unit price."""
     return c["item_price"] / c["user_price"]
 
 
 @feature("match", unit="days", family="pair")
 def match_sale_recency(c: Columns) -> Floats:
-    """Days since the shopper bought the item minus days since anybody did."""
+    """Days since the user bought the item minus days since anybody did."""
     return c["pair_days_since"] - c["item_days_since_sale"]
 
 
 @feature("match", unit="days", family="item")
 def match_newness(c: Columns) -> Floats:
-    """Days since the item was first sold minus days since the shopper's last receipt.
+    """Days since the item was first sold minus days since the user's last receipt.
 
-    Below 0, the item came after the shopper's last visit.
+    Below 0, the item came after the user's last visit.
     """
     return c["item_age"] - c["user_days_since_visit"]
 
 
 @feature("match", unit="ratio", family="cadence")
 def match_due_receipts(c: Columns) -> Floats:
-    """The shopper's receipts since the item was last on one, over the usual number between two."""
+    """The user's receipts since the item was last on one, over the usual number between two."""
     return (c["pair_receipts_back"] + 1) / c["pair_gap_receipts"]
 
 
 @feature("match", unit="share", family="pair")
 def match_receipt_share_from_first(c: Columns) -> Floats:
-    """Share of the shopper's receipts that hold the item, from the first one with it on."""
+    """Share of the user's receipts that hold the item, from the first one with it on."""
     return c["pair_receipts"] / c["pair_receipts_since_first"]
 
 
 @feature("match", unit="share", family="pair")
 def match_line_share(c: Columns) -> Floats:
-    """Share of the shopper's receipt lines that are the item."""
+    """Share of the user's receipt lines that are the item."""
     return c["pair_receipts"] / (c["user_receipts"] * c["user_basket_size"])
 
 
 @feature("match", unit="share", family="category")
 def match_category_share(c: Columns) -> Floats:
-    """Share of the shopper's lines in the item's finest known category that are the item."""
+    """Share of the user's lines in the item's finest known category that are the item."""
     for level in reversed(CATEGORIES):
         if f"{level}_lines" in c:
             return c["pair_receipts"] / c[f"{level}_lines"]
@@ -480,43 +480,43 @@ def match_category_share(c: Columns) -> Floats:
 
 @feature("match", unit="ratio", family="price")
 def match_price_change(c: Columns) -> Floats:
-    """The item's unit price of the last 28 days over what the shopper paid for it."""
+    """The item's unit price of the last 28 days over what the user paid for it."""
     return c["item_price"] * c["item_price_28d_ratio"] / c["pair_price"]
 
 
 @feature("match", unit="hours", family="habit")
 def match_hour_distance(c: Columns) -> Floats:
-    """Hours between the times of day at which the shopper shops and the item is bought."""
+    """Hours between the times of day at which the user shops and the item is bought."""
     return abs(c["user_hour"] - c["item_hour"])
 
 
 @feature("user", unit="receipts")
 def user_receipts(e: Events) -> Floats:
-    """Receipts of the shopper."""
+    """Receipts of the user."""
     return e.sum(e.first_in_basket)
 
 
 @feature("user", unit="items")
 def user_items(e: Events) -> Floats:
-    """Different items the shopper bought."""
+    """Different items the user bought."""
     return e.sum(e.last_of_pair)
 
 
 @feature("user", unit="money")
 def user_value(e: Events) -> Floats:
-    """Money the shopper spent."""
+    """Money the user spent."""
     return e.sum(e.value)
 
 
 @feature("user", unit="days")
 def user_days_since_visit(e: Events) -> Floats:
-    """Days since the shopper's last receipt."""
+    """Days since the user's last receipt."""
     return e.min(e.age)
 
 
 @feature("user", unit="days")
 def user_tenure(e: Events) -> Floats:
-    """Days since the shopper's first receipt."""
+    """Days since the user's first receipt."""
     return e.max(e.age)
 
 
@@ -540,13 +540,13 @@ def user_receipts_last_year(e: Events) -> Floats:
 
 @feature("user", unit="days")
 def user_gap(e: Events) -> Floats:
-    """Mean days between the shopper's receipts."""
+    """Mean days between the user's receipts."""
     return e.mean(e.visit_gap)
 
 
 @feature("user", unit="days")
 def user_gap_std(e: Events) -> Floats:
-    """Spread of the days between the shopper's receipts."""
+    """Spread of the days between the user's receipts."""
     return e.std(e.visit_gap)
 
 
@@ -564,7 +564,7 @@ def user_last_basket_size(e: Events) -> Floats:
 
 @feature("user", unit="money a unit")
 def user_price(e: Events) -> Floats:
-    """Mean unit price of what the shopper buys."""
+    """Mean unit price of what the user buys."""
     return e.mean(e.price)
 
 
@@ -576,7 +576,7 @@ def user_quantity(e: Events) -> Floats:
 
 @feature("user", unit="share")
 def user_repeat_share(e: Events) -> Floats:
-    """Share of lines that repeat an item the shopper bought before."""
+    """Share of lines that repeat an item the user bought before."""
     return e.sum(~np.isnan(e.gap)) / e.count()
 
 
@@ -598,31 +598,31 @@ def user_rebuy_rate_28d(e: Events) -> Floats:
 
 @feature("user", unit="money")
 def user_value_28d(e: Events) -> Floats:
-    """Money the shopper spent in the last 28 days."""
+    """Money the user spent in the last 28 days."""
     return e.sum(np.where(e.age <= 28, e.value, np.nan))
 
 
 @feature("user", unit="money")
 def user_value_91d(e: Events) -> Floats:
-    """Money the shopper spent in the last 91 days."""
+    """Money the user spent in the last 91 days."""
     return e.sum(np.where(e.age <= 91, e.value, np.nan))
 
 
 @feature("user", unit="money a receipt")
 def user_value_per_receipt(e: Events) -> Floats:
-    """Money on a receipt of the shopper."""
+    """Money on a receipt of the user."""
     return e.sum(e.value) / e.sum(e.first_in_basket)
 
 
 @feature("user", unit="receipts a week")
 def user_receipts_per_week(e: Events) -> Floats:
-    """Receipts per week since the shopper's first one."""
+    """Receipts per week since the user's first one."""
     return 7 * e.sum(e.first_in_basket) / (e.max(e.age) + 7)
 
 
 @feature("user", unit="units a week")
 def user_units_per_week(e: Events) -> Floats:
-    """Units bought per week since the shopper's first receipt."""
+    """Units bought per week since the user's first receipt."""
     return 7 * e.sum(e.quantity) / (e.max(e.age) + 7)
 
 
@@ -634,17 +634,17 @@ def user_visit_due(e: Events) -> Floats:
 
 @feature("user", unit="share", family="habit")
 def user_weekend_share(e: Events) -> Floats:
-    """Share of the shopper's receipts on Saturdays and Sundays."""
+    """Share of the user's receipts on Saturdays and Sundays."""
     return e.sum(e.first_in_basket & e.is_weekend) / e.sum(e.first_in_basket)
 
 
 @feature("user", unit="hour", family="habit")
 def user_hour(e: Events) -> Floats:
-    """Mean hour of the day at which the shopper buys."""
+    """Mean hour of the day at which the user buys."""
     return e.mean(e.hour)
 
 
 @feature("user", unit="share", family="promotion")
 def user_discounted_share(e: Events) -> Floats:
-    """Share of the shopper's lines that were bought at a discount, where receipts tell."""
+    """Share of the user's lines that were bought at a discount, where receipts tell."""
     return e.mean(np.where(np.isnan(e.discount_share), np.nan, e.discount_share > 0.005))

@@ -174,7 +174,7 @@ class EventColumns:
 
     @cached_property
     def _by_basket(self) -> NDArray[np.int64]:
-        """Order by shopper, then receipt."""
+        """Order by user, then receipt."""
         return order_in_rows(self.history.event_indptr[self.history.indptr], self.history.basket)
 
     @cached_property
@@ -212,14 +212,14 @@ class EventColumns:
 
     @cached_property
     def baskets_ago(self) -> Floats:
-        """How many of the shopper's receipts are newer: 0 for the last one."""
+        """How many of the user's receipts are newer: 0 for the last one."""
         users = self._basket_users
         last = np.searchsorted(users, users, "right") - 1
         return self._per_event((last - np.arange(len(users))).astype(np.float32))
 
     @cached_property
     def visit_gap(self) -> Floats:
-        """Days since the shopper's receipt before, on one event of each receipt; NaN elsewhere."""
+        """Days since the user's receipt before, on one event of each receipt; NaN elsewhere."""
         starts = self._by_basket[self._basket_starts]
         age = self.age[starts]
         gap = np.full(len(starts), np.nan, np.float32)
@@ -248,7 +248,7 @@ class Weeks:
 
     @classmethod
     def of(cls, history: History) -> Weeks:
-        """From the histories of all shoppers."""
+        """From the histories of all users."""
         week = np.maximum(np.ceil(history.age / 7) - 1, 0).astype(np.int64)  # 7 days back is this week
         kept = week < WEEKS
         key = history.item_of_event[kept].astype(np.int64) * WEEKS + week[kept]

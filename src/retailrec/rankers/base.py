@@ -55,8 +55,8 @@ class TrainingFrame(NamedTuple):
     ----------
     x : (n_rows, n_columns) float32, missing values NaN
     y : (n_rows,) float32, 1 where the pair was bought in the label window
-    groups : (n_rows,) int64, one number a (cutoff, shopper), rising; later cutoffs come later
-    weights : (n_rows,) float32; what a row stands for when negatives were sampled
+    groups : (n_rows,) int64, one number a (cutoff, user), rising; later cutoffs come later
+    weights : (n_rows,) float32; how many rows it represents when negatives were sampled
     fold : (n_rows,) int16, number of the label window, oldest 0
     names : column names
     """

@@ -25,7 +25,7 @@ class CatBoostRanker(Ranker, type="catboost"):
     Parameters
     ----------
     objective : ``Logloss`` gives probabilities; ``YetiRank`` and ``QuerySoftMax`` order within a
-        (cutoff, shopper)
+        (cutoff, user)
     iterations, depth, learning_rate, l2_leaf_reg : as in CatBoost
     column_share, borders : share of the columns tried for a tree, split points a column
     early_stopping : rounds without improvement on the later window after which training stops

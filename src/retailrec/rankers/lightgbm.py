@@ -36,7 +36,7 @@ class SourcePrior:
     columns : places of the sources' ranks among the columns
     weight : in units of the raw score
     unranked : rank of pairs that a source does not rank
-    mean : of what it adds to training rows, so that shares in a score can be told from it
+    mean : of what it adds to training rows, from which shares in a score follow
 
     Examples
     --------
@@ -96,10 +96,10 @@ class SourcePrior:
         if not file.exists():
             return None
         try:
-            told = json.loads(file.read_text(encoding="ascii"))
-            if "column" in told:  # of format 2
-                told["columns"] = [told.pop("column")]
-            prior = cls(**told | {"columns": tuple(told["columns"])})
+            facts = json.loads(file.read_text(encoding="ascii"))
+            if "column" in facts:  # of format 2
+                facts["columns"] = [facts.pop("column")]
+            prior = cls(**facts | {"columns": tuple(facts["columns"])})
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ArtifactError(f"{file} is damaged: {error}. Fit and save the model again.") from error
         numbers = (prior.weight, prior.unranked, prior.mean)
@@ -397,7 +397,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
 
     Parameters
     ----------
-    objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, shopper);
+    objective : ``binary`` gives probabilities; ``lambdarank`` orders within a (cutoff, user);
         where that is more than 10,000 rows, LightGBM's limit, within equal parts of them
     iterations, leaves, learning_rate, min_rows : as in LightGBM; no iterations: what `usual_trees` says
     early_stopping : rounds without improvement on the later window after which training stops

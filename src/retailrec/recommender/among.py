@@ -1,4 +1,4 @@
-"""Campaign lists: rank only given items, for everybody, a campaign's shoppers, or each shopper.
+"""Campaign lists: rank only given items, for all users, a campaign's users, or each user.
 
 What is listed is ranked whether a source would propose it or not, and whether a prefilter hides it or
 not: whoever lists items has decided. Business rules still hold.
@@ -37,11 +37,11 @@ class AmongReport(NamedTuple):
 
     Attributes
     ----------
-    n_eligible : (shopper, item) pairs that could be ranked
+    n_eligible : (user, item) pairs that could be ranked
     unknown_items : listed items that the model does not know; they are left out
-    not_asked : listed shoppers that nobody asked recommendations for
-    without_items : shoppers asked for who have no eligible item, and so get no list
-    too_few : shoppers asked for with some eligible items, but fewer than k
+    not_asked : listed users whom the request leaves out
+    without_items : users asked for who have no eligible item, and so get no list
+    too_few : users asked for with some eligible items, but fewer than k
     empty_campaigns : campaigns that were sent but have no products
     """
 
@@ -72,13 +72,13 @@ class AmongReport(NamedTuple):
 
 @dataclass(frozen=True)
 class Eligible:
-    """The listed items of the shoppers that are asked for, in item codes: `Among.bind` makes it.
+    """The listed items of the users that are asked for, in item codes: `Among.bind` makes it.
 
     Attributes
     ----------
-    n_users : shoppers asked for
-    shared : (n,) int32 ascending, everybody's items; None where each shopper has own ones
-    own : each shopper's items; None where they are shared
+    n_users : users asked for
+    shared : (n,) int32 ascending, all users' items; None where each user has own ones
+    own : each user's items; None where they are shared
     """
 
     n_users: int
@@ -90,23 +90,23 @@ class Eligible:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """(n_users,) eligible items of each shopper."""
+        """(n_users,) eligible items of each user."""
         if self.own is not None:
             return np.diff(self.own.indptr)
         return np.full(self.n_users, 0 if self.shared is None else len(self.shared))
 
     @property
     def shard_size(self) -> int:
-        """Shoppers a shard, so that its candidate rows fit in memory: for `map_shards`."""
+        """Users a shard, so that its candidate rows fit in memory: for `map_shards`."""
         return int(np.clip(_ROWS // max(self.sizes.max(initial=1), 1), 1, SHARD))
 
     def rows(self, rows: slice) -> Eligible:
-        """The lists of some of the shoppers."""
+        """The lists of some of the users."""
         start, stop, _ = rows.indices(self.n_users)
         return replace(self, n_users=stop - start, own=None if self.own is None else self.take(rows))
 
     def take(self, rows: slice) -> Pairs:
-        """The pairs of consecutive shoppers, for `candidate_frame`."""
+        """The pairs of consecutive users, for `candidate_frame`."""
         if self.own is not None:
             return self.own.rows(rows)
         start, stop, _ = rows.indices(self.n_users)
@@ -134,8 +134,8 @@ class Among:
 
     Attributes
     ----------
-    items : ids for everybody; None where shoppers have own lists
-    pairs : `user_id` and `item_id`, distinct; None where the list is everybody's
+    items : ids for all users; None where users have own lists
+    pairs : `user_id` and `item_id`, distinct; None where the list is for all
     empty_campaigns : campaigns that were sent but have no products
 
     Examples
@@ -153,9 +153,9 @@ class Among:
 
     @classmethod
     def of(cls, *frames: Any) -> Among:
-        """From a frame of items, of shoppers and items, or from two: who was sent, and what is in it.
+        """From a frame of items, of users and items, or from two: who was sent, and what is in it.
 
-        The frames may be of any library; their columns say what they are. A shopper who was sent
+        The frames may be of any library; their columns say what they are. A user who was sent
         several campaigns gets one list, of the products of all.
 
         Raises
@@ -181,11 +181,11 @@ class Among:
 
     @property
     def users(self) -> pl.Series | None:
-        """Ids of the shoppers who are listed, ascending; None if the list is everybody's."""
+        """Ids of the users who are listed, ascending; None if the list is for all."""
         return None if self.pairs is None else self.pairs[USER_ID].unique().sort()
 
     def fingerprint(self) -> int:
-        """Stands for the lists: the same ones give the same number."""
+        """Identifies the lists: the same ones give the same number."""
         table = self.pairs if self.items is None else self.items.to_frame()
         return 0 if table is None else int(table.hash_rows(seed=0).sum() or 0)
 
@@ -195,7 +195,7 @@ class Among:
         Raises
         ------
         DataError
-            If none of the items is in the catalogue, or none of the shoppers is asked for.
+            If none of the items is in the catalogue, or none of the users is asked for.
         """
         if self.items is not None:
             codes = _places(self.items, items, "items", "in the model's catalogue")

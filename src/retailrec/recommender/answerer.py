@@ -53,7 +53,7 @@ class Scored(NamedTuple):
     part : scored them
     pool : the pairs
     score : (n_pairs,)
-    x : (n_pairs, n_columns) what the ranker saw; None where nobody asks for reasons
+    x : (n_pairs, n_columns) what the ranker saw; None where no reasons are asked for
     listed : are the pairs those of given lists, whatever is proposed?
     """
 
@@ -238,7 +238,7 @@ class Answerer:
         return texts
 
     def _nothing(self, histories: History | Histories, request: Request) -> Answer:
-        """Lists of nobody."""
+        """Lists of no user."""
         k = request.k
         best = Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
         calibrated = all(self.parts[p].calibrator is not None for p in request.by_purpose)

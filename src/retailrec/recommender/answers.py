@@ -174,15 +174,15 @@ class AnswerReport:
 
     Attributes
     ----------
-    n_shoppers : shoppers answered for
+    n_shoppers : users answered for
     n_unknown_shoppers : those without a single event that the model can use
-    n_short : shoppers who got fewer items than asked for
+    n_short : users who got fewer items than asked for
     n_events, n_unknown_events : receipt lines that came, and those of items unknown to the model
     unknown_items : up to five ids of such items
-    rules : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed), ``gave_way``
-        (shoppers whose list could not keep to it)
+    rules : rule -> ``removed`` (candidates), ``bound`` (users whose list it changed), ``gave_way``
+        (users whose list could not keep to it)
     among : what became of given lists of items, as counts; see `AmongReport`
-    short_slots : purpose -> shoppers for whom it had fewer items than slots; others filled up
+    short_slots : purpose -> users for whom it had fewer items than slots; others filled up
     notes : sentences about what a caller should know
     """
 
@@ -390,8 +390,8 @@ def purpose_notes(
     Parameters
     ----------
     slots : how many items of each purpose were asked for
-    short : purpose -> shoppers for whom it had fewer
-    n_empty : shoppers without a purchase that the model knows
+    short : purpose -> users for whom it had fewer
+    n_empty : users without a purchase that the model knows
 
     Examples
     --------

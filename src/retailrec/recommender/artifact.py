@@ -48,7 +48,7 @@ from retailrec.work import folder_aside, is_partial, replaced
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
 _DAMAGED = "{} is damaged or no manifest of this package; restore it or save again."
-_TRIES = 5  # loading begins anew where another process saved in between
+_TRIES = 5  # loading begins again where another process saved in between
 _DATA = re.compile(r"data-[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)*")
 _LIBRARIES = ("numpy", "polars", "scipy", "implicit", "catboost", "lightgbm")

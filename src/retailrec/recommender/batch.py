@@ -1,6 +1,6 @@
-"""Recommendations for everybody, block by block, to a file: bounded memory, resumable, never half.
+"""Recommendations for all users, block by block, to a file: bounded memory, resumable, never half.
 
-Each block of shoppers becomes a part beside the file; the parts become the file in one step when all
+Each block of users becomes a part beside the file; the parts become the file in one step when all
 are there. A rerun with the same model, data and request takes over the parts it finds.
 """
 
@@ -149,7 +149,7 @@ def recommend_to_file(
     request : what is asked for each user, or items a user; keywords are `Request`'s fields
     users : ids of the users to answer for, unknown ones included; by default those whom the request's
         eligible items name, or all of `data`
-    key : stands for the model, such as `artifact_key`; without it nothing is taken over
+    key : identifies the model, such as `artifact_key`; without it nothing is taken over
     output : columns beside those of a list, and how text files are written
     exposures : where the pools of explored lists go; both files appear when both are whole
     block_lines : receipt lines after which a block ends, which bounds memory
@@ -157,7 +157,7 @@ def recommend_to_file(
     Raises
     ------
     DataError
-        If the file can't be written, there is nobody to answer for, or the model knows no item of the
+        If the file can't be written, there is no user to answer for, or the model knows no item of the
         receipts.
     SettingError
         If the request makes no sense, or the model learnt no ranker of new items.
@@ -227,7 +227,7 @@ def recommend_to_file(
 
 
 def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:
-    """Rows of consecutive shoppers: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
+    """Rows of consecutive users: a block ends at `BLOCK_USERS` of them or `block_lines` lines."""
     of_shopper = np.bincount(data.log["user"].to_numpy(), minlength=data.n_users)
     lines = np.where(codes >= 0, of_shopper[np.maximum(codes, 0)], 0)
     start, size = 0, 0
@@ -240,7 +240,7 @@ def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LI
 
 
 def artifact_key(folder: Path) -> str:
-    """Hex digits that stand for a saved model."""
+    """Fingerprint of a saved model, in hex digits."""
     return hashlib.sha256((model_folder(folder) / "manifest.json").read_bytes()).hexdigest()
 
 
@@ -311,13 +311,13 @@ class ListFormat:
     ----------
     beside_names : of `name`, `brand`, `category` (all levels), `price` (last known, of one unit) and
         `end` (the first instant that the list did not know)
-    separator, decimal : of CSV files; with a decimal comma fields are parted by ``;`` unless told
+    separator, decimal : of CSV files; with a decimal comma fields are parted by ``;`` by default
     safe_csv : put ' before text that a spreadsheet would run as a formula
 
     Raises
     ------
     SettingError
-        If a name is not known, or fields could not be told apart.
+        If a name is not known, or fields could not be kept apart.
 
     Examples
     --------

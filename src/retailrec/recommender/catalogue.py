@@ -47,7 +47,7 @@ class Catalogue:
     Attributes
     ----------
     items, prices : row i describes item code i; last known unit prices
-    key : stands for the item coding
+    key : identifies the item coding
     start, end : time of the first receipt of `fit`, and first instant that was not known
     has_quantity : had the receipts of `fit` quantities other than 1? None: that is not known
     """
@@ -83,7 +83,7 @@ class Catalogue:
         Raises
         ------
         SettingError
-            If lists are to be steady without previous ones, or stores matter and none is told.
+            If lists are to be steady without previous ones, or stores matter and none is known.
         DataError
             If there are no receipts, users or a time are named beside a history, the history is coded
             by another catalogue, or none of the eligible items or of the users listed is known.

@@ -307,9 +307,9 @@ def _order_of(rows: TrainingFrame, columns: Sequence[str]) -> NDArray[np.float64
 
 
 class RankedRows:
-    """Training rows as lists: what NDCG of all candidates is, told from those that were drawn.
+    """Training rows as lists: NDCG of all candidates, estimated from those that were drawn.
 
-    A candidate that was not bought stands for as many as its weight says, so a place in the list is one
+    A candidate that was not bought counts as often as its weight says, so a place in the list is one
     more than the weights above it.
     """
 

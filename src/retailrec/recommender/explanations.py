@@ -34,9 +34,9 @@ _THEMES = (
 def item_labels(items: pl.DataFrame, sold: NDArray[np.bool_] | None = None) -> list[str]:
     """What to call each item of a catalogue, such that no two are called alike.
 
-    Its name, else the finest category known and the id, else the id. Items of one name are told apart
+    Its name, else the finest category known and the id, else the id. Items of one name are kept apart
     by brand, then by size, and where that is not enough by id. `sold` says whom it is worth telling
-    apart: (n_items,), items that nobody bought keep the name that others have.
+    apart: (n_items,), items that were never bought keep the name that others have.
 
     Examples
     --------

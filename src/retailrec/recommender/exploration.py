@@ -135,7 +135,7 @@ def policy_name(model: str, digest: str) -> str:
 def draw_salt(salt: str, end: datetime) -> str:
     """What a draw depends on beside the user: its salt, and the present that lists are made for.
 
-    A user's list is the same all day, over whichever carrier, and drawn anew the next day.
+    A user's list is the same all day, over whichever carrier, and another one the next day.
 
     Examples
     --------

@@ -55,7 +55,7 @@ class Window(NamedTuple):
     Attributes
     ----------
     key : tells windows of the same data apart
-    frames : the rows, a frame a shard of shoppers
+    frames : the rows, a frame a shard of users
     facts : ``cutoff``, ``until`` (the last receipt), ``shorter``, ``users``, pairs ``bought`` and
         ``bought_and_proposed``, ``rows``, and what prefilters hide: see `hidden_purchases`
     """
@@ -153,7 +153,7 @@ def label_windows(
     Raises
     ------
     DataError
-        If nobody with history bought within a label window.
+        If no user with history bought within a label window.
     """
     windows: list[dict[Purpose, Window]] = []
     alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
@@ -194,7 +194,7 @@ def label_windows(
 
 
 def _key(split: Split) -> tuple[datetime, int, int, int]:
-    """Tells splits of the same data apart; parts of the shoppers by who is asked."""
+    """Tells splits of the same data apart; parts of the users by who is asked."""
     past, target = split
     return past.end, past.log.height, target.height, int(target["user"].sum())
 
@@ -204,7 +204,7 @@ def window_rows(
 ) -> Window:
     """Training rows of one label window, the fold `number`.
 
-    Only purchases of the stage's purpose count as such: a shopper who bought nothing new is idle to
+    Only purchases of the stage's purpose count as such: a user who bought nothing new is idle to
     a ranker of new items.
     """
     past = split.past
@@ -294,7 +294,7 @@ def draw_keys(
 def preranker_rows(split: Split, stage: StageOne, sampling: Sampling) -> TrainingFrame | None:
     """What the pre-ranker learns from: the whole pools of those who bought in one label window.
 
-    None after a window in which nobody bought what was proposed.
+    None after a window in which no user bought what was proposed.
     """
     past, target = split
     users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())

@@ -1,4 +1,4 @@
-"""What a list is for: what a shopper buys again, what is new to the shopper, or the best of both."""
+"""What a list is for: what a user buys again, what is new to the user, or the best of both."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _WHO = "discovery"
 
 @dataclass(frozen=True)
 class Discovery:
-    """How a model learns to recommend what is new to a shopper, for ``purpose="discover"``.
+    """How a model learns to recommend what is new to a user, for ``purpose="discover"``.
 
     The pool holds such items alone: each of the model's sources, and each of `sources`, is asked for
     its best new items. A ranker of its own learns from these rows, and only new purchases count.
 
     Parameters
     ----------
-    after_days : an item counts as new again so many days after the shopper's last purchase; None: never
+    after_days : an item counts as new again so many days after the user's last purchase; None: never
     n_candidates : new items asked of each of the model's sources and of `sources`, in this order: one
         number, or one a source
     sources : further sources, for this purpose only
@@ -74,7 +74,7 @@ def check_purpose(given: object, who: str) -> Purpose:
 
 
 def owned_pairs(history: History, within_days: float | None = None) -> Pairs:
-    """What each shopper bought, or bought within the last so many days."""
+    """What each user bought, or bought within the last so many days."""
     if within_days is None or not history.n_pairs:
         return Pairs(history.indptr, history.items)
     kept = history.last_age() <= within_days
@@ -114,7 +114,7 @@ def purchases_for(
 ) -> pl.DataFrame:
     """Those log rows of a window that a list for this purpose could have foretold.
 
-    *replenish*: of items that the shopper had bought before; *discover*: of the others, or of those not
+    *replenish*: of items that the user had bought before; *discover*: of the others, or of those not
     bought within `after_days`; *mixed*: all.
     """
     if purpose == "mixed" or target.is_empty():

@@ -1,4 +1,4 @@
-"""Business rules between the ranker's scores and the list that a shopper gets."""
+"""Business rules between the ranker's scores and the list that a user gets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Begun(NamedTuple):
     Attributes
     ----------
     items : (n_users, any) int32 on the lists already; -1 pads
-    n_new : (n_users,) how many of them the shopper never bought
+    n_new : (n_users,) how many of them the user never bought
     room : (n_users,) slots that are empty
     wanted : (n_users,) slots to fill now, at most `room`
     """
@@ -165,12 +165,12 @@ _FRAMES = {
 
 
 class RuleRequest(NamedTuple):
-    """What a rule decides about: pairs of one shard of shoppers.
+    """What a rule decides about: pairs of one shard of users.
 
     Attributes
     ----------
-    history : the shoppers' purchases so far
-    pairs : candidates; row i is shopper row i
+    history : the users' purchases so far
+    pairs : candidates; row i is user row i
     event_pair : (n_pairs,) the history's pair of each candidate, -1 where it was never bought
     items : catalogue; row i describes item code i
     prices : (n_items,) last known unit price, NaN where not known
@@ -190,9 +190,9 @@ class Usable(NamedTuple):
 
     Attributes
     ----------
-    pairs : row i is shopper row i
+    pairs : row i is user row i
     score : (n_pairs,) -inf where a rule forbids the pair
-    is_new : (n_pairs,) did the shopper never buy the item?
+    is_new : (n_pairs,) did the user never buy the item?
     order : (n_pairs,) what decides instead of `score`, where lists are to be steady
     """
 
@@ -202,7 +202,7 @@ class Usable(NamedTuple):
     order: NDArray[np.float32] | None = None
 
     def count_new(self, best: Candidates) -> NDArray[np.int64]:
-        """(n_users,) how many of the chosen pairs the shopper never bought."""
+        """(n_users,) how many of the chosen pairs the user never bought."""
         place = find_listed(self.pairs.indptr, self.pairs.items, best.items)
         is_new = np.append(self.is_new, False)  # place -1, an empty slot, is not new
         return np.asarray(is_new[place].sum(axis=1), np.int64)
@@ -226,7 +226,7 @@ class Rules:
     Rules that are not set do nothing. Those up to `unless_due`, and `more`, are hard: what they forbid
     is never recommended, even if a list gets short. The others shape the list among what is left; where
     the candidates do not allow both, `min_new` gives way first, then `max_per_category`, and the report
-    says for how many shoppers.
+    says for how many users.
 
     Attributes
     ----------
@@ -239,11 +239,11 @@ class Rules:
         without a price is left out
     deny : frame of `user_id` and `item_id`, pairs never to be recommended
     forbid : items by category or id that users of some attributes must not be offered: see `Forbid`
-    skip_bought_days : leave out what the shopper bought in the last so many days
-    unless_due : but keep it when the shopper's own usual gap for the item has passed
+    skip_bought_days : leave out what the user bought in the last so many days
+    unless_due : but keep it when the user's own usual gap for the item has passed
     max_per_category : items of one category at the most
     category : the column of `items` that is meant
-    min_new : items that the shopper never bought, at the least
+    min_new : items that the user never bought, at the least
     variety : 0 to 1, weight of maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998) with
         similarity 1 within a category; 0 orders by score alone
     margin : frame of `item_id` and `margin` (money per purchase); lists are then ordered by
@@ -320,8 +320,8 @@ class BoundRules:
     dismissed : what users do not want to see now; None: nothing
     previous, steady : `user_id` and `item_id` of lists whose items stay unless another one is better by
         so many standard deviations of the user's scores
-    effects : rule -> ``removed`` (candidates), ``bound`` (shoppers whose list it changed) and
-        ``gave_way`` (shoppers whose list could not keep to it)
+    effects : rule -> ``removed`` (candidates), ``bound`` (users whose list it changed) and
+        ``gave_way`` (users whose list could not keep to it)
     notes : sentences about lists of items that hardly meet the catalogue
     """
 
@@ -364,12 +364,12 @@ class BoundRules:
         self._deny = None if rules.deny is None else self._denials(rules.deny)
         self._forbidden = []
         for forbid in rules.forbid:
-            mask, told = forbid.mask(self.items)
+            mask, note = forbid.mask(self.items)
             self._forbidden.append((forbid, mask))
-            self.notes = tuple(dict.fromkeys((*self.notes, *([told] if told else []))))
+            self.notes = tuple(dict.fromkeys((*self.notes, *([note] if note else []))))
 
     def narrowed(self, available: NDArray[np.bool_] | None) -> BoundRules:
-        """The same rules for another request, which count anew.
+        """The same rules for another request, with counts of their own.
 
         `available` (n_items,) are the only items that may be listed; None: all.
         """
@@ -463,7 +463,7 @@ class BoundRules:
 
     def _choose(self, usable: Usable, begun: Begun, min_new: int, keep_cap: bool = False) -> Any:
         pairs = usable.pairs
-        items, scores, *told = choose_under_rules(
+        items, scores, *effects = choose_under_rules(
             pairs.indptr,
             pairs.items,
             usable.score if usable.order is None else usable.order,
@@ -478,10 +478,10 @@ class BoundRules:
             self.rules.variety,
             keep_cap,
         )
-        if usable.order is not None:  # what is told is the ranker's own
+        if usable.order is not None:  # scores stay the ranker's own
             place = find_listed(pairs.indptr, pairs.items, items)
             scores = np.append(usable.score, np.float32(-np.inf))[place]
-        return items, scores, *told
+        return items, scores, *effects
 
     def _pair_masks(
         self, history: History, pairs: Pairs, position: NDArray[np.int64], user: NDArray[np.int64]
@@ -667,7 +667,7 @@ def raised(
 def _touched(
     first: NDArray[np.int32], pairs: Pairs, user: NDArray[np.int64], removed: NDArray[np.bool_]
 ) -> int:
-    """Shoppers whose list without rules holds a removed pair."""
+    """Users whose list without rules holds a removed pair."""
     out = np.flatnonzero(removed)
     hit = (first[user[out]] == pairs.items[out][:, None]).any(axis=1)
     return len(np.unique(user[out][hit]))

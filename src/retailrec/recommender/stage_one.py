@@ -38,7 +38,7 @@ def default_sources() -> list[CandidateGenerator]:
 def candidate_numbers(
     sources: Sequence[CandidateGenerator], given: int | Sequence[int] | None = None
 ) -> list[int]:
-    """Candidates taken of each source; what people buy they bought before, where nobody says.
+    """Candidates taken of each source; by default most of what was bought before.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def default_preranker() -> Ranker:
 def discovery_ranker(n_rows: int) -> Ranker:
     """The ranker of new items for so many training rows: few coarse trees with log loss.
 
-    First purchases are rare and say little about one shopper, so what is learnt is learnt across
-    shoppers, and a leaf holds half a percent of the rows, 20 to 1,000.
+    First purchases are rare and say little about one user, so what is learnt is learnt across
+    users, and a leaf holds half a percent of the rows, 20 to 1,000.
 
     Examples
     --------
@@ -97,9 +97,9 @@ class StageOne:
     features : fitted features
     n_candidates : taken from each source, one number or one a source
     preranker : orders the pool by its scores, ranks and item features; None takes the pool as it is
-    pool_size : pairs a shopper that go on to ranking
+    pool_size : pairs a user that go on to ranking
     purpose : what the list is for, which decides what the pool may hold
-    after_days : an item counts as new to a shopper so many days after the last purchase; None: never
+    after_days : an item counts as new to a user so many days after the last purchase; None: never
     """
 
     sources: Sequence[CandidateGenerator]
@@ -119,10 +119,10 @@ class StageOne:
         return scores + [f"source_{n}_rank" for n in names] + more + self.features.names
 
     def pool(self, history: History, among: Pairs | None = None) -> Pool:
-        """The merged pool, cut to `pool_size` pairs a shopper if there is a pre-ranker.
+        """The merged pool, cut to `pool_size` pairs a user if there is a pre-ranker.
 
-        To *discover*, each source is asked for items that are new to the shopper and no others. To
-        *replenish*, those pairs of the usual pool that the shopper bought go on, with the ranks that
+        To *discover*, each source is asked for items that are new to the user and no others. To
+        *replenish*, those pairs of the usual pool that the user bought go on, with the ranks that
         they have there.
 
         Of `among`, all pairs that are of the purpose and no others, ranked by their places in the whole
@@ -217,5 +217,5 @@ class Labels:
         return self._keys[place] == wanted if len(self._keys) else np.zeros(len(wanted), np.bool_)
 
     def n_bought(self, users: NDArray[np.integer]) -> int:
-        """Pairs that these shoppers bought."""
+        """Pairs that these users bought."""
         return int(np.isin(pairs_of_keys(self._keys, self._n_items)[0], users).sum())

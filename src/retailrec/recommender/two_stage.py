@@ -111,7 +111,7 @@ class HandedStage(NamedTuple):
 
 
 def stage_key(data: RetailData) -> tuple[datetime, int, str]:
-    """Stands for data that stage one learns from, among cuts of the same data."""
+    """Identifies data that stage one learns from, among cuts of the same data."""
     return data.end, data.log.height, data.catalogue_key
 
 
@@ -121,17 +121,17 @@ class TwoStageRecommender:
 
     Parameters
     ----------
-    sources : what proposes candidates; copies are fitted anew for each label window
+    sources : what proposes candidates; copies are fitted for each label window
     ranker : orders the candidates; a `Ranker`
     prefilters : which items may be recommended
     label_splits : where the ranker's labels come from, always within the data given to `fit`
     n_candidates : taken from each source, one number or one a source; None: `candidate_numbers`
-    preranker : light ranker that cuts the pool to `pool_size` pairs a shopper; None ranks them all
+    preranker : light ranker that cuts the pool to `pool_size` pairs a user; None ranks them all
     negatives : share of the candidates that were not bought that are trained on; each then weighs
         1 / share, so probabilities stay what they are
-    idle_users : share of the shoppers who bought nothing in the label window that are trained on;
+    idle_users : share of the users who bought nothing in the label window that are trained on;
         their rows weigh 1 / share more
-    max_users : shoppers sampled per label window
+    max_users : users sampled per label window
     refit : ``each``: sources and features are fitted before every label window; ``once``: before
         the oldest that is computed only, with fresh histories for each
     early_stopping : learn the number of trees on the newest label window, then train on all windows;
@@ -434,7 +434,7 @@ class TwoStageRecommender:
 
     @property
     def catalogue_key(self) -> str:
-        """Stands for the item coding of `fit`."""
+        """Identifies the item coding of `fit`."""
         return self.features_.catalogue_key_
 
     def coded(self, data: RetailData) -> Recoded:
@@ -507,7 +507,7 @@ class TwoStageRecommender:
         Raises
         ------
         DataError
-            If the data is too short, or nobody with history bought within a label window.
+            If the data is too short, or no user with history bought within a label window.
         """
         started = perf_counter()
         self.report_ = {"windows": [], "seconds": {}}
@@ -744,7 +744,7 @@ class TwoStageRecommender:
 
     @property
     def training_rows(self) -> TrainingFrame | None:
-        """The rows that the ranker learnt from, if `fit` was told to keep them."""
+        """The rows that the ranker learnt from, if `fit` was called with `keep_rows`."""
         return self._windows["mixed"].rows if "mixed" in self._windows else None
 
     def fresh_ranker(self) -> Ranker:
