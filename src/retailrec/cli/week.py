@@ -38,7 +38,7 @@ def publish(
     as_of: Annotated[
         str | None, typer.Option(help="Look at receipts before this time only, such as 2024-02-05.")
     ] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Fit the model anew in any case.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Refit the model in any case.")] = False,
     accept: Annotated[
         str, typer.Option(help="Checks whose refusals are accepted, with commas between.")
     ] = "",
@@ -118,7 +118,7 @@ def rollback(
     config: WeekOption = None,
     to: Annotated[str | None, typer.Option(help="Name of a week; the one before by default.")] = None,
 ) -> None:
-    """Publish the week before again; what is taken back is not published anew from the same inputs."""
+    """Publish the week before again; what is taken back is not published again from the same inputs."""
     from retailrec.jobs.published import rollback as take_back
     from retailrec.jobs.week_settings import read_week
 
@@ -234,7 +234,7 @@ def _print_outcome(outcome: Outcome, quiet: bool) -> None:
         OUT.print(f"[bold red]{one.severity}[/] {one.name}: {escape(one.message)}", soft_wrap=True)
     console.print_notes(outcome.notes)
     if outcome.decision is not None and not quiet:
-        what = "fit anew" if outcome.decision.refit else "no fit"
+        what = "refit" if outcome.decision.refit else "no fit"
         OUT.print(f"{what}: {escape(outcome.decision.reason)}", soft_wrap=True, highlight=False)
     if manifest is not None and outcome.status == "published" and not quiet:
         _print_week(manifest)

@@ -1,8 +1,14 @@
-"""What long work calls to say how far it is."""
+"""What long work calls to say how far it is, and how long its steps take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Protocol
+
+from retailrec.compute.memory import release_memory
 
 
 class Progress(Protocol):
@@ -27,3 +33,20 @@ class Progress(Protocol):
 
 def silent(step: str, done: int = 0, total: int = 0, /) -> None:
     """Say nothing."""
+
+
+@dataclass
+class Timer:
+    """Seconds of each step of a job."""
+
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what runs inside, and give back the memory that it let go."""
+        self.progress(name)
+        started = perf_counter()
+        yield
+        release_memory()
+        self.seconds[name] = round(perf_counter() - started, 3)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
@@ -17,8 +14,8 @@ from numpy.typing import NDArray
 from retailrec.candidates import Candidates
 from retailrec.candidates.pool import score_pool
 from retailrec.compute.csr import pair_keys
-from retailrec.compute.memory import peak_memory_mb, release_memory
-from retailrec.compute.progress import Progress, silent
+from retailrec.compute.memory import peak_memory_mb
+from retailrec.compute.progress import Progress, Timer, silent
 from retailrec.compute.shards import SHARD, map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
@@ -202,23 +199,6 @@ RESULTS = (
     "report.md",
 )
 Everybody = Callable[[TwoStageRecommender, Path, Request, Progress], Batch]
-
-
-@dataclass
-class Timer:
-    """Seconds of each step of a job."""
-
-    progress: Progress = silent
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time what runs inside, and give back the memory that it let go."""
-        self.progress(name)
-        started = perf_counter()
-        yield
-        release_memory()
-        self.seconds[name] = round(perf_counter() - started, 3)
 
 
 REPORT_K = 10  # the report judges ten recommendations

@@ -11,20 +11,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
 from retailrec.checks import Finding, Weeks, run_checks
-from retailrec.compute.memory import peak_memory_mb, release_memory
-from retailrec.compute.progress import Progress, silent
+from retailrec.compute.memory import peak_memory_mb
+from retailrec.compute.progress import Progress, Timer, silent
 from retailrec.data import RetailData
 from retailrec.data.files import exports_of, read_table
 from retailrec.data.parsing import as_instant
@@ -178,7 +176,7 @@ def _described(plan: Plan, name: str, known: pl.DataFrame | None) -> pl.DataFram
 def _new_lines(
     lines: pl.DataFrame, path: Path, last: Mapping[str, Any] | None
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """The lines that are new since a week, and the others; (all, None) where that can't be told."""
+    """The lines that are new since a week, and the others; (all, None) where that is unknown."""
     if last is None:
         return lines, None
     files = data_files(path)
@@ -200,11 +198,11 @@ def _new_lines(
     return (lines, None) if new.is_empty() else (new, lines.filter(~later))
 
 
-# --- fit anew, or not --------------------------------------------------------------------------------
+# --- refit, or not ------------------------------------------------------------------------------------
 
 
 class Decision(NamedTuple):
-    """Is the model fitted anew, and why?"""
+    """Is the model refitted, and why?"""
 
     refit: bool
     reason: str
@@ -218,7 +216,7 @@ def decide(
     *,
     refit: bool = False,
 ) -> Decision:
-    """Whether to fit anew; the first rule that holds is the reason.
+    """Whether to refit; the first rule that holds is the reason.
 
     Parameters
     ----------
@@ -285,7 +283,7 @@ class Outcome:
     name : of the week; None where there is none
     manifest : of the week that was published
     checked : what the checks found in the receipts; None where nothing was read
-    decision : whether the model is fitted anew
+    decision : whether the model is refitted
     findings : of the checks of lists
     notes : what a caller should know
     """
@@ -314,7 +312,7 @@ def publish_week(
     Parameters
     ----------
     as_of : look at receipts before this time only
-    refit : fit the model anew in any case
+    refit : refit the model in any case
     accept : names of checks whose refusals are accepted, beside those of the settings
     dry_run : stop before the model, and write nothing
 
@@ -355,9 +353,9 @@ class _Call:
     refit: bool
     accepted: set[str]
     progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.timer = Timer(self.progress)
         self.inputs_key = fingerprint([self.inputs, self.plan.what_counts(), str(self.as_of)])
         self.key = fingerprint([self.inputs_key, "refit"]) if self.refit else self.inputs_key
 
@@ -383,21 +381,21 @@ class _Call:
             (self.weeks.folder / REFUSED).unlink(missing_ok=True)
             work.remove()
             return known
-        with self._timed("take in and check"):
+        with self.timer.step("take in and check"):
             taken = self._take_in()
         checked, name = taken.checked, self._name(taken.end)
         if refused := self._refusals(checked.findings):
             return self._refused(refused, checked)
-        with self._timed("load"):
+        with self.timer.step("load"):
             data = self._load(taken)
         del taken  # the fit needs the room
         if inputs_of(self.plan) != self.inputs:
             raise DataError("receipts or settings changed while they were read; call again.")
-        with self._timed("judge last week"):
+        with self.timer.step("judge last week"):
             judged = self._judge(data)
         decision = decide(self.plan, data, self.last, judged, refit=self.refit)
         model = self._model(work, data, decision)
-        with self._timed("recommend"):
+        with self.timer.step("recommend"):
             recommender = TwoStageRecommender.load(model)
             file, facts = self._recommend(work, data, recommender, artifact_key(model))
         described = describe_lists(pl.read_parquet(file), data, self.plan.request.k)
@@ -406,7 +404,7 @@ class _Call:
             before = self.weeks.folder / self.last["name"]
             same = self.last["settings"]["request"] == self.plan.request.fingerprint()
             old = TwoStageRecommender.load(before / MODEL) if decision.refit and same else None
-            with self._timed("compare with last week"):
+            with self.timer.step("compare with last week"):
                 changed = change_of(
                     pl.read_parquet(before / LISTS),
                     pl.read_parquet(file),
@@ -419,7 +417,7 @@ class _Call:
         )
         if refused := self._refusals(findings):
             return self._refused(refused, checked, findings)
-        with self._timed("allocate"):
+        with self.timer.step("allocate"):
             campaign = self._allocate(work, file, name)
         manifest = {
             "format": FORMAT,
@@ -444,7 +442,7 @@ class _Call:
             "versions": versions(),
             "run": {
                 "published": datetime.now().isoformat(timespec="seconds"),
-                "seconds": self.seconds,
+                "seconds": self.timer.seconds,
                 "peak_memory_mb": peak_memory_mb(),
             },
         }
@@ -478,14 +476,6 @@ class _Call:
 
     def _name(self, end: datetime) -> str:
         return f"{end:%Y-%m-%d}-{self.key[:8]}"
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        self.progress(step)
-        started = perf_counter()
-        yield
-        release_memory()
-        self.seconds[step] = round(perf_counter() - started, 3)
 
     def _take_in(self) -> TakenIn:
         """Receipts and findings; one more where weeks came regularly and this one is shorter."""
@@ -536,7 +526,7 @@ class _Call:
         return Outcome("refused", reason, checked=checked, findings=findings)
 
     def _judge(self, data: RetailData) -> Judged | None:
-        """What the published lists were worth since; None where nobody came back."""
+        """What the published lists were worth since; None where no user came back."""
         if self.last is None:
             return None
         file = self.weeks.folder / self.last["name"] / LISTS
@@ -553,7 +543,7 @@ class _Call:
         if done is None or not folder.is_dir() or artifact_key(folder) != done["key"]:
             if folder.exists():
                 shutil.rmtree(folder)
-            with self._timed("fit"):
+            with self.timer.step("fit"):
                 self.plan.model.for_size(data.n_users).model().fit(data, self.progress).save(folder)
             work.finish("part-fitted", {"key": artifact_key(folder)})
         return folder

@@ -215,7 +215,7 @@ class Judged:
 
 
 def judge_lists(lists: pl.DataFrame, data: RetailData, since: datetime, k: int) -> Judged | None:
-    """What lists made at `since` were worth until the data ends; None if nobody came back."""
+    """What lists made at `since` were worth until the data ends; None if no user came back."""
     if data.end <= since or data.start >= since:
         return None
     past, bought = Fold(since, data.end).split(data)

@@ -25,7 +25,7 @@ class _Part(BaseModel):
 
 
 class RefitRules(_Part):
-    """When the model is fitted anew: the first rule that holds is the reason.
+    """When the model is refitted: the first rule that holds is the reason.
 
     Attributes
     ----------
