@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 from machine import print_result
 
+from retailrec.simulator.examples import receipt_lines
 from retailrec.simulator.shop import small_data
 
 CONFIG = 'receipts = "exports"\nfolder = "weeks"\nkeep = 3\n[request]\nk = 10\n'
@@ -96,13 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     data = small_data(users=given.users, weeks=BEFORE + given.weeks, seed=given.seed)
-    lines = data.log.select(
-        data.users["user_id"].gather(data.log["user"]),
-        data.items["item_id"].gather(data.log["item"]),
-        "time",
-        pl.col("basket").alias("basket_id"),
-        "quantity",
-        "value",
+    lines = receipt_lines(data).with_columns(
         week=(pl.col("time") - data.start.replace(hour=0)).dt.total_days() // 7,
     )
     rng = np.random.default_rng(given.seed)

@@ -30,6 +30,7 @@ from retailrec.recommender import batch
 from retailrec.recommender.batch import Batch, Exposures, artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.examples import receipt_lines
 from retailrec.simulator.shop import Shop, small_data
 from retailrec.work import MARKER
 
@@ -61,15 +62,7 @@ def saved(
 ) -> Path:
     folder = tmp_path_factory.mktemp("batch")
     model.save(folder / "model")
-    receipts = data.log.select(
-        data.users["user_id"].gather(data.log["user"]),
-        data.items["item_id"].gather(data.log["item"]),
-        "time",
-        pl.col("basket").alias("basket_id"),
-        "quantity",
-        "value",
-    )
-    receipts.write_parquet(folder / "receipts.parquet")
+    receipt_lines(data).write_parquet(folder / "receipts.parquet")
     return folder
 
 

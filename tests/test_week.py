@@ -28,6 +28,7 @@ from retailrec.jobs.week_lists import Judged, ListBounds, change_of, check_lists
 from retailrec.jobs.week_settings import read_week
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.examples import receipt_lines
 from retailrec.simulator.shop import small_data
 from retailrec.work import Work
 
@@ -60,15 +61,7 @@ def lines() -> pl.DataFrame:
     """Receipt lines of a generated shop, with the number of their week."""
     data = small_data(users=80, weeks=LAST, items=300)
     start = data.start.replace(hour=0)
-    return data.log.select(
-        data.users["user_id"].gather(data.log["user"]),
-        data.items["item_id"].gather(data.log["item"]),
-        "time",
-        pl.col("basket").alias("basket_id"),
-        "quantity",
-        "value",
-        week=(pl.col("time") - start).dt.total_days() // 7,
-    )
+    return receipt_lines(data).with_columns(week=(pl.col("time") - start).dt.total_days() // 7)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ import polars as pl
 
 from retailrec.errors import RetailRecError
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.simulator.examples import receipt_lines
 from retailrec.simulator.shop import small_data
 
 CONFIG = """
@@ -261,15 +262,7 @@ def prepare(shop: Path) -> None:
     from retailrec.rankers import LightGBMRanker
 
     data = small_data(users=60, weeks=30)
-    log = data.log.select(
-        pl.lit(data.users["user_id"].gather(data.log["user"])).alias("user_id"),
-        pl.lit(data.items["item_id"].gather(data.log["item"])).alias("item_id"),
-        pl.col("basket").alias("basket_id"),
-        "time",
-        "quantity",
-        "value",
-    )
-    log.write_parquet(shop / "receipts.parquet")
+    receipt_lines(data).write_parquet(shop / "receipts.parquet")
     (shop / "quick.toml").write_text(CONFIG)
     sources = [OwnPurchases(), Popularity(), Popularity(kind="trending", days=60)]
     for k in (2, 3):

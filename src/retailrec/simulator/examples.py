@@ -56,7 +56,7 @@ at_most = 20
 
 
 def write_examples(folder: Path) -> None:
-    """Write sixty shoppers' receipts of forty weeks, and what the examples name beside them.
+    """Write sixty users' receipts of forty weeks, and what the examples name beside them.
 
     `shop` has receipts and a catalogue in standard columns, ``receipts.csv`` the same lines under other
     names, ``till.csv`` a German till's (dates and clocks apart, decimal commas), with ``till.toml`` to
@@ -68,7 +68,11 @@ def write_examples(folder: Path) -> None:
         If a file can't be written.
     """
     data = small_data(users=60, weeks=40)
-    lines = receipt_lines(data)
+    lines = receipt_lines(data).with_columns(
+        pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S"),
+        pl.col("quantity").cast(pl.Int64),
+        pl.col("value").cast(pl.Float64).round(2),
+    )
     for name, frame in _tables(data, lines).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_result(frame, folder / name)
@@ -88,14 +92,14 @@ def write_examples(folder: Path) -> None:
 
 
 def receipt_lines(data: RetailData) -> pl.DataFrame:
-    """The log as lines in the standard columns, under the ids of shoppers and items."""
+    """The log as lines in the standard columns, under the ids of users and items."""
     return data.log.select(
         data.users["user_id"].gather(data.log["user"]),
         data.items["item_id"].gather(data.log["item"]),
-        pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S"),
+        "time",
         pl.col("basket").alias("basket_id"),
-        pl.col("quantity").cast(pl.Int64),
-        pl.col("value").cast(pl.Float64).round(2),
+        "quantity",
+        "value",
     )
 
 
