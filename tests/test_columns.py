@@ -154,6 +154,28 @@ def test_events_that_are_no_purchases_are_counted(tmp_path: Path) -> None:
         load_dataset("table", tmp_path / "events.csv", where=["transaction"])
 
 
+def test_conditions_name_any_column_and_are_met_again_in_the_next_file(tmp_path: Path) -> None:
+    events = ["sale", "gift", "sale", "gift", "order"]
+    lines = {"who": [1] * 5, "item_id": [3, 4, 5, 6, 7], "time": ["2024-01-31"] * 5, "Ort": events}
+    file = tmp_path / "events.csv"
+    pl.DataFrame({**lines, "reason": events}).write_csv(file)  # a name that lines use inside
+    for where in ("reason=sale", "store=sale", "Ort = sale"):
+        columns = {"user_id": "who", "store": "Ort"}
+        data = load_dataset("table", file, columns, where=[where])
+        assert data.items["item_id"].to_list() == [3, 5]
+        again = open_alike(data.report.reading, file).data()
+        assert again.report.rejected == data.report.rejected
+        assert f"--where {where} (read)" in " ".join(again.report.notes)
+
+
+def test_a_published_format_has_no_conditions(tmp_path: Path) -> None:
+    (tmp_path / "ta.csv").write_text("TRANSACTION_DT,CUSTOMER_ID,PRODUCT_ID,AMOUNT,SALES_PRICE\n")
+    with pytest.raises(SettingError, match="--where is for 'table' only"):
+        load_dataset("ta-feng", tmp_path / "ta.csv", where=["AMOUNT=1"])
+    with pytest.raises(SettingError, match="--where is for 'table' only"):
+        open_alike({"dataset": "ta-feng"}, tmp_path / "ta.csv", where=["AMOUNT=1"])
+
+
 def test_order_numbers_and_gaps_make_a_calendar(tmp_path: Path) -> None:
     lines = pl.DataFrame(
         {
@@ -171,6 +193,10 @@ def test_order_numbers_and_gaps_make_a_calendar(tmp_path: Path) -> None:
     assert days[1] == days[3]  # last orders are of one week
     assert data.report.reading["columns"] == {"time": "order_number"}
     assert "no dates" in " ".join(data.report.notes)
+    marked = lines.with_columns(item_id=pl.Series(["Käse"] * 5)).write_csv()
+    (tmp_path / "orders.csv").write_bytes(marked.encode("cp1252"))
+    again = load_dataset("table", tmp_path / "orders.csv", {"time": "order_number"}, encoding="cp1252")
+    assert again.items["item_id"].to_list() == ["Käse"]
 
 
 def test_receipts_from_a_day_on_are_not_known(tmp_path: Path) -> None:
@@ -207,6 +233,12 @@ def test_a_published_format_is_known_again(tmp_path: Path) -> None:
     kept = load_dataset("online-retail", tmp_path).report.reading
     assert kept == {"dataset": "online-retail"}
     assert open_alike(kept, tmp_path / "sheet.csv").data().n_items == 2
+    table = table.with_columns(
+        pl.lit("03/04/2010 08:26").alias("InvoiceDate"), Country=pl.lit("Curaçao")
+    )
+    (tmp_path / "sheet.csv").write_bytes(table.write_csv().encode("cp1252"))
+    kept = load_dataset("online-retail", tmp_path, encoding="cp1252", time_format="%d/%m/%Y %H:%M")
+    assert open_alike(kept.report.reading, tmp_path / "sheet.csv").data().start == kept.start
 
 
 def test_a_mapping_is_used_where_the_file_needs_it() -> None:

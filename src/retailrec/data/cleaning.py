@@ -90,6 +90,11 @@ class LineRule:
     meaning: str = ""
 
 
+def beside(name: str) -> str:
+    """The name under which lines carry a caller's column that has no standard name."""
+    return f"{name}_" if name in _INSIDE else name
+
+
 def missing(column: str) -> pl.Expr:
     """True where an id is null or an empty text."""
     return pl.col(column).is_null() | (pl.col(column).cast(pl.String).str.strip_chars() == "")
@@ -372,7 +377,7 @@ def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.Dat
         *(pl.col(theirs).alias(name) for name, theirs in columns.items()),
         *(
             (_as_json(frame[c]) if frame.schema[c].is_nested() and c not in known else frame[c]).alias(
-                f"{c}_" if c in _INSIDE else c
+                beside(c)
             )
             for c in others
         ),

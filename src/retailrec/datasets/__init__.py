@@ -25,7 +25,7 @@ from retailrec.datasets import (
     x5_retailhero,
 )
 from retailrec.datasets.base import Dataset, ReadOptions, Tables
-from retailrec.datasets.table import receipts_in
+from retailrec.datasets.table import column_of, receipts_in
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import TRANSACTIONS
 
@@ -95,7 +95,7 @@ def open_dataset(
     Raises
     ------
     SettingError
-        If the name is not known, or the format needs a path.
+        If the name is not known, the format needs a path, or `where` is given for other than a table.
     DataError
         If the files are missing or can't be used.
     """
@@ -110,6 +110,11 @@ def open_dataset(
         raise SettingError(
             f"data set '{name}' needs the path of its files ({dataset.files}); only {packaged} comes "
             f"as a package. Write: retailrec run {name} PATH."
+        )
+    if where and name != table.DATASET.name:
+        raise SettingError(
+            f"data set '{name}' knows which of its lines are purchases; --where is for 'table' only. "
+            f"Leave it out."
         )
     at = None if path is None else Path(path)
     if at is not None:
@@ -154,7 +159,7 @@ def open_alike(
     there = _columns_of(path, options["encoding"])
     own = {c.name for c in TRANSACTIONS if c.required} <= set(there)
     if dataset != "table" and not (columns or own):
-        return open_dataset(dataset, path, encoding=encoding, time_format=time_format)
+        return open_dataset(dataset, path, **options, where=where)
     columns, where, notes = as_fitted(kept, there, columns or {}, where)
     tables = open_dataset("table", path, columns, **options, where=where)
     tables.report.source = path.name
@@ -181,7 +186,7 @@ def as_fitted(
         notes += [f"columns are read as when the model was fitted: {pairs}"] if columns else []
     conditions = list(where) or list(kept.get("where", []))
     if not where and conditions:
-        absent = [c for c in conditions if c.partition("=")[0] not in there]
+        absent = [c for c in conditions if column_of(c, columns) not in there]
         conditions = [c for c in conditions if c not in absent]
         for lines, told in ((conditions, "read"), (absent, "no such column: all lines are read")):
             if lines:

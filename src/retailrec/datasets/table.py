@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from retailrec.data.cleaning import LineRule, LoadReport
+from retailrec.data.cleaning import LineRule, LoadReport, beside
 from retailrec.data.columns import check_names
 from retailrec.data.files import FILE, columns_of, read_parts, read_table
 from retailrec.data.parsing import parse_number
@@ -97,7 +97,7 @@ def where_rules(
             raise SettingError(
                 f"--where is {condition!r}; expected column=value, as event=transaction."
             )
-        name = columns.get(name.strip(), name.strip())
+        name = column_of(condition, columns)
         if name not in there:
             raise DataError(f"--where {condition}: there is no column '{name}'; there are {[*there]}.")
         wanted.setdefault(name, []).append(value.strip())
@@ -105,11 +105,23 @@ def where_rules(
     return tuple(
         LineRule(
             f"not {name}={' or '.join(values)}",
-            ~pl.col(ours.get(name, name)).cast(pl.String).is_in(values).fill_null(False),
+            ~pl.col(ours.get(name, beside(name))).cast(pl.String).is_in(values).fill_null(False),
             "no purchase, as --where says",
         )
         for name, values in wanted.items()
     )
+
+
+def column_of(condition: str, columns: Mapping[str, str]) -> str:
+    """The caller's column that a condition is about, which may be named by its standard name.
+
+    Examples
+    --------
+    >>> column_of("store=5", {"store": "branch"}), column_of("event = order", {})
+    ('branch', 'event')
+    """
+    name = condition.partition("=")[0].strip()
+    return columns.get(name, name)
 
 
 def _gaps(columns: Mapping[str, str], first: pl.DataFrame) -> str | None:
@@ -132,7 +144,8 @@ def _order_times(
     user, order = columns.get("user_id", "user_id"), columns["time"]
     if user not in there:
         return pl.DataFrame(), columns  # said with all that is missing
-    raw = read_table(receipts, columns=[user, order, gap, "order_dow", "order_hour_of_day"])
+    needed = [user, order, gap, "order_dow", "order_hour_of_day"]
+    raw = read_table(receipts, columns=needed, encoding=encoding)
     orders = raw.unique([user, order], keep="first").rename({user: "user_id", order: "order_number"})
     days = parse_number(orders[gap], who="transactions").alias("days_since_prior_order")
     clocks = [pl.lit(0).alias(c) for c in ("order_dow", "order_hour_of_day") if c not in orders.columns]

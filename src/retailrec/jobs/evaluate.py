@@ -13,12 +13,13 @@ import polars as pl
 from retailrec.candidates import OwnPurchases, Popularity, TifuKNN
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.data.cleaning import beside
 from retailrec.data.columns import check_names, join_time
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_time
 from retailrec.data.splits import Fold, Split
 from retailrec.datasets import still_there
-from retailrec.datasets.table import receipts_in, where_rules
+from retailrec.datasets.table import column_of, receipts_in, where_rules
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import judge_frames, means
 from retailrec.evaluation.backtest import LocalWindow, MakeWindow, Model, backtest
@@ -215,15 +216,17 @@ class _Reader:
         """A table of receipts, purchases alone, its columns by their standard names."""
         table = read_table(receipts_in(path), encoding=self.encoding or self.kept.get("encoding"))
         there = table.columns
-        for condition in self.where or self.kept.get("where", ()):
-            if condition.partition("=")[0] in there:
-                self.met.add(condition)
-                (rule,) = where_rules([condition], {}, there)
-                whole, table = table.height, table.filter(~rule.when)
-                if whole > table.height:
-                    self.left_out[f"{path.name}: {rule.reason}"] = whole - table.height
         kept, _ = still_there(self.kept.get("columns", {}), there)
-        return self._renamed(table, {**kept, **self.columns})
+        columns = {**kept, **self.columns}
+        held = [c for c in self.where or self.kept.get("where", ()) if column_of(c, columns) in there]
+        self.met.update(held)
+        table = self._renamed(table, columns)
+        table = table.rename({name: beside(name) for name in table.columns})
+        for rule in where_rules(held, columns, there):
+            whole, table = table.height, table.filter(~rule.when)
+            if whole > table.height:
+                self.left_out[f"{path.name}: {rule.reason}"] = whole - table.height
+        return table
 
     def _renamed(self, table: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
         table, columns = join_time(table, columns)
