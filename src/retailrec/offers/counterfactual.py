@@ -73,8 +73,7 @@ class Support:
     effective : effective sample, in users: users x (sum w)**2 / (rows x sum w**2) (Kish, 1965)
     share : `effective` as a share of the users
     mean_held, mean_other : mean of shown / p over what new lists hold, of (not shown) / (1 - p) over
-    the
-        rest; 1 where the logged chances are right
+        the rest; 1 where the logged chances are right
     mean_error : standard error of the former, had rows been drawn one by one
     heaviest : largest share of all weight that one user carries
     chances_p : p of what was shown under the logged chances (chi-square over bins of chances)
@@ -212,11 +211,9 @@ def judge_policy(
     ------
     DataError
         If the log can't tell: fewer than .8 of the new lists lie within the explored pool, the
-        effective
-        sample is below 1,000 users or 10% of them, mean weights leave 1 by .05, a user carries 5% of
-        the
-        weight, or items were shown more or less often than the log says. Or if windows are not over, or
-        users of log, lists and receipts don't meet.
+        effective sample is below 1,000 users or 10% of them, mean weights leave 1 by .05, a user
+        carries 5% of the weight, or items were shown more or less often than the log says. Or if
+        windows are not over, or users of log, lists and receipts don't meet.
     SettingError
         If a setting is out of range.
     """
@@ -340,8 +337,7 @@ def judge_impressions(
             what = f"{name} chance {values[bad][0]:g}" if bad.any() else "a reward"
             raise DataError(
                 f"impressions: {what} is out of range; logged chances lie above 0 and up to 1, new "
-                f"ones "
-                f"from 0 to 1, rewards are numbers. Correct the log."
+                f"ones from 0 to 1, rewards are numbers. Correct the log."
             )
     w = q / p
     total, n = float(w.sum()), len(w)
@@ -351,15 +347,13 @@ def judge_impressions(
         raise DataError(
             f"the log can't tell what the other policy would earn: the effective sample is "
             f"{effective:,.0f} of {n:,} impressions; at least {LEAST_IMPRESSIONS:,} are needed. Log "
-            f"more, or "
-            f"explore more."
+            f"more, or explore more."
         )
     error = float(w.std(ddof=1)) / n**0.5
     if abs(mean - 1) > max(MOST_MEAN_AWAY, 3 * error):
         raise DataError(
             f"the log can't tell what the other policy would earn: the mean weight is {mean:.3f} "
-            f"and not "
-            f"1, by more than {MOST_MEAN_AWAY:g} and than chance. Check the logged chances."
+            f"and not 1, by more than {MOST_MEAN_AWAY:g} and than chance. Check the logged chances."
         )
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
@@ -395,8 +389,8 @@ def first_requests(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         raise DataError(
             f"the log has {int(lacking['len'][0]):,} of the {int(lacking['pool'][0]):,} pool rows of "
             f"request '{lacking['request'][0]}' and lacks some of {lacking.height:,} requests, as a "
-            f"log of "
-            f"what was shown alone does; judging other lists needs a row for every item of the pool."
+            f"log of what was shown alone does; judging other lists needs a row for every item of the "
+            f"pool."
         )
     return rows, notes
 
@@ -440,8 +434,7 @@ def _held(rows: pl.DataFrame, new: pl.DataFrame, notes: list[str]) -> tuple[pl.D
     if outside := new.height - inside:
         notes.append(
             f"{outside:,} of {new.height:,} items of the new lists are not of the pool; what they "
-            f"would sell "
-            f"is not counted."
+            f"would sell is not counted."
         )
     if sure:
         notes.append(
@@ -588,8 +581,7 @@ def _refuse(support: Support, n_users: int) -> None:
         (
             s.effective < LEAST_USERS or s.share < LEAST_SHARE,
             f"the effective sample is {s.effective:,.0f} of {n_users:,} users ({s.share:.1%}); at "
-            f"least "
-            f"{LEAST_USERS:,} and {LEAST_SHARE:.0%} are needed",
+            f"least {LEAST_USERS:,} and {LEAST_SHARE:.0%} are needed",
             "Log more users, or explore more",
         ),
         (

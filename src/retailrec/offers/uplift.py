@@ -31,11 +31,10 @@ from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, typed_ids
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
-from retailrec.offers.counterfactual import bought_after, chances_p, first_requests
+from retailrec.offers.counterfactual import LEAST_P, bought_after, chances_p, first_requests
 from retailrec.offers.ledger import pool_frame
 
 _PARTS = 3  # of users: a learner learns from two of them and is judged on the third
-_LEAST_P = 0.001
 _OPTIONS: Mapping[str, Any] = {
     "objective": "regression",
     "learning_rate": 0.05,
@@ -206,7 +205,7 @@ def fit_uplift(
     metric = "margin" if margin is not None else "money"
     y, shown, p = (table[name].to_numpy() for name in (metric, "shown", "propensity"))
     user = table["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    if (wrong := chances_p(shown, p, user)) < _LEAST_P:
+    if (wrong := chances_p(shown, p, user)) < LEAST_P:
         raise DataError(
             f"uplift: items were not shown as often as the logged chances say (p {wrong:.2g}). Log the "
             f"chances that lists were drawn with."
@@ -364,8 +363,7 @@ def _pseudo_effect(problem: _Problem, rows: Any, m0: Floats, m1: Floats) -> Floa
 def _per_user(values: Floats, user: NDArray[np.int64]) -> Difference:
     """Mean over rows, with an interval over users."""
     n_users = int(user.max()) + 1
-    found = mean_interval(np.bincount(user, values, n_users) * n_users / len(values))
-    return found
+    return mean_interval(np.bincount(user, values, n_users) * n_users / len(values))
 
 
 def _judged(name: str, learnt: Floats, effect: Floats, user: NDArray[np.int64]) -> Learner:
