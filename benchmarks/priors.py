@@ -1,7 +1,9 @@
 """What a share of a simple order does to the lists of one model, by order and weight.
 
-A model is fitted once, without a prior; each order and weight then orders the same candidates. With
---objectives instead: lambdarank, log loss and the mean of both, for lists of what a user bought before.
+A model is fitted once, without a prior; each order and weight then orders the same candidates, and so
+does each order alone. Beside them stand the simple methods, and of several boards the means over their
+users. With --objectives instead: lambdarank, log loss and the mean of both, for lists of what a user
+bought before.
 On the boards of `TUNING` and `SAMPLES`, whose windows end before a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
@@ -11,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from board_data import SAMPLES, TUNING, Board
-from boards import ours
+from boards import SIMPLE, ours
 from machine import print_result
 
 from retailrec.compute.shards import SHARD
@@ -43,11 +44,8 @@ def fitted(board: Board, seed: int, threads: int, trees: int | None = None) -> t
     return model.fit(board.train, keep_rows=True), judge
 
 
-def of_orders(
-    board: Board, seed: int, threads: int, trees: int | None = None
-) -> dict[str, dict[str, float]]:
-    """Order and weight -> metric -> mean."""
-    model, judge = fitted(board, seed, threads, trees)
+def of_orders(board: Board, model: Any, judge: Judge) -> dict[str, dict[str, float]]:
+    """Order and weight, order alone, simple method -> metric -> mean."""
     rows, ranker = model.training_rows, model.ranker_
     some = rows.rows(np.arange(0, len(rows.y), len(rows.y) // 50_000 + 1))
     raw = ranker.predict(some.x)
@@ -57,18 +55,33 @@ def of_orders(
         for weight in WEIGHTS
     }
 
+    alone = {
+        f"{name} alone": SourcePrior.learnt(some, columns, 1, raw)
+        for name, columns in simple_orders(model.sources).items()
+    }
+
     def scores(x: Any) -> dict[str, Any]:
         score = ranker.predict(x)
-        return {name: score + prior.of(x) for name, prior in priors.items()}
+        mixed = {name: score + prior.of(x) for name, prior in priors.items()}
+        return mixed | {name: prior.of(x) for name, prior in alone.items()}
 
-    return judged(board, model, judge, scores, "mixed")
+    return judged(board, model, judge, scores, "mixed") | simple(board, judge)
 
 
-def of_objectives(board: Board, seed: int, threads: int) -> dict[str, dict[str, float]]:
+def simple(board: Board, judge: Judge) -> dict[str, dict[str, float]]:
+    """Simple method -> metric -> mean."""
+    history, found = board.past.history(codes=judge.users), {}
+    for name, make in SIMPLE.items():
+        items = make().fit(board.train).candidates(history, 10).items
+        found[name] = means(judge, items, board.metrics)
+    return found
+
+
+def of_objectives(board: Board, model: Any, judge: Judge) -> dict[str, dict[str, float]]:
     """Objective -> metric -> mean, of items that the user bought before."""
-    model, judge = fitted(board, seed, threads)
     rows = model.training_rows
-    trees = [LightGBMRanker(kind, seed=seed, threads=threads) for kind in ("lambdarank", "binary")]
+    given = {"seed": model.seed, "threads": model.threads}
+    trees = [LightGBMRanker(kind, **given) for kind in ("lambdarank", "binary")]
     blend = BlendRanker(trees).fit(rows)
 
     def scores(x: Any) -> dict[str, Any]:
@@ -87,11 +100,12 @@ def judged(
         frame = candidate_frame(history.take(slice(at, at + SHARD)), model.stage_for(purpose))
         for name, score in scores(frame.x).items():
             found[name].append(frame.pool.best(score.astype(np.float32), 10).items)
-    told = {}
-    for name, parts in found.items():
-        values = judge.per_user(np.vstack(parts), board.metrics)
-        told[name] = {metric: float(np.nanmean(v)) for metric, v in values.items()}
-    return told
+    return {name: means(judge, np.vstack(parts), board.metrics) for name, parts in found.items()}
+
+
+def means(judge: Judge, items: Any, metrics: Sequence[str]) -> dict[str, float]:
+    """Metric -> mean over the judged users."""
+    return {name: float(np.nanmean(v)) for name, v in judge.per_user(items, metrics).items()}
 
 
 def main() -> None:
@@ -101,16 +115,42 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="answers do not depend on them")
     parser.add_argument("--objectives", action="store_true", help="lambdarank, log loss, and both")
     parser.add_argument("--trees", type=int, help="of lambdarank; by default as many as it takes")
-    given, found = parser.parse_args(), {}
-    measure = of_objectives if given.objectives else partial(of_orders, trees=given.trees)
+    given, found, users = parser.parse_args(), {}, []
+    measure = of_objectives if given.objectives else of_orders
     for name, make in (TUNING | SAMPLES).items():
         if given.boards and not any(name.startswith(start) for start in given.boards):
             continue
-        found[name] = measure(make(), given.seed, given.threads)
-        for variant, metrics in found[name].items():
-            cells = " / ".join(f"{value:.4f}" for value in metrics.values())
-            print(f"| {name} | {variant} | {cells} |", flush=True)
+        board = make()
+        model, judge = fitted(board, given.seed, given.threads, given.trees)
+        rows = model.training_rows
+        teach = len(np.unique(rows.groups[rows.y > 0]))
+        print(f"{name}: {teach} lists teach, {len(judge.users)} users are judged", flush=True)
+        users.append(len(judge.users))
+        found[name] = measure(board, model, judge)
+        show(name, found[name])
+    if len(found) > 1:
+        show(f"{len(found)} boards, {sum(users)} users", pooled([*found.values()], users))
     print_result("priors", found)
+
+
+def show(name: str, found: Mapping[str, Mapping[str, float]]) -> None:
+    for variant, metrics in found.items():
+        cells = " / ".join(f"{value:.4f}" for value in metrics.values())
+        print(f"| {name} | {variant} | {cells} |", flush=True)
+
+
+def pooled(
+    boards: Sequence[Mapping[str, Mapping[str, float]]], users: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Means over the users of all boards, of what all of them have."""
+    return {
+        variant: {
+            metric: float(np.average([board[variant][metric] for board in boards], weights=users))
+            for metric in metrics
+            if all(metric in board[variant] for board in boards)
+        }
+        for variant, metrics in boards[0].items()
+    }
 
 
 if __name__ == "__main__":
