@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator, OwnPurchases, TifuKNN
@@ -170,17 +171,13 @@ def choose_half_life(splits: Iterable[Split], seed: int) -> Chosen:
         if split.shorter:  # a part of the window before it
             continue
         past, target = split
-        users = np.intersect1d(target["user"].to_numpy(), past.active_users())
+        users = np.intersect1d(target["user"].unique().to_numpy(), past.active_users())
         keys = id_keys(past.users[USER_ID].gather(users))
         users = np.sort(users[np.argsort(lots(keys, seed, 98), kind="stable")[:_USERS]])
         history = past.history(codes=users)
-        bought = np.unique(
-            pair_keys(target["user"].to_numpy(), target["item"].to_numpy(), past.n_items)
-        )
-        n_bought = np.bincount(
-            np.searchsorted(users, bought[np.isin(bought // past.n_items, users)] // past.n_items),
-            minlength=len(users),
-        )
+        theirs = target.filter(pl.col("user").is_in(users.tolist())).select("user", "item").unique()
+        bought = pair_keys(theirs["user"].to_numpy(), theirs["item"].to_numpy(), past.n_items)
+        n_bought = np.bincount(np.searchsorted(users, theirs["user"].to_numpy()), minlength=len(users))
         ties = (0.5 / (1 + history.last_age())).astype(np.float32)  # newest first; below one receipt
         for days, of in found.items():
             score = history.counts(days) if days else history.counts() + ties
