@@ -122,6 +122,12 @@ def test_clocks_without_dates_are_no_time() -> None:
             "2024-01-31 09:05",
             "2024-02-01 17:30",
         ),
+        (
+            ["2024-01-31 00:00:00", "2024-02-01 00:00:00"],  # as a workbook's cells are
+            ["1899-12-31 09:05:00", "1899-12-31 17:30:00"],
+            "2024-01-31 09:05",
+            "2024-02-01 17:30",
+        ),
     ],
 )
 def test_a_date_and_a_clock_are_joined(
@@ -130,6 +136,22 @@ def test_a_date_and_a_clock_are_joined(
     lines = pl.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "day": days, "at": clocks})
     data = RetailData.from_frames(lines, columns={"time": "day+at"})
     assert data.log["time"].dt.to_string("%Y-%m-%d %H:%M").to_list() == [first, second]
+
+
+def test_clocks_are_read_alike_in_all_parts() -> None:
+    notation: dict[str, str] = {}
+
+    def clocks(*cells: int) -> list[str]:
+        lines = pl.DataFrame({"day": ["2024-01-31"] * len(cells), "at": cells})
+        joined, columns = join_time(lines, {"time": "day+at"}, notation)
+        return joined[columns["time"]].str.slice(11).to_list()
+
+    assert clocks(905, 1730) == ["09:05", "17:30"]
+    assert clocks(5, 15) == ["00:05", "00:15"]  # after midnight, not at five
+    notation.clear()
+    assert clocks(5, 15) == ["05:00", "15:00"]
+    with pytest.raises(DataError, match="hours and minutes as numbers here, and hours in the parts"):
+        clocks(905, 1730)
 
 
 def test_a_column_with_a_plus_in_its_name_is_one() -> None:

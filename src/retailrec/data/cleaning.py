@@ -242,7 +242,7 @@ def parse_lines(
     >>> parse_lines(raw, {"user_id": "client"}).row(0, named=True)["time"]
     datetime.datetime(2024, 1, 31, 0, 0)
     """
-    frame = _rename(frame, columns or {}, who)
+    frame = _rename(frame, columns or {}, who, notation)
     if frame.is_empty():
         raise DataError(f"{who} hold no line; expected at least one receipt line. Check the file.")
     parsed = [
@@ -366,9 +366,11 @@ def _as_json(values: pl.Series) -> pl.Series:
     return pl.Series(values.name, texts, pl.String)
 
 
-def _rename(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> pl.DataFrame:
+def _rename(
+    frame: pl.DataFrame, columns: Mapping[str, str], who: str, notation: dict[str, str] | None
+) -> pl.DataFrame:
     known = [c.name for c in TRANSACTIONS]
-    frame, columns = join_time(frame, columns)
+    frame, columns = join_time(frame, columns, notation)
     for name, theirs in columns.items():
         if theirs not in frame.columns:
             raise DataError(unknown_column(theirs, name, who, frame.columns))

@@ -14,18 +14,21 @@ import polars as pl
 
 from retailrec.data.files import FILE
 from retailrec.data.parsing import EARLIEST, parse_time
-from retailrec.errors import RetailRecError, SettingError
+from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.schema import TRANSACTIONS
 
 _KNOWN = tuple(c.name for c in TRANSACTIONS)
 
 
-def join_time(frame: pl.DataFrame, columns: Mapping[str, str]) -> tuple[pl.DataFrame, dict[str, str]]:
+def join_time(
+    frame: pl.DataFrame, columns: Mapping[str, str], notation: dict[str, str] | None = None
+) -> tuple[pl.DataFrame, dict[str, str]]:
     """The frame with the column that `time` names, joined where it is a date and a clock in two.
 
     ``{"time": "date+clock"}`` names two columns. A clock of whole numbers is one of hours (17), or of
-    hours and minutes (1730), or with seconds (173059), by its longest cell. A date without a clock
-    stays a date. Numbers of days gain the part of the day.
+    hours and minutes (1730), or with seconds (173059), by its longest cell; `notation` remembers which
+    for the parts of one export. A date without a clock stays a date. Numbers of days gain the part of
+    the day. Of a workbook's cells the midnight of dates and the day of clocks are left out.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def join_time(frame: pl.DataFrame, columns: Mapping[str, str]) -> tuple[pl.DataF
     day_name, plus, clock_name = named.partition("+")
     if not plus or named in frame.columns or not {day_name, clock_name} <= set(frame.columns):
         return frame, dict(columns)
-    day, clock = frame[day_name], _clock(frame[clock_name])
+    day, clock = frame[day_name], _clock(frame[clock_name], {} if notation is None else notation)
     if isinstance(day.dtype, pl.Datetime):
         day = day.dt.date()
     if day.dtype.is_numeric() and not _written_out(day):
@@ -51,7 +54,8 @@ def join_time(frame: pl.DataFrame, columns: Mapping[str, str]) -> tuple[pl.DataF
         seconds = sum(padded.list.get(i) * 60 ** (2 - i) for i in range(3))
         joined = day.cast(pl.Float64) + seconds.fill_null(0) / 86_400
     else:
-        both = pl.DataFrame([day.cast(pl.String).alias("day"), clock.alias("clock")])
+        day = day.cast(pl.String).str.replace(r"[ T]00:00(:00(\.0+)?)?$", "")
+        both = pl.DataFrame([day.alias("day"), clock.alias("clock")])
         joined = both.select(
             pl.when(pl.col("day").is_not_null()).then(
                 pl.concat_str("day", "clock", separator=" ", ignore_nulls=True)
@@ -60,16 +64,27 @@ def join_time(frame: pl.DataFrame, columns: Mapping[str, str]) -> tuple[pl.DataF
     return frame.with_columns(joined.alias(named)), dict(columns)
 
 
-def _clock(cells: pl.Series) -> pl.Series:
+_WIDTHS = {2: "hours", 4: "hours and minutes", 6: "hours, minutes and seconds"}
+
+
+def _clock(cells: pl.Series, notation: dict[str, str]) -> pl.Series:
     """Clocks as text with colons."""
     if isinstance(cells.dtype, pl.Datetime):
         cells = cells.dt.time()
     text = cells.cast(pl.String).str.strip_chars().str.strip_suffix(".0")
+    text = text.str.replace(r"^(1899-12-3[01]|1900-01-0[01])[ T]", "")  # the day of a workbook's clocks
     digits = text.str.contains(r"^\d{1,6}$")
     if not digits.any():
         return text
     longest = text.filter(digits).str.len_chars().max()
     width = 2 if longest in (1, 2) else 4 if longest in (3, 4) else 6
+    before = int(notation.setdefault(f"clock of {cells.name}", str(width)))
+    if before < width:
+        raise DataError(
+            f"column '{cells.name}' holds {_WIDTHS[width]} as numbers here, and {_WIDTHS[before]} in "
+            f"the parts before. Write clocks alike, such as 09:05."
+        )
+    width = before
     padded = text.str.zfill(width)
     hour, minute, second = (padded.str.slice(at, 2) for at in (0, 2, 4))
     minute = minute if width > 2 else minute + "00"
@@ -240,7 +255,7 @@ def _guess_named(
             good = [c for c in good if re.search(r"(id|nr|no|number|nummer|code|key)$", plain[c])]
         if len(good) == 1:
             return good[0]
-        if good or (len(named) > 1 and len(words) > 1):
+        if good or len(named) > 1:
             return None
     return None
 
