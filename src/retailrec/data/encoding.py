@@ -97,8 +97,8 @@ class _Vocabulary:
         finals = []
         for part, seen in zip(self.parts, self.bought, strict=True):
             codes = places(part, everything)
-            if len(seen) < len(part):
-                codes = codes.set(~part.is_in(everything.implode()), None)
+            if len(seen) < len(part):  # no `is_in`, which would hash all ids for each part
+                codes = codes.set(~everything.gather(codes, null_on_oob=True).eq_missing(part), None)
             finals.append(codes)
         return everything, finals
 

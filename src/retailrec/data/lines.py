@@ -236,19 +236,30 @@ def merged(lines: list[pl.DataFrame], report: LoadReport) -> pl.DataFrame:
     same = _same_as_before(lines[0])
     if not same.any():
         return _columns(lines.pop(), wanted)
+    # most lines are alone: only runs of several are taken out, compared and added up
     starts = np.flatnonzero(~same)
-    quantity, value = lines[0]["quantity"].to_numpy(), lines[0]["value"].to_numpy()
-    equal = _equal_lines(quantity, value, starts)
+    several = np.diff(starts, append=len(same)) > 1
+    in_run = same.copy()
+    in_run[starts[several]] = True
+    run = lines[0].filter(pl.Series(in_run))
+    quantity, value = run["quantity"].to_numpy(), run["value"].to_numpy()
+    at = np.flatnonzero(~same[in_run])
+    equal = _equal_lines(quantity, value, at)
     report.merged, report.pieces = int(same.sum()), int(equal.sum())
-    report.doubled = _doubled(lines[0]["basket"].to_numpy(), starts, equal)
-    totals = {"quantity": np.add.reduceat(quantity, starts), "value": _known_sum(value, starts)}
+    sizes = np.diff(at, append=len(run))
+    twice = several.copy()
+    twice[several] = (sizes % 2 == 0) & (equal == sizes - 1)
+    report.doubled = _doubled(lines[0]["basket"].to_numpy()[starts], twice)
+    totals = {"quantity": np.add.reduceat(quantity, at), "value": _known_sum(value, at)}
     if "discount" in wanted:
-        totals["discount"] = _discounts(lines[0]["discount"].to_numpy(), quantity, value, starts)
-    del value, quantity, equal
+        totals["discount"] = _discounts(run["discount"].to_numpy(), quantity, value, at)
+    del value, quantity, equal, run, in_run, twice
     lines.append(_columns(lines.pop(), wanted))
     first = _some_rows(lines, pl.Series(~same))
+    places = pl.Series(np.flatnonzero(several))
     return first.with_columns(
-        pl.Series(name, total).fill_nan(None).cast(first[name].dtype) for name, total in totals.items()
+        first[name].scatter(places, pl.Series(total).fill_nan(None).cast(first[name].dtype))
+        for name, total in totals.items()
     ).select(wanted)
 
 
@@ -304,12 +315,13 @@ def _discounts(
     return np.sign(total) * np.maximum(np.abs(total) - less, 0)
 
 
-def _doubled(basket: NDArray[np.int32], starts: NDArray[np.int64], equal: NDArray[np.int64]) -> int:
-    """Receipts of which every line stands twice: exports that were put together into one table?"""
-    sizes = np.diff(starts, append=len(basket))
-    twice = (sizes % 2 == 0) & (equal == sizes - 1)
-    receipt = np.flatnonzero(np.diff(basket[starts], prepend=-1))
-    large = np.diff(receipt, append=len(starts)) >= _DOUBLED_ITEMS
+def _doubled(basket: NDArray[np.int32], twice: NDArray[np.bool_]) -> int:
+    """Receipts of which every line stands twice: exports that were put together into one table?
+
+    `basket` and `twice` have a place an item of a receipt: does it have an even number of equal lines?
+    """
+    receipt = np.flatnonzero(np.diff(basket, prepend=-1))
+    large = np.diff(receipt, append=len(basket)) >= _DOUBLED_ITEMS
     return int((np.logical_and.reduceat(twice, receipt) & large).sum())
 
 
