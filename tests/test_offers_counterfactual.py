@@ -259,6 +259,10 @@ def test_one_user_who_carries_the_weight_and_weights_away_from_one_are_refused()
 def test_what_is_missing_of_a_log_is_a_sentence(log: Log) -> None:
     shop, pool, data = log
     new = lists_of(shop, shop.lists("uplift"))
+
+    def apart(name: str, by: Any) -> pl.DataFrame:
+        return pool.with_columns(pl.when(pl.col("rank") == 1).then(pl.col(name) + by).otherwise(name))
+
     cases: list[tuple[str, pl.DataFrame, pl.DataFrame, float]] = [
         ("lack column 'propensity', the chance", pool.drop("propensity"), new, 14),
         ("propensity must lie above 0", pool.with_columns(propensity=0.0), new, 14),
@@ -270,7 +274,7 @@ def test_what_is_missing_of_a_log_is_a_sentence(log: Log) -> None:
             new,
             14,
         ),
-        ("Wait until windows are over", pool, new, 60),
+        ("Wait until it is over", pool, new, 60),
         (
             "none of the 3,000 ids of the log's users",
             pool.with_columns(user_id=pl.format("u{}", "user_id")),
@@ -284,12 +288,41 @@ def test_what_is_missing_of_a_log_is_a_sentence(log: Log) -> None:
             14,
         ),
         ("the new lists lack column 'item_id'", pool, new.drop("item_id"), 14),
+        ("the new lists hold nothing", pool, new.head(0), 14),
+        ("rank is the place in the pool", pool.with_columns(rank=pl.col("rank") - 1), new, 14),
+        ("rank is the place in the pool", pool.with_columns(rank=pl.lit(1)), new, 14),
+        ("score must be a number or empty", pool.with_columns(score=float("nan")), new, 14),
+        ("score must be a number or empty", pool.with_columns(score=float("inf")), new, 14),
+        ("2 values of 'time'; a request is one user's", apart("time", timedelta(1)), new, 14),
+        ("before the first receipt", pool.with_columns(time=START - timedelta(days=400)), new, 14),
     ]
     for match, rows, lists, days in cases:
         with pytest.raises(DataError, match=match):
             cf.judge_policy(rows, lists, data, days=days)
     with pytest.raises(SettingError, match="days must be above 0"):
         cf.judge_policy(pool, new, data, days=-1)
+    with pytest.raises(SettingError, match="within the calendar, not 14 around 9999-12-31"):
+        cf.judge_policy(pool.with_columns(time=datetime.max), new, data, days=14)
+
+
+def test_a_log_is_read_as_receipts_are_and_no_score_or_chance_is_too_extreme(log: Log) -> None:
+    """Blanks around ids, a zone of the shop's clock, and numbers whose squares are none."""
+    shop, pool, data = log
+    new = lists_of(shop, shop.lists("uplift"))
+    usual = cf.judge_policy(pool, new, data, days=14, segment="user_id")
+    tokyo = pl.col("time").dt.replace_time_zone("Asia/Tokyo")
+    padded = pool.with_columns(pl.format(" {} ", "user_id").alias("user_id"), tokyo)
+    assert cf.judge_policy(padded, new, data, days=14, segment="user_id") == usual
+    assert pool_frame(padded)["time"].max() == START
+    large = cf.judge_policy(pool.with_columns(pl.col("score") * 1e307), new, data, days=14)
+    assert [e.value for e in large.estimates] == pytest.approx([e.value for e in usual.estimates])
+    least = pl.when("shown").then(5e-324).otherwise("propensity")
+    with pytest.raises(DataError, match="the log can't tell"):
+        cf.judge_policy(pool.with_columns(propensity=least), new, data, days=14)
+    for margin in (float("inf"), 1e308):
+        items = pl.DataFrame({"item_id": pool["item_id"].unique(), "margin": margin})
+        with pytest.raises(DataError, match="60 sold items have no margin"):
+            cf.judge_policy(pool, new, data, days=14, margin=items)
 
 
 def test_later_requests_of_a_user_and_users_without_new_lists_are_said(log: Log) -> None:
@@ -359,6 +392,11 @@ def test_impressions_with_chances_out_of_range_are_refused() -> None:
     for logged, new in ((0.0, 0.5), (1.5, 0.5), (0.5, 1.5), (float("nan"), 0.5)):
         with pytest.raises(DataError, match="is out of range"):
             cf.judge_impressions([1.0] * 400, [logged] * 400, [new] * 400)
+    for reward in (float("inf"), 1e308):
+        with pytest.raises(DataError, match="a reward is out of range"):
+            cf.judge_impressions([reward] * 400, [0.5] * 400, [0.5] * 400)
+    with pytest.raises(DataError, match="effective sample is 1 of 400"):
+        cf.judge_impressions([1.0] * 400, [5e-324] + [0.5] * 399, [0.5] * 400)
     with pytest.raises(DataError, match=r"mean weight is 0\.800"):
         cf.judge_impressions([1.0] * 4000, [0.5] * 4000, [0.4] * 4000)
 
@@ -390,7 +428,7 @@ def test_the_command_judges_new_lists_and_says_why_it_can_not(
     assert page.count("<svg") == 1
     for change, sentence in (
         ("--rules rules.toml --days 14", "new.parquet holds lists already"),
-        ("--days 28", "Wait until windows are over"),
+        ("--days 28", "Wait until it is over"),
         ("--days 14 --logged other", "no explored pool of policy 'other'"),
         ("--days 14 --segment age", "no column 'age'"),
     ):
@@ -425,7 +463,7 @@ def test_the_command_judges_new_lists_and_says_why_it_can_not(
         ),
         (
             lambda pool: pool.with_columns(time=pl.col("time") + timedelta(days=20)),
-            "Wait until windows are over",
+            "Wait until it is over",
         ),
         (lambda pool: pool.filter("shown"), "as a log of what was shown alone does"),
         (
@@ -518,6 +556,14 @@ def test_the_command_judges_impressions(tmp_path: Path) -> None:
     assert "lacks column 'theirs'" in str(
         run(f"experiment impressions {file} --policy theirs").exception
     )
+    pl.read_csv(file).with_columns(mine=pl.lit("much")).write_csv(tmp_path / "words.csv")
+    refused(
+        retailrec("experiment", "impressions", tmp_path / "words.csv", "--policy", "mine"),
+        "column 'mine' of",
+        "must hold numbers",
+    )
+    pl.read_csv(file).clear().write_parquet(tmp_path / "none.parquet")
+    refused(retailrec("experiment", "impressions", tmp_path / "none.parquet"), "holds no impression")
     assert "has no row with item_id=9" in str(
         run(f"experiment impressions {file} --only item_id=9").exception
     )

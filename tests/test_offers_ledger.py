@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import re
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def test_two_offers_at_one_rank_are_refused(tmp_path: Path) -> None:
         ({"holdout": True}, "a held-out shopper is shown nothing"),
         ({"score": float("inf")}, "score must be a number"),
         ({"campaign": None}, "column 'campaign' is empty in 1 rows"),
-        ({"time": "soon"}, "of another kind"),
+        ({"time": "soon"}, "column 'time' of ledger rows must hold times"),
+        ({"rank": "first"}, "of another kind"),
     ],
 )
 def test_bad_rows_are_a_sentence(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -111,12 +113,34 @@ def test_missing_columns_are_named() -> None:
 def test_a_file_that_is_no_ledger_file_is_named(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.append(rows([1]))
-    (tmp_path / "offers-00000001-x.parquet").write_bytes(b"PAR1 cut short")
+    other = tmp_path / f"offers-00000001-{'0' * 16}.parquet"
+    other.write_bytes(b"PAR1 cut short")
     with pytest.raises(DataError, match="can't be read as a ledger file"):
         ledger.read()
-    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "offers-00000001-x.parquet")
+    pl.DataFrame({"a": [1]}).write_parquet(other)
     with pytest.raises(DataError, match="is no ledger file"):
         ledger.append(rows([2]))
+
+
+def test_a_copy_of_a_ledger_file_counts_nothing_twice_and_is_named(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    file = ledger.append(rows([1]))
+    assert file is not None
+    for name in (f"{file.stem} (copy).parquet", "offers-backup.parquet"):
+        copied = Path(shutil.copy(file, tmp_path / name))
+        for use in (ledger.read, ledger.require, lambda: ledger.append(rows([2]))):
+            with pytest.raises(DataError, match=f"{re.escape(name)} is no name that a ledger gives"):
+                use()
+        copied.unlink()
+    assert ledger.read().height == 1
+
+
+def test_ids_with_blanks_in_the_file_of_another_system_meet(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    file = ledger.append(rows([1]))
+    assert file is not None
+    pl.read_parquet(file).with_columns(pl.col("user_id") + "  ").write_parquet(file)
+    assert ledger.offers_of()["user_id"].to_list() == ["1"]
 
 
 def _append(folder: Path, outcome: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
@@ -478,16 +479,19 @@ def impressions_of_file(
     ]:
         if name not in rows.columns:
             raise DataError(f"{log} lacks column '{name}'; it has {rows.columns[:12]}. Name another.")
-    n_items = rows[item].n_unique()
+    if rows.is_empty():
+        raise DataError(f"{log} holds no impression; give a row for each.")
+    n_items = rows[item].drop_nulls().n_unique()
     if only:
         rows = rows.filter(pl.col(column).cast(pl.String) == value)
     if rows.is_empty():
-        raise DataError(f"{log} has no row with {only}. Correct --only.")
-    new = np.full(rows.height, 1 / n_items) if policy == "uniform" else rows[policy].to_numpy()
-    earned, chances = (
-        parse_number(rows[name], who=str(log)).fill_null(np.nan).to_numpy() for name in (reward, chance)
-    )
-    return judge_impressions(earned, chances, new)
+        raise DataError(f"{log} has no row with {only}. Correct --only, which is COLUMN=VALUE.")
+
+    def numbers(name: str) -> NDArray[np.float64]:
+        return parse_number(rows[name], who=str(log)).fill_null(np.nan).to_numpy()
+
+    new = np.full(rows.height, 1 / max(n_items, 1)) if policy == "uniform" else numbers(policy)
+    return judge_impressions(numbers(reward), numbers(chance), new)
 
 
 def uplift_of_files(

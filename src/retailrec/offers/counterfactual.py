@@ -27,7 +27,7 @@ from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_meet, typed_ids
 from retailrec.errors import DataError
-from retailrec.offers.experiments import unit_margins, users_segment, window_around
+from retailrec.offers.experiments import receipts_reach, unit_margins, users_segment, window_around
 from retailrec.offers.ledger import pool_frame
 
 LEAST_COVERAGE, LEAST_USERS, LEAST_SHARE = 0.8, 1_000, 0.1
@@ -35,6 +35,8 @@ MOST_MEAN_AWAY, MOST_OF_ONE, LEAST_P = 0.05, 0.05, 0.001
 LEAST_IMPRESSIONS = 300
 METRICS: tuple[str, ...] = ("units", "money", "margin")
 _FOLDS, _BINS = 5, 10
+_MOST_REWARD = 1e100  # larger ones add up to no number
+_LEAST_CHANCE = 1e-100  # of smaller ones the weight's square is no number; it is refused long before
 Bools = NDArray[np.bool_]
 
 
@@ -155,7 +157,8 @@ def doubly_robust(
 def weights(shown: Bools, held: Bools, p: Floats) -> Floats:
     """(n_rows,) 1 / p where shown and held, 1 / (1 - p) where neither (0 at p = 1), else 0."""
     other = np.divide(1.0, 1 - p, out=np.zeros_like(p), where=p < 1)
-    return np.where(shown & held, 1 / p, np.where(~shown & ~held, other, 0.0))
+    one = 1 / np.maximum(p, _LEAST_CHANCE)
+    return np.where(shown & held, one, np.where(~shown & ~held, other, 0.0))
 
 
 def expected(
@@ -222,6 +225,8 @@ def judge_policy(
     ids_meet(
         rows["user_id"], data.users["user_id"], who="the log's users", whose="the receipts", share=0
     )
+    if new.is_empty():
+        raise DataError("the new lists hold nothing; give lists of the log's users.")
     ids_meet(new["user_id"], rows["user_id"], who="the new lists' users", whose="the log", share=0)
     rows, coverage = _held(rows, new, notes)
     table = bought_after(rows, data, days, margin)
@@ -235,10 +240,7 @@ def judge_policy(
         notes.append(f"{n:,} users of the log have no receipts; they count as having bought nothing.")
     names = None
     if segment is not None:
-        users = table["user_id"].gather(indptr[:-1]).to_frame()
-        names = users.join(
-            users_segment(data, segment), on="user_id", how="left", maintain_order="left"
-        )[segment]
+        names = users_segment(data, segment, table["user_id"].gather(indptr[:-1]))
     lists = {"logged": table["offered"].to_numpy(), "new": held}
     estimates: list[Estimate] = []
     observed: dict[str, float] = {}
@@ -333,13 +335,13 @@ def judge_impressions(
     y, p, q = (np.asarray(values, float) for values in (reward, logged, new))
     for name, values, least in (("logged", p, 0.0), ("new", q, -1e-300)):
         bad = ~((values > least) & (values <= 1))
-        if bad.any() or not np.isfinite(y).all():
+        if bad.any() or not (np.abs(y) <= _MOST_REWARD).all():
             what = f"{name} chance {values[bad][0]:g}" if bad.any() else "a reward"
             raise DataError(
                 f"impressions: {what} is out of range; logged chances lie above 0 and up to 1, new "
                 f"ones from 0 to 1, rewards are numbers. Correct the log."
             )
-    w = q / p
+    w = q / np.maximum(p, _LEAST_CHANCE)
     total, n = float(w.sum()), len(w)
     effective = total**2 / float((w**2).sum()) if total else 0.0
     mean = total / max(n, 1)
@@ -451,16 +453,13 @@ def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any)
     Raises
     ------
     DataError
-        If the last window is not over, or items don't meet.
+        If receipts begin after the first list, the last window is not over, or items don't meet.
     """
+    first: Any = rows["time"].min()
     last: Any = rows["time"].max()
+    window_around(first, days, days)
     end = window_around(last, days, days)[0]
-    if data.end < end:
-        raise DataError(
-            f"the log's last window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
-            f"{data.end:%Y-%m-%d %H:%M}. Wait until windows are over and bring later receipts, or "
-            f"give fewer days."
-        )
+    receipts_reach(data, first, end)
     users = data.users.select(pl.col("user_id").cast(pl.String)).with_row_index("user")
     items = data.items.select(pl.col("item_id").cast(pl.String)).with_row_index("item")
     ids_meet(rows["item_id"], items["item_id"], who="the log's items", whose="the receipts", share=0)
@@ -520,7 +519,7 @@ def _support(shown: Bools, held: Bools, p: Floats, user: NDArray[np.int64], cove
         kish,
         sides[0],
         sides[1],
-        float(np.sqrt((1 / p[held] - 1).sum()) / max(held.sum(), 1)),
+        float(np.sqrt((1 / np.maximum(p[held], _LEAST_CHANCE) - 1).sum()) / max(held.sum(), 1)),
         float(of_user.max() / total) if total else 1.0,
         chances_p(shown, p, user),
     )
@@ -602,6 +601,7 @@ def _columns(
     score = table["score"].fill_null(strategy="mean").fill_null(0.0).to_numpy()
     place = np.argsort(np.argsort(score, kind="stable"), kind="stable") / max(len(score), 1)
     bins = (place[:, None] * _BINS).astype(int) == np.arange(1, _BINS)
+    score = score / (np.abs(score).max(initial=0.0) or 1.0)  # no square of a large score overflows
     spread = score.std() or 1.0
     rank = 1 / table["rank"].to_numpy()
     x = np.column_stack([np.ones(len(score)), (score - score.mean()) / spread, rank, bins])

@@ -25,6 +25,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
 
 _SRM_ALARM = 0.001
+_MOST_MARGIN = 1e100  # of a unit; larger ones add up to no number
 
 
 METRICS = ("bought", "purchases", "spend", "margin")
@@ -120,16 +121,7 @@ def outcomes(
         If the receipts do not reach to the end of the window.
     """
     end, before = window_around(start, days, days if before_days is None else before_days)
-    if data.log.is_empty() or data.log["time"].min() > start:  # type: ignore[operator]
-        raise DataError(
-            f"experiment: the window begins at {start:%Y-%m-%d %H:%M}, before the first receipt. Bring "
-            f"receipts from before the campaign on."
-        )
-    if data.end < end:
-        raise DataError(
-            f"experiment: the window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
-            f"{data.end:%Y-%m-%d %H:%M}. Bring later receipts, or give fewer days."
-        )
+    receipts_reach(data, start, end)
     lines = data.log.select("user", "item", "time", "quantity", "value").filter(
         (pl.col("time") >= before) & (pl.col("time") < end)
     )
@@ -153,6 +145,27 @@ def outcomes(
     return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
 
 
+def receipts_reach(data: RetailData, start: datetime, end: datetime) -> None:
+    """Refuse receipts that do not begin before the first window and end with the last one or later.
+
+    Raises
+    ------
+    DataError
+        If they don't.
+    """
+    if data.log.is_empty() or data.log["time"].min() > start:  # type: ignore[operator]
+        raise DataError(
+            f"experiment: the window begins at {start:%Y-%m-%d %H:%M}, before the first receipt. Bring "
+            f"receipts from before the campaign on."
+        )
+    if data.end < end:
+        raise DataError(
+            f"experiment: the window ends at {end:%Y-%m-%d %H:%M}, but the receipts end at "
+            f"{data.end:%Y-%m-%d %H:%M}. Wait until it is over and bring later receipts, or give fewer "
+            f"days."
+        )
+
+
 def window_around(start: datetime, days: float, before_days: float) -> tuple[datetime, datetime]:
     """End of the window of `days` from `start` on, and begin of the one before it.
 
@@ -165,9 +178,10 @@ def window_around(start: datetime, days: float, before_days: float) -> tuple[dat
         if not days > 0:
             raise ValueError
         return start + timedelta(days=days), start - timedelta(days=before_days)
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SettingError(
-            f"experiment: days must be above 0 and lie within the calendar, not {days:g}. Correct it."
+            f"experiment: days must be above 0 and lie within the calendar, not {days!r} around "
+            f"{start:%Y-%m-%d}. Correct it."
         ) from error
 
 
@@ -235,11 +249,10 @@ def experiment_result(
     found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
     table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
     if segment is not None:
-        table = table.join(
-            users_segment(data, segment), on="user_id", how="left", maintain_order="left"
-        )
+        table = table.with_columns(segment=users_segment(data, segment, table["user_id"]))
     metrics = [m for m in METRICS if m in table.columns]
-    effects = effects_of(table, metrics=metrics, segment=segment, level=level)
+    of = None if segment is None else "segment"
+    effects = effects_of(table, metrics=metrics, segment=of, level=level)
     n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
     srm_p = (
         None
@@ -247,7 +260,7 @@ def experiment_result(
         else shares_p([n_treated, n_holdout], [1 - planned_holdout, planned_holdout])
     )
     notes = _notes(ledger, campaign, data, table, start, days, srm_p, planned_holdout)
-    if segment is not None and (n := table[segment].null_count()):
+    if segment is not None and (n := table["segment"].null_count()):
         notes.append(f"{n:,} shoppers have no {segment}; no segment counts them.")
     total = {
         e.metric: (n_treated * e.difference, n_treated * e.low, n_treated * e.high)
@@ -313,8 +326,8 @@ def _notes(
     return notes
 
 
-def users_segment(data: RetailData, segment: str) -> pl.DataFrame:
-    """`user_id` and an attribute of the users, both as text.
+def users_segment(data: RetailData, segment: str, users: pl.Series) -> pl.Series:
+    """An attribute of some users, by their ids as text; as text, null for who is not there.
 
     Raises
     ------
@@ -326,7 +339,8 @@ def users_segment(data: RetailData, segment: str) -> pl.DataFrame:
             f"experiment: shoppers have no column '{segment}'; they have {data.users.columns}. "
             f"Name one of these."
         )
-    return data.users.select(pl.col("user_id").cast(pl.String), pl.col(segment).cast(pl.String))
+    known = data.users.select(pl.col("user_id").cast(pl.String), of=pl.col(segment).cast(pl.String))
+    return users.to_frame("user_id").join(known, on="user_id", how="left", maintain_order="left")["of"]
 
 
 def unit_margins(data: RetailData, margin: Any) -> Floats | None:
@@ -335,7 +349,7 @@ def unit_margins(data: RetailData, margin: Any) -> Floats | None:
     Raises
     ------
     DataError
-        If a sold item has no margin, or an item has several.
+        If a sold item has no margin that is a number of money, or an item has several.
     """
     if margin is None:
         return None
@@ -355,7 +369,7 @@ def unit_margins(data: RetailData, margin: Any) -> Floats | None:
         table, on="item_id", how="left", maintain_order="left"
     )["margin"]
     sold = np.unique(data.log["item"].to_numpy())
-    bad = mine.gather(sold).is_null() | mine.gather(sold).is_nan().fill_null(True)
+    bad = ~mine.gather(sold).is_between(-_MOST_MARGIN, _MOST_MARGIN).fill_null(False)
     if bad.any():
         item = data.items["item_id"].gather(sold).filter(bad)[0]
         raise DataError(

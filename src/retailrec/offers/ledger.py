@@ -10,6 +10,7 @@ item, so that effects can be told by assignment and not by what was received.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 import polars as pl
 
 from retailrec.data.interchange import to_polars
+from retailrec.data.parsing import parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT
 from retailrec.schema import POOL
@@ -44,7 +46,10 @@ LEDGER: Mapping[str, Any] = MappingProxyType(
         "holdout": pl.Boolean,  # was the shopper held out on purpose?
     }
 )
+_NAME = re.compile(r"(offers|pool)-\d{8}-[0-9a-f]{16}\.parquet")
 _MAY_BE_NULL = ("item_id", "score", "price", "propensity")
+_IDS = ("user_id", "item_id")
+_OF_REQUEST = ("user_id", "time", "policy", "arm", "pool")  # of a pool: the same in all its rows
 
 
 def ledger_frame(rows: Any, *, who: str = "ledger rows") -> pl.DataFrame:
@@ -85,8 +90,14 @@ def _in_columns(
         )
     columns = []
     for name, kind in schema.items():
-        column = pl.col(name) if name in frame.columns else pl.lit(defaults[name]).alias(name)
-        columns.append(column.cast(kind))
+        if name not in frame.columns:
+            columns.append(pl.lit(defaults[name], dtype=kind).alias(name))
+        elif name in _IDS:
+            columns.append(pl.lit(typed_ids(frame[name]).cast(kind)))
+        elif name == "time":
+            columns.append(pl.lit(parse_time(frame[name], who=who)))
+        else:
+            columns.append(pl.col(name).cast(kind))
     try:
         return frame.select(columns)
     except pl.exceptions.PolarsError as error:
@@ -104,8 +115,9 @@ def pool_frame(rows: Any, *, who: str = "pool rows") -> pl.DataFrame:
     Raises
     ------
     DataError
-        If a column is missing or of another kind, a chance does not lie above 0 and up to 1, an item
-        stands twice in a request, a request is of two users or has more rows than its pool.
+        If a column is missing or of another kind, a chance does not lie above 0 and up to 1, a score is
+        no number, a rank is none from 1 on or stands twice, an item stands twice in a request, or rows
+        of a request differ in what is the request's, or are more than its pool.
 
     Examples
     --------
@@ -140,15 +152,27 @@ def pool_frame(rows: Any, *, who: str = "pool rows") -> pl.DataFrame:
             f"{who}: request '{twice['request'][0]}' has item {twice['item_id'][0]} twice: the same "
             f"request stands in the log twice. Keep one of them."
         )
-    by = checked.group_by("request").agg(
-        pl.col("user_id").n_unique().alias("users"), pl.len(), pl.col("pool").min()
-    )
-    wrong = by.filter((pl.col("users") > 1) | (pl.col("len") > pl.col("pool"))).sort("request")
+    if n := int((~checked["score"].is_finite()).sum()):
+        raise DataError(f"{who}: score must be a number or empty; {n:,} rows differ. Correct them.")
+    by = checked.group_by("request").agg(pl.len(), pl.col(*_OF_REQUEST).n_unique().name.suffix("s"))
+    for name in _OF_REQUEST:
+        if not (wrong := by.filter(pl.col(f"{name}s") > 1).sort("request")).is_empty():
+            raise DataError(
+                f"{who}: request '{wrong['request'][0]}' has {wrong[f'{name}s'][0]} values of "
+                f"'{name}'; a request is one user's, of one time. Name requests apart."
+            )
+    wrong = checked.filter(pl.len().over("request") > pl.col("pool")).sort("request")
     if not wrong.is_empty():
+        of = wrong["request"][0]
         raise DataError(
-            f"{who}: request '{wrong['request'][0]}' has {wrong['users'][0]} users and "
-            f"{wrong['len'][0]} rows of a pool of {wrong['pool'][0]}; a request is one user's, with a "
-            f"row for each item. Name requests apart."
+            f"{who}: request '{of}' has {(wrong['request'] == of).sum()} rows of a pool of "
+            f"{wrong['pool'][0]}; there is a row for each item. Name requests apart."
+        )
+    place = pl.struct("request", "rank")
+    if not (wrong := checked.filter((pl.col("rank") < 1) | place.is_duplicated())).is_empty():
+        raise DataError(
+            f"{who}: rank is the place in the pool, each once from 1 on; {wrong.height:,} rows differ, "
+            f"such as rank {wrong['rank'][0]} of request '{wrong['request'][0]}'. Correct them."
         )
     return checked
 
@@ -334,7 +358,8 @@ class Ledger:
                     f"{file} is no ledger file: expected columns {list(kinds)} with the ledger's "
                     f"types, got {schema}. Move it out of the ledger's folder."
                 )
-        return pl.scan_parquet(files, glob=False)  # a name may hold brackets
+        rows = pl.scan_parquet(files, glob=False)  # a name may hold brackets
+        return rows.with_columns(pl.col(*_IDS).str.strip_chars())
 
     def read(
         self,
@@ -405,10 +430,26 @@ class Ledger:
     def _files(self) -> list[Path]:
         if self.folder.is_file():  # what a service showed, as its store exports it
             return [self.folder]
-        return sorted(self.folder.glob("offers-*.parquet"))
+        return self._named("offers")
 
     def _pool_files(self) -> list[Path]:
-        return [self.folder] if self.folder.is_file() else sorted(self.folder.glob("pool-*.parquet"))
+        return [self.folder] if self.folder.is_file() else self._named("pool")
+
+    def _named(self, kind: str) -> list[Path]:
+        """Files of a kind, in the order of writing.
+
+        Raises
+        ------
+        DataError
+            If one has a name that the ledger gives to none: a copy would count twice.
+        """
+        files = sorted(self.folder.glob(f"{kind}-*.parquet"))
+        if odd := [file for file in files if not _NAME.fullmatch(file.name)]:
+            raise DataError(
+                f"{odd[0]} is no name that a ledger gives to its files; a copy would count twice. Move "
+                f"it out of the ledger's folder."
+            )
+        return files
 
     def _refuse_repeats(self, frame: pl.DataFrame) -> None:
         keys = ["campaign", "user_id"]
