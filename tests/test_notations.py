@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import parse_lines
 from retailrec.data.parsing import as_instant, ids_meet, parse_number, parse_time
+from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 
 
@@ -361,3 +365,38 @@ def test_parts_in_different_zones_are_refused() -> None:
     zones = [frame.with_columns(pl.col("time").dt.replace_time_zone(z)) for z in ("UTC", "Asia/Tokyo")]
     with pytest.raises(DataError, match="zone UTC in one, Asia/Tokyo in another"):
         RetailData.from_frames(iter(zones))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_a_zone_that_is_an_offset_shows_its_clock(unit: str, tmp_path: Path) -> None:
+    """Pandas makes one of texts with +05:30; Polars knows no such zone, and panicked."""
+    there = timezone(timedelta(hours=5, minutes=30))
+    moment = pa.array([datetime(2024, 2, 29, 22, 30, tzinfo=there)] * 3, pa.timestamp(unit, "+05:30"))
+    table = pa.table({"user_id": [1, 2, 3], "item_id": [1, 2, 3], "time": moment, "sent": moment})
+    pq.write_table(table, tmp_path / "lines.parquet")
+    late = datetime(2024, 2, 29, 18, tzinfo=UTC)
+    for data in (
+        RetailData.from_frames(table),
+        RetailData.from_frames(table.to_pandas()),
+        load_dataset("table", tmp_path / "lines.parquet"),
+    ):
+        assert data.log["time"].to_list() == [datetime(2024, 2, 29, 22, 30)] * 3
+        assert data.asof(late).end == datetime(2024, 2, 29, 23, 30)
+    unknown = table.set_column(2, "time", moment.cast(pa.timestamp("us", "Mars/Olympus")))
+    with pytest.raises(DataError, match="zone 'Mars/Olympus', which is not known; give one such as"):
+        RetailData.from_frames(unknown)
+
+
+def test_a_timestamp_beyond_any_calendar_is_one_line_less(tmp_path: Path) -> None:
+    days = [1_704_067_200 + 86_400 * n for n in range(3)]
+    for far in (10**14, -(10**14), 8 * 10**12):  # milliseconds and microseconds that are called seconds
+        table = pa.table(
+            {
+                "user_id": [1, 2, 3, 4],
+                "item_id": [1, 2, 3, 4],
+                "time": pa.array([*days, far], pa.timestamp("s")),
+            }
+        )
+        for data in (RetailData.from_frames(table), RetailData.from_frames(pl.DataFrame(table))):
+            assert data.report.rejected == {"impossible date": 1}
+            assert data.end == datetime(2024, 1, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -45,6 +46,10 @@ _UNSEEN = r"^[\s\u{feff}\u{200b}-\u{200f}\u{2060}]+|[\s\u{feff}\u{200b}-\u{200f}
 _ENDS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff\u2060" + "".join(
     map(chr, range(0x2000, 0x2010))
 )
+_EPOCH = datetime(1970, 1, 1)
+_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?")
+# else Polars panics at a column whose zone it does not know; `clock_there` takes it off
+os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"([$€£¥₽₴₹])"
@@ -541,7 +546,7 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
     """
     name, kind = values.name, values.dtype
     if isinstance(kind, pl.Datetime):
-        return values.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+        return clock_there(values.to_physical(), kind.time_unit, kind.time_zone, who)
     if kind == pl.Date or kind == pl.Null:
         return values.cast(pl.Datetime("us"))
     if (kind.is_integer() or kind.is_float()) and time_format is None:
@@ -566,6 +571,37 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
     chosen, best = min(read, key=lambda pair: (pair[1].null_count(), _mostly_to_come(pair[1])))
     _refuse_ambiguous(bare, read, chosen, best, who)
     return best.alias(name)
+
+
+def clock_there(ticks: pl.Series, unit: str, zone: str | None, who: str) -> pl.Series:
+    """Timestamps that a clock in a zone showed, of integers since 1970 in UTC; far ones at the ends.
+
+    Raises
+    ------
+    DataError
+        If the zone is not known.
+
+    Examples
+    --------
+    >>> clock_there(pl.Series([0]), "ms", "+05:30", "lines")[0]
+    datetime.datetime(1970, 1, 1, 5, 30)
+    """
+    per_second = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[unit]
+    ends = [int((end - _EPOCH).total_seconds()) * per_second for end in (datetime.min, datetime.max)]
+    low, high = (min(max(end, -(2**63)), 2**63 - 1) for end in ends)
+    ticks = ticks.clip(low, high)  # Polars panics where it shows an instant beyond its calendar
+    if (offset := _OFFSET.fullmatch(zone or "+00")) is not None:  # which Polars does not know as a zone
+        sign, hours, minutes = offset.groups()
+        away = int(f"{sign}1") * (int(hours) * 3600 + int(minutes or 0) * 60) * per_second
+        return (ticks + away).cast(pl.Datetime(unit)).cast(pl.Datetime("us"))  # type: ignore[arg-type]
+    try:
+        there = ticks.cast(pl.Datetime(unit, zone))  # type: ignore[arg-type]
+        return there.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"column '{ticks.name}' of {who} has the zone {zone!r}, which is not known; give one such "
+            f"as Europe/Berlin or +02:00, or times without a zone."
+        ) from error
 
 
 def as_instant(value: Any, *, who: str, zone: str | None = None) -> datetime:
@@ -602,8 +638,8 @@ def as_instant(value: Any, *, who: str, zone: str | None = None) -> datetime:
     if found.tzinfo is None:
         return found
     if zone:
-        moment = pl.Series([found.astimezone(UTC)]).dt.convert_time_zone(zone)
-        found = moment.dt.replace_time_zone(None)[0]
+        instant = pl.Series([found.astimezone(UTC).replace(tzinfo=None)], dtype=pl.Datetime("us"))
+        found = clock_there(instant.to_physical(), "us", zone, who)[0]
     return found.replace(tzinfo=None)
 
 

@@ -228,7 +228,7 @@ def _time(table: pl.DataFrame, time_format: str | None = None) -> pl.Series:
         return table.select(time.alias("time")).to_series()
     times = table["time"]
     if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone is not None:
-        times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        times = times.to_physical().cast(pl.Datetime(times.dtype.time_unit))
     elif times.dtype == pl.String:
         times = times.str.strip_suffix("Z")
     utc = parse_time(times, who="receipts", time_format=time_format).dt.replace_time_zone("UTC")

@@ -31,6 +31,7 @@ from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, pars
 from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import Pairs
 from retailrec.data.ids import vocabulary
+from retailrec.data.parsing import clock_there
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.artifact import versions
@@ -219,7 +220,8 @@ def clean(plan: CleanPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
             pl.col(c).fill_nan(None).cast(pl.String) for c in plan.text
         )
         if plan.zone is not None:
-            raw = raw.with_columns(pl.col(pl.Datetime("us", "*")).dt.convert_time_zone(plan.zone))
+            zoned = raw.select(pl.col(pl.Datetime("us", "*")).to_physical())
+            raw = raw.with_columns(clock_there(c, "us", plan.zone, "receipts") for c in zoned)
         report = LoadReport("part")
         lines = parse_lines(raw, plan.columns).with_columns(place)
         good = kept_lines(lines, plan.rules, report)
