@@ -802,3 +802,56 @@ def test_what_is_no_link_to_a_week_is_not_replaced(place: Path, lines: pl.DataFr
 
 def test_an_end_is_midnight_after_the_last_day() -> None:
     assert datetime.fromisoformat("2000-04-08") - datetime(2000, 1, 1) == timedelta(days=7 * FIRST)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("withdrawn.json", '{"a":', "withdrawn.json can't be read"),
+        ("withdrawn.json", "3", "withdrawn.json can't be read (it holds a int)"),
+        ("refused.json", "[1,", "refused.json can't be read"),
+        (
+            "current/manifest.json",
+            '{"format": "retailrec-week", "format_version": 1}',
+            "KeyError('name')",
+        ),
+        ("current/manifest.json", None, "(number is 'x')"),
+    ],
+)
+def test_what_a_disk_left_of_a_weeks_notes_is_named(
+    place: Path, name: str, text: str | None, said: str
+) -> None:
+    file = place / "weeks" / name
+    was = file.read_text() if text is None else ""
+    file.write_text(was.replace('"number": 1', '"number": "x"') if text is None else text)
+    refused(retailrec("week", "status", "--config", place / "week.toml"), said)
+
+
+def test_lists_of_last_week_that_can_not_be_read_are_named_by_all_who_read_them(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    last = current(place)
+    file = place / "weeks" / last / "recommendations.parquet"
+    deliver(place, lines, FIRST)
+    whole = file.read_bytes()
+    for content in (whole[:300], b""):
+        file.write_bytes(content)
+        refused(call(place), f"{last}/recommendations.parquet can't be read as a week's lists")
+        refused(
+            retailrec("week", "diff", last, last, "--config", place / "week.toml"), "can't be read as"
+        )
+    pl.read_parquet(whole).drop("rank").write_parquet(file)
+    refused(call(place), "can't be read as a week's lists", "rank")
+    file.unlink()
+    refused(call(place), "can't be read as a week's lists")
+    file.write_bytes(whole)
+    assert call(place).returncode == 0
+
+
+def test_a_folder_may_have_brackets_in_its_name(place: Path, lines: pl.DataFrame) -> None:
+    """To Polars they are a pattern: a model and lists there were not found, or another folder's."""
+    odd = place.rename(place.with_name("shop [1]"))
+    deliver(odd, lines, FIRST)
+    found = call(odd)
+    assert found.returncode == 0, found.stderr
+    assert retailrec("week", "diff", "--config", odd / "week.toml").returncode == 0

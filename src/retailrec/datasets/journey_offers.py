@@ -195,7 +195,7 @@ def _read(path: Path | None, *names: str, weeks: Collection[int] | None = None) 
             f".parquet) of data set '{DATASET.name}'. Put the published files there."
         )
     if weeks is not None and file.suffix == ".parquet" and "week" in pl.read_parquet_schema(file):
-        table = pl.scan_parquet(file).filter(pl.col("week").is_in(list(weeks))).collect()
+        table = pl.scan_parquet(file, glob=False).filter(pl.col("week").is_in(list(weeks))).collect()
     else:
         table = read_table(file)
     table = lower_columns(table)

@@ -214,7 +214,7 @@ def backtest(
                     settings = [_described(model), list(prefilters), list(metrics), versions()]
                     part = f"part-{fingerprint(repr([known, fold, *settings]))[:24]}.parquet"
                     if work is not None and work.facts(part) is not None:
-                        values = _columns(pl.read_parquet(work.path(part)))
+                        values = _columns(pl.read_parquet(work.path(part), glob=False))
                     else:
                         values = judged.values(fitted_copy(model, split.past), metrics)
                         if work is not None:

@@ -31,6 +31,22 @@ MANIFEST, CARD, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED = (
 FORMAT, FORMAT_VERSION = "retailrec-week", 1
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _WITHDRAWN = "withdrawn.json"
+_KEPT = {  # what every manifest says, and the types it may have
+    "name": (str,),
+    "number": (int,),
+    "previous": (str, type(None)),
+    "key": (str,),
+    "inputs_key": (str,),
+    "end": (str,),
+    "inputs": (dict,),
+    "settings": (dict,),
+    "data": (dict,),
+    "model": (dict,),
+    "lists": (dict,),
+    "change": (dict, type(None)),
+    "judged": (dict, type(None)),
+    "versions": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -84,16 +100,40 @@ class WeekFolder:
         try:
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             right = found["format"] == FORMAT and found["format_version"] <= FORMAT_VERSION
+            wrong = [key for key, kind in _KEPT.items() if right and type(found[key]) not in kind]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
-                f"{file} can't be read as a week's manifest ({error}); restore or remove the folder."
+                f"{file} can't be read as a week's manifest ({error!r}); restore or remove the folder."
             ) from error
+        if wrong:
+            raise DataError(
+                f"{file} can't be read as a week's manifest ({wrong[0]} is {found[wrong[0]]!r}); "
+                f"restore or remove the folder."
+            )
         if not right:
             raise DataError(
                 f"{file} is of format {found['format']!r}, version {found['format_version']!r}; this "
                 f"version of retailrec reads {FORMAT}, up to {FORMAT_VERSION}."
             )
         return found
+
+    def lists(self, name: str) -> pl.DataFrame:
+        """The lists of a week.
+
+        Raises
+        ------
+        DataError
+            If they can't be read.
+        """
+        file = self.folder / name / LISTS
+        try:
+            found = pl.read_parquet(file, glob=False)  # a folder's name may hold brackets
+            return found.select(USER_ID, ITEM_ID, "rank", pl.exclude(USER_ID, ITEM_ID, "rank"))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(
+                f"{file} can't be read as a week's lists ({str(error).splitlines()[0]}); restore it, "
+                f"or remove the folder and say 'retailrec week rollback --to NAME' of a week before it."
+            ) from error
 
     def switch(self, name: str, work: Work) -> None:
         """Let ``current`` be a week, in one step."""
@@ -106,14 +146,26 @@ class WeekFolder:
     @property
     def withdrawn(self) -> list[str]:
         """Weeks that were taken back; a rerun does not publish them again."""
-        file = self.folder / _WITHDRAWN
-        return list(json.loads(file.read_text())) if file.is_file() else []
+        return list(self._kept(_WITHDRAWN, list) or [])
 
     @property
     def refused(self) -> dict[str, Any] | None:
         """What the last call refused, and when; None where it published."""
-        file = self.folder / REFUSED
-        return dict(json.loads(file.read_text())) if file.is_file() else None
+        return self._kept(REFUSED, dict)
+
+    def _kept(self, name: str, kind: type) -> Any:
+        """What a file beside the weeks says; None where there is none."""
+        file = self.folder / name
+        if not file.is_file():
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if type(found) is kind:
+                return found
+            error: Exception = TypeError(f"it holds a {type(found).__name__}")
+        except (OSError, ValueError, RecursionError) as failed:
+            error = failed
+        raise DataError(f"{file} can't be read ({error}); restore or remove it.") from error
 
     @property
     def unfinished(self) -> bool:
@@ -204,7 +256,7 @@ def diff_weeks(weeks: WeekFolder, a: str, b: str) -> dict[str, Any]:
         If there is no such week.
     """
     one, two = weeks.manifest(a), weeks.manifest(b)
-    left, right = (pl.read_parquet(weeks.folder / name / LISTS) for name in (a, b))
+    left, right = weeks.lists(a), weeks.lists(b)
     if left[ITEM_ID].dtype != right[ITEM_ID].dtype or left[USER_ID].dtype != right[USER_ID].dtype:
         left, right = (f.with_columns(pl.col(USER_ID, ITEM_ID).cast(pl.String)) for f in (left, right))
     pair = [USER_ID, ITEM_ID]
@@ -253,10 +305,8 @@ def lists_of_user(weeks: WeekFolder, a: str, b: str, user: str) -> list[tuple[An
     """
     listed = []
     for name in (a, b):
-        frame = pl.scan_parquet(weeks.folder / name / LISTS).filter(
-            pl.col(USER_ID).cast(pl.String) == user
-        )
-        listed.append(frame.sort("rank").select(ITEM_ID).collect()[ITEM_ID].to_list())
+        mine = weeks.lists(name).filter(pl.col(USER_ID).cast(pl.String) == user)
+        listed.append(mine.sort("rank")[ITEM_ID].to_list())
     if not any(listed):
         raise DataError(f"neither {a} nor {b} has a list for user {user!r}; check the id.")
     return list(zip_longest(*listed))

@@ -398,7 +398,8 @@ class _Call:
         with self.timer.step("recommend"):
             recommender = TwoStageRecommender.load(model)
             file, facts = self._recommend(work, data, recommender, artifact_key(model))
-        described = describe_lists(pl.read_parquet(file), data, self.plan.request.k)
+        lists = pl.read_parquet(file, glob=False)
+        described = describe_lists(lists, data, self.plan.request.k)
         changed = None
         if self.last is not None:
             before = self.weeks.folder / self.last["name"]
@@ -406,8 +407,8 @@ class _Call:
             old = TwoStageRecommender.load(before / MODEL) if decision.refit and same else None
             with self.timer.step("compare with last week"):
                 changed = change_of(
-                    pl.read_parquet(before / LISTS),
-                    pl.read_parquet(file),
+                    self.weeks.lists(self.last["name"]),
+                    lists,
                     None if old is None else old.recommend,
                     data,
                     self.plan.request,
@@ -529,9 +530,8 @@ class _Call:
         """What the published lists were worth since; None where no user came back."""
         if self.last is None:
             return None
-        file = self.weeks.folder / self.last["name"] / LISTS
-        since = datetime.fromisoformat(self.last["end"])
-        return judge_lists(pl.read_parquet(file), data, since, self.last["lists"]["k"])
+        lists, since = self.weeks.lists(self.last["name"]), datetime.fromisoformat(self.last["end"])
+        return judge_lists(lists, data, since, self.last["lists"]["k"])
 
     def _model(self, work: Work, data: RetailData, decision: Decision) -> Path:
         """Folder of the model that recommends: the one in place, or one that is fitted now."""

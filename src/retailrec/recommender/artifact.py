@@ -254,7 +254,7 @@ class _Reader:
         if "array" in value:
             return _array(self._file(value["array"]), self._memory_map)
         if "frame" in value:
-            return pl.read_parquet(self._file(value["frame"]))
+            return pl.read_parquet(self._file(value["frame"]), glob=False)
         if "csr" in value:
             parts = [self.build(v, key) for v in value["csr"]]
             matrix = sparse.csr_matrix(tuple(parts), shape=tuple(value["shape"]))

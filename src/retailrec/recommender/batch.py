@@ -292,7 +292,7 @@ def _combine(results: Mapping[Path, list[Path]], output: ListFormat, end: dateti
     with ExitStack() as stack:
         for out, files in results.items():
             partial = stack.enter_context(result_file(out))
-            output.write(pl.scan_parquet(files), partial, end)
+            output.write(pl.scan_parquet(files, glob=False), partial, end)
     return {out: sum(rows_of_finished(file) for file in files) for out, files in results.items()}
 
 

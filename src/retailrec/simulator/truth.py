@@ -115,7 +115,7 @@ def read_truth(folder: Path) -> Truth | None:
         return None
     try:
         window: dict[str, Any] = json.loads((folder / "window.json").read_text())
-        frame = pl.read_parquet(folder / "probabilities.parquet", columns=_COLUMNS)
+        frame = pl.read_parquet(folder / "probabilities.parquet", glob=False, columns=_COLUMNS)
         cutoff = datetime.fromisoformat(window["cutoff"])
         return Truth(frame, cutoff, float(window["horizon_days"]), int(window["repetitions"]))
     except (

@@ -100,7 +100,7 @@ def known_items(name: str) -> tuple[pl.DataFrame, ItemFacts]:
     folder = shipped(name)
     prices, buyers = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("prices", "buyers"))
     n_known = int(np.load(folder / "n_known.npy"))
-    return pl.read_parquet(folder / "items.parquet"), ItemFacts(prices, buyers, n_known)
+    return pl.read_parquet(folder / "items.parquet", glob=False), ItemFacts(prices, buyers, n_known)
 
 
 @lru_cache(maxsize=1)
