@@ -324,6 +324,22 @@ def test_a_budget_that_fits_exactly_is_spent(cost: float) -> None:
         assert below.report.n_offers == n - 1
 
 
+def test_where_everything_fits_more_brings_nothing() -> None:
+    """A budget that all pairs spend to the last cent: any price up to some value is optimal."""
+    rng = np.random.default_rng(1)
+    for n in (4, 6, 8, 20) * 5:
+        cost, value = rng.uniform(0.1, 2, (2, n)).round(2)
+        columns = {"user_id": np.arange(n) // 2, "item_id": np.arange(n) % 2}
+        table = pl.DataFrame(columns | {"value": value, "cost": cost})
+        whole = round(float(cost.sum()), 2)
+        settings = {"name": "x", "budget": [{"at_most": whole}], "offers": {"at_most": 2}}
+        budget = allocate(table, settings).report.constraints[0]
+        assert (budget.reached, budget.price) == (pytest.approx(whole), 0)
+        assert "more money would bring nothing" in budget.words
+        half = allocate(table, settings | {"budget": [{"at_most": whole / 2}]}).report.constraints[0]
+        assert half.price > 0
+
+
 def tied(kind: str, n_users: int = 150) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Four items a shopper, all worth the same, or the same for half of the shoppers."""
     users = np.repeat(np.arange(n_users), 4)

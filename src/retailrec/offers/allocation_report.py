@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from retailrec.compute.csr import row_of_pair
+from retailrec.compute.statistics import Floats
 from retailrec.offers.arms import HOLDOUT
 from retailrec.offers.campaign import Campaign
 from retailrec.offers.exploration import Explored
@@ -116,10 +117,14 @@ def make_report(
     problem = dual.problem
     sent = answer_of(dual, explored.chosen)
     constraints, notes = [], list(problem.notes)
+    left = _left_out(problem, answer)
     for k, c in enumerate(problem.constraints):
         missing = max(c.at_least - answer.total[k], 0.0)
         because = why_missing(problem, k, answer) if missing else ""
-        words = in_words(c, float(duals.best[k]), missing, because)
+        price = float(duals.best[k])
+        if price > 0 and not _keeps_out(c, left[c.is_cost], answer.total[k]):
+            price = 0.0  # where everything fits any price up to some value is optimal
+        words = in_words(c, price, missing, because)
         if missing:
             notes.append(words)
         constraints.append(
@@ -130,7 +135,7 @@ def make_report(
                 at_most=None if np.isinf(c.at_most) else c.at_most,
                 reached=float(sent.total[k]),
                 missing=float(missing),
-                price=float(duals.best[k]),
+                price=price,
                 words=words,
             )
         )
@@ -209,6 +214,21 @@ def in_words(constraint: Constraint, price: float, missing: float = 0.0, because
         return f"{of[0].upper()}{of[1:]} would bring {price:,.3g}."
     last = "The last offer" if what == "everything" else f"The last offer of {what}"
     return f"{last} that is asked for costs {-price:,.3g}."
+
+
+def _left_out(problem: Problem, answer: Answer) -> tuple[Floats, Floats]:
+    """(n_items,) each: 1, and the largest cost, of pairs worth something that were left out; else 0."""
+    left = ~answer.chosen & (problem.value > 0)
+    offers, costs = np.zeros(problem.n_items), np.zeros(problem.n_items)
+    offers[problem.item[left]] = 1
+    np.maximum.at(costs, problem.item[left], problem.cost[left])
+    return offers, costs
+
+
+def _keeps_out(constraint: Constraint, left: Floats, total: float) -> bool:
+    """Has the upper bound no room for a pair that was left out?"""
+    amount = left[constraint.items].max(initial=0.0)
+    return bool(amount and total + amount > constraint.at_most * (1 + SLACK))
 
 
 def why_missing(problem: Problem, k: int, answer: Answer) -> str:
