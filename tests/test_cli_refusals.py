@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -133,3 +134,13 @@ def test_a_process_ends_with_one_sentence_and_status_two(tmp_path: Path) -> None
     refused(Run(run.returncode, run.stdout, run.stderr), "error: there is no data set 'walmart'")
     assert run.stdout == ""
     assert [*tmp_path.iterdir()] == []
+
+
+def test_what_memory_can_not_hold_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide.toml").write_text("[[sources]]\ntype = 'als'\nfactors = 1000000000\n")
+    run = ("run", "complete-journey", folder, "--out", tmp_path / "out", "--quiet")
+    refused(retailrec(*run, "--config", tmp_path / "wide.toml"), "factors", "at most 10000")
+    told = "Unable to allocate 440. GiB"
+    with patch("retailrec.datasets.load_dataset", side_effect=MemoryError(told)):
+        refused(retailrec(*run), f"there is not enough memory ({told}). Ask for less")
+    assert not (tmp_path / "out").exists()

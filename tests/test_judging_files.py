@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cli_support import refused, retailrec
 from retailrec.data import RetailData
 from retailrec.data.prefilters import AllowItems, DenyItems
 from retailrec.errors import DataError
@@ -137,3 +138,26 @@ def test_lightgbm_takes_columns_of_any_name(tmp_path: Path) -> None:
     )
     ranker = LightGBMRanker(iterations=5, min_rows=5, column_share=1.0, threads=1).fit(frame)
     assert np.corrcoef(ranker.predict(x), x[:, 0])[0, 1] > 0.5
+
+
+def test_what_is_judged_by_itself_is_refused_or_said(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    TRUTH.with_columns(rank=pl.int_range(pl.len()).over("user_id") + 1).write_csv("bought.csv")
+    LISTS.write_csv("lists.csv")
+    Path("link.csv").symlink_to("bought.csv")
+    for file in ("bought.csv", "link.csv"):
+        run = retailrec("evaluate", "--recommendations", f"ours={file}", "--truth", "bought.csv")
+        refused(run, f"{file} is ours and the truth, so it would be judged by itself")
+    run = retailrec(
+        "evaluate", "--recommendations", "lists.csv", "--truth", "bought.csv", "--history", "bought.csv"
+    )
+    refused(run, "bought.csv is the history and the truth")
+    pl.read_csv("bought.csv").write_parquet("copy.parquet")
+    run = retailrec("evaluate", "--recommendations", "copy.parquet", "--truth", "bought.csv")
+    assert run.returncode == 0
+    assert "copy hold the pairs of the truth, none more or less" in " ".join(run.stdout.split())
+    Path("day=1").mkdir()
+    LISTS.write_csv("day=1/lists.csv")
+    run = retailrec("evaluate", "--recommendations", "day=1/lists.csv", "--truth", "bought.csv")
+    assert run.returncode == 0, run.stderr
+    assert "pairs of the truth" not in run.stdout

@@ -402,3 +402,9 @@ def test_ease_is_the_ridge_regression_of_each_item_on_the_others(data: RetailDat
     for item in kept:
         row = np.abs(found[item])
         assert set(few[item].indices) == set(np.lexsort((np.arange(len(row)), -row))[:2])
+
+
+@pytest.mark.parametrize("settings", [{"alpha": 1e39}, {"regularization": 1e300}])
+def test_factors_that_no_double_can_solve_for_are_a_sentence(settings: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=r"als: alpha .* can't be solved for"):
+        ALS(**settings).fit(small_data(users=30, weeks=10))  # type: ignore[arg-type]

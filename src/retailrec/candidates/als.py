@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.candidates.factors import FactorIndex, grid, rounded
-from retailrec.components import Count, NotNegative, Positive, Seed, Threads
+from retailrec.components import Count, NotNegative, Positive, Range, Seed, Threads
 from retailrec.compute.csr import dot_pairs
 from retailrec.compute.shards import library_threads, one_blas_thread
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
+from retailrec.errors import SettingError
 
 
 @dataclass
@@ -34,7 +37,7 @@ class ALS(CandidateGenerator, type="als"):
     device : ``cpu``, or ``cuda`` where `implicit` was built with it (fit only)
     """
 
-    factors: Count = 96
+    factors: Annotated[int, Range(1, 10_000)] = 96
     iterations: Count = 8
     regularization: NotNegative = 1.0
     alpha: NotNegative = 3.0
@@ -55,7 +58,7 @@ class ALS(CandidateGenerator, type="als"):
 
     def _fit(self, data: RetailData) -> None:
         history = reference_history(data, self.reference, self.seed or 0)
-        with one_blas_thread():
+        with one_blas_thread(), self._solvable():
             model = self._model()
             model.fit(self._confidence(history), show_progress=False)
         factors = model.item_factors
@@ -80,7 +83,8 @@ class ALS(CandidateGenerator, type="als"):
     def _fold_in(self, history: History) -> NDArray[np.float32]:
         if not history.n_pairs:
             return np.zeros((len(history), self.factors), np.float32)
-        with one_blas_thread():  # when the model is made, too: implicit warns of BLAS's threads once
+        # when the model is made, too: implicit warns of BLAS's threads once
+        with one_blas_thread(), self._solvable():
             solver, step = self._folding(len(history))
             folded = solver.recalculate_user(np.arange(len(history)), self._confidence(history))
         return rounded(folded, step)
@@ -97,6 +101,20 @@ class ALS(CandidateGenerator, type="als"):
         _, solver, step = self._solver
         solver.num_threads = library_threads(self.threads, n_users, each=64)
         return solver, step
+
+    @contextmanager
+    def _solvable(self) -> Iterator[None]:
+        """Settings under which the equations have no solution in doubles are said to be that."""
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                yield
+        except Exception as error:
+            if not isinstance(error, ValueError) and type(error).__name__ != "ModelFitError":
+                raise
+            raise SettingError(
+                f"als: alpha {self.alpha:g}, regularization {self.regularization:g} and {self.factors} "
+                f"factors can't be solved for ({error}). Take numbers nearer to the defaults."
+            ) from error
 
     def _confidence(self, history: History) -> Any:
         weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))

@@ -96,6 +96,15 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(2)
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        ERR.print(
+            f"[bold red]error:[/] there is not enough memory{escape(reason)}. Ask for less, such as "
+            f"fewer factors, candidates or users at a time, or take a larger machine.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(2)
     except Interrupted as stop:
         ERR.print(f"interrupted by {stop.name}; nothing half-written was left behind.")
         sys.exit(stop.status)

@@ -91,7 +91,8 @@ def evaluate(
     files: dict[str, Path] = {}
     for text in recommendations:
         name, equals, file = text.rpartition("=")
-        name = name if equals else Path(file).stem
+        if not equals or Path(text).exists():  # a folder may be called day=2024-01-31
+            name, file = Path(text).stem, text
         if name in files:
             raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
         files[name] = Path(file)

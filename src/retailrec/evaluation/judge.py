@@ -347,6 +347,13 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
                 refuse=False,
             )
             notes += [told] if told else []
+    pair = ["user_id", "item_id"]
+    answers = bought.select(pair).unique()
+    for name, frame in listed.items():
+        given = frame.select(pair).unique()
+        if len(given) == len(answers.join(given, on=pair, how="semi")) == len(answers) > 1:
+            who = f"recommendations {name}".strip()
+            notes.append(f"{who} hold the pairs of the truth, none more or less: they are the answers")
     return tuple(notes)
 
 

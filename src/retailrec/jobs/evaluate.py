@@ -166,6 +166,12 @@ def evaluate_files(
         If files can't be read, or a column that is named stands in none of them.
     """
     k = max(parse_metric(m)[1] for m in metrics)
+    for name, path in {**recommendations, "the history": history}.items():
+        if path is not None and path.exists() and truth.exists() and path.samefile(truth):
+            raise SettingError(
+                f"evaluate: {path} is {name} and the truth, so it would be judged by itself; name what "
+                f"was bought afterwards as --truth."
+            )
     reader = _Reader(dict(columns or {}), encoding, where, kept or {})
     frames = {name: reader.lists(path) for name, path in recommendations.items()}
     bought = reader.receipts(truth)
