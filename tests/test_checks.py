@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from cli_support import refused, retailrec
 from conftest import real
 from retailrec.checks import CHECKS, Weeks, run_checks, usual
 from retailrec.datasets import load_dataset
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 
 WEEKS, START = 16, datetime(2024, 1, 1)  # a Monday
 NEW = START + timedelta(days=7 * (WEEKS - 1))
@@ -308,3 +309,29 @@ def test_the_command_lists_its_checks_and_refuses_one_that_is_none(tmp_path: Pat
     refused(retailrec("check"), "name a file or folder of receipts")
     assert all(name in listed.stdout for name in CHECKS)
     refused(retailrec("check", tmp_path, "--only", "no_such"), "there is no check 'no_such'")
+
+
+def test_what_a_model_keeps_of_reading_holds_with_its_data_set_named_and_no_other_is_mixed_in(
+    tmp_path: Path,
+) -> None:
+    """As `check --model` does: a named data set read without the encoding that its model keeps."""
+    from retailrec.jobs.check import check_files
+
+    rows = [
+        f"{u},{day:%d/%m/%Y},Caf\u00e9,{i},1,2.5"
+        for day in (START + timedelta(days=n) for n in range(60))
+        for u in (1, 2)
+        for i in (1, 2, 3)
+    ]
+    file = tmp_path / "till.csv"
+    file.write_bytes("\n".join(["user_id,time,shop,item_id,quantity,value", *rows]).encode("cp1252"))
+    kept = {"dataset": "table", "encoding": "cp1252", "time_format": "%d/%m/%Y"}
+    assert check_files(file, dataset="table", kept=kept).n_lines
+    with pytest.raises(SettingError, match="were of 'table', and --dataset says 'ta-feng'"):
+        check_files(file, dataset="ta-feng", kept=kept)
+    published = {"dataset": "ta-feng", "encoding": "cp1252"}
+    with patch("retailrec.jobs.check.open_alike", side_effect=DataError("read alike")) as alike:
+        for name in ("ta-feng", "table"):
+            with pytest.raises(DataError, match="read alike"):
+                check_files(file, dataset=name, kept=published)
+    assert [call.args[0] for call in alike.call_args_list] == [published] * 2

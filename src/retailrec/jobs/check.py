@@ -87,18 +87,24 @@ def check_files(
     Raises
     ------
     SettingError
-        If there is no such check or data set.
+        If there is no such check or data set, or another one than the model's.
     DataError
         If a file can't be read.
     """
     if unknown := sorted(set(names) - set(CHECKS)):
         raise SettingError(f"there is no check '{unknown[0]}'; expected some of {', '.join(CHECKS)}.")
+    was = kept.get("dataset", "table") if kept else dataset
+    if dataset not in ("table", was):
+        raise SettingError(
+            f"check: the model's receipts were of '{was}', and --dataset says '{dataset}'; leave one "
+            f"of the two out."
+        )
     files = [receipts] if against is None else [receipts, against]
     lines = []
     for file in files:
         progress(f"read {file}")
         wanted: dict[str, Any] = {"encoding": encoding, "time_format": time_format, "where": where}
-        if kept and dataset == "table":
+        if kept:
             lines.append(typed_lines(open_alike(kept, file, columns, **wanted)))
         else:
             lines.append(typed_lines(open_dataset(dataset, file, columns, **wanted)))
