@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -95,7 +96,7 @@ def ask(address: str, path: str, body: Any = None) -> tuple[int, Any]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read())
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # gone, or cut short: nothing was acknowledged
         return 0, None
 
 

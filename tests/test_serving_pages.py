@@ -302,6 +302,16 @@ def until(found: Any, seconds: float = 20) -> Any:
         time.sleep(0.05)
 
 
+def click(browser: Any, selector: str) -> None:
+    """Click on what stands there; where the page swaps it just then, on what stands there next."""
+
+    def clicked() -> bool:
+        browser.find_element("css selector", selector).click()
+        return True
+
+    until(clicked)
+
+
 @pytest.mark.slow
 def test_a_newcomer_tries_a_line_and_sees_the_list_move(
     browser: Any, address: str, client: TestClient
@@ -386,9 +396,8 @@ def test_rules_are_saved_by_the_button(
     try:
         browser.get(address + "/rules?ruleset=mailing")
         browser.find_element("css selector", "input[name=max_per_category]").send_keys("2")
-        browser.find_element("css selector", "#edit button").click()
-        save = "#effect form[method=post] button"
-        until(lambda: browser.find_elements("css selector", save))[0].click()
+        click(browser, "#edit button")
+        click(browser, "#effect form[method=post] button")
         until(lambda: "Saved." in browser.find_element("id", "effect").text)
         assert service.engine.lists().rules == {"mailing": {"max_per_category": 2}}
     finally:
