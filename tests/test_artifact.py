@@ -256,6 +256,14 @@ def test_a_foreign_manifest_and_a_link_are_not_overwritten(tmp_path: Path, data:
     assert (foreign / "manifest.json").read_text() == '{"name": "my app"}'
 
 
+def test_a_linked_folder_of_parts_is_refused(saved: Path, tmp_path: Path) -> None:
+    (parts,) = (p for p in saved.iterdir() if p.is_dir())
+    parts.rename(tmp_path / "elsewhere")
+    parts.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(ArtifactError, match="is a link; copy the artifact itself here"):
+        load_artifact(saved, TYPES)
+
+
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path, data: RetailData) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ArtifactError, match="will not be overwritten"):

@@ -389,16 +389,28 @@ def test_freed_memory_goes_back_to_the_system() -> None:
 
 @pytest.mark.parametrize("safe", [False, True])
 def test_a_safe_csv_holds_no_formula(tmp_path: Path, safe: bool) -> None:
-    cells = ["=1+1", "+7", "-7", "@SUM(A1)", "bread = butter", "a-b"]
-    pl.DataFrame({"item_id": cells, "score": [-1.0] * 6}).write_parquet(tmp_path / "part.parquet")
+    run = ["=1+1", "+7", "-7", "@SUM(A1)", "\t=1", "\n=1", "  =1", "\uff1d1", "\u00a0=1", "\r1"]
+    cells = [*run, "bread = butter", "a-b", " tea"]
+    pl.DataFrame({"item_id": cells, "score": [-1.0] * len(cells)}).write_parquet(
+        tmp_path / "part.parquet"
+    )
     report = json.dumps(asdict(batch.AnswerReport(0)))
     (tmp_path / "part.json").write_text(report)
     output = batch.ListFormat(safe_csv=safe)
     results = {tmp_path / "offers.csv": [tmp_path / "part.parquet"]}
     batch._combine(results, output, datetime(2024, 1, 1))
     found = pl.read_csv(tmp_path / "offers.csv")
-    assert found["item_id"].to_list() == [("'" * safe + c if c[0] in "=+-@" else c) for c in cells]
-    assert found["score"].to_list() == [-1.0] * 6
+    assert found["item_id"].to_list() == [("'" * safe + c if c in run else c) for c in cells]
+    assert found["score"].to_list() == [-1.0] * len(cells)
+
+
+def test_what_a_sheet_can_not_hold_is_said(tmp_path: Path) -> None:
+    wide = pl.DataFrame({"item_id": ["x" * 32_768], "rank": [1]})
+    with pytest.raises(DataError, match="can't hold row 1: a sheet has 1,048,576 rows"):
+        batch._write_sheet(wide, tmp_path / "wide.xlsx")
+    long = pl.DataFrame({"rank": pl.repeat(1, 1_048_576, eager=True)})
+    with pytest.raises(DataError, match="can't hold row 1,048,576"):
+        batch._write_sheet(long, tmp_path / "long.xlsx")
 
 
 @pytest.mark.parametrize("threads", [-1, 100_000])

@@ -360,3 +360,20 @@ def test_a_description_of_sent_coupons_says_that_it_is_one(report: dict[str, Any
     assert "sent &lt;coupons&gt;" in page
     assert '<td class="number">1,200</td>' in page
     assert "Descriptive" not in render(report)
+
+
+def test_names_do_not_command_a_browser_a_terminal_or_the_direction_of_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from retailrec.cli.console import OUT
+    from retailrec.report.page import environment
+
+    name = "tea\x1b[31m\x00\x07\u202ecod\u2066 \u05d0\u200f"
+    seen = (
+        "tea\ufffd[31m\ufffd\ufffd\ufffdcod\ufffd \u05d0\u200f"  # a mark of a right-to-left name stays
+    )
+    template = environment().from_string("<p>{{ name }}</p>{{ name|md }}")
+    assert template.render(name=name).count("\ufffd") == 10
+    assert f"<p>{seen}</p>" in template.render(name=name)
+    OUT.print(name, markup=False)
+    assert capsys.readouterr().out == seen + "\n"

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retailrec.compute.progress import Progress, silent
+from retailrec.errors import visible
 
 if TYPE_CHECKING:
     from retailrec.checks import Check
@@ -57,7 +59,14 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, before)
 
 
-OUT, ERR = Console(), Console(stderr=True)
+class _Terminal(Console):
+    """A console on which names and ids are seen and not obeyed."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+OUT, ERR = _Terminal(), _Terminal(stderr=True)
 
 
 @contextmanager

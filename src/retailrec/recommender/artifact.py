@@ -343,6 +343,8 @@ def _check_files(data: Path, files: Mapping[str, Any]) -> None:
     for name in files:
         if not _FILE.fullmatch(name):
             raise ArtifactError(f"manifest names the file {name!r}, which is no plain name.")
+    if data.is_symlink():
+        raise ArtifactError(f"{data} is a link; copy the artifact itself here.")
     present = {p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file()}
     if missing := sorted(set(files) - present):
         raise ArtifactError(f"{data} lacks {missing[0]}; the artifact is incomplete. Copy it again.")

@@ -299,6 +299,8 @@ def _combine(results: Mapping[Path, list[Path]], output: ListFormat, end: dateti
 # -- how lists are written -------------------------------------------------------------------------
 
 _BESIDE = ("name", "brand", "category", "price", "end")
+# text that a spreadsheet runs, blanks before it and wide forms (of an East Asian keyboard) included
+_FORMULA = r"^(\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]|[\t\r\n])"
 _END = "retailrec.end"  # key in the metadata of a Parquet file of lists
 _SHEET_ROWS = 1_048_575  # of a workbook's sheet, below its header
 
@@ -402,7 +404,7 @@ class ListFormat:
             _write_sheet(lists.collect(), file)
         else:
             if self.safe_csv:
-                lists = lists.with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r])", "'$1"))
+                lists = lists.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'$1"))
             lists.sink_csv(file, separator=self.parted_by, decimal_comma=self.decimal == ",")
 
 
@@ -429,7 +431,11 @@ def _write_sheet(lists: pl.DataFrame, file: Path) -> None:
         sheet.freeze_panes(1, 0)
         sheet.write_row(0, 0, lists.columns)
         for number, row in enumerate(lists.iter_rows(), 1):
-            sheet.write_row(number, 0, row)
+            if sheet.write_row(number, 0, row):  # it would be left out or cut short without a word
+                raise DataError(
+                    f"{file} can't hold row {number:,}: a sheet has 1,048,576 rows, a cell 32,767 "
+                    f"characters. Name a .csv or .parquet file."
+                )
 
 
 def end_of(file: Path, lists: pl.DataFrame | None = None) -> datetime | None:

@@ -13,9 +13,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from retailrec.errors import visible
 from retailrec.metrics import parse_metric
 from retailrec.recommender.explanations import in_days
 from retailrec.report import drawings
@@ -74,9 +75,20 @@ class Banded(NamedTuple):
         return self.text
 
 
+class _Page(Template):
+    """A template in whose text nothing is left that a browser or terminal would obey."""
+
+    def render(self, *values: Any, **more: Any) -> str:
+        return visible(super().render(*values, **more))
+
+
+class _Pages(Environment):
+    template_class = _Page
+
+
 def environment(*loaders: BaseLoader) -> Environment:
     """Templates of this package behind those of `loaders`; everything that they show is escaped."""
-    found = Environment(
+    found = _Pages(
         loader=ChoiceLoader([*loaders, PackageLoader("retailrec.report")]),
         autoescape=True,
         trim_blocks=True,
