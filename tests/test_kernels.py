@@ -108,13 +108,14 @@ def test_small_kernels() -> None:
     np.testing.assert_array_equal(out, [[0, 4, 5], [0, np.nan, np.nan], [0, 0, 1]])
     buyers = groups.count_buyers(np.array([0, 0, 0, 4, 4, 5]), np.array([1, 2, 1, 1, 1, 0]), 4)
     assert buyers.tolist() == [1, 2, 1, 0]
-    held = csr(5, 30, 6)
+    held, after = csr(5, 30, 6), csr(7, 30, 6)
     similarity = csr(6, 6, 6)
-    columns = held.tocsc()
+    columns, others = held.tocsc(), after.tocsc()
     common = kernels.common_counts(
-        columns.indptr, columns.indices, similarity.indptr, similarity.indices
+        *(columns.indptr, columns.indices, others.indptr, others.indices),
+        *(similarity.indptr, similarity.indices),
     )
-    both = (held != 0).astype(int).T @ (held != 0).astype(int)
+    both = (held != 0).astype(int).T @ (after != 0).astype(int)
     rows = np.repeat(np.arange(6), np.diff(similarity.indptr))
     np.testing.assert_array_equal(common, both.toarray()[rows, similarity.indices])
     values = np.random.default_rng(0).random((4, 9)).astype(np.float32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -13,23 +11,29 @@ from numpy.typing import NDArray
 from retailrec.candidates.base import CandidateGenerator, reference_history
 from retailrec.candidates.factors import FactorIndex, grid, rounded
 from retailrec.components import Count, NotNegative, Positive, Range, Seed, Threads
-from retailrec.compute.csr import dot_pairs
-from retailrec.compute.shards import library_threads, one_blas_thread
+from retailrec.compute.csr import conjugate_steps, dot_pairs, least_squares
+from retailrec.compute.shards import library_threads, map_shards, one_blas_thread
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
 
+_STEPS = 3  # of conjugate gradients, from the factors of the iteration before
+_ROWS = 4096  # that one thread solves for at a time
+
 
 @dataclass
 class ALS(CandidateGenerator, type="als"):
-    """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008) by `implicit`.
+    """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008).
 
-    `fit` keeps the item factors only. A request solves each user's factors from the history that
+    `fit` nears users and items in turn by three conjugate gradient steps each, as `implicit` does, and
+    keeps the item factors only. A request solves each user's factors from the history that
     comes with it, so a user who was not in `fit` is served as well as one who was.
 
     Parameters
     ----------
-    factors, iterations, regularization : as in `implicit`
+    factors : of each item
+    iterations : passes over users and items
+    regularization : added to the diagonal of the normal equations
     alpha : confidence of a purchase is 1 + alpha x weight (eq. 4 of the paper)
     half_life : days after which a purchase counts half; None: never
     reference : users that items are learnt from, drawn where there are more
@@ -49,7 +53,7 @@ class ALS(CandidateGenerator, type="als"):
     theme = "alike"
     words = "tastes of like shoppers, by matrix factors"
     factors_: NDArray[np.float32] = field(init=False, repr=False, compare=False)
-    _solver: Any = field(init=False, repr=False, compare=False, default=None)
+    _of_items: Any = field(init=False, repr=False, compare=False, default=None)
     _index: FactorIndex | None = field(init=False, repr=False, compare=False, default=None)
 
     @property
@@ -58,12 +62,45 @@ class ALS(CandidateGenerator, type="als"):
 
     def _fit(self, data: RetailData) -> None:
         history = reference_history(data, self.reference, self.seed or 0)
-        with one_blas_thread(), self._solvable():
-            model = self._model()
-            model.fit(self._confidence(history), show_progress=False)
-        factors = model.item_factors
-        factors = factors.to_numpy() if hasattr(factors, "to_numpy") else factors
-        self.factors_ = rounded(factors, grid(factors))
+        of_user = self._confidence(history)
+        if self.device == "cuda":
+            self.factors_ = self._fit_cuda(of_user)
+            return
+        of_item, rng = of_user.T.tocsr(), np.random.default_rng(self.seed or 0)
+        users, items = (0.01 * rng.random((n, self.factors)) for n in of_user.shape)
+        for _ in range(self.iterations):
+            self._solve(of_user, users, items)
+            self._solve(of_item, items, users)
+        self.factors_ = self._rounded(items)
+
+    def _fit_cuda(self, weights: Any) -> NDArray[np.float32]:
+        from implicit.gpu.als import AlternatingLeastSquares
+
+        model = AlternatingLeastSquares(
+            factors=self.factors,
+            iterations=self.iterations,
+            regularization=self.regularization,
+            random_state=self.seed or 0,
+        )
+        model.fit(weights, show_progress=False)
+        factors = model.item_factors.to_numpy()
+        return self._rounded(factors)
+
+    def _solve(self, weights: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+        """Near the factors of the rows of `weights`, given those of its columns, in place.
+
+        In single precision the conjugate gradients go astray once they have arrived, and each kind of
+        processor sends them elsewhere.
+        """
+        gram, data = self._gram(y), weights.data.astype(np.float64)
+
+        def shard(rows: slice) -> None:
+            indptr = weights.indptr[rows.start : rows.stop + 1]
+            conjugate_steps(indptr, weights.indices, data, x[rows], y, gram, _STEPS)
+
+        threads = library_threads(self.threads)
+        for _ in map_shards(shard, len(x), size=_ROWS, threads=threads):
+            pass
 
     def _candidates(self, history: History, k: int) -> Candidates:
         self._index = FactorIndex.of(self.factors_, self.allowed_, self._index)
@@ -81,60 +118,41 @@ class ALS(CandidateGenerator, type="als"):
         return history.remember(self.factors_, lambda: self._fold_in(history))
 
     def _fold_in(self, history: History) -> NDArray[np.float32]:
-        if not history.n_pairs:
-            return np.zeros((len(history), self.factors), np.float32)
-        # when the model is made, too: implicit warns of BLAS's threads once
-        with one_blas_thread(), self._solvable():
-            solver, step = self._folding(len(history))
-            folded = solver.recalculate_user(np.arange(len(history)), self._confidence(history))
-        return rounded(folded, step)
+        y, gram, step = self._solver()
+        weights = self._confidence(history).data.astype(np.float64)
+        with one_blas_thread():
+            folded = least_squares(history.indptr, history.items, weights, y, gram)
+        return self._rounded(folded, step)
 
-    def _folding(self, n_users: int) -> tuple[Any, float]:
-        """A model that solves for users, and their grid, which is the items'.
+    def _solver(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Item factors, their Gram matrix, and their grid, which is the users' too."""
+        if self._of_items is None or self._of_items[0] is not self.factors_:
+            y = self.factors_.astype(np.float64)
+            self._of_items = self.factors_, (y, self._gram(y), grid(self.factors_))
+        found: tuple[NDArray[np.float64], NDArray[np.float64], float] = self._of_items[1]
+        return found
 
-        The model knows the items' Gram matrix from the first call on.
+    def _gram(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the normal equations of all rows share."""
+        with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(y.T @ y + self.regularization * np.eye(self.factors))
+
+    def _rounded(self, factors: NDArray[np.float64], step: float | None = None) -> NDArray[np.float32]:
+        """On their grid.
+
+        Raises
+        ------
+        SettingError
+            If the equations have no solution in doubles.
         """
-        if self._solver is None or self._solver[0] is not self.factors_:
-            solver = self._model()
-            solver.item_factors = self.factors_.astype(np.float64)
-            self._solver = self.factors_, solver, grid(self.factors_)
-        _, solver, step = self._solver
-        solver.num_threads = library_threads(self.threads, n_users, each=64)
-        return solver, step
-
-    @contextmanager
-    def _solvable(self) -> Iterator[None]:
-        """Settings under which the equations have no solution in doubles are said to be that."""
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                yield
-        except Exception as error:
-            if not isinstance(error, ValueError) and type(error).__name__ != "ModelFitError":
-                raise
+        if not np.isfinite(factors).all():
             raise SettingError(
                 f"als: alpha {self.alpha:g}, regularization {self.regularization:g} and {self.factors} "
-                f"factors can't be solved for ({error}). Take numbers nearer to the defaults."
-            ) from error
+                f"factors can't be solved for. Take numbers nearer to the defaults."
+            )
+        return rounded(factors, grid(factors) if step is None else step)
 
     def _confidence(self, history: History) -> Any:
-        weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))
-        return history.matrix(weight.astype(np.float32))
-
-    def _model(self) -> Any:
-        options: dict[str, Any] = {}
-        if self.device == "cuda" and not hasattr(self, "factors_"):
-            from implicit.gpu.als import AlternatingLeastSquares
-        else:
-            from implicit.cpu.als import AlternatingLeastSquares
-
-            # in single precision the solver's conjugate gradients go astray once they have arrived, and
-            # each kind of BLAS kernel, so each kind of processor, sends them elsewhere
-            options = {"num_threads": library_threads(self.threads), "dtype": np.float64}
-        with one_blas_thread():  # it would warn on standard error; `fit` limits them itself
-            return AlternatingLeastSquares(
-                factors=self.factors,
-                iterations=self.iterations,
-                regularization=self.regularization,
-                random_state=self.seed or 0,
-                **options,
-            )
+        with np.errstate(over="ignore"):
+            weight = 1 + self.alpha * np.sqrt(history.counts(self.half_life))
+            return history.matrix(weight.astype(np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from retailrec.candidates.base import CandidateGenerator, Product, Rows, referen
 from retailrec.candidates.factors import grid, rounded
 from retailrec.components import Count, NotNegative, Positive, Seed, Threads
 from retailrec.compute.csr import common_counts
-from retailrec.compute.shards import library_threads, map_shards, n_threads, one_blas_thread
-from retailrec.compute.topk import followers_topk, keep_largest
+from retailrec.compute.shards import library_threads, map_shards, one_blas_thread
+from retailrec.compute.topk import best_in_rows, keep_largest, product_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.errors import SettingError
@@ -92,7 +92,7 @@ class EASE(CandidateGenerator, type="ease"):
         return Product(Rows(history.indptr, history.items, self._profile(history)), self.similarity_)
 
 
-_ITEMS = 2048  # whose followers one thread counts
+_ITEMS = 2048  # whose neighbours one thread looks for
 
 
 @dataclass
@@ -109,8 +109,8 @@ class ItemItem(CandidateGenerator):
     profile : ``history``: all the user bought, ``last_receipt``: the newest receipt only,
         ``top``: the five items bought most
     half_life : days after which a purchase counts half, in fit and in the profile; None: never
-    shrinkage : similarity is multiplied by n / (n + shrinkage), n being the users (or receipts)
-        that hold both items
+    shrinkage : similarities of the neighbours that are kept are multiplied by n / (n + shrinkage), n
+        being the users (or receipts) that hold both items
     include_self : an item is its own neighbour, so own purchases are proposed too
     longest : items of one user that similarities are learnt from, the heaviest ones; the time to
         learn grows with their square
@@ -165,9 +165,6 @@ class ItemItem(CandidateGenerator):
 
     def _fit(self, data: RetailData) -> None:
         history = reference_history(data, self.reference, self.seed or 0)
-        if self.within == "next_receipt":
-            self.similarity_ = following_items(history, self.neighbours, self.shrinkage, self.threads)
-            return
         if self.within == "shopper":
             weights = np.sqrt(history.counts(self.half_life))
             held = history.matrix(keep_top(history, weights, self.longest))
@@ -176,13 +173,13 @@ class ItemItem(CandidateGenerator):
                 held.eliminate_zeros()
         else:
             held = receipts_matrix(history)
+        before, after, same = held, held, self.include_self
+        if self.within == "next_receipt":
+            user = history.user_of_basket
+            followed = np.flatnonzero(user[1:] == user[:-1])
+            before, after, same = held[followed], held[followed + 1], True
         self.similarity_ = nearest_items(
-            held,
-            self.weighting,
-            self.neighbours,
-            self.shrinkage,
-            self.include_self,
-            self.threads,
+            before, after, self.weighting, self.neighbours, self.shrinkage, same, self.threads
         )
 
     def _candidates(self, history: History, k: int) -> Candidates:
@@ -218,93 +215,69 @@ class ItemItem(CandidateGenerator):
 
 def keep_top(history: History, weights: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     """The weights with all but each user's `n` largest set to zero; the lower item wins ties."""
-    size = np.diff(history.indptr)
-    kept = weights.copy()
-    long = np.flatnonzero(np.repeat(size > n, size))  # the others have no more to lose
-    user = history.user_of_pair[long]
-    order = long[np.lexsort((history.items[long], -weights[long], user))]
-    first = np.cumsum(np.where(size > n, size, 0)) - np.where(size > n, size, 0)
-    kept[order[np.arange(len(long)) - first[user] >= n]] = 0
-    return kept
-
-
-def following_items(
-    history: History, neighbours: int, shrinkage: float, threads: int | None
-) -> sparse.csr_matrix:
-    """(n_items, n_items) cosine of the receipts that hold an item and those right after them.
-
-    Entry (a, b) is n(a, then b) / sqrt(n(a has a next receipt) n(b has one before)), times
-    n(a, then b) / (n(a, then b) + shrinkage); each row keeps its `neighbours` largest.
-    """
-    held = receipts_matrix(history)
-    baskets, first = np.unique(history.basket, return_index=True)
-    user = history.user_of_event[first]
-    followed = np.flatnonzero(user[1:] == user[:-1]) if len(baskets) else np.zeros(0, np.int64)
-    before, after = held[followed], held[followed + 1]
-    norms = [np.sqrt(np.maximum(np.asarray(m.sum(axis=0)).ravel(), 1)) for m in (before, after)]
-    held_by = before.T.tocsr()
-
-    def best(items: slice) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        block = held_by[items]
-        found: tuple[NDArray[np.int32], NDArray[np.float32]] = followers_topk(
-            block.indptr.astype(np.int64),
-            block.indices,
-            norms[0][items],
-            after.indptr.astype(np.int64),
-            after.indices,
-            norms[1],
-            shrinkage,
-            neighbours,
-        )
-        return found
-
-    blocks = map_shards(best, history.n_items, size=_ITEMS, threads=library_threads(threads))
-    items, scores = (np.vstack(part) for part in zip(*blocks, strict=True))
-    row, place = np.nonzero(items >= 0)
-    kept = (scores[row, place], (row, items[row, place]))
-    shape = (history.n_items, history.n_items)
-    return sparse.csr_matrix(kept, shape=shape, dtype=np.float32)
+    return np.where(best_in_rows(history.indptr, weights, n), weights, np.float32(0))
 
 
 def receipts_matrix(history: History) -> sparse.csr_matrix:
-    """Receipt x item CSR of ones."""
-    baskets, rows = np.unique(history.basket, return_inverse=True)
-    ones = np.ones(len(rows), np.float32)
-    columns = history.items[history.pair_of_event]
-    shape = (len(baskets), history.n_items)
-    return sparse.csr_matrix((ones, (rows, columns)), shape=shape)
+    """Receipt x item CSR of ones, in order of user and receipt."""
+    items = history.item_of_event[history.by_basket]
+    shape = (len(history.basket_indptr) - 1, history.n_items)
+    return sparse.csr_matrix(
+        (np.ones(len(items), np.float32), items, history.basket_indptr), shape=shape
+    )
+
+
+def weighted(held: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix:
+    """What is held by whom, weighted as `implicit` does with items as documents, users as words."""
+    n, items = held.shape[1], held.indices
+    data = held.data.astype(np.float64)
+    rare = np.repeat(np.log(n) - np.log1p(np.diff(held.indptr)), np.diff(held.indptr))
+    if weighting == "bm25":  # K1 = 100, B = 0.5
+        size = np.bincount(items, data, n)
+        data *= 101 / (100 * (0.5 + 0.5 * size / size.mean())[items] + data) * rare
+    else:
+        if weighting == "tfidf":
+            data = np.sqrt(data) * rare
+        data /= np.sqrt(np.maximum(np.bincount(items, data**2, n), 1e-300))[items]
+    return sparse.csr_matrix((data.astype(np.float32), items, held.indptr), shape=held.shape)
 
 
 def nearest_items(
-    held: sparse.csr_matrix,
+    before: sparse.csr_matrix,
+    after: sparse.csr_matrix,
     weighting: str,
     neighbours: int,
     shrinkage: float,
     include_self: bool,
     threads: int | None,
 ) -> sparse.csr_matrix:
-    """(n_items, n_items) similarity of each item to its nearest ones, through `implicit`."""
-    from implicit._nearest_neighbours import all_pairs_knn
-    from implicit.nearest_neighbours import bm25_weight, normalize, tfidf_weight
+    """(n_items, n_items) similarity of each item of `before` to its nearest ones of `after`.
 
-    weigh: Any = {
-        "cosine": lambda m: normalize(m.T).T,
-        "tfidf": lambda m: normalize(tfidf_weight(m.T)).T,
-        "bm25": lambda m: bm25_weight(m.T, 100, 0.5).T,
-    }[weighting]
-    weighted = weigh(held).tocsr()
-    wanted = neighbours + (0 if include_self else 1)
-    similarity = (
-        all_pairs_knn(weighted, wanted, show_progress=False, num_threads=n_threads(threads))
-        .tocsr()
-        .astype(np.float32)
+    Both hold a user (or receipt) a row; entry (a, b) is the dot product of two weighted columns, times
+    n / (n + shrinkage), n being the rows that hold a before and b after.
+    """
+    of_item, right = weighted(before, weighting).T.tocsr(), weighted(after, weighting)
+
+    def best(items: slice) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        block, own = of_item[items], -1 if include_self else items.start
+        found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]] = product_rows(
+            *(block.indptr, block.indices, block.data, right.indptr, right.indices, right.data),
+            *(right.shape[1], own, neighbours),
+        )
+        return found
+
+    blocks = map_shards(best, right.shape[1], size=_ITEMS, threads=library_threads(threads))
+    sizes, indices, data = (
+        np.concatenate(part)
+        for part in zip(*((np.diff(i), items, v) for i, items, v in blocks), strict=True)
     )
-    if not include_self:
-        similarity.setdiag(0)
+    shape = (right.shape[1], right.shape[1])
+    similarity = sparse.csr_matrix((data, indices, np.append(0, np.cumsum(sizes))), shape=shape)
     if shrinkage:
-        columns = held.tocsc()
-        common = common_counts(columns.indptr, columns.indices, similarity.indptr, similarity.indices)
+        other = after.T.tocsr()
+        common = common_counts(
+            *(of_item.indptr, of_item.indices, other.indptr, other.indices),
+            *(similarity.indptr, similarity.indices),
+        )
         similarity.data *= common / (common + shrinkage)
-    similarity.eliminate_zeros()
-    similarity.sort_indices()
     return similarity

@@ -60,14 +60,14 @@ class TifuKNN(CandidateGenerator):
 
     def vectors(self, history: History) -> sparse.csr_matrix:
         """(n_users, n_items) decayed basket vectors (eq. 1 to 4 of the paper)."""
-        back, n_baskets = baskets_back(history)
+        back = history.baskets_ago
         group = back // self.group_size  # 0 is the newest group
-        total = n_baskets[history.user_of_event]
+        total = np.bincount(history.user_of_basket, minlength=len(history))[history.user_of_basket]
         groups = -(-total // self.group_size)
         oldest = total - (groups - 1) * self.group_size
         size = np.where(group == groups - 1, oldest, self.group_size)
         weight = self.within_decay ** (back % self.group_size) / size * self.group_decay**group / groups
-        return history.matrix(history.sum_events(weight))
+        return history.matrix(history.sum_events(history.of_events(weight)))
 
     def _prediction(self, history: History) -> Prediction:
         own = self.vectors(history)
@@ -135,9 +135,10 @@ class UPCF(CandidateGenerator, type="up_cf"):
 
     def vectors(self, history: History) -> sparse.csr_matrix:
         """(n_users, n_items) share of the last baskets with the item."""
-        back, n_baskets = baskets_back(history)
-        window = np.minimum(n_baskets, self.recency)[history.user_of_event]
-        return history.matrix(history.sum_events((back < self.recency) / window))
+        n_baskets = np.bincount(history.user_of_basket, minlength=len(history))
+        window = np.minimum(n_baskets, self.recency)[history.user_of_basket]
+        share = (history.baskets_ago < self.recency) / window
+        return history.matrix(history.sum_events(history.of_events(share)))
 
     def _prediction(self, history: History) -> Prediction:
         mine = history.matrix(np.ones(history.n_pairs, np.float32))
@@ -189,15 +190,6 @@ class Prediction(NamedTuple):
         if len(o.data):
             total += np.where(place >= 0, o.data[place], np.float32(0))
         return total
-
-
-def baskets_back(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n_events,) newer baskets of the user, and (n_users,) number of baskets."""
-    key = history.user_of_event << 32 | history.basket.astype(np.int64)
-    distinct, place = np.unique(key, return_inverse=True)
-    n_baskets = np.bincount(distinct >> 32, minlength=len(history))
-    last = np.cumsum(n_baskets) - 1
-    return last[history.user_of_event] - place, n_baskets
 
 
 def nearest(closeness: NDArray[np.float32], n: int) -> sparse.csr_matrix:

@@ -170,14 +170,23 @@ def merge_pool(
     SettingError
         As `check_pool`.
     """
+    return score_pool(sources, history, proposed_pairs(sources, history, n_candidates, without))
+
+
+def proposed_pairs(
+    sources: Sequence[CandidateGenerator],
+    history: History,
+    n_candidates: int | Sequence[int],
+    without: Pairs | None = None,
+) -> Pairs:
+    """The pairs of `merge_pool`."""
     taken = check_pool(sources, n_candidates)
     proposed = np.hstack(
         [s.candidates(history, n, without).items for s, n in zip(sources, taken, strict=True) if n > 0]
     )
     width = proposed.shape[1]
     starts = np.arange(len(history) + 1, dtype=np.int64) * width
-    indptr, items = union_rows(starts, proposed.ravel(), len(history))
-    return score_pool(sources, history, Pairs(indptr, items))
+    return Pairs(*union_rows(starts, proposed.ravel(), len(history)))
 
 
 def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: Pairs) -> Pool:

@@ -249,19 +249,24 @@ def gather(block: Any, rows: Any, out: Any, first_column: int) -> None:
 
 
 @jit
-def common_counts(c_indptr: Any, c_rows: Any, indptr: Any, indices: Any) -> Any:
-    """Rows that hold both items, for each (item, neighbour) of a CSR; columns sorted; f32."""
+def common_counts(
+    c_indptr: Any, c_rows: Any, o_indptr: Any, o_rows: Any, indptr: Any, indices: Any
+) -> Any:
+    """Rows that both hold, for each (item, neighbour) of a CSR; f32.
+
+    `c_rows` are the sorted rows of each item, `o_rows` those of each neighbour.
+    """
     out = np.zeros(len(indices), np.float32)
     for item in range(len(indptr) - 1):
         for j in range(indptr[item], indptr[item + 1]):
             a, a_stop = c_indptr[item], c_indptr[item + 1]
-            b, b_stop = c_indptr[indices[j]], c_indptr[indices[j] + 1]
+            b, b_stop = o_indptr[indices[j]], o_indptr[indices[j] + 1]
             while a < a_stop and b < b_stop:
-                if c_rows[a] == c_rows[b]:
+                if c_rows[a] == o_rows[b]:
                     out[j] += 1
                     a += 1
                     b += 1
-                elif c_rows[a] < c_rows[b]:
+                elif c_rows[a] < o_rows[b]:
                     a += 1
                 else:
                     b += 1
@@ -281,4 +286,100 @@ def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> 
             for f in range(width):
                 total += np.float64(user[f]) * np.float64(item[f])
             out[p] = total
+    return out
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def conjugate_steps(
+    indptr: Any, items: Any, confidence: Any, x: Any, y: Any, gram: Any, n_steps: int
+) -> None:
+    """Some steps of conjugate gradients from each row of `x` towards that of `least_squares`, in place.
+
+    Takács, Pilászy & Tikk, RecSys 2011. A row without elements becomes zero.
+    """
+    width = y.shape[1]
+    residual, direction, product = np.empty(width), np.empty(width), np.empty(width)
+    for row in range(len(indptr) - 1):
+        own, start, stop = x[row], indptr[row], indptr[row + 1]
+        if start == stop:
+            own[:] = 0.0
+            continue
+        for a in range(width):
+            total = 0.0
+            for b in range(width):
+                total += gram[a, b] * own[b]
+            residual[a] = -total
+        for j in range(start, stop):
+            other, total = y[items[j]], 0.0
+            for a in range(width):
+                total += other[a] * own[a]
+            total = confidence[j] - (confidence[j] - 1) * total
+            for a in range(width):
+                residual[a] += total * other[a]
+        left = 0.0
+        for a in range(width):
+            direction[a] = residual[a]
+            left += residual[a] * residual[a]
+        for _ in range(n_steps):
+            if left < 1e-20:
+                break
+            for a in range(width):
+                total = 0.0
+                for b in range(width):
+                    total += gram[a, b] * direction[b]
+                product[a] = total
+            for j in range(start, stop):
+                other, total = y[items[j]], 0.0
+                for a in range(width):
+                    total += other[a] * direction[a]
+                total *= confidence[j] - 1
+                for a in range(width):
+                    product[a] += total * other[a]
+            total = 0.0
+            for a in range(width):
+                total += direction[a] * product[a]
+            length, before, left = left / total, left, 0.0
+            for a in range(width):
+                own[a] += length * direction[a]
+                residual[a] -= length * product[a]
+                left += residual[a] * residual[a]
+            for a in range(width):
+                direction[a] = residual[a] + left / before * direction[a]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def least_squares(indptr: Any, items: Any, confidence: Any, y: Any, gram: Any) -> Any:
+    """(n_rows, width) x with (`gram` + sum of (c - 1) y y') x = sum of c y over each row of a CSR.
+
+    c are the elements' confidences and y the rows of `y`; without elements x is zero. All are float64.
+    A row that has no solution is NaN.
+    """
+    width = y.shape[1]
+    out, normal = np.zeros((len(indptr) - 1, width)), np.empty((width, width))
+    for row in range(len(out)):
+        start, size = indptr[row], indptr[row + 1] - indptr[row]
+        if not size:
+            continue
+        some, weighted = np.empty((size, width)), np.empty((size, width))
+        for j in range(size):
+            other, weight = y[items[start + j]], confidence[start + j]
+            for a in range(width):
+                some[j, a] = other[a]
+                weighted[j, a] = (weight - 1) * other[a]
+                out[row, a] += weight * other[a]
+        np.dot(some.T, weighted, normal)
+        for a in range(width):  # by Cholesky's factor, which stands below the diagonal
+            for b in range(a + 1):
+                total = gram[a, b] + normal[a, b]
+                for f in range(b):
+                    total -= normal[a, f] * normal[b, f]
+                normal[a, b] = np.sqrt(total) if a == b else total / normal[b, b]
+        for a in range(width):
+            for f in range(a):
+                out[row, a] -= normal[a, f] * out[row, f]
+            out[row, a] /= normal[a, a]
+        for a in range(width - 1, -1, -1):
+            for f in range(a + 1, width):
+                out[row, a] -= normal[f, a] * out[row, f]
+            out[row, a] /= normal[a, a]
     return out

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers for its options
-_OWN_PAGES = 8 << 20  # bytes from which an array gets pages of its own
+_OWN_PAGES = 32 << 20  # bytes from which an array gets pages of its own; fresh ones cost time
 _POLARS = "background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0"
 
 
@@ -42,7 +42,7 @@ def return_freed_memory() -> None:
     os.environ.setdefault("_RJEM_MALLOC_CONF", _POLARS)
     mallopt = _c_function("mallopt")
     if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        mallopt(_M_TRIM_THRESHOLD, _OWN_PAGES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _OWN_PAGES)
         mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
 
 

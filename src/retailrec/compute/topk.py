@@ -88,6 +88,35 @@ def _topk_into(items: Any, scores: Any, k: int, out_items: Any, out_scores: Any)
 
 
 @jit
+def _best_touched(
+    touched: Any, total: Any, allowed: Any, least: Any, k: int, out_items: Any, out_scores: Any
+) -> int:
+    """Write the best k allowed of the touched items, as a heap if k are there; how many there are.
+
+    `total` holds their scores and is zero afterwards; scores below `least`, and 0, are left out.
+    """
+    size, top = 0, np.int64(0)
+    for j in range(len(touched)):
+        item = touched[j]
+        score = total[item]
+        total[item] = 0.0
+        if not score >= least or score == 0 or not allowed[item]:
+            continue
+        if size < k:
+            out_scores[size], out_items[size] = score, item
+            size += 1
+            if size == k:
+                for root in range(k // 2 - 1, -1, -1):
+                    _sift_down(out_scores, out_items, root, k)
+                least = out_scores[0]
+        elif _worse(out_scores[0], out_items[0], score, item):
+            out_scores[0], out_items[0] = score, item
+            _sift_down(out_scores, out_items, top, k)
+            least = out_scores[0]
+    return size
+
+
+@jit
 def product_topk(
     indptr: Any,
     indices: Any,
@@ -110,13 +139,13 @@ def product_topk(
     out_items = np.full((n, k), -1, np.int32)
     out_scores = np.full((n, k), -np.inf, np.float32)
     total = np.zeros(len(allowed), np.float32)
-    touched, values = np.empty(0, np.int32), np.empty(0, np.float32)
+    touched, none = np.empty(0, np.int32), np.float32(-np.inf)
     for row in range(n):
         size, terms = 0, b_indptr[row + 1] - b_indptr[row]
         for j in range(indptr[row], indptr[row + 1]):
             terms += s_indptr[indices[j] + 1] - s_indptr[indices[j]]
         if terms >= len(touched):  # more items than terms are not touched, whatever the values
-            touched, values = np.empty(2 * terms + 1, np.int32), np.empty(2 * terms + 1, np.float32)
+            touched = np.empty(2 * terms + 1, np.int32)
         for j in range(b_indptr[row], b_indptr[row + 1]):
             other = b_indices[j]
             touched[size] = other
@@ -131,54 +160,62 @@ def product_topk(
                 touched[size] = other
                 size += total[other] == 0
                 total[other] += weight * s_data[s]
-        for j in range(size):
-            item = touched[j]
-            good = (
-                allowed[item] and total[item] != 0
-            )  # else it stood there before, or adds up to nothing
-            values[j] = total[item] if good else -np.inf
-            total[item] = 0.0
-        _topk_into(touched[:size], values[:size], k, out_items[row], out_scores[row])
+        size = _best_touched(touched[:size], total, allowed, none, k, out_items[row], out_scores[row])
+        for root in range(size // 2 - 1 if size < k else -1, -1, -1):
+            _sift_down(out_scores[row], out_items[row], root, size)
+        _heap_to_sorted(out_scores[row], out_items[row], size)
     return out_items, out_scores
 
 
 @jit
-def followers_topk(
+def product_rows(
     indptr: Any,
-    receipts: Any,
-    norms: Any,
-    next_indptr: Any,
-    next_items: Any,
-    next_norms: Any,
-    shrinkage: float,
+    indices: Any,
+    weights: Any,
+    s_indptr: Any,
+    s_indices: Any,
+    s_data: Any,
+    n_items: int,
+    own: int,
     k: int,
-) -> tuple[Any, Any]:
-    """Best k followers of each item (row): those on the receipts right after the ones that hold it.
+) -> tuple[Any, Any, Any]:
+    """Best k entries above 0 of each row of W x S as a CSR: indptr int64, items int32, values f32.
 
-    The score is n / (norm of the item x `next_norms` of the other) x n / (n + shrinkage), n being the
-    receipts after. CSR `indptr`, `receipts`: receipts of each item; `next_indptr`, `next_items`: items
-    of the receipt that comes after each. Items (n, k) int32 padded with -1, scores (n, k) f32.
+    Items of a row come in no order. `own` is the item of the first row, which the row leaves out, the
+    next row the next one; below 0 none is left out.
     """
-    n = len(indptr) - 1
-    out_items = np.full((n, k), -1, np.int32)
-    out_scores = np.full((n, k), -np.inf, np.float32)
-    count = np.zeros(len(next_norms), np.int32)
-    touched, values = np.empty(len(count), np.int32), np.empty(len(count), np.float32)
+    n, at, above = len(indptr) - 1, 0, np.float32(0)
+    allowed = np.ones(n_items, np.bool_)
+    out_indptr = np.zeros(n + 1, np.int64)
+    out_items, out_values = np.empty(1024, np.int32), np.empty(1024, np.float32)
+    total = np.zeros(n_items, np.float32)
+    items, values = np.empty(k, np.int32), np.empty(k, np.float32)
+    touched = np.empty(0, np.int32)
     for row in range(n):
-        size = 0
+        size, terms = 0, 0
         for j in range(indptr[row], indptr[row + 1]):
-            for p in range(next_indptr[receipts[j]], next_indptr[receipts[j] + 1]):
-                other = next_items[p]
-                if count[other] == 0:
-                    touched[size] = other
-                    size += 1
-                count[other] += 1
-        for j in range(size):
-            both = np.float64(count[touched[j]])
-            values[j] = both / (norms[row] * next_norms[touched[j]]) * (both / (both + shrinkage))
-            count[touched[j]] = 0
-        _topk_into(touched[:size], values[:size], k, out_items[row], out_scores[row])
-    return out_items, out_scores
+            terms += s_indptr[indices[j] + 1] - s_indptr[indices[j]]
+        if terms >= len(touched):  # more items than terms are not touched, whatever the values
+            touched = np.empty(2 * terms + 1, np.int32)
+        for j in range(indptr[row], indptr[row + 1]):
+            inner, weight = indices[j], weights[j]
+            for s in range(s_indptr[inner], s_indptr[inner + 1]):
+                other = s_indices[s]
+                touched[size] = other
+                size += total[other] == 0
+                total[other] += weight * s_data[s]
+        if own >= 0:
+            total[own + row] = 0.0
+        kept = _best_touched(touched[:size], total, allowed, above, k, items, values)
+        if at + kept > len(out_items):
+            more_items = np.empty(2 * (at + kept), np.int32)
+            more_values = np.empty(2 * (at + kept), np.float32)
+            more_items[:at], more_values[:at] = out_items[:at], out_values[:at]
+            out_items, out_values = more_items, more_values
+        out_items[at : at + kept], out_values[at : at + kept] = items[:kept], values[:kept]
+        at += kept
+        out_indptr[row + 1] = at
+    return out_indptr, out_items[:at].copy(), out_values[:at].copy()
 
 
 @jit

@@ -132,6 +132,36 @@ class History:
         np.maximum.at(last, self.user_of_event, self.basket)
         return last
 
+    @cached_property
+    def by_basket(self) -> NDArray[np.int64]:
+        """(n_events,) places of the events, shopper by shopper, receipt by receipt, item by item."""
+        return order_in_rows(self.event_indptr[self.indptr], self.basket)
+
+    @cached_property
+    def basket_indptr(self) -> NDArray[np.int64]:
+        """(n_baskets + 1,) where each receipt starts in `by_basket`."""
+        basket, user = self.basket[self.by_basket], self.user_of_event[self.by_basket]
+        new = (basket[1:] != basket[:-1]) | (user[1:] != user[:-1])
+        first = np.zeros(min(len(basket), 1), np.int64)
+        return np.concatenate([first, np.flatnonzero(new) + 1, [len(basket)]])
+
+    @cached_property
+    def user_of_basket(self) -> NDArray[np.int64]:
+        """(n_baskets,) history row of each receipt."""
+        return self.user_of_event[self.by_basket[self.basket_indptr[:-1]]]
+
+    @cached_property
+    def baskets_ago(self) -> NDArray[np.int64]:
+        """(n_baskets,) how many of the shopper's receipts are newer: 0 for the last one."""
+        users = self.user_of_basket
+        return np.searchsorted(users, users, "right") - 1 - np.arange(len(users))
+
+    def of_events(self, per_basket: NDArray[Any]) -> NDArray[Any]:
+        """(n_events,) the value of each event's receipt."""
+        out = np.empty(len(self.by_basket), per_basket.dtype)
+        out[self.by_basket] = np.repeat(per_basket, np.diff(self.basket_indptr))
+        return out
+
     def remember(self, owner: object, compute: Callable[[], T]) -> T:
         """`compute()`, done once per history and `owner` (a fitted array of the source that asks).
 

@@ -23,7 +23,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retailrec.compute.csr import order_in_rows
 from retailrec.compute.groups import (
     group_extremes,
     group_moments,
@@ -173,62 +172,35 @@ class EventColumns:
         return self.history.last_age()[self.history.pair_of_event]
 
     @cached_property
-    def _by_basket(self) -> NDArray[np.int64]:
-        """Order by user, then receipt."""
-        return order_in_rows(self.history.event_indptr[self.history.indptr], self.history.basket)
-
-    @cached_property
-    def _basket_starts(self) -> NDArray[np.int64]:
-        """Where each receipt starts in `_by_basket` order."""
-        order = self._by_basket
-        basket, user = self.history.basket[order], self.history.user_of_event[order]
-        new = np.ones(len(order), np.bool_)
-        new[1:] = (basket[1:] != basket[:-1]) | (user[1:] != user[:-1])
-        return np.flatnonzero(new)
-
-    @cached_property
-    def _basket_users(self) -> NDArray[np.int64]:
-        return self.history.user_of_event[self._by_basket[self._basket_starts]]
-
-    def _per_event(self, per_basket: Floats) -> Floats:
-        """Spread a value of each receipt over its events."""
-        sizes = np.diff(np.append(self._basket_starts, len(self._by_basket)))
-        out = np.empty(len(self._by_basket), per_basket.dtype)
-        out[self._by_basket] = np.repeat(per_basket, sizes)
-        return out
+    def _first_of_basket(self) -> NDArray[np.int64]:
+        """(n_baskets,) the first event of each receipt."""
+        return self.history.by_basket[self.history.basket_indptr[:-1]]
 
     @cached_property
     def first_in_basket(self) -> NDArray[np.bool_]:
         """One event of each receipt; counting these counts receipts."""
         flags = np.zeros(len(self.age), np.bool_)
-        flags[self._by_basket[self._basket_starts]] = True
+        flags[self._first_of_basket] = True
         return flags
 
     @cached_property
     def basket_size(self) -> Floats:
         """Different items in the event's receipt."""
-        sizes = np.diff(np.append(self._basket_starts, len(self._by_basket)))
-        return self._per_event(sizes.astype(np.float32))
+        return self.history.of_events(np.diff(self.history.basket_indptr).astype(np.float32))
 
     @cached_property
     def baskets_ago(self) -> Floats:
         """How many of the user's receipts are newer: 0 for the last one."""
-        users = self._basket_users
-        last = np.searchsorted(users, users, "right") - 1
-        return self._per_event((last - np.arange(len(users))).astype(np.float32))
+        return self.history.of_events(self.history.baskets_ago.astype(np.float32))
 
     @cached_property
     def visit_gap(self) -> Floats:
         """Days since the user's receipt before, on one event of each receipt; NaN elsewhere."""
-        starts = self._by_basket[self._basket_starts]
-        age = self.age[starts]
-        gap = np.full(len(starts), np.nan, np.float32)
-        gap[1:] = age[:-1] - age[1:]
-        new_user = np.ones(len(starts), np.bool_)
-        new_user[1:] = self._basket_users[1:] != self._basket_users[:-1]
-        gap[new_user] = np.nan
+        age, user = self.age[self._first_of_basket], self.history.user_of_basket
+        gap = np.full(len(age), np.nan, np.float32)
+        gap[1:] = np.where(user[1:] == user[:-1], age[:-1] - age[1:], np.float32(np.nan))
         out = np.full(len(self.age), np.nan, np.float32)
-        out[starts] = gap
+        out[self._first_of_basket] = gap
         return out
 
 
