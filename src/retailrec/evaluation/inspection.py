@@ -202,10 +202,7 @@ def importances(
     ('b', True)
     """
     rng = np.random.default_rng(seed)
-    buyers = np.unique(frame.groups[frame.y > 0])
-    if len(buyers) > shoppers:
-        buyers = rng.choice(buyers, shoppers, replace=False)
-    rows = frame.rows(np.isin(frame.groups, buyers))
+    rows = _of_buyers(frame, shoppers, rng)
     whole = _ndcg(ranker, rows.x, rows)
     gain, lost = ranker.importances(), []
     for column in range(len(rows.names)):
@@ -223,6 +220,29 @@ def importances(
             "permutation": lost,
         }
     ).sort("permutation", "gain", descending=True)
+
+
+def ndcg_by_trees(
+    ranker: Ranker, frame: TrainingFrame, *, shoppers: int = 500, points: int = 10, seed: int = 0
+) -> list[tuple[int, float]]:
+    """Numbers of trees, and NDCG@10 over the shoppers' labelled rows of so many of the ranker's first.
+
+    Empty for a ranker without trees. Give rows that it was not trained on; at most so many `shoppers`
+    with a purchase are taken.
+    """
+    if not ranker.n_trees:
+        return []
+    rows = _of_buyers(frame, shoppers, np.random.default_rng(seed))
+    trees = np.unique(np.linspace(0, ranker.n_trees, points + 1).round().astype(int))[1:].tolist()
+    return [(n, _ndcg(ranker.first_trees(n), rows.x, rows)) for n in trees]
+
+
+def _of_buyers(frame: TrainingFrame, most: int, rng: np.random.Generator) -> TrainingFrame:
+    """The rows of at most so many users with a purchase."""
+    buyers = np.unique(frame.groups[frame.y > 0])
+    if len(buyers) > most:
+        buyers = rng.choice(buyers, most, replace=False)
+    return frame.rows(np.isin(frame.groups, buyers))
 
 
 def by_family(table: pl.DataFrame) -> pl.DataFrame:

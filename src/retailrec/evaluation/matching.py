@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.candidates.pool import merge_pool
+from retailrec.candidates.pool import merge_pool, proposed_pairs
 from retailrec.compute.csr import find_listed, pair_keys, pairs_of_keys
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
+from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import History
 from retailrec.data.prefilters import apply_prefilters
@@ -225,9 +226,10 @@ def pool_hits(
 
 def pool_order(stage: StageOne, history: History, k: int) -> NDArray[np.int32]:
     """(n_users, k) the pool in the pre-ranker's order (of the first source's score without one)."""
-    pool = merge_pool(stage.sources, history, stage.n_candidates)
     if stage.preranker is None:
-        return pool.best(np.ascontiguousarray(pool.scores[:, 0]), k).items
+        pairs = proposed_pairs(stage.sources, history, stage.n_candidates)
+        return topk_rows(*pairs, stage.sources[0].score(history, pairs), k)[0]
+    pool = merge_pool(stage.sources, history, stage.n_candidates)
     return pool.best(stage.preranker.predict(stage.preranker_columns(pool)), k).items
 
 

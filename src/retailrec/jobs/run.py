@@ -263,10 +263,6 @@ def run(
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress, keep_rows=True)
         described: dict[str, Any] | None = None
-        ranking: dict[str, Any] | None = None
-        if page:  # first, while nothing but the rows is in memory
-            with timer.step("describe the ranking"):
-                ranking = summary.describe_ranking(model, model.training_rows, settings.seed)
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
             k = max(REPORT_K, settings.k, *(parse_metric(m)[1] for m in settings.metrics))
@@ -291,8 +287,9 @@ def run(
         if folds > 1:
             with timer.step("earlier horizons"):
                 several = over_folds(data, settings, models, folds, progress)
-        if ranking is not None:
+        if page:
             with timer.step("describe for the report"):
+                ranking = summary.describe_ranking(model, held_out, settings.seed)
                 ranking["reliability"] = reliable
                 described = describe(data, model, held_out, judge, lists, ranking, settings, progress)
                 if sent is not None:

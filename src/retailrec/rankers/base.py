@@ -141,6 +141,16 @@ class Ranker(Component, ABC):
         """
         raise SettingError(f"{self.name} has no number of trees to set, not even {n}.")
 
+    def first_trees(self, n: int) -> Self:
+        """The fitted model, of whose trees it has the first `n` alone.
+
+        Raises
+        ------
+        SettingError
+            If it has no trees.
+        """
+        raise SettingError(f"{self.name} has no trees of which to take the first {n}.")
+
     @property
     def takes_prior(self) -> bool:
         """Can sources' orders be added to its scores, and does it leave open how much of them?"""

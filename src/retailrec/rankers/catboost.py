@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -94,6 +95,12 @@ class CatBoostRanker(Ranker, type="catboost"):
 
     def with_trees(self, n: int) -> Self:
         return replace(self, iterations=n)
+
+    def first_trees(self, n: int) -> Self:
+        other = copy(self)
+        other.model_ = self.model_.copy()
+        other.model_.shrink(n)
+        return other
 
     def learning_curve(self) -> dict[str, list[float]]:
         """Loss on training and later window after each tree."""

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -506,6 +507,13 @@ class LightGBMRanker(Ranker, type="lightgbm"):
 
     def with_trees(self, n: int) -> Self:
         return replace(self, iterations=n)
+
+    def first_trees(self, n: int) -> Self:
+        import lightgbm as lgb
+
+        other, text = copy(self), self.model_.model_to_string(num_iteration=n)
+        other.model_, other.trees_ = lgb.Booster(model_str=text), Trees.of(text)
+        return other
 
     def learning_curve(self) -> dict[str, list[float]]:
         """The metric (NDCG@5, or log loss) on training rows and later window after each tree."""

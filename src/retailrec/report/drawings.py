@@ -337,19 +337,15 @@ def draw_marginal(marginal: Mapping[str, float], colours: Mapping[str, Style] | 
     return across(points, "recall@200 that only this source brings (points)", colours)
 
 
-def draw_learning(curve: Mapping[str, Any]) -> Svg:
-    """The ranker's measure by number of trees, on training rows and on rows kept apart."""
-    parts = {"rows kept apart": ("validation", False), "training rows": ("learn", True)}
-    best = curve["best"]
+def draw_learning(curve: Sequence[tuple[int, float]]) -> Svg:
+    """NDCG@10 by how many of the ranker's first trees order the lists."""
+    best = max(curve, key=lambda point: point[1])[0]
     return lines(
-        {
-            name: Series(list(enumerate(curve.get(part) or [], 1)), dashed=dashed)
-            for name, (part, dashed) in parts.items()
-        },
+        {"two-stage": Series([(n, ndcg) for n, ndcg in curve], marked=True)},
         "trees",
-        "what the ranker optimises",
+        "NDCG@10 of the weeks that followed",
         zero=False,
-        at=None if best is None else (best, f"best: {best} trees"),
+        at=(best, f"best: {best} trees"),
     )
 
 

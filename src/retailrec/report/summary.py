@@ -14,12 +14,12 @@ from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
-from retailrec.evaluation.inspection import by_family, held_out_reliability, importances
+from retailrec.evaluation.inspection import by_family, held_out_reliability, importances, ndcg_by_trees
 from retailrec.evaluation.judge import by_segment, segments
 from retailrec.evaluation.matching import GRID, judge_matching
 from retailrec.evaluation.results import MatchingReport
-from retailrec.rankers import TrainingFrame
 from retailrec.recommender.explanations import item_labels
+from retailrec.recommender.label_windows import Sampling, concatenate, window_rows
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -125,7 +125,7 @@ Lists = Mapping[str, NDArray[np.int32]]
 EXAMPLES = 12
 _MATCHING_USERS = 1000  # recall of so many shoppers is sure to about .01
 _IMPORTANCE_USERS = 150
-_CURVE_ROWS = 100_000  # give the learning curve its shape; all of them would cost a third fit
+_RANKING_USERS = 500  # whose lists are ordered by the first trees
 _GRID = GRID[:7]  # the report's curve ends at 1,000 candidates; `retailrec match` goes to 2,000
 _TAIL_POINTS = 60
 # what the results say beside the metrics that were asked for
@@ -268,14 +268,10 @@ def describe_matching(
     )
 
 
-def describe_ranking(
-    model: TwoStageRecommender, frame: TrainingFrame | None, seed: int
-) -> dict[str, Any]:
-    """Learning curve on rows kept apart, and importances there.
+def describe_ranking(model: TwoStageRecommender, held_out: Split, seed: int) -> dict[str, Any]:
+    """NDCG by the number of trees, and importances, over the window that follows what was learnt from.
 
-    Of `frame`, the training rows, those of the newest label window are kept apart; of a single window
-    those of every fifth shopper. Of the others about 100,000 are learnt from, some shoppers' whole.
-    None gives neither curve nor importance.
+    Neither where nothing that is proposed was bought there.
     """
     told: dict[str, Any] = {
         "windows": model.report_["windows"],
@@ -283,19 +279,14 @@ def describe_ranking(
         "importances": None,
         "reliability": None,
     }
-    if frame is not None:
-        apart, told["judged_on"] = frame.fold == frame.fold.max(), "the newest label window"
-        if apart.all():
-            apart, told["judged_on"] = frame.groups % 5 == 0, "every fifth shopper"
-        one_in = int((~apart).sum()) // _CURVE_ROWS + 1
-        learnt = ~apart & (frame.groups // 5 % one_in == 0)  # five in a row: one of them may be apart
-        judged = frame.rows(apart)
-        ranker = model.fresh_ranker().fit(frame.rows(learnt), judged)
-        if hasattr(ranker, "learning_curve"):
-            curve = ranker.learning_curve()
-            told["curve"] = {**curve, "best": getattr(ranker, "n_trees", None)}
+    buyers = Sampling(negatives=1, idle_users=1e-9, max_users=_RANKING_USERS, seed=seed)
+    split = held_out.filtered(model.prefilters)
+    rows = concatenate(window_rows("", split, model.stage_one, buyers, 0, model.threads).frames)
+    if rows.y.any():
+        ranker = model.ranker_
+        told["curve"] = ndcg_by_trees(ranker, rows, seed=seed)
         table = importances(
-            ranker, judged, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
+            ranker, rows, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
         )
         told["importances"] = {
             "columns": _rounded(table.head(20)),
