@@ -522,7 +522,8 @@ class LightGBMRanker(Ranker, type="lightgbm"):
     @property
     def n_trees(self) -> int:
         """Trees that predictions use."""
-        return int(self.model_.best_iteration) or int(self.model_.num_trees())
+        best = int(self.model_.best_iteration)  # below 0 where a model was read
+        return best if best > 0 else int(self.model_.num_trees())
 
     @property
     def n_columns(self) -> int:
