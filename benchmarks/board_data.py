@@ -128,6 +128,18 @@ def online_retail() -> RetailData:
 
 
 @lru_cache(1)
+def instacart() -> RetailData:
+    """593 users of Instacart, on a made-up calendar that ends with everybody's last order."""
+    return load_dataset("instacart", data_folder("instacart"))
+
+
+@lru_cache(1)
+def x5() -> RetailData:
+    """101 clients of X5 RetailHero, four months."""
+    return load_dataset("x5-retailhero", data_folder("x5_retailhero"))
+
+
+@lru_cache(1)
 def supermarket() -> RetailData:
     """The generated shop of `retailrec demo`."""
     return data_of(preset_shop("small"))
@@ -229,14 +241,22 @@ for salt in "bcdef":
             SAMPLES[f"journey-{salt}{per_mille}-{cut[5:7]}{cut[8:]}"] = partial(
                 window, partial(sample, journey, salt, per_mille), cut, 28
             )
-    for per_mille in (20, 30, 60, 150):
+    for per_mille in (8, 20, 30, 60, 150):
         for cut, days in (("2001-01-04", 28), ("2001-01-18", 14)):
             SAMPLES[f"ta-feng-{salt}{per_mille}-{cut[5:7]}{cut[8:]}"] = partial(
                 window, partial(sample, ta_feng, salt, per_mille), cut, days
             )
     for back in (4, 5):
-        for per_mille in (60, 100, 300):
+        for per_mille in (30, 60, 100, 300):
             SAMPLES[f"online-retail-{salt}{per_mille}-{back}"] = partial(
                 window_back, partial(sample, online_retail, salt, per_mille), back
             )
         SAMPLES[f"coop-{salt}400-{back}"] = partial(window_back, partial(sample, coop, salt, 400), back)
+    for back in (1, 2):
+        for per_mille in (100, 400):
+            SAMPLES[f"instacart-{salt}{per_mille}-{back}"] = partial(
+                window_back, partial(sample, instacart, salt, per_mille), back
+            )
+SAMPLES |= {
+    f"x5-{days}-{back}": partial(window_back, x5, back, days) for days in (14, 28) for back in (0, 1)
+}

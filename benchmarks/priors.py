@@ -3,7 +3,8 @@
 A model is fitted once, without a prior; each order and weight then orders the same candidates, and so
 does each order alone. Beside them stand the simple methods, and of several boards the means over their
 users. With --objectives instead: lambdarank, log loss and the mean of both, for lists of what a user
-bought before.
+bought before. With --borrow instead: the ranker that another board's shop learnt, columns matched by
+name, alone and in shares with the board's own, each with the usual share of the mean simple order.
 On the boards of `TUNING` and `SAMPLES`, whose windows end before a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,12 @@ from retailrec.compute.shards import SHARD
 from retailrec.evaluation import Judge
 from retailrec.rankers import BlendRanker, LightGBMRanker
 from retailrec.rankers.lightgbm import SourcePrior
-from retailrec.recommender.choices import simple_orders
+from retailrec.recommender.choices import MEAN, simple_orders, usual_weight
 from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.stage_one import candidate_frame
 
 WEIGHTS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.8)
+SHARES = (0, 0.25, 0.5, 0.75, 1)  # of a borrowed ranker
 MOST_USERS = 3_000  # judged, drawn where there are more
 
 
@@ -91,6 +94,36 @@ def of_objectives(board: Board, model: Any, judge: Judge) -> dict[str, dict[str,
     return judged(board, model, judge, scores, "replenish")
 
 
+def of_borrowed(board: Board, model: Any, judge: Judge, lender: Any) -> dict[str, dict[str, float]]:
+    """Share of the lender's ranker, simple method -> metric -> mean."""
+    rows = model.training_rows
+    some = rows.rows(np.isin(rows.groups, rows.groups[rows.y > 0]))
+    columns, weight = simple_orders(model.sources)[MEAN], usual_weight(n_lists(rows))
+    place = [rows.names.index(n) if n in rows.names else -1 for n in lender.column_names]
+
+    def both(x: Any) -> tuple[Any, Any]:
+        unknown = np.full((len(x), 1), np.nan, np.float32)  # column -1
+        return model.ranker_.predict(x), lender.ranker_.predict(np.hstack([x, unknown])[:, place])
+
+    units = [float(np.std(score)) for score in both(some.x)]
+
+    def mixed(x: Any, share: float) -> Any:
+        own, lent = (score / unit for score, unit in zip(both(x), units, strict=True))
+        return (1 - share) * own + share * lent
+
+    priors = {s: SourcePrior.learnt(some, columns, weight, mixed(some.x, s)) for s in SHARES}
+
+    def scores(x: Any) -> dict[str, Any]:
+        return {f"borrowed {s:g}": mixed(x, s) + prior.of(x) for s, prior in priors.items()}
+
+    return judged(board, model, judge, scores, "mixed") | simple(board, judge)
+
+
+def n_lists(rows: Any) -> int:
+    """Lists with a purchase, which teach."""
+    return len(np.unique(rows.groups[rows.y > 0]))
+
+
 def judged(
     board: Board, model: Any, judge: Judge, scores: Callable[[Any], Mapping[str, Any]], purpose: Purpose
 ) -> dict[str, dict[str, float]]:
@@ -114,16 +147,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="answers do not depend on them")
     parser.add_argument("--objectives", action="store_true", help="lambdarank, log loss, and both")
+    parser.add_argument("--borrow", help="board of the shop whose ranker is borrowed")
     parser.add_argument("--trees", type=int, help="of lambdarank; by default as many as it takes")
     given, found, users = parser.parse_args(), {}, []
+    boards = TUNING | SAMPLES
+    measure: Callable[[Board, Any, Judge], dict[str, dict[str, float]]]
     measure = of_objectives if given.objectives else of_orders
-    for name, make in (TUNING | SAMPLES).items():
+    if given.borrow:
+        lender, _ = fitted(boards[given.borrow](), given.seed, given.threads)
+        measure = partial(of_borrowed, lender=lender)
+    for name, make in boards.items():
         if given.boards and not any(name.startswith(start) for start in given.boards):
             continue
         board = make()
         model, judge = fitted(board, given.seed, given.threads, given.trees)
-        rows = model.training_rows
-        teach = len(np.unique(rows.groups[rows.y > 0]))
+        teach = n_lists(model.training_rows)
         print(f"{name}: {teach} lists teach, {len(judge.users)} users are judged", flush=True)
         users.append(len(judge.users))
         found[name] = measure(board, model, judge)

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-from board_data import BOARDS, TUNING
+from board_data import BOARDS, SAMPLES, TUNING
 from boards import ours
 
 from retailrec.evaluation import Judge
@@ -21,7 +21,7 @@ from retailrec.rankers import LightGBMRanker, TrainingFrame
 
 
 def main(name: str, variants: list[dict[str, Any]], seeds: list[int], profile: str) -> None:
-    board = (BOARDS | TUNING)[name]()
+    board = (BOARDS | TUNING | SAMPLES)[name]()
     judge = Judge.of(board.past, board.target)
     history = board.past.history(codes=judge.users)
     frames: list[TrainingFrame] = []
