@@ -27,7 +27,7 @@ ADAPTERS = {
     "cli/app.py run": "settings of a file that the command may say",
     "jobs/settings.py Settings": "k and slots of a settings file",
     "serving/messages.py offer_request": "rules and ids of a body or a query, as JSON has them",
-    "serving/pages/views.py _named": "what a form of the page names",
+    "serving/pages/__init__.py _named": "what a form of the page names",
     "recommender/two_stage.py TwoStageRecommender.recommend_codes": "arrays, for evaluation",
     "jobs/run.py _judged": "models judged by a purpose",
     "jobs/run.py single_sources": "models judged by a purpose",

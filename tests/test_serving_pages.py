@@ -25,8 +25,7 @@ from retailrec.report import drawings
 from retailrec.serving.app import make_app
 from retailrec.serving.loading import load_data
 from retailrec.serving.messages import RulesIn
-from retailrec.serving.pages.facts import WEEKS, gather
-from retailrec.serving.pages.views import RULE_FIELDS
+from retailrec.serving.pages import RULE_FIELDS, WEEKS, gather
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store

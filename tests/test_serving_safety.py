@@ -21,10 +21,10 @@ import uvicorn
 from retailrec.errors import SettingError
 from retailrec.jobs.settings import read_settings
 from retailrec.serving import app as api
+from retailrec.serving import pages
 from retailrec.serving.experiment import read_experiment
 from retailrec.serving.keys import RateLimit, had_keys, list_keys, make_key, remove_key
 from retailrec.serving.models import Models
-from retailrec.serving.pages import views as pages
 from retailrec.serving.server import run_server
 from retailrec.serving.service import Service
 from retailrec.serving.store import Store

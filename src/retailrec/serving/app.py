@@ -26,6 +26,7 @@ from starlette.types import Scope
 from retailrec import __version__
 from retailrec.data.parsing import bare_id
 from retailrec.errors import SettingError
+from retailrec.serving import pages
 from retailrec.serving.database import Dismissal
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
 from retailrec.serving.experiment import Assignment
@@ -33,52 +34,44 @@ from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.guard import Guard, allow
 from retailrec.serving.messages import (
     MOST_K,
+    PROBLEM,
     AnswerOut,
     AnswersOut,
     AvailabilityIn,
     DismissalIn,
     Id,
     OffersIn,
+    Problem,
     ReceiptsIn,
     ReceiptsOut,
     RulesetIn,
     RulesIn,
     ShopperIn,
     answer_json,
+    answer_problems,
     offer_request,
     request_fields,
+    request_id,
 )
-from retailrec.serving.pages import views as pages
-from retailrec.serving.problems import PROBLEM, Problem, answer_problems, request_id
-from retailrec.serving.receipts import Posted, Receipt, accept, microseconds, midnight_after, moment
+from retailrec.serving.receipts import AMOUNTS, Receipt, accept, microseconds, midnight_after, moment
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
 from retailrec.serving.store import Store
 
+_FIELDS = {name: {"type": "string"} for name in ("type", "title", "detail", "request")}
 _PROBLEM = {
     "description": "what went wrong, as problem details",
     "content": {
-        PROBLEM: {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "type": {"type": "string"},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "request": {"type": "string"},
-                },
-            }
-        }
+        PROBLEM: {"schema": {"type": "object", "properties": _FIELDS | {"status": {"type": "integer"}}}}
     },
 }
 _STATUSES = (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504, 507)
-_ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _PROBLEM)
 _ESCAPED = "percent-encoded, slashes too"
 ShopperPath = Annotated[
     Id, Path(description=f"the shopper's id, as receipts have it; {_ESCAPED}", examples=["42"])
 ]
 ItemPath = Annotated[Id, Path(description=f"the item's id; {_ESCAPED}", examples=["1029743"])]
+RulesetPath = Annotated[Id, Path(examples=["mailing"])]
 
 
 class _IdConvertor(Convertor[str]):
@@ -148,7 +141,7 @@ def _finite(value: Any) -> Any:
 
 def routes(service: Service) -> APIRouter:
     """All endpoints for programs, over one service."""
-    router = APIRouter(responses=_ERRORS, route_class=_IdRoute)
+    router = APIRouter(responses=dict.fromkeys(_STATUSES, _PROBLEM), route_class=_IdRoute)
     read, write, admin = ([Depends(allow(scope))] for scope in ("read", "write", "admin"))
 
     @router.post("/v1/receipts", response_model=ReceiptsOut, dependencies=write, tags=["receipts"])
@@ -165,9 +158,7 @@ def routes(service: Service) -> APIRouter:
         openapi_extra={"parameters": _OfferQuery.parameters()},
     )
     async def offers(
-        request: Request,
-        shopper: ShopperPath,
-        query: Annotated[_OfferQuery, Depends(_asked)],
+        request: Request, shopper: ShopperPath, query: Annotated[_OfferQuery, Depends(_asked)]
     ) -> Response:
         """The shopper's list, made now from the stored receipts."""
         asked, number = query.request(), request_id(request)
@@ -178,11 +169,7 @@ def routes(service: Service) -> APIRouter:
         """Lists for shoppers whose histories come in the body; nothing is stored or logged."""
         return reply(await service.compute(_offers_for, service, body, request_id(request)))
 
-    @router.get(
-        "/v1/shoppers/{shopper:id}/history",
-        dependencies=read,
-        tags=["shoppers"],
-    )
+    @router.get("/v1/shoppers/{shopper:id}/history", dependencies=read, tags=["shoppers"])
     async def history(
         shopper: ShopperPath, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> Response:
@@ -277,15 +264,13 @@ def routes(service: Service) -> APIRouter:
         return reply({"rulesets": lists.rules, "purposes": lists.rules})
 
     @router.put("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def save_rules(
-        ruleset: Annotated[Id, Path(examples=["mailing"])], body: RulesetIn
-    ) -> Response:
+    async def save_rules(ruleset: RulesetPath, body: RulesetIn) -> Response:
         """Save a set of rules; they hold from the next answer on that asks for them."""
         await service.compute(service.save_rules, ruleset, body.said())
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": body.said()})
 
     @router.delete("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def remove_rules(ruleset: Annotated[Id, Path(examples=["mailing"])]) -> Response:
+    async def remove_rules(ruleset: RulesetPath) -> Response:
         """Remove a set of rules."""
         await service.compute(service.store.set_rules, ruleset, None)
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": None})
@@ -345,11 +330,10 @@ class _OfferQuery(_Query):  # type: ignore[misc]
     @classmethod
     def parameters(cls) -> list[dict[str, Any]]:
         """As OpenAPI tells of them."""
-        fields = cls.model_json_schema()["properties"]
         return [
             {"name": name, "in": "query", "required": False, "schema": schema}
-            | ({"description": schema["description"]} if "description" in schema else {})
-            for name, schema in fields.items()
+            | {key: schema[key] for key in ("description",) if key in schema}
+            for name, schema in cls.model_json_schema()["properties"].items()
         ]
 
     def request(self) -> OfferRequest:
@@ -364,8 +348,7 @@ async def _asked(request: Request) -> _OfferQuery:
     given = request.query_params
     asked: dict[str, Any] = dict(given)
     if len(asked) < len(given.multi_items()):
-        several = [name for name in asked if len(given.getlist(name)) > 1]
-        for name in several:
+        for name in (name for name in given if len(given.getlist(name)) > 1):
             if name != "among":
                 raise SettingError(f"{name!a} is said more than once; say it once.")
             asked[name] = [one for one in given.getlist(name) if one]
@@ -383,17 +366,8 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
             raise Problem(
                 422, f"a receipt of {receipt.time.isoformat()} lies in the future; check clocks."
             )
-    accepted = accept(
-        [
-            Posted(r.shopper, r.number, r.time, [line.as_line() for line in r.lines])
-            for r in body.receipts
-        ]
-    )
-    added = service.store.add(accepted.receipts)
-    return {
-        "new": added.new,
-        "known": added.known,
-        "forgotten": added.forgotten,
+    accepted = accept([r.posted(r.shopper, r.number) for r in body.receipts])
+    return service.store.add(accepted.receipts)._asdict() | {
         "lines": sum(len(receipt.items) for receipt in accepted.receipts),
         "merged": accepted.report.merged,
         "pieces": accepted.report.pieces,
@@ -430,7 +404,7 @@ def _users(
     """
     unwanted = store.unwanted([s.shopper for s in shoppers])
     posted = [
-        Posted("x", r.number or str(place), r.time, [line.as_line() for line in r.lines])
+        r.posted("x", r.number or str(place))
         for shopper in shoppers
         for place, r in enumerate(shopper.receipts)
     ]
@@ -445,28 +419,25 @@ def _users(
 
 
 def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
-    model, known = service.models.active, service.store.shopper(shopper)
+    model, user = service.models.active, service.store.shopper(shopper)
     receipts = service.store.history(shopper)
+
+    def plain(item: str, amounts: Any) -> dict[str, Any]:
+        known = zip(AMOUNTS.names or (), amounts.item(), strict=True)
+        said = {name: None if math.isnan(value) else value for name, value in known}
+        return {"item": item, "name": model.label(item)} | said
+
     return {
         "shopper": shopper,
-        "attributes": known.attributes,
-        "denied": list(known.denied),
-        "dismissed": [_said(one) for one in known.dismissed],
+        "attributes": user.attributes,
+        "denied": list(user.denied),
+        "dismissed": [_said(one) for one in user.dismissed],
         "receipts": len(receipts),
         "newest": [
             {
                 "number": receipt.number,
                 "time": moment(receipt.time).isoformat(),
-                "lines": [
-                    {
-                        "item": item,
-                        "name": model.label(item),
-                        "quantity": float(amount["quantity"]),
-                        "value": _known(amount["value"]),
-                        "discount": _known(amount["discount"]),
-                    }
-                    for item, amount in zip(receipt.items, receipt.amounts, strict=True)
-                ],
+                "lines": list(map(plain, receipt.items, receipt.amounts)),
             }
             for receipt in receipts[-limit:]
         ],
@@ -476,10 +447,6 @@ def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:
 def _said(said: Dismissal) -> dict[str, Any]:
     times = {name: moment(getattr(said, name)).isoformat() for name in ("since", "until")}
     return {"item": said.item, "category": said.category} | times
-
-
-def _known(value: Any) -> float | None:
-    return float(value) if value == value else None
 
 
 def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any]:
@@ -514,23 +481,15 @@ def make_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, service.start)
-        warming = loop.run_in_executor(None, service.warm_up)
+        await asyncio.to_thread(service.start)
+        warming = asyncio.create_task(asyncio.to_thread(service.warm_up))
         warming.add_done_callback(_warmed)
         yield
         await asyncio.wait([warming])
-        await loop.run_in_executor(None, service.stop)
+        await asyncio.to_thread(service.stop)
 
-    app = FastAPI(
-        title="retailrec",
-        version=__version__,
-        description=_ABOUT,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/openapi.json",
-    )
+    about: dict[str, Any] = {"title": "retailrec", "version": __version__, "description": _ABOUT}
+    app = FastAPI(**about, lifespan=lifespan, docs_url=None, redoc_url=None)
     answer_problems(app)
     app.include_router(routes(service))
     if service.settings.pages:

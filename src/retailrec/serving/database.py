@@ -50,56 +50,33 @@ class ForgottenUser(DataError):
 
 
 class Dismissal(NamedTuple):
-    """An item that a user does not want to see, or all of its category.
-
-    Attributes
-    ----------
-    since, until : microseconds since 1970, in the shop's own time
-    """
+    """An item that a user does not want to see, or all of its category."""
 
     item: str
     category: bool
-    since: int
+    since: int  # microseconds since 1970, in the shop's own time
     until: int
 
 
 class Shopper(NamedTuple):
-    """What the store knows beside receipts, read in one statement.
+    """What the store knows beside receipts, read in one statement."""
 
-    Attributes
-    ----------
-    version : another one after each change of this shopper; 0: never heard of
-    attributes : name -> value
-    denied : items never to be offered to the shopper
-    ends : midnight after the newest receipt of anybody; None without any
-    text_numbers : are receipt numbers ordered as text, since one of them is no whole number?
-    lists : changes with the unavailable items, rules and keys
-    dismissed : what the shopper did not want to see
-    """
-
-    version: int
+    version: int  # another one after each change of this shopper; 0: never heard of
     attributes: dict[str, Any]
-    denied: tuple[str, ...]
-    ends: datetime | None
-    text_numbers: bool
-    lists: int
-    dismissed: tuple[Dismissal, ...] = ()
+    denied: tuple[str, ...]  # items never to be offered to the shopper
+    ends: datetime | None  # midnight after the newest receipt of any user
+    text_numbers: bool  # are receipt numbers ordered as text, since one of them is no whole number?
+    lists: int  # changes with the unavailable items, rules and keys
+    dismissed: tuple[Dismissal, ...] = ()  # what the shopper did not want to see
 
 
 class Events(NamedTuple):
-    """All lines of a shopper, in order of time.
+    """All lines of a shopper, in order of time."""
 
-    Attributes
-    ----------
-    times, sizes : (n_receipts,) microseconds since 1970, and number of lines
-    items : (n_lines,) ids
-    amounts : (n_lines,) of `receipts.AMOUNTS`
-    """
-
-    times: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    items: list[str]
-    amounts: NDArray[np.void]
+    times: NDArray[np.int64]  # (n_receipts,) microseconds since 1970
+    sizes: NDArray[np.int64]  # (n_receipts,) number of lines
+    items: list[str]  # (n_lines,) ids
+    amounts: NDArray[np.void]  # (n_lines,) of `receipts.AMOUNTS`
 
 
 class Added(NamedTuple):
@@ -208,6 +185,12 @@ def is_full(error: BaseException) -> bool:
     return any(text in str(error).lower() for text in _FULL)
 
 
+def _pooled(url: URL, size: int, timeout: float, options: dict[str, Any]) -> Engine:
+    return create_engine(
+        url, pool_size=size, max_overflow=0, pool_timeout=timeout, connect_args=options
+    )
+
+
 def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]:
     """One connection writes, in transactions that lock at once; others read without any."""
     if not url.database or url.database == ":memory:":
@@ -215,9 +198,8 @@ def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]
     folder = Path(url.database).parent
     if not folder.is_dir():
         raise SettingError(f"--store {url.database}: there is no folder {folder}. Make it first.")
-    common: dict[str, Any] = {"connect_args": {"timeout": timeout, "check_same_thread": False}}
-    reading = create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=timeout, **common)
-    writing = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=timeout, **common)
+    options = {"timeout": timeout, "check_same_thread": False}
+    reading, writing = (_pooled(url, size, timeout, options) for size in (connections, 1))
     for engine in (reading, writing):
         event.listen(engine, "do_connect", partial(_make_file, url.database))
         event.listen(engine, "connect", _prepare_sqlite)
@@ -256,20 +238,14 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
         raise SettingError("PostgreSQL needs psycopg; pip install 'retailrec[serve]'.") from error
     milliseconds = int(timeout * 1000)
     url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(
-        url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=timeout,
-        pool_pre_ping=False,
-        connect_args={
-            "connect_timeout": max(2, int(timeout)),
-            "prepare_threshold": 2,
-            "keepalives_idle": 10,  # a host that is gone without a word is found out
-            "tcp_user_timeout": milliseconds,
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
-        },
-    )
+    options = {
+        "connect_timeout": max(2, int(timeout)),
+        "prepare_threshold": 2,
+        "keepalives_idle": 10,  # a host that is gone without a word is found out
+        "tcp_user_timeout": milliseconds,
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+    }
+    engine = _pooled(url, connections, timeout, options)
     # a statement that reads needs no transaction around it, which would be two more trips
     return engine.execution_options(isolation_level="AUTOCOMMIT"), engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
@@ -12,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from numpy.typing import NDArray
 
 from retailrec.data import Unplaced
@@ -28,13 +29,9 @@ from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
 
 Key = tuple[str, str]  # shopper, model's digest
-_Codes = tuple[str, int]  # model's digest, version of the lists
-_FEW, _MANY = 8, 1000  # what is kept in a model's codes: of all stores, by store
 
 
-class _Entry(NamedTuple):
-    label: tuple[object, ...]
-    events: CodedEvents
+_Entry = tuple[tuple[object, ...], CodedEvents]  # under which label, what
 
 
 class HotShoppers:
@@ -57,29 +54,25 @@ class HotShoppers:
         """The events, if they are here under this label."""
         with self._lock:
             entry = self._entries.get(key)
-            if entry is None or entry.label != label:
+            if entry is None or entry[0] != label:
                 self.misses += 1
                 return None
             self.hits += 1
-            return entry.events
+            return entry[1]
 
     def put(self, key: Key, label: tuple[object, ...], events: CodedEvents) -> None:
         """Keep the events, and let go of others if there are too many."""
-        entry = _Entry(label, events)
-        with self._lock:
+        with self._lock, suppress(ValueError):  # larger than all that may be kept
             self._entries.pop(key, None)
-            if _size(entry) <= self._entries.maxsize:
-                self._entries[key] = entry
+            self._entries[key] = label, events
 
     def forget(self, gone: Callable[[str], bool]) -> int:
         """Let go of shoppers; number of histories that were kept."""
         with self._lock:
             found = list(self._entries)
-        dropped = [key for key in found if gone(key[0])]
+        dropped = [key for key in found if gone(key[0])]  # takes long, so nobody waits for it
         with self._lock:
-            for key in dropped:
-                self._entries.pop(key, None)
-        return len(dropped)
+            return sum(self._entries.pop(key, None) is not None for key in dropped)
 
     def clear(self) -> None:
         """Let go of all users."""
@@ -96,31 +89,22 @@ class HotShoppers:
 
 
 def _size(entry: _Entry) -> int:
-    return len(entry.events.item) + 10  # what an entry takes beside its lines
+    return len(entry[1].item) + 10  # what an entry takes beside its lines
 
 
 Level = Literal["personal", "segment", "popular", "none"]
 DEFAULT_RULESET = "default"
-_NO_AMOUNTS = np.zeros(0, AMOUNTS)
 _FACTS_SECONDS, _FACTS_RECEIPTS, _FACTS_MODELS = 300.0, 2000, 20
 
 
 @dataclass(frozen=True)
 class OfferRequest:
-    """A request as it comes over HTTP: its rules are saved ones, by name, with its own on top.
+    """A request as it comes over HTTP: its rules are saved ones, by name, with its own on top."""
 
-    Attributes
-    ----------
-    request : what is asked for, without rules; eligible items are ids as text
-    ruleset : name of the saved rules that hold; None: those saved as ``default``
-    rules : settings that come on top of the saved ones
-    notes : sentences about how it was asked
-    """
-
-    request: Request = field(default_factory=Request)
-    ruleset: str | None = None
-    rules: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    request: Request = field(default_factory=Request)  # without rules; eligible items are ids as text
+    ruleset: str | None = None  # name of the saved rules that hold; None: those saved as `default`
+    rules: Mapping[str, Any] = field(default_factory=dict)  # on top of the saved ones
+    notes: tuple[str, ...] = ()  # sentences about how it was asked
 
     @classmethod
     def of(
@@ -199,34 +183,24 @@ class Poolable(NamedTuple):
 class Reply:
     """A user's list, and how it came about.
 
-    Attributes
-    ----------
-    model, digest : name of the model that answered, and what stands for all that it holds
-    as_of : the present that ages were counted from
-    level : ``personal``: from the shopper's own receipts; ``segment``: from attributes alone;
-        ``popular``: nothing is known; ``none``: no list
-    why : the level, in words
-    receipts, lines : of the shopper's history
-    unknown_lines : lines of items that the model does not know
-    purpose, ruleset : the kind of list, and whose saved rules held
-    notes : what a caller should know of the request, in sentences
-    pool : every item that an explored list could hold, listed or not; empty without exploration
+    Its level is ``personal``: from the shopper's own receipts; ``segment``: from attributes alone;
+    ``popular``: nothing is known; ``none``: no list.
     """
 
     shopper: str
     offers: tuple[Offer, ...]
-    model: str
-    digest: str
-    as_of: datetime
+    model: str  # name of the model that answered
+    digest: str  # of all that it holds
+    as_of: datetime  # the present that ages were counted from
     level: Level
-    why: str
-    receipts: int
+    why: str  # the level, in words
+    receipts: int  # of the shopper's history
     lines: int
-    unknown_lines: int
+    unknown_lines: int  # lines of items that the model does not know
     purpose: Purpose = "mixed"
-    ruleset: str = DEFAULT_RULESET
-    notes: tuple[str, ...] = ()
-    pool: tuple[Poolable, ...] = ()
+    ruleset: str = DEFAULT_RULESET  # whose saved rules held
+    notes: tuple[str, ...] = ()  # what a caller should know of the request, in sentences
+    pool: tuple[Poolable, ...] = ()  # every item that an explored list could hold, listed or not
 
 
 class UserRecord(NamedTuple):
@@ -256,9 +230,9 @@ class Engine:
     def __init__(self, store: Store, cache_lines: int = 2_000_000) -> None:
         self.store, self.cache = store, HotShoppers(cache_lines)
         self._lists: Lists | None = None
-        # what lists of a version mean in a model's codes, by both, and by store
-        self._masks: LRUCache[_Codes, NDArray[np.bool_]] = LRUCache(_FEW)
-        self._stores: LRUCache[tuple[_Codes, str | None], NDArray[np.int32]] = LRUCache(_MANY)
+        # what lists mean in a model's codes, by its digest, their version, and store
+        self._masks: LRUCache[tuple[str, int], NDArray[np.bool_]] = LRUCache(8)
+        self._stores: LRUCache[tuple[str, int, str | None], NDArray[np.int32]] = LRUCache(1000)
         self._lock = Lock()
         self._facts: dict[str, tuple[float, ReceiptFacts | None]] = {}  # digest -> when looked at, what
 
@@ -320,25 +294,18 @@ class Engine:
         if facts is not None and request.at is not None:
             facts = facts.before(request.at)
         notes = asked.notes + answer.report.completed(request, facts, among).notes
-        return [
-            _reply(
-                model,
-                user,
-                _offers(model, answer, row),
-                history.end,
-                before,
-                request.purpose,
-                ruleset,
-                notes,
-                _pool(model, answer, row),
-            )
-            for row, user in enumerate(users)
-        ]
+        replies = []
+        for row, user in enumerate(users):
+            offers = _offers(model, answer, row)
+            level = _level(model, user, not offers, before, request.purpose)
+            how = (model.name, model.digest, history.end, *level, request.purpose, ruleset, notes)
+            replies.append(Reply(user.shopper, offers, *how, _pool(model, answer, row)))
+        return replies
 
     def events(self, model: ServedModel, shopper: str, known: Shopper) -> CodedEvents:
         """The stored history in the model's codes, from the cache if it is there and still true."""
         if not known.version:
-            return code_lines(model, [], [], [], _NO_AMOUNTS)
+            return code_receipts(model, [])
         key, label = (shopper, model.digest), (known.version, known.text_numbers)
         found = self.cache.get(key, label)
         if found is None:
@@ -378,7 +345,7 @@ class Engine:
         """
         known = self.store.shopper(shopper)
         lists = self.lists(known.lists)
-        user = UserRecord.of(shopper, known, code_lines(model, [], [], [], _NO_AMOUNTS))
+        user = UserRecord.of(shopper, known, code_receipts(model, []))
         end = max(known.ends or model.end, model.end)
         barred = model.mask(lists.unavailable)
         denied = self._denied(model, [user], Request(), end, lists)
@@ -411,7 +378,7 @@ class Engine:
         for user in users:
             store = request.in_store or _as_id(user.attributes.get("store"))
             known = [model.codes(user.denied)]
-            if off:
+            if off and (store is None or store in off):
                 known.append(self._off(model, lists, store))
             for said in user.dismissed:
                 if said.until > now and (request.at is None or said.since < before):
@@ -421,30 +388,24 @@ class Engine:
         indptr = np.append(0, np.cumsum([len(code) for code in codes])).astype(np.int64)
         return Pairs(indptr, np.concatenate(codes).astype(np.int32))
 
+    @cachedmethod(
+        lambda self: self._stores,
+        lambda self, model, lists, store: (model.digest, lists.version, store),
+        lambda self: self._lock,
+    )
     def _off(self, model: ServedModel, lists: Lists, store: str | None) -> NDArray[np.int32]:
         """Codes of the items that a store does not offer; of no known store, that any does not."""
         off = lists.unavailable_in
-        if store is not None and store not in off:
-            return np.zeros(0, np.int32)
-        key = (model.digest, lists.version), store
-        with self._lock:
-            found = self._stores.get(key)
-        if found is None:
-            found = model.codes(frozenset().union(*off.values()) if store is None else off[store])
-            with self._lock:
-                self._stores[key] = found
-        return found
+        return model.codes(frozenset().union(*off.values()) if store is None else off[store])
 
+    @cachedmethod(
+        lambda self: self._masks,
+        lambda self, model, lists: (model.digest, lists.version),
+        lambda self: self._lock,
+    )
     def _available(self, model: ServedModel, lists: Lists) -> NDArray[np.bool_]:
-        """(n_items,) is the item offered at all? Kept until the lists change."""
-        key = model.digest, lists.version
-        with self._lock:
-            found = self._masks.get(key)
-        if found is None:
-            found = ~model.mask(lists.unavailable)
-            with self._lock:
-                self._masks[key] = found
-        return found
+        """(n_items,) is the item offered at all?"""
+        return ~model.mask(lists.unavailable)
 
 
 def code_lines(
@@ -474,7 +435,7 @@ def code_receipts(model: ServedModel, receipts: Sequence[Receipt]) -> CodedEvent
         [r.time for r in receipts],
         [len(r.items) for r in receipts],
         [item for r in receipts for item in r.items],
-        np.concatenate([_NO_AMOUNTS, *(r.amounts for r in receipts)]),
+        np.concatenate([np.zeros(0, AMOUNTS), *(r.amounts for r in receipts)]),
     )
 
 
@@ -488,9 +449,7 @@ def facts_of(
     items = [item for receipt in full for item in receipt.items]
     codes, amounts = model.codes(items), np.concatenate([receipt.amounts for receipt in full])
     known = codes >= 0
-    strange = pl.Series(
-        [item for item, there in zip(items, known, strict=True) if not there], dtype=pl.String
-    )
+    strange = pl.Series(items, dtype=pl.String).filter(~known)
     lines = pl.DataFrame(
         {
             "item": codes[known],
@@ -580,53 +539,29 @@ def _pool(model: ServedModel, answer: Answer, row: int) -> tuple[Poolable, ...]:
     )
 
 
-def _reply(
-    model: ServedModel,
-    given: UserRecord,
-    offers: tuple[Offer, ...],
-    as_of: datetime,
-    before: int | None,
-    kind: Purpose,
-    ruleset: str,
-    notes: tuple[str, ...],
-    pool: tuple[Poolable, ...],
-) -> Reply:
-    """The reply, with its level and why."""
-    events = given.events
+def _level(
+    model: ServedModel, user: UserRecord, is_empty: bool, before: int | None, kind: Purpose
+) -> tuple[Level, str, int, int, int]:
+    """Level and why of a list, and the receipts, lines and unknown lines of the history."""
+    events = user.events
     there = slice(None) if before is None else events.time < before
     lines = len(events.item[there])
     unknown = int((events.item[there] < 0).sum())
     receipts = len(np.unique(events.receipt[there]))
-    facts = [name for name in model.user_columns if given.attributes.get(name) is not None]
-    level: Level
-    if not offers and kind == "replenish" and lines == unknown:
+    facts = [name for name in model.user_columns if user.attributes.get(name) is not None]
+    level: Level = "popular"
+    if is_empty and kind == "replenish" and lines == unknown:
         level, why = "none", "no usable receipt is known, so there is nothing to replenish"
-    elif not offers:
+    elif is_empty:
         level, why = "none", "no candidate may be offered under the rules and lists that hold"
     elif lines > unknown:
-        level = "personal"
-        why = f"{receipts:,} receipts with {lines:,} lines are known"
+        level, why = "personal", f"{receipts:,} receipts with {lines:,} lines are known"
         if unknown:
             why += f"; {unknown:,} lines are of items that the model does not know"
     elif facts:
         level, why = "segment", f"no usable receipt is known, but attributes are: {', '.join(facts)}"
     elif lines:
-        level, why = "popular", f"all {lines:,} known lines are of items that the model does not know"
+        why = f"all {lines:,} known lines are of items that the model does not know"
     else:
-        level, why = "popular", "no receipt of this shopper is known"
-    return Reply(
-        given.shopper,
-        offers,
-        model.name,
-        model.digest,
-        as_of,
-        level,
-        why,
-        receipts,
-        lines,
-        unknown,
-        kind,
-        ruleset,
-        notes,
-        pool,
-    )
+        why = "no receipt of this shopper is known"
+    return level, why, receipts, lines, unknown

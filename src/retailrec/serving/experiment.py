@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -31,6 +31,7 @@ from retailrec.recommender.exploration import policy_name
 from retailrec.serving import schema
 from retailrec.serving.database import StoreUnavailable, ValueRefused
 from retailrec.serving.engine import Reply
+from retailrec.serving.receipts import microseconds
 from retailrec.serving.store import Store
 from retailrec.work import locked, replaced
 
@@ -39,24 +40,15 @@ Formula = Literal[1, 2]
 
 
 class Assignment(NamedTuple):
-    """What a user gets.
-
-    Attributes
-    ----------
-    arm : its name; empty without an experiment
-    model, purpose, ruleset : which model, kind of list and saved rules; None: those that would without
-    propensity : the chance, known before the draw, of this arm (or of the holdout)
-    holdout : is the user shown nothing, on purpose?
-    explore : how much lists are explored; None: as the request says
-    """
+    """What a user gets; None: as without an experiment."""
 
     arm: str = ""
     model: str | None = None
     purpose: str | None = None
-    propensity: float = 1.0
-    holdout: bool = False
+    propensity: float = 1.0  # the chance, known before the draw, of this arm (or of the holdout)
+    holdout: bool = False  # is the user shown nothing, on purpose?
     ruleset: str | None = None
-    explore: float | None = None
+    explore: float | None = None  # how much lists are explored
 
 
 class Arm(BaseModel):
@@ -198,19 +190,11 @@ def read_experiment(path: Path) -> Experiment:
         first = error.errors()[0]
         where = ".".join(str(place) for place in first["loc"])
         raise SettingError(f"experiment {path}: {where}: {first['msg'].lower()}.") from error
-    return Experiment(
-        found.campaign,
-        found.salt,
-        found.holdout,
-        dict(sorted(found.arms.items())),
-        tuple(found.shadow),
-        found.formula,
-    )
+    more: dict[str, Any] = {"arms": dict(sorted(found.arms.items())), "shadow": tuple(found.shadow)}
+    return Experiment(**dict(found) | more)
 
 
 _BATCH = 5000  # rows a transaction
-_COLUMNS = {column.name for column in schema.exposures.c} - {"id"}
-_POOL_COLUMNS = {column.name for column in schema.pools.c} - {"id"}
 Row = Mapping[str, Any]
 
 
@@ -224,8 +208,7 @@ def rows_of(
     common = {
         "campaign": campaign,
         "user_id": answer.shopper,
-        # the shop's own time, as receipts and the ledger have it
-        "time": _now(),
+        "time": microseconds(datetime.now()),  # the shop's own, as receipts and the ledger have it
         "model": answer.digest[:16] or answer.model,
         "arm": assignment.arm,
         "price": None,
@@ -259,7 +242,7 @@ def pool_rows(
     common = {
         "request": request,
         "user_id": answer.shopper,
-        "time": _now(),
+        "time": microseconds(datetime.now()),
         "policy": policy_name(answer.model, answer.digest),
         "arm": assignment.arm,
         "pool": len(answer.pool),
@@ -278,21 +261,11 @@ def pool_rows(
     ]
 
 
-def _now() -> int:
-    return (datetime.now() - datetime(1970, 1, 1)) // timedelta(microseconds=1)
-
-
 class Unwritten(NamedTuple):
-    """Rows that a service leaves unwritten when it stops.
+    """Rows that a service leaves unwritten when it stops."""
 
-    Attributes
-    ----------
-    aside : rows in the file, for whatever reason
-    lost : rows that could not be written to the file either
-    """
-
-    aside: int
-    lost: int
+    aside: int  # rows in the file, for whatever reason
+    lost: int  # rows that could not be written to the file either
     file: Path
 
     def sentence(self, store: str) -> str:
@@ -378,8 +351,11 @@ class Aside:
         return len(rows) - len(kept)
 
 
+_COLUMNS = [{column.name for column in table.c} - {"id"} for table in (schema.exposures, schema.pools)]
+
+
 def _columns_of(row: Row) -> set[str]:
-    return _POOL_COLUMNS if "pool" in row else _COLUMNS
+    return _COLUMNS["pool" in row]
 
 
 def _read_rows(file: Path) -> list[tuple[str, Row]]:

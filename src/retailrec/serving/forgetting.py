@@ -62,10 +62,14 @@ def forgotten_among(connection: Connection, users: Iterable[str], hold: bool = T
     return {hashes[found] for found in _on_list(connection, list(hashes))}
 
 
+def forget_key(connection: Connection) -> str:
+    """The key, in hex digits, under which the store hashes ids."""
+    return str(connection.execute(select(schema.state.c.forget_key)).scalar_one())
+
+
 def add_to_list(connection: Connection, user: str) -> None:
     """Put a user on the list; writers of others' rows are waited for."""
-    key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
-    add_hashes(connection, [hash_of(key, user)])
+    add_hashes(connection, [hash_of(forget_key(connection), user)])
 
 
 def take_off_list(store: Database, user: str) -> bool:
@@ -74,25 +78,22 @@ def take_off_list(store: Database, user: str) -> bool:
     What was removed does not come back.
     """
     with store.transaction() as connection:
-        key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
-        mine = schema.forgotten.c.hash == hash_of(key, user)
+        mine = schema.forgotten.c.hash == hash_of(forget_key(connection), user)
         return bool(connection.execute(delete(schema.forgotten).where(mine)).rowcount)
 
 
 def what_is_left(store: Database) -> list[str]:
     """What may still hold something of who was forgotten just now, and what to do, in sentences."""
-    left = []
     if not is_sqlite(store.writing):
-        left.append(
+        return [
             "PostgreSQL keeps removed rows in its files, where no query sees them, until it vacuums, "
             "and ids in its statistics: retailrec store compact"
-        )
-    elif not store.sweep():
-        left.append(
-            "the store's write-ahead log, since somebody is reading: a service that runs empties it "
-            "when they are done, and so does: retailrec store compact"
-        )
-    return left
+        ]
+    log = (
+        "the store's write-ahead log, since somebody is reading: a service that runs empties it "
+        "when they are done, and so does: retailrec store compact"
+    )
+    return [] if store.sweep() else [log]
 
 
 NOT_SEARCHED = (
@@ -104,18 +105,11 @@ NOT_SEARCHED = (
 
 
 class Searched(NamedTuple):
-    """A file that was looked through for a user.
-
-    Attributes
-    ----------
-    file : where
-    removed : rows that were removed
-    left : what is left there and why, in words; empty: nothing
-    """
+    """A file that was looked through for a user."""
 
     file: Path
-    removed: int = 0
-    left: str = ""
+    removed: int = 0  # rows
+    left: str = ""  # what is left there and why, in words
 
 
 def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -> list[Searched]:
@@ -128,18 +122,15 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
     for path in paths:
         files = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
         models = {file.parent for file in files if file.name == "manifest.json"}
+        why = "a model holds no ids; fit again for one that never saw the user's receipts"
+        found += [Searched(model, left=why) for model in sorted(models)]
         found += [
-            Searched(
-                model, left="a model holds no ids; fit again for one that never saw the user's receipts"
-            )
-            for model in sorted(models)
+            _forget_in_file(user, file, overwrite)
+            for file in files
+            if not (file.is_dir() and not file.is_symlink())
+            and models.isdisjoint(file.parents)
+            and file.name != MARKER
         ]
-        for file in files:
-            if file.is_dir() and not file.is_symlink():
-                continue
-            if not models.isdisjoint(file.parents) or file.name == MARKER:
-                continue
-            found.append(_forget_in_file(user, file, overwrite))
     return found
 
 
@@ -156,12 +147,10 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
     except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
         first = str(error).splitlines()[0][:80]
         return Searched(file, left=f"not looked into: it can't be read here ({first})")
-    said = sum(_says(line, user) for line in text.splitlines())
-    if said:
-        return Searched(
-            file, left=f"{said:,} lines hold this id as a word; remove the file or make it again"
-        )
-    return Searched(file)
+    word = re.compile(rf"(?<!\w){re.escape(user)}(?!\w)")
+    said = sum(word.search(line) is not None for line in text.splitlines())
+    left = f"{said:,} lines hold this id as a word; remove the file or make it again"
+    return Searched(file, left=left if said else "")
 
 
 def _separator(file: Path) -> str | None:
@@ -169,10 +158,6 @@ def _separator(file: Path) -> str | None:
     with open(file, encoding="utf-8-sig", errors="replace") as lines:
         head = lines.readline().rstrip("\r\n").replace('"', "")
     return next((mark for mark in ",;\t|" if USER_ID in head.split(mark)), None)
-
-
-def _says(line: str, user: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(user)}(?!\w)", line) is not None
 
 
 def _forget_in_table(
@@ -246,7 +231,7 @@ class Watch:
             last = func.coalesce(func.max(table.c.id), 0)
             seen = connection.execute(select(func.count(), last).select_from(table)).one()
             if tuple(seen) != self._seen:
-                self._key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+                self._key = forget_key(connection)
                 self._hashes = frozenset(connection.execute(select(table.c.hash)).scalars())
                 self._seen, self._again = (seen[0], seen[1]), now
         if self._again is not None and now >= self._again and self._hashes:

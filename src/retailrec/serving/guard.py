@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retailrec.errors import RetailRecError
 from retailrec.serving.keys import Key, text_of
-from retailrec.serving.problems import Problem, refusal
+from retailrec.serving.messages import Problem, refusal
 from retailrec.serving.service import Service
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -76,15 +76,9 @@ class Guard:
             self.service.measures.took(route, scope["method"], status, seconds)
             if _LOG.isEnabledFor(logging.INFO):
                 # the route and not the path: an id of a shopper does not belong into a log
-                line = {
-                    "request": scope["request_id"],
-                    "method": scope["method"],
-                    "route": route,
-                    "status": status,
-                    "ms": round(1000 * seconds, 2),
-                    "key": scope.get("key_name", ""),
-                }
-                _LOG.info(json.dumps(line))
+                line = {"request": scope["request_id"], "method": scope["method"], "route": route}
+                line |= {"status": status, "ms": round(1000 * seconds, 2)}
+                _LOG.info(json.dumps(line | {"key": scope.get("key_name", "")}))
 
     async def _refused(self, request: Request, headers: Headers) -> Response | None:
         """What is answered instead; nothing of the body has been read."""

@@ -9,10 +9,10 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from threading import Lock
 from typing import NamedTuple
 
+from cachetools import LRUCache
 from sqlalchemy import insert, select, update
 
 from retailrec.errors import SettingError
@@ -69,12 +69,9 @@ def remove_key(store: Store, identity: str) -> bool:
     open to everybody.
     """
     table = schema.keys
+    mine = update(table).where(table.c.id == identity, table.c.scopes != "")
     with store.transaction() as connection:
-        found = connection.execute(
-            update(table)
-            .where(table.c.id == identity, table.c.scopes != "")
-            .values(name="", hash="", scopes="")
-        )
+        found = connection.execute(mine.values(name="", hash="", scopes=""))
     return bool(found.rowcount)
 
 
@@ -175,8 +172,8 @@ class RateLimit:
     """
 
     def __init__(self, rate: float, most: int = 10_000) -> None:
-        self.rate, self._most = rate, most
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
+        self.rate = rate
+        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(most)  # tokens, when
         self._lock = Lock()
 
     def wait(self, caller: str, now: float | None = None) -> float:
@@ -190,8 +187,6 @@ class RateLimit:
             tokens = min(burst, tokens + (now - then) * self.rate)
             wait = 0.0 if tokens >= 1 else (1 - tokens) / self.rate
             self._buckets[caller] = (tokens - (not wait), now)
-            while len(self._buckets) > self._most:
-                self._buckets.popitem(last=False)
         return wait
 
 

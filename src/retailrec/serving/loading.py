@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    union,
+    update,
+)
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import require_threads
@@ -24,25 +35,26 @@ from retailrec.data.files import whole_numbers
 from retailrec.data.ids import attributes
 from retailrec.data.retail_data import summarise
 from retailrec.errors import DataError
+from retailrec.offers.ledger import LEDGER
 from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import StoreUnavailable, is_sqlite, said_plainly
-from retailrec.serving.forgetting import add_hashes, forgotten_among, hash_of
+from retailrec.serving.forgetting import add_hashes, forget_key, forgotten_among, hash_of
 from retailrec.serving.receipts import (
     AMOUNTS,
     BY_TIME,
     LONGEST_ID,
     check_id,
     is_called_by_time,
-    is_whole,
-    midnight_after,
     moment,
     packed_amounts,
+    unpack_lines,
 )
 from retailrec.serving.store import Store
 from retailrec.work import replaced, result_file, write_result
 
 _FORMAT = "retailrec: hashes of forgotten ids"
+_SECOND = 1_000_000  # microseconds
 
 
 class Applied(NamedTuple):
@@ -56,7 +68,7 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
     """Remove receipts and what was shown before `before`, then give the room back; rows removed."""
     removed = {}
     if before is not None:
-        us = int((before - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+        us = int((before - datetime(1970, 1, 1)).total_seconds()) * _SECOND
         with store.transaction(long=True) as connection:
             mine = select(schema.receipts.c.shopper).where(schema.receipts.c.time < us)
             # another version than any cached one; the shopper may be read right now
@@ -85,7 +97,7 @@ def write_list(store: Store, file: Path) -> int:
     """Write the list to a JSON file, for a store that is restored or made again; number of hashes."""
     table = schema.forgotten
     with store.reader() as connection:
-        key = connection.execute(select(schema.state.c.forget_key)).scalar_one()
+        key = forget_key(connection)
         rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
     hashes = {row.hash: row.since for row in rows}
     write_result(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
@@ -113,33 +125,28 @@ def apply_list(store: Store, file: Path) -> Applied:
             f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
         )
     with store.transaction(long=True) as connection:
-        own = connection.execute(select(schema.state.c.forget_key)).scalar_one()
-        if own != key:
-            if connection.execute(select(func.count()).select_from(schema.forgotten)).scalar():
+        before = _n_forgotten(connection)
+        if forget_key(connection) != key:
+            if before:
                 raise DataError(
                     f"{file} comes from a store with another key, and this one has a list of its own; "
                     f"the two can't be made one. Forget these ids by name."
                 )
             connection.execute(update(schema.state).values(forget_key=key))
-        before = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
         add_hashes(connection, hashes)
-        after = connection.execute(select(func.count()).select_from(schema.forgotten)).scalar() or 0
-        wanted, removed = set(hashes), dict.fromkeys(schema.OF_USERS, 0)
-        for user in list(_users(connection)):
+        new = _n_forgotten(connection) - before
+        users = {row[0] for row in connection.execute(union(*map(select, schema.OF_USERS.values())))}
+        wanted, removed = set(hashes), Counter(dict.fromkeys(schema.OF_USERS, 0))
+        for user in users:
             if hash_of(key, user) in wanted:
-                for name, n in store.remove_rows(connection, user).items():
-                    removed[name] += n
+                removed.update(store.remove_rows(connection, user))
         store.recount(connection)
     store.sweep()
-    return Applied(after - before, removed)
+    return Applied(new, dict(removed))
 
 
-def _users(connection: Connection) -> set[str]:
-    """All users of whom anything is stored."""
-    found: set[str] = set()
-    for column in schema.OF_USERS.values():
-        found.update(connection.execute(select(column).distinct()).scalars())
-    return found
+def _n_forgotten(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(schema.forgotten)).scalar_one()
 
 
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop finds them there
@@ -147,23 +154,14 @@ _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMA
 
 
 class Loaded(NamedTuple):
-    """What a load brought.
+    """What a load brought."""
 
-    Attributes
-    ----------
-    receipts, lines : that were read
-    new : receipts that were not there before
-    completed : receipts that were there in part, or with less of an item
-    forgotten : receipts of users who were forgotten, left out
-    undescribed : such users whose attributes came, left out
-    """
-
-    receipts: int
+    receipts: int  # that were read
     lines: int
-    new: int
-    completed: int
-    forgotten: int = 0
-    undescribed: int = 0
+    new: int  # receipts that were not there before
+    completed: int  # receipts that were there in part, or with less of an item
+    forgotten: int = 0  # receipts of users who were forgotten, left out
+    undescribed: int = 0  # such users whose attributes came, left out
 
 
 def load_frames(
@@ -271,12 +269,8 @@ def export_shoppers(store: Store, out: Path) -> int:
     with store.reader() as connection:
         rows = connection.execute(select(table.c.id, table.c.attributes).order_by(table.c.id)).all()
     facts = [{USER_ID: row.id} | json.loads(row.attributes) for row in rows]
-    frame = pl.DataFrame(
-        facts or None,
-        schema=None if facts else {USER_ID: pl.String},
-        strict=False,
-        infer_schema_length=None,
-    )
+    none = None if facts else {USER_ID: pl.String}
+    frame = pl.DataFrame(facts or None, schema=none, strict=False, infer_schema_length=None)
     with result_file(out) as partial:
         frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(partial)
     return frame.height
@@ -288,13 +282,8 @@ def export_dismissals(store: Store) -> pl.DataFrame:
         (shopper, one.item, one.since, one.category, (one.until - one.since) / (7 * 86_400e6))
         for shopper, one in store.dismissals()
     ]
-    kinds = {
-        USER_ID: pl.String,
-        ITEM_ID: pl.String,
-        "time": pl.Int64,
-        "category": pl.Boolean,
-        "weeks": pl.Float64,
-    }
+    text = {USER_ID: pl.String, ITEM_ID: pl.String}
+    kinds = text | {"time": pl.Int64, "category": pl.Boolean, "weeks": pl.Float64}
     frame = pl.DataFrame(rows, kinds, orient="row")
     ids = (whole_numbers(frame[c]) for c in (USER_ID, ITEM_ID))
     return frame.with_columns(*ids, pl.col("time").cast(pl.Datetime("us")))
@@ -302,38 +291,24 @@ def export_dismissals(store: Store) -> pl.DataFrame:
 
 def export_exposures(store: Store, shadow: bool = False) -> pl.DataFrame:
     """The exposure log as a frame, in the columns of the ledger of offers; without shadow models."""
-    rows = [row for row in store.exposures() if shadow or not row["shadow"]]
-    kinds = {
-        "campaign": pl.String,
-        "user_id": pl.String,
-        "item_id": pl.String,
-        "time": pl.Int64,
-        "model": pl.String,
-        "rank": pl.Int32,
-        "score": pl.Float64,
-        "price": pl.Float64,
-        "arm": pl.String,
-        "propensity": pl.Float64,
-        "holdout": pl.Boolean,
-    }
-    frame = pl.DataFrame([{name: row[name] for name in kinds} for row in rows], schema=kinds)
-    return frame.with_columns(pl.col("time").cast(pl.Datetime("us")))
+    return _exported([row for row in store.exposures() if shadow or not row["shadow"]], LEDGER)
 
 
 def export_pools(store: Store) -> pl.DataFrame:
     """The pools of explored lists as a frame, in the columns of `POOL`."""
-    kinds = {**POOL, "time": pl.Int64}
-    frame = pl.DataFrame([{name: row[name] for name in kinds} for row in store.pools()], schema=kinds)
-    return frame.with_columns(pl.col("time").cast(POOL["time"]))
+    return _exported(store.pools(), POOL)
+
+
+def _exported(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, Any]) -> pl.DataFrame:
+    raw = {**kinds, "time": pl.Int64}
+    frame = pl.DataFrame([{name: row[name] for name in raw} for row in rows], schema=raw)
+    return frame.with_columns(pl.col("time").cast(kinds["time"]))
 
 
 _EXPORT: dict[str, Any] = {
-    "user_id": pl.String,
-    "item_id": pl.String,
-    "basket_id": pl.String,
+    **dict.fromkeys(("user_id", "item_id", "basket_id"), pl.String),
     "time": pl.Datetime("us"),
-    "quantity": pl.Float64,
-    "value": pl.Float64,
+    **dict.fromkeys(("quantity", "value"), pl.Float64),
     "discount": pl.Float32,
 }
 
@@ -345,27 +320,19 @@ def _parts(store: Store) -> Iterator[pl.DataFrame]:
     with store.snapshot() as connection:
         found = connection.execution_options(yield_per=10_000).execute(select(*columns))
         for rows in found.partitions():
-            full = [row for row in rows if row[3]]
-            items = "\n".join([row[3] for row in full])
-            amounts = np.frombuffer(b"".join([bytes(row[4]) for row in full]), AMOUNTS)
-            size = np.array([row[3].count("\n") + 1 for row in full], np.int64)
-            place = np.repeat(np.arange(len(full)), size)
-            heads = pl.DataFrame(
-                [row[:3] for row in full], schema=list(_EXPORT)[:1] + list(_EXPORT)[2:4], orient="row"
-            )
-            if not full:
+            sizes, items, amounts = unpack_lines([row[3] for row in rows], [row[4] for row in rows])
+            if not items:
                 continue
-            yield pl.DataFrame(
-                {
-                    "user_id": heads["user_id"].gather(place),
-                    "item_id": items.split("\n"),
-                    "basket_id": heads["basket_id"].gather(place),
-                    "time": heads["time"].cast(pl.Datetime("us")).gather(place),
-                    "quantity": amounts["quantity"].copy(),
-                    "value": amounts["value"].copy(),
-                    "discount": amounts["discount"].copy(),
-                },
-                schema=_EXPORT,
+            names = ["user_id", "basket_id", "time"]
+            heads = pl.DataFrame([tuple(row)[:3] for row in rows], schema=names, orient="row")
+            lines = heads.with_columns(pl.col("time").cast(_EXPORT["time"]))
+            yield (
+                lines[np.repeat(np.arange(len(rows)), sizes)]
+                .with_columns(
+                    pl.Series("item_id", items),
+                    *(pl.Series(name, amounts[name].copy()) for name in AMOUNTS.names or ()),
+                )
+                .select(pl.col(name).cast(kind) for name, kind in _EXPORT.items())
             )
 
 
@@ -443,7 +410,6 @@ def _check(ids: pl.Series, what: str) -> None:
 
 _Row = tuple[str, str, int, str, bytes]  # shopper, number, time, items, amounts
 _AGAIN = re.compile(r"@\d{8}T\d{6}$")  # behind a number that an earlier receipt of the shopper had
-_SECOND = 1_000_000  # microseconds
 _TRIES = 5
 
 
@@ -453,37 +419,22 @@ class _Changed(Exception):
 
 @dataclass
 class Merged:
-    """What `merge` did; sums add up.
+    """What `merge` did; sums add up, of examples the first three stay."""
 
-    Attributes
-    ----------
-    new : receipts that were not there
-    completed : receipts that were there in part, or with less of an item
-    forgotten : receipts of users who were forgotten, left out
-    differing : items whose amounts differ; the larger ones count
-    examples : up to three of these, in words
-    renamed : new receipts of the time and contents of one that is there under another number
-    names : up to three of these, in words
-    """
-
-    new: int = 0
-    completed: int = 0
-    forgotten: int = 0
-    differing: int = 0
-    examples: list[str] = field(default_factory=list)
-    renamed: int = 0
-    names: list[str] = field(default_factory=list)
+    new: int = 0  # receipts that were not there
+    completed: int = 0  # receipts that were there in part, or with less of an item
+    forgotten: int = 0  # receipts of users who were forgotten, left out
+    differing: int = 0  # items whose amounts differ; the larger ones count
+    examples: list[str] = field(default_factory=list)  # of these, in words
+    renamed: int = 0  # new receipts of the time and contents of one that is there under another number
+    names: list[str] = field(default_factory=list)  # of these, in words
 
     def __add__(self, other: Merged) -> Merged:
-        return Merged(
-            self.new + other.new,
-            self.completed + other.completed,
-            self.forgotten + other.forgotten,
-            self.differing + other.differing,
-            [*self.examples, *other.examples][:3],
-            self.renamed + other.renamed,
-            [*self.names, *other.names][:3],
-        )
+        def added(name: str) -> Any:
+            value = getattr(self, name) + getattr(other, name)
+            return value[:3] if isinstance(value, list) else value
+
+        return Merged(*(added(f.name) for f in fields(self)))
 
     def notes(self) -> list[str]:
         """What a reader of the load's report should know."""
@@ -580,16 +531,10 @@ def _merged(
 
 def _note_renamed(connection: Connection, new: Sequence[_Row], found: Merged) -> None:
     """Count new receipts that the store seems to have under another number."""
-    table, wanted = schema.receipts, schema.wanted
-    wanted.create(connection, checkfirst=True)
-    connection.execute(delete(wanted))
-    whose = sorted({row[0] for row in new})
-    connection.execute(insert(wanted), [{"shopper": shopper, "number": ""} for shopper in whose])
     times = [row[2] for row in new]
-    near = table.c.time.between(min(times), max(times))
-    statement = select(table).join(wanted, wanted.c.shopper == table.c.shopper).where(near)
-    there = {(row[0], *row[2:]): row[1] for row in _rows(connection, statement)}
-    wanted.drop(connection)
+    near = schema.receipts.c.time.between(min(times), max(times))
+    of_these = _receipts_of(connection, {row[0] for row in new}, near)
+    there = {(row[0], *row[2:]): row[1] for row in of_these}
     for row in new:
         other = there.get((row[0], *row[2:]))
         if other is not None and row[3]:
@@ -606,34 +551,39 @@ def _known(
     for shopper, number, time, *_ in rows:
         own, by_time = _AGAIN.sub("", number), moment(time).strftime(BY_TIME)
         keys |= {(shopper, own), (shopper, f"{own}@{by_time}")}
-    table, wanted = schema.receipts, schema.wanted
-    wanted.create(connection, checkfirst=True)
-    connection.execute(delete(wanted))
-    connection.execute(insert(wanted), [{"shopper": s, "number": n} for s, n in sorted(keys)])
-    same = (wanted.c.shopper == table.c.shopper) & (wanted.c.number == table.c.number)
-    statement = select(table).join(wanted, same)
-    if not is_sqlite(store.writing):
-        statement = statement.with_for_update(of=table)
-    there = {(row[0], row[1]): row for row in _rows(connection, statement)}
+    there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
     # where one of the two has no number, they meet by their second; few stores have such receipts
     called = [row for row in rows if is_called_by_time(row[1])]
     whose = {row[0] for row in (called or rows)}
     of_second: dict[tuple[str, int], list[_Row]] = {}
     if called or _has_called(connection, store):
-        connection.execute(delete(wanted))
-        connection.execute(insert(wanted), [{"shopper": s, "number": ""} for s in sorted(whose)])
         seconds = {(row[0], row[2] // _SECOND) for row in rows}
-        statement = select(table).join(wanted, wanted.c.shopper == table.c.shopper)
-        for row in _rows(connection, statement):
+        for row in _receipts_of(connection, whose):
             if (row[0], row[2] // _SECOND) in seconds:
                 of_second.setdefault((row[0], row[2] // _SECOND), []).append(row)
-    wanted.drop(connection)
     return there, of_second
 
 
-def _rows(connection: Connection, statement: Any) -> Iterator[_Row]:
-    for row in connection.execute(statement):
-        yield row.shopper, row.number, row.time, row.items, bytes(row.amounts)
+def _receipts_of(connection: Connection, users: set[str], *where: ColumnElement[bool]) -> list[_Row]:
+    return _looked_for(connection, {(user, "") for user in users}, *where)
+
+
+def _looked_for(
+    connection: Connection, keys: set[tuple[str, str]], *where: ColumnElement[bool]
+) -> list[_Row]:
+    """Receipts of these users and numbers, held until the transaction ends; without numbers, all."""
+    table, wanted = schema.receipts, schema.wanted
+    wanted.create(connection)
+    connection.execute(insert(wanted), [{"shopper": s, "number": n} for s, n in sorted(keys)])
+    same, numbered = wanted.c.shopper == table.c.shopper, all(number for _, number in keys)
+    if numbered:
+        same &= wanted.c.number == table.c.number
+    statement = select(table).join(wanted, same).where(*where)
+    if numbered and connection.dialect.name != "sqlite":
+        statement = statement.with_for_update(of=table)
+    rows = connection.execute(statement).all()
+    wanted.drop(connection)
+    return [(r.shopper, r.number, r.time, r.items, bytes(r.amounts)) for r in rows]
 
 
 def _has_called(connection: Connection, store: Store) -> bool:
@@ -723,10 +673,7 @@ def _insert(connection: Connection, store: Store, rows: Sequence[_Row]) -> int:
 def _note(connection: Connection, store: Store, rows: Sequence[_Row]) -> None:
     """Another version for each shopper of receipts that were written, and the state."""
     store.touch(connection, sorted({row[0] for row in rows}))
-    one, ends = schema.state, midnight_after(max(row[2] for row in rows))
-    connection.execute(update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends))
-    if not all(is_whole(row[1]) for row in rows):
-        connection.execute(update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True))
+    store.extend(connection, max(row[2] for row in rows), [row[1] for row in rows])
 
 
 def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]:

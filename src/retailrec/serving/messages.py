@@ -1,13 +1,23 @@
-"""What crosses the wire: bodies of requests and answers, checked by pydantic."""
+"""What crosses the wire: bodies of requests and answers, checked by pydantic, and errors.
+
+Errors are problem details (RFC 9457), with the request's id and nothing that is secret.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
+from http import HTTPStatus
+from math import nan
 from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,18 +30,24 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from retailrec.errors import SettingError
+from retailrec.errors import ArtifactError, DataError, RetailRecError, SettingError
 from retailrec.jobs.settings import plain_settings
 from retailrec.recommender.among import Among
 from retailrec.recommender.dismissals import WEEKS
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import PLAIN_RULES, Rules
 from retailrec.schema import ITEM_ID
+from retailrec.serving.database import ForgottenUser, ReceiptConflict, StoreFull, StoreUnavailable
 from retailrec.serving.engine import OfferRequest, Reply
 from retailrec.serving.experiment import Assignment
-from retailrec.serving.receipts import Line, check_id
+from retailrec.serving.models import SwapInProgress, UnknownModel
+from retailrec.serving.receipts import Line, Posted, check_id
 
+PROBLEM = "application/problem+json"
+_LOG = logging.getLogger("retailrec.serving")
 MOST_BARRED = 5000  # items or categories that one rule forbids
 MOST_K, MOST_RECEIPTS, MOST_LINES, MOST_SHOPPERS, MOST_AMONG = 200, 1000, 2000, 100, 5000
 
@@ -54,6 +70,13 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
+def _keys_apart(given: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    found = read(given)
+    if len(found) < len(given):
+        raise ValueError("two keys are the same without the blanks around them")
+    return found
+
+
 Id = Annotated[
     str,
     BeforeValidator(_as_text, json_schema_input_type=str | int),
@@ -70,15 +93,6 @@ SlotsText = Annotated[
 ]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Fact = Annotated[Word | Amount | None, BeforeValidator(_no_truth)]
-
-
-def _keys_apart(given: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    found = read(given)
-    if len(found) < len(given):
-        raise ValueError("two keys are the same without the blanks around them")
-    return found
-
-
 ById = WrapValidator(_keys_apart)  # of a dictionary by `Id`
 
 
@@ -102,11 +116,6 @@ class LineIn(_Body):
     value: Amount | None = Field(None, description="money of the whole line", examples=[4.98])
     discount: Amount | None = Field(None, description="money off the whole line", examples=[-0.5])
 
-    def as_line(self) -> Line:
-        """The line, NaN where nothing was said."""
-        value, discount = (float("nan") if v is None else v for v in (self.value, self.discount))
-        return Line(self.item, self.quantity, value, discount)
-
 
 class BareReceipt(_Body):
     """A receipt of a shopper who is named elsewhere."""
@@ -115,14 +124,21 @@ class BareReceipt(_Body):
     time: NaiveDatetime = Field(description="the shop's own time", examples=["2024-01-09T18:30:00"])
     lines: list[LineIn] = Field(max_length=MOST_LINES)
 
+    def posted(self, shopper: str, number: str) -> Posted:
+        """The receipt as it is cleaned, NaN where nothing was said."""
 
-class ReceiptIn(_Body):
+        def known(amount: float | None) -> float:
+            return nan if amount is None else amount
+
+        lines = [Line(x.item, x.quantity, known(x.value), known(x.discount)) for x in self.lines]
+        return Posted(shopper, number, self.time, lines)
+
+
+class ReceiptIn(BareReceipt):
     """A receipt, which shopper and number together name: sent twice, it counts once."""
 
     shopper: Id = Field(examples=["42"])
     number: Id = Field(examples=["20240109-0017"])
-    time: NaiveDatetime = Field(description="the shop's own time", examples=["2024-01-09T18:30:00"])
-    lines: list[LineIn] = Field(max_length=MOST_LINES)
 
 
 class ReceiptsIn(_Body):
@@ -191,12 +207,7 @@ class RulesetIn(RulesIn):
         return found
 
 
-_FRAMES = (
-    "rules",
-    "among",
-    "dismissals",
-    "previous",
-)  # that JSON has in another form
+_FRAMES = ("rules", "among", "dismissals", "previous")  # that JSON has in another form
 
 
 def request_fields(**otherwise: Any) -> dict[str, Any]:
@@ -343,25 +354,15 @@ class AvailabilityIn(_Body):
     )
 
 
+_AS_THEY_ARE = ("level", "why", "receipts", "lines", "unknown_lines", "purpose", "ruleset")
+
+
 def answer_json(answer: Reply, assignment: Assignment, request: str) -> dict[str, Any]:
     """The answer as `AnswerOut` describes it, ready for JSON."""
-    offers = []
-    for offer in answer.offers:
-        one: dict[str, Any] = {
-            "item": offer.item,
-            "name": offer.name,
-            "rank": offer.rank,
-            "score": offer.score,
-        }
-        if offer.probability is not None:
-            one["probability"] = offer.probability
-        if offer.reasons is not None:
-            one["reasons"] = offer.reasons
-        if offer.purpose is not None:
-            one["purpose"] = offer.purpose
-        if offer.propensity is not None:
-            one["propensity"] = offer.propensity
-        offers.append(one)
+    offers = [
+        {name: value for name, value in offer._asdict().items() if value is not None}
+        for offer in answer.offers
+    ]
     pool = {"pool": [one._asdict() for one in answer.pool]} if answer.pool else {}
     return {
         "shopper": answer.shopper,
@@ -369,15 +370,103 @@ def answer_json(answer: Reply, assignment: Assignment, request: str) -> dict[str
         **pool,
         "model": {"id": answer.model, "digest": answer.digest},
         "as_of": answer.as_of.isoformat(),
-        "level": answer.level,
-        "why": answer.why,
-        "receipts": answer.receipts,
-        "lines": answer.lines,
-        "unknown_lines": answer.unknown_lines,
-        "purpose": answer.purpose,
-        "ruleset": answer.ruleset,
+        **{name: getattr(answer, name) for name in _AS_THEY_ARE},
         "notes": list(answer.notes),
         "arm": assignment.arm,
         "holdout": assignment.holdout,
         "request": request,
     }
+
+
+class Problem(RetailRecError):
+    """An error that has a status of its own.
+
+    Parameters
+    ----------
+    status : HTTP status
+    detail : what was expected, what came, what to do
+    """
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.headers = status, dict(headers or {})
+
+
+# the first that fits counts
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (ReceiptConflict, 409),
+    (ForgottenUser, 409),
+    (UnknownModel, 404),
+    (SwapInProgress, 409),
+    (StoreFull, 507),
+    (StoreUnavailable, 503),
+    (SettingError, 422),
+    (DataError, 422),
+    (ArtifactError, 500),
+)
+
+
+def problem(
+    request: HttpRequest,
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """A response that says what went wrong."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request": request_id(request),
+        **more,
+    }
+    return Response(json.dumps(body), status, dict(headers or {}), media_type=PROBLEM)
+
+
+def request_id(request: HttpRequest) -> str:
+    """The id that this request has in logs and answers."""
+    return str(request.scope.get("request_id", ""))
+
+
+def refusal(request: HttpRequest, error: RetailRecError) -> Response:
+    """An error that was raised on purpose as a response."""
+    if isinstance(error, Problem):
+        return problem(request, error.status, str(error), error.headers)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    detail = str(error)
+    if status >= 500:
+        _LOG.error("request %s: %s", request_id(request), error)
+        if "key" not in request.scope:  # where the database is concerns nobody who has no key
+            detail = "the store can't be used now; the log has the reason under the request's id."
+    return problem(request, status, detail, {"Retry-After": "1"} if status == 503 else {})
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Let every error of the app be a problem."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: HttpRequest, error: RequestValidationError) -> Response:
+        # what came is not repeated: it may be personal
+        found = [
+            {"where": ".".join(str(place) for place in one["loc"]), "message": one["msg"]}
+            for one in error.errors()[:20]
+        ]
+        first = found[0] if found else {"where": "request", "message": "can't be read"}
+        detail = f"{first['where']}: {first['message']}. See /openapi.json for what is expected."
+        return problem(request, 422, detail, errors=found)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: HttpRequest, error: HTTPException) -> Response:
+        return problem(request, error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RetailRecError)
+    async def known(request: HttpRequest, error: RetailRecError) -> Response:
+        return refusal(request, error)
+
+    @app.exception_handler(Exception)
+    async def unknown(request: HttpRequest, error: Exception) -> Response:
+        _LOG.exception("request %s failed", request_id(request))
+        detail = "the service failed on this request; its log has the reason under the request's id."
+        return problem(request, 500, detail)

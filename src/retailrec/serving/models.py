@@ -89,10 +89,9 @@ class Models:
         UnknownModel
             Before `start`.
         """
-        found = self._active
-        if found is None:
+        if self._active is None:
             raise UnknownModel("no model is active yet; the service is starting.")
-        return found
+        return self._active
 
     def start(self) -> ServedModel:
         """Load the model that was active last, or the last by name, and let it answer.
@@ -209,16 +208,10 @@ class Models:
             except OSError as error:
                 _LOG.warning("model %s can't be read: %s", name, error)
                 continue
-            answers = active is not None and active.name == name
-            loaded = active.digest if active is not None and answers else None
-            found.append(
-                {
-                    "id": name,
-                    "digest": digest,
-                    "active": answers,
-                    "changed": answers and loaded != digest,
-                }
-            )
+            loaded = active.digest if active is not None and active.name == name else None
+            answers = loaded is not None
+            changed = answers and loaded != digest
+            found.append({"id": name, "digest": digest, "active": answers, "changed": changed})
         return found
 
     def _let_answer(self, model: ServedModel) -> None:

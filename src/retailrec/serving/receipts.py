@@ -29,6 +29,7 @@ _CALLED = re.compile(r"\d{8}T\d{6}(-\d{4}|\.\d{6}-\d{4})?")  # also by versions 
 _NOTHING = frozenset(MISSING)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
 
 
 class Line(NamedTuple):
@@ -42,21 +43,13 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt: whose, which, when, and one line an item.
-
-    Attributes
-    ----------
-    shopper, number : text; together they name the receipt
-    time : microseconds since 1970, in the shop's own time
-    items : ids, one a line
-    amounts : (n_lines,) of `AMOUNTS`
-    """
+    """A receipt: whose, which, when, and one line an item; shopper and number name it."""
 
     shopper: str
     number: str
-    time: int
-    items: tuple[str, ...]
-    amounts: NDArray[np.void]
+    time: int  # microseconds since 1970, in the shop's own time
+    items: tuple[str, ...]  # ids, one a line
+    amounts: NDArray[np.void]  # (n_lines,) of `AMOUNTS`
 
     def as_row(self) -> dict[str, object]:
         """The receipt as a row of the store's table."""
@@ -80,13 +73,7 @@ class Posted(NamedTuple):
 
 @dataclass
 class Accepted:
-    """Receipts ready to be stored, and what became of their lines.
-
-    Attributes
-    ----------
-    receipts : in the order in which they were sent
-    report : `rejected` (reason -> lines), `merged` and `pieces`, as of a load
-    """
+    """Receipts ready to be stored, in the order in which they were sent, and what became of lines."""
 
     receipts: list[Receipt]
     report: LoadReport = field(default_factory=lambda: LoadReport("receipts"))
@@ -117,16 +104,10 @@ def accept(posted: Sequence[Posted]) -> Accepted:
                 f"a receipt of shopper {p.shopper!a} with number {p.number!a} names none: a word for "
                 f"nothing is no id. Send the ids that the receipts have."
             )
-    heads = [
-        Receipt(
-            check_id(p.shopper, "shopper"),
-            check_id(p.number, "receipt number"),
-            microseconds(p.time),
-            (),
-            np.zeros(0, AMOUNTS),
-        )
-        for p in posted
-    ]
+    heads, nothing = [], np.zeros(0, AMOUNTS)
+    for p in posted:
+        shopper, number = check_id(p.shopper, "shopper"), check_id(p.number, "receipt number")
+        heads.append(Receipt(shopper, number, microseconds(p.time), (), nothing))
     out = Accepted(heads)
     lines = [line for p in posted for line in p.lines]
     if not lines:
@@ -228,9 +209,7 @@ def moment(us: int) -> datetime:
 
 def midnight_after(us: int) -> int:
     """The midnight after a time, both in microseconds: a load ends there too."""
-    at = moment(us)
-    day = datetime(at.year, at.month, at.day) + timedelta(days=1)
-    return (day - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+    return (us // _DAY_US + 1) * _DAY_US
 
 
 def is_called_by_time(number: str) -> bool:
@@ -274,7 +253,15 @@ def unpack(rows: Sequence[Mapping[Any, Any]]) -> list[Receipt]:
     """Receipts from the store's rows."""
     found = []
     for row in rows:
-        items = tuple(row["items"].split("\n")) if row["items"] else ()
-        amounts = np.frombuffer(row["amounts"], AMOUNTS)
-        found.append(Receipt(row["shopper"], row["number"], row["time"], items, amounts))
+        _, items, amounts = unpack_lines([row["items"]], [row["amounts"]])
+        found.append(Receipt(row["shopper"], row["number"], row["time"], tuple(items), amounts))
     return found
+
+
+def unpack_lines(
+    items: Sequence[str], amounts: Sequence[bytes]
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.void]]:
+    """Lines of each of some receipts, and all their items and amounts, from the store's columns."""
+    sizes = np.array([text.count("\n") + 1 if text else 0 for text in items], np.int64)
+    names = "\n".join(filter(None, items))
+    return sizes, names.split("\n") if names else [], np.frombuffer(b"".join(amounts), AMOUNTS)

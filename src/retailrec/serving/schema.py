@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 from sqlalchemy import (
@@ -191,19 +191,32 @@ versions = Table(
 )
 
 
+def _make(connection: Connection, table: Table, there: bool = True) -> None:
+    """Make a table and its indexes, which may be `there`."""
+    connection.execute(CreateTable(table, if_not_exists=there))
+    for index in table.indexes:
+        connection.execute(CreateIndex(index, if_not_exists=there))
+
+
+def _add_column(connection: Connection, table: Table, name: str, kind: str) -> bool:
+    """Add a column that is missing; was it?"""
+    missing = name not in {column["name"] for column in inspect(connection).get_columns(table.name)}
+    if missing:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+    return missing
+
+
 def _first_tables(connection: Connection) -> None:
     tables = (state, shoppers, receipts, exposures, unavailable, models, keys)
     for table in tables:
-        connection.execute(CreateTable(table))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index))
+        _make(connection, table, there=False)
     first = {"id": 1, "ends": None, "text_numbers": False, "lists": 0, "rules": "{}"}
     connection.execute(insert(state).values(first))
 
 
 def _formulas(connection: Connection) -> None:
     """Campaigns whose arms version 0.2 drew."""
-    connection.execute(CreateTable(experiments, if_not_exists=True))
+    _make(connection, experiments)
     drawn = exposures.c.shadow.is_(False) & ((exposures.c.arm != "") | exposures.c.holdout.is_(True))
     old = select(exposures.c.campaign, literal(1)).where(drawn).distinct()
     connection.execute(insert(experiments).from_select(["campaign", "formula"], old))
@@ -211,16 +224,14 @@ def _formulas(connection: Connection) -> None:
 
 def _list_of_forgotten(connection: Connection) -> None:
     """The list of forgotten ids, and its key."""
-    connection.execute(CreateTable(forgotten, if_not_exists=True))
-    if "forget_key" not in {column["name"] for column in inspect(connection).get_columns(state.name)}:
-        connection.exec_driver_sql("ALTER TABLE state ADD COLUMN forget_key VARCHAR(64)")
+    _make(connection, forgotten)
+    _add_column(connection, state, "forget_key", "VARCHAR(64)")
     connection.execute(update(state).values(forget_key=secrets.token_hex(32)))
 
 
 def _keyed_exposures(connection: Connection) -> None:
     """Rows of the exposure log of any width, each with a key."""
-    if "key" not in {column["name"] for column in inspect(connection).get_columns(exposures.name)}:
-        connection.exec_driver_sql("ALTER TABLE exposures ADD COLUMN key BIGINT")
+    if _add_column(connection, exposures, "key", "BIGINT"):
         connection.exec_driver_sql("CREATE UNIQUE INDEX exposures_key ON exposures (key)")
     if connection.dialect.name != "sqlite":  # where text has any width
         for name in ("campaign", "user_id", "item_id", "model", "arm", "request"):
@@ -229,16 +240,13 @@ def _keyed_exposures(connection: Connection) -> None:
 
 def _pools(connection: Connection) -> None:
     """The pools of explored lists."""
-    connection.execute(CreateTable(pools, if_not_exists=True))
-    for index in pools.indexes:
-        connection.execute(CreateIndex(index, if_not_exists=True))
+    _make(connection, pools)
 
 
 def _by_store_and_user(connection: Connection) -> None:
     """What a store does not offer, and what users dismissed."""
-    connection.execute(CreateTable(unavailable_in, if_not_exists=True))
-    if "dismissed" not in {c["name"] for c in inspect(connection).get_columns(shoppers.name)}:
-        connection.exec_driver_sql("ALTER TABLE shoppers ADD COLUMN dismissed TEXT")
+    _make(connection, unavailable_in)
+    _add_column(connection, shoppers, "dismissed", "TEXT")
 
 
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
@@ -259,7 +267,9 @@ def version_of(connection: Connection) -> int:
     return int(connection.execute(select(func.max(versions.c.version))).scalar() or 0)
 
 
-def migrate(connection: Connection, migrations: Sequence[object] = MIGRATIONS) -> list[int]:
+def migrate(
+    connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS
+) -> list[int]:
     """Apply the migrations that the store lacks, within the caller's transaction; their numbers.
 
     Raises
@@ -275,11 +285,10 @@ def migrate(connection: Connection, migrations: Sequence[object] = MIGRATIONS) -
             f"the store has version {there} of the schema; this retailrec knows up to "
             f"{len(migrations)}. Update retailrec."
         )
-    if not there:
-        connection.execute(CreateTable(versions, if_not_exists=True))
+    _make(connection, versions)
     applied = []
     for number in range(there, len(migrations)):
-        migrations[number](connection)  # type: ignore[operator]
+        migrations[number](connection)
         connection.execute(insert(versions).values(version=number + 1))
         applied.append(number + 1)
     return applied

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -29,24 +29,14 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.serving.receipts import AMOUNTS
 
-_BOUND = 64  # combinations of rules that are kept ready
-
 
 class CodedEvents(NamedTuple):
-    """A shopper's lines in a model's item codes, in order of time.
+    """A shopper's lines in a model's item codes, (n_lines,) each, in order of time."""
 
-    Attributes
-    ----------
-    time : (n_lines,) microseconds since 1970
-    receipt : (n_lines,) number of the line's receipt among the shopper's, from 0
-    item : (n_lines,) int32, -1 where the model does not know the item
-    amounts : (n_lines,) of `receipts.AMOUNTS`
-    """
-
-    time: NDArray[np.int64]
-    receipt: NDArray[np.int32]
-    item: NDArray[np.int32]
-    amounts: NDArray[np.void]
+    time: NDArray[np.int64]  # microseconds since 1970
+    receipt: NDArray[np.int32]  # number of the line's receipt among the shopper's, from 0
+    item: NDArray[np.int32]  # -1 where the model does not know the item
+    amounts: NDArray[np.void]  # of `receipts.AMOUNTS`
 
 
 @dataclass
@@ -78,7 +68,7 @@ class ServedModel:
         sources = [*self.model.sources_, *self.model.discover_sources_]
         wanted += [s.attribute for s in sources if hasattr(s, "attribute")]
         self.user_columns = list(dict.fromkeys(wanted))
-        self._bound: LRUCache[str, BoundRules] = LRUCache(_BOUND)
+        self._bound: LRUCache[str, BoundRules] = LRUCache(64)
         self._finest = finest_categories(items)
         self._answerers: dict[tuple[Purpose, ...], Answerer] = {}
         self._lock = Lock()
@@ -211,15 +201,16 @@ class ServedModel:
             found[source.name] = [(int(items[i]), float(scores[i])) for i in islice(shown, k)]
         return found
 
-    def check_rules(self, rules: Mapping[str, Any]) -> None:
-        """Raise a SettingError if these rules can't be applied to this catalogue."""
-        self.bound_rules(rules)
-
     @property
     def category(self) -> str | None:
         """The broadest category that the catalogue has."""
         return next((c for c in CATEGORIES if c in self.model.items_.columns), None)
 
+    @cachedmethod(
+        lambda self: self._bound,
+        lambda self, rules: json.dumps(rules, sort_keys=True),
+        lambda self: self._lock,
+    )
     def bound_rules(self, rules: Mapping[str, Any]) -> BoundRules:
         """Rules in item codes; binding goes through the catalogue, so the last ones are kept.
 
@@ -231,15 +222,7 @@ class ServedModel:
         if unknown := sorted(set(rules) - {*PLAIN_RULES, "forbid"}):
             expected = ", ".join((*PLAIN_RULES, "forbid"))
             raise SettingError(f"rules: there is no rule '{unknown[0]}' here; expected {expected}.")
-        key = json.dumps(rules, sort_keys=True)
-        with self._lock:
-            found = self._bound.get(key)
-        if found is not None:
-            return found
-        bound = BoundRules(Rules(**rules), self.model.items_, self.model.prices_, self.end)
-        with self._lock:
-            self._bound[key] = bound
-        return bound
+        return BoundRules(Rules(**rules), self.model.items_, self.model.prices_, self.end)
 
 
 def _known(events: CodedEvents, before: int | None) -> CodedEvents:

@@ -27,27 +27,17 @@ _KEEP_ALIVE = 30  # seconds that a connection may rest between two requests
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a server callers may hold.
+    """How much of a server callers may hold."""
 
-    Parameters
-    ----------
-    head_bytes, headers : size of a request's line and headers together, and their number
-    body_bytes : what is read of a body at most, or of one that nobody wants any more
-    head_seconds, body_seconds : until headers, and then the body, are complete
-    write_seconds : that an answer may wait for its caller to read on
-    connections, of_one : open at a time, in all and of one address
-    pipelined : requests that may wait behind the one that is being answered
-    """
-
-    head_bytes: int = 131_072
+    head_bytes: int = 131_072  # of a request's line and headers together
     headers: int = 100
-    body_bytes: int = 8_000_000
-    head_seconds: float = 10.0
-    body_seconds: float = 60.0
-    write_seconds: float = 30.0
-    connections: int = 500
-    of_one: int = 250
-    pipelined: int = 16
+    body_bytes: int = 8_000_000  # that are read of a body, or of one that is not needed any more
+    head_seconds: float = 10.0  # until headers are complete
+    body_seconds: float = 60.0  # and then the body
+    write_seconds: float = 30.0  # that an answer may wait for its caller to read on
+    connections: int = 500  # open at a time
+    of_one: int = 250  # of one address
+    pipelined: int = 16  # requests that may wait behind the one that is being answered
 
 
 class Connections:

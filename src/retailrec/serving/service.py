@@ -37,9 +37,8 @@ from retailrec.serving.experiment import (
 )
 from retailrec.serving.forgetting import NOT_SEARCHED, Place, Watch, what_is_left
 from retailrec.serving.keys import Keyring, RateLimit
-from retailrec.serving.messages import answer_json
+from retailrec.serving.messages import Problem, answer_json
 from retailrec.serving.models import Follower, Models, require_models
-from retailrec.serving.problems import Problem
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 
@@ -50,28 +49,15 @@ class Measures:
     """Counters of one service; names of routes and never of shoppers."""
 
     def __init__(self) -> None:
-        own = self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "retailrec_requests",
-            "requests by route, method and status",
-            ["route", "method", "status"],
-            registry=own,
-        )
-        self.seconds = Histogram(
-            "retailrec_request_seconds",
-            "seconds a request took, by route",
-            ["route"],
-            registry=own,
-            buckets=_BUCKETS,
-        )
-        self.answers = Counter(
-            "retailrec_answers", "answers by level and model", ["level", "model"], registry=own
-        )
-        self.shadow_skipped = Counter(
-            "retailrec_shadow_skipped",
-            "shadow answers not computed, since too many waited",
-            registry=own,
-        )
+        self.registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "retailrec", "registry": self.registry}
+        by = ["route", "method", "status"]
+        self.requests = Counter("requests", "requests by route, method and status", by, **own)
+        took = "seconds a request took, by route"
+        self.seconds = Histogram("request_seconds", took, ["route"], buckets=_BUCKETS, **own)
+        self.answers = Counter("answers", "answers by level and model", ["level", "model"], **own)
+        skipped = "shadow answers not computed, since too many waited"
+        self.shadow_skipped = Counter("shadow_skipped", skipped, **own)
         self._lock, self.levels = Lock(), Tally[str]()
         self.latencies: deque[float] = deque(maxlen=2000)  # seconds, of the last answers
 
@@ -103,36 +89,21 @@ _LOG = logging.getLogger("retailrec.serving")
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """How a service behaves.
+    """How a service behaves."""
 
-    Parameters
-    ----------
-    rate : requests a second for each key, or for each address where there is no key; 0: no limit
-    timeout : seconds after which a request is given up
-    body_bytes : largest body
-    threads : requests computed at a time; 0: all cores
-    waiting : requests that may wait for a thread; further ones are refused at once
-    cache_lines : receipt lines of hot shoppers in memory
-    hosts : names under which browsers may call the service; empty: any
-    pages : serve the pages for people
-    keys : is an API key asked for? None: unless none was ever made for the store
-    most_unwritten : rows of what was shown that may wait before the service is not ready any more
-    shown_only : of the pools of explored lists keep what was shown alone: fit for caps, not for judging
-        other lists
-    aside : folder for rows of what was shown that the store does not take; None: see `aside_of`
-    """
-
-    rate: float = 200.0
-    timeout: float = 10.0
-    body_bytes: int = 4_000_000
-    threads: int = 0
-    waiting: int = 200
-    cache_lines: int = 2_000_000
+    rate: float = 200.0  # requests a second for each key, or address without one; 0: no limit
+    timeout: float = 10.0  # seconds after which a request is given up
+    body_bytes: int = 4_000_000  # largest body
+    threads: int = 0  # requests computed at a time; 0: all cores
+    waiting: int = 200  # requests that may wait for a thread; further ones are refused at once
+    cache_lines: int = 2_000_000  # receipt lines of hot shoppers in memory
+    # names under which browsers may call the service; empty: any
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
-    pages: bool = True
-    keys: bool | None = True
-    most_unwritten: int = 50_000
-    aside: Path | None = None
+    pages: bool = True  # serve the pages for people
+    keys: bool | None = True  # is an API key asked for? None: unless none was ever made for the store
+    most_unwritten: int = 50_000  # rows of what was shown that may wait while the service is ready
+    aside: Path | None = None  # folder for rows that the store does not take; None: see `aside_of`
+    # keep of explored pools what was shown alone: fit for caps, not for judging other lists
     shown_only: bool = False
 
 
@@ -161,9 +132,8 @@ class Service:
         self.measures, cache = Measures(), self.engine.cache
         watch = self.measures.watch
         watch("ready", "1 when requests are answered", lambda: self.ready)
-        watch(
-            "model_behind", "1 when another week is published than answers", lambda: self.models.behind
-        )
+        behind = "1 when another week is published than answers"
+        watch("model_behind", behind, lambda: self.models.behind)
         watch("model_end_seconds", "when what the model knows ends, since 1970", self._model_end)
         watch("receipts_end_seconds", "midnight after the newest receipt, since 1970", self._ends)
         watch("cache_lines", "receipt lines of hot shoppers in memory", lambda: cache.lines)
@@ -248,45 +218,35 @@ class Service:
         """
         with self._lock:
             if self._busy >= self.settings.waiting + n_threads(self.settings.threads):
-                raise Problem(
-                    503, "too many requests wait; try again in a second.", {"Retry-After": "1"}
-                )
+                why = "too many requests wait; try again in a second."
+                raise Problem(503, why, {"Retry-After": "1"})
             self._busy += 1
         future = self.threads.submit(partial(function, *args))
         future.add_done_callback(self._done)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout)
         except TimeoutError:
-            raise Problem(
-                504, f"no answer within {self.settings.timeout:g} seconds; ask for less, or later."
-            ) from None
+            seconds = f"{self.settings.timeout:g} seconds"
+            raise Problem(504, f"no answer within {seconds}; ask for less, or later.") from None
 
     def offers(
         self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""
     ) -> dict[str, Any]:
         """The answer for a stored shopper as JSON holds it, logged."""
-        assignment = self.experiment.assign(shopper)
+        assignment, salt = self.experiment.assign(shopper), self.experiment.salt
         model = self.models.active if assignment.model is None else self.models.get(assignment.model)
-        asked = asked.in_arm(
-            assignment.purpose,
-            assignment.ruleset,
-            assignment.explore,
-            self.experiment.salt or self.experiment.campaign,
-        )
+        changed = assignment.purpose, assignment.ruleset, assignment.explore
+        asked = asked.in_arm(*changed, salt or self.experiment.campaign)
         if assignment.holdout:
-            end = self.store.shopper(shopper).ends or model.end
+            end = max(self.store.shopper(shopper).ends or model.end, model.end)
             why = "the shopper is held out of the campaign and is shown nothing"
-            answer = Reply(
-                shopper, (), model.name, model.digest, max(end, model.end), "none", why, 0, 0, 0
-            )
+            answer = Reply(shopper, (), model.name, model.digest, end, "none", why, 0, 0, 0)
         else:
             answer = self.engine.offers(model, shopper, asked)
         self.measures.answered(answer)
         campaign = campaign or self.experiment.campaign
-        self.log.add(
-            rows_of(answer, campaign, assignment, request)
-            + pool_rows(answer, assignment, request, self.settings.shown_only)
-        )
+        pool = pool_rows(answer, assignment, request, self.settings.shown_only)
+        self.log.add(rows_of(answer, campaign, assignment, request) + pool)
         if not assignment.holdout:
             self._shadow(shopper, asked, request, campaign)
         return answer_json(answer, assignment, request)
@@ -303,7 +263,7 @@ class Service:
         SettingError
             If they can't, or read an attribute that no shopper has.
         """
-        self.models.active.check_rules(rules)
+        self.models.active.bound_rules(rules)
         for name in Rules(**rules).attributes:
             if name not in self.models.active.user_columns and not self.store.has_attribute(name):
                 raise SettingError(

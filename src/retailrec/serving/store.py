@@ -17,6 +17,8 @@ import polars as pl
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
+    Select,
     bindparam,
     delete,
     func,
@@ -42,13 +44,14 @@ from retailrec.serving.database import (
 )
 from retailrec.serving.forgetting import add_to_list, forgotten_among
 from retailrec.serving.receipts import (
-    AMOUNTS,
     Receipt,
     called_by_time,
+    is_whole,
     midnight_after,
     moment,
     number_key,
     unpack,
+    unpack_lines,
 )
 
 
@@ -76,20 +79,14 @@ class Store(Database):
         self._events = select(table.c.time, table.c.number, table.c["items"], table.c.amounts).where(
             table.c.shopper == bindparam("shopper")
         )
-        one = schema.shoppers
-        self._shopper = (
-            select(
-                one.c.version,
-                one.c.attributes,
-                one.c.denied,
-                one.c.dismissed,
-                schema.state.c.ends,
-                schema.state.c.text_numbers,
-                schema.state.c.lists,
-            )
-            .select_from(schema.state)
-            .outerjoin(one, one.c.id == bindparam("shopper"))
-        )
+        one, state = schema.shoppers, schema.state
+        mine = (one.c.version, one.c.attributes, one.c.denied, one.c.dismissed)
+        columns = select(*mine, state.c.ends, state.c.text_numbers, state.c.lists).select_from(state)
+        self._shopper = columns.outerjoin(one, one.c.id == bindparam("shopper"))
+
+    def _rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        with self.reader() as connection:
+            return connection.execute(statement).all()
 
     # -- receipts ------------------------------------------------------------------------------
 
@@ -129,8 +126,9 @@ class Store(Database):
                 for there in self._receipts(connection, old):
                     _require_same(wanted[there.shopper, there.number], there)
             self.touch(connection, sorted({shopper for shopper, _ in new}))
-            if new:
-                self._extend(connection, [wanted[key] for key in new])
+            # one of which nothing is left, such as one of returns, does not say what is known
+            last = max((wanted[key].time for key in new if wanted[key].items), default=None)
+            self.extend(connection, last, [number for _, number in new])
         return Added(len(new), len(receipts) - len(new) - left_out, left_out)
 
     def history(self, shopper: str) -> list[Receipt]:
@@ -144,17 +142,10 @@ class Store(Database):
         """As `history`, lines below each other: what an answer is computed from."""
         with self.reader() as connection:
             rows = connection.execute(self._events, {"shopper": shopper}).all()
-        if text_numbers:
-            rows = sorted(rows, key=lambda row: (row[0], row[1]))
-        else:
-            rows = sorted(rows, key=lambda row: (row[0], int(row[1])))
-        items = "\n".join([row[2] for row in rows if row[2]])
-        return Events(
-            np.array([row[0] for row in rows], np.int64),
-            np.array([row[2].count("\n") + 1 if row[2] else 0 for row in rows], np.int64),
-            items.split("\n") if items else [],
-            np.frombuffer(b"".join([row[3] for row in rows]), AMOUNTS),
-        )
+        number: Callable[[str], Any] = str if text_numbers else int
+        rows = sorted(rows, key=lambda row: (row[0], number(row[1])))
+        times = np.array([row[0] for row in rows], np.int64)
+        return Events(times, *unpack_lines([row[2] for row in rows], [row[3] for row in rows]))
 
     def shopper(self, shopper: str) -> Shopper:
         """What an answer for the shopper needs beside receipts, read in one statement."""
@@ -187,17 +178,13 @@ class Store(Database):
         statement = select(table.c.id, table.c.denied, table.c.dismissed).where(
             table.c.id.in_(set(shoppers)), (table.c.denied != "[]") | table.c.dismissed.is_not(None)
         )
-        with self.reader() as connection:
-            rows = connection.execute(statement).all()
+        rows = self._rows(statement)
         return {row.id: (tuple(json.loads(row.denied)), _dismissed(row.dismissed)) for row in rows}
 
     def some_shoppers(self, most: int) -> list[str]:
         """Some shoppers who have been heard of, in order of id."""
         table = schema.shoppers
-        with self.reader() as connection:
-            return list(
-                connection.execute(select(table.c.id).order_by(table.c.id).limit(most)).scalars()
-            )
+        return [row.id for row in self._rows(select(table.c.id).order_by(table.c.id).limit(most))]
 
     def forget(self, shopper: str) -> dict[str, int]:
         """Remove all that is known of a shopper, who is not stored again; rows removed by table.
@@ -232,34 +219,18 @@ class Store(Database):
 
         Returns the number of shoppers who were forgotten and therefore left out.
         """
-        rows = [
-            {
-                "id": shopper,
-                "version": _version(),
-                "attributes": json.dumps(dict(facts)),
-                "denied": "[]",
-            }
-            for shopper, facts in sorted(attributes.items())
-        ]
-        statement = self._upsert(schema.shoppers)
-        changed = {name: statement.excluded[name] for name in ("version", "attributes")}
         with self.transaction() as connection:
             gone = forgotten_among(connection, attributes)
-            rows = [row for row in rows if row["id"] not in gone]
-            for at in range(0, len(rows), 5000):
-                connection.execute(
-                    statement.on_conflict_do_update(index_elements=["id"], set_=changed),
-                    rows[at : at + 5000],
-                )
+            kept = sorted(attributes.keys() - gone)
+            for at in range(0, len(kept), 5000):
+                self._put(connection, {one: attributes[one] for one in kept[at : at + 5000]})
         return len(gone)
 
     def has_attribute(self, name: str) -> bool:
         """Has any shopper an attribute of this name?"""
         column = schema.shoppers.c.attributes
         statement = select(column).where(column.contains(json.dumps(name) + ":", autoescape=True))
-        with self.reader() as connection:
-            rows = connection.execute(statement.limit(100)).scalars()
-            return any(name in json.loads(text) for text in rows)
+        return any(name in json.loads(row[0]) for row in self._rows(statement.limit(100)))
 
     def deny(self, shopper: str, item: str, denied: bool = True) -> None:
         """Never offer the item to the shopper again, or allow it again.
@@ -269,11 +240,9 @@ class Store(Database):
         ForgottenUser
             If the shopper was forgotten; nothing is stored.
         """
-        self._change_shopper(
-            shopper,
-            schema.shoppers.c.denied,
-            lambda items: sorted(set(items) - {item} | ({item} if denied else set())),
-        )
+        now = {item} if denied else set[str]()
+        column = schema.shoppers.c.denied
+        self._change_shopper(shopper, column, lambda items: sorted(set(items) - {item} | now))
 
     def dismiss(self, shopper: str, item: str, dismissal: Dismissal | None) -> None:
         """Do not offer the item to the shopper for a while, or take back what was said of it.
@@ -298,8 +267,7 @@ class Store(Database):
         """All dismissals that are stored, and whose they are, in order of id."""
         table = schema.shoppers
         statement = select(table.c.id, table.c.dismissed).where(table.c.dismissed.is_not(None))
-        with self.reader() as connection:
-            rows = connection.execute(statement.order_by(table.c.id)).all()
+        rows = self._rows(statement.order_by(table.c.id))
         return [(row.id, Dismissal(*one)) for row in rows for one in json.loads(row.dismissed)]
 
     def _change_shopper(
@@ -388,14 +356,11 @@ class Store(Database):
         """Rows of the exposure log after the row `since`, oldest first."""
         table = schema.exposures
         statement = select(table).where(table.c.id > since).order_by(table.c.id).limit(most)
-        with self.reader() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+        return [row._asdict() for row in self._rows(statement)]
 
     def pools(self) -> list[Mapping[str, Any]]:
         """Rows of the pools of explored lists, oldest first."""
-        statement = select(schema.pools).order_by(schema.pools.c.id)
-        with self.reader() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+        return [row._asdict() for row in self._rows(select(schema.pools).order_by(schema.pools.c.id))]
 
     def last_shown(self, shoppers: Sequence[str]) -> pl.DataFrame:
         """`user_id`, `item_id` of what each of some users (a thousand at most) was shown last."""
@@ -405,15 +370,13 @@ class Store(Database):
         last = select(table.c.user_id, table.c.request).where(table.c.id.in_(newest)).subquery()
         same = (table.c.user_id == last.c.user_id) & (table.c.request == last.c.request)
         statement = select(table.c.user_id, table.c.item_id).join(last, same).where(mine)
-        with self.reader() as connection:
-            rows = [tuple(row) for row in connection.execute(statement)]
+        rows = [tuple(row) for row in self._rows(statement)]
         return pl.DataFrame(rows, {USER_ID: pl.String, ITEM_ID: pl.String}, orient="row")
 
     def activations(self) -> list[tuple[str, str, datetime]]:
         """`(model, digest, time)` of every activation, oldest first."""
         table = schema.models
-        with self.reader() as connection:
-            rows = connection.execute(select(table).order_by(table.c.id)).all()
+        rows = self._rows(select(table).order_by(table.c.id))
         return [(row.model, row.digest, moment(row.activated)) for row in rows]
 
     def record_activation(self, model: str, digest: str) -> None:
@@ -462,36 +425,33 @@ class Store(Database):
 
     def touch(self, connection: Connection, shoppers: Sequence[str]) -> None:
         """Give shoppers another version; rows of new ones are made."""
-        if not shoppers:
-            return
-        statement = self._upsert(schema.shoppers)
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["id"], set_={"version": statement.excluded.version}
-            ),
-            [
-                {"id": shopper, "version": _version(), "attributes": "{}", "denied": "[]"}
-                for shopper in shoppers
-            ],
-        )
+        if shoppers:
+            self._put(connection, dict.fromkeys(shoppers))
 
-    def _extend(self, connection: Connection, new: Sequence[Receipt]) -> None:
-        """Let the state know of new receipts; most add nothing to it, and then no row is written.
+    def _put(self, connection: Connection, facts: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Give shoppers another version, and attributes where there are some; new ones are added."""
+        statement, names = self._upsert(schema.shoppers), ["version"]
+        if None not in facts.values():
+            names.append("attributes")
+        changed = {name: statement.excluded[name] for name in names}
+        rows = [
+            {"id": one, "version": _version(), "attributes": json.dumps(dict(of or {})), "denied": "[]"}
+            for one, of in facts.items()
+        ]
+        connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
-        A receipt of which nothing is left, such as one of returns, does not say until when purchases
-        are known.
+    def extend(self, connection: Connection, last: int | None, numbers: Iterable[str]) -> None:
+        """Let the state know of the latest time and the numbers of new receipts, in a transaction.
+
+        Most add nothing to it, and then no row is written.
         """
         one = schema.state
-        last = max((receipt.time for receipt in new if receipt.items), default=None)
         if last is not None:
-            ends = midnight_after(last)
-            connection.execute(
-                update(one).where((one.c.ends < ends) | one.c.ends.is_(None)).values(ends=ends)
-            )
-        if any(number_key(receipt.number)[1] for receipt in new):
-            connection.execute(
-                update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True)
-            )
+            ends, earlier = midnight_after(last), (one.c.ends < midnight_after(last))
+            connection.execute(update(one).where(earlier | one.c.ends.is_(None)).values(ends=ends))
+        if not all(map(is_whole, numbers)):
+            as_text = update(one).where(one.c.text_numbers.is_(False)).values(text_numbers=True)
+            connection.execute(as_text)
 
     def recount(self, connection: Connection) -> None:
         """Find out anew where receipts end, within a transaction."""
