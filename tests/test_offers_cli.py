@@ -184,7 +184,7 @@ def test_plan_reads_every_data_set(files: Path) -> None:
         ),
         ("experiment result none receipts.csv --campaign spring", "there is no ledger at none"),
         ("experiment result ledger receipts.csv --campaign autumn", "does not stand in ledger"),
-        ("experiment result ledger receipts.csv --campaign spring --days 60", "Bring later receipts"),
+        ("experiment result ledger receipts.csv --campaign spring --days 60", "bring later receipts"),
         (
             "experiment result ledger receipts.csv --campaign spring --page ledger",
             "holds no figures of a campaign",

@@ -213,7 +213,7 @@ def test_what_cannot_be_answered_is_a_sentence(
     ledger, data = campaign
     with pytest.raises(DataError, match=r"does not stand in ledger .* there are spring"):
         experiment_result(ledger, "autumn", data, days=DAYS)
-    with pytest.raises(DataError, match="Bring later receipts"):
+    with pytest.raises(DataError, match="bring later receipts"):
         experiment_result(ledger, "spring", data, days=300)
     with pytest.raises(SettingError, match="days must be above 0"):
         experiment_result(ledger, "spring", data, days=0)

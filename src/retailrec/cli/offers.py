@@ -26,7 +26,7 @@ from retailrec.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from retailrec.offers.allocation_report import AllocationReport
+    from retailrec.offers.allocation import AllocationReport
     from retailrec.offers.counterfactual import CounterfactualReport
     from retailrec.offers.experiments import ExperimentReport
 

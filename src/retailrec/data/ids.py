@@ -100,6 +100,19 @@ def id_series(ids: Any, *, who: str) -> pl.Series:
         raise DataError(f"{who} must be a list of ids, all numbers or all text: {error}.") from error
 
 
+def runs_of_ids(ids: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
+    """Distinct ids of a column in which equal ones follow each other, and where their rows begin (CSR).
+
+    Examples
+    --------
+    >>> runs_of_ids(pl.Series(["a", "a", "b"]))[1].tolist()
+    [0, 2, 3]
+    """
+    runs = ids.rle().struct
+    starts = np.concatenate([[0], np.cumsum(runs.field("len").to_numpy().astype(np.int64))])
+    return runs.field("value").alias(ids.name), starts
+
+
 def row_of_ids(ids: pl.Series, table: pl.Series) -> NDArray[np.int64]:
     """Place of each id in `table`, which holds every id once; -1 where it is not there."""
     if ids.dtype != table.dtype:

@@ -19,8 +19,7 @@ from retailrec.data import RetailData
 from retailrec.data.files import read_table
 from retailrec.data.parsing import ids_like, parse_number, parse_time
 from retailrec.errors import DataError, SettingError
-from retailrec.offers.allocation import Allocation, allocate
-from retailrec.offers.allocation_report import report_json
+from retailrec.offers.allocation import Allocation, allocate, report_json
 from retailrec.offers.campaign import Campaign, read_campaign
 from retailrec.offers.counterfactual import (
     CounterfactualReport,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -12,22 +13,101 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from retailrec.compute.csr import row_of_pair
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import n_threads
 from retailrec.errors import DataError
-from retailrec.offers.allocation_report import AllocationReport, make_report
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
 from retailrec.offers.exploration import Explored, exchange_near_ties
 from retailrec.offers.ledger import Ledger, ledger_frame, pool_frame
-from retailrec.offers.problem import Problem, attribute_of, build_problem, read_pairs
-from retailrec.offers.repair import Answer, fewest_missing, repair
-from retailrec.offers.shadow_prices import DualProblem, Duals, Prices, solve_duals
+from retailrec.offers.problem import (
+    SLACK,
+    Constraint,
+    Problem,
+    attribute_of,
+    build_problem,
+    read_pairs,
+)
+from retailrec.offers.repair import Answer, answer_of, fewest_missing, repair
+from retailrec.offers.shadow_prices import DualProblem, Duals, Floats, Prices, solve_duals
 from retailrec.work import Work
 
 _FAR = 0.01  # share of the bound that an answer may miss before ties are taken for the reason
+
+
+@dataclass(frozen=True)
+class ConstraintReport:
+    """What became of one constraint.
+
+    Attributes
+    ----------
+    name : such as ``product 17`` or ``the budget``
+    kind : ``limit`` (offers are counted) or ``budget`` (expected cost is added up)
+    at_least, at_most : its bounds; None where there is none
+    reached : offers or expected cost
+    missing : offers by which a minimum gave way
+    price : what one more offer (or unit of money) would bring; negative: what the minimum costs
+    words : the price and what gave way, in words
+    """
+
+    name: str
+    kind: str
+    at_least: float | None
+    at_most: float | None
+    reached: float
+    missing: float
+    price: float
+    words: str
+
+
+@dataclass(frozen=True)
+class AllocationReport:
+    """Figures of an allocation.
+
+    Attributes
+    ----------
+    campaign : its name
+    value : sum of what the offers are worth
+    bound : no answer that keeps the same bounds is worth more (the Lagrangian dual)
+    gap : (bound - value) / |bound|; 0 if both are 0
+    n_pairs, n_items : pairs and items that could be offered, holdouts left out
+    n_shoppers, n_held_out, n_with_offers, n_offers : numbers
+    expected_cost : cost x redemption probability, added up; 0 without a budget
+    constraints : one a constraint
+    minima_given_way : offers missing to all minima, of constraints and of shoppers
+    shoppers_short : shoppers who got fewer offers than they must
+    proven : could no answer have missed fewer? None if no minimum gave way
+    notes : sentences on what gave way and why
+    n_couples, n_swapped : couples of near ties, and how many exchanged
+    steps, seconds : of the search for prices, and all in all
+    """
+
+    campaign: str
+    value: float
+    bound: float
+    gap: float
+    n_pairs: int
+    n_items: int
+    n_shoppers: int
+    n_held_out: int
+    n_with_offers: int
+    n_offers: int
+    expected_cost: float
+    constraints: tuple[ConstraintReport, ...]
+    minima_given_way: int
+    shoppers_short: int
+    proven: bool | None
+    notes: tuple[str, ...]
+    n_couples: int
+    n_swapped: int
+    steps: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -156,26 +236,22 @@ def allocate(
         )
     problem = build_problem(frame, campaign, items=items, users=users, ledger=ledger, now=now)
     del frame
-    dual, duals, answer, proven = _solve(problem, campaign, threads, checkpoint, progress)
-    explored = exchange_near_ties(
-        dual, answer, campaign.explore, campaign.near_tie, salt=f"{campaign.name} {campaign.salt}"
-    )
-    offers = _offers_frame(dual, duals, explored, campaign.holdout)
+    solved = _solve(problem, campaign, threads, checkpoint, progress)
+    dual, duals, answer, _ = solved
+    salt = f"{campaign.name} {campaign.salt}"
+    explored = exchange_near_ties(dual, answer, campaign.explore, campaign.near_tie, salt=salt)
+    prices = dual.item_prices(duals.best)
+    offers = _offers_frame(problem, prices, explored, campaign.holdout)
+    names = problem.item_ids.cast(pl.String).to_list()
+    of_offer, of_cost = (dict(zip(names, price.tolist(), strict=True)) for price in prices)
+    of_cost = {name: price for name, price in of_cost.items() if price}
+    counts = offers.group_by("user_id").agg(offers=pl.len().cast(pl.Int32))
+    counted = shoppers.join(counts, on="user_id", how="left", maintain_order="left")
     return Allocation(
-        offers=offers,
-        shoppers=_with_counts(shoppers, offers),
-        prices=_prices(dual, duals, campaign),
-        report=make_report(
-            campaign,
-            dual,
-            duals,
-            answer,
-            explored,
-            offers,
-            shoppers,
-            proven,
-            perf_counter() - started,
-        ),
+        offers,
+        counted.with_columns(pl.col("offers").fill_null(0)),
+        Prices(campaign.name, campaign.value, of_offer, of_cost),
+        _report(campaign, solved, explored, offers, shoppers, perf_counter() - started),
     )
 
 
@@ -212,11 +288,7 @@ def _assign(ids: pl.Series, campaign: Campaign, users: Any, ledger: Ledger | Non
 
 
 def _solve(
-    problem: Problem,
-    campaign: Campaign,
-    threads: int,
-    checkpoint: Path | None,
-    progress: Progress,
+    problem: Problem, campaign: Campaign, threads: int, checkpoint: Path | None, progress: Progress
 ) -> tuple[DualProblem, Duals, Answer, bool | None]:
     """Prices and a whole answer; minima that can't be met are lowered to what was reached."""
     asked = DualProblem(problem, problem.lower, problem.upper, problem.least, n_threads(threads))
@@ -225,11 +297,9 @@ def _solve(
     else:
         with Work.held(checkpoint, _key(problem, campaign)) as work:
             kept = work.facts("state")
+            start = None if kept is None else Duals.of(kept)
             duals, answer = _search(
-                asked,
-                None if kept is None else Duals.of(kept),
-                lambda state: work.finish("state", state.as_facts()),
-                progress,
+                asked, start, lambda state: work.finish("state", state.as_facts()), progress
             )
     if not answer.shortfall:
         return asked, duals, answer, None
@@ -274,61 +344,180 @@ def _search(
 def _key(problem: Problem, campaign: Campaign) -> str:
     """Hex digits that stand for all that the search depends on."""
     digest = hashlib.sha256(campaign.model_dump_json().encode())
-    arrays = (
-        problem.indptr,
-        problem.item,
-        problem.value,
-        problem.cost,
-        problem.most,
-        problem.least,
-        problem.lower,
-        problem.upper,
-        problem.of_indptr,
-        problem.of_constraint,
-        problem.local_indptr,
-        problem.local_group,
-        problem.local_cap,
-    )
-    for array in arrays:
+    arrays = [value for value in vars(problem).values() if isinstance(value, np.ndarray)]
+    for array in (*arrays, problem.lower, problem.upper):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _pair_prices(dual: DualProblem, duals: Duals) -> NDArray[np.float64]:
-    offer, cost = dual.item_prices(duals.best)
-    return offer[dual.problem.item] + cost[dual.problem.item] * dual.problem.cost
-
-
-def _offers_frame(dual: DualProblem, duals: Duals, explored: Explored, holdout: float) -> pl.DataFrame:
-    problem = dual.problem
+def _offers_frame(
+    problem: Problem, prices: tuple[Floats, Floats], explored: Explored, holdout: float
+) -> pl.DataFrame:
     places = np.flatnonzero(explored.chosen)
+    item, (of_offer, of_cost) = problem.item[places], prices
     user = np.searchsorted(problem.indptr, places, "right") - 1
     frame = pl.DataFrame(
         {
             "user_id": problem.user_ids.gather(user),
-            "item_id": problem.item_ids.gather(problem.item[places]),
+            "item_id": problem.item_ids.gather(item),
             "value": problem.value[places],
-            "price": _pair_prices(dual, duals)[places],
+            "price": of_offer[item] + of_cost[item] * problem.cost[places],
             "expected_cost": problem.cost[places],
             "propensity": explored.propensity[places] * (1 - holdout),
         }
     )
     frame = frame.sort("user_id", "value", "item_id", descending=[False, True, False])
     rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user_id")
-    return frame.with_columns(rank=rank).select(
-        "user_id", "item_id", "rank", "value", "price", "expected_cost", "propensity"
+    return frame.with_columns(rank=rank).select("user_id", "item_id", "rank", *frame.columns[2:])
+
+
+def _report(
+    campaign: Campaign,
+    solved: tuple[DualProblem, Duals, Answer, bool | None],
+    explored: Explored,
+    offers: pl.DataFrame,
+    shoppers: pl.DataFrame,
+    seconds: float,
+) -> AllocationReport:
+    """Figures of a finished allocation, and a note on whatever could not be kept to."""
+    dual, duals, answer, proven = solved
+    problem = dual.problem
+    sent = answer_of(dual, explored.chosen)
+    constraints, notes = [], list(problem.notes)
+    left = _left_out(problem, answer)
+    for k, c in enumerate(problem.constraints):
+        missing = max(c.at_least - answer.total[k], 0.0)
+        because = why_missing(problem, k, answer) if missing else ""
+        price = float(duals.best[k])
+        if price > 0 and not _keeps_out(c, left[c.is_cost], answer.total[k]):
+            price = 0.0  # where everything fits any price up to some value is optimal
+        words = in_words(c, price, missing, because)
+        if missing:
+            notes.append(words)
+        constraints.append(
+            ConstraintReport(
+                name=c.name,
+                kind="budget" if c.is_cost else "limit",
+                at_least=None if np.isinf(c.at_least) else c.at_least,
+                at_most=None if np.isinf(c.at_most) else c.at_most,
+                reached=float(sent.total[k]),
+                missing=float(missing),
+                price=price,
+                words=words,
+            )
+        )
+    short = problem.least - answer.taken
+    if problem.short_of_candidates:
+        notes.append(
+            f"{problem.short_of_candidates:,} shoppers have fewer pairs than the offers they must get; "
+            f"they must get as many as they have."
+        )
+    if (short > 0).any():
+        notes.append(
+            f"{int((short > 0).sum()):,} shoppers got fewer offers than they must: the upper bounds of "
+            f"products and budgets leave no more."
+        )
+    given_way = int(sum(c.missing for c in constraints) + np.maximum(short, 0).sum())
+    if given_way:
+        notes.append(
+            "No answer misses fewer offers to minima than this one (proven)."
+            if proven
+            else "That no answer misses fewer offers to minima is not proven for so many pairs."
+        )
+    return AllocationReport(
+        campaign=campaign.name,
+        value=sent.value,
+        bound=duals.bound,
+        gap=(duals.bound - sent.value) / abs(duals.bound) if duals.bound else 0.0,
+        n_pairs=len(problem.item),
+        n_items=problem.n_items,
+        n_shoppers=shoppers.height,
+        n_held_out=int((shoppers["arm"] == HOLDOUT).sum()),
+        n_with_offers=offers["user_id"].n_unique(),
+        n_offers=offers.height,
+        expected_cost=float(problem.ticks[explored.chosen].sum() / problem.per_unit),
+        constraints=tuple(constraints),
+        minima_given_way=given_way,
+        shoppers_short=int((short > 0).sum()),
+        proven=proven if given_way else None,
+        notes=tuple(notes),
+        n_couples=explored.n_couples,
+        n_swapped=explored.n_swapped,
+        steps=duals.step,
+        seconds=seconds,
     )
 
 
-def _with_counts(shoppers: pl.DataFrame, offers: pl.DataFrame) -> pl.DataFrame:
-    counts = offers.group_by("user_id").agg(offers=pl.len().cast(pl.Int32))
-    joined = shoppers.join(counts, on="user_id", how="left", maintain_order="left")
-    return joined.with_columns(pl.col("offers").fill_null(0))
+def report_json(report: AllocationReport) -> str:
+    """The report as JSON text."""
+    return json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n"
 
 
-def _prices(dual: DualProblem, duals: Duals, campaign: Campaign) -> Prices:
-    names = dual.problem.item_ids.cast(pl.String).to_list()
-    offer, cost = dual.item_prices(duals.best)
-    of_cost = {name: float(price) for name, price in zip(names, cost, strict=True) if price}
-    of_offer = dict(zip(names, offer.tolist(), strict=True))
-    return Prices(campaign.name, campaign.value, of_offer, of_cost)
+def in_words(constraint: Constraint, price: float, missing: float = 0.0, because: str = "") -> str:
+    """What a constraint's price means, or that it gave way.
+
+    Examples
+    --------
+    >>> tea = Constraint("product tea", False, 5.0, 9.0, np.array([0], np.int32))
+    >>> in_words(tea, 0.07)
+    'One more offer of product tea would bring 0.07.'
+    >>> in_words(tea, -0.2)
+    'The last offer of product tea that is asked for costs 0.2.'
+    """
+    what = constraint.name
+    of = "one more offer" if what == "everything" else f"one more offer of {what}"
+    if missing:
+        return (
+            f"{what} must get {constraint.at_least:,.0f} offers and got "
+            f"{constraint.at_least - missing:,.0f}: {because}."
+        )
+    if not price:
+        return (
+            f"{what} does not bind: {'more money' if constraint.is_cost else of} would bring nothing."
+        )
+    if constraint.is_cost:
+        return f"One more unit of money in {what} would bring {price:,.3g}."
+    if price > 0:
+        return f"{of[0].upper()}{of[1:]} would bring {price:,.3g}."
+    last = "The last offer" if what == "everything" else f"The last offer of {what}"
+    return f"{last} that is asked for costs {-price:,.3g}."
+
+
+def _left_out(problem: Problem, answer: Answer) -> tuple[Floats, Floats]:
+    """(n_items,) each: 1, and the largest cost, of pairs worth something that were left out; else 0."""
+    left = ~answer.chosen & (problem.value > 0)
+    offers, costs = np.zeros(problem.n_items), np.zeros(problem.n_items)
+    offers[problem.item[left]] = 1
+    np.maximum.at(costs, problem.item[left], problem.cost[left])
+    return offers, costs
+
+
+def _keeps_out(constraint: Constraint, left: Floats, total: float) -> bool:
+    """Has the upper bound no room for a pair that was left out?"""
+    amount = left[constraint.items].max(initial=0.0)
+    return bool(amount and total + amount > constraint.at_most * (1 + SLACK))
+
+
+def why_missing(problem: Problem, k: int, answer: Answer) -> str:
+    """What stands against a minimum: too few pairs, or the bound that blocks most of its pairs."""
+    inside = np.isin(problem.item, problem.constraints[k].items)
+    user = row_of_pair(problem.indptr)
+    could = np.minimum(np.bincount(user[inside], minlength=problem.n_users), problem.most)
+    if could.sum() < problem.constraints[k].at_least:
+        return f"the pairs allow {int(could.sum()):,} at most"
+    free = inside & ~answer.chosen
+    blocked: dict[str, int] = {}
+    full = answer.taken >= problem.most
+    if n := int(full[user[free]].sum()):
+        blocked["the offers a shopper may get, which other minima take"] = n
+    for other, constraint in enumerate(problem.constraints):
+        if other == k or not np.isfinite(constraint.at_most):
+            continue
+        room = constraint.at_most * (1 + SLACK) - answer.total[other]
+        amount = problem.cost[free] if constraint.is_cost else np.ones(int(free.sum()))
+        if n := int((np.isin(problem.item[free], constraint.items) & (amount > room)).sum()):
+            what = constraint.name if constraint.is_cost else f"the limit of {constraint.name}"
+            blocked[f"{what} ({constraint.at_most:,.10g} at most)"] = n
+    if not blocked:
+        return "exclusions and minima of shoppers leave no more"
+    return f"{max(blocked, key=lambda name: blocked[name])} stands against it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,7 +44,18 @@ Count = Annotated[int, Field(strict=True, ge=0, le=MOST_OFFERS)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)]
 
 
-class Limit(_Part):
+class _Bound(_Part):
+    by: By
+    of: str | int | None = None
+
+    @model_validator(mode="after")
+    def _check_of(self) -> Self:
+        if self.by == "everything" and self.of is not None:
+            raise ValueError("by = 'everything' takes no 'of'")
+        return self
+
+
+class Limit(_Bound):
     """At most and at least so many offers of a product, a supplier or a category, or of everything.
 
     Attributes
@@ -55,8 +66,6 @@ class Limit(_Part):
         ``by = "product"`` only); an empty cell sets no limit
     """
 
-    by: By
-    of: str | int | None = None
     at_most: Count | str | None = None
     at_least: Count | str | None = None
 
@@ -70,23 +79,14 @@ class Limit(_Part):
                 raise ValueError(f"{name} = '{bound}' names a column, which needs by = 'product'")
         if isinstance(self.at_most, int) and isinstance(self.at_least, int):
             _ordered(self.at_least, self.at_most)
-        if self.by == "everything" and self.of is not None:
-            raise ValueError("by = 'everything' takes no 'of'")
         return self
 
 
-class Budget(_Part):
+class Budget(_Bound):
     """Expected cost, cost x redemption probability added up, at the most."""
 
     at_most: float = Field(gt=0, le=1e15, allow_inf_nan=False)
     by: By = "everything"
-    of: str | int | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Budget:
-        if self.by == "everything" and self.of is not None:
-            raise ValueError("by = 'everything' takes no 'of'")
-        return self
 
 
 class Exclusion(_Part):
@@ -194,8 +194,7 @@ def campaign_of(settings: dict[str, Any], *, who: str = "campaign") -> Campaign:
         where = ".".join(str(step) for step in first["loc"] if step != _WHOLE) or "settings"
         expected = ""
         if first["type"] == "extra_forbidden":
-            names = _names_at(first["loc"][:-1])
-            expected = f"; expected one of {', '.join(names)}"
+            expected = f"; expected one of {', '.join(_names_at(first['loc'][:-1]))}"
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise SettingError(
@@ -220,17 +219,10 @@ def read_campaign(path: Path) -> Campaign:
 
 def _names_at(place: tuple[Any, ...]) -> list[str]:
     """Settings that are known where an unknown one stood."""
-    parts: dict[str, type[BaseModel]] = {
-        "offers": PerShopper,
-        "limit": Limit,
-        "budget": Budget,
-        "exclusion": Exclusion,
-        "variety": Variety,
-        "floor": Floor,
-        "cap": Cap,
-    }
-    kind = parts.get(str(place[0]), Campaign) if place else Campaign
-    return list(kind.model_fields)
+    if not place:
+        return list(Campaign.model_fields)
+    kind: Any = Campaign.model_fields[str(place[0])].annotation
+    return list((*get_args(kind), kind)[0].model_fields)
 
 
 def _short(value: Any) -> str:

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retailrec.compute.statistics import Floats, holm, mean_interval
 from retailrec.data import RetailData
+from retailrec.data.ids import runs_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_meet, typed_ids
 from retailrec.errors import DataError
@@ -230,17 +231,17 @@ def judge_policy(
     ids_meet(new["user_id"], rows["user_id"], who="the new lists' users", whose="the log", share=0)
     rows, coverage = _held(rows, new, notes)
     table = bought_after(rows, data, days, margin)
-    indptr = _starts(table["user_id"])
+    listed, indptr = runs_of_ids(table["user_id"])
     shown, held, p = (table[name].to_numpy() for name in ("shown", "held", "propensity"))
     user = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     support = _support(shown, held, p, user, coverage)
     _refuse(support, len(indptr) - 1)
-    known = table["user_id"].unique().is_in(data.users["user_id"].cast(pl.String).implode())
+    known = listed.is_in(data.users["user_id"].cast(pl.String).implode())
     if n := int((~known).sum()):
         notes.append(f"{n:,} users of the log have no receipts; they count as having bought nothing.")
     names = None
     if segment is not None:
-        names = users_segment(data, segment, table["user_id"].gather(indptr[:-1]))
+        names = users_segment(data, segment, listed)
     lists = {"logged": table["offered"].to_numpy(), "new": held}
     estimates: list[Estimate] = []
     observed: dict[str, float] = {}
@@ -251,16 +252,9 @@ def judge_policy(
         observed[metric] = float(y.sum() / (len(indptr) - 1))
         for what, values in per_user.items():
             estimates += _estimates(metric, what, values, names, level)
-    return CounterfactualReport(
-        str(table["policy"][0]),
-        days,
-        len(indptr) - 1,
-        table.height,
-        observed,
-        support,
-        tuple(estimates),
-        tuple(notes),
-    )
+    policy_name, n_users = str(table["policy"][0]), len(listed)
+    found = (observed, support, tuple(estimates), tuple(notes))
+    return CounterfactualReport(policy_name, days, n_users, table.height, *found)
 
 
 def user_values(table: pl.DataFrame, metric: str, lists: Mapping[str, Bools]) -> dict[str, Floats]:
@@ -271,7 +265,7 @@ def user_values(table: pl.DataFrame, metric: str, lists: Mapping[str, Bools]) ->
     table : pool rows by user, with a column of the metric and one of it ``_before``
     lists : name -> (n_rows,) which rows they hold
     """
-    indptr = _starts(table["user_id"])
+    indptr = runs_of_ids(table["user_id"])[1]
     shown, p, y = (table[name].to_numpy() for name in ("shown", "propensity", metric))
     x, item, fold = _columns(table, indptr)
     q = expected(np.column_stack([x, table[f"{metric}_before"].to_numpy()]), item, shown, y, fold)
@@ -471,36 +465,24 @@ def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any)
         .select("row", "user", "item", start="time")
     )
     unit = unit_margins(data, margin)
-    lines = data.log.select(pl.col("user", "item").cast(pl.UInt32), "time", "quantity", "value").filter(
-        pl.col("time") < end
-    )
+    lines = data.log.select(pl.col("user", "item").cast(pl.UInt32), "time", "quantity", "value")
+    lines, metrics = lines.filter(pl.col("time") < end), {"units": "quantity", "money": "value"}
     if unit is not None:
-        lines = lines.with_columns(
-            margin=pl.Series(unit[lines["item"].to_numpy()]) * pl.col("quantity")
-        )
-    metrics = {"units": "quantity", "money": "value"} | (
-        {"margin": "margin"} if unit is not None else {}
-    )
+        earned = pl.Series(unit[lines["item"].to_numpy()]) * lines["quantity"]
+        lines, metrics["margin"] = lines.with_columns(margin=earned), "margin"
     near = lines.join(coded, on=["user", "item"]).filter(
         (pl.col("time") < pl.col("start") + timedelta(days=days))
         & (pl.col("time") >= pl.col("start") - timedelta(days=days))
     )
     after = pl.col("time") >= pl.col("start")
     sums = near.group_by("row").agg(
-        *(pl.col(c).filter(after).sum().cast(pl.Float64).alias(m) for m, c in metrics.items()),
-        *(
-            pl.col(c).filter(~after).sum().cast(pl.Float64).alias(f"{m}_before")
-            for m, c in metrics.items()
-        ),
+        pl.col(column).filter(part).sum().cast(pl.Float64).alias(f"{metric}{suffix}")
+        for part, suffix in ((after, ""), (~after, "_before"))
+        for metric, column in metrics.items()
     )
     columns = [name for name in sums.columns if name != "row"]
     joined = rows.with_row_index("row").join(sums, on="row", how="left", maintain_order="left")
     return joined.drop("row").with_columns(pl.col(columns).fill_null(0.0))
-
-
-def _starts(users: pl.Series) -> NDArray[np.int64]:
-    sizes = users.rle().struct.field("len").to_numpy().astype(np.int64)
-    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _support(shown: Bools, held: Bools, p: Floats, user: NDArray[np.int64], coverage: float) -> Support:

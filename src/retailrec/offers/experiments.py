@@ -26,8 +26,7 @@ from retailrec.offers.ledger import Ledger
 
 _SRM_ALARM = 0.001
 _MOST_MARGIN = 1e100  # of a unit; larger ones add up to no number
-
-
+Bools = NDArray[np.bool_]
 METRICS = ("bought", "purchases", "spend", "margin")
 
 
@@ -225,27 +224,18 @@ def experiment_result(
             f"{there or 'no campaigns'}. Correct its name."
         )
     start: Any = rows["time"].min()
-    shoppers = (
-        rows.group_by("user_id")
-        .agg(
-            holdout=pl.col("holdout").any(),
-            both=pl.col("holdout").n_unique() > 1,
-            reached=(pl.col("rank") > 0).any(),
-        )
-        .sort("user_id")
+    holdout = pl.col("holdout")
+    shoppers = rows.group_by("user_id").agg(
+        holdout.any(), both=holdout.n_unique() > 1, reached=(pl.col("rank") > 0).any()
     )
+    shoppers = shoppers.sort("user_id")
     if n := int(shoppers["both"].sum()):
         raise DataError(
             f"experiment: {n:,} shoppers of campaign '{campaign}' are held out and treated, such as "
             f"{shoppers.filter('both')['user_id'][0]}; each must be in one arm. Repair the ledger."
         )
-    ids_meet(
-        shoppers["user_id"],
-        data.users["user_id"],
-        who=f"the shoppers of campaign '{campaign}'",
-        whose="the receipts",
-        share=0,
-    )
+    who = f"the shoppers of campaign '{campaign}'"
+    ids_meet(shoppers["user_id"], data.users["user_id"], who=who, whose="the receipts", share=0)
     found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
     table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
     if segment is not None:
@@ -254,12 +244,17 @@ def experiment_result(
     of = None if segment is None else "segment"
     effects = effects_of(table, metrics=metrics, segment=of, level=level)
     n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
-    srm_p = (
-        None
-        if planned_holdout is None
-        else shares_p([n_treated, n_holdout], [1 - planned_holdout, planned_holdout])
-    )
-    notes = _notes(ledger, campaign, data, table, start, days, srm_p, planned_holdout)
+    srm_p: float | None = None
+    srm: list[str] = []
+    if planned_holdout is not None:
+        srm_p = shares_p([n_treated, n_holdout], [1 - planned_holdout, planned_holdout])
+        if srm_p < _SRM_ALARM:
+            srm.append(
+                f"The arms' sizes do not fit the planned holdout of {planned_holdout:.1%} (p "
+                f"{srm_p:.2g}): shoppers were lost or added after the draw, so the effects can't be "
+                f"trusted until it is known why."
+            )
+    notes = _notes(ledger, campaign, data, table, start, days, srm)
     if segment is not None and (n := table["segment"].null_count()):
         notes.append(f"{n:,} shoppers have no {segment}; no segment counts them.")
     total = {
@@ -267,18 +262,8 @@ def experiment_result(
         for e in effects
         if e.adjusted and e.segment == "all"
     }
-    return ExperimentReport(
-        campaign,
-        start,
-        days,
-        n_treated,
-        n_holdout,
-        int(shoppers["reached"].sum()),
-        srm_p,
-        tuple(effects),
-        total,
-        tuple(notes),
-    )
+    sizes = (n_treated, n_holdout, int(shoppers["reached"].sum()))
+    return ExperimentReport(campaign, start, days, *sizes, srm_p, tuple(effects), total, tuple(notes))
 
 
 def _notes(
@@ -288,8 +273,7 @@ def _notes(
     shoppers: pl.DataFrame,
     start: datetime,
     days: float,
-    srm_p: float | None,
-    planned: float | None,
+    srm: Sequence[str],
 ) -> list[str]:
     notes = []
     known = shoppers["user_id"].is_in(data.users["user_id"].cast(pl.String).implode())
@@ -306,12 +290,7 @@ def _notes(
             f"Receipts begin on {first:%Y-%m-%d}, less than {days:g} days before the "
             f"campaign: what earlier spend explains is taken out only in part."
         )
-    if srm_p is not None and srm_p < _SRM_ALARM:
-        notes.append(
-            f"The arms' sizes do not fit the planned holdout of {planned:.1%} (p {srm_p:.2g}): "
-            "shoppers were lost or added after the draw, so the effects can't be trusted until it "
-            "is known why."
-        )
+    notes += srm
     others = ledger.read(since=start, until=start + timedelta(days=days)).filter(
         (pl.col("campaign") != campaign) & (pl.col("rank") > 0)
     )
@@ -378,7 +357,7 @@ def unit_margins(data: RetailData, margin: Any) -> Floats | None:
     return mine.fill_null(0.0).to_numpy()
 
 
-def cuped(values: Floats, before: Floats, is_treated: NDArray[np.bool_]) -> Floats:
+def cuped(values: Floats, before: Floats, is_treated: Bools) -> Floats:
     """Values less what earlier values explain, with the same mean; one coefficient for both arms.
 
     The coefficient is the covariance over the variance, each arm's own summed up with weights of its
@@ -442,35 +421,18 @@ def effects_of(
 
 
 def _effect(
-    metric: str,
-    segment: str,
-    adjusted: bool,
-    values: Floats,
-    is_treated: NDArray[np.bool_],
-    level: float,
+    metric: str, segment: str, adjusted: bool, values: Floats, is_treated: Bools, level: float
 ) -> Effect:
     treated, holdout = values[is_treated], values[~is_treated]
     change, low, high, p = welch(treated, holdout, level)
     base = float(holdout.mean())
-    return Effect(
-        metric,
-        segment,
-        adjusted,
-        float(treated.mean()),
-        base,
-        len(treated),
-        len(holdout),
-        change,
-        low,
-        high,
-        change / base if base else None,
-        p,
-        p,
-    )
+    arms = (float(treated.mean()), base, len(treated), len(holdout))
+    relative = change / base if base else None
+    return Effect(metric, segment, adjusted, *arms, change, low, high, relative, p, p)
 
 
 def _by_segment(
-    metric: str, values: Floats, is_treated: NDArray[np.bool_], names: pl.Series, level: float
+    metric: str, values: Floats, is_treated: Bools, names: pl.Series, level: float
 ) -> list[Effect]:
     """Each segment with two shoppers in both arms, p corrected over these segments."""
     effects = []
@@ -501,17 +463,11 @@ class Design:
     correlation: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("control_share", "power", "level"):
-            if not 0 < getattr(self, name) < 1:
+        for name, least in (("control_share", 0), ("power", 0), ("level", 0), ("correlation", -1)):
+            if not least < (value := getattr(self, name)) < 1:
                 raise SettingError(
-                    f"experiment: {name} must lie between 0 and 1, not {getattr(self, name)}. "
-                    "Correct it."
+                    f"experiment: {name} must lie between {least} and 1, not {value}. Correct it."
                 )
-        if not -1 < self.correlation < 1:
-            raise SettingError(
-                f"experiment: correlation must lie between -1 and 1, not {self.correlation}. "
-                "Correct it."
-            )
 
 
 def required_shoppers(sd: float, effect: float, design: Design | None = None) -> int:

@@ -21,9 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from retailrec.compute.csr import row_of_pair
 from retailrec.compute.draws import inclusion_chances, random_bits, systematic_sample, uniform_draws
-from retailrec.data.ids import id_series
+from retailrec.data.ids import id_series, runs_of_ids
 from retailrec.errors import DataError, SettingError
-from retailrec.offers import kernels as moves
+from retailrec.offers import kernels
 from retailrec.offers.repair import Answer, bounds_of
 from retailrec.offers.shadow_prices import DualProblem
 
@@ -78,12 +78,9 @@ def explore(
     place = table.with_row_index("row").sort(
         "user_id", "score", "item_id", descending=[False, True, False]
     )
-    starts = np.concatenate([[0], np.cumsum(place["user_id"].rle().struct.field("len"))]).astype(
-        np.int64
-    )
+    distinct, starts = runs_of_ids(place["user_id"])
     pool = np.diff(starts)
     rank = np.arange(len(place)) - np.repeat(starts[:-1], pool)
-    distinct = place["user_id"].gather(starts[:-1])
     chances = inclusion_chances(rank, np.repeat(pool, pool), k, rate)
     lots = random_bits(np.repeat(uniform_draws(distinct, f"{salt}: order"), pool), rank)
     start = uniform_draws(distinct, f"{salt}: list")
@@ -99,19 +96,12 @@ def explore(
 
 @dataclass(frozen=True)
 class Explored:
-    """An answer after exploration.
+    """An answer after exploration."""
 
-    Attributes
-    ----------
-    chosen : (n_pairs,) bool
-    propensity : (n_pairs,) chance that the pair was chosen, given its shopper's number of offers
-    n_couples, n_swapped : couples of shoppers who could exchange, and who did
-    """
-
-    chosen: NDArray[np.bool_]
-    propensity: NDArray[np.float64]
-    n_couples: int
-    n_swapped: int
+    chosen: NDArray[np.bool_]  # (n_pairs,)
+    propensity: NDArray[np.float64]  # (n_pairs,) chance of the pair, given its shopper's offers
+    n_couples: int  # couples of shoppers who could exchange
+    n_swapped: int  # and who did
 
 
 def exchange_near_ties(
@@ -132,10 +122,9 @@ def exchange_near_ties(
     if not len(pair):
         return Explored(chosen, propensity, 0, 0)
     user = row_of_pair(problem.indptr).astype(np.int32)
-    no_margin = np.zeros(0)
     total = np.rint(answer.total * np.where(dual.is_cost, problem.per_unit, 1.0))
-    choice = moves.Choice(user, no_margin, chosen.copy(), answer.taken.copy(), total)
-    couples = moves.match_swaps(pair, other, dual.rows, bounds_of(dual), choice)
+    choice = kernels.Choice(user, np.zeros(0), chosen.copy(), answer.taken.copy(), total)
+    couples = kernels.match_swaps(pair, other, dual.rows, bounds_of(dual), choice)
     first, second = pair[couples[:, 0]], pair[couples[:, 1]]
     ids = problem.user_ids.cast(pl.String)
     names = ids.gather(user[first]) + pl.Series(["\0"]) + ids.gather(user[second])
@@ -151,10 +140,9 @@ def _near_ties(
     dual: DualProblem, answer: Answer, near_tie: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Chosen pairs and the other pairs of the same shopper that are worth nearly as much, in runs."""
-    problem = dual.problem
-    places = np.arange(len(problem.item))
-    user = row_of_pair(problem.indptr)
-    table = pl.DataFrame({"user": user, "pair": places, "value": problem.value, "item": problem.item})
+    problem, user = dual.problem, row_of_pair(dual.problem.indptr)
+    pairs = {"user": user, "pair": np.arange(len(user)), "value": problem.value, "item": problem.item}
+    table = pl.DataFrame(pairs)
     held, free = table.filter(answer.chosen), table.filter(~answer.chosen)
     ties = (
         held.join(free, on="user", suffix="_other")

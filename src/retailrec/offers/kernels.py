@@ -29,22 +29,13 @@ class Bounds(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What is chosen so far.
+    """What is chosen so far."""
 
-    Attributes
-    ----------
-    user : (n_pairs,) shopper of each pair
-    margin : (n_pairs,) by how much each pair is in or out at the prices
-    chosen : (n_pairs,) bool
-    taken : (n_users,) offers of each shopper
-    total : (n_constraints,) offers, or ticks of cost, of each constraint
-    """
-
-    user: Any
-    margin: Any
-    chosen: Any
-    taken: Any
-    total: Any
+    user: Any  # (n_pairs,) shopper of each pair
+    margin: Any  # (n_pairs,) by how much each pair is in or out at the prices
+    chosen: Any  # (n_pairs,) bool
+    taken: Any  # (n_users,) offers of each shopper
+    total: Any  # (n_constraints,) offers, or ticks of cost, of each constraint
 
 
 @_jit
@@ -359,23 +350,15 @@ def _reserve(i: int, more_i: float, j: int, more_j: float, bounds: Any, choice: 
 
 
 class Rows(NamedTuple):
-    """Pairs by shopper, and what each shopper's list must keep to.
+    """Pairs by shopper, and what each shopper's list must keep to."""
 
-    Attributes
-    ----------
-    indptr, item : pairs of each shopper (CSR), ordered by item code
-    value, cost : (n_pairs,) worth and expected cost
-    most, least : (n_users,) offers a shopper
-    local_indptr, local, caps : groups of each item (CSR) of which one shopper gets only so many
-    """
-
-    indptr: Any
+    indptr: Any  # pairs of each shopper (CSR), ordered by item code
     item: Any
-    value: Any
-    cost: Any
-    most: Any
+    value: Any  # (n_pairs,) worth
+    cost: Any  # (n_pairs,) expected cost
+    most: Any  # (n_users,) offers a shopper
     least: Any
-    local_indptr: Any
+    local_indptr: Any  # groups of each item (CSR) of which one shopper gets only so many
     local: Any
     caps: Any
 

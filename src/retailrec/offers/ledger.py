@@ -396,7 +396,7 @@ class Ledger:
         more than a cap allows, in whatever order campaigns are allocated. Returned as by `offers_of`,
         those with at least one.
         """
-        first, last = (_shifted(now, step) for step in (-period, period))
+        first, last = now - min(period, now - datetime.min), now + min(period, datetime.max - now)
         keys = ["user_id", "item_id"] if item else ["user_id"]
         shown = self.read(since=first).filter((pl.col("rank") > 0) & (pl.col("time") <= last))
         now_itself = shown.select(keys).unique().with_columns(time=pl.lit(now, pl.Datetime("us")), n=0)
@@ -489,13 +489,6 @@ def offers_of_pool(pool: pl.DataFrame) -> pl.DataFrame:
 
 def _digest(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
-
-
-def _shifted(time: datetime, step: timedelta) -> datetime:
-    try:
-        return time + step
-    except OverflowError:
-        return datetime.min if step < timedelta(0) else datetime.max
 
 
 def _refuse_bad_rows(frame: pl.DataFrame, who: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.ids import row_of_ids
+from retailrec.data.ids import row_of_ids, runs_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
@@ -27,42 +27,26 @@ _ROUNDING = 2e-15  # of a product of a few doubles
 
 @dataclass(frozen=True)
 class Problem:
-    """Pairs that may be offered, in rows by shopper, and what the choice must keep to.
+    """Pairs that may be offered, in rows by shopper, and what the choice must keep to."""
 
-    Attributes
-    ----------
-    user_ids, item_ids : the caller's ids, ascending; a code is a place in them
-    indptr, item : pairs of shopper u are [indptr[u], indptr[u + 1]), ordered by item code
-    value, cost : (n_pairs,) worth and expected cost of the offer
-    ticks, per_unit : (n_pairs,) costs as whole numbers, whose sums are exact in any order; ticks that
-        are one unit of cost
-    most, least : (n_users,) int32 offers a shopper
-    short_of_candidates : shoppers whose `least` had to give way, since they have fewer pairs
-    constraints : all of them
-    notes : sentences about what the campaign speaks of and the input does not have
-    lower, upper, is_cost : the constraints' bounds and kind as arrays
-    of_indptr, of_constraint : constraints of each item (CSR)
-    local_indptr, local_group, local_cap : per-shopper groups of each item (CSR) and their caps
-    """
-
-    user_ids: pl.Series
+    user_ids: pl.Series  # the caller's, ascending; a code is a place in them
     item_ids: pl.Series
-    indptr: NDArray[np.int64]
-    item: NDArray[np.int32]
-    value: NDArray[np.float64]
-    cost: NDArray[np.float64]
-    ticks: NDArray[np.float64]
-    per_unit: float
-    most: NDArray[np.int32]
+    indptr: NDArray[np.int64]  # pairs of shopper u are [indptr[u], indptr[u + 1])
+    item: NDArray[np.int32]  # (n_pairs,) code, ascending for each shopper
+    value: NDArray[np.float64]  # (n_pairs,) worth of the offer
+    cost: NDArray[np.float64]  # (n_pairs,) its expected cost
+    ticks: NDArray[np.float64]  # (n_pairs,) cost in whole numbers, whose sums are exact in any order
+    per_unit: float  # ticks of one unit of cost
+    most: NDArray[np.int32]  # (n_users,) offers a shopper
     least: NDArray[np.int32]
-    short_of_candidates: int
+    short_of_candidates: int  # shoppers whose `least` had to give way, since they have fewer pairs
     constraints: tuple[Constraint, ...]
-    notes: tuple[str, ...]
-    of_indptr: NDArray[np.int64]
+    notes: tuple[str, ...]  # sentences about what the campaign speaks of and the input does not have
+    of_indptr: NDArray[np.int64]  # constraints of each item (CSR)
     of_constraint: NDArray[np.int32]
-    local_indptr: NDArray[np.int64]
+    local_indptr: NDArray[np.int64]  # per-shopper groups of each item (CSR)
     local_group: NDArray[np.int32]
-    local_cap: NDArray[np.int32]
+    local_cap: NDArray[np.int32]  # (n_groups,) offers of the group that a shopper may get
 
     @property
     def n_users(self) -> int:
@@ -158,13 +142,11 @@ def read_pairs(pairs: Any, campaign: Campaign, items: Any = None) -> pl.DataFram
         spent = pl.col("cost") * (pl.col("probability") if "probability" in used else 1.0)
     frame = frame.select("user_id", "item_id", worth.alias("value"), spent.alias("cost"))
     frame = frame.sort("user_id", "item_id")
-    same = (frame["user_id"] == frame["user_id"].shift(1)) & (
-        frame["item_id"] == frame["item_id"].shift(1)
-    )
-    if n := int(same.fill_null(False).sum()):
-        bad = frame.filter(same.fill_null(False)).row(0)
+    pair = pl.col("user_id", "item_id")
+    same = frame.filter(pl.all_horizontal(pair == pair.shift(1)))
+    if n := same.height:
         raise DataError(
-            f"pairs: {n:,} pairs stand twice, such as shopper {bad[0]} and item {bad[1]}; "
+            f"pairs: {n:,} pairs stand twice, such as shopper {same[0, 0]} and item {same[0, 1]}; "
             f"keep one row of each."
         )
     return frame
@@ -207,7 +189,7 @@ def build_problem(
             "no pair is left: past offers in the ledger and the campaign's caps exclude all of them. "
             "Raise a cap, or wait."
         )
-    user_ids, indptr = _rows(frame["user_id"])
+    user_ids, indptr = runs_of_ids(frame["user_id"])
     item_ids = frame["item_id"].unique().sort()
     most = np.full(len(user_ids), campaign.offers.at_most, np.int64)
     for cap, offers in zip(campaign.cap, past, strict=True):
@@ -389,13 +371,6 @@ def _without(frame: pl.DataFrame, spent: pl.DataFrame) -> pl.DataFrame:
     ).select(frame.columns)
 
 
-def _rows(ids: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Distinct ids of an ordered column, and where each one's rows begin (CSR)."""
-    runs = ids.rle()
-    starts = np.concatenate([[0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64))])
-    return runs.struct.field("value").alias(ids.name), starts
-
-
 def attribute_of(column: str, users: Any, user_ids: pl.Series) -> pl.Series:
     """An attribute of each shopper as text; null for those who are not in the table.
 
@@ -433,21 +408,13 @@ def _in_segment(
 
 @dataclass(frozen=True)
 class Constraint:
-    """One bound on offers or on expected cost.
+    """One bound on offers or on expected cost."""
 
-    Attributes
-    ----------
-    name : such as ``product 17``, ``supplier Arla: budget``
-    is_cost : is expected cost added up (a budget) or are offers counted (a limit)?
-    at_least, at_most : the bounds; -inf and inf where there is none
-    items : (n,) codes of the items it counts, ascending
-    """
-
-    name: str
-    is_cost: bool
-    at_least: float
-    at_most: float
-    items: NDArray[np.int32]
+    name: str  # such as `product 17`
+    is_cost: bool  # is expected cost added up (a budget), or are offers counted (a limit)?
+    at_least: float  # -inf where there is no bound
+    at_most: float  # inf where there is none
+    items: NDArray[np.int32]  # (n,) codes of the items it counts, ascending
 
 
 def group_column(by: str, items: pl.DataFrame) -> str | None:

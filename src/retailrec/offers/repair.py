@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from retailrec.compute.csr import pair_keys, pairs_of_keys, row_of_pair
 from retailrec.offers import kernels
-from retailrec.offers import kernels as moves
 from retailrec.offers.problem import SLACK
 from retailrec.offers.shadow_prices import DualProblem, Floats
 
@@ -25,24 +24,14 @@ _ROUNDS = 5  # of meeting minima, and of exchanging
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer.
+    """A whole answer."""
 
-    Attributes
-    ----------
-    chosen : (n_pairs,) bool
-    value : sum of the chosen pairs' values
-    total : (n_constraints,) offers or expected cost of each constraint
-    taken : (n_users,) offers of each shopper
-    missing : (n_constraints,) offers missing to each minimum
-    missing_users : (n_users,) offers missing to each shopper's minimum
-    """
-
-    chosen: NDArray[np.bool_]
-    value: float
-    total: Floats
-    taken: NDArray[np.int64]
-    missing: Floats
-    missing_users: NDArray[np.int64]
+    chosen: NDArray[np.bool_]  # (n_pairs,)
+    value: float  # sum of the chosen pairs' values
+    total: Floats  # (n_constraints,) offers or expected cost of each constraint
+    taken: NDArray[np.int64]  # (n_users,) offers of each shopper
+    missing: Floats  # (n_constraints,) offers missing to each minimum
+    missing_users: NDArray[np.int64]  # (n_users,) offers missing to each shopper's minimum
 
     @property
     def shortfall(self) -> int:
@@ -69,10 +58,10 @@ def answer_of(dual: DualProblem, chosen: NDArray[np.bool_]) -> Answer:
     )
 
 
-def bounds_of(dual: DualProblem) -> moves.Bounds:
+def bounds_of(dual: DualProblem) -> kernels.Bounds:
     """The bounds that every answer keeps to, as the kernels take them."""
     p = dual.problem
-    return moves.Bounds(p.of_indptr, p.of_constraint, dual.is_cost, dual.lower, p.ceiling, p.ticks)
+    return kernels.Bounds(p.of_indptr, p.of_constraint, dual.is_cost, dual.lower, p.ceiling, p.ticks)
 
 
 def repair(dual: DualProblem, prices: Floats) -> Answer:
@@ -87,7 +76,7 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
     rows = dual.rows
     kernels.choose_at_prices(rows, kernels.Prices(offer, cost, dual.penalty), wanted, margin)
     bounds = bounds_of(dual)
-    choice = moves.Choice(
+    choice = kernels.Choice(
         user=row_of_pair(problem.indptr).astype(np.int32),
         margin=margin,
         chosen=np.zeros(n_pairs, np.bool_),
@@ -95,32 +84,26 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
         total=np.zeros(len(dual.lower)),
     )
     firm = np.flatnonzero(wanted)
-    moves.add_in_order(firm[np.argsort(-margin[firm], kind="stable")], rows, bounds, choice)
-    _meet_minima(dual, rows, bounds, choice)
+    kernels.add_in_order(firm[np.argsort(-margin[firm], kind="stable")], rows, bounds, choice)
+    _meet_minima(dual, bounds, choice)
     net = problem.value - offer[problem.item] - cost[problem.item] * problem.cost
     best, best_value = choice.chosen, -np.inf
     for _ in range(_ROUNDS):
-        _fill(dual, net, rows, bounds, choice)
+        _fill(dual, net, bounds, choice)
         worthless = np.flatnonzero(choice.chosen & (problem.value < 0))
         worthless = worthless[np.argsort(problem.value[worthless], kind="stable")]
-        moves.drop_in_order(worthless, rows, bounds, choice)
-        moves.swap_in_rows(rows, bounds, choice)
+        kernels.drop_in_order(worthless, rows, bounds, choice)
+        kernels.swap_in_rows(rows, bounds, choice)
         value = float(problem.value[choice.chosen].sum())
         if value <= best_value:
             break
         best, best_value = choice.chosen.copy(), value
-        if not _exchange(dual, cost, rows, bounds, choice):
+        if not _exchange(dual, cost, bounds, choice):
             break
     return answer_of(dual, best)
 
 
-def _fill(
-    dual: DualProblem,
-    net: Floats,
-    rows: kernels.Rows,
-    bounds: moves.Bounds,
-    choice: moves.Choice,
-) -> None:
+def _fill(dual: DualProblem, net: Floats, bounds: kernels.Bounds, choice: kernels.Choice) -> None:
     """Add what still fits, most net value first."""
     problem = dual.problem
     room = bounds.upper - choice.total
@@ -130,15 +113,11 @@ def _fill(
         spare[items] = np.minimum(spare[items], room[k])
     left = _open_pairs(dual, bounds, choice) & (problem.ticks <= spare[problem.item])
     places = np.flatnonzero(left)
-    moves.add_in_order(places[np.argsort(-net[places], kind="stable")], rows, bounds, choice)
+    kernels.add_in_order(places[np.argsort(-net[places], kind="stable")], dual.rows, bounds, choice)
 
 
 def _exchange(
-    dual: DualProblem,
-    cost_price: Floats,
-    rows: kernels.Rows,
-    bounds: moves.Bounds,
-    choice: moves.Choice,
+    dual: DualProblem, cost_price: Floats, bounds: kernels.Bounds, choice: kernels.Choice
 ) -> int:
     """Spend budgets on offers of products with stock left instead of on those that are worth less."""
     problem = dual.problem
@@ -148,17 +127,17 @@ def _exchange(
     budgeted = (cost_price > 0)[problem.item]
     places = np.flatnonzero(_open_pairs(dual, bounds, choice) & budgeted & (beyond_cost > 0))
     chosen = np.flatnonzero(choice.chosen & budgeted)
-    return moves.exchange_in_order(
+    return kernels.exchange_in_order(
         places[np.argsort(-beyond_cost[places], kind="stable")],
         chosen[np.argsort(beyond_cost[chosen], kind="stable")],
         beyond_cost,
-        rows,
+        dual.rows,
         bounds,
         choice,
     )
 
 
-def _open_pairs(dual: DualProblem, bounds: moves.Bounds, choice: moves.Choice) -> NDArray[np.bool_]:
+def _open_pairs(dual: DualProblem, bounds: kernels.Bounds, choice: kernels.Choice) -> NDArray[np.bool_]:
     """(n_pairs,) worth something, not chosen, and kept out by no limit and no full list."""
     problem = dual.problem
     full = np.where(dual.is_cost, 0.0, bounds.upper - choice.total < 1)
@@ -168,9 +147,8 @@ def _open_pairs(dual: DualProblem, bounds: moves.Bounds, choice: moves.Choice) -
     return left
 
 
-def _meet_minima(
-    dual: DualProblem, rows: kernels.Rows, bounds: moves.Bounds, choice: moves.Choice
-) -> None:
+def _meet_minima(dual: DualProblem, bounds: kernels.Bounds, choice: kernels.Choice) -> None:
+    rows = dual.rows
     by_item: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     for _ in range(_ROUNDS):
         short = np.flatnonzero(choice.total < dual.lower)
@@ -194,8 +172,8 @@ def _meet_minima(
             )
             pairs = pairs[np.argsort(-choice.margin[pairs], kind="stable")]
             missing = int(dual.lower[k] - choice.total[k])
-            n += moves.force_in_order(pairs, missing, weakest, pointer, rows, bounds, choice)
-        n += moves.force_rows(users, weakest, pointer, rows, bounds, choice)
+            n += kernels.force_in_order(pairs, missing, weakest, pointer, rows, bounds, choice)
+        n += kernels.force_rows(users, weakest, pointer, rows, bounds, choice)
         if not n:
             return
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,7 @@ class Prices:
 
     def save(self, path: Path) -> None:
         """Write as JSON, in one step."""
-        fields = {name: getattr(self, name) for name in ("campaign", "value")}
-        prices = {name: dict(getattr(self, name)) for name in ("of_offer", "of_cost")}
-        text = json.dumps({"format": _FORMAT} | fields | prices, indent=1, allow_nan=False)
+        text = json.dumps({"format": _FORMAT} | asdict(self), indent=1, allow_nan=False)
         write_text(text + "\n", path)
 
     @staticmethod
@@ -138,24 +136,15 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Duals:
-    """Prices found so far, and where the search stands.
+    """Prices found so far, and where the search stands."""
 
-    Attributes
-    ----------
-    prices, best : (n_constraints,) price of one more of each constraint, now and at the best bound;
-        negative for a minimum that binds
-    bound : least upper bound of every feasible answer
-    near, damping, step : state of the search
-    bounds : the bound after every step
-    """
-
-    prices: Floats
-    best: Floats
-    bound: float
+    prices: Floats  # (n_constraints,) of one more of each; negative for a minimum that binds
+    best: Floats  # those at the best bound
+    bound: float  # least upper bound of every feasible answer
     near: float
     damping: float
     step: int
-    bounds: list[float]
+    bounds: list[float]  # after every step
 
     def as_facts(self) -> dict[str, Any]:
         """The state as JSON holds it: every number comes back to the last bit."""
@@ -172,22 +161,16 @@ class Duals:
 class DualProblem:
     """A problem's dual function and its steps.
 
-    Attributes
-    ----------
-    problem : what is solved
-    lower, upper : (n_constraints,) bounds, which a repair may have lowered
-    least : (n_users,) offers a shopper must get
-    threads : shards at a time; the answer does not depend on it
-    apart : are ties set apart while prices are sought? Where many pairs are worth the same, all of them
-        turn at one price and no step finds it. So each pair's value is moved by a lot of its own that
-        shrinks as the steps do; the bound is that of the true values
+    With `apart`, ties are set apart while prices are sought: where many pairs are worth the same, all
+    turn at one price and no step finds it. So each pair's value is moved by a lot of its own that
+    shrinks as the steps do; the bound is that of the true values.
     """
 
     problem: Problem
-    lower: Floats
+    lower: Floats  # (n_constraints,) bounds, which a repair may have lowered
     upper: Floats
-    least: NDArray[np.int32]
-    threads: int = 1
+    least: NDArray[np.int32]  # (n_users,) offers a shopper must get
+    threads: int = 1  # shards at a time; the answer does not depend on it
     apart: bool = False
 
     def __post_init__(self) -> None:
@@ -201,7 +184,9 @@ class DualProblem:
         self.fine = np.flatnonzero(single)  # at most one an item: bounds of one thing are joined
         self.coarse = np.flatnonzero(~single)
         self.fine_item = np.array([problem.constraints[k].items[0] for k in self.fine], np.int64)
-        self.rows = rows_of(problem, self.least)
+        local = (problem.local_indptr, problem.local_group, problem.local_cap)
+        pairs = (problem.indptr, problem.item, problem.value, problem.cost)
+        self.rows = kernels.Rows(*pairs, problem.most, self.least, *local)
         self.counts = problem.counts
         n = len(problem.item)
         self.lots = (np.random.default_rng(0).permutation(n) + 0.5) / n - 0.5 if self.apart else None
@@ -274,7 +259,8 @@ class DualProblem:
 
     def _newton(self, excess: Floats, demand: Floats, near: float) -> Floats:
         """(n_constraints,) change of prices that would meet the bounds if slopes stayed the same."""
-        number, cost, squared = (demand[2:] + np.array([[0.5], [0.0], [0.0]])) / (2 * near)
+        slopes = (demand[2:] + np.array([[0.5], [0.0], [0.0]])) / (2 * near)
+        number, cost, _ = slopes
         active = excess != 0
         change = np.zeros(len(excess))
         slope = np.full(self.problem.n_items, np.inf)  # of items with an active limit of their own
@@ -284,7 +270,6 @@ class DualProblem:
         fine_excess[self.fine_item[fine]] = excess[self.fine][fine]
         coarse = self.coarse[active[self.coarse]]
         if len(coarse):
-            slopes = (number, cost, squared)
             change[coarse] = self._coarse_step(coarse, excess, slopes, slope, fine_excess)
             # what the coarse prices' change alone takes off the items' demand
             offer_price, cost_price = self.item_prices(change)
@@ -294,18 +279,12 @@ class DualProblem:
         return change
 
     def _coarse_step(
-        self,
-        coarse: NDArray[np.int64],
-        excess: Floats,
-        slopes: tuple[Floats, Floats, Floats],
-        slope: Floats,
-        fine_excess: Floats,
+        self, coarse: NDArray[np.int64], excess: Floats, slopes: Floats, slope: Floats, fine: Floats
     ) -> Floats:
         """Change of the coarse prices, the single products' prices following them at once."""
         number, cost, squared = slopes
         is_cost, inside = self.is_cost[coarse], self.counts[coarse]
-        of_cost = inside @ (cost * fine_excess / slope)
-        of_number = inside @ (number * fine_excess / slope)
+        of_cost, of_number = inside @ (cost * fine / slope), inside @ (number * fine / slope)
         wanted = excess[coarse] - np.where(is_cost, of_cost, of_number)
         diagonal = np.where(is_cost, inside @ squared, inside @ number) + 1e-12
         if len(coarse) > MOST_COARSE:
@@ -322,21 +301,6 @@ class DualProblem:
         return step
 
 
-def rows_of(problem: Problem, least: NDArray[np.int32]) -> kernels.Rows:
-    """The problem's arrays as the kernels take them."""
-    return kernels.Rows(
-        problem.indptr,
-        problem.item,
-        problem.value,
-        problem.cost,
-        problem.most,
-        least,
-        problem.local_indptr,
-        problem.local_group,
-        problem.local_cap,
-    )
-
-
 def solve_duals(
     dual: DualProblem,
     state: Duals | None = None,
@@ -350,13 +314,11 @@ def solve_duals(
     The bound stands still when five steps have bettered it by less than 3 in 100,000.
     """
     state = dual.start() if state is None else state
-    while state.step < steps and (dual.apart or not _stands_still(state)):
+    seen = state.bounds
+    while state.step < steps:
+        if not dual.apart and len(seen) > 15 and min(seen[:-5]) - min(seen) < 3e-5 * abs(state.bound):
+            break
         dual.advance(state)
         checkpoint(state)
         progress("shadow prices", state.step, steps)
     return state
-
-
-def _stands_still(state: Duals) -> bool:
-    seen = state.bounds
-    return len(seen) > 15 and min(seen[:-5]) - min(seen) < 3e-5 * abs(state.bound)

@@ -26,7 +26,7 @@ from retailrec.compute.shards import map_shards, n_threads
 from retailrec.compute.statistics import Difference, Floats, mean_interval
 from retailrec.data import RetailData
 from retailrec.data.history import Pairs
-from retailrec.data.ids import row_of_ids
+from retailrec.data.ids import row_of_ids, runs_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, typed_ids
 from retailrec.errors import DataError
@@ -229,24 +229,11 @@ def fit_uplift(
     _refuse_what_is_too_small(best, whole, effect, learnt[best.name], user)
     progress("learn from all")
     final = _learn(problem, np.ones(len(y), bool), user)
-    return Uplift(
-        final[best.name],
-        UpliftReport(
-            metric,
-            days,
-            int(user.max()) + 1,
-            len(y),
-            int(shown.sum()),
-            whole.change,
-            whole.low,
-            whole.high,
-            tuple(learners),
-            best.name,
-            tuple(_deciles(learnt[best.name], effect, user)),
-            tuple(_curve(learnt[best.name], effect)),
-            tuple(notes),
-        ),
-    )
+    numbers = (int(user.max()) + 1, len(y), int(shown.sum()), *whole[:3])
+    deciles = tuple(_deciles(learnt[best.name], effect, user))
+    curve = tuple(_curve(learnt[best.name], effect))
+    how = (tuple(learners), best.name, deciles, curve, tuple(notes))
+    return Uplift(final[best.name], UpliftReport(metric, days, *numbers, *how))
 
 
 def feature_rows(
@@ -266,10 +253,7 @@ def feature_rows(
     table = table.filter(pl.col("item") >= 0).sort("user", "item")
     features = FeatureSet().fit(data)
     out = np.full((len(users), len(features.names)), np.nan, np.float32, order="F")
-    runs = table["user"].rle()
-    ends = np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64))
-    starts = np.concatenate([[0], ends])
-    names = runs.struct.field("value")
+    names, starts = runs_of_ids(table["user"])
     place, item = table["row"].to_numpy(), table["item"].to_numpy().astype(np.int32)
 
     def shard(rows: slice) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -372,7 +356,7 @@ def _judged(name: str, learnt: Floats, effect: Floats, user: NDArray[np.int64]) 
     place[np.argsort(-learnt, kind="stable")] = (np.arange(len(learnt)) + 0.5) / len(learnt)
     auuc = _per_user(effect * (1 - place), user)
     qini = _per_user(effect * (0.5 - place), user)
-    return Learner(name, auuc.change, auuc.low, auuc.high, qini.change, qini.low, qini.high)
+    return Learner(name, *auuc[:3], *qini[:3])
 
 
 def _deciles(learnt: Floats, effect: Floats, user: NDArray[np.int64]) -> list[Decile]:
@@ -382,9 +366,7 @@ def _deciles(learnt: Floats, effect: Floats, user: NDArray[np.int64]) -> list[De
         if not len(rows) or of.max(initial=0) < 1:
             continue
         found = _per_user(effect[rows], of)
-        deciles.append(
-            Decile(float(learnt[rows].mean()), found.change, found.low, found.high, len(rows))
-        )
+        deciles.append(Decile(float(learnt[rows].mean()), *found[:3], len(rows)))
     return deciles
 
 
@@ -417,8 +399,7 @@ def _refuse_what_is_too_small(
     needed = users_needed((best.qini, best.qini_low, best.qini_high), n_users)
     of = "to tell offers that change more from others"
     if needed is None:
-        needed = users_needed(whole, n_users)
-        of = "to see that offers change anything"
+        needed, of = users_needed(whole, n_users), "to see that offers change anything"
     more = max((needed or 0) - n_users, 0)
     told = (
         f"some {more:,} more users are needed {of}"
