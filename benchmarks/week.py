@@ -25,8 +25,7 @@ import numpy as np
 import polars as pl
 from machine import print_result
 
-from retailrec.simulator.examples import receipt_lines
-from retailrec.simulator.shop import small_data
+from retailrec.simulator.shop import receipt_lines, small_data
 
 CONFIG = 'receipts = "exports"\nfolder = "weeks"\nkeep = 3\n[request]\nk = 10\n'
 BEFORE = 26  # weeks of the first export

@@ -30,8 +30,7 @@ from retailrec.recommender import batch
 from retailrec.recommender.batch import Batch, Exposures, artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.examples import receipt_lines
-from retailrec.simulator.shop import Shop, small_data
+from retailrec.simulator.shop import Shop, receipt_lines, small_data
 from retailrec.work import MARKER
 
 QUICK = Settings(

@@ -20,8 +20,7 @@ from retailrec.jobs.settings import Settings
 from retailrec.jobs.week_settings import WeekSettings
 from retailrec.offers.campaign import campaign_of
 from retailrec.recommender.rules import Rules
-from retailrec.simulator.examples import write_examples
-from retailrec.simulator.shop import Shop
+from retailrec.simulator.shop import Shop, write_examples
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

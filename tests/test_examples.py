@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli_support import refused, retailrec
 from retailrec.cli.app import app
 from retailrec.cli.examples import COMMANDS, LOOK, MORE, OFFERS, SERVE, START
-from retailrec.simulator.examples import FILES, write_examples
+from retailrec.simulator.shop import EXAMPLE_FILES, write_examples
 
 # these serve until they are stopped, take minutes, or need a log of one's own; tests of their own run them
 NOT_RUN = {
@@ -90,7 +90,7 @@ def test_the_examples_files_are_written_once(tmp_path: Path, monkeypatch: pytest
     assert {path.name for path in tmp_path.iterdir()} == {"till.csv"}
     for _ in range(2):  # and again, since they are ours
         assert retailrec("examples", "--out", "new").returncode == 0
-    assert all((tmp_path / "new" / name).is_file() for name in FILES)
+    assert all((tmp_path / "new" / name).is_file() for name in EXAMPLE_FILES)
 
 
 def test_lists_with_names_prices_and_a_decimal_comma(

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cli_support import refused, retailrec
-from retailrec.simulator.examples import write_examples
+from retailrec.simulator.shop import write_examples
 
 QUICK = """
 label_windows = 1

@@ -28,8 +28,7 @@ from retailrec.jobs.week_lists import Judged, ListBounds, change_of, check_lists
 from retailrec.jobs.week_settings import read_week
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.examples import receipt_lines
-from retailrec.simulator.shop import small_data
+from retailrec.simulator.shop import receipt_lines, small_data
 from retailrec.work import Work
 
 CONFIG = """

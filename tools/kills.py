@@ -27,8 +27,7 @@ import polars as pl
 
 from retailrec.errors import RetailRecError
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.examples import receipt_lines
-from retailrec.simulator.shop import small_data
+from retailrec.simulator.shop import receipt_lines, small_data
 
 CONFIG = """
 horizon_days = 14

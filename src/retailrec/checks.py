@@ -1,6 +1,7 @@
 """Checks of this week's receipts against the shop's own past weeks, before anything is published.
 
-A check is one function below: it gets the `Weeks`, and returns a `Finding`, a sentence or None. Its
+A check is one function below: it gets the `Weeks`, and returns a sentence, with the lines concerned
+beside it where there are some, a `Finding` or None. Its
 docstring is what `retailrec check --list` says. Thresholds are learnt from past weeks by `usual`, each
 side of which a quiet week leaves with a chance of `FALSE_ALARM`; a check that compares with the past is
 silent where there are fewer than `LEAST_PAST` weeks to learn from. One more check is one more function.
@@ -9,7 +10,7 @@ silent where there are fewer than `LEAST_PAST` weeks to learn from. One more che
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -27,6 +28,7 @@ LEAST_PAST = 4  # weeks to learn from
 MOST_PAST = 52
 FAR_DAYS = 14  # without a line, between dates that do not belong together
 _EXAMPLES = 3
+_Measure = Callable[[pl.DataFrame], float]
 _GUESTS = ("0", "-1", "guest", "anonymous", "unknown", "none", "null", "nan", "n/a", "na")
 
 
@@ -57,24 +59,26 @@ class Check:
     name: str
     severity: Severity
     meaning: str
-    function: Callable[[Weeks], Finding | str | None]
+    function: CheckFunction
 
     def __call__(self, weeks: Weeks) -> Finding | None:
         found = self.function(weeks)
-        return Finding(self.name, self.severity, found) if isinstance(found, str) else found
+        if found is None or isinstance(found, Finding):
+            return found
+        message, rows = (found, pl.DataFrame()) if isinstance(found, str) else found
+        lines = rows.height if "time" in rows.columns else 0
+        return Finding(self.name, self.severity, message, lines, rows)
 
 
+Found = Finding | tuple[str, pl.DataFrame] | str | None
+CheckFunction = Callable[["Weeks"], Found]
 CHECKS: dict[str, Check] = {}
 
 
-def check(
-    severity: Severity,
-) -> Callable[[Callable[[Weeks], Finding | str | None]], Callable[[Weeks], Finding | str | None]]:
+def check(severity: Severity) -> Callable[[CheckFunction], CheckFunction]:
     """Register a check under the function's name."""
 
-    def register(
-        function: Callable[[Weeks], Finding | str | None],
-    ) -> Callable[[Weeks], Finding | str | None]:
+    def register(function: CheckFunction) -> CheckFunction:
         name = function.__name__
         CHECKS[name] = Check(name, severity, inspect.getdoc(function) or "", function)
         return function
@@ -136,8 +140,7 @@ class Weeks:
         """As many days of earlier weeks, the newest first, with the same weekdays."""
         if self.past.is_empty():
             return []
-        first, _ = _bulk(self.past)
-        begin = datetime(first.year, first.month, first.day)
+        begin = datetime.combine(_bulk(self.past)[0], datetime.min.time())
         step = timedelta(days=7 * -(-(self.end - self.start).days // 7))
         found: list[pl.DataFrame] = []
         start, end = self.start - step, self.end - step
@@ -214,7 +217,7 @@ def no_lines(w: Weeks) -> str | None:
 
 
 @check("refuse")
-def missing_days(w: Weeks) -> Finding | None:
+def missing_days(w: Weeks) -> Found:
     """Days without a line, of weekdays on which past weeks had lines nine times in ten."""
     if not w.learnt:
         return None
@@ -226,9 +229,7 @@ def missing_days(w: Weeks) -> Finding | None:
             gone.append(day)
     if not gone:
         return None
-    return _finding(
-        w,
-        missing_days,
+    return (
         f"no line on {_listed(gone)}, which past weeks had; ask for the missing days, or tell that the "
         f"shop was closed.",
         pl.DataFrame({"day": gone}),
@@ -236,7 +237,7 @@ def missing_days(w: Weeks) -> Finding | None:
 
 
 @check("refuse")
-def half_days(w: Weeks) -> Finding | None:
+def half_days(w: Weeks) -> Found:
     """Days with far fewer lines than the same weekday of past weeks.
 
     Less than usual, and than 60% of the least that was seen.
@@ -254,9 +255,7 @@ def half_days(w: Weeks) -> Finding | None:
     if not rows:
         return None
     worst = rows[0]
-    return _finding(
-        w,
-        half_days,
+    return (
         f"{worst['day']} has {worst['lines']:,} lines where past weeks had {worst['median']:,.0f}; the "
         f"day is not whole. Export it again.",
         pl.DataFrame(rows),
@@ -264,7 +263,7 @@ def half_days(w: Weeks) -> Finding | None:
 
 
 @check("refuse")
-def ends_early(w: Weeks) -> Finding | None:
+def ends_early(w: Weeks) -> Found:
     """The last day ends hours before the shop does on such days: a file cut or sent too soon."""
     if not w.learnt or not _has_clock(w):
         return None
@@ -277,16 +276,14 @@ def ends_early(w: Weeks) -> Finding | None:
     usually, earliest = float(np.median(known)), min(known)
     if came >= earliest - max(1.0, usually - earliest):
         return None
-    return _finding(
-        w,
-        ends_early,
+    return (
         f"the last line of {day} is of {_clock(came)}; on such days the last one came at "
-        f"{_clock(usually)}, never before {_clock(earliest)}. Is the file whole?",
+        f"{_clock(usually)}, never before {_clock(earliest)}. Is the file whole?"
     )
 
 
 @check("refuse")
-def missing_stores(w: Weeks) -> Finding | None:
+def missing_stores(w: Weeks) -> Found:
     """Stores without a line that had 20 receipts and more in nine of ten past weeks.
 
     The last one among them: where 20 are usual, none is no chance (e^-20).
@@ -303,9 +300,7 @@ def missing_stores(w: Weeks) -> Finding | None:
     gone = sorted(set(steady.drop_nulls().to_list()) - there, key=str)
     if not gone:
         return None
-    return _finding(
-        w,
-        missing_stores,
+    return (
         f"no line of store {_listed(gone)}, which past weeks had; ask for them, or say if closed.",
         pl.DataFrame({"store": [str(store) for store in gone]}),
     )
@@ -314,7 +309,16 @@ def missing_stores(w: Weeks) -> Finding | None:
 @check("warn")
 def fewer_or_more_lines(w: Weeks) -> str | None:
     """Lines, users, receipts or money outside of what is usual and by a tenth and more."""
-    return _outside(w, _amounts(), least=0.1)
+    return _outside(
+        w,
+        {
+            "lines": len,
+            "users": lambda f: f[USER_ID].n_unique(),
+            "receipts": _n_receipts,
+            "money": lambda f: float(f["value"].sum()) if "value" in f.columns else 0.0,
+        },
+        least=0.1,
+    )
 
 
 @check("refuse")
@@ -333,7 +337,7 @@ def too_few_lines(w: Weeks) -> str | None:
 
 
 @check("warn")
-def repeated_receipts(w: Weeks) -> Finding | None:
+def repeated_receipts(w: Weeks) -> Found:
     """Receipts that stand in two files with the same number and lines: an export that overlaps."""
     if "file" not in w.lines.columns or "basket_id" not in w.lines.columns:
         return None
@@ -344,30 +348,24 @@ def repeated_receipts(w: Weeks) -> Finding | None:
     if same.is_empty():
         return None
     rows = w.lines.join(same.select(keys), on=keys, how="semi")
-    return _finding(
-        w,
-        repeated_receipts,
+    return (
         f"{same.height:,} receipts stand in two files with the same lines; loading counts each once.",
         rows,
     )
 
 
 @check("refuse")
-def resent_receipts(w: Weeks) -> Finding | None:
+def resent_receipts(w: Weeks) -> Found:
     """Receipts with the lines and time of another one of the same user under another number."""
     if "basket_id" not in w.lines.columns:
         return None
     clock = _has_clock(w)
-    both = pl.concat(
-        [
-            _contents(f, [USER_ID, "basket_id"]).with_columns(new=pl.lit(new))
-            for f, new in (
-                (w.lines, True),
-                (w.past.filter(pl.col("time") >= w.start - timedelta(days=28)), False),
-            )
-        ],
-        how="vertical_relaxed",
-    ).filter(pl.col("n") >= (1 if clock else 3))
+    lately = w.past.filter(pl.col("time") >= w.start - timedelta(days=28))
+    parts = [
+        _contents(f, [USER_ID, "basket_id"]).with_columns(new=pl.lit(new))
+        for f, new in ((w.lines, True), (lately, False))
+    ]
+    both = pl.concat(parts, how="vertical_relaxed").filter(pl.col("n") >= (1 if clock else 3))
     both = both.unique([USER_ID, "basket_id"], keep="any")
     alike = both.filter(pl.len().over(USER_ID, "time", "content") > 1)
     again = alike.filter(pl.col("new"))
@@ -375,9 +373,7 @@ def resent_receipts(w: Weeks) -> Finding | None:
     if again.height < max(3, 0.01 * n_new):
         return None
     rows = w.lines.join(again.select(USER_ID, "basket_id"), on=[USER_ID, "basket_id"], how="semi")
-    return _finding(
-        w,
-        resent_receipts,
+    return (
         f"{again.height:,} of {n_new:,} receipts have the time and lines of another of the same user "
         f"under another number; they would count twice. Export with the numbers of the till.",
         rows,
@@ -385,19 +381,16 @@ def resent_receipts(w: Weeks) -> Finding | None:
 
 
 @check("warn")
-def late_lines(w: Weeks) -> Finding | None:
+def late_lines(w: Weeks) -> Found:
     """Lines of days before the week in question, which earlier files should have held."""
     if w.past.is_empty():
         return None
-    first, _ = _bulk(w.past)
-    begin = datetime(first.year, first.month, first.day)
+    begin = datetime.combine(_bulk(w.past)[0], datetime.min.time())
     rows = w.lines.filter((pl.col("time") < w.start) & (pl.col("time") >= begin))
     rows = rows.join(w.past, on=[USER_ID, ITEM_ID, "time"], how="anti")
     if rows.height < max(1, 0.001 * w.lines.height):
         return None
-    return _finding(
-        w,
-        late_lines,
+    return (
         f"{rows.height:,} lines are of days before {w.start:%Y-%m-%d}; earlier weeks were not whole, "
         f"and lists made from them did not know these.",
         rows,
@@ -408,7 +401,7 @@ def late_lines(w: Weeks) -> Finding | None:
 
 
 @check("refuse")
-def far_dates(w: Weeks) -> Finding | None:
+def far_dates(w: Weeks) -> Found:
     """Lines dated more than two weeks from all others.
 
     They would move the end of the data, so that everything else looks old.
@@ -421,9 +414,7 @@ def far_dates(w: Weeks) -> Finding | None:
     if rows.is_empty():
         return None
     days = rows["time"].min(), rows["time"].max()
-    return _finding(
-        w,
-        far_dates,
+    return (
         f"{rows.height:,} lines are dated {days[0]!s:.10} to {days[1]!s:.10}, far from the others "
         f"({w.start:%Y-%m-%d} to {w.end - timedelta(days=1):%Y-%m-%d}). Mend or drop them.",
         rows,
@@ -451,7 +442,7 @@ def clock_moved(w: Weeks) -> str | None:
 
 
 @check("refuse")
-def prices_moved(w: Weeks) -> Finding | None:
+def prices_moved(w: Weeks) -> Found:
     """Unit prices of items sold before and now, half of which moved by a third and more.
 
     As where money comes in cents, in another currency or with other taxes.
@@ -466,10 +457,8 @@ def prices_moved(w: Weeks) -> Finding | None:
     middle = float(both["ratio"].median())  # type: ignore[arg-type]
     if 0.67 < middle < 1.5:
         return None
-    hint = {True: " The money looks like cents.", False: ""}[60 < middle < 170]
-    return _finding(
-        w,
-        prices_moved,
+    hint = " The money looks like cents." if 60 < middle < 170 else ""
+    return (
         f"half of {both.height:,} items cost {middle:.3g} times what they did and more; expected about "
         f"1.{hint} Bring money as before.",
         both.sort("ratio", descending=True),
@@ -477,7 +466,7 @@ def prices_moved(w: Weeks) -> Finding | None:
 
 
 @check("warn")
-def some_prices_moved(w: Weeks) -> Finding | None:
+def some_prices_moved(w: Weeks) -> Found:
     """More items than in any past week cost twice or half of what they did: a price file gone wrong."""
     if "value" not in w.new.columns or not w.learnt:
         return None
@@ -493,9 +482,7 @@ def some_prices_moved(w: Weeks) -> Finding | None:
     came = now.height / max(w.new[ITEM_ID].n_unique(), 1)
     if now.height < 5 or came < 0.02 or came <= 2 * max(share):
         return None
-    return _finding(
-        w,
-        some_prices_moved,
+    return (
         f"{now.height:,} items ({came:.1%}) cost twice or half of what they did; in past weeks at most "
         f"{max(share):.1%}. Look at their prices.",
         now,
@@ -530,7 +517,7 @@ def returns_moved(w: Weeks) -> str | None:
 
 
 @check("refuse")
-def mixed_currencies(w: Weeks) -> Finding | None:
+def mixed_currencies(w: Weeks) -> Found:
     """More currencies than in past weeks: their money can't be added."""
     if "currency" not in w.lines.columns:
         return None
@@ -540,9 +527,7 @@ def mixed_currencies(w: Weeks) -> Finding | None:
     if not odd:
         return None
     rows = w.lines.filter(pl.col("currency").is_in(sorted(odd, key=str)))
-    return _finding(
-        w,
-        mixed_currencies,
+    return (
         f"money comes in {_listed(sorted(came, key=str))}; sums would mix them. Convert them first.",
         rows,
     )
@@ -552,15 +537,15 @@ def mixed_currencies(w: Weeks) -> Finding | None:
 
 
 @check("refuse")
-def user_ids_changed(w: Weeks) -> Finding | None:
+def user_ids_changed(w: Weeks) -> Found:
     """Users that are new, but known but for case, Unicode form, blanks or leading zeros."""
-    return _changed_ids(w, user_ids_changed, USER_ID, w.known_users)
+    return _changed_ids(w, USER_ID, w.known_users)
 
 
 @check("refuse")
-def item_ids_changed(w: Weeks) -> Finding | None:
+def item_ids_changed(w: Weeks) -> Found:
     """Items that are new, but known but for case, Unicode form, blanks or leading zeros."""
-    return _changed_ids(w, item_ids_changed, ITEM_ID, w.known_items)
+    return _changed_ids(w, ITEM_ID, w.known_items)
 
 
 @check("refuse")
@@ -576,7 +561,7 @@ def unknown_items(w: Weeks) -> str | None:
 
 
 @check("warn")
-def guests_as_one_user(w: Weeks) -> Finding | None:
+def guests_as_one_user(w: Weeks) -> Found:
     """Many receipts under one id ("0", "guest", or whatever it is).
 
     Nobody's habits, which would pass for a user's.
@@ -592,9 +577,7 @@ def guests_as_one_user(w: Weeks) -> Finding | None:
     if odd.is_empty():
         return None
     ids = odd.sort("n", descending=True)[USER_ID].to_list()
-    return _finding(
-        w,
-        guests_as_one_user,
+    return (
         f"{odd['n'].sum():,} receipts stand under {_listed(ids)}; that is no one user. Leave the id "
         f"empty where nobody is known.",
         w.new.join(odd.select(USER_ID), on=USER_ID, how="semi"),
@@ -612,10 +595,8 @@ def users_merged_or_split(w: Weeks) -> str | None:
     came, low, high = w.usual(_n_receipts)
     if not low <= came <= high:
         return None  # that is another fault
-    each: dict[str, Callable[[pl.DataFrame], float]] = {
-        "receipts a user": lambda f: _n_receipts(f) / max(f[USER_ID].n_unique(), 1)
-    }
-    return _outside(w, each, least=0.25)
+    of = {"receipts a user": lambda f: _n_receipts(f) / max(f[USER_ID].n_unique(), 1)}
+    return _outside(w, of, least=0.25)
 
 
 # --- helpers -----------------------------------------------------------------------------------------
@@ -689,18 +670,7 @@ def _n_receipts(lines: pl.DataFrame) -> int:
     return int(lines.select(_receipts(lines).n_unique()).item()) if len(lines) else 0
 
 
-def _amounts() -> dict[str, Callable[[pl.DataFrame], float]]:
-    return {
-        "lines": len,
-        "users": lambda f: f[USER_ID].n_unique(),
-        "receipts": _n_receipts,
-        "money": lambda f: float(f["value"].sum()) if "value" in f.columns else 0.0,
-    }
-
-
-def _outside(
-    w: Weeks, measures: dict[str, Callable[[pl.DataFrame], float]], least: float = 0.0
-) -> str | None:
+def _outside(w: Weeks, measures: Mapping[str, _Measure], least: float) -> str | None:
     """A sentence of measures outside of what is usual, and by a share of `least` from the median."""
     if not w.learnt or w.new.is_empty():
         return None
@@ -736,7 +706,7 @@ def _plain(ids: pl.Series) -> pl.Series:
     return text.str.replace_all(r"\s+", "").str.strip_chars_start("0")
 
 
-def _changed_ids(w: Weeks, which: Any, column: str, known: pl.Series) -> Finding | None:
+def _changed_ids(w: Weeks, column: str, known: pl.Series) -> Found:
     new = w.new[column].drop_nulls().unique()
     if new.dtype != known.dtype:
         new, known = new.cast(pl.String), known.cast(pl.String)
@@ -748,9 +718,7 @@ def _changed_ids(w: Weeks, which: Any, column: str, known: pl.Series) -> Finding
     pairs = pl.DataFrame({"id": alike, "plain": _plain(alike)}).join(plain, on="plain", how="left")
     one = pairs.row(0, named=True)
     rows = w.new.filter(pl.col(column).cast(pl.String).is_in(alike.cast(pl.String).implode()))
-    return _finding(
-        w,
-        which,
+    return (
         f"{len(alike):,} of {len(new):,} ids in {column} are new, but known in another notation (such "
         f"as {one['id']!r} for {one['known']!r}); nobody would be recognised. Write them as before.",
         rows,
@@ -785,11 +753,3 @@ def _unknown(w: Weeks, column: str, what: str) -> str | None:
 def _listed(values: Sequence[Any]) -> str:
     shown = ", ".join(str(v) for v in values[:_EXAMPLES])
     return shown if len(values) <= _EXAMPLES else f"{shown} and {len(values) - _EXAMPLES:,} more"
-
-
-def _finding(w: Weeks, which: Any, message: str, rows: pl.DataFrame | None = None) -> Finding:
-    """A finding of a check; `rows` are its lines."""
-    told = CHECKS[which.__name__]
-    rows = pl.DataFrame() if rows is None else rows
-    lines = rows.height if "time" in rows.columns else 0
-    return Finding(told.name, told.severity, message, lines, rows)

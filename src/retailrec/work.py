@@ -111,20 +111,16 @@ def _put_frame(frame: pl.DataFrame, file: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, before: Callable[[Path], None] = lambda partial: None) -> Iterator[Path]:
     """A file beside `path` that takes its place when all is written, and else goes.
+
+    `before` is called with it when it is written.
 
     Raises
     ------
     DataError
         If it can't be written: no such folder, no right, no room.
     """
-    with _in_place(path) as partial:
-        yield partial
-
-
-@contextmanager
-def _in_place(path: Path, before: Callable[[Path], None] = lambda partial: None) -> Iterator[Path]:
     try:
         path.name.encode()  # libraries take text for a path
     except UnicodeEncodeError as error:
@@ -389,7 +385,7 @@ def result_file(path: Path) -> Iterator[Path]:
         _refuse_stranger(path)
         _record(path.parent, {path.name: sha256(partial)})  # and the old one's, until it is replaced
 
-    with _in_place(path, claim) as partial:
+    with whole_file(path, claim) as partial:
         yield partial
 
 
@@ -639,74 +635,57 @@ class Storage(Protocol):
 
     def exists(self, path: str) -> bool:
         """Is there a file or folder?"""
-        ...
 
     def files(self, folder: str) -> list[str]:
         """Names of what lies right in a folder, ascending; none if there is no folder."""
-        ...
 
     def make_folder(self, path: str) -> None:
         """Make a folder and those above it."""
-        ...
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all in it."""
-        ...
 
     def rename(self, source: str, target: str) -> None:
         """Give a file or folder another name, in one step where the system can."""
-        ...
 
     def read_text(self, path: str) -> str:
         """All text of a small file."""
-        ...
 
     def write_text(self, text: str, path: str) -> None:
         """Write a small file, in one step."""
-        ...
 
     def digest(self, path: str) -> str:
         """Stands for the content of a file or folder; another one where it was cut or altered."""
-        ...
 
     def hold(self, folder: str) -> AbstractContextManager[None]:
         """Make a folder and keep other processes off, where that can be."""
-        ...
 
 
-class LocalStorage:
+class LocalStorage(Storage):
     """A disk of this machine."""
 
     def exists(self, path: str) -> bool:
-        """Is there a file or folder?"""
         return os.path.lexists(path)
 
     def files(self, folder: str) -> list[str]:
-        """Names of what lies right in a folder, ascending; none if there is no folder."""
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
     def make_folder(self, path: str) -> None:
-        """Make a folder and those above it, for their owner alone."""
         make_folder(Path(path))
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all in it."""
         _remove(Path(path))
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file or folder another name, in one step."""
         os.replace(source, target)
 
     def read_text(self, path: str) -> str:
-        """All text of a small file."""
         return Path(path).read_text(encoding="utf-8")
 
     def write_text(self, text: str, path: str) -> None:
-        """Write a small file, in one step."""
         write_text(text, Path(path))
 
     def digest(self, path: str) -> str:
-        """SHA-256 of a file's content."""
         return sha256(Path(path))
 
     @contextmanager

@@ -334,15 +334,15 @@ def examples(
     quiet: QuietOption = False,
 ) -> None:
     """Write the small shop that the examples of help and documentation use."""
-    from retailrec.simulator.examples import FILES, write_examples
+    from retailrec.simulator.shop import EXAMPLE_FILES, write_examples
 
-    for name in FILES:
+    for name in EXAMPLE_FILES:
         check_file(out / name, overwrite=overwrite)
     with console.progress(quiet) as progress:
         progress("generate a shop")
         write_examples(out)
     if not quiet:
-        OUT.print(f"{', '.join(FILES)}: {out.absolute()}", soft_wrap=True, highlight=False)
+        OUT.print(f"{', '.join(EXAMPLE_FILES)}: {out.absolute()}", soft_wrap=True, highlight=False)
         OUT.print("Next: retailrec run table shop --out out/shop")
 
 

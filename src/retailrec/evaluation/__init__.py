@@ -5,16 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "DEFAULT_METRICS": "retailrec.evaluation.judge",
-    "Judge": "retailrec.evaluation.judge",
-    "Judged": "retailrec.evaluation.judge",
-    "category_codes": "retailrec.data",
-    "evaluate": "retailrec.evaluation.judge",
-    "judge_frames": "retailrec.evaluation.judge",
-    "means": "retailrec.evaluation.judge",
-    "unit_prices": "retailrec.data",
-}
 __all__ = [
     "DEFAULT_METRICS",
     "Judge",
@@ -32,6 +22,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(import_module("retailrec.evaluation.judge"), name)
     raise AttributeError(f"module 'retailrec.evaluation' has no attribute {name!r}")

@@ -61,7 +61,7 @@ MakeWindow = Callable[[Split, datetime], Window]  # a split, prefilters applied,
 
 
 @dataclass(frozen=True)
-class LocalWindow:
+class LocalWindow(Window):
     """A window on this machine."""
 
     past: RetailData
@@ -80,16 +80,13 @@ class LocalWindow:
 
     @property
     def users(self) -> pl.Series:
-        """Ids of the judged shoppers, ascending."""
         return self.past.users[USER_ID].gather(self.judge.users)
 
     @property
     def groups(self) -> Mapping[str, pl.Series]:
-        """Segment -> (n_users,) group of each."""
         return segments(self.past, self.judge.users)
 
     def values(self, model: Any, metrics: Sequence[str]) -> dict[str, Values]:
-        """Metric -> (n_users,) values of the lists of a fitted model; (1,) of lists together."""
         lists = lists_of(model, self.past)(self.judge.users, longest(metrics))
         return self.judge.per_user(lists, metrics)
 
@@ -122,11 +119,11 @@ def lists_of(model: Model, past: RetailData) -> Lists:
 
         def lists(users: NDArray[np.int64], k: int) -> Items:
             history = past.history(codes=users)
-            parts = map_shards(
-                lambda rows: model.candidates(history.take(rows), k).items,
-                len(users),
-                threads=n_threads(0),
-            )
+
+            def shard(rows: slice) -> Items:
+                return model.candidates(history.take(rows), k).items
+
+            parts = map_shards(shard, len(users), threads=n_threads(0))
             return np.vstack([np.zeros((0, k), np.int32), *parts])
 
         return lists
@@ -219,15 +216,9 @@ def backtest(
                         values = judged.values(fitted_copy(model, split.past), metrics)
                         if work is not None:
                             work.keep(_frame(values, len(users)), part)
-                    tables.append(_means_of(values, groups, fold.cutoff, name))
-                    frames.append(
-                        _frame(values, len(users)).select(
-                            pl.lit(fold.cutoff).alias("cutoff"),
-                            pl.lit(name).alias("model"),
-                            users,
-                            pl.all(),
-                        )
-                    )
+                    which = (pl.lit(fold.cutoff).alias("cutoff"), pl.lit(name).alias("model"))
+                    tables.append(by_segment(values, groups).select(*which, pl.all()))
+                    frames.append(_frame(values, len(users)).select(*which, users, pl.all()))
     return Backtest(pl.concat(frames), pl.concat(tables))
 
 
@@ -255,14 +246,6 @@ def learning_curve(
         if known.log.height == past.log.height:
             break
     return pl.DataFrame(rows, schema=["days", "lines", metric], orient="row")
-
-
-def _means_of(
-    values: Mapping[str, Values], groups: Mapping[str, pl.Series], cutoff: datetime, model: str
-) -> pl.DataFrame:
-    return by_segment(values, groups).select(
-        pl.lit(cutoff).alias("cutoff"), pl.lit(model).alias("model"), pl.all()
-    )
 
 
 def _frame(values: Mapping[str, Values], n: int) -> pl.DataFrame:

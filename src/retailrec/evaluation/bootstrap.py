@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,12 +91,7 @@ def compare_models(
             f"models were judged on different shoppers ({n:,} and {sizes}); give all of them the "
             "same judge."
         )
-    names = [
-        (model, metric)
-        for model, by_metric in values.items()
-        for metric, v in by_metric.items()
-        if len(v) == n
-    ]
+    names = [(model, m) for model, of in values.items() for m, v in of.items() if len(v) == n]
     if not names:
         raise DataError("there is no value of a shopper to compare; judge a model first.")
     matrix = np.column_stack([values[model][metric] for model, metric in names])
@@ -108,16 +104,10 @@ def compare_models(
         n = int((~np.isnan(matrix[:, at])).sum())
         low, high = _quantiles(drawn[:, at], tails) if n >= _LEAST_SHOPPERS else (None, None)
         rows.append((model, metric, _or_none(mean[at]), low, high, n))
-    schema: Any = {
-        "model": pl.String,
-        "metric": pl.String,
-        "mean": pl.Float64,
-        "low": pl.Float64,
-        "high": pl.Float64,
-        "n": pl.Int64,
-    }
+    numbers = dict.fromkeys(("mean", "low", "high"), pl.Float64)
+    schema: Any = {"model": pl.String, "metric": pl.String, **numbers, "n": pl.Int64}
     means = pl.DataFrame(rows, schema=schema, orient="row")
-    return Comparison(means, _differences(names, matrix, drawn, tails))
+    return Comparison(means, _differences(names, matrix, mean, drawn, tails))
 
 
 def _bootstrap_means(matrix: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -158,39 +148,31 @@ def _poisson_table() -> NDArray[np.float32]:
 def _differences(
     names: Sequence[tuple[str, str]],
     matrix: NDArray[np.float64],
+    mean: NDArray[np.float64],
     drawn: NDArray[np.float64],
     tails: Sequence[float],
 ) -> pl.DataFrame:
     """Every two models, metric by metric."""
-    with np.errstate(invalid="ignore"):
-        mean = np.nansum(matrix, axis=0) / (~np.isnan(matrix)).sum(axis=0)
     frames = []
-    place = {name: at for at, name in enumerate(names)}
     models = list(dict.fromkeys(model for model, _ in names))
     for metric in dict.fromkeys(metric for _, metric in names):
+        place = {model: at for at, (model, of) in enumerate(names) if of == metric}
         rows = []
-        for i, versus in enumerate(models):
-            for model in models[i + 1 :]:
-                if (model, metric) not in place or (versus, metric) not in place:
-                    continue
-                a, b = place[model, metric], place[versus, metric]
-                step = drawn[:, a] - drawn[:, b]
-                step = step[~np.isnan(step)]
-                each = matrix[:, a] - matrix[:, b]
-                each = each[~np.isnan(each)]
-                enough = len(each) >= _LEAST_SHOPPERS
-                low, high = _quantiles(step, tails) if enough else (None, None)
-                least = min((step <= 0).sum(), (step >= 0).sum())
-                p = exact_p(each, min(1.0, 2 * (int(least) + 1) / (len(step) + 1)))
-                rows.append((model, versus, metric, _or_none(mean[a] - mean[b]), low, high, p))
+        for versus, model in combinations([model for model in models if model in place], 2):
+            a, b = place[model], place[versus]
+            step = drawn[:, a] - drawn[:, b]
+            step = step[~np.isnan(step)]
+            each = matrix[:, a] - matrix[:, b]
+            each = each[~np.isnan(each)]
+            enough = len(each) >= _LEAST_SHOPPERS
+            low, high = _quantiles(step, tails) if enough else (None, None)
+            least = min((step <= 0).sum(), (step >= 0).sum())
+            p = exact_p(each, min(1.0, 2 * (int(least) + 1) / (len(step) + 1)))
+            rows.append((model, versus, metric, _or_none(mean[a] - mean[b]), low, high, p))
         corrected = holm([row[-1] for row in rows])
         frames += [(*row, c) for row, c in zip(rows, corrected, strict=True)]
-    schema: Any = {
-        "model": pl.String,
-        "versus": pl.String,
-        "metric": pl.String,
-        **dict.fromkeys(("difference", "low", "high", "p", "p_corrected"), pl.Float64),
-    }
+    numbers = dict.fromkeys(("difference", "low", "high", "p", "p_corrected"), pl.Float64)
+    schema: Any = dict.fromkeys(("model", "versus", "metric"), pl.String) | numbers
     return pl.DataFrame(frames, schema=schema, orient="row")
 
 

@@ -20,28 +20,15 @@ from retailrec.errors import DataError
 from retailrec.metrics.base import Values, compute_metric, parse_metric
 from retailrec.schema import CATEGORIES, USER_ID
 
-DEFAULT_METRICS = (
-    "precision@5",
-    "recall@10",
-    "ndcg@10",
-    "hit_rate@5",
-    "money_precision@5",
-)
+DEFAULT_METRICS = ("precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5")
 
 
 class ItemFacts(NamedTuple):
-    """What was known of items before a window, counted over everybody.
+    """What was known of items before a window, counted over all users."""
 
-    Attributes
-    ----------
-    prices : (n_items,) unit prices
-    buyers : (n_items,) shoppers who had bought the item
-    n_known : shoppers with history
-    """
-
-    prices: NDArray[np.float64]
-    buyers: NDArray[np.int64]
-    n_known: int
+    prices: NDArray[np.float64]  # (n_items,) unit prices
+    buyers: NDArray[np.int64]  # (n_items,) shoppers who had bought the item
+    n_known: int  # shoppers with history
 
     @classmethod
     def of(cls, past: RetailData) -> ItemFacts:
@@ -53,33 +40,20 @@ class ItemFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """Who is judged, and what they bought: every cleaned purchase of the window.
+    """Who is judged, and what they bought: every cleaned purchase of the window."""
 
-    Attributes
-    ----------
-    users : (n_users,) codes of the shoppers who bought in the window and have history
-    n_cold : shoppers who bought in the window and have none
-    keys : (n_bought,) row * n_items + item of each pair bought, ascending
-    values : (n_bought,) money behind each
-    prices : (n_items,) unit price as known before the window
-    repeat : (n_bought,) had the shopper bought the item before? None: not known
-    buyers : (n_items,) shoppers who had bought the item before; None: not known
-    categories : (n_items,) category codes, -1 not known; None: there are none
-    recommendable : (n_items,) items that might be recommended; None: not known
-    n_known : shoppers with history
-    """
-
-    users: NDArray[np.int64]
-    n_cold: int
+    users: NDArray[np.int64]  # (n_users,) codes of those who bought in the window and have history
+    n_cold: int  # shoppers who bought in the window and have none
     n_items: int
-    keys: NDArray[np.int64]
-    values: NDArray[np.float64]
-    prices: NDArray[np.float64]
-    repeat: NDArray[np.bool_] | None = None
-    buyers: NDArray[np.int64] | None = None
-    categories: NDArray[np.int32] | None = None
-    recommendable: NDArray[np.bool_] | None = None
-    n_known: int = 0
+    keys: NDArray[np.int64]  # (n_bought,) row * n_items + item of each pair bought, ascending
+    values: NDArray[np.float64]  # (n_bought,) money behind each
+    prices: NDArray[np.float64]  # (n_items,) unit price as known before the window
+    # where these are None, it is not known:
+    repeat: NDArray[np.bool_] | None = None  # (n_bought,) had the shopper bought the item before?
+    buyers: NDArray[np.int64] | None = None  # (n_items,) shoppers who had bought the item before
+    categories: NDArray[np.int32] | None = None  # (n_items,) category codes, -1 not known
+    recommendable: NDArray[np.bool_] | None = None  # (n_items,) might the item be recommended?
+    n_known: int = 0  # shoppers with history
 
     @classmethod
     def of(cls, past: RetailData, target: pl.DataFrame, facts: ItemFacts | None = None) -> Judge:
@@ -335,18 +309,11 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
     """Raise where lists and truth share no shopper or no item; notes where one list shares none."""
     notes = []
     for column, what in (("user_id", "shoppers"), ("item_id", "items")):
+        truth: dict[str, Any] = {"known": bought[column], "whose": "the truth", "share": 0}
         every = pl.concat([frame[column].unique() for frame in listed.values()])
-        ids_meet(every, bought[column], who=f"{what} of the lists", whose="the truth", share=0)
+        ids_meet(every, who=f"{what} of the lists", **truth)
         for name, frame in listed.items():
-            told = ids_meet(
-                frame[column],
-                bought[column],
-                who=f"{what} of {name}",
-                whose="the truth",
-                share=0,
-                refuse=False,
-            )
-            notes += [told] if told else []
+            notes.append(ids_meet(frame[column], who=f"{what} of {name}", refuse=False, **truth))
     pair = ["user_id", "item_id"]
     answers = bought.select(pair).unique()
     for name, frame in listed.items():
@@ -354,7 +321,7 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
         if len(given) == len(answers.join(given, on=pair, how="semi")) == len(answers) > 1:
             who = f"recommendations {name}".strip()
             notes.append(f"{who} hold the pairs of the truth, none more or less: they are the answers")
-    return tuple(notes)
+    return tuple(filter(None, notes))
 
 
 def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:

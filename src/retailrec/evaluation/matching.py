@@ -37,24 +37,14 @@ _SHARD = 256  # shoppers; lists of 2000 candidates are long
 
 @dataclass(frozen=True)
 class Found:
-    """Where the sources and the pool list what judged shoppers bought.
+    """Where the sources and the pool list what judged shoppers bought; by source or ``pool``."""
 
-    Attributes
-    ----------
-    rows : (n_bought,) number of the shopper of each pair bought, ascending from 0
-    repeat : (n_bought,) had the shopper bought the item before?
-    places : source or ``pool`` -> (n_bought,) place in the list, from 0; -1: not there
-    common : (n_sources, n_sources) items that both have among a shopper's first 200, summed up
-    listed : source or ``pool`` -> (n_items,) is the item among anybody's first 200?
-    seconds : source -> what its candidates took
-    """
-
-    rows: NDArray[np.int64]
-    repeat: NDArray[np.bool_]
-    places: dict[str, NDArray[np.int32]]
-    common: NDArray[np.int64]
-    listed: dict[str, NDArray[np.bool_]]
-    seconds: dict[str, float]
+    rows: NDArray[np.int64]  # (n_bought,) number of the shopper of each pair bought, ascending from 0
+    repeat: NDArray[np.bool_]  # (n_bought,) had the shopper bought the item before?
+    places: dict[str, NDArray[np.int32]]  # (n_bought,) place in the list, from 0; -1: not there
+    common: NDArray[np.int64]  # (n_sources, n_sources) items of both among the first 200, summed up
+    listed: dict[str, NDArray[np.bool_]]  # (n_items,) is the item among any user's first 200?
+    seconds: dict[str, float]  # that a source's candidates took
 
     @property
     def n_users(self) -> int:

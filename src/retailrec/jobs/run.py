@@ -23,6 +23,7 @@ from retailrec.errors import SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import Model, backtest, fitted
 from retailrec.evaluation.bootstrap import compare_models
+from retailrec.evaluation.inspection import held_out_reliability
 from retailrec.evaluation.results import Difference, Means, PurposeResult, RunResult, Window
 from retailrec.jobs.evaluate import baselines, hold_out, uncertainty
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
@@ -273,7 +274,7 @@ def run(
             judged = data.users["user_id"].gather(judge.users)
             write_judged(model, held_out.past, judge, lists["two_stage"], staging, output)
             best = None if truth is None else attainable(truth, judged, models)
-            reliable = summary.reliability_bins(model, held_out) if settings.calibrate else None
+            reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
             judged_on: Window = {
                 "cutoff": held_out.past.end.isoformat(),
                 "horizon_days": settings.horizon_days,

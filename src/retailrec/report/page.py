@@ -38,6 +38,7 @@ _EFFECTS = {
     "spend": "money spent a shopper",
     "margin": "margin a shopper",
 }
+_BY_RULES = ("whose list changed", "for whom it gave way")
 CHANCE = 0.05  # a corrected p from which on a difference may be chance
 
 
@@ -195,12 +196,12 @@ def _view(report: Report) -> dict[str, Any]:
         "verdict": _sentence(report["verdict"]),
         "three": [people[i] for i in middle],
         "others": [p for i, p in enumerate(people) if i not in middle],
-        "means": _means(report, method),
+        "means": _means(models, report["intervals"], method),
         "ours": _differences(
             [r for r in known if (r["model"], r["versus"]) == ("two_stage", simple)], method
         ),
         "pairs": _differences(known, method),
-        "details": _details(report["results"]["details"], method),
+        "details": _means(report["results"]["details"], (), method),
         "folds": _folds(report.get("folds"), list(models["two_stage"]), models, method),
         "segments": list(kinds),
         "by_segment": {kind: _by_segment(segments, kind, method) for kind in kinds},
@@ -239,12 +240,7 @@ def _view(report: Report) -> dict[str, Any]:
         "sent": report.get("sent_coupons"),
         "coupons": _coupons(report.get("sent_coupons")),
         "rules": Table(
-            [
-                "rule",
-                "candidates removed",
-                "shoppers whose list changed",
-                "shoppers for whom it gave way",
-            ],
+            ["rule", "candidates removed", *(f"shoppers {what}" for what in _BY_RULES)],
             [
                 [rule, *(f"{did[key]:,}" for key in ("removed", "bound", "gave_way"))]
                 for rule, did in (report["rules"] or {}).items()
@@ -281,11 +277,8 @@ def lead(report: Report, method: Mapping[str, Method]) -> str:
     spent: dict[str, float] = {name: v[money] for name, v in worth.items() if v.get(money) is not None}
     if "two_stage" in spent:
         text += f", and {spent['two_stage'] * n:,.0f} in money"
-    rows = (
-        r
-        for r in report["differences"]
-        if (r["model"], r["versus"], r["metric"]) == ("two_stage", simple, metric)
-    )
+    of = ("two_stage", simple, metric)
+    rows = (r for r in report["differences"] if (r["model"], r["versus"], r["metric"]) == of)
     sure = next(rows, None)
     theirs = models[simple][metric] or 0.0
     gain = (ours - theirs) * k * n
@@ -313,14 +306,16 @@ def _best_simple(models: Mapping[str, Any], metric: str) -> str:
     return max(others, key=lambda name: -1.0 if (mean := others[name]) is None else mean)
 
 
-def _means(report: Report, method: Mapping[str, Method]) -> Table:
-    models = report["models"]
-    sure = {(r["model"], r["metric"]): r for r in report["intervals"]}
+def _means(
+    models: Mapping[str, Any], intervals: Sequence[Mapping[str, Any]], method: Mapping[str, Method]
+) -> Table:
+    """A row a metric, a column a model, with intervals where they are known."""
+    sure = {(r["model"], r["metric"]): r for r in intervals}
 
-    def cell(model: str, metric: str) -> Banded:
+    def cell(model: str, metric: str) -> Banded | str:
         value, row = models[model][metric], sure.get((model, metric))
-        if value is None or row is None or row["low"] is None:
-            return Banded(_number(value), "")
+        if not sure or value is None or row is None or row["low"] is None:
+            return Banded(_number(value), "") if sure else _number(value)
         return Banded(_number(value), f"{row['low']:.3f} to {row['high']:.3f}")
 
     metrics = list(models["two_stage"])
@@ -330,26 +325,13 @@ def _means(report: Report, method: Mapping[str, Method]) -> Table:
 
 def _differences(rows: Sequence[Mapping[str, Any]], method: Mapping[str, Method]) -> Table:
     """Which model is better by how much, and how sure that is."""
-    return Table(
-        ["model", "less", "metric", "difference", "95% interval", "p, corrected"],
-        [
-            [
-                method[r["model"]],
-                method[r["versus"]],
-                r["metric"],
-                f"{r['difference']:+.4f}",
-                "" if r["low"] is None else f"{r['low']:+.4f} to {r['high']:+.4f}",
-                _p(r["p_corrected"]),
-            ]
-            for r in rows
-        ],
-    )
-
-
-def _details(details: Mapping[str, Any], method: Mapping[str, Method]) -> Table:
-    metrics = list(next(iter(details.values())))
-    rows = [[m, *(_number(details[name][m]) for name in details), meaning(m)] for m in metrics]
-    return Table(["metric", *(method[m] for m in details), "in words"], rows)
+    cells = []
+    for r in rows:
+        band = "" if r["low"] is None else f"{r['low']:+.4f} to {r['high']:+.4f}"
+        which = [method[r["model"]], method[r["versus"]], r["metric"]]
+        cells.append([*which, f"{r['difference']:+.4f}", band, _p(r["p_corrected"])])
+    head = ["model", "less", "metric", "difference", "95% interval", "p, corrected"]
+    return Table(head, cells)
 
 
 def _folds(
@@ -436,13 +418,8 @@ def _coupons(sent: Mapping[str, Any] | None) -> Table | None:
         return None
     return Table(
         [
-            "shoppers",
-            "number",
-            "receipts before",
-            "precision of their lists",
-            "recommended: campaign products",
-            "bought: campaign products",
-            "redeemed a coupon",
+            *("shoppers", "number", "receipts before", "precision of their lists"),
+            *("recommended: campaign products", "bought: campaign products", "redeemed a coupon"),
         ],
         [
             [
@@ -528,8 +505,7 @@ def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None
             [
                 [
                     b["name"],
-                    f"{b['at_most']:,.2f}",
-                    f"{b['reached']:,.2f}",
+                    *(f"{b[what]:,.2f}" for what in ("at_most", "reached")),
                     f"{b['reached'] / b['at_most']:.1%}",
                     b["words"],
                 ]
@@ -572,8 +548,7 @@ def render_counterfactual(report: Mapping[str, Any], sentence: str) -> str:
         [
             of,
             segment,
-            f"{values[of, segment, 'logged']['value']:,.3f}",
-            f"{values[of, segment, 'new']['value']:,.3f}",
+            *(f"{values[of, segment, which]['value']:,.3f}" for which in ("logged", "new")),
             f"{e['value']:+,.3f}",
             f"{e['low']:+,.3f} to {e['high']:+,.3f}",
             _p(e["p_corrected"]),
@@ -700,19 +675,11 @@ def _gain(effect: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> Table:
-    return Table(
-        [what, "offers", "worth", "expected cost", "mean price"],
-        [
-            [
-                "none" if row[name] is None else row[name],
-                f"{row['offers']:,}",
-                f"{row['value']:,.2f}",
-                f"{row['expected_cost']:,.2f}",
-                f"{row['price']:,.3f}",
-            ]
-            for row in rows
-        ],
-    )
+    cells = []
+    for row in rows:
+        sums = [f"{row['value']:,.2f}", f"{row['expected_cost']:,.2f}", f"{row['price']:,.3f}"]
+        cells.append(["none" if row[name] is None else row[name], f"{row['offers']:,}", *sums])
+    return Table([what, "offers", "worth", "expected cost", "mean price"], cells)
 
 
 def _sentence(text: str) -> str:

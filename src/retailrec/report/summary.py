@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from retailrec.compute.progress import Progress
 from retailrec.data import RetailData
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
-from retailrec.evaluation.inspection import by_family, held_out_reliability, importances, ndcg_by_trees
+from retailrec.evaluation.inspection import by_family, importances, ndcg_by_trees
 from retailrec.evaluation.judge import by_segment, segments
 from retailrec.evaluation.matching import GRID, judge_matching
 from retailrec.evaluation.results import MatchingReport
@@ -77,47 +78,33 @@ def describe_sent(
     got_now = ids.is_in(now[USER_ID].unique().implode()).to_numpy()
     earlier = sent.campaigns.filter(pl.col("start") < end)[USER_ID].unique()
     got_ever = ids.is_in(earlier.implode()).to_numpy()
-    rows = [
-        _group(name, mask, offered, ids, sent, held_out, judge, lists["two_stage"][:, :k], (start, end))
-        for name, mask in (
-            ("sent coupons in these weeks", got_now),
-            ("sent coupons earlier only", got_ever & ~got_now),
-            ("never sent coupons", ~got_ever),
-        )
-        if mask.any()
-    ]
-    return {"campaigns": len(numbers), "products": len(products), "caution": CAUTION, "groups": rows}
+    used = sent.redemptions.filter((pl.col("time") >= start) & (pl.col("time") < end))
+    redeemed = ids.is_in(used[USER_ID].unique().implode()).to_numpy()
+    metric = f"precision@{k}"
 
+    def group(name: str, mask: NDArray[np.bool_]) -> dict[str, Any]:
+        theirs = pl.col("user").is_in(pl.Series(judge.users[mask]).cast(pl.Int32).implode())
+        recommended = lists["two_stage"][mask, :k]
+        there = recommended >= 0
+        pairs = held_out.target.filter(theirs).select("user", "item").unique()
+        precision = judge.select(mask).per_user(recommended, [metric])[metric]
+        return {
+            "group": name,
+            "n_users": int(mask.sum()),
+            "receipts": round(past.log.filter(theirs)["basket"].n_unique() / int(mask.sum()), 2),
+            "precision": _number(np.nanmean(precision)),
+            "recommended": _number(offered[recommended[there]].mean()) if there.any() else None,
+            "bought": _number(offered[pairs["item"].to_numpy()].mean()),
+            "redeemed": _number(redeemed[mask].mean()),
+        }
 
-def _group(
-    name: str,
-    mask: NDArray[np.bool_],
-    offered: NDArray[np.bool_],
-    ids: pl.Series,
-    sent: SentCoupons,
-    held_out: Split,
-    judge: Judge,
-    items: NDArray[np.int32],
-    window: tuple[datetime, datetime],
-) -> dict[str, Any]:
-    """One row of the description."""
-    k = items.shape[1]
-    chosen = pl.Series(judge.users[mask]).cast(pl.Int32).implode()
-    recommended, there = items[mask], items[mask] >= 0
-    pairs = held_out.target.filter(pl.col("user").is_in(chosen)).select("user", "item").unique()
-    before = held_out.past.log.filter(pl.col("user").is_in(chosen))["basket"].n_unique()
-    used = sent.redemptions.filter((pl.col("time") >= window[0]) & (pl.col("time") < window[1]))
-    redeemed = ids.filter(pl.Series(mask)).is_in(used[USER_ID].unique().implode())
-    precision = judge.select(mask).per_user(recommended, [f"precision@{k}"])[f"precision@{k}"]
-    return {
-        "group": name,
-        "n_users": int(mask.sum()),
-        "receipts": round(before / int(mask.sum()), 2),
-        "precision": round(float(np.nanmean(precision)), 4),
-        "recommended": round(float(offered[recommended[there]].mean()), 4) if there.any() else None,
-        "bought": round(float(offered[pairs["item"].to_numpy()].mean()), 4),
-        "redeemed": round(float(redeemed.cast(pl.Float64).mean() or 0.0), 4),  # type: ignore[arg-type]
+    groups = {
+        "sent coupons in these weeks": got_now,
+        "sent coupons earlier only": got_ever & ~got_now,
+        "never sent coupons": ~got_ever,
     }
+    rows = [group(name, mask) for name, mask in groups.items() if mask.any()]
+    return {"campaigns": len(numbers), "products": len(products), "caution": CAUTION, "groups": rows}
 
 
 Lists = Mapping[str, NDArray[np.int32]]
@@ -130,14 +117,8 @@ _GRID = GRID[:7]  # the report's curve ends at 1,000 candidates; `retailrec matc
 _TAIL_POINTS = 60
 # what the results say beside the metrics that were asked for
 DETAILS = (
-    "repeat_recall@10",
-    "explore_recall@10",
-    "money_recall@10",
-    "revenue@5",
-    "served@5",
-    "coverage@5",
-    "novelty@5",
-    "diversity@5",
+    *("repeat_recall@10", "explore_recall@10", "money_recall@10", "revenue@5"),
+    *("served@5", "coverage@5", "novelty@5", "diversity@5"),
 )
 
 
@@ -165,6 +146,7 @@ def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]
     gap = days_between_visits(receipts)
     per_item = log["item"].value_counts(sort=True)["count"]
     price = (log["value"] / log["quantity"]).drop_nulls()
+    quartiles = [_number(price.quantile(q)) for q in (0.25, 0.5, 0.75)]
     weekday = np.bincount(receipts["time"].dt.weekday(), receipts["lines"], minlength=8)[1:]
     within, of_last = _repeats(data, horizon_days)
     return {
@@ -182,9 +164,7 @@ def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]
         "sales_in_top_1_percent": _top_share(per_item, 0.01),
         "sales_in_top_10_percent": _top_share(per_item, 0.10),
         "items_sold_once": _number((per_item == 1).mean()),
-        "unit_price_quartiles": [_number(price.quantile(q)) for q in (0.25, 0.5, 0.75)]
-        if len(price)
-        else None,
+        "unit_price_quartiles": quartiles if len(price) else None,
         "lines_by_weekday": [_number(n / log.height) for n in weekday],
     }
 
@@ -273,51 +253,33 @@ def describe_ranking(model: TwoStageRecommender, held_out: Split, seed: int) -> 
 
     Neither where nothing that is proposed was bought there.
     """
-    told: dict[str, Any] = {
-        "windows": model.report_["windows"],
-        "curve": None,
-        "importances": None,
-        "reliability": None,
-    }
+    told: dict[str, Any] = dict.fromkeys(("windows", "curve", "importances", "reliability"))
+    told["windows"] = model.report_["windows"]
     buyers = Sampling(negatives=1, idle_users=1e-9, max_users=_RANKING_USERS, seed=seed)
     split = held_out.filtered(model.prefilters)
     rows = concatenate(window_rows("", split, model.stage_one, buyers, 0, model.threads).frames)
     if rows.y.any():
-        ranker = model.ranker_
+        ranker, families, n = model.ranker_, model.features_.families, _IMPORTANCE_USERS
         told["curve"] = ndcg_by_trees(ranker, rows, seed=seed)
-        table = importances(
-            ranker, rows, model.features_.families, shoppers=_IMPORTANCE_USERS, seed=seed
-        )
-        told["importances"] = {
-            "columns": _rounded(table.head(20)),
-            "families": _rounded(by_family(table)),
-        }
+        table = importances(ranker, rows, families, shoppers=n, seed=seed)
+        columns, by = _rounded(table.head(20)), _rounded(by_family(table))
+        told["importances"] = {"columns": columns, "families": by}
     return told
-
-
-def reliability_bins(model: TwoStageRecommender, held_out: Split) -> list[dict[str, Any]]:
-    """`held_out_reliability`, a bin an entry."""
-    return held_out_reliability(model, held_out).to_dicts()
 
 
 def describe_results(
     judge: Judge, lists: Lists, metrics: Sequence[str], past: RetailData
 ) -> dict[str, Any]:
     """Means beside the headline ones, and the headline by segment."""
-    wanted = [m for m in DETAILS if m not in metrics and _has(judge, m)]
+    can_tell = (m for m in DETAILS if not m.startswith("diversity") or judge.categories is not None)
+    wanted = [m for m in can_tell if m not in metrics]
     values = {name: judge.per_user(items, [metrics[0], *wanted]) for name, items in lists.items()}
     groups = segments(past, judge.users)
-    return {
-        "details": {name: means({m: v[m] for m in wanted}) for name, v in values.items()},
-        "segments": {
-            name: by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts()
-            for name, v in values.items()
-        },
-    }
-
-
-def _has(judge: Judge, metric: str) -> bool:
-    return not metric.startswith("diversity") or judge.categories is not None
+    details, segments_of = {}, {}
+    for name, v in values.items():
+        details[name] = means({m: v[m] for m in wanted})
+        segments_of[name] = by_segment({metrics[0]: v[metrics[0]]}, groups).to_dicts()
+    return {"details": details, "segments": segments_of}
 
 
 def describe_examples(
@@ -360,9 +322,7 @@ def describe_examples(
                     for part in last.partition_by("basket", maintain_order=True)[::-1]
                 ],
                 "lists": {
-                    name: _listed(
-                        items[row, :k], labels, theirs, reasons if name == "two_stage" else None
-                    )
+                    name: _listed(items[row, :k], labels, theirs, reasons * (name == "two_stage"))
                     for name, items in lists.items()
                 },
                 "bought": [labels[i] for i in sorted(theirs)],
@@ -372,16 +332,13 @@ def describe_examples(
 
 
 def _listed(
-    items: NDArray[np.int32], labels: Sequence[str], bought: list[int], reasons: list[str] | None
+    items: NDArray[np.int32], labels: Sequence[str], bought: list[int], reasons: list[str]
 ) -> list[dict[str, Any]]:
     """A list in words, with the reasons of a model that gives some."""
-    rows: list[dict[str, Any]] = []
-    for rank, item in enumerate(items[items >= 0].tolist()):
-        row: dict[str, Any] = {"item": labels[item], "bought": item in bought}
-        if reasons is not None:
-            row["reason"] = reasons[rank]
-        rows.append(row)
-    return rows
+    return [
+        {"item": labels[item], "bought": item in bought, **({"reason": reason} if reasons else {})}
+        for item, reason in zip(items[items >= 0].tolist(), reasons or repeat(""), strict=False)
+    ]
 
 
 def _rounded(frame: pl.DataFrame) -> list[dict[str, Any]]:

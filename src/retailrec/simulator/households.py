@@ -27,34 +27,19 @@ REPLENISH, BRANDS, TOGETHER, PROMOTED, SEASONAL, LAUNCHED, DRIFTING = range(7)
 
 
 class World(NamedTuple):
-    """The shop and its neighbourhood, as all households meet them.
+    """The shop and its neighbourhood, as all households meet them."""
 
-    Attributes
-    ----------
-    subs : (n_subs, 6) facts of the sub-commodities: `PERIOD`, `WEIGHT`, ...
-    segment_cum : (n_segments, n_subs) cumulative weights of sub-commodities by kind of household
-    first : (n_subs + 1,) where each sub-commodity's shelf begins among the items
-    cum : (n_items,) cumulative weights within each shelf
-    sub_cum : (n_subs,) cumulative weights of sub-commodities
-    life : (n_items, 2) first day on sale, first day no more
-    price : (n_items,)
-    weekday : (7,) how likely people shop on each day
-    switches : (7,) bool: `REPLENISH`, `BRANDS`, ...
-    scale : size of receipts, 1 as in the Complete Journey
-    brand : (n_items,)
-    """
-
-    subs: Any
-    segment_cum: Any
-    first: Any
-    cum: Any
-    sub_cum: Any
-    life: Any
-    price: Any
-    weekday: Any
-    switches: Any
-    scale: float
-    brand: Any
+    subs: Any  # (n_subs, 6) facts of the sub-commodities: `PERIOD`, `WEIGHT`, ...
+    segment_cum: Any  # (n_segments, n_subs) cumulative weights of sub-commodities by kind of household
+    first: Any  # (n_subs + 1,) where each sub-commodity's shelf begins among the items
+    cum: Any  # (n_items,) cumulative weights within each shelf
+    sub_cum: Any  # (n_subs,) cumulative weights of sub-commodities
+    life: Any  # (n_items, 2) first day on sale, first day no more
+    price: Any  # (n_items,)
+    weekday: Any  # (7,) how likely people shop on each day
+    switches: Any  # (7,) bool: `REPLENISH`, `BRANDS`, ...
+    scale: float  # size of receipts, 1 as in the Complete Journey
+    brand: Any  # (n_items,)
 
 
 @_jit

@@ -29,6 +29,8 @@ from retailrec.simulator import households as kernels
 from retailrec.simulator.shop import Shop
 
 Floats = NDArray[np.float64]
+_LINE = ["household_key", "BASKET_ID", "PRODUCT_ID"]
+_PAIR = ["household_key", "PRODUCT_ID"]
 
 
 class Responded(NamedTuple):
@@ -110,50 +112,47 @@ class Responses:
         table = self._potential(shop, window, offers)
         moved = (table["draw"] < table["chance"]).alias("bought")
         table = table.with_columns(moved)
-        further = self._further_lines(shop, window, table.filter("bought"))
+        further = self._further_lines(window, table.filter("bought"))
         replaced = table.filter(pl.col("bought") & pl.col("replaces") & pl.col("rival").is_not_null())
-        keys = replaced.select("user_id", pl.col("rival").alias("item_id")).unique()
+        rivals = replaced.select("household_key", PRODUCT_ID="rival").unique()
         out = self._redeemed(lines, window, table)
-        gone = window.join(
-            keys, left_on=["household_key", "PRODUCT_ID"], right_on=["user_id", "item_id"], how="semi"
-        ).select("household_key", "BASKET_ID", "PRODUCT_ID", sold=pl.lit(True))
+        gone = window.join(rivals, on=_PAIR, how="semi").select(*_LINE, sold=pl.lit(True))
         out = out.with_columns(sold=pl.col("QUANTITY") > 0)  # returns of the same item stay
         out = out.join(gone, on=gone.columns, how="anti", maintain_order="left").drop("sold")
-        truth = table.select("user_id", "item_id", "would_buy", "chance", "spend", "bought")
+        truth = table.rename({"household_key": "user_id", "PRODUCT_ID": "item_id"}).select(
+            "user_id", "item_id", "would_buy", "chance", "spend", "bought"
+        )
         return Responded(pl.concat([out, further.select(out.columns)]), truth)
 
     def _potential(self, shop: Shop, window: pl.DataFrame, offers: pl.DataFrame) -> pl.DataFrame:
         """Both worlds of each offer: what is bought anyway, the chance, the rival, expected spend."""
-        price, first = shop.world.price, shop.world.first
-        item = offers["item_id"].to_numpy() - 1
-        key = ["user_id", "item_id"]
-        names = {"household_key": "user_id", "PRODUCT_ID": "item_id"}
-        base = window.rename(names).group_by(key).agg(paid=pl.col("SALES_VALUE").sum())
-        sub = row_of_pair(first)
-        others = base.join(offers, on=key, how="anti")  # what is offered itself is no rival
-        others = others.with_columns(sub=pl.Series(sub[others["item_id"].to_numpy() - 1]))
+        item, sub = offers["item_id"].to_numpy() - 1, row_of_pair(shop.world.first)
+        sent = offers.select(household_key="user_id", PRODUCT_ID="item_id")
+        base = window.group_by(_PAIR).agg(paid=pl.col("SALES_VALUE").sum())
+        others = base.join(sent, on=_PAIR, how="anti")  # what is offered itself is no rival
+        others = others.with_columns(sub=pl.Series(sub[others["PRODUCT_ID"].to_numpy() - 1]))
         rival = (
-            others.sort("user_id", "sub", "item_id")
-            .group_by("user_id", "sub", maintain_order=True)
-            .agg(rival=pl.col("item_id").first(), rival_paid=pl.col("paid").first())
+            others.sort("household_key", "sub", "PRODUCT_ID")
+            .group_by("household_key", "sub", maintain_order=True)
+            .agg(rival=pl.col("PRODUCT_ID").first(), rival_paid=pl.col("paid").first())
         )
-        visits = base.select("user_id").unique().with_columns(visits=pl.lit(True))
-        table = offers.select(key).with_columns(
+        visits = base.select("household_key").unique().with_columns(visits=pl.lit(True))
+        table = sent.with_columns(
             chance=pl.Series(self.chances(shop, offers)),
             sub=pl.Series(sub[item]),
-            price=pl.Series(price[item]),
+            price=pl.Series(shop.world.price[item]),
             draw=pl.Series(self._draws(offers, 1)),
             replaces=pl.Series(self._draws(offers, 2) < self.cannibalisation),
             when=pl.Series(self._draws(offers, 3)),
         )
         table = (
-            table.join(base, on=key, how="left", maintain_order="left")
-            .join(rival, on=["user_id", "sub"], how="left", maintain_order="left")
-            .join(visits, on="user_id", how="left", maintain_order="left")
+            table.join(base, on=_PAIR, how="left", maintain_order="left")
+            .join(rival, on=["household_key", "sub"], how="left", maintain_order="left")
+            .join(visits, on="household_key", how="left", maintain_order="left")
             .with_columns(would_buy=pl.col("paid").is_not_null())
         )
         # two offers of one sub-commodity can't replace the same purchase twice
-        rank = pl.int_range(pl.len()).over("user_id", "rival")
+        rank = pl.int_range(pl.len()).over("household_key", "rival")
         table = table.with_columns(rival=pl.when(rank == 0).then("rival"))
         can = pl.col("visits").fill_null(False) & ~pl.col("would_buy")
         table = table.with_columns(chance=pl.when(can).then("chance").otherwise(0.0))
@@ -173,47 +172,30 @@ class Responses:
             z ^= z >> np.uint64(31)
         return (z >> np.uint64(11)).astype(np.float64) / 2.0**53
 
-    def _further_lines(self, shop: Shop, window: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
+    def _further_lines(self, window: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
         """Receipt lines of further purchases, each on one of the household's visits."""
-        heads = window.sort("household_key", "BASKET_ID", "PRODUCT_ID").unique(
-            ["household_key", "BASKET_ID"], keep="first", maintain_order=True
-        )
-        heads = heads.with_columns(
-            visit=pl.int_range(pl.len()).over("household_key"), n=pl.len().over("household_key")
-        )
-        n = heads.select(pl.col("household_key").alias("user_id"), "n").unique()
-        chosen = moved.join(n, on="user_id", how="left", maintain_order="left").with_columns(
+        heads = window.sort(_LINE).unique(_LINE[:2], keep="first", maintain_order=True)
+        heads = heads.with_columns(visit=pl.int_range(pl.len()).over("household_key"))
+        n = heads.group_by("household_key").agg(n=pl.len())
+        chosen = moved.join(n, on="household_key", how="left", maintain_order="left").with_columns(
             visit=(pl.col("when") * pl.col("n")).floor().cast(pl.Int64)
         )
-        out = chosen.join(
-            heads.drop("n"),
-            left_on=["user_id", "visit"],
-            right_on=["household_key", "visit"],
-            how="left",
-            maintain_order="left",
-        )
-        kinds = {name: window.schema[name] for name in window.columns}
+        out = chosen.join(heads, on=["household_key", "visit"], how="left", maintain_order="left")
         return out.with_columns(
-            household_key=pl.col("user_id"),
-            PRODUCT_ID=pl.col("item_id"),
             QUANTITY=pl.lit(1),
             SALES_VALUE=self._coupon_price(),
             RETAIL_DISC=pl.lit(0.0),
             COUPON_DISC=self._coupon_price() - pl.col("price"),
-        ).select(pl.col(name).cast(kind) for name, kind in kinds.items())
+        ).select(pl.col(name).cast(kind) for name, kind in window.schema.items())
 
     def _coupon_price(self) -> pl.Expr:
         return (pl.col("price") * (1 - self.discount)).round(2)
 
     def _redeemed(self, lines: pl.DataFrame, window: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
         """All lines; those of the window that a coupon makes cheaper cost less."""
-        keys = window.select("household_key", "BASKET_ID", "PRODUCT_ID").join(
-            table.filter("would_buy").select("user_id", "item_id", redeemed=pl.lit(True)),
-            left_on=["household_key", "PRODUCT_ID"],
-            right_on=["user_id", "item_id"],
-        )
-        on = ["household_key", "BASKET_ID", "PRODUCT_ID"]
-        out = lines.join(keys.unique(on), on=on, how="left", maintain_order="left")
+        bought = table.filter("would_buy").select(*_PAIR, redeemed=pl.lit(True))
+        keys = window.select(_LINE).join(bought, on=_PAIR).unique(_LINE)
+        out = lines.join(keys, on=_LINE, how="left", maintain_order="left")
         redeemed = pl.col("redeemed").fill_null(False) & (pl.col("QUANTITY") > 0)
         off = pl.when(redeemed).then(pl.col("SALES_VALUE") * self.discount).otherwise(0.0)
         return out.with_columns(

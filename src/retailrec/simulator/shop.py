@@ -28,6 +28,7 @@ from retailrec.data.parsing import DAY_ONE
 from retailrec.errors import SettingError
 from retailrec.simulator import households as kernels
 from retailrec.simulator.truth import Truth
+from retailrec.work import write_result
 
 # department: commodities (sub-commodities), price level, days until it runs out
 TREE: dict[str, tuple[str, float, float]] = {
@@ -101,62 +102,20 @@ TREE: dict[str, tuple[str, float, float]] = {
         150,
     ),
 }
-PARTNERS = {
-    "PASTA": "PASTA SAUCE",
-    "CHIPS": "SALSA",
-    "CEREAL": "MILK",
-    "BREAD": "BUTTER",
-    "PEANUT BUTTER": "JAM",
-    "COFFEE": "CREAM",
-    "BURGER": "CONDIMENTS",
-    "BEEF": "ROLLS",
-    "SALAD": "TOMATOES",
-    "DOG FOOD": "PET TREATS",
-    "CAKES": "CANDLES",
-    "BAGELS": "CHEESE",
-}
-BRANDS = [
-    "SUNNY FARM",
-    "OAKWELL",
-    "BLUE RIDGE",
-    "HARVEST HOME",
-    "NORTHFIELD",
-    "GOLDEN SPOON",
-    "RIVERBEND",
-    "MEADOWLARK",
-    "STONE MILL",
-    "CLEARBROOK",
-    "MAPLE LANE",
-    "SILVER PINE",
-    "GREENWAY",
-    "OLD TOWN",
-    "BRIGHT DAY",
-    "COPPER KETTLE",
-]
-STYLES = [
-    "CLASSIC",
-    "FAMILY",
-    "SELECT",
-    "LIGHT",
-    "ORGANIC",
-    "VALUE",
-    "PREMIUM",
-    "ORIGINAL",
-    "FRESH",
-    "NATURAL",
-]
-SIZES = [
-    "SMALL",
-    "6 OZ",
-    "10 OZ",
-    "12 OZ",
-    "16 OZ",
-    "24 OZ",
-    "LARGE",
-    "2 PACK",
-    "4 PACK",
-    "FAMILY SIZE",
-]
+_PAIRS = (
+    "PASTA:PASTA SAUCE,CHIPS:SALSA,CEREAL:MILK,BREAD:BUTTER,PEANUT BUTTER:JAM,COFFEE:CREAM,"
+    "BURGER:CONDIMENTS,BEEF:ROLLS,SALAD:TOMATOES,DOG FOOD:PET TREATS,CAKES:CANDLES,BAGELS:CHEESE"
+)
+PARTNERS = {first: second for first, _, second in (pair.partition(":") for pair in _PAIRS.split(","))}
+BRANDS, STYLES, SIZES = (
+    words.split(",")
+    for words in (
+        "SUNNY FARM,OAKWELL,BLUE RIDGE,HARVEST HOME,NORTHFIELD,GOLDEN SPOON,RIVERBEND,MEADOWLARK,"
+        "STONE MILL,CLEARBROOK,MAPLE LANE,SILVER PINE,GREENWAY,OLD TOWN,BRIGHT DAY,COPPER KETTLE",
+        "CLASSIC,FAMILY,SELECT,LIGHT,ORGANIC,VALUE,PREMIUM,ORIGINAL,FRESH,NATURAL",
+        "SMALL,6 OZ,10 OZ,12 OZ,16 OZ,24 OZ,LARGE,2 PACK,4 PACK,FAMILY SIZE",
+    )
+)
 
 
 def sub_commodities() -> list[tuple[str, str, str]]:
@@ -260,17 +219,8 @@ class Shop:
         level = np.array([TREE[row[0]][1] for row in table])
         price = 0.6 * np.repeat(level, np.diff(first)) * np.exp(0.45 * rng.standard_normal(self.items))
         price = np.maximum(np.round(price * 10) / 10 - 0.01, 0.29)
-        switches = np.array(
-            [
-                self.replenishment,
-                self.loyalty,
-                self.complements,
-                self.promotions,
-                self.seasons,
-                self.launches,
-                self.drift,
-            ]
-        )
+        needs = (self.replenishment, self.loyalty, self.complements)
+        switches = np.array([*needs, self.promotions, self.seasons, self.launches, self.drift])
         brand = rng.integers(0, len(BRANDS), self.items)
         return kernels.World(
             subs, segment_cum, first, cum, sub_cum, life, price, _WEEKDAYS, switches, self.scale, brand
@@ -305,22 +255,14 @@ class Shop:
     def shards(self) -> Iterator[pl.DataFrame]:
         """Receipt lines, `SHARD` households at a time."""
 
-        def make(rows: slice) -> pl.DataFrame:
-            return self._lines(rows.start, rows.stop - rows.start)
-
-        yield from map_shards(make, self.users, size=SHARD, threads=2)
+        yield from map_shards(self._lines, self.users, size=SHARD, threads=2)
 
     def households(self) -> pl.DataFrame:
         """Demographics of a third of the households, as in the Complete Journey."""
         rng = np.random.default_rng([self.seed, 3])
         known = np.flatnonzero(rng.random(self.users) < 0.33)
-        segment = np.concatenate(
-            [
-                kernels.simulate_shard(self.seed, int(h), 1, 0, self.world)[2][:, kernels.SEGMENT]
-                for h in known
-            ]
-            or [np.zeros(0)]
-        ).astype(int)
+        traits = [kernels.simulate_shard(self.seed, int(h), 1, 0, self.world)[2] for h in known]
+        segment = np.array([row[0, kernels.SEGMENT] for row in traits]).astype(int)
         ages = ["19-24", "25-34", "35-44", "45-54", "55-64", "65+"]
         income = ["Under 15K", "15-24K", "25-34K", "35-49K", "50-74K", "75-99K", "100-124K"]
         noise = rng.integers(-1, 2, (2, len(known)))
@@ -358,38 +300,27 @@ class Shop:
         def shard(rows: slice) -> pl.DataFrame:
             counts = np.zeros((2, self.items), np.int32)
             parts = []
+            count: Any = kernels.count_futures
+            window = (self.days, cutoff_day, horizon_days, repetitions)
             for household in chosen[rows]:
-                count: Any = kernels.count_futures
-                items, n, n_any = count(
-                    self.seed,
-                    int(household),
-                    self.days,
-                    cutoff_day,
-                    horizon_days,
-                    repetitions,
-                    self.world,
-                    counts,
-                )
+                items, n, n_any = count(self.seed, int(household), *window, self.world, counts)
                 best = np.argsort(-n.sum(axis=1), kind="stable")[:top]
-                half = repetitions / 2
-                parts.append(
-                    pl.DataFrame(
-                        {
-                            "user_id": np.full(len(best), household + 1),
-                            "item_id": items[best].astype(np.int64) + 1,
-                            "p": n[best].sum(axis=1) / repetitions,
-                            "p_first": n[best, 0] / half,
-                            "p_second": n[best, 1] / half,
-                            "p_any": np.full(len(best), n_any / repetitions),
-                        }
-                    )
-                )
+                columns = {
+                    "user_id": np.full(len(best), household + 1),
+                    "item_id": items[best].astype(np.int64) + 1,
+                    "p": n[best].sum(axis=1) / repetitions,
+                    "p_first": n[best, 0] / (repetitions / 2),
+                    "p_second": n[best, 1] / (repetitions / 2),
+                    "p_any": np.full(len(best), n_any / repetitions),
+                }
+                parts.append(pl.DataFrame(columns))
             return pl.concat(parts)
 
         frame = pl.concat(map_shards(shard, len(chosen), size=200, threads=2))
         return Truth(frame, DAY_ONE + timedelta(days=cutoff_day), horizon_days, repetitions)
 
-    def _lines(self, start: int, n: int) -> pl.DataFrame:
+    def _lines(self, rows: slice) -> pl.DataFrame:
+        start, n = rows.start, rows.stop - rows.start
         whole, money, _ = kernels.simulate_shard(self.seed, start, n, self.days, self.world)
         household, visit, day, minute, item, quantity = whole.T
         lines = pl.DataFrame(
@@ -486,3 +417,128 @@ def data_of(shop: Shop) -> RetailData:
     return complete_journey.from_tables(
         pl.concat(shop.shards()), shop.products(), shop.households(), "generated shop"
     )
+
+
+# what examples of the documentation and of each command's help read
+EXAMPLE_FILES = (
+    *("shop/transactions.csv", "shop/items.csv", "receipts.csv", "receipts_so_far.csv"),
+    *("exports/until-today.csv", "till.csv", "till.toml", "wanted.csv", "eligible.csv", "sent.csv"),
+    *("products.csv", "deny.csv", "margin.csv", "spring_items.csv", "scores.csv", "spring.toml"),
+    *("theirs.csv", "ours.csv", "bought.csv"),
+)
+_TILL = """[columns]
+user_id = "Kunde"
+item_id = "Artikel"
+time = "Datum+Uhrzeit"
+basket_id = "Bon"
+quantity = "Menge"
+value = "Umsatz"
+"""
+_CAMPAIGN = """name = "spring"
+value = "probability_margin"
+holdout = 0.2
+
+[offers]
+at_most = 3
+
+[[limit]]
+by = "product"
+at_most = "stock"
+
+[[budget]]
+at_most = 20
+"""
+
+
+def write_examples(folder: Path) -> None:
+    """Write sixty users' receipts of forty weeks, and what the examples name beside them.
+
+    `shop` has receipts and a catalogue in standard columns, ``receipts.csv`` the same lines under other
+    names, ``till.csv`` a German till's (dates and clocks apart, decimal commas), with ``till.toml`` to
+    read it. The lists, margins and offers are of the same shop.
+
+    Raises
+    ------
+    DataError
+        If a file can't be written.
+    """
+    data = small_data(users=60, weeks=40)
+    lines = receipt_lines(data).with_columns(
+        pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S"),
+        pl.col("quantity").cast(pl.Int64),
+        pl.col("value").cast(pl.Float64).round(2),
+    )
+    for name, frame in _tables(data, lines).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_result(frame, folder / name)
+    clock = pl.col("time").str.to_datetime()
+    till = lines.select(
+        Kunde="user_id",
+        Artikel="item_id",
+        Datum=clock.dt.to_string("%d.%m.%Y"),
+        Uhrzeit=clock.dt.to_string("%H:%M"),
+        Bon="basket_id",
+        Menge="quantity",
+        Umsatz="value",
+    )
+    write_result(till.write_csv(separator=";", decimal_comma=True), folder / "till.csv")
+    write_result(_TILL, folder / "till.toml")
+    write_result(_CAMPAIGN, folder / "spring.toml")
+
+
+def receipt_lines(data: RetailData) -> pl.DataFrame:
+    """The log as lines in the standard columns, under the ids of users and items."""
+    return data.log.select(
+        data.users["user_id"].gather(data.log["user"]),
+        data.items["item_id"].gather(data.log["item"]),
+        "time",
+        pl.col("basket").alias("basket_id"),
+        "quantity",
+        "value",
+    )
+
+
+def _tables(data: RetailData, lines: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    names = {"user_id": "client", "item_id": "sku", "time": "date", "basket_id": "receipt"}
+    mine = lines.rename({**names, "quantity": "units", "value": "paid"})
+    users = lines.select("user_id").unique(maintain_order=True)
+    items = lines.select("item_id").unique(maintain_order=True)
+    pairs = lines.select("user_id", "item_id").unique(maintain_order=True)
+    ranked = pairs.group_by("user_id", maintain_order=True).head(5)
+    ranked = ranked.with_columns(rank=pl.int_range(1, pl.len() + 1).over("user_id"))
+    sold = lines.group_by("item_id", maintain_order=True).agg(
+        price=(pl.col("value") / pl.col("quantity")).mean().round(2), sold=pl.len()
+    )
+    facts = sold.select(
+        "item_id",
+        margin=(0.3 * pl.col("price")).round(2),
+        cost=(0.2 * pl.col("price")).round(2),
+        stock=2 + pl.col("sold") // 20,
+        supplier=pl.col("item_id") % 3,
+    )
+    receipts = lines.group_by("user_id").agg(receipts=pl.col("basket_id").n_unique())
+    times = lines.group_by("user_id", "item_id", maintain_order=True).agg(times=pl.len())
+    chance = (pl.col("times") / (pl.col("receipts") + 2)).round(4)
+    last = lines.filter(pl.col("time") >= str(lines["time"].max())[:8]).head(400)
+    return {
+        "shop/transactions.csv": lines,
+        "shop/items.csv": data.items.select("item_id", "name", "category_1"),
+        "receipts.csv": mine,
+        "receipts_so_far.csv": lines,
+        "exports/until-today.csv": lines,
+        "wanted.csv": users.head(3),
+        "eligible.csv": items.head(20),
+        "sent.csv": users.head(9).with_columns(campaign_id=1),
+        "products.csv": items.head(30).with_columns(campaign_id=1),
+        "deny.csv": pairs.head(40),
+        "margin.csv": facts.select("item_id", "margin"),
+        "spring_items.csv": facts,
+        "scores.csv": times.join(receipts, on="user_id", maintain_order="left").select(
+            "user_id", "item_id", probability=chance
+        ),
+        "theirs.csv": ranked,
+        "ours.csv": ranked.with_columns(rank=6 - pl.col("rank")).filter(pl.col("rank") > 0),
+        "bought.csv": last.select(
+            "user_id", "item_id", "value", price=(pl.col("value") / pl.col("quantity")).round(2)
+        ),
+    }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 
 from retailrec.errors import DataError
 
@@ -95,11 +96,8 @@ class Truth:
         """Write ``probabilities.parquet`` and ``window.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.frame.write_parquet(folder / "probabilities.parquet")
-        window = {
-            "cutoff": self.cutoff.isoformat(),
-            "horizon_days": self.horizon_days,
-            "repetitions": self.repetitions,
-        }
+        window = {name: getattr(self, name) for name in ("cutoff", "horizon_days", "repetitions")}
+        window["cutoff"] = self.cutoff.isoformat()
         (folder / "window.json").write_text(json.dumps(window) + "\n")
 
 
@@ -118,14 +116,7 @@ def read_truth(folder: Path) -> Truth | None:
         frame = pl.read_parquet(folder / "probabilities.parquet", glob=False, columns=_COLUMNS)
         cutoff = datetime.fromisoformat(window["cutoff"])
         return Truth(frame, cutoff, float(window["horizon_days"]), int(window["repetitions"]))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-        pl.exceptions.PolarsError,
-    ) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, PolarsError) as error:
         raise DataError(
             f"{folder} holds no readable truth ({error}); generate it again with retailrec simulate."
         ) from error
