@@ -16,6 +16,7 @@ from retailrec.candidates import Popularity
 from retailrec.data import RetailData, unit_prices
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
+from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
@@ -95,7 +96,7 @@ def test_alike_ids_and_several_currencies_are_said_as_on_one_machine(
     lines.write_parquet(tmp_path / "lines.parquet")
     here = RetailData.from_frames(lines).report.notes
     given = source(session, tmp_path / "lines.parquet", {})
-    there = stage(session, given, {}, str(tmp_path / "cleaned")).report.notes
+    there = stage(session, given, PLAIN, str(tmp_path / "cleaned")).report.notes
     assert there == here
     assert len(here) == (4 if ids == "text" else 2), here
 
@@ -198,8 +199,8 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     file, columns = written(lines, tmp_path / "lines.parquet"), {"basket_id": "receipt"}
     session.read.parquet(str(file)).write.saveAsTable("lines", path=f"file://{tmp_path}/table")
     out = tmp_path / "here.parquet"
-    local = recommend_from_files(shop / "model", file, out, Request(k=3), columns=columns)
-    there = recommend(shop / "model", "lines", tmp_path / "there", 3, columns=columns)
+    local = recommend_from_files(shop / "model", file, out, Request(k=3), reading=Reading(columns))
+    there = recommend(shop / "model", "lines", tmp_path / "there", 3, reading=Reading(columns))
     assert lists(tmp_path / "there").equals(lists(out))
     ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
     assert (ours.pop("source"), theirs.pop("source")) == ("lines", "lines.parquet")
@@ -327,10 +328,10 @@ def test_what_is_no_receipt_is_refused_in_words(session: Any, shop: Path, tmp_pa
     assert "lines.csv is no Parquet; on Spark" in refused(tmp_path / "lines.csv")
     assert "lacks column 'time'" in refused(frame.drop("time"))
     assert "must hold times, not string" in refused(
-        frame.selectExpr("*", "'x' when"), columns={"time": "when"}
+        frame.selectExpr("*", "'x' when"), reading=Reading({"time": "when"})
     )
     assert "must hold numbers, not string" in refused(
-        frame.selectExpr("*", "'1,5' paid"), columns={"value": "paid"}
+        frame.selectExpr("*", "'1,5' paid"), reading=Reading({"value": "paid"})
     )
     assert "not a Spark" in refused(3) or "not int" in refused(3)
     (tmp_path / "there").mkdir()

@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.columns import join_time, missing_columns, unknown_column
-from retailrec.data.files import FILE
+from retailrec.data.files import FILE, Span, located
 from retailrec.data.parsing import EARLIEST, LATEST, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
@@ -160,11 +161,12 @@ class LoadReport:
     `read` = `kept` + `merged` + the sum of `rejected`. `merged` lines repeat an item of their receipt;
     their quantity, value and discount are added to the first. `pieces` of them say the same as another
     line of the item, as tills write that scan each piece. `examples` holds up to three raw line numbers
-    per reason; `rejects` the rejected lines themselves. `differing` items of receipts have other
+    per reason; `rejects` the rejected lines themselves, of files with `file` and the `line` in it (of
+    text, or the row of a sheet or Parquet file, from 1). `differing` items of receipts have other
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
-    before. `zone` is that of the times, where the receipts tell. `reading` is how the
-    file was read: `dataset`, and what the caller said, `columns`, `encoding`, `time_format`, `where`.
+    before. `zone` is that of the times, where the receipts tell. `changed` counts lines whose user's
+    or item's id changed. `reading` is how the file was read, as a model keeps it.
     """
 
     source: str
@@ -184,14 +186,21 @@ class LoadReport:
     differences: list[tuple[int, str]] = field(default_factory=list)
     doubled: int = 0
     zone: str | None = None
+    changed: dict[str, int] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+    spans: list[Span] = field(default_factory=list, repr=False)
 
     def note_receipts(self) -> None:
-        """Add to the notes what is odd about the receipts as a whole."""
+        """Add to the notes what is odd about the receipts as a whole; name file and line of rejects."""
+        self.rejects = located(self.rejects, self.spans)
         if self.differing:
-            some = "; ".join(f"line {line}: {words}" for line, words in self.differences)
+            lines = located(pl.DataFrame({LINE: [line for line, _ in self.differences]}), self.spans)
+            some = "; ".join(
+                f"{row.get('file', '')} line {row[LINE]}: {words}".strip()
+                for row, (_, words) in zip(lines.iter_rows(named=True), self.differences, strict=True)
+            )
             self.notes.append(
                 f"{self.differing:,} items of receipts have other amounts in another file, where they "
                 f"count: {some}"
@@ -204,9 +213,11 @@ class LoadReport:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """The report without the rejected lines, ready for JSON."""
-        out = {k: v for k, v in vars(self).items() if k != "rejects"}
+        """The report without the rejected lines, ready for JSON; of tables in it the number of rows."""
+        out = {k: v for k, v in vars(self).items() if k not in ("rejects", "spans")}
+        reading = {k: len(v) if isinstance(v, pl.DataFrame) else v for k, v in self.reading.items()}
         return out | {
+            "reading": reading,
             "first": self.first.isoformat() if self.first else None,
             "last": self.last.isoformat() if self.last else None,
         }
@@ -221,6 +232,8 @@ def parse_lines(
     late_times: bool = False,
     notation: dict[str, str] | None = None,
     time_format: str | None = None,
+    changed_ids: ChangedIds | None = None,
+    report: LoadReport | None = None,
 ) -> pl.DataFrame:
     """The standard columns, typed, one row a raw line, other columns carried along.
 
@@ -229,6 +242,7 @@ def parse_lines(
     says so; `quantity` is 1 and `value` null where the caller has none, or a cell is empty. A cell that
     can't be read becomes NaN (numbers) or null (times), which `STANDARD_RULES` count. Lines are
     numbered from `first_line`; the caller's columns of names that are used inside get a `_` behind.
+    Old ids become those that `changed_ids` says; `report` counts such lines.
 
     Raises
     ------
@@ -248,6 +262,11 @@ def parse_lines(
     parsed = [
         typed_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
     ]
+    if changed_ids is not None:
+        if report is not None:
+            for kind, n in changed_ids.count(parsed).items():
+                report.changed[kind] = report.changed.get(kind, 0) + n
+        parsed = [changed_ids.applied(ids) for ids in parsed]
     if frame["time"].dtype.is_temporal() or frame["time"].dtype == pl.Null or not late_times:
         parsed.append(parse_time(frame["time"], who=who, time_format=time_format))
     quantity = (

@@ -150,6 +150,7 @@ class DelimitedFile:
     separator, quoted : between fields; do marks surround fields?
     names : of the columns
     rows : lines below the header
+    regular : is each row one line of the file, without blank ones between?
     """
 
     source: Path | bytes
@@ -157,6 +158,7 @@ class DelimitedFile:
     quoted: bool
     names: list[str]
     rows: int
+    regular: bool
 
 
 def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
@@ -181,10 +183,29 @@ def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
     _refuse(file, counts, names)
     mixed = counts.plain_mark and counts.quoted  # no setting of a library reads both
     inside = counts.blank - counts.blank_at_end
+    n_lines = counts.line - (not counts.touched)
+    regular = counts.records + counts.blank_at_end == n_lines
     if mixed or inside or counts.padded or counts.lone_return:
         content, rows = _rewritten(file, source, separator, names)
-        return DelimitedFile(content, separator, True, names, rows)
-    return DelimitedFile(source, separator, bool(counts.quoted), names, counts.records - 1)
+        return DelimitedFile(content, separator, True, names, rows, regular)
+    return DelimitedFile(source, separator, bool(counts.quoted), names, counts.records - 1, regular)
+
+
+def line_of_rows(file: Path, encoding: str | None = None) -> list[int]:
+    """The line of the file, counted from 1, in which each row below the header begins.
+
+    For files that are not `regular`; others need not be read again.
+    """
+    source = _as_utf8(file, encoding)
+    separator = _separator(_header_text(source))
+    begins, before = [], 0
+    with _text(source) as text:
+        reader = csv.reader(text, delimiter=separator)
+        for row in reader:
+            if row:
+                begins.append(before + 1)
+            before = reader.line_num
+    return begins[1:]
 
 
 def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
@@ -374,13 +395,17 @@ def _too_long(file: Path, line: int, names: list[str]) -> str:
     )
 
 
+def _text(source: Path | bytes) -> io.TextIOWrapper:
+    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
+    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+
+
 def _rewritten(file: Path, source: Path | bytes, separator: str, names: list[str]) -> tuple[bytes, int]:
     """The same table in one regular notation, by Python's csv module, and its number of lines."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     width, rows = len(names), -1
-    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
-    with raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+    with _text(source) as text:
         reader = csv.reader(text, delimiter=separator, strict=True)
         try:
             for row in reader:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
     LINE,
     RETURN,
@@ -124,6 +125,7 @@ def code_lines(
     report: LoadReport,
     described_by: Mapping[str, Sequence[str]],
     time_format: str | None = None,
+    changed_ids: ChangedIds | None = None,
 ) -> CodedLines:
     """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
 
@@ -132,7 +134,7 @@ def code_lines(
     DataError
         If columns are missing or unreadable, or no line is left.
     """
-    coder = _Coder(columns or {}, rules, report, described_by, time_format)
+    coder = _Coder(columns or {}, rules, report, described_by, time_format, changed_ids)
     for part in parts:
         coder.add(part)
     return coder.finish()
@@ -156,9 +158,10 @@ class _Coder:
         report: LoadReport,
         described_by: Mapping[str, Sequence[str]],
         time_format: str | None,
+        changed_ids: ChangedIds | None = None,
     ) -> None:
         self.columns, self.rules, self.report = columns, list(rules), report
-        self.time_format = time_format
+        self.time_format, self.changed_ids = time_format, changed_ids
         self.notation: dict[str, str] = {}  # of numbers, as the parts so far agree
         # times written as text or numbers get their meaning at the end, when all have been seen
         self.late = [r for r in rules if set(r.when.meta.root_names()) == {"time"}]
@@ -182,6 +185,8 @@ class _Coder:
             late_times=True,
             notation=self.notation,
             time_format=self.time_format,
+            changed_ids=self.changed_ids,
+            report=self.report,
         )
         late_times = not lines["time"].dtype.is_temporal()
         self._require_alike(part, late_times)
@@ -240,6 +245,8 @@ class _Coder:
         """Final codes for all parts, and what could not be judged part by part."""
         for name, counts in self.currencies.items():
             self.report.notes += currency_notes(name, counts)
+        if self.changed_ids is not None:
+            self.report.notes += self.changed_ids.notes(self.report.changed)
         if self.seen is None and self.empty is not None:
             parse_lines(self.empty, self.columns)  # says what is wrong with it
         refuse_if_none(sum(part.height for part in self.lines), self.report)

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.compute.shards import require_threads
-from retailrec.data.delimited import open_delimited
+from retailrec.data.delimited import line_of_rows, open_delimited
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
 from retailrec.errors import DataError, RetailRecError
 
@@ -384,12 +386,14 @@ def read_parts(
     rows: int = 500_000,
     encoding: str | None = None,
     exports: bool = False,
+    spans: list[Span] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
     CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
     With `exports`, where there are several of them, a column `FILE` says which of them a line is of:
     each file and each sheet is one, but for the parts that one program wrote of one table (`part-0`).
+    `spans` gains which file each of the rows is of.
 
     Raises
     ------
@@ -409,6 +413,8 @@ def read_parts(
                 f"the first file has {first}. Name one file, or a folder of alike files."
             )
     tables = [t for t in tables if t.rows] or tables[:1]  # those of a header alone have no types
+    if spans is not None:
+        spans += [Span(t.file, t.sheet, t.rows, t.first, encoding) for t in tables]
     if exports:
         tables, first = _numbered(tables, first)
     text = {c for t in tables for c, kind in t.kinds.items() if kind == pl.String}
@@ -531,6 +537,45 @@ def _whole(name: str) -> pl.Expr:
     return pl.col(name).str.strip_suffix(".0").cast(pl.Int64, strict=False)
 
 
+class Span(NamedTuple):
+    """Rows that came from one file or sheet.
+
+    Attributes
+    ----------
+    file, sheet, encoding : where they stand
+    rows : how many they are
+    first : line of a text file or row of a sheet that the first one is (2, below a header), row of a
+        Parquet file (1); 0 where that must be looked up, as rows go over lines
+    """
+
+    file: Path
+    sheet: str
+    rows: int
+    first: int
+    encoding: str | None
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Lines of the file that rows, counted from 0, are."""
+        return (
+            rows + self.first if self.first else np.array(line_of_rows(self.file, self.encoding))[rows]
+        )
+
+
+def located(lines: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:
+    """Lines whose `line` counts all rows, with the `file` of each and the `line` in it."""
+    if not spans or "line" not in lines.columns:
+        return lines
+    row = lines["line"].cast(pl.Int64).to_numpy()
+    stops = np.cumsum([span.rows for span in spans])
+    of_span = np.searchsorted(stops, row, "right")
+    names = pl.Series([f"{s.file}" + (f" ({s.sheet})" if s.sheet else "") for s in spans])
+    number = row.copy()
+    for place in np.unique(of_span):
+        own = of_span == place
+        number[own] = spans[place].numbers(row[own] - (stops[place] - spans[place].rows))
+    return lines.with_columns(names.gather(of_span).alias("file"), pl.Series("line", number))
+
+
 class _Table(NamedTuple):
     """A file or sheet, opened but not read: what reads it, types of its columns, how many lines."""
 
@@ -539,6 +584,7 @@ class _Table(NamedTuple):
     kinds: dict[str, Any]
     rows: int
     sheet: str = ""
+    first: int = 2
 
     @property
     def columns(self) -> list[str]:
@@ -549,7 +595,9 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
     """The tables of a file: one, or the sheets of a workbook; a CSV file has a first reading for it."""
     name = file.name.lower()
     with _readable(file):
+        first = 2
         if name.endswith(PARQUET):
+            first = 1
             lazy = pl.scan_parquet(file, glob=False, hive_partitioning=False)
             rows = int(lazy.select(pl.len()).collect().item())
             lazy = _pick(lazy, columns)
@@ -564,7 +612,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
             return tables
         elif name.endswith(CSV):
             text = open_delimited(file, encoding)
-            rows = text.rows
+            rows, first = text.rows, 2 if text.regular else 0
             lazy = pl.scan_csv(
                 text.source,
                 infer_schema=False,
@@ -579,7 +627,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
                 f"{file} has an ending that is not known; expected one of "
                 f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
             )
-        return [_Table(file, lazy, dict(lazy.collect_schema()), rows)]
+        return [_Table(file, lazy, dict(lazy.collect_schema()), rows, "", first)]
 
 
 def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None) -> list[_Table]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from retailrec.compute.groups import count_buyers
 from retailrec.compute.memory import release_memory
 from retailrec.compute.shards import require_threads
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
 from retailrec.data.encoding import build_log, code_lines, parts_of
 from retailrec.data.history import Histories, History, Unplaced
@@ -93,6 +94,7 @@ class RetailData:
         item_columns: Sequence[str] = (),
         user_columns: Sequence[str] = (),
         time_format: str | None = None,
+        changed_ids: ChangedIds | None = None,
     ) -> RetailData:
         """Data from a frame of receipt lines, and frames of items and shoppers where there are any.
 
@@ -108,6 +110,7 @@ class RetailData:
         item_columns, user_columns : transaction columns that describe the item / the shopper; the
             earliest kept value counts, which later lines can't change
         time_format : how times are written, as for `datetime.strptime`; found out by default
+        changed_ids : ids that changed, of users and items; lines and attributes get the new ones
 
         Raises
         ------
@@ -123,9 +126,10 @@ class RetailData:
             report,
             {ITEM_ID: item_columns, USER_ID: user_columns},
             time_format,
+            changed_ids,
         )
-        items = attributes(items, ITEM_ID, coded, item_columns, report)
-        users = attributes(users, USER_ID, coded, user_columns, report)
+        items = attributes(items, ITEM_ID, coded, item_columns, report, changed_ids)
+        users = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
             pl.lit(True).alias(RECOMMENDABLE)
         )

@@ -6,29 +6,29 @@ importing it. Its promotions, campaigns and coupons: `retailrec.datasets.journey
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from retailrec.data import RetailData
-from retailrec.data.cleaning import LineRule, LoadReport
+from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import FILE, read_table
 from retailrec.data.parsing import DAY_ONE, parse_number, parse_time, typed_ids
 from retailrec.data.paths import find_file
 from retailrec.datasets.base import (
-    NO_OPTIONS,
+    PLAIN,
     Dataset,
-    ReadOptions,
+    Reading,
     Tables,
     find_one_of,
     installed_folder,
     lower_columns,
     parts_of_files,
-    refuse_mapping,
     require,
 )
+from retailrec.datasets.other_items import not_products
 from retailrec.errors import DataError
 from retailrec.schema import BRAND, CATEGORIES, ITEM_ID, NAME, USER_ID
 
@@ -84,11 +84,7 @@ _RECEIPTS = ("transaction_data", "retail_train", "retail_test1", "retail_test", 
 _SHOP_ZONE = "America/New_York"
 
 
-def open_complete_journey(
-    path: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    options: ReadOptions = NO_OPTIONS,
-) -> Tables:
+def open_complete_journey(path: Path | None = None, reading: Reading = PLAIN) -> Tables:
     """Receipts, products and household attributes of the Complete Journey.
 
     `path` is a file or folder in any of three spellings: the published one (``transaction_data``,
@@ -106,18 +102,18 @@ def open_complete_journey(
     DataError
         If files or columns are missing, or `path` is None and the package is not installed.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     if path is None:
         path = package_folder(*_PARTS)
     product = find_file(path, "product", "product_features", "products")
     household = find_file(path, "hh_demographic", "households", "demographics")
     wanted = [*_NAMES, *_COLUMNS, *_DAY_AND_CLOCK, *_DISCOUNTS, "time", "store", "discount"]
+    report = LoadReport(DATASET.name)
     return _build(
-        parts_of_files(_files(path), options, wanted),
-        None if product is None else read_table(product, encoding=options.encoding),
-        None if household is None else read_table(household, encoding=options.encoding),
-        DATASET.name,
-        options.time_format,
+        parts_of_files(_files(path), reading, report, wanted),
+        None if product is None else read_table(product, encoding=reading.encoding),
+        None if household is None else read_table(household, encoding=reading.encoding),
+        report,
+        reading,
     )
 
 
@@ -163,29 +159,29 @@ def from_tables(
     receipts: pl.DataFrame, products: pl.DataFrame, households: pl.DataFrame, source: str
 ) -> RetailData:
     """The same from frames in memory."""
-    return _build([receipts], products, households, source).data()
+    return _build([receipts], products, households, LoadReport(source)).data()
 
 
 def _build(
     receipts: Iterable[pl.DataFrame],
     products: pl.DataFrame | None,
     households: pl.DataFrame | None,
-    source: str,
-    time_format: str | None = None,
+    report: LoadReport,
+    reading: Reading = PLAIN,
 ) -> Tables:
-    rules = []
     items = None if products is None else _products(products)
-    if items is not None:
-        kinds = [pl.col(c).is_in(names) for c, names in _NOT_GOODS.items() if c in items.columns]
-        other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
-        others = other.cast(pl.String).to_list()
-        rules.append(LineRule("not a product", pl.col(ITEM_ID).cast(pl.String).is_in(others)))
+    other = [
+        f"{column}={name}"
+        for column, names in _NOT_GOODS.items()
+        for name in names
+        if items is not None and column in items.columns
+    ]
     return Tables(
-        (_standard(part, time_format) for part in receipts),
-        LoadReport(source),
+        (_standard(part, reading.time_format) for part in receipts),
+        report,
         items,
         None if households is None else _households(households),
-        rules=rules,
+        rules=not_products(other, items, (), changed_ids=reading.changed_ids),
     )
 
 

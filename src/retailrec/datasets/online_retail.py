@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -11,13 +10,12 @@ from retailrec.data.cleaning import RETURN, LineRule, LoadReport
 from retailrec.data.files import FILE
 from retailrec.data.paths import data_files
 from retailrec.datasets.base import (
-    NO_OPTIONS,
+    PLAIN,
     Dataset,
-    ReadOptions,
+    Reading,
     Tables,
     lower_columns,
     parts_of_files,
-    refuse_mapping,
     require,
 )
 
@@ -38,9 +36,7 @@ _NAMES = {
 _PRODUCT = r"^\d{5}[A-Z]{0,2}$"
 
 
-def open_online_retail(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_online_retail(path: Path, reading: Reading = PLAIN) -> Tables:
     """Receipts from the xlsx, CSV or Parquet sheets; a folder's sheets are read in order of name.
 
     Rejected: lines without a customer, cancellations, returns, zero prices and codes that are no
@@ -48,19 +44,18 @@ def open_online_retail(
     once. An item's name is the first one it was sold under, which later
     lines can't change. Shoppers carry their first `country`.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     rules = (
         LineRule(RETURN, pl.col("basket_id").str.starts_with("C")),
         LineRule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
     )
-    sheets = data_files(path)
+    report = LoadReport(DATASET.name)
     return Tables(
-        (_standard(part, path) for part in parts_of_files(sheets, options)),
-        LoadReport(DATASET.name),
+        (_standard(part, path) for part in parts_of_files(data_files(path), reading, report)),
+        report,
         rules=rules,
         item_columns=["name"],
         user_columns=["country"],
-        time_format=options.time_format,
+        time_format=reading.time_format,
     )
 
 

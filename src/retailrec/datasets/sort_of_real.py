@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -11,13 +11,12 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import FILE
 from retailrec.data.paths import data_files
 from retailrec.datasets.base import (
-    NO_OPTIONS,
+    PLAIN,
     Dataset,
-    ReadOptions,
+    Reading,
     Tables,
     lower_columns,
     parts_of_files,
-    refuse_mapping,
     require,
 )
 from retailrec.errors import DataError
@@ -42,9 +41,7 @@ _NAMES = {
 _NEEDED = ["cust_code", "prod_code", "basket_id", "shop_date", "shop_hour"]
 
 
-def open_sort_of_real(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_sort_of_real(path: Path, reading: Reading = PLAIN) -> Tables:
     """Receipts from one weekly file or a folder of them; lines without a customer are nobody's.
 
     A line's value is SPEND. Categories are PROD_CODE_40 (the broadest) to PROD_CODE_10. The calendar
@@ -55,11 +52,11 @@ def open_sort_of_real(
     DataError
         If there is no weekly file, or a column is missing.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     files = [path] if path.is_file() else _weeks(path)
+    report = LoadReport(DATASET.name)
     return Tables(
-        _lines(files, options),
-        LoadReport(DATASET.name),
+        _lines(files, reading, report),
+        report,
         item_columns=list(CATEGORIES[:4]),
         user_columns=["price_sensitivity", "lifestage"],
     )
@@ -72,8 +69,8 @@ def _weeks(folder: Path) -> list[Path]:
     return weeks
 
 
-def _lines(files: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:
-    for part in parts_of_files(files, options, [*_NAMES, "shop_date", "shop_hour"]):
+def _lines(files: list[Path], reading: Reading, report: LoadReport) -> Iterator[pl.DataFrame]:
+    for part in parts_of_files(files, reading, report, [*_NAMES, "shop_date", "shop_hour"]):
         lines = lower_columns(part)
         require(lines, _NEEDED, str(files[0]))
         day = (

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_table
+from retailrec.data.files import stack
 from retailrec.datasets.base import (
-    NO_OPTIONS,
+    PLAIN,
     Dataset,
-    ReadOptions,
+    Reading,
     Tables,
     find_one_of,
     lower_columns,
-    refuse_mapping,
+    parts_of_files,
     require,
 )
 from retailrec.schema import CATEGORIES
@@ -24,15 +23,13 @@ from retailrec.schema import CATEGORIES
 _FILES = ("ta_feng_all_months_merged", "ta_feng", "baskets")
 
 
-def open_ta_feng(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_ta_feng(path: Path, reading: Reading = PLAIN) -> Tables:
     """Receipts from the published CSV, or from the next-basket Parquet (order numbers for days)."""
-    refuse_mapping(columns or {}, DATASET.name)
     file = find_one_of(path, *_FILES, what="receipts")
-    table = lower_columns(read_table(file, encoding=options.encoding))
+    report = LoadReport(DATASET.name)
+    table = lower_columns(stack(list(parts_of_files([file], reading, report))))
     if "order_number" in table.columns:
-        return _next_basket(table)
+        return _next_basket(table, report)
     needed = ["transaction_dt", "customer_id", "age_group", "product_subclass", "product_id"]
     require(table, [*needed, "amount", "sales_price"], "receipts")
     lines = table.select(
@@ -46,17 +43,16 @@ def open_ta_feng(
     )
     return Tables(
         iter([lines]),
-        LoadReport(DATASET.name),
+        report,
         item_columns=[CATEGORIES[0]],
         user_columns=["age_group"],
-        time_format=options.time_format,
+        time_format=reading.time_format,
     )
 
 
-def _next_basket(table: pl.DataFrame) -> Tables:
+def _next_basket(table: pl.DataFrame, report: LoadReport) -> Tables:
     require(table, ["user_id", "item_id", "order_number"], "next-basket file")
     lines = table.select("user_id", "item_id", time="order_number")
-    report = LoadReport(DATASET.name)
     report.notes.append("no dates: a shopper's n-th order stands on day n (day 1 = 2000-01-01)")
     return Tables(iter([lines]), report)
 

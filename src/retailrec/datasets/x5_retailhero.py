@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -12,13 +11,12 @@ from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file
 from retailrec.datasets.base import (
-    NO_OPTIONS,
+    PLAIN,
     Dataset,
-    ReadOptions,
+    Reading,
     Tables,
     lower_columns,
     parts_of_files,
-    refuse_mapping,
     require,
 )
 from retailrec.errors import DataError
@@ -38,24 +36,22 @@ _NAMES = {
 _AGES = (14, 99)  # others are nonsense (-7000, 1900) and become missing
 
 
-def open_x5_retailhero(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_x5_retailhero(path: Path, reading: Reading = PLAIN) -> Tables:
     """Receipts, products and clients from the published files (CSV or Parquet).
 
     A line's value is `trn_sum_from_iss`. A missing quantity is an item sold by weight or by the
     piece without a count, and is taken as 1. Ages outside 14 to 99 become missing.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     file = path if path.is_file() else _purchases(path)
-    lines = (_standard(part, file) for part in parts_of_files([file], options, list(_NAMES)))
+    report = LoadReport(DATASET.name)
+    lines = (_standard(part, file) for part in parts_of_files([file], reading, report, list(_NAMES)))
     folder = path.parent if path.is_file() else path
     return Tables(
         lines,
-        LoadReport(DATASET.name),
-        _products(folder, options),
-        _clients(folder, options),
-        time_format=options.time_format,
+        report,
+        _products(folder, reading),
+        _clients(folder, reading),
+        time_format=reading.time_format,
     )
 
 
@@ -85,21 +81,21 @@ def _purchases(path: Path) -> Path:
     return file
 
 
-def _products(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
+def _products(folder: Path, reading: Reading) -> pl.DataFrame | None:
     file = find_file(folder, "products")
     if file is None:
         return None
-    table = lower_columns(read_table(file, encoding=options.encoding))
+    table = lower_columns(read_table(file, encoding=reading.encoding))
     require(table, ["product_id", "level_1"], str(file))
     levels = {f"level_{i}": CATEGORIES[i - 1] for i in (1, 2, 3, 4)}
     return table.rename({"product_id": "item_id", "brand_id": "brand", **levels}, strict=False)
 
 
-def _clients(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
+def _clients(folder: Path, reading: Reading) -> pl.DataFrame | None:
     file = find_file(folder, "clients")
     if file is None:
         return None
-    table = lower_columns(read_table(file, encoding=options.encoding))
+    table = lower_columns(read_table(file, encoding=reading.encoding))
     require(table, ["client_id"], str(file))
     if "age" in table.columns:
         age = pl.col("age").cast(pl.Int64, strict=False)

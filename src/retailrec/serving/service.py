@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from retailrec.compute.shards import n_threads, one_blas_thread
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.errors import SettingError
 from retailrec.recommender.rules import Rules
 from retailrec.serving.database import StoreUnavailable
@@ -265,6 +266,7 @@ class Service:
         self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""
     ) -> dict[str, Any]:
         """The answer for a stored shopper as JSON holds it, logged."""
+        shopper = self.today(shopper)
         assignment = self.experiment.assign(shopper)
         model = self.models.active if assignment.model is None else self.models.get(assignment.model)
         asked = asked.in_arm(
@@ -290,6 +292,22 @@ class Service:
         if not assignment.holdout:
             self._shadow(shopper, asked, request, campaign)
         return answer_json(answer, assignment, request)
+
+    def changed_ids(self, shoppers: Iterable[str]) -> ChangedIds:
+        """Ids that changed, by the active model; of these users a chain stops at a forgotten id."""
+        changed, users = self.models.active.changed_ids, set(shoppers)
+        if users.isdisjoint(changed.users):
+            return ChangedIds({}, changed.items)
+        chains = {one for user in users for one in changed.chain(user)}
+        return changed.stopped_at(self.store.forgotten(chains))
+
+    def today(self, shopper: str) -> str:
+        """What a user is called today, whose id changed."""
+        return self.changed_ids([shopper]).last("user", shopper)
+
+    def for_user(self, work: Callable[..., T], shopper: str, *args: Any) -> T:
+        """What `work` does for a user, by today's id."""
+        return work(self.today(shopper), *args)
 
     async def swap(self, function: Callable[..., ServedModel], *args: Any) -> ServedModel:
         """Activate a model in a thread of its own, without the time limit of answers."""
