@@ -14,6 +14,7 @@ import pytest
 import spark_support
 from retailrec.candidates import Popularity
 from retailrec.data import RetailData, unit_prices
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
 from retailrec.datasets.base import PLAIN, Reading
@@ -206,6 +207,23 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     assert (ours.pop("source"), theirs.pop("source")) == ("lines", "lines.parquet")
     assert ours == theirs
     assert ours["zone"] == "UTC"
+
+
+def test_old_ids_are_those_of_one_machine(session: Any, shop: Path, tmp_path: Path) -> None:
+    from retailrec.spark import recommend
+
+    rows = [("user", "3", "7"), ("user", "7", "card"), ("item", "5", "9")]
+    changed = ChangedIds.of(pl.DataFrame(rows, ["kind", "old", "new"], orient="row"))
+    reading = Reading(changed_ids=changed, not_products=["item_id=11"])
+    out, asked = tmp_path / "here.parquet", tmp_path / "asked.parquet"
+    pl.DataFrame({"user_id": [3, 8, 9]}).write_parquet(asked)
+    more: dict[str, Any] = {"reading": reading, "users": asked}
+    local = recommend_from_files(shop / "model", shop / "receipts", out, Request(k=3), **more)
+    there = recommend(shop / "model", shop / "receipts", tmp_path / "there", 3, **more)
+    assert lists(tmp_path / "there").equals(lists(out))
+    assert "card" in lists(out)["user_id"]
+    assert there.load_report.as_dict() == local.load_report.as_dict()
+    assert there.load_report.changed["user"] > 0
 
 
 def test_times_with_a_zone_are_those_of_one_machine_and_the_last_receipt_ends_the_data(

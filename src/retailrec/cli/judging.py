@@ -91,7 +91,8 @@ def evaluate(
         if name in files:
             raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
         files[name] = Path(file)
-    check_file(out, inputs=(*files.values(), truth, history, items), overwrite=overwrite)
+    inputs = (*files.values(), truth, history, items, read.ids_changed)
+    check_file(out, inputs=inputs, overwrite=overwrite)
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
@@ -143,7 +144,7 @@ def check(
     if receipts is None:
         raise SettingError("check: name a file or folder of receipts, or ask for --list.")
     for file in (out, rows):
-        check_file(file, inputs=[receipts, against], overwrite=overwrite)
+        check_file(file, inputs=[receipts, against, read.ids_changed], overwrite=overwrite)
     names = [name.strip() for name in only.split(",") if name.strip()]
     with console.progress(quiet) as progress:
         checked = check_files(

@@ -95,21 +95,16 @@ class ChangedIds:
     def __bool__(self) -> bool:
         return bool(self.users or self.items)
 
-    def last(self, kind: str, text: str) -> str:
-        """What one id is called today; itself if it did not change."""
-        table, found = self.table(kind), bare_id(text)
-        if found not in table:
-            return text
-        while found in table:
-            found = table[found]
+    def chain(self, kind: str, text: str) -> list[str]:
+        """An id, without blanks around it, and what it became, in order."""
+        table, found = self.table(kind), [bare_id(text)]
+        while found[-1] in table:
+            found.append(table[found[-1]])
         return found
 
-    def chain(self, user: str) -> list[str]:
-        """The ids that a user had since this one, this one first."""
-        found = [bare_id(user)]
-        while found[-1] in self.users:
-            found.append(self.users[found[-1]])
-        return found
+    def last(self, kind: str, text: str) -> str:
+        """What an id is called today."""
+        return self.chain(kind, text)[-1]
 
     def stopped_at(self, users: Collection[str]) -> ChangedIds:
         """The same, without what these users became: whoever is forgotten stays so under the old id."""

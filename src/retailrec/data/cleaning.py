@@ -31,7 +31,7 @@ _DAY_US = 86_400_000_000
 
 
 def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Is it another visit: on another day, and more than a few hours later?"""
+    """Is it another receipt: on another day, and more than a few hours later?"""
     return (last - first > ONE_VISIT_US) & (last // _DAY_US > first // _DAY_US)
 
 
@@ -42,7 +42,7 @@ def split_receipts(
     times: NDArray[np.int64],
     again: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give each visit its own receipt where tills start their numbers anew; `codes` change in place.
+    """Part receipts where tills start their numbers again; `codes` change in place.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def split_receipts(
     # what goes on and on without a pause is parted by days
     start = np.maximum.accumulate(np.where(new, np.arange(len(time)), 0))
     new[1:] |= (time[1:] - time[start[1:]] > _DAY_US) & (time[1:] // _DAY_US > time[:-1] // _DAY_US)
-    visit = np.cumsum(new) - 1
+    receipt = np.cumsum(new) - 1
     of_line = np.empty(len(order), np.int64)
-    of_line[order] = len(times) + visit
+    of_line[order] = len(times) + receipt
     stops = np.cumsum([len(r) for r in rows])
     for c, r, stop in zip(codes, rows, stops, strict=True):
         c[r] = of_line[stop - len(r) : stop]
@@ -269,24 +269,19 @@ def parse_lines(
         parsed = [changed_ids.applied(ids) for ids in parsed]
     if frame["time"].dtype.is_temporal() or frame["time"].dtype == pl.Null or not late_times:
         parsed.append(parse_time(frame["time"], who=who, time_format=time_format))
-    quantity = (
-        parse_number(frame["quantity"], who=who, notation=notation).fill_null(1.0)
-        if "quantity" in frame.columns
-        else pl.repeat(1.0, frame.height, eager=True).alias("quantity")
-    )
-    if "value" in frame.columns:
-        value = parse_number(frame["value"], who=who, notation=notation)
-        if value.null_count() and "price" in frame.columns:
-            price = parse_number(frame["price"], who=who, notation=notation)
-            value = value.zip_with(value.is_not_null(), price * quantity)
-    elif "price" in frame.columns:
-        value = (parse_number(frame["price"], who=who, notation=notation) * quantity).alias("value")
-    else:
-        value = pl.Series("value", [None], dtype=pl.Float64).new_from_index(0, frame.height)
+    unknown = pl.Series([None], dtype=pl.Float64).new_from_index(0, frame.height)
+
+    def number(name: str) -> pl.Series:
+        cells = frame[name] if name in frame.columns else unknown.alias(name)
+        return parse_number(cells, who=who, notation=notation)
+
+    quantity, value = number("quantity").fill_null(1.0), number("value")
+    if value.null_count() and "price" in frame.columns:
+        value = value.zip_with(value.is_not_null(), number("price") * quantity)
     if FILE in frame.columns:
         frame = frame.rename({FILE: "file"})
     if "discount" in frame.columns:
-        discount = parse_number(frame["discount"], who=who, notation=notation)
+        discount = number("discount")
         parsed.append(discount.set(discount.abs() > LARGEST, float("nan")))
     return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
 
@@ -335,16 +330,16 @@ def currency_notes(column: str, counts: Mapping[str, int]) -> list[str]:
     ["money comes in several currencies by column 'currency' (97 lines EUR, 3 lines USD) and is added \
 up as if it were one; convert it to one currency first"]
     """
-    told: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for name, n in counts.items():
         if name.strip():
-            told[name.strip().upper()] = told.get(name.strip().upper(), 0) + n
-    if len(told) < 2:
+            lines[name.strip().upper()] = lines.get(name.strip().upper(), 0) + n
+    if len(lines) < 2:
         return []
-    largest = sorted(told.items(), key=lambda pair: (-pair[1], pair[0]))
+    largest = sorted(lines.items(), key=lambda pair: (-pair[1], pair[0]))
     some = ", ".join(f"{n:,} lines {name}" for name, n in largest[:5])
     return [
-        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(told) > 5)}) "
+        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(lines) > 5)}) "
         f"and is added up as if it were one; convert it to one currency first"
     ]
 
@@ -378,10 +373,10 @@ def _as_json(values: pl.Series) -> pl.Series:
     if "Binary" not in str(values.dtype):
         return values.to_frame().select(pl.struct(values.name).struct.json_encode())[values.name]
 
-    def told(value: Any) -> str:
+    def as_text(value: Any) -> str:
         return value.hex() if isinstance(value, bytes) else str(value)
 
-    texts = [json.dumps({values.name: value}, default=told) for value in values.to_list()]
+    texts = [json.dumps({values.name: value}, default=as_text) for value in values.to_list()]
     return pl.Series(values.name, texts, pl.String)
 
 
@@ -410,7 +405,7 @@ def _rename(
 
 _FAR = "date far from all others"
 _FAR_DAYS, _FAR_GAPS = 28, 4  # far is further than so many days, and so many of the longest other gap
-_LINES_A_STRAY = 300  # among so many lines one may be a stray, which is left out
+_LINES_A_WRONG_DATE = 300  # among so many lines one may have a wrong date, and is left out
 _ODD_DAYS, _ODD_SHARE = 14, 0.05  # of so few lines that lie so far from the rest a report speaks
 
 
@@ -421,7 +416,7 @@ def far_rule(days: pl.DataFrame) -> LineRule | None:
     `time` (dates) and `n`, the lines of each.
     """
     days = days.sort("time")
-    few = int(days["n"].sum()) // _LINES_A_STRAY
+    few = int(days["n"].sum()) // _LINES_A_WRONG_DATE
     low, high = _bulk(days, few, _FAR_DAYS)
     if low == 0 and high == days.height - 1:
         return None

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numba as nb
 import numpy as np
@@ -259,9 +259,13 @@ def _raw(file: Path) -> Any:
     return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else open(file, "rb")
 
 
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
 def _blocks(source: Path | bytes) -> Iterator[bytes]:
     """The content in pieces, without the byte order mark."""
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+    with _opened(source) as stream:
         first = stream.read(_BLOCK)
         yield first.removeprefix(codecs.BOM_UTF8)
         while block := stream.read(_BLOCK):
@@ -269,7 +273,7 @@ def _blocks(source: Path | bytes) -> Iterator[bytes]:
 
 
 def _header_text(source: Path | bytes) -> str:
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+    with _opened(source) as stream:
         start = stream.read(1 << 20).removeprefix(codecs.BOM_UTF8)
     return start.decode("utf-8", errors="replace")
 
@@ -284,7 +288,7 @@ def _separator(text: str) -> str:
 def _names(file: Path, text: str, separator: str) -> list[str]:
     """Names of the columns, without blanks around them; those that lack one get one.
 
-    A name that stands twice is refused, since nobody can tell which column is meant.
+    A name that stands twice is refused.
     """
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -396,8 +400,7 @@ def _too_long(file: Path, line: int, names: list[str]) -> str:
 
 
 def _text(source: Path | bytes) -> io.TextIOWrapper:
-    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(_opened(source), encoding="utf-8-sig", newline="")
 
 
 def _rewritten(file: Path, source: Path | bytes, separator: str, names: list[str]) -> tuple[bytes, int]:

@@ -3,8 +3,8 @@
 Parquet files are looked at before they are decoded. Polars' decoder raises an error for nearly every
 damaged page, but where a page's header is damaged it may ask for more memory than there is, and that
 ends the process: a notebook with hours of work in it, or a service. So the foot and the headers of all
-pages are read first, which is quick, and only a file whose numbers don't add up is decoded on trial, in
-a process of its own.
+pages are read first, which is quick, and only a file whose numbers don't add up is decoded in a
+process of its own before it is read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
@@ -139,10 +140,7 @@ def _chunks(book: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
 
 def _number(column: bytes) -> int:
     """Number of a column by its letters: 27 for AA."""
-    number = 0
-    for letter in column.upper():
-        number = number * 26 + letter - 64
-    return number
+    return reduce(lambda number, letter: number * 26 + letter - 64, column.upper(), 0)
 
 
 # Names come over standard input, so nothing of them is code. A line before each file says how far it
@@ -175,7 +173,7 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
     """Refuse Parquet files that make the decoder die on one of these columns (None: all).
 
     What `adds_up` is taken for whole; the others are decoded in a process of its own, and forgotten.
-    Where no other process can be started there is no trial.
+    Where no other process can be started, none is.
 
     Raises
     ------
@@ -185,12 +183,12 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
     files = [file for file in files if not adds_up(file)]
     if not files or not sys.executable:
         return
-    wanted = None if columns is None else [c.lower() for c in columns]
-    asked = json.dumps([[str(file) for file in files], wanted])
+    names = None if columns is None else [c.lower() for c in columns]
+    order = json.dumps([[str(file) for file in files], names])
     try:
-        told = subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-P", "-c", _PROGRAM],
-            input=asked,
+            input=order,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -198,12 +196,14 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
         )
     except OSError:  # no right to start one, or too many of them
         return
-    said = told.stdout.split()
-    if told.returncode == 0 or not said or not said[-1].isdecimal():  # whole, or it never was at a file
+    said = ended.stdout.split()
+    if (
+        ended.returncode == 0 or not said or not said[-1].isdecimal()
+    ):  # whole, or it never was at a file
         return
     raise DataError(
         f"{files[int(said[-1])]} is damaged, or larger than memory: a process that decoded it on trial "
-        f"was ended by {_cause(told.returncode)}. Fetch or export it again."
+        f"was ended by {_cause(ended.returncode)}. Fetch or export it again."
     )
 
 
@@ -516,13 +516,9 @@ def whole_numbers(column: pl.Series) -> pl.Series:
     >>> [whole_numbers(pl.Series(cells)).to_list() for cells in (["10", "9"], ["010", "9"])]
     [[10, 9], ['010', '9']]
     """
-    if not _is_whole(column):
-        return column
-    return column.to_frame().select(_whole(column.name)).to_series()
-
-
-def _is_whole(column: pl.Series) -> bool:
-    return bool(column.to_frame().select(_whole_expr(column.name)).item())
+    table = column.to_frame()
+    whole = table.select(_whole_expr(column.name)).item()
+    return table.select(_whole(column.name)).to_series() if whole else column
 
 
 def _whole_expr(name: str) -> pl.Expr:
@@ -632,7 +628,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
 
 def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None) -> list[_Table]:
     """The tables with what the folders' names say about them: ``day=2024-01-31`` is a column `day`."""
-    wanted = None if columns is None else {c.lower() for c in columns}
+    asked = None if columns is None else {c.lower() for c in columns}
     said = [
         dict(_partition(part) for part in table.file.parent.relative_to(path).parts if "=" in part)
         if path.is_dir()
@@ -640,7 +636,7 @@ def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None
         for table in tables
     ]
     for name in {name: None for values in said for name in values}:
-        if any(name in t.kinds for t in tables) or (wanted is not None and name.lower() not in wanted):
+        if any(name in t.kinds for t in tables) or (asked is not None and name.lower() not in asked):
             continue
         cells = whole_numbers(pl.Series(name, [values.get(name) for values in said], pl.String))
         for place, cell in enumerate(cells):
@@ -709,6 +705,6 @@ def _readable(file: Path) -> Iterator[None]:
 def _pick(lazy: pl.LazyFrame, columns: list[str] | None) -> pl.LazyFrame:
     if columns is None:
         return lazy
-    wanted = {c.lower() for c in columns}
+    asked = {c.lower() for c in columns}
     names = lazy.collect_schema().names()
-    return lazy.select([c for c in names if c.lower() in wanted] or names[:1])
+    return lazy.select([c for c in names if c.lower() in asked] or names[:1])

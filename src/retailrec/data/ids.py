@@ -66,8 +66,8 @@ def attributes(
         sides = [(frame[id_column], f"the {who} table"), (coded.ids[id_column], "the receipts")]
         sides.sort(key=lambda side: side[0].n_unique())  # the table may describe some, or more, of them
         (few, one), (many, other) = sides
-        if told := ids_meet(few, many, who=one, whose=other, refuse=False):
-            report.notes.append(f"{id_column}: {told}")
+        if note := ids_meet(few, many, who=one, whose=other, refuse=False):
+            report.notes.append(f"{id_column}: {note}")
     frame = frame.filter(pl.col(id_column).is_not_null())
     first = frame.unique(id_column, keep="first", maintain_order=True)
     if again := frame.height - first.height:
@@ -136,7 +136,7 @@ def id_keys(ids: pl.Series) -> NDArray[np.uint64]:
 
 
 def catalogue_key(item_ids: pl.Series) -> str:
-    """Hex digits that stand for item ids in the order of their codes, and for their type.
+    """Digest (hex) of item ids in the order of their codes, and of their type.
 
     Examples
     --------

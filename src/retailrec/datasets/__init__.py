@@ -59,13 +59,7 @@ def load_dataset(
 ) -> RetailData:
     """Load the files of a known format; without a path those of an installed package.
 
-    Only receipts before `until` are known, which is then the data's end. Other parameters are those of
-    `Reading`; errors, too, of `open_dataset`.
-
-    Raises
-    ------
-    DataError
-        If `until` is no instant, or no receipt lies before it or after it, as with a mistyped year.
+    Parameters are those of `Reading`, errors those of `open_dataset` and `load_until`.
     """
     reading = Reading(columns or {}, encoding, time_format, where, not_products, changed_ids)
     return load_until(open_dataset(name, path, reading), until)
@@ -79,22 +73,18 @@ def load_until(tables: Tables, until: str | datetime | None) -> RetailData:
     DataError
         If `until` is no instant, or no receipt lies before it or after it, as with a mistyped year.
     """
-    data = tables.data() if until is None else _known_until(tables, until)
-    if data.report.reading.get("dataset") == table.DATASET.name:
-        data.report.notes += likely(data)
-    return data
-
-
-def _known_until(tables: Tables, until: str | datetime) -> RetailData:
-    end = as_instant(until, who="until")
-    later = LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
-    rules = (*tables.rules, later)
-    data = RetailData.from_frames(**vars(replace(tables, rules=rules)), end=end)
-    if later.reason not in data.report.rejected:
+    end = None if until is None else as_instant(until, who="until")
+    if end is not None:
+        later = LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
+        tables = replace(tables, rules=(*tables.rules, later))
+    data = RetailData.from_frames(**vars(tables), end=end)
+    if end is not None and later.reason not in data.report.rejected:
         raise DataError(
             f"until {end:%Y-%m-%d %H:%M}: no receipt comes later, the last is of "
             f"{data.report.last:%Y-%m-%d %H:%M}. Correct the date, or leave it out."
         )
+    if data.report.reading.get("dataset") == table.DATASET.name:
+        data.report.notes += likely(data)
     return data
 
 
@@ -187,20 +177,17 @@ def as_fitted(
         pairs = ",".join(f"{name}={theirs}" for name, theirs in columns.items())
         notes += [f"columns are read as when the model was fitted: {pairs}"] if columns else []
     conditions: dict[str, Sequence[str]] = {}
-    for name, lacking in (
-        ("where", "all lines are read"),
-        ("not_products", "nothing is left out"),
-    ):
+    for name, lacking in (("where", "all lines are read"), ("not_products", "nothing is left out")):
         conditions[name] = getattr(reading, name)
         if conditions[name]:
             continue
         said = getattr(fitted, name)
         absent = [c for c in said if column_of(c, columns) not in known[name]]
         conditions[name] = [c for c in said if c not in absent]
-        for some, told in ((conditions[name], "read"), (absent, f"no such column: {lacking}")):
+        for some, what in ((conditions[name], "read"), (absent, f"no such column: {lacking}")):
             if some:
                 option = name.replace("_", "-")
-                notes.append(f"as when the model was fitted, --{option} {' '.join(some)} ({told})")
+                notes.append(f"as when the model was fitted, --{option} {' '.join(some)} ({what})")
     changed = fitted.changed_ids
     if changed is not None and reading.changed_ids is not None:
         changed = changed.updated(reading.changed_ids)

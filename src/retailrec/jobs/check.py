@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import polars as pl
 from retailrec.checks import CHECKS, Finding, Weeks, run_checks
 from retailrec.compute.progress import Progress, silent
 from retailrec.data.cleaning import LoadReport, kept_lines, parse_lines
-from retailrec.data.files import stack
+from retailrec.data.files import located, stack
 from retailrec.datasets import open_alike, open_dataset
 from retailrec.datasets.base import PLAIN, Reading, Tables
 from retailrec.errors import SettingError
@@ -96,17 +96,16 @@ def check_files(
             f"check: the model's receipts were of '{was}', and --dataset says '{dataset}'; leave one "
             f"of the two out."
         )
-    files = [receipts] if against is None else [receipts, against]
-    lines = []
-    for file in files:
+    read = []
+    for file in [receipts] if against is None else [receipts, against]:
         progress(f"read {file}")
-        if kept:
-            lines.append(typed_lines(open_alike(kept, file, reading)))
-        else:
-            lines.append(typed_lines(open_dataset(dataset, file, reading)))
+        tables = open_alike(kept, file, reading) if kept else open_dataset(dataset, file, reading)
+        read.append((typed_lines(tables), tables.report.spans))
     progress("check")
-    weeks = Weeks(*lines)
-    found = run_checks(weeks, names or None)
+    weeks = Weeks(*(lines for lines, _ in read))
+    found = [
+        replace(one, rows=located(one.rows, read[0][1])) for one in run_checks(weeks, names or None)
+    ]
     return Checked(found, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
 
 

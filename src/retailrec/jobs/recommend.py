@@ -78,7 +78,8 @@ def recommend_from_files(
     tables = replace(tables, items=None, item_columns=())
     if table is not None:
         if tables.changed_ids is not None and "user_id" in table.columns:
-            table = table.with_columns(tables.changed_ids.applied(typed_ids(table["user_id"])))
+            table = table.with_columns(typed_ids(table["user_id"]))
+            table = tables.changed_ids.folded(table, "user_id")
         tables = replace(tables, users=table, user_columns=())
     data = tables.data()
     seen = data.users["user_id"].gather(data.log["user"].unique())

@@ -27,7 +27,7 @@ from retailrec.data.cleaning import (
     came_again,
     refuse_if_none,
 )
-from retailrec.data.encoding import build_log, code_lines, parts_of
+from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.files import whole_numbers
 from retailrec.data.ids import attributes
 from retailrec.data.retail_data import summarise
@@ -201,15 +201,9 @@ def load_frames(
     described = {ITEM_ID: (), USER_ID: user_columns}
     if changed_ids is not None:
         changed_ids = changed_ids.stopped_at(store.forgotten(changed_ids.users))
-    coded = code_lines(
-        parts_of(transactions),
-        columns,
-        (*rules, *STANDARD_RULES),
-        report,
-        described,
-        time_format,
-        changed_ids,
-    )
+    rules = (*rules, *STANDARD_RULES)
+    coder = Coder(columns or {}, rules, report, described, time_format, changed_ids)
+    coded = coder.code(parts_of(transactions))
     people = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
     if changed_ids is not None:  # before its receipts meet those that are there
         report.notes += move(store, changed_ids)

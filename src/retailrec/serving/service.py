@@ -298,7 +298,7 @@ class Service:
         changed, users = self.models.active.changed_ids, set(shoppers)
         if users.isdisjoint(changed.users):
             return ChangedIds({}, changed.items)
-        chains = {one for user in users for one in changed.chain(user)}
+        chains = {one for user in users for one in changed.chain("user", user)}
         return changed.stopped_at(self.store.forgotten(chains))
 
     def today(self, shopper: str) -> str:

@@ -281,6 +281,8 @@ def recommend(
     there = columns_in(session, receipts)
     reading, notes = as_fitted(recommender.reading, there, reading)
     line_rules = (*line_rules, *rules_of(reading, there))
+    if reading.changed_ids is not None and order.users is not None:
+        order = replace(order, users=reading.changed_ids.folded(order.users, USER_ID))
     with _place(session, out) as place, in_words():
         progress("load receipts")
         if exposures is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -24,6 +25,7 @@ from retailrec.data.cleaning import (
     far_rule,
     refuse_if_none,
 )
+from retailrec.data.files import Span
 from retailrec.data.parsing import look_alike_key, look_alikes, typed_ids
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
@@ -31,7 +33,7 @@ from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.spark.session import in_words
 from retailrec.spark.sources import PLACE, PLACE_BITS, Source
-from retailrec.spark.storage import Storage
+from retailrec.spark.storage import Storage, local_path
 from retailrec.spark.tasks import CleanPlan, clean, sample_of_cleaned
 
 if TYPE_CHECKING:
@@ -198,6 +200,10 @@ def _counted(
     read = dict(zip(*(counts[c].to_pylist() for c in ("part", "count")), strict=True))
     report.read = sum(read.values())
     numbers = LineNumbers(read)
+    report.spans = [
+        Span(local_path(file) or Path(file), "", read.get(number, 0), 1, None)
+        for number, file in enumerate(source.files)
+    ]
     if f"{WAVE}={REJECTED}" in names:
         bad = session.read.schema(sql_schema(kinds)).parquet(f"{folder}/{WAVE}={REJECTED}")
         _account(bad, report, numbers)
