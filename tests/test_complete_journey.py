@@ -97,7 +97,7 @@ def replace_file(folder: Path, name: str, frame: pl.DataFrame) -> None:
 
 
 def pretend_installed(monkeypatch: pytest.MonkeyPatch, folder: Path, version: str = "0.1.0") -> None:
-    monkeypatch.setattr(complete_journey, "installed_folder", lambda: (folder, version))
+    monkeypatch.setattr(complete_journey, "_installed", lambda: (folder, version))
 
 
 def test_the_packages_columns_are_taken(folder: Path) -> None:

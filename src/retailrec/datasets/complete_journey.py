@@ -103,7 +103,7 @@ def open_complete_journey(path: Path | None = None, reading: base.Reading = base
     )
 
 
-def installed_folder() -> tuple[Path, str]:
+def _installed() -> tuple[Path, str]:
     """The folder of the installed package's files, which is not imported, and its version."""
     spec = util.find_spec(_IMPORTED)
     if spec is None or not spec.submodule_search_locations:
@@ -126,7 +126,7 @@ def package_folder(*needed: str) -> Path:
     DataError
         If the package is not installed, or lacks one of the files.
     """
-    folder, version = installed_folder()
+    folder, version = _installed()
     absent = [f"{name}.parquet" for name in needed if not (folder / f"{name}.parquet").is_file()]
     if absent:
         raise DataError(

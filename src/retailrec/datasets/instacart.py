@@ -28,6 +28,11 @@ def open_instacart(path: Path, reading: base.Reading = base.PLAIN) -> base.Table
 
     There is no calendar, so `on_one_calendar` makes one. Prior and train orders are read where their
     lines are; those of the contest's test have none. Categories are department and aisle.
+
+    Raises
+    ------
+    DataError
+        If a file or column is missing, or a user's orders are not numbered one by one.
     """
     if not path.is_dir():
         if not path.exists():
