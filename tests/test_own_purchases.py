@@ -60,7 +60,7 @@ def test_bestsellers_follow_the_own_items(data: RetailData) -> None:
 
 def test_nobody_knows_gets_bestsellers(data: RetailData) -> None:
     source = OwnPurchases(fill=True).fit(data)
-    empty = data.history(codes=[0]).select_events(data.history(codes=[0]).age < 0)
+    empty = data.history(codes=[-1])
     assert source.candidates(empty, 2).items.tolist() == [[SOAP, JAM]]
 
 

@@ -575,3 +575,28 @@ def test_types_of_arrow_that_polars_has_not_are_refused_in_words() -> None:
     }
     with pytest.raises(DataError, match="none of the 2 lines"):
         RetailData.from_frames(pa.table(plain | {"time": pa.nulls(2)}))
+
+
+@pytest.mark.parametrize("numbers_first", [True, False])
+def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(
+    store: Store, numbers_first: bool
+) -> None:
+    times = ["10:00:01", "10:00:40", "10:01:10", "17:00:00", "17:00:02"]
+    lines = pl.DataFrame(
+        {
+            "user_id": [1] * 5,
+            "item_id": [7, 8, 7, 7, 9],  # the first item once more, and another receipt
+            "time": [f"2024-01-01 {time}" for time in times],
+            "value": [1.0, 2.0, 1.0, 1.0, None],
+        }
+    )
+    numbered = lines.with_columns(basket_id=pl.Series([1, 1, 1, 2, 2]))
+    first, then = (numbered, lines) if numbers_first else (lines, numbered)
+    assert load_frames(store, first).new == (2 if numbers_first else 5)
+    found = load_frames(store, then)
+    assert (found.new, found.completed) == (0, 0)
+    other = then.with_columns(pl.col("value") + 1)  # other amounts are other receipts
+    assert load_frames(store, other.with_columns(user_id=pl.lit(2))).new > 0
+    mixed = lines.with_columns(item_id=pl.Series([7, 8, 7, 7, 8]))
+    if numbers_first:
+        assert load_frames(store, mixed).new == 2  # the first receipt is there, the second another one

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.errors import DataError
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.dismissals import check_dismissals, holding
@@ -60,6 +61,41 @@ def test_lists_over_http_are_those_of_the_batch(start: Start, shop: RetailData) 
         assert found == rows
         assert answer["level"] == "personal"
         assert answer["as_of"] == shop.end.isoformat()
+
+
+def test_old_ids_over_http_are_those_of_today(start: Start) -> None:
+    client = start()
+    active = client.service.models.active  # type: ignore[attr-defined]
+    item = str(active.ids[0])
+    changed = ChangedIds({"card1": "card2", "card2": "3"}, {"renumbered": item})
+    kept = {"dataset": "table", "changed_ids": changed.frame()}
+    active.model.report_ = active.model.report_ | {"reading": kept}
+    client.service.models.active.__post_init__()  # type: ignore[attr-defined]
+    offers = client.get("/v1/shoppers/3/offers").json()
+    again = client.get("/v1/shoppers/card1/offers").json()
+    assert (again["shopper"], again["offers"]) == ("3", offers["offers"])
+    posted = {"receipts": [receipt("card1", "new", "renumbered", item)]}
+    assert client.post("/v1/receipts", json=posted).json() | {"request": ""} == {
+        "new": 1,
+        "known": 0,
+        "forgotten": 0,
+        "lines": 1,  # one item
+        "merged": 1,
+        "pieces": 1,
+        "rejected": {},
+        "request": "",
+    }
+    assert client.post("/v1/receipts", json=posted).json()["known"] == 1
+    history = client.get("/v1/shoppers/card2/history").json()
+    assert history["shopper"] == "3"
+    assert [line["item"] for line in history["newest"][-1]["lines"]] == [item]
+    assert client.get("/v1/items/renumbered/similar").status_code == 200
+    client.put("/v1/shoppers/card1/denied/9")
+    assert client.get("/v1/shoppers/3/history").json()["denied"] == ["9"]
+    client.delete("/v1/shoppers/card2")  # what comes under it, and under those before it, is left out
+    posted["receipts"][0]["number"] = "newer"
+    assert client.post("/v1/receipts", json=posted).json()["forgotten"] == 1
+    assert client.get("/v1/shoppers/3/history").json()["receipts"] == history["receipts"]
 
 
 def test_purposes_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:

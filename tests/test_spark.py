@@ -14,8 +14,10 @@ import pytest
 import spark_support
 from retailrec.candidates import Popularity
 from retailrec.data import RetailData, unit_prices
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_parts, read_table
+from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
 from retailrec.jobs.recommend import recommend_from_files
@@ -95,7 +97,7 @@ def test_alike_ids_and_several_currencies_are_said_as_on_one_machine(
     lines.write_parquet(tmp_path / "lines.parquet")
     here = RetailData.from_frames(lines).report.notes
     given = source(session, tmp_path / "lines.parquet", {})
-    there = stage(session, given, {}, str(tmp_path / "cleaned")).report.notes
+    there = stage(session, given, PLAIN, str(tmp_path / "cleaned")).report.notes
     assert there == here
     assert len(here) == (4 if ids == "text" else 2), here
 
@@ -198,13 +200,30 @@ def test_types_of_tables_are_read_as_one_machine_reads_them(
     file, columns = written(lines, tmp_path / "lines.parquet"), {"basket_id": "receipt"}
     session.read.parquet(str(file)).write.saveAsTable("lines", path=f"file://{tmp_path}/table")
     out = tmp_path / "here.parquet"
-    local = recommend_from_files(shop / "model", file, out, Request(k=3), columns=columns)
-    there = recommend(shop / "model", "lines", tmp_path / "there", 3, columns=columns)
+    local = recommend_from_files(shop / "model", file, out, Request(k=3), reading=Reading(columns))
+    there = recommend(shop / "model", "lines", tmp_path / "there", 3, reading=Reading(columns))
     assert lists(tmp_path / "there").equals(lists(out))
     ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
     assert (ours.pop("source"), theirs.pop("source")) == ("lines", "lines.parquet")
     assert ours == theirs
     assert ours["zone"] == "UTC"
+
+
+def test_old_ids_are_those_of_one_machine(session: Any, shop: Path, tmp_path: Path) -> None:
+    from retailrec.spark import recommend
+
+    rows = [("user", "3", "7"), ("user", "7", "card"), ("item", "5", "9")]
+    changed = ChangedIds.of(pl.DataFrame(rows, ["kind", "old", "new"], orient="row"))
+    reading = Reading(changed_ids=changed, not_products=["item_id=11"])
+    out, asked = tmp_path / "here.parquet", tmp_path / "asked.parquet"
+    pl.DataFrame({"user_id": [3, 8, 9]}).write_parquet(asked)
+    more: dict[str, Any] = {"reading": reading, "users": asked}
+    local = recommend_from_files(shop / "model", shop / "receipts", out, Request(k=3), **more)
+    there = recommend(shop / "model", shop / "receipts", tmp_path / "there", 3, **more)
+    assert lists(tmp_path / "there").equals(lists(out))
+    assert "card" in lists(out)["user_id"]
+    assert there.load_report.as_dict() == local.load_report.as_dict()
+    assert there.load_report.changed["user"] > 0
 
 
 def test_times_with_a_zone_are_those_of_one_machine_and_the_last_receipt_ends_the_data(
@@ -327,10 +346,10 @@ def test_what_is_no_receipt_is_refused_in_words(session: Any, shop: Path, tmp_pa
     assert "lines.csv is no Parquet; on Spark" in refused(tmp_path / "lines.csv")
     assert "lacks column 'time'" in refused(frame.drop("time"))
     assert "must hold times, not string" in refused(
-        frame.selectExpr("*", "'x' when"), columns={"time": "when"}
+        frame.selectExpr("*", "'x' when"), reading=Reading({"time": "when"})
     )
     assert "must hold numbers, not string" in refused(
-        frame.selectExpr("*", "'1,5' paid"), columns={"value": "paid"}
+        frame.selectExpr("*", "'1,5' paid"), reading=Reading({"value": "paid"})
     )
     assert "not a Spark" in refused(3) or "not int" in refused(3)
     (tmp_path / "there").mkdir()

@@ -16,30 +16,27 @@ from retailrec.cli.examples import COMMANDS, add_examples
 from retailrec.cli.options import (
     LIST,
     BesideOption,
-    ColumnsOption,
-    EncodingOption,
     EngineOption,
     ImportOption,
     JsonOption,
     MasterOption,
     OverwriteOption,
     QuietOption,
+    ReadOptions,
     RequestCommand,
     ResultsOption,
     RulesOption,
     SeedOption,
     SlotsOption,
     SparkSettingsOption,
-    TimeFormatOption,
     Wanted,
-    WhereOption,
     asked_for,
     files_asked_for,
     local_only,
     names_in,
     of_a_dataset,
+    of_receipts,
     on_spark,
-    parse_columns,
     refuse_empty,
 )
 from retailrec.compute.memory import return_freed_memory
@@ -228,7 +225,9 @@ def demo(
 
 
 @app.command(cls=RequestCommand)
+@of_receipts
 def recommend(
+    read: ReadOptions,
     context: typer.Context,
     model: Annotated[Path, typer.Option(help="Folder of a saved model.")],
     history: Annotated[Path, typer.Option(help="Receipts known now; columns as for 'table'.")],
@@ -255,10 +254,6 @@ def recommend(
         bool, typer.Option("--safe-csv", help="No cell is a formula.", rich_help_panel=LIST)
     ] = False,
     overwrite: OverwriteOption = False,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    where: WhereOption = None,
     engine: EngineOption = "local",
     master: MasterOption = None,
     spark_settings: SparkSettingsOption = None,
@@ -270,19 +265,19 @@ def recommend(
     from retailrec.recommender.batch import Exposures
 
     request = asked_for(context)
-    shared: dict[str, Any] = {"users": users, "columns": parse_columns(columns), "where": where or ()}
+    shared: dict[str, Any] = {"users": users, "reading": read.reading()}
     if exposures is not None:
         time = None if sent is None else as_instant(sent, who="--sent")
         shared["exposures"] = Exposures(exposures, time=time, shown_only=shown_only)
     elif shown_only or sent is not None:
         raise SettingError("--shown-only and --sent speak of --exposures FILE; name the file.")
-    inputs = (model, history, users, *files_asked_for(context), spark_settings)
+    inputs = (model, history, users, *files_asked_for(context), spark_settings, read.ids_changed)
     if on_spark(engine, master, spark_settings):
         from retailrec.spark.jobs import recommend_on_spark
 
         local_only(
-            encoding=encoding,
-            time_format=time_format,
+            encoding=read.encoding,
+            time_format=read.time_format,
             safe_csv=safe_csv,
             overwrite=overwrite,
             separator=separator,
@@ -302,7 +297,7 @@ def recommend(
         check_file(out, inputs=inputs, overwrite=overwrite)
         check_file(exposures, inputs=inputs, overwrite=overwrite)
         work = recommend_from_files
-        shared |= {"encoding": encoding, "time_format": time_format, "output": output}
+        shared |= {"output": output}
     with console.progress(quiet) as progress:
         answers = work(model, history, out, request, **shared, progress=progress)
     console.print_load_report(answers.load_report, quiet, None)

@@ -10,20 +10,17 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT
 from retailrec.cli.options import (
-    ColumnsOption,
-    EncodingOption,
     FiguresOption,
     ImportOption,
     KeptOption,
     OverwriteOption,
     QuietOption,
-    TimeFormatOption,
+    ReadOptions,
     Wanted,
-    WhereOption,
     kept_reading,
     of_a_dataset,
+    of_receipts,
     on_spark,
-    parse_columns,
 )
 from retailrec.errors import SettingError
 from retailrec.work import check_file, check_folder, write_result
@@ -61,7 +58,9 @@ def match(
         console.print_matching(report, out)
 
 
+@of_receipts
 def evaluate(
+    read: ReadOptions,
     recommendations: Annotated[
         list[str], typer.Option(help="FILE or NAME=FILE with user_id, item_id, rank; any number.")
     ],
@@ -75,10 +74,6 @@ def evaluate(
     ] = "precision@5,recall@10,ndcg@10",
     out: FiguresOption = None,
     overwrite: OverwriteOption = False,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    where: WhereOption = None,
     model: KeptOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
@@ -96,7 +91,8 @@ def evaluate(
         if name in files:
             raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
         files[name] = Path(file)
-    check_file(out, inputs=(*files.values(), truth, history, items), overwrite=overwrite)
+    inputs = (*files.values(), truth, history, items, read.ids_changed)
+    check_file(out, inputs=inputs, overwrite=overwrite)
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
@@ -106,10 +102,7 @@ def evaluate(
             wanted,
             history=history,
             items=items,
-            columns=parse_columns(columns),
-            encoding=encoding,
-            time_format=time_format,
-            where=where or (),
+            reading=read.reading(),
             kept=kept_reading(model),
         )
         if out is not None:
@@ -118,7 +111,9 @@ def evaluate(
         console.print_evaluation(judged)
 
 
+@of_receipts
 def check(
+    read: ReadOptions,
     receipts: Annotated[
         Path | None, typer.Argument(help="File or folder of this week's receipts.")
     ] = None,
@@ -127,10 +122,6 @@ def check(
         typer.Option(help="Earlier receipts. [the file's own, but for its last seven days]"),
     ] = None,
     dataset: Annotated[str, typer.Option(help="See: retailrec datasets")] = "table",
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    where: WhereOption = None,
     model: KeptOption = None,
     only: Annotated[str, typer.Option(help="Names of checks, with commas between. [all]")] = "",
     show: Annotated[bool, typer.Option("--list", help="Print what is checked, and stop.")] = False,
@@ -153,17 +144,14 @@ def check(
     if receipts is None:
         raise SettingError("check: name a file or folder of receipts, or ask for --list.")
     for file in (out, rows):
-        check_file(file, inputs=[receipts, against], overwrite=overwrite)
+        check_file(file, inputs=[receipts, against, read.ids_changed], overwrite=overwrite)
     names = [name.strip() for name in only.split(",") if name.strip()]
     with console.progress(quiet) as progress:
         checked = check_files(
             receipts,
             against,
             dataset=dataset,
-            columns=parse_columns(columns),
-            encoding=encoding,
-            time_format=time_format,
-            where=where or (),
+            reading=read.reading(),
             kept=kept_reading(model),
             names=names,
             progress=progress,

@@ -10,19 +10,17 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import (
-    ColumnsOption,
     DaysOption,
-    EncodingOption,
     FiguresOption,
     ImportOption,
     MarginOption,
     OverwriteOption,
     QuietOption,
+    ReadOptions,
     ResultsOption,
     SeedOption,
     ThreadsOption,
-    TimeFormatOption,
-    parse_columns,
+    of_receipts,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +84,9 @@ DatasetOption = Annotated[str, typer.Option(help="What the receipts are; see: re
 
 
 @experiment.command()
+@of_receipts
 def plan(
+    read: ReadOptions,
     receipts: Annotated[Path, typer.Argument(help="Receipts until now: file or folder.")],
     effect: Annotated[float, typer.Option(help="Smallest relative change that would matter.")],
     days: DaysOption = 28,
@@ -95,21 +95,16 @@ def plan(
     power: Annotated[float, typer.Option(help="Chance to find the effect.")] = 0.8,
     margin: MarginOption = None,
     dataset: DatasetOption = "table",
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
     modules: ImportOption = None,
 ) -> None:
     """How many shoppers an experiment needs, by what they bought lately."""
     from retailrec.data.files import read_table
-    from retailrec.datasets import load_dataset
+    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import plan_experiment
     from retailrec.offers.experiments import Design
 
     design = Design(control_share=holdout, power=power)
-    data = load_dataset(
-        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
-    )
+    data = open_dataset(dataset, receipts, read.reading()).data()
     margins = None if margin is None else read_table(margin)
     needed = plan_experiment(
         data, days=days, effect=effect, metric=metric, design=design, margin=margins
@@ -134,7 +129,9 @@ def plan(
 
 
 @experiment.command()
+@of_receipts
 def result(
+    read: ReadOptions,
     ledger: Annotated[
         Path, typer.Argument(help="Folder of the ledger, or exposures.parquet of a service.")
     ],
@@ -152,22 +149,17 @@ def result(
     ] = None,
     overwrite: OverwriteOption = False,
     dataset: DatasetOption = "table",
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
     modules: ImportOption = None,
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
-    from retailrec.datasets import load_dataset
+    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import PAGE, result_of_files
     from retailrec.work import check_file
 
     check_file(out, inputs=(ledger, receipts, margin), overwrite=overwrite)
     if page is not None:
         check_file(page / PAGE, overwrite=overwrite)
-    data = load_dataset(
-        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
-    )
+    data = open_dataset(dataset, receipts, read.reading()).data()
     outcome = result_of_files(
         ledger,
         campaign,
@@ -183,7 +175,9 @@ def result(
 
 
 @experiment.command()
+@of_receipts
 def counterfactual(
+    read: ReadOptions,
     ledger: Annotated[Path, typer.Option(help="Folder of a ledger with explored pools.")],
     receipts: Annotated[Path, typer.Option(help="Receipts, before and after: file or folder.")],
     policy: Annotated[
@@ -202,22 +196,17 @@ def counterfactual(
     report: Annotated[Path | None, typer.Option(help="Page for people, .html.")] = None,
     overwrite: OverwriteOption = False,
     dataset: DatasetOption = "table",
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """What new lists would have sold, from a log that explored; or why it can't be told."""
-    from retailrec.datasets import load_dataset
+    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import counterfactual_of_files
     from retailrec.work import check_file
 
     for file in (out, report):
         check_file(file, inputs=(ledger, receipts, policy, rules, margin), overwrite=overwrite)
-    data = load_dataset(
-        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
-    )
+    data = open_dataset(dataset, receipts, read.reading()).data()
     with console.progress(quiet) as progress:
         found = counterfactual_of_files(
             ledger,
@@ -259,7 +248,9 @@ def impressions(
 
 
 @uplift.command()
+@of_receipts
 def fit(
+    read: ReadOptions,
     ledger: Annotated[Path, typer.Argument(help="Folder of a ledger with explored pools.")],
     receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
     pairs: Annotated[Path, typer.Argument(help="user_id, item_id: what could be offered next.")],
@@ -270,22 +261,17 @@ def fit(
     seed: SeedOption = None,
     threads: ThreadsOption = 0,
     dataset: DatasetOption = "table",
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Learn what an offer changes, and write it beside the pairs as uplift_margin, for allocate."""
-    from retailrec.datasets import load_dataset
+    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import UPLIFT_RESULTS, uplift_of_files
     from retailrec.work import check_folder
 
     inputs = (ledger, receipts, pairs, margin)
     check_folder(out, UPLIFT_RESULTS, inputs=inputs, overwrite=overwrite)
-    data = load_dataset(
-        dataset, receipts, parse_columns(columns), encoding=encoding, time_format=time_format
-    )
+    data = open_dataset(dataset, receipts, read.reading()).data()
     with console.progress(quiet) as progress:
         report = uplift_of_files(
             ledger,

@@ -20,6 +20,7 @@ from retailrec.errors import RetailRecError, SettingError
 if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
+    from retailrec.datasets.base import Reading
     from retailrec.evaluation.backtest import MakeWindow
     from retailrec.evaluation.matching import Gather
     from retailrec.jobs.run import Everybody
@@ -84,6 +85,23 @@ EncodingOption = Annotated[
 TimeFormatOption = Annotated[
     str | None,
     typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.", rich_help_panel=DATA),
+]
+NotProductsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN=TEXT",
+        help="For 'table': items that are no products, such as category_1=FUEL or 'name=*deposit*'; "
+        "any number.",
+        rich_help_panel=DATA,
+    ),
+]
+ChangedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ids-changed",
+        help="Table of ids that changed: kind (user or item), old, new.",
+        rich_help_panel=DATA,
+    ),
 ]
 KeptOption = Annotated[
     Path | None,
@@ -168,18 +186,46 @@ ImportOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What a command that reads receipts was told of them; the fields are its options."""
+
+    columns: ColumnsOption = ""
+    encoding: EncodingOption = None
+    time_format: TimeFormatOption = None
+    where: WhereOption = None
+    not_products: NotProductsOption = None
+    ids_changed: ChangedOption = None
+
+    def reading(self) -> Reading:
+        """How the receipts are read.
+
+        Raises
+        ------
+        SettingError, DataError
+            If the options, or the files that they name, can't be used.
+        """
+        from retailrec.data.changed_ids import ChangedIds
+        from retailrec.datasets.base import Reading
+
+        return Reading(
+            parse_columns(self.columns),
+            self.encoding,
+            self.time_format,
+            self.where or (),
+            self.not_products or (),
+            None if self.ids_changed is None else ChangedIds.read(self.ids_changed),
+        )
+
+
 @dataclass(frozen=True)
-class Wanted:
+class Wanted(ReadOptions):
     """What a command that loads a data set was asked for; the fields are its options."""
 
     dataset: DatasetArgument
     path: PathArgument = None
     horizon_days: Annotated[float | None, typer.Option(help="Length of the window. [28]")] = None
     config: ConfigOption = None
-    columns: ColumnsOption = ""
-    encoding: EncodingOption = None
-    time_format: TimeFormatOption = None
-    where: WhereOption = None
     until: UntilOption = None
     seed: SeedOption = None
     threads: Annotated[int | None, typer.Option(help="0: all cores. [0]")] = None
@@ -210,7 +256,7 @@ class Wanted:
     @property
     def inputs(self) -> tuple[Path | None, ...]:
         """Files and folders that are read, and so never written."""
-        return self.path, self.config, self.spark_settings
+        return self.path, self.config, self.spark_settings, self.ids_changed
 
     def load(self, progress: Progress) -> tuple[RetailData, float]:
         """The data, and how many seconds reading it took; on Spark a sample that counts everybody."""
@@ -219,19 +265,11 @@ class Wanted:
         if on_spark(self.engine, self.master, self.spark_settings):
             return self._load_on_spark(progress)
 
-        from retailrec.datasets import load_dataset
+        from retailrec.datasets import load_until, open_dataset
 
         progress(f"load {self.path or self.dataset}")
         started = perf_counter()
-        data = load_dataset(
-            self.dataset,
-            self.path,
-            parse_columns(self.columns),
-            encoding=self.encoding,
-            time_format=self.time_format,
-            where=self.where or (),
-            until=self.until,
-        )
+        data = load_until(open_dataset(self.dataset, self.path, self.reading()), self.until)
         return data, perf_counter() - started
 
     def _load_on_spark(self, progress: Progress) -> tuple[RetailData, float]:
@@ -248,13 +286,12 @@ class Wanted:
         started = perf_counter()
         data = load_on_spark(
             self.path,
-            parse_columns(self.columns),
+            self.reading(),
             self.sample,
             self.master,
             self.spark_settings,
             self.modules,
             progress,
-            where=self.where or (),
         )
         return data, perf_counter() - started
 
@@ -287,23 +324,37 @@ class Wanted:
         return lists_of_all(data)
 
 
-def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, whose first parameter is a `Wanted`, the arguments and options of `Wanted`."""
-    shared = list(inspect.signature(Wanted, eval_str=True).parameters.values())
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    names = {p.name for p in shared}
+def with_options(
+    options: type[ReadOptions], arguments: int = 0
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, whose first parameter is such a dataclass, the fields of it as options.
 
-    def filled(**given: Any) -> None:
-        wanted = Wanted(**{name: given.pop(name) for name in names})
-        command(wanted, **given)
+    Of the fields that are no keywords the first `arguments` come before the command's own options.
+    """
+    shared = list(inspect.signature(options, eval_str=True).parameters.values())
+    names = [p.name for p in shared]
 
-    parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared[:2], *own, *shared[2:])
-    ]
-    filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    filled.__annotations__ = {p.name: p.annotation for p in parameters}
-    filled.__name__, filled.__doc__ = command.__name__, command.__doc__
-    return filled
+    def given_to(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        def filled(**given: Any) -> None:
+            told = options(**{name: given.pop(name) for name in names})
+            command(told, **given)
+
+        parameters = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for p in (*shared[:arguments], *own, *shared[arguments:])
+        ]
+        filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        filled.__annotations__ = {p.name: p.annotation for p in parameters}
+        filled.__name__, filled.__doc__ = command.__name__, command.__doc__
+        return filled
+
+    return given_to
+
+
+of_a_dataset = with_options(Wanted, arguments=2)
+of_receipts = with_options(ReadOptions)
 
 
 _REQUEST = "retailrec.request"
@@ -414,7 +465,7 @@ def kept_reading(model: Path | None) -> dict[str, Any]:
         return {}
     from retailrec.recommender.two_stage import TwoStageRecommender
 
-    return dict(TwoStageRecommender.load(model).report_.get("reading", {}))
+    return TwoStageRecommender.load(model).reading
 
 
 def names_in(text: str) -> tuple[str, ...]:

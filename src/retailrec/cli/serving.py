@@ -13,18 +13,15 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import ERR, OUT, Interrupted, escape
 from retailrec.cli.options import (
-    ColumnsOption,
     DatasetArgument,
-    EncodingOption,
     ImportOption,
     KeptOption,
     OverwriteOption,
     QuietOption,
+    ReadOptions,
     StoreOption,
-    TimeFormatOption,
-    WhereOption,
     kept_reading,
-    parse_columns,
+    of_receipts,
 )
 from retailrec.errors import DataError, SettingError
 
@@ -156,15 +153,13 @@ def init_store(store: StoreOption) -> None:
 
 
 @store_app.command("load")
+@of_receipts
 def load_store(
+    read: ReadOptions,
     dataset: DatasetArgument,
     path: Annotated[Path, typer.Argument(help="File or folder of the data set.")],
     store: StoreOption,
     users: Annotated[Path | None, typer.Option(help="Shoppers' attributes, by user_id.")] = None,
-    columns: ColumnsOption = "",
-    encoding: EncodingOption = None,
-    time_format: TimeFormatOption = None,
-    where: WhereOption = None,
     model: KeptOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -178,18 +173,14 @@ def load_store(
         from retailrec.serving.loading import load_frames
 
         progress(f"load {path}")
-        reading: dict[str, Any] = {
-            "encoding": encoding,
-            "time_format": time_format,
-            "where": where or (),
-        }
+        reading = read.reading()
         kept = kept_reading(model)
         if kept and dataset in ("table", kept.get("dataset")):
-            tables = open_alike(kept, path, parse_columns(columns), **reading)
+            tables = open_alike(kept, path, reading)
         else:
-            tables = open_dataset(dataset, path, parse_columns(columns), **reading)
+            tables = open_dataset(dataset, path, reading)
         if users is not None:
-            people = read_table(users, encoding=encoding or kept.get("encoding"))
+            people = read_table(users, encoding=reading.encoding or kept.get("encoding"))
             tables = replace(tables, users=people, user_columns=())
         stored = load_frames(opened, **vars(tables), progress=progress)
     report = tables.report

@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.columns import join_time, missing_columns, unknown_column
-from retailrec.data.files import FILE
+from retailrec.data.files import FILE, Span, located
 from retailrec.data.parsing import EARLIEST, LATEST, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
@@ -30,7 +31,7 @@ _DAY_US = 86_400_000_000
 
 
 def came_again(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Is it another visit: on another day, and more than a few hours later?"""
+    """Is it another receipt: on another day, and more than a few hours later?"""
     return (last - first > ONE_VISIT_US) & (last // _DAY_US > first // _DAY_US)
 
 
@@ -41,7 +42,7 @@ def split_receipts(
     times: NDArray[np.int64],
     again: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give each visit its own receipt where tills start their numbers anew; `codes` change in place.
+    """Part receipts where tills start their numbers again; `codes` change in place.
 
     Returns
     -------
@@ -59,9 +60,9 @@ def split_receipts(
     # what goes on and on without a pause is parted by days
     start = np.maximum.accumulate(np.where(new, np.arange(len(time)), 0))
     new[1:] |= (time[1:] - time[start[1:]] > _DAY_US) & (time[1:] // _DAY_US > time[:-1] // _DAY_US)
-    visit = np.cumsum(new) - 1
+    receipt = np.cumsum(new) - 1
     of_line = np.empty(len(order), np.int64)
-    of_line[order] = len(times) + visit
+    of_line[order] = len(times) + receipt
     stops = np.cumsum([len(r) for r in rows])
     for c, r, stop in zip(codes, rows, stops, strict=True):
         c[r] = of_line[stop - len(r) : stop]
@@ -160,11 +161,12 @@ class LoadReport:
     `read` = `kept` + `merged` + the sum of `rejected`. `merged` lines repeat an item of their receipt;
     their quantity, value and discount are added to the first. `pieces` of them say the same as another
     line of the item, as tills write that scan each piece. `examples` holds up to three raw line numbers
-    per reason; `rejects` the rejected lines themselves. `differing` items of receipts have other
+    per reason; `rejects` the rejected lines themselves, of files with `file` and the `line` in it (of
+    text, or the row of a sheet or Parquet file, from 1). `differing` items of receipts have other
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
-    before. `zone` is that of the times, where the receipts tell. `reading` is how the
-    file was read: `dataset`, and what the caller said, `columns`, `encoding`, `time_format`, `where`.
+    before. `zone` is that of the times, where the receipts tell. `changed` counts lines whose user's
+    or item's id changed. `reading` is how the file was read, as a model keeps it.
     """
 
     source: str
@@ -184,14 +186,21 @@ class LoadReport:
     differences: list[tuple[int, str]] = field(default_factory=list)
     doubled: int = 0
     zone: str | None = None
+    changed: dict[str, int] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+    spans: list[Span] = field(default_factory=list, repr=False)
 
     def note_receipts(self) -> None:
-        """Add to the notes what is odd about the receipts as a whole."""
+        """Add to the notes what is odd about the receipts as a whole; name file and line of rejects."""
+        self.rejects = located(self.rejects, self.spans)
         if self.differing:
-            some = "; ".join(f"line {line}: {words}" for line, words in self.differences)
+            lines = located(pl.DataFrame({LINE: [line for line, _ in self.differences]}), self.spans)
+            some = "; ".join(
+                f"{row.get('file', '')} line {row[LINE]}: {words}".strip()
+                for row, (_, words) in zip(lines.iter_rows(named=True), self.differences, strict=True)
+            )
             self.notes.append(
                 f"{self.differing:,} items of receipts have other amounts in another file, where they "
                 f"count: {some}"
@@ -204,9 +213,11 @@ class LoadReport:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """The report without the rejected lines, ready for JSON."""
-        out = {k: v for k, v in vars(self).items() if k != "rejects"}
+        """The report without the rejected lines, ready for JSON; of tables in it the number of rows."""
+        out = {k: v for k, v in vars(self).items() if k not in ("rejects", "spans")}
+        reading = {k: len(v) if isinstance(v, pl.DataFrame) else v for k, v in self.reading.items()}
         return out | {
+            "reading": reading,
             "first": self.first.isoformat() if self.first else None,
             "last": self.last.isoformat() if self.last else None,
         }
@@ -221,6 +232,8 @@ def parse_lines(
     late_times: bool = False,
     notation: dict[str, str] | None = None,
     time_format: str | None = None,
+    changed_ids: ChangedIds | None = None,
+    report: LoadReport | None = None,
 ) -> pl.DataFrame:
     """The standard columns, typed, one row a raw line, other columns carried along.
 
@@ -229,6 +242,7 @@ def parse_lines(
     says so; `quantity` is 1 and `value` null where the caller has none, or a cell is empty. A cell that
     can't be read becomes NaN (numbers) or null (times), which `STANDARD_RULES` count. Lines are
     numbered from `first_line`; the caller's columns of names that are used inside get a `_` behind.
+    Old ids become those that `changed_ids` says; `report` counts such lines.
 
     Raises
     ------
@@ -248,26 +262,26 @@ def parse_lines(
     parsed = [
         typed_ids(frame[c.name]) for c in TRANSACTIONS if c.kind == "id" and c.name in frame.columns
     ]
+    if changed_ids is not None:
+        if report is not None:
+            for kind, n in changed_ids.count(parsed).items():
+                report.changed[kind] = report.changed.get(kind, 0) + n
+        parsed = [changed_ids.applied(ids) for ids in parsed]
     if frame["time"].dtype.is_temporal() or frame["time"].dtype == pl.Null or not late_times:
         parsed.append(parse_time(frame["time"], who=who, time_format=time_format))
-    quantity = (
-        parse_number(frame["quantity"], who=who, notation=notation).fill_null(1.0)
-        if "quantity" in frame.columns
-        else pl.repeat(1.0, frame.height, eager=True).alias("quantity")
-    )
-    if "value" in frame.columns:
-        value = parse_number(frame["value"], who=who, notation=notation)
-        if value.null_count() and "price" in frame.columns:
-            price = parse_number(frame["price"], who=who, notation=notation)
-            value = value.zip_with(value.is_not_null(), price * quantity)
-    elif "price" in frame.columns:
-        value = (parse_number(frame["price"], who=who, notation=notation) * quantity).alias("value")
-    else:
-        value = pl.Series("value", [None], dtype=pl.Float64).new_from_index(0, frame.height)
+    unknown = pl.Series([None], dtype=pl.Float64).new_from_index(0, frame.height)
+
+    def number(name: str) -> pl.Series:
+        cells = frame[name] if name in frame.columns else unknown.alias(name)
+        return parse_number(cells, who=who, notation=notation)
+
+    quantity, value = number("quantity").fill_null(1.0), number("value")
+    if value.null_count() and "price" in frame.columns:
+        value = value.zip_with(value.is_not_null(), number("price") * quantity)
     if FILE in frame.columns:
         frame = frame.rename({FILE: "file"})
     if "discount" in frame.columns:
-        discount = parse_number(frame["discount"], who=who, notation=notation)
+        discount = number("discount")
         parsed.append(discount.set(discount.abs() > LARGEST, float("nan")))
     return frame.with_columns(*parsed, quantity, value).with_row_index(LINE, first_line)
 
@@ -316,16 +330,16 @@ def currency_notes(column: str, counts: Mapping[str, int]) -> list[str]:
     ["money comes in several currencies by column 'currency' (97 lines EUR, 3 lines USD) and is added \
 up as if it were one; convert it to one currency first"]
     """
-    told: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for name, n in counts.items():
         if name.strip():
-            told[name.strip().upper()] = told.get(name.strip().upper(), 0) + n
-    if len(told) < 2:
+            lines[name.strip().upper()] = lines.get(name.strip().upper(), 0) + n
+    if len(lines) < 2:
         return []
-    largest = sorted(told.items(), key=lambda pair: (-pair[1], pair[0]))
+    largest = sorted(lines.items(), key=lambda pair: (-pair[1], pair[0]))
     some = ", ".join(f"{n:,} lines {name}" for name, n in largest[:5])
     return [
-        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(told) > 5)}) "
+        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(lines) > 5)}) "
         f"and is added up as if it were one; convert it to one currency first"
     ]
 
@@ -359,10 +373,10 @@ def _as_json(values: pl.Series) -> pl.Series:
     if "Binary" not in str(values.dtype):
         return values.to_frame().select(pl.struct(values.name).struct.json_encode())[values.name]
 
-    def told(value: Any) -> str:
+    def as_text(value: Any) -> str:
         return value.hex() if isinstance(value, bytes) else str(value)
 
-    texts = [json.dumps({values.name: value}, default=told) for value in values.to_list()]
+    texts = [json.dumps({values.name: value}, default=as_text) for value in values.to_list()]
     return pl.Series(values.name, texts, pl.String)
 
 
@@ -391,7 +405,7 @@ def _rename(
 
 _FAR = "date far from all others"
 _FAR_DAYS, _FAR_GAPS = 28, 4  # far is further than so many days, and so many of the longest other gap
-_LINES_A_STRAY = 300  # among so many lines one may be a stray, which is left out
+_LINES_A_WRONG_DATE = 300  # among so many lines one may have a wrong date, and is left out
 _ODD_DAYS, _ODD_SHARE = 14, 0.05  # of so few lines that lie so far from the rest a report speaks
 
 
@@ -402,7 +416,7 @@ def far_rule(days: pl.DataFrame) -> LineRule | None:
     `time` (dates) and `n`, the lines of each.
     """
     days = days.sort("time")
-    few = int(days["n"].sum()) // _LINES_A_STRAY
+    few = int(days["n"].sum()) // _LINES_A_WRONG_DATE
     low, high = _bulk(days, few, _FAR_DAYS)
     if low == 0 and high == days.height - 1:
         return None

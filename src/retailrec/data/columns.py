@@ -125,7 +125,8 @@ def missing_columns(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -
     guessed = {name: theirs for name, theirs in guessed.items() if name not in frame.columns}
     pairs = {**{k: v for k, v in columns.items() if k not in guessed}, **guessed}
     pairs |= {c.name: "..." for c in absent}
-    option = ",".join(f"{name}={pairs[name]}" for name in sorted(pairs, key=_place))
+    order = [*_KNOWN, *(name for name in pairs if name not in _KNOWN)]
+    option = ",".join(f"{name}={pairs[name]}" for name in order if name in pairs)
     it = "it" if len(lacking) == 1 else "them"
     mapping = {name: theirs for name, theirs in pairs.items() if theirs != "..."}
     said += f"Map {it} with columns={mapping}, or on the command line --columns {shlex.quote(option)}"
@@ -156,10 +157,6 @@ def unknown_column(theirs: str, name: str, who: str, have: Sequence[str]) -> str
         f"{who} lack column '{theirs}', which is to be '{name}'; they have "
         f"{[c for c in have if c != FILE]}. {cure}"
     )
-
-
-def _place(name: str) -> int:
-    return _KNOWN.index(name) if name in _KNOWN else len(_KNOWN)
 
 
 # -- guesses ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numba as nb
 import numpy as np
@@ -150,6 +150,7 @@ class DelimitedFile:
     separator, quoted : between fields; do marks surround fields?
     names : of the columns
     rows : lines below the header
+    regular : is each row one line of the file, without blank ones between?
     """
 
     source: Path | bytes
@@ -157,6 +158,7 @@ class DelimitedFile:
     quoted: bool
     names: list[str]
     rows: int
+    regular: bool
 
 
 def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
@@ -181,10 +183,29 @@ def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
     _refuse(file, counts, names)
     mixed = counts.plain_mark and counts.quoted  # no setting of a library reads both
     inside = counts.blank - counts.blank_at_end
+    n_lines = counts.line - (not counts.touched)
+    regular = counts.records + counts.blank_at_end == n_lines
     if mixed or inside or counts.padded or counts.lone_return:
         content, rows = _rewritten(file, source, separator, names)
-        return DelimitedFile(content, separator, True, names, rows)
-    return DelimitedFile(source, separator, bool(counts.quoted), names, counts.records - 1)
+        return DelimitedFile(content, separator, True, names, rows, regular)
+    return DelimitedFile(source, separator, bool(counts.quoted), names, counts.records - 1, regular)
+
+
+def line_of_rows(file: Path, encoding: str | None = None) -> list[int]:
+    """The line of the file, counted from 1, in which each row below the header begins.
+
+    For files that are not `regular`; others need not be read again.
+    """
+    source = _as_utf8(file, encoding)
+    separator = _separator(_header_text(source))
+    begins, before = [], 0
+    with _text(source) as text:
+        reader = csv.reader(text, delimiter=separator)
+        for row in reader:
+            if row:
+                begins.append(before + 1)
+            before = reader.line_num
+    return begins[1:]
 
 
 def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
@@ -238,9 +259,13 @@ def _raw(file: Path) -> Any:
     return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else open(file, "rb")
 
 
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
 def _blocks(source: Path | bytes) -> Iterator[bytes]:
     """The content in pieces, without the byte order mark."""
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+    with _opened(source) as stream:
         first = stream.read(_BLOCK)
         yield first.removeprefix(codecs.BOM_UTF8)
         while block := stream.read(_BLOCK):
@@ -248,7 +273,7 @@ def _blocks(source: Path | bytes) -> Iterator[bytes]:
 
 
 def _header_text(source: Path | bytes) -> str:
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+    with _opened(source) as stream:
         start = stream.read(1 << 20).removeprefix(codecs.BOM_UTF8)
     return start.decode("utf-8", errors="replace")
 
@@ -263,7 +288,7 @@ def _separator(text: str) -> str:
 def _names(file: Path, text: str, separator: str) -> list[str]:
     """Names of the columns, without blanks around them; those that lack one get one.
 
-    A name that stands twice is refused, since nobody can tell which column is meant.
+    A name that stands twice is refused.
     """
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -374,13 +399,16 @@ def _too_long(file: Path, line: int, names: list[str]) -> str:
     )
 
 
+def _text(source: Path | bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(_opened(source), encoding="utf-8-sig", newline="")
+
+
 def _rewritten(file: Path, source: Path | bytes, separator: str, names: list[str]) -> tuple[bytes, int]:
     """The same table in one regular notation, by Python's csv module, and its number of lines."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     width, rows = len(names), -1
-    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
-    with raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+    with _text(source) as text:
         reader = csv.reader(text, delimiter=separator, strict=True)
         try:
             for row in reader:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
     LINE,
     RETURN,
@@ -50,7 +51,7 @@ _FIRST_SECOND = int((EARLIEST - datetime(1970, 1, 1)).total_seconds())
 
 @dataclass
 class CodedLines:
-    """What `code_lines` gives: lines that keep the rules, ids as codes of sorted vocabularies.
+    """What a `Coder` gives: lines that keep the rules, ids as codes of sorted vocabularies.
 
     Attributes
     ----------
@@ -111,64 +112,63 @@ def places(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
 def parts_of(transactions: Any) -> Iterator[pl.DataFrame]:
     """Frames of at most `PART_ROWS` lines: slices of one frame, or the frames of an iterator."""
     frames = transactions if isinstance(transactions, Iterator) else iter([transactions])
-    for given in frames:
-        frame = to_polars(given, who="transactions")
+    for one in frames:
+        frame = to_polars(one, who="transactions")
         for at in range(0, max(frame.height, 1), PART_ROWS):
             yield frame.slice(at, PART_ROWS)
 
 
-def code_lines(
-    parts: Iterable[pl.DataFrame],
-    columns: Mapping[str, str] | None,
-    rules: Sequence[LineRule],
-    report: LoadReport,
-    described_by: Mapping[str, Sequence[str]],
-    time_format: str | None = None,
-) -> CodedLines:
-    """Parse, clean, shrink and code the parts of a log; `report` gains what was read and rejected.
-
-    Raises
-    ------
-    DataError
-        If columns are missing or unreadable, or no line is left.
-    """
-    coder = _Coder(columns or {}, rules, report, described_by, time_format)
-    for part in parts:
-        coder.add(part)
-    return coder.finish()
-
-
 def code_cleaned(lines: pl.DataFrame, report: LoadReport) -> CodedLines:
-    """Slim lines that are cleaned, coded; `report` gains the returns of what nobody has bought."""
-    coder = _Coder({}, (), report, {}, None)
+    """Slim lines that are cleaned, coded; `report` gains returns without a purchase."""
+    coder = Coder({}, (), report)
     coder.take(lines, lines)
     ids, parts = coder.final()
     return CodedLines(parts, ids, {})
 
 
-class _Coder:
-    """State of `code_lines`."""
+@dataclass
+class Coder:
+    """Parses, cleans, shrinks and codes the parts of a log.
 
-    def __init__(
-        self,
-        columns: Mapping[str, str],
-        rules: Sequence[LineRule],
-        report: LoadReport,
-        described_by: Mapping[str, Sequence[str]],
-        time_format: str | None,
-    ) -> None:
-        self.columns, self.rules, self.report = columns, list(rules), report
-        self.time_format = time_format
+    Attributes
+    ----------
+    columns, time_format, changed_ids : of the lines, as for `parse_lines`
+    rules : reasons to reject a line
+    report : gains what is read and rejected
+    described_by : id column -> columns of the lines that describe it
+    """
+
+    columns: Mapping[str, str]
+    rules: Sequence[LineRule]
+    report: LoadReport
+    described_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    time_format: str | None = None
+    changed_ids: ChangedIds | None = None
+
+    def __post_init__(self) -> None:
         self.notation: dict[str, str] = {}  # of numbers, as the parts so far agree
         # times written as text or numbers get their meaning at the end, when all have been seen
-        self.late = [r for r in rules if set(r.when.meta.root_names()) == {"time"}]
-        self.described_by = {key: names for key, names in described_by.items() if names}
-        self.described: dict[str, list[pl.DataFrame]] = {key: [] for key in self.described_by}
+        self.late = [r for r in self.rules if set(r.when.meta.root_names()) == {"time"}]
+        self.described: dict[str, list[pl.DataFrame]] = {
+            k: [] for k, v in self.described_by.items() if v
+        }
         self.vocabularies: dict[str, _Vocabulary] = {}
         self.lines: list[pl.DataFrame] = []
         self.empty: pl.DataFrame | None = None
         self.currencies: dict[str, Counter[str]] = {}  # column -> lines by what it says
         self.seen: tuple[list[str], bool, str | None] | None = None  # columns, are times late, zone
+
+    def code(self, parts: Iterable[pl.DataFrame]) -> CodedLines:
+        """The lines of all parts in codes.
+
+        Raises
+        ------
+        DataError
+            If columns are missing or unreadable, or no line is left.
+        """
+        for part in parts:
+            self.add(part)
+        return self.finish()
 
     def add(self, part: pl.DataFrame) -> None:
         """Take one part of the log."""
@@ -182,6 +182,8 @@ class _Coder:
             late_times=True,
             notation=self.notation,
             time_format=self.time_format,
+            changed_ids=self.changed_ids,
+            report=self.report,
         )
         late_times = not lines["time"].dtype.is_temporal()
         self._require_alike(part, late_times)
@@ -204,8 +206,9 @@ class _Coder:
         )
         if back is not None:
             good = good.filter(~back)
-        for key, names in self.described_by.items():
-            self.described[key].append(
+        for key, described in self.described.items():
+            names = self.described_by[key]
+            described.append(
                 good.select(key, *names, "time", LINE).unique([key, *names, "time"], keep="first")
                 if late_times
                 else good.group_by(key, *names).agg(pl.col("time", LINE).sort_by("time", LINE).first())
@@ -240,6 +243,8 @@ class _Coder:
         """Final codes for all parts, and what could not be judged part by part."""
         for name, counts in self.currencies.items():
             self.report.notes += currency_notes(name, counts)
+        if self.changed_ids is not None:
+            self.report.notes += self.changed_ids.notes(self.report.changed)
         if self.seen is None and self.empty is not None:
             parse_lines(self.empty, self.columns)  # says what is wrong with it
         refuse_if_none(sum(part.height for part in self.lines), self.report)
@@ -290,7 +295,7 @@ class _Coder:
     def _final(
         self, number: int, part: pl.DataFrame, finals: Mapping[str, list[pl.Series]]
     ) -> pl.DataFrame:
-        """The part in final codes, without lines that take back what nobody has bought."""
+        """The part in final codes, without returns of what was not bought."""
         codes = {name: of_part[number].gather(part[name]) for name, of_part in finals.items()}
         lost = pl.Series("lost", [False]).new_from_index(0, part.height)
         for name, code in codes.items():
@@ -396,7 +401,7 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
         time = pl.Series("time", times[code]).cast(pl.Datetime("us"))
         parts[number] = parts[number].with_columns(pl.Series("basket", basket[code]), time)
     del codes, basket
-    held = [pl.concat(parts)]  # the steps below take it from here, so that nobody else holds it
+    held = [pl.concat(parts)]  # the steps below take it from here: no other reference
     parts.clear()
     known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
     held.append(in_order(held))
@@ -424,7 +429,7 @@ def _numbered(log: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int32]]:
 
 
 def _receipt(part: pl.DataFrame, ids: Mapping[str, pl.Series]) -> pl.Series:
-    """Int64 that stands for the line's shopper (high half) and receipt: its id, or else its second.
+    """Int64 of the line's user (high half) and receipt: its id, or else its second.
 
     A second from `EARLIEST` to `LATEST` fits beside the ids' codes in 32 bits.
     """

@@ -3,8 +3,8 @@
 Parquet files are looked at before they are decoded. Polars' decoder raises an error for nearly every
 damaged page, but where a page's header is damaged it may ask for more memory than there is, and that
 ends the process: a notebook with hours of work in it, or a service. So the foot and the headers of all
-pages are read first, which is quick, and only a file whose numbers don't add up is decoded on trial, in
-a process of its own.
+pages are read first, which is quick, and only a file whose numbers don't add up is decoded in a
+process of its own before it is read.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.compute.shards import require_threads
-from retailrec.data.delimited import open_delimited
+from retailrec.data.delimited import line_of_rows, open_delimited
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
 from retailrec.errors import DataError, RetailRecError
 
@@ -137,10 +140,7 @@ def _chunks(book: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
 
 def _number(column: bytes) -> int:
     """Number of a column by its letters: 27 for AA."""
-    number = 0
-    for letter in column.upper():
-        number = number * 26 + letter - 64
-    return number
+    return reduce(lambda number, letter: number * 26 + letter - 64, column.upper(), 0)
 
 
 # Names come over standard input, so nothing of them is code. A line before each file says how far it
@@ -173,7 +173,7 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
     """Refuse Parquet files that make the decoder die on one of these columns (None: all).
 
     What `adds_up` is taken for whole; the others are decoded in a process of its own, and forgotten.
-    Where no other process can be started there is no trial.
+    Where no other process can be started, none is.
 
     Raises
     ------
@@ -183,12 +183,12 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
     files = [file for file in files if not adds_up(file)]
     if not files or not sys.executable:
         return
-    wanted = None if columns is None else [c.lower() for c in columns]
-    asked = json.dumps([[str(file) for file in files], wanted])
+    names = None if columns is None else [c.lower() for c in columns]
+    order = json.dumps([[str(file) for file in files], names])
     try:
-        told = subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-P", "-c", _PROGRAM],
-            input=asked,
+            input=order,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -196,12 +196,14 @@ def try_parquet(files: Sequence[Path], columns: Sequence[str] | None) -> None:
         )
     except OSError:  # no right to start one, or too many of them
         return
-    said = told.stdout.split()
-    if told.returncode == 0 or not said or not said[-1].isdecimal():  # whole, or it never was at a file
+    said = ended.stdout.split()
+    if (
+        ended.returncode == 0 or not said or not said[-1].isdecimal()
+    ):  # whole, or it never was at a file
         return
     raise DataError(
         f"{files[int(said[-1])]} is damaged, or larger than memory: a process that decoded it on trial "
-        f"was ended by {_cause(told.returncode)}. Fetch or export it again."
+        f"was ended by {_cause(ended.returncode)}. Fetch or export it again."
     )
 
 
@@ -384,12 +386,14 @@ def read_parts(
     rows: int = 500_000,
     encoding: str | None = None,
     exports: bool = False,
+    spans: list[Span] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """As `read_table`, at most some `rows` at a time; every part has the same types.
 
     CSV files are read twice: once to count lines and learn which columns hold whole numbers throughout.
     With `exports`, where there are several of them, a column `FILE` says which of them a line is of:
     each file and each sheet is one, but for the parts that one program wrote of one table (`part-0`).
+    `spans` gains which file each of the rows is of.
 
     Raises
     ------
@@ -409,6 +413,8 @@ def read_parts(
                 f"the first file has {first}. Name one file, or a folder of alike files."
             )
     tables = [t for t in tables if t.rows] or tables[:1]  # those of a header alone have no types
+    if spans is not None:
+        spans += [Span(t.file, t.sheet, t.rows, t.first, encoding) for t in tables]
     if exports:
         tables, first = _numbered(tables, first)
     text = {c for t in tables for c, kind in t.kinds.items() if kind == pl.String}
@@ -510,13 +516,9 @@ def whole_numbers(column: pl.Series) -> pl.Series:
     >>> [whole_numbers(pl.Series(cells)).to_list() for cells in (["10", "9"], ["010", "9"])]
     [[10, 9], ['010', '9']]
     """
-    if not _is_whole(column):
-        return column
-    return column.to_frame().select(_whole(column.name)).to_series()
-
-
-def _is_whole(column: pl.Series) -> bool:
-    return bool(column.to_frame().select(_whole_expr(column.name)).item())
+    table = column.to_frame()
+    whole = table.select(_whole_expr(column.name)).item()
+    return table.select(_whole(column.name)).to_series() if whole else column
 
 
 def _whole_expr(name: str) -> pl.Expr:
@@ -531,6 +533,45 @@ def _whole(name: str) -> pl.Expr:
     return pl.col(name).str.strip_suffix(".0").cast(pl.Int64, strict=False)
 
 
+class Span(NamedTuple):
+    """Rows that came from one file or sheet.
+
+    Attributes
+    ----------
+    file, sheet, encoding : where they stand
+    rows : how many they are
+    first : line of a text file or row of a sheet that the first one is (2, below a header), row of a
+        Parquet file (1); 0 where that must be looked up, as rows go over lines
+    """
+
+    file: Path
+    sheet: str
+    rows: int
+    first: int
+    encoding: str | None
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Lines of the file that rows, counted from 0, are."""
+        return (
+            rows + self.first if self.first else np.array(line_of_rows(self.file, self.encoding))[rows]
+        )
+
+
+def located(lines: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:
+    """Lines whose `line` counts all rows, with the `file` of each and the `line` in it."""
+    if not spans or "line" not in lines.columns:
+        return lines
+    row = lines["line"].cast(pl.Int64).to_numpy()
+    stops = np.cumsum([span.rows for span in spans])
+    of_span = np.searchsorted(stops, row, "right")
+    names = pl.Series([f"{s.file}" + (f" ({s.sheet})" if s.sheet else "") for s in spans])
+    number = row.copy()
+    for place in np.unique(of_span):
+        own = of_span == place
+        number[own] = spans[place].numbers(row[own] - (stops[place] - spans[place].rows))
+    return lines.with_columns(names.gather(of_span).alias("file"), pl.Series("line", number))
+
+
 class _Table(NamedTuple):
     """A file or sheet, opened but not read: what reads it, types of its columns, how many lines."""
 
@@ -539,6 +580,7 @@ class _Table(NamedTuple):
     kinds: dict[str, Any]
     rows: int
     sheet: str = ""
+    first: int = 2
 
     @property
     def columns(self) -> list[str]:
@@ -549,7 +591,9 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
     """The tables of a file: one, or the sheets of a workbook; a CSV file has a first reading for it."""
     name = file.name.lower()
     with _readable(file):
+        first = 2
         if name.endswith(PARQUET):
+            first = 1
             lazy = pl.scan_parquet(file, glob=False, hive_partitioning=False)
             rows = int(lazy.select(pl.len()).collect().item())
             lazy = _pick(lazy, columns)
@@ -564,7 +608,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
             return tables
         elif name.endswith(CSV):
             text = open_delimited(file, encoding)
-            rows = text.rows
+            rows, first = text.rows, 2 if text.regular else 0
             lazy = pl.scan_csv(
                 text.source,
                 infer_schema=False,
@@ -579,12 +623,12 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
                 f"{file} has an ending that is not known; expected one of "
                 f"{', '.join(CSV + PARQUET + EXCEL)}. Rename or convert it."
             )
-        return [_Table(file, lazy, dict(lazy.collect_schema()), rows)]
+        return [_Table(file, lazy, dict(lazy.collect_schema()), rows, "", first)]
 
 
 def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None) -> list[_Table]:
     """The tables with what the folders' names say about them: ``day=2024-01-31`` is a column `day`."""
-    wanted = None if columns is None else {c.lower() for c in columns}
+    asked = None if columns is None else {c.lower() for c in columns}
     said = [
         dict(_partition(part) for part in table.file.parent.relative_to(path).parts if "=" in part)
         if path.is_dir()
@@ -592,7 +636,7 @@ def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None
         for table in tables
     ]
     for name in {name: None for values in said for name in values}:
-        if any(name in t.kinds for t in tables) or (wanted is not None and name.lower() not in wanted):
+        if any(name in t.kinds for t in tables) or (asked is not None and name.lower() not in asked):
             continue
         cells = whole_numbers(pl.Series(name, [values.get(name) for values in said], pl.String))
         for place, cell in enumerate(cells):
@@ -661,6 +705,6 @@ def _readable(file: Path) -> Iterator[None]:
 def _pick(lazy: pl.LazyFrame, columns: list[str] | None) -> pl.LazyFrame:
     if columns is None:
         return lazy
-    wanted = {c.lower() for c in columns}
+    asked = {c.lower() for c in columns}
     names = lazy.collect_schema().names()
-    return lazy.select([c for c in names if c.lower() in wanted] or names[:1])
+    return lazy.select([c for c in names if c.lower() in asked] or names[:1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -31,7 +31,7 @@ class History:
     users : frame, one row a shopper: `user_id` and attributes
     end : first instant that is not known; ages count back from it
     n_items : number of item codes
-    catalogue_key : hex digits that stand for the item ids behind the codes (`RetailData.catalogue_key`)
+    catalogue_key : digest of the item ids behind the codes (`RetailData.catalogue_key`)
     indptr : (n_users + 1,) int64, where each shopper's pairs start
     items : (n_pairs,) int32, ascending within a shopper
     event_indptr : (n_pairs + 1,) int64, where each pair's events start
@@ -194,42 +194,19 @@ class History:
         return sparse.csr_matrix((weights, self.items, self.indptr), shape=shape)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> History:
-        """The histories of some rows, in the order given."""
+        """The histories of some rows, in their order."""
         picked = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows, int)]
         pairs, indptr = _take_csr(self.indptr, picked)
         events, event_indptr = _take_csr(self.event_indptr, pairs)
-        return History(
+        names = ("age", "basket", "quantity", "value", "discount")
+        of_event = {name: known[events] for name in names if (known := getattr(self, name)) is not None}
+        return replace(
+            self,
             users=self.users[picked],
-            end=self.end,
-            n_items=self.n_items,
-            catalogue_key=self.catalogue_key,
             indptr=indptr,
             items=self.items[pairs],
             event_indptr=event_indptr,
-            age=self.age[events],
-            basket=self.basket[events],
-            quantity=self.quantity[events],
-            value=self.value[events],
-            discount=None if self.discount is None else self.discount[events],
-        )
-
-    def select_events(self, keep: NDArray[np.bool_]) -> History:
-        """The same shoppers with only some of their events; pairs without any are gone."""
-        counts = np.add.reduceat(keep, self.event_indptr[:-1]) if self.n_pairs else np.zeros(0, int)
-        stays = counts > 0
-        return History(
-            users=self.users,
-            end=self.end,
-            n_items=self.n_items,
-            catalogue_key=self.catalogue_key,
-            indptr=_indptr(self.user_of_pair[stays], len(self)),
-            items=self.items[stays],
-            event_indptr=np.append(0, np.cumsum(counts[stays])).astype(np.int64),
-            age=self.age[keep],
-            basket=self.basket[keep],
-            quantity=self.quantity[keep],
-            value=self.value[keep],
-            discount=None if self.discount is None else self.discount[keep],
+            **of_event,
         )
 
 

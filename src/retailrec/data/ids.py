@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.encoding import CodedLines, describe
 from retailrec.data.interchange import to_polars
@@ -19,9 +20,16 @@ from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE
 
 
 def attributes(
-    frame: Any, id_column: str, coded: CodedLines, described_by: Sequence[str], report: LoadReport
+    frame: Any,
+    id_column: str,
+    coded: CodedLines,
+    described_by: Sequence[str],
+    report: LoadReport,
+    changed_ids: ChangedIds | None = None,
 ) -> pl.DataFrame | None:
     """A catalogue or shopper table with one row an id, from a frame or from columns of the lines.
+
+    Rows of ids that changed are folded into those of the new ids.
 
     Raises
     ------
@@ -52,12 +60,14 @@ def attributes(
         if c in (RECOMMENDABLE, DISCOVERABLE, known_from) and id_column == ITEM_ID
     ]
     frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
+    if changed_ids is not None and not described_by:
+        frame = changed_ids.folded(frame, id_column)
     if not described_by:
         sides = [(frame[id_column], f"the {who} table"), (coded.ids[id_column], "the receipts")]
         sides.sort(key=lambda side: side[0].n_unique())  # the table may describe some, or more, of them
         (few, one), (many, other) = sides
-        if told := ids_meet(few, many, who=one, whose=other, refuse=False):
-            report.notes.append(f"{id_column}: {told}")
+        if note := ids_meet(few, many, who=one, whose=other, refuse=False):
+            report.notes.append(f"{id_column}: {note}")
     frame = frame.filter(pl.col(id_column).is_not_null())
     first = frame.unique(id_column, keep="first", maintain_order=True)
     if again := frame.height - first.height:
@@ -139,7 +149,7 @@ def id_keys(ids: pl.Series) -> NDArray[np.uint64]:
 
 
 def catalogue_key(item_ids: pl.Series) -> str:
-    """Hex digits that stand for item ids in the order of their codes, and for their type.
+    """Digest (hex) of item ids in the order of their codes, and of their type.
 
     Examples
     --------

@@ -46,8 +46,9 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
         try:
             frame = frame.collect()
         except _UNREADABLE as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{who}: the plan of the lazy frame can't be run: {reason}.") from error
+            raise DataError(
+                f"{who}: the plan of the lazy frame can't be run: {_first_line(error)}."
+            ) from error
     if isinstance(frame, pl.DataFrame):
         return _without_objects(frame)
     names = getattr(frame, "columns", None)

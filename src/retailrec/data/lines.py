@@ -1,7 +1,7 @@
 """Coded lines in order, settled, one an item of a receipt: steps that use up what they take.
 
 A log of 45 million lines is 2.7 GB on the way. Each step is handed a list with the one frame in it and
-takes the frame out, so that nobody else holds it while its columns go.
+takes the frame out, so that no other reference holds it while its columns go.
 """
 
 from __future__ import annotations
@@ -171,9 +171,9 @@ def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
     totals = totals.with_columns(
         best=pl.Series(best[item_of] == np.arange(len(runs))), same=agree[0] & agree[1]
     ).with_columns(first_reason(RECEIPT_RULES))
-    told = totals.select("reason", total="quantity", paid="value").hstack(of_best)[pl.Series(run)]
+    of_run = totals.select("reason", total="quantity", paid="value").hstack(of_best)[pl.Series(run)]
     of_row = {"row": rows, "basket": some[0], "item": some[1], "quantity": quantity, "value": value}
-    return pl.DataFrame(of_row).hstack(told)
+    return pl.DataFrame(of_row).hstack(of_run)
 
 
 def _with_what_it_takes_back(
@@ -206,10 +206,7 @@ def _runs(
 
 
 def _best(
-    item_of: NDArray[np.int64],
-    size: NDArray[np.int64],
-    totals: pl.DataFrame,
-    file: NDArray[np.int32],
+    item_of: NDArray[np.int64], size: NDArray[np.int64], totals: pl.DataFrame, file: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """(n_items,) the run that counts: with most lines of the item, of those with most of it."""
     value = totals["value"].fill_null(-1).to_numpy()
@@ -232,10 +229,10 @@ def merged(lines: list[pl.DataFrame], report: LoadReport) -> pl.DataFrame:
 
     Quantities, known values and known discounts are added up; the rest is as on the first line.
     """
-    wanted = [*LOG, *(c for c in CARRIED if c in lines[0].columns)]
+    names = [*LOG, *(c for c in CARRIED if c in lines[0].columns)]
     same = _same_as_before(lines[0])
     if not same.any():
-        return _columns(lines.pop(), wanted)
+        return _columns(lines.pop(), names)
     # most lines are alone: only runs of several are taken out, compared and added up
     starts = np.flatnonzero(~same)
     several = np.diff(starts, append=len(same)) > 1
@@ -251,16 +248,16 @@ def merged(lines: list[pl.DataFrame], report: LoadReport) -> pl.DataFrame:
     twice[several] = (sizes % 2 == 0) & (equal == sizes - 1)
     report.doubled = _doubled(lines[0]["basket"].to_numpy()[starts], twice)
     totals = {"quantity": np.add.reduceat(quantity, at), "value": _known_sum(value, at)}
-    if "discount" in wanted:
+    if "discount" in names:
         totals["discount"] = _discounts(run["discount"].to_numpy(), quantity, value, at)
     del value, quantity, equal, run, in_run, twice
-    lines.append(_columns(lines.pop(), wanted))
+    lines.append(_columns(lines.pop(), names))
     first = _some_rows(lines, pl.Series(~same))
     places = pl.Series(np.flatnonzero(several))
     return first.with_columns(
         first[name].scatter(places, pl.Series(total).fill_nan(None).cast(first[name].dtype))
         for name, total in totals.items()
-    ).select(wanted)
+    ).select(names)
 
 
 def _equal_lines(

@@ -15,27 +15,8 @@ from retailrec.errors import DataError, SettingError
 
 # what programs write where nothing is known: pandas' NA words, SQL, Oracle, MySQL, spreadsheets
 _NOTHING = (
-    "nan",
-    "null",
-    "none",
-    "na",
-    "n/a",
-    "<na>",
-    "nat",
-    "nil",
-    "(null)",
-    "undefined",
-    "-nan",
-    "#n/a",
-    "#na",
-    "#null!",
-    "#value!",
-    "#ref!",
-    "#name?",
-    "#div/0!",
-    "#num!",
-    "\\n",
-    "",
+    *("nan", "null", "none", "na", "n/a", "<na>", "nat", "nil", "(null)", "undefined", "-nan"),
+    *("#n/a", "#na", "#null!", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "\\n", ""),
 )
 MISSING = tuple(
     {form for w in _NOTHING for form in (w, w.upper(), w.capitalize())} | {"NaN", "NaT", "\\N"}
@@ -173,9 +154,9 @@ def check_columns(
     for name in needed:
         if name not in frame.columns:
             raise DataError(f"{who} lacks column '{name}'; it has {frame.columns} and takes {takes}.")
-    if strange := [c for c in frame.columns if c not in (*needed, *optional)]:
+    if unknown := [c for c in frame.columns if c not in (*needed, *optional)]:
         raise DataError(
-            f"{who} has columns that would not be read: {', '.join(map(repr, strange))}. It takes "
+            f"{who} has columns that would not be read: {', '.join(map(repr, unknown))}. It takes "
             f"{takes}; rename them, or leave them out if what they say does not matter."
         )
 
@@ -299,17 +280,17 @@ def ids_meet(
     second = (
         ", ".join(repr(x) for x in (present if len(present) else other).sort().head(2)) or "nothing"
     )
-    told = (
+    note = (
         f"none of the {len(own):,} ids of {who} is"
         if not n_met
         else f"only {n_met:,} of the {len(own):,} ids of {who} are"
     )
-    told += f" among those of {whose}: {first} there, {second} here."
+    note += f" among those of {whose}: {first} there, {second} here."
     hint = _hint(missing.cast(pl.String), right, n_met, max(share, 0.5) * len(own))
-    told += f" {hint} write the ids alike in both." if hint else " Check that they are of one system."
+    note += f" {hint} write the ids alike in both." if hint else " Check that they are of one system."
     if not n_met and refuse:
-        raise DataError(told)
-    return told
+        raise DataError(note)
+    return note
 
 
 def _hint(left: pl.Series, right: pl.Series, n_met: int, enough: float) -> str:
@@ -440,57 +421,20 @@ def nested(kind: Any) -> bool:
     return bool(kind.is_nested()) or kind in (pl.Object, pl.Binary)
 
 
-DAY_ONE = datetime(2000, 1, 1)  # what day number 1 stands for
+DAY_ONE = datetime(2000, 1, 1)  # day number 1
 EARLIEST, LATEST = datetime(1980, 1, 1), datetime(2100, 1, 1)
 _EPOCH, _SPREADSHEET = datetime(1970, 1, 1), datetime(1899, 12, 30)
 
 _DATES = (
-    "%Y-%m-%d",
-    "%Y/%m/%d",
-    "%Y.%m.%d",
-    "%Y%m%d",
-    "%m/%d/%Y",
-    "%d/%m/%Y",
-    "%d.%m.%Y",
-    "%d-%m-%Y",
-    "%m-%d-%Y",
-    "%m.%d.%Y",
-    "%m/%d/%y",
-    "%d/%m/%y",
-    "%d.%m.%y",
-    "%d-%m-%y",
-    "%m-%d-%y",
-    "%d-%b-%Y",
-    "%y-%m-%d",
-    "%y/%m/%d",
-    "%y.%m.%d",
-    "%d %b %Y",
-    "%d-%b-%y",
-    "%d %b %y",
-    "%b %d, %Y",
-    "%b %d %Y",
-    "%Y-%b-%d",
-    "%Y %b %d",
-    "%d %B %Y",
-    "%d-%B-%Y",
-    "%B %d, %Y",
+    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y"),
+    *("%m-%d-%Y", "%m.%d.%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y"),
+    *("%d-%b-%Y", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d %b %Y", "%d-%b-%y", "%d %b %y"),
+    *("%b %d, %Y", "%b %d %Y", "%Y-%b-%d", "%Y %b %d", "%d %B %Y", "%d-%B-%Y", "%B %d, %Y"),
     "%B %d %Y",
 )
 _CLOCKS = (
-    "",
-    " %H:%M:%S%.f",
-    " %H:%M",
-    "T%H:%M:%S%.f",
-    "T%H:%M",
-    " %I:%M:%S %p",
-    " %I:%M %p",
-    " %I:%M:%S%p",
-    " %I:%M%p",
-    ", %H:%M:%S",
-    ", %H:%M",
-    "%H%M%S",
-    "T%H%M%S",
-    "%H%M",
+    *("", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p"),
+    *(" %I:%M:%S%p", " %I:%M%p", ", %H:%M:%S", ", %H:%M", "%H%M%S", "T%H%M%S", "%H%M"),
 )
 _ZONE = r"(?i)(\d:\d\d(?::\d\d)?(?:\.\d+)?|T\d{4}(?:\d\d)?)\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
 _ZONE_MARK = re.compile(r"\s*%[:#]{0,3}z")
@@ -607,7 +551,7 @@ def clock_there(ticks: pl.Series, unit: str, zone: str | None, who: str) -> pl.S
 def as_instant(value: Any, *, who: str, zone: str | None = None) -> datetime:
     """An instant on the shop's clock, from a datetime, a date, text or what NumPy and pandas have.
 
-    One with a zone is told in `zone`, that of the receipts, where they have one.
+    One with a zone is converted to `zone`, that of the receipts, where they have one.
 
     Raises
     ------

@@ -69,29 +69,9 @@ PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx",)
 _READ = CSV + PARQUET + EXCEL
 # what may hold lines of the table too, but is not read
 _UNREAD = (
-    ".gz",
-    ".zst",
-    ".bz2",
-    ".xz",
-    ".lz4",
-    ".snappy",
-    ".zip",
-    ".7z",
-    ".rar",
-    ".xls",
-    ".xlsb",
-    ".xlsm",
-    ".ods",
-    ".jsonl",
-    ".ndjson",
-    ".feather",
-    ".arrow",
-    ".ipc",
-    ".orc",
-    ".avro",
-    ".dta",
-    ".sav",
-    ".sas7bdat",
+    *(".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy", ".zip", ".7z", ".rar", ".xls", ".xlsb"),
+    *(".xlsm", ".ods", ".jsonl", ".ndjson", ".feather", ".arrow", ".ipc", ".orc", ".avro", ".dta"),
+    *(".sav", ".sas7bdat"),
 )
 _VERSIONED = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
 _NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
@@ -222,12 +202,12 @@ def _refuse_others(folder: Path, files: list[Path]) -> None:
     """Raise if a folder holds what may be lines of the table too and would be passed over."""
     for entry in _inside(folder):
         if entry.is_file():
-            stranger = entry.name.lower().endswith(_UNREAD) and not entry.name.lower().endswith(_READ)
+            unread = entry.name.lower().endswith(_UNREAD) and not entry.name.lower().endswith(_READ)
             cure = "Unpack or convert it"
         else:
-            stranger = "=" not in entry.name and bool(_parts(entry))
+            unread = "=" not in entry.name and bool(_parts(entry))
             cure = "Name the folder of the one table"
-        if stranger:
+        if unread:
             raise DataError(
                 f"folder {folder} holds {entry.name} beside {files[0].name}; it may have lines of the "
                 f"table, but would not be read. {cure}, or move it away."

@@ -2,7 +2,7 @@
 
 A prefilter hides items from users who never bought them (``data.items["discoverable"]``): what a user
 bought stays recommendable to that user. Only one that says an item can't be bought (``hides_from_all``)
-hides it from everybody (``data.items["recommendable"]``). A prefilter looks at the data it is given and
+hides it from all (``data.items["recommendable"]``). A prefilter looks at the data it is given and
 nothing else, so applied to ``data.asof(t)`` it knows what was known at `t`.
 """
 
@@ -113,7 +113,7 @@ class MinBuyers(Prefilter):
 
 @dataclass(frozen=True)
 class StillSold(Prefilter):
-    """Items whose silence fits their own rhythm; what is gone is hidden from everybody.
+    """Items whose silence fits their own rhythm; what is gone is hidden from all.
 
     An item that was sold on n days over a span of s, and on none since t, is gone if t is at least
     `days` and (s / (s + t))^(n - 1), the chance of so long a silence where sales come at a steady but
@@ -164,10 +164,10 @@ def _same_type(ids: Sequence[Any], data: RetailData, who: str) -> pl.Series:
 
     Ids that the data does not know yet, as at an earlier cutoff, are still in its catalogue.
     """
-    given = pl.Series(ITEM_ID, [str(i) for i in ids], pl.String)
+    text = pl.Series(ITEM_ID, [str(i) for i in ids], pl.String)
     known = data.items[ITEM_ID]
-    ids_meet(given, known, who=f"prefilter {who}", whose="the catalogue", share=0)
-    return given.cast(known.dtype, strict=False).drop_nulls()
+    ids_meet(text, known, who=f"prefilter {who}", whose="the catalogue", share=0)
+    return text.cast(known.dtype, strict=False).drop_nulls()
 
 
 def _per_item(data: RetailData, value: pl.Expr) -> pl.Series:

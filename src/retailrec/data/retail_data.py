@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from retailrec.compute.groups import count_buyers
 from retailrec.compute.memory import release_memory
 from retailrec.compute.shards import require_threads
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
-from retailrec.data.encoding import build_log, code_lines, parts_of
+from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
 from retailrec.data.parsing import as_instant, ids_like
@@ -93,6 +94,7 @@ class RetailData:
         item_columns: Sequence[str] = (),
         user_columns: Sequence[str] = (),
         time_format: str | None = None,
+        changed_ids: ChangedIds | None = None,
     ) -> RetailData:
         """Data from a frame of receipt lines, and frames of items and shoppers where there are any.
 
@@ -108,6 +110,7 @@ class RetailData:
         item_columns, user_columns : transaction columns that describe the item / the shopper; the
             earliest kept value counts, which later lines can't change
         time_format : how times are written, as for `datetime.strptime`; found out by default
+        changed_ids : ids that changed, of users and items; lines and attributes get the new ones
 
         Raises
         ------
@@ -116,16 +119,11 @@ class RetailData:
         """
         require_threads()
         report = report or LoadReport("transactions")
-        coded = code_lines(
-            parts_of(transactions),
-            columns,
-            (*rules, *STANDARD_RULES),
-            report,
-            {ITEM_ID: item_columns, USER_ID: user_columns},
-            time_format,
-        )
-        items = attributes(items, ITEM_ID, coded, item_columns, report)
-        users = attributes(users, USER_ID, coded, user_columns, report)
+        rules, described = (*rules, *STANDARD_RULES), {ITEM_ID: item_columns, USER_ID: user_columns}
+        coder = Coder(columns or {}, rules, report, described, time_format, changed_ids)
+        coded = coder.code(parts_of(transactions))
+        items = attributes(items, ITEM_ID, coded, item_columns, report, changed_ids)
+        users = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
             pl.lit(True).alias(RECOMMENDABLE)
         )
@@ -136,13 +134,15 @@ class RetailData:
         last = log["time"].max()
         assert isinstance(last, datetime)
         summarise(report, log)
-        until = _midnight_after(last) if end is None else as_instant(end, who="end", zone=report.zone)
+        until = datetime(last.year, last.month, last.day) + timedelta(days=1)
+        if end is not None:
+            until = as_instant(end, who="end", zone=report.zone)
         return cls(log, items, users, until, report)
 
     @classmethod
-    def of(cls, given: Any) -> RetailData:
-        """`given` itself if it is such data, else what `from_frames` makes of the frame."""
-        return given if isinstance(given, RetailData) else cls.from_frames(given)
+    def of(cls, data: Any) -> RetailData:
+        """The data itself, or what `from_frames` makes of a frame."""
+        return data if isinstance(data, RetailData) else cls.from_frames(data)
 
     @property
     def n_users(self) -> int:
@@ -156,7 +156,7 @@ class RetailData:
 
     @cached_property
     def catalogue_key(self) -> str:
-        """Hex digits that stand for the item coding: equal where the same codes mean the same items."""
+        """Digest of the item coding: equal where the same codes mean the same items."""
         return catalogue_key(self.items[ITEM_ID])
 
     @property
@@ -180,7 +180,7 @@ class RetailData:
     def asof(self, t: datetime | date | str) -> RetailData:
         """What was known at `t`: events strictly before it; codes stay the same.
 
-        `t` may be a datetime (one with a zone is told on the clock of the receipts), a date, text such
+        `t` may be a datetime (one with a zone is converted to that of the receipts), a date, text such
         as ``"2024-02-01"``, or what NumPy and pandas have.
 
         Raises
@@ -236,12 +236,12 @@ class RetailData:
         """Histories of the shoppers with these ids, in this order; of all shoppers by default.
 
         An id that is not known gives an empty history. `codes` are places in `users` instead of ids;
-        -1 stands for an unknown shopper.
+        -1 is an unknown user.
 
         Raises
         ------
         DataError
-            If both are given, ids can't be read, or codes are not this data's.
+            If both come, ids can't be read, or codes are not this data's.
 
         Examples
         --------
@@ -268,7 +268,7 @@ class RetailData:
         return Histories(self, *self._asked(users, codes))
 
     def _asked(self, users: Any, codes: Any) -> tuple[NDArray[np.int64], pl.Series | None]:
-        """Codes of the shoppers asked for, and their ids where ids were given."""
+        """Codes of the users asked for, and their ids if asked by ids."""
         if codes is None:
             ids = id_series(users, who="the shoppers asked for")
             return row_of_ids(ids, self.users[USER_ID]), ids
@@ -293,7 +293,7 @@ class RetailData:
             yield self.history_of_codes(np.arange(at, min(at + size, self.n_users)))
 
     def user_codes(self, ids: Any) -> NDArray[np.int64]:
-        """Codes of shoppers by their ids, in the order given; -1 for an id that is not known.
+        """Codes of shoppers by their ids, in their order; -1 for an id that is not known.
 
         Examples
         --------
@@ -353,7 +353,7 @@ class RetailData:
         return other
 
     def fingerprint(self) -> str:
-        """Hex digits that stand for all that is known: the same data gives the same ones."""
+        """Digest of all that is known: the same data gives the same one."""
         frames = (self.log.select(LOG), self.items, self.users)
         sums: list[Any] = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
         sums += [] if self.whole is None else [self.whole.fingerprint()]
@@ -362,9 +362,9 @@ class RetailData:
     def _lines_of(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions of the log lines of these shoppers, and each line's shopper as place in `codes`."""
         user = self.log["user"].to_numpy()
-        wanted = codes.astype(user.dtype)  # of another type, all of `user` would be converted
-        start = np.searchsorted(user, wanted, "left")
-        size = np.searchsorted(user, wanted, "right") - start  # of -1, which no line has, 0
+        asked = codes.astype(user.dtype)  # of another type, all of `user` would be converted
+        start = np.searchsorted(user, asked, "left")
+        size = np.searchsorted(user, asked, "right") - start  # of -1, which no line has, 0
         stop = np.cumsum(size)
         lines = np.repeat(start - stop + size, size) + np.arange(stop[-1] if len(stop) else 0)
         return lines, np.repeat(np.arange(len(codes)), size)
@@ -379,10 +379,10 @@ class RetailData:
         placed = log.filter(pl.col("item").is_not_null())
         sold = np.zeros(self.n_items, np.bool_)
         sold[self.log["item"].to_numpy()] = True
-        strange = self.items[ITEM_ID].filter(codes.is_null() & pl.Series(sold))
+        unknown = self.items[ITEM_ID].filter(codes.is_null() & pl.Series(sold))
         return Recoded(
             replace(self, log=placed, items=items),
-            Unplaced(log.height, log.height - placed.height, strange),
+            Unplaced(log.height, log.height - placed.height, unknown),
         )
 
 
@@ -391,10 +391,6 @@ class Recoded(NamedTuple):
 
     data: RetailData
     unplaced: Unplaced
-
-
-def _midnight_after(t: datetime) -> datetime:
-    return datetime(t.year, t.month, t.day) + timedelta(days=1)
 
 
 def summarise(report: LoadReport, log: pl.DataFrame) -> None:

@@ -242,7 +242,7 @@ class NextBasketSplits(LabelSplits):
 def _crossed(aligned: RetailData, fold: Fold, parts: int) -> list[Split]:
     """For each part of the shoppers: all but their last receipts, and these.
 
-    Everybody's newest known receipt lies one step before the cutoff.
+    All users' newest known receipt lies one step before the cutoff.
     """
     found: list[Split] = []
     is_last = pl.col("time") >= fold.cutoff
@@ -261,7 +261,7 @@ def align_next_basket(data: RetailData) -> tuple[RetailData, Fold]:
     """`data` with each shopper's clock shifted so that all last receipts fall on one instant.
 
     The receipt before the last lies one day before that instant, whatever the true gap was, since
-    the moment of the next visit is not known beforehand; gaps further back stay as they are. A
+    the time of the next receipt is not known beforehand; gaps further back stay as they are. A
     shopper's only receipt is a target without history.
 
     Returns the shifted data and the fold whose target is exactly the last receipts.

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LineRule
 from retailrec.data.files import columns_of
 from retailrec.data.parsing import as_instant
@@ -24,7 +25,8 @@ from retailrec.datasets import (
     table,
     x5_retailhero,
 )
-from retailrec.datasets.base import Dataset, ReadOptions, Tables
+from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
+from retailrec.datasets.other_items import likely
 from retailrec.datasets.table import column_of, receipts_in
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import TRANSACTIONS
@@ -51,12 +53,20 @@ def load_dataset(
     encoding: str | None = None,
     time_format: str | None = None,
     where: Sequence[str] = (),
+    not_products: Sequence[str] = (),
+    changed_ids: ChangedIds | None = None,
     until: str | datetime | None = None,
 ) -> RetailData:
     """Load the files of a known format; without a path those of an installed package.
 
-    Only receipts before `until` are known, which is then the data's end. Other parameters and errors
-    are those of `open_dataset`.
+    Parameters are those of `Reading`, errors those of `open_dataset` and `load_until`.
+    """
+    reading = Reading(columns or {}, encoding, time_format, where, not_products, changed_ids)
+    return load_until(open_dataset(name, path, reading), until)
+
+
+def load_until(tables: Tables, until: str | datetime | None) -> RetailData:
+    """The data of tables; with `until` only receipts before it are known, which is then the end.
 
     Raises
     ------
@@ -64,38 +74,28 @@ def load_dataset(
         If `until` is no instant, or no receipt lies before it or after it, as with a mistyped year.
     """
     end = None if until is None else as_instant(until, who="until")
-    tables = open_dataset(name, path, columns, encoding=encoding, time_format=time_format, where=where)
-    if end is None:
-        return tables.data()
-    later = LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
-    rules = (*tables.rules, later)
-    data = RetailData.from_frames(**vars(replace(tables, rules=rules)), end=end)
-    if later.reason not in data.report.rejected:
+    if end is not None:
+        later = LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
+        tables = replace(tables, rules=(*tables.rules, later))
+    data = RetailData.from_frames(**vars(tables), end=end)
+    if end is not None and later.reason not in data.report.rejected:
         raise DataError(
             f"until {end:%Y-%m-%d %H:%M}: no receipt comes later, the last is of "
             f"{data.report.last:%Y-%m-%d %H:%M}. Correct the date, or leave it out."
         )
+    if data.report.reading.get("dataset") == table.DATASET.name:
+        data.report.notes += likely(data)
     return data
 
 
-def open_dataset(
-    name: str,
-    path: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    *,
-    encoding: str | None = None,
-    time_format: str | None = None,
-    where: Sequence[str] = (),
-) -> Tables:
+def open_dataset(name: str, path: str | Path | None = None, reading: Reading = PLAIN) -> Tables:
     """The tables of a known format, whose receipt lines are read when they are asked for.
-
-    `encoding` is that of text files which are not UTF-8; `time_format` says how times are written;
-    `where` (``event=transaction``) says which lines of a table are purchases.
 
     Raises
     ------
     SettingError
-        If the name is not known, the format needs a path, or `where` is given for other than a table.
+        If the name is not known, the format needs a path, or the reading says of another one than
+        `table` what that format knows.
     DataError
         If the files are missing or can't be used.
     """
@@ -111,36 +111,27 @@ def open_dataset(
             f"data set '{name}' needs the path of its files ({dataset.files}); only {packaged} comes "
             f"as a package. Write: retailrec run {name} PATH."
         )
-    if where and name != table.DATASET.name:
-        raise SettingError(
-            f"data set '{name}' knows which of its lines are purchases; --where is for 'table' only. "
-            f"Leave it out."
-        )
+    if name != table.DATASET.name:
+        own_table = "Use: retailrec run table PATH --columns ..."
+        for said, what, option, cure in (
+            (reading.columns, "its columns", "--columns", own_table),
+            (reading.where, "which of its lines are purchases", "--where", "Leave it out."),
+            (reading.not_products, "what is no product", "--not-products", "Leave it out."),
+        ):
+            if said:
+                raise SettingError(
+                    f"data set '{name}' knows {what}; {option} is for 'table' only. {cure}"
+                )
     at = None if path is None else Path(path)
     if at is not None:
         mode_of(at)  # says what is wrong with a path that can't be
-    options = ReadOptions(encoding, time_format, tuple(where))
-    tables = dataset.open(at, columns or {}, options)
-    said = {"columns": dict(columns or {}), **vars(options), "where": list(where)}
-    tables.report.reading = reading_of(name, **said)
+    tables = replace(dataset.open(at, reading), changed_ids=reading.changed_ids)
+    tables.report.reading = reading.kept(name)
     return tables
 
 
-def reading_of(dataset: str, **said: Any) -> dict[str, Any]:
-    """How receipts were read, as a model keeps it: the data set's name, and what was said of it."""
-    return {"dataset": dataset} | {key: value for key, value in said.items() if value}
-
-
-def open_alike(
-    kept: Mapping[str, Any],
-    path: Path,
-    columns: Mapping[str, str] | None = None,
-    *,
-    encoding: str | None = None,
-    time_format: str | None = None,
-    where: Sequence[str] = (),
-) -> Tables:
-    """Receipts read as those were that a model learnt from, but for what is said here.
+def open_alike(kept: Mapping[str, Any], path: Path, reading: Reading = PLAIN) -> Tables:
+    """Receipts read as those were that a model learnt from, but for what `reading` says.
 
     `kept` is the `reading` of the model's report. A file in standard columns is read as such. What was
     mapped and is not there is left out, and the report notes what the file was read by.
@@ -151,47 +142,63 @@ def open_alike(
         As `open_dataset`.
     """
     dataset = str(kept.get("dataset", "table"))
-    options: dict[str, Any] = {
-        "encoding": encoding or kept.get("encoding"),
-        "time_format": time_format or kept.get("time_format"),
-    }
     mode_of(path)
-    there = _columns_of(path, options["encoding"])
+    encoding = reading.encoding or kept.get("encoding")
+    there = _columns_of(path, encoding)
     own = {c.name for c in TRANSACTIONS if c.required} <= set(there)
-    if dataset != "table" and not (columns or own):
-        return open_dataset(dataset, path, **options, where=where)
-    columns, where, notes = as_fitted(kept, there, columns or {}, where)
-    tables = open_dataset("table", path, columns, **options, where=where)
+    if dataset != "table" and not (reading.columns or own):
+        more = as_fitted(kept, (), reading)[0]
+        return open_dataset(dataset, path, replace(more, where=reading.where))
+    reading, notes = as_fitted(kept, there, reading)
+    tables = open_dataset("table", path, reading)
     tables.report.source = path.name
     tables.report.notes += notes
     return tables
 
 
 def as_fitted(
-    kept: Mapping[str, Any], there: Sequence[str], columns: Mapping[str, str], where: Sequence[str]
-) -> tuple[Mapping[str, str], Sequence[str], list[str]]:
-    """Columns and conditions by which receipts are read: those said here, else those of a model; notes.
+    kept: Mapping[str, Any], there: Sequence[str], reading: Reading
+) -> tuple[Reading, list[str]]:
+    """How receipts are read: as said here, else as those of a model; and notes.
 
-    `kept` is the `reading` of the model's report, `there` the columns of the receipts.
+    `kept` is the `reading` of the model's report, `there` the columns of the receipts. Changed ids said
+    here come on top of the model's.
 
     Examples
     --------
-    >>> as_fitted({"columns": {"user_id": "who"}}, ["who", "item_id"], {}, [])
-    ({'user_id': 'who'}, [], ['columns are read as when the model was fitted: user_id=who'])
+    >>> as_fitted({"columns": {"user_id": "who"}}, ["who", "item_id"], Reading())[1]
+    ['columns are read as when the model was fitted: user_id=who']
     """
-    notes = []
+    fitted, notes, columns = Reading.of(kept), [], reading.columns
+    items = [] if fitted.catalogue is None else fitted.catalogue.columns
+    known = {"where": there, "not_products": [*there, *items]}
     if not columns:
-        columns, _ = still_there(kept.get("columns", {}), there)
+        columns, _ = still_there(fitted.columns, there)
         pairs = ",".join(f"{name}={theirs}" for name, theirs in columns.items())
         notes += [f"columns are read as when the model was fitted: {pairs}"] if columns else []
-    conditions = list(where) or list(kept.get("where", []))
-    if not where and conditions:
-        absent = [c for c in conditions if column_of(c, columns) not in there]
-        conditions = [c for c in conditions if c not in absent]
-        for lines, told in ((conditions, "read"), (absent, "no such column: all lines are read")):
-            if lines:
-                notes.append(f"as when the model was fitted, --where {' '.join(lines)} ({told})")
-    return columns, conditions, notes
+    conditions: dict[str, Sequence[str]] = {}
+    for name, lacking in (("where", "all lines are read"), ("not_products", "nothing is left out")):
+        conditions[name] = getattr(reading, name)
+        if conditions[name]:
+            continue
+        said = getattr(fitted, name)
+        absent = [c for c in said if column_of(c, columns) not in known[name]]
+        conditions[name] = [c for c in said if c not in absent]
+        for some, what in ((conditions[name], "read"), (absent, f"no such column: {lacking}")):
+            if some:
+                option = name.replace("_", "-")
+                notes.append(f"as when the model was fitted, --{option} {' '.join(some)} ({what})")
+    changed = fitted.changed_ids
+    if changed is not None and reading.changed_ids is not None:
+        changed = changed.updated(reading.changed_ids)
+    return Reading(
+        columns,
+        reading.encoding or fitted.encoding,
+        reading.time_format or fitted.time_format,
+        **conditions,
+        changed_ids=changed or reading.changed_ids,
+        catalogue=fitted.catalogue,
+    ), notes
 
 
 def still_there(

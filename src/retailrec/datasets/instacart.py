@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -12,16 +12,7 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import (
-    NO_OPTIONS,
-    Dataset,
-    ReadOptions,
-    Tables,
-    lower_columns,
-    parts_of_files,
-    refuse_mapping,
-    require,
-)
+from retailrec.datasets import base
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES
 
@@ -32,9 +23,7 @@ _FIRST_DAY = datetime(2000, 1, 1)  # a Saturday, which is day 0 of a week here
 _LONGEST_GAP = 30  # longer ones are written so
 
 
-def open_instacart(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_instacart(path: Path, reading: base.Reading = base.PLAIN) -> base.Tables:
     """Orders, their products and the catalogue from the folder of the published files.
 
     There is no calendar, so `on_one_calendar` makes one. Prior and train orders are read where their
@@ -45,7 +34,6 @@ def open_instacart(
     DataError
         If a file or column is missing, or a user's orders are not numbered one by one.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     if not path.is_dir():
         if not path.exists():
             raise DataError(f"there is no file or folder at {path}; check the path.")
@@ -55,7 +43,7 @@ def open_instacart(
     files = {name: file for name in _LINES if (file := find_file(path, name)) is not None}
     if not files:
         raise DataError(f"{path} holds no {_LINES[0]}.csv; put the published files there.")
-    orders = _table(path, "orders", [*_ORDERS, "eval_set", _GAP], options)
+    orders = _table(path, "orders", [*_ORDERS, "eval_set", _GAP], reading)
     orders = orders.filter(pl.col("eval_set").is_in([name.split("__")[1] for name in files]))
     report = LoadReport(DATASET.name)
     report.notes.append(
@@ -63,7 +51,8 @@ def open_instacart(
         f"far before it as the gaps say; a gap of {_LONGEST_GAP} days may have been longer"
     )
     times = on_one_calendar(orders).rename({"order_id": "basket_id"})
-    return Tables(_lines(list(files.values()), times, options), report, _products(path, options))
+    lines = _lines(list(files.values()), times, reading, report)
+    return base.Tables(lines, report, _products(path, reading))
 
 
 def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
@@ -110,22 +99,21 @@ def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
     return orders.select("order_id", "user_id", time=time)
 
 
-def _lines(files: list[Path], times: pl.DataFrame, options: ReadOptions) -> Iterator[pl.DataFrame]:
+def _lines(
+    files: list[Path], times: pl.DataFrame, reading: base.Reading, report: LoadReport
+) -> Iterator[pl.DataFrame]:
     """Lines with their order's user and time; those of orders that are not there have no user."""
-    for part in parts_of_files(files, options, ["order_id", "product_id"]):
-        lines = lower_columns(part)
-        require(lines, ["order_id", "product_id"], str(files[0].parent))
+    for part in base.parts_of_files(files, reading, report, ["order_id", "product_id"]):
+        lines = base.standard(part, {}, ["order_id", "product_id"], str(files[0].parent))
         lines = lines.rename({"order_id": "basket_id", "product_id": "item_id"})
         yield lines.join(times, on="basket_id", how="left", maintain_order="left")
 
 
-def _table(folder: Path, name: str, needed: list[str], options: ReadOptions) -> pl.DataFrame:
+def _table(folder: Path, name: str, needed: list[str], reading: base.Reading) -> pl.DataFrame:
     """One of the published tables, numbers as numbers."""
-    file = find_file(folder, name)
-    if file is None:
-        raise DataError(f"{folder} holds no {name}.csv; put the published files there.")
-    table = lower_columns(read_table(file, columns=needed, encoding=options.encoding))
-    require(table, needed, str(file))
+    file = base.find_one_of(folder, name, what=name)
+    table = read_table(file, columns=needed, encoding=reading.encoding)
+    table = base.standard(table, {}, needed, str(file))
     if _GAP not in needed:
         return table
     numbers = [c for c in needed if c not in ("order_id", "user_id", "eval_set")]
@@ -134,23 +122,23 @@ def _table(folder: Path, name: str, needed: list[str], options: ReadOptions) -> 
     )
 
 
-def _products(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
+def _products(folder: Path, reading: base.Reading) -> pl.DataFrame | None:
     if find_file(folder, "products") is None:
         return None
     table = _table(
-        folder, "products", ["product_id", "product_name", "aisle_id", "department_id"], options
+        folder, "products", ["product_id", "product_name", "aisle_id", "department_id"], reading
     )
     for level, name in zip(CATEGORIES, ("department", "aisle"), strict=False):
         key = f"{name}_id"
         if find_file(folder, f"{name}s") is None:  # numbers tell them apart as well
             table = table.rename({key: level})
             continue
-        names = _table(folder, f"{name}s", [key, name], options).rename({name: level})
+        names = _table(folder, f"{name}s", [key, name], reading).rename({name: level})
         table = table.join(names, on=key, how="left", maintain_order="left").drop(key)
     return table.rename({"product_id": "item_id", "product_name": "name"})
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="instacart",
     source="The Instacart Online Grocery Shopping Dataset 2017",
     licence="non-commercial",

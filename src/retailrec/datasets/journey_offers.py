@@ -16,8 +16,8 @@ import polars as pl
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_time, typed_ids
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import lower_columns, require
-from retailrec.datasets.complete_journey import DATASET, package_folder, receipt_times
+from retailrec.datasets.base import find_one_of, standard
+from retailrec.datasets.complete_journey import package_folder, receipt_times
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -188,19 +188,12 @@ def are_there(path: Path | None = None) -> bool:
 def _read(path: Path | None, *names: str, weeks: Collection[int] | None = None) -> pl.DataFrame:
     """The first of these tables that is there, columns renamed, ids Int64."""
     folder = package_folder(names[0]) if path is None else Path(path)
-    file = find_file(folder, *names)
-    if file is None:
-        raise DataError(
-            f"{folder} holds no {names[0]}; expected a file named {' or '.join(names)} (.csv, "
-            f".parquet) of data set '{DATASET.name}'. Put the published files there."
-        )
+    file = find_one_of(folder, *names, what=names[0])
     if weeks is not None and file.suffix == ".parquet" and "week" in pl.read_parquet_schema(file):
         table = pl.scan_parquet(file, glob=False).filter(pl.col("week").is_in(list(weeks))).collect()
     else:
         table = read_table(file)
-    table = lower_columns(table)
-    table = table.rename({c: n for c, n in _NAMES.items() if c in table.columns})
-    require(table, list(_EXPECTED[names[0]]), f"the file {file.name}")
+    table = standard(table, _NAMES, _EXPECTED[names[0]], f"the file {file.name}")
     if "week" in table.columns:
         table = table.with_columns(pl.col("week").cast(pl.Int64, strict=False))
         table = table if weeks is None else table.filter(pl.col("week").is_in(list(weeks)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -10,16 +9,7 @@ import polars as pl
 from retailrec.data.cleaning import RETURN, LineRule, LoadReport
 from retailrec.data.files import FILE
 from retailrec.data.paths import data_files
-from retailrec.datasets.base import (
-    NO_OPTIONS,
-    Dataset,
-    ReadOptions,
-    Tables,
-    lower_columns,
-    parts_of_files,
-    refuse_mapping,
-    require,
-)
+from retailrec.datasets import base
 
 _NAMES = {
     "invoice": "basket_id",
@@ -38,9 +28,7 @@ _NAMES = {
 _PRODUCT = r"^\d{5}[A-Z]{0,2}$"
 
 
-def open_online_retail(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_online_retail(path: Path, reading: base.Reading = base.PLAIN) -> base.Tables:
     """Receipts from the xlsx, CSV or Parquet sheets; a folder's sheets are read in order of name.
 
     Rejected: lines without a customer, cancellations, returns, zero prices and codes that are no
@@ -48,34 +36,31 @@ def open_online_retail(
     once. An item's name is the first one it was sold under, which later
     lines can't change. Shoppers carry their first `country`.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     rules = (
         LineRule(RETURN, pl.col("basket_id").str.starts_with("C")),
         LineRule("not a product", ~pl.col("item_id").str.contains(_PRODUCT)),
     )
-    sheets = data_files(path)
-    return Tables(
-        (_standard(part, path) for part in parts_of_files(sheets, options)),
-        LoadReport(DATASET.name),
+    report = LoadReport(DATASET.name)
+    return base.Tables(
+        (_standard(part, path) for part in base.parts_of_files(data_files(path), reading, report)),
+        report,
         rules=rules,
         item_columns=["name"],
         user_columns=["country"],
-        time_format=options.time_format,
+        time_format=reading.time_format,
     )
 
 
 def _standard(part: pl.DataFrame, file: Path) -> pl.DataFrame:
-    frame = lower_columns(part)
-    frame = frame.rename({c: _NAMES[c] for c in frame.columns if c in _NAMES})
-    wanted = list(dict.fromkeys(_NAMES.values()))
-    require(frame, wanted, str(file))
-    return frame.select(*wanted, *(c for c in (FILE,) if c in frame.columns)).with_columns(
+    names = list(dict.fromkeys(_NAMES.values()))
+    frame = base.standard(part, _NAMES, names, str(file))
+    return frame.select(*names, *(c for c in (FILE,) if c in frame.columns)).with_columns(
         pl.col("basket_id").cast(pl.String),
         pl.col("item_id").cast(pl.String).str.strip_chars().str.to_uppercase(),
     )
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="online-retail",
     source="UCI Machine Learning Repository, Online Retail (352) and Online Retail II (502)",
     licence="CC BY 4.0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -10,16 +10,7 @@ import polars as pl
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import FILE
 from retailrec.data.paths import data_files
-from retailrec.datasets.base import (
-    NO_OPTIONS,
-    Dataset,
-    ReadOptions,
-    Tables,
-    lower_columns,
-    parts_of_files,
-    refuse_mapping,
-    require,
-)
+from retailrec.datasets import base
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES
 
@@ -42,24 +33,17 @@ _NAMES = {
 _NEEDED = ["cust_code", "prod_code", "basket_id", "shop_date", "shop_hour"]
 
 
-def open_sort_of_real(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
-    """Receipts from one weekly file or a folder of them; lines without a customer are nobody's.
+def open_sort_of_real(path: Path, reading: base.Reading = base.PLAIN) -> base.Tables:
+    """Receipts from one weekly file or a folder of them; lines without a customer are rejected.
 
     A line's value is SPEND. Categories are PROD_CODE_40 (the broadest) to PROD_CODE_10. The calendar
     `time.csv` beside the weekly files is not needed.
-
-    Raises
-    ------
-    DataError
-        If there is no weekly file, or a column is missing.
     """
-    refuse_mapping(columns or {}, DATASET.name)
     files = [path] if path.is_file() else _weeks(path)
-    return Tables(
-        _lines(files, options),
-        LoadReport(DATASET.name),
+    report = LoadReport(DATASET.name)
+    return base.Tables(
+        _lines(files, reading, report),
+        report,
         item_columns=list(CATEGORIES[:4]),
         user_columns=["price_sensitivity", "lifestage"],
     )
@@ -72,10 +56,9 @@ def _weeks(folder: Path) -> list[Path]:
     return weeks
 
 
-def _lines(files: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:
-    for part in parts_of_files(files, options, [*_NAMES, "shop_date", "shop_hour"]):
-        lines = lower_columns(part)
-        require(lines, _NEEDED, str(files[0]))
+def _lines(files: list[Path], reading: base.Reading, report: LoadReport) -> Iterator[pl.DataFrame]:
+    for part in base.parts_of_files(files, reading, report, [*_NAMES, "shop_date", "shop_hour"]):
+        lines = base.standard(part, {}, _NEEDED, str(files[0]))
         day = (
             pl.col("shop_date").cast(pl.String).str.strptime(pl.Datetime("us"), "%Y%m%d", strict=False)
         )
@@ -92,7 +75,7 @@ def _lines(files: list[Path], options: ReadOptions) -> Iterator[pl.DataFrame]:
         )
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="sort-of-real",
     source="dunnhumby, Source Files: Let's Get Sort-of-Real",
     licence="dunnhumby terms",

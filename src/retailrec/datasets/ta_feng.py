@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.files import read_table
-from retailrec.datasets.base import (
-    NO_OPTIONS,
-    Dataset,
-    ReadOptions,
-    Tables,
-    find_one_of,
-    lower_columns,
-    refuse_mapping,
-    require,
-)
+from retailrec.data.files import stack
+from retailrec.datasets import base
 from retailrec.schema import CATEGORIES
 
 _FILES = ("ta_feng_all_months_merged", "ta_feng", "baskets")
 
 
-def open_ta_feng(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_ta_feng(path: Path, reading: base.Reading = base.PLAIN) -> base.Tables:
     """Receipts from the published CSV, or from the next-basket Parquet (order numbers for days)."""
-    refuse_mapping(columns or {}, DATASET.name)
-    file = find_one_of(path, *_FILES, what="receipts")
-    table = lower_columns(read_table(file, encoding=options.encoding))
+    file = base.find_one_of(path, *_FILES, what="receipts")
+    report = LoadReport(DATASET.name)
+    table = base.standard(stack(list(base.parts_of_files([file], reading, report))), {}, (), "")
     if "order_number" in table.columns:
-        return _next_basket(table)
+        return _next_basket(table, report)
     needed = ["transaction_dt", "customer_id", "age_group", "product_subclass", "product_id"]
-    require(table, [*needed, "amount", "sales_price"], "receipts")
+    base.require(table, [*needed, "amount", "sales_price"], "receipts")
     lines = table.select(
         user_id=pl.col("customer_id").cast(pl.String).str.strip_chars(),
         item_id=pl.col("product_id").cast(pl.String).str.strip_chars(),
@@ -44,24 +32,23 @@ def open_ta_feng(
         age_group=pl.col("age_group").cast(pl.String).str.strip_chars(),
         **{CATEGORIES[0]: pl.col("product_subclass").cast(pl.String).str.strip_chars()},
     )
-    return Tables(
+    return base.Tables(
         iter([lines]),
-        LoadReport(DATASET.name),
+        report,
         item_columns=[CATEGORIES[0]],
         user_columns=["age_group"],
-        time_format=options.time_format,
+        time_format=reading.time_format,
     )
 
 
-def _next_basket(table: pl.DataFrame) -> Tables:
-    require(table, ["user_id", "item_id", "order_number"], "next-basket file")
+def _next_basket(table: pl.DataFrame, report: LoadReport) -> base.Tables:
+    base.require(table, ["user_id", "item_id", "order_number"], "next-basket file")
     lines = table.select("user_id", "item_id", time="order_number")
-    report = LoadReport(DATASET.name)
     report.notes.append("no dates: a shopper's n-th order stands on day n (day 1 = 2000-01-01)")
-    return Tables(iter([lines]), report)
+    return base.Tables(iter([lines]), report)
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="ta-feng",
     source="ACM RecSys / Kaggle copies of Ta-Feng; the next-basket file of Li et al., TOIS 2023",
     licence="research use",

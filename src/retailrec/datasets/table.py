@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from retailrec.data.columns import check_names
 from retailrec.data.files import FILE, columns_of, read_parts, read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file, others_in
-from retailrec.datasets.base import NO_OPTIONS, Dataset, ReadOptions, Tables
+from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
 from retailrec.datasets.instacart import on_one_calendar
+from retailrec.datasets.other_items import not_products
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
 
@@ -24,34 +26,29 @@ _ORDER_TIME = "retailrec_time"  # column: of orders that have numbers and gaps i
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 
 
-def open_table(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     """Receipts from a CSV, Parquet or Excel file, or from a folder of alike files.
 
     A folder may also hold ``transactions`` beside ``items`` and ``users`` (any of the endings), which
-    are then the catalogue and the shoppers' attributes. `columns` maps standard names to the file's;
-    beside the receipt columns it may name `name`, `brand` and `category_1` ... `category_4`, which
-    then describe the items.
-
-    ``time`` may name a date and a clock (``date+clock``), or numbers of orders in a table that has
-    `days_since_prior_order`. Of `options`, `where` says which lines are purchases.
+    are then the catalogue and the users' attributes. `columns` may name, beside the receipt columns,
+    `name`, `brand` and `category_1` ... `category_4`, which then describe the items; ``time`` may name
+    a date and a clock (``date+clock``), or numbers of orders where there is `days_since_prior_order`.
 
     Raises
     ------
     SettingError
         If `columns` names something that is not known here.
     """
-    columns = dict(columns or {})
+    columns = dict(reading.columns)
     check_names(columns, [c.name for c in TRANSACTIONS] + list(_DESCRIBING))
     receipts = receipts_in(path)
     items = find_file(path, "items", "products", "catalogue") if receipts != path else None
     users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
-    encoding = options.encoding
-    lines = read_parts(receipts, encoding=encoding, exports=True)
+    encoding = reading.encoding
+    report = LoadReport(DATASET.name)
+    lines = read_parts(receipts, encoding=encoding, exports=True, spans=report.spans)
     first = next(lines)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
-    report = LoadReport(DATASET.name)
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
         _say_others(path, read, first.columns, report, encoding)
@@ -59,21 +56,39 @@ def open_table(
     if (gap := _gaps(columns, first)) is not None:
         times, columns = _order_times(receipts, columns, gap, first.columns, encoding, report)
         parts = (_with_times(part, times) for part in parts)
+    catalogue = None if items is None else read_table(items, encoding=encoding)
     return Tables(
         parts,
         report,
-        None if items is None else read_table(items, encoding=encoding),
+        catalogue,
         None if users is None else read_table(users, encoding=encoding),
         columns=columns,
-        rules=where_rules(options.where, columns, first.columns),
+        rules=rules_of(replace(reading, columns=columns), first.columns, catalogue),
         item_columns=describing,
-        time_format=options.time_format,
+        time_format=reading.time_format,
     )
 
 
 def receipts_in(path: Path) -> Path:
     """The receipts of a folder that holds `transactions` beside other tables, or the path itself."""
     return find_file(path, "transactions", "receipts", "purchases") or path
+
+
+def rules_of(
+    reading: Reading, there: Sequence[str], items: pl.DataFrame | None = None
+) -> tuple[LineRule, ...]:
+    """Rules by which `reading` leaves lines out: no purchase, no product; `there` are their columns.
+
+    Raises
+    ------
+    SettingError, DataError
+        As `where_rules` and `not_products`.
+    """
+    items = reading.catalogue if items is None else items
+    return (
+        *where_rules(reading.where, reading.columns, there),
+        *not_products(reading.not_products, items, there, reading.columns, reading.changed_ids),
+    )
 
 
 def where_rules(
@@ -90,7 +105,7 @@ def where_rules(
     DataError
         If there is no such column.
     """
-    wanted: dict[str, list[str]] = {}
+    by_column: dict[str, list[str]] = {}
     for condition in where:
         name, equals, value = condition.partition("=")
         if not (equals and name.strip()):
@@ -100,7 +115,7 @@ def where_rules(
         name = column_of(condition, columns)
         if name not in there:
             raise DataError(f"--where {condition}: there is no column '{name}'; there are {[*there]}.")
-        wanted.setdefault(name, []).append(value.strip())
+        by_column.setdefault(name, []).append(value.strip())
     ours = {theirs: name for name, theirs in columns.items()}
     return tuple(
         LineRule(
@@ -108,7 +123,7 @@ def where_rules(
             ~pl.col(ours.get(name, beside(name))).cast(pl.String).is_in(values).fill_null(False),
             "no purchase, as --where says",
         )
-        for name, values in wanted.items()
+        for name, values in by_column.items()
     )
 
 

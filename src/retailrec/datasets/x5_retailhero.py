@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -11,17 +10,7 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import (
-    NO_OPTIONS,
-    Dataset,
-    ReadOptions,
-    Tables,
-    lower_columns,
-    parts_of_files,
-    refuse_mapping,
-    require,
-)
-from retailrec.errors import DataError
+from retailrec.datasets import base
 from retailrec.schema import CATEGORIES
 
 _NAMES = {
@@ -38,31 +27,30 @@ _NAMES = {
 _AGES = (14, 99)  # others are nonsense (-7000, 1900) and become missing
 
 
-def open_x5_retailhero(
-    path: Path, columns: Mapping[str, str] | None = None, options: ReadOptions = NO_OPTIONS
-) -> Tables:
+def open_x5_retailhero(path: Path, reading: base.Reading = base.PLAIN) -> base.Tables:
     """Receipts, products and clients from the published files (CSV or Parquet).
 
     A line's value is `trn_sum_from_iss`. A missing quantity is an item sold by weight or by the
     piece without a count, and is taken as 1. Ages outside 14 to 99 become missing.
     """
-    refuse_mapping(columns or {}, DATASET.name)
-    file = path if path.is_file() else _purchases(path)
-    lines = (_standard(part, file) for part in parts_of_files([file], options, list(_NAMES)))
+    file = base.find_one_of(path, "purchases", "purchases_100_clients", what="receipts")
+    report = LoadReport(DATASET.name)
+    lines = (
+        _standard(part, file) for part in base.parts_of_files([file], reading, report, list(_NAMES))
+    )
     folder = path.parent if path.is_file() else path
-    return Tables(
+    return base.Tables(
         lines,
-        LoadReport(DATASET.name),
-        _products(folder, options),
-        _clients(folder, options),
-        time_format=options.time_format,
+        report,
+        _products(folder, reading),
+        _clients(folder, reading),
+        time_format=reading.time_format,
     )
 
 
 def _standard(lines: pl.DataFrame, file: Path) -> pl.DataFrame:
-    lines = lower_columns(lines)
-    lines = lines.rename({c: n for c, n in _NAMES.items() if c in lines.columns})
-    require(lines, ["user_id", "basket_id", "time", "item_id", "quantity"], str(file))
+    needed = ["user_id", "basket_id", "time", "item_id", "quantity"]
+    lines = base.standard(lines, _NAMES, needed, str(file))
     if lines.schema.get("value") == pl.Null:  # the contest's sample has none
         lines = lines.drop("value")
     number = parse_number(lines["quantity"], who="receipts")
@@ -73,42 +61,30 @@ def _standard(lines: pl.DataFrame, file: Path) -> pl.DataFrame:
     )
 
 
-def _purchases(path: Path) -> Path:
-    if not path.exists():
-        raise DataError(f"there is no file or folder at {path}; check the path.")
-    file = find_file(path, "purchases", "purchases_100_clients")
-    if file is None:
-        raise DataError(
-            f"{path} holds no receipts; expected purchases.csv or purchases.parquet. "
-            f"Put the contest's files there."
-        )
-    return file
-
-
-def _products(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
+def _products(folder: Path, reading: base.Reading) -> pl.DataFrame | None:
     file = find_file(folder, "products")
     if file is None:
         return None
-    table = lower_columns(read_table(file, encoding=options.encoding))
-    require(table, ["product_id", "level_1"], str(file))
+    table = base.standard(
+        read_table(file, encoding=reading.encoding), {}, ["product_id", "level_1"], str(file)
+    )
     levels = {f"level_{i}": CATEGORIES[i - 1] for i in (1, 2, 3, 4)}
     return table.rename({"product_id": "item_id", "brand_id": "brand", **levels}, strict=False)
 
 
-def _clients(folder: Path, options: ReadOptions) -> pl.DataFrame | None:
+def _clients(folder: Path, reading: base.Reading) -> pl.DataFrame | None:
     file = find_file(folder, "clients")
     if file is None:
         return None
-    table = lower_columns(read_table(file, encoding=options.encoding))
-    require(table, ["client_id"], str(file))
+    table = base.standard(read_table(file, encoding=reading.encoding), {}, ["client_id"], str(file))
     if "age" in table.columns:
         age = pl.col("age").cast(pl.Int64, strict=False)
         table = table.with_columns(pl.when(age.is_between(*_AGES)).then(age).alias("age"))
-    wanted = [c for c in ("client_id", "age", "gender") if c in table.columns]
-    return table.select(wanted).rename({"client_id": "user_id"})
+    names = [c for c in ("client_id", "age", "gender") if c in table.columns]
+    return table.select(names).rename({"client_id": "user_id"})
 
 
-DATASET = Dataset(
+DATASET = base.Dataset(
     name="x5-retailhero",
     source="X5 RetailHero contest, recommender track",
     licence="contest terms",

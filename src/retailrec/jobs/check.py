@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import polars as pl
 
 from retailrec.checks import CHECKS, Finding, Weeks, run_checks
 from retailrec.compute.progress import Progress, silent
-from retailrec.data.cleaning import kept_lines, parse_lines
-from retailrec.data.files import stack
+from retailrec.data.cleaning import LoadReport, kept_lines, parse_lines
+from retailrec.data.files import located, stack
 from retailrec.datasets import open_alike, open_dataset
-from retailrec.datasets.base import Tables
+from retailrec.datasets.base import PLAIN, Reading, Tables
 from retailrec.errors import SettingError
 
 
@@ -71,10 +71,7 @@ def check_files(
     against: Path | None = None,
     *,
     dataset: str = "table",
-    columns: Mapping[str, str] | None = None,
-    encoding: str | None = None,
-    time_format: str | None = None,
-    where: Sequence[str] = (),
+    reading: Reading = PLAIN,
     kept: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
     progress: Progress = silent,
@@ -99,18 +96,16 @@ def check_files(
             f"check: the model's receipts were of '{was}', and --dataset says '{dataset}'; leave one "
             f"of the two out."
         )
-    files = [receipts] if against is None else [receipts, against]
-    lines = []
-    for file in files:
+    read = []
+    for file in [receipts] if against is None else [receipts, against]:
         progress(f"read {file}")
-        wanted: dict[str, Any] = {"encoding": encoding, "time_format": time_format, "where": where}
-        if kept:
-            lines.append(typed_lines(open_alike(kept, file, columns, **wanted)))
-        else:
-            lines.append(typed_lines(open_dataset(dataset, file, columns, **wanted)))
+        tables = open_alike(kept, file, reading) if kept else open_dataset(dataset, file, reading)
+        read.append((typed_lines(tables), tables.report.spans))
     progress("check")
-    weeks = Weeks(*lines)
-    found = run_checks(weeks, names or None)
+    weeks = Weeks(*(lines for lines, _ in read))
+    found = [
+        replace(one, rows=located(one.rows, read[0][1])) for one in run_checks(weeks, names or None)
+    ]
     return Checked(found, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
 
 
@@ -118,9 +113,11 @@ def typed_lines(tables: Tables) -> pl.DataFrame:
     """Typed lines, of one's own table those that are purchases; of a header alone, none."""
     raw = stack(list(tables.transactions))
     if not raw.is_empty():
-        lines = parse_lines(raw, tables.columns, time_format=tables.time_format)
+        lines = parse_lines(
+            raw, tables.columns, time_format=tables.time_format, changed_ids=tables.changed_ids
+        )
         own = tables.report.reading.get("dataset") == "table"
-        return kept_lines(lines, tables.rules, tables.report) if own else lines
+        return kept_lines(lines, tables.rules, LoadReport("check")) if own else lines
     named = raw.rename({theirs: ours for ours, theirs in tables.columns.items()}, strict=False)
     kinds = {"time": pl.Datetime("us"), "quantity": pl.Float64(), "value": pl.Float64()}
     return named.cast({c: kind for c, kind in kinds.items() if c in named.columns})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +16,11 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import beside
 from retailrec.data.columns import check_names, join_time
 from retailrec.data.files import read_table
-from retailrec.data.parsing import parse_time
+from retailrec.data.parsing import parse_time, typed_ids
 from retailrec.data.splits import Fold, Split
-from retailrec.datasets import still_there
-from retailrec.datasets.table import column_of, receipts_in, where_rules
+from retailrec.datasets import as_fitted, still_there
+from retailrec.datasets.base import PLAIN, Reading
+from retailrec.datasets.table import column_of, receipts_in, rules_of
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import judge_frames, means
 from retailrec.evaluation.backtest import LocalWindow, MakeWindow, Model, backtest
@@ -31,7 +32,7 @@ from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import end_of
 from retailrec.report.drawings import draw_recall
-from retailrec.schema import CATEGORIES, TRANSACTIONS
+from retailrec.schema import CATEGORIES, ITEM_ID, TRANSACTIONS, USER_ID
 from retailrec.work import staged, write_json
 
 MATCHING = ("matching.json", "matching.svg", "sources.toml")
@@ -143,16 +144,13 @@ def evaluate_files(
     *,
     history: Path | None = None,
     items: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    encoding: str | None = None,
-    time_format: str | None = None,
-    where: Sequence[str] = (),
+    reading: Reading = PLAIN,
     kept: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judge files of anybody's recommendations by a file of what was bought.
 
-    `columns` maps standard names to those of the files that have them; `where` says which lines of
-    truth and history are purchases. What is not said is as in `kept`, the `reading` of a model.
+    Of `reading`, columns and changed ids hold for all files, what says which lines are purchases for
+    truth and history. What is not said is as in `kept`, the `reading` of a model.
 
     Returns
     -------
@@ -172,14 +170,14 @@ def evaluate_files(
                 f"evaluate: {path} is {name} and the truth, so it would be judged by itself; name what "
                 f"was bought afterwards as --truth."
             )
-    reader = _Reader(dict(columns or {}), encoding, where, kept or {})
+    reader = _Reader(reading, kept or {})
     frames = {name: reader.lists(path) for name, path in recommendations.items()}
     bought = reader.receipts(truth)
     earlier = None if history is None else reader.receipts(history)
     catalogue = None if items is None else reader.lists(items)
     reader.refuse_unused()
     ends = {name: end_of(path, frames[name]) for name, path in recommendations.items()}
-    early = _begins_before(bought, ends, time_format or (kept or {}).get("time_format"))
+    early = _begins_before(bought, ends, reader.all.time_format)
     judge, lists, left, left_out, notes = judge_frames(
         frames, bought, k, history=earlier, items=catalogue
     )
@@ -199,15 +197,14 @@ def evaluate_files(
 class _Reader:
     """Reads the files of an evaluation alike; remembers which mapped columns it met."""
 
-    columns: Mapping[str, str]
-    encoding: str | None
-    where: Sequence[str]
+    said: Reading
     kept: Mapping[str, Any]
     met: set[str] = field(default_factory=set)
     left_out: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_names(self.columns, _NAMES)
+        check_names(self.said.columns, _NAMES)
+        self.all, _ = as_fitted(self.kept, (), self.said)
 
     def lists(self, path: Path) -> pl.DataFrame:
         """A table of lists or items, its columns by their standard names."""
@@ -216,19 +213,22 @@ class _Reader:
                 f"{path} is the folder of a run; name {path}/judged.parquet, whose lists know nothing "
                 f"of the last horizon, or {path}/recommendations.parquet, which know all receipts."
             )
-        return self._renamed(read_table(path, encoding=self.encoding), self.columns)
+        return self._renamed(read_table(path, encoding=self.said.encoding), self.said.columns)
 
     def receipts(self, path: Path) -> pl.DataFrame:
         """A table of receipts, purchases alone, its columns by their standard names."""
-        table = read_table(receipts_in(path), encoding=self.encoding or self.kept.get("encoding"))
+        table = read_table(receipts_in(path), encoding=self.all.encoding)
         there = table.columns
         kept, _ = still_there(self.kept.get("columns", {}), there)
-        columns = {**kept, **self.columns}
-        held = [c for c in self.where or self.kept.get("where", ()) if column_of(c, columns) in there]
-        self.met.update(held)
+        columns = {**kept, **self.said.columns}
+        reading, _ = as_fitted(self.kept, there, replace(self.said, columns=columns))
+        items = () if reading.catalogue is None else reading.catalogue.columns
+        held = [c for c in reading.where if column_of(c, columns) in there]
+        others = [c for c in reading.not_products if column_of(c, columns) in (*there, *items)]
+        self.met.update(held, others)
         table = self._renamed(table, columns)
         table = table.rename({name: beside(name) for name in table.columns})
-        for rule in where_rules(held, columns, there):
+        for rule in rules_of(replace(reading, where=held, not_products=others), there):
             whole, table = table.height, table.filter(~rule.when)
             if whole > table.height:
                 self.left_out[f"{path.name}: {rule.reason}"] = whole - table.height
@@ -239,16 +239,21 @@ class _Reader:
         mine = {ours: theirs for ours, theirs in columns.items() if theirs in table.columns}
         self.met.update(mine)
         rest = [c for c in table.columns if c not in mine and c not in mine.values()]
-        return table.select(*(pl.col(theirs).alias(ours) for ours, theirs in mine.items()), *rest)
+        table = table.select(*(pl.col(theirs).alias(ours) for ours, theirs in mine.items()), *rest)
+        if (changed := self.all.changed_ids) is None:
+            return table
+        ids = [c for c in (USER_ID, ITEM_ID) if c in table.columns]
+        return table.with_columns(changed.applied(typed_ids(table[c])) for c in ids)
 
     def refuse_unused(self) -> None:
         """Raise a SettingError if a column or condition was named that no file has."""
-        for ours, theirs in self.columns.items():
+        for ours, theirs in self.said.columns.items():
             if ours not in self.met:
                 raise SettingError(f"--columns {ours}={theirs}: no file has a column '{theirs}'.")
-        for condition in self.where:
-            if condition not in self.met:
-                raise SettingError(f"--where {condition}: neither truth nor history has that column.")
+        for option, said in (("where", self.said.where), ("not-products", self.said.not_products)):
+            for one in said:
+                if one not in self.met:
+                    raise SettingError(f"--{option} {one}: neither truth nor history has that column.")
 
 
 def _begins_before(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +9,9 @@ from typing import NamedTuple
 from retailrec.compute.progress import Progress, silent
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.files import read_table
-from retailrec.data.parsing import ids_like, ids_meet
+from retailrec.data.parsing import ids_like, ids_meet, typed_ids
 from retailrec.datasets import open_alike
+from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import SettingError
 from retailrec.recommender.batch import (
     Batch,
@@ -45,10 +45,7 @@ def recommend_from_files(
     request: Request,
     *,
     users: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    encoding: str | None = None,
-    time_format: str | None = None,
-    where: Sequence[str] = (),
+    reading: Reading = PLAIN,
     output: ListFormat | None = None,
     exposures: Exposures | None = None,
     progress: Progress = silent,
@@ -57,8 +54,8 @@ def recommend_from_files(
 
     Answers for the users of the file `users` (known or not), or else for those whom the request's
     eligible items name, or for all in the receipts. Called again after an interruption, it goes on with
-    the first unfinished block of users. What is not said of how the file is read (`columns`,
-    `encoding`, `time_format`, `where`) is as when the model was fitted. With `exposures` the pools of
+    the first unfinished block of users. What `reading` does not say of the
+    file is as when the model was fitted. With `exposures` the pools of
     explored lists are written, too.
 
     Raises
@@ -74,12 +71,15 @@ def recommend_from_files(
     known = recommender.items_.height
     if request.k > known:
         raise SettingError(f"k={request.k} is more than the {known:,} items that the model knows.")
-    kept = recommender.report_.get("reading", {})
     progress(f"load {history}")
-    tables = open_alike(kept, history, columns, encoding=encoding, time_format=time_format, where=where)
-    table = None if users is None else read_table(users, encoding=encoding or kept.get("encoding"))
+    tables = open_alike(recommender.reading, history, reading)
+    encoding = reading.encoding or recommender.reading.get("encoding")
+    table = None if users is None else read_table(users, encoding=encoding)
     tables = replace(tables, items=None, item_columns=())
     if table is not None:
+        if tables.changed_ids is not None and "user_id" in table.columns:
+            table = table.with_columns(typed_ids(table["user_id"]))
+            table = tables.changed_ids.folded(table, "user_id")
         tables = replace(tables, users=table, user_columns=())
     data = tables.data()
     seen = data.users["user_id"].gather(data.log["user"].unique())

@@ -132,13 +132,7 @@ def take_in(
     settings, path = plan.settings, plan.settings.receipts
     assert path is not None
     progress(f"read {path}")
-    tables = open_dataset(
-        settings.dataset,
-        path,
-        settings.columns,
-        encoding=settings.encoding,
-        time_format=settings.time_format,
-    )
+    tables = open_dataset(settings.dataset, path, plan.how_to_read())
     tables = replace(
         tables,
         transactions=list(tables.transactions),

@@ -433,6 +433,12 @@ class TwoStageRecommender:
         return candidate_frame(history, self.stage_one)
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """How the receipts were read that it learnt from, and its catalogue: to read others alike."""
+        kept: dict[str, Any] = self.report_.get("reading", {})
+        return {**kept, "catalogue": self.items_} if kept else {}
+
+    @property
     def catalogue_key(self) -> str:
         """Identifies the item coding of `fit`."""
         return self.features_.catalogue_key_

@@ -9,6 +9,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -24,6 +25,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from retailrec import __version__
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.parsing import bare_id
 from retailrec.errors import SettingError
 from retailrec.serving import pages
@@ -174,18 +176,20 @@ def routes(service: Service) -> APIRouter:
         shopper: ShopperPath, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> Response:
         """The shopper's newest receipts, oldest first, attributes and denied items."""
-        return reply(await service.compute(_history, service, shopper, limit))
+        return reply(
+            await service.compute(service.for_user, partial(_history, service), shopper, limit)
+        )
 
     @router.put("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
     async def deny(shopper: ShopperPath, item: ItemPath) -> Response:
         """Never offer the item to this shopper; takes effect at once."""
-        await service.compute(service.store.deny, shopper, item)
+        await service.compute(service.for_user, service.store.deny, shopper, item)
         return reply({"shopper": shopper, "item": item, "denied": True})
 
     @router.delete("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
     async def allow_again(shopper: ShopperPath, item: ItemPath) -> Response:
         """Allow the item again."""
-        await service.compute(service.store.deny, shopper, item, False)
+        await service.compute(service.for_user, service.store.deny, shopper, item, False)
         return reply({"shopper": shopper, "item": item, "denied": False})
 
     @router.post("/v1/shoppers/{shopper:id}/dismissals", dependencies=write, tags=["lists"])
@@ -194,13 +198,13 @@ def routes(service: Service) -> APIRouter:
         now = microseconds(datetime.now())
         until = now + int(body.weeks * 7 * 86_400_000_000)
         said = Dismissal(body.item, body.category, now, until)
-        await service.compute(service.store.dismiss, shopper, body.item, said)
+        await service.compute(service.for_user, service.store.dismiss, shopper, body.item, said)
         return reply({"shopper": shopper, "dismissed": _said(said)})
 
     @router.delete("/v1/shoppers/{shopper:id}/dismissals/{item:id}", dependencies=write, tags=["lists"])
     async def take_dismissal_back(shopper: ShopperPath, item: ItemPath) -> Response:
         """Offer the item, and its category, to this shopper again."""
-        await service.compute(service.store.dismiss, shopper, item, None)
+        await service.compute(service.for_user, service.store.dismiss, shopper, item, None)
         return reply({"shopper": shopper, "item": item, "dismissed": None})
 
     @router.delete("/v1/shoppers/{shopper:id}", dependencies=admin, tags=["shoppers"])
@@ -366,7 +370,10 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
             raise Problem(
                 422, f"a receipt of {receipt.time.isoformat()} lies in the future; check clocks."
             )
-    accepted = accept([r.posted(r.shopper, r.number) for r in body.receipts])
+    accepted = accept(
+        [r.posted(r.shopper, r.number) for r in body.receipts],
+        service.changed_ids(r.shopper for r in body.receipts),
+    )
     return service.store.add(accepted.receipts)._asdict() | {
         "lines": sum(len(receipt.items) for receipt in accepted.receipts),
         "merged": accepted.report.merged,
@@ -378,7 +385,9 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    users, receipts = _users(engine.store, model, body.shoppers)
+    users, receipts = _users(
+        engine.store, model, body.shoppers, service.changed_ids(s.shopper for s in body.shoppers)
+    )
     asked = offer_request(body, body.rules.said(), body.among)
     ends = engine.store.shopper("").ends
     newest = max(
@@ -396,25 +405,26 @@ def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any
 
 
 def _users(
-    store: Store, model: ServedModel, shoppers: Sequence[ShopperIn]
+    store: Store, model: ServedModel, shoppers: Sequence[ShopperIn], changed: ChangedIds
 ) -> tuple[list[UserRecord], list[Receipt]]:
     """Shoppers of a request, as an answer sees them, and their receipts, cleaned in one go.
 
     What is denied to the stored shopper of an id, or dismissed by it, is so here too.
     """
-    unwanted = store.unwanted([s.shopper for s in shoppers])
+    today = [changed.last("user", s.shopper) for s in shoppers]
+    unwanted = store.unwanted(today)
     posted = [
         r.posted("x", r.number or str(place))
         for shopper in shoppers
         for place, r in enumerate(shopper.receipts)
     ]
-    accepted = accept(posted).receipts
+    accepted = accept(posted, ChangedIds({}, changed.items)).receipts
     receipts, users = iter(accepted), []
-    for shopper in shoppers:
+    for shopper, name in zip(shoppers, today, strict=True):
         own = list(islice(receipts, len(shopper.receipts)))
         own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
-        events, never = code_receipts(model, own), unwanted.get(shopper.shopper, ((), ()))
-        users.append(UserRecord(shopper.shopper, events, shopper.attributes, *never))
+        events, never = code_receipts(model, own), unwanted.get(name, ((), ()))
+        users.append(UserRecord(name, events, shopper.attributes, *never))
     return users, accepted
 
 
@@ -451,6 +461,7 @@ def _said(said: Dismissal) -> dict[str, Any]:
 
 def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any]:
     model = service.models.active
+    barred = service.engine.barred(model, service.today(shopper))
     if item not in model.code_of:
         raise Problem(404, f"the model does not know item {item!a}; it was not sold before its end.")
     return {
@@ -462,7 +473,7 @@ def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any
                 {"item": model.ids[code], "name": model.labels[code], "similarity": score}
                 for code, score in found
             ]
-            for source, found in model.similar(item, k, service.engine.barred(model, shopper)).items()
+            for source, found in model.similar(item, k, barred).items()
         },
     }
 

@@ -101,6 +101,7 @@ NOT_SEARCHED = (
     "forget ID --also PATH searches those that it is given)",
     "backups: keep the list of forgotten ids beside them (retailrec store forgotten)",
     "logs of a proxy or of the database's server",
+    "models that were fitted with a table of changed ids, which names the users in it",
 )
 
 

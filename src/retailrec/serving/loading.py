@@ -29,8 +29,16 @@ from sqlalchemy import (
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import require_threads
 from retailrec.data import RetailData
-from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, came_again, refuse_if_none
-from retailrec.data.encoding import build_log, code_lines, parts_of
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.data.cleaning import (
+    ONE_VISIT_US,
+    STANDARD_RULES,
+    LineRule,
+    LoadReport,
+    came_again,
+    refuse_if_none,
+)
+from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.files import whole_numbers
 from retailrec.data.ids import attributes
 from retailrec.data.retail_data import summarise
@@ -54,7 +62,7 @@ from retailrec.serving.store import Store
 from retailrec.work import replaced, result_file, write_result
 
 _FORMAT = "retailrec: hashes of forgotten ids"
-_SECOND = 1_000_000  # microseconds
+_SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
 
 
 class Applied(NamedTuple):
@@ -135,14 +143,18 @@ def apply_list(store: Store, file: Path) -> Applied:
             connection.execute(update(schema.state).values(forget_key=key))
         add_hashes(connection, hashes)
         new = _n_forgotten(connection) - before
-        users = {row[0] for row in connection.execute(union(*map(select, schema.OF_USERS.values())))}
         wanted, removed = set(hashes), Counter(dict.fromkeys(schema.OF_USERS, 0))
-        for user in users:
+        for user in _users(connection):
             if hash_of(key, user) in wanted:
                 removed.update(store.remove_rows(connection, user))
         store.recount(connection)
     store.sweep()
     return Applied(new, dict(removed))
+
+
+def _users(connection: Connection) -> set[str]:
+    """All users of whom anything is stored."""
+    return {row[0] for row in connection.execute(union(*map(select, schema.OF_USERS.values())))}
 
 
 def _n_forgotten(connection: Connection) -> int:
@@ -176,21 +188,27 @@ def load_frames(
     item_columns: Sequence[str] = (),
     user_columns: Sequence[str] = (),
     time_format: str | None = None,
+    changed_ids: ChangedIds | None = None,
     progress: Progress = silent,
 ) -> Loaded:
     """Store receipts and shoppers' attributes, cleaned and merged as `RetailData.from_frames` does.
 
     Parameters are those of `RetailData.from_frames`; what describes items is not stored. Receipts keep
     their number (`basket_id`); without one they are called by their time. A receipt that is there is
-    compared with what comes: see `merge`.
+    compared with what comes: see `merge`. Of `changed_ids` a chain stops at an id that was forgotten,
+    so that its receipts, and those of ids before it, are left out.
     """
     require_threads()
     report = report or LoadReport("transactions")
     described = {ITEM_ID: (), USER_ID: user_columns}
-    coded = code_lines(
-        parts_of(transactions), columns, (*rules, *STANDARD_RULES), report, described, time_format
-    )
-    people = attributes(users, USER_ID, coded, user_columns, report)
+    if changed_ids is not None:
+        changed_ids = changed_ids.stopped_at(store.forgotten(changed_ids.users))
+    rules = (*rules, *STANDARD_RULES)
+    coder = Coder(columns or {}, rules, report, described, time_format, changed_ids)
+    coded = coder.code(parts_of(transactions))
+    people = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
+    if changed_ids is not None:  # before its receipts meet those that are there
+        report.notes += move(store, changed_ids)
     found = {c: pl.DataFrame({c: coded.ids[c]}) for c in (USER_ID, ITEM_ID)}
     log, receipts, again = build_log(coded, found[USER_ID], found[ITEM_ID], report)
     refuse_if_none(log.height, report)
@@ -201,6 +219,83 @@ def load_frames(
     if people is not None:
         loaded = loaded._replace(undescribed=describe(store, people))
     return loaded
+
+
+def move(store: Store, changed: ChangedIds) -> list[str]:
+    """Put what is stored under old ids of users and items under the new ones; a note on each.
+
+    Receipts of users are united as `merge` does; attributes that the new id has count. What was stopped
+    halfway goes on when it is called again.
+    """
+    renumbered = _renumber(store, changed) if changed.items else 0
+    with store.reader() as connection:
+        there = _users(connection) & set(changed.users)
+    table = schema.receipts
+    for old in sorted(there):
+        new = changed.last("user", old)
+        with store.reader() as connection:
+            rows = list(_rows(connection, select(table).where(table.c.shopper == old)))
+        for at in range(0, len(rows), _CHUNK):
+            merge(store, [(new, *row[1:]) for row in rows[at : at + _CHUNK]])
+        mine, theirs = store.shopper(old), store.shopper(new)
+        if facts := mine.attributes | theirs.attributes:
+            store.describe({new: facts})
+        for item in mine.denied:
+            store.deny(new, item)
+        for said in mine.dismissed:
+            store.dismiss(new, said.item, said)
+        with store.transaction(long=True) as connection:
+            for column in (schema.exposures.c.user_id, schema.pools.c.user_id):
+                connection.execute(update(column.table).where(column == old).values({column: new}))
+            store.remove_rows(connection, old)
+    found = ((len(there), "users"), (renumbered, "receipts, for their items,"))
+    return [f"{n:,} {what} of the store have new ids now" for n, what in found if n]
+
+
+def _renumber(store: Store, changed: ChangedIds) -> int:
+    """Give the items of stored receipts their new ids, one line an item; number of receipts."""
+    table, done = schema.receipts, 0
+    old = set(changed.items)
+    with store.snapshot() as connection:
+        rows = [r for r in _rows(connection, select(table)) if not old.isdisjoint(r[3].split("\n"))]
+    for at in range(0, len(rows), _CHUNK):
+        written: list[dict[str, Any]] = []
+        for shopper, number, _, items, amounts in rows[at : at + _CHUNK]:
+            lines: dict[str, np.void] = {}
+            for item, own in _amounts((shopper, number, 0, items, amounts)).items():
+                name = changed.last("item", item)
+                lines[name] = own if name not in lines else _added(lines[name], own)
+            order = sorted(lines)
+            packed = np.array([lines[item] for item in order], AMOUNTS).tobytes()
+            written.append(
+                {
+                    "whose": shopper,
+                    "which": number,
+                    "were": items,
+                    "what": "\n".join(order),
+                    "much": packed,
+                }
+            )
+        with store.transaction(long=True) as connection:
+            mine = (table.c.shopper == bindparam("whose")) & (table.c.number == bindparam("which"))
+            as_read = table.c["items"] == bindparam("were")  # else somebody else changed it meanwhile
+            statement = update(table).where(mine, as_read)
+            connection.execute(
+                statement.values(items=bindparam("what"), amounts=bindparam("much")), written
+            )
+            store.touch(connection, sorted({row["whose"] for row in written}))
+        done += len(written)
+    return done
+
+
+def _added(one: np.void, other: np.void) -> np.void:
+    """Amounts of two lines of an item; what one of them does not know is as the other says."""
+    both = np.array([one, other], AMOUNTS)
+    total = np.zeros(1, AMOUNTS)
+    for name in AMOUNTS.names or ():
+        known = both[name][~np.isnan(both[name])]
+        total[name] = known.sum() if len(known) else np.nan
+    return np.void(total[0])
 
 
 def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Loaded:
@@ -380,8 +475,11 @@ def _load(
     item, raw = items.cast(pl.String), packed_amounts(log).tobytes()
     width, total = AMOUNTS.itemsize, Merged()
     fresh = not store.counts()["receipts"]
-    for at in range(0, len(number), _CHUNK):
-        stop = min(at + _CHUNK, len(number))
+    stop = 0
+    while stop < len(number):
+        at, stop = stop, min(stop + _CHUNK, len(number))
+        while stop < len(number) and shopper[stop] == shopper[stop - 1]:
+            stop += 1  # a receipt without a number may be several
         lines = log["item"][int(starts[at]) : int(starts[stop])]
         names, first = item.gather(lines).to_list(), int(starts[at])
         rows = [
@@ -457,8 +555,10 @@ def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
     """Store receipts: new ones as they are, of those that are there what the store has not.
 
     A receipt is there if its shopper has one with its number of the same visit; where one of the two
-    has no number, one of the same second with the same contents. Of an item that both have, the larger
-    amounts count; a number of another visit gets the time behind it. `fresh`: the store was empty.
+    has no number, one that begins in the same second and has the same lines, in one or more receipts
+    (without a number each second of a till that dates its lines is one). Of an item that both have, the
+    larger amounts count; a number of another visit gets the time behind it. `fresh`: the store was
+    empty.
 
     Raises
     ------
@@ -493,18 +593,23 @@ def _merged(
     connection: Connection, store: Store, rows: Sequence[_Row]
 ) -> tuple[Merged, Sequence[_Row]]:
     """What is to be done, done; and the rows that were written."""
-    there, of_second = _known(connection, store, rows)
+    there, called, numbered = _known(connection, store, rows)
+    again = _parts_among(rows, numbered)  # rows without a number of a receipt that is there with one
     found = Merged()
     new: dict[tuple[str, str], _Row] = {}
     changed: dict[tuple[str, str], _Row] = {}
-    for shopper, number, time, items, amounts in rows:
+    for place, (shopper, number, time, items, amounts) in enumerate(rows):
+        if place in again:
+            continue
         own = _AGAIN.sub("", number)
         key = shopper, own
         if key in there and _other_visit(there[key][2], time):
             key = shopper, f"{own}@{moment(time).strftime(BY_TIME)}"
         row = *key, time, items, amounts
         if key not in there:
-            if not any(_is_twin(row, other) for other in of_second.get((shopper, time // _SECOND), ())):
+            if is_called_by_time(number) or not any(
+                _made_of(row, called[shopper][at:]) for at in _of_second(called.get(shopper, []), time)
+            ):
                 new[key] = there[key] = row
         elif there[key][3:] != (items, amounts):
             united = _united(there[key], row, found)
@@ -545,23 +650,34 @@ def _note_renamed(connection: Connection, new: Sequence[_Row], found: Merged) ->
 
 def _known(
     connection: Connection, store: Store, rows: Sequence[_Row]
-) -> tuple[dict[tuple[str, str], _Row], dict[tuple[str, int], list[_Row]]]:
-    """Receipts of the store that may be these, by shopper and number, and by shopper and second."""
+) -> tuple[dict[tuple[str, str], _Row], dict[str, list[_Row]], dict[tuple[str, int], list[_Row]]]:
+    """Receipts of the store that may be these.
+
+    Returns
+    -------
+    by shopper and number; those without a number by shopper, in order of time; those with one by
+    shopper and second
+    """
     keys = set()
     for shopper, number, time, *_ in rows:
         own, by_time = _AGAIN.sub("", number), moment(time).strftime(BY_TIME)
         keys |= {(shopper, own), (shopper, f"{own}@{by_time}")}
     there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
     # where one of the two has no number, they meet by their second; few stores have such receipts
-    called = [row for row in rows if is_called_by_time(row[1])]
-    whose = {row[0] for row in (called or rows)}
-    of_second: dict[tuple[str, int], list[_Row]] = {}
-    if called or _has_called(connection, store):
+    without = [row for row in rows if is_called_by_time(row[1])]
+    called: dict[str, list[_Row]] = {}
+    numbered: dict[tuple[str, int], list[_Row]] = {}
+    if without or _has_called(connection, store):
         seconds = {(row[0], row[2] // _SECOND) for row in rows}
-        for row in _receipts_of(connection, whose):
-            if (row[0], row[2] // _SECOND) in seconds:
-                of_second.setdefault((row[0], row[2] // _SECOND), []).append(row)
-    return there, of_second
+        days = {(row[0], row[2] // _DAY + more) for row in rows for more in (0, 1)}
+        of_these = _receipts_of(connection, {row[0] for row in (without or rows)})
+        for row in sorted(of_these, key=lambda row: (row[0], row[2])):
+            if is_called_by_time(row[1]):
+                if (row[0], row[2] // _DAY) in days:
+                    called.setdefault(row[0], []).append(row)
+            elif (row[0], row[2] // _SECOND) in seconds:
+                numbered.setdefault((row[0], row[2] // _SECOND), []).append(row)
+    return there, called, numbered
 
 
 def _receipts_of(connection: Connection, users: set[str], *where: ColumnElement[bool]) -> list[_Row]:
@@ -581,9 +697,14 @@ def _looked_for(
     statement = select(table).join(wanted, same).where(*where)
     if numbered and connection.dialect.name != "sqlite":
         statement = statement.with_for_update(of=table)
-    rows = connection.execute(statement).all()
+    found = list(_rows(connection, statement))
     wanted.drop(connection)
-    return [(r.shopper, r.number, r.time, r.items, bytes(r.amounts)) for r in rows]
+    return found
+
+
+def _rows(connection: Connection, statement: Any) -> Iterator[_Row]:
+    for row in connection.execute(statement):
+        yield row.shopper, row.number, row.time, row.items, bytes(row.amounts)
 
 
 def _has_called(connection: Connection, store: Store) -> bool:
@@ -601,10 +722,49 @@ def _other_visit(there: int, time: int) -> bool:
     return bool(came_again(first, last)[0])
 
 
-def _is_twin(row: _Row, there: _Row) -> bool:
-    """Are they one receipt, of which one has no number?"""
-    one_is_called = is_called_by_time(row[1]) != is_called_by_time(there[1])
-    return one_is_called and row[3:] == there[3:]
+def _of_second(rows: Sequence[_Row], time: int) -> Iterator[int]:
+    """Places of the rows of a time's second."""
+    return (at for at, row in enumerate(rows) if row[2] // _SECOND == time // _SECOND)
+
+
+def _parts_among(rows: Sequence[_Row], numbered: Mapping[tuple[str, int], Sequence[_Row]]) -> set[int]:
+    """Places of rows without a number that make up a receipt which is there with its number.
+
+    A till dates each line; without the number each second is a receipt of its own.
+    """
+    found: set[int] = set()
+    if not numbered:
+        return found
+    of_shopper: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        if is_called_by_time(row[1]):
+            of_shopper.setdefault(row[0], []).append(place)
+    for shopper, places in of_shopper.items():
+        for at, place in enumerate(places):
+            for whole in numbered.get((shopper, rows[place][2] // _SECOND), ()):
+                left = [other for other in places[at:] if other not in found]
+                if left and left[0] == place:
+                    found.update(left[: _made_of(whole, [rows[other] for other in left])])
+    return found
+
+
+def _made_of(whole: _Row, parts: Sequence[_Row]) -> int:
+    """How many of the first parts together have the lines of a whole receipt; 0: they have others."""
+    sought, total = _amounts(whole), dict[str, NDArray[np.float64]]()
+    for n, part in enumerate(parts, 1):
+        if part[2] - whole[2] > ONE_VISIT_US:
+            break
+        for item, amounts in _amounts(part).items():
+            if item not in sought:
+                return 0
+            own = np.array([amounts["quantity"], amounts["value"]])
+            total[item] = total[item] + own if item in total else own
+        if len(total) == len(sought) and all(
+            np.allclose(own, [sought[i]["quantity"], sought[i]["value"]], 1e-6, 1e-6, equal_nan=True)
+            for i, own in total.items()
+        ):
+            return n
+    return 0
 
 
 def _united(there: _Row, row: _Row, found: Merged) -> _Row:

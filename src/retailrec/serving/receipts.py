@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
@@ -79,8 +80,10 @@ class Accepted:
     report: LoadReport = field(default_factory=lambda: LoadReport("receipts"))
 
 
-def accept(posted: Sequence[Posted]) -> Accepted:
+def accept(posted: Sequence[Posted], changed_ids: ChangedIds | None = None) -> Accepted:
     """Receipts with the lines that count as purchases, an item once: what loading a file would keep.
+
+    Users and items have the ids that `changed_ids` says.
 
     It is the cleaning of a file, with the same rules: what is no purchase is left out and counted, what
     is taken back on its receipt too, and further lines of an item are added to the first. A receipt of
@@ -98,6 +101,9 @@ def accept(posted: Sequence[Posted]) -> Accepted:
     >>> found.receipts[0].items, found.receipts[0].amounts["quantity"].tolist(), found.report.rejected
     (('tea',), [3.0], {'return or cancellation': 1})
     """
+    changed_ids = changed_ids or ChangedIds()
+    if changed_ids.users:
+        posted = [p._replace(shopper=changed_ids.last("user", p.shopper)) for p in posted]
     for p in posted:
         if {bare_id(p.shopper), bare_id(p.number)} & _NOTHING:
             raise DataError(
@@ -122,7 +128,11 @@ def accept(posted: Sequence[Posted]) -> Accepted:
         ),
         quantity=pl.Series(amounts[0], dtype=pl.Float64),
     )
-    good = kept_lines(parse_lines(raw, who="receipts"), STANDARD_RULES, out.report)
+    good = kept_lines(
+        parse_lines(raw, who="receipts", changed_ids=ChangedIds({}, changed_ids.items)),
+        STANDARD_RULES,
+        out.report,
+    )
     if good.is_empty():
         return out
     items = good[ITEM_ID].unique().sort()

@@ -17,7 +17,9 @@ from cachetools import LRUCache, cachedmethod
 from numpy.typing import NDArray
 from scipy import sparse
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.history import History
+from retailrec.datasets.base import Reading
 from retailrec.errors import SettingError
 from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.batch import artifact_key
@@ -54,6 +56,7 @@ class ServedModel:
     digest: str
     model: TwoStageRecommender
     code_of: dict[str, int] = field(init=False, repr=False)
+    changed_ids: ChangedIds = field(init=False, repr=False)
     ids: list[Any] = field(init=False, repr=False)
     labels: list[str] = field(init=False, repr=False)
     user_columns: list[str] = field(init=False, repr=False)
@@ -62,6 +65,10 @@ class ServedModel:
         items = self.model.items_
         self.ids = items[ITEM_ID].to_list()
         self.code_of = {str(item): code for code, item in enumerate(self.ids)}
+        self.changed_ids = Reading.of(self.model.reading).changed_ids or ChangedIds()
+        for old in self.changed_ids.items:  # rows that were stored under it, and who still asks by it
+            if (code := self.code_of.get(self.changed_ids.last("item", old))) is not None:
+                self.code_of.setdefault(old, code)
         self.labels = self.model.catalogue.labels
         attributes = self.model.features_.layout_.filter(pl.col("scope") == "user attribute")["column"]
         wanted = [name.removeprefix("user_attribute_") for name in attributes]

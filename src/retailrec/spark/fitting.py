@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from retailrec.data.encoding import CodedLines, places
 from retailrec.data.history import History
 from retailrec.data.ids import attributes, vocabulary
 from retailrec.data.whole import Totals
+from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import SettingError
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -293,7 +294,7 @@ def fit(
     users: Any = None,
     sample: int = SAMPLE,
     workplace: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    reading: Reading = PLAIN,
     line_rules: Sequence[LineRule] = (),
     session: SparkSession | None = None,
     progress: Progress = silent,
@@ -313,7 +314,7 @@ def fit(
     items, users : one row an `item_id` / `user_id`; further columns are attributes
     sample : shoppers to learn from, drawn by their ids
     workplace : folder that driver and workers see, for what lies between; beside `out` by default
-    columns : standard name -> the caller's name
+    reading : columns, and ids that changed
     line_rules : reasons to reject a line, beside the standard ones
 
     Raises
@@ -339,7 +340,7 @@ def fit(
             items=items,
             users=users,
             sample=sample,
-            columns=columns,
+            reading=reading,
             line_rules=line_rules,
             progress=progress,
         )
@@ -359,7 +360,7 @@ def sampled_data(
     items: Any = None,
     users: Any = None,
     sample: int = SAMPLE,
-    columns: Mapping[str, str] | None = None,
+    reading: Reading = PLAIN,
     line_rules: Sequence[LineRule] = (),
     progress: Progress = silent,
 ) -> RetailData:
@@ -375,12 +376,12 @@ def sampled_data(
     """
     progress("load receipts")
     with in_words():
-        given = source(session, receipts, dict(columns or {}))
+        given = source(session, receipts, reading.columns)
         progress("clean receipts")
-        cleaned = stage(session, given, dict(columns or {}), f"{folder}/lines", line_rules)
+        cleaned = stage(session, given, reading, f"{folder}/lines", line_rules)
         raw, report = copy.deepcopy(cleaned.report), cleaned.report
         coded = CodedLines([], {ITEM_ID: cleaned.vocabulary}, {})
-        table = attributes(items, ITEM_ID, coded, (), report)
+        table = attributes(items, ITEM_ID, coded, (), report, reading.changed_ids)
         catalogue = vocabulary(table, cleaned.vocabulary, ITEM_ID).with_columns(
             pl.lit(True).alias(RECOMMENDABLE)
         )
@@ -396,7 +397,9 @@ def sampled_data(
         lines = pl.DataFrame(pl.from_arrow(shoppers.toArrow())).sort(USER_ID, "basket", "item")
     ids = lines[USER_ID].unique().sort()
     if users is not None:
-        about = attributes(users, USER_ID, CodedLines([], {USER_ID: ids}, {}), (), report)
+        about = attributes(
+            users, USER_ID, CodedLines([], {USER_ID: ids}, {}), (), report, reading.changed_ids
+        )
         if about is not None and sample < n_users:
             about = about.filter(pl.col(USER_ID).cast(ids.dtype, strict=False).is_in(ids.implode()))
         people = vocabulary(about, ids, USER_ID)

@@ -6,13 +6,13 @@ import atexit
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
-from retailrec.datasets import reading_of
-from retailrec.datasets.table import where_rules
+from retailrec.datasets.base import PLAIN, Reading
+from retailrec.datasets.table import rules_of
 from retailrec.errors import SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.jobs.run import Everybody
@@ -36,8 +36,7 @@ def recommend_on_spark(
     request: Request,
     *,
     users: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    where: Sequence[str] = (),
+    reading: Reading = PLAIN,
     master: str | None = None,
     settings: Path | None = None,
     modules: Sequence[str] | None = None,
@@ -63,8 +62,7 @@ def recommend_on_spark(
         out,
         request,
         users=users,
-        columns=columns,
-        where=where,
+        reading=reading,
         session=session,
         exposures=exposures,
         progress=progress,
@@ -73,13 +71,12 @@ def recommend_on_spark(
 
 def load_on_spark(
     receipts: Path,
-    columns: Mapping[str, str],
+    reading: Reading,
     sample: int,
     master: str | None,
     settings: Path | None,
     modules: Sequence[str] | None = None,
     progress: Progress = silent,
-    where: Sequence[str] = (),
 ) -> RetailData:
     """A sample of the shoppers of Parquet or a table, whose facts of items count everybody.
 
@@ -113,11 +110,11 @@ def load_on_spark(
         given,
         folder,
         sample=sample,
-        columns=columns,
-        line_rules=where_rules(where, columns, columns_in(session, given)) if where else (),
+        reading=reading,
+        line_rules=rules_of(reading, columns_in(session, given)),
         progress=progress,
     )
-    data.report.reading = reading_of("table", columns=dict(columns), where=list(where))
+    data.report.reading = reading.kept("table")
     return data
 
 

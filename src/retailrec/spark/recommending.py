@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,8 +24,9 @@ from retailrec.data.files import read_table
 from retailrec.data.history import Unplaced
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, nested, typed_ids
-from retailrec.datasets import as_fitted, reading_of
-from retailrec.datasets.table import where_rules
+from retailrec.datasets import as_fitted
+from retailrec.datasets.base import PLAIN, Reading
+from retailrec.datasets.table import rules_of
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.recommend import Answers
 from retailrec.recommender.among import Among, Eligible
@@ -224,8 +225,7 @@ def recommend(
     request: Request | int | None = None,
     *,
     users: Any = None,
-    columns: Mapping[str, str] | None = None,
-    where: Sequence[str] = (),
+    reading: Reading = PLAIN,
     line_rules: Sequence[LineRule] = (),
     shard_lines: int = SHARD_LINES,
     waves: int | None = None,
@@ -249,8 +249,7 @@ def recommend(
         of ids, or the path of a table; by default those whom `among` lists, or all in the receipts
     request : what is asked for each user, or items a user; keywords are `Request`'s fields, as for
         `TwoStageRecommender.recommend`; files that it names are read by this machine
-    columns : standard name -> the caller's name; by default as the model's receipts were read
-    where : lines to read, such as ``["event=transaction"]``; by default as the model's were
+    reading : columns, lines and ids; what it does not say is as when the model was fitted
     line_rules : reasons to reject a line, beside the standard ones
     shard_lines : lines that a task holds at a time, which bounds its memory
     waves : parts of the work, each finished on its own; one for each 256 MB of receipts by default
@@ -279,19 +278,20 @@ def recommend(
         exposures = exposures._replace(policy=policy_name(Path(model).absolute().name, key))
     order = SparkRequest(recommender, key, request, asked, exposures)
     session = connect() if session is None else session
-    kept = recommender.report_.get("reading", {})
     there = columns_in(session, receipts)
-    columns, where, notes = as_fitted(kept, there, dict(columns or {}), where)
-    line_rules = (*line_rules, *where_rules(where, columns, there))
+    reading, notes = as_fitted(recommender.reading, there, reading)
+    line_rules = (*line_rules, *rules_of(reading, there))
+    if reading.changed_ids is not None and order.users is not None:
+        order = replace(order, users=reading.changed_ids.folded(order.users, USER_ID))
     with _place(session, out) as place, in_words():
         progress("load receipts")
         if exposures is not None:
             _check_target(place.storage, absolute(exposures.file).rstrip("/"))
-        given = source(session, receipts, columns)
-        place.prepare(order.plan(given, shard_lines, waves, columns, line_rules))
+        given = source(session, receipts, reading.columns)
+        place.prepare(order.plan(given, shard_lines, waves, reading, line_rules))
         progress("clean receipts")
-        cleaned = stage(session, given, columns, f"{place.parts}/lines", line_rules, waves)
-        cleaned.report.reading = reading_of("table", columns=dict(columns), where=list(where))
+        cleaned = stage(session, given, reading, f"{place.parts}/lines", line_rules, waves)
+        cleaned.report.reading = reading.kept("table")
         cleaned.report.notes += notes
         return _answered(session, order, Path(model), cleaned, place, shard_lines, progress)
 

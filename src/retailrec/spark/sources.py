@@ -41,6 +41,7 @@ class Source:
     fingerprint : stands for its content; None where a rerun can't know it
     zone : that of the times, where they have one: as the files say, else the session's
     text : float columns of ids that are not all whole numbers, and so become text
+    files : those that the lines' places count; none where places are of partitions
     """
 
     frame: DataFrame
@@ -49,6 +50,7 @@ class Source:
     fingerprint: str | None
     zone: str | None
     text: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> Source:
@@ -76,7 +78,7 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
         of_type = {c.name: c.dataType.typeName() for c in frame.schema.fields}
         files = sorted((unquote(file), file) for file in frame.inputFiles())
         kept: list[Column] = [_plain(F.col(f"`{c}`"), of_type[c], c) for c in frame.columns]
-        placed = _placed(session, frame, kept, [file for _, file in files])
+        placed, by_file = _placed(session, frame, kept, [file for _, file in files])
         n_bytes, fingerprint = _stamp(session, frame, [file for _, file in files], receipts)
         theirs = {**{c.name: c.name for c in TRANSACTIONS}, **columns}
         zone = None
@@ -90,7 +92,8 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
             if of_type.get(c) in ("float", "double")
         ]
         text = _not_whole(frame, floats)
-    return Source(placed, name, n_bytes, fingerprint, zone, text)
+    named = tuple(file for file, _ in files) if by_file else ()
+    return Source(placed, name, n_bytes, fingerprint, zone, text, named)
 
 
 def columns_in(session: SparkSession, receipts: Any) -> list[str]:
@@ -196,8 +199,10 @@ def _plain(column: Column, kind: str, name: str) -> Column:
     return column
 
 
-def _placed(session: SparkSession, frame: DataFrame, kept: list[Column], files: list[str]) -> DataFrame:
-    """The columns, `PLACE`, and `FILE` where files are several exports."""
+def _placed(
+    session: SparkSession, frame: DataFrame, kept: list[Column], files: list[str]
+) -> tuple[DataFrame, bool]:
+    """The columns, `PLACE`, and `FILE` where files are several exports; do places count files?"""
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F
 
@@ -223,8 +228,9 @@ def _placed(session: SparkSession, frame: DataFrame, kept: list[Column], files: 
             known = known.withColumn(row, F.monotonically_increasing_id())
             place = F.col(row)
         known = known.join(F.broadcast(numbers), path, "left").withColumn(PLACE, place)
-        return known.drop(path, row, f"{PLACE}_number", *([] if max(exports) else [FILE]))
-    return frame.select(*kept).withColumn(PLACE, F.monotonically_increasing_id())
+        placed = known.drop(path, row, f"{PLACE}_number", *([] if max(exports) else [FILE]))
+        return placed, row in columns
+    return frame.select(*kept).withColumn(PLACE, F.monotonically_increasing_id()), False
 
 
 def _spellings(file: str) -> list[str]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
     LINE,
     ONE_VISIT_US,
@@ -23,13 +25,15 @@ from retailrec.data.cleaning import (
     far_rule,
     refuse_if_none,
 )
-from retailrec.data.parsing import look_alike_key, look_alikes
+from retailrec.data.files import Span
+from retailrec.data.parsing import look_alike_key, look_alikes, typed_ids
+from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
 from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.spark.session import in_words
 from retailrec.spark.sources import PLACE, PLACE_BITS, Source
-from retailrec.spark.storage import Storage
+from retailrec.spark.storage import Storage, local_path
 from retailrec.spark.tasks import CleanPlan, clean, sample_of_cleaned
 
 if TYPE_CHECKING:
@@ -108,7 +112,7 @@ def sql_schema(kinds: Mapping[str, str]) -> str:
 def stage(
     session: SparkSession,
     source: Source,
-    columns: Mapping[str, str],
+    reading: Reading,
     folder: str,
     rules: Sequence[LineRule] = (),
     waves: int | None = None,
@@ -123,7 +127,7 @@ def stage(
     from pyspark.sql import functions as F
 
     storage = Storage(session, folder)
-    plan = _plan(source, columns, rules)
+    plan = _plan(source, reading, rules)
     number = waves or min(_MOST_WAVES, 1 + source.n_bytes // _WAVE_BYTES)
     with in_words():
         if not storage.exists(f"{folder}/_SUCCESS"):
@@ -134,13 +138,17 @@ def stage(
             out = lines.write.mode("overwrite").option("parquet.enable.dictionary", "false")
             out.partitionBy(WAVE).parquet(folder)
         found = _counted(session, storage, source, plan.kinds, folder, number)
-        found.report.notes[:0] = _currencies(source.frame, columns)
+        found.report.notes[:0] = _currencies(source.frame, reading.columns)
+        _count_changed(source.frame, reading, found.report)
         return found
 
 
-def _plan(source: Source, columns: Mapping[str, str], rules: Sequence[LineRule]) -> CleanPlan:
+def _plan(source: Source, reading: Reading, rules: Sequence[LineRule]) -> CleanPlan:
     """The plan, its columns learnt by cleaning a frame of one line without content."""
-    plan = CleanPlan(dict(columns), (*rules, *STANDARD_RULES), PLACE, source.text, {}, _versions())
+    rules = (*rules, *STANDARD_RULES)
+    plan = CleanPlan(
+        dict(reading.columns), rules, PLACE, source.text, {}, _versions(), None, reading.changed_ids
+    )
     empty = pl.DataFrame(pl.from_arrow(_null_line(source.frame)))
     found = sample_of_cleaned(empty.with_columns(pl.col(source.text).cast(pl.String)), plan)
     kinds = {
@@ -192,6 +200,10 @@ def _counted(
     read = dict(zip(*(counts[c].to_pylist() for c in ("part", "count")), strict=True))
     report.read = sum(read.values())
     numbers = LineNumbers(read)
+    report.spans = [
+        Span(local_path(file) or Path(file), "", read.get(number, 0), 1, None)
+        for number, file in enumerate(source.files)
+    ]
     if f"{WAVE}={REJECTED}" in names:
         bad = session.read.schema(sql_schema(kinds)).parquet(f"{folder}/{WAVE}={REJECTED}")
         _account(bad, report, numbers)
@@ -295,6 +307,32 @@ def _currencies(frame: DataFrame, columns: Mapping[str, str]) -> list[str]:
         found = zip(counts["name"].to_pylist(), counts["count"].to_pylist(), strict=True)
         notes += currency_notes(name, {said: n for said, n in found if said is not None})
     return notes
+
+
+def _count_changed(frame: DataFrame, reading: Reading, report: LoadReport) -> None:
+    """Tell the report how many lines have an old id."""
+    if reading.changed_ids is None:
+        return
+    names = [reading.columns.get(c, c) for c in (USER_ID, ITEM_ID)]
+    count = partial(_changed_in, reading.changed_ids)
+    parts = (
+        frame.select(*(f"`{c}`" for c in names)).mapInArrow(count, "kind string, n bigint").toArrow()
+    )
+    for kind, n in zip(*(parts[c].to_pylist() for c in ("kind", "n")), strict=True):
+        report.changed[kind] = report.changed.get(kind, 0) + n
+    report.notes += reading.changed_ids.notes(report.changed)
+
+
+def _changed_in(changed: ChangedIds, batches: Any) -> Any:
+    """Of a task's lines, those with an old id, by kind."""
+    import pyarrow as pa
+
+    for batch in batches:
+        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+        frame.columns = [USER_ID, ITEM_ID]
+        found = changed.count(typed_ids(column) for column in frame)
+        kind = pa.schema([("kind", pa.string()), ("n", pa.int64())])
+        yield from pa.table([list(found), list(found.values())], schema=kind).to_batches()
 
 
 def _account(rejected: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:

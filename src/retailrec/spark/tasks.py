@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from retailrec.compute.shards import hold_to_cores
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, parse_lines
 from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import Pairs
@@ -187,6 +188,7 @@ class CleanPlan:
     kinds : output column -> ``long``, ``string``, ``double``, ``float`` or ``timestamp``
     versions : of the driver
     zone : that of the times, where they have one
+    changed_ids : ids of users and items that changed
     """
 
     columns: dict[str, str]
@@ -196,6 +198,7 @@ class CleanPlan:
     kinds: dict[str, str]
     versions: dict[str, str]
     zone: str | None = None
+    changed_ids: ChangedIds | None = None
 
 
 _POLARS: dict[str, Any] = {
@@ -223,7 +226,7 @@ def clean(plan: CleanPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
             zoned = raw.select(pl.col(pl.Datetime("us", "*")).to_physical())
             raw = raw.with_columns(clock_there(c, "us", plan.zone, "receipts") for c in zoned)
         report = LoadReport("part")
-        lines = parse_lines(raw, plan.columns).with_columns(place)
+        lines = parse_lines(raw, plan.columns, changed_ids=plan.changed_ids).with_columns(place)
         good = kept_lines(lines, plan.rules, report)
         parts = [with_kinds(part, plan.kinds) for part in (slim_lines(good), report.rejects)]
         yield from to_arrow(pl.concat(p for p in parts if p.height), plan.kinds)
@@ -231,7 +234,8 @@ def clean(plan: CleanPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
 
 def sample_of_cleaned(frame: pl.DataFrame, plan: CleanPlan) -> pl.DataFrame:
     """What `clean` makes of a line of nulls: which columns come out."""
-    return slim_lines(parse_lines(frame.drop(plan.place), plan.columns))
+    raw = frame.drop(plan.place)
+    return slim_lines(parse_lines(raw, plan.columns, changed_ids=plan.changed_ids))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,192 @@
+"""Ids that changed: merged cards and renumbered items count under the new id on every way in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.datasets import load_dataset, open_alike
+from retailrec.datasets.base import Reading
+from retailrec.errors import DataError
+from retailrec.jobs.evaluate import evaluate_files
+from retailrec.jobs.recommend import recommend_from_files
+from retailrec.recommender.request import Request
+from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.serving.loading import load_frames
+from retailrec.serving.store import Store
+from retailrec.simulator.shop import small_data
+
+
+def table(*rows: tuple[str, object, object]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(kind, str(old), str(new)) for kind, old, new in rows], ["kind", "old", "new"], orient="row"
+    )
+
+
+CHANGES = table(("user", "a", "b"), ("user", "b", "c"), ("item", 7, 8), ("item", 5, 8))
+LINES = pl.DataFrame(
+    {
+        "user_id": ["a", "b", "c", "d", "a"],
+        "item_id": [7, 8, 5, 1, 5],
+        "time": ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04", "2024-01-01"],
+    }
+)
+
+
+def test_lines_of_old_ids_count_under_the_last_one_of_their_chain() -> None:
+    data = RetailData.from_frames(LINES, changed_ids=ChangedIds.of(CHANGES))
+    assert data.users["user_id"].to_list() == ["c", "d"]
+    assert data.items["item_id"].to_list() == [1, 8]  # integers stay integers
+    assert data.log.select("user", "item", "quantity").rows() == [
+        (0, 1, 2.0),  # 7 and 5 are one item of the receipt now
+        (0, 1, 1.0),
+        (0, 1, 1.0),
+        (1, 0, 1.0),
+    ]
+    assert data.report.changed == {"user": 3, "item": 3}
+    assert "3 lines have an old item id of the table of changed ids, which has 2" in str(
+        data.report.notes
+    )
+
+
+def test_rows_of_attributes_are_folded_into_those_of_the_new_id() -> None:
+    items = pl.DataFrame(
+        {"item_id": [7, 8, 1], "name": ["Tee", "Tea", "Rye"], "brand": ["B", None, "C"]}
+    )
+    users = pl.DataFrame({"user_id": ["a", "d"], "age": [40, 50]})
+    data = RetailData.from_frames(LINES, items, users, changed_ids=ChangedIds.of(CHANGES))
+    assert data.items.select("item_id", "name", "brand").rows() == [(1, "Rye", "C"), (8, "Tea", "B")]
+    assert data.users.rows() == [("c", 40), ("d", 50)]
+    assert "repeat" not in str(data.report.notes)
+
+
+def test_a_new_id_that_is_text_makes_all_text() -> None:
+    changed = ChangedIds.of(table(("item", 7, "seven")))
+    for lines in (LINES, LINES.filter(pl.col("item_id") != 7)):
+        data = RetailData.from_frames(lines, changed_ids=changed)
+        assert data.items["item_id"].dtype == pl.String
+    assert "no line has an old item id" in str(data.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("user", 1, 2), ("user", 2, 3), ("user", 3, 1)], "in a circle, '1' to '2' to '3' to '1'"),
+        ([("item", 1, 2), ("item", 1, 3)], "item '1' became both '2' and '3'"),
+        ([("shop", 1, 2)], "kind must be user or item, not 'shop'"),
+        ([("user", 1, "NULL")], "row 1 lacks an id"),
+    ],
+)
+def test_a_table_that_can_not_be_meant_is_refused(
+    rows: list[tuple[str, object, object]], said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        ChangedIds.of(table(*rows))
+    assert not ChangedIds.of(table(("user", 1, 1)))  # nothing changed
+
+
+def test_a_model_keeps_its_table_and_reads_later_receipts_by_it(tmp_path: Path) -> None:
+    shop = small_data(users=60)
+    ids = {"user_id": shop.users["user_id"], "item_id": shop.items["item_id"]}
+    lines = shop.log.select(
+        ids["user_id"].gather(shop.log["user"]),
+        ids["item_id"].gather(shop.log["item"]),
+        "time",
+        "quantity",
+        "value",
+        basket_id="basket",
+    )
+    first, item = ids["user_id"][0], ids["item_id"][shop.log["item"][0]]
+    old = lines.with_columns(
+        pl.col("user_id").replace(first, 9001), pl.col("item_id").replace(item, 9002)
+    )
+    old.write_parquet(tmp_path / "old.parquet")
+    lines.write_parquet(tmp_path / "lines.parquet")
+    changed = ChangedIds.of(table(("user", 9001, first), ("item", 9002, item)))
+    data = load_dataset("table", tmp_path / "old.parquet", changed_ids=changed)
+    assert data.report.as_dict()["reading"] == {"dataset": "table", "changed_ids": 2}
+    plain = load_dataset("table", tmp_path / "lines.parquet")
+    assert data.log.equals(plain.log)
+    model = TwoStageRecommender(label_splits=shop_splits()).fit(data)
+    model.save(tmp_path / "model")
+    answers = []
+    for name in ("old", "lines"):
+        out = tmp_path / f"{name}-lists.parquet"
+        recommend_from_files(tmp_path / "model", tmp_path / f"{name}.parquet", out, Request(k=3))
+        answers.append(pl.read_parquet(out))
+    assert answers[0].equals(answers[1])
+    assert 9001 not in answers[0]["user_id"]
+    lists = answers[0].with_columns(pl.col("user_id").replace(first, 9001))
+    lists.write_parquet(tmp_path / "theirs.parquet")
+    kept = TwoStageRecommender.load(tmp_path / "model").reading
+    judged = [
+        evaluate_files({"m": tmp_path / f"{file}.parquet"}, tmp_path / truth, ["recall@3"], kept=kept)
+        for file, truth in (("theirs", "old.parquet"), ("lines-lists", "lines.parquet"))
+    ]
+    assert judged[0]["models"] == judged[1]["models"]
+
+
+def shop_splits():  # type: ignore[no-untyped-def]
+    from retailrec.data.splits import HorizonSplits
+
+    return HorizonSplits(horizon_days=14, n=1)
+
+
+def test_what_is_said_later_comes_on_top_of_the_models_table(tmp_path: Path) -> None:
+    LINES.write_csv(tmp_path / "r.csv")
+    kept = load_dataset("table", tmp_path / "r.csv", changed_ids=ChangedIds.of(CHANGES)).report.reading
+    more = Reading(changed_ids=ChangedIds.of(table(("user", "c", "e"))))
+    assert open_alike(kept, tmp_path / "r.csv", more).data().users["user_id"].to_list() == ["d", "e"]
+    back = Reading(changed_ids=ChangedIds.of(table(("user", "c", "a"))))
+    with pytest.raises(DataError, match="in a circle"):
+        open_alike(kept, tmp_path / "r.csv", back)
+
+
+def test_a_store_has_the_new_ids_and_a_forgotten_old_id_stays_forgotten(tmp_path: Path) -> None:
+    store = Store(f"{tmp_path}/store.db").init()
+    changed = ChangedIds.of(CHANGES)
+    users = pl.DataFrame({"user_id": ["a", "d"], "age": [40, 50]})
+    assert load_frames(store, LINES, users=users, changed_ids=changed).forgotten == 0
+    assert [receipt.items for receipt in store.history("c")] == [("8",), ("8",), ("8",)]
+    assert store.history("a") == []
+    assert store.shopper("c").attributes == {"age": 40}
+    store.forget("b")  # also of "a", whose chain leads through it
+    store.forget("c")
+    found = load_frames(store, LINES, users=users, changed_ids=changed)
+    assert (found.forgotten, found.new) == (3, 0)
+    for user in "abc":
+        assert store.history(user) == []
+    store.close()
+
+
+def test_of_a_chain_what_comes_before_a_forgotten_id_is_forgotten_too(tmp_path: Path) -> None:
+    store = Store(f"{tmp_path}/store.db").init()
+    store.forget("b")
+    found = load_frames(store, LINES, changed_ids=ChangedIds.of(CHANGES))
+    assert found.forgotten == 2  # those of a and b
+    assert [receipt.time for receipt in store.history("c")] == [
+        int(datetime(2024, 1, 3).timestamp()) * 1_000_000
+    ]
+    store.close()
+
+
+def test_what_a_store_has_under_old_ids_is_put_under_the_new_ones(tmp_path: Path) -> None:
+    store = Store(f"{tmp_path}/store.db").init()
+    numbered = LINES.with_columns(basket_id=pl.Series([1, 2, 3, 4, 1]), value=pl.lit(1.5))
+    users = pl.DataFrame({"user_id": ["a", "c"], "age": [40, 41], "town": ["X", None]})
+    load_frames(store, numbered, users=users)
+    store.deny("a", "9")
+    again = load_frames(store, numbered, users=users, changed_ids=ChangedIds.of(CHANGES))
+    assert (again.new, again.completed) == (0, 0)  # the receipts are there already
+    first, *others = store.history("c")
+    assert (first.items, first.amounts["quantity"].tolist()) == (("8",), [2.0])
+    assert [receipt.items for receipt in others] == [("8",), ("8",)]
+    assert store.shopper("c").denied == ("9",)
+    assert store.shopper("c").attributes == {"age": 41, "town": "X"}
+    assert store.history("a") == store.history("b") == []
+    store.close()
