@@ -21,8 +21,6 @@ from retailrec.simulator.examples import FILES, write_examples
 NOT_RUN = {
     "demo",
     "serve",
-    "week",
-    "week status",
     "week rollback",
     "week diff",
     "experiment counterfactual",

@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 
 from retailrec.compute.shards import n_threads, one_blas_thread
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
+from retailrec.jobs.watch import alarms_of, history_of
 from retailrec.recommender.rules import Rules
 from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.engine import Engine, OfferRequest, Reply
@@ -97,6 +99,37 @@ class Measures:
         return generate_latest(self.registry)
 
 
+class WeekFigures:
+    """What `retailrec watch` shows of the week whose model is followed; nothing where none is."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of the published week by measure, and which of them alarm."""
+        value = GaugeMetricFamily(
+            "retailrec_week",
+            "figures of the published week, as retailrec watch has them",
+            labels=["measure"],
+        )
+        alarm = GaugeMetricFamily(
+            "retailrec_week_alarm",
+            "1 where a figure of the published week left the usual",
+            labels=["measure"],
+        )
+        try:
+            rows = history_of(self._models.week)
+        except DataError as error:
+            _LOG.warning("%s", error)
+            rows = []
+        raised = {one.measure for one in alarms_of(rows, len(rows) - 1)} if rows else set()
+        for name, figure in rows[-1]["values"].items() if rows else ():
+            if figure is not None:
+                value.add_metric([name], figure)
+                alarm.add_metric([name], float(name in raised))
+        yield from (value, alarm)
+
+
 T = TypeVar("T")
 _LOG = logging.getLogger("retailrec.serving")
 
@@ -160,6 +193,7 @@ class Service:
         self.ready = False
         self.measures, cache = Measures(), self.engine.cache
         watch = self.measures.watch
+        self.measures.registry.register(WeekFigures(self.models))
         watch("ready", "1 when requests are answered", lambda: self.ready)
         watch(
             "model_behind", "1 when another week is published than answers", lambda: self.models.behind
