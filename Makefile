@@ -78,7 +78,7 @@ bench-sources: $(READY) ## what each source finds and adds
 bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
 
-bench-weekly: $(READY) ## what steady lists cost, and what new items get (WEEKS=5 SHOP=generated)
+bench-weekly: $(READY) ## what steady lists cost, and what new items get (WEEKS=5 SHOP=coop)
 	$(BIN)/python benchmarks/weekly.py --weeks $(or $(WEEKS),5) --shop $(or $(SHOP),journey)
 
 bench-offers: $(READY) ## coupon response: which of a campaign's products will be bought
@@ -101,6 +101,12 @@ bench-scale: $(READY) ## every step from receipts to the offers of all users (US
 
 bench-week: $(READY) ## generated weeks, killed at random moments: equal, and how long (USERS=20000 WEEKS=52 KILLS=30)
 	$(BIN)/python benchmarks/week.py --users $(or $(USERS),20000) --weeks $(or $(WEEKS),52) --kills $(or $(KILLS),30)
+
+bench-checks: $(READY) ## planted faults, quiet weeks and real receipts, by the checks (USERS=1000 WEEKS=52 SHOPS="coop")
+	$(BIN)/python benchmarks/checks.py --users $(or $(USERS),1000) --weeks $(or $(WEEKS),52) $(if $(SHOPS),--shops $(SHOPS))
+
+bench-watch: $(READY) ## planted changes and quiet weeks, published and watched (USERS=300 WEEKS=36 SHOPS="generated coop")
+	$(BIN)/python benchmarks/watch.py --users $(or $(USERS),300) --weeks $(or $(WEEKS),36) --shops $(or $(SHOPS),generated)
 
 bench-waiting: $(READY) ## trees beside other jobs: threads that spin and threads that sleep
 	$(BIN)/python benchmarks/waiting.py

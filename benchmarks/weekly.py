@@ -3,19 +3,19 @@
 The first table keeps items of the last list by margins of `steady` and says what that costs; the second
 tells how much of what is bought of young items the pool proposes and lists show.
 
-    make bench-weekly [WEEKS=5] [SHOP=journey]
+    make bench-weekly [WEEKS=5] [SHOP=coop]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from time import process_time
 from typing import Any
 
 import polars as pl
-from board_data import journey
+from board_data import coop, journey, online_retail, ta_feng
 from machine import print_result
 
 from retailrec import TwoStageRecommender
@@ -27,6 +27,13 @@ K = 10
 MARGINS = (0.0, 0.1, 0.25, 0.5, 1.0)
 AGES = ("never sold before", "first sold in the last 14 days", "first sold before")
 WEEK = timedelta(days=7)
+SHOPS: dict[str, Callable[[], RetailData]] = {
+    "journey": journey,
+    "coop": coop,
+    "online-retail": online_retail,
+    "ta-feng": ta_feng,
+    "generated": lambda: small_data(users=400, weeks=40, items=400),
+}
 
 
 def weeks(data: RetailData, n: int) -> Iterator[tuple[RetailData, pl.DataFrame]]:
@@ -121,9 +128,9 @@ def measure(data: RetailData, n: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weeks", type=int, default=5)
-    parser.add_argument("--shop", choices=("journey", "generated"), default="journey")
+    parser.add_argument("--shop", choices=SHOPS, default="journey")
     asked = parser.parse_args()
-    data = journey() if asked.shop == "journey" else small_data(users=400, weeks=40, items=400)
+    data = SHOPS[asked.shop]()
     started = process_time()
     found = measure(data, asked.weeks)
     for title, rows in found.items():

@@ -105,6 +105,9 @@ PLANTED: dict[str, list[Change]] = {
     "half_days": [lambda new: new.filter(~day(3) | (pl.col("time").dt.hour() < 12))],
     "ends_early": [lambda new: new.filter(~day(6) | (pl.col("time").dt.hour() < 15))],
     "missing_stores": [lambda new: new.filter(pl.col("store") != 2), lambda new: new.drop("store")],
+    "new_stores": [
+        lambda new: new.with_columns(store=pl.when(some(0.1)).then(pl.lit(9)).otherwise("store"))
+    ],
     "fewer_or_more_lines": [lambda new: new.filter(some(0.7))],
     "too_few_lines": [lambda new: new.filter(some(0.4))],
     "repeated_receipts": [lambda new: twice(new, file=pl.lit("again.csv"))],
@@ -205,6 +208,19 @@ def test_a_single_day_is_compared_with_the_same_weekday(lines: pl.DataFrame) -> 
     assert {"ends_early", "half_days"} <= {f.name for f in run_checks(Weeks(half, past))}
 
 
+def test_a_small_shop_may_have_a_small_day(lines: pl.DataFrame) -> None:
+    """Of some six receipts a day two are chance, and of sixty twenty are not."""
+    for part, expected in ((0.06, []), (0.66, ["half_days"])):
+        few = lines.filter(pl.col("basket_id") * 7919 % 1000 < part * 1000)
+        n = max(1, round(2 * part / 0.06))
+        day_now = few.filter(day(2))["basket_id"].unique().sort()
+        gone = day_now.slice(n)
+        new = few.filter((pl.col("time") >= NEW) & ~pl.col("basket_id").is_in(gone.implode()))
+        weeks = Weeks(new, few.filter(pl.col("time") < NEW))
+        assert len(day_now) > 2 * n
+        assert [f.name for f in run_checks(weeks, ["half_days"])] == expected
+
+
 def test_few_past_weeks_teach_no_threshold(lines: pl.DataFrame) -> None:
     late = lines.filter(pl.col("time") >= NEW - timedelta(days=14))
     weeks = Weeks(late.filter(~(day(2) & (pl.col("time") >= NEW))))
@@ -298,11 +314,16 @@ def test_lines_that_fail_are_written_with_their_check(lines: pl.DataFrame, tmp_p
     new, past = write_week(lines, tmp_path)
     text = new.read_text().splitlines(keepends=True)
     new.write_text("".join([*text, text[-1].replace("2024-04-21", "2024-09-21")]))
-    bad = tmp_path / "rows.parquet"
-    run = retailrec("check", new, "--against", past, "--columns", COLUMNS, "--rows", bad)
+    bad, page = tmp_path / "rows.parquet", tmp_path / "check.html"
+    more = ("--rows", bad, "--page", page)
+    run = retailrec("check", new, "--against", past, "--columns", COLUMNS, *more)
     assert run.returncode == 4
     row = pl.read_parquet(bad).row(0, named=True)
     assert (row["check"], row["file"], row["line"]) == ("far_dates", str(new), len(text) + 1)
+    shown = page.read_text()
+    assert "Receipts checked: refused" in shown
+    assert "2024-09-21" in shown.split('<section id="far_dates">')[1].split("</section>")[0]
+    assert shown.count("<section") == 2  # the finding, and all checks
 
 
 def test_the_command_lists_its_checks_and_refuses_one_that_is_none(tmp_path: Path) -> None:

@@ -21,8 +21,6 @@ from retailrec.simulator.shop import EXAMPLE_FILES, write_examples
 NOT_RUN = {
     "demo",
     "serve",
-    "week",
-    "week status",
     "week rollback",
     "week diff",
     "experiment counterfactual",

@@ -281,6 +281,14 @@ YOUNG = {"category": "wet", "when": "age < 18"}
         ({"items": ["a"], "when": "age != 17"}, [17, 20], ["abcdef", "bcdef"]),
         ({"items": ["a"], "when": "age == 0"}, [0, 20], ["bcdef", "abcdef"]),
         ({"items": ["a"], "when": "age >= 10 and age < 20"}, [10, 20], ["bcdef", "abcdef"]),
+        (YOUNG, ["16-24", "25-34"], ["abcf", "abcdef"]),  # a range is banned for a part of it
+        (YOUNG, ["under 19", "18+"], ["abcf", "abcdef"]),
+        (YOUNG, ["Under 15", "over 65"], ["abcf", "abcdef"]),
+        (YOUNG, ["12 to 17 years", "18–20"], ["abcf", "abcdef"]),
+        (YOUNG, ["50-74K", "34-25"], ["abcf", "abcf"]),  # no range of years
+        (YOUNG | {"unknown": "allow"}, ["16-24", "A"], ["abcf", "abcdef"]),
+        ({"items": ["a"], "when": "age >= 18"}, ["<18", "<=18"], ["abcdef", "bcdef"]),
+        ({"items": ["a"], "when": "age > 65"}, ["65+", "55-65"], ["bcdef", "abcdef"]),
     ],
 )
 def test_what_some_users_must_not_be_offered(forbid: dict, ages: list, expected: list[str]) -> None:

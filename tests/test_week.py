@@ -22,9 +22,10 @@ import pytest
 from cli_support import Run, refused, retailrec
 from retailrec.data import RetailData
 from retailrec.jobs import published, week
+from retailrec.jobs.check import ListBounds, check_lists
 from retailrec.jobs.published import WeekFolder, diff_weeks
+from retailrec.jobs.watch import Judged, change_of, watched
 from retailrec.jobs.week import decide, publish_week
-from retailrec.jobs.week_lists import Judged, ListBounds, change_of, check_lists
 from retailrec.jobs.week_settings import read_week
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -35,7 +36,6 @@ CONFIG = """
 receipts = "exports"
 folder = "weeks"
 keep = 3
-accept = ["half_days"]  # eighty users have small days
 [request]
 k = 5
 [model]
@@ -205,7 +205,7 @@ def test_a_refusal_that_is_accepted_is_published_and_noted(place: Path, lines: p
     assert call(place).returncode == 4
     assert call(place, "--accept", "missing_days").returncode == 0
     checks = manifest(place)["checks"]
-    assert checks["accepted"] == ["half_days", "missing_days"]
+    assert checks["accepted"] == ["missing_days"]
     assert [f["name"] for f in checks["findings"] if f["severity"] == "refuse"] == ["missing_days"]
     refused(call(place, "--accept", "missing_dais"), "--accept", "missing_dais", "missing_days")
 
@@ -400,6 +400,17 @@ def test_a_list_of_new_items_is_learnt_where_it_is_asked_for(place: Path, lines:
     assert set(lists["purpose"]) == {"replenish", "discover"}
 
 
+def test_a_purpose_that_last_weeks_model_did_not_learn_is_measured_by_its_usual_lists(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    (place / "week.toml").write_text(CONFIG.replace("k = 5", 'k = 5\npurpose = "discover"'))
+    deliver(place, lines, FIRST)
+    assert call(place, "--accept", "coverage_fell,lists_changed").returncode == 0
+    row = watched(WeekFolder(place / "weeks"))["weeks"][-1]
+    assert row["values"]["new"] == 1
+    assert row["values"]["pool_recall"] > 0
+
+
 def test_receipts_of_a_store_are_taken_in_once(place: Path, lines: pl.DataFrame) -> None:
     pytest.importorskip("sqlalchemy")
     config = CONFIG.replace('receipts = "exports"', 'store = "shop.db"').replace('"weeks"', '"other"')
@@ -451,6 +462,7 @@ def test_a_service_answers_with_the_published_model_and_goes_back_with_it(
     pytest.importorskip("sqlalchemy")
     from retailrec.serving.engine import Engine, OfferRequest
     from retailrec.serving.models import Follower, Models
+    from retailrec.serving.service import WeekFigures
     from retailrec.serving.store import open_store
 
     first = current(place)
@@ -471,6 +483,12 @@ def test_a_service_answers_with_the_published_model_and_goes_back_with_it(
         assert models.active.name == current(place)
         assert models.active.digest == manifest(place)["model"]["key"]
         assert [one["active"] for one in models.listed()] == [True]
+        value, alarm = WeekFigures(models).collect()
+        seen = watched(WeekFolder(place / "weeks"))["weeks"][-1]["values"]
+        assert {s.labels["measure"]: s.value for s in value.samples} == {
+            name: figure for name, figure in seen.items() if figure is not None
+        }
+        assert not any(sample.value for sample in alarm.samples)
         lists = pl.read_parquet(place / "weeks" / "current" / "recommendations.parquet")
         for user in lists["user_id"].unique().sort().head(5):
             listed = lists.filter(user_id=user).sort("rank")["item_id"].to_list()
@@ -531,6 +549,47 @@ def test_a_diff_says_what_changed_and_what_lists_lost_by_it(place: Path, lines: 
     shown = retailrec("week", "diff", first, second, *words)
     assert "over 26 weeks" in shown.stdout or "5 to 26 weeks" in shown.stdout
     refused(retailrec("week", "diff", *words, "--user", "nobody"), "neither", "nobody")
+
+
+def test_what_is_watched_agrees_with_other_means(
+    place: Path, lines: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Precision is that of the judge, and the pool is what a list without end would hold."""
+    first = current(place)
+    deliver(place, lines, FIRST)
+    assert call(place).returncode == 0
+    page = tmp_path / "watch.html"
+    shown = retailrec("watch", "--config", place / "week.toml", "--json", "--page", page, "--fail")
+    assert shown.returncode == 4  # the receipts are years old
+    said = retailrec("watch", "--config", place / "week.toml")
+    assert (said.returncode, "alarm the published lists" in said.stdout) == (0, True)
+    found = json.loads(shown.stdout)
+    assert [alarm["measure"] for alarm in found["alarms"]] == ["data_days"]
+    assert [week["name"] for week in found["weeks"]] == [first, current(place)]
+    values, facts = found["weeks"][1]["values"], manifest(place)
+    assert values["precision"] == pytest.approx(facts["judged"]["models"]["lists"]["precision@5"])
+    assert values["new"] == pytest.approx(facts["lists"]["new"], abs=1e-6)
+    assert found["ages"]["model_days"] == 7
+    assert page.read_text().count("<figure>") >= 8
+
+    data = RetailData.from_frames(lines.filter(pl.col("week") <= FIRST).drop("week"))
+    past = data.asof(datetime.fromisoformat(manifest(place, first)["end"]))
+    model = TwoStageRecommender.load(place / "weeks" / first / "model")
+    pool = model.recommend(past, past.users["user_id"], k=300).select("user_id", "item_id")
+    week_of = lines.filter(pl.col("week") == FIRST).select("user_id", "item_id").unique()
+    known = past.users["user_id"].gather(past.active_users())
+    bought = week_of.filter(pl.col("user_id").is_in(known.implode()))
+    held = bought.join(pool, on=["user_id", "item_id"], how="semi").height / bought.height
+    assert values["pool_recall"] == pytest.approx(held, abs=1e-6)
+    came, back = (f["user_id"].n_unique() for f in (week_of, bought))
+    assert values["new_users"] == pytest.approx(1 - back / came, abs=1e-6)
+    assert values["prices"] == pytest.approx(1, abs=0.05)
+    assert found["drift"]
+
+
+def test_a_damaged_history_is_said(place: Path) -> None:
+    (place / "weeks" / "current" / "watch.json").write_text('{"weeks": [{}]}')
+    refused(retailrec("watch", "--config", place / "week.toml"), "has no rows of weeks")
 
 
 def test_a_model_card_says_what_the_manifest_says(place: Path, lines: pl.DataFrame) -> None:

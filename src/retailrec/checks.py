@@ -159,6 +159,20 @@ class Weeks:
         return (of(self.new), *usual([of(period) for period in self.periods]))
 
     @cached_property
+    def days(self) -> list[tuple[date, tuple[int, int], list[tuple[int, int]]]]:
+        """Each day in question: its lines and receipts, and those of the same weekday of past weeks."""
+        now, past = _by_day(self.new), [_by_day(p) for p in self.periods]
+        step = 7 * -(-(self.end - self.start).days // 7)
+        return [
+            (
+                day,
+                now.get(day, (0, 0)),
+                [p.get(day - timedelta(days=step * n), (0, 0)) for n, p in enumerate(past, 1)],
+            )
+            for day in _days(self.start, self.end)
+        ]
+
+    @cached_property
     def known_users(self) -> pl.Series:
         """Ids of users with earlier lines."""
         return self.past[USER_ID].unique()
@@ -180,12 +194,14 @@ def run_checks(weeks: Weeks, names: Sequence[str] | None = None) -> list[Finding
     return sorted((f for f in found if f is not None), key=lambda f: order[f.severity])
 
 
-def usual(values: Sequence[float], alarm: float = FALSE_ALARM) -> tuple[float, float]:
+def usual(
+    values: Sequence[float], alarm: float = FALSE_ALARM, least_spread: float = 0.02
+) -> tuple[float, float]:
     """The least and the most that a quiet week shows, from what past weeks showed.
 
     A prediction interval on the logarithm: median plus and minus Student's t of n - 1 degrees of
     freedom times the spread times sqrt(1 + 1/n). The spread is the largest of the standard deviation,
-    1.4826 x the median absolute deviation, and 2%. With few weeks it is wide.
+    1.4826 x the median absolute deviation, and `least_spread`. With few weeks it is wide.
 
     Examples
     --------
@@ -200,7 +216,9 @@ def usual(values: Sequence[float], alarm: float = FALSE_ALARM) -> tuple[float, f
     if n < LEAST_PAST:
         return 0.0, float("inf")
     middle = float(np.median(logs))
-    spread = max(1.4826 * float(np.median(np.abs(logs - middle))), float(logs.std(ddof=1)), 0.02)
+    spread = max(
+        1.4826 * float(np.median(np.abs(logs - middle))), float(logs.std(ddof=1)), least_spread
+    )
     reach = float(t.ppf(1 - alarm, n - 1)) * spread * float(np.sqrt(1 + 1 / n))
     return float(np.exp(middle - reach)), float(np.exp(middle + reach))
 
@@ -221,12 +239,11 @@ def missing_days(w: Weeks) -> Found:
     """Days without a line, of weekdays on which past weeks had lines nine times in ten."""
     if not w.learnt:
         return None
-    there = set(w.new["time"].dt.date().unique().to_list())
-    gone = []
-    for day in _days(w.start, w.end):
-        before = [_lines_of(p, day - timedelta(days=_back(w, p))) for p in w.periods]
-        if day not in there and sum(n > 0 for n in before) >= 0.9 * len(before):
-            gone.append(day)
+    gone = [
+        day
+        for day, (lines, _), before in w.days
+        if not lines and sum(n > 0 for n, _ in before) >= 0.9 * len(before)
+    ]
     if not gone:
         return None
     return (
@@ -240,18 +257,21 @@ def missing_days(w: Weeks) -> Found:
 def half_days(w: Weeks) -> Found:
     """Days with far fewer lines than the same weekday of past weeks.
 
-    Less than usual, and than 60% of the least that was seen.
+    Less than usual, than 60% of the least that was seen, and fewer receipts than chance explains: that
+    as few come, where the median is expected, happens in one of a thousand weeks (Poisson).
     """
     if not w.learnt:
         return None
+    from scipy.stats import poisson
+
     rows = []
-    for day in _days(w.start, w.end):
-        before = [_lines_of(p, day - timedelta(days=_back(w, p))) for p in w.periods]
-        came, open_days = _lines_of(w.new, day), [n for n in before if n]
-        if not came or len(open_days) < LEAST_PAST:
+    for day, (lines, receipts), before in w.days:
+        seen = [n for n, _ in before if n]
+        if not lines or len(seen) < LEAST_PAST or lines >= 0.6 * min(seen) or lines >= usual(seen)[0]:
             continue
-        if came < usual(open_days)[0] and came < 0.6 * min(open_days):
-            rows.append({"day": day, "lines": came, "median": float(np.median(open_days))})
+        median = float(np.median([n for _, n in before if n]))
+        if poisson.cdf(receipts, median) < FALSE_ALARM / len(w.days):
+            rows.append({"day": day, "lines": lines, "median": float(np.median(seen))})
     if not rows:
         return None
     worst = rows[0]
@@ -303,6 +323,22 @@ def missing_stores(w: Weeks) -> Found:
     return (
         f"no line of store {_listed(gone)}, which past weeks had; ask for them, or say if closed.",
         pl.DataFrame({"store": [str(store) for store in gone]}),
+    )
+
+
+@check("note")
+def new_stores(w: Weeks) -> Found:
+    """Stores that no earlier line is of: one that opened, or ids of stores that were written anew."""
+    if "store" not in w.new.columns or "store" not in w.past.columns or not w.learnt:
+        return None
+    known = set(w.past["store"].cast(pl.String).drop_nulls().unique().to_list())
+    there = set(w.new["store"].cast(pl.String).drop_nulls().unique().to_list())
+    new = sorted(there - known)
+    if not new or not known:
+        return None
+    return (
+        f"store {_listed(new)} had no line before; a store that opened, or ids written anew?",
+        w.new.filter(pl.col("store").cast(pl.String).is_in(new)),
     )
 
 
@@ -643,8 +679,10 @@ def _back(w: Weeks, period: pl.DataFrame) -> int:
     return step * (1 + next(i for i, p in enumerate(w.periods) if p is period))
 
 
-def _lines_of(period: pl.DataFrame, day: date) -> int:
-    return int((period["time"].dt.date() == day).sum())
+def _by_day(period: pl.DataFrame) -> dict[date, tuple[int, int]]:
+    """Lines and receipts of each day that has any."""
+    days = period.group_by(day=pl.col("time").dt.date()).agg(pl.len(), n=_receipts(period).n_unique())
+    return {day: (lines, receipts) for day, lines, receipts in days.iter_rows()}
 
 
 def _last_hour(period: pl.DataFrame, day: date) -> float | None:

@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "week status": (START, ("retailrec week status --config week.toml",)),
     "week diff": (START, ("retailrec week diff --user 17 --config week.toml",)),
     "week rollback": (START, ("retailrec week rollback --config week.toml",)),
+    "watch": (
+        START,
+        ("retailrec watch --config week.toml", "retailrec watch --config week.toml --page watch.html"),
+    ),
     "check": (LOOK, ("retailrec check shop/transactions.csv", "retailrec check --list")),
     "match": (LOOK, ("retailrec match table shop --out out/matching",)),
     "backtest": (LOOK, ("retailrec backtest table shop --folds 2 --out out/backtest",)),

@@ -14,6 +14,7 @@ from retailrec.cli.options import (
     ImportOption,
     KeptOption,
     OverwriteOption,
+    PageOption,
     QuietOption,
     ReadOptions,
     Wanted,
@@ -129,6 +130,7 @@ def check(
     rows: Annotated[
         Path | None, typer.Option(help="Write the lines concerned here (.csv or .parquet).")
     ] = None,
+    page: PageOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -137,13 +139,14 @@ def check(
 
     from retailrec.checks import CHECKS
     from retailrec.jobs.check import check_files
+    from retailrec.report.week_page import render_check
 
     if show:
         console.print_checks(CHECKS.values())
         return
     if receipts is None:
         raise SettingError("check: name a file or folder of receipts, or ask for --list.")
-    for file in (out, rows):
+    for file in (out, rows, page):
         check_file(file, inputs=[receipts, against, read.ids_changed], overwrite=overwrite)
     names = [name.strip() for name in only.split(",") if name.strip()]
     with console.progress(quiet) as progress:
@@ -160,6 +163,10 @@ def check(
         write_result(json.dumps(checked.as_dict(), indent=2, allow_nan=False) + "\n", out)
     if rows is not None:
         write_result(checked.rows(), rows)
+    if page is not None:
+        made = {name: CHECKS[name].meaning for name in names or CHECKS}
+        found = {one.name: one.rows for one in checked.findings}
+        write_result(render_check(checked.as_dict(), found, made), page)
     console.print_checked(checked, quiet)
     if checked.refused:
         raise typer.Exit(4)

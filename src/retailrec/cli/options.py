@@ -154,6 +154,7 @@ OverwriteOption = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace files that retailrec did not write, too; inputs never."),
 ]
+PageOption = Annotated[Path | None, typer.Option(help="Write a page here (.html).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors and notes only.")]
 EngineOption = Annotated[

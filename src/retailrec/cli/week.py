@@ -12,7 +12,14 @@ import typer
 
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
-from retailrec.cli.options import FiguresOption, ImportOption, QuietOption
+from retailrec.cli.options import (
+    FiguresOption,
+    ImportOption,
+    JsonOption,
+    OverwriteOption,
+    PageOption,
+    QuietOption,
+)
 from retailrec.cli.serving import opened_store
 from retailrec.errors import DataError
 
@@ -29,6 +36,7 @@ _STATUS = {"published": 0, "would publish": 0, "nothing new": 3, "refused": 4}
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(week, name="week")
+    app.command()(watch)
 
 
 @week.callback()
@@ -201,6 +209,81 @@ def _print_diff(found: dict[str, Any]) -> None:
         OUT.print(table)
     for note in found["notes"]:
         say(note)
+
+
+def watch(
+    config: WeekOption = None,
+    page: PageOption = None,
+    as_json: JsonOption = False,
+    fail: Annotated[
+        bool, typer.Option("--fail", help="Exit status 4 where there is an alarm.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Show the figures of published weeks, and what left the usual in the newest.
+
+    Precision and recall of the pool by what was bought since, shares of new items and fallbacks,
+    coverage, drift, ages, each held against the shop's own past weeks.
+    """
+    import json
+    from datetime import datetime
+
+    from retailrec.jobs.published import WeekFolder
+    from retailrec.jobs.watch import watched
+    from retailrec.jobs.week_settings import read_week
+    from retailrec.report.week_page import render_watch
+    from retailrec.work import check_file, write_result
+
+    check_file(page, overwrite=overwrite)
+    weeks = WeekFolder(read_week(config or Path("week.toml")).settings.folder)
+    found = watched(weeks, datetime.now())
+    if page is not None:
+        write_result(render_watch(found), page)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        _print_watched(found)
+    if fail and found["alarms"]:
+        raise typer.Exit(4)
+
+
+def _print_watched(found: dict[str, Any]) -> None:
+    """The alarms, and each measure of the last weeks beside what is usual."""
+    from rich.table import Table
+
+    from retailrec.report.week_page import as_shown
+
+    weeks, measures = found["weeks"][-3:], found["measures"]
+    table = Table("measure", "usual", *(week["end"][:10] for week in weeks))
+    for column in table.columns:
+        column.no_wrap = True
+    for name, measure in measures.items():
+        if any(week["values"][name] is not None for week in weeks):
+            low, high = weeks[-1]["usual"][name] or (None, None)
+            sides = [f"{sign} {as_shown(v, measure)}" for sign, v in (("≥", low), ("≤", high)) if v]
+            shown = [
+                (as_shown(week["values"][name], measure), name in week["alarms"]) for week in weeks
+            ]
+            cells = (f"[bold red]{text}[/]" if alarm else text for text, alarm in shown)
+            table.add_row(name, ", ".join(sides), *cells)
+    OUT.print(table)
+    ages = found["ages"]
+    OUT.print(
+        f"{found['week']}: data {ages['data_days']:.0f} days old, its model {ages['model_days']:.0f}",
+        highlight=False,
+    )
+    for alarm in found["alarms"]:
+        OUT.print(
+            f"[bold red]alarm[/] {escape(alarm['message'])} Look first at {escape(alarm['look'])}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for one in found["findings"]:
+        OUT.print(f"{one['severity']} {one['name']}: {escape(one['message'])}", soft_wrap=True)
+    if not any(limits for week in weeks[-1:] for limits in week["usual"].values()):
+        console.print_notes([f"thresholds are learnt from {found['least_past']} weeks and more."])
+    elif not found["alarms"]:
+        OUT.print("no alarm")
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Check files of receipts against earlier ones: read as a load would read them, nothing cleaned."""
+"""Check files of receipts against earlier ones, and lists before they are published."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
 from retailrec.checks import CHECKS, Finding, Weeks, run_checks
 from retailrec.compute.progress import Progress, silent
@@ -121,3 +122,92 @@ def typed_lines(tables: Tables) -> pl.DataFrame:
     named = raw.rename({theirs: ours for ours, theirs in tables.columns.items()}, strict=False)
     kinds = {"time": pl.Datetime("us"), "quantity": pl.Float64(), "value": pl.Float64()}
     return named.cast({c: kind for c, kind in kinds.items() if c in named.columns})
+
+
+# --- lists ------------------------------------------------------------------------------------------
+
+LIST_CHECKS = ("fewer_users", "short_lists", "coverage_fell", "share_of_new", "lists_changed")
+
+
+class ListBounds(BaseModel):
+    """What lists must keep to, or they are not published.
+
+    Attributes
+    ----------
+    users_at_least : users with a list, as a share of last week's
+    short_at_most : share of lists with fewer items than asked for
+    coverage_at_least : different items in all lists, as a share of last week's
+    new_at_least, new_at_most : share of listed items that the user has not bought before
+    change_at_most : share of listed items that the user's list of last week did not have
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    users_at_least: float = Field(default=0.8, ge=0)
+    short_at_most: float = Field(default=0.1, ge=0, le=1)
+    coverage_at_least: float = Field(default=0.5, ge=0)
+    new_at_least: float = Field(default=0, ge=0, le=1)
+    new_at_most: float = Field(default=1, ge=0, le=1)
+    change_at_most: float = Field(default=0.9, ge=0, le=1)
+
+
+def check_lists(
+    lists: Mapping[str, Any],
+    last: Mapping[str, Any] | None,
+    change: Mapping[str, Any] | None,
+    bounds: ListBounds,
+) -> list[Finding]:
+    """What is out of bounds; each refuses.
+
+    Parameters
+    ----------
+    lists, last : of `describe_lists`, this week's and last week's
+    change : of `change_of`
+
+    Examples
+    --------
+    >>> lists = {"users": 10, "items": 5, "short": 0.3, "new": 0.5}
+    >>> [found.name for found in check_lists(lists, None, None, ListBounds())]
+    ['short_lists']
+    """
+    said: list[tuple[str, str]] = []
+    if last is not None:
+        for name, what, bound in (
+            ("fewer_users", "users", "users_at_least"),
+            ("coverage_fell", "items", "coverage_at_least"),
+        ):
+            least = getattr(bounds, bound) * last[what]
+            if lists[what] < least:
+                said.append(
+                    (
+                        name,
+                        f"lists have {lists[what]:,} {what}, last week's {last[what]:,}; {least:,.0f} "
+                        f"are asked for (lists.{bound})",
+                    )
+                )
+    if lists["short"] > bounds.short_at_most:
+        said.append(
+            (
+                "short_lists",
+                f"{lists['short']:.1%} of the lists are short, {bounds.short_at_most:.1%} are allowed "
+                f"(lists.short_at_most)",
+            )
+        )
+    if not bounds.new_at_least <= lists["new"] <= bounds.new_at_most:
+        said.append(
+            (
+                "share_of_new",
+                f"{lists['new']:.1%} of the listed items are new to their user, "
+                f"{bounds.new_at_least:.1%} to {bounds.new_at_most:.1%} are allowed "
+                f"(lists.new_at_least, new_at_most)",
+            )
+        )
+    if change is not None and change["share"] > bounds.change_at_most:
+        said.append(
+            (
+                "lists_changed",
+                f"{change['share']:.1%} of the listed items were not in the user's list of last week, "
+                f"{bounds.change_at_most:.1%} are allowed (lists.change_at_most)",
+            )
+        )
+    return [Finding(name, "refuse", message + ".") for name, message in said]

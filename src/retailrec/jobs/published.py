@@ -18,7 +18,7 @@ from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.work import Work, write_json
 
-MANIFEST, CARD, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED = (
+MANIFEST, CARD, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED, HISTORY = (
     "manifest.json",
     "model-card.md",
     "recommendations.parquet",
@@ -27,6 +27,7 @@ MANIFEST, CARD, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED = (
     "current",
     ".work",
     "refused.json",
+    "watch.json",
 )
 FORMAT, FORMAT_VERSION = "retailrec-week", 1
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")

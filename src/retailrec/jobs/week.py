@@ -31,12 +31,13 @@ from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
 from retailrec.errors import DataError
 from retailrec.jobs.campaigns import allocate_files
-from retailrec.jobs.check import Checked, typed_lines
+from retailrec.jobs.check import Checked, check_lists, typed_lines
 from retailrec.jobs.published import (
     CAMPAIGN,
     CARD,
     FORMAT,
     FORMAT_VERSION,
+    HISTORY,
     LISTS,
     MANIFEST,
     MODEL,
@@ -44,18 +45,21 @@ from retailrec.jobs.published import (
     WORK,
     WeekFolder,
 )
-from retailrec.jobs.week_lists import (
+from retailrec.jobs.watch import (
     Judged,
+    Made,
     change_of,
-    check_lists,
     describe_lists,
+    grown,
+    history_of,
     judge_lists,
+    measure_week,
 )
 from retailrec.jobs.week_settings import Plan, require_checks
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import artifact_key, recommend_to_file
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.report.page import render_model_card
+from retailrec.report.week_page import render_model_card
 from retailrec.work import Work, fingerprint, linked, make_folder, sha256, write_json, write_text
 
 _ASIDE = "part-lists"  # where lists stand until they are published
@@ -412,6 +416,12 @@ class _Call:
         )
         if refused := self._refusals(findings):
             return self._refused(refused, checked, findings)
+        with self.timer.step("measure"):
+            folder = None if self.last is None else self.weeks.folder / self.last["name"]
+            made = Made(data, described, changed, judged, facts["fallback"])
+            row = {"name": name, "end": data.end.isoformat()}
+            row |= measure_week(made, self.last, folder, self.plan.request)
+            history = grown(history_of(folder), row)
         with self.timer.step("allocate"):
             campaign = self._allocate(work, file, name)
         manifest = {
@@ -441,7 +451,7 @@ class _Call:
                 "peak_memory_mb": peak_memory_mb(),
             },
         }
-        self._assemble(work, name, manifest, file, model)
+        self._assemble(work, name, manifest, file, model, history)
         self._put_in_place(name, work)
         work.remove()
         rejected = [f"{n:,} lines are left out: {why}" for why, n in data.report.rejected.items()]
@@ -557,7 +567,8 @@ class _Call:
                 key=key,
                 progress=self.progress,
             )
-            done = {"sha256": sha256(file), "notes": list(batch.report.notes)}
+            fallback = batch.report.n_unknown_shoppers / max(batch.report.n_shoppers, 1)
+            done = {"sha256": sha256(file), "notes": list(batch.report.notes), "fallback": fallback}
             work.finish("part-listed", done)
         return file, done
 
@@ -598,7 +609,13 @@ class _Call:
         }
 
     def _assemble(
-        self, work: Work, name: str, manifest: dict[str, Any], lists: Path, model: Path
+        self,
+        work: Work,
+        name: str,
+        manifest: dict[str, Any],
+        lists: Path,
+        model: Path,
+        history: dict[str, Any],
     ) -> None:
         """The whole week's folder, under its name in one step."""
         aside = Path(work.path("part-week"))
@@ -610,6 +627,7 @@ class _Call:
         if manifest["campaign"] is not None:
             linked(lists.parent.parent / "part-offers" / CAMPAIGN, aside / CAMPAIGN)
         write_text(render_model_card(manifest), aside / CARD)
+        write_json(aside / HISTORY, history)
         files = sorted(p for p in aside.rglob("*") if p.is_file())
         sums = {p.relative_to(aside).as_posix(): sha256(p) for p in files}
         write_json(aside / MANIFEST, manifest | {"files": sums})

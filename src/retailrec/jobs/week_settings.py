@@ -15,8 +15,8 @@ from retailrec.data.paths import read_toml
 from retailrec.datasets import DATASETS
 from retailrec.datasets.base import Reading
 from retailrec.errors import SettingError
+from retailrec.jobs.check import LIST_CHECKS, ListBounds
 from retailrec.jobs.settings import Settings, settings_of
-from retailrec.jobs.week_lists import LIST_CHECKS, ListBounds
 from retailrec.recommender.request import Request
 
 ALL_CHECKS = (*CHECKS, "empty_files", "older_than_published", "short_period", *LIST_CHECKS)

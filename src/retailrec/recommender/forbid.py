@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,14 @@ _COMPARISON = re.compile(rf"\s*([^\W\d]\w*)\s*(<=|>=|!=|==|<|>|not\s+in\b|in\b)\
 _AND = re.compile(r"and\b")
 _ONE = re.compile(rf"\s*({_VALUE})\s*(,|$)")
 _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:-|–|—|to\b)\s*(\d+(?:\.\d+)?)")
+_FROM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\+|(?:and|or)\s+(?:over|above|more|older)\b)")
+_BOUND = re.compile(
+    r"(<=|>=|≤|≥|<|>|under|below|less than|up to|at most|over|above|more than|from|at least)\s*"
+    r"(\d+(?:\.\d+)?)"
+)
+_BELOW, _UP_TO = ("<", "under", "below", "less than"), ("<=", "≤", "up to", "at most")
+_ABOVE = (">", "over", "above", "more than")
 _LANGUAGE = (
     "expected comparisons such as \"age < 18\", \"region in ['north', 'south'] and adult != yes\": an "
     "attribute, one of < <= > >= == != in, not in, and a value; 'and' between them"
@@ -51,18 +60,24 @@ class Comparison:
     def met(self, users: pl.DataFrame) -> Met:
         """Which users it holds for; an empty cell, or text where a number is meant, is not known.
 
+        A range such as ``25-34``, ``65+`` or ``under 18`` is met where any number in it is: whom a part
+        of it forbids something, is forbidden it.
+
         Examples
         --------
-        >>> users = pl.DataFrame({"age": ["17", "18", None, "old"]})
+        >>> users = pl.DataFrame({"age": ["17", "18", None, "old", "16-20", "25-34"]})
         >>> met = Comparison("age", "<", ("18",)).met(users)
         >>> met.yes.tolist(), met.open.tolist()
-        ([True, False, False, False], [False, False, True, True])
+        ([True, False, False, False, True, False], [False, False, True, True, False, False])
         """
         text = without_missing(users[self.attribute].cast(pl.String)).str.to_lowercase()
         number = text.cast(pl.Float64, strict=False).to_numpy()
         if self.operator in _ORDER:
-            known = ~np.isnan(number)
-            return Met(known & _ORDER[self.operator](number, float(self.values[0])), ~known)
+            least, most = number.copy(), number.copy()
+            for place in np.flatnonzero(np.isnan(number) & text.is_not_null().to_numpy()):
+                least[place], most[place] = _interval(text[int(place)])
+            nearest = least if self.operator in ("<", "<=") else most
+            return Met(_ORDER[self.operator](nearest, float(self.values[0])), np.isnan(nearest))
         known = text.is_not_null().to_numpy()
         equal = text.is_in([value.lower() for value in self.values]).fill_null(False).to_numpy()
         for value in self.values:
@@ -241,6 +256,32 @@ def missing_attribute(name: str, there: Sequence[str]) -> str:
         f"{', '.join(c for c in there if c != 'user_id') or 'none'}. Bring a table of users with it "
         f"(--users FILE, or users= beside the receipts), or correct the name."
     )
+
+
+@lru_cache(maxsize=10_000)
+def _interval(text: str) -> tuple[float, float]:
+    """The least and the most that a range in lower case holds; both NaN where it is none.
+
+    Examples
+    --------
+    >>> _interval("25-34 years"), _interval("65+"), _interval("under 18")[1] < 18
+    ((25.0, 34.0), (65.0, inf), True)
+    """
+    text = re.sub(r"\s*(years?|yrs?)(\s+old)?$", "", text.strip())
+    if (span := _SPAN.fullmatch(text)) is not None:
+        least, most = map(float, span.groups())
+        return (least, most) if least <= most else (np.nan, np.nan)
+    if (start := _FROM.fullmatch(text)) is not None:
+        return float(start[1]), np.inf
+    bound = _BOUND.fullmatch(text)
+    if bound is None:
+        return np.nan, np.nan
+    word, value = bound[1], float(bound[2])
+    if word in _BELOW:
+        return -np.inf, float(np.nextafter(value, -np.inf))
+    if word in _UP_TO:
+        return -np.inf, value
+    return float(np.nextafter(value, np.inf)) if word in _ABOVE else value, np.inf
 
 
 def _number(text: str) -> float | None:

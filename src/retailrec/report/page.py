@@ -112,7 +112,8 @@ def environment(*loaders: BaseLoader) -> Environment:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates of this package, in which a name that is not there is an error."""
     found = environment()
     found.undefined = StrictUndefined
     return found
@@ -125,20 +126,12 @@ def asset(name: str) -> str:
 
 def render(report: Report) -> str:
     """The page of a report that `retailrec.jobs.run` put together."""
-    return _templates().get_template("report.html").render(_view(report))
+    return templates().get_template("report.html").render(_view(report))
 
 
 def render_markdown(report: Report) -> str:
     """The report without pictures, as Markdown: for a mail, a ticket, a program."""
-    text = _templates().get_template("report.md").render(_view(report))
-    return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def render_model_card(manifest: Mapping[str, Any]) -> str:
-    """What a published week's manifest says for people, as Markdown: data, model, figures, limits."""
-    judged = manifest["judged"]
-    metric = None if judged is None else next(iter(judged["models"]["lists"]))
-    text = _templates().get_template("model_card.md").render({**manifest, "metric": metric})
+    text = templates().get_template("report.md").render(_view(report))
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
@@ -525,7 +518,7 @@ def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None
             ],
         ),
     }
-    return _templates().get_template("campaign.html").render(view)
+    return templates().get_template("campaign.html").render(view)
 
 
 def render_counterfactual(report: Mapping[str, Any], sentence: str) -> str:
@@ -648,7 +641,7 @@ def _finding(
         "notes": notes,
         "how": how,
     }
-    return _templates().get_template("finding.html").render(view)
+    return templates().get_template("finding.html").render(view)
 
 
 def _campaign_lead(report: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:

@@ -64,6 +64,11 @@ class Models:
                     found.setdefault(path.name, place)
         return found
 
+    @property
+    def week(self) -> Path | None:
+        """Folder of the published week that is followed; None where none is."""
+        return self.folder.parent.resolve() if self.follows else None
+
     def require_any(self) -> dict[str, Path]:
         """As `folders`, of which there is at least one.
 

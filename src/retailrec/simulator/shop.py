@@ -424,7 +424,7 @@ EXAMPLE_FILES = (
     *("shop/transactions.csv", "shop/items.csv", "receipts.csv", "receipts_so_far.csv"),
     *("exports/until-today.csv", "till.csv", "till.toml", "wanted.csv", "eligible.csv", "sent.csv"),
     *("products.csv", "deny.csv", "margin.csv", "spring_items.csv", "scores.csv", "spring.toml"),
-    *("theirs.csv", "ours.csv", "bought.csv"),
+    *("week.toml", "theirs.csv", "ours.csv", "bought.csv"),
 )
 _TILL = """[columns]
 user_id = "Kunde"
@@ -448,6 +448,15 @@ at_most = "stock"
 [[budget]]
 at_most = 20
 """
+_WEEK = """receipts = "exports"
+folder = "weeks"
+
+[request]
+k = 5
+
+[model]
+horizon_days = 14
+"""
 
 
 def write_examples(folder: Path) -> None:
@@ -455,7 +464,8 @@ def write_examples(folder: Path) -> None:
 
     `shop` has receipts and a catalogue in standard columns, ``receipts.csv`` the same lines under other
     names, ``till.csv`` a German till's (dates and clocks apart, decimal commas), with ``till.toml`` to
-    read it. The lists, margins and offers are of the same shop.
+    read it; ``week.toml`` publishes lists from ``exports``. The lists, margins and offers are of the
+    same shop.
 
     Raises
     ------
@@ -484,6 +494,7 @@ def write_examples(folder: Path) -> None:
     write_result(till.write_csv(separator=";", decimal_comma=True), folder / "till.csv")
     write_result(_TILL, folder / "till.toml")
     write_result(_CAMPAIGN, folder / "spring.toml")
+    write_result(_WEEK, folder / "week.toml")
 
 
 def receipt_lines(data: RetailData) -> pl.DataFrame:
