@@ -24,8 +24,7 @@ from retailrec.jobs.published import WeekFolder
 from retailrec.jobs.watch import LEAST_PAST, watched
 from retailrec.jobs.week import publish_week
 from retailrec.jobs.week_settings import read_week
-from retailrec.simulator.examples import receipt_lines
-from retailrec.simulator.shop import small_data
+from retailrec.simulator.shop import receipt_lines, small_data
 
 CONFIG = """receipts = "exports"
 folder = "weeks"
