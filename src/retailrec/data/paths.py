@@ -208,7 +208,7 @@ def _refuse_others(folder: Path, files: list[Path]) -> None:
             unread = entry.name.lower().endswith(_UNREAD) and not entry.name.lower().endswith(_READ)
             cure = "Unpack or convert it"
         elif not entry.is_dir():  # a pipe, or a link to what is not there now
-            stranger = entry.name.lower().endswith((*_READ, *_UNREAD))
+            unread = entry.name.lower().endswith((*_READ, *_UNREAD))
             cure = "Mend the link, or copy the file here"
         else:
             unread = "=" not in entry.name and bool(_parts(entry))
