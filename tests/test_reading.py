@@ -266,3 +266,26 @@ def test_very_long_hashes_are_text(tmp_path: Path) -> None:
     data = RetailData.from_frames(read_table(write(tmp_path / "r.csv", text)))
     assert data.users["user_id"].to_list() == ["18446744073709551615", "7"]
     assert data.items["item_id"].to_list() == ["1", "99999999999999999999999"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_to_nothing_or_a_pipe_among_files_is_not_passed_over(tmp_path: Path, kind: str) -> None:
+    """A mount that is gone leaves a link to nothing: its lines would be missing without a word."""
+    write(tmp_path / "a.csv", lines("TEA", "RYE"))
+    other = tmp_path / "b.csv"
+    other.symlink_to(tmp_path / "away" / "b.csv") if kind == "link" else os.mkfifo(other)
+    with pytest.raises(DataError, match=r"holds b\.csv beside a\.csv.*Mend the link, or copy the file"):
+        load_dataset("table", tmp_path)
+
+
+def test_a_name_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path / "b") + b"\xff.csv"))
+    try:
+        write(file, lines("TEA", "RYE"))
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    for path in (file, tmp_path):
+        with pytest.raises(DataError, match="can't be opened: 'utf-8' codec can't encode"):
+            load_dataset("table", path)
+        with pytest.raises(DataError, match="can't be opened"):
+            read_table(path)

@@ -106,6 +106,7 @@ def mode_of(path: Path) -> int:
         If it can't be looked at: the path is too long or no path, or the right is missing.
     """
     try:
+        str(path).encode()  # libraries take text for a path
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return 0
@@ -191,6 +192,8 @@ def data_files(path: Path) -> list[Path]:
         )
     for folder in dict.fromkeys([path, *(p.parent for p in files)]):
         _refuse_others(folder, files)
+    for file in files:
+        mode_of(file)
     return files
 
 
@@ -224,6 +227,9 @@ def _refuse_others(folder: Path, files: list[Path]) -> None:
         if entry.is_file():
             stranger = entry.name.lower().endswith(_UNREAD) and not entry.name.lower().endswith(_READ)
             cure = "Unpack or convert it"
+        elif not entry.is_dir():  # a pipe, or a link to what is not there now
+            stranger = entry.name.lower().endswith((*_READ, *_UNREAD))
+            cure = "Mend the link, or copy the file here"
         else:
             stranger = "=" not in entry.name and bool(_parts(entry))
             cure = "Name the folder of the one table"
