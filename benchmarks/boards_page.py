@@ -41,6 +41,9 @@ shoppers that draws all methods of a shopper at once. Simple methods, with no it
 of 28 days (`popular`); own purchases by count, ties by popularity, filled up with bestsellers
 (`own_purchases`); the same with each receipt counting half after 120 days (`own_decay`); TIFU-KNN;
 `fusion` of own purchases, item-item and bestsellers.
+
+Lists of new items are judged apart ([experiments](experiments.md#new-items)): on Ta-Feng's 28 days two
+stages are below TIFU-KNN and bestsellers there.
 """
 
 
