@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import os
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import retailrec
 from retailrec.data import RetailData
 from retailrec.data.files import read_parts, read_table
 from retailrec.datasets import load_dataset
@@ -289,3 +291,18 @@ def test_a_name_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
             load_dataset("table", path)
         with pytest.raises(DataError, match="can't be opened"):
             read_table(path)
+
+
+def test_no_path_is_taken_for_a_pattern() -> None:
+    """Polars takes brackets of a folder's name for a pattern, unless it is told not to."""
+    package = Path(retailrec.__file__).parent
+    wrong = [
+        f"{file.relative_to(package)}:{node.lineno}"
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read_parquet", "scan_parquet", "read_csv", "scan_csv")
+        and not any(k.arg == "glob" and ast.literal_eval(k.value) is False for k in node.keywords)
+    ]
+    assert wrong == []

@@ -913,3 +913,30 @@ def test_a_folder_may_have_brackets_in_its_name(place: Path, lines: pl.DataFrame
     found = call(odd)
     assert found.returncode == 0, found.stderr
     assert retailrec("week", "diff", "--config", odd / "week.toml").returncode == 0
+
+
+def test_a_date_to_come_publishes_nothing_anew(place: Path, lines: pl.DataFrame) -> None:
+    """As a scheduler that says --as-of with today's date does, every day."""
+    before = tree(place)
+    for more in ((), ("--dry-run",)):
+        found = call(place, "--as-of", "2999-01-01", *more)
+        assert (found.returncode, tree(place)) == (3, before), found.stderr
+    deliver(place, lines, FIRST)
+    assert call(place, "--as-of", "2999-01-01").returncode == 0
+    assert manifest(place)["as_of"] is None
+    assert call(place).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("folder", ""), ("receipts", ""), ("campaign.ledger", ""), ("request.among", '[""]')],
+)
+def test_an_empty_path_is_not_the_current_folder(place: Path, name: str, said: str) -> None:
+    part, _, key = name.rpartition(".")
+    given = {"receipts": '"exports"', "folder": '"weeks"'} | ({} if part else {key: '""'})
+    text = "".join(f"{one} = {value}\n" for one, value in given.items())
+    if part:
+        file = "file = 'a.toml'\n" if part == "campaign" else ""
+        text += f"[{part}]\n{file}{key} = {said or chr(34) * 2}\n"
+    (place / "empty.toml").write_text(text)
+    refused(retailrec("week", "--config", place / "empty.toml"), f"empty.toml: {name} is empty")

@@ -241,7 +241,7 @@ def measure_week(
             found |= _receipts(made.data, since)
             model = TwoStageRecommender.load(folder / MODEL)
             found["calibration"] = _calibration(
-                pl.read_parquet(folder / LISTS), model, made.data, since
+                pl.read_parquet(folder / LISTS, glob=False), model, made.data, since
             )
             moved, drift = _model_then_and_now(model, made.data, since, request)
             found |= moved

@@ -77,11 +77,13 @@ class TakenIn(NamedTuple):
     checked : what the checks found in the new lines
     end : first instant that is not known: what is dated later is far from all other lines, or is not
         to be looked at
+    cut : is anything not looked at, since it came later than was asked for?
     """
 
     tables: Tables
     checked: Checked
     end: datetime
+    cut: bool
 
 
 def inputs_of(plan: Plan) -> dict[str, dict[str, Any]]:
@@ -145,6 +147,7 @@ def take_in(
     )
     progress("check")
     lines = typed_lines(tables)
+    whole = lines.height
     if as_of is not None:
         lines = lines.filter(pl.col("time").is_null() | (pl.col("time") < as_of))
     new, past = _new_lines(lines, path, last)
@@ -162,7 +165,7 @@ def take_in(
         )
         findings.insert(0, Finding("older_than_published", "refuse", said))
     checked = Checked(findings, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
-    return TakenIn(tables, checked, end)
+    return TakenIn(tables, checked, end, lines.height < whole)
 
 
 def _described(plan: Plan, name: str, known: pl.DataFrame | None) -> pl.DataFrame | None:
@@ -354,6 +357,9 @@ class _Call:
 
     def __post_init__(self) -> None:
         self.timer = Timer(self.progress)
+        self._name_inputs()
+
+    def _name_inputs(self) -> None:
         self.inputs_key = fingerprint([self.inputs, self.plan.what_counts(), str(self.as_of)])
         self.key = fingerprint([self.inputs_key, "refit"]) if self.refit else self.inputs_key
 
@@ -362,6 +368,8 @@ class _Call:
         if (known := self._known()) is not None and known.status == "nothing new":
             return known
         taken = self._take_in()
+        if (known := self._known_undated(taken)) is not None and known.status == "nothing new":
+            return known
         if refused := self._refusals(taken.checked.findings):
             return Outcome("refused", _refusal(refused), checked=taken.checked)
         data = self._load(taken)
@@ -373,14 +381,11 @@ class _Call:
     def run(self, work: Work) -> Outcome:
         """Go on with what an earlier call of the same plan has finished, and publish."""
         if (known := self._known()) is not None:
-            if known.status == "published":  # killed between the two renames
-                assert known.name is not None
-                self._put_in_place(known.name, work)
-            (self.weeks.folder / REFUSED).unlink(missing_ok=True)
-            work.remove()
-            return known
+            return self._finish(known, work)
         with self.timer.step("take in and check"):
             taken = self._take_in()
+        if (known := self._known_undated(taken)) is not None:
+            return self._finish(known, work)
         checked, name = taken.checked, self._name(taken.end)
         if refused := self._refusals(checked.findings):
             return self._refused(refused, checked)
@@ -458,6 +463,23 @@ class _Call:
         notes = [*rejected, *data.report.notes, *facts["notes"]]
         reason = f"{name} is published"
         return Outcome("published", reason, name, manifest, checked, decision, findings, notes)
+
+    def _finish(self, known: Outcome, work: Work) -> Outcome:
+        """Leave the week that is known in place, or put it there."""
+        if known.status == "published":  # killed between the two renames
+            assert known.name is not None
+            self._put_in_place(known.name, work)
+        (self.weeks.folder / REFUSED).unlink(missing_ok=True)
+        work.remove()
+        return known
+
+    def _known_undated(self, taken: TakenIn) -> Outcome | None:
+        """What is known of these inputs where `--as-of` leaves nothing out: a date to come is none."""
+        if self.as_of is None or taken.cut:
+            return None
+        self.as_of = None
+        self._name_inputs()
+        return self._known()
 
     def _known(self) -> Outcome | None:
         """The outcome where these inputs were published before, or taken back."""

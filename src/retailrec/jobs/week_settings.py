@@ -162,6 +162,12 @@ def read_week(path: Path) -> Plan:
         If the file can't be read, or a setting is unknown or makes no sense.
     """
     given, home = read_toml(path, who="config"), path.parent
+    for part in (None, "campaign", "request"):
+        table = given if part is None else given.get(part)
+        for name, value in table.items() if isinstance(table, dict) else ():
+            if value in ("", [""]) and name != "salt":  # an empty path is the current folder
+                where = name if part is None else f"{part}.{name}"
+                raise SettingError(f"{path}: {where} is empty; name what is meant, or leave it out.")
     try:
         settings = WeekSettings.model_validate(given)
     except ValidationError as error:
