@@ -75,6 +75,9 @@ bench-next-basket: $(READY) ## Ta-Feng next-basket board against published figur
 bench-sources: $(READY) ## what each source finds and adds
 	$(BIN)/python benchmarks/sources.py
 
+bench-stage-one: $(READY) ## processor seconds of what sources learn and propose (BESIDE=../other/src)
+	$(BIN)/python benchmarks/stage_one.py $(BESIDE)
+
 bench-matching: $(READY) ## matching beside bare implicit calls (SHOPPERS=20000)
 	$(BIN)/python benchmarks/matching.py $(or $(SHOPPERS),20000)
 

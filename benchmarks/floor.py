@@ -1,6 +1,6 @@
 """Where scoring time goes: libraries' kernels, our own kernels, everything around them; one thread.
 
-Libraries: tree evaluation, least squares and top k of factors, sparse products of SciPy. Our kernels
+Libraries: trees, top k of factors (with our least squares), sparse products of SciPy. Our kernels
 are the compiled loops of `retailrec.compute`, of which the two products of sparse matrices are named:
 they do a library's work (a product, its top k, the product read at pairs) in a form that none has. What
 SciPy takes for the bare products alone, without top k and reading, is measured beside them.
@@ -52,7 +52,6 @@ def watch() -> None:
     import catboost
     import implicit.cpu.topk
     import lightgbm
-    from implicit.cpu.als import AlternatingLeastSquares
     from scipy import sparse
 
     from retailrec.candidates import (
@@ -71,7 +70,6 @@ def watch() -> None:
 
     timed(lightgbm.Booster, "predict", "trees")
     timed(catboost.CatBoost, "predict", "trees")
-    timed(AlternatingLeastSquares, "recalculate_user", "factors")
     timed(implicit.cpu.topk, "topk", "factors")
     timed(sparse.csr_matrix, "__matmul__", "sparse products of SciPy")
     for module in (
@@ -88,7 +86,8 @@ def watch() -> None:
     ):
         for name in {**vars(csr), **vars(groups), **vars(topk)}:
             if hasattr(getattr(module, name, None), "py_func"):
-                timed(module, name, PRODUCTS if name.startswith("product_") else "our other kernels")
+                part = PRODUCTS if name.startswith("product_") else "our other kernels"
+                timed(module, name, "factors" if name == "least_squares" else part)
 
 
 def bare_products(n_items: int) -> float:

@@ -1,4 +1,4 @@
-"""Matching beside the bare `implicit` calls that it rests on, and what merging the pool costs.
+"""Matching beside bare calls of `implicit` for the same lists, and what merging the pool costs.
 
 A generated log of X5's kind: 20,000 shoppers, 43,000 items, 200 candidates. Ratios of one run.
 

@@ -134,8 +134,8 @@ class ItemItem(CandidateGenerator):
         super().__post_init__()
         if self.within == "next_receipt" and (self.weighting != "cosine" or self.include_self):
             raise SettingError(
-                "item_item: within='next_receipt' always takes the cosine and never the item itself; "
-                "leave weighting and include_self out."
+                "item_item: within='next_receipt' always takes the cosine, and an item may follow "
+                "itself; leave weighting and include_self out."
             )
 
     @property
