@@ -54,6 +54,11 @@ def test_lines_of_old_ids_count_under_the_last_one_of_their_chain() -> None:
     )
 
 
+def test_blanks_around_an_id_are_no_part_of_it_and_other_ids_stay_as_they_are_written() -> None:
+    changed = ChangedIds.of(CHANGES)
+    assert (changed.last("user", " a "), changed.last("user", " z ")) == ("c", " z ")
+
+
 def test_rows_of_attributes_are_folded_into_those_of_the_new_id() -> None:
     items = pl.DataFrame(
         {"item_id": [7, 8, 1], "name": ["Tee", "Tea", "Rye"], "brand": ["B", None, "C"]}

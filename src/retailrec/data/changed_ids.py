@@ -103,8 +103,9 @@ class ChangedIds:
         return found
 
     def last(self, kind: str, text: str) -> str:
-        """What an id is called today."""
-        return self.chain(kind, text)[-1]
+        """What an id is called today; itself as it is written where it did not change."""
+        _, *later = self.chain(kind, text)
+        return later[-1] if later else text
 
     def stopped_at(self, users: Collection[str]) -> ChangedIds:
         """The same, without what these users became: whoever is forgotten stays so under the old id."""
