@@ -32,6 +32,7 @@ from retailrec.jobs.settings import Settings
 from retailrec.recommender import batch
 from retailrec.recommender.stage_one import StageOne
 from retailrec.simulator.shop import preset_shop
+from retailrec.work import Work
 
 BARS = {"fit_s": 360.0, "recommend_s": 240.0, "peak_mb": 12_000.0}
 BAR_GROWTH = 1.05  # in proportion, and a little for the noise of a machine
@@ -111,7 +112,7 @@ def one(users: int, profile: str) -> dict[str, Any]:
         timed(StageOne, "pool", "match", spent)
         timed(type(model.features_), "rows", "features", spent)
         timed(type(model.ranker_), "predict", "score", spent)
-        timed(batch, "keep_finished", "write", spent)
+        timed(Work, "keep", "write", spent)
         timed(batch, "_combine", "write", spent)
         steps.begin("recommend and write")
         batch.recommend_to_file(model, data, folder / "recommendations.parquet", 10)

@@ -27,6 +27,7 @@ from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings, read_settings
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender import batch
+from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.batch import Batch, Exposures, artifact_key, blocks, recommend_to_file
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -103,29 +104,27 @@ def test_what_rules_did_is_added_up_over_blocks(
 def test_pools_of_explored_lists_are_a_second_file_that_goes_on_and_appears_with_the_first(
     data: RetailData, model: TwoStageRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retailrec.recommender import batch as module
-
     out, pools = tmp_path / "lists.parquet", tmp_path / "pools.parquet"
     asked = {"k": 3, "explore": 0.3, "pool": 8, "salt": "may"}
     exposures = Exposures(pools, "weekly")
-    original, written = module._write_block, []
+    original, written = Answerer.answer, []
 
-    def stops(*arguments: object) -> object:
+    def stops(*arguments: Any) -> Any:
         if len(written) == 5:
             raise KeyboardInterrupt
         written.append(1)
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(*arguments)
 
     def explored(**more: Any) -> Batch:
         more = {"exposures": exposures, "key": "this model", "block_lines": BLOCK} | asked | more
         return recommend_to_file(model, data, out, **more)
 
-    monkeypatch.setattr(module, "_write_block", stops)
+    monkeypatch.setattr(Answerer, "answer", stops)
     with pytest.raises(KeyboardInterrupt):
         explored()
     assert not out.exists()
     assert not pools.exists()
-    monkeypatch.setattr(module, "_write_block", original)
+    monkeypatch.setattr(Answerer, "answer", original)
     done = explored()
     assert done.n_taken_over == 5
     answer = model.answer(data, **asked)
@@ -150,29 +149,27 @@ def test_a_rerun_takes_over_finished_blocks_of_the_same_wish_only(
 ) -> None:
     out = tmp_path / "a.parquet"
     written = []
-    from retailrec.recommender import batch as module
+    original = Answerer.answer
 
-    original = module._write_block
-
-    def stops(*arguments: object) -> object:
+    def stops(*arguments: Any) -> Any:
         if len(written) == 5:
             raise KeyboardInterrupt
         written.append(1)
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(*arguments)
 
-    monkeypatch.setattr(module, "_write_block", stops)
+    monkeypatch.setattr(Answerer, "answer", stops)
     with pytest.raises(KeyboardInterrupt):
         recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
     assert not out.exists()
-    monkeypatch.setattr(module, "_write_block", original)
+    monkeypatch.setattr(Answerer, "answer", original)
     again = recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
     assert again.n_taken_over == 5
     assert pl.read_parquet(out).equals(model.recommend(data.history(), k=3))
     written.clear()
-    monkeypatch.setattr(module, "_write_block", stops)
+    monkeypatch.setattr(Answerer, "answer", stops)
     with pytest.raises(KeyboardInterrupt):
         recommend_to_file(model, data, out, 3, key="this model", block_lines=BLOCK)
-    monkeypatch.setattr(module, "_write_block", original)
+    monkeypatch.setattr(Answerer, "answer", original)
     other = recommend_to_file(
         model, data, out, 3, key="this model", block_lines=BLOCK, rules=Rules(max_per_category=1)
     )

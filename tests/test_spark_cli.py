@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def test_a_run_cleans_once_and_writes_what_recommend_writes(
     session: Any, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`run` on a sample with lists for everybody, in slots; then `recommend` with its model."""
-    from retailrec.spark import fitting, recommending
+    from retailrec.spark import engine, recommending
 
     cleaned = []
-    for module in (fitting, recommending):
+    for module in (engine, recommending):
         original = module.stage
         monkeypatch.setattr(
             module, "stage", lambda *given, f=original: (cleaned.append(given), f(*given))[1]
@@ -86,12 +87,15 @@ def test_a_run_cleans_once_and_writes_what_recommend_writes(
         assert note in told.output
     refused = CliRunner().invoke(app, [*map(str, again), "--out", "x", *SPARK, "--safe-csv"])
     assert isinstance(refused.exception, SettingError)
+    refused = CliRunner().invoke(app, [*map(str, again), "--out", "x.xlsx", *SPARK])
+    assert "on Spark lists are a folder of Parquet" in str(refused.exception)
 
 
 def test_everybody_is_judged_where_models_learn_from_a_sample(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:
-    receipts, config = shop / "receipts", ["--config", shop / "quick.toml"]
+    until = small_data(users=120, weeks=26).end.date() - timedelta(days=4)
+    receipts, config = shop / "receipts", ["--config", shop / "quick.toml", "--until", until]
     spark = [*config, *SPARK, "--sample", 60]
     called("backtest", "table", receipts, "--out", tmp_path / "back", "--folds", 1, *spark)
     values = pl.read_parquet(tmp_path / "back" / "backtest.parquet")
@@ -127,7 +131,7 @@ def test_only_what_is_listed_is_ranked(
         )
     listed.write_csv(tmp_path / "listed.csv")
     command = ["recommend", "--model", shop / "model", "--history", shop / "receipts", "--k", 4]
-    command += ["--among", tmp_path / "listed.csv"]
+    command += ["--among", tmp_path / "listed.csv", "--with", "name,category,price,end"]
     here = called(*command, "--out", tmp_path / "here.parquet")
     there = called(*command, "--out", tmp_path / "there", *SPARK)
     expected = lists(tmp_path / "here.parquet")

@@ -31,8 +31,7 @@ import spark_support
 from retailrec.candidates import OwnPurchases
 from retailrec.evaluation.backtest import backtest
 from retailrec.spark import recommend
-from retailrec.spark.fitting import sampled_data
-from retailrec.spark.judging import SparkWindow
+from retailrec.spark.engine import sampled_data
 from test_spark_cluster import WISH
 
 if __name__ == "__main__":
@@ -41,7 +40,7 @@ if __name__ == "__main__":
         tell = lambda step, done=0, total=0: print(step, done, flush=True)
         found = recommend(folder / "model", folder / "receipts.parquet", folder / "there", 5, waves=3, progress=tell)
         data = sampled_data(session, folder / "receipts.parquet", f"file://{folder}/lines", sample=60)
-        judged = backtest(data, {"own": OwnPurchases()}, **WISH, window=SparkWindow.of)
+        judged = backtest(data, {"own": OwnPurchases()}, **WISH)
         judged.values.write_parquet(folder / "judged.parquet")
         print("shoppers", found.batch.report.n_shoppers, flush=True)
 """

@@ -19,7 +19,7 @@ from retailrec.data import RetailData, item_buyers
 from retailrec.data.prefilters import preset
 from retailrec.data.splits import Fold
 from retailrec.errors import SettingError
-from retailrec.evaluation.backtest import LocalWindow, backtest, fitted_copy
+from retailrec.evaluation.backtest import Window, backtest, fitted_copy
 from retailrec.evaluation.matching import judge_matching
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of, soiled
@@ -64,7 +64,7 @@ def here(receipts: Path) -> RetailData:
 
 @pytest.fixture(scope="module")
 def sample(session: Any, receipts: Path, tmp_path_factory: pytest.TempPathFactory) -> RetailData:
-    from retailrec.spark.fitting import sampled_data
+    from retailrec.spark.engine import sampled_data
 
     folder = tmp_path_factory.mktemp("lines")
     return sampled_data(session, receipts, f"file://{folder}/a", sample=50)
@@ -74,14 +74,12 @@ def test_everybody_is_judged_with_the_figures_of_one_machine(
     here: RetailData, sample: RetailData
 ) -> None:
     """Of models that learnt from the sample, to the last digit, shopper by shopper."""
-    from retailrec.spark.judging import SparkWindow
-
     fold = Fold(here.end - HORIZON, here.end)
     split = fold.split(sample).filtered(preset("default"))
-    window = SparkWindow.of(split, fold.end)
+    window = Window(split, fold.end)
     # the whole of one machine, with the items that the sample's prefilters left
     past = replace(fold.split(here).past, items=split.past.items)
-    local = LocalWindow.of(replace(fold.split(here), past=past), fold.end)
+    local = Window(replace(fold.split(here), past=past), fold.end)
     assert sample.n_users < 80 < len(window.users)
     assert window.users.equals(local.users)
     for segment, groups in local.groups.items():
@@ -94,26 +92,24 @@ def test_everybody_is_judged_with_the_figures_of_one_machine(
             np.testing.assert_array_equal(there[metric], expected[metric], metric)
     with pytest.raises(SettingError, match="can't be judged on Spark"):
         window.values(lambda past, users, k: np.zeros((len(users), k), np.int32), METRICS)
-    window.close()
 
 
 def test_a_backtest_of_everybody_is_that_of_one_machine(
     session: Any, here: RetailData, receipts: Path, tmp_path: Path
 ) -> None:
     """With a sample of all shoppers; finished folds are read again, other receipts are seen."""
-    from retailrec.spark.fitting import sampled_data
-    from retailrec.spark.judging import SparkWindow
+    from retailrec.spark.engine import sampled_data
 
     models = {"popular": Popularity(), "own": OwnPurchases(ties="popular", fill=True)}
     wish: dict[str, Any] = {"horizon_days": 14, "n_folds": 2, "metrics": METRICS}
     everybody = sampled_data(session, receipts, f"file://{tmp_path}/a", sample=10**6)
-    there = backtest(everybody, models, **wish, window=SparkWindow.of, store=tmp_path / "store")
+    there = backtest(everybody, models, **wish, store=tmp_path / "store")
     expected = backtest(here, models, **wish)
     assert there.values.equals(expected.values)
     assert there.table.equals(expected.table)
     finished = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "store").glob("*.parquet")}
     assert len(finished) == 4
-    again = backtest(everybody, models, **wish, window=SparkWindow.of, store=tmp_path / "store")
+    again = backtest(everybody, models, **wish, store=tmp_path / "store")
     assert again.values.equals(expected.values)
     assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / "store").glob("*.parquet")} == finished
 
@@ -123,12 +119,10 @@ def test_a_matching_report_of_everybody_is_that_of_one_machine(
     here: RetailData, sample: RetailData, most_users: int
 ) -> None:
     """Of sources that learnt from the sample, of all shoppers and of drawn ones."""
-    from retailrec.spark.judging import gather_everybody
-
     fold = Fold(here.end - HORIZON, here.end)
     model = QUICK.model().fit_matching(fold.split(sample).past)
     wish: dict[str, Any] = {"grid": (20, 200), "most_users": most_users, "seed": 1}
-    there = judge_matching(model, fold.split(sample), **wish, gather=gather_everybody)
+    there = judge_matching(model, fold.split(sample), **wish)
     # the whole of one machine, with the counts of items that are the sample's whole's
     split = fold.split(here)
     local = judge_matching(model, split, **wish)

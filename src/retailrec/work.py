@@ -10,7 +10,7 @@ Three things, for every job that takes long or writes files:
   or was changed since, and stays. An input is never replaced.
 - *Parts of a long job are kept.* `Work` holds a folder of parts, each beside its proof, for one plan;
   a rerun of the same plan takes over what is whole. `Storage` says how, here on a disk
-  (`LocalStorage`); Spark's waves keep a plan of their own.
+  (`LocalStorage`), for Spark where its files lie (`spark/storage.py`).
 
 New files are readable by their owner alone (0600, folders 0700), saved models by the umask; what is
 replaced keeps its mode.
@@ -711,7 +711,7 @@ class LocalStorage(Storage):
 _PLAN = "plan.json"
 _PART = re.compile(
     rf"({re.escape(_PARTIAL)}\d+-|_partial-)?"
-    r"(plan\.(json|txt)|(part|answers|trial|state|lines|result|replaced)(-[\w-]+)?(\.\w+)?)"
+    r"(plan\.(json|txt)|(part|pool|answers|trial|state|lines|result|replaced)(-[\w-]+)?(\.\w+)?)"
 )
 
 

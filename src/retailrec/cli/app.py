@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,7 +132,7 @@ def run(
     if rejects is not None:
         require_ending(rejects)
     if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
-        local_only(rejects=rejects, **{"with": beside})  # workers keep a few of them, not all
+        local_only(rejects=rejects)  # workers keep a few of them, not all
     settings = wanted.settings(k=k, slots=slots)
     with console.progress(wanted.quiet) as progress:
         data, seconds = wanted.load(progress)
@@ -145,7 +144,6 @@ def run(
         "page": report,
         "load_seconds": seconds,
         "truth": truth,
-        "everybody": wanted.everybody(data),
         "output": output,
     }
     if wanted.dataset == "complete-journey":
@@ -262,7 +260,7 @@ def recommend(
 ) -> None:
     """Recommend from fresh histories with a saved model, without refitting."""
     from retailrec.data.parsing import as_instant
-    from retailrec.recommender.batch import Exposures
+    from retailrec.recommender.batch import Exposures, ListFormat
 
     request = asked_for(context)
     shared: dict[str, Any] = {"users": users, "reading": read.reading()}
@@ -272,9 +270,9 @@ def recommend(
     elif shown_only or sent is not None:
         raise SettingError("--shown-only and --sent speak of --exposures FILE; name the file.")
     inputs = (model, history, users, *files_asked_for(context), spark_settings, read.ids_changed)
-    if on_spark(engine, master, spark_settings):
-        from retailrec.spark.jobs import recommend_on_spark
-
+    spark = on_spark(engine, master, spark_settings)
+    shared["output"] = ListFormat(names_in(beside), separator, decimal, safe_csv)
+    if spark:
         local_only(
             encoding=read.encoding,
             time_format=read.time_format,
@@ -282,24 +280,25 @@ def recommend(
             overwrite=overwrite,
             separator=separator,
             decimal=decimal != ".",
-            **{"with": beside},
         )
         refuse_inputs(out, inputs)
         if exposures is not None:
             refuse_inputs(exposures, inputs)
-        work: Callable[..., Any] = recommend_on_spark
-        shared |= {"master": master, "settings": spark_settings, "modules": modules}
     else:
-        from retailrec.jobs.recommend import recommend_from_files
-        from retailrec.recommender.batch import ListFormat
-
-        output = ListFormat(names_in(beside), separator, decimal, safe_csv)
         check_file(out, inputs=inputs, overwrite=overwrite)
         check_file(exposures, inputs=inputs, overwrite=overwrite)
-        work = recommend_from_files
-        shared |= {"output": output}
     with console.progress(quiet) as progress:
-        answers = work(model, history, out, request, **shared, progress=progress)
+        if spark:
+            from retailrec.spark import recommend as recommend_on_spark
+            from retailrec.spark.engine import start
+
+            session, receipts = start(history, master, spark_settings, modules, progress)
+            shared |= {"session": session, "progress": progress}
+            answers = recommend_on_spark(model, receipts, out, request, **shared)
+        else:
+            from retailrec.jobs.recommend import recommend_from_files
+
+            answers = recommend_from_files(model, history, out, request, **shared, progress=progress)
     console.print_load_report(answers.load_report, quiet, None)
     console.print_answers(answers.batch, out, quiet, exposures)
 

@@ -52,7 +52,6 @@ def match(
             settings,
             out,
             dataset=wanted.dataset,
-            gather=wanted.gather(),
             progress=progress,
         )
     if not wanted.quiet:
@@ -197,7 +196,6 @@ def backtest(
             out,
             folds=folds,
             store=store,
-            window=wanted.window(),
             progress=progress,
         )
     if not wanted.quiet:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from retailrec.compute.progress import Progress
     from retailrec.data import RetailData
     from retailrec.datasets.base import Reading
-    from retailrec.evaluation.backtest import MakeWindow
-    from retailrec.evaluation.matching import Gather
-    from retailrec.jobs.run import Everybody
     from retailrec.jobs.settings import Settings
     from retailrec.recommender.request import Request
 
@@ -263,66 +260,25 @@ class Wanted(ReadOptions):
         """The data, and how many seconds reading it took; on Spark a sample that counts everybody."""
         from time import perf_counter
 
-        if on_spark(self.engine, self.master, self.spark_settings):
-            return self._load_on_spark(progress)
-
-        from retailrec.datasets import load_until, open_dataset
-
-        progress(f"load {self.path or self.dataset}")
         started = perf_counter()
-        data = load_until(open_dataset(self.dataset, self.path, self.reading()), self.until)
-        return data, perf_counter() - started
-
-    def _load_on_spark(self, progress: Progress) -> tuple[RetailData, float]:
-        from time import perf_counter
-
-        from retailrec.spark.jobs import load_on_spark
-
-        if self.dataset != "table" or self.path is None:
-            raise SettingError(
-                f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, not "
-                f"{self.dataset!r}; write receipts in standard columns and name their path."
-            )
-        local_only(encoding=self.encoding, time_format=self.time_format, until=self.until)
-        started = perf_counter()
-        data = load_on_spark(
-            self.path,
-            self.reading(),
-            self.sample,
-            self.master,
-            self.spark_settings,
-            self.modules,
-            progress,
-        )
-        return data, perf_counter() - started
-
-    def window(self) -> MakeWindow:
-        """What judges models by a window: on Spark everybody, where the data is a sample."""
         if on_spark(self.engine, self.master, self.spark_settings):
-            from retailrec.spark.judging import SparkWindow
+            from retailrec.spark.engine import load, start
 
-            return SparkWindow.of
-        from retailrec.evaluation.backtest import LocalWindow
+            if self.dataset != "table" or self.path is None:
+                raise SettingError(
+                    f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, "
+                    f"not {self.dataset!r}; write receipts in standard columns and name their path."
+                )
+            local_only(encoding=self.encoding, time_format=self.time_format)
+            found = start(self.path, self.master, self.spark_settings, self.modules, progress)
+            sizes: dict[str, Any] = {"sample": self.sample, "until": self.until}
+            data = load(*found, self.reading(), **sizes, progress=progress)
+        else:
+            from retailrec.datasets import load_until, open_dataset
 
-        return LocalWindow.of
-
-    def gather(self) -> Gather:
-        """What gathers the evidence of a matching report: on Spark of everybody."""
-        if on_spark(self.engine, self.master, self.spark_settings):
-            from retailrec.spark.judging import gather_everybody
-
-            return gather_everybody
-        from retailrec.evaluation.matching import gather_here
-
-        return gather_here
-
-    def everybody(self, data: RetailData) -> Everybody | None:
-        """What writes the lists of all shoppers, where the data is a sample of them."""
-        if not on_spark(self.engine, self.master, self.spark_settings):
-            return None
-        from retailrec.spark.jobs import lists_of_all
-
-        return lists_of_all(data)
+            progress(f"load {self.path or self.dataset}")
+            data = load_until(open_dataset(self.dataset, self.path, self.reading()), self.until)
+        return data, perf_counter() - started
 
 
 def with_options(

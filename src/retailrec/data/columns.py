@@ -42,8 +42,8 @@ def join_time(
     ['31.01.2024 09:05', '01.02.2024 17:30']
     """
     named = columns.get("time", "")
-    day_name, plus, clock_name = named.partition("+")
-    if not plus or named in frame.columns or not {day_name, clock_name} <= set(frame.columns):
+    day_name, clock_name = day_and_clock(named, frame.columns)
+    if clock_name is None:
         return frame, dict(columns)
     day, clock = frame[day_name], _clock(frame[clock_name], {} if notation is None else notation)
     if isinstance(day.dtype, pl.Datetime):
@@ -64,7 +64,33 @@ def join_time(
     return frame.with_columns(joined.alias(named)), dict(columns)
 
 
+def day_and_clock(named: str, there: Sequence[str]) -> tuple[str, str | None]:
+    """The columns of the day and of the clock, where ``day+clock`` names two; else the column itself.
+
+    Examples
+    --------
+    >>> day_and_clock("day+at", ["day", "at"]), day_and_clock("time", ["time"])
+    (('day', 'at'), ('time', None))
+    """
+    day, plus, clock = named.partition("+")
+    return (day, clock) if plus and named not in there and {day, clock} <= set(there) else (named, None)
+
+
 _WIDTHS = {2: "hours", 4: "hours and minutes", 6: "hours, minutes and seconds"}
+
+
+CLOCK = r"^\d{1,6}$"  # a clock of whole numbers
+
+
+def clock_notation(name: str, longest: int) -> dict[str, str]:
+    """What `join_time` remembers of a column whose longest clock of whole numbers has so many digits.
+
+    Examples
+    --------
+    >>> clock_notation("at", 3)
+    {'clock of at': '4'}
+    """
+    return {f"clock of {name}": str(2 if longest <= 2 else 4 if longest <= 4 else 6)}
 
 
 def _clock(cells: pl.Series, notation: dict[str, str]) -> pl.Series:
@@ -73,11 +99,11 @@ def _clock(cells: pl.Series, notation: dict[str, str]) -> pl.Series:
         cells = cells.dt.time()
     text = cells.cast(pl.String).str.strip_chars().str.strip_suffix(".0")
     text = text.str.replace(r"^(1899-12-3[01]|1900-01-0[01])[ T]", "")  # the day of a workbook's clocks
-    digits = text.str.contains(r"^\d{1,6}$")
+    digits = text.str.contains(CLOCK)
     if not digits.any():
         return text
-    longest = text.filter(digits).str.len_chars().max()
-    width = 2 if longest in (1, 2) else 4 if longest in (3, 4) else 6
+    longest = int(text.filter(digits).str.len_chars().max())  # type: ignore[arg-type]
+    width = int(clock_notation(cells.name, longest)[f"clock of {cells.name}"])
     before = int(notation.setdefault(f"clock of {cells.name}", str(width)))
     if before < width:
         raise DataError(

@@ -1,13 +1,14 @@
-"""Receipts, catalogue and users up to an instant: `RetailData`; prices and categories of its items."""
+"""Receipts, catalogue and users up to an instant: `RetailData`; engines over all users."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from retailrec.compute.groups import count_buyers
 from retailrec.compute.memory import release_memory
+from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import require_threads
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
@@ -22,9 +24,10 @@ from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
 from retailrec.data.parsing import as_instant, ids_like
-from retailrec.data.whole import WholeLog
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+
+Totals = list[tuple[np.ufunc, NDArray[Any]]]  # (n_items, ...) sums of a part, and how two are combined
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class RetailData:
     users : row u describes shopper code u: `user_id`, attributes
     end : first instant that is not known
     report : what loading read, kept and rejected
-    whole : all shoppers, where these are a sample; facts of items are then asked of it
+    population : where the receipts of all users lie, of whom these are a sample; None: these are all
 
     Codes follow the order of the ids, so they do not depend on the order of the input.
 
@@ -62,7 +65,7 @@ class RetailData:
     users: pl.DataFrame
     end: datetime
     report: LoadReport = field(default_factory=lambda: LoadReport("memory"), compare=False)
-    whole: WholeLog | None = field(default=None, compare=False, repr=False)
+    population: Population | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         last = self.log["time"].max()
@@ -143,6 +146,11 @@ class RetailData:
     def of(cls, data: Any) -> RetailData:
         """The data itself, or what `from_frames` makes of a frame."""
         return data if isinstance(data, RetailData) else cls.from_frames(data)
+
+    @property
+    def engine(self) -> Engine:
+        """What counts and maps all users: those of the population, else these."""
+        return LocalEngine(self) if self.population is None else self.population
 
     @property
     def n_users(self) -> int:
@@ -356,7 +364,7 @@ class RetailData:
         """Digest of all that is known: the same data gives the same one."""
         frames = (self.log.select(LOG), self.items, self.users)
         sums: list[Any] = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
-        sums += [] if self.whole is None else [self.whole.fingerprint()]
+        sums += [] if self.population is None else [self.population.fingerprint()]
         return hashlib.sha256(repr([self.end, self.log.height, sums]).encode()).hexdigest()
 
     def _lines_of(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -408,40 +416,181 @@ def summarise(report: LoadReport, log: pl.DataFrame) -> None:
 
 def unit_prices(data: RetailData) -> NDArray[np.float64]:
     """(n_items,) unit price on the last day that the item was sold; NaN where not known."""
-    if data.whole is not None:
-        return data.whole.prices(data.end)
-    last = data.log.filter(pl.col("value").is_not_null())
-    last = last.filter(pl.col("time").dt.date() == pl.col("time").dt.date().max().over("item"))
-    price = last.group_by("item").agg(pl.col("value").sum() / pl.col("quantity").sum())
-    out = np.full(data.n_items, np.nan)
-    out[price["item"].to_numpy()] = price["value"].to_numpy()
-    return out
+    return data.engine.prices(data.end)
 
 
 def item_buyers(
     data: RetailData, start: datetime | None = None, end: datetime | None = None
 ) -> NDArray[np.float64]:
-    """(n_items,) shoppers who bought the item in [start, end); at any time by default."""
-    if data.whole is not None:
-        return data.whole.buyers(start, end or data.end)
-    log = _span(data, start, end)  # the lines of a shopper lie together
-    return np.asarray(count_buyers(log["user"].to_numpy(), log["item"].to_numpy(), data.n_items))
+    """(n_items,) users who bought the item in [start, end); at any time by default."""
+    return data.engine.buyers(start, end or data.end)
 
 
 def item_lines(
     data: RetailData, start: datetime | None = None, end: datetime | None = None
 ) -> NDArray[np.float64]:
     """(n_items,) receipts with the item in [start, end); all of them by default."""
-    if data.whole is not None:
-        return data.whole.lines(start, end or data.end)
-    log = _span(data, start, end)
-    return np.bincount(log["item"].to_numpy(), minlength=data.n_items).astype(np.float64)
+    return data.engine.lines(start, end or data.end)
 
 
-def _span(data: RetailData, start: datetime | None, end: datetime | None) -> pl.DataFrame:
-    if start is None:
-        return data.log
-    return data.between(start, data.end if end is None else end)
+@dataclass(eq=False)
+class Part:
+    """Some users with all their receipts: what is known of them, and the log rows that follow.
+
+    Attributes
+    ----------
+    asked : `user_id` and further columns of those asked for, all of them users of `past`; None: all
+    progress : called with how far a function is
+    kept : what functions of the same part keep for each other
+    """
+
+    past: RetailData
+    target: pl.DataFrame
+    asked: pl.DataFrame | None = None
+    progress: Progress = silent
+    kept: dict[str, Any] = field(default_factory=dict)
+
+
+Mapped = tuple[pl.DataFrame, Any]  # a part's rows, and facts of it as JSON can hold them
+
+
+class Users(Protocol):
+    """All users of an engine, in parts."""
+
+    def map(
+        self,
+        function: Callable[[Part], Mapped],
+        schema: Mapping[str, pl.DataType],
+        asked: pl.DataFrame | None = None,
+        progress: Progress = silent,
+    ) -> tuple[pl.DataFrame, list[Any]]:
+        """The rows of all parts in order of user, and the facts of each part that has any.
+
+        Parameters
+        ----------
+        function : of a part; its rows have `user_id` and the columns of `schema`
+        asked : the only users to take, as `user_id` and further columns
+        """
+
+
+class Engine(Protocol):
+    """Where all users' receipts lie: counts items over them and takes functions to them."""
+
+    def totals(self, of_part: Callable[[History], Totals], end: datetime) -> Totals:
+        """`of_part` of some users, over all of them, of what lies before `end`."""
+
+    def lines(self, start: datetime | None, end: datetime) -> NDArray[np.float64]:
+        """(n_items,) receipts with the item in [start, end)."""
+
+    def buyers(self, start: datetime | None, end: datetime) -> NDArray[np.float64]:
+        """(n_items,) users who bought the item in [start, end)."""
+
+    def prices(self, end: datetime) -> NDArray[np.float64]:
+        """(n_items,) unit price on the last day before `end` that the item was sold; NaN if unknown."""
+
+    def n_active(self, end: datetime) -> int:
+        """Users who bought anything before `end`."""
+
+    def users(self, past: RetailData, target: pl.DataFrame, end: datetime) -> Users:
+        """All users: what lies before `past.end`, and what follows up to `end`.
+
+        `past` and `target` are of this machine's users; its items are those of all parts.
+        """
+
+    def share(self, value: Any) -> Callable[[], Any]:
+        """What gives the value (of a class that can be saved) wherever a function runs."""
+
+    def fingerprint(self) -> str:
+        """Text that is equal where all lines are."""
+
+
+class Population(Engine, Protocol):
+    """An engine of all users, where data holds a sample of them."""
+
+    def write_lists(
+        self, model: Any, out: Path, request: Any, output: Any, progress: Progress = silent
+    ) -> Any:
+        """Write a recommender's lists of all users, as `recommend_to_file` does."""
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """The users of some data, on this machine: an `Engine` of one part."""
+
+    data: RetailData
+
+    def totals(self, of_part: Callable[[History], Totals], end: datetime) -> Totals:
+        """`of_part` of all users, 2,048 of them at a time."""
+        data = self.data if end == self.data.end else self.data.asof(end)
+        return total_of(of_part(history) for history in data.histories_in_parts())
+
+    def lines(self, start: datetime | None, end: datetime) -> NDArray[np.float64]:
+        """(n_items,) receipts with the item in [start, end)."""
+        items = self._span(start, end)["item"].to_numpy()
+        return np.bincount(items, minlength=self.data.n_items).astype(np.float64)
+
+    def buyers(self, start: datetime | None, end: datetime) -> NDArray[np.float64]:
+        """(n_items,) users who bought the item in [start, end)."""
+        log = self._span(start, end)  # the lines of a user lie together
+        user, item = (log[c].to_numpy() for c in ("user", "item"))
+        return np.asarray(count_buyers(user, item, self.data.n_items))
+
+    def prices(self, end: datetime) -> NDArray[np.float64]:
+        """(n_items,) unit price on the last day before `end` that the item was sold; NaN if unknown."""
+        last = self._span(None, end).filter(pl.col("value").is_not_null())
+        last = last.filter(pl.col("time").dt.date() == pl.col("time").dt.date().max().over("item"))
+        price = last.group_by("item").agg(pl.col("value").sum() / pl.col("quantity").sum())
+        out = np.full(self.data.n_items, np.nan)
+        out[price["item"].to_numpy()] = price["value"].to_numpy()
+        return out
+
+    def n_active(self, end: datetime) -> int:
+        """Users who bought anything before `end`."""
+        return self._span(None, end)["user"].n_unique()
+
+    def users(self, past: RetailData, target: pl.DataFrame, end: datetime) -> LocalUsers:
+        """The users of `past`."""
+        return LocalUsers(Part(past, target))
+
+    def share(self, value: Any) -> Callable[[], Any]:
+        """What gives the value."""
+        return lambda: value
+
+    def fingerprint(self) -> str:
+        """Text that is equal where the data is."""
+        return self.data.fingerprint()
+
+    def _span(self, start: datetime | None, end: datetime) -> pl.DataFrame:
+        if start is None and end >= self.data.end:
+            return self.data.log
+        return self.data.between(self.data.start if start is None else start, end)
+
+
+class LocalUsers(NamedTuple):
+    """Users on this machine: one part, whose functions share the cores."""
+
+    part: Part
+
+    def map(
+        self,
+        function: Callable[[Part], Mapped],
+        schema: Mapping[str, pl.DataType],
+        asked: pl.DataFrame | None = None,
+        progress: Progress = silent,
+    ) -> tuple[pl.DataFrame, list[Any]]:
+        """The function's rows and facts."""
+        rows, facts = function(replace(self.part, asked=asked, progress=progress))
+        return rows, [] if facts is None else [facts]
+
+
+def total_of(parts: Iterable[Totals]) -> Totals:
+    """The totals of all parts together; the arrays of the first are written over."""
+    totals: Totals = []
+    for part in parts:
+        for (how, one), (_, other) in zip(totals, part, strict=bool(totals)):
+            how(one, other, out=one)
+        totals = totals or part
+    return totals
 
 
 def category_codes(items: pl.DataFrame) -> NDArray[np.int32] | None:

@@ -12,7 +12,7 @@ import polars as pl
 
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.data.cleaning import LineRule
+from retailrec.data.cleaning import LineRule, LoadReport
 from retailrec.data.files import columns_of
 from retailrec.data.parsing import as_instant
 from retailrec.data.paths import mode_of
@@ -73,19 +73,38 @@ def load_until(tables: Tables, until: str | datetime | None) -> RetailData:
     DataError
         If `until` is no instant, or no receipt lies before it or after it, as with a mistyped year.
     """
-    end = None if until is None else as_instant(until, who="until")
-    if end is not None:
-        later = LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
-        tables = replace(tables, rules=(*tables.rules, later))
-    data = RetailData.from_frames(**vars(tables), end=end)
-    if end is not None and later.reason not in data.report.rejected:
-        raise DataError(
-            f"until {end:%Y-%m-%d %H:%M}: no receipt comes later, the last is of "
-            f"{data.report.last:%Y-%m-%d %H:%M}. Correct the date, or leave it out."
-        )
+    later = None if until is None else later_rule(until)
+    if later is None:
+        data = RetailData.from_frames(**vars(tables))
+    else:
+        end, rule = later
+        data = RetailData.from_frames(**vars(replace(tables, rules=(*tables.rules, rule))), end=end)
+        require_later(end, rule, data.report)
     if data.report.reading.get("dataset") == table.DATASET.name:
         data.report.notes += likely(data)
     return data
+
+
+def later_rule(until: str | datetime) -> tuple[datetime, LineRule]:
+    """An instant, and the rule that leaves out what comes at it or later.
+
+    Raises
+    ------
+    DataError
+        If it is no instant.
+    """
+    end = as_instant(until, who="until")
+    return end, LineRule(f"at or after {end:%Y-%m-%d %H:%M}", pl.col("time") >= end)
+
+
+def require_later(end: datetime, rule: LineRule, report: LoadReport) -> None:
+    """Raise a DataError where `later_rule` left out nothing: the date may be mistyped."""
+    if rule.reason not in report.rejected:
+        last = "" if report.last is None else f", the last is of {report.last:%Y-%m-%d %H:%M}"
+        raise DataError(
+            f"until {end:%Y-%m-%d %H:%M}: no receipt comes later{last}. Correct the date, or leave it "
+            f"out."
+        )
 
 
 def open_dataset(name: str, path: str | Path | None = None, reading: Reading = PLAIN) -> Tables:

@@ -1,6 +1,7 @@
 """Rolling folds: any number of models on windows, with means, spread and segments, and history's worth.
 
-A window says who is judged, in which groups, and what a model's lists are worth.
+A window says who is judged, in which groups, and what a model's lists are worth: once for users on
+this machine and for those of a cluster, by the engine of the data.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,14 +25,24 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
 from retailrec.data.prefilters import Prefilter
+from retailrec.data.retail_data import Mapped, Part
 from retailrec.data.splits import Split, rolling_folds
 from retailrec.errors import DataError, SettingError
-from retailrec.evaluation.judge import DEFAULT_METRICS, Judge, by_segment, means, segments
+from retailrec.evaluation.judge import (
+    DEFAULT_METRICS,
+    ItemFacts,
+    Judge,
+    by_segment,
+    grouped,
+    means,
+    nobody_to_judge,
+    user_facts,
+)
 from retailrec.metrics import parse_metric
-from retailrec.metrics.base import Values
+from retailrec.metrics.base import Values, compute_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import USER_ID
+from retailrec.schema import CATEGORIES, USER_ID
 from retailrec.work import Work, fingerprint
 
 Items = NDArray[np.int32]
@@ -39,59 +51,101 @@ ModelFunction = Callable[[RetailData, NDArray[np.int64], int], Items]
 Model = TwoStageRecommender | CandidateGenerator | ModelFunction
 
 
-class Window(Protocol):
-    """Judges models by what was bought in a window."""
+_FACTS: dict[str, pl.DataType] = {"receipts": pl.Int64(), "days": pl.Int64()}
+_LISTS = "lists"
 
-    @property
-    def users(self) -> pl.Series:
-        """Ids of the judged shoppers, ascending."""
 
-    @property
-    def groups(self) -> Mapping[str, pl.Series]:
-        """Segment -> (n_users,) group of each; see `segments`."""
+class Window:
+    """Judges models by what all users bought in a window, also where the data is a sample of them.
+
+    Parameters
+    ----------
+    split : prefilters applied
+    end : of the window
+
+    Attributes
+    ----------
+    users : ids of the judged users, ascending: who bought in the window and has history
+    groups : segment -> (n_users,) group of each; see `segments`. Of a sample attributes are not known.
+
+    Raises
+    ------
+    DataError
+        If there is nobody to judge.
+    """
+
+    def __init__(self, split: Split, end: datetime) -> None:
+        past, engine = split.past, split.past.engine
+        self._past, self._share = past, engine.share
+        self._facts = engine.share(ItemFacts.of(past))
+        self._users = engine.users(past, split.target, end)
+        favourite = {"favourite": pl.String()} if CATEGORIES[0] in past.items.columns else {}
+        found, seen = self._users.map(partial(judged_users, self._facts), {**_FACTS, **favourite})
+        if found.is_empty():
+            raise nobody_to_judge(*(sum(of) for of in zip(*seen, strict=True)))
+        self.users, self.groups = found[USER_ID], grouped(found)
 
     def values(self, model: Any, metrics: Sequence[str]) -> dict[str, Values]:
-        """Metric -> (n_users,) values of the lists of a fitted model; (1,) of lists together."""
-
-    def close(self) -> None:
-        """Nobody asks again."""
-
-
-MakeWindow = Callable[[Split, datetime], Window]  # a split, prefilters applied, and the window's end
-
-
-@dataclass(frozen=True)
-class LocalWindow(Window):
-    """A window on this machine."""
-
-    past: RetailData
-    judge: Judge
-
-    @classmethod
-    def of(cls, split: Split, end: datetime) -> LocalWindow:
-        """Of shoppers who bought in the window and have history.
+        """Metric -> (n_users,) values of the lists of a fitted model; (1,) of lists together.
 
         Raises
         ------
         DataError
-            If there is none.
+            If the receipts are others than before.
+        SettingError
+            If the model is a function, and users are judged by other machines.
         """
-        return cls(split.past, Judge.of(*split))
+        together = [m for m in metrics if parse_metric(m)[0].together]
+        alone = tuple(m for m in metrics if m not in together)
+        schema: dict[str, pl.DataType] = dict.fromkeys(alone, pl.Float64())
+        if together:
+            schema[_LISTS] = pl.List(pl.Int32())
+        judge = partial(values_of, self._facts, self._share(model), longest(metrics), alone)
+        found, _ = self._users.map(partial(judge, with_lists=bool(together)), schema)
+        if not found[USER_ID].equals(self.users):
+            raise DataError("receipts changed while models were judged; begin anew.")
+        values: dict[str, Values] = {m: found[m].to_numpy() for m in alone}
+        if together:
+            items = found[_LISTS].explode().to_numpy().reshape(found.height, -1)
+            context = {"items": items, "n_recommendable": int(self._past.recommendable.sum())}
+            values |= {m: compute_metric(m, context) for m in together}
+        return {m: values[m] for m in metrics}
 
-    @property
-    def users(self) -> pl.Series:
-        return self.past.users[USER_ID].gather(self.judge.users)
 
-    @property
-    def groups(self) -> Mapping[str, pl.Series]:
-        return segments(self.past, self.judge.users)
+def judge_of(facts: Callable[[], ItemFacts], part: Part) -> Judge | None:
+    """The judge of some users, made once for each part; None where none of them can be judged."""
+    if "judge" not in part.kept:
+        there = part.past.log["user"].is_in(part.target["user"].unique().implode()).any()
+        part.kept["judge"] = Judge.of(part.past, part.target, facts()) if there else None
+    judge: Judge | None = part.kept["judge"]
+    return judge
 
-    def values(self, model: Any, metrics: Sequence[str]) -> dict[str, Values]:
-        lists = lists_of(model, self.past)(self.judge.users, longest(metrics))
-        return self.judge.per_user(lists, metrics)
 
-    def close(self) -> None:
-        """Nothing is held."""
+def judged_users(facts: Callable[[], ItemFacts], part: Part) -> Mapped:
+    """`user_id` and `user_facts` of the judged users; how many bought, and how many have history."""
+    past, judge = part.past, judge_of(facts, part)
+    users = np.zeros(0, np.int64) if judge is None else judge.users
+    rows = user_facts(past, users).with_columns(past.users[USER_ID].gather(users))
+    return rows, [part.target["user"].n_unique(), len(past.active_users())]
+
+
+def values_of(
+    facts: Callable[[], ItemFacts],
+    model: Callable[[], Model],
+    k: int,
+    metrics: tuple[str, ...],
+    part: Part,
+    *,
+    with_lists: bool,
+) -> Mapped:
+    """What a model's lists are worth to each judged user, and the item codes of the lists."""
+    judge = judge_of(facts, part)
+    if judge is None:
+        return pl.DataFrame(), None
+    items = lists_of(model(), part.past)(judge.users, k)
+    ids = part.past.users[USER_ID].gather(judge.users)
+    rows = pl.DataFrame([ids, *(pl.Series(m, v) for m, v in judge.per_user(items, metrics).items())])
+    return (rows.with_columns(pl.Series(_LISTS, items)) if with_lists else rows), None
 
 
 def longest(metrics: Sequence[str]) -> int:
@@ -137,7 +191,7 @@ class Backtest(NamedTuple):
     ----------
     values : one row a fold, model and judged shopper: `cutoff`, `model`, `user_id`, a column a metric
     table : one row a fold, model, segment and metric: `cutoff`, `model`, `segment`, `group`,
-        `metric`, `mean`, `n_users`; the segment ``all`` holds everybody
+        `metric`, `mean`, `n_users`; the segment ``all`` holds all users
     """
 
     values: pl.DataFrame
@@ -160,10 +214,11 @@ def backtest(
     metrics: Sequence[str] = DEFAULT_METRICS,
     prefilters: Sequence[Prefilter] = (),
     store: str | Path | None = None,
-    window: MakeWindow = LocalWindow.of,
     progress: Progress = silent,
 ) -> Backtest:
     """Judge models on the last `n_folds` horizons, each fitted on what lies before.
+
+    All users are judged; where `data` is a sample of them, models learn from that.
 
     Parameters
     ----------
@@ -171,7 +226,6 @@ def backtest(
         that returns (n_shoppers, k) item codes, -1 for none
     prefilters : for sources and functions, none by default; a recommender has its own
     store : folder for finished folds: a rerun with the same data, models and metrics reads them
-    window : what judges a fold; where `data` is a sample, it can judge everybody
 
     Raises
     ------
@@ -204,21 +258,21 @@ def backtest(
                     f"folds of {horizon_days:g} days; ask for fewer or shorter ones."
                 )
             split = fold.split(data).filtered(prefilters)
-            with closing(window(split, fold.end)) as judged:
-                users, groups = judged.users, judged.groups
-                for name, model in models.items():
-                    progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
-                    settings = [_described(model), list(prefilters), list(metrics), versions()]
-                    part = f"part-{fingerprint(repr([known, fold, *settings]))[:24]}.parquet"
-                    if work is not None and work.facts(part) is not None:
-                        values = _columns(pl.read_parquet(work.path(part), glob=False))
-                    else:
-                        values = judged.values(fitted_copy(model, split.past), metrics)
-                        if work is not None:
-                            work.keep(_frame(values, len(users)), part)
-                    which = (pl.lit(fold.cutoff).alias("cutoff"), pl.lit(name).alias("model"))
-                    tables.append(by_segment(values, groups).select(*which, pl.all()))
-                    frames.append(_frame(values, len(users)).select(*which, users, pl.all()))
+            judged = Window(split, fold.end)
+            users, groups = judged.users, judged.groups
+            for name, model in models.items():
+                progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
+                settings = [_described(model), list(prefilters), list(metrics), versions()]
+                part = f"part-{fingerprint(repr([known, fold, *settings]))[:24]}.parquet"
+                if work is not None and work.facts(part) is not None:
+                    values = _columns(pl.read_parquet(work.path(part), glob=False))
+                else:
+                    values = judged.values(fitted_copy(model, split.past), metrics)
+                    if work is not None:
+                        work.keep(_frame(values, len(users)), part)
+                which = (pl.lit(fold.cutoff).alias("cutoff"), pl.lit(name).alias("model"))
+                tables.append(by_segment(values, groups).select(*which, pl.all()))
+                frames.append(_frame(values, len(users)).select(*which, users, pl.all()))
     return Backtest(pl.concat(frames), pl.concat(tables))
 
 

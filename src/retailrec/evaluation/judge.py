@@ -23,7 +23,8 @@ from retailrec.schema import CATEGORIES, USER_ID
 DEFAULT_METRICS = ("precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5")
 
 
-class ItemFacts(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ItemFacts:
     """What was known of items before a window, counted over all users."""
 
     prices: NDArray[np.float64]  # (n_items,) unit prices
@@ -32,10 +33,17 @@ class ItemFacts(NamedTuple):
 
     @classmethod
     def of(cls, past: RetailData) -> ItemFacts:
-        """Counted over the data, or over the whole that it is a sample of."""
-        whole = past.whole
-        n_known = len(past.active_users()) if whole is None else whole.shoppers(past.end)
+        """Counted over the data, or over the population that it is a sample of."""
+        n_known = past.engine.n_active(past.end)
         return cls(unit_prices(past), item_buyers(past).astype(np.int64), n_known)
+
+
+def nobody_to_judge(n_buyers: int, n_known: int) -> DataError:
+    """The error where of a window's buyers none has history."""
+    return DataError(
+        f"nobody with history bought anything in the evaluation window ({n_buyers} shoppers bought, "
+        f"{n_known} have history). Use another horizon."
+    )
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,7 @@ class Judge:
         buyers = target["user"].unique().sort().to_numpy()
         users = np.intersect1d(buyers, with_history).astype(np.int64)
         if not len(users):
-            raise DataError(
-                f"nobody with history bought anything in the evaluation window ({len(buyers)} shoppers "
-                f"bought, {len(with_history)} have history). Use another horizon."
-            )
+            raise nobody_to_judge(len(buyers), len(with_history))
         bought = (
             target.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
             .group_by("user", "item")
@@ -404,6 +409,7 @@ def _coded(frame: pl.DataFrame, users: pl.Series, items: pl.Series) -> pl.DataFr
     ).join(pl.DataFrame({"item_id": items}).with_row_index("item"), on="item_id", how="left")
 
 
+_ATTRIBUTE = "attribute_"
 _MOST_VALUES = 12  # an attribute with more different values is no segment
 
 
@@ -413,15 +419,14 @@ def segments(past: RetailData, users: NDArray[np.int64]) -> dict[str, pl.Series]
     ``receipts``, ``tenure``, ``favourite`` (the broadest category that the shopper buys most; the
     eight largest and ``other``), and every attribute of shoppers with 2 to 12 different values.
     """
-    found = grouped(shopper_facts(past, users))
-    for name in past.users.columns:
-        if name != USER_ID and 2 <= past.users[name].drop_nulls().n_unique() <= _MOST_VALUES:
-            found[name] = past.users[name].cast(pl.String).gather(users)
-    return found
+    return grouped(user_facts(past, users))
 
 
-def shopper_facts(past: RetailData, users: NDArray[np.int64]) -> pl.DataFrame:
-    """(n_users,) `receipts`, `days` since the first, and `favourite` where items have categories."""
+def user_facts(past: RetailData, users: NDArray[np.int64]) -> pl.DataFrame:
+    """(n_users,) `receipts`, `days` since the first, `favourite` where items have categories.
+
+    And the attributes that make a segment, whose columns begin with ``attribute_``.
+    """
     facts = (
         past.receipts()
         .group_by("user")
@@ -432,6 +437,11 @@ def shopper_facts(past: RetailData, users: NDArray[np.int64]) -> pl.DataFrame:
     )
     codes_of = pl.DataFrame({"user": users.astype(np.int32)})
     own = codes_of.join(facts, on="user", how="left", maintain_order="left").drop("user")
+    own = own.with_columns(
+        values.cast(pl.String).gather(users).alias(_ATTRIBUTE + values.name)
+        for values in past.users
+        if values.name != USER_ID and 2 <= values.drop_nulls().n_unique() <= _MOST_VALUES
+    )
     if CATEGORIES[0] not in past.items.columns:
         return own
     codes, distinct = text_codes(past.items[CATEGORIES[0]])
@@ -446,7 +456,7 @@ def shopper_facts(past: RetailData, users: NDArray[np.int64]) -> pl.DataFrame:
 
 
 def grouped(facts: pl.DataFrame) -> dict[str, pl.Series]:
-    """Segment -> (n_users,) group of each shopper of `shopper_facts`."""
+    """Segment -> (n_users,) group of each user of `user_facts`."""
     found = {
         "receipts": _binned(facts["receipts"], [1, 5, 20], ["1", "2 to 5", "6 to 20", "more than 20"]),
         "tenure": _binned(facts["days"], [28, 182], ["0 to 4 weeks", "5 to 26 weeks", "over 26 weeks"]),
@@ -461,7 +471,8 @@ def grouped(facts: pl.DataFrame) -> dict[str, pl.Series]:
             .otherwise(pl.lit("other"))
             .alias("favourite")
         )["favourite"]
-    return found
+    attributes = (name for name in facts.columns if name.startswith(_ATTRIBUTE))
+    return found | {name.removeprefix(_ATTRIBUTE): facts[name] for name in attributes}
 
 
 def by_segment(values: Mapping[str, Values], groups: Mapping[str, pl.Series]) -> pl.DataFrame:

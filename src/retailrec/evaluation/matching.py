@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
@@ -23,8 +24,9 @@ from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import History
 from retailrec.data.prefilters import apply_prefilters
+from retailrec.data.retail_data import Mapped, Part
 from retailrec.data.splits import Split
-from retailrec.evaluation.judge import Judge
+from retailrec.evaluation.judge import ItemFacts, Judge, nobody_to_judge
 from retailrec.evaluation.results import MatchingReport
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -95,45 +97,136 @@ class Ask(NamedTuple):
     seed: int
 
 
-# of the fitted stage, a split whose past is as it came, and the same past with prefilters applied
-Gather = Callable[[StageOne, Split, RetailData, Ask, Progress], Evidence]
+_END = datetime(9999, 1, 1)  # the window reaches to the last receipt
+_JUDGED = "judged"  # of the users asked for: is the user judged, or in a group alone?
 
 
-def gather_here(
+def gather(
     stage: StageOne, held_out: Split, filtered: RetailData, ask: Ask, progress: Progress = silent
 ) -> Evidence:
-    """The evidence of the shoppers that the data holds, on this machine.
+    """The evidence of all users, also where the data is a sample of them.
+
+    Parameters
+    ----------
+    filtered : the past of `held_out` with prefilters applied
 
     Raises
     ------
     DataError
         If nobody with history bought anything in the window.
     """
-    judge = Judge.of(*held_out)
-    judge = judge.select(drawn(len(judge.users), ask))
-    found = find_purchases(stage, judge, filtered, ask.k, progress)
-    past, target = held_out
-    bought = target.select("user", "item").unique().sort("user", "item")
-    buyers = bought["user"].unique().sort().to_numpy().astype(np.int64)
-    receipts = past.log.group_by("user").agg(pl.col("basket").n_unique())
-    count = np.zeros(past.n_users, np.int64)
-    count[receipts["user"].to_numpy()] = receipts["basket"].to_numpy()
-    described = np.zeros(past.n_users, np.bool_)
-    for column in past.users.drop(USER_ID):
-        described |= column.is_not_null().to_numpy()
-    groups = cold_groups(count[buyers], described[buyers])
-    seen = np.zeros(past.n_items, np.bool_)
-    seen[past.log["item"].unique().to_numpy()] = True
+    engine = held_out.past.engine
+    facts = engine.share(ItemFacts.of(held_out.past))
+    users = engine.users(filtered, held_out.target, _END)
+    buyers, seen = users.map(
+        partial(_buyers, facts), {"receipts": pl.Int64(), "described": pl.Boolean()}
+    )
+    receipts = buyers["receipts"].to_numpy()
+    known = receipts > 0
+    if not known.any():
+        raise nobody_to_judge(buyers.height, sum(of["active"] for of in seen))
+    groups = cold_groups(receipts, buyers["described"].to_numpy())
+    of_group = drawn_of_groups(groups, ask)
+    judged = np.zeros(len(receipts), np.bool_)
+    judged[np.flatnonzero(known)[drawn(int(known.sum()), ask)]] = True
+    asked = judged.copy()
+    for rows in of_group.values():
+        asked[rows] = True
+    names = [*(source.name for source in stage.sources), POOL]
+    of_names: dict[str, pl.DataType] = dict.fromkeys(names, pl.Int32())
+    flags: dict[str, pl.DataType] = dict.fromkeys((_JUDGED, "repeat", "seen"), pl.Boolean())
+    pairs, more = users.map(
+        partial(_purchases, facts, engine.share(stage), ask.k),
+        {"item": pl.Int32(), **flags, **of_names},
+        buyers.select(USER_ID, pl.Series(_JUDGED, judged)).filter(pl.Series(asked)),
+        progress,
+    )
+    pairs = pairs.sort(USER_ID, "item").with_columns(hit=pl.col(POOL).is_between(0, AT - 1))
     parts = [
-        pool_hits(stage, filtered, buyers[rows], bought).with_columns(group=pl.lit(name))
-        for name, rows in drawn_of_groups(groups, ask).items()
+        pairs.join(buyers[rows].select(USER_ID), on=USER_ID, how="semi", maintain_order="left").select(
+            pl.lit(name).alias("group"), pl.col(USER_ID).alias("user"), "item", "hit", "seen"
+        )
+        for name, rows in of_group.items()
     ]
-    pairs = pl.concat(parts)
-    pairs = pairs.with_columns(seen=pl.Series(seen[pairs["item"].to_numpy()]))
-    unseen_share = float((~seen[bought["item"].to_numpy()]).mean())
-    cold = Cold({name: int(chosen.sum()) for name, chosen in groups.items()}, pairs, unseen_share)
-    n_cold = len(buyers) - len(np.intersect1d(buyers, past.active_users()))
-    return Evidence(found, cold, n_cold, str(target["time"].max()))
+    sizes = {name: int(chosen.sum()) for name, chosen in groups.items()}
+    unseen_share = sum(of["unseen"] for of in seen) / sum(of["pairs"] for of in seen)
+    return Evidence(
+        _found_of(pairs.filter(_JUDGED), more, names, filtered.n_items),
+        Cold(sizes, pl.concat(parts), unseen_share),
+        int((~known).sum()),
+        max(of["last"] for of in seen),
+    )
+
+
+def _buyers(facts: Callable[[], ItemFacts], part: Part) -> Mapped:
+    """`user_id`, `receipts` before the window and `described` (by any attribute) of its buyers."""
+    past, bought = part.past, part.target.select("user", "item").unique()
+    buyers = bought["user"].unique().sort()
+    of_user = past.log.group_by("user").agg(pl.col("basket").n_unique().cast(pl.Int64))
+    counted = buyers.to_frame().join(of_user, on="user", how="left", maintain_order="left")
+    there = [pl.col(c).is_not_null() for c in past.users.columns if c != USER_ID]
+    rows = past.users[buyers].select(
+        USER_ID,
+        counted["basket"].fill_null(0).alias("receipts"),
+        pl.any_horizontal(pl.lit(False), *there).alias("described"),
+    )
+    unseen = facts().buyers[bought["item"].to_numpy()] == 0
+    return rows, {
+        "pairs": bought.height,
+        "unseen": int(unseen.sum()),
+        "active": len(past.active_users()),
+        "last": str(part.target["time"].max() or ""),
+    }
+
+
+def _purchases(
+    facts: Callable[[], ItemFacts], stage: Callable[[], StageOne], k: int, part: Part
+) -> Mapped:
+    """A row a pair that the users asked for bought: at which place each list has it.
+
+    Who is not judged has a place in the pool alone, 0 for any among the first 200. The facts are
+    `common` and the codes of `listed` of `Found`, and its seconds.
+    """
+    past, lists, asked = part.past, stage(), part.asked
+    assert asked is not None
+    users, judged = past.user_codes(asked[USER_ID]), asked[_JUDGED].to_numpy()
+    names = [*(source.name for source in lists.sources), POOL]
+    frames, facts_of_lists = [], None
+    if judged.any():
+        judge = Judge.of(past, part.target, facts())
+        judge = judge.select(np.isin(judge.users, users[judged]))
+        found = find_purchases(lists, judge, past, k, part.progress)
+        row, item = pairs_of_keys(judge.keys, judge.n_items)
+        pairs = pl.DataFrame({"user": judge.users[row], "item": item, "repeat": found.repeat})
+        places = (pl.Series(name, found.places[name]) for name in names)
+        frames.append(pairs.with_columns(pl.lit(True).alias(_JUDGED), *places))
+        listed = {name: np.flatnonzero(found.listed[name]).tolist() for name in names}
+        facts_of_lists = [found.common.tolist(), listed, found.seconds]
+    if not judged.all():
+        bought = part.target.select("user", "item").unique().sort("user", "item")
+        hits = pool_hits(lists, past, users[~judged], bought)
+        place = pl.when("hit").then(0).otherwise(-1).alias(POOL)
+        frames.append(hits.select("user", "item", pl.lit(False).alias(_JUDGED), place))
+    kinds = (pl.col("user").cast(pl.Int64), pl.col("item", POOL).cast(pl.Int32))
+    rows = pl.concat((frame.with_columns(kinds) for frame in frames), how="diagonal")
+    seen = pl.Series("seen", facts().buyers[rows["item"].to_numpy()] > 0)
+    return rows.with_columns(past.users[USER_ID].gather(rows["user"]), seen), facts_of_lists
+
+
+def _found_of(pairs: pl.DataFrame, more: list[Any], names: Sequence[str], n_items: int) -> Found:
+    """What was found in all parts, from the judged users' pairs and the facts of the parts."""
+    listed = {name: np.zeros(n_items, np.bool_) for name in names}
+    for _, codes, _ in more:
+        for name in names:
+            listed[name][codes[name]] = True
+    return Found(
+        pairs[USER_ID].rle_id().cast(pl.Int64).to_numpy(),
+        pairs["repeat"].to_numpy(),
+        {name: pairs[name].to_numpy() for name in names},
+        np.sum([np.array(common, np.int64) for common, _, _ in more], axis=0),
+        listed,
+        {name: sum(took[name] for _, _, took in more) for name in names if name != POOL},
+    )
 
 
 def drawn(n: int, ask: Ask) -> NDArray[np.bool_]:
@@ -265,7 +358,6 @@ def matching_report(
     *,
     grid: Sequence[int] = GRID,
     least_gain: float = LEAST_GAIN,
-    gather: Gather = gather_here,
     progress: Progress = silent,
 ) -> MatchingReport:
     """Fit sources and pre-ranker on what lies before a window, and judge them by what was bought in it.
@@ -274,9 +366,7 @@ def matching_report(
     """
     progress("fit")
     model.fit_matching(held_out.past, progress)
-    return judge_matching(
-        model, held_out, grid=grid, least_gain=least_gain, gather=gather, progress=progress
-    )
+    return judge_matching(model, held_out, grid=grid, least_gain=least_gain, progress=progress)
 
 
 def judge_matching(
@@ -287,15 +377,13 @@ def judge_matching(
     least_gain: float = LEAST_GAIN,
     most_users: int = MOST_USERS,
     seed: int = 0,
-    gather: Gather = gather_here,
     progress: Progress = silent,
 ) -> MatchingReport:
     """Judge the sources and the pool of a fitted model by the purchases of a held-out window.
 
     Recall is the mean over shoppers who bought in the window and have history (`most_users` of them,
     drawn, if there are more; as many of each group in ``cold``). The truth is all they bought, items
-    that prefilters removed included. The pool's order is the pre-ranker's. `gather` finds out where
-    their purchases stand in the lists.
+    that prefilters removed included. The pool's order is the pre-ranker's.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from retailrec.compute.csr import find_pairs, gather, row_of_pair
 from retailrec.compute.groups import number_groups
 from retailrec.data import RetailData
 from retailrec.data.history import History, Pairs
-from retailrec.data.retail_data import text_codes
+from retailrec.data.retail_data import Totals, text_codes
 from retailrec.errors import ArtifactError, DataError, NotFittedError, SettingError
 from retailrec.features import FEATURES, features_of
 from retailrec.features.events import (
@@ -33,13 +33,11 @@ from retailrec.features.events import (
 )
 from retailrec.schema import CATEGORIES, USER_ID
 
-Totals = list[tuple[np.ufunc, Floats]]  # aggregates of a part, and how those of two parts combine
-
 
 class PartialEvents(CodedEvents):
     """Some of the events; `totals` keeps each aggregate that was asked for, in order.
 
-    With the events that are left out kept in further parts, `add_totals` makes the aggregates of all.
+    With the events that are left out kept in further parts, `total_of` makes the aggregates of all.
     """
 
     def __init__(self, columns: EventColumns, codes: NDArray[np.integer[Any]], n: int) -> None:
@@ -65,11 +63,6 @@ class PartialEvents(CodedEvents):
     def _kept(self, combine: np.ufunc, values: Floats) -> Floats:
         self.totals.append((combine, values))
         return values
-
-
-def add_totals(totals: Totals, more: Totals) -> Totals:
-    """The aggregates of two parts together; the arrays of the first are written over."""
-    return [(combine, combine(a, b, out=a)) for (combine, a), (_, b) in zip(totals, more, strict=True)]
 
 
 class WholeEvents(Events):
@@ -413,14 +406,7 @@ def _item_events(
     Users are gone through part by part, so no column of all events is ever in memory.
     """
     of_part = partial(item_totals, tuple(names))
-    if data.whole is not None:
-        totals = data.whole.totals(of_part, data.end)
-    else:
-        totals = []
-        for history in data.histories_in_parts():
-            found = of_part(history)
-            totals = add_totals(totals, found) if totals else found
-    *totals, (_, weeks), (_, recent) = totals
+    *totals, (_, weeks), (_, recent) = data.engine.totals(of_part, data.end)
     empty = EventColumns(data.history(codes=[]))
     return WholeEvents(empty, totals, data.n_items), Weeks(weeks), recent
 

@@ -23,9 +23,9 @@ from retailrec.datasets.base import PLAIN, Reading
 from retailrec.datasets.table import column_of, receipts_in, rules_of
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import judge_frames, means
-from retailrec.evaluation.backtest import LocalWindow, MakeWindow, Model, backtest
+from retailrec.evaluation.backtest import Model, backtest
 from retailrec.evaluation.bootstrap import compare_models
-from retailrec.evaluation.matching import Gather, gather_here, matching_report
+from retailrec.evaluation.matching import matching_report
 from retailrec.evaluation.results import Difference, Interval, MatchingReport, Uncertainty
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.metrics import parse_metric
@@ -45,18 +45,12 @@ def match(
     out: Path,
     *,
     dataset: str = "memory",
-    gather: Gather = gather_here,
     progress: Progress = silent,
 ) -> MatchingReport:
-    """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`.
-
-    `gather` is that of `judge_matching`.
-    """
+    """Write ``matching.json``, ``matching.svg`` (recall@k) and ``sources.toml`` (advice) to `out`."""
     settings = settings.for_size(data.n_users)
     with staged(out, MATCHING) as staging:
-        judged = matching_report(
-            settings.model(), hold_out(data, settings), gather=gather, progress=progress
-        )
+        judged = matching_report(settings.model(), hold_out(data, settings), progress=progress)
         report: MatchingReport = {"dataset": dataset, **judged}
         write_json(staging / "matching.json", report)
         svg = str(draw_recall(report)).replace("<svg", '<svg style="background:#fff"', 1)
@@ -73,12 +67,9 @@ def backtest_job(
     *,
     folds: int,
     store: Path | None = None,
-    window: MakeWindow = LocalWindow.of,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
-
-    `window` is that of `backtest`.
 
     Returns
     -------
@@ -94,7 +85,6 @@ def backtest_job(
             n_folds=folds,
             metrics=settings.metrics,
             store=store,
-            window=window,
             progress=progress,
         )
         rows = result.summary().to_dicts()

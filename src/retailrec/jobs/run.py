@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from retailrec.jobs.evaluate import baselines, hold_out, uncertainty
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import Batch, ListFormat, joined, recommend_to_file
+from retailrec.recommender.batch import ListFormat, joined, recommend_to_file
 from retailrec.recommender.purposes import Purpose, owned_pairs, purchases_for
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
@@ -199,9 +199,6 @@ RESULTS = (
     "report.json",
     "report.md",
 )
-Everybody = Callable[[TwoStageRecommender, Path, Request, Progress], Batch]
-
-
 REPORT_K = 10  # the report judges ten recommendations
 
 
@@ -218,7 +215,6 @@ def run(
     folds: int = 1,
     page: bool = True,
     sent: SentCoupons | None = None,
-    everybody: Everybody | None = None,
     output: ListFormat | None = None,
 ) -> RunResult:
     """Evaluate on the last horizon, refit on everything, and write the results to `out`.
@@ -226,9 +222,6 @@ def run(
     Of generated data, `truth` tells how much of what is attainable was reached. `rules` shape the
     recommendations that are written, not the evaluation. `folds` - 1 horizons before the last one are
     judged too. `page` adds the report, and `sent` to it how shoppers who were sent coupons differ.
-
-    Of a sample of shoppers, `everybody` writes the lists of all: it gets the fitted model, the place
-    of the result, what is asked and the progress.
 
     Lists have the columns beside them that `output` names.
 
@@ -308,10 +301,7 @@ def run(
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
             request = Request.of(settings.k, slots=settings.slots, rules=wanted_rules)
-            if everybody is not None:
-                batch = everybody(final, file, request, progress)
-            else:
-                batch = recommend_to_file(final, data, file, request, progress=progress, output=output)
+            batch = recommend_to_file(final, data, file, request, progress=progress, output=output)
         with timer.step("write"):
             final.save(staging / "model")
             write_json(staging / "load_report.json", data.report.as_dict())

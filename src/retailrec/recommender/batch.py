@@ -7,15 +7,13 @@ are there. A rerun with the same model, data and request takes over the parts it
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,59 +25,14 @@ from retailrec.data import Histories, RetailData
 from retailrec.data.history import Receipts
 from retailrec.data.parsing import parse_time
 from retailrec.errors import DataError, RetailRecError, SettingError
-from retailrec.recommender.among import Eligible
-from retailrec.recommender.answerer import Answerer
-from retailrec.recommender.answers import AnswerReport
+from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.artifact import model_folder, versions
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
-from retailrec.work import locked, result_file, write_frame, write_text
-
-
-def keep_finished(frame: pl.DataFrame, file: Path, facts: Mapping[str, Any] | None = None) -> None:
-    """Write a Parquet file and, when that is whole, its proof, which ends in .json.
-
-    Raises
-    ------
-    DataError
-        If they can't be written.
-    """
-    write_frame(frame, file)
-    proof = {"rows": frame.height, "sha256": _sha256(file), "facts": dict(facts or {})}
-    write_text(json.dumps(proof), file.with_suffix(".json"))
-
-
-def facts_of_finished(file: Path) -> dict[str, Any] | None:
-    """The facts that were kept with a file; None if it is not there, not whole or was altered.
-
-    The number of rows is that of its proof: `rows_of_finished` of the file.
-    """
-    try:
-        proof = json.loads(file.with_suffix(".json").read_text())
-        facts: dict[str, Any] = proof["facts"]
-        if proof["sha256"] != _sha256(file) or proof["rows"] != rows_of_finished(file):
-            return None
-        return facts if isinstance(facts, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, pl.exceptions.PolarsError):
-        return None
-
-
-def rows_of_finished(file: Path) -> int:
-    """Rows of a Parquet file, by its foot."""
-    return int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
+from retailrec.work import Work, result_file
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
-_PLAN = "plan.json"
-_PART = re.compile(
-    r"plan\.json|(part|pool)-\d{6}\.(parquet|json)|\.partial-\d+-[a-z]+(-\d{6})?\.(parquet|json)"
-)
 
 
 class Exposures(NamedTuple):
@@ -107,6 +60,10 @@ class Exposures(NamedTuple):
             )
         if self.file.absolute() == out.absolute():
             raise SettingError(f"lists and exposures are both to be {out}; name two files.")
+
+    def of(self, answer: Answer, end: datetime) -> pl.DataFrame:
+        """The rows of an answer's pools; `end` is that of the receipts."""
+        return answer.exposures(self.policy, self.time or end, shown_only=self.shown_only)
 
 
 class Batch(NamedTuple):
@@ -142,6 +99,9 @@ def recommend_to_file(
 ) -> Batch:
     """Write `model.recommend` of many users to `out`.
 
+    Where `data` is a sample, the lists of all users of its population are written, where these lie: on
+    Spark to a folder of Parquet. Of the further parameters `output` counts there.
+
     Parameters
     ----------
     data : all receipts so far; items are recognised by id
@@ -164,7 +124,10 @@ def recommend_to_file(
     """
     request = Request.of(request, **settings)
     answerer = model.answerer(request)  # what it has not learnt is said before any work
-    output = output or ListFormat()
+    output = output or NO_COLUMNS
+    if data.population is not None:
+        batch: Batch = data.population.write_lists(model, out, request, output, progress)
+        return batch
     output.check(out)
     if exposures is not None:
         exposures.check(request, out)
@@ -185,41 +148,41 @@ def recommend_to_file(
     beside = output.beside(answerer.catalogue.items, answerer.catalogue.prices, end)
     ids = asked.users[USER_ID]
     parts = out.with_name(f".{out.name}.parts")
+    plan: list[Any] = [
+        ids.to_list(),
+        block_lines,
+        versions(),
+        request.fingerprint(),
+        output.beside_names,
+    ]
+    if exposures is not None:
+        exposures = exposures._replace(time=exposures.time or asked.end)
+        plan.append([str(setting) for setting in exposures[1:]])
+    # what nothing is known of is another plan each time
+    plan = [token_hex(16)] if key is None else [key, data.fingerprint(), *plan]
     try:
-        with locked(parts):  # a second process would write the same parts
-            plan = [
-                ids.to_list(),
-                block_lines,
-                versions(),
-                request.fingerprint(),
-                list(output.beside_names),
-            ]
-            if exposures is not None:
-                exposures = exposures._replace(time=exposures.time or asked.end)
-                plan.append([str(setting) for setting in exposures[1:]])
-            _prepare(parts, None if key is None else [key, data.fingerprint(), *plan])
-            files: list[Path] = []
-            taken_over, done, report = 0, 0, AnswerReport(0)
+        with Work.held(parts, plan) as work:
+            taken_over, report, files, pools = 0, AnswerReport(0), [], []
             for number, block in enumerate(blocks(asked.data, asked.codes, block_lines)):
-                file = parts / f"part-{number:06d}.parquet"
-                files.append(file)
-                facts = facts_of_finished(file)
-                if exposures is not None and facts_of_finished(_pool_beside(file)) is None:
+                part, pool = (f"{what}-{number:06d}.parquet" for what in ("part", "pool"))
+                files.append(work.path(part))
+                pools.append(work.path(pool))
+                facts = work.facts(part)
+                if exposures is not None and work.facts(pool) is None:
                     facts = None
                 taken_over += facts is not None
                 if facts is None:
                     lists = None if placed.eligible is None else placed.eligible.rows(block)
-                    facts = _write_block(
-                        answerer, asked.rows(block), file, request, lists, beside, exposures
-                    )
+                    answer = answerer.answer(asked.rows(block), request, lists)
+                    if exposures is not None:
+                        work.keep(exposures.of(answer, asked.end), pool)
+                    facts = asdict(answer.report)
+                    work.keep(joined(answer.lists, beside), part, facts)
                 report += AnswerReport(**facts)
-                done += block.stop - block.start
-                progress("recommend", done, len(asked))
-            results = {out: files}
-            if exposures is not None:
-                results[exposures.file] = [_pool_beside(file) for file in files]
+                progress("recommend", block.stop, len(asked))
+            results = {out: files} if exposures is None else {out: files, exposures.file: pools}
             n_rows = _combine(results, output, end)
-            shutil.rmtree(parts)
+            work.remove()
     except OSError as error:
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
     report = report.completed(request, receipts, placed.among)
@@ -244,56 +207,16 @@ def artifact_key(folder: Path) -> str:
     return hashlib.sha256((model_folder(folder) / "manifest.json").read_bytes()).hexdigest()
 
 
-def _prepare(parts: Path, plan: Sequence[object] | None) -> None:
-    """A folder for the parts; what another plan left there is removed."""
-    text = None if plan is None else hashlib.sha256(json.dumps(plan).encode()).hexdigest()
-    if parts.is_dir():
-        kept = (parts / _PLAN).read_text() if (parts / _PLAN).is_file() else None
-        if text is not None and kept == text:
-            return
-        for file in parts.iterdir():  # the folder itself is held
-            if not _PART.fullmatch(file.name):
-                raise DataError(
-                    f"{file} is none of our parts and would be removed; move it away or name "
-                    "another target."
-                )
-        for file in parts.iterdir():
-            file.unlink()
-    write_text(text or "", parts / _PLAN)
-
-
-def _pool_beside(file: Path) -> Path:
-    """The part that holds the pools of a part's lists."""
-    return file.with_name(file.name.replace("part-", "pool-"))
-
-
-def _write_block(
-    answerer: Answerer,
-    histories: Histories,
-    file: Path,
-    request: Request,
-    eligible: Eligible | None,
-    beside: pl.DataFrame | None,
-    exposures: Exposures | None,
-) -> dict[str, Any]:
-    """Answer for a block and keep its lists, and first their pools; its report as facts."""
-    answer = answerer.answer(histories, request, eligible)
-    facts = json.loads(json.dumps(asdict(answer.report)))
-    if exposures is not None:
-        time = exposures.time or histories.end
-        pools = answer.exposures(exposures.policy, time, shown_only=exposures.shown_only)
-        keep_finished(pools, _pool_beside(file))
-    keep_finished(joined(answer.lists, beside), file, facts)
-    return dict(facts)
-
-
-def _combine(results: Mapping[Path, list[Path]], output: ListFormat, end: datetime) -> dict[Path, int]:
+def _combine(results: Mapping[Path, list[str]], output: ListFormat, end: datetime) -> dict[Path, int]:
     """The parts of each result below each other, all results in their place or none; rows of each."""
     with ExitStack() as stack:
         for out, files in results.items():
             partial = stack.enter_context(result_file(out))
             output.write(pl.scan_parquet(files, glob=False), partial, end)
-    return {out: sum(rows_of_finished(file) for file in files) for out, files in results.items()}
+    return {
+        out: int(pl.scan_parquet(files, glob=False).select(pl.len()).collect().item())
+        for out, files in results.items()
+    }
 
 
 # -- how lists are written -------------------------------------------------------------------------
@@ -406,6 +329,9 @@ class ListFormat:
             if self.safe_csv:
                 lists = lists.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'$1"))
             lists.sink_csv(file, separator=self.parted_by, decimal_comma=self.decimal == ",")
+
+
+NO_COLUMNS = ListFormat()  # lists alone
 
 
 def joined(lists: pl.DataFrame, beside: pl.DataFrame | None) -> pl.DataFrame:

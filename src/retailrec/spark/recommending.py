@@ -1,18 +1,17 @@
-"""Recommendations for everybody on a cluster: the local engine's lists, wave by wave, to Parquet."""
+"""Recommendations for all users on a cluster: the local engine's lists, wave by wave, to Parquet."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -32,16 +31,17 @@ from retailrec.jobs.recommend import Answers
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import Amounts, AnswerReport
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import Batch, Exposures, artifact_key
+from retailrec.recommender.batch import NO_COLUMNS, Batch, Exposures, ListFormat, artifact_key, joined
 from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.forbid import missing_attribute
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, POOL, STORE, USER_ID
+from retailrec.spark.mapping import SparkParts, as_spark, kinds_of, loaded, ship, sql_schema
 from retailrec.spark.session import connect, cores, in_words
 from retailrec.spark.sources import Source, columns_in, source
-from retailrec.spark.staging import Cleaned, sql_schema, stage
-from retailrec.spark.storage import Storage, absolute, alone
+from retailrec.spark.staging import Cleaned, stage
+from retailrec.spark.storage import HadoopStorage, absolute
 from retailrec.spark.tasks import (
     ASKED,
     ATTRIBUTE,
@@ -49,12 +49,13 @@ from retailrec.spark.tasks import (
     POOL_COLUMN,
     POOL_KINDS,
     AnswerPlan,
-    ShopperPlan,
-    Texts,
+    UserPlan,
     add_load_reports,
     answer,
-    ship,
+    no_history,
+    whole_histories,
 )
+from retailrec.work import Work
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -70,6 +71,7 @@ class SparkRequest:
     request : what is asked for each user
     users : `user_id` and attributes of the users to answer for; None: all in the receipts
     exposures : where the pools of explored lists go; None: nowhere
+    output : columns beside those of a list
     """
 
     model: TwoStageRecommender
@@ -77,11 +79,12 @@ class SparkRequest:
     request: Request
     users: pl.DataFrame | None
     exposures: Exposures | None = None
+    output: ListFormat = NO_COLUMNS
 
-    def plan(self, given: Source, *more: Any) -> str | None:
-        """Hex digits of the work: what an earlier call left is taken over if its plan was the same."""
+    def plan(self, given: Source, *more: Any) -> list[Any]:
+        """The plan of the work: what an earlier call left is taken over if its plan was the same."""
         if given.fingerprint is None:
-            return None
+            return [token_hex(16)]
         facts: list[Any] = [
             self.key,
             given.fingerprint,
@@ -89,10 +92,11 @@ class SparkRequest:
             None if self.users is None else int(self.users.hash_rows(seed=0).sum() or 0),
             repr(more),
             versions(),
+            self.output.beside_names,
         ]
         if self.exposures is not None:
             facts.append([str(setting) for setting in self.exposures])
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return facts
 
     def check_rules(self, cleaned: Cleaned) -> None:
         """Raise a SettingError if rules read what neither users nor receipts tell."""
@@ -107,26 +111,15 @@ class SparkRequest:
             raise SettingError(missing_attribute(STORE, there))
 
     def kinds(self, cleaned: Cleaned) -> dict[str, str]:
-        """Columns of the lists, as `Answer.lists` has them."""
-        whole = self.model.items_[ITEM_ID].dtype.is_integer()
-        kinds = {
-            USER_ID: cleaned.kinds[USER_ID],
-            ITEM_ID: "long" if whole else "string",
-            "score": "float",
-            "rank": "integer",
-        }
-        if all(self.model.part(p).calibrator is not None for p in self.request.by_purpose):
-            kinds["probability"] = "double"
-        if self.request.slots is not None:
-            kinds["purpose"] = "string"
-        if self.request.reasons:
-            kinds["reasons"] = "string"
-        if self.request.explore:
-            kinds["propensity"] = "double"
-        return kinds
+        """Columns of the lists, as an answer without users has them."""
+        known = self.model.catalogue
+        none = no_history(known.items.height, cleaned.end)
+        lists = self.model.answerer(self.request).answer(none, self.request).lists
+        rows = joined(lists, self.output.beside(known.items, known.prices, cleaned.end))
+        return kinds_of(rows.schema) | {USER_ID: cleaned.kinds[USER_ID]}
 
     def like(self, cleaned: Cleaned) -> SparkRequest:
-        """The same, with shoppers' ids of the type that the receipts have."""
+        """The same, with users' ids of the type that the receipts have."""
         if self.users is None:
             return self
         like = pl.Series(USER_ID, [], pl.Int64 if cleaned.kinds[USER_ID] == "long" else pl.String)
@@ -139,7 +132,7 @@ class SparkRequest:
         Raises
         ------
         DataError
-            If none of the items is known, or none of the shoppers listed is asked for.
+            If none of the items is known, or none of the users listed is asked for.
         """
         if self.request.among is None:
             return None
@@ -148,22 +141,20 @@ class SparkRequest:
 
     @property
     def shared(self) -> NDArray[np.int32] | None:
-        """Codes of the only items to rank, where they are the same for everybody."""
+        """Codes of the only items to rank, where they are the same for all."""
         among = self.request.among
         found = self.eligible(0) if among is not None and among.pairs is None else None
         return None if found is None else found.shared
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the shoppers asked for, and their types."""
+        """Attributes of the users asked for, and their types."""
         return (
             {} if self.users is None else {c: k for c, k in self.users.schema.items() if c != USER_ID}
         )
 
     def rows(self, session: SparkSession) -> DataFrame | None:
-        """A row a shopper asked for, which sorts before the shopper's lines; None: nobody is named."""
-        import pyarrow as pa
-
+        """A row a user asked for, which sorts before the user's lines; None: none is named."""
         if self.users is None:
             return None
         users = self.users.select(
@@ -176,14 +167,11 @@ class SparkRequest:
             indptr, items = eligible.own.indptr, eligible.own.items
             codes = [items[a:b].tobytes() for a, b in pairwise(indptr)]
             users = users.with_columns(pl.Series(ELIGIBLE, codes, pl.Binary))
-        table = users.to_arrow()
-        plain = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
-        schema = pa.schema([(f.name, plain.get(f.type, f.type)) for f in table.schema])
-        return session.createDataFrame(table.cast(schema))
+        return as_spark(session, users)
 
 
 def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
-    """`user_id` and attributes of the shoppers to answer for, each once; None: all in the receipts.
+    """`user_id` and attributes of the users to answer for, each once; None: all in the receipts.
 
     Without `users` those whom `among` lists.
 
@@ -213,8 +201,9 @@ def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
     return frame.unique(USER_ID, keep="first", maintain_order=True)
 
 
-SHARD_LINES = 500_000  # lines of whole shoppers that a task holds at a time
+SHARD_LINES = 500_000  # lines of whole users that a task holds at a time
 _TASK_LINES = 2_000_000
+_DONE = "state-answered"  # a part without content: all waves are there
 _REPORT = "_retailrec.json"  # names that begin so hold no lines: Spark and others pass over them
 
 
@@ -231,13 +220,14 @@ def recommend(
     waves: int | None = None,
     session: SparkSession | None = None,
     exposures: Exposures | None = None,
+    output: ListFormat | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Answers:
-    """Write the lists of many shoppers to a folder of Parquet: the same lists as on one machine.
+    """Write the lists of many users to a folder of Parquet: the same lists as on one machine.
 
     Raw lines are cleaned where they lie, by the local engine's own rules; kept ones are brought
-    together by shopper, wave by wave, and answered by `TwoStageRecommender.answer`. A rerun after an
+    together by user, wave by wave, and answered by `TwoStageRecommender.answer`. A rerun after an
     interruption goes on with the first unfinished wave. The folder is put in place in one step.
 
     Parameters
@@ -245,7 +235,7 @@ def recommend(
     model : folder of a saved model
     receipts : all receipts so far: a Spark DataFrame, the name of a table, or the path of Parquet
     out : new folder, or one that an earlier call wrote; workers and driver must both see it
-    users : shoppers to answer for, with attributes if there are any: a frame with `user_id`, a list
+    users : those to answer for, with attributes if there are any: a frame with `user_id`, a list
         of ids, or the path of a table; by default those whom `among` lists, or all in the receipts
     request : what is asked for each user, or items a user; keywords are `Request`'s fields, as for
         `TwoStageRecommender.recommend`; files that it names are read by this machine
@@ -255,11 +245,12 @@ def recommend(
     waves : parts of the work, each finished on its own; one for each 256 MB of receipts by default
     session : the active one, or a new one, by default
     exposures : where the pools of explored lists go: a folder of Parquet, as `out` is
+    output : columns beside those of a list
 
     Raises
     ------
     DataError
-        If the receipts can't be read, there is nobody to answer for, or `out` is not ours.
+        If the receipts can't be read, there is no user to answer for, or `out` is not ours.
     SettingError
         If a setting makes no sense, or Spark can't be used as it is.
     ArtifactError
@@ -268,6 +259,11 @@ def recommend(
     request = Request.of(request, **settings)
     if shard_lines < 1 or (waves is not None and waves < 1):
         raise SettingError(f"shard_lines and waves must be at least 1, not {shard_lines}, {waves}.")
+    if str(out).lower().endswith((".csv", ".xlsx")):
+        raise DataError(
+            f"{out} is a text file or workbook, and on Spark lists are a folder of Parquet; name a "
+            f"folder, and read that with pl.read_parquet('{Path(out).stem}/*.parquet')."
+        )
     if exposures is not None:
         exposures.check(request, Path(out))
     progress("load the model")
@@ -276,24 +272,24 @@ def recommend(
     key = artifact_key(Path(model))
     if exposures is not None and not exposures.policy:
         exposures = exposures._replace(policy=policy_name(Path(model).absolute().name, key))
-    order = SparkRequest(recommender, key, request, asked, exposures)
+    order = SparkRequest(recommender, key, request, asked, exposures, output or NO_COLUMNS)
     session = connect() if session is None else session
     there = columns_in(session, receipts)
     reading, notes = as_fitted(recommender.reading, there, reading)
     line_rules = (*line_rules, *rules_of(reading, there))
     if reading.changed_ids is not None and order.users is not None:
         order = replace(order, users=reading.changed_ids.folded(order.users, USER_ID))
-    with _place(session, out) as place, in_words():
+    with in_words():
         progress("load receipts")
-        if exposures is not None:
-            _check_target(place.storage, absolute(exposures.file).rstrip("/"))
+        place = _Place.of(session, out, exposures)
         given = source(session, receipts, reading.columns)
-        place.prepare(order.plan(given, shard_lines, waves, reading, line_rules))
-        progress("clean receipts")
-        cleaned = stage(session, given, reading, f"{place.parts}/lines", line_rules, waves)
-        cleaned.report.reading = reading.kept("table")
-        cleaned.report.notes += notes
-        return _answered(session, order, Path(model), cleaned, place, shard_lines, progress)
+        plan = order.plan(given, shard_lines, waves, reading, line_rules)
+        with Work.held(place.parts, plan, storage=place.storage) as work:
+            progress("clean receipts")
+            cleaned = stage(session, given, reading, work.path("lines"), line_rules, waves)
+            cleaned.report.reading = reading.kept("table")
+            cleaned.report.notes += notes
+            return _answered(session, order, Path(model), cleaned, work, place, shard_lines, progress)
 
 
 def recommend_cleaned(
@@ -302,20 +298,24 @@ def recommend_cleaned(
     cleaned: Cleaned,
     out: Path,
     request: Request,
+    output: ListFormat,
     progress: Progress = silent,
 ) -> Answers:
-    """As `recommend`, for everybody of receipts that have been cleaned already.
+    """As `recommend`, for all users of receipts that have been cleaned already.
 
     Raises
     ------
     DataError, SettingError, ArtifactError
         As `recommend`.
     """
-    order = SparkRequest(TwoStageRecommender.load(model), artifact_key(model), request, None)
-    with _place(session, out) as place, in_words():
-        place.prepare(None)
-        own = replace(cleaned, report=copy.deepcopy(cleaned.report))  # that of another job goes on
-        return _answered(session, order, model, own, place, SHARD_LINES, progress)
+    order = SparkRequest(
+        TwoStageRecommender.load(model), artifact_key(model), request, None, output=output
+    )
+    own = replace(cleaned, report=copy.deepcopy(cleaned.report))  # that of another job goes on
+    with in_words():
+        place = _Place.of(session, out)
+        with Work.held(place.parts, [token_hex(16)], storage=place.storage) as work:
+            return _answered(session, order, model, own, work, place, SHARD_LINES, progress)
 
 
 def _answered(
@@ -323,6 +323,7 @@ def _answered(
     order: SparkRequest,
     folder: Path,
     cleaned: Cleaned,
+    work: Work,
     place: _Place,
     shard_lines: int,
     progress: Progress,
@@ -331,34 +332,35 @@ def _answered(
     order.model.answerer(order.request)  # what it has not learnt is said before any work
     order.check_rules(cleaned)
     order, at = order.like(cleaned), order.request.at
-    if at is not None and at > cleaned.midnight:
+    if at is not None and at > cleaned.end:
         raise DataError(
-            f"at={at} lies after the receipts' end={cleaned.midnight}; what comes then is not known."
+            f"at={at} lies after the receipts' end={cleaned.end}; what comes then is not known."
         )
-    n_taken_over = _answer_waves(session, cleaned, order, folder, place, shard_lines, progress)
-    reports = [
-        json.loads(text)
-        for wave in range(cleaned.n_waves)
-        for text in json.loads(place.storage.read_text(f"{place.parts}/{_wave(wave)}.json"))
-    ]
-    add_load_reports([told["load"] for told in reports], cleaned.report, cleaned.numbers)
+    # once all are answered their files are moved, so it is no longer asked of each
+    facts, n_taken_over = work.facts(_DONE), cleaned.n_waves
+    if facts is None:
+        facts, n_taken_over = _answer_waves(
+            session, cleaned, order, folder, work, shard_lines, progress
+        )
+        work.finish(_DONE, facts)
+    reports = facts["parts"]
+    add_load_reports([part["load"] for part in reports], cleaned.report, cleaned.numbers)
     cleaned.report.n_items = len(cleaned.items)
     if not reports:
         raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
-    amounts = sum((Counter(told["amounts"]) for told in reports), Counter[str]())
-    answered = AnswerReport.sum(AnswerReport(**told["answer"]) for told in reports)
-    report = _whole(answered, amounts, cleaned, order)
+    amounts = sum((Counter(part["amounts"]) for part in reports), Counter[str]())
+    answered = AnswerReport.sum(AnswerReport(**part["answer"]) for part in reports)
+    report = _completed(answered, amounts, cleaned, order)
     if order.users is not None and report.n_unknown_shoppers == report.n_shoppers:
         raise DataError(
             f"none of the {report.n_shoppers:,} shoppers asked for has receipts that the model can "
             f"use, for example {order.users[USER_ID][0]!r}; write the ids as in the receipts."
         )
-    waves, n_pools = [_wave(wave) for wave in range(cleaned.n_waves)], 0
-    if order.exposures is not None:  # first, so that they are there when the lists are
-        pools, target = [_pools(wave) for wave in waves], absolute(order.exposures.file).rstrip("/")
-        n_pools = _commit(session, pools, place, target, "pool", report)
-    n_rows = _commit(session, waves, place, place.target, "part", report)
-    place.storage.remove(place.parts)
+    n_pools = 0
+    if place.pools is not None:  # first, so that they are there when the lists are
+        n_pools = _commit(session, work, "pool", cleaned.n_waves, place.pools, report)
+    n_rows = _commit(session, work, "part", cleaned.n_waves, place.target, report)
+    work.remove()
     return Answers(Batch(n_rows, report, n_taken_over, n_pools), cleaned.report)
 
 
@@ -367,120 +369,95 @@ def _answer_waves(
     cleaned: Cleaned,
     order: SparkRequest,
     folder: Path,
-    place: _Place,
+    work: Work,
     shard_lines: int,
     progress: Progress,
-) -> int:
-    """Answer the waves that are not answered yet; how many were."""
+) -> tuple[dict[str, Any], int]:
+    """Answer the waves that are not answered yet; facts of the parts of all, and how many were."""
     ids_like(cleaned.items, order.model.items_[ITEM_ID], who="the fresh receipts")
-    shopper_plan = ShopperPlan(
-        cleaned.far,
-        max(cleaned.midnight, order.model.end_),
-        shard_lines,
-        order.users is None,
-        order.attributes,
-        {name: version for name, version in versions().items() if name != "python"},
-    )
+    end = max(cleaned.end, order.model.end_)
+    in_parts = UserPlan(cleaned.far, end, shard_lines, order.users is None, order.attributes)
     archive = f"retailrec-model-{order.key[:16]}"
     ship(session, folder, archive)
     request = replace(order.request, among=None)  # it goes as codes
-    asked, shared, kinds = order.rows(session), order.shared, order.kinds(cleaned)
+    plan = AnswerPlan(partial(loaded, archive), request, order.shared, order.output, order.exposures)
+    asked, kinds = order.rows(session), order.kinds(cleaned)
     n_tasks = max(cores(session), -(-cleaned.n_lines // (cleaned.n_waves * _TASK_LINES)))
-    n_taken_over = 0
+    parts, n_taken_over = [], 0
     for wave in range(cleaned.n_waves):
         progress("recommend", wave, cleaned.n_waves)
-        if place.storage.exists(f"{place.parts}/{_wave(wave)}.json"):
+        facts = work.facts(f"part-{wave:06d}")
+        if facts is not None:
             n_taken_over += 1
+            parts += facts["parts"]
             continue
         lines = cleaned.lines(session, wave)
         if asked is not None:
             of_wave = asked.filter(f"pmod(xxhash64({USER_ID}), {cleaned.n_waves}) = {wave}")
             lines = lines.unionByName(of_wave, allowMissingColumns=True)
-        told: Any = session.sparkContext.accumulator([], Texts())  # type: ignore[arg-type]
-        exposures = order.exposures
-        columns = kinds if exposures is None else {**kinds, **POOL_KINDS}
-        plan = AnswerPlan(shopper_plan, archive, request, shared, columns, told, exposures)
-        found = (
-            lines.repartition(n_tasks, USER_ID)
-            .sortWithinPartitions(USER_ID, LINE)
-            .mapInArrow(partial(answer, plan), sql_schema(plan.kinds))
-        )
-        lists = f"{place.parts}/{_wave(wave)}"
-        if exposures is None:
-            found.write.mode("overwrite").parquet(lists)
+        lines = lines.repartition(n_tasks, USER_ID).sortWithinPartitions(USER_ID, LINE)
+        users = SparkParts(session, lines, partial(whole_histories, in_parts), cleaned.kinds[USER_ID])
+        lists = work.path(f"part-{wave:06d}")
+        if order.exposures is None:
+            found = users.write(partial(answer, plan), kinds, lists)
         else:
-            found.write.mode("overwrite").parquet(f"{lists}-both")
-            both = session.read.schema(sql_schema(columns)).parquet(f"{lists}-both")
-            of_pools = both.filter(f"{POOL_COLUMN}request is not null")
-            names = [f"{POOL_COLUMN}{name} as {name}" for name in POOL]
-            of_pools.selectExpr(*names).write.mode("overwrite").parquet(_pools(lists))
-            of_lists = both.filter(f"{POOL_COLUMN}request is null").select(*kinds)
-            of_lists.write.mode("overwrite").parquet(lists)
-            place.storage.remove(f"{lists}-both")
-        # comes last: a wave is finished when it is there
-        place.storage.write_text(json.dumps(told.value), f"{place.parts}/{_wave(wave)}.json")
+            both = work.path(f"answers-{wave:06d}")
+            columns = {**kinds, **POOL_KINDS}
+            found = users.write(partial(answer, plan), columns, both)
+            rows = session.read.schema(sql_schema(columns)).parquet(both)
+            is_pool = f"{POOL_COLUMN}request is not null"
+            pools = rows.filter(is_pool).selectExpr(
+                *(f"{POOL_COLUMN}{name} as {name}" for name in POOL)
+            )
+            pools.write.mode("overwrite").parquet(work.path(f"pool-{wave:06d}"))
+            rows.filter(f"not ({is_pool})").select(*kinds).write.mode("overwrite").parquet(lists)
+            work.storage.remove(both)
+        work.finish(f"part-{wave:06d}", {"parts": found})
+        parts += found
     progress("recommend", cleaned.n_waves, cleaned.n_waves)
-    return n_taken_over
+    return {"parts": parts}, n_taken_over
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where lists come to lie, and parts of them beside it until they are complete."""
+class _Place(NamedTuple):
+    """Where lists and pools come to lie, and parts of them beside it until they are complete."""
 
-    storage: Storage
+    storage: HadoopStorage
     target: str
     parts: str
+    pools: str | None
 
-    def prepare(self, plan: str | None) -> None:
-        """A folder for the parts; what another plan left there is removed."""
-        file = f"{self.parts}/plan.txt"
-        storage = self.storage
-        if plan is not None and storage.exists(file) and storage.read_text(file) == plan:
-            return
-        storage.make_folder(self.parts)
-        for name in storage.files(self.parts):
-            storage.remove(f"{self.parts}/{name}")
-        storage.write_text(plan or "", file)
+    @classmethod
+    def of(cls, session: SparkSession, out: str | Path, exposures: Exposures | None = None) -> Self:
+        """The place, unless something else stands there.
 
-
-@contextmanager
-def _place(session: SparkSession, out: str | Path) -> Iterator[_Place]:
-    """The place of `out`, held against a second process, which would write the same parts."""
-    target = absolute(out).rstrip("/")
-    above, _, name = target.rpartition("/")
-    with in_words():
-        place = _Place(Storage(session, above), target, f"{above}/.{name}.parts")
-        _check_target(place.storage, target)
-    with alone(place.parts):
-        yield place
-
-
-def _wave(number: int) -> str:
-    return f"answers-{number:04d}"
+        Raises
+        ------
+        DataError
+            If it does.
+        """
+        target = absolute(out).rstrip("/")
+        above, _, name = target.rpartition("/")
+        pools = None if exposures is None else absolute(exposures.file).rstrip("/")
+        storage = HadoopStorage(session, above)
+        for folder in (target, pools):
+            if folder is None or not storage.exists(folder) or storage.exists(f"{folder}/{_REPORT}"):
+                continue
+            if not storage.is_folder(folder) or storage.files(folder):
+                raise DataError(
+                    f"{folder} exists and was not written by retailrec on Spark; it will not be "
+                    f"replaced. Name another folder."
+                )
+        return cls(storage, target, f"{above}/.{name}.parts", pools)
 
 
-def _pools(wave: str) -> str:
-    return f"{wave}-pools"
-
-
-def _check_target(storage: Storage, target: str) -> None:
-    if storage.exists(target) and not storage.exists(f"{target}/{_REPORT}"):
-        empty = storage.is_folder(target) and not storage.files(target)
-        if not empty:
-            raise DataError(
-                f"{target} exists and was not written by retailrec on Spark; it will not be replaced. "
-                f"Name another folder."
-            )
-
-
-def _whole(
+def _completed(
     report: AnswerReport, amounts: Amounts, cleaned: Cleaned, order: SparkRequest
 ) -> AnswerReport:
     """The report with what can be said of the receipts and lists as a whole."""
     model, request = order.model, order.request
     known = ids_like(cleaned.items, model.items_[ITEM_ID], who="the fresh receipts")
     strange = cleaned.items.filter(~known.is_in(model.items_[ITEM_ID].implode()))
-    end = request.at or cleaned.midnight
+    end = request.at or cleaned.end
     facts = model.catalogue.facts(
         Unplaced(report.n_events, report.n_unknown_events, strange),
         cleaned.report.first or max(end, model.end_),
@@ -495,32 +472,26 @@ def _whole(
 
 
 def _commit(
-    session: SparkSession,
-    waves: Sequence[str],
-    place: _Place,
-    target: str,
-    name: str,
-    report: AnswerReport,
+    session: SparkSession, work: Work, name: str, n_waves: int, target: str, report: AnswerReport
 ) -> int:
     """Put the rows of all waves below one folder and that in its place; number of rows.
 
     Done again after an interruption it goes on, and does not replace what is in place.
     """
-    storage, parts = place.storage, place.parts
-    result, ready = f"{parts}/result-{name}", f"{parts}/{name}.ready"
-    if not storage.exists(ready):
+    storage, result, ready = work.storage, work.path(f"result-{name}"), f"state-{name}"
+    if work.facts(ready) is None:
         storage.make_folder(result)
-        for wave, folder in enumerate(waves):
-            files = (n for n in storage.files(f"{parts}/{folder}") if n.endswith(".parquet"))
-            for number, file in enumerate(files):
-                to = f"{result}/{name}-{wave:04d}-{number:05d}.parquet"
-                storage.rename(f"{parts}/{folder}/{file}", to)
+        for wave in (f"{name}-{wave:06d}" for wave in range(n_waves)):
+            files = [f for f in storage.files(work.path(wave)) if f.endswith(".parquet")]
+            moved = sum(f.startswith(f"{wave}-") for f in storage.files(result))  # by a call before
+            for number, file in enumerate(files, moved):
+                storage.rename(work.path(f"{wave}/{file}"), f"{result}/{wave}-{number:05d}.parquet")
         storage.write_text(json.dumps(asdict(report), default=str) + "\n", f"{result}/{_REPORT}")
         storage.write_text("", f"{result}/_SUCCESS")
-        storage.write_text("", ready)
+        work.finish(ready)
     if storage.exists(result):  # else it is in place
         if storage.exists(target):
-            storage.rename(target, f"{parts}/replaced-{name}")
+            storage.rename(target, work.path(f"replaced-{name}"))
         storage.rename(result, target)
     rows = [file for file in storage.files(target) if file.endswith(".parquet")]
     return session.read.parquet(target).count() if rows else 0

@@ -26,11 +26,11 @@ _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*
 _UNITS = {"": 2**20, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _WAIT = 60  # seconds until a cluster that gives no worker is given up
 _OURS: dict[str, str] = {
-    "spark.ui.enabled": "false",  # nothing listens that nobody asked for
+    "spark.ui.enabled": "false",  # nothing listens unless it is asked for
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",  # as the local engine reads instants with a zone
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
-    # without a bound by bytes, for which the size of a batch is computed anew at each row
+    # without a bound by bytes, for which the size of a batch is computed at each row
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
     "spark.sql.files.maxPartitionBytes": "32m",  # some 5 million lines of packed receipts a task
     "spark.sql.maxConcurrentOutputFileWriters": "300",  # partitions are written without a sort
@@ -58,7 +58,7 @@ def connect(
     require_pyspark()
     from pyspark.sql import SparkSession
 
-    wanted = _read_settings(settings) if isinstance(settings, Path) else dict(settings or {})
+    given = _read_settings(settings) if isinstance(settings, Path) else dict(settings or {})
     active = SparkSession.getActiveSession()
     if active is not None:
         have = active.sparkContext.master
@@ -69,14 +69,14 @@ def connect(
             )
         return active
     require_java()
-    fits_workers(master, wanted)
+    fits_workers(master, given)
     if master is not None and master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder: Any = SparkSession.builder.appName("retailrec")
     if master is not None:
         builder = builder.master(master)
-    for name, value in {**_OURS, **wanted}.items():
+    for name, value in {**_OURS, **given}.items():
         builder = builder.config(name, value)
     with quiet():
         try:
@@ -114,11 +114,11 @@ def require_java() -> None:
     if java is None or not os.access(java, os.X_OK):
         where = f"in JAVA_HOME={home}" if home else "on the PATH"
         raise SettingError(f"Spark needs Java {JAVA} or newer; there is none {where}. Please {cure}")
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', told)
+    shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', shown)
     if version is None or int(version[1]) < JAVA:
-        shown = version[0] if version else (told.splitlines() or ["nothing"])[0]
-        raise SettingError(f"Spark needs Java {JAVA} or newer; {java} says {shown}. Please {cure}")
+        found = version[0] if version else (shown.splitlines() or ["nothing"])[0]
+        raise SettingError(f"Spark needs Java {JAVA} or newer; {java} says {found}. Please {cure}")
 
 
 def fits_workers(master: str | None, settings: dict[str, str]) -> None:
@@ -174,8 +174,7 @@ def cores(session: SparkSession) -> int:
 
 
 def _read_settings(path: Path) -> dict[str, str]:
-    told = read_toml(path, who="--spark-settings")
-    flat = dict(_flat(told))
+    flat = dict(_flat(read_toml(path, who="--spark-settings")))
     if strange := [name for name in flat if not name.startswith("spark.")]:
         raise SettingError(
             f"--spark-settings {path} has {strange[0]!r}; expected Spark's settings, such as "
@@ -245,7 +244,7 @@ def in_words() -> Iterator[None]:
 
 
 def translated(text: str) -> RetailRecError:
-    """The error of the package that stands for Spark's message.
+    """The error of the package for Spark's message.
 
     Examples
     --------

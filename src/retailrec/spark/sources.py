@@ -7,17 +7,18 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from retailrec.data.columns import CLOCK, clock_notation, day_and_clock
 from retailrec.data.files import FILE, exports_of
 from retailrec.data.paths import CSV, EXCEL, PARQUET
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
 from retailrec.spark.session import in_words
-from retailrec.spark.storage import Storage, absolute, escaped, local_path
+from retailrec.spark.storage import HadoopStorage, absolute, escaped, local_path
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -38,10 +39,11 @@ class Source:
     frame : the caller's columns, `PLACE`, and `FILE` where files are several exports
     name : what the report calls it
     n_bytes : size of the files behind it; 0 where none are known
-    fingerprint : stands for its content; None where a rerun can't know it
+    fingerprint : of its content; None where a rerun can't know it
     zone : that of the times, where they have one: as the files say, else the session's
     text : float columns of ids that are not all whole numbers, and so become text
     files : those that the lines' places count; none where places are of partitions
+    notation : how a column of clocks writes whole numbers; see `join_time`
     """
 
     frame: DataFrame
@@ -51,6 +53,7 @@ class Source:
     zone: str | None
     text: tuple[str, ...]
     files: tuple[str, ...] = ()
+    notation: dict[str, str] = field(default_factory=dict)
 
 
 def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> Source:
@@ -74,13 +77,14 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
 
     with in_words():
         frame, name = _opened(session, receipts)
-        _require_columns(frame, columns, name)
+        day, clock = day_and_clock(columns.get("time", "time"), frame.columns)
+        _require_columns(frame, {**columns, "time": day} if clock else columns, name)
         of_type = {c.name: c.dataType.typeName() for c in frame.schema.fields}
         files = sorted((unquote(file), file) for file in frame.inputFiles())
         kept: list[Column] = [_plain(F.col(f"`{c}`"), of_type[c], c) for c in frame.columns]
         placed, by_file = _placed(session, frame, kept, [file for _, file in files])
         n_bytes, fingerprint = _stamp(session, frame, [file for _, file in files], receipts)
-        theirs = {**{c.name: c.name for c in TRANSACTIONS}, **columns}
+        theirs = {**{c.name: c.name for c in TRANSACTIONS}, **columns, "time": day}
         zone = None
         if of_type.get(theirs["time"]) == "timestamp":
             zone = str(session.conf.get("spark.sql.session.timeZone"))
@@ -92,8 +96,18 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
             if of_type.get(c) in ("float", "double")
         ]
         text = _not_whole(frame, floats)
+        notation = {} if clock is None else _notation_of(frame, clock)
     named = tuple(file for file, _ in files) if by_file else ()
-    return Source(placed, name, n_bytes, fingerprint, zone, text, named)
+    return Source(placed, name, n_bytes, fingerprint, zone, text, named, notation)
+
+
+def _notation_of(frame: DataFrame, clock: str) -> dict[str, str]:
+    """How a column of clocks writes whole numbers, by its longest cell."""
+    from pyspark.sql import functions as F
+
+    text = F.regexp_replace(F.trim(F.col(f"`{clock}`").cast("string")), r"\.0$", "")
+    found = frame.agg(F.max(F.when(text.rlike(CLOCK), F.length(text)))).first()
+    return clock_notation(clock, found[0]) if found is not None and found[0] else {}
 
 
 def columns_in(session: SparkSession, receipts: Any) -> list[str]:
@@ -134,7 +148,7 @@ def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str]:
 
 
 def require_parquet(path: str | Path) -> None:
-    """Raise if a path is of other files, which can be told before Spark has started.
+    """Raise if a path is of other files, which is seen before Spark has started.
 
     Raises
     ------
@@ -185,8 +199,8 @@ def _require_columns(frame: DataFrame, columns: Mapping[str, str], name: str) ->
                 "time": "Read it with F.to_timestamp(column, format)",
             }.get(column.kind, "Cast it to a string")
             raise DataError(
-                f"column '{theirs}' of {name} must hold {column.kind}s, not {kind}: on Spark nobody "
-                f"looks at all cells to guess a notation. {cure}."
+                f"column '{theirs}' of {name} must hold {column.kind}s, not {kind}: on Spark all "
+                f"cells are not looked at to guess a notation. {cure}."
             )
 
 
@@ -221,7 +235,7 @@ def _placed(
             for name in _spellings(file)
         ]
         numbers = session.createDataFrame(rows, f"{path} string, {PLACE}_number long, {FILE} int")
-        number, unlisted = F.col(f"{PLACE}_number"), F.raise_error("a file that nobody listed")
+        number, unlisted = F.col(f"{PLACE}_number"), F.raise_error("a file that is not listed")
         # a line whose file is not found would be lost by an inner join
         place = F.shiftleft(F.coalesce(number, unlisted), PLACE_BITS) + F.col(row)
         if row not in columns:
@@ -250,15 +264,15 @@ def _spellings(file: str) -> list[str]:
 def _stamp(
     session: SparkSession, frame: DataFrame, files: list[str], receipts: Any
 ) -> tuple[int, str | None]:
-    """Bytes of the files, and what stands for them; a DataFrame's own steps can't be told apart."""
+    """Bytes of the files, and their fingerprint; None of a DataFrame, whose own steps are not known."""
     if not files:
         return 0, None
-    storage = Storage(session, files[0])
-    told = [storage.described(unquote(file)) for file in files]
-    n_bytes = sum(size for size, _ in told)
+    storage = HadoopStorage(session, files[0])
+    described = [storage.described(unquote(file)) for file in files]
+    n_bytes = sum(size for size, _ in described)
     if not isinstance(receipts, str | Path):
         return n_bytes, None
-    content = json.dumps([files, told, frame.schema.json()])
+    content = json.dumps([files, described, frame.schema.json()])
     return n_bytes, hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -26,14 +26,14 @@ from retailrec.data.cleaning import (
     refuse_if_none,
 )
 from retailrec.data.files import Span
-from retailrec.data.parsing import look_alike_key, look_alikes, typed_ids
+from retailrec.data.parsing import look_alike_key, look_alikes, typed_ids, zero_twins
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
-from retailrec.recommender.artifact import versions
 from retailrec.schema import ITEM_ID, USER_ID
+from retailrec.spark.mapping import SparkParts, gathered, sql_schema
 from retailrec.spark.session import in_words
 from retailrec.spark.sources import PLACE, PLACE_BITS, Source
-from retailrec.spark.storage import Storage, local_path
+from retailrec.spark.storage import HadoopStorage, local_path
 from retailrec.spark.tasks import CleanPlan, clean, sample_of_cleaned
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ REASON, WAVE = "reason", "wave"
 REJECTED = -1  # the wave of rejected lines
 _WAVE_BYTES = 256 * 2**20
 _MOST_WAVES = 256
+_CLEAN_ROWS = 250_000  # lines parsed at a time: Arrow batches are smaller, and each costs a start
 _MOST_ALIKE = 100_000  # ids of users that are compared with each other
 _SPARK_KINDS = {
     "Int64": "long",
@@ -53,12 +54,11 @@ _SPARK_KINDS = {
     "UInt32": "long",
     "Categorical": "string",
 }
-_SQL = {"long": "bigint", "timestamp": "timestamp_ntz", "integer": "int"}
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Cleaned lines on disk, parted into waves of shoppers, and what is known of the whole.
+    """Cleaned lines on disk, parted into waves of users, and what is known of the whole.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Cleaned:
     n_lines : lines that were kept, before dates far from all others are left out
     vocabulary, items : ids of the items of these lines, and of those in the log, ascending
     far : the rule against dates far from all others
-    last : time of the last line
+    end : first instant that is not known: the midnight after the last receipt
     report : what was read and rejected so far; shards add the rest
     numbers : from a line's place to its number
     """
@@ -82,14 +82,9 @@ class Cleaned:
     vocabulary: pl.Series
     items: pl.Series
     far: LineRule | None
-    last: datetime
+    end: datetime
     report: LoadReport
     numbers: LineNumbers
-
-    @property
-    def midnight(self) -> datetime:
-        """The midnight after the last line."""
-        return datetime(self.last.year, self.last.month, self.last.day) + timedelta(days=1)
 
     def lines(self, session: SparkSession, wave: int) -> DataFrame:
         """The cleaned lines of a wave."""
@@ -102,11 +97,6 @@ class Cleaned:
         """The cleaned lines of all waves."""
         paths = [f"{self.folder}/{WAVE}={wave}" for wave in sorted(self.filled)]
         return session.read.schema(sql_schema(self.kinds)).parquet(*paths).drop(REASON)
-
-
-def sql_schema(kinds: Mapping[str, str]) -> str:
-    """Columns as Spark writes a schema."""
-    return ", ".join(f"`{name}` {_SQL.get(kind, kind)}" for name, kind in kinds.items())
 
 
 def stage(
@@ -126,12 +116,13 @@ def stage(
     """
     from pyspark.sql import functions as F
 
-    storage = Storage(session, folder)
+    storage = HadoopStorage(session, folder)
     plan = _plan(source, reading, rules)
     number = waves or min(_MOST_WAVES, 1 + source.n_bytes // _WAVE_BYTES)
     with in_words():
         if not storage.exists(f"{folder}/_SUCCESS"):
-            lines = source.frame.mapInArrow(partial(clean, plan), sql_schema(plan.kinds))
+            parts = SparkParts(session, source.frame, partial(gathered, rows=_CLEAN_ROWS))
+            lines, _ = parts.rows(partial(clean, plan), plan.kinds)
             wave = F.pmod(F.xxhash64(USER_ID), F.lit(number)).cast("int")
             lines = lines.withColumn(WAVE, F.when(F.col(REASON).isNull(), wave).otherwise(REJECTED))
             # read once and removed: to look for dictionaries takes longer than to write more bytes
@@ -147,7 +138,7 @@ def _plan(source: Source, reading: Reading, rules: Sequence[LineRule]) -> CleanP
     """The plan, its columns learnt by cleaning a frame of one line without content."""
     rules = (*rules, *STANDARD_RULES)
     plan = CleanPlan(
-        dict(reading.columns), rules, PLACE, source.text, {}, _versions(), None, reading.changed_ids
+        dict(reading.columns), rules, PLACE, source.text, {}, changed_ids=reading.changed_ids
     )
     empty = pl.DataFrame(pl.from_arrow(_null_line(source.frame)))
     found = sample_of_cleaned(empty.with_columns(pl.col(source.text).cast(pl.String)), plan)
@@ -156,7 +147,8 @@ def _plan(source: Source, reading: Reading, rules: Sequence[LineRule]) -> CleanP
         for name, kind in found.schema.items()
     }
     kinds[LINE] = "long"
-    return replace(plan, kinds={**kinds, REASON: "string"}, zone=source.zone)
+    kinds[REASON] = "string"
+    return replace(plan, kinds=kinds, zone=source.zone, notation=source.notation)
 
 
 def _null_line(frame: DataFrame) -> Any:
@@ -171,15 +163,9 @@ def _null_line(frame: DataFrame) -> Any:
     return pa.table([pa.nulls(1, kind) for kind in schema.types], names=schema.names)
 
 
-def _versions() -> dict[str, str]:
-    """Those that a list hangs on; of Python the first two numbers, which Spark itself compares."""
-    own = versions()
-    return {name: version for name, version in own.items() if name != "python"}
-
-
 def _counted(
     session: SparkSession,
-    storage: Storage,
+    storage: HadoopStorage,
     source: Source,
     kinds: dict[str, str],
     folder: str,
@@ -224,7 +210,8 @@ def _counted(
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
         good = good.filter(F.to_date("time").between(first, newest))
-    report.notes += [*far_notes(days.drop("latest")), *alike]
+    receipts = _receipts_alike(everything.filter(F.col(REASON).isNull()))
+    report.notes += [*receipts, *far_notes(days.drop("latest")), *alike]
     last = days["latest"].max()
     if isinstance(last, datetime) and "basket_id" in kinds:
         last = _last_receipt(good, last)
@@ -239,7 +226,7 @@ def _counted(
         vocabulary,
         vocabulary if far is None else _items_of(good),
         far,
-        last,
+        datetime(last.year, last.month, last.day) + timedelta(days=1),
         report,
         numbers,
     )
@@ -282,6 +269,23 @@ def _users_alike(lines: DataFrame, kind: str) -> pl.Series:
         several = several.filter((F.col("n") > 1) | (F.col("alike") == ""))
         some = keyed.join(several, "alike", "left_semi").limit(_MOST_ALIKE).toArrow()[USER_ID]
     return pl.Series(USER_ID, pl.from_arrow(some)).sort()
+
+
+def _receipts_alike(lines: DataFrame) -> list[str]:
+    """What is to be said of receipt numbers that are others but for leading zeros or '.0'."""
+    from pyspark.sql import functions as F
+
+    name = "basket_id"
+    if dict(lines.dtypes).get(name) != "string":
+        return []
+    plain = F.regexp_replace(F.regexp_replace(name, r"^0+(\d)", "$1"), r"^(\d+)\.0$", "$1")
+    odd = lines.filter(plain != F.col(name)).select(name).distinct().limit(_MOST_ALIKE)
+    found = [odd.toArrow()[name]]
+    if len(found[0]):
+        plainly = F.broadcast(odd.select(plain.alias(name)).distinct())
+        found.append(lines.join(plainly, name, "left_semi").select(name).distinct().toArrow()[name])
+    ids = pl.concat(pl.Series(name, pl.from_arrow(ids), pl.String) for ids in found)
+    return zero_twins(ids.unique().sort())[0]
 
 
 def _with_keys(batches: Any) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retailrec.errors import DataError
-from retailrec.work import locked
+from retailrec.work import LocalStorage, fingerprint
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,34 +34,13 @@ def local_path(path: str) -> Path | None:
     return Path(re.sub(r"^file:/+", "/", path)) if path.startswith("file:/") else None
 
 
-@contextmanager
-def alone(path: str) -> Iterator[None]:
-    """Keep other processes of this machine off a folder on its disk; elsewhere nobody is kept off.
-
-    Raises
-    ------
-    DataError
-        If another process is at work there, or the folder can't be made.
-    """
-    here = local_path(path)
-    with ExitStack() as held:
-        if here is not None:
-            try:
-                held.enter_context(locked(here))
-            except OSError as error:
-                raise DataError(
-                    f"{here} can't be made: {error.strerror}. Name a folder that may be written to."
-                ) from error
-        yield
-
-
 def escaped(path: str) -> str:
     """A path in which no sign stands for others."""
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", path)
 
 
-class Storage:
-    """Hadoop's view of the file system that a path lies in."""
+class HadoopStorage:
+    """Hadoop's view of the file system that a path lies in: a `Storage` of `work`."""
 
     def __init__(self, session: SparkSession, path: str) -> None:
         self._jvm: Any = session._jvm
@@ -134,3 +113,26 @@ class Storage:
             stream.close()
         self.remove(path)
         self.rename(partial, path)
+
+    def digest(self, path: str) -> str:
+        """Hex digits of a file's size and time, or of those of all files below a folder."""
+        if not self.is_folder(path):
+            return fingerprint(self.described(path))
+        return fingerprint([[name, self.digest(f"{path}/{name}")] for name in self.files(path)])
+
+    @contextmanager
+    def hold(self, folder: str) -> Iterator[None]:
+        """Make a folder and keep other processes of this machine off; elsewhere none are kept off.
+
+        Raises
+        ------
+        DataError
+            If another process holds it, or it can't be made.
+        """
+        here = local_path(folder)
+        if here is not None:
+            with LocalStorage().hold(str(here)):
+                yield
+        else:
+            self.make_folder(folder)
+            yield
