@@ -1,0 +1,24 @@
+"""This week's lists as a Dagster asset: dagster dev -f dagster_week.py; see docs/on-call.md."""
+
+import subprocess
+
+import dagster as dg
+
+COMMAND = ["retailrec", "week", "--config", "/var/lib/retailrec/week.toml", "--quiet"]
+
+
+@dg.asset(retry_policy=dg.RetryPolicy(max_retries=2, delay=60))
+def week_lists() -> dg.MaterializeResult:
+    """The published week: lists, model, manifest."""
+    done = subprocess.run(COMMAND, capture_output=True, text=True)
+    if done.returncode in (2, 4):  # an error, a check that refused: the same call says the same again
+        raise dg.Failure(done.stderr, metadata={"status": done.returncode}, allow_retries=False)
+    if done.returncode not in (0, 3):  # a signal: the next call goes on where this one was
+        raise dg.Failure(done.stderr, metadata={"status": done.returncode})
+    return dg.MaterializeResult(metadata={"published": done.returncode == 0})  # 3: nothing is new
+
+
+monday = dg.ScheduleDefinition(
+    name="monday", target=dg.AssetSelection.assets(week_lists), cron_schedule="0 5 * * 1"
+)
+defs = dg.Definitions(assets=[week_lists], schedules=[monday])

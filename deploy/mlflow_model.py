@@ -1,0 +1,26 @@
+"""A saved model in MLflow, as code and checked files, without a pickle.
+
+mlflow.pyfunc.log_model(name="offers", python_model="mlflow_model.py", artifacts={"model": "out/model"})
+"""
+
+import mlflow
+import polars as pl
+from mlflow.pyfunc import PythonModel
+
+from retailrec import RetailData, TwoStageRecommender
+
+
+class Offers(PythonModel):
+    """Lists of users, from their receipts so far."""
+
+    def load_context(self, context):
+        """The model, from its folder; a file that was changed is refused."""
+        self.model = TwoStageRecommender.load(context.artifacts["model"])
+
+    def predict(self, context, model_input, params=None):
+        """`user_id`, `item_id`, `score`, `rank`, from lines (`user_id`, `item_id`, `time`, ...)."""
+        data = RetailData.from_frames(pl.from_pandas(model_input))
+        return self.model.recommend(data, k=int((params or {}).get("k", 5))).to_pandas()
+
+
+mlflow.models.set_model(Offers())
