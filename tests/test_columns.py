@@ -58,7 +58,32 @@ ISO = ["2024-01-31", "2024-02-02", "2024-03-15"] * 10
         ),
         ({"SHOP_DATE": [20060413] * N, "SHOP_HOUR": [17] * N}, {"time": "SHOP_DATE+SHOP_HOUR"}),
         ({"bought": [date(2024, 1, 31)] * N}, {"time": "bought"}),  # by its cells alone
+        (
+            {
+                "EAN": IDS,
+                "Bezeichnung": ["Tee", "Käse", "Öl"] * 10,
+                "Warengruppe": ["A", "B", "A"] * 10,
+            },
+            {"item_id": "EAN", "name": "Bezeichnung", "category_1": "Warengruppe"},
+        ),
+        (  # a workbook's cells, as text
+            {
+                "Nº ticket": IDS,
+                "Fecha": ["2024-01-31 00:00:00", "2024-02-02 00:00:00"] * 15,
+                "Hora": ["1899-12-31 09:05:00", "1899-12-31 17:30:00"] * 15,
+                "Loyalty Card": IDS,
+                "Unidades": [1] * N,
+            },
+            {
+                "user_id": "Loyalty Card",
+                "time": "Fecha+Hora",
+                "basket_id": "Nº ticket",
+                "quantity": "Unidades",
+            },
+        ),
+        ({"Fecha": ["2024-01-31 10:00:00"] * N, "Hora": ["10:00"] * N}, {"time": "Fecha"}),
         # nothing rather than something wrong
+        ({"item": IDS, "Name": ["Ann", "Bob"] * 15}, {"item_id": "item"}),  # whose name?
         (
             {"order_number": [1, 2, 40] * 10, "days_since_prior_order": [7, 8, 40] * 10},
             {"basket_id": "order_number"},

@@ -93,12 +93,15 @@ def clock_notation(name: str, longest: int) -> dict[str, str]:
     return {f"clock of {name}": str(2 if longest <= 2 else 4 if longest <= 4 else 6)}
 
 
+_CLOCK_DAY = r"^((1899-12-3[01]|1900-01-0[01])[ T])"  # of a workbook's clocks
+
+
 def _clock(cells: pl.Series, notation: dict[str, str]) -> pl.Series:
     """Clocks as text with colons."""
     if isinstance(cells.dtype, pl.Datetime):
         cells = cells.dt.time()
     text = cells.cast(pl.String).str.strip_chars().str.strip_suffix(".0")
-    text = text.str.replace(r"^(1899-12-3[01]|1900-01-0[01])[ T]", "")  # the day of a workbook's clocks
+    text = text.str.replace(_CLOCK_DAY, "")
     digits = text.str.contains(CLOCK)
     if not digits.any():
         return text
@@ -193,7 +196,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "user customer cust client shopper kunde kunden kund household hh haushalt hshd household "
         "member mitglied cliente clienti klant klient asiakas musteri utente usuario acheteur foyer "
         "buyer consumer kupujici zakaznik клиент покупатель 顧客 客户 会员",
-        "person account visitor panelist loyalty card karte kundenkarte tessera tarjeta carte",
+        "person account visitor panelist loyalty card loyaltycard membercard clubcard karte "
+        "kundenkarte bonuskarte tessera tarjeta carte cartefidelite",
     ),
     "item_id": (
         "item product prod sku article artikel art stock produkt produit producto prodotto produto "
@@ -212,7 +216,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "quantity": (
         "quantity qty menge units anzahl stueck stuck cantidad quantite quantita quantidade aantal "
-        "antal ilosc pieces pcs",
+        "antal ilosc pieces pcs unidades",
     ),
     "value": (
         "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
@@ -220,6 +224,17 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis",),
     "store": ("store filiale branch outlet tienda magasin negozio winkel shop butik",),
+    "name": (
+        "name description desc bezeichnung beschreibung artikelbezeichnung artikelname artikeltext "
+        "produktname produktbezeichnung warenbezeichnung itemname itemdescription itemdesc productname "
+        "productdescription productdesc articlename designation libelle descripcion descrizione "
+        "descricao denominazione omschrijving nazwa navn namn nimi",
+    ),
+    "category_1": (
+        "category categoria categorie kategorie warengruppe artikelgruppe produktgruppe department "
+        "abteilung rayon famille reparto departamento seccion familia productgroup itemgroup "
+        "itemcategory productcategory",
+    ),
 }
 _NUMBERED = r"(s|n|en|r|ren)?(id|ids|nr|no|num|nummer|number|numero|code|key|kod|uid)?"
 _WHEN = (
@@ -239,7 +254,8 @@ def guess_columns(frame: pl.DataFrame) -> dict[str, str]:
     """Standard name -> the column that seems to hold it, by name and cells; what is unsure is left out.
 
     Nothing is guessed rather than something wrong: an id that no two lines share, a number that is no
-    date, and two columns of which either may be meant are no answer.
+    date, and two columns of which either may be meant are no answer. What describes items is text of
+    which an item has one.
 
     Examples
     --------
@@ -268,12 +284,15 @@ def _guess_named(
     ranks: Sequence[str],
     found: Mapping[str, str],
 ) -> str | None:
-    ending = _NUMBERED if role in _KIND else ""
+    before, ending = ("(n|no|nr)?", _NUMBERED) if role in _KIND else ("", "")
     for words in ranks:
-        shape = re.compile(f"({'|'.join(words.split())}){ending}")
+        shape = re.compile(f"{before}({'|'.join(words.split())}){ending}")
         named = [c for c, name in plain.items() if shape.fullmatch(name) and c not in found.values()]
-        fits = _holds_ids if role in _KIND else _holds_numbers
-        good = [c for c in named if fits(frame[c])]
+        if role in ("name", "category_1"):
+            good = [c for c in named if _describes(frame, c, found.get("item_id"))]
+        else:
+            fits = _holds_ids if role in _KIND else _holds_numbers
+            good = [c for c in named if fits(frame[c])]
         if len(good) > 1:  # customer_id beside customer: the one that says that it is an id
             good = [c for c in good if re.search(r"(id|nr|no|number|nummer|code|key)$", plain[c])]
         if len(good) == 1:
@@ -346,6 +365,14 @@ def _holds_numbers(cells: pl.Series) -> bool:
     return len(some) > 0 and bool(some.str.contains(r"^\s*[-+]?[$€£]?[\d., ']+[€£$]?\s*$").all())
 
 
+def _describes(frame: pl.DataFrame, text: str, item: str | None) -> bool:
+    """Is a column text of which an item has one, but for a few?"""
+    if item is None or frame[text].dtype != pl.String or frame[text].drop_nulls().n_unique() < 2:
+        return False
+    known = frame.select(item, text).drop_nulls().unique()
+    return known.height <= 1.05 * known[item].n_unique()
+
+
 def _holds_times(cells: pl.Series, named: str) -> bool:
     """Are cells dates of the past? Numbers are if written as such, or if they count days by their name.
 
@@ -383,8 +410,10 @@ def _holds_times(cells: pl.Series, named: str) -> bool:
 def _has_clock(cells: pl.Series) -> bool:
     if isinstance(cells.dtype, pl.Datetime):
         return bool((cells.dt.time() != pl.Series([datetime.min.time()])).any())
-    if cells.dtype == pl.String:
-        return bool(_some(cells, 300).str.contains(r"\d:\d\d").any())
+    if cells.dtype == pl.String:  # a workbook writes the midnight of dates
+        some = _some(cells, 300)
+        midnight = some.str.contains(r"[ T]00:00:00(\.0+)?$")
+        return bool((some.str.contains(r"\d:\d\d") & ~midnight).any())
     low: Any = cells.min() if cells.dtype.is_numeric() else None
     return low is not None and low >= 315_532_800 and low > 21010101
 
@@ -398,7 +427,7 @@ def _holds_clocks(cells: pl.Series) -> bool:
     if some.dtype.is_integer():
         low, high = some.min(), some.max()
         return isinstance(low, int) and isinstance(high, int) and low >= 0 and high <= 2359
-    shape = r"^\s*([01]?\d|2[0-3])(:?[0-5]\d){0,2}(\.\d+)?\s*([AaPp][Mm])?\s*$"
+    shape = _CLOCK_DAY + r"?\s*([01]?\d|2[0-3])(:?[0-5]\d){0,2}(\.\d+)?\s*([AaPp][Mm])?\s*$"
     return some.dtype == pl.String and bool(some.str.contains(shape).all())
 
 
