@@ -20,7 +20,6 @@ from retailrec.jobs.settings import Settings
 from retailrec.jobs.week_settings import WeekSettings
 from retailrec.offers.campaign import campaign_of
 from retailrec.recommender.rules import Rules
-from retailrec.simulator.shop import Shop, write_examples
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,7 +30,7 @@ NOT_HERE = (
     "pip ",
     "python -m venv",
     ". .venv/bin/activate",
-    "retailrec simulate --preset complete-journey",
+    "retailrec run complete-journey\n",
 )
 
 
@@ -48,17 +47,20 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(found[1], found[2], text[: found.start()].count("\n") + 2)
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the docs speak of, small."""
-    folder = tmp_path_factory.mktemp("docs")
-    write_examples(folder)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a reader has: the files of `retailrec examples`, and no other page's results."""
+    monkeypatch.chdir(tmp_path)
+    run("retailrec examples", "README.md")
+    return tmp_path
+
+
+def put_published(folder: Path) -> None:
+    """A published data set where `data.md` has a reader put it, small."""
     lines = pl.read_csv(folder / "receipts_so_far.csv")
     sheets = folder / "path" / "to" / "online_retail_ii"
     sheets.mkdir(parents=True)
     online_retail(lines).write_csv(sheets / "sheet.csv")
-    Shop(users=60, items=400, weeks=30).write(folder / "supermarket", truth_days=28)
-    return folder
 
 
 def online_retail(lines: pl.DataFrame) -> pl.DataFrame:
@@ -76,15 +78,19 @@ def online_retail(lines: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_every_block_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(sandbox)
+def test_every_block_runs(page: Path, folder: Path) -> None:
     names: dict[str, object] = {}
+    if page.name == "data.md":
+        put_published(folder)
     for block in blocks(page):
         where = f"{page.name}, line {block.line}"
         if block.kind == "python":
             exec(compile(block.text, where, "exec"), names)
         elif block.kind == "toml":
-            (sandbox / check_toml(block.text, where)).write_text(block.text)
+            file = re.match(r"# ([\w-]+\.toml)\b", block.text)
+            assert file, f"{where}: the first line does not say which file it is"
+            check_toml(block.text, where)
+            (folder / file[1]).write_text(block.text)
         elif block.kind == "yaml":
             assert all("kind" in part for part in yaml.safe_load_all(block.text)), where
         elif block.kind == "sh":
@@ -98,33 +104,30 @@ def commands(text: str) -> Iterator[str]:
     """Command lines, continued ones joined, without comments."""
     for line in text.replace("\\\n", " ").splitlines():
         command = line.partition("  #")[0].strip()
-        if command and not command.startswith(NOT_HERE) and command != "retailrec run complete-journey":
+        if command and not f"{command}\n".startswith(NOT_HERE):
             yield command
 
 
 def run(command: str, where: str) -> None:
     program, *arguments = shlex.split(command)
     assert program == "retailrec", f"{where}: {command}"
-    if arguments[:2] == ["simulate", "--out"]:
+    if arguments[0] == "simulate":  # small
         arguments += ["--users", "60", "--weeks", "30"]
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, f"{where}: {command}\n{found.output}\n{found.exception!r}"
 
 
-def check_toml(text: str, where: str) -> str:
-    """Settings that make sense; the name of the file that the page's commands read them from."""
+def check_toml(text: str, where: str) -> None:
+    """Refuse settings that make no sense."""
     given = tomllib.loads(text)
     if set(given) & {"limit", "budget"}:
         campaign_of(given)
-        return "campaign.toml"
-    if set(given) & {"receipts", "store"}:
+    elif set(given) & {"receipts", "store"}:
         WeekSettings.model_validate(given)
-        return "week.toml"
-    if set(given) & RULES:
+    elif set(given) & RULES:
         assert set(given) <= RULES, where
-        return "rules.toml"
-    Settings(**given).model()
-    return "settings.toml"
+    else:
+        Settings(**given).model()
 
 
 def test_the_docs_hold_blocks_of_every_kind() -> None:
