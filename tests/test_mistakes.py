@@ -29,6 +29,9 @@ FILES = {
     "own-source.toml": '[[sources]]\ntype = "my_source"\n',
     "own-feature.toml": 'drop_features = ["my_feature"]\n',
     "als.toml": '[[sources]]\ntype = "als"\nfactor = 3\n',
+    "ranker.toml": 'ranker = "catboost"\n',
+    "source.toml": 'sources = ["popularity"]\n',
+    "scan.csv": "%PDF-1.7 and so on",
     "rules.toml": "max_per_categori = 2\n",
     "per-category.toml": "max_per_category = 2\n",
     "empty.csv": "",
@@ -127,6 +130,31 @@ MISTAKES = [
     ("allocate theirs.csv spring.toml --out o", "calibrate = true"),
     ("allocate scores.csv spring.toml --out o", "pairs lack column 'margin'"),
     ("features --import nomodule", "the module can't be imported"),
+    # and ten more
+    ("run", "Missing argument 'dataset'. See: "),
+    ("recommend --model out --history shop", "Missing option '--out'. See: "),
+    (f"{RECOMMEND} --in-store NORTH", "--in-store NORTH needs --rules with what stores have"),
+    ("tune table shop --study st --out receipts.csv", "--out receipts.csv must end in .toml"),
+    (
+        "check-leaks table shop --max-users 0",
+        "'--max-users': Input should be greater than or equal to 1",
+    ),
+    (f"{RUN} --columns ,", "expected standard=yours pairs"),
+    (f"{RUN} --columns time=a,time=b", "names 'time' twice"),
+    ("run table shop --config ranker.toml --out o", 'must be a table, such as { type = "catboost" }'),
+    ("run table shop --config source.toml --out o", 'must be a table, such as { type = "popularity" }'),
+    ("run table scan.csv --out o", "scan.csv holds no text: it is a PDF; export its table as CSV"),
+    (
+        "store forgotten receipts.csv --store s.db",
+        "receipts.csv can't be read as a list of forgotten ids",
+    ),
+    ("serve --model shop --store s.db", "--model shop holds no saved model"),
+    (
+        "experiment counterfactual --ledger no.parquet --receipts shop --policy theirs.csv",
+        "there is no ledger at no.parquet: there is nothing",
+    ),
+    (f"{RECOMMEND} --model shop/items.csv", "shop/items.csv is no folder of a saved model"),
+    ("week --config till.toml", "say either receipts = 'FOLDER or FILE' or store = 'STORE'"),
 ]
 
 
@@ -143,6 +171,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         made = retailrec(*shlex.split("run table shop --config quick.toml --no-report --out out"))
+        assert retailrec("store", "init", "--store", "s.db").returncode == 0
     assert made.returncode == 0, made.stderr
     return folder
 

@@ -55,6 +55,17 @@ def test_whatever_meets_parts_of_ones_own_imports_a_module_first(command: str) -
     assert "--import absent_module_of_nobody" in str(told.exception)
 
 
+@pytest.mark.parametrize("name", ["k", "horizon_days", "seed", "threads"])
+def test_a_default_that_help_tells_is_that_of_the_settings(name: str) -> None:
+    from retailrec.jobs.settings import Settings
+
+    (run,) = [
+        c.callback for c in app.registered_commands if c.callback and c.callback.__name__ == "run"
+    ]
+    told = inspect.signature(run).parameters[name].annotation.__metadata__[0].help
+    assert told.endswith(f"[{getattr(Settings(), name):g}]")
+
+
 def test_an_option_of_several_commands_is_written_once() -> None:
     """Two options of one name and one help text are one `Annotated` of cli/options.py."""
     import typer

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -121,10 +120,9 @@ def known(process: Process, key: str) -> int:
 def backed_up(url: str, server: Postgres | None, to: Path) -> str:
     """A backup of a running store, restored to another place: its URL."""
     if server is None:
-        made = to / "backup.db"
-        with sqlite3.connect(url) as connection:
-            connection.execute(f"VACUUM INTO '{made}'")
-        connection.close()
+        made = to / "restored.db"
+        command("store", "backup", to / "backup.db", RETAILREC_STORE=url)
+        command("store", "restore", to / "backup.db", RETAILREC_STORE=str(made))
         return str(made)
     base = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "test"]
     name = url.rpartition("/")[2]

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,80 @@ def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path)
     opened = Store(str(store))
     assert opened.history("u01") == []
     opened.close()
+
+
+def rows_of(file: Path) -> dict[str, list[tuple[Any, ...]]]:
+    with closing(sqlite3.connect(file)) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
+
+
+def test_a_backup_is_one_instant_of_a_store_in_use_and_restores_to_the_same(tmp_path: Path) -> None:
+    store, backup, back = tmp_path / "s.db", tmp_path / "kept" / "b.db", tmp_path / "back.db"
+    receipts().write_csv(tmp_path / "lines.csv")
+    run("store", "load", "table", tmp_path / "lines.csv", "--store", store)
+    run("store", "key", "add", "till 7", "--store", store)
+    service = Store(str(store))
+    service.set_rules("mail", {"min_new": 1})  # which stands in the log beside the file
+    before = rows_of(store)
+    assert len(before["receipts"]) > 3
+    with service.transaction() as writer:  # which has written, and not said that it is done
+        writer.exec_driver_sql("DELETE FROM receipts")
+        said = run("store", "backup", backup, "--store", store)
+    service.close()
+    assert f"{len(before['receipts'])} receipts" in said
+    assert rows_of(store)["receipts"] == []
+    files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in backup.parent.iterdir()}
+    assert files == {"b.db": 0o600, "b.db.sha256": 0o600}
+    said = run("store", "restore", backup, "--store", back)
+    assert "who was forgotten since the backup is back" in said
+    assert rows_of(back) == before
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("back.db*")} == {0o600}
+
+    # who was forgotten meanwhile does not come back, with the list
+    user, listed = before["receipts"][0][0], tmp_path / "forgotten.json"
+    run("store", "forget", user, "--store", back)
+    run("store", "forgotten", listed, "--store", back)
+    run("store", "restore", backup, "--store", tmp_path / "new.db", "--forgotten", listed)
+    left = {row[0] for row in rows_of(tmp_path / "new.db")["receipts"]}
+    assert left == {row[0] for row in before["receipts"]} - {user}
+
+
+def test_a_backup_overwrites_nothing_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    store, backup, back = tmp_path / "s.db", tmp_path / "b.db", tmp_path / "back.db"
+    receipts().write_csv(tmp_path / "lines.csv")
+    run("store", "load", "table", tmp_path / "lines.csv", "--store", store)
+    run("store", "backup", backup, "--store", store)
+    good = backup.read_bytes()
+    restore = ("store", "restore", backup, "--store", back)
+    refused(retailrec("store", "backup", backup, "--store", store), "b.db is there already")
+    refused(retailrec("store", "restore", backup, "--store", store), "s.db is there already")
+    (tmp_path / "back.db-wal").touch()
+    refused(retailrec(*restore), "back.db-wal is there already")
+    (tmp_path / "back.db-wal").unlink()
+    changed = bytearray(good)
+    changed[good.rindex(b"u01")] ^= 1  # another shopper's receipt, in a file that SQLite can read
+    backup.write_bytes(changed)
+    refused(retailrec(*restore), "b.db is not the file of which", "b.db.sha256")
+    (tmp_path / "b.db.sha256").unlink()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE t (x)")
+    for damaged in (
+        good[: len(good) // 2],
+        good[:4096] + bytes(4096) + good[8192:],
+        b"",
+        b"text",
+        (tmp_path / "other.db").read_bytes(),
+    ):
+        backup.write_bytes(damaged)
+        refused(retailrec(*restore), f"error: {backup} is no whole backup of a store")
+        assert not back.exists()
+    refused(retailrec("store", "restore", tmp_path / "no.db", "--store", back), "there is no file")
+    refused(retailrec("store", "backup", tmp_path / "c.db", "--store", tmp_path / "no.db"), "no store")
+    url = "postgresql://me@localhost/shop"
+    for command in (("backup", tmp_path / "p.db"), ("restore", tmp_path / "lines.csv")):
+        refused(retailrec("store", *command, "--store", url), "pg_dump")
+    assert not list(tmp_path.glob(".*b.db*")) + list(tmp_path.glob("back.db*"))
 
 
 def test_forgetting_searches_the_files_that_it_is_given(tmp_path: Path) -> None:
@@ -416,6 +491,11 @@ def test_the_list_of_forgotten_ids_is_carried_by_commands(tmp_path: Path) -> Non
     assert "are of shoppers who were forgotten" in " ".join(said.split())
     for _ in range(2):  # nightly
         assert "1 forgotten ids" in run("store", "forgotten", file, "--store", store)
+    run("store", "init", "--store", restored)
+    before = file.read_bytes()
+    without = retailrec("store", "forgotten", file, "--store", restored)  # --apply was left out
+    refused(without, "lists 1 ids that this store's list does not have, and is not written over")
+    assert file.read_bytes() == before
     assert "1 ids are new" in run("store", "forgotten", file, "--apply", "--store", restored)
     out = tmp_path / "out"
     run("store", "export", out, "--store", restored)

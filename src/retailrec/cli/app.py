@@ -61,7 +61,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except _UsageError as error:
-            if not error.message:  # no arguments: the help has been shown
+            if not (error.message or hasattr(error, "param")):  # no arguments: the help has been shown
                 raise
             where = error.ctx.command_path if error.ctx else "retailrec"
             said = error.format_message().replace("Possible options:", "is it one of").rstrip(".")
@@ -263,6 +263,11 @@ def recommend(
     from retailrec.recommender.batch import Exposures, ListFormat
 
     request = asked_for(context)
+    if request.in_store is not None and not (request.rules and request.rules.by_store):
+        raise SettingError(
+            f"--in-store {request.in_store} needs --rules with what stores have (available, with a "
+            f"column store); add it, or leave --in-store out."
+        )
     shared: dict[str, Any] = {"users": users, "reading": read.reading()}
     if exposures is not None:
         time = None if sent is None else as_instant(sent, who="--sent")

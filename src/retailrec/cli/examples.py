@@ -85,6 +85,11 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "store forget": (SERVE, ("retailrec store forget 17 --store store.db",)),
     "store forgotten": (SERVE, ("retailrec store forgotten forgotten.json --store store.db",)),
     "store recover": (SERVE, ("retailrec store recover aside/exposures.jsonl --store store.db",)),
+    "store backup": (SERVE, ("retailrec store backup backup.db --store store.db",)),
+    "store restore": (
+        SERVE,
+        ("retailrec store restore backup.db --forgotten forgotten.json --store restored.db",),
+    ),
     "store compact": (SERVE, ("retailrec store compact --store store.db",)),
     "store export": (SERVE, ("retailrec store export out/store --store store.db",)),
     "simulate": (MORE, ("retailrec simulate --users 200 --weeks 30 --out supermarket",)),

@@ -206,7 +206,7 @@ def backtest(
 @of_a_dataset
 def check_leaks(
     wanted: Wanted,
-    max_users: Annotated[int, typer.Option(help="Shoppers that are compared.")] = 2000,
+    max_users: Annotated[int, typer.Option(min=1, help="Shoppers that are compared.")] = 2000,
 ) -> None:
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
     from retailrec.evaluation.inspection import check_leaks as check
@@ -239,6 +239,8 @@ def tune(
     from retailrec.jobs.tune import tune as tune_job
     from retailrec.metrics import parse_metric
 
+    if out.suffix != ".toml":
+        raise SettingError(f"--out {out} must end in .toml.")
     check_file(out, inputs=wanted.inputs, overwrite=overwrite)
     check_folder(study, (), inputs=wanted.inputs)
     settings = wanted.settings()

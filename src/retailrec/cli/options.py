@@ -474,11 +474,14 @@ def parse_columns(text: str) -> dict[str, str]:
                 f"such lines will do."
             )
         return found
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    parts = [part for part in text.split(",") if part.strip()] or [text] * bool(text.strip())
+    pairs = [part.partition("=") for part in parts]
     for name, equals, theirs in pairs:
         if not (name.strip() and equals and theirs.strip()):
             raise SettingError(
                 f"--columns is {text!r}; expected standard=yours pairs with commas between, "
                 f"such as user_id=client,item_id=sku,time=date, or a file of them that ends in .toml."
             )
+        if [other.strip() for other, *_ in pairs].count(name.strip()) > 1:
+            raise SettingError(f"--columns names '{name.strip()}' twice; leave one of the two.")
     return {name.strip(): theirs.strip() for name, _, theirs in pairs}

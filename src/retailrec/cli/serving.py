@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,21 +105,6 @@ def serve(
                 f"retailrec store key add NAME --store {opened.name}"
             )
         keys = None
-    if not loopback:
-        ERR.print(
-            f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
-            f"unless a proxy before it speaks HTTPS.",
-            highlight=False,
-        )
-    if not keys:
-        ERR.print(
-            "[bold]no key is asked for[/]: whoever can start a program on this machine may read, write "
-            "and forget. A key ends it: retailrec store key add NAME"
-            if keys is None
-            else "[bold]--no-keys[/]: whoever can start a program on this machine may read, write and "
-            "forget.",
-            highlight=False,
-        )
     names = ("localhost", "127.0.0.1", "::1") if loopback else ()
     settings = ServiceSettings(
         rate=rate,
@@ -133,13 +118,26 @@ def serve(
     )
     logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
     service = Service(opened, model, settings, plan)
-    with suppress(Interrupted):  # the server has stopped as it should, and hands the signal on
-        run_server(
-            service,
-            host,
-            port,
-            lambda address: OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False),
-        )
+
+    def started(address: str) -> None:
+        if not loopback:
+            ERR.print(
+                f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
+                f"unless a proxy before it speaks HTTPS.",
+                highlight=False,
+            )
+        if not keys:
+            said = "--no-keys" if keys is False else "no key is asked for"
+            cure = " A key ends it: retailrec store key add NAME" if keys is None else ""
+            ERR.print(
+                f"[bold]{said}[/]: whoever can start a program on this machine may read, write and "
+                f"forget.{cure}",
+                highlight=False,
+            )
+        OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False)
+
+    with closing(opened), suppress(Interrupted):  # the server has stopped, and hands the signal on
+        run_server(service, host, port, started)
     if (left := service.unwritten) is not None:
         raise DataError(left.sentence(opened.name))
 
@@ -324,11 +322,54 @@ def forgotten_ids(
 
         if not apply:
             check_file(file, inputs=[opened.file], overwrite=overwrite)
-            OUT.print(f"{write_list(opened, file):,} forgotten ids: {file}", highlight=False)
+            OUT.print(f"{write_list(opened, file, overwrite):,} forgotten ids: {file}", highlight=False)
             return
-        new, removed = apply_list(opened, file)
-    gone = ", ".join(f"{n:,} {table}" for table, n in removed.items())
-    OUT.print(f"{new:,} ids are new on the list; {gone} removed")
+        applied = apply_list(opened, file)
+    _print_applied(applied)
+
+
+def _print_applied(applied: Any) -> None:
+    gone = ", ".join(f"{n:,} {table}" for table, n in applied.removed.items())
+    OUT.print(f"{applied.new:,} ids are new on the list; {gone} removed")
+
+
+@store_app.command("backup")
+def backup_store(
+    out: Annotated[Path, typer.Argument(help="A new file; its checksum is put beside it.")],
+    store: StoreOption,
+) -> None:
+    """Write one instant of an SQLite store to a file, while services use it."""
+    with _extra():
+        from retailrec.serving.loading import back_up
+        from retailrec.serving.store import Store
+    with closing(Store(store)) as opened:
+        receipts = back_up(opened, out)
+    OUT.print(f"{receipts:,} receipts: {out}", highlight=False, soft_wrap=True)
+
+
+@store_app.command("restore")
+def restore_store(
+    file: Annotated[Path, typer.Argument(help="A backup.")],
+    store: StoreOption,
+    forgotten: Annotated[
+        Path | None, typer.Option(help="List of forgotten ids, so that none of them comes back.")
+    ] = None,
+) -> None:
+    """Make an SQLite store from a backup, where none is yet."""
+    with _extra():
+        from retailrec.serving.loading import restore
+        from retailrec.serving.store import Store
+    with closing(Store(store)) as opened:
+        applied = restore(file, opened, forgotten)
+        OUT.print(f"{opened.counts()['receipts']:,} receipts: {opened.name}", highlight=False)
+    if applied is not None:
+        _print_applied(applied)
+        return
+    ERR.print(
+        "note: who was forgotten since the backup is back; before a service starts: "
+        f"retailrec store forgotten forgotten.json --apply --store {escape(opened.name)}",
+        highlight=False,
+    )
 
 
 @store_app.command("compact")
@@ -355,7 +396,7 @@ def add_key(
     scopes: Annotated[str, typer.Option(help="Of read, write, admin; with commas between.")] = "read",
 ) -> None:
     """Make a key and print it, once: the store keeps its hash only."""
-    with opened_store(store) as opened:
+    with opened_store(store, init=True) as opened:
         from retailrec.serving.keys import make_key
 
         key = make_key(opened, name, scopes)
@@ -412,6 +453,9 @@ def opened_store(url: str, init: bool = False) -> Iterator[Any]:
     """The store, made if `init` says so, and closed afterwards."""
     with _extra():
         from retailrec.serving.store import Store, open_store
+    with closing(Store(url)) as store:
+        if not init and store.file is not None and not store.file.is_file():
+            raise DataError(f"there is no store {store.name}. Check --store.")
     store = Store(url).init() if init else open_store(url)
     try:
         yield store

@@ -134,6 +134,8 @@ _OTHERS = {
     b"\x28\xb5\x2f\xfd": "a Zstandard file; unpack it",
     b"BZh": "a bzip2 file; unpack it",
     b"\xfd7zXZ": "an xz file; unpack it",
+    b"%PDF": "a PDF; export its table as CSV",
+    b"\x89PNG": "a picture; export the table that it shows as CSV",
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx or CSV",
 }  # what a name may hide, by the first bytes
 _ONE_BYTE = ("cp125", "iso8859", "koi8", "mac", "latin")  # encodings with a byte a letter

@@ -432,6 +432,9 @@ def settings_of(given: dict[str, Any], who: str = "setting") -> Settings:
                 f"{', '.join(known)}."
             ) from error
         problem = first["msg"].lower().replace("input should be", "it must be")
+        if "valid dictionary" in problem:
+            part = where.partition(".")[0] in ("ranker", "sources", "prefilters")
+            problem = "it must be a table" + f', such as {{ type = "{first["input"]}" }}' * part
         raise SettingError(f"{who} '{where}' is {first.get('input')!r}; {problem}.") from error
 
 

@@ -317,6 +317,8 @@ class Ledger:
         DataError
             If there are none, several policies and none is named, or a file is of another kind.
         """
+        if not self.folder.exists():
+            self.require()
         rows = self._scan(self._pool_files(), POOL).collect()
         names = rows["policy"].unique().sort().to_list()
         if rows.is_empty() or (policy is not None and policy not in names):

@@ -1,11 +1,14 @@
-"""Receipts of a store in bulk: files or data sets into it, files out of it, pruned; a demo shop."""
+"""A store in bulk: files or data sets into it, files out of it, pruned, backed up; a demo shop."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -42,7 +45,7 @@ from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.files import whole_numbers
 from retailrec.data.ids import attributes
 from retailrec.data.retail_data import summarise
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import LEDGER
 from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.serving import schema
@@ -59,7 +62,7 @@ from retailrec.serving.receipts import (
     unpack_lines,
 )
 from retailrec.serving.store import Store
-from retailrec.work import replaced, result_file, write_result
+from retailrec.work import replaced, result_file, sha256, whole_file, write_result
 
 _FORMAT = "retailrec: hashes of forgotten ids"
 _SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
@@ -101,13 +104,118 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
     return removed
 
 
-def write_list(store: Store, file: Path) -> int:
-    """Write the list to a JSON file, for a store that is restored or made again; number of hashes."""
+def back_up(store: Store, out: Path) -> int:
+    """Write one instant of an SQLite store to a new file, while others use it; number of receipts.
+
+    The file is for its owner alone and needs no other beside it. ``OUT.sha256`` holds its checksum, as
+    ``sha256sum -c`` reads it.
+
+    Raises
+    ------
+    SettingError
+        If the store is in PostgreSQL, which has `pg_dump`.
+    DataError
+        If there is no such store, or one of the files is there or can't be written.
+    """
+    if not _require_sqlite(store).is_file():
+        raise DataError(f"there is no store {store.file}. Check --store.")
+    checksum = _checksum_of(out)
+    for file in (out, checksum):
+        _refuse_existing(file)
+    with whole_file(checksum) as line, whole_file(out) as partial:
+        with store.reader() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(partial),))
+        receipts = _require_backup(partial)
+        line.write_text(f"{sha256(partial)}  {out.name}\n")
+    return receipts
+
+
+def restore(file: Path, store: Store, forgotten: Path | None = None) -> Applied | None:
+    """Make an SQLite store from a backup, in this version's tables; `forgotten`: as of `apply_list`.
+
+    The store's file appears when all is done.
+
+    Raises
+    ------
+    SettingError
+        If the store is in PostgreSQL, which has `pg_restore`.
+    DataError
+        If the file is no whole backup, or the store's file, or the log of one, is there.
+    """
+    target = _require_sqlite(store)
+    for there in (target, Path(f"{target}-wal"), Path(f"{target}-journal")):
+        _refuse_existing(there)
+    if not file.is_file():
+        raise DataError(f"there is no file {file}. Check the path.")
+    checksum = _checksum_of(file)
+    if checksum.is_file() and checksum.read_text().split()[:1] != [sha256(file)]:
+        raise DataError(
+            f"{file} is not the file of which {checksum} is the checksum. Take another backup."
+        )
+    with whole_file(target) as partial:
+        shutil.copyfile(file, partial)
+        _require_backup(partial, file)
+        new = Store(str(partial))
+        try:
+            new.init()
+            applied = None if forgotten is None else apply_list(new, forgotten)
+            new.sweep()
+        finally:
+            new.close()
+    return applied
+
+
+def _refuse_existing(file: Path) -> None:
+    if file.exists() or file.is_symlink():
+        raise DataError(f"{file} is there already, and is not written over. Name another file.")
+
+
+def _checksum_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _require_sqlite(store: Store) -> Path:
+    if store.file is None:
+        raise SettingError(
+            "a store in PostgreSQL is backed up by pg_dump -Fc and put back by pg_restore into an "
+            "empty database; then run: retailrec store init"
+        )
+    return store.file
+
+
+def _require_backup(file: Path, name: Path | None = None) -> int:
+    """Number of receipts of a store's file; a DataError if it is damaged or none."""
+    name = name or file
+    try:
+        with closing(sqlite3.connect(file)) as connection:
+            ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if said == "ok":
+                connection.execute(f"SELECT version FROM {schema.versions.name}").fetchall()
+                return int(connection.execute("SELECT count(*) FROM receipts").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    raise DataError(f"{name} is no whole backup of a store ({said.splitlines()[0]}). Take another one.")
+
+
+def write_list(store: Store, file: Path, overwrite: bool = False) -> int:
+    """Write the list to a JSON file, for a store that is restored or made again; number of hashes.
+
+    Raises
+    ------
+    DataError
+        If the file is there, and no list or one of users whom this store's does not have; unless
+        `overwrite`.
+    """
     table = schema.forgotten
     with store.reader() as connection:
         key = forget_key(connection)
         rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
     hashes = {row.hash: row.since for row in rows}
+    if file.exists() and not overwrite and (more := set(_read_list(file)[1]) - set(hashes)):
+        raise DataError(
+            f"{file} lists {len(more):,} ids that this store's list does not have, and is not written "
+            f"over. With --apply the store keeps to it; --overwrite or another name writes the store's."
+        )
     write_result(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
     return len(hashes)
 
@@ -121,17 +229,7 @@ def apply_list(store: Store, file: Path) -> Applied:
         If the file is none that `write_list` wrote, or comes from a store with another key while this
         one has a list of its own.
     """
-    try:
-        found = json.loads(file.read_text())
-        key, hashes = found["key"], sorted(found["since"])
-        right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
-        right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file} can't be read as a list of forgotten ids ({error}).") from error
-    if not right:
-        raise DataError(
-            f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
-        )
+    key, hashes = _read_list(file)
     with store.transaction(long=True) as connection:
         before = _n_forgotten(connection)
         if forget_key(connection) != key:
@@ -150,6 +248,22 @@ def apply_list(store: Store, file: Path) -> Applied:
         store.recount(connection)
     store.sweep()
     return Applied(new, dict(removed))
+
+
+def _read_list(file: Path) -> tuple[str, list[str]]:
+    """The key and the hashes of a list of forgotten ids."""
+    try:
+        found = json.loads(file.read_text())
+        key, hashes = found["key"], sorted(found["since"])
+        right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
+        right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} can't be read as a list of forgotten ids ({error}).") from error
+    if not right:
+        raise DataError(
+            f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
+        )
+    return key, hashes
 
 
 def _users(connection: Connection) -> set[str]:
