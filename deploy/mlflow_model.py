@@ -1,10 +1,10 @@
 """A saved model in MLflow, as code and checked files, without a pickle.
 
-mlflow.pyfunc.log_model(name="offers", python_model="mlflow_model.py", artifacts={"model": "out/model"})
+docs/recipes.md has the call that logs it.
 """
 
 import mlflow
-import polars as pl
+import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from retailrec import RetailData, TwoStageRecommender
@@ -19,8 +19,9 @@ class Offers(PythonModel):
 
     def predict(self, context, model_input, params=None):
         """`user_id`, `item_id`, `score`, `rank`, from lines (`user_id`, `item_id`, `time`, ...)."""
-        data = RetailData.from_frames(pl.from_pandas(model_input))
-        return self.model.recommend(data, k=int((params or {}).get("k", 5))).to_pandas()
+        data = RetailData.from_frames(model_input)
+        lists = self.model.recommend(data, k=int((params or {}).get("k", 5)))
+        return pd.DataFrame(lists.to_dict(as_series=False))
 
 
 mlflow.models.set_model(Offers())

@@ -132,8 +132,10 @@ MLFLOW = """
 import json, sys, warnings
 from pathlib import Path
 import mlflow
-from retailrec import TwoStageRecommender, small_data
-from retailrec.simulator.examples import receipt_lines
+import pandas as pd
+from mlflow.models import infer_signature
+from retailrec import RetailData, TwoStageRecommender, small_data
+from retailrec.simulator.shop import receipt_lines
 
 recipe, place = sys.argv[1:]
 data = small_data(users=60, weeks=30, items=200)
@@ -141,11 +143,16 @@ TwoStageRecommender().fit(data).save(place + "/model")
 mlflow.set_tracking_uri("sqlite:///" + place + "/runs.db")
 with mlflow.start_run():
     logged = mlflow.pyfunc.log_model(
-        name="offers", python_model=recipe, artifacts={"model": place + "/model"}, pip_requirements=[]
+        name="offers",
+        python_model=recipe,
+        artifacts={"model": place + "/model"},
+        signature=infer_signature(params={"k": 5}),
+        pip_requirements=[],
     )
 loaded = mlflow.pyfunc.load_model(logged.model_uri)
-got = loaded.predict(receipt_lines(data).to_pandas(), params={"k": 3})
-want = TwoStageRecommender.load(place + "/model").recommend(data, k=3)
+lines = pd.DataFrame(receipt_lines(data).to_dict(as_series=False))
+got = loaded.predict(lines, params={"k": 3})
+want = TwoStageRecommender.load(place + "/model").recommend(RetailData.from_frames(lines), k=3)
 folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri))
 kept = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
 same = got["item_id"].to_list() == want["item_id"].to_list() and got["user_id"].to_list() == want["user_id"].to_list()
