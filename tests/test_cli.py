@@ -234,6 +234,7 @@ def test_evaluate_compares_anybodys_recommendations(ran: Path, tmp_path: Path) -
     other = mine.with_columns(rank=4 - pl.col("rank"))
     truth = mine.filter(pl.col("rank") == 1).with_columns(value=2.0, price=1.0)
     truth.write_csv(tmp_path / "bought.csv")
+    mine.filter(pl.col("rank") == 2).write_csv(tmp_path / "earlier.csv")
     other.write_csv(tmp_path / "other.csv")
     run = retailrec(
         "evaluate",
@@ -244,7 +245,7 @@ def test_evaluate_compares_anybodys_recommendations(ran: Path, tmp_path: Path) -
         "--truth",
         tmp_path / "bought.csv",
         "--history",
-        tmp_path / "bought.csv",
+        tmp_path / "earlier.csv",
         "--metrics",
         "precision@1, mrr@3,revenue@1",
         "--out",
@@ -303,9 +304,9 @@ def test_the_version_needs_no_command() -> None:
 
 
 def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from retailrec.datasets import base
+    from retailrec.datasets import complete_journey
 
-    monkeypatch.setattr(base.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(complete_journey.util, "find_spec", lambda _: None)
     found = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
     assert isinstance(found.exception, DataError)
     assert "pip install 'retailrec[groceries]'" in str(found.exception)

@@ -141,6 +141,6 @@ def test_what_memory_can_not_hold_is_a_sentence(folder: Path, tmp_path: Path) ->
     run = ("run", "complete-journey", folder, "--out", tmp_path / "out", "--quiet")
     refused(retailrec(*run, "--config", tmp_path / "wide.toml"), "factors", "at most 10000")
     told = "Unable to allocate 440. GiB"
-    with patch("retailrec.datasets.load_dataset", side_effect=MemoryError(told)):
+    with patch("retailrec.datasets.load_until", side_effect=MemoryError(told)):
         refused(retailrec(*run), f"there is not enough memory ({told}). Ask for less")
     assert not (tmp_path / "out").exists()

@@ -143,7 +143,7 @@ def test_logs_that_teach_nothing_are_refused(log: Log) -> None:
     ):
         with pytest.raises(DataError, match=match):
             up.fit_uplift(rows, data, days=14, threads=1)
-    with pytest.raises(DataError, match="Wait until windows are over"):
+    with pytest.raises(DataError, match="Wait until it is over"):
         up.fit_uplift(pool, data, days=30, threads=1)
 
 
@@ -169,7 +169,7 @@ def test_the_command_writes_pairs_for_allocate(
         return CliRunner().invoke(app, command.split())
 
     refused = run("uplift fit ledger shop pairs.csv --days 60")
-    assert "Wait until windows are over" in str(refused.exception)
+    assert "Wait until it is over" in str(refused.exception)
     assert not Path("out/uplift").exists()
     monkeypatch.setattr(up, "_TREES", 20)
     found = run("uplift fit ledger shop pairs.csv --days 3 --threads 1")

@@ -385,9 +385,8 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
 
 def _offers_for(service: Service, body: OffersIn, request: str) -> dict[str, Any]:
     engine, model = service.engine, service.models.active
-    users, receipts = _users(
-        engine.store, model, body.shoppers, service.changed_ids(s.shopper for s in body.shoppers)
-    )
+    changed = service.changed_ids((s.shopper for s in body.shoppers), model)
+    users, receipts = _users(engine.store, model, body.shoppers, changed)
     asked = offer_request(body, body.rules.said(), body.among)
     ends = engine.store.shopper("").ends
     newest = max(
@@ -461,7 +460,7 @@ def _said(said: Dismissal) -> dict[str, Any]:
 
 def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any]:
     model = service.models.active
-    barred = service.engine.barred(model, service.today(shopper))
+    barred = service.engine.barred(model, service.today(shopper, model))
     if item not in model.code_of:
         raise Problem(404, f"the model does not know item {item!a}; it was not sold before its end.")
     return {

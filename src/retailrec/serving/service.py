@@ -268,9 +268,10 @@ class Service:
         self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""
     ) -> dict[str, Any]:
         """The answer for a stored shopper as JSON holds it, logged."""
-        shopper = self.today(shopper)
+        active = self.models.active
+        shopper = self.today(shopper, active)
         assignment, salt = self.experiment.assign(shopper), self.experiment.salt
-        model = self.models.active if assignment.model is None else self.models.get(assignment.model)
+        model = active if assignment.model is None else self.models.get(assignment.model)
         changed = assignment.purpose, assignment.ruleset, assignment.explore
         asked = asked.in_arm(*changed, salt or self.experiment.campaign)
         if assignment.holdout:
@@ -287,17 +288,17 @@ class Service:
             self._shadow(shopper, asked, request, campaign)
         return answer_json(answer, assignment, request)
 
-    def changed_ids(self, shoppers: Iterable[str]) -> ChangedIds:
-        """Ids that changed, by the active model; of these users a chain stops at a forgotten id."""
-        changed, users = self.models.active.changed_ids, set(shoppers)
+    def changed_ids(self, shoppers: Iterable[str], model: ServedModel | None = None) -> ChangedIds:
+        """Ids that changed, by the model or else the active one; a chain stops at a forgotten id."""
+        changed, users = (model or self.models.active).changed_ids, set(shoppers)
         if users.isdisjoint(changed.users):
             return ChangedIds({}, changed.items)
         chains = {one for user in users for one in changed.chain("user", user)}
         return changed.stopped_at(self.store.forgotten(chains))
 
-    def today(self, shopper: str) -> str:
+    def today(self, shopper: str, model: ServedModel | None = None) -> str:
         """What a user is called today, whose id changed."""
-        return self.changed_ids([shopper]).last("user", shopper)
+        return self.changed_ids([shopper], model).last("user", shopper)
 
     def for_user(self, work: Callable[..., T], shopper: str, *args: Any) -> T:
         """What `work` does for a user, by today's id."""
