@@ -362,7 +362,7 @@ def test_a_pool_in_the_ledger_comes_back_and_its_offers_count_for_caps(
     with pytest.raises(DataError, match="pools of 2 policies: chance, new"):
         ledger.read_pool()
     nobody = Ledger(tmp_path / "nobody")
-    with pytest.raises(DataError, match="there is nothing. Name the folder"):
+    with pytest.raises(DataError, match="there is nothing"):
         nobody.read_pool()
     held = part.with_columns(shown=pl.lit(False), arm=pl.lit("holdout"))
     nobody.append_pool(held, shown_only=True)
