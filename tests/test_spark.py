@@ -441,6 +441,8 @@ def test_a_model_of_all_shoppers_is_that_of_one_machine(
     theirs = there.load_report.as_dict()
     ours = data.report.as_dict()
     assert (theirs.pop("source"), ours.pop("source")) == ("receipts", "transactions")
+    said = [report.pop("notes")[0].partition(":")[0] for report in (theirs, ours)]
+    assert said[0] == said[1]  # then examples, by file and line; lines of a frame have no file
     assert theirs == ours
     model = TwoStageRecommender.load(tmp_path / "model")
     assert model.items_.equals(local.items_)

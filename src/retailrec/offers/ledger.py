@@ -46,7 +46,8 @@ LEDGER: Mapping[str, Any] = MappingProxyType(
         "holdout": pl.Boolean,  # was the shopper held out on purpose?
     }
 )
-_NAME = re.compile(r"(offers|pool)-\d{8}-[0-9a-f]{16}\.parquet")
+# files that a ledger writes, and parts of waves that Spark writes
+_NAME = re.compile(r"(offers|pool)-\d{8}-[0-9a-f]{16}\.parquet|pool-\d{6}-\d{5}\.parquet")
 _MAY_BE_NULL = ("item_id", "score", "price", "propensity")
 _IDS = ("user_id", "item_id")
 _OF_REQUEST = ("user_id", "time", "policy", "arm", "pool")  # of a pool: the same in all its rows
