@@ -328,7 +328,7 @@ def missing_stores(w: Weeks) -> Found:
 
 @check("note")
 def new_stores(w: Weeks) -> Found:
-    """Stores that no earlier line is of: one that opened, or ids of stores that were written anew."""
+    """Stores that no earlier line is of: one that opened, or ids of stores written otherwise."""
     if "store" not in w.new.columns or "store" not in w.past.columns or not w.learnt:
         return None
     known = set(w.past["store"].cast(pl.String).drop_nulls().unique().to_list())
@@ -337,7 +337,7 @@ def new_stores(w: Weeks) -> Found:
     if not new or not known:
         return None
     return (
-        f"store {_listed(new)} had no line before; a store that opened, or ids written anew?",
+        f"store {_listed(new)} had no line before; a store that opened, or ids written otherwise?",
         w.new.filter(pl.col("store").cast(pl.String).is_in(new)),
     )
 
@@ -592,7 +592,7 @@ def unknown_users(w: Weeks) -> str | None:
 
 @check("refuse")
 def unknown_items(w: Weeks) -> str | None:
-    """Lines of known items far fewer than in past weeks: the catalogue was coded anew."""
+    """Lines of known items far fewer than in past weeks: the catalogue has other ids."""
     return _unknown(w, ITEM_ID, "items")
 
 

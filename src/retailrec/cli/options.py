@@ -186,7 +186,7 @@ ImportOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What a command that reads receipts was told of them; the fields are its options."""
+    """How a command reads receipts; the fields are its options."""
 
     columns: ColumnsOption = ""
     encoding: EncodingOption = None
@@ -295,8 +295,8 @@ def with_options(
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
         def filled(**given: Any) -> None:
-            told = options(**{name: given.pop(name) for name in names})
-            command(told, **given)
+            read = options(**{name: given.pop(name) for name in names})
+            command(read, **given)
 
         parameters = [
             p.replace(kind=inspect.Parameter.KEYWORD_ONLY)

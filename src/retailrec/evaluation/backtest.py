@@ -71,7 +71,7 @@ class Window:
     Raises
     ------
     DataError
-        If there is nobody to judge.
+        If no user can be judged.
     """
 
     def __init__(self, split: Split, end: datetime) -> None:
@@ -103,7 +103,7 @@ class Window:
         judge = partial(values_of, self._facts, self._share(model), longest(metrics), alone)
         found, _ = self._users.map(partial(judge, with_lists=bool(together)), schema)
         if not found[USER_ID].equals(self.users):
-            raise DataError("receipts changed while models were judged; begin anew.")
+            raise DataError("receipts changed while models were judged; start again.")
         values: dict[str, Values] = {m: found[m].to_numpy() for m in alone}
         if together:
             items = found[_LISTS].explode().to_numpy().reshape(found.height, -1)

@@ -113,7 +113,7 @@ def gather(
     Raises
     ------
     DataError
-        If nobody with history bought anything in the window.
+        If no user with history bought anything in the window.
     """
     engine = held_out.past.engine
     facts = engine.share(ItemFacts.of(held_out.past))

@@ -329,10 +329,10 @@ def run(
         write_json(staging / "metrics.json", result)
         if described is not None:
             progress("draw the report")
-            told = {**described, **result}
-            write_json(staging / "report.json", told)
-            (staging / "report.html").write_text(render(told), encoding="utf-8")
-            (staging / "report.md").write_text(render_markdown(told), encoding="utf-8")
+            report = {**described, **result}
+            write_json(staging / "report.json", report)
+            (staging / "report.html").write_text(render(report), encoding="utf-8")
+            (staging / "report.md").write_text(render_markdown(report), encoding="utf-8")
     return result
 
 

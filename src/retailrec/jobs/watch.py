@@ -80,7 +80,7 @@ MEASURES: dict[str, Measure] = {
         "low",
         (0.1, 0.0),
         False,
-        "drift by column below, and the age of the model; retailrec week --refit fits it anew",
+        "drift by column below, and the age of the model; retailrec week --refit fits another",
     ),
     "pool_recall": Measure(
         "share of what was bought since that the candidate pool held",
@@ -94,7 +94,7 @@ MEASURES: dict[str, Measure] = {
         "both",
         (0.15, 0.0),
         False,
-        "whether the week had all its days; a new fit calibrates anew",
+        "whether the week had all its days; a new fit calibrates them",
     ),
     "new": Measure(
         "share of listed items that are new to their user; the others are repeats",
@@ -136,7 +136,7 @@ MEASURES: dict[str, Measure] = {
         "high",
         (0.5, 0.01),
         True,
-        "which items: a new assortment, or a catalogue that was coded anew",
+        "which items: a new assortment, or a catalogue with other ids",
     ),
     "new_users": Measure(
         "share of the week's users without earlier receipts",

@@ -253,18 +253,18 @@ def describe_ranking(model: TwoStageRecommender, held_out: Split, seed: int) -> 
 
     Neither where nothing that is proposed was bought there.
     """
-    told: dict[str, Any] = dict.fromkeys(("windows", "curve", "importances", "reliability"))
-    told["windows"] = model.report_["windows"]
+    facts: dict[str, Any] = dict.fromkeys(("windows", "curve", "importances", "reliability"))
+    facts["windows"] = model.report_["windows"]
     buyers = Sampling(negatives=1, idle_users=1e-9, max_users=_RANKING_USERS, seed=seed)
     split = held_out.filtered(model.prefilters)
     rows = concatenate(window_rows("", split, model.stage_one, buyers, 0, model.threads).frames)
     if rows.y.any():
         ranker, families, n = model.ranker_, model.features_.families, _IMPORTANCE_USERS
-        told["curve"] = ndcg_by_trees(ranker, rows, seed=seed)
+        facts["curve"] = ndcg_by_trees(ranker, rows, seed=seed)
         table = importances(ranker, rows, families, shoppers=n, seed=seed)
         columns, by = _rounded(table.head(20)), _rounded(by_family(table))
-        told["importances"] = {"columns": columns, "families": by}
-    return told
+        facts["importances"] = {"columns": columns, "families": by}
+    return facts
 
 
 def describe_results(

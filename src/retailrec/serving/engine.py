@@ -70,7 +70,7 @@ class HotShoppers:
         """Let go of shoppers; number of histories that were kept."""
         with self._lock:
             found = list(self._entries)
-        dropped = [key for key in found if gone(key[0])]  # takes long, so nobody waits for it
+        dropped = [key for key in found if gone(key[0])]  # takes long, so no other request waits for it
         with self._lock:
             return sum(self._entries.pop(key, None) is not None for key in dropped)
 

@@ -1,6 +1,6 @@
 """What each page shows: numbers first, as plain values; templates only lay them out.
 
-What is told of all receipts takes one pass over the store beside the answers, now and then.
+Figures over all receipts take one pass over the store beside the answers, now and then.
 """
 
 from __future__ import annotations
