@@ -16,6 +16,7 @@ from retailrec.cli import console
 from retailrec.cli.app import app
 from retailrec.errors import DataError
 from retailrec.jobs.evaluate import baselines
+from retailrec.recommender.batch import end_of
 from retailrec.simulator.shop import Shop
 
 
@@ -295,8 +296,25 @@ def test_backtest_prints_the_spread_and_goes_on(folder: Path, tmp_path: Path) ->
     assert len(kept) == 20  # two folds of five models, each with its proof
     table = json.loads((tmp_path / "out" / "backtest.json").read_text())
     assert {row["model"] for row in table["table"]} == {*baselines(), "two_stage"}
+    written = {p.name: p.read_bytes() for p in (tmp_path / "out" / "judged").iterdir()}
     assert retailrec(*arguments).stdout == first.stdout
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == kept
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out" / "judged").iterdir()} == written
+    values = pl.read_parquet(tmp_path / "out" / "backtest.parquet").filter(model="two_stage")
+    for (end,), users in values.partition_by(["cutoff"], as_dict=True).items():
+        file = tmp_path / "out" / "judged" / f"{end:%Y-%m-%d}.parquet"
+        lists = pl.read_parquet(file)
+        assert end_of(file) == end
+        assert lists["user_id"].n_unique() == users.height
+        hits = lists.filter(pl.col("rank") <= 5)["bought"].sum()
+        assert hits / 5 / users.height == pytest.approx(users["precision@5"].mean())
+    assert len(written) == 2
+    bought = tmp_path / "bought.csv"
+    lists.filter("bought").with_columns(time=pl.lit(end - timedelta(days=1))).write_csv(bought)
+    early = retailrec("evaluate", "--recommendations", file, "--truth", bought)
+    assert "has seen answers" in early.stdout
+    folder_named = retailrec("evaluate", "--recommendations", tmp_path / "out", "--truth", bought)
+    refused(folder_named, "is the folder of a backtest; name one of")
 
 
 def test_the_version_needs_no_command() -> None:

@@ -86,7 +86,9 @@ def test_everybody_is_judged_with_the_figures_of_one_machine(
         assert window.groups[segment].equals(groups), segment
     for model in (OwnPurchases(), QUICK.model()):
         fitted = fitted_copy(model, split.past)
-        there, expected = (w.values(fitted, METRICS) for w in (window, local))
+        (there, lists), (expected, here_too) = (w.values(fitted, METRICS, 3) for w in (window, local))
+        assert lists.equals(here_too)
+        assert lists["hits"].list.len().min() >= 3
         assert list(there) == list(METRICS)
         for metric in METRICS:
             np.testing.assert_array_equal(there[metric], expected[metric], metric)

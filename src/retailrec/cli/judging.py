@@ -175,7 +175,7 @@ def check(
 def backtest(
     wanted: Wanted,
     folds: Annotated[int, typer.Option(min=1, help="Last horizons to judge.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for figures and judged lists.")] = Path("out"),
     store: Annotated[
         Path | None, typer.Option(help="Folder of finished folds; a rerun reads them.")
     ] = None,

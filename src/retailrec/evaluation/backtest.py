@@ -34,6 +34,7 @@ from retailrec.evaluation.judge import (
     Judge,
     by_segment,
     grouped,
+    listed,
     means,
     nobody_to_judge,
     user_facts,
@@ -42,7 +43,7 @@ from retailrec.metrics import parse_metric
 from retailrec.metrics.base import Values, compute_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import CATEGORIES, USER_ID
+from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 from retailrec.work import Work, fingerprint
 
 Items = NDArray[np.int32]
@@ -52,7 +53,7 @@ Model = TwoStageRecommender | CandidateGenerator | ModelFunction
 
 
 _FACTS: dict[str, pl.DataType] = {"receipts": pl.Int64(), "days": pl.Int64()}
-_LISTS = "lists"
+_LISTS: dict[str, pl.DataType] = {"lists": pl.List(pl.Int32()), "hits": pl.List(pl.Boolean())}
 
 
 class Window:
@@ -85,8 +86,13 @@ class Window:
             raise nobody_to_judge(*(sum(of) for of in zip(*seen, strict=True)))
         self.users, self.groups = found[USER_ID], grouped(found)
 
-    def values(self, model: Any, metrics: Sequence[str]) -> dict[str, Values]:
+    def values(
+        self, model: Any, metrics: Sequence[str], k: int = 0
+    ) -> tuple[dict[str, Values], pl.DataFrame]:
         """Metric -> (n_users,) values of the lists of a fitted model; (1,) of lists together.
+
+        And the lists: `lists` (item codes) and `hits` (were they bought?) of each user, of `k` items or
+        as many as a metric asks for; no column without `k` where no metric needs them.
 
         Raises
         ------
@@ -97,19 +103,20 @@ class Window:
         """
         together = [m for m in metrics if parse_metric(m)[0].together]
         alone = tuple(m for m in metrics if m not in together)
-        schema: dict[str, pl.DataType] = dict.fromkeys(alone, pl.Float64())
-        if together:
-            schema[_LISTS] = pl.List(pl.Int32())
-        judge = partial(values_of, self._facts, self._share(model), longest(metrics), alone)
-        found, _ = self._users.map(partial(judge, with_lists=bool(together)), schema)
+        kept = _LISTS if together or k else {}
+        judge = partial(values_of, self._facts, self._share(model), max(k, longest(metrics)), alone)
+        schema = {**dict.fromkeys(alone, pl.Float64()), **kept}
+        found, _ = self._users.map(partial(judge, with_lists=bool(kept)), schema)
         if not found[USER_ID].equals(self.users):
             raise DataError("receipts changed while models were judged; start again.")
         values: dict[str, Values] = {m: found[m].to_numpy() for m in alone}
         if together:
-            items = found[_LISTS].explode().to_numpy().reshape(found.height, -1)
-            context = {"items": items, "n_recommendable": int(self._past.recommendable.sum())}
+            context = {
+                "items": _matrix(found["lists"]),
+                "n_recommendable": int(self._past.recommendable.sum()),
+            }
             values |= {m: compute_metric(m, context) for m in together}
-        return {m: values[m] for m in metrics}
+        return {m: values[m] for m in metrics}, found.select(*kept)
 
 
 def judge_of(facts: Callable[[], ItemFacts], part: Part) -> Judge | None:
@@ -145,7 +152,15 @@ def values_of(
     items = lists_of(model(), part.past)(judge.users, k)
     ids = part.past.users[USER_ID].gather(judge.users)
     rows = pl.DataFrame([ids, *(pl.Series(m, v) for m, v in judge.per_user(items, metrics).items())])
-    return (rows.with_columns(pl.Series(_LISTS, items)) if with_lists else rows), None
+    if with_lists:
+        kept = zip(_LISTS.items(), (items, judge.hits(items)), strict=True)
+        rows = rows.with_columns(pl.Series(name, list(v), kind) for (name, kind), v in kept)
+    return rows, None
+
+
+def _matrix(lists: pl.Series) -> NDArray[Any]:
+    """(n, k) of a series of n lists of k."""
+    return lists.explode().to_numpy().reshape(len(lists), -1)
 
 
 def longest(metrics: Sequence[str]) -> int:
@@ -192,10 +207,13 @@ class Backtest(NamedTuple):
     values : one row a fold, model and judged shopper: `cutoff`, `model`, `user_id`, a column a metric
     table : one row a fold, model, segment and metric: `cutoff`, `model`, `segment`, `group`,
         `metric`, `mean`, `n_users`; the segment ``all`` holds all users
+    lists : of the models that are asked for: `cutoff`, `model`, `user_id`, `item_id`, `rank`, and
+        whether it was `bought` in the window
     """
 
     values: pl.DataFrame
     table: pl.DataFrame
+    lists: pl.DataFrame
 
     def summary(self) -> pl.DataFrame:
         """`model`, `metric`, `mean` over folds, `spread` (standard deviation over folds), `n_folds`."""
@@ -213,6 +231,7 @@ def backtest(
     n_folds: int = 3,
     metrics: Sequence[str] = DEFAULT_METRICS,
     prefilters: Sequence[Prefilter] = (),
+    keep: Mapping[str, int] | None = None,
     store: str | Path | None = None,
     progress: Progress = silent,
 ) -> Backtest:
@@ -225,6 +244,7 @@ def backtest(
     models : name -> a recommender, a source, or a function of (what is known, codes of shoppers, k)
         that returns (n_shoppers, k) item codes, -1 for none
     prefilters : for sources and functions, none by default; a recommender has its own
+    keep : model -> k: whose lists of k items, or as many as a metric asks for, are returned too
     store : folder for finished folds: a rerun with the same data, models and metrics reads them
 
     Raises
@@ -248,7 +268,7 @@ def backtest(
     data = RetailData.of(data)
     horizon = timedelta(days=horizon_days)
     longest(metrics)  # one that is unknown is said before any work
-    frames, tables = [], []
+    frames, tables, lists = [], [], [_no_lists(data)]
     known = "" if store is None else data.fingerprint()
     with nullcontext() if store is None else Work.held(store) as work:
         for fold in rolling_folds(data.end, horizon=horizon, n=n_folds):
@@ -262,18 +282,33 @@ def backtest(
             users, groups = judged.users, judged.groups
             for name, model in models.items():
                 progress(f"{name}, fold from {fold.cutoff:%Y-%m-%d}")
-                settings = [_described(model), list(prefilters), list(metrics), versions()]
+                k = (keep or {}).get(name, 0)
+                settings: list[Any] = [_described(model), list(prefilters), list(metrics), versions()]
+                settings += [k] * bool(k)  # without it, a part's name is as in version 0.2
                 part = f"part-{fingerprint(repr([known, fold, *settings]))[:24]}.parquet"
                 if work is not None and work.facts(part) is not None:
-                    values = _columns(pl.read_parquet(work.path(part), glob=False))
+                    found = pl.read_parquet(work.path(part), glob=False)
+                    values, kept = _columns(found.drop(_LISTS, strict=False)), found
                 else:
-                    values = judged.values(fitted_copy(model, split.past), metrics)
+                    values, kept = judged.values(fitted_copy(model, split.past), metrics, k)
                     if work is not None:
-                        work.keep(_frame(values, len(users)), part)
+                        more = kept if k else pl.DataFrame()
+                        work.keep(_frame(values, len(users)).hstack(more), part)
                 which = (pl.lit(fold.cutoff).alias("cutoff"), pl.lit(name).alias("model"))
                 tables.append(by_segment(values, groups).select(*which, pl.all()))
                 frames.append(_frame(values, len(users)).select(*which, users, pl.all()))
-    return Backtest(pl.concat(frames), pl.concat(tables))
+                if k:
+                    codes, hits = (_matrix(kept[column]) for column in _LISTS)
+                    rows = listed(users, codes, hits, split.past.items[ITEM_ID])
+                    lists.append(rows.select(*which, pl.all()))
+    return Backtest(pl.concat(frames), pl.concat(tables), pl.concat(lists))
+
+
+def _no_lists(data: RetailData) -> pl.DataFrame:
+    """No row of `Backtest.lists`."""
+    nothing = np.zeros((0, 0), np.int32)
+    rows = listed(data.users[USER_ID].clear(), nothing, nothing > 0, data.items[ITEM_ID])
+    return rows.select(pl.lit(data.end).alias("cutoff"), pl.lit("").alias("model"), pl.all())
 
 
 def learning_curve(

@@ -18,7 +18,7 @@ from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.data.retail_data import text_codes
 from retailrec.errors import DataError
 from retailrec.metrics.base import Values, compute_metric, parse_metric
-from retailrec.schema import CATEGORIES, USER_ID
+from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 
 DEFAULT_METRICS = ("precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5")
 
@@ -120,9 +120,8 @@ class Judge:
         """What metrics ask for, about recommended item codes (n_users, k); -1 is no item."""
         n, there = len(items), items >= 0
         no_price, no_value = np.isnan(self.prices).all(), np.isnan(self.values).all()
-        rows, bought = pairs_of_keys(self.keys, self.n_items)
-        indptr = np.searchsorted(rows, np.arange(n + 1))
-        place = find_listed(indptr, bought, items)
+        rows, _ = pairs_of_keys(self.keys, self.n_items)
+        place = self._places(items)
         hits = place >= 0
         facts: dict[str, Callable[[], Any]] = {
             "hits": lambda: hits,
@@ -155,6 +154,15 @@ class Judge:
             facts["n_recommendable"] = lambda: int(recommendable.sum())
         return {name: value() for name, value in facts.items() if name in needs}
 
+    def hits(self, items: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """(n_users, k) was the item of the list bought in the window?"""
+        return self._places(items) >= 0
+
+    def _places(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """(n_users, k) where in `keys` each item of the lists stands; -1 where it was not bought."""
+        rows, bought = pairs_of_keys(self.keys, self.n_items)
+        return find_listed(np.searchsorted(rows, np.arange(len(items) + 1)), bought, items)
+
     def per_user(
         self, items: NDArray[np.int32], metrics: Sequence[str] = DEFAULT_METRICS
     ) -> dict[str, Values]:
@@ -173,6 +181,28 @@ class Judge:
         needs = {need for m in metrics for need in parse_metric(m)[0].needs}
         context = self.context(items, needs)
         return {m: compute_metric(m, context) for m in metrics}
+
+
+def listed(
+    users: pl.Series, items: NDArray[np.int32], hits: NDArray[np.bool_], item_ids: pl.Series
+) -> pl.DataFrame:
+    """Judged lists as rows: `user_id`, `item_id`, `rank`, `bought` in the window.
+
+    Parameters
+    ----------
+    users : (n_users,) ids
+    items, hits : (n_users, k) item codes, -1 where a list has ended, and whether they were bought
+    item_ids : (n_items,) ids
+    """
+    place, rank = np.nonzero(items >= 0)
+    return pl.DataFrame(
+        {
+            USER_ID: users.gather(place),
+            ITEM_ID: item_ids.gather(items[place, rank]),
+            "rank": (rank + 1).astype(np.int32),
+            "bought": hits[place, rank],
+        }
+    )
 
 
 def means(per_user: Mapping[str, Values]) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,13 +30,13 @@ from retailrec.evaluation.results import Difference, Interval, MatchingReport, U
 from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import end_of
+from retailrec.recommender.batch import NO_COLUMNS, end_of
 from retailrec.report.drawings import draw_recall
 from retailrec.schema import CATEGORIES, ITEM_ID, TRANSACTIONS, USER_ID
 from retailrec.work import staged, write_json
 
 MATCHING = ("matching.json", "matching.svg", "sources.toml")
-BACKTEST = ("backtest.parquet", "backtest.json")
+BACKTEST = ("backtest.parquet", "backtest.json", "judged")
 
 
 def match(
@@ -71,6 +71,9 @@ def backtest_job(
 ) -> list[dict[str, Any]]:
     """Write ``backtest.parquet`` (a row a fold, model and shopper) and ``backtest.json`` to `out`.
 
+    And ``judged/DATE.parquet``, a file a fold: the two-stage model's lists, which know what lies before
+    that date, and what of them was bought.
+
     Returns
     -------
     mean and spread over folds of every model and metric, as rows
@@ -84,11 +87,17 @@ def backtest_job(
             horizon_days=settings.horizon_days,
             n_folds=folds,
             metrics=settings.metrics,
+            keep={"two_stage": settings.k},
             store=store,
             progress=progress,
         )
         rows = result.summary().to_dicts()
         result.values.write_parquet(staging / "backtest.parquet")
+        (staging / "judged").mkdir()
+        for (end,), lists in result.lists.partition_by(["cutoff"], as_dict=True).items():
+            name = f"{end:%Y-%m-%d}" if end.time() == time() else f"{end:%Y-%m-%dT%H%M%S}"
+            judged = lists.drop("cutoff", "model").lazy()
+            NO_COLUMNS.write(judged, staging / "judged" / f"{name}.parquet", end)
         write_json(
             staging / "backtest.json",
             {"summary": rows, "table": result.table.to_dicts(), "versions": versions()},
@@ -202,6 +211,10 @@ class _Reader:
             raise SettingError(
                 f"{path} is the folder of a run; name {path}/judged.parquet, whose lists know nothing "
                 f"of the last horizon, or {path}/recommendations.parquet, which know all receipts."
+            )
+        if (path / "judged").is_dir():
+            raise SettingError(
+                f"{path} is the folder of a backtest; name one of {path}/judged/*.parquet."
             )
         return self._renamed(read_table(path, encoding=self.said.encoding), self.said.columns)
 

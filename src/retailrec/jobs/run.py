@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from retailrec.candidates import Candidates
 from retailrec.candidates.pool import score_pool
-from retailrec.compute.csr import pair_keys
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.compute.progress import Progress, Timer, silent
 from retailrec.compute.shards import SHARD, map_shards, n_threads
@@ -24,12 +23,13 @@ from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import Model, backtest, fitted
 from retailrec.evaluation.bootstrap import compare_models
 from retailrec.evaluation.inspection import held_out_reliability
+from retailrec.evaluation.judge import listed
 from retailrec.evaluation.results import Difference, Means, PurposeResult, RunResult, Window
 from retailrec.jobs.evaluate import baselines, hold_out, uncertainty
 from retailrec.jobs.settings import Settings, choose_recipe, facts_of
 from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import ListFormat, joined, recommend_to_file
+from retailrec.recommender.batch import NO_COLUMNS, ListFormat, joined, recommend_to_file
 from retailrec.recommender.purposes import Purpose, owned_pairs, purchases_for
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules
@@ -265,7 +265,7 @@ def run(
             models = {name: means(found) for name, found in values.items()}
             sure = uncertainty(values, settings.seed)
             judged = data.users["user_id"].gather(judge.users)
-            write_judged(model, held_out.past, judge, lists["two_stage"], staging, output)
+            write_judged(model, held_out.past, judge, lists["two_stage"], staging, output or NO_COLUMNS)
             best = None if truth is None else attainable(truth, judged, models)
             reliable = held_out_reliability(model, held_out).to_dicts() if settings.calibrate else None
             judged_on: Window = {
@@ -401,27 +401,11 @@ def write_judged(
     judge: Judge,
     lists: NDArray[np.int32],
     folder: Path,
-    output: ListFormat | None,
+    output: ListFormat,
 ) -> None:
-    """Write the lists that were judged: `user_id`, `item_id`, `rank`, `bought` in the window.
-
-    They know the receipts before the cutoff alone, and the file carries that end.
-    """
-    n, k = lists.shape
-    place, rank = np.divmod(np.arange(n * k), k)
-    items = lists.ravel()
-    there = items >= 0
-    place, rank, items = place[there], rank[there] + 1, items[there]
-    bought = np.isin(pair_keys(place, items, judge.n_items), judge.keys)
-    frame = pl.DataFrame(
-        {
-            "user_id": past.users["user_id"].gather(judge.users[place]),
-            "item_id": past.items["item_id"].gather(items),
-            "rank": rank.astype(np.int32),
-            "bought": bought,
-        }
-    )
-    output = output or ListFormat()
+    """Write the lists that were judged, which know the receipts before the cutoff alone."""
+    users = past.users["user_id"].gather(judge.users)
+    frame = listed(users, lists, judge.hits(lists), past.items["item_id"])
     catalogue = model.answerer(Request()).catalogue
     frame = joined(frame, output.beside(catalogue.items, catalogue.prices, past.end))
     output.write(frame.lazy(), folder / "judged.parquet", past.end)
