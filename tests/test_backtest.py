@@ -180,3 +180,20 @@ def test_functions_that_captured_different_things_are_different_models(
     alone = backtest(shop, {"second": always(40)}, **(settings | {"store": None}))
     assert found.table.filter(model="second").equals(alone.table)
     assert not found.table.filter(model="first")["mean"].equals(alone.table["mean"])
+
+
+def test_what_can_not_be_compared_is_judged_again_by_any_process(
+    shop: RetailData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first process of a container has the same number, and its objects the same places, each time.
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    taste = np.arange(5, dtype=np.int32)
+    settings = {"horizon_days": 14, "n_folds": 1, "metrics": METRICS, "store": tmp_path}
+
+    def judge() -> pl.DataFrame:
+        model = {"taste": lambda data, users, k: np.tile(taste[:k], (len(users), 1))}
+        return backtest(shop, model, **settings).table
+
+    before = judge()
+    taste += 40  # as another object at this place
+    assert not judge()["mean"].equals(before["mean"])

@@ -7,7 +7,7 @@ this machine and for those of a cluster, by the engine of the data.
 from __future__ import annotations
 
 import inspect
-import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -364,7 +364,7 @@ def _described(model: Model) -> str:
 
 
 def _stands_for(value: Any) -> str:
-    """Text that is equal for equal values; of what can't be told apart, for as long as it lives."""
+    """Text that is equal for equal values; of what can't be compared, no text is equal to another."""
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, list | tuple):
@@ -373,4 +373,4 @@ def _stands_for(value: Any) -> str:
         return repr([(_stands_for(k), _stands_for(v)) for k, v in value.items()])
     if isinstance(value, TwoStageRecommender | CandidateGenerator):
         return repr(value)
-    return f"{type(value)} {id(value)} of process {os.getpid()}"
+    return f"{type(value)} {secrets.token_hex(8)}"
