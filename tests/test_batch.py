@@ -219,7 +219,7 @@ def test_killed_at_several_moments_a_rerun_gives_the_same_answer(saved: Path, tm
         process.wait()
         process.stdout.close()
         assert not out.exists()  # nothing that looks whole
-    (tmp_path / f".partial-{process.pid}-offers.parquet").write_bytes(b"half")  # died while combining
+    (tmp_path / f".partial-{'0' * 16}-offers.parquet").write_bytes(b"half")  # died while combining
     finish(saved, out)
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(os.listdir(tmp_path)) == [MARKER, "offers.parquet", "whole.parquet"]

@@ -21,7 +21,16 @@ from retailrec.errors import DataError
 from retailrec.jobs.run import RESULTS
 from retailrec.recommender.artifact import save_artifact
 from retailrec.simulator.shop import small_data
-from retailrec.work import MARKER, check_file, check_folder, locked, staged, write_result
+from retailrec.work import (
+    MARKER,
+    check_file,
+    check_folder,
+    folder_aside,
+    locked,
+    staged,
+    whole_file,
+    write_result,
+)
 
 NAMES = ("metrics.json", "model", "report.html")
 
@@ -334,10 +343,33 @@ def test_new_files_are_their_owners_alone_and_modes_stay(tmp_path: Path) -> None
                 path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def test_nothing_is_written_through_a_link_of_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", [False, True])
+def test_processes_of_other_containers_may_have_our_number(tmp_path: Path, *, folder: bool) -> None:
+    # Two processes of one number write the same file of a shared disk, as the first processes of two
+    # containers do; and what another machine writes is not taken for left behind.
+    written = []
+    for pid in (1, 1, 2**22 + 1):  # no process of this machine has the last one
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "getpid", lambda pid=pid: pid)
+            opened = folder_aside(tmp_path) if folder else whole_file(tmp_path / "lists.csv")
+            partial = opened.__enter__()
+        (partial / "part" if folder else partial).write_text(f"by process {len(written)}")
+        written.append((opened, partial))
+    for number, (opened, partial) in enumerate(written):
+        found = (partial / "part" if folder else partial).read_text()
+        assert found == f"by process {number}"
+        opened.__exit__(None, None, None)
+        assert folder or (tmp_path / "lists.csv").read_text() == found
+    assert sorted(os.listdir(tmp_path)) == ([] if folder else ["lists.csv"])
+
+
+def test_nothing_is_written_through_a_link_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("a year of work")
-    (tmp_path / f".partial-{os.getpid()}-lists.csv").symlink_to(theirs)
+    monkeypatch.setattr("retailrec.work.secrets.token_hex", lambda size: "0" * 2 * size)
+    (tmp_path / f".partial-{'0' * 16}-lists.csv").symlink_to(theirs)
     with pytest.raises(DataError, match="can't be written"):
         write_result("new", tmp_path / "lists.csv")
     assert theirs.read_text() == "a year of work"

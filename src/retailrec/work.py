@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 MARKER = ".retailrec"
-_PARTIAL = ".partial-"  # then the process that writes, then the name
-_OUR_FOLDER = re.compile(r"[0-9a-f]{16}")
+_PARTIAL = ".partial-"  # then what `_OUR_PARTIAL` says: digits drawn by lot, and of a file the name
+_OUR_PARTIAL = re.compile(rf"{re.escape(_PARTIAL)}[0-9a-f]{{16}}(-.+)?", re.DOTALL)
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _OURS_ALONE = 0o700
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY  # where a link stands, none is made
 _DATA_FOLDER = re.compile(r"data-[0-9a-f]{16}")
 _NOT_OURS = (
     "{} was not written by retailrec, or was changed since, and would be replaced; move it away, name "
@@ -142,16 +143,16 @@ def replaced(
     path: Path, before: Callable[[Path], None] = lambda partial: None, mode: int = 0o600
 ) -> Iterator[Path]:
     """As `whole_file`, in a folder that is there; errors are the system's own."""
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    partial, held = path.with_name(f"{_new_partial()}-{path.name}"), None
     try:
-        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-        os.close(os.open(partial, flags, mode))  # a link of that name leads to somebody else's file
+        held = _hold(partial, lambda file: os.close(os.open(file, _NEW_FILE, mode)), wait=True)
         yield partial
         with suppress(FileNotFoundError):
             os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
         before(partial)
         os.replace(partial, path)
     finally:
+        _let_go(held)
         with suppress(OSError):  # it never came to be where the folder is none
             partial.unlink(missing_ok=True)
 
@@ -160,11 +161,12 @@ def replaced(
 def folder_aside(place: Path, mode: int = 0o777) -> Iterator[Path]:
     """A new folder in `place` for what is moved elsewhere when it is complete; what is left goes."""
     clear_partials(place)
-    aside = place / f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(8)}"
-    aside.mkdir(mode)
+    aside = place / _new_partial()
+    held = _hold(aside, lambda folder: folder.mkdir(mode), wait=True)
     try:
         yield aside
     finally:
+        _let_go(held)
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -197,25 +199,22 @@ def is_partial(path: Path) -> bool:
 
 
 def clear_partials(folder: Path) -> None:
-    """Remove what processes that are gone, killed in the middle of writing, left half-written."""
-    for path in folder.glob(f"{_PARTIAL}*-*"):
-        owner, name = path.name.split("-", 2)[1:]
-        if path.is_symlink() or (path.is_dir() and not _OUR_FOLDER.fullmatch(name)):
+    """Remove what was left half-written by processes that are gone: what none holds, on any machine."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        ours = _OUR_PARTIAL.fullmatch(path.name)
+        if not ours or path.is_symlink() or path.is_dir() == bool(ours[1]):
             continue  # somebody else's, whatever it is called
-        if owner.isdecimal() and not _is_alive(int(owner)):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with suppress(OSError):  # another user's, or gone
+            held = _opened(path)
+            try:
+                if _flock(held):
+                    _remove(path)
+            finally:
+                os.close(held)
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OverflowError:  # no number of a process, so no name of ours
-        return True
-    except PermissionError:
-        pass
-    return True
+def _new_partial() -> str:
+    return f"{_PARTIAL}{secrets.token_hex(8)}"
 
 
 # --- one process at a time ------------------------------------------------------------------------
@@ -233,43 +232,52 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     DataError
         If another process holds it, unless `wait`.
     """
-    held = _hold(folder, wait)
+    held = _hold(folder, make_folder, wait=wait)
     try:
         yield
     finally:
-        if held is not None:
-            os.close(held)
+        _let_go(held)
 
 
-def _hold(folder: Path, wait: bool) -> int | None:
+def _hold(path: Path, make: Callable[[Path], object], *, wait: bool) -> int | None:
+    """Make a file or folder and hold it until `_let_go`; None where the system knows no such locks."""
     while True:
-        make_folder(folder)
-        try:
-            held = os.open(folder, os.O_RDONLY)
-        except PermissionError:  # Windows opens no folders
+        make(path)
+        if os.name != "posix":
             return None
-        if not _flock(held, wait=wait):
+        held = _opened(path)
+        if _flock(held, wait=wait) is False:
             os.close(held)
             raise DataError(
-                f"another process is writing to {folder}; wait until it ends, or name another place."
+                f"another process is writing to {path}; wait until it ends, or name another place."
             )
-        if folder.exists() and os.path.samestat(os.fstat(held), folder.stat()):
+        if path.exists() and os.path.samestat(os.fstat(held), path.stat()):
             return held
-        os.close(held)  # the holder before us put another folder in its place
+        os.close(held)  # the holder before us removed it, or put another in its place
 
 
-def _flock(descriptor: int, *, wait: bool = False) -> bool:
-    """Hold an open file until it is closed; False if another process does."""
+def _let_go(held: int | None) -> None:
+    if held is not None:
+        os.close(held)
+
+
+def _opened(path: Path) -> int:
+    """Opened so that it can be held; a network disk wants a file open for writing for that."""
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+
+
+def _flock(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Hold an open file until it is closed; False if another process does, None without locks."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
-        return True
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:  # a disk without locks
-        pass
+        return None
     return True
 
 
@@ -710,7 +718,7 @@ class LocalStorage(Storage):
 
 _PLAN = "plan.json"
 _PART = re.compile(
-    rf"({re.escape(_PARTIAL)}\d+-|_partial-)?"
+    rf"({re.escape(_PARTIAL)}[0-9a-f]+-|_partial-)?"
     r"(plan\.(json|txt)|(part|pool|answers|trial|state|lines|result|replaced)(-[\w-]+)?(\.\w+)?)"
 )
 
