@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from retailrec.cli.options import parse_columns
+from retailrec.cli.options import Wanted, parse_columns
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.columns import guess_columns, join_time
 from retailrec.datasets import load_dataset, open_alike, still_there
-from retailrec.datasets.base import Reading
+from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import DataError, SettingError
+from retailrec.jobs.settings import Settings, read_reading, read_settings
+from retailrec.jobs.week_settings import read_week
 
 N = 30
 IDS = [1, 2, 3] * 10
@@ -302,6 +306,37 @@ def test_a_mapping_may_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "till.toml").write_text("user_id = 3\n")
     with pytest.raises(SettingError, match='lines such as user_id = "client"'):
         parse_columns(str(tmp_path / "till.toml"))
+
+
+def test_settings_of_a_run_and_a_week_say_how_receipts_are_read(tmp_path: Path) -> None:
+    """Alike: a mapping in place or in a file beside the settings; what an option says counts more."""
+    (tmp_path / "till.toml").write_text('user_id = "Kunde"\ntime = "Tag"\n')
+    (tmp_path / "old.csv").write_text("kind,old,new\nuser,1,2\n")
+    said = 'columns = "till.toml"\nencoding = "cp1252"\nchanged_ids = "old.csv"\n'
+    run, week = tmp_path / "run.toml", tmp_path / "week.toml"
+    run.write_text(f"{said}k = 3\n")
+    week.write_text(f'{said}receipts = "exports"\n')
+    expected = Reading(
+        {"user_id": "Kunde", "time": "Tag"}, "cp1252", None, [], [], ChangedIds({"1": "2"})
+    )
+    assert read_reading(run) == expected == read_week(week).settings.reading()
+    assert read_settings(run) == Settings(k=3)
+    assert read_week(week).files == {"changed_ids": tmp_path / "old.csv"}
+    week.write_text(week.read_text().replace('"till.toml"', '{ user_id = "Kunde", time = "Tag" }'))
+    assert read_week(week).settings.reading() == expected
+    wanted = Wanted("table", config=run, encoding="cp1250", where=["Art=Verkauf"])
+    assert wanted.reading() == replace(expected, encoding="cp1250", where=["Art=Verkauf"])
+    assert Wanted("table").reading() == PLAIN
+    for file, read in ((run, read_reading), (week, read_week)):
+        file.write_text(f'{said.replace("till", "tull")}receipts = "x"\n')
+        with pytest.raises(SettingError, match=r"columns .*tull.toml can't be read: No such file"):
+            read(file)
+    run.write_text("columns = 3\n")
+    with pytest.raises(SettingError, match="setting 'columns"):
+        read_reading(run)
+    run.write_text('colums = "till.toml"\n')
+    with pytest.raises(SettingError, match=r"there is no setting 'colums'; 'columns'\? "):
+        read_settings(run)
 
 
 def test_items_that_are_no_products_are_left_out_by_name_or_category(tmp_path: Path) -> None:

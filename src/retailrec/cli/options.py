@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -251,6 +251,21 @@ class Wanted(ReadOptions):
             **more,
         )
 
+    def reading(self) -> Reading:
+        """How the receipts are read: as the file of `--config` says, with the options on top.
+
+        Raises
+        ------
+        SettingError, DataError
+            If the options, or the files that they name, can't be used.
+        """
+        from retailrec.jobs.settings import read_reading
+
+        said = super().reading()
+        if self.config is None:
+            return said
+        return replace(read_reading(self.config), **{n: v for n, v in vars(said).items() if v})
+
     @property
     def inputs(self) -> tuple[Path | None, ...]:
         """Files and folders that are read, and so never written."""
@@ -269,10 +284,11 @@ class Wanted(ReadOptions):
                     f"--engine spark reads the data set 'table' from Parquet or a table of Spark's, "
                     f"not {self.dataset!r}; write receipts in standard columns and name their path."
                 )
-            local_only(encoding=self.encoding, time_format=self.time_format)
+            reading = self.reading()
+            local_only(encoding=reading.encoding, time_format=reading.time_format)
             found = start(self.path, self.master, self.spark_settings, self.modules, progress)
             sizes: dict[str, Any] = {"sample": self.sample, "until": self.until}
-            data = load(*found, self.reading(), **sizes, progress=progress)
+            data = load(*found, reading, **sizes, progress=progress)
         else:
             from retailrec.datasets import load_until, open_dataset
 
@@ -464,16 +480,9 @@ def parse_columns(text: str) -> dict[str, str]:
     {'user_id': 'client', 'time': 'date'}
     """
     if text.endswith(".toml") and "=" not in text:
-        from retailrec.data.paths import read_toml
+        from retailrec.data.columns import read_columns
 
-        found = read_toml(Path(text), who="--columns")
-        found = found.get("columns", found)
-        if not (isinstance(found, dict) and all(isinstance(theirs, str) for theirs in found.values())):
-            raise SettingError(
-                f'--columns {text} must hold lines such as user_id = "client"; a table [columns] of '
-                f"such lines will do."
-            )
-        return found
+        return read_columns(Path(text), "--columns")
     parts = [part for part in text.split(",") if part.strip()] or [text] * bool(text.strip())
     pairs = [part.partition("=") for part in parts]
     for name, equals, theirs in pairs:

@@ -8,16 +8,36 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from retailrec.data.files import FILE
 from retailrec.data.parsing import EARLIEST, parse_time
+from retailrec.data.paths import read_toml
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.schema import TRANSACTIONS
 
 _KNOWN = tuple(c.name for c in TRANSACTIONS)
+
+
+def read_columns(path: Path, who: str) -> dict[str, str]:
+    """Standard name -> the file's, of a TOML file; a table ``[columns]`` of such lines will do.
+
+    Raises
+    ------
+    SettingError
+        If the file can't be read or holds something else.
+    """
+    found = read_toml(path, who=who)
+    found = found.get("columns", found)
+    if not (isinstance(found, dict) and all(isinstance(theirs, str) for theirs in found.values())):
+        raise SettingError(
+            f'{who} {path} must hold lines such as user_id = "client"; a table [columns] of such lines '
+            f"will do."
+        )
+    return found
 
 
 def join_time(

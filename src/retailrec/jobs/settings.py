@@ -15,6 +15,7 @@ from typing import (
     Any,
     Literal,
     NamedTuple,
+    Self,
     Union,
     get_args,
     get_origin,
@@ -26,9 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from retailrec.candidates import CandidateGenerator
 from retailrec.components import Range, make_component, meant
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.data.columns import read_columns
 from retailrec.data.paths import read_toml
 from retailrec.data.prefilters import Prefilter, preset
 from retailrec.data.splits import HorizonSplits
+from retailrec.datasets.base import Reading
 from retailrec.errors import SettingError
 from retailrec.evaluation import DEFAULT_METRICS
 from retailrec.features.assemble import FeatureSet
@@ -377,6 +381,68 @@ def _ranker(wanted: Typed) -> Ranker:
 _RENAMED = {"candidates_per_source": "n_candidates"}
 
 
+class ReadSettings(BaseModel):
+    """How receipts are read, as settings of a run and ``week.toml`` say it.
+
+    Attributes
+    ----------
+    columns : standard name -> the file's; or a TOML file of them
+    encoding, time_format, where, not_products : see `Reading`
+    changed_ids : the file of ``--ids-changed``
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    columns: dict[str, str] | Path = {}
+    encoding: str | None = None
+    time_format: str | None = None
+    where: list[str] = []
+    not_products: list[str] = []
+    changed_ids: Path | None = None
+
+    def beside(self, home: Path) -> Self:
+        """The same; paths count from the folder `home`, and columns are read from their file.
+
+        Raises
+        ------
+        SettingError
+            If that file can't be used.
+        """
+        columns, changed = self.columns, self.changed_ids
+        if isinstance(columns, Path):
+            columns = read_columns(home / columns, "columns")
+        changed = None if changed is None else home / changed
+        return self.model_copy(update={"columns": columns, "changed_ids": changed})
+
+    def reading(self) -> Reading:
+        """What reads receipts so; of settings that `beside` gave.
+
+        Raises
+        ------
+        DataError
+            If the table of changed ids can't be used.
+        """
+        said = {name: getattr(self, name) for name in ReadSettings.model_fields}
+        changed = self.changed_ids
+        return Reading(**said | {"changed_ids": None if changed is None else ChangedIds.read(changed)})
+
+
+def read_reading(path: Path) -> Reading:
+    """How the TOML file of settings says that receipts are read.
+
+    Raises
+    ------
+    SettingError, DataError
+        If the file is missing or no TOML, or what it says or names can't be used.
+    """
+    given = read_toml(Path(path), who="config")
+    try:
+        found = ReadSettings(**{n: v for n, v in given.items() if n in ReadSettings.model_fields})
+    except ValidationError as error:
+        raise _refused(error, "setting") from error
+    return found.beside(Path(path).parent).reading()
+
+
 def read_settings(path: Path | None, **overrides: Any) -> Settings:
     """Settings from a TOML file, with what the command line says on top; None means not said.
 
@@ -388,6 +454,7 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
     given: dict[str, Any] = {}
     if path is not None:
         given = read_toml(Path(path), who="config")
+        given = {n: value for n, value in given.items() if n not in ReadSettings.model_fields}
     for old, new in _RENAMED.items():
         if old in given:
             raise SettingError(f"setting '{old}' is called '{new}' now; rename it in {path}.")
@@ -423,19 +490,24 @@ def settings_of(given: dict[str, Any], who: str = "setting") -> Settings:
         settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
         return settings
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "settings"
-        known = list(Settings.model_fields)
-        if first["type"] == "extra_forbidden":
-            raise SettingError(
-                f"there is no {who} '{where}'; {meant(where, known)}expected some of "
-                f"{', '.join(known)}."
-            ) from error
-        problem = first["msg"].lower().replace("input should be", "it must be")
-        if "valid dictionary" in problem:
-            part = where.partition(".")[0] in ("ranker", "sources", "prefilters")
-            problem = "it must be a table" + f', such as {{ type = "{first["input"]}" }}' * part
-        raise SettingError(f"{who} '{where}' is {first.get('input')!r}; {problem}.") from error
+        raise _refused(error, who) from error
+
+
+def _refused(error: ValidationError, who: str) -> SettingError:
+    """The first of what is wrong, in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(p) for p in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        reading = [*ReadSettings.model_fields] if who == "setting" else []  # others have it elsewhere
+        known = [*Settings.model_fields, *reading]
+        return SettingError(
+            f"there is no {who} '{where}'; {meant(where, known)}expected some of {', '.join(known)}."
+        )
+    problem = first["msg"].lower().replace("input should be", "it must be")
+    if "valid dictionary" in problem:
+        part = where.partition(".")[0] in ("ranker", "sources", "prefilters")
+        problem = "it must be a table" + f', such as {{ type = "{first["input"]}" }}' * part
+    return SettingError(f"{who} '{where}' is {first.get('input')!r}; {problem}.")
 
 
 def sources_toml(sources: list[CandidateGenerator]) -> str:

@@ -138,7 +138,7 @@ def take_in(
     settings, path = plan.settings, plan.settings.receipts
     assert path is not None
     progress(f"read {path}")
-    tables = open_dataset(settings.dataset, path, plan.how_to_read())
+    tables = open_dataset(settings.dataset, path, settings.reading())
     tables = replace(
         tables,
         transactions=list(tables.transactions),

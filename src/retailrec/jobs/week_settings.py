@@ -10,19 +10,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retailrec.checks import CHECKS
-from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.paths import read_toml
 from retailrec.datasets import DATASETS
-from retailrec.datasets.base import Reading
 from retailrec.errors import SettingError
 from retailrec.jobs.check import LIST_CHECKS, ListBounds
-from retailrec.jobs.settings import Settings, settings_of
+from retailrec.jobs.settings import ReadSettings, Settings, settings_of
 from retailrec.recommender.request import Request
 
 ALL_CHECKS = (*CHECKS, "empty_files", "older_than_published", "short_period", *LIST_CHECKS)
 
 
-_TABLES = ("receipts", "items", "users", "changed_ids")
+_TABLES = ("receipts", "items", "users")
 
 
 class _Part(BaseModel):
@@ -61,7 +59,7 @@ class CampaignFiles(_Part):
     ledger: Path | None = None
 
 
-class WeekSettings(_Part):
+class WeekSettings(ReadSettings, _Part):
     """All that ``week.toml`` says; paths in it count from its own folder.
 
     Attributes
@@ -69,8 +67,7 @@ class WeekSettings(_Part):
     receipts : file or folder of exports; all receipts so far, to which new ones are added
     store : store of the service to read receipts from, instead of `receipts`
     items, users : tables of attributes, where `receipts` is no folder that holds them
-    dataset, columns, encoding, time_format, where, not_products, changed_ids : how receipts are
-        read, as for `retailrec run`; `changed_ids` is the file of ``--ids-changed``
+    dataset : how receipts are read, with the fields of `ReadSettings`
     folder : where weeks are published
     keep : weeks that are kept, the published one and the one before it always
     accept : names of checks whose refusals are accepted, such as ``missing_days`` in a holiday week
@@ -85,12 +82,6 @@ class WeekSettings(_Part):
     items: Path | None = None
     users: Path | None = None
     dataset: str = "table"
-    columns: dict[str, str] = {}
-    encoding: str | None = None
-    time_format: str | None = None
-    where: list[str] = []
-    not_products: list[str] = []
-    changed_ids: Path | None = None
     folder: Path = Path("weeks")
     keep: int = Field(default=8, ge=2)
     accept: list[str] = []
@@ -126,24 +117,6 @@ class Plan:
         said |= {name: getattr(self.settings, name) for name in later if getattr(self.settings, name)}
         model = self.model.model_dump(mode="json", exclude_unset=True)
         return said | {"model": model, "request": self.request.fingerprint()}
-
-    def how_to_read(self) -> Reading:
-        """Columns, lines and ids of the receipts.
-
-        Raises
-        ------
-        DataError
-            If the table of changed ids can't be used.
-        """
-        said, file = self.settings, self.files.get("changed_ids")
-        return Reading(
-            said.columns,
-            said.encoding,
-            said.time_format,
-            said.where,
-            said.not_products,
-            None if file is None else ChangedIds.read(file),
-        )
 
     def reading(self, receipts: Path, users: Path | None = None) -> Plan:
         """The same plan on receipts (and users) that were written elsewhere, such as out of a store."""
@@ -184,8 +157,11 @@ def read_week(path: Path) -> Plan:
     if settings.dataset not in DATASETS:
         raise SettingError(f"{path}: dataset must be one of {', '.join(DATASETS)}.")
     require_checks(settings.accept, f"{path}: accept")
+    settings = settings.beside(home)
     here = {name: _beside(home, getattr(settings, name)) for name in _TABLES}
     files = {name: file for name, file in here.items() if name != "receipts" and file is not None}
+    if settings.changed_ids is not None:
+        files["changed_ids"] = settings.changed_ids
     asked, campaign = dict(settings.request), settings.campaign
     if "at" in asked:
         raise SettingError(f"{path}: request.at belongs to the command line here: --as-of DATE.")
