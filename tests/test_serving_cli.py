@@ -390,6 +390,9 @@ def test_receipts_of_another_encoding_and_notation_are_stored(tmp_path: Path) ->
     command = ("store", "load", "table", file, "--store", store, "--encoding", "cp1252")
     with pytest.raises(DataError, match="--time-format"):
         run(*command)
+    assert [f.name for f in tmp_path.iterdir()] == ["tills.csv"]  # no store without receipts
+    (tmp_path / "old.csv").write_text("kind,old,new\nuser,9,8\n")
+    command = (*command, "--ids-changed", tmp_path / "old.csv")
     assert "2 receipts with 2 lines; 2 are new" in run(*command, "--time-format", "%d/%m/%Y")
     run("store", "export", tmp_path / "out", "--store", store)
     stored = pl.read_parquet(tmp_path / "out/receipts.parquet").sort("time")

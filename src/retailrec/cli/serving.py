@@ -24,6 +24,7 @@ from retailrec.cli.options import (
     of_receipts,
 )
 from retailrec.errors import DataError, SettingError
+from retailrec.work import check_file
 
 store_app = typer.Typer(no_args_is_help=True, help="The history store of the service.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys: made, listed, removed.")
@@ -167,9 +168,14 @@ def load_store(
     from retailrec.data.files import read_table
     from retailrec.datasets import open_alike, open_dataset
 
-    with opened_store(store, init=True) as opened, console.progress(quiet) as progress:
+    with _extra():
         from retailrec.serving.loading import load_frames
-
+        from retailrec.serving.store import Store
+    with closing(Store(store)) as opened, console.progress(quiet) as progress:
+        if opened.is_made():
+            opened.init()  # of an older version
+        elif opened.file is not None and not opened.file.exists():
+            check_file(opened.file, inputs=[path])  # no right to write is said before anything is read
         progress(f"load {path}")
         reading = read.reading()
         kept = kept_reading(model)
@@ -211,7 +217,7 @@ def export_store(
             export_pools,
             export_shoppers,
         )
-        from retailrec.work import check_file, write_result
+        from retailrec.work import write_result
 
         for name in ("receipts", "shoppers", "exposures", "pools", "dismissals"):
             check_file(out / f"{name}.parquet", inputs=[Path(store)], overwrite=overwrite)
@@ -318,7 +324,6 @@ def forgotten_ids(
     """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
     with opened_store(store) as opened:
         from retailrec.serving.loading import apply_list, write_list
-        from retailrec.work import check_file
 
         if not apply:
             check_file(file, inputs=[opened.file], overwrite=overwrite)

@@ -310,6 +310,10 @@ class Database:
             schema.migrate(connection)
         return self
 
+    def is_made(self) -> bool:
+        """Are there tables? Asking makes no file."""
+        return (self.file is None or self.file.exists()) and self.version() > 0
+
     def version(self) -> int:
         """Version of the tables that are there; 0 without any."""
         with self.reader() as connection:

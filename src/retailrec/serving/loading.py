@@ -310,25 +310,27 @@ def load_frames(
     Parameters are those of `RetailData.from_frames`; what describes items is not stored. Receipts keep
     their number (`basket_id`); without one they are called by their time. A receipt that is there is
     compared with what comes: see `merge`. Of `changed_ids` a chain stops at an id that was forgotten,
-    so that its receipts, and those of ids before it, are left out.
+    so that its receipts, and those of ids before it, are left out. A store that is not there yet is
+    made once there is something to store.
     """
     require_threads()
     report = report or LoadReport("transactions")
     described = {ITEM_ID: (), USER_ID: user_columns}
-    if changed_ids is not None:
+    if changed_ids is not None and store.is_made():
         changed_ids = changed_ids.stopped_at(store.forgotten(changed_ids.users))
     rules = (*rules, *STANDARD_RULES)
     coder = Coder(columns or {}, rules, report, described, time_format, changed_ids)
     coded = coder.code(parts_of(transactions))
     people = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
-    if changed_ids is not None:  # before its receipts meet those that are there
-        report.notes += move(store, changed_ids)
     found = {c: pl.DataFrame({c: coded.ids[c]}) for c in (USER_ID, ITEM_ID)}
     log, receipts, again = build_log(coded, found[USER_ID], found[ITEM_ID], report)
     refuse_if_none(log.height, report)
     summarise(report, log)
     numbers = _numbers(log, receipts, again, coded.ids.get("basket_id"))
     ids = found[USER_ID][USER_ID], found[ITEM_ID][ITEM_ID]
+    store.init()
+    if changed_ids is not None:  # before its receipts meet those that are there
+        report.notes += move(store, changed_ids)
     loaded = _load(store, log, *ids, numbers, report, progress)
     if people is not None:
         loaded = loaded._replace(undescribed=describe(store, people))
