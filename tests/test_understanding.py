@@ -72,6 +72,30 @@ def test_reasons_state_the_facts_of_the_receipts() -> None:
     ]
 
 
+@pytest.mark.parametrize("tea", [False, True])
+def test_a_reason_names_a_partner_once(tea: bool) -> None:
+    days = ["2024-01-21", "2024-01-05", "2024-01-05"] + ["2024-01-11", "2024-01-06", "2024-01-06"] * tea
+    lines = {
+        "user_id": ["ann", "bob", "bob"] + ["ann", "bob", "bob"] * tea,
+        "item_id": ["pasta", "pasta", "sauce"] + ["tea", "tea", "sauce"] * tea,
+        "time": days,
+    }
+    data = RetailData.from_frames(pl.DataFrame(lines))
+    profiles = ("last_receipt", "history")
+    both = [ItemItem(within="receipt", profile=profile).fit(data) for profile in profiles]
+    found = reasons_in_words(
+        np.ones((1, 2), np.float32),
+        [f"source_{source.name}_score" for source in both],
+        np.array([[2, 1]], np.float32),
+        np.zeros(1, np.int64),
+        np.ones(1, np.int32),
+        data.history(codes=[0]),
+        both,
+        ["Pasta", "Sauce", "Tea"],
+    )
+    assert found == ["goes with Pasta, on the last receipt" + "; goes with Tea, bought before" * tea]
+
+
 def told(names: list[str], x: list[list[float]], why: list[list[float]], **more: bool) -> list[str]:
     """Reasons of one shopper's list, of a shop where pasta and sauce were bought."""
     lines = {"user_id": ["ann"] * 2, "item_id": ["pasta", "sauce"], "time": ["2024-01-01"] * 2}

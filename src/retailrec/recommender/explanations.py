@@ -105,12 +105,13 @@ def reasons_in_words(
     def reasons(i: int) -> list[str]:
         """All that holds, the strongest first, and one more than is asked for."""
         texts: list[str] = []
+        partners = [int(items[i])]  # an item is no partner of its own, and named once
         for name in sorted(weights, key=lambda t: -weights[t][i]):
             if weights[name][i] <= 0 or len(texts) > most:
                 break
             if name in ("receipt", "together"):
                 profile = "last_receipt" if name == "receipt" else "history"
-                text = partner.of(profile, int(shopper[i]), int(items[i]))
+                text = partner.of(profile, int(shopper[i]), partners)
             else:
                 text = _SENTENCES[name](rows[i]) if name in _SENTENCES else name
             if text and text not in texts:
@@ -252,7 +253,8 @@ class _Partners:
             if source.partners:
                 self.similar.setdefault(source.partners, getattr(source, "similarity_", None))
 
-    def of(self, profile: str, shopper: int, item: int) -> str:
+    def of(self, profile: str, shopper: int, named: list[int]) -> str:
+        """What goes best with the first of the items `named` but for all of them, which it joins."""
         if profile not in self.similar:
             return ""
         history = self.history
@@ -261,10 +263,11 @@ class _Partners:
         if profile == "last_receipt":
             newest = history.event_indptr[pairs.start + 1 : pairs.stop + 1] - 1
             bought = bought[history.basket[newest] == history.last_basket[shopper]]
-        bought = bought[bought != item]
-        strength = self.similar[profile][bought, item].toarray().ravel() if len(bought) else bought
+        bought = bought[~np.isin(bought, named)]
+        strength = self.similar[profile][bought, named[0]].toarray().ravel() if len(bought) else bought
         if not len(bought) or strength.max() <= 0:
             return ""
-        name = self.labels[int(bought[strength.argmax()])]
+        named.append(int(bought[strength.argmax()]))
+        name = self.labels[named[-1]]
         where = "on the last receipt" if profile == "last_receipt" else "bought before"
         return f"goes with {name}, {where}"
