@@ -145,6 +145,15 @@ def test_windows_of_an_earlier_fit_are_not_computed_again(
     np.testing.assert_array_equal(rows.x, model(**more).training_frame(shop, earlier=heir).x)
     if refit == "each":  # else the newest window's sources were fitted on other data, as documented
         np.testing.assert_array_equal(rows.x, model(**more).training_frame(shop).x)
+    handed = model(**more).fit(past, keep_rows=True)
+    assert handed.training_rows is not None
+    before, learnt = len(handed.training_rows.y), handed.report_["windows"]
+    pruned = handed.hand_over(shop)  # its oldest window is too old for the next fit
+    assert pruned.training_rows is not None
+    assert len(pruned.training_rows.y) == before - learnt[0]["rows"] < before
+    computed.clear()
+    np.testing.assert_array_equal(rows.x, model(**more).training_frame(shop, earlier=pruned).x)
+    assert len(computed) == 1
     forgetful = model(**more).fit(past)
     computed.clear()
     model(**more).training_frame(shop, earlier=forgetful)

@@ -256,6 +256,7 @@ def run(
     with staged(out, RESULTS) as staging:
         with timer.step("fit on what lies before the last horizon"):
             model = settings.model().fit(held_out.past, progress, keep_rows=True)
+            earlier = model.hand_over(data)
         described: dict[str, Any] | None = None
         with timer.step("evaluate"):
             judge = Judge.of(*held_out)
@@ -282,9 +283,10 @@ def run(
             with timer.step("earlier horizons"):
                 several = over_folds(data, settings, models, folds, progress)
         if page:
-            with timer.step("describe for the report"):
+            with timer.step("describe the ranking"):
                 ranking = summary.describe_ranking(model, held_out, settings.seed)
                 ranking["reliability"] = reliable
+            with timer.step("describe for the report"):
                 described = describe(data, model, held_out, judge, lists, ranking, settings, progress)
                 if sent is not None:
                     described["sent_coupons"] = describe_sent(
@@ -294,7 +296,7 @@ def run(
             model.report_[name]["words"] for name in ("half_life", "prior") if name in model.report_
         ]
         reason = "; ".join([reason.removesuffix("."), *words]) + "."
-        windows, earlier = model.report_["windows"], model.hand_over()
+        windows = model.report_["windows"]
         del model, held_out, judge, lists, values  # the second fit needs the room
         with timer.step("fit on everything"):
             final = settings.model().fit(data, progress, earlier=earlier)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from retailrec.candidates.pool import Pool
 from retailrec.compute.csr import pair_keys
 from retailrec.compute.draws import lots
+from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress
 from retailrec.compute.shards import SHARD, TRAIN_SHARD, map_shards, n_threads
 from retailrec.data import RetailData
@@ -91,6 +92,11 @@ class Windows:
             window.frames.clear()
         return cls(concatenate(frames), places)
 
+    def only(self, keys: Collection[Any]) -> Windows:
+        """A copy of these windows alone, of those that are here."""
+        kept = [self.window(key, at) for at, key in enumerate(k for k in self.places if k in keys)]
+        return Windows.of(kept) if kept else Windows(self.rows.rows(np.zeros(0, np.intp)), {})
+
     def window(self, key: Any, number: int) -> Window:
         """A copy of one of the windows, as fold `number`: it outlives the others."""
         place, facts = self.places[key]
@@ -160,7 +166,7 @@ def label_windows(
     number, ready = Counter[Purpose](), False  # of windows before, for each purpose
     for nth, split in enumerate(splits, start=1):
         progress("label windows", nth)
-        key = _key(split)
+        key = window_key(split)
         wanted = steps.learnt_from(split)
         if all(p in earlier and key in earlier[p].places for p in wanted):
             windows.append({p: earlier[p].window(key, number[p]) for p in wanted})
@@ -179,6 +185,7 @@ def label_windows(
                 alone = None
         number.update(wanted)
         del split  # its receipts go before those of the next window are cut out
+        release_memory()
     if not windows and alone is not None:
         number.subtract(steps.learnt_from(alone[1]))
         windows.append(steps.of(*alone, number))
@@ -193,7 +200,7 @@ def label_windows(
     return found
 
 
-def _key(split: Split) -> tuple[datetime, int, int, int]:
+def window_key(split: Split) -> tuple[datetime, int, int, int]:
     """Tells splits of the same data apart; parts of the users by who is asked."""
     past, target = split
     return past.end, past.log.height, target.height, int(target["user"].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -68,6 +68,7 @@ from retailrec.recommender.label_windows import (
     WindowSteps,
     label_windows,
     preranker_rows,
+    window_key,
     window_rows,
 )
 from retailrec.recommender.purposes import Discovery, Purpose, check_purpose
@@ -526,16 +527,16 @@ class TwoStageRecommender:
             (None, None) if earlier is None else (earlier._half_life, earlier._prior)
         )
         self._choose_half_life(data)
+        release_memory()
         self.preranker_ = None if earlier is None or not taken else earlier.preranker_
-        both = self.discover is not None and not self.learns_whole
         windows = label_windows(
-            self.label_splits.for_both(data) if both else self.learning_splits.splits(data),
+            self._splits(data),
             WindowSteps(
                 self.prefilters,
                 self._fit_stage_one,
                 self._fit_preranker,
                 {purpose: partial(self._window, purpose) for purpose in self.learnt_purposes},
-                probable=["discover"] if both else [],
+                probable=["discover"] if self._learns_both else [],
             ),
             taken,
             refit=self.refit == "each",
@@ -550,13 +551,18 @@ class TwoStageRecommender:
         release_memory()
         return self._windows["mixed"].rows
 
-    def hand_over(self) -> Self:
-        """What `fit(earlier=...)` takes over from this recommender, without the rest.
+    def hand_over(self, data: RetailData | None = None) -> Self:
+        """What `fit(data, earlier=...)` takes over from this recommender, without the rest.
 
-        This one lets go of its rows, so that both are not in memory twice.
+        This one lets go of its rows, so that both are not in memory twice. With `data`, rows of label
+        windows that a fit on it does not learn from go too.
         """
         heir = replace(self)
         heir.preranker_, heir._windows, self._windows = self.preranker_, self._windows, {}
+        if data is not None:
+            wanted = {window_key(split) for split in self._splits(data)}
+            heir._windows = {p: windows.only(wanted) for p, windows in heir._windows.items()}
+            release_memory()
         heir._half_life, heir._prior = self._half_life, self._prior
         heir._handed = HandedStage.of(self)
         return heir
@@ -642,6 +648,17 @@ class TwoStageRecommender:
             self.calibrate or self.early_stopping
         )  # on the newest window, which others may not hold
         return judged or self.preranker is not None or self.ranker.gives_probability
+
+    @property
+    def _learns_both(self) -> bool:
+        """Do rankers of one model learn orders and probabilities, each from windows of its own?"""
+        return self.discover is not None and not self.learns_whole
+
+    def _splits(self, data: RetailData) -> Iterator[Split]:
+        """The label windows of all rankers, oldest first."""
+        if self._learns_both:
+            return self.label_splits.for_both(data)
+        return self.learning_splits.splits(data)
 
     @property
     def learnt_purposes(self) -> tuple[Purpose, ...]:
