@@ -16,6 +16,7 @@ from retailrec.errors import DataError
 from retailrec.jobs.evaluate import evaluate_files
 from retailrec.jobs.recommend import recommend_from_files
 from retailrec.recommender.request import Request
+from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.loading import load_frames
 from retailrec.serving.store import Store
@@ -134,6 +135,40 @@ def test_a_model_keeps_its_table_and_reads_later_receipts_by_it(tmp_path: Path) 
         for file, truth in (("theirs", "old.parquet"), ("lines-lists", "lines.parquet"))
     ]
     assert judged[0]["models"] == judged[1]["models"]
+    listed = answers[0]["item_id"].filter(answers[0]["item_id"] != item)[0]
+    old_list = Request(k=2, among=pl.DataFrame({"item_id": [9002, listed]}))
+    assert set(model.answer(plain, None, old_list).lists["item_id"]) == {item, listed}
+    recommend_from_files(tmp_path / "model", tmp_path / "lines.parquet", out, old_list)
+    assert set(pl.read_parquet(out)["item_id"]) == {item, listed}
+
+
+def test_lists_and_rules_of_a_request_name_old_ids_too() -> None:
+    def asked(user: int, item: int) -> Request:
+        items = pl.DataFrame({"item_id": [item, 7]})
+        pairs = pl.DataFrame({"user_id": [user, 2], "item_id": [item, 7]})
+        rules = Rules(
+            available=items,
+            deny=pairs,
+            margin=items.with_columns(margin=pl.lit(1.5)),
+            forbid=[{"items": [item, 7]}],
+        )
+        lists = {"among": pairs, "dismissals": pairs, "previous": pairs}
+        return Request(k=1, rules=rules, **lists, steady=1.0)
+
+    changed = ChangedIds.of(table(("user", 9001, 1), ("item", 9002, 3)))
+    assert asked(9001, 9002).renamed(changed).fingerprint() == asked(1, 3).fingerprint()
+    assert asked(9001, 9002).fingerprint() != asked(1, 3).fingerprint()
+    assert asked(1, 3).renamed(None).fingerprint() == asked(1, 3).fingerprint()
+    for_all = Request(among=pl.DataFrame({"item_id": [9002, 3]})).renamed(changed).among
+    assert for_all is not None
+    assert for_all.items is not None
+    assert for_all.items.to_list() == [3]
+    both = pl.DataFrame({"item_id": [9002, 3], "margin": [1.0, 2.0]})  # the item's own counts
+    margin = Rules(margin=both).renamed(changed).margin
+    assert margin is not None
+    assert margin.rows() == [(3, 2.0)]
+    odd = Rules(deny=pl.DataFrame({"item_id": [9002]}))  # is refused when it is bound, in a sentence
+    assert odd.renamed(changed).deny is odd.deny
 
 
 def shop_splits():  # type: ignore[no-untyped-def]

@@ -90,6 +90,21 @@ def test_old_ids_over_http_are_those_of_today(start: Start) -> None:
     assert history["shopper"] == "3"
     assert [line["item"] for line in history["newest"][-1]["lines"]] == [item]
     assert client.get("/v1/items/renumbered/similar").status_code == 200
+    for page, name in (("shopper?id=card1&drop=renumbered", "3"), ("item?id=renumbered", item)):
+        shown = client.get(f"/{page}")
+        assert shown.status_code == 200
+        assert "card1" not in shown.text
+        assert f'value="{name}"' in shown.text
+    assert f"never bought {active.label(item)}" in client.get("/shopper?id=card1&drop=renumbered").text
+    best = str(offers["offers"][0]["item"])
+    kept["changed_ids"] = ChangedIds({"card1": "card2", "card2": "3"}, {"renumbered": best}).frame()
+    active.__post_init__()
+    forbid = {"rules": {"forbid": [{"items": ["renumbered"]}]}}
+    assert client.put("/v1/rules/other", json=forbid["rules"]).status_code == 200
+    without = client.get("/v1/shoppers/3/offers", params={"ruleset": "other"}).json()["offers"]
+    assert best not in [str(one["item"]) for one in without]
+    kept["changed_ids"] = changed.frame()
+    active.__post_init__()
     client.put("/v1/shoppers/card1/denied/9")
     assert client.get("/v1/shoppers/3/history").json()["denied"] == ["9"]
     client.delete("/v1/shoppers/card2")  # what comes under it, and under those before it, is left out

@@ -142,6 +142,13 @@ class ChangedIds:
             ids = ids.cast(pl.String)
         return ids.replace(old, new)
 
+    def renamed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A frame whose columns `user_id` and `item_id` have the new ids."""
+        there = [
+            column for kind, column in KINDS.items() if self.table(kind) and column in frame.columns
+        ]
+        return frame.with_columns(self.applied(typed_ids(frame[column])) for column in there)
+
     def count(self, columns: Iterable[pl.Series]) -> dict[str, int]:
         """How many cells of typed id columns `applied` would replace, by kind."""
         found = {_kind_of(ids): ids.cast(pl.String) for ids in columns}

@@ -16,7 +16,7 @@ from retailrec.data import RetailData
 from retailrec.data.cleaning import beside
 from retailrec.data.columns import check_names, join_time
 from retailrec.data.files import read_table
-from retailrec.data.parsing import parse_time, typed_ids
+from retailrec.data.parsing import parse_time
 from retailrec.data.splits import Fold, Split
 from retailrec.datasets import as_fitted, still_there
 from retailrec.datasets.base import PLAIN, Reading
@@ -32,7 +32,7 @@ from retailrec.metrics import parse_metric
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import NO_COLUMNS, end_of
 from retailrec.report.drawings import draw_recall
-from retailrec.schema import CATEGORIES, ITEM_ID, TRANSACTIONS, USER_ID
+from retailrec.schema import CATEGORIES, TRANSACTIONS
 from retailrec.work import staged, write_json
 
 MATCHING = ("matching.json", "matching.svg", "sources.toml")
@@ -243,10 +243,7 @@ class _Reader:
         self.met.update(mine)
         rest = [c for c in table.columns if c not in mine and c not in mine.values()]
         table = table.select(*(pl.col(theirs).alias(ours) for ours, theirs in mine.items()), *rest)
-        if (changed := self.all.changed_ids) is None:
-            return table
-        ids = [c for c in (USER_ID, ITEM_ID) if c in table.columns]
-        return table.with_columns(changed.applied(typed_ids(table[c])) for c in ids)
+        return table if self.all.changed_ids is None else self.all.changed_ids.renamed(table)
 
     def refuse_unused(self) -> None:
         """Raise a SettingError if a column or condition was named that no file has."""

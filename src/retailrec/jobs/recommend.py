@@ -76,6 +76,7 @@ def recommend_from_files(
     encoding = reading.encoding or recommender.reading.get("encoding")
     table = None if users is None else read_table(users, encoding=encoding)
     tables = replace(tables, items=None, item_columns=())
+    request = request.renamed(tables.changed_ids)
     if table is not None:
         if tables.changed_ids is not None and "user_id" in table.columns:
             table = table.with_columns(typed_ids(table["user_id"]))

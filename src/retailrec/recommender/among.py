@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.shards import SHARD
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.history import Pairs
 from retailrec.data.ids import row_of_ids
@@ -188,6 +189,15 @@ class Among:
         """Identifies the lists: the same ones give the same number."""
         table = self.pairs if self.items is None else self.items.to_frame()
         return 0 if table is None else int(table.hash_rows(seed=0).sum() or 0)
+
+    def renamed(self, changed: ChangedIds) -> Among:
+        """The same lists, with the new ids of users and items whose ids changed."""
+        items, pairs = self.items, self.pairs
+        if items is not None:
+            items = changed.applied(items).unique().sort()
+        if pairs is not None:
+            pairs = changed.renamed(pairs).unique(maintain_order=True)
+        return replace(self, items=items, pairs=pairs)
 
     def bind(self, items: pl.DataFrame, users: pl.DataFrame) -> Eligible:
         """The lists in codes of the catalogue `items`, row by row of `users` (both by their id column).

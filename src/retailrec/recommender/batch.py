@@ -122,7 +122,7 @@ def recommend_to_file(
     SettingError
         If the request makes no sense, or the model learnt no ranker of new items.
     """
-    request = Request.of(request, **settings)
+    request = model.request(request, **settings)
     answerer = model.answerer(request)  # what it has not learnt is said before any work
     output = output or NO_COLUMNS
     if data.population is not None:

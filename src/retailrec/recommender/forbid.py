@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.components import check_settings
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.ids import row_of_ids
 from retailrec.data.parsing import ids_meet, typed_ids, without_missing
@@ -196,6 +197,11 @@ class Forbid:
     def comparisons(self) -> tuple[Comparison, ...]:
         """What `when` says; none where it is empty."""
         return parse_comparisons(self.when) if self.when.strip() else ()
+
+    def renamed(self, changed: ChangedIds) -> Forbid:
+        """The same, with the new ids of items whose ids changed."""
+        ids = changed.applied(typed_ids(pl.Series(ITEM_ID, self.items, strict=False)))
+        return replace(self, items=ids.to_list()) if len(self.items) else self
 
     def users(self, users: pl.DataFrame) -> Met:
         """Which users it is for; `open` are those whom the safe side adds.

@@ -9,7 +9,7 @@ write it in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from retailrec.components import Count, NotNegative, ShareOrNone, check_settings
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.parsing import as_instant, bare_id, typed_ids
 from retailrec.errors import DataError, SettingError
@@ -319,6 +320,18 @@ previous, steady.
         return cls.of(
             **{name: read(v) if (read := readers.get(name)) else v for name, v in said.items()}
         )
+
+    def renamed(self, changed: ChangedIds | None) -> Request:
+        """The same; its lists and rules have the new ids of users and items whose ids changed."""
+        if not changed:
+            return self
+        names = ("rules", "among", "dismissals", "previous")
+        said = {name: value for name in names if (value := getattr(self, name)) is not None}
+        found: dict[str, Any] = {
+            name: changed.renamed(value) if isinstance(value, pl.DataFrame) else value.renamed(changed)
+            for name, value in said.items()
+        }
+        return replace(self, **found)
 
     @property
     def by_purpose(self) -> Slots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -27,6 +27,7 @@ from retailrec.components import (
 )
 from retailrec.compute.csr import find_listed, find_pairs, jit, row_of_pair
 from retailrec.compute.topk import topk_rows
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.ids import row_of_ids
@@ -281,6 +282,18 @@ class Rules:
             )
         if unknown := [rule for rule in self.more if not isinstance(rule, Rule)]:
             raise SettingError(f"rules: more must hold Rule objects, not {unknown[0]!r}.")
+
+    def renamed(self, changed: ChangedIds) -> Rules:
+        """The same, with the new ids of users and items whose ids changed."""
+        found: dict[str, Any] = {"forbid": [one.renamed(changed) for one in self.forbid]}
+        for rule, (needed, _) in _FRAMES.items():
+            frame = getattr(self, rule)
+            if frame is not None and set(needed) <= set(frame.columns):  # else it is refused when bound
+                found[rule] = changed.renamed(frame)
+                if rule == "margin":  # of an item one: its own counts
+                    typed = frame.with_columns(typed_ids(frame[ITEM_ID]))
+                    found[rule] = changed.folded(typed, ITEM_ID)
+        return replace(self, **found)
 
     @property
     def by_store(self) -> bool:

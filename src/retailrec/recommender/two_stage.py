@@ -38,6 +38,7 @@ from retailrec.data import Histories, Recoded, RetailData, unit_prices
 from retailrec.data.history import History
 from retailrec.data.prefilters import Prefilter, apply_prefilters, preset
 from retailrec.data.splits import HorizonSplits, LabelSplits, Split
+from retailrec.datasets.base import Reading
 from retailrec.errors import ArtifactError, NotFittedError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import LightGBMRanker, Ranker, TrainingFrame
@@ -355,7 +356,7 @@ class TwoStageRecommender:
         NotFittedError
             Before `fit`.
         """
-        request = Request.of(request, **settings)
+        request = self.request(request, **settings)
         answerer = self.answerer(request)
         placed = answerer.catalogue.placed(data, users, request)
         if placed.receipts is not None:
@@ -395,6 +396,10 @@ class TwoStageRecommender:
             )
             self._catalogue = known  # the same for every request: it remembers what items are called
         return known
+
+    def request(self, request: Request | int | None = None, **settings: Any) -> Request:
+        """As `Request.of`; ids that had changed when it learnt are the new ones."""
+        return Request.of(request, **settings).renamed(Reading.of(self.reading).changed_ids)
 
     def answerer(self, request: Request) -> Answerer:
         """The fitted parts that answer such a request.

@@ -229,7 +229,8 @@ class ServedModel:
         if unknown := sorted(set(rules) - {*PLAIN_RULES, "forbid"}):
             expected = ", ".join((*PLAIN_RULES, "forbid"))
             raise SettingError(f"rules: there is no rule '{unknown[0]}' here; expected {expected}.")
-        return BoundRules(Rules(**rules), self.model.items_, self.model.prices_, self.end)
+        of_today = Rules(**rules).renamed(self.changed_ids)
+        return BoundRules(of_today, self.model.items_, self.model.prices_, self.end)
 
 
 def _known(events: CodedEvents, before: int | None) -> CodedEvents:

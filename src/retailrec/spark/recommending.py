@@ -268,17 +268,18 @@ def recommend(
         exposures.check(request, Path(out))
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
-    asked = asked_users(users, request.among)
     key = artifact_key(Path(model))
     if exposures is not None and not exposures.policy:
         exposures = exposures._replace(policy=policy_name(Path(model).absolute().name, key))
-    order = SparkRequest(recommender, key, request, asked, exposures, output or NO_COLUMNS)
     session = connect() if session is None else session
     there = columns_in(session, receipts)
     reading, notes = as_fitted(recommender.reading, there, reading)
     line_rules = (*line_rules, *rules_of(reading, there))
-    if reading.changed_ids is not None and order.users is not None:
-        order = replace(order, users=reading.changed_ids.folded(order.users, USER_ID))
+    request = request.renamed(reading.changed_ids)
+    asked = asked_users(users, request.among)
+    if reading.changed_ids is not None and asked is not None:
+        asked = reading.changed_ids.folded(asked, USER_ID)
+    order = SparkRequest(recommender, key, request, asked, exposures, output or NO_COLUMNS)
     with in_words():
         progress("load receipts")
         place = _Place.of(session, out, exposures)

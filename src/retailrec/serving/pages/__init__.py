@@ -188,7 +188,8 @@ def what_if(
 ) -> tuple[list[Receipt], list[str]]:
     """The receipts with a line added now and an item never bought, and both in words."""
     found, changed = list(receipts), []
-    drop, add = query.get("drop", "").strip(), query.get("add", "").strip()
+    last = model.changed_ids.last
+    drop, add = (last("item", query.get(name, "").strip()) for name in ("drop", "add"))
     if drop:
         found = [_without(receipt, drop) for receipt in found]
         changed.append(f"never bought {model.label(drop)}")
@@ -432,7 +433,8 @@ class Views:
 
     def shopper(self, query: Mapping[str, str]) -> Values:
         """What does this shopper get, and why?"""
-        service, shopper = self.service, query.get("id", "").strip()
+        service = self.service
+        shopper = service.today(query.get("id", "").strip())
         models = list(service.models.folders())
         active = service.models.active
         facts = self.facts.now()
@@ -493,7 +495,8 @@ class Views:
 
     def item(self, query: Mapping[str, str]) -> Values:
         """How does this item sell, and to whom is it offered?"""
-        wanted, model, facts = query.get("id", "").strip(), self.service.models.active, self.facts.now()
+        model, facts = self.service.models.active, self.facts.now()
+        wanted = model.changed_ids.last("item", query.get("id", "").strip())
         found: Values = {"wanted": wanted, "matches": [], "item": None}
         if not wanted:
             return found
