@@ -84,19 +84,21 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
 
 
-def write_result(content: str | pl.DataFrame, path: Path) -> None:
-    """Write a text, or a frame as Parquet or CSV, as `result_file`: it replaces what is ours only.
+def write_result(content: str | Mapping[str, Any] | pl.DataFrame, path: Path) -> None:
+    """Write a text, figures as `write_json`, or a frame as Parquet or CSV; what is replaced was ours.
 
     Raises
     ------
     DataError
         As `result_file`, or if the ending of a frame's file is unknown.
     """
-    if not isinstance(content, str):
+    if not isinstance(content, str | Mapping):
         require_ending(path)
     with result_file(path) as partial:
         if isinstance(content, str):
             partial.write_text(content)
+        elif isinstance(content, Mapping):
+            write_json(partial, content)
         else:
             _put_frame(content, partial)
 

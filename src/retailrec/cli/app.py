@@ -86,19 +86,13 @@ def main() -> None:
         with interruptible():
             app(standalone_mode=True)
     except RetailRecError as error:
-        ERR.print(
-            f"[bold red]error:[/] {escape(without_passwords(str(error)))}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        ERR.say(f"[bold red]error:[/] {escape(without_passwords(str(error)))}")
         sys.exit(2)
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
-        ERR.print(
+        ERR.say(
             f"[bold red]error:[/] there is not enough memory{escape(reason)}. Ask for less, such as "
-            f"fewer factors, candidates or users at a time, or take a larger machine.",
-            highlight=False,
-            soft_wrap=True,
+            f"fewer factors, candidates or users at a time, or take a larger machine."
         )
         sys.exit(2)
     except Interrupted as stop:
@@ -341,7 +335,7 @@ def examples(
         progress("generate a shop")
         write_examples(out)
     if not quiet:
-        OUT.print(f"{', '.join(EXAMPLE_FILES)}: {out.absolute()}", soft_wrap=True, highlight=False)
+        OUT.say(f"{', '.join(EXAMPLE_FILES)}: {out.absolute()}")
         OUT.print("Next: retailrec run table shop --out out/shop")
 
 

@@ -65,8 +65,19 @@ class _Terminal(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
 
+    def say(self, sentence: str) -> None:
+        """One line, however long, in one colour."""
+        self.print(sentence, highlight=False, soft_wrap=True)
+
 
 OUT, ERR = _Terminal(), _Terminal(stderr=True)
+
+
+def plain_table(*head: str, title: str | None = None) -> Table:
+    """A table of figures: no lines around it, its title on the left."""
+    from rich.box import SIMPLE
+
+    return Table(*head, title=title, title_justify="left", box=SIMPLE, pad_edge=False)
 
 
 @contextmanager
@@ -98,9 +109,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
 def print_checks(checks: Iterable[Check]) -> None:
     """What is checked, and how severe a finding is."""
     for one in checks:
-        OUT.print(
-            f"{one.severity:7}{one.name}: {escape(' '.join(one.meaning.split()))}", soft_wrap=True
-        )
+        OUT.say(f"{one.severity:7}{one.name}: {escape(' '.join(one.meaning.split()))}")
 
 
 def print_checked(checked: Checked, quiet: bool) -> None:
@@ -115,7 +124,7 @@ def print_checked(checked: Checked, quiet: bool) -> None:
     styles = {"refuse": "bold red", "warn": "yellow", "note": "default"}
     for one in checked.findings:
         kind = f"[{styles[one.severity]}]{one.severity}[/]"
-        OUT.print(f"{kind} {one.name}: {escape(one.message)}", soft_wrap=True, highlight=False)
+        OUT.say(f"{kind} {one.name}: {escape(one.message)}")
     if not checked.findings and not quiet:
         OUT.print("nothing found")
 
@@ -156,21 +165,14 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
 
 
 def print_result(result: RunResult, out: Path) -> None:
-    from rich.box import SIMPLE
-
     evaluation = result["evaluation"]
     metrics = list(next(iter(result["models"].values())))
-    table = Table(
-        "model",
-        *metrics,
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-        collapse_padding=True,
-        title=f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
-        f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)",
+    title = (
+        f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
+        f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)"
     )
-    table.columns[0].no_wrap = True
+    table = plain_table("model", *metrics, title=title)
+    table.collapse_padding, table.columns[0].no_wrap = True, True
     for column in table.columns[1:]:
         column.justify, column.overflow = "right", "fold"
     for name, values in result["models"].items():
@@ -211,18 +213,8 @@ def print_example(out: Path) -> None:
 
 
 def print_evaluation(judged: dict[str, Any]) -> None:
-    from rich.box import SIMPLE
-
-    table = Table(
-        "metric",
-        "model",
-        "mean",
-        "95% interval",
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-        title=f"{judged['n_users']:,} shoppers",
-    )
+    title = f"{judged['n_users']:,} shoppers"
+    table = plain_table("metric", "model", "mean", "95% interval", title=title)
     sure = {(row["model"], row["metric"]): row for row in judged["intervals"]}
     for metric in next(iter(judged["models"].values())):
         for name, values in judged["models"].items():
@@ -232,7 +224,12 @@ def print_evaluation(judged: dict[str, Any]) -> None:
             table.add_row(metric, escape(name), mean, interval)
     OUT.print(table)
     for row in judged["differences"]:
-        print_difference(row)
+        if row["difference"] is not None:
+            p = chance(row["p_corrected"])
+            OUT.say(
+                f"{escape(row['model'])} less {escape(row['versus'])}, {row['metric']}: "
+                f"{row['difference']:+.4f} ({_interval(row, '+')}), p {p if p[0] == '<' else f'= {p}'}"
+            )
     if judged["n_cold_users"]:
         OUT.print(f"{judged['n_cold_users']:,} shoppers without history are not judged")
     for name, n in judged["not_judged"].items():
@@ -247,37 +244,20 @@ def print_evaluation(judged: dict[str, Any]) -> None:
         OUT.print(f"-: not known from what was given ({', '.join(sorted(unknown))})")
 
 
-def print_difference(row: Difference) -> None:
-    if row["difference"] is not None:
-        OUT.print(
-            f"{escape(row['model'])} less {escape(row['versus'])}, {row['metric']}: "
-            f"{row['difference']:+.4f} ({_interval(row, '+')}), p {_chance(row['p_corrected'])}",
-            soft_wrap=True,
-        )
-
-
 def _interval(row: Interval | Difference, sign: str = "") -> str:
     if row["low"] is None:
         return "too few shoppers for an interval"
     return f"{row['low']:{sign}.4f} to {row['high']:{sign}.4f}"
 
 
-def _chance(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+def chance(p: float) -> str:
+    """A p as it is shown."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def print_backtest(rows: list[dict[str, Any]], folds: int) -> None:
-    from rich.box import SIMPLE
-
     models = list(dict.fromkeys(row["model"] for row in rows))
-    table = Table(
-        "metric",
-        *models,
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-        title=f"Mean ± spread over {folds} horizons",
-    )
+    table = plain_table("metric", *models, title=f"Mean ± spread over {folds} horizons")
     for metric in dict.fromkeys(row["metric"] for row in rows):
         mine = {row["model"]: row for row in rows if row["metric"] == metric}
         cells = []
@@ -290,23 +270,11 @@ def print_backtest(rows: list[dict[str, Any]], folds: int) -> None:
 
 
 def print_matching(report: MatchingReport, out: Path) -> None:
-    from rich.box import SIMPLE
-
-    recall = report["recall@k"]
+    recall, judged = report["recall@k"], report["evaluation"]
     ks = [k for k in ("50", "200", "500", "2000") if k in recall["pool"]]
-    table = Table(
-        "recall@",
-        *ks,
-        "of new",
-        "adds",
-        "s",
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-        collapse_padding=True,
-        title=f"Matching, {report['evaluation']['n_users']:,} shoppers from "
-        f"{report['evaluation']['cutoff'][:10]}",
-    )
+    title = f"Matching, {judged['n_users']:,} shoppers from {judged['cutoff'][:10]}"
+    table = plain_table("recall@", *ks, "of new", "adds", "s", title=title)
+    table.collapse_padding = True
     for column in table.columns:
         column.no_wrap, column.justify = True, "left" if column.header == "recall@" else "right"
     for name, values in recall.items():
@@ -366,7 +334,7 @@ def print_tuned(tuned: dict[str, Any], out: Path) -> None:
 def print_notes(notes: Iterable[str]) -> None:
     """What a caller would regret not to have read: to stderr, under --quiet too."""
     for note in notes:
-        ERR.print(f"[bold yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+        ERR.say(f"[bold yellow]note:[/] {escape(note)}")
 
 
 def print_answers(batch: Batch, out: Path, quiet: bool = False, exposures: Path | None = None) -> None:

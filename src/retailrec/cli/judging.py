@@ -19,6 +19,7 @@ from retailrec.cli.options import (
     ReadOptions,
     Wanted,
     kept_reading,
+    names_in,
     of_a_dataset,
     of_receipts,
     on_spark,
@@ -47,13 +48,7 @@ def match(
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
-        report = match_job(
-            data,
-            settings,
-            out,
-            dataset=wanted.dataset,
-            progress=progress,
-        )
+        report = match_job(data, settings, out, dataset=wanted.dataset, progress=progress)
     if not wanted.quiet:
         console.print_matching(report, out)
 
@@ -79,8 +74,6 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Judge anybody's recommendations by what was bought, with intervals."""
-    import json
-
     from retailrec.jobs.evaluate import evaluate_files
 
     files: dict[str, Path] = {}
@@ -93,20 +86,19 @@ def evaluate(
         files[name] = Path(file)
     inputs = (*files.values(), truth, history, items, read.ids_changed)
     check_file(out, inputs=inputs, overwrite=overwrite)
-    wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     with console.progress(quiet) as progress:
         progress("evaluate")
         judged = evaluate_files(
             files,
             truth,
-            wanted,
+            names_in(metrics),
             history=history,
             items=items,
             reading=read.reading(),
             kept=kept_reading(model),
         )
         if out is not None:
-            write_result(json.dumps(judged, indent=2, allow_nan=False) + "\n", out)
+            write_result(judged, out)
     if not quiet:
         console.print_evaluation(judged)
 
@@ -134,8 +126,6 @@ def check(
     quiet: QuietOption = False,
 ) -> None:
     """Check this week's receipts against past weeks; exit status 4: do not publish from them."""
-    import json
-
     from retailrec.checks import CHECKS
     from retailrec.jobs.check import check_files
     from retailrec.report.week_page import render_check
@@ -147,7 +137,7 @@ def check(
         raise SettingError("check: name a file or folder of receipts, or ask for --list.")
     for file in (out, rows, page):
         check_file(file, inputs=[receipts, against, read.ids_changed], overwrite=overwrite)
-    names = [name.strip() for name in only.split(",") if name.strip()]
+    names = names_in(only)
     with console.progress(quiet) as progress:
         checked = check_files(
             receipts,
@@ -159,7 +149,7 @@ def check(
             progress=progress,
         )
     if out is not None:
-        write_result(json.dumps(checked.as_dict(), indent=2, allow_nan=False) + "\n", out)
+        write_result(checked.as_dict(), out)
     if rows is not None:
         write_result(checked.rows(), rows)
     if page is not None:
@@ -190,14 +180,7 @@ def backtest(
     settings = wanted.settings()
     with console.progress(wanted.quiet) as progress:
         data, _ = wanted.load(progress)
-        rows = backtest_job(
-            data,
-            settings,
-            out,
-            folds=folds,
-            store=store,
-            progress=progress,
-        )
+        rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
     if not wanted.quiet:
         console.print_backtest(rows, folds)
         OUT.print(f"results in {out}")

@@ -25,8 +25,8 @@ from retailrec.cli.options import (
 
 if TYPE_CHECKING:
     from retailrec.offers.allocation import AllocationReport
-    from retailrec.offers.counterfactual import CounterfactualReport
-    from retailrec.offers.experiments import ExperimentReport
+    from retailrec.offers.counterfactual import CounterfactualReport, Estimate
+    from retailrec.offers.experiments import Effect, ExperimentReport
 
 _MOST_WORDS = 12  # constraints told on the console
 
@@ -109,22 +109,19 @@ def plan(
     needed = plan_experiment(
         data, days=days, effect=effect, metric=metric, design=design, margin=margins
     )
-    OUT.print(
+    OUT.say(
         f"{metric} of {needed.n_shoppers:,} shoppers in {days:g} days: mean {needed.mean:,.3f}, "
-        f"standard deviation {needed.sd:,.3f}, correlation with spend before {needed.correlation:.2f}",
-        soft_wrap=True,
+        f"standard deviation {needed.sd:,.3f}, correlation with spend before {needed.correlation:.2f}"
     )
-    OUT.print(
+    OUT.say(
         f"to find a change of {effect:.1%} ({needed.effect:,.3f}) with power {power:.0%} and "
         f"{holdout:.0%} held out: {needed.needed:,} shoppers, {needed.needed_adjusted:,} when earlier "
-        f"spend is taken out (CUPED)",
-        soft_wrap=True,
+        f"spend is taken out (CUPED)"
     )
-    OUT.print(
+    OUT.say(
         f"with the {needed.n_shoppers:,} that are there: power {needed.power:.0%} "
         f"({needed.power_adjusted:.0%} with CUPED); the smallest change that is needed is "
-        f"{needed.detectable / needed.mean:.1%} ({needed.detectable_adjusted / needed.mean:.1%})",
-        soft_wrap=True,
+        f"{needed.detectable / needed.mean:.1%} ({needed.detectable_adjusted / needed.mean:.1%})"
     )
 
 
@@ -237,13 +234,12 @@ def impressions(
     from retailrec.jobs.campaigns import impressions_of_file
 
     found = impressions_of_file(log, policy, reward=reward, chance=chance, item=item, only=only)
-    OUT.print(
+    OUT.say(
         f"{policy}: {found.value:.4f} an impression, between {found.low:.4f} and {found.high:.4f} "
         f"(95%); "
         f"the log earned {found.logged:.4f}. Effective sample {found.effective:,.0f} of "
         f"{found.n:,}, mean "
-        f"weight {found.mean_weight:.3f}",
-        soft_wrap=True,
+        f"weight {found.mean_weight:.3f}"
     )
 
 
@@ -287,34 +283,28 @@ def fit(
     console.print_notes(report.notes)
     if quiet:
         return
-    OUT.print(report.sentence(), soft_wrap=True)
-    OUT.print(
-        f"{report.n_users:,} users, {report.n_shown:,} of {report.n_rows:,} items shown", soft_wrap=True
-    )
+    OUT.say(report.sentence())
+    OUT.say(f"{report.n_users:,} users, {report.n_shown:,} of {report.n_rows:,} items shown")
     for one in report.learners:
-        OUT.print(
+        OUT.say(
             f"- {one.name}: Qini {one.qini:.4f}, between {one.qini_low:.4f} and {one.qini_high:.4f}; "
-            f"AUUC {one.auuc:.4f}" + (" (chosen)" if one.name == report.chosen else ""),
-            soft_wrap=True,
+            f"AUUC {one.auuc:.4f}" + (" (chosen)" if one.name == report.chosen else "")
         )
-    OUT.print(
+    OUT.say(
         "tenths of the pairs, learnt and so: "
-        + ", ".join(f"{d.predicted:+.2f} {d.effect:+.2f}" for d in report.deciles),
-        soft_wrap=True,
+        + ", ".join(f"{d.predicted:+.2f} {d.effect:+.2f}" for d in report.deciles)
     )
     OUT.print(f"results in {out}")
 
 
 def _print_allocation(report: AllocationReport, out: Path) -> None:
-    OUT.print(
+    OUT.say(
         f"{report.n_offers:,} offers for {report.n_with_offers:,} of {report.n_shoppers:,} shoppers "
-        f"({report.n_held_out:,} held out), of {report.n_pairs:,} pairs",
-        soft_wrap=True,
+        f"({report.n_held_out:,} held out), of {report.n_pairs:,} pairs"
     )
-    OUT.print(
+    OUT.say(
         f"worth {report.value:,.2f}; nothing under the same limits is worth more than "
-        f"{report.bound:,.2f} (gap {report.gap:.3%})",
-        soft_wrap=True,
+        f"{report.bound:,.2f} (gap {report.gap:.3%})"
     )
     told = [c for c in report.constraints if c.price or c.kind == "budget" or c.missing]
     told.sort(key=lambda c: (c.kind != "budget", -c.missing, -abs(c.price)))
@@ -322,81 +312,50 @@ def _print_allocation(report: AllocationReport, out: Path) -> None:
         used = ""
         if constraint.kind == "budget":
             used = f" {constraint.reached:,.2f} of {constraint.at_most:,.2f} are spent."
-        OUT.print(f"- {escape(constraint.words)}{used}", soft_wrap=True)
+        OUT.say(f"- {escape(constraint.words)}{used}")
     if len(told) > _MOST_WORDS:
         OUT.print(f"- and {len(told) - _MOST_WORDS:,} more limits that bind")
     OUT.print(f"{report.seconds:.1f} s, {report.steps} steps; results in {out}")
 
 
-def _print_counterfactual(report: CounterfactualReport) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
+_HEAD = ("metric", "segment", "difference", "95% interval", "p")  # two means stand in the middle
 
-    table = Table(
-        "metric",
-        "segment",
-        "logged",
-        "new",
-        "difference",
-        "95% interval",
-        "p",
-        box=SIMPLE,
-        pad_edge=False,
-    )
+
+def _cells(e: Effect | Estimate, one: float, other: float, difference: float) -> list[str]:
+    """A row of two means and their difference."""
+    means = [f"{one:,.3f}", f"{other:,.3f}", f"{difference:+,.3f}"]
+    interval = f"{e.low:+,.3f} to {e.high:+,.3f}"
+    return [e.metric, escape(e.segment), *means, interval, console.chance(e.p_corrected)]
+
+
+def _print_counterfactual(report: CounterfactualReport) -> None:
+    table = console.plain_table(*_HEAD[:2], "logged", "new", *_HEAD[2:])
     values = {(e.metric, e.segment, e.what): e for e in report.estimates}
     for (metric, segment, what), e in values.items():
         if what == "difference":
-            table.add_row(
-                metric,
-                escape(segment),
-                f"{values[metric, segment, 'logged'].value:,.3f}",
-                f"{values[metric, segment, 'new'].value:,.3f}",
-                f"{e.value:+,.3f}",
-                f"{e.low:+,.3f} to {e.high:+,.3f}",
-                "< 0.001" if e.p_corrected < 0.001 else f"{e.p_corrected:.3f}",
-            )
+            logged, new = (values[metric, segment, of].value for of in ("logged", "new"))
+            table.add_row(*_cells(e, logged, new, e.value))
     OUT.print(table)
-    OUT.print(report.sentence(), soft_wrap=True)
+    OUT.say(report.sentence())
     s = report.support
-    OUT.print(
+    OUT.say(
         f"{report.n_users:,} users; {s.coverage:.1%} of the new lists within the pool, effective "
         f"sample "
         f"{s.effective:,.0f}, mean weights {s.mean_held:.3f} and {s.mean_other:.3f}, logged chances p "
-        f"{s.chances_p:.3f}",
-        soft_wrap=True,
+        f"{s.chances_p:.3f}"
     )
     console.print_notes(report.notes)
 
 
 def _print_result(outcome: ExperimentReport) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    table = Table(
-        "metric",
-        "segment",
-        "treated",
-        "held out",
-        "difference",
-        "95% interval",
-        "p",
-        box=SIMPLE,
-        pad_edge=False,
-        title_justify="left",
-        title=f"{outcome.n_treated:,} treated, {outcome.n_holdout:,} held out, {outcome.days:g} days "
-        f"from {outcome.start:%Y-%m-%d}; earlier spend taken out",
+    title = (
+        f"{outcome.n_treated:,} treated, {outcome.n_holdout:,} held out, {outcome.days:g} days "
+        f"from {outcome.start:%Y-%m-%d}; earlier spend taken out"
     )
+    table = console.plain_table(*_HEAD[:2], "treated", "held out", *_HEAD[2:], title=title)
     for e in outcome.effects:
         if e.adjusted:
-            table.add_row(
-                e.metric,
-                escape(e.segment),
-                f"{e.treated:,.3f}",
-                f"{e.holdout:,.3f}",
-                f"{e.difference:+,.3f}",
-                f"{e.low:+,.3f} to {e.high:+,.3f}",
-                "< 0.001" if e.p_corrected < 0.001 else f"{e.p_corrected:.3f}",
-            )
+            table.add_row(*_cells(e, e.treated, e.holdout, e.difference))
     OUT.print(table)
     if outcome.srm_p is not None:
         OUT.print(f"arms' sizes against the plan: p {outcome.srm_p:.3f}")

@@ -300,14 +300,14 @@ def forget_shopper(
         left, unfinished = what_is_left(opened), opened.unswept
     for one in searched:
         if one.removed:
-            OUT.print(f"{one.removed:,} rows removed: {one.file}", highlight=False, soft_wrap=True)
+            OUT.say(f"{one.removed:,} rows removed: {one.file}")
     if also:
         OUT.print(f"looked through {len(searched):,} files and models: {', '.join(map(str, also))}")
     left += [f"{one.file}: {one.left}" for one in searched if one.left]
     for what in left:
-        ERR.print(f"left: {escape(what)}", highlight=False, soft_wrap=True)
+        ERR.say(f"left: {escape(what)}")
     for what in NOT_SEARCHED:
-        ERR.print(f"not looked into: {escape(what)}", highlight=False, soft_wrap=True)
+        ERR.say(f"not looked into: {escape(what)}")
     if unfinished or any(one.left for one in searched):
         raise typer.Exit(3)
 
@@ -349,7 +349,7 @@ def backup_store(
         from retailrec.serving.store import Store
     with closing(Store(store)) as opened:
         receipts = back_up(opened, out)
-    OUT.print(f"{receipts:,} receipts: {out}", highlight=False, soft_wrap=True)
+    OUT.say(f"{receipts:,} receipts: {out}")
 
 
 @store_app.command("restore")
@@ -405,7 +405,7 @@ def add_key(
         from retailrec.serving.keys import make_key
 
         key = make_key(opened, name, scopes)
-    OUT.print(key, highlight=False, soft_wrap=True)
+    OUT.say(key)
 
 
 @key_app.command("list")

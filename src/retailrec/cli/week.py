@@ -19,6 +19,7 @@ from retailrec.cli.options import (
     OverwriteOption,
     PageOption,
     QuietOption,
+    names_in,
 )
 from retailrec.cli.serving import opened_store
 from retailrec.errors import DataError
@@ -72,7 +73,7 @@ def publish(
             plan,
             as_of=as_of,
             refit=refit,
-            accept=[name.strip() for name in accept.split(",") if name.strip()],
+            accept=names_in(accept),
             dry_run=dry_run,
             progress=progress,
         )
@@ -102,22 +103,14 @@ def status(context: typer.Context, config: WeekOption = None) -> None:
         fit = (
             "refitted" if row["model"]["refitted"] else f"model of {row['model']['fitted_until'][:10]}"
         )
-        OUT.print(
-            f"{mark} {name}  {lists['users']:,} lists, {fit}{said}{gone}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        OUT.say(f"{mark} {name}  {lists['users']:,} lists, {fit}{said}{gone}")
     if not rows:
         OUT.print("nothing is published yet", highlight=False)
     if weeks.unfinished:
         OUT.print("unfinished: a call was stopped or refused; the next one goes on", highlight=False)
     if (refused := weeks.refused) is not None:
         for one in refused["findings"]:
-            OUT.print(
-                f"refused {refused['at']}: {one['name']}: {escape(one['message'])}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            OUT.say(f"refused {refused['at']}: {one['name']}: {escape(one['message'])}")
 
 
 @week.command()
@@ -132,7 +125,7 @@ def rollback(
 
     plan = read_week(config or context.obj or Path("week.toml"))
     before, now = take_back(plan.settings.folder, to)
-    OUT.print(f"{now} is published in the place of {before}", highlight=False, soft_wrap=True)
+    OUT.say(f"{now} is published in the place of {before}")
 
 
 @week.command()
@@ -145,8 +138,6 @@ def diff(
     out: FiguresOption = None,
 ) -> None:
     """Show what differs between two weeks: inputs, data, settings, model, lists, figures by segment."""
-    import json
-
     from retailrec.jobs.published import WeekFolder, diff_weeks, lists_of_user
     from retailrec.jobs.week_settings import read_week
     from retailrec.work import check_file, write_result
@@ -159,7 +150,7 @@ def diff(
         raise DataError(f"{weeks.folder} has no two weeks to compare; name them: week diff A B.")
     found = diff_weeks(weeks, a, b)
     if out is not None:
-        write_result(json.dumps(found, indent=2, allow_nan=False) + "\n", out)
+        write_result(found, out)
     _print_diff(found)
     if user is not None:
         for rank, pair in enumerate(lists_of_user(weeks, a, b, user), 1):
@@ -170,7 +161,7 @@ def _print_diff(found: dict[str, Any]) -> None:
     """What differs, a line each; figures as a table."""
 
     def say(line: str) -> None:
-        OUT.print(escape(line), highlight=False, soft_wrap=True)
+        OUT.say(escape(line))
 
     say(f"{found['a']} -> {found['b']}")
     for what, names in found["inputs"].items():
@@ -273,13 +264,9 @@ def _print_watched(found: dict[str, Any]) -> None:
         highlight=False,
     )
     for alarm in found["alarms"]:
-        OUT.print(
-            f"[bold red]alarm[/] {escape(alarm['message'])} Look first at {escape(alarm['look'])}.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        OUT.say(f"[bold red]alarm[/] {escape(alarm['message'])} Look first at {escape(alarm['look'])}.")
     for one in found["findings"]:
-        OUT.print(f"{one['severity']} {one['name']}: {escape(one['message'])}", soft_wrap=True)
+        OUT.say(f"{one['severity']} {one['name']}: {escape(one['message'])}")
     if not any(limits for week in weeks[-1:] for limits in week["usual"].values()):
         console.print_notes([f"thresholds are learnt from {found['least_past']} weeks and more."])
     elif not found["alarms"]:
@@ -314,15 +301,15 @@ def _print_outcome(outcome: Outcome, quiet: bool) -> None:
     if checked is not None:
         console.print_checked(checked, quiet)
     for one in outcome.findings:
-        OUT.print(f"[bold red]{one.severity}[/] {one.name}: {escape(one.message)}", soft_wrap=True)
+        OUT.say(f"[bold red]{one.severity}[/] {one.name}: {escape(one.message)}")
     console.print_notes(outcome.notes)
     if outcome.decision is not None and not quiet:
         what = "refit" if outcome.decision.refit else "no fit"
-        OUT.print(f"{what}: {escape(outcome.decision.reason)}", soft_wrap=True, highlight=False)
+        OUT.say(f"{what}: {escape(outcome.decision.reason)}")
     if manifest is not None and outcome.status == "published" and not quiet:
         _print_week(manifest)
     if not quiet or outcome.status == "refused":
-        OUT.print(f"{outcome.status}: {escape(outcome.reason)}", soft_wrap=True, highlight=False)
+        OUT.say(f"{outcome.status}: {escape(outcome.reason)}")
 
 
 def _print_week(manifest: Any) -> None:
@@ -334,21 +321,13 @@ def _print_week(manifest: Any) -> None:
         )
         found = {name: means[metric] for name, means in judged["models"].items()}
         said = ", ".join(f"{name} {mean:.4f}" for name, mean in found.items() if mean is not None)
-        OUT.print(
-            f"last week's lists, by {judged['users']:,} users since: {metric} {said}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    OUT.print(
+        OUT.say(f"last week's lists, by {judged['users']:,} users since: {metric} {said}")
+    OUT.say(
         f"{lists['users']:,} lists of {lists['items']:,} items; {lists['short']:.1%} are short, "
-        f"{lists['new']:.1%} of the items are new to their user",
-        highlight=False,
-        soft_wrap=True,
+        f"{lists['new']:.1%} of the items are new to their user"
     )
     if change is not None:
-        OUT.print(
+        OUT.say(
             f"{change['share']:.1%} of the items were not in last week's list: "
-            f"{change['from_receipts']:.1%} from receipts, {change['from_refit']:.1%} from the fit",
-            highlight=False,
-            soft_wrap=True,
+            f"{change['from_receipts']:.1%} from receipts, {change['from_refit']:.1%} from the fit"
         )

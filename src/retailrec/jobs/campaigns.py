@@ -46,7 +46,7 @@ from retailrec.offers.uplift import UpliftReport, fit_uplift
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.page import render_campaign, render_counterfactual, render_uplift
-from retailrec.work import LocalStorage, staged, write_frame, write_result, write_text
+from retailrec.work import LocalStorage, staged, write_frame, write_json, write_result, write_text
 
 MOST_ROWS = 25  # of a table on the page
 _EXAMPLES = 12
@@ -217,8 +217,7 @@ def allocate_files(
     if record and (ledger is None or ledger.is_file()):
         raise SettingError("--record asks for --ledger FOLDER; name the folder to write to.")
     book = None if ledger is None else _ledger_at(ledger, record)
-    catalogue = None if items is None else read_table(items)
-    people = None if users is None else read_table(users)
+    catalogue, people = _table(items), _table(users)
     progress(f"read {pairs}")
     scores = read_table(pairs)
     checkpoint = out.parent / f".{out.name}.search"
@@ -254,6 +253,10 @@ def allocate_files(
                 keep(allocation.ledger_rows(now, model=model), meant)
     LocalStorage().remove(str(checkpoint))
     return allocation
+
+
+def _table(path: Path | None) -> pl.DataFrame | None:
+    return None if path is None else read_table(path)
 
 
 def _ledger_at(path: Path, record: bool) -> Ledger:
@@ -351,12 +354,12 @@ def result_of_files(
         campaign,
         data,
         days=days,
-        margin=None if margin is None else read_table(margin),
+        margin=_table(margin),
         segment=segment,
         planned_holdout=planned_holdout,
     )
     if out is not None:
-        write_result(json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n", out)
+        write_result(result.as_dict(), out)
     if page is not None and summary is not None:
         write_result(render_campaign(summary, result.as_dict()), page / PAGE)
     return result
@@ -397,16 +400,9 @@ def counterfactual_of_files(
     else:
         raise SettingError(f"--rules are for the lists of a model, and {policy} holds lists already.")
     progress("judge")
-    report = judge_policy(
-        pool,
-        new,
-        data,
-        days=days,
-        margin=None if margin is None else read_table(margin),
-        segment=segment,
-    )
+    report = judge_policy(pool, new, data, days=days, margin=_table(margin), segment=segment)
     if out is not None:
-        write_result(json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n", out)
+        write_result(report.as_dict(), out)
     if page is not None:
         write_result(render_counterfactual(report.as_dict(), report.sentence()), page)
     return report
@@ -469,13 +465,8 @@ def impressions_of_file(
     """
     rows = read_table(log)
     column, _, value = (only or "").partition("=")
-    for name in [
-        reward,
-        chance,
-        item,
-        *([column] if only else []),
-        *([policy] if policy != "uniform" else []),
-    ]:
+    asked = [reward, chance, item] + [column] * bool(only) + [policy] * (policy != "uniform")
+    for name in asked:
         if name not in rows.columns:
             raise DataError(f"{log} lacks column '{name}'; it has {rows.columns[:12]}. Name another.")
     if rows.is_empty():
@@ -521,15 +512,14 @@ def uplift_of_files(
             Ledger(ledger).read_pool(every=True),
             data,
             days=days,
-            margin=None if margin is None else read_table(margin),
+            margin=_table(margin),
             threads=threads,
             seed=seed,
             progress=progress,
         )
         progress("score pairs")
         write_frame(learnt.score(table, data, threads=threads), folder / "pairs.parquet")
-        text = json.dumps(learnt.report.as_dict(), indent=2, allow_nan=False)
-        write_text(text + "\n", folder / "uplift.json")
+        write_json(folder / "uplift.json", learnt.report.as_dict())
         page = render_uplift(learnt.report.as_dict(), learnt.report.sentence())
         write_text(page, folder / "uplift.html")
     return learnt.report
