@@ -4,7 +4,8 @@ A model is fitted once, without a prior; each order and weight then orders the s
 does each order alone. Beside them stand the simple methods, and of several boards the means over their
 users. With --objectives instead: lambdarank, log loss and the mean of both, for lists of what a user
 bought before. With --borrow instead: the ranker that another board's shop learnt, columns matched by
-name, alone and in shares with the board's own, each with the usual share of the mean simple order.
+name, alone and in shares with the board's own, each with the usual share of the mean simple order. With
+--discover instead: the ranker of new items with each source's order, and the mean of all, behind it.
 On the boards of `TUNING` and `SAMPLES`, whose windows end before a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
@@ -28,7 +29,7 @@ from retailrec.evaluation import Judge
 from retailrec.rankers import BlendRanker, LightGBMRanker
 from retailrec.rankers.lightgbm import SourcePrior
 from retailrec.recommender.choices import MEAN, simple_orders, usual_weight
-from retailrec.recommender.purposes import Purpose
+from retailrec.recommender.purposes import Purpose, purchases_for
 from retailrec.recommender.stage_one import candidate_frame
 
 WEIGHTS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.8)
@@ -36,14 +37,20 @@ SHARES = (0, 0.25, 0.5, 0.75, 1)  # of a borrowed ranker
 MOST_USERS = 3_000  # judged, drawn where there are more
 
 
-def fitted(board: Board, seed: int, threads: int, trees: int | None = None) -> tuple[Any, Judge]:
+def fitted(
+    board: Board, seed: int, threads: int, trees: int | None = None, discover: bool = False
+) -> tuple[Any, Judge]:
     """A model without a prior, with its training rows; and who is judged."""
-    judge = Judge.of(board.past, board.target)
+    judge = Judge.of(
+        board.past,
+        purchases_for("discover" if discover else "mixed", board.past, board.target, None),
+    )
     if len(judge.users) > MOST_USERS:
         drawn = np.random.default_rng(0).choice(len(judge.users), MOST_USERS, replace=False)
         judge = judge.select(np.isin(np.arange(len(judge.users)), drawn))
     ranker = {"type": "lightgbm", "iterations": trees}
-    model = ours(board, "small", seed, {"threads": threads, "prior": "none", "ranker": ranker})
+    given = {"threads": threads, "prior": "none", "ranker": ranker}
+    model = ours(board, "small", seed, given | ({"discover": {}} if discover else {}))
     return model.fit(board.train, keep_rows=True), judge
 
 
@@ -69,6 +76,31 @@ def of_orders(board: Board, model: Any, judge: Judge) -> dict[str, dict[str, flo
         return mixed | {name: prior.of(x) for name, prior in alone.items()}
 
     return judged(board, model, judge, scores, "mixed") | simple(board, judge)
+
+
+def of_new_items(board: Board, model: Any, judge: Judge) -> dict[str, dict[str, float]]:
+    """Order and weight, source alone -> metric -> mean, of items that the user never bought."""
+    rows, ranker = model._windows["discover"].rows, model.discover_ranker_
+    some = rows.rows(np.arange(0, len(rows.y), len(rows.y) // 50_000 + 1))
+    chance = ranker.predict(some.x).astype(np.float64)
+    raw = np.log(chance / (1 - chance))
+    ranks = [f"source_{source.name}_rank" for source in model.sources]
+    orders = {name: [name] for name in ranks if name in rows.names}
+    orders["mean"] = [name for of in orders.values() for name in of]
+    priors = {
+        f"{name} {weight}": SourcePrior.learnt(some, columns, weight, raw)
+        for name, columns in orders.items()
+        for weight in WEIGHTS
+    }
+    alone = {name: SourcePrior.learnt(some, columns, 1, raw) for name, columns in orders.items()}
+
+    def scores(x: Any) -> dict[str, Any]:
+        chance = ranker.predict(x).astype(np.float64)
+        score = np.log(chance / (1 - chance))
+        mixed = {name: score + prior.of(x) for name, prior in priors.items()}
+        return mixed | {f"{name} alone": prior.of(x) for name, prior in alone.items()}
+
+    return judged(board, model, judge, scores, "discover")
 
 
 def simple(board: Board, judge: Judge) -> dict[str, dict[str, float]]:
@@ -147,12 +179,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="answers do not depend on them")
     parser.add_argument("--objectives", action="store_true", help="lambdarank, log loss, and both")
+    parser.add_argument("--discover", action="store_true", help="new items")
     parser.add_argument("--borrow", help="board of the shop whose ranker is borrowed")
     parser.add_argument("--trees", type=int, help="of lambdarank; by default as many as it takes")
     given, found, users = parser.parse_args(), {}, []
     boards = TUNING | SAMPLES
     measure: Callable[[Board, Any, Judge], dict[str, dict[str, float]]]
     measure = of_objectives if given.objectives else of_orders
+    if given.discover:
+        measure = of_new_items
     if given.borrow:
         lender, _ = fitted(boards[given.borrow](), given.seed, given.threads)
         measure = partial(of_borrowed, lender=lender)
@@ -160,7 +195,7 @@ def main() -> None:
         if given.boards and not any(name.startswith(start) for start in given.boards):
             continue
         board = make()
-        model, judge = fitted(board, given.seed, given.threads, given.trees)
+        model, judge = fitted(board, given.seed, given.threads, given.trees, given.discover)
         teach = n_lists(model.training_rows)
         print(f"{name}: {teach} lists teach, {len(judge.users)} users are judged", flush=True)
         users.append(len(judge.users))
