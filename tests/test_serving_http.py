@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -366,6 +369,40 @@ def test_eligible_ids_may_hold_commas_and_nothing_is_said_twice(start: Start) ->
     assert items(asked(("among", "1,2"), ("among", ""))) == set()
     assert asked(("k", "4")).status_code == 422
     assert "'k' is said more than once" in asked(("k", "4")).json()["detail"]
+
+
+COMPILED = """
+import sys
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from serving_http_support import starting
+
+def compiled():
+    modules = [module for name, module in sys.modules.items() if name.startswith("retailrec")]
+    found = [value for module in modules for value in vars(module).values()]
+    return {(f.py_func.__name__, s) for f in found if isinstance(f, Dispatcher) for s in f.signatures}
+
+begun = starting(Path(sys.argv[1]), Path(sys.argv[2]))
+client = next(begun)(timeout=600.0)
+before = compiled()
+asked = ["", "reasons=true", "purpose=replenish", "slots=replenish=2,mixed=1", "among=1,2,3", "min_new=1",
+    "explore=0.2", "max_per_category=1", "variety=0.3", "steady=0.2", "among=1,2,3&reasons=true",
+    "slots=replenish=2,mixed=1&among=1,2,3", "explore=0.2&among=1,2,3", "among=1,2,3&variety=0.3"]
+for query in asked:
+    assert client.get(f"/v1/shoppers/5/offers?{query}").status_code == 200, query
+begun.close()
+print(len(before), sorted({name for name, _ in compiled() - before}))
+"""
+
+
+def test_no_kernel_is_compiled_once_the_service_is_ready(folder: Path, tmp_path: Path) -> None:
+    # compiling takes seconds on a new machine, and under load more than an answer may
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", COMPILED, str(folder), str(tmp_path)]
+    said = subprocess.run(command, env=env, text=True, capture_output=True, check=False)
+    n_before, _, later = said.stdout.strip().partition(" ")
+    assert int(n_before or 0) > 5, said.stderr
+    assert later == "[]"
 
 
 def test_what_is_denied_to_a_shopper_is_never_offered_whoever_sends_the_history(start: Start) -> None:

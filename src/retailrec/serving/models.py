@@ -9,10 +9,14 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
+import polars as pl
 from cachetools import LRUCache
 
 from retailrec.errors import ArtifactError, RetailRecError, SettingError
+from retailrec.recommender.among import Among
 from retailrec.recommender.batch import artifact_key
+from retailrec.recommender.request import Request
+from retailrec.schema import ITEM_ID
 from retailrec.serving.engine import Engine, OfferRequest
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
@@ -195,13 +199,25 @@ class Models:
 
     def warm_up(self, model: ServedModel, most: int = 20) -> int:
         """Replay requests, so that nothing that happens once is part of an answer; their number."""
-        shoppers = self._engine.store.some_shoppers(most)
-        rules = {"max_per_category": 3, "variety": 0.1}
-        asked = (OfferRequest(), OfferRequest.of(reasons=True), OfferRequest(rules=rules))
-        for shopper in (*shoppers, "a shopper whom nobody knows"):
-            for one in asked if model.category else asked[:2]:
+        some = Among(items=pl.Series(ITEM_ID, model.ids[:10]).cast(pl.String))
+        rules: dict[str, Any] = {"min_new": 1}
+        if model.category:
+            rules |= {"max_per_category": 3, "variety": 0.1}
+        # of every kind, since its kernels are compiled when it is first asked for: seconds each
+        asked = [
+            OfferRequest(),
+            OfferRequest.of(reasons=True),
+            OfferRequest(rules=rules),
+            OfferRequest(Request(among=some), rules=rules),
+            OfferRequest(Request(among=some, slots=dict.fromkeys(model.purposes, 1))),
+            OfferRequest.of(explore=0.2, pool=20),
+            *(OfferRequest.of(purpose=purpose) for purpose in model.purposes),
+        ]
+        shoppers = [*self._engine.store.some_shoppers(most), "a shopper whom nobody knows"]
+        for shopper in shoppers:
+            for one in asked:
                 self._engine.offers(model, shopper, one)
-        return len(shoppers) + 1
+        return len(shoppers)
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model that is there, and whether it answers."""
