@@ -73,6 +73,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "steady-slots": {"slots": SLOTS, "rules": RULES, "previous": True, "steady": 0.5},
     "as-of": {"k": 5, "at": "2000-07-25T09:30:00", "reasons": True},
     "explored": {"k": 3, "explore": 0.4, "pool": 10, "salt": "may"},
+    "explored-fresh": {"k": 3, "explore": 0.4, "pool": 10, "fresh": 5, "reasons": True},
     "explored-rules": {"k": 4, "rules": RULES, "explore": 0.5, "pool": 9, "reasons": True},
     "explored-forbid": {"k": 4, "rules": {"forbid": FORBID}, "explore": 0.5, "pool": 9},
     "explored-slots": {"slots": SLOTS, "explore": 0.3, "pool": 12, "at": "2000-07-25T09:30:00"},

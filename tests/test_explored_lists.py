@@ -19,7 +19,7 @@ from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.shop import small_data
+from retailrec.simulator.shop import receipt_lines, small_data
 from serving_support import small_model
 
 RULES = {"max_per_category": 1, "min_new": 2, "variety": 0.1, "skip_bought_days": 9.0}
@@ -81,6 +81,63 @@ def test_the_list_is_what_the_table_says_was_shown_with_its_chance(shop: Shop, n
     assert pool_frame(only).height == listed.height
     if "reasons" in listed.columns:
         assert (listed["reasons"].str.len_chars() > 0).all()
+
+
+@pytest.fixture(scope="module")
+def renewed() -> Shop:
+    """A shop in which thirty items were first sold in the last two weeks."""
+    lines = receipt_lines(small_data(users=60, weeks=30, items=200))
+    late = pl.col("time") >= lines["time"].max() - pl.duration(days=13)
+    data = RetailData.from_frames(lines.filter(late | (pl.col("item_id") % 6 > 0)))
+    model = small_model(discover=Discovery(n_candidates=15), max_users=60)
+    model.label_splits = HorizonSplits(14, 2)
+    return model.fit(data), data
+
+
+@pytest.mark.parametrize("purpose", ["mixed", "discover"])
+def test_items_new_in_the_shop_have_places_in_the_pool_and_chances(renewed: Shop, purpose: str) -> None:
+    """Whether a generator proposes them or not; the list that would be shown stays what it was."""
+    data = renewed[1]
+    new = set(data.items["item_id"].filter(data.items["item_id"] % 6 == 0).cast(pl.String))
+    lines = data.log.select(
+        data.users["user_id"].gather(data.log["user"]).cast(pl.String),
+        data.items["item_id"].gather(data.log["item"]).cast(pl.String),
+    )
+    asked: dict[str, Any] = {"k": 3, "pool": 12, "purpose": purpose}
+    usual, pool = table(renewed, asked), table(renewed, asked, fresh=6, reasons=True)
+    listed = ["user_id", "item_id", "rank", "score"]
+    first, before = (t.filter(pl.col("rank") <= 3).select(listed) for t in (pool, usual))
+    assert first.equals(before)
+    beside = pool.filter(pl.col("rank").is_between(4, 9))
+    assert beside.height == 6 * data.n_users
+    assert beside["item_id"].is_in(new).all()
+    proposed = usual.filter(pl.col("item_id").is_in(new))
+    assert beside.join(proposed, on=["user_id", "item_id"], how="anti").height > data.n_users
+    assert (beside["propensity"] > 0).all()
+    assert pool.group_by("user_id").agg(pl.sum("propensity"))["propensity"].to_list() == (
+        pytest.approx([3.0] * data.n_users)
+    )
+    if purpose == "discover":
+        assert pool.join(lines, on=["user_id", "item_id"], how="semi").is_empty()
+    of_new, shown = pl.col("item_id").is_in(new), 0
+    for salt in "abcd":
+        shown += table(renewed, asked, fresh=6, salt=salt).filter("shown", of_new).height
+    assert shown == pytest.approx(4 * pool.filter(of_new)["propensity"].sum(), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"fresh": 5}, "no place in a pool of 20"),
+        ({"fresh": 5, "explore": 0.1, "pool": 14}, "no place in a pool of 14"),
+        ({"fresh": 1, "explore": 0.1, "purpose": "replenish"}, "mixed or discover lists"),
+        ({"fresh": 1, "explore": 0.1, "slots": {"mixed": 1, "discover": 1}}, "one purpose"),
+        ({"fresh": 1, "explore": 0.1, "among": pl.DataFrame({"item_id": [1]})}, "without among"),
+    ],
+)
+def test_new_items_need_a_place(asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(SettingError, match=why):
+        Request(**asked)
 
 
 def test_a_plain_list_is_drawn_as_any_scores_are(shop: Shop) -> None:

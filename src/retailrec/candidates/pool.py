@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,14 @@ from retailrec.candidates.item_item import ItemItem
 from retailrec.candidates.own_purchases import OwnPurchases
 from retailrec.candidates.popularity import Popularity
 from retailrec.components import NotNegative
-from retailrec.compute.csr import place_in_rows, rank_in_rows, row_of_pair, union_rows
+from retailrec.compute.csr import (
+    pair_keys,
+    pairs_of_keys,
+    place_in_rows,
+    rank_in_rows,
+    row_of_pair,
+    union_rows,
+)
 from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.data.history import Candidates, History, Pairs
@@ -92,6 +99,7 @@ class Pool:
     scores : (n_pairs, n_sources) float32; each source scores every pair, its own proposal or not
     ranks : (n_pairs, n_sources) float32; place of the score within the user's pool, 1 is best
     more : (n_pairs, n_more) float32; what sources tell beside their scores, in order of the sources
+    beside : (n_pairs,) is the pair one of `with_items` that is not proposed? None: there are none
     """
 
     indptr: NDArray[np.int64]
@@ -100,6 +108,7 @@ class Pool:
     scores: NDArray[np.float32]
     ranks: NDArray[np.float32]
     more: NDArray[np.float32]
+    beside: NDArray[np.bool_] | None = None
 
     @property
     def pairs(self) -> Pairs:
@@ -121,6 +130,7 @@ class Pool:
             scores=self.scores[mask],
             ranks=self.ranks[mask],
             more=self.more[mask],
+            beside=None if self.beside is None else self.beside[mask],
         )
 
     def best(self, score: NDArray[np.float32], k: int) -> Candidates:
@@ -203,6 +213,28 @@ def score_pool(sources: Sequence[CandidateGenerator], history: History, pairs: P
             more[:, at] = other
             at += 1
     return Pool(pairs.indptr, pairs.items, tuple(s.name for s in sources), scores, ranks, more)
+
+
+def with_items(
+    sources: Sequence[CandidateGenerator],
+    history: History,
+    pool: Pool,
+    items: NDArray[np.int32],
+    n_items: int,
+) -> Pool:
+    """The pool with some items (codes, ascending) beside it for each user; see `place_in_pool`."""
+    rows = len(history)
+    wanted = pair_keys(np.repeat(np.arange(rows), len(items)), np.tile(items, rows), n_items)
+    there = pair_keys(pool.user_of_pair, pool.items, n_items)
+    user, item = pairs_of_keys(np.setdiff1d(wanted, there), n_items)
+    indptr = np.searchsorted(user, np.arange(rows + 1))
+    more = place_in_pool(sources, history, Pairs(indptr, item.astype(np.int32)), pool)
+    order = np.argsort(np.append(there, pair_keys(user, item, n_items)), kind="stable")
+    names = ("items", "scores", "ranks", "more")
+    columns: dict[str, Any] = {
+        n: np.concatenate([getattr(pool, n), getattr(more, n)])[order] for n in names
+    }
+    return replace(pool, indptr=pool.indptr + indptr, beside=order >= len(there), **columns)
 
 
 def place_in_pool(

@@ -22,7 +22,7 @@ from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.catalogue import Catalogue
 from retailrec.recommender.dismissals import Dismissed, holding
 from retailrec.recommender.explanations import reasons_in_words
-from retailrec.recommender.exploration import Explored, draw_lists, spare_items
+from retailrec.recommender.exploration import MOST_NEW, NEW_DAYS, Explored, draw_lists, spare_items
 from retailrec.recommender.purposes import Purpose
 from retailrec.recommender.request import Request, Slots
 from retailrec.recommender.rules import Begun, BoundRules, Rules, Usable
@@ -153,7 +153,8 @@ class Answerer:
         for purpose in request.by_purpose:
             fitted = self.parts[purpose]
             stage = replace(fitted.stage, pool_size=max(fitted.stage.pool_size, least))
-            frame = candidate_frame(part, stage, among=among)
+            beside = stage.new_items(NEW_DAYS, MOST_NEW) if request.fresh else None
+            frame = candidate_frame(part, stage, among=among, beside=beside)
             score = fitted.ranker.predict(frame.x)
             x = frame.x if request.reasons else None
             scored[purpose] = Scored(fitted, frame.pool, score, x, among is not None)
@@ -183,10 +184,14 @@ class Answerer:
             purpose_of = np.where(best.items >= 0, 0, -1).astype(np.int8)
             short: dict[str, int] = {}
         else:
-            best, purpose_of, short = _filled(slots, len(part), rules, usable)
+            proposed = {
+                purpose: one if (beside := scored[purpose].pool.beside) is None else _only(one, ~beside)
+                for purpose, one in usable.items()
+            }
+            best, purpose_of, short = _filled(slots, len(part), rules, proposed)
         explored = None
         if request.explore and rules is not None:
-            explored = _explored(part, request, rules, usable, best, purpose_of)
+            explored = self._explored(part, request, rules, usable, best, purpose_of)
             best, purpose_of = _drawn(explored)
         places = [find_listed(o.pool.indptr, o.pool.items, best.items) for o in scored.values()]
         report = AnswerReport(
@@ -208,6 +213,43 @@ class Answerer:
             report,
             explored,
         )
+
+    def _explored(
+        self,
+        part: History,
+        request: Request,
+        rules: BoundRules,
+        usable: Mapping[Purpose, Usable],
+        best: Candidates,
+        purpose_of: NDArray[np.int8],
+    ) -> Explored:
+        """The lists' pools, and what is drawn from them."""
+        n, k = best.items.shape
+        shape = (n, request.pool)
+        items = np.full(shape, -1, np.int32)
+        scores, purpose = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int8)
+        items[:, :k], scores[:, :k], purpose[:, :k] = best.items, best.scores, purpose_of
+        end = np.full(n, k)
+        spare = spare_items(request)
+        sought = [(number, *of) for number, of in enumerate(zip(usable.values(), spare, strict=True))]
+        if request.fresh:  # of a list of one purpose
+            ((number, one, most),) = sought
+            new = self.parts[request.purpose].stage.new_items(NEW_DAYS, MOST_NEW)
+            only = _only(one, np.isin(one.pairs.items, new))
+            sought = [(number, only, request.fresh), (number, one, most - request.fresh)]
+        for number, one, most in sought:
+            more = rules.pick_beside(one, Candidates(items, scores), np.full(n, most))
+            row, rank = np.nonzero(more.items >= 0)
+            place = end[row] + rank
+            items[row, place], scores[row, place] = more.items[row, rank], more.scores[row, rank]
+            purpose[row, place] = number
+            end = end + np.bincount(row, minlength=n)
+        stratum = purpose.astype(np.int64) * 2
+        if rules.rules.min_new:
+            for number, one in enumerate(usable.values()):
+                found = find_listed(one.pairs.indptr, one.pairs.items, items)
+                stratum += (purpose == number) & np.append(one.is_new, False)[found]
+        return draw_lists(items, scores, purpose, stratum, request, part.users[USER_ID], part.end)
 
     def _reasons(
         self,
@@ -288,36 +330,13 @@ def _filled(
     return Candidates(items, scores), purpose_of, short
 
 
-def _explored(
-    part: History,
-    request: Request,
-    rules: BoundRules,
-    usable: Mapping[Purpose, Usable],
-    best: Candidates,
-    purpose_of: NDArray[np.int8],
-) -> Explored:
-    """The lists' pools, and what is drawn from them."""
-    n, k = best.items.shape
-    shape = (n, request.pool)
-    items = np.full(shape, -1, np.int32)
-    scores, purpose = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int8)
-    items[:, :k], scores[:, :k], purpose[:, :k] = best.items, best.scores, purpose_of
-    end = np.full(n, k)
-    spare = spare_items(request)
-    for number, (one, most) in enumerate(zip(usable.values(), spare, strict=True)):
-        wanted = np.full(n, most)
-        more = rules.pick_beside(one, Candidates(items, scores), wanted)
-        row, rank = np.nonzero(more.items >= 0)
-        place = end[row] + rank
-        items[row, place], scores[row, place] = more.items[row, rank], more.scores[row, rank]
-        purpose[row, place] = number
-        end = end + np.bincount(row, minlength=n)
-    stratum = purpose.astype(np.int64) * 2
-    if rules.rules.min_new:
-        for number, one in enumerate(usable.values()):
-            found = find_listed(one.pairs.indptr, one.pairs.items, items)
-            stratum += (purpose == number) & np.append(one.is_new, False)[found]
-    return draw_lists(items, scores, purpose, stratum, request, part.users[USER_ID], part.end)
+def _only(usable: Usable, keep: NDArray[np.bool_]) -> Usable:
+    """The same, some pairs alone."""
+    order = usable.order
+    return usable._replace(
+        score=np.where(keep, usable.score, -np.inf).astype(np.float32),
+        order=None if order is None else np.where(keep, order, -np.inf).astype(np.float32),
+    )
 
 
 def _drawn(explored: Explored) -> tuple[Candidates, NDArray[np.int8]]:

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from retailrec.compute.draws import inclusion_chances, random_bits, systematic_sample, uniform_draws
 from retailrec.recommender.request import Request
 
+NEW_DAYS = 14.0  # since its first sale an item is new in the shop
+MOST_NEW = 50  # new items that one request looks at, those with most buyers
+
 
 class Explored(NamedTuple):
     """The pools that lists were drawn from; (n_users, pool) each but the last one.

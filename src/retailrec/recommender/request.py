@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retailrec.components import Count, NotNegative, ShareOrNone, check_settings
+from retailrec.components import Count, Natural, NotNegative, ShareOrNone, check_settings
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.parsing import as_instant, bare_id, typed_ids
@@ -127,6 +127,8 @@ class Request:
     explore : draw each list from a pool, so that other lists can be judged by what comes of it: the
         best items have chance 1 - `explore`, the others of the pool share the rest. 0: no draw
     pool : items of the pool that a list is drawn from
+    fresh : of those beside the list, up to so many are new in the shop: first sold in the last 14 days
+        that the model knows, whether a candidate generator proposes them or not
     salt : of the draw, which depends on it, the user and the end of the receipts alone
     in_store : answer for this store; None: for each user's own. For rules by store.
     dismissals : what users do not want to see for some weeks: a frame of `user_id`, `item_id` and, if
@@ -195,6 +197,10 @@ class Request:
         metadata=_said(float, "Draw lists from a pool: chance of a best item to give way, below 1."),
     )
     pool: Count = field(default=20, metadata=_said(int, "Items that an explored list is drawn from."))
+    fresh: Natural = field(
+        default=0,
+        metadata=_said(int, "Of these, up to so many that are new in the shop (14 days)."),
+    )
     salt: str = field(default="", metadata=_said(str, "Of the draw; another word draws other lists."))
     in_store: str | None = field(
         default=None,
@@ -270,6 +276,19 @@ class Request:
                 f"items, not at {self.explore:g} from {self.pool}. Lower explore, or raise pool."
             )
 
+        if self.fresh and (
+            self.slots is not None or self.purpose == "replenish" or self.among is not None
+        ):
+            raise SettingError(
+                "recommend: fresh items are for mixed or discover lists of one purpose, without among; "
+                "leave it out, or ask for two lists."
+            )
+        if self.fresh > (self.pool - self.k if self.explore else 0):
+            raise SettingError(
+                f"recommend: fresh={self.fresh} items have no place in a pool of {self.pool} that "
+                f"lists of {self.k} are drawn from at explore={self.explore:g}. Raise pool and explore."
+            )
+
     @classmethod
     def of(cls, request: Request | int | None = None, **settings: Any) -> Request:
         """The request itself, or the one that a number of items and keywords describe.
@@ -285,7 +304,7 @@ class Request:
         Traceback (most recent call last):
             ...
         retailrec.errors.SettingError: recommend: there is no setting 'purposes'; expected k, purpose, \
-slots, rules, among, reasons, at, explore, pool, salt, in_store, dismissals, \
+slots, rules, among, reasons, at, explore, pool, fresh, salt, in_store, dismissals, \
 previous, steady.
         """
         names = [f.name for f in fields(cls)]

@@ -13,10 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import ALS, CandidateGenerator, ItemItem, OwnPurchases, Popularity, TifuKNN
-from retailrec.candidates.pool import Pool, merge_pool, place_in_pool
+from retailrec.candidates.pool import Pool, merge_pool, place_in_pool, with_items
 from retailrec.compute.csr import gather, pair_keys, pairs_of_keys
 from retailrec.compute.topk import best_in_rows
 from retailrec.data.history import History, Pairs
+from retailrec.errors import SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import CatBoostRanker, LightGBMRanker, Ranker
 from retailrec.recommender.purposes import Purpose, allowed_for, for_purpose, owned_pairs
@@ -148,6 +149,26 @@ class StageOne:
         gather(table, pool.items, x, 2 * n)
         return x
 
+    def new_items(self, days: float, most: int) -> NDArray[np.int32]:
+        """(n,) codes, ascending, of items first sold in the last `days` before `fit`'s end.
+
+        Those that a prefilter hides are left out; of more than `most` those with most buyers are kept.
+
+        Raises
+        ------
+        SettingError
+            If the features that tell were dropped.
+        """
+        names = self.features.item_names
+        if missing := [name for name in ("item_age", "item_buyers") if name not in names]:
+            raise SettingError(
+                f"recommend: fresh items are told by the feature {missing[0]}, which this model was "
+                f"fitted without. Fit one with it."
+            )
+        age, buyers = (self.features.items_[:, names.index(n)] for n in ("item_age", "item_buyers"))
+        new = np.flatnonzero(self.sources[0].allowed_ & (age <= days))
+        return np.sort(new[np.argsort(-buyers[new], kind="stable")][:most]).astype(np.int32)
+
     @property
     def preranker_names(self) -> list[str]:
         """Names of the pre-ranker's columns."""
@@ -182,16 +203,24 @@ class CandidateFrame:
 
 
 def candidate_frame(
-    history: History, stage: StageOne, keep: Keep | None = None, among: Pairs | None = None
+    history: History,
+    stage: StageOne,
+    keep: Keep | None = None,
+    among: Pairs | None = None,
+    beside: NDArray[np.int32] | None = None,
 ) -> CandidateFrame:
     """Pool the sources' proposals for each history, cut the pool, and compute every column.
 
     Columns: each source's score and rank, what sources tell beside, then the features. Training and
     serving both come through here. `keep` thins the cut pool (a training sample); scores and ranks are
     those of the whole one. `among` are the only pairs wanted: all of them become rows, whether a source
-    proposes them or not, with the columns that they have or would have in the pool.
+    proposes them or not, with the columns that they have or would have in the pool. `beside` are codes
+    of items that become rows of each user likewise, beside the pool.
     """
     pool = stage.pool(history, among)
+    if beside is not None:
+        pool = with_items(stage.sources, history, pool, beside, len(stage.features.items_))
+        pool = pool.keep(allowed_for(pool.pairs, history, stage.purpose, stage.after_days))
     if keep is not None:
         pool = pool.keep(keep(pool))
     n, m = len(pool.sources), 2 * len(pool.sources) + pool.more.shape[1]
