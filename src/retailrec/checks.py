@@ -51,6 +51,10 @@ class Finding:
     n_rows: int = 0
     rows: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON takes it; the failing lines are left out."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
 
 @dataclass(frozen=True)
 class Check:

@@ -51,10 +51,7 @@ class Checked:
             "n_lines": self.n_lines,
             "n_past": self.n_past,
             "refused": self.refused,
-            "findings": [
-                {"name": f.name, "severity": f.severity, "message": f.message, "n_rows": f.n_rows}
-                for f in self.findings
-            ],
+            "findings": [found.as_dict() for found in self.findings],
         }
 
     def rows(self) -> pl.DataFrame:
@@ -170,7 +167,7 @@ def check_lists(
     >>> [found.name for found in check_lists(lists, None, None, ListBounds())]
     ['short_lists']
     """
-    said: list[tuple[str, str]] = []
+    said: dict[str, str] = {}
     if last is not None:
         for name, what, bound in (
             ("fewer_users", "users", "users_at_least"),
@@ -178,36 +175,23 @@ def check_lists(
         ):
             least = getattr(bounds, bound) * last[what]
             if lists[what] < least:
-                said.append(
-                    (
-                        name,
-                        f"lists have {lists[what]:,} {what}, last week's {last[what]:,}; {least:,.0f} "
-                        f"are asked for (lists.{bound})",
-                    )
+                said[name] = (
+                    f"lists have {lists[what]:,} {what}, last week's {last[what]:,}; {least:,.0f} "
+                    f"are asked for (lists.{bound})."
                 )
     if lists["short"] > bounds.short_at_most:
-        said.append(
-            (
-                "short_lists",
-                f"{lists['short']:.1%} of the lists are short, {bounds.short_at_most:.1%} are allowed "
-                f"(lists.short_at_most)",
-            )
+        said["short_lists"] = (
+            f"{lists['short']:.1%} of the lists are short, {bounds.short_at_most:.1%} are allowed "
+            f"(lists.short_at_most)."
         )
     if not bounds.new_at_least <= lists["new"] <= bounds.new_at_most:
-        said.append(
-            (
-                "share_of_new",
-                f"{lists['new']:.1%} of the listed items are new to their user, "
-                f"{bounds.new_at_least:.1%} to {bounds.new_at_most:.1%} are allowed "
-                f"(lists.new_at_least, new_at_most)",
-            )
+        said["share_of_new"] = (
+            f"{lists['new']:.1%} of the listed items are new to their user, {bounds.new_at_least:.1%} "
+            f"to {bounds.new_at_most:.1%} are allowed (lists.new_at_least, new_at_most)."
         )
     if change is not None and change["share"] > bounds.change_at_most:
-        said.append(
-            (
-                "lists_changed",
-                f"{change['share']:.1%} of the listed items were not in the user's list of last week, "
-                f"{bounds.change_at_most:.1%} are allowed (lists.change_at_most)",
-            )
+        said["lists_changed"] = (
+            f"{change['share']:.1%} of the listed items were not in the user's list of last week, "
+            f"{bounds.change_at_most:.1%} are allowed (lists.change_at_most)."
         )
-    return [Finding(name, "refuse", message + ".") for name, message in said]
+    return [Finding(name, "refuse", message) for name, message in said.items()]

@@ -328,7 +328,7 @@ def publish_week(
     accepted = {*plan.settings.accept, *accept}
     progress("compare inputs")
     inputs = inputs_of(plan)
-    last = _manifest_of(weeks.current, weeks)
+    last = None if weeks.current is None else weeks.manifest(weeks.current)
     call = _Call(plan, weeks, inputs, last, instant, refit, accepted, progress)
     if dry_run:
         return call.dry_run()
@@ -336,10 +336,6 @@ def publish_week(
         if weeks.current != (last and last["name"]):
             raise DataError("another process has just published or taken back a week; call again.")
         return call.run(work)
-
-
-def _manifest_of(name: str | None, weeks: WeekFolder) -> dict[str, Any] | None:
-    return None if name is None else weeks.manifest(name)
 
 
 @dataclass
@@ -445,7 +441,7 @@ class _Call:
             "data": _facts(data),
             "checks": checked.as_dict() | {"accepted": sorted(self.accepted)},
             "model": self._facts_of_model(recommender, model, decision, judged),
-            "lists": described | {"findings": [_row(f) for f in findings], "notes": facts["notes"]},
+            "lists": described | {"findings": [f.as_dict() for f in findings], "notes": facts["notes"]},
             "change": changed,
             "judged": None if judged is None else judged.as_dict(),
             "campaign": campaign,
@@ -542,7 +538,10 @@ class _Call:
         """Keep what was refused, for `status`; what is finished stays for the next call."""
         write_text(
             json.dumps(
-                {"findings": [_row(f) for f in refused], "at": f"{datetime.now():%Y-%m-%dT%H:%M:%S}"},
+                {
+                    "findings": [found.as_dict() for found in refused],
+                    "at": f"{datetime.now():%Y-%m-%dT%H:%M:%S}",
+                },
                 indent=2,
             ),
             self.weeks.folder / REFUSED,
@@ -581,14 +580,8 @@ class _Call:
         file = Path(work.path(_ASIDE)) / LISTS
         done = work.facts("part-listed")
         if done is None or not file.is_file() or sha256(file) != done["sha256"]:
-            batch = recommend_to_file(
-                model,
-                data,
-                file,
-                self.plan.request,
-                key=key,
-                progress=self.progress,
-            )
+            request = self.plan.request
+            batch = recommend_to_file(model, data, file, request, key=key, progress=self.progress)
             fallback = batch.report.n_unknown_shoppers / max(batch.report.n_shoppers, 1)
             done = {"sha256": sha256(file), "notes": list(batch.report.notes), "fallback": fallback}
             work.finish("part-listed", done)
@@ -667,15 +660,6 @@ def _refusal(refused: Sequence[Finding]) -> str:
     return (
         f"refused by {names}; nothing is published. Mend the export, or say --accept {refused[0].name}"
     )
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return {
-        "name": finding.name,
-        "severity": finding.severity,
-        "message": finding.message,
-        "n_rows": finding.n_rows,
-    }
 
 
 def _facts(data: RetailData) -> dict[str, Any]:
