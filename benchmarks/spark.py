@@ -32,8 +32,8 @@ import polars as pl
 from machine import print_result
 
 from retailrec.data import RetailData
-from retailrec.jobs.recommend import recommend_from_files
 from retailrec.jobs.settings import Settings
+from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
 from retailrec.simulator.shop import preset_shop
 

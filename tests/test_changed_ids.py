@@ -14,7 +14,7 @@ from retailrec.datasets import load_dataset, open_alike
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
 from retailrec.jobs.evaluate import evaluate_files
-from retailrec.jobs.recommend import recommend_from_files
+from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender

@@ -20,8 +20,8 @@ from retailrec.data.files import read_parts, read_table
 from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
-from retailrec.jobs.recommend import recommend_from_files
 from retailrec.rankers import LightGBMRanker
+from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.purposes import Discovery
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import read_rules

@@ -16,7 +16,7 @@ import spark_support
 from retailrec.candidates import OwnPurchases
 from retailrec.data import RetailData
 from retailrec.evaluation.backtest import backtest
-from retailrec.jobs.recommend import recommend_from_files
+from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
 from retailrec.simulator.shop import small_data
 from spark_support import QUICK, receipts_of

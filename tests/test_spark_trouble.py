@@ -14,7 +14,7 @@ import pytest
 import spark_support
 from retailrec.data.files import read_table
 from retailrec.errors import DataError, SettingError
-from retailrec.jobs.recommend import recommend_from_files
+from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
 from spark_support import lists
 

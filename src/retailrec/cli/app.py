@@ -295,7 +295,7 @@ def recommend(
             shared |= {"session": session, "progress": progress}
             answers = recommend_on_spark(model, receipts, out, request, **shared)
         else:
-            from retailrec.jobs.recommend import recommend_from_files
+            from retailrec.recommender.batch import recommend_from_files
 
             answers = recommend_from_files(model, history, out, request, **shared, progress=progress)
     console.print_load_report(answers.load_report, quiet, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,16 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import Histories, RetailData
+from retailrec.data.cleaning import LoadReport
+from retailrec.data.files import read_table
 from retailrec.data.history import Receipts
-from retailrec.data.parsing import parse_time
+from retailrec.data.parsing import ids_like, ids_meet, parse_time, typed_ids
+from retailrec.datasets import open_alike
+from retailrec.datasets.base import PLAIN, Reading
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.artifact import model_folder, versions
+from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
@@ -60,6 +65,10 @@ class Exposures(NamedTuple):
             )
         if self.file.absolute() == out.absolute():
             raise SettingError(f"lists and exposures are both to be {out}; name two files.")
+
+    def of_model(self, folder: Path, key: str) -> Exposures:
+        """With a saved model for the policy, where none is named."""
+        return self if self.policy else self._replace(policy=policy_name(folder.absolute().name, key))
 
     def of(self, answer: Answer, end: datetime) -> pl.DataFrame:
         """The rows of an answer's pools; `end` is that of the receipts."""
@@ -187,6 +196,90 @@ def recommend_to_file(
         raise DataError(f"{out} can't be written: {error}. Finished parts stay in {parts}.") from error
     report = report.completed(request, receipts, placed.among)
     return Batch(n_rows[out], report, taken_over, 0 if exposures is None else n_rows[exposures.file])
+
+
+class Answers(NamedTuple):
+    """What `recommend_from_files` did.
+
+    Attributes
+    ----------
+    batch : shoppers, recommendations, effects of rules
+    load_report : of the receipts
+    """
+
+    batch: Batch
+    load_report: LoadReport
+
+
+def recommend_from_files(
+    model: Path,
+    history: Path,
+    out: Path,
+    request: Request,
+    *,
+    users: Path | None = None,
+    reading: Reading = PLAIN,
+    output: ListFormat | None = None,
+    exposures: Exposures | None = None,
+    progress: Progress = silent,
+) -> Answers:
+    """Recommendations from a saved model and a file of receipts, to a file.
+
+    Answers for the users of the file `users` (known or not), or else for those whom the request's
+    eligible items name, or for all in the receipts. Called again after an interruption, it goes on with
+    the first unfinished block of users. What `reading` does not say of the
+    file is as when the model was fitted. With `exposures` the pools of
+    explored lists are written, too.
+
+    Raises
+    ------
+    DataError, SettingError
+        As `recommend_to_file`, or if ids of users meet none in the receipts.
+    """
+    if exposures is not None:
+        exposures.check(request, out)  # before any work
+    (output or NO_COLUMNS).check(out)
+    progress("load the model")
+    recommender = TwoStageRecommender.load(model)
+    known = recommender.items_.height
+    if request.k > known:
+        raise SettingError(f"k={request.k} is more than the {known:,} items that the model knows.")
+    progress(f"load {history}")
+    tables = open_alike(recommender.reading, history, reading)
+    encoding = reading.encoding or recommender.reading.get("encoding")
+    table = None if users is None else read_table(users, encoding=encoding)
+    tables = replace(tables, items=None, item_columns=())
+    request = request.renamed(tables.changed_ids)
+    if table is not None:
+        if tables.changed_ids is not None and "user_id" in table.columns:
+            table = table.with_columns(typed_ids(table["user_id"]))
+            table = tables.changed_ids.folded(table, "user_id")
+        tables = replace(tables, users=table, user_columns=())
+    data = tables.data()
+    seen = data.users["user_id"].gather(data.log["user"].unique())
+    wanted = None
+    if table is not None:
+        wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
+        ids_meet(wanted, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
+    lists = {"dismissals": request.dismissals}
+    if request.rules is not None:
+        lists["the rule deny"] = request.rules.deny
+    for name, frame in lists.items():
+        if frame is not None and "user_id" in frame:
+            ids_meet(frame["user_id"], data.users["user_id"], who=name, whose="the shoppers", share=0)
+    key = artifact_key(model)
+    batch = recommend_to_file(
+        recommender,
+        data,
+        out,
+        request,
+        users=wanted,
+        key=key,
+        output=output,
+        exposures=None if exposures is None else exposures.of_model(model, key),
+        progress=progress,
+    )
+    return Answers(batch, data.report)
 
 
 def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:

@@ -35,6 +35,7 @@ from retailrec.spark.mapping import (
     Items,
     SparkParts,
     lasting_folder,
+    polars_of,
     share,
     share_modules,
     sql_schema,
@@ -87,8 +88,7 @@ class SparkEngine:
         with in_words():
             rows, _ = users.rows(partial(item_rows, of_part), kinds)
             added = [getattr(F, how)(n).alias(n) for n, how in zip(names, combine, strict=True)]
-            found = rows.groupBy("item").agg(*added).toArrow()
-        table = pl.DataFrame(pl.from_arrow(found))
+            table = polars_of(rows.groupBy("item").agg(*added))
         items, out, at = table["item"].to_numpy(), [], 0
         for how, empty in shape:
             values, width = empty.copy(), _width(empty)
@@ -206,7 +206,7 @@ def parts_of_log(
     """Whole users, some at a time; columns that a log has not are of those asked for."""
     catalogue = items().table
     for table in whole_users(batches, _PART_LINES):
-        lines = pl.DataFrame(pl.from_arrow(table))
+        lines = polars_of(table)
         more = [c for c in lines.columns if c not in (USER_ID, *LOG, "store", "discount")]
         users = lines.select(USER_ID, *more).unique(USER_ID, keep="first", maintain_order=True)
         log = coded_log(lines, users[USER_ID])
@@ -482,7 +482,7 @@ def sampled_data(
 
             share = int(_LOTS * sample / n_users)
             chosen = log.filter(F.pmod(F.xxhash64(USER_ID, F.lit("sample")), F.lit(_LOTS)) < share)
-        lines = pl.DataFrame(pl.from_arrow(chosen.toArrow())).sort(USER_ID, "basket", "item")
+        lines = polars_of(chosen).sort(USER_ID, "basket", "item")
     ids = lines[USER_ID].unique().sort()
     if users is not None:
         about = attributes(

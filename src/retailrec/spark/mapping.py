@@ -73,7 +73,7 @@ def mapped(task: Task, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
         rows, facts = task.function(part)
         if facts is not None:
             task.reports.add([json.dumps(facts)])
-        yield from to_arrow(with_kinds(rows, task.kinds), task.kinds)
+        yield from plain_arrow(with_kinds(rows, task.kinds)).to_batches(max_chunksize=65_536)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class SparkParts:
                 lines = lines.sortWithinPartitions(USER_ID, "basket", "item")
             kinds = {USER_ID: self.id_kind, **kinds_of(schema)}
             found, facts = self.rows(function, kinds, lines)
-            rows = pl.DataFrame(pl.from_arrow(found.toArrow())).sort(USER_ID, maintain_order=True)
+            rows = polars_of(found).sort(USER_ID, maintain_order=True)
         return rows, facts()
 
     def write(
@@ -226,32 +226,27 @@ def with_kinds(frame: pl.DataFrame, kinds: dict[str, str]) -> pl.DataFrame:
     )
 
 
-def to_arrow(frame: pl.DataFrame, kinds: dict[str, str]) -> Iterator[pa.RecordBatch]:
-    """Batches in the types that Spark knows."""
-    import pyarrow as pa
-
-    of_kind = {
-        "long": pa.int64(),
-        "string": pa.string(),
-        "double": pa.float64(),
-        "float": pa.float32(),
-        "timestamp": pa.timestamp("us"),
-        "integer": pa.int32(),
-        "boolean": pa.bool_(),
-        "array<int>": pa.list_(pa.int32()),
-    }
-    schema = pa.schema([(name, of_kind[kind]) for name, kind in kinds.items()])
-    yield from frame.to_arrow().cast(schema).to_batches(max_chunksize=65_536)
+def polars_of(rows: Any) -> pl.DataFrame:
+    """Rows as Polars has them: a DataFrame of Spark's, which is computed, an Arrow table or batch."""
+    return pl.DataFrame(pl.from_arrow(rows.toArrow() if hasattr(rows, "toArrow") else rows))
 
 
-def as_spark(session: SparkSession, frame: pl.DataFrame) -> DataFrame:
-    """A frame of this machine as Spark's."""
+def plain_arrow(frame: pl.DataFrame) -> pa.Table:
+    """A frame in the types that Spark knows; Polars writes the large ones of text, bytes and lists."""
     import pyarrow as pa
 
     table = frame.to_arrow()
     plain = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
-    schema = pa.schema([(f.name, plain.get(f.type, f.type)) for f in table.schema])
-    return session.createDataFrame(table.cast(schema))
+    kinds = (
+        pa.list_(kind.value_type) if pa.types.is_large_list(kind) else plain.get(kind, kind)
+        for kind in table.schema.types
+    )
+    return table.cast(pa.schema(zip(table.schema.names, kinds, strict=True)))
+
+
+def as_spark(session: SparkSession, frame: pl.DataFrame) -> DataFrame:
+    """A frame of this machine as Spark's."""
+    return session.createDataFrame(plain_arrow(frame))
 
 
 # --- what travels -----------------------------------------------------------------------------------

@@ -27,17 +27,23 @@ from retailrec.datasets import as_fitted
 from retailrec.datasets.base import PLAIN, Reading
 from retailrec.datasets.table import rules_of
 from retailrec.errors import DataError, SettingError
-from retailrec.jobs.recommend import Answers
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import Amounts, AnswerReport
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import NO_COLUMNS, Batch, Exposures, ListFormat, artifact_key, joined
-from retailrec.recommender.exploration import policy_name
+from retailrec.recommender.batch import (
+    NO_COLUMNS,
+    Answers,
+    Batch,
+    Exposures,
+    ListFormat,
+    artifact_key,
+    joined,
+)
 from retailrec.recommender.forbid import missing_attribute
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, POOL, STORE, USER_ID
-from retailrec.spark.mapping import SparkParts, as_spark, kinds_of, loaded, ship, sql_schema
+from retailrec.spark.mapping import SparkParts, as_spark, kinds_of, loaded, polars_of, ship, sql_schema
 from retailrec.spark.session import connect, cores, in_words
 from retailrec.spark.sources import Source, columns_in, source
 from retailrec.spark.staging import Cleaned, stage
@@ -189,7 +195,7 @@ def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
     elif isinstance(users, list | tuple | pl.Series):
         frame = pl.DataFrame({USER_ID: users})
     elif hasattr(users, "toArrow"):
-        frame = pl.DataFrame(pl.from_arrow(users.toArrow()))
+        frame = polars_of(users)
     else:
         frame = to_polars(users, who="users")
     if USER_ID not in frame.columns:
@@ -269,8 +275,7 @@ def recommend(
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
     key = artifact_key(Path(model))
-    if exposures is not None and not exposures.policy:
-        exposures = exposures._replace(policy=policy_name(Path(model).absolute().name, key))
+    exposures = None if exposures is None else exposures.of_model(Path(model), key)
     session = connect() if session is None else session
     there = columns_in(session, receipts)
     reading, notes = as_fitted(recommender.reading, there, reading)

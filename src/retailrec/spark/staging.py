@@ -30,7 +30,7 @@ from retailrec.data.parsing import look_alike_key, look_alikes, typed_ids, zero_
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
-from retailrec.spark.mapping import SparkParts, gathered, sql_schema
+from retailrec.spark.mapping import SparkParts, gathered, plain_arrow, polars_of, sql_schema
 from retailrec.spark.session import in_words
 from retailrec.spark.sources import PLACE, PLACE_BITS, Source
 from retailrec.spark.storage import HadoopStorage, local_path
@@ -140,7 +140,7 @@ def _plan(source: Source, reading: Reading, rules: Sequence[LineRule]) -> CleanP
     plan = CleanPlan(
         dict(reading.columns), rules, PLACE, source.text, {}, changed_ids=reading.changed_ids
     )
-    empty = pl.DataFrame(pl.from_arrow(_null_line(source.frame)))
+    empty = polars_of(_null_line(source.frame))
     found = sample_of_cleaned(empty.with_columns(pl.col(source.text).cast(pl.String)), plan)
     kinds = {
         name: "timestamp" if name == "time" else _SPARK_KINDS[type(kind).__name__]
@@ -182,8 +182,7 @@ def _counted(
         )
     everything = session.read.schema(f"{sql_schema(kinds)}, {WAVE} int").parquet(folder)
     partition = F.shiftright(LINE, PLACE_BITS)
-    counts = everything.groupBy(partition.alias("part")).count().toArrow()
-    read = dict(zip(*(counts[c].to_pylist() for c in ("part", "count")), strict=True))
+    read = dict(polars_of(everything.groupBy(partition.alias("part")).count()).iter_rows())
     report.read = sum(read.values())
     numbers = LineNumbers(read)
     report.spans = [
@@ -195,13 +194,8 @@ def _counted(
         _account(bad, report, numbers)
     takes_back = (F.col("quantity") < 0) | (F.col("value") < 0)  # these may void lines, or are returns
     good = everything.filter(F.col(REASON).isNull() & ~F.coalesce(takes_back, F.lit(False)))
-    days = pl.DataFrame(
-        pl.from_arrow(
-            good.groupBy(F.to_date("time").alias("time"))
-            .agg(F.count("*").alias("n"), F.max("time").alias("latest"))
-            .toArrow()
-        )
-    )
+    by_day = good.groupBy(F.to_date("time").alias("time"))
+    days = polars_of(by_day.agg(F.count("*").alias("n"), F.max("time").alias("latest")))
     refuse_if_none(int(days["n"].sum()), report)
     vocabulary = _items_of(good)
     alike = [*look_alikes(vocabulary), *look_alikes(_users_alike(good, kinds[USER_ID]))]
@@ -252,8 +246,7 @@ def _last_receipt(lines: DataFrame, last: datetime) -> datetime:
 
 def _items_of(lines: DataFrame) -> pl.Series:
     """Ids of their items, ascending: a vocabulary fits into memory where its log does not."""
-    found = lines.select(ITEM_ID).distinct().toArrow()[ITEM_ID]
-    return pl.Series(ITEM_ID, pl.from_arrow(found)).sort()
+    return polars_of(lines.select(ITEM_ID).distinct())[ITEM_ID].sort()
 
 
 def _users_alike(lines: DataFrame, kind: str) -> pl.Series:
@@ -262,13 +255,13 @@ def _users_alike(lines: DataFrame, kind: str) -> pl.Series:
 
     users = lines.select(USER_ID).distinct()
     if kind == "long":
-        some = users.filter(F.abs(USER_ID) >= 10**15).limit(_MOST_ALIKE).toArrow()[USER_ID]
+        some = users.filter(F.abs(USER_ID) >= 10**15)
     else:
         keyed = users.mapInArrow(_with_keys, f"{USER_ID} string, alike string")
         several = keyed.groupBy("alike").agg(F.count("*").alias("n"))
         several = several.filter((F.col("n") > 1) | (F.col("alike") == ""))
-        some = keyed.join(several, "alike", "left_semi").limit(_MOST_ALIKE).toArrow()[USER_ID]
-    return pl.Series(USER_ID, pl.from_arrow(some)).sort()
+        some = keyed.join(several, "alike", "left_semi")
+    return polars_of(some.limit(_MOST_ALIKE))[USER_ID].sort()
 
 
 def _receipts_alike(lines: DataFrame) -> list[str]:
@@ -280,23 +273,19 @@ def _receipts_alike(lines: DataFrame) -> list[str]:
         return []
     plain = F.regexp_replace(F.regexp_replace(name, r"^0+(\d)", "$1"), r"^(\d+)\.0$", "$1")
     odd = lines.filter(plain != F.col(name)).select(name).distinct().limit(_MOST_ALIKE)
-    found = [odd.toArrow()[name]]
-    if len(found[0]):
+    ids = polars_of(odd)
+    if ids.height:
         plainly = F.broadcast(odd.select(plain.alias(name)).distinct())
-        found.append(lines.join(plainly, name, "left_semi").select(name).distinct().toArrow()[name])
-    ids = pl.concat(pl.Series(name, pl.from_arrow(ids), pl.String) for ids in found)
-    return zero_twins(ids.unique().sort())[0]
+        twins = lines.join(plainly, name, "left_semi").select(name).distinct()
+        ids = pl.concat([ids, polars_of(twins)])
+    return zero_twins(ids[name].unique().sort())[0]
 
 
 def _with_keys(batches: Any) -> Any:
     """Ids with the text by which alike ones are found."""
-    import pyarrow as pa
-
-    for batch in batches:
-        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+    for frame in map(polars_of, batches):
         keys = look_alike_key(frame[USER_ID]).alias("alike")
-        kind = pa.schema([(USER_ID, pa.string()), ("alike", pa.string())])
-        yield from frame.with_columns(keys).to_arrow().cast(kind).to_batches()
+        yield from plain_arrow(frame.with_columns(keys)).to_batches()
 
 
 def _currencies(frame: DataFrame, columns: Mapping[str, str]) -> list[str]:
@@ -307,9 +296,8 @@ def _currencies(frame: DataFrame, columns: Mapping[str, str]) -> list[str]:
     for name in currency_columns(frame.columns):
         value = columns.get("value", "value")
         lines = frame.filter(F.col(f"`{value}`").isNotNull()) if value in frame.columns else frame
-        counts = lines.groupBy(F.col(f"`{name}`").cast("string").alias("name")).count().toArrow()
-        found = zip(counts["name"].to_pylist(), counts["count"].to_pylist(), strict=True)
-        notes += currency_notes(name, {said: n for said, n in found if said is not None})
+        counts = lines.groupBy(F.col(f"`{name}`").cast("string").alias("name")).count()
+        notes += currency_notes(name, dict(polars_of(counts).drop_nulls("name").iter_rows()))
     return notes
 
 
@@ -319,31 +307,26 @@ def _count_changed(frame: DataFrame, reading: Reading, report: LoadReport) -> No
         return
     names = [reading.columns.get(c, c) for c in (USER_ID, ITEM_ID)]
     count = partial(_changed_in, reading.changed_ids)
-    parts = (
-        frame.select(*(f"`{c}`" for c in names)).mapInArrow(count, "kind string, n bigint").toArrow()
-    )
-    for kind, n in zip(*(parts[c].to_pylist() for c in ("kind", "n")), strict=True):
+    parts = frame.select(*(f"`{c}`" for c in names)).mapInArrow(count, "kind string, n bigint")
+    for kind, n in polars_of(parts).iter_rows():
         report.changed[kind] = report.changed.get(kind, 0) + n
     report.notes += reading.changed_ids.notes(report.changed)
 
 
 def _changed_in(changed: ChangedIds, batches: Any) -> Any:
     """Of a task's lines, those with an old id, by kind."""
-    import pyarrow as pa
-
-    for batch in batches:
-        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+    for frame in map(polars_of, batches):
         frame.columns = [USER_ID, ITEM_ID]
         found = changed.count(typed_ids(column) for column in frame)
-        kind = pa.schema([("kind", pa.string()), ("n", pa.int64())])
-        yield from pa.table([list(found), list(found.values())], schema=kind).to_batches()
+        rows = pl.DataFrame([*found.items()], {"kind": pl.String, "n": pl.Int64}, orient="row")
+        yield from plain_arrow(rows).to_batches()
 
 
 def _account(rejected: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:
     """Count the rejected lines by reason, with the numbers of the first three of each."""
     bad = rejected.select(REASON, LINE)
-    found = bad.mapInArrow(_first_lines, f"{REASON} string, n bigint, {LINE} array<bigint>").toArrow()
-    parts = pl.DataFrame(pl.from_arrow(found))
+    found = bad.mapInArrow(_first_lines, f"{REASON} string, n bigint, {LINE} array<bigint>")
+    parts = polars_of(found)
     if parts.is_empty():
         return
     whole = (
@@ -360,21 +343,16 @@ def _account(rejected: DataFrame, report: LoadReport, numbers: LineNumbers) -> N
 
 def _first_lines(batches: Any) -> Any:
     """Of a task's rejected lines, the number a reason and the first three."""
-    import pyarrow as pa
-
+    count = pl.len().cast(pl.Int64).alias("n")
     parts = [
-        pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-        .group_by(REASON)
-        .agg(pl.len().cast(pl.Int64).alias("n"), pl.col(LINE).bottom_k(3))
+        polars_of(batch).group_by(REASON).agg(count, pl.col(LINE).bottom_k(3))
         for batch in batches
         if batch.num_rows
     ]
     if parts:
-        found = (
-            pl.concat(parts).group_by(REASON).agg(pl.col("n").sum(), pl.col(LINE).explode().bottom_k(3))
-        )
-        kind = pa.schema([(REASON, pa.string()), ("n", pa.int64()), (LINE, pa.list_(pa.int64()))])
-        yield from found.to_arrow().cast(kind).to_batches()
+        first = pl.col(LINE).explode().bottom_k(3)
+        found = pl.concat(parts).group_by(REASON).agg(pl.col("n").sum(), first)
+        yield from plain_arrow(found).to_batches()
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retailrec.errors import DataError
-from retailrec.work import LocalStorage, fingerprint
+from retailrec.work import LocalStorage, Storage, fingerprint
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,8 +38,8 @@ def escaped(path: str) -> str:
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", path)
 
 
-class HadoopStorage:
-    """Hadoop's view of the file system that a path lies in: a `Storage` of `work`."""
+class HadoopStorage(Storage):
+    """Hadoop's view of the file system that a path lies in."""
 
     def __init__(self, session: SparkSession, path: str) -> None:
         self._jvm: Any = session._jvm
@@ -52,7 +51,6 @@ class HadoopStorage:
         return self._jvm.org.apache.hadoop.fs.Path(path)
 
     def exists(self, path: str) -> bool:
-        """Is there a file or folder?"""
         return bool(self._system.exists(self._path(path)))
 
     def is_folder(self, path: str) -> bool:
@@ -60,25 +58,18 @@ class HadoopStorage:
         return self.exists(path) and bool(self._system.getFileStatus(self._path(path)).isDirectory())
 
     def files(self, folder: str) -> list[str]:
-        """Names of what lies right in a folder, ascending."""
-        if not self.exists(folder):
-            return []
-        return sorted(status.getPath().getName() for status in self._status(folder))
+        found = self._system.listStatus(self._path(folder)) if self.exists(folder) else ()
+        return sorted(status.getPath().getName() for status in found)
 
     def described(self, path: str) -> tuple[int, int]:
         """Bytes of a file, and when it was written (milliseconds)."""
         status = self._system.getFileStatus(self._path(path))
         return int(status.getLen()), int(status.getModificationTime())
 
-    def _status(self, folder: str) -> Any:
-        return self._system.listStatus(self._path(folder))
-
     def make_folder(self, path: str) -> None:
-        """Make a folder and those above it."""
         self._system.mkdirs(self._path(path))
 
     def remove(self, path: str) -> None:
-        """Remove a file or a folder with all in it."""
         self._system.delete(self._path(path), True)
 
     def rename(self, source: str, target: str) -> None:
@@ -96,7 +87,6 @@ class HadoopStorage:
             )
 
     def read_text(self, path: str) -> str:
-        """All text of a small file."""
         stream = self._system.open(self._path(path))
         try:
             return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
@@ -104,7 +94,6 @@ class HadoopStorage:
             stream.close()
 
     def write_text(self, text: str, path: str) -> None:
-        """Write a small file, in one step."""
         partial = path.rpartition("/")[0] + "/_partial-" + path.rpartition("/")[2]
         stream = self._system.create(self._path(partial), True)
         try:
@@ -120,19 +109,9 @@ class HadoopStorage:
             return fingerprint(self.described(path))
         return fingerprint([[name, self.digest(f"{path}/{name}")] for name in self.files(path)])
 
-    @contextmanager
-    def hold(self, folder: str) -> Iterator[None]:
-        """Make a folder and keep other processes of this machine off; elsewhere none are kept off.
-
-        Raises
-        ------
-        DataError
-            If another process holds it, or it can't be made.
-        """
-        here = local_path(folder)
-        if here is not None:
-            with LocalStorage().hold(str(here)):
-                yield
-        else:
-            self.make_folder(folder)
-            yield
+    def hold(self, folder: str) -> AbstractContextManager[None]:
+        """As on a disk of this machine; elsewhere no process is kept off."""
+        if (here := local_path(folder)) is not None:
+            return LocalStorage().hold(str(here))
+        self.make_folder(folder)
+        return nullcontext()

@@ -24,11 +24,7 @@ from retailrec.recommender.batch import Exposures, ListFormat, joined
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import ITEM_ID, POOL, RECOMMENDABLE, USER_ID
-from retailrec.spark.mapping import (
-    kinds_of,
-    whole_users,
-    with_kinds,
-)
+from retailrec.spark.mapping import kinds_of, polars_of, whole_users, with_kinds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +100,7 @@ class CleanPlan:
 
 def clean(plan: CleanPlan, table: pa.Table) -> tuple[pl.DataFrame, None]:
     """Kept lines, slim, with `reason` null, and rejected ones with their reason."""
-    frame = pl.DataFrame(pl.from_arrow(table))
+    frame = polars_of(table)
     place = frame[plan.place].alias(LINE)
     raw = frame.drop(plan.place).with_columns(
         pl.col(c).fill_nan(None).cast(pl.String) for c in plan.text
@@ -167,7 +163,7 @@ class UserLines(NamedTuple):
 def whole_histories(plan: UserPlan, batches: Iterator[pa.RecordBatch]) -> Iterator[UserLines]:
     """The data of a task, some whole users at a time."""
     for table in whole_users(batches, plan.shard_lines):
-        frame = pl.DataFrame(pl.from_arrow(table))
+        frame = polars_of(table)
         is_asked = frame[LINE] == ASKED
         users, asked, own = None, None, None
         if is_asked.any() or not plan.all_users:
