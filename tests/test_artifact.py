@@ -104,7 +104,7 @@ def test_an_array_of_objects_is_not_unpickled(saved: Path) -> None:
     file = data_folder(saved) / "model.share_.npy"
     np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
     manifest = json.loads((saved / "manifest.json").read_text())
-    manifest["files"][file.name]["sha256"] = artifact._sha256(file)
+    manifest["files"][file.name]["sha256"] = artifact.sha256(file)
     edit(saved, files=manifest["files"])
     with pytest.raises(ArtifactError, match="can't be loaded"):
         load_artifact(saved, TYPES)
@@ -172,7 +172,7 @@ def test_a_manifest_of_wrong_types_is_damaged(saved: Path, text: str) -> None:
 
 def resign(saved: Path, file: Path) -> None:
     manifest = json.loads((saved / "manifest.json").read_text())
-    manifest["files"][file.name]["sha256"] = artifact._sha256(file)
+    manifest["files"][file.name]["sha256"] = artifact.sha256(file)
     edit(saved, files=manifest["files"])
 
 

@@ -45,10 +45,7 @@ def attributes(
     if frame is None:
         return None
     frame = to_polars(frame, who=who)
-    if id_column not in frame.columns:
-        raise DataError(
-            f"{who} lack column '{id_column}'; they have {frame.columns}. Rename the id column."
-        )
+    require_id(frame, id_column, who=who)
     frame = frame.with_columns(typed_ids(frame[id_column]))
     if deep := [c for c, kind in frame.schema.items() if nested(kind)]:
         report.notes.append(
@@ -83,15 +80,27 @@ def attributes(
     return first
 
 
+def require_id(frame: pl.DataFrame, column: str, *, who: str) -> None:
+    """Raise a DataError if a table lacks its column of ids."""
+    if column not in frame.columns:
+        raise DataError(
+            f"{who} lack column '{column}'; they have {frame.columns}. Rename the id column."
+        )
+
+
 def vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> pl.DataFrame:
-    """All ids, of the table and of the lines, in ascending order, with the table's attributes."""
-    who = "items" if id_column == ITEM_ID else "users"
-    if table is None:
-        return pl.DataFrame({id_column: seen})
-    table = table.with_columns(ids_like(table[id_column], seen, who=f"the {who}"))
-    known = table[id_column]
-    ids = pl.concat([known, seen]).unique().sort()
-    return ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
+    """All ids, of the table and of the lines, in ascending order, with the table's attributes.
+
+    Items are `recommendable`, all of them.
+    """
+    found = pl.DataFrame({id_column: seen})
+    if table is not None:
+        who = "the items" if id_column == ITEM_ID else "the users"
+        table = table.with_columns(ids_like(table[id_column], seen, who=who))
+        ids = pl.concat([table[id_column], seen]).unique().sort()
+        found = ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
+    recommendable = [pl.lit(True).alias(RECOMMENDABLE)] if id_column == ITEM_ID else []
+    return found.with_columns(recommendable)
 
 
 def id_series(ids: Any, *, who: str) -> pl.Series:

@@ -127,9 +127,7 @@ class RetailData:
         coded = coder.code(parts_of(transactions))
         items = attributes(items, ITEM_ID, coded, item_columns, report, changed_ids)
         users = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
-        items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID).with_columns(
-            pl.lit(True).alias(RECOMMENDABLE)
-        )
+        items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID)
         users = vocabulary(users, coded.ids[USER_ID], USER_ID)
         log = build_log(coded, users, items, report).lines
         refuse_if_none(log.height, report)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.ids import row_of_ids, runs_of_ids
+from retailrec.data.ids import require_id, row_of_ids, runs_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
@@ -311,8 +311,7 @@ def _attributes(table: Any, key: str, like: pl.Series) -> pl.DataFrame | None:
         return None
     who = "items" if key == "item_id" else "users"
     frame = to_polars(table, who=who)
-    if key not in frame.columns:
-        raise DataError(f"{who} lack column '{key}'; they have {frame.columns}. Rename the id column.")
+    require_id(frame, key, who=who)
     frame = frame.with_columns(ids_like(frame[key], like, who=who)).filter(pl.col(key).is_not_null())
     if frame[key].n_unique() < frame.height:
         twice = frame[key].filter(frame[key].is_duplicated())[0]

@@ -43,7 +43,7 @@ from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import Ranker
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, RECOMMENDABLE
-from retailrec.work import folder_aside, is_partial, replaced
+from retailrec.work import folder_aside, is_partial, replaced, sha256
 
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
@@ -77,7 +77,7 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
                 model, "model"
             )
             files = {
-                p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size}
+                p.relative_to(staging).as_posix(): {"sha256": sha256(p), "bytes": p.stat().st_size}
                 for p in sorted(staging.rglob("*"))
                 if p.is_file()
             }
@@ -261,8 +261,6 @@ class _Reader:
             matrix.check_format(full_check=True)  # kernels take its bounds on trust
             return matrix
         if "time" in value:
-            from datetime import datetime
-
             return datetime.fromisoformat(value["time"])
         return {k: self.build(v, f"{key}.{k}") for k, v in value["dict"].items()}
 
@@ -354,7 +352,7 @@ def _check_files(data: Path, files: Mapping[str, Any]) -> None:
         path = data / name
         if not os.access(path, os.R_OK):
             raise ArtifactError(f"{path} can't be read: no permission. Ask for the right to read it.")
-        if path.is_symlink() or _sha256(path) != facts.get("sha256"):
+        if path.is_symlink() or sha256(path) != facts.get("sha256"):
             raise ArtifactError(f"{path} was altered or cut short; copy the artifact again.")
 
 
@@ -375,11 +373,6 @@ def _array(path: Path, memory_map: bool) -> Any:
         # c: written to memory, should somebody write; to kernels it is like any other array
         return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     return np.load(path, allow_pickle=False)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 _ITEMS, _ANY, _NONE_OR_ITEMS = "items", "any", "none or items"

@@ -89,10 +89,14 @@ def parse_slots(text: str) -> Slots:
     return check_slots(slots)
 
 
-def _said(
-    plain: Any, text: str, read: Callable[[Any], Any] | None = None, also: str | None = None
-) -> dict[str, Any]:
-    """How a field of `Request` is said.
+def _setting(
+    default: Any,
+    plain: Any,
+    text: str,
+    read: Callable[[Any], Any] | None = None,
+    also: str | None = None,
+) -> Any:
+    """A field of `Request`, and how it is said.
 
     Parameters
     ----------
@@ -101,7 +105,13 @@ def _said(
     read : the value, from such a plain one; by default the plain one itself
     also : another name of the option, as other commands have it
     """
-    return {"plain": plain, "help": text, "read": read, "also": also}
+    how = {"plain": plain, "help": text, "read": read, "also": also}
+    return field(default=default, metadata=how)
+
+
+def _file(read: Callable[[Path], Any]) -> Callable[[Any], Any]:
+    """What reads a value where it comes as the path of its file."""
+    return lambda given: read(Path(given)) if isinstance(given, str | Path) else given
 
 
 @dataclass(frozen=True)
@@ -153,84 +163,55 @@ class Request:
     True
     """
 
-    k: Count = field(default=10, metadata=_said(int, "Recommendations a user."))
-    purpose: Purpose = field(
-        default="mixed",
-        metadata=_said(
-            str,
-            "mixed: the best items; replenish: what the user buys again; discover: what is new to "
-            "the user.",
-        ),
+    k: Count = _setting(10, int, "Recommendations a user.")
+    purpose: Purpose = _setting(
+        "mixed",
+        str,
+        "mixed: the best items; replenish: what the user buys again; discover: what is new to the "
+        "user.",
     )
-    slots: Slots | None = field(
-        default=None,
-        metadata=_said(
-            str,
-            "One list of several purposes, such as replenish=3,discover=2; it says k too.",
-            lambda given: parse_slots(given) if isinstance(given, str) else given,
-        ),
+    slots: Slots | None = _setting(
+        None,
+        str,
+        "One list of several purposes, such as replenish=3,discover=2; it says k too.",
+        lambda given: parse_slots(given) if isinstance(given, str) else given,
     )
-    rules: Rules | None = field(
-        default=None,
-        metadata=_said(
-            Path,
-            "TOML file with business rules.",
-            lambda given: read_rules(Path(given)) if isinstance(given, str | Path) else given,
-        ),
+    rules: Rules | None = _setting(None, Path, "TOML file with business rules.", _file(read_rules))
+    among: Among | None = _setting(
+        None,
+        list[Path],
+        "Rank only these: a file of item_id, or of user_id, item_id; or, given twice, of campaign_id, "
+        "user_id and of campaign_id, item_id.",
+        lambda given: _files_of_items(given),
     )
-    among: Among | None = field(
-        default=None,
-        metadata=_said(
-            list[Path],
-            "Rank only these: a file of item_id, or of user_id, item_id; or, given twice, of "
-            "campaign_id, user_id and of campaign_id, item_id.",
-            lambda given: _files_of_items(given),
-        ),
+    reasons: bool = _setting(False, bool, "Say why, in words.")
+    at: datetime | None = _setting(
+        None, str, "Answer as of this time, such as 2024-01-31T18:00.", also="--until"
     )
-    reasons: bool = field(default=False, metadata=_said(bool, "Say why, in words."))
-    at: datetime | None = field(
-        default=None,
-        metadata=_said(str, "Answer as of this time, such as 2024-01-31T18:00.", also="--until"),
+    explore: ShareOrNone = _setting(
+        0.0, float, "Draw lists from a pool: chance of a best item to give way, below 1."
     )
-    explore: ShareOrNone = field(
-        default=0.0,
-        metadata=_said(float, "Draw lists from a pool: chance of a best item to give way, below 1."),
+    pool: Count = _setting(20, int, "Items that an explored list is drawn from.")
+    fresh: Natural = _setting(0, int, "Of these, up to so many that are new in the shop (14 days).")
+    salt: str = _setting("", str, "Of the draw; another word draws other lists.")
+    in_store: str | None = _setting(
+        None, str, "Answer for this store, for rules by store; by default each user's own."
     )
-    pool: Count = field(default=20, metadata=_said(int, "Items that an explored list is drawn from."))
-    fresh: Natural = field(
-        default=0,
-        metadata=_said(int, "Of these, up to so many that are new in the shop (14 days)."),
+    dismissals: pl.DataFrame | None = _setting(
+        None,
+        Path,
+        "File of user_id, item_id and, if wanted, time, category, weeks: what users do not want to "
+        "see.",
+        _file(read_table),
     )
-    salt: str = field(default="", metadata=_said(str, "Of the draw; another word draws other lists."))
-    in_store: str | None = field(
-        default=None,
-        metadata=_said(str, "Answer for this store, for rules by store; by default each user's own."),
+    previous: pl.DataFrame | None = _setting(
+        None, Path, "Lists of last time, which --steady holds on to.", _file(read_table)
     )
-    dismissals: pl.DataFrame | None = field(
-        default=None,
-        metadata=_said(
-            Path,
-            "File of user_id, item_id and, if wanted, time, category, weeks: what users do not want to "
-            "see.",
-            lambda given: read_table(Path(given)) if isinstance(given, str | Path) else given,
-        ),
-    )
-
-    previous: pl.DataFrame | None = field(
-        default=None,
-        metadata=_said(
-            Path,
-            "Lists of last time, which --steady holds on to.",
-            lambda given: read_table(Path(given)) if isinstance(given, str | Path) else given,
-        ),
-    )
-    steady: NotNegative = field(
-        default=0.0,
-        metadata=_said(
-            float,
-            "Keep an item of the last list unless another is better by so many standard deviations of "
-            "the user's scores, such as 0.25.",
-        ),
+    steady: NotNegative = _setting(
+        0.0,
+        float,
+        "Keep an item of the last list unless another is better by so many standard deviations of the "
+        "user's scores, such as 0.25.",
     )
 
     def __post_init__(self) -> None:

@@ -247,15 +247,9 @@ def pool_rows(
         "arm": assignment.arm,
         "pool": len(answer.pool),
     }
+    names = ("score", "propensity", "shown", "rank")
     return [
-        common
-        | {
-            "item_id": str(one.item),
-            "score": one.score,
-            "propensity": one.propensity,
-            "shown": one.shown,
-            "rank": one.rank,
-        }
+        common | {"item_id": str(one.item)} | {name: getattr(one, name) for name in names}
         for one in answer.pool
         if one.shown or not shown_only
     ]

@@ -381,17 +381,9 @@ def _renumber(store: Store, changed: ChangedIds) -> int:
             for item, own in _amounts((shopper, number, 0, items, amounts)).items():
                 name = changed.last("item", item)
                 lines[name] = own if name not in lines else _added(lines[name], own)
-            order = sorted(lines)
-            packed = np.array([lines[item] for item in order], AMOUNTS).tobytes()
-            written.append(
-                {
-                    "whose": shopper,
-                    "which": number,
-                    "were": items,
-                    "what": "\n".join(order),
-                    "much": packed,
-                }
-            )
+            what, much = _packed(lines)
+            row = {"whose": shopper, "which": number, "were": items, "what": what, "much": much}
+            written.append(row)
         with store.transaction(long=True) as connection:
             mine = (table.c.shopper == bindparam("whose")) & (table.c.number == bindparam("which"))
             as_read = table.c["items"] == bindparam("were")  # else somebody else changed it meanwhile
@@ -742,7 +734,7 @@ def _merged(
             .where(table.c.shopper == bindparam("whose"), table.c.number == bindparam("which"))
             .values(time=bindparam("at"), items=bindparam("what"), amounts=bindparam("much")),
             [
-                {"whose": row[0], "which": row[1], "at": row[2], "what": row[3], "much": row[4]}
+                dict(zip(("whose", "which", "at", "what", "much"), row, strict=True))
                 for row in changed.values()
             ],
         )
@@ -900,14 +892,18 @@ def _united(there: _Row, row: _Row, found: Merged) -> _Row:
                 )
         if _weight(amounts) > _weight(known):
             kept[item] = amounts
-    order = sorted(kept)
-    packed = np.array([kept[item] for item in order], AMOUNTS).tobytes()
-    return there[0], there[1], min(there[2], row[2]), "\n".join(order), packed
+    return there[0], there[1], min(there[2], row[2]), *_packed(kept)
 
 
 def _amounts(row: _Row) -> dict[str, np.void]:
     """The amounts of a receipt by item."""
     return dict(zip(row[3].split("\n"), np.frombuffer(row[4], AMOUNTS), strict=True)) if row[3] else {}
+
+
+def _packed(amounts: Mapping[str, np.void]) -> tuple[str, bytes]:
+    """Items in order and their amounts, as a row has them."""
+    order = sorted(amounts)
+    return "\n".join(order), np.array([amounts[item] for item in order], AMOUNTS).tobytes()
 
 
 def _weight(amounts: np.void) -> tuple[float, float]:

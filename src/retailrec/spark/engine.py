@@ -30,7 +30,7 @@ from retailrec.errors import SettingError
 from retailrec.recommender.batch import Batch, ListFormat
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import ITEM_ID, LOG, RECOMMENDABLE, USER_ID
+from retailrec.schema import ITEM_ID, LOG, USER_ID
 from retailrec.spark.mapping import (
     Items,
     SparkParts,
@@ -470,9 +470,7 @@ def sampled_data(
         raw, report = copy.deepcopy(cleaned.report), cleaned.report
         coded = CodedLines([], {ITEM_ID: cleaned.vocabulary}, {})
         table = attributes(items, ITEM_ID, coded, (), report, reading.changed_ids)
-        catalogue = vocabulary(table, cleaned.vocabulary, ITEM_ID).with_columns(
-            pl.lit(True).alias(RECOMMENDABLE)
-        )
+        catalogue = vocabulary(table, cleaned.vocabulary, ITEM_ID)
         progress("code receipts")
         kinds, log = _coded_log(session, cleaned, catalogue[ITEM_ID], f"{folder}/log")
         n_users = report.n_users
@@ -483,16 +481,13 @@ def sampled_data(
             share = int(_LOTS * sample / n_users)
             chosen = log.filter(F.pmod(F.xxhash64(USER_ID, F.lit("sample")), F.lit(_LOTS)) < share)
         lines = polars_of(chosen).sort(USER_ID, "basket", "item")
-    ids = lines[USER_ID].unique().sort()
+    ids, about = lines[USER_ID].unique().sort(), None
     if users is not None:
-        about = attributes(
-            users, USER_ID, CodedLines([], {USER_ID: ids}, {}), (), report, reading.changed_ids
-        )
+        coded = CodedLines([], {USER_ID: ids}, {})
+        about = attributes(users, USER_ID, coded, (), report, reading.changed_ids)
         if about is not None and sample < n_users:
             about = about.filter(pl.col(USER_ID).cast(ids.dtype, strict=False).is_in(ids.implode()))
-        people = vocabulary(about, ids, USER_ID)
-    else:
-        people = pl.DataFrame({USER_ID: ids})
+    people = vocabulary(about, ids, USER_ID)
     population = SparkEngine(session, log, kinds, catalogue.height, replace(cleaned, report=raw))
     return RetailData(
         coded_log(lines, people[USER_ID]), catalogue, people, cleaned.end, report, population

@@ -21,6 +21,7 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data.cleaning import LINE, LineRule
 from retailrec.data.files import read_table
 from retailrec.data.history import Unplaced
+from retailrec.data.ids import require_id
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, nested, typed_ids
 from retailrec.datasets import as_fitted
@@ -198,10 +199,7 @@ def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
         frame = polars_of(users)
     else:
         frame = to_polars(users, who="users")
-    if USER_ID not in frame.columns:
-        raise DataError(
-            f"users lack column '{USER_ID}'; they have {frame.columns}. Rename the id column."
-        )
+    require_id(frame, USER_ID, who="users")
     frame = frame.with_columns(typed_ids(frame[USER_ID])).drop_nulls(USER_ID)
     frame = frame.drop(c for c, kind in frame.schema.items() if nested(kind))
     return frame.unique(USER_ID, keep="first", maintain_order=True)

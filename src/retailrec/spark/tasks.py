@@ -23,7 +23,7 @@ from retailrec.recommender.among import Eligible
 from retailrec.recommender.batch import Exposures, ListFormat, joined
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.schema import ITEM_ID, POOL, RECOMMENDABLE, USER_ID
+from retailrec.schema import ITEM_ID, POOL, USER_ID
 from retailrec.spark.mapping import kinds_of, polars_of, whole_users, with_kinds
 
 if TYPE_CHECKING:
@@ -203,9 +203,7 @@ def data_of_lines(
         kept = kept.with_columns(pl.col("store").cast(pl.Categorical))
     coded = code_cleaned(kept, report)
     table = vocabulary(users, coded.ids[USER_ID], USER_ID)
-    items = vocabulary(None, coded.ids[ITEM_ID], ITEM_ID).with_columns(
-        pl.lit(True).alias(RECOMMENDABLE)
-    )
+    items = vocabulary(None, coded.ids[ITEM_ID], ITEM_ID)
     log = build_log(coded, table, items, report).lines
     report.kept, report.first, report.last = log.height, log["time"].min(), log["time"].max()  # type: ignore[assignment]
     report.n_users, report.n_baskets = log["user"].n_unique(), log["basket"].n_unique()
