@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from retailrec.cli.options import Wanted, parse_columns
+from retailrec.cli.options import DatasetOptions, parse_columns
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.columns import guess_columns, join_time
@@ -324,9 +324,9 @@ def test_settings_of_a_run_and_a_week_say_how_receipts_are_read(tmp_path: Path) 
     assert read_week(week).files == {"changed_ids": tmp_path / "old.csv"}
     week.write_text(week.read_text().replace('"till.toml"', '{ user_id = "Kunde", time = "Tag" }'))
     assert read_week(week).settings.reading() == expected
-    wanted = Wanted("table", config=run, encoding="cp1250", where=["Art=Verkauf"])
+    wanted = DatasetOptions("table", config=run, encoding="cp1250", where=["Art=Verkauf"])
     assert wanted.reading() == replace(expected, encoding="cp1250", where=["Art=Verkauf"])
-    assert Wanted("table").reading() == PLAIN
+    assert DatasetOptions("table").reading() == PLAIN
     for file, read in ((run, read_reading), (week, read_week)):
         file.write_text(f'{said.replace("till", "tull")}receipts = "x"\n')
         with pytest.raises(SettingError, match=r"columns .*tull.toml can't be read: No such file"):

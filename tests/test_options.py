@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retailrec.cli.app import app
-from retailrec.cli.options import Wanted
+from retailrec.cli.options import DatasetOptions
 from retailrec.errors import SettingError
 
 LOADING = ("run", "match", "backtest", "check-leaks", "tune")
@@ -27,7 +27,7 @@ def parameters(command: str) -> list[str]:
 
 @pytest.mark.parametrize("command", LOADING)
 def test_commands_that_load_a_data_set_take_the_same(command: str) -> None:
-    shared = list(inspect.signature(Wanted).parameters)
+    shared = list(inspect.signature(DatasetOptions).parameters)
     taken = parameters(command)
     assert taken[:2] == ["dataset", "path"]
     assert set(shared) < set(taken)
@@ -71,7 +71,7 @@ def test_an_option_of_several_commands_is_written_once() -> None:
     import typer
 
     told: dict[tuple[str, str], int] = {}
-    of_a_dataset = inspect.signature(Wanted).parameters  # written once in `Wanted`
+    of_a_dataset = inspect.signature(DatasetOptions).parameters  # written once in `DatasetOptions`
     apps = [app, *(group.typer_instance for group in app.registered_groups)]
     for command in (c for each in apps if each for c in each.registered_commands):
         assert command.callback is not None

@@ -604,7 +604,7 @@ def unknown_items(w: Weeks) -> str | None:
 def guests_as_one_user(w: Weeks) -> Found:
     """Many receipts under one id ("0", "guest", or whatever it is).
 
-    Nobody's habits, which would pass for a user's.
+    No user's habits, which would pass for one's.
     """
     receipts = w.new.group_by(USER_ID).agg(n=_receipts(w.new).n_unique())
     if receipts.height < 20:

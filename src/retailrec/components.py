@@ -138,7 +138,7 @@ def meant(given: Any, known: Iterable[str]) -> str:
     return f"{near[0]!r}? " if near else ""
 
 
-def make_component(wanted: Any, family: type[C], what: str) -> C:
+def make_component(settings: Any, family: type[C], what: str) -> C:
     """The component that a table of settings describes: its ``type``, and its fields beside.
 
     Raises
@@ -147,9 +147,9 @@ def make_component(wanted: Any, family: type[C], what: str) -> C:
         If the type or a field is not known, or a value is not what the field may hold.
     """
     kinds = registered(family)
-    if not isinstance(wanted, Mapping) or "type" not in wanted:
-        raise SettingError(f"a {what} must be a table with a 'type', not {wanted!r}.")
-    parameters = dict(wanted)
+    if not isinstance(settings, Mapping) or "type" not in settings:
+        raise SettingError(f"a {what} must be a table with a 'type', not {settings!r}.")
+    parameters = dict(settings)
     name = parameters.pop("type")
     if name not in kinds:
         raise SettingError(

@@ -8,7 +8,7 @@
     ├── ArtifactError    a saved model that can't be trusted or read
     └── NotFittedError   used before ``fit``
 
-    RetailRecWarning     an answer that is probably not what was wanted (a UserWarning)
+    RetailRecWarning     an answer that is probably not what was meant (a UserWarning)
 
 Each message says who complains, what was expected, what came, and what to do.
 """
@@ -61,4 +61,4 @@ class NotFittedError(RetailRecError):
 
 
 class RetailRecWarning(UserWarning):
-    """An answer that rests on a small part of what came: probably not what was wanted."""
+    """An answer that rests on a small part of what came: probably not what was meant."""

@@ -45,7 +45,7 @@ STORE = "store"  # of a receipt, of a user, of a line that says where an item is
 NAME, BRAND = "name", "brand"
 CATEGORIES = ("category_1", "category_2", "category_3", "category_4")  # from broad to fine
 KNOWN_FROM = "known_from"  # when an item's attributes became known, where they come from receipts
-RECOMMENDABLE = "recommendable"  # bool, set by prefilters: to anybody at all
+RECOMMENDABLE = "recommendable"  # bool, set by prefilters: to any user at all
 DISCOVERABLE = "discoverable"  # bool, set by prefilters: to users who never bought the item
 
 LOG = ("user", "item", "basket", "time", "quantity", "value")

@@ -43,7 +43,7 @@ class CandidateGenerator(Component, ABC):
     partners : of which purchases, ``history`` or ``last_receipt``, a reason names the one that goes
         best with an item, by the source's `similarity_`; empty: of none
     words : what the source lists, for people, such as *own purchases, most recent first*
-    allowed_ : (n_items,) which items may be proposed to anybody
+    allowed_ : (n_items,) which items may be proposed to any user
     owners_only_ : (n_items,) which may be proposed to users who bought them before and to no others;
         None: there are none
     catalogue_key_ : the item coding that was learnt from
@@ -147,7 +147,7 @@ class CandidateGenerator(Component, ABC):
         return self._score_more(history, pairs)
 
     def unfiltered(self) -> Self:
-        """The same fitted source with no item hidden from anybody."""
+        """The same fitted source with no item hidden from any user."""
         other = copy(self)
         other.allowed_, other.owners_only_ = np.ones_like(self.allowed_), None
         return other

@@ -15,6 +15,7 @@ from retailrec.cli.examples import COMMANDS, add_examples
 from retailrec.cli.options import (
     LIST,
     BesideOption,
+    DatasetOptions,
     EngineOption,
     FiguresOption,
     ImportOption,
@@ -31,7 +32,6 @@ from retailrec.cli.options import (
     SeedOption,
     SlotsOption,
     SparkSettingsOption,
-    Wanted,
     asked_for,
     files_asked_for,
     kept_reading,
@@ -107,7 +107,7 @@ def main() -> None:
 @app.command()
 @of_a_dataset
 def run(
-    wanted: Wanted,
+    options: DatasetOptions,
     k: Annotated[int | None, typer.Option(help="Recommendations a shopper. [5]")] = None,
     slots: SlotsOption = None,
     out: ResultsOption = Path("out"),
@@ -124,18 +124,18 @@ def run(
     from retailrec.simulator.truth import read_truth
 
     output = ListFormat(names_in(beside))
-    inputs = (*wanted.inputs, rules)
+    inputs = (*options.inputs, rules)
     check_folder(out, RESULTS, inputs=inputs, overwrite=overwrite)
     check_file(rejects, inputs=inputs, overwrite=overwrite)
     if rejects is not None:
         require_ending(rejects)
-    if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
+    if on_spark(options.engine, options.master, options.spark_settings):
         local_only(rejects=rejects)  # workers keep a few of them, not all
-    settings = wanted.settings(k=k, slots=slots)
-    with console.progress(wanted.quiet) as progress:
-        data, seconds = wanted.load(progress)
-    console.print_load_report(data.report, wanted.quiet, rejects)
-    truth = wanted.path and read_truth(wanted.path / "truth")
+    settings = options.settings(k=k, slots=slots)
+    with console.progress(options.quiet) as progress:
+        data, seconds = options.load(progress)
+    console.print_load_report(data.report, options.quiet, rejects)
+    truth = options.path and read_truth(options.path / "truth")
     more: dict[str, Any] = {
         "rules": rules,
         "folds": folds,
@@ -144,16 +144,16 @@ def run(
         "truth": truth,
         "output": output,
     }
-    if wanted.dataset == "complete-journey":
-        more["sent"] = _sent_coupons(wanted.path)
-    name = wanted.path.stem if wanted.dataset == "table" and wanted.path else wanted.dataset
-    _run(data, settings, out, name, wanted.quiet, **more)
+    if options.dataset == "complete-journey":
+        more["sent"] = _sent_coupons(options.path)
+    name = options.path.stem if options.dataset == "table" and options.path else options.dataset
+    _run(data, settings, out, name, options.quiet, **more)
 
 
 @app.command()
 @of_a_dataset
 def match(
-    wanted: Wanted,
+    options: DatasetOptions,
     out: Annotated[Path, typer.Option(help="Folder for matching.json and figures.")] = Path("out"),
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -161,12 +161,12 @@ def match(
     from retailrec.jobs.evaluate import MATCHING
     from retailrec.jobs.evaluate import match as match_job
 
-    check_folder(out, MATCHING, inputs=wanted.inputs, overwrite=overwrite)
-    settings = wanted.settings()
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
-        report = match_job(data, settings, out, dataset=wanted.dataset, progress=progress)
-    if not wanted.quiet:
+    check_folder(out, MATCHING, inputs=options.inputs, overwrite=overwrite)
+    settings = options.settings()
+    with console.progress(options.quiet) as progress:
+        data, _ = options.load(progress)
+        report = match_job(data, settings, out, dataset=options.dataset, progress=progress)
+    if not options.quiet:
         console.print_matching(report, out)
 
 
@@ -191,7 +191,7 @@ def evaluate(
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Judge anybody's recommendations by what was bought, with intervals."""
+    """Judge recommendations of any model by what was bought, with intervals."""
     from retailrec.jobs.evaluate import evaluate_files
 
     files: dict[str, Path] = {}
@@ -283,7 +283,7 @@ def check(
 @app.command()
 @of_a_dataset
 def backtest(
-    wanted: Wanted,
+    options: DatasetOptions,
     folds: Annotated[int, typer.Option(min=1, help="Last horizons to judge.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for figures and judged lists.")] = Path("out"),
     store: Annotated[
@@ -294,14 +294,14 @@ def backtest(
     """Judge popular, own_purchases and two_stage on several horizons, by segment."""
     from retailrec.jobs.evaluate import BACKTEST, backtest_job
 
-    check_folder(out, BACKTEST, inputs=wanted.inputs, overwrite=overwrite)
+    check_folder(out, BACKTEST, inputs=options.inputs, overwrite=overwrite)
     if store is not None:
-        check_folder(store, (), inputs=wanted.inputs)
-    settings = wanted.settings()
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
+        check_folder(store, (), inputs=options.inputs)
+    settings = options.settings()
+    with console.progress(options.quiet) as progress:
+        data, _ = options.load(progress)
         rows = backtest_job(data, settings, out, folds=folds, store=store, progress=progress)
-    if not wanted.quiet:
+    if not options.quiet:
         console.print_backtest(rows, folds)
         OUT.print(f"results in {out}")
 
@@ -309,22 +309,22 @@ def backtest(
 @app.command()
 @of_a_dataset
 def check_leaks(
-    wanted: Wanted,
+    options: DatasetOptions,
     max_users: Annotated[int, typer.Option(min=1, help="Shoppers that are compared.")] = 2000,
 ) -> None:
     """Change what comes after the cutoff; exit with 1 if a column of the training rows moves."""
     from retailrec.evaluation.inspection import check_leaks as check
 
-    if on_spark(wanted.engine, wanted.master, wanted.spark_settings):
+    if on_spark(options.engine, options.master, options.spark_settings):
         raise SettingError("check-leaks changes receipts in memory; use --engine local on a sample.")
-    settings = wanted.settings()
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
+    settings = options.settings()
+    with console.progress(options.quiet) as progress:
+        data, _ = options.load(progress)
         settings = settings.for_size(data.n_users)
         report = check(
             data, lambda _: settings.model(), max_users=max_users, seed=settings.seed, progress=progress
         )
-    console.print_leaks(report, wanted.quiet)
+    console.print_leaks(report, options.quiet)
     if report.leaks:
         raise typer.Exit(1)
 
@@ -332,7 +332,7 @@ def check_leaks(
 @app.command()
 @of_a_dataset
 def tune(
-    wanted: Wanted,
+    options: DatasetOptions,
     study: Annotated[Path, typer.Option(help="Folder of trials; a rerun goes on with it.")],
     out: Annotated[Path, typer.Option(help="Best settings, for --config.")] = Path("tuned.toml"),
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 30,
@@ -346,18 +346,18 @@ def tune(
 
     if out.suffix != ".toml":
         raise SettingError(f"--out {out} must end in .toml.")
-    check_file(out, inputs=wanted.inputs, overwrite=overwrite)
-    check_folder(study, (), inputs=wanted.inputs)
-    settings = wanted.settings()
+    check_file(out, inputs=options.inputs, overwrite=overwrite)
+    check_folder(study, (), inputs=options.inputs)
+    settings = options.settings()
     parse_metric(metric)
-    with console.progress(wanted.quiet) as progress:
-        data, _ = wanted.load(progress)
+    with console.progress(options.quiet) as progress:
+        data, _ = options.load(progress)
         settings = settings.for_size(data.n_users)
         tuned = tune_job(
             data, settings, study, trials=trials, n_folds=folds, metric=metric, progress=progress
         )
         write_result(tuned["toml"], out)
-    if not wanted.quiet:
+    if not options.quiet:
         console.print_tuned(tuned, out)
 
 
@@ -553,8 +553,8 @@ def examples(
         OUT.print("Next: retailrec run table shop --out out/shop")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(asked: bool) -> None:
+    if asked:
         from retailrec import __version__
 
         OUT.print(__version__)

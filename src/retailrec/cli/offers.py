@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retailrec.offers.counterfactual import CounterfactualReport, Estimate
     from retailrec.offers.experiments import Effect, ExperimentReport
 
-_MOST_WORDS = 12  # constraints told on the console
+_MOST_WORDS = 12  # constraints shown on the console
 
 experiment = typer.Typer(no_args_is_help=True, help="Plan an experiment, or tell what came of one.")
 uplift = typer.Typer(no_args_is_help=True, help="Learn what offers change.")
@@ -56,7 +56,7 @@ def allocate(
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Choose who gets which offer, under stock and budget, from anybody's scores."""
+    """Choose who gets which offer, under stock and budget, from scores of any model."""
     from retailrec.jobs.campaigns import RESULTS, allocate_files
     from retailrec.work import check_folder
 
@@ -306,15 +306,15 @@ def _print_allocation(report: AllocationReport, out: Path) -> None:
         f"worth {report.value:,.2f}; nothing under the same limits is worth more than "
         f"{report.bound:,.2f} (gap {report.gap:.3%})"
     )
-    told = [c for c in report.constraints if c.price or c.kind == "budget" or c.missing]
-    told.sort(key=lambda c: (c.kind != "budget", -c.missing, -abs(c.price)))
-    for constraint in told[:_MOST_WORDS]:
+    shown = [c for c in report.constraints if c.price or c.kind == "budget" or c.missing]
+    shown.sort(key=lambda c: (c.kind != "budget", -c.missing, -abs(c.price)))
+    for constraint in shown[:_MOST_WORDS]:
         used = ""
         if constraint.kind == "budget":
             used = f" {constraint.reached:,.2f} of {constraint.at_most:,.2f} are spent."
         OUT.say(f"- {escape(constraint.words)}{used}")
-    if len(told) > _MOST_WORDS:
-        OUT.print(f"- and {len(told) - _MOST_WORDS:,} more limits that bind")
+    if len(shown) > _MOST_WORDS:
+        OUT.print(f"- and {len(shown) - _MOST_WORDS:,} more limits that bind")
     OUT.print(f"{report.seconds:.1f} s, {report.steps} steps; results in {out}")
 
 

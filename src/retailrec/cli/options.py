@@ -217,8 +217,8 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
-class Wanted(ReadOptions):
-    """What a command that loads a data set was asked for; the fields are its options."""
+class DatasetOptions(ReadOptions):
+    """What a command that loads a data set takes; the fields are its options."""
 
     dataset: DatasetArgument
     path: PathArgument = None
@@ -272,7 +272,7 @@ class Wanted(ReadOptions):
         return self.path, self.config, self.spark_settings, self.ids_changed
 
     def load(self, progress: Progress) -> tuple[RetailData, float]:
-        """The data, and how many seconds reading it took; on Spark a sample that counts everybody."""
+        """The data, and how many seconds reading it took; on Spark those of a sample of users."""
         from time import perf_counter
 
         started = perf_counter()
@@ -326,7 +326,7 @@ def with_options(
     return given_to
 
 
-of_a_dataset = with_options(Wanted, arguments=2)
+of_a_dataset = with_options(DatasetOptions, arguments=2)
 of_receipts = with_options(ReadOptions)
 
 

@@ -1,4 +1,4 @@
-"""`retailrec serve` and `retailrec store ...`: thin doors to the service and its store."""
+"""`retailrec serve` and `retailrec store ...`: thin commands over the service and its store."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def serve(
         keys = False
     elif not list_keys(opened):
         if not loopback or host_name or had_keys(opened):
-            told_where = "" if loopback else f"--host {host} is reachable from other machines and "
+            where = "" if loopback else f"--host {host} is reachable from other machines and "
             raise SettingError(
-                f"{told_where}the store has no API key, so nobody could be let in. Make one first: "
+                f"{where}the store has no API key, so nobody could be let in. Make one first: "
                 f"retailrec store key add NAME --store {opened.name}"
             )
         keys = None

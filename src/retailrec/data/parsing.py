@@ -245,7 +245,7 @@ def ids_meet(
 ) -> str | None:
     """Whether ids of two files mean the same things: None, or a sentence with examples of both sides.
 
-    The door for every list of ids beside receipts: catalogue, shoppers, deny, availability, truth.
+    The check of every list of ids beside receipts: catalogue, shoppers, deny, availability, truth.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Anybody's own receipts: one file or folder, with a column mapping."""
+"""Receipts of one's own: one file or folder, with a column mapping."""
 
 from __future__ import annotations
 

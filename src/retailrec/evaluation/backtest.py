@@ -250,7 +250,7 @@ def backtest(
     Raises
     ------
     DataError
-        If the data is too short for so many folds, or nobody can be judged in one.
+        If the data is too short for so many folds, or no user can be judged in one.
     SettingError
         If there is no model, or a metric is unknown.
 

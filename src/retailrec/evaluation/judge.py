@@ -211,7 +211,7 @@ def means(per_user: Mapping[str, Values]) -> dict[str, float | None]:
 
 
 class Judged(NamedTuple):
-    """Lists of somebody's recommendations, in the codes of their judge.
+    """Lists of recommendations, in the codes of their judge.
 
     Attributes
     ----------
@@ -360,7 +360,7 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
 
 
 def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
-    """The judge, told who had bought what before."""
+    """The judge, with what each user had bought before."""
     own = _coded(pairs, users, ids)
     own_keys = pair_keys(own["row"].to_numpy(), own["item"].to_numpy(), len(ids))
     counts = pairs["item_id"].value_counts(name="buyers")

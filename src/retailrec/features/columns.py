@@ -438,7 +438,7 @@ def match_price_level(c: Columns) -> Floats:
 
 @feature("match", unit="days", family="pair")
 def match_sale_recency(c: Columns) -> Floats:
-    """Days since the user bought the item minus days since anybody did."""
+    """Days since the user bought the item minus days since any user did."""
     return c["pair_days_since"] - c["item_days_since_sale"]
 
 

@@ -205,7 +205,7 @@ def allocate_files(
     campaign.html, all of them or none. With `record` the ledger is held from before past offers are
     counted until the results are in place, and only then are this campaign's offers in it: whoever
     stands in the ledger has an offer that was delivered. With a holdout the ledger also takes what was
-    meant for everybody, held out or not, from which uplift can be learnt.
+    meant for each user, held out or not, from which uplift can be learnt.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def plan_experiment(
     design: Design | None = None,
     margin: Any = None,
 ) -> Plan:
-    """Sample size and power from receipts: everybody's last `days`, and as many before.
+    """Sample size and power from receipts: all users' last `days`, and as many before.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def evaluate_files(
     reading: Reading = PLAIN,
     kept: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Judge files of anybody's recommendations by a file of what was bought.
+    """Judge files of recommendations, whatever made them, by a file of what was bought.
 
     Of `reading`, columns and changed ids hold for all files, what says which lines are purchases for
     truth and history. What is not said is as in `kept`, the `reading` of a model.

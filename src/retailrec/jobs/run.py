@@ -143,7 +143,7 @@ def _judged(
     metrics: list[str],
     k: int,
 ) -> PurposeResult | None:
-    """The result of one purpose; None if nobody bought anything of the kind."""
+    """The result of one purpose; None if no user bought anything of the kind."""
     after_days = None if model.discover is None else model.discover.after_days
     target = purchases_for(purpose, past, held_out.target, after_days)
     if not len(np.intersect1d(target["user"].unique().to_numpy(), past.active_users())):
@@ -234,13 +234,13 @@ def run(
     Raises
     ------
     DataError
-        If the data is too short for the horizon, or nobody can be judged.
+        If the data is too short for the horizon, or no user can be judged.
     SettingError
         If the settings ask for more than the data has.
     """
-    wanted, settings = settings, settings.for_size(data.n_users)
+    unsized, settings = settings, settings.for_size(data.n_users)
     held_out = hold_out(data, settings)
-    reason = choose_recipe(facts_of(held_out.past, settings.horizon_days), wanted).reason
+    reason = choose_recipe(facts_of(held_out.past, settings.horizon_days), unsized).reason
     if settings.k > data.n_items:
         raise SettingError(
             f"k={settings.k} is more than the {data.n_items:,} items of the catalogue; ask for fewer."

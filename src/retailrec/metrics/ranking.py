@@ -202,7 +202,7 @@ def gini(items: Items, n_recommendable: int) -> Values:
     n = max(n_recommendable, len(counts))
     if n < 2 or not len(counts):
         return np.array([np.nan])
-    place = np.arange(n - len(counts) + 1, n + 1)  # items that nobody gets come first, with count 0
+    place = np.arange(n - len(counts) + 1, n + 1)  # items that are on no list come first, with count 0
     return np.array([((2 * place - n - 1) * np.sort(counts)).sum() / ((n - 1) * counts.sum())])
 
 
@@ -210,7 +210,7 @@ def gini(items: Items, n_recommendable: int) -> Values:
 def novelty(items: Items, buyer_share: Values) -> Values:
     """Mean surprise of the list's items in bits: -log2 of the share of shoppers who had bought each.
 
-    An item that nobody had bought counts as bought by half a shopper. Not defined without
+    An item without a buyer counts as bought by half a shopper. Not defined without
     recommendations. Zhou et al., PNAS 2010.
 
     >>> novelty(np.array([[4, 7]]), np.array([[0.5, 0.25]])).tolist()

@@ -119,7 +119,7 @@ class Allocation:
     offers : `user_id`, `item_id`, `rank` (by value, from 1), `value`, `price`, `expected_cost`,
         `propensity` (chance of the arm times that of the exploring coin); ordered by shopper and rank
     shoppers : `user_id`, `arm` (treated or holdout), `offers` (how many); every shopper of the pairs
-    prices : shadow prices, for the online door
+    prices : shadow prices, for the service
     report : figures
     """
 

@@ -142,7 +142,7 @@ class Campaign(_Part):
         `retailrec uplift fit` learns it)
     offers : number of offers a shopper
     holdout : share of shoppers who get nothing, so that the effect can be told
-    explore : chance that two shoppers with near ties swap an offer; 0: nobody
+    explore : chance that two shoppers with near ties swap an offer; 0: none do
     near_tie : how far apart, as a share of the value, two offers of a near tie may lie
     strata : column of the users; holdouts are drawn evenly within each of its values
     salt : of the draw of arms, as an experiment of the service has it: the same word, the same arms.

@@ -49,7 +49,7 @@ class Estimate:
     ----------
     metric : ``units``, ``money`` or ``margin`` that a user buys of the pool's items in the window
     what : ``logged`` (the first of each pool, without exploration), ``new``, ``difference``
-    segment : of the users, ``all`` for everybody
+    segment : of the users, ``all`` for all of them
     n_users : users
     value, low, high : mean over users, and its interval
     p, p_corrected : two-sided, of 0; over all segments at once (Holm, 1979)
@@ -127,12 +127,12 @@ class CounterfactualReport:
         metric = metric or list(self.observed)[-1]
         found = {e.what: e for e in self.estimates if e.metric == metric and e.segment == "all"}
         change, before = found["difference"], found["logged"].value
-        told = "Whether the new lists would have sold more can't be told"
+        finding = "Whether the new lists would have sold more can't be told"
         if change.low > 0 or change.high < 0:
-            told = f"The new lists would have sold {'more' if change.low > 0 else 'less'}"
+            finding = f"The new lists would have sold {'more' if change.low > 0 else 'less'}"
         share = f" ({change.value / before:+.1%})" if before else ""
         return (
-            f"{told}: {change.value:+,.3f} {metric} a user{share}, between {change.low:+,.3f} and "
+            f"{finding}: {change.value:+,.3f} {metric} a user{share}, between {change.low:+,.3f} and "
             f"{change.high:+,.3f} (95%), in {self.days:g} days."
         )
 

@@ -1,8 +1,8 @@
 """Experiments: sample size and power before, the effect by randomised holdout after.
 
-Everybody counts in the arm that was drawn, whether an offer reached them or not. Intervals are
-Welch's; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one coefficient for
-both arms.
+Each user counts in the arm that was drawn, whether an offer came or not (intention to treat).
+Intervals are Welch's; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one
+coefficient for both arms.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Effect:
     Attributes
     ----------
     metric : such as ``spend``; per shopper
-    segment : of the shoppers, ``all`` for everybody
+    segment : of the shoppers, ``all`` for all of them
     adjusted : was earlier spend taken out (CUPED)?
     treated, holdout : means, adjusted ones where `adjusted`
     n_treated, n_holdout : shoppers
@@ -70,7 +70,7 @@ class ExperimentReport:
     campaign, start, days : the window whose purchases count
     n_treated, n_holdout, n_reached : shoppers by arm, and of the treated those who got an offer
     srm_p : p of the arms' sizes under the planned share (sample-ratio mismatch); None without it
-    effects : for everybody, plain and with CUPED, and by segment
+    effects : for all users, plain and with CUPED, and by segment
     total : adjusted effect on each metric x shoppers treated, with its interval
     notes : sentences about what to be careful with
     """
@@ -385,7 +385,7 @@ def effects_of(
     segment: str | None = None,
     level: float = 0.95,
 ) -> list[Effect]:
-    """Effects on each metric: everybody plain and with CUPED, then each segment with CUPED.
+    """Effects on each metric: of all users plain and with CUPED, then each segment with CUPED.
 
     Parameters
     ----------
@@ -446,7 +446,7 @@ def _by_segment(
 
 @dataclass(frozen=True)
 class Design:
-    """How an experiment compares a control (the holdout) with everybody else.
+    """How an experiment compares a control (the holdout) with all other users.
 
     Attributes
     ----------

@@ -218,14 +218,15 @@ class Ledger:
     def recording(self, *, again: bool = False) -> Iterator[Callable[..., Path | None]]:
         """Hold the ledger, and take rows that stand in it once the block has ended well.
 
-        Nobody else writes meanwhile, so what is read within the block is still true when its rows are
-        written; a second writer waits. Rows are checked and written aside at once, and become part of
-        the ledger in one step at the end: what the block delivers is there before the ledger says so.
+        No other process writes meanwhile, so what is read within the block is still true when its rows
+        are written; a second writer waits. Rows are checked and written aside at once, and become part
+        of the ledger in one step at the end: what the block delivers is there before the ledger says
+        so.
 
         Yields
         ------
         A function that takes rows, once, as `append` does and returns their file; and with them, if
-        wanted, the rows of a pool.
+        there are any, the rows of a pool.
 
         Raises
         ------
@@ -464,9 +465,9 @@ class Ledger:
                     f"ledger: shopper {bad['user_id'][0]} has {what} in campaign "
                     f"'{bad['campaign'][0]}'. Give every slot of a shopper once, or say again=True."
                 )
-        wanted = frame.select(keys).unique()
+        new = frame.select(keys).unique()
         there = self.scan().select(keys).unique().collect()
-        if not (bad := wanted.join(there, on=keys).sort(keys)).is_empty():
+        if not (bad := new.join(there, on=keys).sort(keys)).is_empty():
             raise DataError(
                 f"ledger: {bad.height:,} shoppers already stand in campaign "
                 f"'{bad['campaign'][0]}', such as {bad['user_id'][0]}; a shopper gets a campaign once. "

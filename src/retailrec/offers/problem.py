@@ -344,8 +344,8 @@ def _past_offers(
     for offers in past:
         for key in offers.columns[:-1]:
             who, whose = f"{key} of offers in the ledger", f"{key} of the pairs"
-            if told := ids_meet(offers[key], frame[key], who=who, whose=whose, share=0, refuse=False):
-                notes.append(f"a cap counts no offer: {told}")
+            if note := ids_meet(offers[key], frame[key], who=who, whose=whose, share=0, refuse=False):
+                notes.append(f"a cap counts no offer: {note}")
     return past
 
 
@@ -396,11 +396,11 @@ def _in_segment(
     mine = attribute_of(column, users, user_ids)
     if of is None:
         return mine.is_not_null().to_numpy()
-    everybody = to_polars(users, who="users")[column].cast(pl.String).drop_nulls().unique().sort()
-    if str(of) not in set(everybody):
+    there = to_polars(users, who="users")[column].cast(pl.String).drop_nulls().unique().sort()
+    if str(of) not in set(there):
         raise DataError(
             f"campaign: floor speaks of {column} '{of}', which no shopper has; there are "
-            f"{', '.join(everybody[:5])}. Correct 'of'."
+            f"{', '.join(there[:5])}. Correct 'of'."
         )
     return (mine == str(of)).fill_null(False).to_numpy()
 

@@ -401,12 +401,12 @@ def _refuse_what_is_too_small(
     if needed is None:
         needed, of = users_needed(whole, n_users), "to see that offers change anything"
     more = max((needed or 0) - n_users, 0)
-    told = (
+    why = (
         f"some {more:,} more users are needed {of}"
         if more
         else "its order is no better than a random one, and more users may not change that"
     )
     raise DataError(
         f"uplift: the log of {n_users:,} users is too small (Qini {best.qini:.4g}, between "
-        f"{best.qini_low:.4g} and {best.qini_high:.4g}): {told}. Log more, or explore more."
+        f"{best.qini_low:.4g} and {best.qini_high:.4g}): {why}. Log more, or explore more."
     )

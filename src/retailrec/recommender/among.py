@@ -61,14 +61,14 @@ class AmongReport(NamedTuple):
         >>> AmongReport(12, 2, 0, 1, 0, 0).sentences(5)
         ('2 listed items are not known to the model', '1 shoppers have no eligible item')
         """
-        told = {
+        counts = {
             f"{self.empty_campaigns:,} campaigns have no products": self.empty_campaigns,
             f"{self.unknown_items:,} listed items are not known to the model": self.unknown_items,
             f"{self.not_asked:,} listed shoppers were not asked for": self.not_asked,
             f"{self.without_items:,} shoppers have no eligible item": self.without_items,
             f"{self.too_few:,} shoppers have fewer than {k} eligible items": self.too_few,
         }
-        return tuple(sentence for sentence, n in told.items() if n)
+        return tuple(sentence for sentence, n in counts.items() if n)
 
 
 @dataclass(frozen=True)

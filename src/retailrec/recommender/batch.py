@@ -257,10 +257,10 @@ def recommend_from_files(
         tables = replace(tables, users=table, user_columns=())
     data = tables.data()
     seen = data.users["user_id"].gather(data.log["user"].unique())
-    wanted = None
+    asked = None
     if table is not None:
-        wanted = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
-        ids_meet(wanted, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
+        asked = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
+        ids_meet(asked, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
     lists = {"dismissals": request.dismissals}
     if request.rules is not None:
         lists["the rule deny"] = request.rules.deny
@@ -273,7 +273,7 @@ def recommend_from_files(
         data,
         out,
         request,
-        users=wanted,
+        users=asked,
         key=key,
         output=output,
         exposures=None if exposures is None else exposures.of_model(model, key),

@@ -49,7 +49,7 @@ from retailrec.schema import CATEGORIES, ITEM_ID, RECOMMENDABLE, STORE, USER_ID
 
 
 class Begun(NamedTuple):
-    """Lists that hold some items already, and what is wanted beside.
+    """Lists that hold some items already, and how many are to be added.
 
     Attributes
     ----------
@@ -231,7 +231,7 @@ class Rules:
 
     Attributes
     ----------
-    available : frame of `item_id` and, if wanted, `store`, `from` and `until` (times; `until` is
+    available : frame of `item_id` and, where there are, `store`, `from` and `until` (times; `until` is
         exclusive); only these items, at the moment of recommending, are recommended. With `store`, only
         those of the user's own: the attribute `store`, or else that of the newest receipt that names
         one. A line without a store holds in every one. A user whose store is not known, or has no
@@ -609,11 +609,11 @@ class BoundRules:
                     f"rules: {rule} has no {name} in {n:,} of {frame.height:,} lines; fill them, or "
                     f"leave these lines out."
                 )
-        told = ids_meet(
+        note = ids_meet(
             frame[ITEM_ID], self.items[ITEM_ID], who=f"the rule {rule}", whose="the catalogue"
         )
-        if told is not None:
-            self.notes = tuple(dict.fromkeys((*self.notes, f"rules: {told}")))
+        if note is not None:
+            self.notes = tuple(dict.fromkeys((*self.notes, f"rules: {note}")))
         ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {rule}")
         return row_of_ids(ids, self.items[ITEM_ID])
 

@@ -357,11 +357,11 @@ def draw_importances(rows: Sequence[Mapping[str, Any]], key: str) -> Svg:
 
 def draw_reliability(bins: Sequence[Mapping[str, float]]) -> Svg:
     """Predicted against observed shares of purchases."""
-    told = [(b["predicted"], b["observed"]) for b in bins]
-    top = max((max(pair) for pair in told), default=1.0)
+    points = [(b["predicted"], b["observed"]) for b in bins]
+    top = max((max(pair) for pair in points), default=1.0)
     as_said = Series([(0.0, 0.0), (top, top)], Style("currentColor", ""), dashed=True)
     return lines(
-        {"observed": Series(told, marked=True), "as predicted": as_said},
+        {"observed": Series(points, marked=True), "as predicted": as_said},
         "predicted probability",
         "share bought",
     )

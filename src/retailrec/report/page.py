@@ -522,7 +522,7 @@ def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None
 
 
 def render_counterfactual(report: Mapping[str, Any], sentence: str) -> str:
-    """The page of a judgement of lists that nobody was sent: a sentence, an interval, a picture.
+    """The page of a judgement of lists before they are sent: a sentence, an interval, a picture.
 
     Parameters
     ----------

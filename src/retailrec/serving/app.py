@@ -232,7 +232,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/v1/unavailable", dependencies=read, tags=["lists"])
     async def unavailable() -> Response:
-        """Items that are not offered to anybody now."""
+        """Items that are not offered to any user now."""
         lists = await service.compute(service.engine.lists)
         stores = {store: sorted(items) for store, items in sorted(lists.unavailable_in.items())}
         return reply({"items": sorted(lists.unavailable), "stores": stores})

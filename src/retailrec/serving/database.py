@@ -366,8 +366,8 @@ class Database:
     def sweep(self, patience: float = 0.5) -> bool:
         """Move the write-ahead log into the file, so that what was removed is gone from both.
 
-        Returns False if somebody who reads is in the way for longer than `patience` seconds. Nobody who
-        writes is kept waiting.
+        Returns False if somebody who reads is in the way for longer than `patience` seconds. No
+        writer is kept waiting.
         """
         until = time.monotonic() + patience
         while is_sqlite(self.writing):

@@ -53,8 +53,8 @@ class Guard:
             return
         started = time.perf_counter()
         headers = Headers(scope=scope)
-        wanted = headers.get("x-request-id", "")
-        scope["request_id"] = wanted if _ID.fullmatch(wanted) else secrets.token_hex(8)
+        theirs = headers.get("x-request-id", "")
+        scope["request_id"] = theirs if _ID.fullmatch(theirs) else secrets.token_hex(8)
         status = 500
 
         async def sending(message: Message) -> None:

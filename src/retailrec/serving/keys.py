@@ -45,8 +45,8 @@ def make_key(store: Store, name: str, scopes: str = "read") -> str:
     SettingError
         If a scope is not known.
     """
-    wanted = scopes.replace(",", " ").split()
-    if not wanted or not set(wanted) <= set(SCOPES):
+    asked = scopes.replace(",", " ").split()
+    if not asked or not set(asked) <= set(SCOPES):
         raise SettingError(f"scopes are {scopes!r}; expected some of {', '.join(SCOPES)}.")
     check_id(name, "key name")
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
@@ -54,7 +54,7 @@ def make_key(store: Store, name: str, scopes: str = "read") -> str:
         "id": identity,
         "name": name,
         "hash": _hash(secret),
-        "scopes": " ".join(wanted),
+        "scopes": " ".join(asked),
         "made": int(time.time() * 1e6),
     }
     with store.transaction() as connection:
@@ -66,7 +66,7 @@ def remove_key(store: Store, identity: str) -> bool:
     """Let a key count no more; was it there?
 
     Its row stays, without name, hash and scopes: a store that had a key never counts as one that is
-    open to everybody.
+    open to all.
     """
     table = schema.keys
     mine = update(table).where(table.c.id == identity, table.c.scopes != "")
@@ -143,7 +143,7 @@ class Keyring:
 
 
 def _looked_at(reading: asyncio.Future[None]) -> None:
-    """Take the error of a read that nobody waits for: the next one says it, if it stays."""
+    """Take the error of a read that no request waits for: the next one says it, if it stays."""
     if not reading.cancelled():
         reading.exception()
 

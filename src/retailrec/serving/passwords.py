@@ -38,7 +38,7 @@ def without_passwords(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def hide_arguments() -> None:
-    """Overwrite passwords among the arguments that the system shows of this process to everybody.
+    """Overwrite passwords among the arguments of this process, which the system shows to all.
 
     The arguments lie in the process's own memory, and Linux says where; elsewhere nothing is done.
     """

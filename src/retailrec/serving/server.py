@@ -44,7 +44,7 @@ class Connections:
     """The open connections of one server.
 
     Where there is no room, the one that has waited longest for its caller goes: requests that never
-    become whole keep nobody out.
+    become whole keep no other out.
     """
 
     def __init__(self, limits: Limits) -> None:

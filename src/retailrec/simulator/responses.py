@@ -96,7 +96,7 @@ class Responses:
         ----------
         lines : the shop's receipts without them, as `Shop.shards` gives them
         offers : `user_id` and `item_id` as in the receipts' `household_key` and `PRODUCT_ID`, each pair
-            once, and, if wanted, `earlier`: offers that the household got before
+            once, and, if there are any, `earlier`: offers that the household got before
         start_day : days since the start, 0 is day 1
 
         Raises

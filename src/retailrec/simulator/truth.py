@@ -36,7 +36,7 @@ class Truth:
     repetitions: int
 
     def best_precision(self, k: int, users: pl.Series | None = None) -> tuple[float, float]:
-        """Bounds of the best mean precision@k that anybody can expect over households that buy.
+        """Bounds of the best mean precision@k to expect over households that buy.
 
         A perfect recommender lists the `k` items with the largest p. Only households that buy
         something are judged, and a hit is a purchase, so each counts with p / p_any. Choosing and
