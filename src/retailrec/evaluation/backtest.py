@@ -36,7 +36,7 @@ from retailrec.evaluation.judge import (
     grouped,
     listed,
     means,
-    nobody_to_judge,
+    no_user_to_judge,
     user_facts,
 )
 from retailrec.metrics import parse_metric
@@ -83,7 +83,7 @@ class Window:
         favourite = {"favourite": pl.String()} if CATEGORIES[0] in past.items.columns else {}
         found, seen = self._users.map(partial(judged_users, self._facts), {**_FACTS, **favourite})
         if found.is_empty():
-            raise nobody_to_judge(*(sum(of) for of in zip(*seen, strict=True)))
+            raise no_user_to_judge(*(sum(of) for of in zip(*seen, strict=True)))
         self.users, self.groups = found[USER_ID], grouped(found)
 
     def values(

@@ -38,7 +38,7 @@ class ItemFacts:
         return cls(unit_prices(past), item_buyers(past).astype(np.int64), n_known)
 
 
-def nobody_to_judge(n_buyers: int, n_known: int) -> DataError:
+def no_user_to_judge(n_buyers: int, n_known: int) -> DataError:
     """The error where of a window's buyers none has history."""
     return DataError(
         f"nobody with history bought anything in the evaluation window ({n_buyers} shoppers bought, "
@@ -78,7 +78,7 @@ class Judge:
         buyers = target["user"].unique().sort().to_numpy()
         users = np.intersect1d(buyers, with_history).astype(np.int64)
         if not len(users):
-            raise nobody_to_judge(len(buyers), len(with_history))
+            raise no_user_to_judge(len(buyers), len(with_history))
         bought = (
             target.filter(pl.col("user").is_in(pl.Series(users).cast(pl.Int32).implode()))
             .group_by("user", "item")

@@ -26,7 +26,7 @@ from retailrec.data.history import History
 from retailrec.data.prefilters import apply_prefilters
 from retailrec.data.retail_data import Mapped, Part
 from retailrec.data.splits import Split
-from retailrec.evaluation.judge import ItemFacts, Judge, nobody_to_judge
+from retailrec.evaluation.judge import ItemFacts, Judge, no_user_to_judge
 from retailrec.evaluation.results import MatchingReport
 from retailrec.recommender.stage_one import StageOne
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -124,7 +124,7 @@ def gather(
     receipts = buyers["receipts"].to_numpy()
     known = receipts > 0
     if not known.any():
-        raise nobody_to_judge(buyers.height, sum(of["active"] for of in seen))
+        raise no_user_to_judge(buyers.height, sum(of["active"] for of in seen))
     groups = cold_groups(receipts, buyers["described"].to_numpy())
     of_group = drawn_of_groups(groups, ask)
     judged = np.zeros(len(receipts), np.bool_)

@@ -51,20 +51,18 @@ def item_labels(items: pl.DataFrame, sold: NDArray[np.bool_] | None = None) -> l
     facts = [pl.col(c).cast(pl.String) for c in (BRAND, "size") if c in items.columns]
     table = items.select(
         pl.coalesce([*named, *category, ids]).alias("label"), *facts, ("no. " + ids).alias("id")
-    ).with_columns(told=pl.lit("").cast(pl.String), ask=pl.Series(_all_of(items, sold)))
+    ).with_columns(details=pl.lit("").cast(pl.String), ask=pl.lit(True))
+    if sold is not None and sold.any():
+        table = table.with_columns(ask=pl.Series(sold))
+    details, alike = pl.col("details"), ("label", "details", "ask")
     for fact in [c for c in (BRAND, "size") if c in table.columns] + ["id"]:
-        asked = pl.col("ask") & (pl.len().over("label", "told", "ask") > 1)
-        helps = asked & (pl.col(fact).n_unique().over("label", "told", "ask") > 1)
-        helps &= pl.col(fact).is_not_null()
-        comma = pl.when(pl.col("told") == "").then(pl.lit("")).otherwise(pl.lit(", "))
-        told = pl.when(helps).then(pl.col("told") + comma + pl.col(fact)).otherwise(pl.col("told"))
-        table = table.with_columns(told=told)
-    label = pl.when(pl.col("told") == "").then(pl.col("label"))
-    return table.select(label.otherwise(pl.format("{} ({})", "label", "told"))).to_series().to_list()
-
-
-def _all_of(items: pl.DataFrame, sold: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    return np.ones(items.height, np.bool_) if sold is None or not sold.any() else sold
+        asked = pl.col("ask") & (pl.len().over(alike) > 1)
+        helps = asked & (pl.col(fact).n_unique().over(alike) > 1) & pl.col(fact).is_not_null()
+        comma = pl.when(details == "").then(pl.lit("")).otherwise(pl.lit(", "))
+        more = pl.when(helps).then(details + comma + pl.col(fact)).otherwise(details)
+        table = table.with_columns(details=more)
+    label = pl.when(details == "").then(pl.col("label"))
+    return table.select(label.otherwise(pl.format("{} ({})", "label", "details"))).to_series().to_list()
 
 
 def reasons_in_words(
