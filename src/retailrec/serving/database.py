@@ -311,7 +311,7 @@ class Database:
         return self
 
     def is_made(self) -> bool:
-        """Are there tables? Asking makes no file."""
+        """Are there tables, which is seen without making a file?"""
         return (self.file is None or self.file.exists()) and self.version() > 0
 
     def version(self) -> int:
