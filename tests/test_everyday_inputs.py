@@ -129,12 +129,31 @@ def test_what_would_lose_or_mix_lines_is_refused(
         (["007", "7", "x"], "1 ids are others with leading zeros or '.0', such as '007' and '7'"),
         (["12.0", "12", "x"], "such as '12.0' and '12'"),
         (["1.23E+12", "x", "y"], "as spreadsheets show long numbers"),
+        (["1,23E+12", "x", "y"], "as spreadsheets show long numbers"),
+        (["2024-03-01 00:00:00", "x", "y"], "1 ids are dates, such as '2024-03-01 00:00:00'"),
+        (["1-Mar", "Mar-01", "y"], "2 ids are dates, such as"),
         ([12345678901234500, 12345678901234600, 3], "a spreadsheet keeps 15 digits"),
     ],
 )
 def test_ids_that_spreadsheets_have_changed_are_told(ids: list[Any], note: str) -> None:
     frame = pl.DataFrame({"user_id": ids, "item_id": ["a"] * 3, "time": ["2024-01-02"] * 3})
     assert note in " ".join(RetailData.from_frames(frame).report.notes)
+
+
+def test_a_hidden_sheet_is_not_counted_unseen(tmp_path: Path) -> None:
+    xlsxwriter = pytest.importorskip("xlsxwriter")
+    for state in ("hide", "very_hidden", "activate"):
+        with xlsxwriter.Workbook(tmp_path / "receipts.xlsx") as book:
+            for name in ("January", "archive"):
+                sheet = book.add_worksheet(name)
+                sheet.write_row(0, 0, ["user_id", "item_id", "time"])
+                sheet.write_row(1, 0, ["a", "b", "2024-01-02"])
+            getattr(sheet, state)()
+        if state == "activate":
+            assert load_dataset("table", tmp_path / "receipts.xlsx").n_items == 1
+        else:
+            with pytest.raises(DataError, match="sheet 'archive' is hidden"):
+                load_dataset("table", tmp_path / "receipts.xlsx")
 
 
 def test_ids_that_are_alike_by_nothing_are_not_told() -> None:

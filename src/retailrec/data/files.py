@@ -49,8 +49,8 @@ def read_sheets(file: Path) -> dict[str, pl.DataFrame]:
     Raises
     ------
     DataError
-        If no sheet holds a line, two columns share a name, or it would need far more memory than what
-        is in it.
+        If no sheet holds a line, a hidden one does, two columns share a name, or it would need far more
+        memory than what is in it.
     """
     import fastexcel
 
@@ -60,8 +60,14 @@ def read_sheets(file: Path) -> dict[str, pl.DataFrame]:
     tables: dict[str, pl.DataFrame] = {}
     for name in book.sheet_names:
         _refuse_doubles(file, book, name)
-        sheet = book.load_sheet(name, dtypes="string").to_polars()
+        loaded = book.load_sheet(name, dtypes="string")
+        sheet = loaded.to_polars()
         if sheet.height or (len(book.sheet_names) == 1 and sheet.width):
+            if loaded.visible != "visible":
+                raise DataError(
+                    f"{file}: sheet {name!r} is hidden, so nobody sees that its {sheet.height:,} lines "
+                    f"would count. Unhide it if they are to, else remove it."
+                )
             tables[name] = sheet.rename({c: c.strip() for c in sheet.columns})
     if not tables:
         raise DataError(f"{file} holds no line; expected a header and lines below it in a sheet.")

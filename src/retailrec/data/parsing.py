@@ -195,6 +195,12 @@ def look_alikes(ids: pl.Series) -> list[str]:
             f"{ids.name}: {n:,} ids are written as {ids.filter(short)[0]!r}, as spreadsheets show long "
             f"numbers, so different ones may have become one; export that column as text"
         )
+    dated = ids.str.contains(_DATED)
+    if n := int(dated.sum()):
+        notes.append(
+            f"{ids.name}: {n:,} ids are dates, such as {ids.filter(dated)[0]!r}, as spreadsheets make "
+            f"of codes like MAR-1, so different ones may have become one; export that column as text"
+        )
     return notes
 
 
@@ -232,7 +238,9 @@ def look_alike_key(ids: pl.Series) -> pl.Series:
     return folded.set(ids.str.contains(_SHORTENED), "")
 
 
-_SHORTENED = r"^\d(\.\d+)?[eE]\+\d+$"
+_SHORTENED = r"^\d([.,]\d+)?[eE]\+\d+$"
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DATED = rf"^(?:\d{{4}}-\d\d-\d\d(?:[ T]00:00:00)?|\d{{1,2}}-{_MONTH}(?:-\d\d)?|{_MONTH}-\d\d)$"
 
 
 def _folded(ids: pl.Series) -> pl.Series:
