@@ -23,6 +23,13 @@ from retailrec.serving.app import make_app
 from retailrec.serving.service import Service
 
 _KEEP_ALIVE = 30  # seconds that a connection may rest between two requests
+_ONCE = (
+    b"host",
+    b"authorization",
+    b"x-api-key",
+    b"origin",
+    b"content-type",
+)  # a proxy may take another
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,8 @@ class Connection(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.limits.head_bytes or len(self.headers) > self.limits.headers:
             self._refuse(431, "the headers are too large, or too many; send less.")
+        elif max(Counter(name for name, _ in self.headers if name in _ONCE).values(), default=0) > 1:
+            self._refuse(400, f"{', '.join(n.decode() for n in _ONCE)} may each be there once.")
         elif len(self.pipeline) >= self.limits.pipelined:
             self._refuse(429, "too many requests wait on this connection.")
         else:
@@ -206,8 +215,9 @@ class Connection(HttpToolsProtocol):
         self.until = self.loop.time() + 5
         cycle = self.cycle
         under_way = cycle is not None and not cycle.response_complete
-        due = not under_way or not (self._in_head or self.pipeline or cycle.response_started)
+        due = self._in_head  # else the rest of a request that has its answer
         if under_way:
+            due = not (self._in_head or self.pipeline or cycle.response_started)
             cycle.disconnected = True
             cycle.message_event.set()
         if due and not self.transport.is_closing():
