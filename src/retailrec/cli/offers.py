@@ -10,17 +10,15 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import (
-    DaysOption,
     FiguresOption,
     ImportOption,
-    MarginOption,
+    OutcomeOptions,
     OverwriteOption,
     QuietOption,
-    ReadOptions,
     ResultsOption,
     SeedOption,
     ThreadsOption,
-    of_receipts,
+    of_outcomes,
 )
 
 if TYPE_CHECKING:
@@ -80,37 +78,29 @@ def allocate(
         _print_allocation(allocation.report, out)
 
 
-DatasetOption = Annotated[str, typer.Option(help="What the receipts are; see: retailrec datasets")]
-
-
 @experiment.command()
-@of_receipts
+@of_outcomes
 def plan(
-    read: ReadOptions,
+    read: OutcomeOptions,
     receipts: Annotated[Path, typer.Argument(help="Receipts until now: file or folder.")],
     effect: Annotated[float, typer.Option(help="Smallest relative change that would matter.")],
-    days: DaysOption = 28,
     metric: Annotated[str, typer.Option(help="bought, purchases, spend or margin")] = "spend",
     holdout: Annotated[float, typer.Option(help="Share of shoppers held out.")] = 0.1,
     power: Annotated[float, typer.Option(help="Chance to find the effect.")] = 0.8,
-    margin: MarginOption = None,
-    dataset: DatasetOption = "table",
-    modules: ImportOption = None,
 ) -> None:
     """How many shoppers an experiment needs, by what they bought lately."""
     from retailrec.data.files import read_table
-    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import plan_experiment
     from retailrec.offers.experiments import Design
 
     design = Design(control_share=holdout, power=power)
-    data = open_dataset(dataset, receipts, read.reading()).data()
-    margins = None if margin is None else read_table(margin)
+    data = read.data(receipts)
+    margin = None if read.margin is None else read_table(read.margin)
     needed = plan_experiment(
-        data, days=days, effect=effect, metric=metric, design=design, margin=margins
+        data, days=read.days, effect=effect, metric=metric, design=design, margin=margin
     )
     OUT.say(
-        f"{metric} of {needed.n_shoppers:,} shoppers in {days:g} days: mean {needed.mean:,.3f}, "
+        f"{metric} of {needed.n_shoppers:,} shoppers in {read.days:g} days: mean {needed.mean:,.3f}, "
         f"standard deviation {needed.sd:,.3f}, correlation with spend before {needed.correlation:.2f}"
     )
     OUT.say(
@@ -126,16 +116,14 @@ def plan(
 
 
 @experiment.command()
-@of_receipts
+@of_outcomes
 def result(
-    read: ReadOptions,
+    read: OutcomeOptions,
     ledger: Annotated[
         Path, typer.Argument(help="Folder of the ledger, or exposures.parquet of a service.")
     ],
     receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
     campaign: Annotated[str, typer.Option(help="Its name in the ledger.")],
-    days: DaysOption = 28,
-    margin: MarginOption = None,
     segment: Annotated[str | None, typer.Option(help="Column of the shoppers' attributes.")] = None,
     holdout: Annotated[
         float | None, typer.Option(help="Share that was planned, to check the arms' sizes.")
@@ -145,24 +133,21 @@ def result(
         Path | None, typer.Option(help="Folder that allocate wrote; its page is filled.")
     ] = None,
     overwrite: OverwriteOption = False,
-    dataset: DatasetOption = "table",
-    modules: ImportOption = None,
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
-    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import PAGE, result_of_files
     from retailrec.work import check_file
 
-    check_file(out, inputs=(ledger, receipts, margin), overwrite=overwrite)
+    check_file(out, inputs=(ledger, receipts, read.margin), overwrite=overwrite)
     if page is not None:
         check_file(page / PAGE, overwrite=overwrite)
-    data = open_dataset(dataset, receipts, read.reading()).data()
+    data = read.data(receipts)
     outcome = result_of_files(
         ledger,
         campaign,
         data,
-        days=days,
-        margin=margin,
+        days=read.days,
+        margin=read.margin,
         segment=segment,
         planned_holdout=holdout,
         out=out,
@@ -172,9 +157,9 @@ def result(
 
 
 @experiment.command()
-@of_receipts
+@of_outcomes
 def counterfactual(
-    read: ReadOptions,
+    read: OutcomeOptions,
     ledger: Annotated[Path, typer.Option(help="Folder of a ledger with explored pools.")],
     receipts: Annotated[Path, typer.Option(help="Receipts, before and after: file or folder.")],
     policy: Annotated[
@@ -183,36 +168,31 @@ def counterfactual(
     logged: Annotated[
         str | None, typer.Option(help="The policy that drew the log, where there are several.")
     ] = None,
-    days: DaysOption = 28,
     rules: Annotated[
         Path | None, typer.Option(help="TOML file with business rules, for a model's lists.")
     ] = None,
-    margin: MarginOption = None,
     segment: Annotated[str | None, typer.Option(help="Column of the users' attributes.")] = None,
     out: FiguresOption = None,
     report: Annotated[Path | None, typer.Option(help="Page for people, .html.")] = None,
     overwrite: OverwriteOption = False,
-    dataset: DatasetOption = "table",
-    modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """What new lists would have sold, from a log that explored; or why it can't be told."""
-    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import counterfactual_of_files
     from retailrec.work import check_file
 
     for file in (out, report):
-        check_file(file, inputs=(ledger, receipts, policy, rules, margin), overwrite=overwrite)
-    data = open_dataset(dataset, receipts, read.reading()).data()
+        check_file(file, inputs=(ledger, receipts, policy, rules, read.margin), overwrite=overwrite)
+    data = read.data(receipts)
     with console.progress(quiet) as progress:
         found = counterfactual_of_files(
             ledger,
             data,
             policy,
-            days=days,
+            days=read.days,
             logged=logged,
             rules=rules,
-            margin=margin,
+            margin=read.margin,
             segment=segment,
             out=out,
             page=report,
@@ -244,38 +224,33 @@ def impressions(
 
 
 @uplift.command()
-@of_receipts
+@of_outcomes
 def fit(
-    read: ReadOptions,
+    read: OutcomeOptions,
     ledger: Annotated[Path, typer.Argument(help="Folder of a ledger with explored pools.")],
     receipts: Annotated[Path, typer.Argument(help="Receipts, before and after: file or folder.")],
     pairs: Annotated[Path, typer.Argument(help="user_id, item_id: what could be offered next.")],
     out: ResultsOption = Path("out/uplift"),
     overwrite: OverwriteOption = False,
-    days: DaysOption = 28,
-    margin: MarginOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = 0,
-    dataset: DatasetOption = "table",
-    modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Learn what an offer changes, and write it beside the pairs as uplift_margin, for allocate."""
-    from retailrec.datasets import open_dataset
     from retailrec.jobs.campaigns import UPLIFT_RESULTS, uplift_of_files
     from retailrec.work import check_folder
 
-    inputs = (ledger, receipts, pairs, margin)
+    inputs = (ledger, receipts, pairs, read.margin)
     check_folder(out, UPLIFT_RESULTS, inputs=inputs, overwrite=overwrite)
-    data = open_dataset(dataset, receipts, read.reading()).data()
+    data = read.data(receipts)
     with console.progress(quiet) as progress:
         report = uplift_of_files(
             ledger,
             data,
             pairs,
             out,
-            days=days,
-            margin=margin,
+            days=read.days,
+            margin=read.margin,
             threads=threads,
             seed=seed or 0,
             progress=progress,

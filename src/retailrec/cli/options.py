@@ -216,6 +216,24 @@ class ReadOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutcomeOptions(ReadOptions):
+    """Receipts in which the effect of offers is looked for; the fields are a command's options."""
+
+    days: DaysOption = 28
+    margin: MarginOption = None
+    dataset: Annotated[str, typer.Option(help="What the receipts are; see: retailrec datasets")] = (
+        "table"
+    )
+    modules: ImportOption = None
+
+    def data(self, receipts: Path) -> RetailData:
+        """The receipts of a file or folder."""
+        from retailrec.datasets import open_dataset
+
+        return open_dataset(self.dataset, receipts, self.reading()).data()
+
+
 @dataclass(frozen=True)
 class DatasetOptions(ReadOptions):
     """What a command that loads a data set takes; the fields are its options."""
@@ -328,6 +346,7 @@ def with_options(
 
 of_a_dataset = with_options(DatasetOptions, arguments=2)
 of_receipts = with_options(ReadOptions)
+of_outcomes = with_options(OutcomeOptions)
 
 
 _REQUEST = "retailrec.request"

@@ -32,6 +32,7 @@ CROWD = 20  # of so many users somebody comes in every week
 _LINES = 200_000  # lines that are looked at, of all
 _SOME = 50  # lines below which nothing is said of their amounts
 _EXAMPLES = 5
+_COUNTS = ("n_shoppers", "n_unknown_shoppers", "n_short", "n_events", "n_unknown_events")
 
 
 class ReceiptFacts(NamedTuple):
@@ -201,11 +202,7 @@ class AnswerReport:
         """The report of both parts of one request."""
         return replace(
             self,
-            n_shoppers=self.n_shoppers + other.n_shoppers,
-            n_unknown_shoppers=self.n_unknown_shoppers + other.n_unknown_shoppers,
-            n_short=self.n_short + other.n_short,
-            n_events=self.n_events + other.n_events,
-            n_unknown_events=self.n_unknown_events + other.n_unknown_events,
+            **{name: getattr(self, name) + getattr(other, name) for name in _COUNTS},
             rules=_add_effects(self.rules, other.rules),
             short_slots=_add(self.short_slots, other.short_slots),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# of a load's report, what adds up over parts of the users
+_COUNTS = ("kept", "merged", "pieces", "differing", "doubled", "split", "n_users", "n_baskets")
+
+
 def add_load_reports(
     reports: Sequence[dict[str, Any]], into: LoadReport, numbers: Callable[[int], int]
 ) -> None:
@@ -41,13 +45,9 @@ def add_load_reports(
     examples: dict[str, list[int]] = {}
     differences: list[tuple[int, str]] = []
     for part in reports:
-        into.kept += part["kept"]
-        for count in ("merged", "pieces", "differing", "doubled"):
+        for count in _COUNTS:
             setattr(into, count, getattr(into, count) + part[count])
         differences = sorted([*differences, *map(tuple, part["differences"])])[:3]
-        into.split += part["split"]
-        into.n_users += part["n_users"]
-        into.n_baskets += part["n_baskets"]
         for name in ("first", "last"):
             if part[name] is not None:
                 time, known = datetime.fromisoformat(part[name]), getattr(into, name)
