@@ -60,6 +60,10 @@ class TifuKNN(CandidateGenerator):
 
     def vectors(self, history: History) -> sparse.csr_matrix:
         """(n_users, n_items) decayed basket vectors (eq. 1 to 4 of the paper)."""
+        return history.matrix(self._weights(history))
+
+    def _weights(self, history: History) -> NDArray[np.float32]:
+        """(n_pairs,) entries of `vectors`."""
         back = history.baskets_ago
         group = back // self.group_size  # 0 is the newest group
         total = np.bincount(history.user_of_basket, minlength=len(history))[history.user_of_basket]
@@ -67,10 +71,10 @@ class TifuKNN(CandidateGenerator):
         oldest = total - (groups - 1) * self.group_size
         size = np.where(group == groups - 1, oldest, self.group_size)
         weight = self.within_decay ** (back % self.group_size) / size * self.group_decay**group / groups
-        return history.matrix(history.sum_events(history.of_events(weight)))
+        return history.sum_events(history.of_events(weight))
 
     def _prediction(self, history: History) -> Prediction:
-        own = self.vectors(history)
+        own = Rows(history.indptr, history.items, self._weights(history))
         by_item, norms = self._reference_by_item()
         n = min(self.neighbours, len(norms))
         closest = closest_rows(

@@ -81,7 +81,7 @@ def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
 @jit
 def _topk_into(items: Any, scores: Any, k: int, out_items: Any, out_scores: Any) -> int:
     """Write the best k pairs, best first; how many there are."""
-    size = 0
+    size: Any = np.int64(0)  # not 0, a type of its own, for which callees would be compiled too
     for j in range(len(items)):
         score, item = scores[j], items[j]
         if not score > -np.inf:
@@ -102,7 +102,7 @@ def _best_touched(
 
     `total` holds their scores and is zero afterwards; scores below `least`, and 0, are left out.
     """
-    size = 0
+    size: Any = np.int64(0)
     for j in range(len(touched)):
         item = touched[j]
         score = total[item]
@@ -209,9 +209,11 @@ def product_rows(
         if at + kept > len(out_items):
             more_items = np.empty(2 * (at + kept), np.int32)
             more_values = np.empty(2 * (at + kept), np.float32)
-            more_items[:at], more_values[:at] = out_items[:at], out_values[:at]
+            for j in range(at):  # slices of arrays take seconds to compile
+                more_items[j], more_values[j] = out_items[j], out_values[j]
             out_items, out_values = more_items, more_values
-        out_items[at : at + kept], out_values[at : at + kept] = items[:kept], values[:kept]
+        for j in range(kept):
+            out_items[at + j], out_values[at + j] = items[j], values[j]
         at += kept
         out_indptr[row + 1] = at
     return out_indptr, out_items[:at].copy(), out_values[:at].copy()

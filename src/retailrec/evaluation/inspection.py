@@ -203,15 +203,17 @@ def importances(
     """
     rng = np.random.default_rng(seed)
     rows = _of_buyers(frame, shoppers, rng)
-    whole = _ndcg(ranker, rows.x, rows)
+    x = np.asfortranarray(rows.x)  # rankers read by column
+    whole = _ndcg(ranker, x, rows)
     gain, lost = ranker.importances(), []
     for column in range(len(rows.names)):
         if gain[column] < _LEAST_GAIN:
             lost.append(0.0)
             continue
-        x = rows.x.copy()
-        x[:, column] = rng.permutation(x[:, column])
+        kept = x[:, column].copy()
+        x[:, column] = rng.permutation(kept)
         lost.append(whole - _ndcg(ranker, x, rows))
+        x[:, column] = kept
     return pl.DataFrame(
         {
             "column": list(rows.names),
@@ -234,7 +236,8 @@ def ndcg_by_trees(
         return []
     rows = _of_buyers(frame, shoppers, np.random.default_rng(seed))
     trees = np.unique(np.linspace(0, ranker.n_trees, points + 1).round().astype(int))[1:].tolist()
-    return [(n, _ndcg(ranker.first_trees(n), rows.x, rows)) for n in trees]
+    x = np.asfortranarray(rows.x)
+    return [(n, _ndcg(ranker.first_trees(n), x, rows)) for n in trees]
 
 
 def _of_buyers(frame: TrainingFrame, most: int, rng: np.random.Generator) -> TrainingFrame:
@@ -334,11 +337,9 @@ def held_out_reliability(
 
 def _ndcg(ranker: Ranker, x: NDArray[np.float32], rows: TrainingFrame) -> float:
     """Mean NDCG@10 of the groups by the ranker's scores."""
-    _, group = np.unique(rows.groups, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    sizes = np.bincount(group)
-    indptr = np.append(0, np.cumsum(sizes)).astype(np.int64)
-    place = np.arange(len(order), dtype=np.int32)
-    best = topk_rows(indptr, place, ranker.predict(x[order]), 10)[0]
-    hits = (rows.y[order][best] > 0) & (best >= 0)
-    return float(np.mean(ndcg(hits, np.bincount(group, rows.y).astype(np.int64))))
+    starts = np.flatnonzero(np.diff(rows.groups, prepend=-1))  # rows of a group lie together
+    indptr = np.append(starts, len(rows.y)).astype(np.int64)
+    place = np.arange(len(rows.y), dtype=np.int32)
+    best = topk_rows(indptr, place, ranker.predict(x), 10)[0]
+    hits = (rows.y[best] > 0) & (best >= 0)
+    return float(np.mean(ndcg(hits, np.add.reduceat(rows.y, starts).astype(np.int64))))

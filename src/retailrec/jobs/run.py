@@ -393,6 +393,7 @@ def compare(
 ) -> dict[str, NDArray[np.int32]]:
     """(n_users, k) item codes of unfiltered simple methods and of two_stage for the judged users."""
     lists = {name: fitted(simple, past)(judge.users, k) for name, simple in baselines().items()}
+    past.forget_history()  # they shared it
     lists["two_stage"] = model.recommend_codes(past.history(codes=judge.users), k).items
     return lists
 
