@@ -85,6 +85,31 @@ ISO = ["2024-01-31", "2024-02-02", "2024-03-15"] * 10
                 "quantity": "Unidades",
             },
         ),
+        (
+            {
+                "Nr karty": IDS,
+                "Kod towaru": IDS,
+                "Data sprzedaży": DAYS,
+                "Godzina": ["17:30"] * N,
+                "Nr paragonu": IDS,
+                "Ilość": ["1,0"] * N,
+                "Wartość brutto": ["2,50"] * N,
+                "Sklep": IDS,
+            },
+            {
+                "user_id": "Nr karty",
+                "item_id": "Kod towaru",
+                "time": "Data sprzedaży+Godzina",
+                "basket_id": "Nr paragonu",
+                "quantity": "Ilość",
+                "value": "Wartość brutto",
+                "store": "Sklep",
+            },
+        ),
+        (
+            {"Código de artículo": IDS, "Nº de cliente": IDS, "Grupo": ["Łódź"] * N},
+            {"user_id": "Nº de cliente", "item_id": "Código de artículo"},
+        ),
         ({"Fecha": ["2024-01-31 10:00:00"] * N, "Hora": ["10:00"] * N}, {"time": "Fecha"}),
         # nothing rather than something wrong
         ({"item": IDS, "Name": ["Ann", "Bob"] * 15}, {"item_id": "item"}),  # whose name?

@@ -108,6 +108,26 @@ def test_a_line_without_its_last_cells_has_empty_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "encodings"),
+    [
+        ("Sprzedaż", {"cp1250": "cp1250"}),
+        ("Möhren", {"cp1252": "cp1252", "cp1250": "cp1252"}),
+        ("чай", {"cp1251": "cp1251"}),
+    ],
+)
+def test_an_encoding_is_advised_in_which_words_are_words(
+    tmp_path: Path, word: str, encodings: dict[str, str]
+) -> None:
+    for written, advised in encodings.items():
+        path = write(tmp_path / "r.csv", lines("TEA", word).encode(written))
+        with pytest.raises(DataError) as error:
+            read_table(path)
+        assert f"--encoding {advised} reads" in str(error.value)
+        if word == "Sprzedaż":
+            assert str(error.value).count("--encoding") == 1
+
+
+@pytest.mark.parametrize(
     ("encoding", "words"),
     [("cp1252", ["Möhren", "mühren"]), ("cp1251", ["чай", "сыр"]), ("shift_jis", ["茶", "米"])],
 )

@@ -215,13 +215,13 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "user_id": (
         "user customer cust client shopper kunde kunden kund household hh haushalt hshd household "
         "member mitglied cliente clienti klant klient asiakas musteri utente usuario acheteur foyer "
-        "buyer consumer kupujici zakaznik клиент покупатель 顧客 客户 会员",
+        "buyer consumer kupujici zakaznik klienta klienci vasarlo ugyfel клиент покупатель 顧客 客户 会员",
         "person account visitor panelist loyalty card loyaltycard membercard clubcard karte "
-        "kundenkarte bonuskarte tessera tarjeta carte cartefidelite",
+        "kundenkarte bonuskarte tessera tarjeta carte cartefidelite karta karty kartaklienta kartyklienta",
     ),
     "item_id": (
         "item product prod sku article artikel art stock produkt produit producto prodotto produto "
-        "articulo articolo artigo vare tuote towar urun material товар 商品 产品",
+        "articulo articolo artigo vare tuote towar towaru produktu artykul artykulu zbozi termek urun material товар 商品 产品",
         "ean upc gtin asin isbn plu goods",
     ),
     "time": (
@@ -231,31 +231,37 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "basket_id": (
         "basket receipt bon kassenbon kassabon beleg invoice rechnung scontrino factura facture bill "
-        "recibo kvitto kvittering kuitti paragon ticket warenkorb чек",
+        "recibo kvitto kvittering kuitti paragon paragonu uctenka uctenky nyugta ticket tique warenkorb чек",
         "order transaction trans bestellung commande pedido ordine visit",
     ),
     "quantity": (
         "quantity qty menge units anzahl stueck stuck cantidad quantite quantita quantidade aantal "
-        "antal ilosc pieces pcs unidades",
+        "antal ilosc mnozstvi mennyiseg quantidade pieces pcs unidades",
     ),
     "value": (
         "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
-        "revenue turnover salesvalue linetotal totalprice",
+        "revenue turnover salesvalue linetotal totalprice wartosc wartoscbrutto kwotabrutto castka valor "
+        "importetotal",
     ),
     "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis",),
-    "store": ("store filiale branch outlet tienda magasin negozio winkel shop butik",),
+    "store": (
+        "store filiale branch outlet tienda magasin negozio winkel shop butik sklep sklepu prodejna obchod uzlet loja",
+    ),
     "name": (
         "name description desc bezeichnung beschreibung artikelbezeichnung artikelname artikeltext "
         "produktname produktbezeichnung warenbezeichnung itemname itemdescription itemdesc productname "
         "productdescription productdesc articlename designation libelle descripcion descrizione "
-        "descricao denominazione omschrijving nazwa navn namn nimi",
+        "descricao denominazione omschrijving nazwa nazwatowaru nazwaproduktu nazev navn namn nimi",
     ),
     "category_1": (
         "category categoria categorie kategorie warengruppe artikelgruppe produktgruppe department "
-        "abteilung rayon famille reparto departamento seccion familia productgroup itemgroup "
+        "abteilung rayon famille reparto departamento seccion familia grupatowarowa grupatowaru kategoria productgroup itemgroup "
         "itemcategory productcategory",
     ),
 }
+_BEFORE = (
+    r"((id|no?|nr|num|numero?|numer|cod|code|codigo|codice|kod|cislo|kod)(de|del|du|do|da|di|d)?)?"
+)
 _NUMBERED = r"(s|n|en|r|ren)?(id|ids|nr|no|num|nummer|number|numero|code|key|kod|uid)?"
 _WHEN = (
     "shop shopping order purchase invoice sale sales transaction trans receipt bon beleg rechnungs "
@@ -304,7 +310,7 @@ def _guess_named(
     ranks: Sequence[str],
     found: Mapping[str, str],
 ) -> str | None:
-    before, ending = ("(n|no|nr)?", _NUMBERED) if role in _KIND else ("", "")
+    before, ending = (_BEFORE, _NUMBERED) if role in _KIND else ("", "")
     for words in ranks:
         shape = re.compile(f"{before}({'|'.join(words.split())}){ending}")
         named = [c for c, name in plain.items() if shape.fullmatch(name) and c not in found.values()]
@@ -348,9 +354,12 @@ def _guess_time(frame: pl.DataFrame, plain: Mapping[str, str]) -> str | None:
     return dated[0]
 
 
+_LETTERS = str.maketrans({"ß": "ss", "ł": "l", "đ": "d", "ø": "o", "æ": "ae", "ı": "i"})
+
+
 def _plain(name: str) -> str:
     """A column's name without case, accents and signs: ``Customer ID`` and ``customerId`` are alike."""
-    folded = unicodedata.normalize("NFKD", name.replace("ß", "ss").lower())
+    folded = unicodedata.normalize("NFKD", name.lower().translate(_LETTERS))
     return re.sub(r"[\W_]", "", "".join(c for c in folded if not unicodedata.combining(c)))
 
 

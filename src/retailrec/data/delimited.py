@@ -12,7 +12,9 @@ import codecs
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -139,7 +141,7 @@ _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx or CSV",
 }  # what a name may hide, by the first bytes
 _ONE_BYTE = ("cp125", "iso8859", "koi8", "mac", "latin")  # encodings with a byte a letter
-_LIKELY = ("cp1252", "cp1251")  # what files that are not UTF-8 are most often written in
+_LIKELY = ("cp1252", "cp1250", "cp1251")  # what files that are not UTF-8 are most often written in
 
 
 @dataclass(frozen=True)
@@ -358,17 +360,31 @@ def _refuse_encoding(file: Path, block: bytes, at: int, line: int, encoding: str
     start = block.rfind(b"\n", 0, at) + 1
     stop = block.find(b"\n", at)
     raw = block[max(start, at - 40) : len(block) if stop < 0 else min(stop, at + 40)].strip()
-    readings = []
+    found: dict[str, str] = {}  # text -> the first encoding that reads it so
     for name in _LIKELY:
-        try:
-            readings.append(f"--encoding {name} reads {raw.decode(name)!r}")
-        except UnicodeDecodeError:
-            continue
+        with suppress(UnicodeDecodeError):
+            found.setdefault(raw.decode(name), name)
+    words = {text: name for text, name in found.items() if _of_words(text)} or found
+    readings = [f"--encoding {name} reads {text!r}" for text, name in words.items()]
     hint = "; ".join(readings) or "see what the program that wrote it says"
     raise DataError(
         f"{file}: line {line:,} is not {encoding or 'UTF-8'}, so letters would be lost and ids "
         f"mixed up. Save it as UTF-8 or state its encoding: {hint}."
     )
+
+
+def _of_words(text: str) -> bool:
+    """Are signs beyond ASCII letters, and no word of two alphabets?
+
+    Examples
+    --------
+    >>> [_of_words("Sprzedaż".encode("cp1250").decode(name)) for name in ("cp1250", "cp1252", "cp1251")]
+    [True, False, False]
+    """
+    if any(not letter.isascii() and not letter.isalpha() for letter in text):
+        return False
+    both = re.compile("[a-z][\u0400-\u04ff]|[\u0400-\u04ff][a-z]", re.IGNORECASE)
+    return both.search(text) is None
 
 
 def _refuse(file: Path, counts: Any, names: list[str]) -> None:
