@@ -606,7 +606,8 @@ def guests_as_one_user(w: Weeks) -> Found:
 
     No user's habits, which would pass for one's.
     """
-    receipts = w.new.group_by(USER_ID).agg(n=_receipts(w.new).n_unique())
+    known = w.new.drop_nulls(USER_ID)
+    receipts = known.group_by(USER_ID).agg(n=_receipts(known).n_unique())
     if receipts.height < 20:
         return None
     bound = max(20.0, 10 * float(receipts["n"].quantile(0.99)))  # type: ignore[arg-type]
