@@ -208,6 +208,13 @@ def test_a_single_day_is_compared_with_the_same_weekday(lines: pl.DataFrame) -> 
     assert {"ends_early", "half_days"} <= {f.name for f in run_checks(Weeks(half, past))}
 
 
+def test_receipts_without_a_user_stand_under_no_id(lines: pl.DataFrame) -> None:
+    new = lines.filter(pl.col("time") >= NEW)
+    nobody = new.with_columns(user_id=pl.when(some(0.3)).then(None).otherwise("user_id"))
+    weeks = Weeks(nobody, lines.filter(pl.col("time") < NEW))
+    assert run_checks(weeks, ["guests_as_one_user"]) == []
+
+
 def test_a_small_shop_may_have_a_small_day(lines: pl.DataFrame) -> None:
     """Of some six receipts a day two are chance, and of sixty twenty are not."""
     for part, expected in ((0.06, []), (0.66, ["half_days"])):

@@ -364,6 +364,30 @@ def test_settings_of_a_run_and_a_week_say_how_receipts_are_read(tmp_path: Path) 
         read_settings(run)
 
 
+def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> None:
+    lines = pl.DataFrame({"Karta": [1, 1, 2], "Kod": [7, 8, 9], "Data": ["2024-01-31"] * 3})
+    items = pl.DataFrame(
+        {"Kod": [7, 8, 9], "Nazwa": ["Ser", "Torba", "Chleb"], "Grupa": ["A", "B", "A"]}
+    )
+    people = pl.DataFrame({"Karta": [1, 2], "Miasto": ["X", "Y"]})
+    for name, table in (("transactions", lines), ("items", items), ("users", people)):
+        table.write_csv(tmp_path / f"{name}.csv", separator=";")
+    columns = {
+        "user_id": "Karta",
+        "item_id": "Kod",
+        "time": "Data",
+        "name": "Nazwa",
+        "category_1": "Grupa",
+    }
+    data = load_dataset("table", tmp_path, columns, not_products=["category_1=B"])
+    assert data.items.filter(name="Ser")["category_1"].to_list() == ["A"]
+    assert data.users.rows() == [(1, "X"), (2, "Y")]
+    assert data.report.rejected == {"not a product": 1}
+    kept = {**data.report.reading, "catalogue": data.items}  # as a model has it
+    lines.write_csv(tmp_path / "later.csv")
+    assert open_alike(kept, tmp_path / "later.csv", PLAIN).data().log.height == 2
+
+
 def test_items_that_are_no_products_are_left_out_by_name_or_category(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     lines = pl.DataFrame({"who": [1, 1, 2, 2], "sku": [7, 8, 9, 10], "time": ["2024-01-31"] * 4})

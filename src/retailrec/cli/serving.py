@@ -167,6 +167,7 @@ def load_store(
 
     from retailrec.data.files import read_table
     from retailrec.datasets import open_alike, open_dataset
+    from retailrec.datasets.table import with_our_names
 
     with _extra():
         from retailrec.serving.loading import load_frames
@@ -185,6 +186,7 @@ def load_store(
             tables = open_dataset(dataset, path, reading)
         if users is not None:
             people = read_table(users, encoding=reading.encoding or kept.get("encoding"))
+            people = with_our_names(people, reading.columns or kept.get("columns", {}))
             tables = replace(tables, users=people, user_columns=())
         stored = load_frames(opened, **vars(tables), progress=progress)
     report = tables.report

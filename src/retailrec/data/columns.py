@@ -215,13 +215,16 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "user_id": (
         "user customer cust client shopper kunde kunden kund household hh haushalt hshd household "
         "member mitglied cliente clienti klant klient asiakas musteri utente usuario acheteur foyer "
-        "buyer consumer kupujici zakaznik klienta klienci vasarlo ugyfel клиент покупатель 顧客 客户 会员",
+        "buyer consumer kupujici zakaznik klienta klienci vasarlo ugyfel клиент покупатель "
+        "顧客 客户 会员",
         "person account visitor panelist loyalty card loyaltycard membercard clubcard karte "
-        "kundenkarte bonuskarte tessera tarjeta carte cartefidelite karta karty kartaklienta kartyklienta",
+        "kundenkarte bonuskarte tessera tarjeta carte cartefidelite karta karty kartaklienta "
+        "kartyklienta",
     ),
     "item_id": (
         "item product prod sku article artikel art stock produkt produit producto prodotto produto "
-        "articulo articolo artigo vare tuote towar towaru produktu artykul artykulu zbozi termek urun material товар 商品 产品",
+        "articulo articolo artigo vare tuote towar towaru produktu artykul artykulu zbozi termek "
+        "urun material товар 商品 产品",
         "ean upc gtin asin isbn plu goods",
     ),
     "time": (
@@ -231,7 +234,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "basket_id": (
         "basket receipt bon kassenbon kassabon beleg invoice rechnung scontrino factura facture bill "
-        "recibo kvitto kvittering kuitti paragon paragonu uctenka uctenky nyugta ticket tique warenkorb чек",
+        "recibo kvitto kvittering kuitti paragon paragonu uctenka uctenky nyugta ticket tique "
+        "warenkorb чек",
         "order transaction trans bestellung commande pedido ordine visit",
     ),
     "quantity": (
@@ -240,12 +244,13 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "value": (
         "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
-        "revenue turnover salesvalue linetotal totalprice wartosc wartoscbrutto kwotabrutto castka valor "
-        "importetotal",
+        "revenue turnover salesvalue linetotal totalprice wartosc wartoscbrutto kwotabrutto castka "
+        "valor importetotal",
     ),
     "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis",),
     "store": (
-        "store filiale branch outlet tienda magasin negozio winkel shop butik sklep sklepu prodejna obchod uzlet loja",
+        "store filiale branch outlet tienda magasin negozio winkel shop butik sklep sklepu prodejna "
+        "obchod uzlet loja",
     ),
     "name": (
         "name description desc bezeichnung beschreibung artikelbezeichnung artikelname artikeltext "
@@ -255,13 +260,11 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "category_1": (
         "category categoria categorie kategorie warengruppe artikelgruppe produktgruppe department "
-        "abteilung rayon famille reparto departamento seccion familia grupatowarowa grupatowaru kategoria productgroup itemgroup "
-        "itemcategory productcategory",
+        "abteilung rayon famille reparto departamento seccion familia grupatowarowa grupatowaru "
+        "kategoria productgroup itemgroup itemcategory productcategory",
     ),
 }
-_BEFORE = (
-    r"((id|no?|nr|num|numero?|numer|cod|code|codigo|codice|kod|cislo|kod)(de|del|du|do|da|di|d)?)?"
-)
+_BEFORE = r"((id|no?|nr|num|numero?|numer|cod|code|codigo|codice|kod|cislo)(de|del|du|do|da|di|d)?)?"
 _NUMBERED = r"(s|n|en|r|ren)?(id|ids|nr|no|num|nummer|number|numero|code|key|kod|uid)?"
 _WHEN = (
     "shop shopping order purchase invoice sale sales transaction trans receipt bon beleg rechnungs "

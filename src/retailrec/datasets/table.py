@@ -19,7 +19,7 @@ from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
 from retailrec.datasets.instacart import on_one_calendar
 from retailrec.datasets.other_items import not_products
 from retailrec.errors import DataError, SettingError
-from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
+from retailrec.schema import CATEGORIES, ITEM_ID, NAME, TRANSACTIONS, USER_ID
 
 _GAP = re.compile(r"days_?since_?(prior|previous|last)(_?order)?")
 _ORDER_TIME = "retailrec_time"  # column: of orders that have numbers and gaps instead of dates
@@ -31,7 +31,8 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
 
     A folder may also hold ``transactions`` beside ``items`` and ``users`` (any of the endings), which
     are then the catalogue and the users' attributes. `columns` may name, beside the receipt columns,
-    `name`, `brand` and `category_1` ... `category_4`, which then describe the items; ``time`` may name
+    `name`, `brand` and `category_1` ... `category_4`, which then describe the items, and stand there or
+    in the catalogue, whose id column may be called as in the receipts; ``time`` may name
     a date and a clock (``date+clock``), or numbers of orders where there is `days_since_prior_order`.
 
     Raises
@@ -48,6 +49,12 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     report = LoadReport(DATASET.name)
     lines = read_parts(receipts, encoding=encoding, exports=True, spans=report.spans)
     first = next(lines)
+    catalogue = None if items is None else read_table(items, encoding=encoding)
+    for name in _DESCRIBING:
+        if catalogue is not None and columns.get(name) in set(catalogue.columns) - set(first.columns):
+            del columns[name]  # it is one of the catalogue alone
+    if catalogue is not None:
+        catalogue = with_our_names(catalogue, reading.columns)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
@@ -56,17 +63,34 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     if (gap := _gaps(columns, first)) is not None:
         times, columns = _order_times(receipts, columns, gap, first.columns, encoding, report)
         parts = (_with_times(part, times) for part in parts)
-    catalogue = None if items is None else read_table(items, encoding=encoding)
+    people = None if users is None else read_table(users, encoding=encoding)
     return Tables(
         parts,
         report,
         catalogue,
-        None if users is None else read_table(users, encoding=encoding),
+        None if people is None else with_our_names(people, reading.columns),
         columns=columns,
         rules=rules_of(replace(reading, columns=columns), first.columns, catalogue),
         item_columns=describing,
         time_format=reading.time_format,
     )
+
+
+def with_our_names(table: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
+    """A table of items or users whose columns are called as `columns` says, by the standard names.
+
+    Examples
+    --------
+    >>> columns = {"user_id": "Kunde", "time": "Tag", "name": "Ware"}
+    >>> with_our_names(pl.DataFrame({"Kunde": [1], "Tag": [2]}), columns).columns
+    ['user_id', 'Tag']
+    """
+    ours = {
+        theirs: name
+        for name, theirs in columns.items()
+        if name in (USER_ID, ITEM_ID, *_DESCRIBING) and name not in table.columns
+    }
+    return table.rename(ours, strict=False)
 
 
 def receipts_in(path: Path) -> Path:

@@ -29,6 +29,7 @@ from retailrec.data.parsing import as_instant
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
 from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
+from retailrec.datasets.table import with_our_names
 from retailrec.errors import DataError
 from retailrec.jobs.campaigns import allocate_files
 from retailrec.jobs.check import Checked, check_lists, typed_lines
@@ -171,7 +172,10 @@ def take_in(
 def _described(plan: Plan, name: str, known: pl.DataFrame | None) -> pl.DataFrame | None:
     """The settings' table of items or users, or what stands with the receipts."""
     file = plan.files.get(name)
-    return known if file is None else read_table(file, encoding=plan.settings.encoding)
+    if file is None:
+        return known
+    columns = plan.settings.reading().columns
+    return with_our_names(read_table(file, encoding=plan.settings.encoding), columns)
 
 
 def _new_lines(

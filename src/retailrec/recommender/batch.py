@@ -28,6 +28,7 @@ from retailrec.data.history import Receipts
 from retailrec.data.parsing import ids_like, ids_meet, parse_time, typed_ids
 from retailrec.datasets import open_alike
 from retailrec.datasets.base import PLAIN, Reading
+from retailrec.datasets.table import with_our_names
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.recommender.answers import Answer, AnswerReport
 from retailrec.recommender.artifact import model_folder, versions
@@ -251,6 +252,7 @@ def recommend_from_files(
     tables = replace(tables, items=None, item_columns=())
     request = request.renamed(tables.changed_ids)
     if table is not None:
+        table = with_our_names(table, reading.columns or recommender.reading.get("columns", {}))
         if tables.changed_ids is not None and "user_id" in table.columns:
             table = table.with_columns(typed_ids(table["user_id"]))
             table = tables.changed_ids.folded(table, "user_id")
