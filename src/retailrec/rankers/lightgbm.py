@@ -458,7 +458,7 @@ class LightGBMRanker(Ranker, type="lightgbm"):
             "num_threads": min(n_threads(self.threads), 1 + len(train.y) // _THREAD_ROWS),
             "seed": self.seed or 0,
             "deterministic": True,
-            "force_col_wise": True,
+            "force_col_wise": True,  # by row, sums and so trees hang on the number of threads
             "verbosity": -1,
             "lambdarank_truncation_level": 20,
             "bin_construct_sample_cnt": 1_000_000,  # of the rows that `_telling` takes, all
