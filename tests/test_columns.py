@@ -384,8 +384,11 @@ def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> N
     assert data.users.rows() == [(1, "X"), (2, "Y")]
     assert data.report.rejected == {"not a product": 1}
     kept = {**data.report.reading, "catalogue": data.items}  # as a model has it
-    lines.write_csv(tmp_path / "later.csv")
-    assert open_alike(kept, tmp_path / "later.csv", PLAIN).data().log.height == 2
+    again = open_alike(kept, tmp_path, PLAIN).data()
+    assert (again.items.equals(data.items), again.users.equals(data.users)) == (True, True)
+    (tmp_path / "later").mkdir()
+    lines.write_csv(tmp_path / "later" / "day.csv")
+    assert open_alike(kept, tmp_path / "later", PLAIN).data().log.height == 2
 
 
 def test_items_that_are_no_products_are_left_out_by_name_or_category(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from retailrec.datasets import (
 )
 from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
 from retailrec.datasets.other_items import likely
-from retailrec.datasets.table import column_of, receipts_in
+from retailrec.datasets.table import column_of, receipts_in, tables_beside
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import TRANSACTIONS
 
@@ -163,12 +163,13 @@ def open_alike(kept: Mapping[str, Any], path: Path, reading: Reading = PLAIN) ->
     dataset = str(kept.get("dataset", "table"))
     mode_of(path)
     encoding = reading.encoding or kept.get("encoding")
-    there = _columns_of(path, encoding)
+    there = _columns_of(receipts_in(path), encoding)
     own = {c.name for c in TRANSACTIONS if c.required} <= set(there)
     if dataset != "table" and not (reading.columns or own):
         more = as_fitted(kept, (), reading)[0]
         return open_dataset(dataset, path, replace(more, where=reading.where))
-    reading, notes = as_fitted(kept, there, reading)
+    beside = [c for file in tables_beside(path) if file for c in _columns_of(file, encoding)]
+    reading, notes = as_fitted(kept, [*there, *beside], reading)
     tables = open_dataset("table", path, reading)
     tables.report.source = path.name
     tables.report.notes += notes
@@ -239,9 +240,8 @@ def still_there(
 
 
 def _columns_of(path: Path, encoding: str | None) -> list[str]:
-    """The columns of receipts; none where the path holds no table but other files."""
-    receipts = receipts_in(path)
+    """The columns of a table; none where the path holds no table but other files."""
     try:
-        return columns_of(receipts, encoding)
+        return columns_of(path, encoding)
     except DataError:
         return []  # said by whoever reads it

@@ -43,8 +43,7 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     columns = dict(reading.columns)
     check_names(columns, [c.name for c in TRANSACTIONS] + list(_DESCRIBING))
     receipts = receipts_in(path)
-    items = find_file(path, "items", "products", "catalogue") if receipts != path else None
-    users = find_file(path, "users", "shoppers", "clients") if receipts != path else None
+    items, users = tables_beside(path)
     encoding = reading.encoding
     report = LoadReport(DATASET.name)
     lines = read_parts(receipts, encoding=encoding, exports=True, spans=report.spans)
@@ -96,6 +95,14 @@ def with_our_names(table: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFr
 def receipts_in(path: Path) -> Path:
     """The receipts of a folder that holds `transactions` beside other tables, or the path itself."""
     return find_file(path, "transactions", "receipts", "purchases") or path
+
+
+def tables_beside(path: Path) -> tuple[Path | None, Path | None]:
+    """The tables of items and of users that lie in a folder beside its receipts; None where none is."""
+    if receipts_in(path) == path:
+        return None, None
+    items = find_file(path, "items", "products", "catalogue")
+    return items, find_file(path, "users", "shoppers", "clients")
 
 
 def rules_of(
