@@ -13,7 +13,9 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.datasets import load_dataset, open_alike
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
+from retailrec.jobs.campaigns import allocate_files
 from retailrec.jobs.evaluate import evaluate_files
+from retailrec.offers.ledger import Ledger
 from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
@@ -230,3 +232,26 @@ def test_what_a_store_has_under_old_ids_is_put_under_the_new_ones(tmp_path: Path
     assert store.shopper("c").attributes == {"age": 41, "town": "X"}
     assert store.history("a") == store.history("b") == []
     store.close()
+
+
+def test_caps_count_what_a_merged_card_and_a_renumbered_item_were_offered(tmp_path: Path) -> None:
+    past = {"campaign": "may", "user_id": ["1", "2", "3"], "item_id": ["7", "8", "9"], "rank": 1}
+    offers = pl.DataFrame(past | {"time": datetime(2024, 5, 1), "propensity": 1.0})
+    Ledger(tmp_path / "ledger").append(offers)
+    pl.DataFrame({"user_id": [11, 2, 3], "item_id": [70, 70, 80], "value": 1.0}).write_csv(
+        tmp_path / "pairs.csv"
+    )
+    changed = ChangedIds.of(table(("user", 1, 11), ("item", 7, 70), ("item", 8, 80)))
+    cap = '[[cap]]\ndays = 28\nat_most = 1\nper = "{}"\n'
+    for per, left in (("product", [2, 3]), ("shopper", [])):
+        (tmp_path / "june.toml").write_text(f'name = "june"\nvalue = "value"\n{cap.format(per)}')
+        for table_of, users in ((changed, left), (None, [2, 3, 11] if per == "product" else [11])):
+            found = allocate_files(
+                tmp_path / "pairs.csv",
+                tmp_path / "june.toml",
+                tmp_path / f"{per}-{len(users)}",
+                ledger=tmp_path / "ledger",
+                time="2024-05-02",
+                changed_ids=table_of,
+            )
+            assert sorted(found.offers["user_id"]) == users

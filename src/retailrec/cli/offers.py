@@ -10,6 +10,7 @@ import typer
 from retailrec.cli import console
 from retailrec.cli.console import OUT, escape
 from retailrec.cli.options import (
+    ChangedOption,
     FiguresOption,
     ImportOption,
     OutcomeOptions,
@@ -50,15 +51,18 @@ def allocate(
     overwrite: OverwriteOption = False,
     time: Annotated[str | None, typer.Option(help="When it is sent. [now]")] = None,
     model: Annotated[str, typer.Option(help="What gave the scores, for the ledger.")] = "",
+    ids_changed: ChangedOption = None,
     threads: ThreadsOption = 0,
     modules: ImportOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Choose who gets which offer, under stock and budget, from scores of any model."""
+    from retailrec.data.changed_ids import ChangedIds
     from retailrec.jobs.campaigns import RESULTS, allocate_files
     from retailrec.work import check_folder
 
-    check_folder(out, RESULTS, inputs=(pairs, campaign, items, users, ledger), overwrite=overwrite)
+    inputs = (pairs, campaign, items, users, ledger, ids_changed)
+    check_folder(out, RESULTS, inputs=inputs, overwrite=overwrite)
     with console.progress(quiet) as progress:
         allocation = allocate_files(
             pairs,
@@ -70,6 +74,7 @@ def allocate(
             record=record,
             time=time,
             model=model,
+            changed_ids=None if ids_changed is None else ChangedIds.read(ids_changed),
             threads=threads,
             progress=progress,
         )
@@ -152,6 +157,7 @@ def result(
         planned_holdout=holdout,
         out=out,
         page=page,
+        changed_ids=read.reading().changed_ids,
     )
     _print_result(outcome)
 
@@ -196,6 +202,7 @@ def counterfactual(
             segment=segment,
             out=out,
             page=report,
+            changed_ids=read.reading().changed_ids,
             progress=progress,
         )
     _print_counterfactual(found)
@@ -253,6 +260,7 @@ def fit(
             margin=read.margin,
             threads=threads,
             seed=seed or 0,
+            changed_ids=read.reading().changed_ids,
             progress=progress,
         )
     console.print_notes(report.notes)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
-from retailrec.data.parsing import ids_like, parse_number, parse_time
+from retailrec.data.parsing import ids_like, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.allocation import Allocation, allocate, report_json
 from retailrec.offers.campaign import Campaign, read_campaign
@@ -46,6 +47,7 @@ from retailrec.offers.uplift import UpliftReport, fit_uplift
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.page import render_campaign, render_counterfactual, render_uplift
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.work import LocalStorage, staged, write_frame, write_json, write_result, write_text
 
 MOST_ROWS = 25  # of a table on the page
@@ -196,6 +198,7 @@ def allocate_files(
     record: bool = False,
     time: str | None = None,
     model: str = "",
+    changed_ids: ChangedIds | None = None,
     threads: int = 0,
     progress: Progress = silent,
 ) -> Allocation:
@@ -205,7 +208,8 @@ def allocate_files(
     campaign.html, all of them or none. With `record` the ledger is held from before past offers are
     counted until the results are in place, and only then are this campaign's offers in it: whoever
     stands in the ledger has an offer that was delivered. With a holdout the ledger also takes what was
-    meant for each user, held out or not, from which uplift can be learnt.
+    meant for each user, held out or not, from which uplift can be learnt. Of ids that changed, past
+    offers, pairs, items and users count under the new ones.
 
     Raises
     ------
@@ -216,10 +220,11 @@ def allocate_files(
     now = _moment(time)
     if record and (ledger is None or ledger.is_file()):
         raise SettingError("--record asks for --ledger FOLDER; name the folder to write to.")
-    book = None if ledger is None else _ledger_at(ledger, record)
-    catalogue, people = _table(items), _table(users)
+    changed = changed_ids or ChangedIds()
+    book = None if ledger is None else _ledger_at(ledger, record, changed)
+    catalogue, people = _table(items, changed, ITEM_ID), _table(users, changed, USER_ID)
     progress(f"read {pairs}")
-    scores = read_table(pairs)
+    scores = changed.renamed(read_table(pairs))
     checkpoint = out.parent / f".{out.name}.search"
     with ExitStack() as stack:
         keep = None
@@ -255,15 +260,20 @@ def allocate_files(
     return allocation
 
 
-def _table(path: Path | None) -> pl.DataFrame | None:
-    return None if path is None else read_table(path)
+def _table(
+    path: Path | None, changed: ChangedIds | None = None, id_column: str = ""
+) -> pl.DataFrame | None:
+    table = None if path is None else read_table(path)
+    if table is None or not changed or id_column not in table.columns:
+        return table
+    return changed.folded(table.with_columns(typed_ids(table[id_column])), id_column)
 
 
-def _ledger_at(path: Path, record: bool) -> Ledger:
+def _ledger_at(path: Path, record: bool, changed: ChangedIds) -> Ledger:
     """The ledger at a path; only `record` begins one, and not among other files: it may be mistyped."""
     seen = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else [path]
     is_new = record and (not seen or not path.exists())
-    return Ledger(path) if is_new else Ledger(path).require()
+    return Ledger(path, changed) if is_new else Ledger(path, changed).require()
 
 
 def plan_experiment(
@@ -340,6 +350,7 @@ def result_of_files(
     planned_holdout: float | None = None,
     out: Path | None = None,
     page: Path | None = None,
+    changed_ids: ChangedIds | None = None,
 ) -> ExperimentReport:
     """What a campaign changed; written to `out` as JSON and into the page of the folder `page`.
 
@@ -350,7 +361,7 @@ def result_of_files(
     """
     summary = None if page is None else _read_summary(page, campaign)
     result = experiment_result(
-        Ledger(ledger).require(),
+        Ledger(ledger, changed_ids or ChangedIds()).require(),
         campaign,
         data,
         days=days,
@@ -377,6 +388,7 @@ def counterfactual_of_files(
     segment: str | None = None,
     out: Path | None = None,
     page: Path | None = None,
+    changed_ids: ChangedIds | None = None,
     progress: Progress = silent,
 ) -> CounterfactualReport:
     """What new lists would have sold, by the explored pools of a ledger.
@@ -392,7 +404,7 @@ def counterfactual_of_files(
     DataError, SettingError
         If an input can't be used, or the log can't tell.
     """
-    pool = Ledger(ledger).read_pool(logged)
+    pool = Ledger(ledger, changed_ids or ChangedIds()).read_pool(logged)
     if policy.is_dir():
         new = lists_of_model(policy, pool, data, rules=rules, progress=progress)
     elif rules is None:
@@ -494,6 +506,7 @@ def uplift_of_files(
     margin: Path | None = None,
     threads: int = 0,
     seed: int = 0,
+    changed_ids: ChangedIds | None = None,
     progress: Progress = silent,
 ) -> UpliftReport:
     """Learn what offers change from a ledger with explored pools, and say it of pairs, into `out`.
@@ -509,7 +522,7 @@ def uplift_of_files(
     table = read_table(pairs)
     with staged(out, UPLIFT_RESULTS) as folder:
         learnt = fit_uplift(
-            Ledger(ledger).read_pool(every=True),
+            Ledger(ledger, changed_ids or ChangedIds()).read_pool(every=True),
             data,
             days=days,
             margin=_table(margin),

@@ -604,6 +604,7 @@ class _Call:
             users=campaign.users,
             ledger=campaign.ledger,
             time=name[:10],
+            changed_ids=self.plan.settings.reading().changed_ids,
             progress=self.progress,
         )
         report = Path(work.path("part-offers")) / CAMPAIGN / "allocation.json"

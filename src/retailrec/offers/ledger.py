@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import parse_time, typed_ids
 from retailrec.errors import DataError
@@ -182,6 +183,10 @@ def pool_frame(rows: Any, *, who: str = "pool rows") -> pl.DataFrame:
 class Ledger:
     """A folder of ledger files, or one file that is only read: what a service showed.
 
+    Parameters
+    ----------
+    changed_ids : ids that changed: what is read has the new ones, files stay as they are
+
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -195,6 +200,7 @@ class Ledger:
     """
 
     folder: Path
+    changed_ids: ChangedIds = field(default_factory=ChangedIds)
 
     def append(self, rows: Any, *, again: bool = False) -> Path | None:
         """Add rows as one new file, in one step; returns the file, or None for no rows.
@@ -363,7 +369,10 @@ class Ledger:
                     f"types, got {schema}. Move it out of the ledger's folder."
                 )
         rows = pl.scan_parquet(files, glob=False)  # a name may hold brackets
-        return rows.with_columns(pl.col(*_IDS).str.strip_chars())
+        rows = rows.with_columns(pl.col(*_IDS).str.strip_chars())
+        return (
+            rows.map_batches(self.changed_ids.renamed, schema=dict(kinds)) if self.changed_ids else rows
+        )
 
     def read(
         self,
