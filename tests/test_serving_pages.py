@@ -173,6 +173,27 @@ def test_rules_are_tried_before_they_are_saved(client: TestClient, service: Serv
     service.store.set_rules("mailing", None)
 
 
+def test_rules_that_somebody_saved_meanwhile_are_not_overwritten(
+    client: TestClient, service: Service
+) -> None:
+    tried = client.get("/rules?ruleset=mailing&try=1&max_per_category=1").text
+    post = tried[tried.index('method="post"') :]
+    form = dict(re.findall(r'name="(\w+)" value="([^"]+)"', post[: post.index("</form>")]))
+    forbid = {"forbid": [{"items": ["17"]}]}
+    assert client.put("/v1/rules/mailing", json=forbid).status_code == 200
+    refused = client.post("/rules", data=form)
+    assert refused.status_code == 409
+    assert "were changed meanwhile" in refused.text
+    assert set(service.engine.lists().rules["mailing"]) == {"forbid"}
+    service.store.set_rules("mailing", None)
+    assert client.post("/rules", data=form).status_code == 200
+    # what is tried once more still names what was seen first
+    again = client.get("/rules", params=form | {"try": "1"}).text
+    assert again.count(form["seen"]) == 2
+    assert client.post("/rules", data=form).status_code == 409
+    service.store.set_rules("mailing", None)
+
+
 def test_every_rule_that_can_be_saved_has_a_field_and_shows(
     client: TestClient, service: Service
 ) -> None:
@@ -393,6 +414,8 @@ def test_rules_are_saved_by_the_button(
 ) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
     try:
+        counted = address + "/rules?ruleset=mailing&try=1"  # by the server, which has pages of its own
+        until(lambda: browser.get(counted) or "being counted" not in browser.page_source)
         browser.get(address + "/rules?ruleset=mailing")
         browser.find_element("css selector", "input[name=max_per_category]").send_keys("2")
         click(browser, "#edit button")

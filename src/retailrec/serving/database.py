@@ -37,6 +37,10 @@ class StoreFull(StoreUnavailable):
     """The database has no room for what should be written; reading still works."""
 
 
+class RulesChanged(DataError):
+    """A set of rules is not any more what it was when the change was thought of."""
+
+
 class ReceiptConflict(DataError):
     """A receipt came twice under one number with different contents; nothing was stored."""
 

@@ -40,7 +40,13 @@ from retailrec.recommender.dismissals import WEEKS
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import PLAIN_RULES, Rules
 from retailrec.schema import ITEM_ID
-from retailrec.serving.database import ForgottenUser, ReceiptConflict, StoreFull, StoreUnavailable
+from retailrec.serving.database import (
+    ForgottenUser,
+    ReceiptConflict,
+    RulesChanged,
+    StoreFull,
+    StoreUnavailable,
+)
 from retailrec.serving.engine import OfferRequest, Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.models import SwapInProgress, UnknownModel
@@ -395,6 +401,7 @@ class Problem(RetailRecError):
 # the first that fits counts
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ReceiptConflict, 409),
+    (RulesChanged, 409),
     (ForgottenUser, 409),
     (UnknownModel, 404),
     (SwapInProgress, 409),

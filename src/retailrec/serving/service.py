@@ -308,11 +308,13 @@ class Service:
         """Activate a model in a thread of its own, without the time limit of answers."""
         return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args))
 
-    def save_rules(self, ruleset: str, rules: dict[str, Any]) -> None:
-        """Save a set of rules, if they can be applied.
+    def save_rules(self, ruleset: str, rules: dict[str, Any], seen: str | None = None) -> None:
+        """Save a set of rules, if they can be applied and it holds what was `seen`.
 
         Raises
         ------
+        RulesChanged
+            If it holds something else by now.
         SettingError
             If they can't, or read an attribute that no shopper has.
         """
@@ -323,7 +325,7 @@ class Service:
                     f"rules: forbid reads the attribute {name!a}, which no shopper of the store has. "
                     f"Load shoppers with it first, or correct the name."
                 )
-        self.store.set_rules(ruleset, rules)
+        self.store.set_rules(ruleset, rules, seen)
 
     def forget(self, shopper: str) -> dict[str, Any]:
         """Forget a user here and in the store; what was removed where, and what is left to do."""

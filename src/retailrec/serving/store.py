@@ -39,6 +39,7 @@ from retailrec.serving.database import (
     ForgottenUser,
     Lists,
     ReceiptConflict,
+    RulesChanged,
     Shopper,
     ValueRefused,
 )
@@ -53,6 +54,7 @@ from retailrec.serving.receipts import (
     unpack,
     unpack_lines,
 )
+from retailrec.work import fingerprint
 
 
 @dataclass
@@ -317,12 +319,27 @@ class Store(Database):
             off = {store: frozenset(found) for store, found in by_store.items()}
             return Lists(row.lists, frozenset(items), json.loads(row.rules), off)
 
-    def set_rules(self, ruleset: str, rules: Mapping[str, Any] | None) -> None:
-        """Save a set of rules, or remove it."""
+    def set_rules(self, ruleset: str, rules: Mapping[str, Any] | None, seen: str | None = None) -> None:
+        """Save a set of rules, or remove it.
+
+        Parameters
+        ----------
+        seen : `fingerprint` of what it held when the change was thought of; None: whatever it holds
+
+        Raises
+        ------
+        RulesChanged
+            If it holds something else by now.
+        """
         with self.transaction() as connection:
             self._change_lists(connection)
             text = connection.execute(select(schema.state.c.rules)).scalar_one()
-            saved = {k: v for k, v in json.loads(text).items() if k != ruleset}
+            saved = json.loads(text)
+            if seen is not None and fingerprint(saved.pop(ruleset, {})) != seen:
+                raise RulesChanged(
+                    f"the rules of {ruleset!a} were changed meanwhile; open them again and look."
+                )
+            saved.pop(ruleset, None)
             if rules is not None:
                 saved[ruleset] = dict(rules)
             connection.execute(update(schema.state).values(rules=json.dumps(saved, sort_keys=True)))

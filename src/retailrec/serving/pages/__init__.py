@@ -42,6 +42,7 @@ from retailrec.serving.messages import Problem, RulesetIn, RulesIn
 from retailrec.serving.receipts import AMOUNTS, Receipt, check_id, microseconds, moment, unpack_lines
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
+from retailrec.work import fingerprint
 
 Values = dict[str, Any]
 WEEKS = 52
@@ -555,6 +556,7 @@ class Views:
             "ruleset": ruleset,
             "error": error,
             "saved": query.get("saved") == "1",
+            "seen": query.get("seen") or fingerprint(saved),
             "fields": [(n, says, _as_typed(rules[n]) if n in rules else "") for n, says in RULE_FIELDS],
             "rulesets": sorted({"default", "new", "replenish", "discover"} | set(lists.rules)),
             "all_rules": [(p, _in_words(r) or "no rule") for p, r in sorted(lists.rules.items())],
@@ -587,9 +589,10 @@ class Views:
     def save_rules(self, values: Mapping[str, str]) -> str:
         """Save what a form holds; what is wrong with it, or nothing."""
         ruleset = check_id(values.get("ruleset") or "default", "ruleset")
-        rules, error = _rules_of(values, self.service.engine.lists().rules.get(ruleset, {}))
+        saved = self.service.engine.lists().rules.get(ruleset, {})
+        rules, error = _rules_of(values, saved)
         if not error:
-            self.service.save_rules(ruleset, rules)
+            self.service.save_rules(ruleset, rules, values.get("seen") or fingerprint(saved))
         return error
 
     def report(self) -> Values:
