@@ -15,8 +15,9 @@ from retailrec.cli.options import DatasetOptions, parse_columns
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.columns import guess_columns, join_time
-from retailrec.datasets import load_dataset, open_alike, still_there
+from retailrec.datasets import load_dataset, open_alike, open_dataset, still_there
 from retailrec.datasets.base import PLAIN, Reading
+from retailrec.datasets.table import with_our_names
 from retailrec.errors import DataError, SettingError
 from retailrec.jobs.settings import Settings, read_reading, read_settings
 from retailrec.jobs.week_settings import read_week
@@ -386,6 +387,9 @@ def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> N
     kept = {**data.report.reading, "catalogue": data.items}  # as a model has it
     again = open_alike(kept, tmp_path, PLAIN).data()
     assert (again.items.equals(data.items), again.users.equals(data.users)) == (True, True)
+    apart = Reading(columns, not_products=["category_1=B"], catalogue=with_our_names(items, columns))
+    alone = open_dataset("table", tmp_path / "transactions.csv", apart).data()  # as a week has it
+    assert alone.log.height == 2
     (tmp_path / "later").mkdir()
     lines.write_csv(tmp_path / "later" / "day.csv")
     assert open_alike(kept, tmp_path / "later", PLAIN).data().log.height == 2

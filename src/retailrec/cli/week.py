@@ -323,8 +323,8 @@ def _print_week(manifest: Any) -> None:
         said = ", ".join(f"{name} {mean:.4f}" for name, mean in found.items() if mean is not None)
         OUT.say(f"last week's lists, by {judged['users']:,} users since: {metric} {said}")
     OUT.say(
-        f"{lists['users']:,} lists of {lists['items']:,} items; {lists['short']:.1%} are short, "
-        f"{lists['new']:.1%} of the items are new to their user"
+        f"{lists['users']:,} lists, of {lists['items']:,} different items; {lists['short']:.1%} are "
+        f"short, {lists['new']:.1%} of the items are new to their user"
     )
     if change is not None:
         OUT.say(

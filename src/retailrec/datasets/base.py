@@ -29,7 +29,8 @@ class Reading:
     where : of one's own table, the lines that are purchases: ``event=transaction``
     not_products : of one's own table, items that are none: ``category_1=FUEL``, ``name=*deposit*``
     changed_ids : ids of users and items that changed
-    catalogue : a model's, in which `not_products` looks where the files have none; not kept
+    catalogue : a model's or another table, in standard names, that describes items where the files have
+        none: in it `not_products` looks; not kept
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

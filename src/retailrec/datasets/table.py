@@ -49,9 +49,11 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     lines = read_parts(receipts, encoding=encoding, exports=True, spans=report.spans)
     first = next(lines)
     catalogue = None if items is None else read_table(items, encoding=encoding)
+    known = reading.catalogue if catalogue is None else catalogue
     for name in _DESCRIBING:
-        if catalogue is not None and columns.get(name) in set(catalogue.columns) - set(first.columns):
-            del columns[name]  # it is one of the catalogue alone
+        theirs = columns.get(name, name)
+        if known is not None and theirs not in first.columns and {name, theirs} & set(known.columns):
+            columns.pop(name, None)  # it is one of the catalogue alone
     if catalogue is not None:
         catalogue = with_our_names(catalogue, reading.columns)
     describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]

@@ -139,12 +139,13 @@ def take_in(
     settings, path = plan.settings, plan.settings.receipts
     assert path is not None
     progress(f"read {path}")
-    tables = open_dataset(settings.dataset, path, settings.reading())
+    items, users = (_described(plan, name) for name in ("items", "users"))
+    tables = open_dataset(settings.dataset, path, replace(settings.reading(), catalogue=items))
     tables = replace(
         tables,
         transactions=list(tables.transactions),
-        items=_described(plan, "items", tables.items),
-        users=_described(plan, "users", tables.users),
+        items=tables.items if items is None else items,
+        users=tables.users if users is None else users,
     )
     progress("check")
     lines = typed_lines(tables)
@@ -169,11 +170,11 @@ def take_in(
     return TakenIn(tables, checked, end, lines.height < whole)
 
 
-def _described(plan: Plan, name: str, known: pl.DataFrame | None) -> pl.DataFrame | None:
-    """The settings' table of items or users, or what stands with the receipts."""
+def _described(plan: Plan, name: str) -> pl.DataFrame | None:
+    """The settings' table of items or users; None where there is none."""
     file = plan.files.get(name)
     if file is None:
-        return known
+        return None
     columns = plan.settings.reading().columns
     return with_our_names(read_table(file, encoding=plan.settings.encoding), columns)
 
