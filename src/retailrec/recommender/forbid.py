@@ -25,7 +25,8 @@ from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, ITEM_ID
 
 _VALUE = r"""\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s'"\[\],]+"""
-_COMPARISON = re.compile(rf"\s*([^\W\d]\w*)\s*(<=|>=|!=|==|<|>|not\s+in\b|in\b)\s*({_VALUE})\s*")
+_NAME = r"[^\W\d]\w*|'[^']+'|\"[^\"]+\""
+_COMPARISON = re.compile(rf"\s*({_NAME})\s*(<=|>=|!=|==|<|>|not\s+in\b|in\b)\s*({_VALUE})\s*")
 _AND = re.compile(r"and\b")
 _ONE = re.compile(rf"\s*({_VALUE})\s*(,|$)")
 _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
@@ -39,7 +40,8 @@ _BELOW, _UP_TO = ("<", "under", "below", "less than"), ("<=", "≤", "up to", "a
 _ABOVE = (">", "over", "above", "more than")
 _LANGUAGE = (
     "expected comparisons such as \"age < 18\", \"region in ['north', 'south'] and adult != yes\": an "
-    "attribute, one of < <= > >= == != in, not in, and a value; 'and' between them"
+    "attribute (in quotation marks where it has blanks), one of < <= > >= == != in, not in, and a "
+    "value; 'and' between them"
 )
 
 
@@ -100,6 +102,8 @@ def parse_comparisons(text: str) -> tuple[Comparison, ...]:
     --------
     >>> parse_comparisons("age < 18 and region in ['north', south]")[1].values
     ('north', 'south')
+    >>> parse_comparisons("'year of birth' > 2007")[0].attribute
+    'year of birth'
     """
     found, at = [], 0
     while True:
@@ -107,6 +111,7 @@ def parse_comparisons(text: str) -> tuple[Comparison, ...]:
         if match is None:
             raise SettingError(f"forbid: when is {text!r}; {_LANGUAGE}.")
         name, operator, value = match.group(1), " ".join(match.group(2).split()), match.group(3)
+        name = name.strip("'\"")
         several = operator.endswith("in")
         if several != value.startswith("["):
             takes = "a list in brackets" if several else "one value, no list"
