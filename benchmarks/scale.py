@@ -1,4 +1,4 @@
-"""Seconds and peak memory of each step, from raw receipts to everybody's recommendations.
+"""Seconds, processor seconds and peak memory of each step, from receipts to all users' lists.
 
 Generates a shop of X5 RetailHero's kind (43,000 items, 112 lines a shopper) in a temporary folder, then
 loads it, fits with the profile that `auto` chooses or the one named, and recommends ten items for every
@@ -21,7 +21,7 @@ from functools import wraps
 from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import polars as pl
@@ -45,28 +45,30 @@ FIT = {  # what `fit` calls its steps, and what they are called here
 
 
 class Steps:
-    """Seconds and most memory of each step; a step ends where the next one begins."""
+    """Seconds, processor seconds and most memory of each step; one ends where the next begins."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.processor: dict[str, float] = defaultdict(float)
         self.peak_mb: dict[str, int] = defaultdict(int)
-        self._name, self._since = "", perf_counter()
+        self._name, self._since, self._used = "", perf_counter(), process_time()
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def begin(self, name: str) -> None:
         """The step that comes now; steps of one name are added up."""
-        now = perf_counter()
+        now, used = perf_counter(), process_time()
         self.seconds[self._name] += now - self._since
-        self._name, self._since = name, now
+        self.processor[self._name] += used - self._used
+        self._name, self._since, self._used = name, now, used
 
     def end(self) -> None:
         """No further step."""
         self.begin("")
         self._done.set()
         self._watcher.join()
-        for found in (self.seconds, self.peak_mb):
+        for found in (self.seconds, self.processor, self.peak_mb):
             found.pop("", None)
 
     def _watch(self) -> None:
@@ -124,6 +126,7 @@ def one(users: int, profile: str) -> dict[str, Any]:
         "lines": data.log.height,
         "profile": settings.profile,
         "seconds": {k: round(v, 2) for k, v in steps.seconds.items()},
+        "processor": {k: round(v, 2) for k, v in steps.processor.items()},
         "peak_mb": steps.peak_mb,
         "recommend_parts": {k: round(v, 2) for k, v in spent.items()},
         "recommendations": answered,
@@ -135,7 +138,8 @@ def one(users: int, profile: str) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """A table of the steps."""
     for step, seconds in found["seconds"].items():
-        print(f"{step:28}{seconds:9.1f} s {found['peak_mb'][step]:8,} MB")
+        used = found["processor"][step]
+        print(f"{step:28}{seconds:9.1f} s{used:9.1f} s of the processor {found['peak_mb'][step]:8,} MB")
     total = sum(found["recommend_parts"].values())
     parts = ", ".join(f"{k} {v / total:.0%}" for k, v in found["recommend_parts"].items())
     print(f"  of recommending, by time in all threads: {parts}")
