@@ -53,7 +53,7 @@ Model = TwoStageRecommender | CandidateGenerator | ModelFunction
 
 
 _FACTS: dict[str, pl.DataType] = {"receipts": pl.Int64(), "days": pl.Int64()}
-_LISTS: dict[str, pl.DataType] = {"lists": pl.List(pl.Int32()), "hits": pl.List(pl.Boolean())}
+_LISTS: dict[str, pl.DataType] = {"lists": pl.List(pl.Int32()), "hits": pl.List(pl.Int32())}
 
 
 class Window:
@@ -91,7 +91,7 @@ class Window:
     ) -> tuple[dict[str, Values], pl.DataFrame]:
         """Metric -> (n_users,) values of the lists of a fitted model; (1,) of lists together.
 
-        And the lists: `lists` (item codes) and `hits` (were they bought?) of each user, of `k` items or
+        And the lists: `lists` (item codes) and `hits` (1: bought) of each user, of `k` items or
         as many as a metric asks for; no column without `k` where no metric needs them.
 
         Raises
@@ -153,7 +153,7 @@ def values_of(
     ids = part.past.users[USER_ID].gather(judge.users)
     rows = pl.DataFrame([ids, *(pl.Series(m, v) for m, v in judge.per_user(items, metrics).items())])
     if with_lists:
-        kept = zip(_LISTS.items(), (items, judge.hits(items)), strict=True)
+        kept = zip(_LISTS.items(), (items, judge.hits(items).astype(np.int32)), strict=True)
         rows = rows.with_columns(pl.Series(name, list(v), kind) for (name, kind), v in kept)
     return rows, None
 
@@ -299,7 +299,7 @@ def backtest(
                 frames.append(_frame(values, len(users)).select(*which, users, pl.all()))
                 if k:
                     codes, hits = (_matrix(kept[column]) for column in _LISTS)
-                    rows = listed(users, codes, hits, split.past.items[ITEM_ID])
+                    rows = listed(users, codes, hits > 0, split.past.items[ITEM_ID])
                     lists.append(rows.select(*which, pl.all()))
     return Backtest(pl.concat(frames), pl.concat(tables), pl.concat(lists))
 
