@@ -455,7 +455,25 @@ def test_several_currencies_are_said_where_receipts_are_loaded(
     notes = RetailData.from_frames(pl.DataFrame(lines | {column: cells})).report.notes
     assert notes == [] if said is None else said in " ".join(notes), notes
     without = pl.DataFrame(lines | {column: cells, "value": [None] * 4})
-    assert RetailData.from_frames(without).report.notes == []
+    assert "currencies" not in " ".join(RetailData.from_frames(without).report.notes)
+
+
+@pytest.mark.parametrize("cell", [None, "", "NaN"])
+@pytest.mark.parametrize("column", ["quantity", "value"])
+def test_a_column_without_content_is_said(column: str, cell: str | None) -> None:
+    lines = {"user_id": list("aabb"), "item_id": list("wxyz"), "time": [TEN] * 4}
+    for cells, said in (
+        ([cell] * 4, "4 of 4"),
+        ([cell] * 3 + ["1"], "3 of 4"),
+        (["1", *[cell]] * 2, ""),
+    ):
+        report = RetailData.from_frames(pl.DataFrame(lines | {column: cells})).report
+        assert report.empty == {column: cells.count(cell)}
+        expected = [f"column {column!r} is empty in {said} lines"] if said else []
+        assert [note.partition(",")[0] for note in report.notes] == expected
+    assert RetailData.from_frames(pl.DataFrame(lines)).report.notes == []
+    priced = pl.DataFrame(lines | {column: [cell] * 4, "price": [2.0] * 4})
+    assert len(RetailData.from_frames(priced).report.notes) == (column == "quantity")
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,8 @@ class LoadReport:
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
     before. `zone` is that of the times, where the receipts tell. `changed` counts lines whose user's
-    or item's id changed. `reading` is how the file was read, as a model keeps it.
+    or item's id changed, `empty` cells of quantity and value that hold nothing. `reading` is how the
+    file was read, as a model keeps it.
     """
 
     source: str
@@ -187,6 +188,7 @@ class LoadReport:
     doubled: int = 0
     zone: str | None = None
     changed: dict[str, int] = field(default_factory=dict)
+    empty: dict[str, int] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
@@ -205,6 +207,7 @@ class LoadReport:
                 f"{self.differing:,} items of receipts have other amounts in another file, where they "
                 f"count: {some}"
             )
+        self.notes += empty_notes(self.empty, self.read)
         if self.doubled > _MANY_DOUBLED * self.n_baskets:
             self.notes.append(
                 f"every line of {self.doubled:,} receipts stands twice in one table, and counts twice, "
@@ -242,7 +245,7 @@ def parse_lines(
     says so; `quantity` is 1 and `value` null where the caller has none, or a cell is empty. A cell that
     can't be read becomes NaN (numbers) or null (times), which `STANDARD_RULES` count. Lines are
     numbered from `first_line`; the caller's columns of names that are used inside get a `_` behind.
-    Old ids become those that `changed_ids` says; `report` counts such lines.
+    Old ids become those that `changed_ids` says; `report` counts such lines, and empty numbers.
 
     Raises
     ------
@@ -275,9 +278,15 @@ def parse_lines(
         cells = frame[name] if name in frame.columns else unknown.alias(name)
         return parse_number(cells, who=who, notation=notation)
 
-    quantity, value = number("quantity").fill_null(1.0), number("value")
+    said, value = number("quantity"), number("value")
+    quantity = said.fill_null(1.0)
     if value.null_count() and "price" in frame.columns:
         value = value.zip_with(value.is_not_null(), number("price") * quantity)
+    if report is not None:
+        for cells in (
+            read for read in (said, value) if read.name in frame.columns and read.null_count()
+        ):
+            report.empty[cells.name] = report.empty.get(cells.name, 0) + cells.null_count()
     if FILE in frame.columns:
         frame = frame.rename({FILE: "file"})
     if "discount" in frame.columns:
@@ -341,6 +350,26 @@ up as if it were one; convert it to one currency first"]
     return [
         f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(lines) > 5)}) "
         f"and is added up as if it were one; convert it to one currency first"
+    ]
+
+
+def empty_notes(empty: Mapping[str, int], read: int) -> list[str]:
+    """What to say of number columns that are there, and empty in most of the lines that were read.
+
+    Examples
+    --------
+    >>> empty_notes({"quantity": 3}, 7)
+    []
+    >>> empty_notes({"quantity": 7}, 7)
+    ["column 'quantity' is empty in 7 of 7 lines, which count as one piece each; if the file shows \
+numbers there, they are formulas without saved results: save it again as values"]
+    """
+    means = {"quantity": "which count as one piece each", "value": "whose money is therefore not known"}
+    return [
+        f"column {name!r} is empty in {n:,} of {read:,} lines, {means[name]}; if the file shows "
+        f"numbers there, they are formulas without saved results: save it again as values"
+        for name, n in empty.items()
+        if 2 * n > read
     ]
 
 

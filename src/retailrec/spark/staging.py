@@ -130,6 +130,8 @@ def stage(
             out.partitionBy(WAVE).parquet(folder)
         found = _counted(session, storage, source, plan.kinds, folder, number)
         found.report.notes[:0] = _currencies(source.frame, reading.columns)
+        if reading.columns.get("value", "value") not in source.frame.columns:
+            found.report.empty.clear()
         _count_changed(source.frame, reading, found.report)
         return found
 
@@ -182,8 +184,13 @@ def _counted(
         )
     everything = session.read.schema(f"{sql_schema(kinds)}, {WAVE} int").parquet(folder)
     partition = F.shiftright(LINE, PLACE_BITS)
-    read = dict(polars_of(everything.groupBy(partition.alias("part")).count()).iter_rows())
+    empty = F.count(F.when(F.col("value").isNull(), 1))
+    parts = everything.groupBy(partition.alias("part")).agg(F.count("*"), empty)
+    counted = {part: counts for part, *counts in polars_of(parts).iter_rows()}
+    read = {part: n for part, (n, _) in counted.items()}
     report.read = sum(read.values())
+    if without := sum(n for _, n in counted.values()):
+        report.empty["value"] = without
     numbers = LineNumbers(read)
     report.spans = [
         Span(local_path(file) or Path(file), "", read.get(number, 0), 1, None)
