@@ -180,6 +180,49 @@ def test_slots_that_make_no_sense_are_refused_in_words(start: Start) -> None:
     assert "has learnt none" in refused.json()["detail"]
 
 
+def test_what_contradicts_itself_or_is_not_known_is_refused(start: Start) -> None:
+    client = start()
+    for query in ("slots=replenish=2&k=5", "slots=replenish=2&purpose=mixed"):
+        refused = client.get(f"/v1/shoppers/3/offers?{query}")
+        assert (refused.status_code, "Leave" in refused.text) == (422, True), query
+    body = {"shoppers": [{}], "slots": "replenish=2", "k": 5}
+    assert client.post("/v1/offers", json=body).status_code == 422
+    assert len(client.get("/v1/shoppers/3/offers?slots=replenish=2&k=2").json()["offers"]) == 2
+    assert client.get("/health/live?probe=7").status_code == 200
+    for path in (
+        "/v1/shoppers/3/history?most=1",
+        "/v1/shoppers/3/history?limit=1&limit=2",
+        "/v1/items/1/similar?n=1",
+        "/v1/items/1/similar?k=1&k=2",
+        "/v1/rules?ruleset=default",
+    ):
+        refused = client.get(path)
+        assert (refused.status_code, "no parameter" in refused.text or "once" in refused.text) == (
+            422,
+            True,
+        ), path
+
+
+def test_rules_are_saved_over_what_was_seen_only(start: Start) -> None:
+    client = start()
+    path = "/v1/rules/mailing"
+    assert client.get(path).status_code == 404
+    client.put(path, json={"max_per_category": 5})
+    found = client.get(path)
+    assert found.json()["rules"] == {"max_per_category": 5}
+    seen = {"If-Match": found.headers["ETag"]}
+    assert client.put(path, json={"max_per_category": 4}, headers=seen).status_code == 200
+    for late in (seen, {"If-Match": "*"}, {"If-Match": ""}):
+        refused = client.put(path, json={"max_per_category": 3}, headers=late)
+        assert (refused.status_code, "look" in refused.text) == (412, True)
+        assert client.delete(path, headers=late).status_code == 412
+    assert client.get(path).json()["rules"] == {"max_per_category": 4}
+    seen = {"If-Match": client.get(path).headers["ETag"]}
+    assert client.delete(path, headers=seen).status_code == 200
+    assert client.put(path, json={"max_per_category": 3}, headers=seen).status_code == 412
+    assert client.get(path).status_code == 404
+
+
 def test_slots_keep_to_the_lists_that_hold(start: Start) -> None:
     client = start()
     asked = {"slots": "replenish=2,discover=2"}

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import Field, ValidationError, create_model
@@ -29,7 +29,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.parsing import bare_id
 from retailrec.errors import SettingError
 from retailrec.serving import pages
-from retailrec.serving.database import Dismissal
+from retailrec.serving.database import Dismissal, RulesChanged
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
@@ -59,6 +59,7 @@ from retailrec.serving.receipts import AMOUNTS, Receipt, accept, microseconds, m
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
 from retailrec.serving.store import Store
+from retailrec.work import fingerprint
 
 _FIELDS = {name: {"type": "string"} for name in ("type", "title", "detail", "request")}
 _PROBLEM = {
@@ -67,13 +68,19 @@ _PROBLEM = {
         PROBLEM: {"schema": {"type": "object", "properties": _FIELDS | {"status": {"type": "integer"}}}}
     },
 }
-_STATUSES = (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504, 507)
+_STATUSES = (400, 401, 403, 404, 409, 412, 413, 421, 422, 429, 500, 503, 504, 507)
 _ESCAPED = "percent-encoded, slashes too"
 ShopperPath = Annotated[
     Id, Path(description=f"the shopper's id, as receipts have it; {_ESCAPED}", examples=["42"])
 ]
 ItemPath = Annotated[Id, Path(description=f"the item's id; {_ESCAPED}", examples=["1029743"])]
 RulesetPath = Annotated[Id, Path(examples=["mailing"])]
+
+
+IfMatch = Annotated[
+    str | None,
+    Header(description="the ETag that GET of this ruleset gave; with another one nothing is changed"),
+]
 
 
 class _IdConvertor(Convertor[str]):
@@ -102,11 +109,27 @@ class _IdRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        known = {parameter.alias for parameter in self.dependant.query_params}
+        whole = any(one.call is _asked for one in self.dependant.dependencies)  # it looks by itself
+        looks = self.path.startswith("/v1/") and not whole  # a probe of health may say what it likes
 
         async def handled(request: Request) -> Response:
+            if looks and request.url.query:
+                _refuse_others(request, known)
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handled
+
+
+def _refuse_others(request: Request, known: set[str]) -> None:
+    for name, values in ((name, request.query_params.getlist(name)) for name in request.query_params):
+        if name not in known:
+            some = f"; expected {' or '.join(sorted(known))}" if known else ": this endpoint has none"
+            raise SettingError(
+                f"there is no parameter {name!a}{some}. Leave it out, or correct the name."
+            )
+        if len(values) > 1:
+            raise SettingError(f"{name!a} is said more than once; say it once.")
 
 
 class _JsonRequest(Request):
@@ -267,16 +290,28 @@ def routes(service: Service) -> APIRouter:
         lists = await service.compute(service.engine.lists)
         return reply({"rulesets": lists.rules, "purposes": lists.rules})
 
+    @router.get("/v1/rules/{ruleset:id}", dependencies=read, tags=["rules"])
+    async def saved_ruleset(ruleset: RulesetPath) -> Response:
+        """One set of saved rules, with the `ETag` that `If-Match` of a change takes."""
+        rules = (await service.compute(service.engine.lists)).rules.get(ruleset)
+        if rules is None:
+            raise Problem(
+                404, f"there is no ruleset {ruleset!a}; GET /v1/rules has those that are saved."
+            )
+        found = reply({"ruleset": ruleset, "rules": rules})
+        found.headers["ETag"] = f'"{fingerprint(rules)}"'
+        return found
+
     @router.put("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def save_rules(ruleset: RulesetPath, body: RulesetIn) -> Response:
+    async def save_rules(ruleset: RulesetPath, body: RulesetIn, if_match: IfMatch = None) -> Response:
         """Save a set of rules; they hold from the next answer on that asks for them."""
-        await service.compute(service.save_rules, ruleset, body.said())
+        await _if_seen(service, service.save_rules, ruleset, body.said(), if_match)
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": body.said()})
 
     @router.delete("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def remove_rules(ruleset: RulesetPath) -> Response:
+    async def remove_rules(ruleset: RulesetPath, if_match: IfMatch = None) -> Response:
         """Remove a set of rules."""
-        await service.compute(service.store.set_rules, ruleset, None)
+        await _if_seen(service, service.store.set_rules, ruleset, None, if_match)
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": None})
 
     @router.get("/health/live", tags=["health"])
@@ -361,6 +396,22 @@ async def _asked(request: Request) -> _OfferQuery:
     except ValidationError as error:
         found = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(found) from error
+
+
+async def _if_seen(
+    service: Service,
+    change: Callable[..., None],
+    ruleset: str,
+    rules: dict[str, Any] | None,
+    if_match: str | None,
+) -> None:
+    """Change saved rules if they are what the caller has seen, where the caller says what that is."""
+    seen = None if if_match is None else if_match.strip().removeprefix('"').removesuffix('"')
+    try:
+        await service.compute(change, ruleset, rules, seen)
+    except RulesChanged as error:
+        detail = f"{error} If-Match takes the ETag of GET /v1/rules/NAME as it came."
+        raise Problem(412, detail) from error
 
 
 def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:

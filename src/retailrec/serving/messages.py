@@ -258,6 +258,13 @@ def offer_request(body: Any, rules: Mapping[str, Any], among: list[str] | None) 
             raise SettingError(f"among may name {MOST_AMONG:,} items, not {len(among):,}; send fewer.")
         settings["among"] = Among(items=pl.Series(ITEM_ID, among, pl.String))
     asked = OfferRequest.of(body.ruleset, rules, **settings)
+    if body.slots is not None:
+        for name in ("k", "purpose"):
+            if name in body.model_fields_set and settings[name] != getattr(asked.request, name):
+                raise SettingError(
+                    f"slots say {name} too: {getattr(asked.request, name)!a}, and {name} is "
+                    f"{settings[name]!a}. Leave {name} out, or slots."
+                )
     if asked.request.k > MOST_K:
         raise SettingError(f"slots may be {MOST_K} in all, not {asked.request.k}; ask for fewer.")
     return asked
