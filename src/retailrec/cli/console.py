@@ -310,7 +310,8 @@ def print_matching(report: MatchingReport, out: Path) -> None:
 
 
 def print_leaks(report: LeakReport, quiet: bool) -> None:
-    """Leaks are shown in any case."""
+    """Leaks, and what was not checked, are shown in any case."""
+    print_notes(report.notes)
     for leak in report.leaks:
         OUT.print(
             f"[bold red]leak[/] {escape(leak.column)}: moved in {leak.rows:.1%} of the rows, by up to "

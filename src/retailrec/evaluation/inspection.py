@@ -8,7 +8,7 @@ Labels must move then, and nothing else may: no column, and not which items are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from retailrec.compute.topk import topk_rows
 from retailrec.data import RetailData
 from retailrec.data.splits import HorizonSplits, Split
 from retailrec.errors import DataError, SettingError
+from retailrec.features.assemble import ENCODED
 from retailrec.metrics.ranking import ndcg
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -55,12 +56,26 @@ class LeakReport:
     leaks : columns that moved; empty when all is well
     columns, rows : how much was compared
     labels_moved : share of the labels that moved, by change; none at all would make the check empty
+    undated : columns of attributes, whose tables hold no times: no change of receipts moves them
     """
 
     leaks: list[Leak]
     columns: int
     rows: int
     labels_moved: dict[str, float]
+    undated: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the check can't tell."""
+        if not self.undated:
+            return []
+        some = ", ".join(self.undated[:5]) + ", ..." * (len(self.undated) > 5)
+        return [
+            f"{len(self.undated)} columns are attributes from tables that hold no times ({some}): "
+            f"whether they were known before the window is not checked; leave out of the tables what "
+            f"was learnt later, such as totals, last visits, or who left"
+        ]
 
 
 def check_leaks(
@@ -107,7 +122,9 @@ def check_leaks(
             "no label moved when the future was changed, so nothing was checked; give data in which "
             "candidates are bought in the newest label window."
         )
-    return LeakReport(leaks, len(frame.names), len(frame.y), moved)
+    undated = [n for n in frame.names if n.startswith(("user_attribute_", "item_attribute_"))]
+    undated = [n for n in undated if n.removeprefix("item_attribute_") not in ENCODED]
+    return LeakReport(leaks, len(frame.names), len(frame.y), moved, undated)
 
 
 def _newest_rows(model: TwoStageRecommender, data: RetailData, max_users: int) -> TrainingFrame:

@@ -107,8 +107,8 @@ class WholeEvents(Events):
         return found[1]
 
 
-_ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
-_ENCODED_DAYS = 91
+ENCODED = ("brand", *CATEGORIES)  # item attributes that become counts of sales
+ENCODED_DAYS = 91
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -390,7 +390,7 @@ def item_totals(names: Sequence[str], history: History) -> Totals:
     """
     events = PartialEvents(EventColumns(history), history.item_of_event, history.n_items)
     compute_block([FEATURES[name] for name in names], events)
-    recent = history.item_of_event[history.age <= _ENCODED_DAYS]
+    recent = history.item_of_event[history.age <= ENCODED_DAYS]
     return [
         *events.totals,
         (np.add, Weeks.of(history).receipts),
@@ -421,7 +421,7 @@ def _item_attributes(
         if values.dtype.is_numeric() and name != "item_id":
             number = values.cast(pl.Float32).fill_null(float("nan")).to_numpy()
             columns.append(number)
-        elif name in _ENCODED:
+        elif name in ENCODED:
             code = text_codes(values)[0]
             total = np.bincount(code + 1, sold, code.max(initial=-1) + 2)
             columns.append(np.where(code >= 0, total[code + 1], np.nan))
