@@ -220,7 +220,7 @@ def importances(
     """
     rng = np.random.default_rng(seed)
     rows = _of_buyers(frame, shoppers, rng)
-    x = np.asfortranarray(rows.x)  # rankers read by column
+    x = np.array(rows.x, order="F")  # rankers read by column
     whole = _ndcg(ranker, x, rows)
     gain, lost = ranker.importances(), []
     for column in range(len(rows.names)):
