@@ -133,6 +133,16 @@ def test_a_log_that_is_too_small_says_how_many_users_it_takes() -> None:
         up.fit_uplift(pool, data, days=14, threads=1)
 
 
+@pytest.mark.parametrize("users", [1, 2, 4])
+def test_a_log_of_a_few_users_is_refused_in_words(log: Log, users: int) -> None:
+    pool, data = log
+    few = pool.filter(pl.col("user_id").is_in(pool["user_id"].unique().sort()[:users].implode()))
+    with pytest.raises(
+        DataError, match=f"the log of {users} users is too small: a part of them has no"
+    ):
+        up.fit_uplift(few, data, days=14, threads=1)
+
+
 def test_logs_that_teach_nothing_are_refused(log: Log) -> None:
     pool, data = log
     for rows, match in (

@@ -316,7 +316,13 @@ def _learn(problem: _Problem, rows: NDArray[np.bool_], user: NDArray[np.int64]) 
     m = {True: np.zeros(len(y)), False: np.zeros(len(y))}
     for at in (0, 1):
         for arm in (True, False):
-            model = problem.fit(rows & (half == at) & (shown == arm), y, weight)
+            learn = rows & (half == at) & (shown == arm)
+            if not learn.any():
+                raise DataError(
+                    f"uplift: the log of {int(user.max()) + 1:,} users is too small: a part of them "
+                    f"has no item that was {'shown' if arm else 'left out'}. Log more, or explore more."
+                )
+            model = problem.fit(learn, y, weight)
             means[arm].append(model)
             other = rows & (half != at)
             m[arm][other] = model(problem.x[other])
