@@ -52,6 +52,18 @@ def repeated(frame: TrainingFrame, times: NDArray[np.int64]) -> TrainingFrame:
 
 
 @pytest.mark.parametrize(
+    "ranker", [CatBoostRanker(**EXACT), LightGBMRanker(**EXACT)], ids=lambda r: r.name
+)
+def test_rows_of_a_caller_stay_as_they_are(ranker: Ranker) -> None:
+    frame = rows()
+    before, x = frame.x.copy(), np.asfortranarray(frame.x)
+    ranker.fit(frame._replace(x=x)).predict(x)
+    ranker.contributions(x)
+    assert x.flags.writeable
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize(
     "ranker",
     [
         CatBoostRanker(**EXACT | {"iterations": 60}, depth=3, learning_rate=0.2),

@@ -117,13 +117,14 @@ class CatBoostRanker(Ranker, type="catboost"):
         if not len(x):
             return np.zeros(0, np.float32)
         threads = library_threads(self.threads, len(x), _SCORED_ROWS)
-        out = self.model_.predict(x, prediction_type=kind, thread_count=threads)
+        # a view, since CatBoost makes read-only what it is given
+        out = self.model_.predict(x.view(), prediction_type=kind, thread_count=threads)
         return np.asarray(out[:, 1] if out.ndim == 2 else out, np.float32)
 
     def contributions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         from catboost import Pool
 
-        shap = self.model_.get_feature_importance(Pool(x), type="ShapValues")
+        shap = self.model_.get_feature_importance(Pool(x.view()), type="ShapValues")
         return np.asarray(shap[:, :-1], np.float32)
 
     def importances(self) -> NDArray[np.float64]:
@@ -154,7 +155,7 @@ class CatBoostRanker(Ranker, type="catboost"):
 
         ranking = self.objective != "Logloss"
         return Pool(
-            frame.x,
+            frame.x.view(),
             frame.y,
             feature_names=frame.names,
             group_id=frame.groups if ranking else None,
