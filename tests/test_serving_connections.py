@@ -172,6 +172,14 @@ def test_headers_have_a_size_and_a_number() -> None:
         assert all_of(connected(port, longest)).startswith(b"HTTP/1.1 200")
 
 
+def test_a_path_that_is_too_long_gets_an_answer() -> None:
+    with (
+        serving(QUICK) as (port, _),
+        connected(port, GET.replace(b"/ ", b"/%b " % (b"a" * 70_000), 1)) as one,
+    ):
+        assert all_of(one).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_body_that_nobody_wants_any_more_ends_too() -> None:
     chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
     with serving(Limits(head_seconds=1, body_bytes=2_000_000)) as (port, _):

@@ -150,9 +150,9 @@ class Connection(HttpToolsProtocol):
         elif len(self.pipeline) >= self.limits.pipelined:
             self._refuse(429, "too many requests wait on this connection.")
         else:
+            super().on_headers_complete()  # which refuses a path of 64 kB and more
             self._in_head, self._bytes = False, 0
             self.until = self.loop.time() + self.limits.body_seconds
-            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
