@@ -49,21 +49,6 @@ def _heap_to_sorted(scores: Any, items: Any, size: int) -> None:
 
 
 @jit
-def _offer(score: Any, item: Any, size: int, k: int, out_items: Any, out_scores: Any) -> int:
-    """Take a pair into the heap of the best k if it is one of them; how many are there then."""
-    if size < k:
-        out_scores[size], out_items[size] = score, item
-        if size + 1 == k:
-            for root in range(k // 2 - 1, -1, -1):
-                _sift_down(out_scores, out_items, root, k)
-        return size + 1
-    if _worse(out_scores[0], out_items[0], score, item):
-        out_scores[0], out_items[0] = score, item
-        _sift_down(out_scores, out_items, np.int64(0), k)
-    return size
-
-
-@jit
 def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
     """Best k of each CSR row: items (n, k) int32 padded with -1, scores (n, k) f32 padded with -inf.
 
@@ -81,12 +66,21 @@ def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
 @jit
 def _topk_into(items: Any, scores: Any, k: int, out_items: Any, out_scores: Any) -> int:
     """Write the best k pairs, best first; how many there are."""
-    size: Any = np.int64(0)  # not 0, a type of its own, for which callees would be compiled too
+    # the push stands here and below: a function for it, which is not inlined, took twice the time
+    size, top = 0, np.int64(0)  # a bare 0 is a type of its own, and would be compiled once more
     for j in range(len(items)):
         score, item = scores[j], items[j]
         if not score > -np.inf:
             continue
-        size = _offer(score, item, size, k, out_items, out_scores)
+        if size < k:
+            out_scores[size], out_items[size] = score, item
+            size += 1
+            if size == k:
+                for root in range(k // 2 - 1, -1, -1):
+                    _sift_down(out_scores, out_items, root, k)
+        elif _worse(out_scores[0], out_items[0], score, item):
+            out_scores[0], out_items[0] = score, item
+            _sift_down(out_scores, out_items, top, k)
     if size < k:
         for root in range(size // 2 - 1, -1, -1):
             _sift_down(out_scores, out_items, root, size)
@@ -102,15 +96,23 @@ def _best_touched(
 
     `total` holds their scores and is zero afterwards; scores below `least`, and 0, are left out.
     """
-    size: Any = np.int64(0)
+    size, top = 0, np.int64(0)
     for j in range(len(touched)):
         item = touched[j]
         score = total[item]
         total[item] = 0.0
         if not score >= least or score == 0 or not allowed[item]:
             continue
-        size = _offer(score, item, size, k, out_items, out_scores)
-        if size == k:
+        if size < k:
+            out_scores[size], out_items[size] = score, item
+            size += 1
+            if size == k:
+                for root in range(k // 2 - 1, -1, -1):
+                    _sift_down(out_scores, out_items, root, k)
+                least = out_scores[0]
+        elif _worse(out_scores[0], out_items[0], score, item):
+            out_scores[0], out_items[0] = score, item
+            _sift_down(out_scores, out_items, top, k)
             least = out_scores[0]
     return size
 
