@@ -210,8 +210,8 @@ def test_a_single_day_is_compared_with_the_same_weekday(lines: pl.DataFrame) -> 
 
 def test_receipts_without_a_user_stand_under_no_id(lines: pl.DataFrame) -> None:
     new = lines.filter(pl.col("time") >= NEW)
-    nobody = new.with_columns(user_id=pl.when(some(0.3)).then(None).otherwise("user_id"))
-    weeks = Weeks(nobody, lines.filter(pl.col("time") < NEW))
+    guests = new.with_columns(user_id=pl.when(some(0.3)).then(None).otherwise("user_id"))
+    weeks = Weeks(guests, lines.filter(pl.col("time") < NEW))
     assert run_checks(weeks, ["guests_as_one_user"]) == []
 
 

@@ -43,9 +43,9 @@ def test_what_we_ship_does_not_leak() -> None:
 
 def test_attributes_without_times_are_named_as_not_checked() -> None:
     later = DATA.log.group_by("user").len("visits").sort("user")["visits"]  # counts of all receipts
-    told = replace(DATA, users=DATA.users.select("user_id", visits=later, age=pl.lit(40)))
-    told = replace(told, items=DATA.items.with_columns(sold=pl.lit(7)))
-    report = check_leaks(told, lambda _: model())
+    knowing = replace(DATA, users=DATA.users.select("user_id", visits=later, age=pl.lit(40)))
+    knowing = replace(knowing, items=DATA.items.with_columns(sold=pl.lit(7)))
+    report = check_leaks(knowing, lambda _: model())
     assert report.leaks == []
     assert report.undated == ["user_attribute_visits", "user_attribute_age", "item_attribute_sold"]
     assert "3 columns are attributes" in report.notes[0]

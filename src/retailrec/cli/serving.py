@@ -102,7 +102,7 @@ def serve(
         if not loopback or host_name or had_keys(opened):
             where = "" if loopback else f"--host {host} is reachable from other machines and "
             raise SettingError(
-                f"{where}the store has no API key, so nobody could be let in. Make one first: "
+                f"{where}the store has no API key, so no caller could be let in. Make one first: "
                 f"retailrec store key add NAME --store {opened.name}"
             )
         keys = None

@@ -65,8 +65,8 @@ def read_sheets(file: Path) -> dict[str, pl.DataFrame]:
         if sheet.height or (len(book.sheet_names) == 1 and sheet.width):
             if loaded.visible != "visible":
                 raise DataError(
-                    f"{file}: sheet {name!r} is hidden, so nobody sees that its {sheet.height:,} lines "
-                    f"would count. Unhide it if they are to, else remove it."
+                    f"{file}: sheet {name!r} is hidden, and its {sheet.height:,} lines would count "
+                    f"unseen. Unhide it if they are to, else remove it."
                 )
             tables[name] = sheet.rename({c: c.strip() for c in sheet.columns})
     if not tables:

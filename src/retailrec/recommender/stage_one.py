@@ -162,7 +162,7 @@ class StageOne:
         names = self.features.item_names
         if missing := [name for name in ("item_age", "item_buyers") if name not in names]:
             raise SettingError(
-                f"recommend: fresh items are told by the feature {missing[0]}, which this model was "
+                f"recommend: fresh items are found by the feature {missing[0]}, which this model was "
                 f"fitted without. Fit one with it."
             )
         age, buyers = (self.features.items_[:, names.index(n)] for n in ("item_age", "item_buyers"))

@@ -213,7 +213,7 @@ class Models:
             OfferRequest.of(explore=0.2, pool=20),
             *(OfferRequest.of(purpose=purpose) for purpose in model.purposes),
         ]
-        shoppers = [*self._engine.store.some_shoppers(most), "a shopper whom nobody knows"]
+        shoppers = [*self._engine.store.some_shoppers(most), "an unknown shopper"]
         for shopper in shoppers:
             for one in asked:
                 self._engine.offers(model, shopper, one)
