@@ -1,11 +1,14 @@
 """LightGBM's own options on the rows of a board, which are made once; all else of the model stays.
 
+Equal trees have an equal key.
+
 python benchmarks/ranker_variants.py online-retail-4 --options '{"bagging_by_query": true}' '{}'
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from dataclasses import replace
 from time import process_time
@@ -44,7 +47,12 @@ def main(name: str, variants: list[dict[str, Any]], seeds: list[int], profile: s
             busy = process_time() - started
             values = judge.per_user(model.recommend_codes(history, 10).items, board.metrics)
             means = "  ".join(f"{key} {np.nanmean(value):.4f}" for key, value in values.items())
-            print(f"{name} seed {seed} {json.dumps(options)}: {means}  ({busy:.1f} s)", flush=True)
+            trees = model.ranker_.model_.model_to_string().partition("\nparameters:")[0]
+            key = hashlib.sha256(trees.encode()).hexdigest()[:8]
+            print(
+                f"{name} seed {seed} {json.dumps(options)}: {means}  ({busy:.1f} s, trees {key})",
+                flush=True,
+            )
     lgb.train = train
 
 
