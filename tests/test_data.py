@@ -123,6 +123,15 @@ def test_history_of_chosen_shoppers_equals_rows_of_the_whole(data: RetailData) -
         assert chosen.users.equals(taken.users)
 
 
+def test_all_rows_of_a_history_are_taken_without_a_copy(data: RetailData) -> None:
+    history = data.history()
+    assert history.take(slice(0, len(history))) is history
+    assert (
+        history.take(slice(1, len(history))).users["user_id"].to_list()
+        == history.users["user_id"].to_list()[1:]
+    )
+
+
 def test_history_of_chosen_shoppers_where_values_are_unknown_or_the_log_lies_in_pieces(
     data: RetailData,
 ) -> None:

@@ -194,7 +194,9 @@ class History:
         return sparse.csr_matrix((weights, self.items, self.indptr), shape=shape)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> History:
-        """The histories of some rows, in their order."""
+        """The histories of some rows, in their order; this one if they are all of its rows."""
+        if rows == slice(0, len(self)):
+            return self  # as for each request of one user
         picked = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows, int)]
         pairs, indptr = _take_csr(self.indptr, picked)
         events, event_indptr = _take_csr(self.event_indptr, pairs)
