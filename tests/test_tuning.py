@@ -72,6 +72,24 @@ def test_dropped_families_do_not_reach_the_ranker() -> None:
     assert 0 < everything < 1
 
 
+def test_a_metric_looks_at_as_many_items_as_it_names() -> None:
+    (fold,) = fold_frames(SETTINGS, DATA, 1)
+    ranker = SETTINGS.make_ranker()
+    ten, thirty = (fold.score(ranker, f"recall@{k}") for k in (10, 30))
+    items = fold.test.pool.best(ranker.predict(fold.test.x), 30).items
+    hits = fold.judge.hits(items)
+    n_bought = np.bincount(fold.judge.keys // fold.judge.n_items)
+    assert thirty == pytest.approx((hits.sum(axis=1) / n_bought).mean())
+    assert ten == pytest.approx((hits[:, :10].sum(axis=1) / n_bought).mean())
+
+
+def test_a_metric_that_receipts_do_not_tell_is_no_zero() -> None:
+    free = replace(DATA, log=DATA.log.with_columns(value=pl.lit(None, pl.Float64)))
+    (fold,) = fold_frames(SETTINGS, free, 1)
+    with pytest.raises(DataError, match="money_precision@5 can't be told"):
+        fold.score(SETTINGS.make_ranker(), "money_precision@5")
+
+
 def test_too_many_folds_are_refused() -> None:
     with pytest.raises(DataError, match="too short for 30 folds"):
         fold_frames(SETTINGS, DATA, 30)

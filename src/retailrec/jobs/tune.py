@@ -19,6 +19,7 @@ from retailrec.data.splits import rolling_folds
 from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import Judge, means
 from retailrec.jobs.settings import Settings, Typed
+from retailrec.metrics import parse_metric
 from retailrec.rankers import Ranker, TrainingFrame
 from retailrec.recommender.stage_one import CandidateFrame
 from retailrec.work import Work
@@ -43,7 +44,13 @@ class FoldFrames:
     families: dict[str, str]
 
     def score(self, ranker: Ranker, metric: str, drop: Sequence[str] = ()) -> float:
-        """Mean metric of the ranker, fitted without the columns or families in `drop`."""
+        """Mean metric of the ranker, fitted without the columns or families in `drop`.
+
+        Raises
+        ------
+        DataError
+            If the metric is not known, such as one of money without prices.
+        """
         kept = [
             i
             for i, name in enumerate(self.train.names)
@@ -51,8 +58,12 @@ class FoldFrames:
         ]
         names = [self.train.names[i] for i in kept]
         fitted = ranker.fit(self.train._replace(x=_columns(self.train.x, kept), names=names))
-        items = self.test.pool.best(fitted.predict(_columns(self.test.x, kept)), 10).items
-        return means(self.judge.per_user(items, [metric]))[metric] or 0.0
+        scores = fitted.predict(_columns(self.test.x, kept))
+        items = self.test.pool.best(scores, parse_metric(metric)[1]).items
+        found = means(self.judge.per_user(items, [metric]))[metric]
+        if found is None:
+            raise DataError(f"tune: {metric} can't be told from these receipts; name another metric.")
+        return found
 
 
 def fold_frames(
