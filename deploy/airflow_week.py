@@ -13,13 +13,13 @@ def week_lists() -> None:
     """The published week: lists, model, manifest."""
     import subprocess
 
-    done = subprocess.run(COMMAND, capture_output=True, text=True)
+    done = subprocess.run(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode == 3:
         raise AirflowSkipException("nothing is new")
     if done.returncode in (2, 4):  # an error, a check that refused: the same call says the same again
-        raise AirflowFailException(f"status {done.returncode}: {done.stderr}")
+        raise AirflowFailException(f"status {done.returncode}: {done.stdout}")
     if done.returncode:  # a signal: the next call goes on where this one was
-        raise RuntimeError(f"status {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"status {done.returncode}: {done.stdout}")
 
 
 @dag(schedule="0 5 * * 1", start_date=datetime(2024, 1, 1), catchup=False, max_active_runs=1)

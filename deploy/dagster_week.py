@@ -10,11 +10,11 @@ COMMAND = ["retailrec", "week", "--config", "/var/lib/retailrec/week.toml", "--q
 @dg.asset(retry_policy=dg.RetryPolicy(max_retries=2, delay=60))
 def week_lists() -> dg.MaterializeResult:
     """The published week: lists, model, manifest."""
-    done = subprocess.run(COMMAND, capture_output=True, text=True)
+    done = subprocess.run(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode in (2, 4):  # an error, a check that refused: the same call says the same again
-        raise dg.Failure(done.stderr, metadata={"status": done.returncode}, allow_retries=False)
+        raise dg.Failure(done.stdout, metadata={"status": done.returncode}, allow_retries=False)
     if done.returncode not in (0, 3):  # a signal: the next call goes on where this one was
-        raise dg.Failure(done.stderr, metadata={"status": done.returncode})
+        raise dg.Failure(done.stdout, metadata={"status": done.returncode})
     return dg.MaterializeResult(metadata={"published": done.returncode == 0})  # 3: nothing is new
 
 

@@ -7,7 +7,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from retailrec import RetailData, TwoStageRecommender
+from retailrec import TwoStageRecommender
 
 
 class Offers(PythonModel):
@@ -19,8 +19,7 @@ class Offers(PythonModel):
 
     def predict(self, context, model_input, params=None):
         """`user_id`, `item_id`, `score`, `rank`, from lines (`user_id`, `item_id`, `time`, ...)."""
-        data = RetailData.from_frames(model_input)
-        lists = self.model.recommend(data, k=int((params or {}).get("k", 5)))
+        lists = self.model.recommend(model_input, k=int((params or {}).get("k", 5)))
         return pd.DataFrame(lists.to_dict(as_series=False))
 
 

@@ -11,10 +11,10 @@ COMMAND = ["retailrec", "week", "--config", "/var/lib/retailrec/week.toml", "--q
 @task(retries=2, retry_delay_seconds=60)
 def call() -> tuple[int, str]:
     """Exit status and what was said; a call that a signal ended is made again, and goes on."""
-    done = subprocess.run(COMMAND, capture_output=True, text=True)
+    done = subprocess.run(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode not in (0, 2, 3, 4):
-        raise RuntimeError(f"status {done.returncode}: {done.stderr}")
-    return done.returncode, done.stderr
+        raise RuntimeError(f"status {done.returncode}: {done.stdout}")
+    return done.returncode, done.stdout
 
 
 @flow

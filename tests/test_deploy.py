@@ -65,14 +65,18 @@ STAND_INS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Stand-ins for the tools, and a retailrec that ends as the file `status` says."""
+    """Stand-ins for the tools, and a retailrec that ends as the file `status` says.
+
+    As the real one, it says what a check refused on standard output, and an error on the other one.
+    """
     for name, names in STAND_INS.items():
         module = ModuleType(name)
         vars(module).update(names)
         monkeypatch.setitem(sys.modules, name, module)
     program = tmp_path / "retailrec"
     program.write_text(
-        f'#!/bin/sh\necho "$@" > {tmp_path}/called\necho sentence >&2\nexit $(cat {tmp_path}/status)\n'
+        f'#!/bin/sh\necho "$@" > {tmp_path}/called\nstatus=$(cat {tmp_path}/status)\n'
+        "if [ $status = 4 ]; then echo sentence; else echo sentence >&2; fi\nexit $status\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
