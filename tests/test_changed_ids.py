@@ -15,6 +15,7 @@ from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
 from retailrec.jobs.campaigns import allocate_files
 from retailrec.jobs.evaluate import evaluate_files
+from retailrec.offers.experiments import experiment_result, unit_margins
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
@@ -22,7 +23,7 @@ from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.loading import load_frames
 from retailrec.serving.store import Store
-from retailrec.simulator.shop import small_data
+from retailrec.simulator.shop import receipt_lines, small_data
 
 
 def table(*rows: tuple[str, object, object]) -> pl.DataFrame:
@@ -255,3 +256,107 @@ def test_caps_count_what_a_merged_card_and_a_renumbered_item_were_offered(tmp_pa
                 changed_ids=table_of,
             )
             assert sorted(found.offers["user_id"]) == users
+
+
+def test_lists_of_users_who_became_one_are_one_list() -> None:
+    changed = ChangedIds.of(CHANGES)
+    rows = [("a", 1, 1), ("b", 7, 1), ("b", 5, 2), ("c", 5, 2), ("c", 8, 1), ("d", 5, 1), ("d", 7, 2)]
+    lists = pl.DataFrame(rows, ["user_id", "item_id", "rank"], orient="row")
+    assert changed.of_lists(lists).rows() == [("c", 8, 1), ("d", 8, 1)]
+    others = lists.filter(pl.col("user_id") != "c")  # then that of the first old id
+    assert changed.of_lists(others).rows() == [("c", 1, 1), ("d", 8, 1)]
+    pairs = others.drop("rank").with_columns(score=pl.col("item_id") / 10)
+    assert changed.of_lists(pairs).rows() == [("c", 1, 0.1), ("d", 8, 0.5)]
+    assert changed.of_lists(lists.drop("user_id"))["item_id"].to_list() == [1, 8, 8, 8, 8, 8, 8]
+
+
+def test_lists_of_a_merged_user_are_judged_as_one(tmp_path: Path) -> None:
+    rows = [("a", 1, 1), ("c", 9, 1), ("d", 5, 1), ("d", 7, 2)]
+    lists = pl.DataFrame(rows, ["user_id", "item_id", "rank"], orient="row")
+    lists.write_csv(tmp_path / "lists.csv")
+    pl.DataFrame({"user_id": ["a", "d"], "item_id": [9, 8]}).write_csv(tmp_path / "truth.csv")
+    reading = Reading(changed_ids=ChangedIds.of(CHANGES))
+    files = {"m": tmp_path / "lists.csv"}, tmp_path / "truth.csv"
+    found = evaluate_files(*files, ["precision@2"], reading=reading)
+    assert found["models"]["m"]["precision@2"] == 0.5
+
+
+def test_who_is_asked_for_by_an_old_id_is_answered_as_today() -> None:
+    shop = small_data(users=60)
+    lines = receipt_lines(shop)
+    first, item = lines["user_id"][0], lines["item_id"][0]
+    old = lines.with_columns(
+        pl.col("user_id").replace(first, 9001), pl.col("item_id").replace(item, 9002)
+    )
+    changed = ChangedIds.of(table(("user", 9001, first), ("item", 9002, item)))
+    data = RetailData.from_frames(old, changed_ids=changed)
+    assert data.user_codes([9001, first, 9003]).tolist() == [0, 0, -1]
+    assert data.asof(data.end).history([9001]).n_pairs == data.history([first]).n_pairs > 0
+    model = TwoStageRecommender(label_splits=shop_splits()).fit(data)
+    want = model.recommend(data, [first], k=3)
+    assert model.recommend(data, [9001], k=3).equals(want)
+    denied = Rules(deny=pl.DataFrame({"user_id": [9001], "item_id": [want["item_id"][0]]}))
+    assert model.recommend(data, [9001], k=3, rules=denied)["item_id"][0] == want["item_id"][1]
+
+
+def test_a_model_reads_a_frame_of_receipts_by_the_ids_that_it_learnt_with(tmp_path: Path) -> None:
+    lines = receipt_lines(small_data(users=60))
+    first, item = lines["user_id"][0], lines["item_id"][0]
+    old = lines.with_columns(
+        pl.col("user_id").replace(first, 9001), pl.col("item_id").replace(item, 9002)
+    )
+    old.write_parquet(tmp_path / "old.parquet")
+    changed = ChangedIds.of(table(("user", 9001, first), ("item", 9002, item)))
+    data = load_dataset("table", tmp_path / "old.parquet", changed_ids=changed)
+    model = TwoStageRecommender(label_splits=shop_splits()).fit(data)
+    want = model.recommend(data, [first], k=3)
+    assert model.recommend(old, [9001], k=3).equals(want)
+    assert model.recommend(lines, [first], k=3).equals(want)
+
+
+def test_pairs_and_margins_of_offers_are_of_the_new_ids(tmp_path: Path) -> None:
+    lines = LINES.with_columns(quantity=pl.lit(2.0), value=pl.lit(3.0))
+    data = RetailData.from_frames(lines, changed_ids=ChangedIds.of(CHANGES))
+    margin = pl.DataFrame({"item_id": [1, 7], "margin": [0.5, 1.5]})
+    found = unit_margins(data, margin)
+    assert found is not None
+    assert found.tolist() == [0.5, 1.5]
+    own = pl.DataFrame({"item_id": [1, 5, 7, 8], "margin": [0.5, 1.0, 1.5, 2.0]})  # its own counts
+    found = unit_margins(data, own)
+    assert found is not None
+    assert found.tolist() == [0.5, 2.0]
+    pairs = {"user_id": ["a", "c", "c", "d"], "item_id": [1, 8, 7, 5], "value": [9.0, 1.0, 2.0, 3.0]}
+    pl.DataFrame(pairs).write_csv(tmp_path / "pairs.csv")
+    (tmp_path / "may.toml").write_text('name = "may"\nvalue = "value"\n[offers]\nat_most = 3\n')
+    files = tmp_path / "pairs.csv", tmp_path / "may.toml", tmp_path / "out"
+    offers = allocate_files(*files, changed_ids=ChangedIds.of(CHANGES)).offers
+    assert sorted(offers.select("user_id", "item_id", "value").rows()) == [("c", 8, 1.0), ("d", 8, 3.0)]
+
+
+def test_who_stood_in_both_arms_before_the_cards_were_merged_is_left_out(tmp_path: Path) -> None:
+    days = [datetime(2024, 4, 1), datetime(2024, 5, 2), datetime(2024, 6, 1)]
+    users = [str(u) for u in range(1, 9)]
+    rows = [(u, "7", day, 1.0 + int(u)) for u in users for day in days]
+    lines = pl.DataFrame(rows, ["user_id", "item_id", "time", "value"], orient="row")
+    held = [u in "1234" for u in users]
+    offers = pl.DataFrame(
+        {
+            "campaign": "may",
+            "user_id": users,
+            "item_id": [None if h else "7" for h in held],
+            "time": datetime(2024, 5, 1),
+            "rank": [int(not h) for h in held],
+            "propensity": [None if h else 0.5 for h in held],
+            "holdout": held,
+        }
+    )
+    Ledger(tmp_path / "ledger").append(offers)
+    changed = ChangedIds.of(table(("user", 1, 2), ("user", 3, 5)))  # 3 was held out, 5 was not
+    data = RetailData.from_frames(lines, changed_ids=changed)
+    found = experiment_result(Ledger(tmp_path / "ledger", changed), "may", data, days=14)
+    assert (found.n_treated, found.n_holdout) == (3, 2)
+    assert (
+        "1 shoppers stood in both arms before their ids became one; they are left out." in found.notes
+    )
+    spend = next(e for e in found.effects if e.metric == "spend" and not e.adjusted)
+    assert (spend.treated, spend.holdout) == (8.0, (2.0 + 3.0 + 5.0) / 2)  # 6, 7, 8; 2 with 1, and 4

@@ -149,6 +149,25 @@ class ChangedIds:
         ]
         return frame.with_columns(self.applied(typed_ids(frame[column])) for column in there)
 
+    def of_lists(self, lists: pl.DataFrame) -> pl.DataFrame:
+        """Lists or pairs of `user_id` and `item_id` by the new ids: one list a user, each item once.
+
+        Of users who became one, the list of the id that stays counts, else that of the first old id; of
+        items, the one of the best `rank`, or without ranks the first.
+        """
+        if not self or not {USER_ID, ITEM_ID} <= set(lists.columns):
+            return self.renamed(lists)
+        new, old = self.renamed(lists), lists[USER_ID].cast(pl.String)
+        new = new.with_columns(_was=old, _moved=new[USER_ID].cast(pl.String) != old)
+        whose = new.sort("_moved", "_was").unique(USER_ID, keep="first", maintain_order=True)
+        mine = new.join(
+            whose, on=[USER_ID, "_was"], how="semi", maintain_order="left", nulls_equal=True
+        )
+        mine, pair = mine.drop("_was", "_moved"), [USER_ID, ITEM_ID]
+        if "rank" not in mine.columns:
+            return mine.unique(pair, keep="first", maintain_order=True)
+        return mine.filter(pl.col("rank") == pl.col("rank").min().over(pair))
+
     def count(self, columns: Iterable[pl.Series]) -> dict[str, int]:
         """How many cells of typed id columns `applied` would replace, by kind."""
         found = {_kind_of(ids): ids.cast(pl.String) for ids in columns}

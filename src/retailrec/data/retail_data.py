@@ -43,6 +43,7 @@ class RetailData:
     end : first instant that is not known
     report : what loading read, kept and rejected
     population : where the receipts of all users lie, of whom these are a sample; None: these are all
+    changed_ids : ids that had changed; who is asked for by an old one is meant by the new one
 
     Codes follow the order of the ids, so they do not depend on the order of the input.
 
@@ -66,6 +67,7 @@ class RetailData:
     end: datetime
     report: LoadReport = field(default_factory=lambda: LoadReport("memory"), compare=False)
     population: Population | None = field(default=None, compare=False, repr=False)
+    changed_ids: ChangedIds = field(default_factory=ChangedIds, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         last = self.log["time"].max()
@@ -138,12 +140,15 @@ class RetailData:
         until = datetime(last.year, last.month, last.day) + timedelta(days=1)
         if end is not None:
             until = as_instant(end, who="end", zone=report.zone)
-        return cls(log, items, users, until, report)
+        changed_ids = changed_ids or ChangedIds()
+        return cls(log, items, users, until, report, changed_ids=changed_ids)
 
     @classmethod
-    def of(cls, data: Any) -> RetailData:
+    def of(cls, data: Any, changed_ids: ChangedIds | None = None) -> RetailData:
         """The data itself, or what `from_frames` makes of a frame."""
-        return data if isinstance(data, RetailData) else cls.from_frames(data)
+        if isinstance(data, RetailData):
+            return data
+        return cls.from_frames(data, changed_ids=changed_ids)
 
     @property
     def engine(self) -> Engine:
@@ -276,7 +281,7 @@ class RetailData:
     def _asked(self, users: Any, codes: Any) -> tuple[NDArray[np.int64], pl.Series | None]:
         """Codes of the users asked for, and their ids if asked by ids."""
         if codes is None:
-            ids = id_series(users, who="the shoppers asked for")
+            ids = self._of_today(users)
             return row_of_ids(ids, self.users[USER_ID]), ids
         if users is not None:
             raise DataError("history: give ids or codes of shoppers, not both.")
@@ -307,7 +312,12 @@ class RetailData:
         >>> RetailData.from_frames(pl.DataFrame(lines)).user_codes(["u2", "u9"]).tolist()
         [1, -1]
         """
-        return row_of_ids(id_series(ids, who="the shoppers asked for"), self.users[USER_ID])
+        return row_of_ids(self._of_today(ids), self.users[USER_ID])
+
+    def _of_today(self, users: Any) -> pl.Series:
+        """Ids of shoppers that are asked for, the old ones replaced."""
+        ids = id_series(users, who="the shoppers asked for")
+        return self.changed_ids.applied(ids.alias(USER_ID))
 
     def _checked_codes(self, users: NDArray[np.integer] | Sequence[int]) -> NDArray[np.int64]:
         codes = np.asarray(users)

@@ -224,7 +224,7 @@ def allocate_files(
     book = None if ledger is None else _ledger_at(ledger, record, changed)
     catalogue, people = _table(items, changed, ITEM_ID), _table(users, changed, USER_ID)
     progress(f"read {pairs}")
-    scores = changed.renamed(read_table(pairs))
+    scores = changed.of_lists(read_table(pairs))
     checkpoint = out.parent / f".{out.name}.search"
     with ExitStack() as stack:
         keep = None

@@ -243,7 +243,10 @@ class _Reader:
         self.met.update(mine)
         rest = [c for c in table.columns if c not in mine and c not in mine.values()]
         table = table.select(*(pl.col(theirs).alias(ours) for ours, theirs in mine.items()), *rest)
-        return table if self.all.changed_ids is None else self.all.changed_ids.renamed(table)
+        changed = self.all.changed_ids
+        if changed is None:
+            return table
+        return changed.of_lists(table) if "rank" in table.columns else changed.renamed(table)
 
     def refuse_unused(self) -> None:
         """Raise a SettingError if a column or condition was named that no file has."""

@@ -222,7 +222,7 @@ def judge_policy(
         If a setting is out of range.
     """
     rows, notes = first_requests(pool_frame(pool, who="the log"))
-    new = _lists(policy)
+    new = data.changed_ids.of_lists(_lists(policy))
     ids_meet(
         rows["user_id"], data.users["user_id"], who="the log's users", whose="the receipts", share=0
     )

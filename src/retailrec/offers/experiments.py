@@ -208,8 +208,8 @@ def experiment_result(
     Raises
     ------
     DataError, SettingError
-        If the campaign is not in the ledger, an arm is empty, a shopper stands in both arms, receipts
-        end too early, or a setting is out of range.
+        If the campaign is not in the ledger, an arm is empty, a shopper stands in both arms (not by ids
+        that became one: these are left out), receipts end too early, or a setting is out of range.
     """
     if planned_holdout is not None and not 0 < planned_holdout < 1:
         raise SettingError(
@@ -228,12 +228,15 @@ def experiment_result(
     shoppers = rows.group_by("user_id").agg(
         holdout.any(), both=holdout.n_unique() > 1, reached=(pl.col("rank") > 0).any()
     )
-    shoppers = shoppers.sort("user_id")
-    if n := int(shoppers["both"].sum()):
+    changed = ledger.changed_ids
+    became = pl.Series([changed.last("user", old) for old in changed.users], dtype=pl.String)
+    shoppers = shoppers.sort("user_id").with_columns(merged=pl.col("user_id").is_in(became.implode()))
+    if n := (twice := shoppers.filter(pl.col("both") & ~pl.col("merged"))).height:
         raise DataError(
             f"experiment: {n:,} shoppers of campaign '{campaign}' are held out and treated, such as "
-            f"{shoppers.filter('both')['user_id'][0]}; each must be in one arm. Repair the ledger."
+            f"{twice['user_id'][0]}; each must be in one arm. Repair the ledger."
         )
+    shoppers, n_both = shoppers.filter(~pl.col("both")), int(shoppers["both"].sum())
     who = f"the shoppers of campaign '{campaign}'"
     ids_meet(shoppers["user_id"], data.users["user_id"], who=who, whose="the receipts", share=0)
     found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
@@ -255,6 +258,10 @@ def experiment_result(
                 f"trusted until it is known why."
             )
     notes = _notes(ledger, campaign, data, table, start, days, srm)
+    if n_both:
+        notes.append(
+            f"{n_both:,} shoppers stood in both arms before their ids became one; they are left out."
+        )
     if segment is not None and (n := table["segment"].null_count()):
         notes.append(f"{n:,} shoppers have no {segment}; no segment counts them.")
     total = {
@@ -339,7 +346,8 @@ def unit_margins(data: RetailData, margin: Any) -> Floats | None:
             "item_id": typed_ids(frame["item_id"]).cast(pl.String),
             "margin": parse_number(frame["margin"], who="margin"),
         }
-    ).unique(maintain_order=True)
+    )
+    table = data.changed_ids.folded(table, "item_id").unique(maintain_order=True)
     if (twice := table["item_id"].is_duplicated()).any():
         raise DataError(
             f"margin: item {table['item_id'].filter(twice)[0]} has several margins; keep one of them."

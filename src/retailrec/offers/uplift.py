@@ -159,6 +159,7 @@ class Uplift:
         for name in ("user_id", "item_id"):
             if name not in frame.columns:
                 raise DataError(f"pairs lack column '{name}'; they have {frame.columns}. Rename it.")
+        frame = data.changed_ids.of_lists(frame)
         x = feature_rows(data, frame["user_id"], frame["item_id"], threads=threads)
         return frame.with_columns(uplift_margin=pl.Series(self.predict(x)))
 

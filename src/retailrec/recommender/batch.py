@@ -132,7 +132,7 @@ def recommend_to_file(
     SettingError
         If the request makes no sense, or the model learnt no ranker of new items.
     """
-    request = model.request(request, **settings)
+    request = model.request(request, **settings).renamed(data.changed_ids)
     answerer = model.answerer(request)  # what it has not learnt is said before any work
     output = output or NO_COLUMNS
     if data.population is not None:

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.data import Histories, Recoded, RetailData, Unplaced
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.history import History
 from retailrec.data.parsing import typed_ids
 from retailrec.errors import DataError, SettingError
@@ -50,6 +51,7 @@ class Catalogue:
     key : identifies the item coding
     start, end : time of the first receipt of `fit`, and first instant that was not known
     has_quantity : had the receipts of `fit` quantities other than 1? None: that is not known
+    changed_ids : ids that had changed; of a frame of receipts the old ones count under the new ones
     """
 
     items: pl.DataFrame
@@ -58,6 +60,7 @@ class Catalogue:
     start: datetime
     end: datetime
     has_quantity: bool | None = None
+    changed_ids: ChangedIds | None = None
 
     @cached_property
     def labels(self) -> list[str]:
@@ -110,7 +113,7 @@ class Catalogue:
                     f"frame of receipts instead, which is coded anew, or model.coded(data)."
                 )
             return Placed(data, None, *self._eligible(data, request))
-        data = RetailData.of(data)
+        data = RetailData.of(data, self.changed_ids)
         if request.at is not None:
             data = data.asof(request.at)
         if users is None and request.among is not None:

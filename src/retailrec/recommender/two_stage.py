@@ -35,6 +35,7 @@ from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import require_threads
 from retailrec.data import Histories, Recoded, RetailData, unit_prices
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.history import History
 from retailrec.data.prefilters import Prefilter, apply_prefilters, preset
 from retailrec.data.splits import HorizonSplits, LabelSplits, Split
@@ -357,6 +358,8 @@ class TwoStageRecommender:
             Before `fit`.
         """
         request = self.request(request, **settings)
+        if isinstance(data, RetailData):
+            request = request.renamed(data.changed_ids)
         answerer = self.answerer(request)
         placed = answerer.catalogue.placed(data, users, request)
         if placed.receipts is not None:
@@ -393,13 +396,19 @@ class TwoStageRecommender:
                 self.start_,
                 self.end_,
                 getattr(self, "has_quantity_", None),  # version 0.2 did not keep it
+                self.changed_ids,
             )
             self._catalogue = known  # the same for every request: it remembers what items are called
         return known
 
     def request(self, request: Request | int | None = None, **settings: Any) -> Request:
         """As `Request.of`; ids that had changed when it learnt are the new ones."""
-        return Request.of(request, **settings).renamed(Reading.of(self.reading).changed_ids)
+        return Request.of(request, **settings).renamed(self.changed_ids)
+
+    @property
+    def changed_ids(self) -> ChangedIds | None:
+        """Ids that had changed when it learnt; None: none had."""
+        return Reading.of(self.reading).changed_ids
 
     def answerer(self, request: Request) -> Answerer:
         """The fitted parts that answer such a request.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
 from retailrec.data.encoding import CodedLines, places
 from retailrec.data.history import History
@@ -490,7 +491,13 @@ def sampled_data(
     people = vocabulary(about, ids, USER_ID)
     population = SparkEngine(session, log, kinds, catalogue.height, replace(cleaned, report=raw))
     return RetailData(
-        coded_log(lines, people[USER_ID]), catalogue, people, cleaned.end, report, population
+        coded_log(lines, people[USER_ID]),
+        catalogue,
+        people,
+        cleaned.end,
+        report,
+        population,
+        reading.changed_ids or ChangedIds(),
     )
 
 
