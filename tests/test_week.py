@@ -19,7 +19,7 @@ from unittest.mock import patch
 import polars as pl
 import pytest
 
-from cli_support import Run, refused, retailrec
+from cli_support import refused, retailrec
 from retailrec.data import RetailData
 from retailrec.jobs import published, week
 from retailrec.jobs.check import ListBounds, check_lists
@@ -29,85 +29,35 @@ from retailrec.jobs.week import decide, publish_week
 from retailrec.jobs.week_settings import read_week
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.simulator.shop import receipt_lines, small_data
 from retailrec.work import Work
-
-CONFIG = """
-receipts = "exports"
-folder = "weeks"
-keep = 3
-[request]
-k = 5
-[model]
-horizon_days = 14
-label_windows = 1
-n_candidates = 20
-threads = 1
-[model.ranker]
-type = "lightgbm"
-iterations = 5
-threads = 1
-[[model.sources]]
-type = "own_purchases"
-[[model.sources]]
-type = "popularity"
-"""
-FIRST, LAST = 14, 18  # weeks of the first export, and of the shop
+from week_support import (
+    CONFIG,
+    FIRST,
+    LAST,
+    call,
+    current,
+    deliver,
+    manifest,
+    published_shop,
+    tree,
+    weekly_lines,
+)
 
 
 @pytest.fixture(scope="module")
 def lines() -> pl.DataFrame:
-    """Receipt lines of a generated shop, with the number of their week."""
-    data = small_data(users=80, weeks=LAST, items=300)
-    start = data.start.replace(hour=0)
-    return receipt_lines(data).with_columns(week=(pl.col("time") - start).dt.total_days() // 7)
+    return weekly_lines()
 
 
 @pytest.fixture(scope="module")
 def shop(lines: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a first week that is published."""
-    place = tmp_path_factory.mktemp("week")
-    (place / "exports").mkdir()
-    lines.filter(pl.col("week") < FIRST).drop("week").write_csv(place / "exports" / "first.csv")
-    (place / "week.toml").write_text(CONFIG)
-    assert call(place).returncode == 0
-    return place
+    return published_shop(tmp_path_factory.mktemp("week"), lines)
 
 
 @pytest.fixture
 def place(shop: Path, tmp_path: Path) -> Path:
     """A copy of the shop with its first week, to be changed."""
     return Path(shutil.copytree(shop, tmp_path / "shop", symlinks=True))
-
-
-def call(place: Path, *more: object) -> Run:
-    return retailrec("week", "--config", place / "week.toml", *more)
-
-
-def deliver(place: Path, lines: pl.DataFrame, n: int) -> Path:
-    """The export of week n."""
-    file = place / "exports" / f"week-{n}.csv"
-    lines.filter(pl.col("week") == n).drop("week").write_csv(file)
-    return file
-
-
-def current(place: Path) -> str:
-    return os.readlink(place / "weeks" / "current")
-
-
-def manifest(place: Path, name: str | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        (place / "weeks" / (name or "current") / "manifest.json").read_text()
-    )
-    return found
-
-
-def tree(place: Path) -> dict[str, tuple[int, int]]:
-    """Every file of the weeks, with its inode and time of change."""
-    return {
-        p.relative_to(place).as_posix(): (p.lstat().st_ino, p.lstat().st_mtime_ns)
-        for p in (place / "weeks").rglob("*")
-    }
 
 
 def what_counts(place: Path) -> dict[str, Any]:
@@ -632,7 +582,7 @@ def decided(place: Path, more: str = "", *, judged: float | None = None, new_ite
     last = {
         "name": "2024-01-15-00000000",
         "end": start,
-        "settings": {"model": plan.what_counts()["model"]},
+        "settings": plan.what_counts(),
         "model": {"fitted_until": start, "first_ratio": 1.25},
     }
     found = None if judged is None else Judged(start, "2024-01-25", 2, {}, [], judged)

@@ -85,9 +85,9 @@ def publish(
 def status(context: typer.Context, config: WeekOption = None) -> None:
     """List the published weeks, what their lists were worth, and what was refused last."""
     from retailrec.jobs.published import WeekFolder
-    from retailrec.jobs.week_settings import read_week
+    from retailrec.jobs.week_settings import read_folder
 
-    weeks = WeekFolder(read_week(config or context.obj or Path("week.toml")).settings.folder)
+    weeks = WeekFolder(read_folder(config or context.obj or Path("week.toml")))
     current, withdrawn = weeks.current, weeks.withdrawn
     worth = {}
     rows = [weeks.manifest(name) for name in weeks.names()]
@@ -121,10 +121,9 @@ def rollback(
 ) -> None:
     """Publish the week before again; what is taken back is not published again from the same inputs."""
     from retailrec.jobs.published import rollback as take_back
-    from retailrec.jobs.week_settings import read_week
+    from retailrec.jobs.week_settings import read_folder
 
-    plan = read_week(config or context.obj or Path("week.toml"))
-    before, now = take_back(plan.settings.folder, to)
+    before, now = take_back(read_folder(config or context.obj or Path("week.toml")), to)
     OUT.say(f"{now} is published in the place of {before}")
 
 
@@ -138,12 +137,14 @@ def diff(
     out: FiguresOption = None,
 ) -> None:
     """Show what differs between two weeks: inputs, data, settings, model, lists, figures by segment."""
+    from retailrec.data.changed_ids import ChangedIds
     from retailrec.jobs.published import WeekFolder, diff_weeks, lists_of_user
     from retailrec.jobs.week_settings import read_week
     from retailrec.work import check_file, write_result
 
     check_file(out)
-    weeks = WeekFolder(read_week(config or context.obj or Path("week.toml")).settings.folder)
+    settings = read_week(config or context.obj or Path("week.toml")).settings
+    weeks = WeekFolder(settings.folder, settings.reading().changed_ids or ChangedIds())
     b = b or weeks.current
     a = a or (None if b is None else weeks.manifest(b)["previous"])
     if a is None or b is None:
@@ -221,12 +222,12 @@ def watch(
 
     from retailrec.jobs.published import WeekFolder
     from retailrec.jobs.watch import watched
-    from retailrec.jobs.week_settings import read_week
+    from retailrec.jobs.week_settings import read_folder
     from retailrec.report.week_page import render_watch
     from retailrec.work import check_file, write_result
 
     check_file(page, overwrite=overwrite)
-    weeks = WeekFolder(read_week(config or Path("week.toml")).settings.folder)
+    weeks = WeekFolder(read_folder(config or Path("week.toml")))
     found = watched(weeks, datetime.now())
     if page is not None:
         write_result(render_watch(found), page)

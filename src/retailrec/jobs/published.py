@@ -7,21 +7,23 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.work import Work, write_json
 
-MANIFEST, CARD, LISTS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED, HISTORY = (
+MANIFEST, CARD, LISTS, POOLS, MODEL, CAMPAIGN, CURRENT, WORK, REFUSED, HISTORY = (
     "manifest.json",
     "model-card.md",
     "recommendations.parquet",
+    "exposures.parquet",
     "model",
     "campaign",
     "current",
@@ -52,9 +54,15 @@ _KEPT = {  # what every manifest says, and the types it may have
 
 @dataclass(frozen=True)
 class WeekFolder:
-    """The folder of published weeks."""
+    """The folder of published weeks.
+
+    Attributes
+    ----------
+    changed_ids : ids that changed: lists that are read have the new ones, files stay as they are
+    """
 
     folder: Path
+    changed_ids: ChangedIds = field(default_factory=ChangedIds)
 
     @property
     def current(self) -> str | None:
@@ -129,12 +137,13 @@ class WeekFolder:
         file = self.folder / name / LISTS
         try:
             found = pl.read_parquet(file, glob=False)  # a folder's name may hold brackets
-            return found.select(USER_ID, ITEM_ID, "rank", pl.exclude(USER_ID, ITEM_ID, "rank"))
+            found = found.select(USER_ID, ITEM_ID, "rank", pl.exclude(USER_ID, ITEM_ID, "rank"))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(
                 f"{file} can't be read as a week's lists ({str(error).splitlines()[0]}); restore it, "
                 f"or remove the folder and say 'retailrec week rollback --to NAME' of a week before it."
             ) from error
+        return self.changed_ids.of_lists(found)
 
     def switch(self, name: str, work: Work) -> None:
         """Let ``current`` be a week, in one step."""
@@ -304,7 +313,7 @@ def lists_of_user(weeks: WeekFolder, a: str, b: str, user: str) -> list[tuple[An
     DataError
         If neither week has a list for the user.
     """
-    listed = []
+    listed, user = [], weeks.changed_ids.last("user", user)
     for name in (a, b):
         mine = weeks.lists(name).filter(pl.col(USER_ID).cast(pl.String) == user)
         listed.append(mine.sort("rank")[ITEM_ID].to_list())
@@ -359,8 +368,11 @@ def _why(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, same_model: b
     """Sentences on why quality moved."""
     if a is None or b is None:
         return ["lists are judged by the week that follows, so figures of both are not there yet."]
-    (metric, x), y = next(iter(a["models"]["lists"].items())), next(iter(b["models"]["lists"].values()))
-    own = a["models"]["own_purchases"].get(metric), next(iter(b["models"]["own_purchases"].values()))
+    metric, x = next(iter(a["models"]["lists"].items()))
+    if metric not in b["models"]["lists"]:
+        return ["lists of one week are longer than those of the other, so figures are not compared."]
+    y = b["models"]["lists"][metric]
+    own = [one["models"]["own_purchases"][metric] for one in (a, b)]
     if None in (x, y, *own):
         return []
     moved, theirs = y - x, own[1] - own[0]

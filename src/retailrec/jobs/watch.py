@@ -29,7 +29,7 @@ from retailrec.evaluation import Judge, means
 from retailrec.evaluation.backtest import fitted
 from retailrec.evaluation.judge import by_segment, segments
 from retailrec.jobs.evaluate import baselines
-from retailrec.jobs.published import HISTORY, LISTS, MODEL, WeekFolder
+from retailrec.jobs.published import HISTORY, WeekFolder
 from retailrec.recommender.request import Request
 from retailrec.recommender.stage_one import CandidateFrame, candidate_frame
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -211,7 +211,11 @@ class Made(NamedTuple):
 
 
 def measure_week(
-    made: Made, last: Mapping[str, Any] | None, folder: Path | None, request: Request
+    made: Made,
+    last: Mapping[str, Any] | None,
+    weeks: WeekFolder,
+    model: TwoStageRecommender | None,
+    request: Request,
 ) -> dict[str, Any]:
     """The week's row: ``days`` since the last one, ``values`` by measure, ``drift`` by column.
 
@@ -221,14 +225,15 @@ def measure_week(
     Parameters
     ----------
     last : manifest of the week before; None in the first week
-    folder : of the week before
+    weeks : where it is published
+    model : of the week before; None where there is none
     """
     found: dict[str, float | None] = dict.fromkeys(MEASURES)
     found |= {name: made.described[name] for name in ("new", "short", "coverage")}
     found["fallback"] = made.fallback
     drift: list[dict[str, Any]] = []
     days = None
-    if last is not None and folder is not None:
+    if last is not None:
         since = datetime.fromisoformat(last["end"])
         days = (made.data.end - since).days
         if made.change is not None and made.change["users"]:
@@ -239,10 +244,8 @@ def measure_week(
             found["ratio"] = made.judged.ratio
         if made.data.start < since < made.data.end:
             found |= _receipts(made.data, since)
-            model = TwoStageRecommender.load(folder / MODEL)
-            found["calibration"] = _calibration(
-                pl.read_parquet(folder / LISTS, glob=False), model, made.data, since
-            )
+        if model is not None and made.data.start < since < made.data.end:
+            found["calibration"] = _calibration(weeks.lists(last["name"]), model, made.data, since)
             moved, drift = _model_then_and_now(model, made.data, since, request)
             found |= moved
     values = {name: None if v is None else round(float(v), 6) for name, v in found.items()}

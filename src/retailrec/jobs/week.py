@@ -18,19 +18,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from retailrec.checks import Finding, Weeks, run_checks
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.compute.progress import Progress, Timer, silent
 from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.data.cleaning import LINE
 from retailrec.data.files import exports_of, read_table
 from retailrec.data.parsing import as_instant
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
 from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
-from retailrec.datasets.table import with_our_names
-from retailrec.errors import DataError
+from retailrec.datasets.table import receipts_in, with_our_names
+from retailrec.errors import ArtifactError, DataError
 from retailrec.jobs.campaigns import allocate_files
 from retailrec.jobs.check import Checked, check_lists, typed_lines
 from retailrec.jobs.published import (
@@ -42,6 +45,7 @@ from retailrec.jobs.published import (
     LISTS,
     MANIFEST,
     MODEL,
+    POOLS,
     REFUSED,
     WORK,
     WeekFolder,
@@ -56,9 +60,11 @@ from retailrec.jobs.watch import (
     judge_lists,
     measure_week,
 )
-from retailrec.jobs.week_settings import Plan, require_checks
+from retailrec.jobs.week_settings import HOW_READ, Plan, require_checks
 from retailrec.recommender.artifact import versions
-from retailrec.recommender.batch import artifact_key, recommend_to_file
+from retailrec.recommender.batch import Exposures, artifact_key, recommend_to_file
+from retailrec.recommender.exploration import policy_name
+from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.week_page import render_model_card
 from retailrec.work import Work, fingerprint, linked, make_folder, sha256, write_json, write_text
@@ -97,7 +103,7 @@ def inputs_of(plan: Plan) -> dict[str, dict[str, Any]]:
     """
     receipts = plan.settings.receipts
     assert receipts is not None
-    data_files(receipts)  # says what is wrong with the path
+    data_files(receipts_in(receipts))  # says what is wrong with the path
     inner = _files(receipts) if receipts.is_dir() else [receipts]
     files = {f"receipts/{_inside(p, receipts)}": p for p in inner}
     found = {}
@@ -125,11 +131,19 @@ def _inside(file: Path, receipts: Path) -> str:
 
 
 def take_in(
-    plan: Plan, last: Mapping[str, Any] | None, as_of: datetime | None, progress: Progress = silent
+    plan: Plan,
+    inputs: Mapping[str, Mapping[str, Any]],
+    last: Mapping[str, Any] | None,
+    as_of: datetime | None,
+    progress: Progress = silent,
 ) -> TakenIn:
     """Read all receipts, and check those that are new since the week `last`.
 
     New are the lines of files which that week did not have; of one table, those after its end.
+
+    Parameters
+    ----------
+    inputs : of `inputs_of`
 
     Raises
     ------
@@ -152,14 +166,15 @@ def take_in(
     whole = lines.height
     if as_of is not None:
         lines = lines.filter(pl.col("time").is_null() | (pl.col("time") < as_of))
-    new, past = _new_lines(lines, path, last)
+    files = _new_files(inputs, last)
+    new, past = _new_lines(lines, tables, path, files, last)
     weeks = Weeks(new, past)
     findings = run_checks(weeks)
-    empty = [_inside(f, path) for f in _files(path) if not f.stat().st_size] if path.is_dir() else []
-    if empty:
+    if empty := [name.partition("/")[2] for name in files if not inputs[name]["bytes"]]:
         said = f"{', '.join(empty[:3])} has no byte; the export failed. Export again."
         findings.insert(0, Finding("empty_files", "refuse", said))
-    end = weeks.end if as_of is None else min(as_of, weeks.end)
+    end = max(weeks.end, _end_before(lines, last))
+    end = end if as_of is None else min(as_of, end)
     if last is not None and end < datetime.fromisoformat(last["end"]):
         said = (
             f"the receipts end before {end:%Y-%m-%d}, and those of the published week {last['name']} "
@@ -179,29 +194,62 @@ def _described(plan: Plan, name: str) -> pl.DataFrame | None:
     return with_our_names(read_table(file, encoding=plan.settings.encoding), columns)
 
 
+def _new_files(inputs: Mapping[str, Mapping[str, Any]], last: Mapping[str, Any] | None) -> list[str]:
+    """Names of the files of receipts that a week did not have; one of another name is none."""
+    had = {} if last is None else {name: facts["sha256"] for name, facts in last["inputs"].items()}
+    gone = {had[name] for name in had.keys() - inputs.keys()}
+    return [
+        name
+        for name, facts in inputs.items()
+        if name.startswith("receipts/")
+        and facts["sha256"] != had.get(name)
+        and facts["sha256"] not in gone
+    ]
+
+
 def _new_lines(
-    lines: pl.DataFrame, path: Path, last: Mapping[str, Any] | None
+    lines: pl.DataFrame,
+    tables: Tables,
+    path: Path,
+    files: Sequence[str],
+    last: Mapping[str, Any] | None,
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """The lines that are new since a week, and the others; (all, None) where that is unknown."""
+    """The lines that are new since a week, and the others; (all, None) where that is unknown.
+
+    Those of `files` are, where the others are of other exports; else those after the week's end.
+    """
     if last is None:
         return lines, None
-    files = data_files(path)
-    if len(files) > 1 and not any(file.name.lower().endswith(EXCEL) for file in files):
-        known = {name: facts["sha256"] for name, facts in last["inputs"].items()}
-        is_new: dict[int, set[bool]] = {}
-        numbers = exports_of([(file, "") for file in files])
-        for file, number in zip(files, numbers, strict=True):
-            same = known.get(f"receipts/{_inside(file, path)}") == sha256(file)
-            is_new.setdefault(number, set()).add(not same)
-        fresh = [number for number, news in is_new.items() if news == {True}]
-        if fresh and {False} in is_new.values() and all(len(news) == 1 for news in is_new.values()):
-            if "file" not in lines.columns:  # only one of them has lines, and it was there before
-                return lines.clear(), lines
-            among = pl.col("file").is_in(fresh)
+    spans = tables.report.spans  # of the files that have lines
+    exports = exports_of([span[:2] for span in spans])
+    is_new = [f"receipts/{_inside(span.file, path)}" in files for span in spans]
+    fresh, known = (
+        {n for n, new in zip(exports, is_new, strict=True) if new is side} for side in (True, False)
+    )
+    if fresh and known and not fresh & known:
+        of_span = np.searchsorted(np.cumsum([span.rows for span in spans]), lines[LINE], "right")
+        among = pl.Series(np.array(is_new)[of_span])
+        if among.any():  # else they come later than was asked for
             return lines.filter(among), lines.filter(~among)
+    if not fresh and tables.report.reading.get("dataset") == "table":
+        receipts = data_files(receipts_in(path))
+        if any(f"receipts/{_inside(file, path)}" in files for file in receipts):
+            return lines.clear(), lines  # a header alone
     later = pl.col("time").is_null() | (pl.col("time") >= datetime.fromisoformat(last["end"]))
     new = lines.filter(later)
     return (lines, None) if new.is_empty() else (new, lines.filter(~later))
+
+
+def _end_before(lines: pl.DataFrame, last: Mapping[str, Any] | None) -> datetime:
+    """Midnight after the last line that lies before the end of a week: it is known still.
+
+    What is new may be of days before: a store's export that comes late, or one that was corrected.
+    """
+    until = datetime.min if last is None else datetime.fromisoformat(last["end"])
+    known = lines.filter(pl.col("time") < until)["time"].max()
+    if not isinstance(known, datetime):
+        return datetime.min
+    return datetime(known.year, known.month, known.day) + timedelta(days=1)
 
 
 # --- refit, or not ------------------------------------------------------------------------------------
@@ -235,8 +283,11 @@ def decide(
         return Decision(True, "no model is in place")
     if refit:
         return Decision(True, "it was asked for")
-    if last["settings"]["model"] != plan.what_counts()["model"]:
+    was, now = last["settings"], plan.what_counts()
+    if was["model"] != now["model"]:
         return Decision(True, "the settings of the model have changed")
+    if any(was.get(name) != now.get(name) for name in HOW_READ):
+        return Decision(True, "receipts are read in another way than those that the model knows")
     model, since = last["model"], datetime.fromisoformat(last["model"]["fitted_until"])
     age = (data.end - since) / timedelta(days=1)
     if age >= rules.age_days:
@@ -328,7 +379,7 @@ def publish_week(
         If an input can't be used, or another process is at work.
     """
     instant = None if as_of is None else as_instant(as_of, who="--as-of")
-    weeks = WeekFolder(plan.settings.folder)
+    weeks = WeekFolder(plan.settings.folder, plan.settings.reading().changed_ids or ChangedIds())
     require_checks(accept, "--accept")
     accepted = {*plan.settings.accept, *accept}
     progress("compare inputs")
@@ -398,24 +449,25 @@ class _Call:
         with self.timer.step("judge last week"):
             judged = self._judge(data)
         decision = decide(self.plan, data, self.last, judged, refit=self.refit)
-        model = self._model(work, data, decision)
+        model, recommender, decision = self._model(work, data, decision)
         with self.timer.step("recommend"):
-            recommender = TwoStageRecommender.load(model)
             file, facts = self._recommend(work, data, recommender, artifact_key(model))
         lists = pl.read_parquet(file, glob=False)
         described = describe_lists(lists, data, self.plan.request.k)
-        changed = None
+        changed: dict[str, Any] | None = None
+        old: TwoStageRecommender | None = recommender
+        notes: list[str] = []
         if self.last is not None:
-            before = self.weeks.folder / self.last["name"]
             same = self.last["settings"]["request"] == self.plan.request.fingerprint()
-            old = TwoStageRecommender.load(before / MODEL) if decision.refit and same else None
+            if decision.refit:
+                old, notes = self._last_model()
             with self.timer.step("compare with last week"):
                 changed = change_of(
                     self.weeks.lists(self.last["name"]),
                     lists,
-                    None if old is None else old.recommend,
+                    old.recommend if old is not None and decision.refit and same else None,
                     data,
-                    self.plan.request,
+                    self._request,
                 )
         findings = check_lists(
             described, self.last and self.last["lists"], changed, self.plan.settings.lists
@@ -426,7 +478,7 @@ class _Call:
             folder = None if self.last is None else self.weeks.folder / self.last["name"]
             made = Made(data, described, changed, judged, facts["fallback"])
             row = {"name": name, "end": data.end.isoformat()}
-            row |= measure_week(made, self.last, folder, self.plan.request)
+            row |= measure_week(made, self.last, self.weeks, old, self.plan.request)
             history = grown(history_of(folder), row)
         with self.timer.step("allocate"):
             campaign = self._allocate(work, file, name)
@@ -461,7 +513,7 @@ class _Call:
         self._put_in_place(name, work)
         work.remove()
         rejected = [f"{n:,} lines are left out: {why}" for why, n in data.report.rejected.items()]
-        notes = [*rejected, *data.report.notes, *facts["notes"]]
+        notes = [*rejected, *data.report.notes, *facts["notes"], *notes]
         reason = f"{name} is published"
         return Outcome("published", reason, name, manifest, checked, decision, findings, notes)
 
@@ -492,14 +544,17 @@ class _Call:
         if name is None:
             return None
         manifest = self.weeks.manifest(name)
+        again = f"; 'retailrec week rollback --to {name}' publishes it again"
         if name == current:
             reason = f"inputs and settings are those of {name}, which is published"
         elif name in self.weeks.withdrawn:
-            reason = f"inputs and settings are those of {name}, which was taken back"
+            reason = f"inputs and settings are those of {name}, which was taken back{again}"
         elif manifest["previous"] == current:
             return Outcome("published", f"{name} was complete and is published", name, manifest)
         else:
-            reason = f"inputs and settings are those of {name}, which was published before {current}"
+            reason = (
+                f"inputs and settings are those of {name}, which was published before {current}{again}"
+            )
         return Outcome("nothing new", reason, name, manifest)
 
     def _name(self, end: datetime) -> str:
@@ -507,7 +562,7 @@ class _Call:
 
     def _take_in(self) -> TakenIn:
         """Receipts and findings; one more where weeks came regularly and this one is shorter."""
-        taken = take_in(self.plan, self.last, self.as_of, self.progress)
+        taken = take_in(self.plan, self.inputs, self.last, self.as_of, self.progress)
         ends, last = [taken.end], self.last
         while last is not None and len(ends) < 4:
             ends.append(datetime.fromisoformat(last["end"]))
@@ -563,11 +618,24 @@ class _Call:
         lists, since = self.weeks.lists(self.last["name"]), datetime.fromisoformat(self.last["end"])
         return judge_lists(lists, data, since, self.last["lists"]["k"])
 
-    def _model(self, work: Work, data: RetailData, decision: Decision) -> Path:
-        """Folder of the model that recommends: the one in place, or one that is fitted now."""
+    def _last_model(self) -> tuple[TwoStageRecommender | None, list[str]]:
+        """The model of the published week; None, and a note, where it can't be loaded."""
+        assert self.last is not None
+        try:
+            return TwoStageRecommender.load(self.weeks.folder / self.last["name"] / MODEL), []
+        except ArtifactError as error:
+            return None, [f"the model in place can't be loaded: {error}"]
+
+    def _model(
+        self, work: Work, data: RetailData, decision: Decision
+    ) -> tuple[Path, TwoStageRecommender, Decision]:
+        """Folder and model that recommend: the one in place, or one that is fitted now; and why."""
         if not decision.refit:
             assert self.last is not None
-            return self.weeks.folder / self.last["name"] / MODEL
+            kept, notes = self._last_model()
+            if kept is not None:
+                return self.weeks.folder / self.last["name"] / MODEL, kept, decision
+            decision = Decision(True, notes[0])
         folder = Path(work.path("part-model"))
         done = work.facts("part-fitted")
         if done is None or not folder.is_dir() or artifact_key(folder) != done["key"]:
@@ -576,21 +644,36 @@ class _Call:
             with self.timer.step("fit"):
                 self.plan.model.for_size(data.n_users).model().fit(data, self.progress).save(folder)
             work.finish("part-fitted", {"key": artifact_key(folder)})
-        return folder
+        return folder, TwoStageRecommender.load(folder), decision
 
     def _recommend(
         self, work: Work, data: RetailData, model: TwoStageRecommender, key: str
     ) -> tuple[Path, dict[str, Any]]:
-        """The file of lists, and its notes."""
-        file = Path(work.path(_ASIDE)) / LISTS
+        """The file of lists, with the pools that they were drawn from beside it; and its notes."""
+        file, request = Path(work.path(_ASIDE)) / LISTS, self._request
+        pools = file.with_name(POOLS) if request.explore else None
+        made = [file] if pools is None else [file, pools]
         done = work.facts("part-listed")
-        if done is None or not file.is_file() or sha256(file) != done["sha256"]:
-            request = self.plan.request
-            batch = recommend_to_file(model, data, file, request, key=key, progress=self.progress)
+        if done is None or done["sums"] != [sha256(f) if f.is_file() else "" for f in made]:
+            exposures = None if pools is None else Exposures(pools, policy_name(MODEL, key))
+            batch = recommend_to_file(
+                model, data, file, request, key=key, exposures=exposures, progress=self.progress
+            )
             fallback = batch.report.n_unknown_shoppers / max(batch.report.n_shoppers, 1)
-            done = {"sha256": sha256(file), "notes": list(batch.report.notes), "fallback": fallback}
+            done = {"notes": list(batch.report.notes), "fallback": fallback}
+            done["sums"] = [sha256(f) for f in made]
             work.finish("part-listed", done)
         return file, done
+
+    @property
+    def _request(self) -> Request:
+        """What is asked for each user; steady lists hold on to those of the published week."""
+        asked = self.plan.request
+        if not asked.steady or asked.previous is not None:
+            return asked
+        if self.last is None:
+            return replace(asked, steady=0.0)
+        return replace(asked, previous=self.weeks.lists(self.last["name"]))
 
     def _allocate(self, work: Work, lists: Path, name: str) -> dict[str, Any] | None:
         """Offers from the lists, where a campaign is configured; its counts."""
@@ -644,6 +727,8 @@ class _Call:
             shutil.rmtree(aside)
         make_folder(aside)
         linked(lists, aside / LISTS)
+        if lists.with_name(POOLS).is_file():
+            linked(lists.with_name(POOLS), aside / POOLS)
         linked(model, aside / MODEL)
         if manifest["campaign"] is not None:
             linked(lists.parent.parent / "part-offers" / CAMPAIGN, aside / CAMPAIGN)

@@ -16,11 +16,14 @@ from retailrec.errors import SettingError
 from retailrec.jobs.check import LIST_CHECKS, ListBounds
 from retailrec.jobs.settings import ReadSettings, Settings, settings_of
 from retailrec.recommender.request import Request
+from retailrec.work import fingerprint
 
 ALL_CHECKS = (*CHECKS, "empty_files", "older_than_published", "short_period", *LIST_CHECKS)
 
 
 _TABLES = ("receipts", "items", "users")
+# of what counts: how receipts are read, and items called; a model knows them so alone
+HOW_READ = ("dataset", "columns", "time_format", "where", "not_products", "changed_items")
 
 
 class _Part(BaseModel):
@@ -115,6 +118,8 @@ class Plan:
         said = self.settings.model_dump(mode="json", include=counts)
         later = ("where", "not_products")  # without them, what counts is as in version 0.2
         said |= {name: getattr(self.settings, name) for name in later if getattr(self.settings, name)}
+        if (changed := self.settings.reading().changed_ids) and changed.items:
+            said["changed_items"] = fingerprint(sorted(changed.items.items()))
         model = self.model.model_dump(mode="json", exclude_unset=True)
         return said | {"model": model, "request": self.request.fingerprint()}
 
@@ -198,6 +203,20 @@ def read_week(path: Path) -> Plan:
             f"name another place."
         )
     return Plan(settings, settings_of(model, f"{path}, [model]"), request, files)
+
+
+def read_folder(path: Path) -> Path:
+    """Where a TOML file of settings has weeks published, whether or not the rest of it can be used.
+
+    Raises
+    ------
+    SettingError
+        If the file can't be read, or names no folder.
+    """
+    folder = read_toml(path, who="config").get("folder", WeekSettings.model_fields["folder"].default)
+    if not folder or not isinstance(folder, str | Path):
+        raise SettingError(f"{path}: folder must be the path of a folder, not {folder!r}.")
+    return path.parent / folder
 
 
 def require_checks(names: Sequence[str], who: str) -> None:
