@@ -197,3 +197,41 @@ def test_what_can_not_be_compared_is_judged_again_by_any_process(
     before = judge()
     taste += 40  # as another object at this place
     assert not judge()["mean"].equals(before["mean"])
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        (lambda users, k: np.zeros((len(users), k), np.int32), "list with an item twice"),
+        (lambda users, k: np.zeros((len(users), k)), "array of float64"),
+        (lambda users, k: np.tile(np.arange(k) + 10**6, (len(users), 1)), "list with code"),
+        (lambda users, k: np.tile(np.arange(k) - 9, (len(users), 1)), "list with code"),
+        (lambda users, k: np.tile(np.arange(k), (2, 1)), "array of int64, (2, "),
+        (lambda users, k: None, "array of object"),
+    ],
+)
+def test_lists_of_a_function_are_looked_at(
+    data: RetailData, lists: Callable[..., Any], said: str
+) -> None:
+    """An item that stands twice in a list was counted as two hits."""
+    with pytest.raises(DataError) as refused:
+        backtest(data, {"mine": lambda past, users, k: lists(users, k)}, horizon_days=14, n_folds=1)
+    assert said in str(refused.value)
+    assert "no item twice" in str(refused.value)
+
+
+def test_a_longer_list_of_a_function_is_cut_and_none_fills_a_shorter_one(data: RetailData) -> None:
+    def long(past: RetailData, users: Any, k: int) -> Any:
+        return np.tile([*range(k), -1, -1, 9], (len(users), 1))
+
+    settings: Any = {"horizon_days": 14, "n_folds": 1, "metrics": ["precision@3"]}
+    cut = backtest(data, {"m": long}, **settings).values["precision@3"]
+    assert cut.equals(backtest(data, {"m": first_items}, **settings).values["precision@3"])
+
+
+@pytest.mark.parametrize("settings", [{"metrics": []}, {"horizon_days": float("nan")}])
+def test_without_a_metric_or_a_horizon_nothing_is_judged(
+    data: RetailData, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(SettingError, match=r"at least one|must be above 0"):
+        backtest(data, {"own": OwnPurchases()}, **settings)

@@ -12,7 +12,7 @@ import pytest
 from cli_support import refused, retailrec
 from retailrec.data import RetailData
 from retailrec.data.prefilters import AllowItems, DenyItems
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.evaluation import evaluate, judge_frames
 from retailrec.evaluation.bootstrap import compare_models, exact_p
 from retailrec.jobs.evaluate import evaluate_files
@@ -161,3 +161,19 @@ def test_what_is_judged_by_itself_is_refused_or_said(tmp_path: Path, monkeypatch
     run = retailrec("evaluate", "--recommendations", "day=1/lists.csv", "--truth", "bought.csv")
     assert run.returncode == 0, run.stderr
     assert "pairs of the truth" not in run.stdout
+
+
+def test_a_price_may_stand_in_the_line_of_who_is_not_judged() -> None:
+    """Else the list seems to cost less than it does: here all of it was bought for 4 of 4 and not of 10."""
+    lists = pl.DataFrame({"user_id": [1, 1], "item_id": ["a", "b"], "rank": [1, 2]})
+    truth = pl.DataFrame(
+        {"user_id": [1, 9], "item_id": ["a", "b"], "value": [4.0, 6.0], "price": [4.0, 6.0]}
+    )
+    history = pl.DataFrame({"user_id": [1], "item_id": ["a"]})
+    found = evaluate(lists, truth, ["money_precision@2"], history=history)
+    assert found == {"money_precision@2": pytest.approx(0.4)}
+
+
+def test_without_a_metric_nothing_is_judged() -> None:
+    with pytest.raises(SettingError, match="name at least one"):
+        evaluate(LISTS, TRUTH, [])

@@ -40,7 +40,7 @@ from retailrec.evaluation.judge import (
     user_facts,
 )
 from retailrec.metrics import parse_metric
-from retailrec.metrics.base import Values, compute_metric
+from retailrec.metrics.base import Values, compute_metric, longest
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
@@ -163,11 +163,6 @@ def _matrix(lists: pl.Series) -> NDArray[Any]:
     return lists.explode().to_numpy().reshape(len(lists), -1)
 
 
-def longest(metrics: Sequence[str]) -> int:
-    """The longest list that one of the metrics looks at."""
-    return max(parse_metric(m)[1] for m in metrics)
-
-
 def fitted(model: Model, past: RetailData) -> Lists:
     """Fit a copy of the model; the answer gives (n_users, k) item codes for codes of shoppers."""
     return lists_of(fitted_copy(model, past), past)
@@ -196,7 +191,33 @@ def lists_of(model: Model, past: RetailData) -> Lists:
             return np.vstack([np.zeros((0, k), np.int32), *parts])
 
         return lists
-    return lambda users, k: model(past, users, k)
+    return lambda users, k: _checked(model(past, users, k), len(users), k, past.n_items)
+
+
+def _checked(lists: Any, n_users: int, k: int, n_items: int) -> Items:
+    """The lists of a function, whose item codes are looked up and counted as they are.
+
+    Raises
+    ------
+    DataError
+        If they are no lists of item codes, one a user, each item once.
+    """
+    items = np.asarray(lists)
+    said = f"array of {items.dtype}, {items.shape}"
+    whole = items.ndim == 2 and items.shape[0] == n_users and np.issubdtype(items.dtype, np.integer)
+    if whole:
+        items = items[:, :k].astype(np.int32, copy=False)
+        ordered = np.sort(items, axis=1)
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            whole, said = False, "list with an item twice"
+        elif items.size and not -1 <= int(items.min()) <= int(items.max()) < n_items:
+            whole, said = False, f"list with code {int(items.max())} or {int(items.min())}"
+    if not whole:
+        raise DataError(
+            f"a model that is a function must give ({n_users}, {k}) item codes below {n_items}, -1 for "
+            f"none, no item twice in a list; it gave an {said}."
+        )
+    return items
 
 
 class Backtest(NamedTuple):
@@ -266,6 +287,8 @@ def backtest(
     if not models:
         raise SettingError("backtest: there is no model; give at least one.")
     data = RetailData.of(data)
+    if not 0 < horizon_days < 100_000:
+        raise SettingError(f"backtest: horizon_days must be above 0, not {horizon_days}.")
     horizon = timedelta(days=horizon_days)
     longest(metrics)  # one that is unknown is said before any work
     frames, tables, lists = [], [], [_no_lists(data)]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from retailrec.compute.csr import find_listed, find_pairs, pair_keys, pairs_of_keys
 from retailrec.data import RetailData, category_codes, item_buyers, unit_prices
+from retailrec.data.ids import row_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
 from retailrec.data.retail_data import text_codes
 from retailrec.errors import DataError
-from retailrec.metrics.base import Values, compute_metric, parse_metric
+from retailrec.metrics.base import Values, compute_metric, longest, parse_metric
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
 
 DEFAULT_METRICS = ("precision@5", "recall@10", "ndcg@10", "hit_rate@5", "money_precision@5")
@@ -267,7 +268,7 @@ def evaluate(
     >>> evaluate(mine, bought, ["precision@2", "hit_rate@2"])
     {'precision@2': 0.25, 'hit_rate@2': 0.5}
     """
-    k = max(parse_metric(m)[1] for m in metrics)
+    k = longest(metrics)
     found = judge_frames({"": recommendations}, truth, k, history=history, items=items)
     return means(found.judge.per_user(found.lists[""], metrics))
 
@@ -312,8 +313,8 @@ def judge_frames(
     sums = coded.group_by("row", "item").agg(pl.col("value").sum()).sort("row", "item")
     prices = np.full(len(ids), np.nan)
     if "price" in bought.columns:
-        priced = coded.filter(pl.col("price").is_not_null())
-        prices[priced["item"].to_numpy()] = priced["price"].to_numpy()
+        priced = bought.drop_nulls("price")  # of those who are not judged, too
+        prices[row_of_ids(priced["item_id"], ids)] = priced["price"].to_numpy()
     judge = Judge(
         users=np.arange(len(users)),
         n_cold=n_buyers - len(users),

@@ -28,7 +28,7 @@ from retailrec.evaluation.bootstrap import compare_models
 from retailrec.evaluation.matching import matching_report
 from retailrec.evaluation.results import Difference, Interval, MatchingReport, Uncertainty
 from retailrec.jobs.settings import Settings, sources_toml
-from retailrec.metrics import parse_metric
+from retailrec.metrics.base import longest
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import NO_COLUMNS, end_of
 from retailrec.report.drawings import draw_recall
@@ -162,7 +162,7 @@ def evaluate_files(
     DataError, SettingError
         If files can't be read, or a column that is named stands in none of them.
     """
-    k = max(parse_metric(m)[1] for m in metrics)
+    k = longest(metrics)
     for name, path in {**recommendations, "the history": history}.items():
         if path is not None and path.exists() and truth.exists() and path.samefile(truth):
             raise SettingError(

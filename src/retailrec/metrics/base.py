@@ -24,7 +24,7 @@ judge the same list by the purchases of items that the shopper had, or had not, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,19 @@ def parse_metric(text: str) -> tuple[Metric, int]:
     if not k.isdecimal() or int(k) < 1:
         raise SettingError(f"metric '{text}' needs a k of at least 1, written as {name}@5.")
     return metric, int(k)
+
+
+def longest(metrics: Sequence[str]) -> int:
+    """The longest list that one of the metrics looks at.
+
+    Raises
+    ------
+    SettingError
+        If there is none, or one is unknown.
+    """
+    if not metrics:
+        raise SettingError("there is no metric; name at least one, such as precision@5.")
+    return max(parse_metric(m)[1] for m in metrics)
 
 
 def _of_part(name: str) -> Metric | None:
