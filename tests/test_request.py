@@ -163,3 +163,33 @@ def test_with_margins_a_probability_is_still_that_of_a_purchase() -> None:
 def test_a_list_without_end_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="may be 100,000 at most"):
         Request(**asked)
+
+
+def test_frames_of_a_request_may_be_of_any_library() -> None:
+    pairs = pl.DataFrame({"user_id": [1, 2], "item_id": [7, 8]})
+    items = pairs.select("item_id")
+    frames = {
+        "available": items,
+        "deny": pairs,
+        "margin": items.with_columns(margin=pl.lit(1.5)),
+    }
+    lists: dict[str, Any] = {"dismissals": pairs, "previous": pairs}
+    polars = Request(k=1, rules=Rules(**frames), **lists, steady=1.0)
+    pandas = Request(
+        k=1,
+        rules=Rules(**{name: frame.to_pandas() for name, frame in frames.items()}),
+        **{name: frame.to_pandas() for name, frame in lists.items()},
+        steady=1.0,
+    )
+    assert pandas.fingerprint() == polars.fingerprint()
+    for name in frames:
+        with pytest.raises(DataError, match=f"rules: {name} must be a data frame"):
+            Rules(**{name: [7]})
+    for name in lists:
+        with pytest.raises(DataError, match="must be a data frame"):
+            Request(**{name: [7]}, steady=1.0 if name == "previous" else 0.0)
+
+
+def test_a_rule_that_there_is_not_is_refused_in_a_table_too() -> None:
+    with pytest.raises(SettingError, match="there is no rule 'min_old'"):
+        Request(rules={"min_old": 1})  # type: ignore[arg-type]

@@ -116,7 +116,8 @@ def id_series(ids: Any, *, who: str) -> pl.Series:
     try:
         return typed_ids(ids if isinstance(ids, pl.Series) else pl.Series(list(ids)))
     except (TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{who} must be a list of ids, all numbers or all text: {error}.") from error
+        why = str(error).splitlines()[0]
+        raise DataError(f"{who} must be a list of ids, all numbers or all text: {why}.") from error
 
 
 def runs_of_ids(ids: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:

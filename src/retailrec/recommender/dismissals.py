@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.data.ids import row_of_ids
+from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import (
     check_columns,
     ids_like,
@@ -45,8 +46,7 @@ def check_dismissals(given: Any) -> pl.DataFrame:
     >>> check_dismissals(pl.DataFrame({"user_id": [7], "item_id": ["tea"], "category": ["yes"]})).row(0)
     (7, 'tea', None, True, 4.0)
     """
-    if not isinstance(given, pl.DataFrame):
-        raise DataError(f"dismissals must be a frame of {USER_ID} and {ITEM_ID}, not {given!r}.")
+    given = to_polars(given, who="dismissals")
     check_columns(given, (USER_ID, ITEM_ID), ("time", "category", "weeks"), who="dismissals")
     ids = [typed_ids(given[c]) for c in (USER_ID, ITEM_ID)]
     for column in ids:

@@ -20,6 +20,7 @@ import polars as pl
 from retailrec.components import Count, Natural, NotNegative, ShareOrNone, check_settings
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
+from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import as_instant, bare_id, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.recommender.among import Among, as_among, read_among
@@ -223,7 +224,7 @@ class Request:
             values = {"k": sum(slots.values()), "slots": slots if several else None}
             values["purpose"] = "mixed" if several else next(iter(slots))
         if isinstance(self.rules, Mapping):
-            values["rules"] = Rules(**self.rules)
+            values["rules"] = Rules.of(self.rules)
         elif not isinstance(self.rules, Rules | None):
             raise SettingError(
                 f"recommend: rules must be Rules(...) or a table of rules, not {self.rules!r}."
@@ -357,9 +358,9 @@ def _listed(given: Any) -> pl.DataFrame:
     DataError
         If it is no frame with these columns, or an id is missing.
     """
-    if not isinstance(given, pl.DataFrame) or not {USER_ID, ITEM_ID} <= set(given.columns):
-        has = given.columns if isinstance(given, pl.DataFrame) else repr(given)
-        raise DataError(f"previous lists must have {USER_ID} and {ITEM_ID}; they have {has}.")
+    given = to_polars(given, who="previous lists")
+    if not {USER_ID, ITEM_ID} <= set(given.columns):
+        raise DataError(f"previous lists must have {USER_ID} and {ITEM_ID}; they have {given.columns}.")
     lists = pl.DataFrame([typed_ids(given[c]) for c in (USER_ID, ITEM_ID)])
     if n := lists.height - lists.drop_nulls().height:
         raise DataError(f"previous lists have no id in {n:,} of {lists.height:,} lines.")

@@ -31,6 +31,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.ids import row_of_ids
+from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import (
     bare_id,
     check_columns,
@@ -267,6 +268,9 @@ class Rules:
     more: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
+        for name in _FRAMES:
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, to_polars(given, who=f"rules: {name}"))
         check_settings(self, "rules")
         if isinstance(self.forbid, Mapping) or not isinstance(self.forbid, Sequence):
             raise SettingError(f"rules: forbid must be a list of tables, not {self.forbid!r}.")
@@ -294,6 +298,22 @@ class Rules:
                     typed = frame.with_columns(typed_ids(frame[ITEM_ID]))
                     found[rule] = changed.folded(typed, ITEM_ID)
         return replace(self, **found)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Rules:
+        """Rules from a table of them.
+
+        Raises
+        ------
+        SettingError
+            If there is no such rule, or one makes no sense.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                which = f"{meant(name, known)}expected {', '.join(known)}"
+                raise SettingError(f"rules: there is no rule '{name}'; {which}.")
+        return cls(**given)
 
     @property
     def by_store(self) -> bool:
@@ -694,14 +714,8 @@ def read_rules(path: Path) -> Rules:
     SettingError
         If the file can't be read, a rule is not known or has a value of the wrong kind.
     """
-    given = read_toml(path, who="rules")
-    known = [f.name for f in fields(Rules)]
     values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in known:
-            raise SettingError(
-                f"rules: there is no rule '{name}'; {meant(name, known)}expected {', '.join(known)}."
-            )
+    for name, value in read_toml(path, who="rules").items():
         if name in _FRAMES:
             if not isinstance(value, str) or not value.strip():
                 raise SettingError(f"rules: {name} must be the path of a file, not {value!r}.")
@@ -713,4 +727,4 @@ def read_rules(path: Path) -> Rules:
         elif name == "more":
             value = [make_component(table, Rule, "rule") for table in value]
         values[name] = value
-    return Rules(**values)
+    return Rules.of(values)
