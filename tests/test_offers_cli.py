@@ -252,3 +252,12 @@ def test_result_reads_the_file_that_a_service_exports(files: Path) -> None:
     Ledger(files / "ledger").read().write_parquet("exposures.parquet")
     text = run("experiment result exposures.parquet receipts.csv --campaign spring --days 28")
     assert "treated" in text
+
+
+def test_an_empty_folder_is_a_ledger_without_offers_yet(files: Path) -> None:
+    """So that a campaign that reads past offers can begin; a folder that is not there may be mistyped."""
+    (files / "capped.toml").write_text(CAPPED.format("first"))
+    (files / "sent").mkdir()
+    text = run("allocate pairs.csv capped.toml --ledger sent --out first")
+    assert "the ledger sent holds no offers yet" in text
+    assert pl.read_parquet("first/offers.parquet").height == 80

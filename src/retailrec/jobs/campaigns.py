@@ -270,9 +270,13 @@ def _table(
 
 
 def _ledger_at(path: Path, record: bool, changed: ChangedIds) -> Ledger:
-    """The ledger at a path; only `record` begins one, and not among other files: it may be mistyped."""
-    seen = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else [path]
-    is_new = record and (not seen or not path.exists())
+    """The ledger at a path; an empty folder is one without offers yet.
+
+    Only `record` makes the folder, and none begins among other files: the path may be mistyped.
+    """
+    is_new = record and not path.exists()
+    if path.is_dir():
+        is_new = all(p.name.startswith(".") for p in path.iterdir())
     return Ledger(path, changed) if is_new else Ledger(path, changed).require()
 
 
