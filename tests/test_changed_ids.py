@@ -312,6 +312,10 @@ def test_a_model_reads_a_frame_of_receipts_by_the_ids_that_it_learnt_with(tmp_pa
     want = model.recommend(data, [first], k=3)
     assert model.recommend(old, [9001], k=3).equals(want)
     assert model.recommend(lines, [first], k=3).equals(want)
+    again = TwoStageRecommender(label_splits=shop_splits()).fit(
+        RetailData.from_frames(old, changed_ids=changed)  # no file, so nothing else is kept
+    )
+    assert again.recommend(old, [9001], k=3).equals(want)
 
 
 def test_pairs_and_margins_of_offers_are_of_the_new_ids(tmp_path: Path) -> None:

@@ -596,7 +596,10 @@ class TwoStageRecommender:
 
     def fit_stage_one(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
-        self.report_["reading"] = data.report.reading
+        reading = data.report.reading
+        if data.changed_ids and "changed_ids" not in reading:  # as Python's frames came
+            reading = {"dataset": "table", **reading, "changed_ids": data.changed_ids.frame()}
+        self.report_["reading"] = reading
         filtered, self.report_["prefilters"] = apply_prefilters(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
         return self
