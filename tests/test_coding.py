@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -93,6 +94,16 @@ def test_ids_that_are_text_in_one_part_are_text_in_all() -> None:
     assert data.items["item_id"].to_list() == ["1", "2", "x"]
     assert data.users["user_id"].to_list() == [7, 8]
     assert data.log["item"].to_list() == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [pl.Float64, pl.Decimal(12, 2)])
+def test_a_whole_id_is_one_also_where_its_part_has_fractions(kind: Any) -> None:
+    """7.0 of a part with 7.5 in it was another shopper than 7 of the part before."""
+    one = pl.DataFrame({"user_id": [7, 8], "item_id": [1, 2], "time": ["2024-01-01"] * 2})
+    one = one.with_columns(pl.col("user_id").cast(kind))
+    other = one.with_columns(user_id=pl.Series(["7", "7.5"]).cast(kind))
+    data = RetailData.from_frames(iter([one, other]))
+    assert data.users["user_id"].to_list() == ["7", "7.5" if kind == pl.Float64 else "7.50", "8"]
 
 
 def test_parts_with_other_columns_are_refused() -> None:

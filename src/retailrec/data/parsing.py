@@ -95,7 +95,8 @@ def typed_ids(ids: pl.Series) -> pl.Series:
         same = (
             whole.null_count() == ids.null_count() and (whole.cast(kind) == ids).fill_null(True).all()
         )
-        return whole if same else ids.cast(pl.String)
+        # 7 is 7 in every part of a log, also beside 7.5
+        return whole if same else ids.cast(pl.String).str.replace(r"\.0+$", "")
     if kind == pl.Null:
         return ids.cast(pl.Int64)
     try:
