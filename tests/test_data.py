@@ -369,3 +369,21 @@ def test_windows_a_stride_apart_overlap_or_leave_gaps() -> None:
         folds = rolling_folds(end, horizon=week, n=3, stride=stride)
         assert [f.end for f in folds] == [end - 2 * stride, end - stride, end]
         assert all(f.end - f.cutoff == week for f in folds)
+
+
+def test_stores_and_discounts_are_of_the_fingerprint_too() -> None:
+    """An interrupted job took over lists of other stores' shelves."""
+    lines = pl.DataFrame({"user_id": [1, 2], "item_id": [7, 8], "time": ["2024-01-01"] * 2})
+    told = [
+        RetailData.from_frames(lines.with_columns(**more)).fingerprint()
+        for more in (
+            {},
+            {"store": pl.Series(["north", "south"])},
+            {"store": pl.Series(["south", "north"])},
+            {"discount": pl.Series([0.5, 0.0])},
+            {"discount": pl.Series([0.0, 0.5])},
+        )
+    ]
+    assert len({*told}) == len(told)
+    south = lines.with_columns(store=pl.Series(["north", "south"]))
+    assert RetailData.from_frames(south[::-1]).fingerprint() == told[1]

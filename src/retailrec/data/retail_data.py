@@ -25,7 +25,7 @@ from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
 from retailrec.data.parsing import as_instant, ids_like
 from retailrec.errors import DataError
-from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, LOG, RECOMMENDABLE, USER_ID
+from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE, USER_ID
 
 Totals = list[tuple[np.ufunc, NDArray[Any]]]  # (n_items, ...) sums of a part, and how two are combined
 
@@ -370,7 +370,8 @@ class RetailData:
 
     def fingerprint(self) -> str:
         """Digest of all that is known: the same data gives the same one."""
-        frames = (self.log.select(LOG), self.items, self.users)
+        text = pl.col(pl.Categorical).cast(pl.String)  # codes hang on what else a process has read
+        frames = (frame.with_columns(text) for frame in (self.log, self.items, self.users))
         sums: list[Any] = [int(frame.hash_rows(seed=0).sum() or 0) for frame in frames]
         sums += [] if self.population is None else [self.population.fingerprint()]
         return hashlib.sha256(repr([self.end, self.log.height, sums]).encode()).hexdigest()
