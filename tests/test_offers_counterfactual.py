@@ -388,6 +388,13 @@ def test_open_bandit_men_are_judged_and_women_refused(campaign: str, effective: 
     assert (found.low, found.high) == pytest.approx((0.0018, 0.0050), abs=0.0002)
 
 
+def test_impressions_without_any_reward_are_no_proof_of_none() -> None:
+    for reward in (0.0, 1.0):
+        with pytest.raises(DataError, match=f"reward of all 800 impressions is {reward:g}"):
+            cf.judge_impressions([reward] * 800, [0.5] * 800, [0.5] * 800)
+    assert cf.judge_impressions([1.0] + [0.0] * 799, [0.5] * 800, [0.5] * 800).high > 0
+
+
 def test_impressions_with_chances_out_of_range_are_refused() -> None:
     for logged, new in ((0.0, 0.5), (1.5, 0.5), (0.5, 1.5), (float("nan"), 0.5)):
         with pytest.raises(DataError, match="is out of range"):
@@ -556,6 +563,10 @@ def test_the_command_judges_impressions(tmp_path: Path) -> None:
     assert "lacks column 'theirs'" in str(
         run(f"experiment impressions {file} --policy theirs").exception
     )
+    assert "note:" not in text
+    pl.concat([pl.read_csv(file)] * 2).write_csv(tmp_path / "twice.csv")
+    twice = run(f"experiment impressions {tmp_path / 'twice.csv'} --policy mine").output
+    assert "stands in it 2 times, or a multiple of that" in " ".join(twice.split())
     pl.read_csv(file).with_columns(mine=pl.lit("much")).write_csv(tmp_path / "words.csv")
     refused(
         retailrec("experiment", "impressions", tmp_path / "words.csv", "--policy", "mine"),

@@ -228,6 +228,8 @@ def impressions(
         f"{found.n:,}, mean "
         f"weight {found.mean_weight:.3f}"
     )
+    for note in found.notes:
+        OUT.say(f"note: {note}")
 
 
 @uplift.command()

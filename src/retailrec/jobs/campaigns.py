@@ -463,6 +463,9 @@ def lists_of_model(
     return pl.concat(lists)
 
 
+_TOLD_APART = 8  # different rows: of fewer, all may come in even numbers by chance
+
+
 def impressions_of_file(
     log: Path, policy: str, *, reward: str, chance: str, item: str, only: str | None = None
 ) -> ImpressionsReport:
@@ -487,7 +490,13 @@ def impressions_of_file(
             raise DataError(f"{log} lacks column '{name}'; it has {rows.columns[:12]}. Name another.")
     if rows.is_empty():
         raise DataError(f"{log} holds no impression; give a row for each.")
-    n_items = rows[item].drop_nulls().n_unique()
+    n_items, notes = rows[item].drop_nulls().n_unique(), []
+    times = rows.hash_rows().value_counts().to_series(1).to_numpy()
+    if len(times) >= _TOLD_APART and (again := int(np.gcd.reduce(times))) > 1:
+        notes.append(
+            f"every row of {log} stands in it {again:,} times, or a multiple of that, and counts as "
+            f"often; if it was put together from copies, the interval is too narrow"
+        )
     if only:
         rows = rows.filter(pl.col(column).cast(pl.String) == value)
     if rows.is_empty():
@@ -497,7 +506,8 @@ def impressions_of_file(
         return parse_number(rows[name], who=str(log)).fill_null(np.nan).to_numpy()
 
     new = np.full(rows.height, 1 / max(n_items, 1)) if policy == "uniform" else numbers(policy)
-    return judge_impressions(numbers(reward), numbers(chance), new)
+    found = judge_impressions(numbers(reward), numbers(chance), new)
+    return replace(found, notes=tuple(notes))
 
 
 def uplift_of_files(

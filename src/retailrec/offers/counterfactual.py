@@ -286,6 +286,7 @@ class ImpressionsReport:
     value, low, high : of the other policy (self-normalised inverse propensity), and its interval
     effective : effective sample, (sum w)**2 / sum w**2
     mean_weight : 1 where the logged chances are right
+    notes : sentences on the log
     """
 
     n: int
@@ -295,6 +296,7 @@ class ImpressionsReport:
     high: float
     effective: float
     mean_weight: float
+    notes: tuple[str, ...] = ()
 
 
 def judge_impressions(
@@ -317,8 +319,8 @@ def judge_impressions(
     Raises
     ------
     DataError
-        If a chance is out of range, the effective sample is below 300, or mean weights leave 1 by .05
-        and more than chance explains.
+        If a chance is out of range, the effective sample is below 300, mean weights leave 1 by .05
+        and more than chance explains, or all rewards are the same.
 
     Examples
     --------
@@ -350,6 +352,11 @@ def judge_impressions(
         raise DataError(
             f"the log can't tell what the other policy would earn: the mean weight is {mean:.3f} "
             f"and not 1, by more than {MOST_MEAN_AWAY:g} and than chance. Check the logged chances."
+        )
+    if (y == y[0]).all():
+        raise DataError(
+            f"the log can't tell what the other policy would earn: the reward of all {n:,} impressions "
+            f"is {y[0]:g}, and how rare another one is can't be told. Check the column, or log more."
         )
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
