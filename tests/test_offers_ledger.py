@@ -143,6 +143,22 @@ def test_ids_with_blanks_in_the_file_of_another_system_meet(tmp_path: Path) -> N
     assert ledger.offers_of()["user_id"].to_list() == ["1"]
 
 
+@pytest.mark.parametrize("column", ["holdout", "rank", "time"])
+def test_a_row_of_which_nothing_is_known_is_neither_held_out_nor_treated(
+    column: str, tmp_path: Path
+) -> None:
+    """As another system may write it: it counted as treated, or as no offer."""
+    ledger = Ledger(tmp_path)
+    file = ledger.append(rows([1, 2]))
+    assert file is not None
+    pl.read_parquet(file).with_columns(
+        pl.when(pl.col("user_id") == "1").then(pl.col(column))
+    ).write_parquet(file)
+    for use in (ledger.read, ledger.offers_of):
+        with pytest.raises(DataError, match=f"column '{column}' is empty in 1 rows"):
+            use()
+
+
 def _append(folder: Path, outcome: Any) -> None:
     outcome.put("ready")
     Ledger(folder).append(rows(list(range(200))))

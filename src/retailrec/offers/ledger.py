@@ -381,7 +381,14 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> pl.DataFrame:
-        """Rows of some campaigns (all by default) with `since` <= time < `until`."""
+        """Rows of some campaigns (all by default) with `since` <= time < `until`.
+
+        Raises
+        ------
+        DataError
+            If a file is not a ledger file, or a row lacks what every row has: held out or not is then
+            not known.
+        """
         rows = self.scan()
         if campaigns is not None:
             rows = rows.filter(pl.col("campaign").is_in(list(campaigns)))
@@ -389,7 +396,9 @@ class Ledger:
             rows = rows.filter(pl.col("time") >= since)
         if until is not None:
             rows = rows.filter(pl.col("time") < until)
-        return rows.collect()
+        found = rows.collect()
+        _refuse_empty(found, f"ledger {self.folder}")
+        return found
 
     def offers_of(
         self, *, since: datetime | None = None, until: datetime | None = None, item: bool = False
@@ -504,13 +513,17 @@ def _digest(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.hash_rows(seed=0).to_numpy().tobytes()).hexdigest()[:16]
 
 
-def _refuse_bad_rows(frame: pl.DataFrame, who: str) -> None:
+def _refuse_empty(frame: pl.DataFrame, who: str) -> None:
     for name in LEDGER:
         if name not in _MAY_BE_NULL and frame[name].null_count():
             raise DataError(
                 f"{who}: column '{name}' is empty in {frame[name].null_count():,} rows; "
                 f"it must be filled in every row."
             )
+
+
+def _refuse_bad_rows(frame: pl.DataFrame, who: str) -> None:
+    _refuse_empty(frame, who)
     shown = pl.col("rank") > 0
     bad: list[tuple[pl.Expr, str]] = [
         (pl.col("rank") < 0, "rank must be 0 (nothing shown) or more"),
