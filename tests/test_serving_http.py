@@ -265,6 +265,18 @@ def test_receipts_of_a_call_are_stored_together_or_not_at_all(start: Start) -> N
     assert client.get("/v1/shoppers/a/history").json()["receipts"] == 1
 
 
+def test_a_number_is_no_time(start: Start) -> None:
+    """2000 was taken for a second of 1970, and refused with words about zones."""
+    client = start()
+    body = {"shoppers": [{"shopper": "5"}], "at": 2000}
+    for said in (client.get("/v1/shoppers/5/offers?at=2000"), client.post("/v1/offers", json=body)):
+        assert said.status_code == 422
+        assert "a time is written as 2024-01-31T18:00:00, not as 2000" in said.text
+    one = receipt("a", "1", "1") | {"time": 1_700_000_000}
+    said = client.post("/v1/receipts", json={"receipts": [one]})
+    assert (said.status_code, "not as 1700000000" in said.text) == (422, True)
+
+
 def test_lines_that_are_no_purchase_are_counted(start: Start) -> None:
     client = start()
     body = receipt("a", "1", "1", "2", "3")

@@ -76,6 +76,15 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
+def _no_number(value: Any) -> Any:
+    """The value; numbers, which would count seconds of 1970 in another zone, are refused."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value
+    raise ValueError(f"a time is written as 2024-01-31T18:00:00, not as {value}")
+
+
 def _keys_apart(given: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     found = read(given)
     if len(found) < len(given):
@@ -88,6 +97,7 @@ Id = Annotated[
     BeforeValidator(_as_text, json_schema_input_type=str | int),
     AfterValidator(lambda text: check_id(text, "this")),
 ]
+Moment = Annotated[NaiveDatetime, BeforeValidator(_no_number)]
 Amount = Annotated[float, Field(allow_inf_nan=False)]
 SlotsText = Annotated[
     str,
@@ -127,7 +137,7 @@ class BareReceipt(_Body):
     """A receipt of a shopper who is named elsewhere."""
 
     number: Id | None = Field(None, description="without it, the place in the list")
-    time: NaiveDatetime = Field(description="the shop's own time", examples=["2024-01-09T18:30:00"])
+    time: Moment = Field(description="the shop's own time", examples=["2024-01-09T18:30:00"])
     lines: list[LineIn] = Field(max_length=MOST_LINES)
 
     def posted(self, shopper: str, number: str) -> Posted:
@@ -225,7 +235,7 @@ def request_fields(**otherwise: Any) -> dict[str, Any]:
         "explore": (float, Field(0.0, ge=0, lt=1, description=_help("explore"))),
         "pool": (int, Field(20, ge=1, le=MOST_K, description=_help("pool"))),
         "salt": (Word, Field("", description=_help("salt"))),
-        "at": (NaiveDatetime | None, Field(None, description="with the receipts before this time")),
+        "at": (Moment | None, Field(None, description="with the receipts before this time")),
         "in_store": (Id | None, Field(None, description=_help("in_store"))),
         "dismissals": None,  # the store has them, and what was shown last
         "previous": None,
