@@ -595,16 +595,17 @@ def test_types_of_arrow_that_polars_has_not_are_refused_in_words() -> None:
         RetailData.from_frames(pa.table(plain | {"time": pa.nulls(2)}))
 
 
+@pytest.mark.parametrize("year", [1985, 2024])
 @pytest.mark.parametrize("numbers_first", [True, False])
 def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(
-    store: Store, numbers_first: bool
+    store: Store, numbers_first: bool, year: int
 ) -> None:
     times = ["10:00:01", "10:00:40", "10:01:10", "17:00:00", "17:00:02"]
     lines = pl.DataFrame(
         {
             "user_id": [1] * 5,
             "item_id": [7, 8, 7, 7, 9],  # the first item once more, and another receipt
-            "time": [f"2024-01-01 {time}" for time in times],
+            "time": [f"{year}-01-01 {time}" for time in times],
             "value": [1.0, 2.0, 1.0, 1.0, None],
         }
     )

@@ -818,9 +818,9 @@ def _rows(connection: Connection, statement: Any) -> Iterator[_Row]:
 def _has_called(connection: Connection, store: Store) -> bool:
     """Are there receipts that are called by their time?"""
     number = schema.receipts.c.number
-    match = number.op("GLOB")("20[0-9][0-9][01][0-9][0-3][0-9]T*")
+    match = number.op("GLOB")("[12][0-9][0-9][0-9][01][0-9][0-3][0-9]T*")
     if not is_sqlite(store.writing):
-        match = number.op("~")("^20[0-9]{2}[01][0-9][0-3][0-9]T")
+        match = number.op("~")("^[12][0-9]{3}[01][0-9][0-3][0-9]T")
     return connection.execute(select(number).where(match).limit(1)).first() is not None
 
 
