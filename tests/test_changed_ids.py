@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -21,7 +22,9 @@ from retailrec.recommender.batch import recommend_from_files
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
+from retailrec.serving import loading
 from retailrec.serving.loading import load_frames
+from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import receipt_lines, small_data
 
@@ -232,6 +235,27 @@ def test_what_a_store_has_under_old_ids_is_put_under_the_new_ones(tmp_path: Path
     assert store.shopper("c").denied == ("9",)
     assert store.shopper("c").attributes == {"age": 41, "town": "X"}
     assert store.history("a") == store.history("b") == []
+    store.close()
+
+
+def test_what_is_posted_while_an_id_changes_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"{tmp_path}/store.db").init()
+    lines = pl.DataFrame({"user_id": ["a"], "item_id": ["tea"], "time": ["2024-01-01"]})
+    load_frames(store, lines)
+    merge, late = loading.merge, [Posted("a", "late", datetime(2024, 1, 2), [Line("jam")])]
+
+    def merging(*given: Any) -> Any:
+        found = merge(*given)
+        store.add(accept([late.pop()]).receipts if late else [])
+        return found
+
+    monkeypatch.setattr(loading, "merge", merging)
+    load_frames(store, lines, changed_ids=ChangedIds.of(table(("user", "a", "b"))))
+    assert not late
+    assert store.history("a") == []
+    assert [receipt.items for receipt in store.history("b")] == [("tea",), ("jam",)]
     store.close()
 
 

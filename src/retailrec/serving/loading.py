@@ -344,28 +344,38 @@ def move(store: Store, changed: ChangedIds) -> list[str]:
     halfway goes on when it is called again.
     """
     renumbered = _renumber(store, changed) if changed.items else 0
-    with store.reader() as connection:
+    with store.snapshot() as connection:
         there = _users(connection) & set(changed.users)
-    table = schema.receipts
     for old in sorted(there):
-        new = changed.last("user", old)
-        with store.reader() as connection:
-            rows = list(_rows(connection, select(table).where(table.c.shopper == old)))
-        for at in range(0, len(rows), _CHUNK):
-            merge(store, [(new, *row[1:]) for row in rows[at : at + _CHUNK]])
-        mine, theirs = store.shopper(old), store.shopper(new)
-        if facts := mine.attributes | theirs.attributes:
-            store.describe({new: facts})
-        for item in mine.denied:
-            store.deny(new, item)
-        for said in mine.dismissed:
-            store.dismiss(new, said.item, said)
-        with store.transaction(long=True) as connection:
-            for column in (schema.exposures.c.user_id, schema.pools.c.user_id):
-                connection.execute(update(column.table).where(column == old).values({column: new}))
-            store.remove_rows(connection, old)
+        while not _moved(store, old, changed.last("user", old)):
+            continue  # more of the old id was stored meanwhile
     found = ((len(there), "users"), (renumbered, "receipts, for their items,"))
     return [f"{n:,} {what} of the store have new ids now" for n, what in found if n]
+
+
+def _moved(store: Store, old: str, new: str) -> bool:
+    """Put what is stored of a user under another id; False, and nothing is removed, if more came."""
+    receipts, users = schema.receipts, schema.shoppers
+    mine, theirs = store.shopper(old), store.shopper(new)
+    with store.reader() as connection:
+        rows = list(_rows(connection, select(receipts).where(receipts.c.shopper == old)))
+    for at in range(0, len(rows), _CHUNK):
+        merge(store, [(new, *row[1:]) for row in rows[at : at + _CHUNK]])
+    if facts := mine.attributes | theirs.attributes:
+        store.describe({new: facts})
+    for item in mine.denied:
+        store.deny(new, item)
+    for said in mine.dismissed:
+        store.dismiss(new, said.item, said)
+    with store.transaction(long=True) as connection:
+        now = select(users.c.version).where(users.c.id == old).with_for_update()
+        if (connection.execute(now).scalar() or 0) != mine.version:
+            return False
+        for column in (schema.exposures.c.user_id, schema.pools.c.user_id):
+            connection.execute(update(column.table).where(column == old).values({column: new}))
+        for column in (receipts.c.shopper, users.c.id):
+            connection.execute(delete(column.table).where(column == old))
+    return True
 
 
 def _renumber(store: Store, changed: ChangedIds) -> int:
