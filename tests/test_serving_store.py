@@ -25,13 +25,20 @@ from hypothesis import strategies as st
 from conftest import receipts
 
 pytest.importorskip("sqlalchemy")
-from sqlalchemy import inspect, select, text
+from sqlalchemy import Connection, inspect, select, text
 
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.errors import DataError, SettingError
 from retailrec.serving import schema
-from retailrec.serving.database import Added, ForgottenUser, ReceiptConflict, StoreFull
+from retailrec.serving.database import (
+    Added,
+    ForgottenUser,
+    ReceiptConflict,
+    StoreFull,
+    StoreUnavailable,
+    ValueRefused,
+)
 from retailrec.serving.experiment import Experiment
 from retailrec.serving.forgetting import (
     Watch,
@@ -73,6 +80,11 @@ def receipt(number: str = "1", shopper: str = "ann", time: datetime = DAY, *line
     ).receipts[0]
 
 
+def bought(rows: list[tuple[str, str, datetime]]) -> pl.DataFrame:
+    """Receipt lines of user, item and time."""
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "time"], orient="row")
+
+
 def test_a_receipt_is_read_back_as_it_was_stored(store: Store) -> None:
     given = receipt("7", "ann", DAY, Line("tea", 2, 5.0, -0.5), Line("müsli ü/2", 1.5))
     store.add([given])
@@ -102,6 +114,30 @@ def test_a_known_receipt_does_not_change_the_version(store: Store) -> None:
     assert store.shopper("ann").version == version
     store.add([receipt("2")])
     assert store.shopper("ann").version != version
+
+
+def test_a_receipt_of_which_nothing_was_left_is_stored_when_it_comes_corrected(store: Store) -> None:
+    refused, right = (
+        receipt("1", "ann", DAY, Line("tea", 0, 2.5)),
+        receipt("1", "ann", DAY, Line("tea")),
+    )
+    assert store.add([refused]).new == 1
+    version = store.shopper("ann").version
+    assert (store.add([refused]), store.add([right])) == (Added(0, 1), Added(1, 0))
+    assert [r.items for r in store.history("ann")] == [("tea",)]
+    assert store.shopper("ann").version != version
+    assert store.shopper("ann").ends == datetime(2024, 1, 10)
+    assert store.add([right]) == Added(0, 1)
+    for other in (refused, receipt("1", "ann", DAY, Line("jam"))):
+        with pytest.raises(ReceiptConflict):
+            store.add([other])
+
+
+def test_the_first_number_that_is_text_may_come_while_a_history_is_read(store: Store) -> None:
+    store.add([receipt("10", "ann", DAY, Line("tea")), receipt("9", "ann", DAY, Line("jam"))])
+    assert store.events("ann", text_numbers=False).items == ["jam", "tea"]
+    store.add([receipt("A-1", "ann", DAY, Line("rye"))])
+    assert store.events("ann", text_numbers=False).items == ["tea", "jam", "rye"]  # as text
 
 
 def test_all_receipts_of_a_call_are_stored_or_none(store: Store) -> None:
@@ -136,6 +172,20 @@ def test_the_end_is_the_midnight_after_the_newest_receipt(store: Store) -> None:
     store.add([receipt("1")])
     store.add([receipt("2", "bob", DAY - timedelta(days=9))])
     assert store.shopper("nobody").ends == datetime(2024, 1, 10)
+
+
+def test_forgetting_looks_where_receipts_end_only_if_that_may_move(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recounted: list[Connection] = []
+    recount = store.recount
+    monkeypatch.setattr(store, "recount", lambda c: (recounted.append(c), recount(c)))
+    for n, shopper in enumerate(("ann", "bob", "eve")):
+        store.add([receipt("1", shopper, DAY + timedelta(days=n))])
+    for shopper, times, end in (("ann", 0, 12), ("nobody", 0, 12), ("eve", 1, 11), ("bob", 2, 0)):
+        store.forget(shopper)
+        assert len(recounted) == times
+        assert store.shopper("").ends == (datetime(2024, 1, end) if end else None)
 
 
 def test_nothing_of_a_forgotten_shopper_is_left(store: Store, request: pytest.FixtureRequest) -> None:
@@ -513,6 +563,103 @@ def test_a_full_disk_refuses_to_write_and_goes_on_reading(tmp_path: Path) -> Non
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")
     assert store.add(many).new == 1998
     store.close()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_stops_a_load_is_said_as_anything_else_of_the_database(store: Store, fresh: bool) -> None:
+    if not fresh:
+        store.add([receipt("1")])
+    refuses = {
+        "sqlite": "CREATE TRIGGER t BEFORE INSERT ON receipts WHEN new.shopper = 'bob' "
+        "BEGIN SELECT RAISE(ABORT, 'not bob'); END",
+        "postgresql": "ALTER TABLE receipts ADD CONSTRAINT not_bob CHECK (shopper <> 'bob')",
+    }
+    with store.transaction() as connection:
+        connection.execute(text(refuses[store.writing.dialect.name]))
+    with pytest.raises(DataError, match=r"can't hold a value .*not.bob"):
+        load_frames(store, bought([("ann", "tea", DAY), ("bob", "tea", DAY)]))
+    assert store.counts()["receipts"] == (not fresh)
+
+
+@pytest.mark.parametrize("row", [("x" * 129, "tea", DAY), ("ann", "te\u00ada", DAY)])
+def test_an_id_that_can_not_be_stored_leaves_no_empty_store(
+    tmp_path: Path, row: tuple[str, str, datetime]
+) -> None:
+    store = Store(str(tmp_path / "store.db"))
+    with pytest.raises(DataError, match="is no id"):
+        load_frames(store, bought([("ann", "jam", DAY), row]))
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_during_a_load_is_said(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store.db")).init()
+    with store.transaction() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(StoreFull, match="no room"):
+        load_frames(store, bought([(f"u{n}", "tea", DAY) for n in range(3000)]))
+    assert store.counts()["receipts"] == 0
+    store.close()
+
+
+@pytest.mark.slow
+def test_options_of_the_url_and_the_environment_hold(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("url", "environment"):
+        with server.database() as url:
+            plain = Store(url)
+            with plain.transaction() as connection:
+                connection.execute(text("CREATE SCHEMA shop"))
+            if name == "environment":
+                monkeypatch.setenv("PGOPTIONS", "-c search_path=shop")
+                store = Store(url)
+            else:
+                store = Store(f"{url}?options=-csearch_path%3Dshop", timeout=3)
+                with store.reader() as connection:
+                    assert connection.execute(text("SHOW statement_timeout")).scalar() == "3s"
+            store.init().close()
+            monkeypatch.delenv("PGOPTIONS", raising=False)
+            with plain.reader() as connection:
+                assert "receipts" in inspect(connection).get_table_names("shop")
+            assert plain.version() == 0
+            plain.close()
+
+
+@pytest.mark.slow
+def test_a_database_of_another_encoding_refuses_what_it_can_not_hold(server: Postgres) -> None:
+    with server.database("TEMPLATE template0 ENCODING 'LATIN1'") as url:
+        store = Store(url).init()
+        store.add([receipt("1", "é")])
+        load_frames(store, bought([("ü", "té", DAY)]))
+        assert store.history("ü")[0].items == ("té",)
+        with pytest.raises(ValueRefused, match="can't hold a value"):
+            store.add([receipt("1", "ж")])
+        with pytest.raises(ValueRefused, match="can't hold a value"):
+            load_frames(store, bought([("ü", "ж", DAY)]))
+        assert store.counts()["receipts"] == 2
+        store.close()
+
+
+@pytest.mark.slow
+def test_what_goes_through_a_table_has_no_time_limit(server: Postgres, tmp_path: Path) -> None:
+    with server.database() as url:
+        store = Store(url, timeout=0.5).init()
+        store.log_exposures([exposure(key=1)])
+        store.describe({"ann": {"age": 3}})
+        with store.transaction() as connection:
+            for table in ("exposures", "shoppers"):
+                connection.execute(text(f"ALTER TABLE {table} RENAME TO {table}_there"))
+                slow = f"SELECT t.* FROM {table}_there t, (SELECT pg_sleep(1)) s"
+                connection.execute(text(f"CREATE VIEW {table} AS {slow}"))
+        with pytest.raises(StoreUnavailable, match="statement timeout"):
+            store.last_shown(["u1"])  # an answer waits for that
+        assert store.counts()["exposures"] == len(store.exposures()) == 1
+        assert store.has_attribute("age")
+        assert store.dismissals() == []
+        assert export_shoppers(store, tmp_path / "shoppers.parquet") == 1
+        store.close()
 
 
 @pytest.mark.slow

@@ -106,6 +106,12 @@ def serve(
                 f"retailrec store key add NAME --store {opened.name}"
             )
         keys = None
+    if opened.is_empty():
+        ERR.print(
+            f"note: the store {escape(opened.name)} has no receipt, so nothing is known of any "
+            f"shopper; if that is not meant, check --store, or: retailrec store load",
+            highlight=False,
+        )
     names = ("localhost", "127.0.0.1", "::1") if loopback else ()
     settings = ServiceSettings(
         rate=rate,
@@ -210,10 +216,11 @@ def export_store(
     store: StoreOption,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write receipts, users, exposures, explored pools and dismissals to Parquet files."""
+    """Write receipts, users, exposures, explored pools, denied and dismissed items to Parquet files."""
     with opened_store(store) as opened:
         from retailrec.serving.loading import (
             export,
+            export_denials,
             export_dismissals,
             export_exposures,
             export_pools,
@@ -221,7 +228,7 @@ def export_store(
         )
         from retailrec.work import write_result
 
-        for name in ("receipts", "shoppers", "exposures", "pools", "dismissals"):
+        for name in ("receipts", "shoppers", "exposures", "pools", "denied", "dismissals"):
             check_file(out / f"{name}.parquet", inputs=[Path(store)], overwrite=overwrite)
         lines = export(opened, out / "receipts.parquet")
         people = export_shoppers(opened, out / "shoppers.parquet")
@@ -229,6 +236,7 @@ def export_store(
         pools = export_pools(opened)
         write_result(shown, out / "exposures.parquet")
         write_result(pools, out / "pools.parquet")
+        write_result(export_denials(opened), out / "denied.parquet")
         write_result(export_dismissals(opened), out / "dismissals.parquet")
     OUT.print(
         f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures, {pools.height:,} rows of "

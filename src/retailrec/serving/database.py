@@ -159,8 +159,9 @@ def _parsed(url: str) -> URL:
 
 
 def name_of(url: URL) -> str:
-    """The URL as it may be shown: no password, nothing that stands behind a question mark."""
-    shown = url.set(drivername=url.get_backend_name(), query={})
+    """The URL as it may be shown: without a password, and of its query the session's options alone."""
+    query = {name: said for name, said in url.query.items() if name == "options"}
+    shown = url.set(drivername=url.get_backend_name(), query=query)
     return shown.render_as_string(hide_password=True)
 
 
@@ -241,14 +242,16 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
     except ImportError as error:
         raise SettingError("PostgreSQL needs psycopg; pip install 'retailrec[serve]'.") from error
     milliseconds = int(timeout * 1000)
-    url = url.set(drivername="postgresql+psycopg")
+    said = url.query.get("options", os.environ.get("PGOPTIONS", ""))  # a search_path, such as
     options = {
         "connect_timeout": max(2, int(timeout)),
         "prepare_threshold": 2,
         "keepalives_idle": 10,  # a host that is gone without a word is found out
         "tcp_user_timeout": milliseconds,
-        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        "client_encoding": "utf8",  # whatever the database's is
+        "options": f"{said} -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
     }
+    url = url.set(drivername="postgresql+psycopg")
     engine = _pooled(url, connections, timeout, options)
     # a statement that reads needs no transaction around it, which would be two more trips
     return engine.execution_options(isolation_level="AUTOCOMMIT"), engine
@@ -256,10 +259,14 @@ def _postgresql(url: URL, connections: int, timeout: float) -> tuple[Engine, Eng
 
 @contextmanager
 def said_plainly(engine: Engine) -> Iterator[None]:
-    """Errors of the database as ours, without the statement, its values, and passwords."""
+    """Errors of the database as ours, without the statement, its values, and passwords.
+
+    Those of the driver are meant too: what is stored in bulk goes by it alone.
+    """
+    driver = engine.dialect.loaded_dbapi
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, driver.Error) as error:
         cause, url = getattr(error, "orig", None) or error, engine.url
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         secrets = (str(url.password or ""), str(url.query.get("sslpassword", "")))
@@ -269,7 +276,8 @@ def said_plainly(engine: Engine) -> Iterator[None]:
                 f"store {name} has no room for more ({said}); nothing was written. Free some space."
             ) from error
         ours = isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
-        if ours or isinstance(error, (exc.DataError, exc.IntegrityError)) or _NO_VALUE.search(first):
+        refused = isinstance(cause, (driver.DataError, driver.IntegrityError))
+        if ours or refused or _NO_VALUE.search(first):
             raise ValueRefused(
                 f"store {name} can't hold a value ({said}); nothing was written."
             ) from error

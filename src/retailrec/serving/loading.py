@@ -328,6 +328,7 @@ def load_frames(
     summarise(report, log)
     numbers = _numbers(log, receipts, again, coded.ids.get("basket_id"))
     ids = found[USER_ID][USER_ID], found[ITEM_ID][ITEM_ID]
+    _check(*ids, numbers)
     store.init()
     if changed_ids is not None:  # before its receipts meet those that are there
         report.notes += move(store, changed_ids)
@@ -433,6 +434,7 @@ def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Lo
         number=pl.when(pl.col("n") == 0).then(by_time).otherwise(pl.concat_str(by_time, further))
     )
     ids = data.users[USER_ID], data.items[ITEM_ID]
+    _check(*ids, numbers["number"])
     found = _load(store, log, *ids, numbers["number"], LoadReport("memory"), progress)
     return found._replace(undescribed=describe(store, data.users))
 
@@ -479,7 +481,7 @@ def export(store: Store, out: Path) -> int:
 def export_shoppers(store: Store, out: Path) -> int:
     """Write the shoppers' attributes to a Parquet file, one row a shopper; number of shoppers."""
     table = schema.shoppers
-    with store.reader() as connection:
+    with store.snapshot() as connection:
         rows = connection.execute(select(table.c.id, table.c.attributes).order_by(table.c.id)).all()
     facts = [{USER_ID: row.id} | json.loads(row.attributes) for row in rows]
     none = None if facts else {USER_ID: pl.String}
@@ -487,6 +489,12 @@ def export_shoppers(store: Store, out: Path) -> int:
     with result_file(out) as partial:
         frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(partial)
     return frame.height
+
+
+def export_denials(store: Store) -> pl.DataFrame:
+    """Items that are denied to shoppers, as the rule `deny` reads them."""
+    frame = pl.DataFrame(store.denials(), {USER_ID: pl.String, ITEM_ID: pl.String}, orient="row")
+    return frame.with_columns(whole_numbers(frame[c]) for c in frame.columns)
 
 
 def export_dismissals(store: Store) -> pl.DataFrame:
@@ -583,16 +591,13 @@ def _load(
     """Log rows, in order of receipt, as rows of the store; `numbers` has one of each receipt."""
     basket = log["basket"].to_numpy()
     starts = np.append(np.flatnonzero(np.diff(basket, prepend=-1)), len(basket))
-    _check(users.cast(pl.String), "shopper")
-    _check(items.cast(pl.String), "item")
-    _check(numbers, "receipt number")
     heads = log.select("user", "time")[starts[:-1]]
     shopper = users.cast(pl.String).gather(heads["user"]).to_list()
     time = heads["time"].to_physical().to_list()
     number = numbers.to_list()
     item, raw = items.cast(pl.String), packed_amounts(log).tobytes()
     width, total = AMOUNTS.itemsize, Merged()
-    fresh = not store.counts()["receipts"]
+    fresh = store.is_empty()
     stop = 0
     while stop < len(number):
         at, stop = stop, min(stop + _CHUNK, len(number))
@@ -616,10 +621,13 @@ def _load(
     return Loaded(len(number), log.height, total.new, total.completed, total.forgotten)
 
 
-def _check(ids: pl.Series, what: str) -> None:
-    odd = ids.filter((ids.str.len_chars() > LONGEST_ID) | ids.str.contains(r"[^\x20-\x7e]"))
-    for text in odd.unique():
-        check_id(text, what)
+def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
+    """Raise a DataError if an id can't be stored."""
+    for found, what in ((users, "shopper"), (items, "item"), (numbers, "receipt number")):
+        ids = found.cast(pl.String)
+        odd = ids.filter((ids.str.len_chars() > LONGEST_ID) | ids.str.contains(r"[^\x20-\x7e]"))
+        for text in odd.unique():
+            check_id(text, what)
 
 
 # -- receipts that are there already ---------------------------------------------------------------

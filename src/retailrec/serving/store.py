@@ -86,8 +86,9 @@ class Store(Database):
         columns = select(*mine, state.c.ends, state.c.text_numbers, state.c.lists).select_from(state)
         self._shopper = columns.outerjoin(one, one.c.id == bindparam("shopper"))
 
-    def _rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
-        with self.reader() as connection:
+    def _rows(self, statement: Select[Any], long: bool = False) -> Sequence[Row[Any]]:
+        """Rows of a statement; a `long` one, which goes through a table, has no time limit."""
+        with self.snapshot() if long else self.reader() as connection:
             return connection.execute(statement).all()
 
     # -- receipts ------------------------------------------------------------------------------
@@ -95,8 +96,9 @@ class Store(Database):
     def add(self, receipts: Sequence[Receipt]) -> Added:
         """Store receipts, all or none; those that are there already are counted as known.
 
-        One that was loaded without its number is known by its time and contents. Receipts of users who
-        were forgotten are left out and counted.
+        One that was loaded without its number is known by its time and contents. One that is there
+        without lines, since none of them was a purchase, is stored when it comes corrected. Receipts of
+        users who were forgotten are left out and counted.
 
         Raises
         ------
@@ -126,7 +128,12 @@ class Store(Database):
             if len(new) < len(wanted):
                 old = [key for key in wanted if key not in new]
                 for there in self._receipts(connection, old):
-                    _require_same(wanted[there.shopper, there.number], there)
+                    key = there.shopper, there.number
+                    if there.items or not wanted[key].items:
+                        _require_same(wanted[key], there)
+                    else:  # nothing was left of it: now it comes corrected
+                        self._fill(connection, wanted[key])
+                        new.add(key)
             self.touch(connection, sorted({shopper for shopper, _ in new}))
             # one of which nothing is left, such as one of returns, does not say what is known
             last = max((wanted[key].time for key in new if wanted[key].items), default=None)
@@ -145,7 +152,10 @@ class Store(Database):
         with self.reader() as connection:
             rows = connection.execute(self._events, {"shopper": shopper}).all()
         number: Callable[[str], Any] = str if text_numbers else int
-        rows = sorted(rows, key=lambda row: (row[0], number(row[1])))
+        try:
+            rows = sorted(rows, key=lambda row: (row[0], number(row[1])))
+        except ValueError:  # the store's first number that is text came since then
+            return self.events(shopper, text_numbers=True)
         times = np.array([row[0] for row in rows], np.int64)
         return Events(times, *unpack_lines([row[2] for row in rows], [row[3] for row in rows]))
 
@@ -193,11 +203,14 @@ class Store(Database):
 
         See `sweep` for whether an SQLite file's write-ahead log is free of them too.
         """
-        with self.transaction() as connection:
+        one, state = schema.receipts, schema.state
+        newest = select(func.max(one.c.time)).where(one.c.shopper == shopper).scalar_subquery()
+        with self.transaction(long=True) as connection:
             add_to_list(connection, shopper)
+            last, ends = connection.execute(select(newest, state.c.ends)).one()
             removed = self.remove_rows(connection, shopper)
-            if removed["receipts"]:
-                self.recount(connection)
+            if last is not None and ends is not None and midnight_after(last) >= ends:
+                self.recount(connection)  # goes through all receipts
         self.unswept = True
         self.sweep()
         return removed
@@ -232,7 +245,7 @@ class Store(Database):
         """Has any shopper an attribute of this name?"""
         column = schema.shoppers.c.attributes
         statement = select(column).where(column.contains(json.dumps(name) + ":", autoescape=True))
-        return any(name in json.loads(row[0]) for row in self._rows(statement.limit(100)))
+        return any(name in json.loads(row[0]) for row in self._rows(statement.limit(100), long=True))
 
     def deny(self, shopper: str, item: str, denied: bool = True) -> None:
         """Never offer the item to the shopper again, or allow it again.
@@ -265,11 +278,18 @@ class Store(Database):
 
         self._change_shopper(shopper, schema.shoppers.c.dismissed, changed)
 
+    def denials(self) -> list[tuple[str, str]]:
+        """All items that are denied, and to whom, in order of id."""
+        table = schema.shoppers
+        statement = select(table.c.id, table.c.denied).where(table.c.denied != "[]")
+        rows = self._rows(statement.order_by(table.c.id), long=True)
+        return [(row.id, item) for row in rows for item in json.loads(row.denied)]
+
     def dismissals(self) -> list[tuple[str, Dismissal]]:
         """All dismissals that are stored, and whose they are, in order of id."""
         table = schema.shoppers
         statement = select(table.c.id, table.c.dismissed).where(table.c.dismissed.is_not(None))
-        rows = self._rows(statement.order_by(table.c.id))
+        rows = self._rows(statement.order_by(table.c.id), long=True)
         return [(row.id, Dismissal(*one)) for row in rows for one in json.loads(row.dismissed)]
 
     def _change_shopper(
@@ -373,11 +393,12 @@ class Store(Database):
         """Rows of the exposure log after the row `since`, oldest first."""
         table = schema.exposures
         statement = select(table).where(table.c.id > since).order_by(table.c.id).limit(most)
-        return [row._asdict() for row in self._rows(statement)]
+        return [row._asdict() for row in self._rows(statement, long=True)]
 
     def pools(self) -> list[Mapping[str, Any]]:
         """Rows of the pools of explored lists, oldest first."""
-        return [row._asdict() for row in self._rows(select(schema.pools).order_by(schema.pools.c.id))]
+        statement = select(schema.pools).order_by(schema.pools.c.id)
+        return [row._asdict() for row in self._rows(statement, long=True)]
 
     def last_shown(self, shoppers: Sequence[str]) -> pl.DataFrame:
         """`user_id`, `item_id` of what each of some users (a thousand at most) was shown last."""
@@ -404,10 +425,14 @@ class Store(Database):
 
     # -- the whole -----------------------------------------------------------------------------
 
+    def is_empty(self) -> bool:
+        """Is there no receipt?"""
+        return not self._rows(select(schema.receipts.c.number).limit(1))
+
     def counts(self) -> dict[str, int]:
         """Number of rows of each table."""
         tables = (*(column.table for column in schema.OF_USERS.values()), schema.unavailable)
-        with self.reader() as connection:
+        with self.snapshot() as connection:
             return {
                 t.name: int(connection.execute(select(func.count()).select_from(t)).scalar_one())
                 for t in tables
@@ -423,6 +448,14 @@ class Store(Database):
             statement = select(table).where(place.in_(keys[at : at + 500]))
             found += unpack(connection.execute(statement).mappings().all())
         return found
+
+    def _fill(self, connection: Connection, receipt: Receipt) -> None:
+        """Store the lines of a receipt that is there without any."""
+        table = schema.receipts
+        mine = (table.c.shopper == receipt.shopper) & (table.c.number == receipt.number)
+        empty = update(table).where(mine, table.c["items"] == "")
+        if not connection.execute(empty.values(receipt.as_row())).rowcount:
+            raise _conflict(receipt)  # with what another process stored meanwhile
 
     def _without_number(
         self, connection: Connection, receipts: Sequence[Receipt]
@@ -501,10 +534,14 @@ def _version() -> int:
 def _require_same(receipt: Receipt, there: Receipt) -> None:
     same = receipt.time == there.time and receipt.items == there.items
     if not same or receipt.amounts.tobytes() != there.amounts.tobytes():
-        raise ReceiptConflict(
-            f"receipt {receipt.number!a} of this shopper is known with other contents; nothing was "
-            f"stored. Send a correction under another number."
-        )
+        raise _conflict(receipt)
+
+
+def _conflict(receipt: Receipt) -> ReceiptConflict:
+    return ReceiptConflict(
+        f"receipt {receipt.number!a} of this shopper is known with other contents; nothing was "
+        f"stored. Send a correction under another number."
+    )
 
 
 def open_store(url: str) -> Store:
