@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -31,11 +32,13 @@ from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
+from retailrec.serving.database import Dismissal
 from retailrec.serving.experiment import Unwritten
+from retailrec.serving.server import run_server
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
 from retailrec.work import write_result
-from serving_support import exposure, postgres, small_model
+from serving_support import exposure, free_port, postgres, small_model
 
 
 def run(*words: object) -> str:
@@ -127,7 +130,12 @@ def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path)
     )
     assert "are new" in loaded
     run("store", "load", "table", tmp_path / "lines.csv", "--store", store, "--quiet")
+    with closing(Store(str(store))) as opened:
+        opened.deny("u02", "7")
+        opened.dismiss("u03", "8", Dismissal("8", False, 0, 7 * 86_400_000_000))
     run("store", "export", tmp_path / "out", "--store", store)
+    assert pl.read_parquet(tmp_path / "out" / "denied.parquet").rows() == [("u02", 7)]
+    assert pl.read_parquet(tmp_path / "out" / "dismissals.parquet")["weeks"].to_list() == [1.0]
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
     back = load_dataset("table", tmp_path / "out" / "receipts.parquet")
     assert back.log.equals(load_dataset("table", tmp_path / "lines.csv").log)
@@ -275,9 +283,16 @@ def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_sense_is_said_in_one_sentence(tmp_path: Path, model: Path) -> None:
-    store = tmp_path / "s.db"
+    store, damaged, odd = tmp_path / "s.db", tmp_path / "damaged" / "m", tmp_path / "experiment.toml"
+    shutil.copytree(model, damaged)
+    (file,) = damaged.glob("data-*/model.items_.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    odd.write_text('salt = "x"\nshadow = ["other"]\n')
+    there = ["--model", model, "--store", store, "--port", "0"]
     for words, said in (
         (["serve"], "--model DIR"),
+        (["serve", *there, "--model", damaged], "model.items_.parquet"),
+        (["serve", *there, "--experiment", odd], "which is not there; expected one of m"),
         (["serve", "--model", tmp_path, "--store", store], "no saved model"),
         (["serve", "--model", model, "--store", store, "--host", "0.0.0.0"], "no API key"),
         (["serve", "--model", model, "--store", "mysql://x"], "--store"),
@@ -466,6 +481,53 @@ def test_a_database_that_hangs_does_not_hold_the_stop(model: Path, tmp_path: Pat
     (file,) = (tmp_path / "s.db.unwritten").iterdir()
     assert f"retailrec store recover {file}" in said
     assert "3 rows are written" in run("store", "recover", file, "--store", store)
+
+
+class NoService:
+    """What `run_server` asks of a service, without one."""
+
+    def __init__(self) -> None:
+        self.models, self.unwritten = self, None
+
+    def require_any(self) -> None:
+        """There is a model."""
+
+    def start(self) -> None:
+        """It can be read."""
+
+    def abandon(self) -> Unwritten:
+        return Unwritten(3, 0, Path("exposures-1.jsonl"))
+
+
+def run_no_service(monkeypatch: pytest.MonkeyPatch, run: Any, port: int) -> NoService:
+    service: Any = NoService()
+    monkeypatch.setattr("retailrec.serving.server.make_app", lambda _: None)
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    run_server(service, "127.0.0.1", port, lambda _: None)
+    return service
+
+
+def test_a_server_that_ends_without_a_stop_sets_aside_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(server: Any, sockets: Any) -> None:
+        server.started = server.force_exit = True  # as a second Ctrl-C does
+
+    assert run_no_service(monkeypatch, interrupted, 0).unwritten == Unwritten(
+        3, 0, Path("exposures-1.jsonl")
+    )
+
+
+def test_two_services_do_not_take_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+
+    def reads_models(server: Any, sockets: Any) -> None:
+        """The first service is not up yet when the second one starts."""
+        server.started = True
+        with pytest.raises(SettingError, match="can't be used"):
+            run_no_service(monkeypatch, reads_models, port)
+
+    run_no_service(monkeypatch, reads_models, port)
 
 
 def test_rows_that_were_set_aside_are_recovered_and_forgotten_by_commands(tmp_path: Path) -> None:

@@ -266,29 +266,34 @@ def run_server(
     ------
     SettingError
         If the address can't be used, or the folder holds no model.
+    ArtifactError, UnknownModel
+        If the model that is to answer, or one of the experiment, can't be read or is not there.
     """
     service.models.require_any()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # said to be TCP, or asyncio leaves Nagle's algorithm on: heads and bodies would be 40 ms apart
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise SettingError(
-            f"--host {host} --port {port} can't be used: {error}. Name another port."
-        ) from error
-    shown = f"[{host}]" if ":" in host else host
-    listening(f"http://{shown}:{listener.getsockname()[1]}")
-    app = make_app(service)
-    server = _Server(config_of(app, timeout_graceful_shutdown=patience), service, 2 * patience)
-    try:
-        server.run(sockets=[listener])
-    finally:
-        server.last.cancel()
-    if not server.started:
-        sys.exit(1)
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(2048)  # else another service could take the port while a model is read
+        except OSError as error:
+            raise SettingError(
+                f"--host {host} --port {port} can't be used: {error}. Name another port."
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        listening(f"http://{shown}:{listener.getsockname()[1]}")
+        service.start()  # here, where what is wrong with a model is an error like any other
+        app = make_app(service)
+        server = _Server(config_of(app, timeout_graceful_shutdown=patience), service, 2 * patience)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            server.last.cancel()
+            # also where nothing has stopped the service: after a second Ctrl-C, or SIGHUP
+            service.unwritten = service.abandon()
+        if not server.started:
+            sys.exit(1)
 
 
 def config_of(app: Any, limits: Limits | None = None, **more: Any) -> uvicorn.Config:

@@ -182,10 +182,15 @@ class Service:
         # what keeps ids of users in memory, by a name for people; the pages add theirs
         self.memory: dict[str, Place] = {"histories in memory": cache}
         self._busy, self._lock = 0, Lock()
-        self._held = ExitStack()
+        self._held, self._started = ExitStack(), False
 
     def start(self) -> None:
-        """Load the model and the threads; `warm_up` comes after."""
+        """Load the model and the threads, unless that was done; `warm_up` comes after."""
+        if self._started:
+            return
+        require_models(self.models, self.models.named)
+        self.models.start()
+        self._started = True  # from here on there is something to stop
         self._held.enter_context(one_blas_thread())  # each request has one thread, all through
         self.threads = ThreadPoolExecutor(n_threads(self.settings.threads), "answers")
         self.shadows = ThreadPoolExecutor(1, "shadow")
@@ -197,8 +202,6 @@ class Service:
         self.memory["exposures set aside"] = aside
         self.watch = Watch(self.store, self.memory.values())
         self.experiment = self.experiment.settled(self.store)
-        require_models(self.models, self.models.named)
-        self.models.start()
         self.follower = Follower(self.models)
 
     def warm_up(self) -> None:
