@@ -146,6 +146,21 @@ def test_what_could_not_be_written_at_a_stop_is_recovered_once(
     assert aside.files() == []
 
 
+def test_a_disk_that_has_room_for_a_part_takes_none_of_the_rows(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    aside = Aside(tmp_path / "aside")
+    aside.add([exposure()], "away")
+    there = aside.file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(there) + 30, hard))
+        with pytest.raises(OSError, match="No space left"):
+            aside.add([exposure("u2")], "away")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert aside.file.read_bytes() == there
+
+
 def test_rows_that_can_be_put_nowhere_are_counted_as_lost(
     store: Store, log: Log, tmp_path: Path
 ) -> None:

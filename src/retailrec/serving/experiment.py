@@ -7,6 +7,7 @@ stops. `Aside.recover` writes such a file into a store.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -296,13 +297,14 @@ class Aside:
         OSError
             If it can't be written.
         """
-        text = "".join(json.dumps({**row, "why": why}) + "\n" for row in rows)
+        text = "".join(json.dumps({**row, "why": why}) + "\n" for row in rows).encode()
         with locked(self.folder, wait=True):
             descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with open(descriptor, "ab", buffering=0) as file:
                 size = file.tell()
                 try:
-                    file.write(text.encode())
+                    if file.write(text) < len(text):  # as much as the disk had room for
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
                     os.fsync(descriptor)
                 except OSError:
                     os.truncate(descriptor, size)
