@@ -28,7 +28,7 @@ from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
 from retailrec.serving.app import reply
 from retailrec.serving.database import Dismissal, StoreUnavailable
-from retailrec.serving.experiment import Arm, Experiment
+from retailrec.serving.experiment import Arm, Experiment, read_experiment
 from retailrec.serving.loading import export_dismissals, export_exposures
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
@@ -835,6 +835,13 @@ def test_a_store_s_own_range_holds_for_its_shoppers(start: Start) -> None:
     def offered(shopper: str, query: str = "") -> set[str]:
         found = client.get(f"/v1/shoppers/{shopper}/offers?k=150&{query}").json()
         return {str(offer["item"]) for offer in found["offers"]}
+def test_without_a_salt_the_campaigns_name_takes_its_place(tmp_path: Path) -> None:
+    file, arms = tmp_path / "experiment.toml", {"a": Arm(share=0.5), "b": Arm(share=0.5)}
+    file.write_text('campaign = "home"\n[arms.a]\nshare = 0.5\n[arms.b]\nshare = 0.5\n')
+    found, same = read_experiment(file), Experiment("home", "home", 0.0, arms)
+    assert [found.assign(str(u)) for u in range(50)] == [same.assign(str(u)) for u in range(50)]
+
+
 
     first, other = sorted(offered("5") & offered("6") & offered("7"))[:2]
     said = client.post("/v1/availability", json={"store": 3, "items": {first: False}})

@@ -169,7 +169,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     campaign: _Word = "offers"
-    salt: str
+    salt: str = ""
     holdout: float = 0.0
     arms: dict[_Word, Arm] = {}
     shadow: list[str] = []
