@@ -23,6 +23,7 @@ from retailrec.data import RetailData
 from retailrec.recommender.purposes import Discovery
 from retailrec.report import drawings
 from retailrec.serving.app import make_app
+from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.loading import load_data
 from retailrec.serving.messages import RulesIn
 from retailrec.serving.pages import RULE_FIELDS, WEEKS, gather
@@ -253,6 +254,22 @@ def test_facts_are_those_of_the_receipts(service: Service, address: str, shop: R
         assert facts.gap[row] == pytest.approx(gaps["gap"].drop_nulls().mean())
 
 
+def test_what_comes_while_receipts_are_counted_stands_in_no_other_items_row(
+    service: Service, shop: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = shop.end - timedelta(days=3)
+    known = service.store.shopper("")._replace(ends=ends)
+    monkeypatch.setattr(service.store, "shopper", lambda _: known)
+    facts = gather(service)
+    first = ends - timedelta(weeks=WEEKS)
+    log = shop.log.filter(pl.col("time").is_between(first, ends, closed="left"))
+    ids = shop.items["item_id"].gather(log["item"]).cast(pl.String)
+    expected = dict(ids.value_counts().iter_rows())
+    assert {item: int(facts.receipts[row].sum()) for item, row in facts.code.items()} == {
+        item: expected.get(item, 0) for item in facts.code
+    }
+
+
 def test_comparing_counts_shared_items(client: TestClient) -> None:
     deadline = time.monotonic() + 60
     while "being computed" in (page := client.get("/compare?left=first&right=second").text):
@@ -264,6 +281,63 @@ def test_comparing_counts_shared_items(client: TestClient) -> None:
     while "being computed" in same.text:
         same = client.get("/compare?left=first&right=first")
     assert "10.0 of 10" in same.text
+
+
+def test_a_comparison_that_failed_is_made_again(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[int] = []
+
+    def away(*_: Any) -> Any:
+        failed.append(1)
+        raise StoreUnavailable("the store is away")
+
+    path = "/compare?left=second&right=second"
+    with monkeypatch.context() as while_away:
+        while_away.setattr(service.engine, "answer", away)
+        deadline = time.monotonic() + 30
+        while not failed:
+            assert "being computed" in client.get(path).text
+            assert time.monotonic() < deadline
+    deadline = time.monotonic() + 60
+    while "being computed" in client.get(path).text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("quantity", ["nan", "inf", "-1", "x"])
+def test_a_quantity_that_is_none_is_none_on_the_page(client: TestClient, quantity: str) -> None:
+    answer = client.get(f"/shopper?id=5&add=7&quantity={quantity}")
+    assert answer.status_code == 200
+    assert not re.search(r"\bnan\b", re.sub(r"<[^>]*>", " ", answer.text))
+
+
+def test_long_names_and_long_receipts_leave_pages_small(
+    client: TestClient, service: Service, shop: RetailData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        model = service.models.get(name)
+        long = [f"{label} {'of a kind ' * 500}" for label in model.labels]
+        monkeypatch.setattr(model, "labels", long)
+        monkeypatch.setitem(model.model.catalogue.__dict__, "labels", long)
+    lines = [Line(str(n), 1, 2.0) for n in range(1000)]
+    posted = [Posted("many", str(n), shop.end - timedelta(days=n + 1), lines) for n in range(20)]
+    service.store.add(accept(posted).receipts)
+    forbid = [{"category": [f"category {n}" for n in range(500)], "items": [], "when": ""}]
+    service.store.set_rules("long", {"forbid": [forbid[0] | {"unknown": "forbid"}]})
+    for path in (
+        "/shopper?id=many",
+        "/shopper?id=5&add=7&drop=3",
+        "/item?id=7",
+        "/item?id=kind",
+        "/rules",
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert len(answer.content) < 150_000
+    assert "and 975 more" in client.get("/shopper?id=many").text
+    service.store.set_rules("long", None)
+    service.store.forget("many")
 
 
 def test_what_is_not_there_is_said_on_the_page(client: TestClient) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections import Counter
@@ -45,9 +46,11 @@ from retailrec.serving.service import Service
 from retailrec.work import fingerprint
 
 Values = dict[str, Any]
+_LOG = logging.getLogger("retailrec.serving")
 WEEKS = 52
 _WEEK_US = 7 * 86_400 * 1_000_000
 _SHOWN = 100_000  # newest exposures that are counted
+_LINES = 25  # of a receipt on a page
 
 
 @dataclass
@@ -163,7 +166,7 @@ def _count(found: StoreFacts, columns: list[NDArray[Any]], n_items: int, end_us:
     user, item, when, quantity, value = columns
     found.n_lines = len(item)
     week = WEEKS - 1 - (end_us - 1 - when) // _WEEK_US
-    late = week >= 0
+    late = (week >= 0) & (week < WEEKS)  # a receipt of tomorrow may come while today's are counted
     place = item[late] * WEEKS + week[late]
 
     def by_week(weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
@@ -196,7 +199,9 @@ def what_if(
         changed.append(f"never bought {model.label(drop)}")
     if add:
         try:
-            quantity = min(max(float(query.get("quantity") or 1), 0.001), 1000.0)
+            quantity = min(
+                1000.0, max(0.001, float(query.get("quantity") or 1))
+            )  # so nan is no quantity
         except ValueError:
             quantity = 1.0
         code = model.code_of.get(add)
@@ -235,12 +240,13 @@ def side(title: str, answer: Reply, usual: Reply) -> Values:
 def receipt(given: Receipt, model: ServedModel) -> Values:
     """A receipt as the page shows it."""
     lines = []
-    for item, amount in zip(given.items, given.amounts, strict=True):
+    for item, amount in zip(given.items[:_LINES], given.amounts, strict=False):
         paid = "" if np.isnan(amount["value"]) else f" for {amount['value']:.2f}"
         text = f"{amount['quantity']:g}{paid}"
         lines.append({"item": item, "name": model.label(item), "text": text})
     value = float(np.nansum(given.amounts["value"]))
-    return {"time": f"{moment(given.time):%Y-%m-%d %H:%M}", "lines": lines, "value": value}
+    when, n = f"{moment(given.time):%Y-%m-%d %H:%M}", len(given.items)
+    return {"time": when, "lines": lines, "n_lines": n, "value": value}
 
 
 def timeline(receipts: Sequence[Receipt]) -> Markup | str:
@@ -294,13 +300,11 @@ class Comparison:
         key = (pair[0].digest, pair[1].digest)
         facts = self.facts.now()
         with self._lock:
-            start = facts is not None and key not in self._compared
-            if start:
+            if facts is not None and key not in self._compared:
                 if len(self._compared) > 20:
                     self._compared.clear()
                 self._compared[key] = None
-        if start:
-            threading.Thread(target=self._compare, args=(key, pair), daemon=True).start()
+                threading.Thread(target=self._compare, args=(key, pair, facts), daemon=True).start()
         found = self._compared.get(key)
         both = {"left": left, "right": right}
         return both | {
@@ -310,10 +314,21 @@ class Comparison:
             "histogram": drawings.bars(found["histogram"], "shoppers") if found else "",
         }
 
-    def _compare(self, key: tuple[str, ...], pair: list[ServedModel]) -> None:
-        facts = self.facts.now()
-        if facts is None:
-            return
+    def _compare(self, key: tuple[str, ...], pair: list[ServedModel], facts: StoreFacts) -> None:
+        """Note how two models compare; where that fails, the next request starts it again."""
+        try:
+            found = self._compared_now(pair, facts)
+            with self._lock:
+                if key in self._compared and not self.service.store.forgotten(facts.sample):
+                    self._compared[key] = found
+        except Exception:
+            _LOG.exception("two models were not compared")
+        finally:
+            with self._lock:
+                if self._compared.get(key) is None:
+                    self._compared.pop(key, None)
+
+    def _compared_now(self, pair: list[ServedModel], facts: StoreFacts) -> Values:
         since = max(model.end for model in pair)
         lists = []
         for model in pair:
@@ -331,7 +346,7 @@ class Comparison:
                 judged.append((shopper, len(lists[0][place] & bought), len(lists[1][place] & bought)))
         judged.sort(key=lambda row: (-row[1] - row[2], row[0]))
         order = sorted(range(len(shared)), key=lambda i: (shared[i], facts.sample[i]))
-        found = {
+        return {
             "n": len(shared),
             "shared": sum(shared) / max(len(shared), 1),
             "same": sum(n == K for n in shared),
@@ -340,11 +355,6 @@ class Comparison:
             "judged": judged if len(judged) <= 10 else judged[:5] + judged[-5:],
             "histogram": [(str(n), float(shared.count(n))) for n in range(K + 1)],
         }
-        with self._lock:
-            if self.service.store.forgotten(facts.sample):  # meanwhile
-                self._compared.pop(key, None)
-            elif key in self._compared:
-                self._compared[key] = found
 
 
 RULE_FIELDS = (
