@@ -364,6 +364,20 @@ def test_memory_and_pages_forget_too(start: Start) -> None:
     assert f'id={second}"' not in client.get("/shopper").text
 
 
+    # what was computed of examples that are none any more
+    path, third = "/compare?left=first&right=second", sample[2]
+    compared = [views.service.models.get(name).digest for name in ("first", "second")]
+    views.comparison._compared[tuple(compared)] = COMPARED | {"most": [(third, 3)]}
+    views._sampled = ("of the examples before",)
+    views.facts.renew()
+    views.facts._found.sample.remove(third)
+    assert f"id={third}&" in client.get(path).text
+    client.delete(f"/v1/shoppers/{third}")
+    assert f"id={third}&" not in client.get(path).text
+    assert views._sampled == ()
+
+
+COMPARED = {"n": 1, "shared": 3.0, "same": 0, "since": "", "judged": [], "histogram": [("3", 1.0)]}
 ODD = [
     "a/b",
     "5/denied/7",

@@ -392,12 +392,11 @@ class Views:
         service.memory["examples of the pages"] = self
 
     def forget(self, gone: Callable[[str], bool]) -> int:
-        """Let go of examples who were forgotten, and of what was computed of them; their number."""
-        n = self.facts.forget(gone)
-        if n:
-            self._sampled = ()
-            self.comparison.clear()
-        return n
+        """Let go of examples who were forgotten; their number. What was computed of examples goes too,
+        since it may be of those before the newest count."""
+        self._sampled = ()
+        self.comparison.clear()
+        return self.facts.forget(gone)
 
     def overview(self) -> Values:
         """Is the service well, and how good are its lists?"""
