@@ -112,7 +112,7 @@ class Guard:
         """
         address = request.client.host if request.client else ""
         if request.scope["path"] == _READY:
-            self._count(address)
+            self._count(f"{_READY} of {address}")  # else guesses of keys would take the service away
             return
         text = text_of(headers.get("authorization", ""), headers.get("x-api-key", ""))
         key = await self.service.keyring.key_of(text)
