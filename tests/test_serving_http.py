@@ -919,6 +919,11 @@ def test_what_a_shopper_dismissed_comes_back_after_its_weeks(start: Start) -> No
         client.service.store.dismiss("5", str(first), dismissal)
         assert (first not in offered()) == hidden
     assert client.service.store.dismissals() == [("5", dismissal)]
+    for said in ("NULL", " ", float("nan")):
+        client.service.store.describe({"7": {"store": said}})
+        assert first not in offered("7")
+    client.service.store.describe({"7": {"store": " 3 "}})
+    assert (first in offered("7"), other in offered("7")) == (False, True)
     exported = check_dismissals(export_dismissals(client.service.store))
     assert exported.row(0)[:2] == (5, first)
     assert not len(holding(exported, client.service.store.shopper("5").ends + timedelta(1), None))

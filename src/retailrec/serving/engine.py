@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from retailrec.data import Unplaced
 from retailrec.data.history import Pairs
+from retailrec.data.parsing import MISSING, bare_id
 from retailrec.errors import SettingError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import CROWD, Answer, ReceiptFacts, count_amounts
@@ -491,10 +492,16 @@ def saved_rules(asked: OfferRequest, lists: Lists) -> tuple[str, dict[str, Any]]
 
 
 def _as_id(value: Any) -> str | None:
-    """An attribute as the id that it is: 3.0 as "3"."""
-    if value is None:
-        return None
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    """An attribute as the id that it is: 3.0 as "3", " north " as "north"; None where it says nothing.
+
+    Examples
+    --------
+    >>> _as_id(3.0), _as_id(" north "), _as_id("NULL")
+    ('3', 'north', None)
+    """
+    whole = isinstance(value, float) and value.is_integer()
+    text = bare_id(str(int(value) if whole else value))
+    return None if value is None or text in MISSING else text
 
 
 def _eligible(model: ServedModel, among: Among, n_users: int) -> Eligible:

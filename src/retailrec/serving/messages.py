@@ -108,7 +108,8 @@ SlotsText = Annotated[
     ),
 ]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-Fact = Annotated[Word | Amount | None, BeforeValidator(_no_truth)]
+_Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]  # 3 is no 3.0 where attributes are words
+Fact = Annotated[Word | _Whole | Amount | None, BeforeValidator(_no_truth)]
 ById = WrapValidator(_keys_apart)  # of a dictionary by `Id`
 
 

@@ -154,6 +154,8 @@ class ServedModel:
         users = pl.DataFrame(people)
         return History.from_log(columns, rows, users, end, self.n_items, self.model.catalogue_key)
 
+            if any(isinstance(value, str) for value in values):  # else 17 beside "65+" would be lost
+                values = [None if value is None else str(value) for value in values]
     @property
     def purposes(self) -> tuple[Purpose, ...]:
         """What lists may be for: those of new items only if the model has learnt them."""
