@@ -21,11 +21,13 @@ pytest.importorskip("fastapi")
 
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.errors import DataError
+from retailrec.errors import ArtifactError, DataError
 from retailrec.offers.ledger import Ledger
+from retailrec.recommender.batch import artifact_key
 from retailrec.recommender.dismissals import check_dismissals, holding
 from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
+from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.app import reply
 from retailrec.serving.database import Dismissal, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment, read_experiment
@@ -702,6 +704,46 @@ def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path
     frame = export_exposures(store)
     raw = store.exposures()
     store.close()
+def test_a_model_that_is_replaced_while_it_is_read_is_never_signed_as_the_one_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (folder / "models" / name for name in ("first", "second"))
+    link, load = tmp_path / "current", TwoStageRecommender.load
+    link.symlink_to(first)
+
+    def switched(path: Path) -> TwoStageRecommender:
+        link.unlink()
+        link.symlink_to(second)
+        return load(path)
+
+    monkeypatch.setattr(TwoStageRecommender, "load", switched)
+    found = ServedModel.load(link)
+    assert (found.name, found.digest) == ("current", artifact_key(first))
+    assert found.model.end_ == load(first).end_
+
+    def replaced(path: Path) -> TwoStageRecommender:
+        shutil.rmtree(path)
+        shutil.copytree(second, path)
+        return load(path)
+
+    shutil.copytree(first, tmp_path / "model")
+    monkeypatch.setattr(TwoStageRecommender, "load", replaced)
+    with pytest.raises(ArtifactError, match="replaced while it was read"):
+        ServedModel.load(tmp_path / "model")
+
+
+def test_fresh_items_are_asked_of_whoever_draws_a_pool(start: Start) -> None:
+    for explore in (0.0, 0.1):
+        arms = {"a": Arm(share=1.0, explore=explore)}
+        client = start(Experiment("home", "salt", 0.0, arms, ("first",)))
+        asked = client.get("/v1/shoppers/5/offers?k=3&explore=0.2&pool=9&fresh=2")
+        assert asked.status_code == 200
+        client.__exit__(None, None, None)
+        store = Store(client.service.store.url)  # type: ignore[attr-defined]
+        assert {row["shadow"] for row in store.exposures()} == {True, False}
+        store.close()
+
+
     frame.write_parquet(tmp_path / "exposures.parquet")
     ledger = Ledger(tmp_path / "exposures.parquet")  # the same table as that of batch campaigns
     assert ledger.read(["home"]).equals(frame)

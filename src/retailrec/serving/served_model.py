@@ -20,7 +20,7 @@ from scipy import sparse
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.history import History
 from retailrec.datasets.base import Reading
-from retailrec.errors import SettingError
+from retailrec.errors import ArtifactError, SettingError
 from retailrec.recommender.answerer import Answerer
 from retailrec.recommender.batch import artifact_key
 from retailrec.recommender.dismissals import finest_categories
@@ -92,10 +92,14 @@ class ServedModel:
         Raises
         ------
         ArtifactError
-            If it can't be read.
+            If it can't be read, or another one is put in its place meanwhile.
         """
+        name, folder = name or folder.name, folder.resolve()  # a link may be switched meanwhile
         digest = artifact_key(folder) if (folder / "manifest.json").is_file() else ""
-        return cls(name or folder.name, digest, TwoStageRecommender.load(folder))
+        found = cls(name, digest, TwoStageRecommender.load(folder))
+        if digest and artifact_key(folder) != digest:
+            raise ArtifactError(f"model {name} was replaced while it was read. Load it again.")
+        return found
 
     @property
     def end(self) -> datetime:
@@ -150,12 +154,12 @@ class ServedModel:
         people = [pl.Series(USER_ID, shoppers, pl.String)]
         for name in dict.fromkeys((*self.user_columns, *also)):
             values = [_plain(facts.get(name)) for facts in attributes]
+            if any(isinstance(value, str) for value in values):  # else 17 beside "65+" would be lost
+                values = [None if value is None else str(value) for value in values]
             people.append(pl.Series(name, values, strict=False))
         users = pl.DataFrame(people)
         return History.from_log(columns, rows, users, end, self.n_items, self.model.catalogue_key)
 
-            if any(isinstance(value, str) for value in values):  # else 17 beside "65+" would be lost
-                values = [None if value is None else str(value) for value in values]
     @property
     def purposes(self) -> tuple[Purpose, ...]:
         """What lists may be for: those of new items only if the model has learnt them."""
