@@ -553,6 +553,17 @@ def test_rules_of_a_purpose_are_saved_and_used(start: Start) -> None:
     assert client.get("/v1/shoppers/5/offers?purpose=mailing").status_code == 422
 
 
+def test_counts_of_rules_beyond_any_list_are_refused_and_harm_no_list_where_they_are_saved(
+    start: Start,
+) -> None:
+    client = start()
+    for name in ("max_per_category", "min_new"):
+        assert client.put("/v1/rules/default", json={name: 10**22}).status_code == 422
+        client.service.store.set_rules("default", {name: 10**22})  # type: ignore[attr-defined]
+        for query in ("k=3", f"k=3&ruleset=new&{name}=2"):
+            assert client.get(f"/v1/shoppers/5/offers?{query}").status_code == 200
+
+
 def test_similar_items_come_by_source(start: Start) -> None:
     client = start()
     found = client.get("/v1/items/1/similar?k=3").json()["similar"]

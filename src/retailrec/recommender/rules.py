@@ -157,6 +157,7 @@ def choose_under_rules(
 OWN_STORE = "_store"  # a user's store by attribute or else by receipts, beside the attributes
 _NO_STORE = "available (store not known)"  # as effects are called that a missing fact has
 _OPEN = "forbid (attribute not known)"
+_MOST = 2**31 - 1  # that kernels count to; no list is so long
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 # rule -> columns that its frame must have, and those that it may have
 _FRAMES = {
@@ -506,8 +507,8 @@ class BoundRules:
             begun.n_new,
             begun.room,
             begun.wanted,
-            self.rules.max_per_category or 0,
-            min_new,
+            min(self.rules.max_per_category or 0, _MOST),
+            min(min_new, _MOST),
             self.rules.variety,
             keep_cap,
         )

@@ -179,7 +179,8 @@ class ReceiptsOut(BaseModel):
 
 def _of_a_list(info: Any) -> Any:
     """A rule as a request may say it: not said is None, and no number is larger than a list."""
-    limits = [*info.metadata, *([Field(le=MOST_K)] if info.annotation is int else [])]
+    is_count = int in (info.annotation, *get_args(info.annotation))
+    limits = [*info.metadata, *([Field(le=MOST_K)] if is_count else [])]
     kind = Annotated[info.annotation, *limits] if limits else info.annotation
     return kind | None, None
 
