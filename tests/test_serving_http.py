@@ -364,8 +364,6 @@ def test_memory_and_pages_forget_too(start: Start) -> None:
     service.watch.look()
     assert second not in views.facts.now().sample
     assert f'id={second}"' not in client.get("/shopper").text
-
-
     # what was computed of examples that are none any more
     path, third = "/compare?left=first&right=second", sample[2]
     compared = [views.service.models.get(name).digest for name in ("first", "second")]
@@ -380,6 +378,8 @@ def test_memory_and_pages_forget_too(start: Start) -> None:
 
 
 COMPARED = {"n": 1, "shared": 3.0, "same": 0, "since": "", "judged": [], "histogram": [("3", 1.0)]}
+
+
 ODD = [
     "a/b",
     "5/denied/7",
@@ -704,17 +704,6 @@ def test_a_damaged_model_is_refused_and_the_active_one_stays(
     assert client.get("/v1/shoppers/5/offers").json()["model"]["id"] == "second"
 
 
-def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path: Path) -> None:
-    experiment = Experiment(
-        "home", "salt", 0.2, {"a": Arm(share=0.75, model="first"), "b": Arm(share=0.25)}, ("first",)
-    )
-    client = start(experiment)
-    answers = {str(u): client.get(f"/v1/shoppers/{u}/offers?k=3").json() for u in range(1, 41)}
-    client.__exit__(None, None, None)  # a clean stop writes everything
-    store = Store(client.service.store.url)  # type: ignore[attr-defined]
-    frame = export_exposures(store)
-    raw = store.exposures()
-    store.close()
 def test_a_model_that_is_replaced_while_it_is_read_is_never_signed_as_the_one_before(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -755,6 +744,17 @@ def test_fresh_items_are_asked_of_whoever_draws_a_pool(start: Start) -> None:
         store.close()
 
 
+def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path: Path) -> None:
+    experiment = Experiment(
+        "home", "salt", 0.2, {"a": Arm(share=0.75, model="first"), "b": Arm(share=0.25)}, ("first",)
+    )
+    client = start(experiment)
+    answers = {str(u): client.get(f"/v1/shoppers/{u}/offers?k=3").json() for u in range(1, 41)}
+    client.__exit__(None, None, None)  # a clean stop writes everything
+    store = Store(client.service.store.url)  # type: ignore[attr-defined]
+    frame = export_exposures(store)
+    raw = store.exposures()
+    store.close()
     frame.write_parquet(tmp_path / "exposures.parquet")
     ledger = Ledger(tmp_path / "exposures.parquet")  # the same table as that of batch campaigns
     assert ledger.read(["home"]).equals(frame)
@@ -835,6 +835,13 @@ def test_shares_of_arms_are_as_asked_and_another_salt_draws_anew() -> None:
     assert moved > 150
 
 
+def test_without_a_salt_the_campaigns_name_takes_its_place(tmp_path: Path) -> None:
+    file, arms = tmp_path / "experiment.toml", {"a": Arm(share=0.5), "b": Arm(share=0.5)}
+    file.write_text('campaign = "home"\n[arms.a]\nshare = 0.5\n[arms.b]\nshare = 0.5\n')
+    found, same = read_experiment(file), Experiment("home", "home", 0.0, arms)
+    assert [found.assign(str(u)) for u in range(50)] == [same.assign(str(u)) for u in range(50)]
+
+
 def test_what_default_forbids_holds_in_every_list_and_beside_every_item(start: Start) -> None:
     client = start()
     service = client.service
@@ -902,13 +909,6 @@ def test_a_store_s_own_range_holds_for_its_shoppers(start: Start) -> None:
     def offered(shopper: str, query: str = "") -> set[str]:
         found = client.get(f"/v1/shoppers/{shopper}/offers?k=150&{query}").json()
         return {str(offer["item"]) for offer in found["offers"]}
-def test_without_a_salt_the_campaigns_name_takes_its_place(tmp_path: Path) -> None:
-    file, arms = tmp_path / "experiment.toml", {"a": Arm(share=0.5), "b": Arm(share=0.5)}
-    file.write_text('campaign = "home"\n[arms.a]\nshare = 0.5\n[arms.b]\nshare = 0.5\n')
-    found, same = read_experiment(file), Experiment("home", "home", 0.0, arms)
-    assert [found.assign(str(u)) for u in range(50)] == [same.assign(str(u)) for u in range(50)]
-
-
 
     first, other = sorted(offered("5") & offered("6") & offered("7"))[:2]
     said = client.post("/v1/availability", json={"store": 3, "items": {first: False}})
@@ -919,6 +919,11 @@ def test_without_a_salt_the_campaigns_name_takes_its_place(tmp_path: Path) -> No
     client.post("/v1/availability", json={"store": "west", "items": {other: False}})
     assert first in offered("6")
     assert first not in offered("7")  # whose store is not known: what no store lacks
+    for said in ("NULL", " ", float("nan")):
+        client.service.store.describe({"7": {"store": said}})
+        assert first not in offered("7")
+    client.service.store.describe({"7": {"store": " 3 "}})
+    assert (first in offered("7"), other in offered("7")) == (False, True)
     client.post("/v1/availability", json={"store": "3", "items": {first: True}})
     assert first in offered("5")
 
@@ -972,11 +977,6 @@ def test_what_a_shopper_dismissed_comes_back_after_its_weeks(start: Start) -> No
         client.service.store.dismiss("5", str(first), dismissal)
         assert (first not in offered()) == hidden
     assert client.service.store.dismissals() == [("5", dismissal)]
-    for said in ("NULL", " ", float("nan")):
-        client.service.store.describe({"7": {"store": said}})
-        assert first not in offered("7")
-    client.service.store.describe({"7": {"store": " 3 "}})
-    assert (first in offered("7"), other in offered("7")) == (False, True)
     exported = check_dismissals(export_dismissals(client.service.store))
     assert exported.row(0)[:2] == (5, first)
     assert not len(holding(exported, client.service.store.shopper("5").ends + timedelta(1), None))

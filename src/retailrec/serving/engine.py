@@ -139,7 +139,9 @@ class OfferRequest:
         request = self.request
         if explore is not None:
             pool = request.pool if request.pool > request.k else 2 * request.k
-            request = replace(request, explore=explore, pool=pool, salt=request.salt or salt)
+            fresh = request.fresh if explore else 0  # which has its place in a pool alone
+            salt = request.salt or salt
+            request = replace(request, explore=explore, pool=pool, fresh=fresh, salt=salt)
         if purpose in PURPOSES:
             request = replace(request, purpose=purpose)
         elif ruleset is None:  # up to version 0.2 an arm's purpose named saved rules

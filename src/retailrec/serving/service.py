@@ -349,7 +349,7 @@ class Service:
         self, name: str, shopper: str, asked: OfferRequest, request: str, campaign: str
     ) -> None:
         try:
-            plain = replace(asked, request=replace(asked.request, explore=0.0))
+            plain = replace(asked, request=replace(asked.request, explore=0.0, fresh=0))
             answer = self.engine.offers(self.models.get(name), shopper, plain)
             self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True))
         except Exception:
