@@ -204,6 +204,7 @@ BOARDS: dict[str, Maker] = {
         for cut in ("2017-11-06", "2017-12-04")
     },
     **{f"coop-{back}": partial(window_back, coop, back) for back in range(4)},
+    "instacart-0": partial(window_back, instacart, 0),
     "ta-feng-28": partial(window, ta_feng, "2001-02-01", 28),
     "ta-feng-14": partial(window, ta_feng, "2001-02-01", 14),
     "online-retail-1": partial(window_back, online_retail, 1),

@@ -20,6 +20,7 @@ TOGETHER = {
     "Complete Journey, 5% of the households, 28 days, two cuts": "journey5-28",
     "Complete Journey, 20% of the households, 28 days, two cuts": "journey20-28",
     "Coop, 100 users, 28 days, four cuts": "coop",
+    "Instacart, 593 users, 28 days": "instacart",
     "Ta-Feng, 28 days": "ta-feng-28",
     "Ta-Feng, 14 days": "ta-feng-14",
     "Online Retail II, 28 days, three windows": "online-retail",
