@@ -106,7 +106,7 @@ bench-week: $(READY) ## generated weeks, killed at random moments: equal, and ho
 	$(BIN)/python benchmarks/week.py --users $(or $(USERS),20000) --weeks $(or $(WEEKS),52) --kills $(or $(KILLS),30)
 
 bench-checks: $(READY) ## planted faults, quiet weeks and real receipts, by the checks (USERS=1000 WEEKS=52 SHOPS="coop")
-	$(BIN)/python benchmarks/checks.py --users $(or $(USERS),1000) --weeks $(or $(WEEKS),52) $(if $(SHOPS),--shops $(SHOPS))
+	$(BIN)/python benchmarks/checks.py --users $(or $(USERS),1000) --weeks $(or $(WEEKS),52) $(if $(SHOPS),--shops $(SHOPS)) $(if $(CLOSED),--closed $(CLOSED))
 
 bench-watch: $(READY) ## planted changes and quiet weeks, published and watched (USERS=300 WEEKS=36 SHOPS="generated coop")
 	$(BIN)/python benchmarks/watch.py --users $(or $(USERS),300) --weeks $(or $(WEEKS),36) --shops $(or $(SHOPS),generated)

@@ -3,14 +3,14 @@
 Each of the last weeks of a generated shop is checked against all before it; each fault is planted in
 three of them. Then receipts of real shops are replayed week by week, and every finding is printed.
 
-    make bench-checks [USERS=1000 WEEKS=52 SHOPS="generated coop online-retail journey"]
+    make bench-checks [USERS=1000 WEEKS=52 SHOPS="generated coop online-retail" CLOSED=2014-05-01]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 
 import polars as pl
 from board_data import coop, journey, online_retail
@@ -183,11 +183,11 @@ def generated(users: int, weeks: int) -> dict[str, object]:
     }
 
 
-def real(name: str, lines: pl.DataFrame, weeks: int) -> dict[str, object]:
+def real(name: str, lines: pl.DataFrame, weeks: int, closed: Sequence[date] = ()) -> dict[str, object]:
     """Findings on a real shop's receipts, week by week."""
     severities: list[str] = []
     for new, past in weekly(lines, weeks):
-        for one in run_checks(Weeks(new, past)) if len(new) else []:
+        for one in run_checks(Weeks(new, past, closed)) if len(new) else []:
             first = new["time"].min()
             print(f"{name}, week from {first:%Y-%m-%d}: {one.severity} {one.name}: {one.message}")
             severities.append(one.severity)
@@ -199,6 +199,9 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--weeks", type=int, default=52)
     parser.add_argument("--shops", nargs="*", default=["generated", "coop", "online-retail", "journey"])
+    parser.add_argument(
+        "--closed", nargs="*", type=date.fromisoformat, default=[], help="of real shops"
+    )
     asked = parser.parse_args()
     shops = {"coop": coop, "online-retail": online_retail, "journey": journey}
     found: dict[str, object] = {}
@@ -206,7 +209,7 @@ def main() -> None:
         if shop == "generated":
             found[shop] = generated(asked.users, asked.weeks)
         else:
-            found[shop] = real(shop, receipt_lines(shops[shop]()), min(asked.weeks, 34))
+            found[shop] = real(shop, receipt_lines(shops[shop]()), min(asked.weeks, 34), asked.closed)
     print_result("checks", found)
 
 

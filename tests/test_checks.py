@@ -208,6 +208,23 @@ def test_a_single_day_is_compared_with_the_same_weekday(lines: pl.DataFrame) -> 
     assert {"ends_early", "half_days"} <= {f.name for f in run_checks(Weeks(half, past))}
 
 
+def test_days_on_which_the_shop_is_closed_are_passed_over(lines: pl.DataFrame) -> None:
+    """Also its last day, and half a day; those of past weeks teach nothing, and others still count."""
+    past = lines.filter(pl.col("time") < NEW)
+    holiday, half = (NEW + timedelta(days=n) for n in (2, 6))
+    new = lines.filter((pl.col("time") >= NEW) & ~day(2) & ~(day(6) & (pl.col("time").dt.hour() > 9)))
+    names = [f.name for f in run_checks(Weeks(new, past))]
+    assert {"missing_days", "half_days", "ends_early", "fewer_or_more_lines"} <= set(names)
+    closed = [holiday.date(), half.date()]
+    assert run_checks(Weeks(new, past, closed)) == []
+    assert [f.name for f in run_checks(Weeks(new.filter(~day(3)), past, closed), ["missing_days"])] == [
+        "missing_days"
+    ]
+    few = past.filter(pl.col("time").dt.date() != (holiday - timedelta(days=7)).date())
+    weeks = Weeks(lines.filter(pl.col("time") >= NEW), few, [(holiday - timedelta(days=7)).date()])
+    assert [len(before) for _, _, before in weeks.days] == [15, 15, 14, 15, 15, 15, 15]
+
+
 def test_receipts_without_a_user_stand_under_no_id(lines: pl.DataFrame) -> None:
     new = lines.filter(pl.col("time") >= NEW)
     guests = new.with_columns(user_id=pl.when(some(0.3)).then(None).otherwise("user_id"))

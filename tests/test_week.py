@@ -191,6 +191,10 @@ def test_a_week_that_ends_sooner_than_all_before_is_refused(place: Path, lines: 
     assert run.returncode == 4, run.stdout
     assert "short_period" in run.stdout
     assert "end 5 days after" in run.stdout
+    config = (place / "week.toml").read_text()
+    (place / "week.toml").write_text(f"closed = [2000-04-27, 2000-04-28]\n{config}")
+    assert call(place, "--dry-run").returncode == 0
+    (place / "week.toml").write_text(config)
     new.write_csv(place / "exports" / "next.csv")
     assert call(place).returncode == 0
     before = current(place)

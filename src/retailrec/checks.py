@@ -10,7 +10,7 @@ silent where there are fewer than `LEAST_PAST` weeks to learn from. One more che
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -98,6 +98,8 @@ class Weeks:
     lines : `user_id`, `item_id`, `time`, and where there are `basket_id`, `quantity`, `value`, `store`,
         `currency`, `file`; a date as midnight
     past : earlier lines, of the same columns; None: those of `lines` before its last seven days
+    closed : days on which the shop is closed or opens for hours only; no check counts what comes on
+        them, nor on the days that they would be compared with
 
     Raises
     ------
@@ -115,7 +117,10 @@ class Weeks:
     (24, 31, 3)
     """
 
-    def __init__(self, lines: pl.DataFrame, past: pl.DataFrame | None = None) -> None:
+    def __init__(
+        self, lines: pl.DataFrame, past: pl.DataFrame | None = None, closed: Iterable[date] = ()
+    ) -> None:
+        self.closed = frozenset(closed)
         for frame in (lines, past):
             missing = set() if frame is None else {USER_ID, ITEM_ID, "time"} - set(frame.columns)
             if missing:
@@ -140,16 +145,22 @@ class Weeks:
         return self._within(self.lines, self.start, self.end)
 
     @cached_property
+    def open(self) -> pl.DataFrame:
+        """The same without the days on which the shop is closed."""
+        return self._without(self.new, self.closed)
+
+    @cached_property
     def periods(self) -> list[pl.DataFrame]:
-        """As many days of earlier weeks, the newest first, with the same weekdays."""
+        """As many days of earlier weeks, the newest first, with the same weekdays, if they are open."""
         if self.past.is_empty():
             return []
         begin = datetime.combine(_bulk(self.past)[0], datetime.min.time())
         step = timedelta(days=7 * -(-(self.end - self.start).days // 7))
         found: list[pl.DataFrame] = []
-        start, end = self.start - step, self.end - step
+        start, end, closed = self.start - step, self.end - step, self.closed
         while start >= begin and len(found) < MOST_PAST:
-            found.append(self._within(self.past, start, end))
+            closed = frozenset(day - step for day in closed)
+            found.append(self._without(self._within(self.past, start, end), closed))
             start, end = start - step, end - step
         return found
 
@@ -160,20 +171,25 @@ class Weeks:
 
     def usual(self, of: Callable[[pl.DataFrame], float]) -> tuple[float, float, float]:
         """What came, and the least and most that are usual: see `usual`."""
-        return (of(self.new), *usual([of(period) for period in self.periods]))
+        return (of(self.open), *usual([of(period) for period in self.periods]))
 
     @cached_property
     def days(self) -> list[tuple[date, tuple[int, int], list[tuple[int, int]]]]:
-        """Each day in question: its lines and receipts, and those of the same weekday of past weeks."""
+        """Each open day in question: its lines and receipts, and those of the weekday in past weeks."""
         now, past = _by_day(self.new), [_by_day(p) for p in self.periods]
         step = 7 * -(-(self.end - self.start).days // 7)
         return [
             (
                 day,
                 now.get(day, (0, 0)),
-                [p.get(day - timedelta(days=step * n), (0, 0)) for n, p in enumerate(past, 1)],
+                [
+                    p.get(before, (0, 0))
+                    for n, p in enumerate(past, 1)
+                    if (before := day - timedelta(days=step * n)) not in self.closed
+                ],
             )
             for day in _days(self.start, self.end)
+            if day not in self.closed
         ]
 
     @cached_property
@@ -189,6 +205,10 @@ class Weeks:
     @staticmethod
     def _within(lines: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
         return lines.filter((pl.col("time") >= start) & (pl.col("time") < end))
+
+    @staticmethod
+    def _without(lines: pl.DataFrame, days: frozenset[date]) -> pl.DataFrame:
+        return lines.filter(~pl.col("time").dt.date().is_in(sorted(days))) if days else lines
 
 
 def run_checks(weeks: Weeks, names: Sequence[str] | None = None) -> list[Finding]:
@@ -251,8 +271,8 @@ def missing_days(w: Weeks) -> Found:
     if not gone:
         return None
     return (
-        f"no line on {_listed(gone)}, which past weeks had; ask for the missing days, or tell that the "
-        f"shop was closed.",
+        f"no line on {_listed(gone)}, which past weeks had; ask for the missing days, or name those on "
+        f"which the shop was closed (closed).",
         pl.DataFrame({"day": gone}),
     )
 
@@ -289,12 +309,12 @@ def half_days(w: Weeks) -> Found:
 @check("refuse")
 def ends_early(w: Weeks) -> Found:
     """The last day ends hours before the shop does on such days: a file cut or sent too soon."""
-    if not w.learnt or not _has_clock(w):
+    if not w.learnt or not _has_clock(w) or w.open.is_empty():
         return None
-    day = w.new["time"].max().date()  # type: ignore[union-attr]
+    day = w.open["time"].max().date()  # type: ignore[union-attr]
     closing = [_last_hour(p, day - timedelta(days=_back(w, p))) for p in w.periods]
     known = [hour for hour in closing if hour is not None]
-    came = _last_hour(w.new, day)
+    came = _last_hour(w.open, day)
     if came is None or len(known) < LEAST_PAST:
         return None
     usually, earliest = float(np.median(known)), min(known)

@@ -33,6 +33,7 @@ from retailrec.cli.options import (
     SlotsOption,
     SparkSettingsOption,
     asked_for,
+    days_in,
     files_asked_for,
     kept_reading,
     local_only,
@@ -235,6 +236,9 @@ def check(
     dataset: Annotated[str, typer.Option(help="See: retailrec datasets")] = "table",
     model: KeptOption = None,
     only: Annotated[str, typer.Option(help="Names of checks, with commas between. [all]")] = "",
+    closed: Annotated[
+        str, typer.Option(help="Days on which the shop is closed: 2024-12-25,2024-12-26.")
+    ] = "",
     show: Annotated[bool, typer.Option("--list", help="Print what is checked, and stop.")] = False,
     out: FiguresOption = None,
     rows: Annotated[
@@ -265,6 +269,7 @@ def check(
             reading=read.reading(),
             kept=kept_reading(model),
             names=names,
+            closed=days_in(closed),
             progress=progress,
         )
     if out is not None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -463,6 +464,20 @@ def kept_reading(model: Path | None) -> dict[str, Any]:
 def names_in(text: str) -> tuple[str, ...]:
     """Names with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def days_in(text: str) -> tuple[date, ...]:
+    """Days with commas between.
+
+    Examples
+    --------
+    >>> [day.isoformat() for day in days_in("2024-12-25, 2024-12-26")]
+    ['2024-12-25', '2024-12-26']
+    """
+    try:
+        return tuple(date.fromisoformat(name) for name in names_in(text))
+    except ValueError as error:
+        raise SettingError(f"days are written as 2024-12-25, with commas between: {error}.") from None
 
 
 def refuse_empty(arguments: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ def check_files(
     reading: Reading = PLAIN,
     kept: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
+    closed: Sequence[date] = (),
     progress: Progress = silent,
 ) -> Checked:
     """Findings of the checks in `names`, or of all, on a file or folder of receipts.
 
     `against` holds earlier receipts; without it the last seven days are compared with those before.
-    `kept` is how a model's receipts were read: what is not said is as there.
+    `kept` is how a model's receipts were read: what is not said is as there. `closed` are days on which
+    the shop is closed: see `Weeks`.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def check_files(
         tables = open_alike(kept, file, reading) if kept else open_dataset(dataset, file, reading)
         read.append((typed_lines(tables), tables.report.spans))
     progress("check")
-    weeks = Weeks(*(lines for lines, _ in read))
+    weeks = Weeks(read[0][0], None if against is None else read[1][0], closed)
     found = [
         replace(one, rows=located(one.rows, read[0][1])) for one in run_checks(weeks, names or None)
     ]

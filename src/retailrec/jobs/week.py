@@ -168,7 +168,7 @@ def take_in(
         lines = lines.filter(pl.col("time").is_null() | (pl.col("time") < as_of))
     files = _new_files(inputs, last)
     new, past = _new_lines(lines, tables, path, files, last)
-    weeks = Weeks(new, past)
+    weeks = Weeks(new, past, settings.closed)
     findings = run_checks(weeks)
     if empty := [name.partition("/")[2] for name in files if not inputs[name]["bytes"]]:
         said = f"{', '.join(empty[:3])} has no byte; the export failed. Export again."
@@ -561,9 +561,15 @@ class _Call:
         return f"{end:%Y-%m-%d}-{self.key[:8]}"
 
     def _take_in(self) -> TakenIn:
-        """Receipts and findings; one more where weeks came regularly and this one is shorter."""
+        """Receipts and findings; one more where weeks came regularly and this one is shorter.
+
+        Days after it on which the shop is closed are its own.
+        """
         taken = take_in(self.plan, self.inputs, self.last, self.as_of, self.progress)
-        ends, last = [taken.end], self.last
+        end, last = taken.end, self.last
+        while end.date() in self.plan.settings.closed:
+            end += timedelta(days=1)
+        ends = [end]
         while last is not None and len(ends) < 4:
             ends.append(datetime.fromisoformat(last["end"]))
             before = last["previous"]

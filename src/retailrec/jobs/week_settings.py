@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class WeekSettings(ReadSettings, _Part):
     dataset : how receipts are read, with the fields of `ReadSettings`
     folder : where weeks are published
     keep : weeks that are kept, the published one and the one before it always
-    accept : names of checks whose refusals are accepted, such as ``missing_days`` in a holiday week
+    accept : names of checks whose refusals are accepted
+    closed : days on which the shop is closed, or opens for hours only; checks pass over them
     model : settings of the model, as for ``retailrec run --config``
     request : what is asked for each user, as for `retailrec recommend`: k, slots, rules, reasons, ...
     refit, lists : rules and bounds
@@ -88,6 +90,7 @@ class WeekSettings(ReadSettings, _Part):
     folder: Path = Path("weeks")
     keep: int = Field(default=8, ge=2)
     accept: list[str] = []
+    closed: list[date] = []
     model: dict[str, Any] = {}
     request: dict[str, Any] = {}
     refit: RefitRules = RefitRules()
