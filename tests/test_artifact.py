@@ -125,10 +125,12 @@ def test_an_interrupted_save_leaves_the_old_model_whole(
 ) -> None:
     before = load_artifact(saved, TYPES).share_
 
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
+    steps = ("numpy.save", OSError), ("json.dumps", OSError), ("numpy.save", pl.exceptions.ComputeError)
+    for broken, error in steps:  # the last as Polars calls it
 
-    for broken in ("numpy.save", "json.dumps"):
+        def fail(*_: object, kind: type[Exception] = error, **__: object) -> None:
+            raise kind("disk full")
+
         with monkeypatch.context() as patch:
             patch.setattr(broken, fail)
             with pytest.raises(ArtifactError, match="disk full"):

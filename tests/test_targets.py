@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -421,3 +422,17 @@ def test_an_empty_path_is_not_the_current_folder(
     monkeypatch.chdir(tmp_path)
     refused(retailrec(*command), "is empty; is a variable unset?")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_whatever_library_meets_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "old")
+    full = pl.exceptions.ComputeError(
+        "parquet: underlying IO error: No space left on device (os error 28)"
+    )
+    for error in (full, OSError(28, "No space left on device")):
+        with pytest.raises(DataError, match="results can't be written to"), staged(out, NAMES):
+            raise error
+    with pytest.raises(pl.exceptions.ComputeError, match="of other lengths"), staged(out, NAMES):
+        raise pl.exceptions.ComputeError("columns of other lengths")
+    assert results(out) == {"metrics.json": "old", "model/part.txt": "old"}

@@ -427,7 +427,11 @@ def staged(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
                 if made and not any(out.iterdir()):
                     shutil.rmtree(out, ignore_errors=True)
                 raise
-    except OSError as error:
+    except Exception as error:
+        # what Polars raises for a full disk; not imported for it, since commands begin with this module
+        full = type(error).__name__ == "ComputeError" and "(os error" in str(error)
+        if not full and not isinstance(error, OSError):
+            raise
         raise DataError(f"results can't be written to {out}: {error}.") from error
 
 

@@ -99,7 +99,7 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
         raise ArtifactError(
             f"the model can't be written to {folder}: no permission. Name another folder."
         ) from error
-    except OSError as error:
+    except (OSError, pl.exceptions.ComputeError) as error:  # as Polars calls a full disk
         raise ArtifactError(f"the model can't be written to {folder}: {error}.") from error
     for old in folder.glob("data-*"):
         if old.name != name and _DATA.fullmatch(old.name):
