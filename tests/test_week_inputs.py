@@ -63,6 +63,26 @@ def test_an_export_that_was_corrected_later_is_counted_and_the_end_stays(
     assert facts["data"]["lines"] == lines.filter(pl.col("week") <= FIRST + 1).height - 3
 
 
+def test_a_store_whose_export_comes_late_is_checked_with_the_others_of_its_days(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    """Of the late file alone it was said that the other stores are missing."""
+    stores = pl.when(pl.col("user_id") % 2 == 0).then(pl.lit("north")).otherwise(pl.lit("south"))
+    of_stores = lines.with_columns(store=stores)
+    first = place / "exports" / "first.csv"
+    of_stores.filter(pl.col("week") < FIRST).drop("week").write_csv(first)
+    deliver(place, of_stores.filter(store="north"), FIRST)
+    assert call(place).returncode == 4
+    assert call(place, "--accept", "missing_stores").returncode == 0
+    late = of_stores.filter(pl.col("week") == FIRST, store="south").drop("week")
+    late.write_csv(place / "exports" / "late.csv")
+    run = call(place)
+    assert run.returncode == 0, run.stdout
+    facts = manifest(place)
+    n = lines.filter(pl.col("week") == FIRST).height
+    assert (facts["end"], facts["checks"]["n_lines"]) == ("2000-04-15T00:00:00", n)
+
+
 def test_an_export_of_another_name_is_no_new_one(place: Path, lines: pl.DataFrame) -> None:
     deliver(place, lines, FIRST).rename(place / "exports" / "archive.csv")
     assert call(place).returncode == 0

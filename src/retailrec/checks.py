@@ -125,7 +125,7 @@ class Weeks:
             missing = set() if frame is None else {USER_ID, ITEM_ID, "time"} - set(frame.columns)
             if missing:
                 raise DataError(f"check: lines lack {sorted(missing)}; map them with columns=.")
-        first, last = _bulk(lines)
+        first, last = bulk(lines)
         self.end = datetime(last.year, last.month, last.day) + timedelta(days=1)
         if past is None:
             self.start = self.end - timedelta(days=7)
@@ -134,7 +134,7 @@ class Weeks:
                 lines.filter(pl.col("time").is_null() | (pl.col("time") >= self.start)),
             )
         else:
-            known = _bulk(past)[1] + timedelta(days=1)
+            known = bulk(past)[1] + timedelta(days=1)
             first = known if known <= last else first  # days between count, where nothing came
             self.start = datetime(first.year, first.month, first.day)
         self.lines, self.past = _complete(lines), _complete(past)
@@ -154,7 +154,7 @@ class Weeks:
         """As many days of earlier weeks, the newest first, with the same weekdays, if they are open."""
         if self.past.is_empty():
             return []
-        begin = datetime.combine(_bulk(self.past)[0], datetime.min.time())
+        begin = datetime.combine(bulk(self.past)[0], datetime.min.time())
         step = timedelta(days=7 * -(-(self.end - self.start).days // 7))
         found: list[pl.DataFrame] = []
         start, end, closed = self.start - step, self.end - step, self.closed
@@ -445,7 +445,7 @@ def late_lines(w: Weeks) -> Found:
     """Lines of days before the week in question, which earlier files should have held."""
     if w.past.is_empty():
         return None
-    begin = datetime.combine(_bulk(w.past)[0], datetime.min.time())
+    begin = datetime.combine(bulk(w.past)[0], datetime.min.time())
     rows = w.lines.filter((pl.col("time") < w.start) & (pl.col("time") >= begin))
     rows = rows.join(w.past, on=[USER_ID, ITEM_ID, "time"], how="anti")
     if rows.height < max(1, 0.001 * w.lines.height):
@@ -467,7 +467,7 @@ def far_dates(w: Weeks) -> Found:
     They would move the end of the data, so that everything else looks old.
     """
     last = w.end + timedelta(days=FAR_DAYS)
-    begin = w.start if w.past.is_empty() else datetime.combine(_bulk(w.past)[0], datetime.min.time())
+    begin = w.start if w.past.is_empty() else datetime.combine(bulk(w.past)[0], datetime.min.time())
     rows = w.lines.filter(
         (pl.col("time") >= last) | (pl.col("time") < begin - timedelta(days=FAR_DAYS))
     )
@@ -667,13 +667,13 @@ def _complete(lines: pl.DataFrame) -> pl.DataFrame:
     return lines.with_columns(pl.col("time").cast(pl.Datetime("us")))
 
 
-def _bulk(lines: pl.DataFrame) -> tuple[date, date]:
+def bulk(lines: pl.DataFrame) -> tuple[date, date]:
     """First and last day of the run of days with most lines; runs are `FAR_DAYS` and more apart.
 
     Examples
     --------
     >>> days = [datetime(2000, 1, 1), *(datetime(2024, 1, d) for d in (1, 2, 9)), datetime(2024, 3, 1)]
-    >>> [str(day) for day in _bulk(pl.DataFrame({"time": days}))]
+    >>> [str(day) for day in bulk(pl.DataFrame({"time": days}))]
     ['2024-01-01', '2024-01-09']
     """
     days = (

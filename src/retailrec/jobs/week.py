@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from retailrec.checks import Finding, Weeks, run_checks
+from retailrec.checks import Finding, Weeks, bulk, run_checks
 from retailrec.compute.memory import peak_memory_mb
 from retailrec.compute.progress import Progress, Timer, silent
 from retailrec.data import RetailData
@@ -216,7 +216,8 @@ def _new_lines(
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """The lines that are new since a week, and the others; (all, None) where that is unknown.
 
-    Those of `files` are, where the others are of other exports; else those after the week's end.
+    Those of `files` are, where the others are of other exports; else those after the week's end. Of
+    files that come late or were corrected it is all lines of their days, for these are to be whole.
     """
     if last is None:
         return lines, None
@@ -230,6 +231,10 @@ def _new_lines(
         of_span = np.searchsorted(np.cumsum([span.rows for span in spans]), lines[LINE], "right")
         among = pl.Series(np.array(is_new)[of_span])
         if among.any():  # else they come later than was asked for
+            first, newest = bulk(lines.filter(among))
+            if newest < datetime.fromisoformat(last["end"]).date():
+                days = lines["time"].dt.date().is_between(first, newest)
+                among = among | days.fill_null(False)
             return lines.filter(among), lines.filter(~among)
     if not fresh and tables.report.reading.get("dataset") == "table":
         receipts = data_files(receipts_in(path))
