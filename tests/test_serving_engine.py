@@ -366,23 +366,6 @@ def test_several_histories_at_once_are_answered_as_each_alone(
     ]
 
 
-@pytest.mark.parametrize("unknown", ["forbid", "allow"])
-def test_attributes_of_several_kinds_are_read_as_each_alone(
-    engine: Engine, model: ServedModel, unknown: str
-) -> None:
-    ban = {"category": ["produce"], "items": [], "when": "age < 18", "unknown": unknown}
-    asked, ends = OfferRequest.of(k=150, rules={"forbid": [ban]}), engine.store.shopper("").ends
-    given = [
-        UserRecord(str(n), code_receipts(model, []), {"age": age})
-        for n, age in enumerate((30, "16-20", "65+", 12.5, None, "17"))
-    ]
-    together = engine.answer(model, given, asked, ends, engine.lists())
-    alone = [engine.answer(model, [one], asked, ends, engine.lists())[0] for one in given]
-    assert [len(reply.offers) for reply in together] == [len(reply.offers) for reply in alone]
-    allowed = [len(reply.offers) == max(len(one.offers) for one in alone) for reply in alone]
-    assert allowed == [True, False, True, False, unknown == "allow", False]
-
-
 def test_the_cache_stays_within_its_bound(engine: Engine, model: ServedModel) -> None:
     events = {u: engine.events(model, u, engine.store.shopper(u)) for u in ("1", "2", "3", "4")}
     sizes = {u: len(e.item) + 10 for u, e in events.items()}

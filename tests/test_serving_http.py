@@ -32,6 +32,7 @@ from retailrec.serving.app import reply
 from retailrec.serving.database import Dismissal, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment, read_experiment
 from retailrec.serving.loading import export_dismissals, export_exposures
+from retailrec.serving.messages import ShopperIn
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
@@ -492,6 +493,12 @@ def test_what_is_denied_to_a_shopper_is_never_offered_whoever_sends_the_history(
     mine, others = client.post("/v1/offers", json=body).json()["answers"]
     assert best not in [offer["item"] for offer in mine["offers"]]
     assert best == others["offers"][0]["item"]
+
+
+def test_whole_numbers_among_attributes_stay_whole() -> None:
+    said = {"store": 3, "age": 17.5, "size": 2**53 + 1}
+    found = ShopperIn.model_validate({"attributes": said}).attributes
+    assert [type(value) for value in found.values()] == [int, float, float]
 
 
 def test_an_old_history_in_the_body_is_said_to_be_old(start: Start) -> None:

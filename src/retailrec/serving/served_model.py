@@ -154,8 +154,6 @@ class ServedModel:
         people = [pl.Series(USER_ID, shoppers, pl.String)]
         for name in dict.fromkeys((*self.user_columns, *also)):
             values = [_plain(facts.get(name)) for facts in attributes]
-            if any(isinstance(value, str) for value in values):  # else 17 beside "65+" would be lost
-                values = [None if value is None else str(value) for value in values]
             people.append(pl.Series(name, values, strict=False))
         users = pl.DataFrame(people)
         return History.from_log(columns, rows, users, end, self.n_items, self.model.catalogue_key)
