@@ -643,6 +643,25 @@ def test_a_database_of_another_encoding_refuses_what_it_can_not_hold(server: Pos
 
 
 @pytest.mark.slow
+def test_who_may_change_rows_and_make_no_tables_can_use_a_store(server: Postgres) -> None:
+    with server.database() as url:
+        store = Store(url).init()
+        with store.transaction() as connection:
+            connection.execute(text("CREATE ROLE till LOGIN"))
+            for what in ("TABLES", "SEQUENCES"):
+                connection.execute(text(f"GRANT ALL ON ALL {what} IN SCHEMA public TO till"))
+        till = Store(url.replace("test@", "till@"))
+        load_frames(till.init(), bought([("ann", "tea", DAY)]))
+        till.log_exposures([exposure(key=1)])
+        assert till.forget("ann")["receipts"] == 1
+        till.close()
+        with store.transaction() as connection:
+            connection.execute(text("DROP OWNED BY till"))
+            connection.execute(text("DROP ROLE till"))
+        store.close()
+
+
+@pytest.mark.slow
 def test_what_goes_through_a_table_has_no_time_limit(server: Postgres, tmp_path: Path) -> None:
     with server.database() as url:
         store = Store(url, timeout=0.5).init()
