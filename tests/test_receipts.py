@@ -595,6 +595,28 @@ def test_types_of_arrow_that_polars_has_not_are_refused_in_words() -> None:
         RetailData.from_frames(pa.table(plain | {"time": pa.nulls(2)}))
 
 
+def test_what_is_posted_is_known_though_a_till_dated_its_lines(store: Store) -> None:
+    parts = lines(("tea", 1, 2), ("jam", 1, 3), ("tea", 2, 4), ("rye", 1, 1)).drop("basket_id")
+    parts = parts.with_columns(time=pl.lit(TEN) + pl.duration(seconds=pl.Series([0, 40, 90, 40_000])))
+    assert load_frames(store, parts).new == 4
+    said = [Line("tea", 3, 6), Line("jam", 1, 3)]
+    assert store.add(accept([Posted("ann", "7", TEN, said)]).receipts) == (0, 1, 0)
+    for other in (said[:1], [*said, Line("rye", 1, 1)]):
+        assert store.add(accept([Posted("ann", f"8{len(other)}", TEN, other)]).receipts).new == 1
+
+
+def test_a_part_of_a_receipt_whose_number_started_anew_completes_it(store: Store) -> None:
+    two = [("tea", 1, 2), ("jam", 1, 3)]
+    dated = [
+        lines(*two, time=[TEN + timedelta(days=d), TEN + timedelta(days=d, seconds=40)]) for d in (0, 9)
+    ]
+    assert load_frames(store, pl.concat(dated)).new == 2
+    for frame in (dated[1][1:], dated[0][1:], dated[1]):
+        found = load_frames(store, frame)
+        assert (found.new, found.completed) == (0, 0)
+    assert len(stored(store)) == 2
+
+
 @pytest.mark.parametrize("year", [1985, 2024])
 @pytest.mark.parametrize("numbers_first", [True, False])
 def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(

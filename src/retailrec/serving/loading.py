@@ -34,7 +34,6 @@ from retailrec.compute.shards import require_threads
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
-    ONE_VISIT_US,
     STANDARD_RULES,
     LineRule,
     LoadReport,
@@ -55,9 +54,14 @@ from retailrec.serving.receipts import (
     AMOUNTS,
     BY_TIME,
     LONGEST_ID,
+    SECOND,
+    Row,
+    amounts_of,
     check_id,
     is_called_by_time,
+    made_of,
     moment,
+    of_second,
     packed_amounts,
     unpack_lines,
 )
@@ -65,7 +69,7 @@ from retailrec.serving.store import Store
 from retailrec.work import replaced, result_file, sha256, whole_file, write_result
 
 _FORMAT = "retailrec: hashes of forgotten ids"
-_SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
+_DAY = 86_400_000_000  # microseconds
 
 
 class Applied(NamedTuple):
@@ -79,7 +83,7 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
     """Remove receipts and what was shown before `before`, then give the room back; rows removed."""
     removed = {}
     if before is not None:
-        us = int((before - datetime(1970, 1, 1)).total_seconds()) * _SECOND
+        us = int((before - datetime(1970, 1, 1)).total_seconds()) * SECOND
         with store.transaction(long=True) as connection:
             mine = select(schema.receipts.c.shopper).where(schema.receipts.c.time < us)
             # another version than any cached one; the shopper may be read right now
@@ -389,7 +393,7 @@ def _renumber(store: Store, changed: ChangedIds) -> int:
         written: list[dict[str, Any]] = []
         for shopper, number, _, items, amounts in rows[at : at + _CHUNK]:
             lines: dict[str, np.void] = {}
-            for item, own in _amounts((shopper, number, 0, items, amounts)).items():
+            for item, own in amounts_of((shopper, number, 0, items, amounts)).items():
                 name = changed.last("item", item)
                 lines[name] = own if name not in lines else _added(lines[name], own)
             what, much = _packed(lines)
@@ -632,7 +636,6 @@ def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
 
 # -- receipts that are there already ---------------------------------------------------------------
 
-_Row = tuple[str, str, int, str, bytes]  # shopper, number, time, items, amounts
 _AGAIN = re.compile(r"@\d{8}T\d{6}$")  # behind a number that an earlier receipt of the shopper had
 _TRIES = 5
 
@@ -677,7 +680,7 @@ class Merged:
         return notes
 
 
-def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
+def merge(store: Store, rows: Sequence[Row], fresh: bool = False) -> Merged:
     """Store receipts: new ones as they are, of those that are there what the store has not.
 
     A receipt is there if its shopper has one with its number of the same visit; where one of the two
@@ -715,28 +718,31 @@ def merge(store: Store, rows: Sequence[_Row], fresh: bool = False) -> Merged:
     )
 
 
-def _merged(
-    connection: Connection, store: Store, rows: Sequence[_Row]
-) -> tuple[Merged, Sequence[_Row]]:
+def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[Merged, Sequence[Row]]:
     """What is to be done, done; and the rows that were written."""
     there, called, numbered = _known(connection, store, rows)
     again = _parts_among(rows, numbered)  # rows without a number of a receipt that is there with one
     found = Merged()
-    new: dict[tuple[str, str], _Row] = {}
-    changed: dict[tuple[str, str], _Row] = {}
+    visits: dict[tuple[str, str], list[str]] = {}  # of a number: itself, and with times behind it
+    for shopper, number in there:
+        visits.setdefault((shopper, _AGAIN.sub("", number)), []).append(number)
+    new: dict[tuple[str, str], Row] = {}
+    changed: dict[tuple[str, str], Row] = {}
     for place, (shopper, number, time, items, amounts) in enumerate(rows):
         if place in again:
             continue
         own = _AGAIN.sub("", number)
         key = shopper, own
         if key in there and _other_visit(there[key][2], time):
-            key = shopper, f"{own}@{moment(time).strftime(BY_TIME)}"
+            same = (n for n in visits[key] if not _other_visit(there[shopper, n][2], time))
+            key = shopper, next(same, f"{own}@{moment(time).strftime(BY_TIME)}")
         row = *key, time, items, amounts
         if key not in there:
             if is_called_by_time(number) or not any(
-                _made_of(row, called[shopper][at:]) for at in _of_second(called.get(shopper, []), time)
+                made_of(row, called[shopper][at:]) for at in of_second(called.get(shopper, []), time)
             ):
                 new[key] = there[key] = row
+                visits.setdefault((shopper, own), []).append(key[1])
         elif there[key][3:] != (items, amounts):
             united = _united(there[key], row, found)
             if united != there[key]:
@@ -760,7 +766,7 @@ def _merged(
     return found, [*new.values(), *changed.values()]
 
 
-def _note_renamed(connection: Connection, new: Sequence[_Row], found: Merged) -> None:
+def _note_renamed(connection: Connection, new: Sequence[Row], found: Merged) -> None:
     """Count new receipts that the store seems to have under another number."""
     times = [row[2] for row in new]
     near = schema.receipts.c.time.between(min(times), max(times))
@@ -775,8 +781,8 @@ def _note_renamed(connection: Connection, new: Sequence[_Row], found: Merged) ->
 
 
 def _known(
-    connection: Connection, store: Store, rows: Sequence[_Row]
-) -> tuple[dict[tuple[str, str], _Row], dict[str, list[_Row]], dict[tuple[str, int], list[_Row]]]:
+    connection: Connection, store: Store, rows: Sequence[Row]
+) -> tuple[dict[tuple[str, str], Row], dict[str, list[Row]], dict[tuple[str, int], list[Row]]]:
     """Receipts of the store that may be these.
 
     Returns
@@ -789,30 +795,36 @@ def _known(
         own, by_time = _AGAIN.sub("", number), moment(time).strftime(BY_TIME)
         keys |= {(shopper, own), (shopper, f"{own}@{by_time}")}
     there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
+    # of a number that started anew, a receipt that is not whole may begin later than the one there
+    known = ((key, row[2]) for row in rows if (key := (row[0], _AGAIN.sub("", row[1]))) in there)
+    if again := {key for key, time in known if _other_visit(there[key][2], time)}:
+        theirs = _receipts_of(connection, {shopper for shopper, _ in again})
+        numbers = {(row[0], row[1]) for row in theirs if (row[0], _AGAIN.sub("", row[1])) in again}
+        there |= {(row[0], row[1]): row for row in _looked_for(connection, numbers | again)}
     # where one of the two has no number, they meet by their second; few stores have such receipts
     without = [row for row in rows if is_called_by_time(row[1])]
-    called: dict[str, list[_Row]] = {}
-    numbered: dict[tuple[str, int], list[_Row]] = {}
+    called: dict[str, list[Row]] = {}
+    numbered: dict[tuple[str, int], list[Row]] = {}
     if without or _has_called(connection, store):
-        seconds = {(row[0], row[2] // _SECOND) for row in rows}
+        seconds = {(row[0], row[2] // SECOND) for row in rows}
         days = {(row[0], row[2] // _DAY + more) for row in rows for more in (0, 1)}
         of_these = _receipts_of(connection, {row[0] for row in (without or rows)})
         for row in sorted(of_these, key=lambda row: (row[0], row[2])):
             if is_called_by_time(row[1]):
                 if (row[0], row[2] // _DAY) in days:
                     called.setdefault(row[0], []).append(row)
-            elif (row[0], row[2] // _SECOND) in seconds:
-                numbered.setdefault((row[0], row[2] // _SECOND), []).append(row)
+            elif (row[0], row[2] // SECOND) in seconds:
+                numbered.setdefault((row[0], row[2] // SECOND), []).append(row)
     return there, called, numbered
 
 
-def _receipts_of(connection: Connection, users: set[str], *where: ColumnElement[bool]) -> list[_Row]:
+def _receipts_of(connection: Connection, users: set[str], *where: ColumnElement[bool]) -> list[Row]:
     return _looked_for(connection, {(user, "") for user in users}, *where)
 
 
 def _looked_for(
     connection: Connection, keys: set[tuple[str, str]], *where: ColumnElement[bool]
-) -> list[_Row]:
+) -> list[Row]:
     """Receipts of these users and numbers, held until the transaction ends; without numbers, all."""
     table, wanted = schema.receipts, schema.wanted
     wanted.create(connection)
@@ -828,7 +840,7 @@ def _looked_for(
     return found
 
 
-def _rows(connection: Connection, statement: Any) -> Iterator[_Row]:
+def _rows(connection: Connection, statement: Any) -> Iterator[Row]:
     for row in connection.execute(statement):
         yield row.shopper, row.number, row.time, row.items, bytes(row.amounts)
 
@@ -848,12 +860,7 @@ def _other_visit(there: int, time: int) -> bool:
     return bool(came_again(first, last)[0])
 
 
-def _of_second(rows: Sequence[_Row], time: int) -> Iterator[int]:
-    """Places of the rows of a time's second."""
-    return (at for at, row in enumerate(rows) if row[2] // _SECOND == time // _SECOND)
-
-
-def _parts_among(rows: Sequence[_Row], numbered: Mapping[tuple[str, int], Sequence[_Row]]) -> set[int]:
+def _parts_among(rows: Sequence[Row], numbered: Mapping[tuple[str, int], Sequence[Row]]) -> set[int]:
     """Places of rows without a number that make up a receipt which is there with its number.
 
     A till dates each line; without the number each second is a receipt of its own.
@@ -867,36 +874,17 @@ def _parts_among(rows: Sequence[_Row], numbered: Mapping[tuple[str, int], Sequen
             of_shopper.setdefault(row[0], []).append(place)
     for shopper, places in of_shopper.items():
         for at, place in enumerate(places):
-            for whole in numbered.get((shopper, rows[place][2] // _SECOND), ()):
+            for whole in numbered.get((shopper, rows[place][2] // SECOND), ()):
                 left = [other for other in places[at:] if other not in found]
                 if left and left[0] == place:
-                    found.update(left[: _made_of(whole, [rows[other] for other in left])])
+                    found.update(left[: made_of(whole, [rows[other] for other in left])])
     return found
 
 
-def _made_of(whole: _Row, parts: Sequence[_Row]) -> int:
-    """How many of the first parts together have the lines of a whole receipt; 0: they have others."""
-    sought, total = _amounts(whole), dict[str, NDArray[np.float64]]()
-    for n, part in enumerate(parts, 1):
-        if part[2] - whole[2] > ONE_VISIT_US:
-            break
-        for item, amounts in _amounts(part).items():
-            if item not in sought:
-                return 0
-            own = np.array([amounts["quantity"], amounts["value"]])
-            total[item] = total[item] + own if item in total else own
-        if len(total) == len(sought) and all(
-            np.allclose(own, [sought[i]["quantity"], sought[i]["value"]], 1e-6, 1e-6, equal_nan=True)
-            for i, own in total.items()
-        ):
-            return n
-    return 0
-
-
-def _united(there: _Row, row: _Row, found: Merged) -> _Row:
+def _united(there: Row, row: Row, found: Merged) -> Row:
     """The receipt that is there with what it lacks of the same one; `found` gains where they differ."""
-    kept = _amounts(there)
-    for item, amounts in _amounts(row).items():
+    kept = amounts_of(there)
+    for item, amounts in amounts_of(row).items():
         known = kept.setdefault(item, amounts)
         if known is amounts:
             continue
@@ -911,11 +899,6 @@ def _united(there: _Row, row: _Row, found: Merged) -> _Row:
         if _weight(amounts) > _weight(known):
             kept[item] = amounts
     return there[0], there[1], min(there[2], row[2]), *_packed(kept)
-
-
-def _amounts(row: _Row) -> dict[str, np.void]:
-    """The amounts of a receipt by item."""
-    return dict(zip(row[3].split("\n"), np.frombuffer(row[4], AMOUNTS), strict=True)) if row[3] else {}
 
 
 def _packed(amounts: Mapping[str, np.void]) -> tuple[str, bytes]:
@@ -934,7 +917,7 @@ def _said(amounts: np.void) -> str:
     return f"{amounts['quantity']:g}{value}"
 
 
-def _insert(connection: Connection, store: Store, rows: Sequence[_Row]) -> int:
+def _insert(connection: Connection, store: Store, rows: Sequence[Row]) -> int:
     """How many of the rows were not there before, and are now."""
     if not rows:
         return 0
@@ -960,7 +943,7 @@ def _insert(connection: Connection, store: Store, rows: Sequence[_Row]) -> int:
         return int(cursor.rowcount)
 
 
-def _note(connection: Connection, store: Store, rows: Sequence[_Row]) -> None:
+def _note(connection: Connection, store: Store, rows: Sequence[Row]) -> None:
     """Another version for each shopper of receipts that were written, and the state."""
     store.touch(connection, sorted({row[0] for row in rows}))
     store.extend(connection, max(row[2] for row in rows), [row[1] for row in rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -15,7 +15,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.data.cleaning import LINE, STANDARD_RULES, LoadReport, kept_lines, parse_lines
+from retailrec.data.cleaning import (
+    LINE,
+    ONE_VISIT_US,
+    STANDARD_RULES,
+    LoadReport,
+    kept_lines,
+    parse_lines,
+)
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
 from retailrec.data.parsing import EARLIEST, LATEST, MISSING, bare_id
@@ -30,7 +37,8 @@ _CALLED = re.compile(r"\d{8}T\d{6}(-\d{4}|\.\d{6}-\d{4})?")  # also by versions 
 _NOTHING = frozenset(MISSING)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
-_DAY_US = 86_400_000_000
+SECOND, _DAY_US = 1_000_000, 86_400_000_000
+Row = tuple[str, str, int, str, bytes]  # of the store: shopper, number, time, items, amounts
 
 
 class Line(NamedTuple):
@@ -275,3 +283,35 @@ def unpack_lines(
     sizes = np.array([text.count("\n") + 1 if text else 0 for text in items], np.int64)
     names = "\n".join(filter(None, items))
     return sizes, names.split("\n") if names else [], np.frombuffer(b"".join(amounts), AMOUNTS)
+
+
+def amounts_of(row: Row) -> dict[str, np.void]:
+    """The amounts of a receipt by item."""
+    return dict(zip(row[3].split("\n"), np.frombuffer(row[4], AMOUNTS), strict=True)) if row[3] else {}
+
+
+def of_second(rows: Sequence[Row], time: int) -> Iterator[int]:
+    """Places of the rows of a time's second."""
+    return (at for at, row in enumerate(rows) if row[2] // SECOND == time // SECOND)
+
+
+def made_of(whole: Row, parts: Sequence[Row]) -> int:
+    """How many of the first parts together have the lines of a whole receipt; 0: they have others.
+
+    A till dates each line, so without numbers each second of a receipt is one of its own.
+    """
+    sought, total = amounts_of(whole), dict[str, NDArray[np.float64]]()
+    for n, part in enumerate(parts, 1):
+        if part[2] - whole[2] > ONE_VISIT_US:
+            break
+        for item, amounts in amounts_of(part).items():
+            if item not in sought:
+                return 0
+            own = np.array([amounts["quantity"], amounts["value"]])
+            total[item] = total[item] + own if item in total else own
+        if len(total) == len(sought) and all(
+            np.allclose(own, [sought[i]["quantity"], sought[i]["value"]], 1e-6, 1e-6, equal_nan=True)
+            for i, own in total.items()
+        ):
+            return n
+    return 0

@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 
+from retailrec.data.cleaning import ONE_VISIT_US
 from retailrec.errors import SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
@@ -45,15 +46,20 @@ from retailrec.serving.database import (
 )
 from retailrec.serving.forgetting import add_to_list, forgotten_among
 from retailrec.serving.receipts import (
+    SECOND,
     Receipt,
     called_by_time,
+    is_called_by_time,
     is_whole,
+    made_of,
     midnight_after,
     moment,
     number_key,
+    of_second,
     unpack,
     unpack_lines,
 )
+from retailrec.serving.receipts import Row as StoredRow
 from retailrec.work import fingerprint
 
 
@@ -460,16 +466,25 @@ class Store(Database):
     def _without_number(
         self, connection: Connection, receipts: Sequence[Receipt]
     ) -> list[tuple[str, str]]:
-        """Keys of receipts that are there without their number: of the same time and contents."""
+        """Keys of receipts that are there without their number: of the same time and contents, in one
+        or more parts, as a load finds them."""
+        table, found = schema.receipts, []
         names = [(r.shopper, name) for r in receipts for name in called_by_time(r.time)]
-        there = {
-            (r.shopper, r.time, r.items, r.amounts.tobytes()): r.number
-            for r in self._receipts(connection, names)
-        }
-        found = []
+        begin = {(r.shopper, r.time // SECOND) for r in self._receipts(connection, names)}
         for r in receipts:
-            other = there.get((r.shopper, r.time, r.items, r.amounts.tobytes()), r.number)
-            if other != r.number:
+            if (r.shopper, r.time // SECOND) not in begin:
+                continue
+            near = table.c.time.between(r.time // SECOND * SECOND, r.time + ONE_VISIT_US)
+            rows = connection.execute(
+                select(table).where(table.c.shopper == r.shopper, near).order_by(table.c.time)
+            )
+            parts: list[StoredRow] = [
+                (row.shopper, row.number, row.time, row.items, bytes(row.amounts))
+                for row in rows
+                if is_called_by_time(row.number) and row.number != r.number
+            ]
+            whole = r.shopper, r.number, r.time, "\n".join(r.items), r.amounts.tobytes()
+            if any(made_of(whole, parts[at:]) for at in of_second(parts, r.time)):
                 found.append((r.shopper, r.number))
         return found
 
