@@ -392,8 +392,10 @@ class Views:
         service.memory["examples of the pages"] = self
 
     def forget(self, gone: Callable[[str], bool]) -> int:
-        """Let go of examples who were forgotten; their number. What was computed of examples goes too,
-        since it may be of those before the newest count."""
+        """Let go of examples who were forgotten; their number.
+
+        What was computed of examples goes too, since it may be of those before the newest count.
+        """
         self._sampled = ()
         self.comparison.clear()
         return self.facts.forget(gone)
