@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -236,6 +238,22 @@ class _Server(uvicorn.Server):
         self.last = threading.Timer(seconds, self._give_up)
         self.last.daemon = True
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGHUP too, unless whoever started the process lets it pass, as `nohup` does."""
+        number: Any = getattr(signal, "SIGHUP", None)  # not known on Windows
+        before = None if number is None else signal.getsignal(number)
+        if before in (None, signal.SIG_IGN):
+            with super().capture_signals():
+                yield
+            return
+        signal.signal(number, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(number, before)
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to stop; from now on the seconds are counted."""
         if not self.last.is_alive() and not self.last.finished.is_set():
@@ -256,7 +274,7 @@ class _Server(uvicorn.Server):
 def run_server(
     service: Service, host: str, port: int, listening: Callable[[str], None], patience: int = 15
 ) -> None:
-    """Serve until SIGTERM or SIGINT: what is under way is answered, what waits is written.
+    """Serve until SIGTERM, SIGINT or SIGHUP: what is under way is answered, what waits is written.
 
     A database that hangs holds the stop for twice the `patience` (seconds) at most: then what waits is
     set aside, and the process ends with status 2. `listening` is called with the address
@@ -290,7 +308,7 @@ def run_server(
             server.run(sockets=[listener])
         finally:
             server.last.cancel()
-            # also where nothing has stopped the service: after a second Ctrl-C, or SIGHUP
+            # also where nothing has stopped the service, as after a second Ctrl-C
             service.unwritten = service.abandon()
         if not server.started:
             sys.exit(1)
