@@ -190,6 +190,30 @@ def test_frames_of_a_request_may_be_of_any_library() -> None:
             Request(**{name: [7]}, steady=1.0 if name == "previous" else 0.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"k": 5, "slots": {"discover": 4}}, "slots say k too: 4, and k is 5"),
+        (
+            {"purpose": "discover", "slots": {"discover": 1, "mixed": 1}},
+            "slots say purpose too: 'mixed'",
+        ),
+    ],
+)
+def test_slots_beside_another_length_or_purpose_are_refused(
+    settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        Request(**settings)
+    again = {"k": 4, "purpose": "discover", "slots": {"discover": 4}}
+    assert Request(**again) == Request(slots={"discover": 4})  # type: ignore[arg-type]
+
+
+def test_a_store_without_a_rule_by_store_is_refused(model: TwoStageRecommender) -> None:
+    with pytest.raises(SettingError, match="--in-store north needs --rules"):
+        model.recommend(small_data(users=40), k=2, in_store="north")
+
+
 def test_a_rule_that_there_is_not_is_refused_in_a_table_too() -> None:
     with pytest.raises(SettingError, match="there is no rule 'min_old'"):
         Request(rules={"min_old": 1})  # type: ignore[arg-type]

@@ -93,6 +93,12 @@ def main() -> None:
     except RetailRecError as error:
         ERR.say(f"[bold red]error:[/] {escape(without_passwords(str(error)))}")
         sys.exit(2)
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        where = escape(without_passwords(str(error.filename)))
+        ERR.say(f"[bold red]error:[/] {where} can't be opened: no permission. Ask for the right to it.")
+        sys.exit(2)
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
         ERR.say(
@@ -476,11 +482,7 @@ def recommend(
     from retailrec.recommender.batch import Exposures, ListFormat
 
     request = asked_for(context)
-    if request.in_store is not None and not (request.rules and request.rules.by_store):
-        raise SettingError(
-            f"--in-store {request.in_store} needs --rules with what stores have (available, with a "
-            f"column store); add it, or leave --in-store out."
-        )
+    request.require_store_rule()
     shared: dict[str, Any] = {"users": users, "reading": read.reading()}
     if exposures is not None:
         time = None if sent is None else as_instant(sent, who="--sent")

@@ -302,7 +302,8 @@ def run(
             final = settings.model().fit(data, progress, earlier=earlier)
         with timer.step("recommend"):
             file = staging / "recommendations.parquet"
-            request = Request.of(settings.k, slots=settings.slots, rules=wanted_rules)
+            length = None if settings.slots else settings.k  # slots say it too
+            request = Request.of(length, slots=settings.slots, rules=wanted_rules)
             batch = recommend_to_file(final, data, file, request, progress=progress, output=output)
         with timer.step("write"):
             final.save(staging / "model")

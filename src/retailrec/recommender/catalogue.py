@@ -86,7 +86,8 @@ class Catalogue:
         Raises
         ------
         SettingError
-            If lists are to be steady without previous ones, or stores matter and none is known.
+            If lists are to be steady without previous ones, stores matter and none is known, or one is
+            named and does not matter.
         DataError
             If there are no receipts, users or a time are named beside a history, the history is coded
             by another catalogue, or none of the eligible items or of the users listed is known.
@@ -98,6 +99,7 @@ class Catalogue:
                 f"no histories, so that an answer knows the newest receipt; receipts are a RetailData "
                 f"or a frame of user_id, item_id and time."
             )
+        request.require_store_rule()
         if request.steady and request.previous is None:
             raise SettingError(
                 "recommend: steady needs previous lists (--previous FILE, previous=...) to hold on to."

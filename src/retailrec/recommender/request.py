@@ -221,8 +221,15 @@ class Request:
         if self.slots is not None:
             slots = check_slots(self.slots)
             several = len(slots) > 1
-            values = {"k": sum(slots.values()), "slots": slots if several else None}
+            values = {"k": sum(slots.values())}
             values["purpose"] = "mixed" if several else next(iter(slots))
+            for f in fields(self):
+                if f.name in values and getattr(self, f.name) not in (f.default, values[f.name]):
+                    raise SettingError(
+                        f"slots say {f.name} too: {values[f.name]!a}, and {f.name} is "
+                        f"{getattr(self, f.name)!a}. Leave {f.name} out, or slots."
+                    )
+            values["slots"] = slots if several else None
         if isinstance(self.rules, Mapping):
             values["rules"] = Rules.of(self.rules)
         elif not isinstance(self.rules, Rules | None):
@@ -338,6 +345,14 @@ previous, steady.
     def by_purpose(self) -> Slots:
         """How many items of each purpose; a single one for a list of one purpose."""
         return {self.purpose: self.k} if self.slots is None else self.slots
+
+    def require_store_rule(self) -> None:
+        """Raise a SettingError if it names a store, and no rule says what stores have."""
+        if self.in_store is not None and not (self.rules and self.rules.by_store):
+            raise SettingError(
+                f"--in-store {self.in_store} needs --rules with what stores have (available, with a "
+                f"column store); add it, or leave --in-store out. In Python: in_store=, rules=."
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """What is not as by default, such that equal requests have equal texts.
