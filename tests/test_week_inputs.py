@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from cli_support import refused, retailrec
+from retailrec.jobs import published, week
 from retailrec.jobs.published import WeekFolder
 from week_support import (
     CONFIG,
@@ -311,3 +312,21 @@ def test_a_week_is_taken_back_whatever_is_wrong_with_the_settings(
     assert current(place) == first
     config.write_text("folder = 3")
     refused(retailrec("week", "status", "--config", config), "folder must be the path of a folder")
+
+
+def test_what_another_user_may_not_read_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder of weeks that may not be looked into it was said that nothing is published."""
+
+    def refuse(*given: object) -> str:
+        raise PermissionError(13, "Permission denied", "what is closed")
+
+    for place_of, name, words in (
+        (published.os, "lstat", ["week", "status"]),
+        (published.os, "lstat", ["watch"]),
+        (published.os, "readlink", ["week", "rollback"]),
+        (week, "sha256", ["week"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place_of, name, refuse)
+            run = retailrec(*words, "--config", place / "week.toml")
+        refused(run, "what is closed can't be opened: no permission")

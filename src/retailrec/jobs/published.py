@@ -74,7 +74,9 @@ class WeekFolder:
             If ``current`` is no link to a week.
         """
         link = self.folder / CURRENT
-        if not os.path.lexists(link):
+        try:
+            os.lstat(link)  # who may not look must not be told that there is none
+        except (FileNotFoundError, NotADirectoryError):
             return None
         name = os.readlink(link) if link.is_symlink() else ""
         if not _NAME.fullmatch(name) or not (self.folder / name / MANIFEST).is_file():
