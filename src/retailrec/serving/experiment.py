@@ -472,7 +472,7 @@ class ExposureLog:
             left = list(self._waiting)
             self._waiting.clear()
         if left:
-            self._set_aside(left, "the store was away when the service stopped")
+            self._set_aside(left, "not written when the service ended")
         if not self.set_aside and not self.dropped:
             return None
         return Unwritten(self.set_aside, self.dropped, self._aside.file)
