@@ -387,3 +387,12 @@ def test_stores_and_discounts_are_of_the_fingerprint_too() -> None:
     assert len({*told}) == len(told)
     south = lines.with_columns(store=pl.Series(["north", "south"]))
     assert RetailData.from_frames(south[::-1]).fingerprint() == told[1]
+
+
+def test_rows_and_requests_without_an_id_are_said() -> None:
+    """They went in silence, or came back as a list for a shopper of no name."""
+    users = pl.DataFrame({"user_id": [1, None], "adult": ["yes", "no"]})
+    data = RetailData.from_frames(frame(item_id=[1]), None, users)
+    assert "users: 1 rows have no id and are left out" in data.report.notes
+    with pytest.raises(DataError, match="1 of 2 shoppers asked for have no id"):
+        data.history([1, None])

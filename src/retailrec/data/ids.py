@@ -65,7 +65,9 @@ def attributes(
         (few, one), (many, other) = sides
         if note := ids_meet(few, many, who=one, whose=other, refuse=False):
             report.notes.append(f"{id_column}: {note}")
-    frame = frame.filter(pl.col(id_column).is_not_null())
+    if n := frame[id_column].null_count():
+        report.notes.append(f"{who}: {n:,} rows have no id and are left out")
+        frame = frame.drop_nulls(id_column)
     first = frame.unique(id_column, keep="first", maintain_order=True)
     if again := frame.height - first.height:
         twice = frame.unique().filter(pl.col(id_column).is_duplicated())[id_column].unique()

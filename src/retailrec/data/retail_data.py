@@ -284,6 +284,10 @@ class RetailData:
             ids = self._of_today(users)
             return row_of_ids(ids, self.users[USER_ID]), ids
         if users is not None:
+            if n := ids.null_count():
+                raise DataError(
+                    f"history: {n:,} of {len(ids):,} shoppers asked for have no id; leave them out."
+                )
             raise DataError("history: give ids or codes of shoppers, not both.")
         return self._checked_codes(codes), None
 

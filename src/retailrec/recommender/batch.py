@@ -261,7 +261,8 @@ def recommend_from_files(
     seen = data.users["user_id"].gather(data.log["user"].unique())
     asked = None
     if table is not None:
-        asked = ids_like(table["user_id"], data.users["user_id"], who=f"{users}").unique().sort()
+        asked = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
+        asked = asked.drop_nulls().unique().sort()
         ids_meet(asked, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
     lists = {"dismissals": request.dismissals}
     if request.rules is not None:
