@@ -66,7 +66,9 @@ def test_a_run_cleans_once_and_writes_what_recommend_writes(
     for module in (engine, recommending):
         original = module.stage
         monkeypatch.setattr(
-            module, "stage", lambda *given, f=original: (cleaned.append(given), f(*given))[1]
+            module,
+            "stage",
+            lambda *given, f=original, **more: (cleaned.append(given), f(*given, **more))[1],
         )
     slots = ["--slots", "replenish=3,mixed=2"]
     config = ["--config", shop / "quick.toml", "--no-report", "--sample", 60]

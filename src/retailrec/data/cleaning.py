@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -214,6 +214,8 @@ class LoadReport:
                 f"as pieces do; if it was put together from exports, give them as files of a folder, "
                 f"where a receipt counts once"
             )
+        if self.last is not None and self.last > datetime.now() + timedelta(days=2):
+            self.notes.append(f"the last receipt is of {self.last:%Y-%m-%d}, which is yet to come")
 
     def as_dict(self) -> dict[str, Any]:
         """The report without the rejected lines, ready for JSON; of tables in it the number of rows."""
@@ -328,6 +330,19 @@ def currency_columns(names: Sequence[str]) -> list[str]:
     ['Currency', 'currency_code']
     """
     return [name for name in names if _CURRENCY.fullmatch(name)]
+
+
+def currencies_in(lines: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Column -> what it says of the currency -> lines, of parsed lines whose money is known.
+
+    Examples
+    --------
+    >>> currencies_in(pl.DataFrame({"value": [1.0, 2.0, None], "currency": ["EUR", "EUR", "USD"]}))
+    {'currency': {'EUR': 2}}
+    """
+    paid = lines.filter(pl.col("value").is_not_null())
+    said = {name: paid[name].cast(pl.String).drop_nulls() for name in currency_columns(lines.columns)}
+    return {name: dict(cells.value_counts().iter_rows()) for name, cells in said.items()}
 
 
 def currency_notes(column: str, counts: Mapping[str, int]) -> list[str]:

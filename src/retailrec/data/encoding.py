@@ -27,7 +27,7 @@ from retailrec.data.cleaning import (
     LineRule,
     LoadReport,
     came_again,
-    currency_columns,
+    currencies_in,
     currency_notes,
     far_notes,
     far_rule,
@@ -192,9 +192,8 @@ class Coder:
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
             return
-        for name in currency_columns(good.columns):
-            said = good.filter(pl.col("value").is_not_null())[name].cast(pl.String).drop_nulls()
-            self.currencies.setdefault(name, Counter()).update(dict(said.value_counts().iter_rows()))
+        for name, counts in currencies_in(good).items():
+            self.currencies.setdefault(name, Counter()).update(counts)
         self.take(slim_lines(good), good, late_times)
 
     def take(self, small: pl.DataFrame, good: pl.DataFrame, late_times: bool = False) -> None:

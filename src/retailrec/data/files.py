@@ -413,11 +413,7 @@ def read_parts(
     tables = _with_partitions(Path(path), tables, columns)
     first = tables[0].columns
     for table in tables:
-        if set(table.columns) != set(first):
-            raise DataError(
-                f"the files of {path} differ: {table.file.name} has columns {table.columns}, "
-                f"the first file has {first}. Name one file, or a folder of alike files."
-            )
+        require_alike(path, table.file.name, table.columns, first)
     tables = [t for t in tables if t.rows] or tables[:1]  # those of a header alone have no types
     if spans is not None:
         spans += [Span(t.file, t.sheet, t.rows, t.first, encoding) for t in tables]
@@ -433,6 +429,15 @@ def read_parts(
                 waiting.clear()
     if waiting:
         yield _below(waiting, path)
+
+
+def require_alike(path: object, file: str, columns: Sequence[str], first: Sequence[str]) -> None:
+    """Raise a DataError if a file of a folder has other columns than the first one."""
+    if set(columns) != set(first):
+        raise DataError(
+            f"the files of {path} differ: {file} has columns {[*columns]}, the first file has "
+            f"{[*first]}. Name one file, or a folder of alike files."
+        )
 
 
 def columns_of(path: Path, encoding: str | None = None) -> list[str]:
@@ -636,7 +641,7 @@ def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None
     """The tables with what the folders' names say about them: ``day=2024-01-31`` is a column `day`."""
     asked = None if columns is None else {c.lower() for c in columns}
     said = [
-        dict(_partition(part) for part in table.file.parent.relative_to(path).parts if "=" in part)
+        dict(partition_of(part) for part in table.file.parent.relative_to(path).parts if "=" in part)
         if path.is_dir()
         else {}
         for table in tables
@@ -652,7 +657,14 @@ def _with_partitions(path: Path, tables: list[_Table], columns: list[str] | None
     return tables
 
 
-def _partition(folder: str) -> tuple[str, str | None]:
+def partition_of(folder: str) -> tuple[str, str | None]:
+    """Column and value that a partition's folder is named by; None where nothing is known.
+
+    Examples
+    --------
+    >>> partition_of("store=north%2Fwest"), partition_of("store=__HIVE_DEFAULT_PARTITION__")
+    (('store', 'north/west'), ('store', None))
+    """
     name, _, value = folder.partition("=")
     return name, None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
 

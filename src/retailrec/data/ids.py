@@ -14,7 +14,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.encoding import CodedLines, describe
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, ids_meet, look_alikes, nested, typed_ids
+from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE
 
@@ -36,7 +36,6 @@ def attributes(
     DataError
         If the frame lacks the id column, or its ids are of another kind than those of the lines.
     """
-    report.notes += look_alikes(coded.ids[id_column].alias(id_column))
     who, known_from = ("items", KNOWN_FROM) if id_column == ITEM_ID else ("users", "")
     if described_by:
         frame = describe(coded.described[id_column], id_column, described_by)

@@ -127,8 +127,9 @@ def ids_like(ids: pl.Series, like: pl.Series, *, who: str) -> pl.Series:
         return ids.cast(pl.String)
     whole = whole_numbers(ids)
     if whole.dtype != like.dtype and ids.null_count() < len(ids):
+        text = ids.filter((ids.cast(pl.Int64, strict=False).cast(pl.String) != ids).fill_null(True))
         raise DataError(
-            f"'{like.name}' holds integers, but {who} hold text such as {ids.drop_nulls()[0]!r}; "
+            f"'{like.name}' holds integers, but {who} hold text such as {text.drop_nulls()[0]!r}; "
             f"write the ids alike in both."
         )
     return whole.cast(like.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +158,7 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     if not stat.S_ISDIR(kind):
         raise DataError(f"{path} is no file but a device or pipe; name a file or a folder of files.")
-    for mark, program in _VERSIONED.items():
-        if (path / mark).is_dir():
-            raise DataError(
-                f"folder {path} is a table of {program}, whose files also hold lines that were "
-                f"removed; export what it holds now to plain Parquet files."
-            )
+    refuse_versions(path, lambda mark: (path / mark).is_dir())
     files = _parts(path)
     if not files:
         raise DataError(
@@ -175,6 +170,16 @@ def data_files(path: Path) -> list[Path]:
     for file in files:
         mode_of(file)
     return files
+
+
+def refuse_versions(folder: object, holds: Callable[[str], bool]) -> None:
+    """Raise a DataError if a folder is a table of a format that keeps the lines that were removed."""
+    for mark, program in _VERSIONED.items():
+        if holds(mark):
+            raise DataError(
+                f"folder {folder} is a table of {program}, whose files also hold lines that were "
+                f"removed; export what it holds now to plain Parquet files."
+            )
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse
 from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
-from retailrec.data.parsing import as_instant, ids_like
+from retailrec.data.parsing import as_instant, ids_like, look_alikes
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE, USER_ID
 
@@ -127,6 +127,8 @@ class RetailData:
         rules, described = (*rules, *STANDARD_RULES), {ITEM_ID: item_columns, USER_ID: user_columns}
         coder = Coder(columns or {}, rules, report, described, time_format, changed_ids)
         coded = coder.code(parts_of(transactions))
+        for name in (ITEM_ID, USER_ID):
+            report.notes += look_alikes(coded.ids[name].alias(name))
         items = attributes(items, ITEM_ID, coded, item_columns, report, changed_ids)
         users = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID)
@@ -282,12 +284,12 @@ class RetailData:
         """Codes of the users asked for, and their ids if asked by ids."""
         if codes is None:
             ids = self._of_today(users)
-            return row_of_ids(ids, self.users[USER_ID]), ids
-        if users is not None:
             if n := ids.null_count():
                 raise DataError(
                     f"history: {n:,} of {len(ids):,} shoppers asked for have no id; leave them out."
                 )
+            return row_of_ids(ids, self.users[USER_ID]), ids
+        if users is not None:
             raise DataError("history: give ids or codes of shoppers, not both.")
         return self._checked_codes(codes), None
 
@@ -423,8 +425,6 @@ def summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
     report.note_receipts()
-    if last > datetime.now() + timedelta(days=2):
-        report.notes.append(f"the last receipt is of {last:%Y-%m-%d}, which is yet to come")
 
 
 def unit_prices(data: RetailData) -> NDArray[np.float64]:

@@ -89,6 +89,7 @@ def likely(data: RetailData) -> list[str]:
     --not-products 'name=Carrier bag'
     """
     notes, sold = [], data.items.with_columns(n=item_lines(data)).filter(pl.col("n") > 0)
+    lines = int(sold["n"].sum())
     for column in (NAME, *CATEGORIES):
         if data.items.schema.get(column) != pl.String:
             continue
@@ -97,7 +98,7 @@ def likely(data: RetailData) -> list[str]:
         if found.is_empty():
             continue
         first = found.sort("n", column, descending=[True, False]).head(_NAMED).rows()
-        some = ", ".join(f"{text!r} ({n:,} of {data.log.height:,} lines)" for text, n in first)
+        some = ", ".join(f"{text!r} ({n:,} of {lines:,} lines)" for text, n in first)
         more = f" and {found.height - _NAMED:,} more" if found.height > _NAMED else ""
         notes.append(
             f"by '{column}' these may be no products: {some}{more}; leave such items out, as with "

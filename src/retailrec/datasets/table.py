@@ -40,8 +40,7 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     SettingError
         If `columns` names something that is not known here.
     """
-    columns = dict(reading.columns)
-    check_names(columns, [c.name for c in TRANSACTIONS] + list(_DESCRIBING))
+    check_mapping(reading.columns)
     receipts = receipts_in(path)
     items, users = tables_beside(path)
     encoding = reading.encoding
@@ -49,17 +48,12 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     lines = read_parts(receipts, encoding=encoding, exports=True, spans=report.spans)
     first = next(lines)
     catalogue = None if items is None else read_table(items, encoding=encoding)
-    known = reading.catalogue if catalogue is None else catalogue
-    for name in _DESCRIBING:
-        theirs = columns.get(name, name)
-        if known is not None and theirs not in first.columns and {name, theirs} & set(known.columns):
-            columns.pop(name, None)  # it is one of the catalogue alone
+    columns, describing = of_lines(reading, first.columns, catalogue)
     if catalogue is not None:
         catalogue = with_our_names(catalogue, reading.columns)
-    describing = [c for c in _DESCRIBING if c in columns or (c in first.columns and items is None)]
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
-        _say_others(path, read, first.columns, report, encoding)
+        say_others(path, read, first.columns, report, encoding)
     parts: Iterable[pl.DataFrame] = chain([first], lines)
     if (gap := _gaps(columns, first)) is not None:
         times, columns = _order_times(receipts, columns, gap, first.columns, encoding, report)
@@ -75,6 +69,33 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
         item_columns=describing,
         time_format=reading.time_format,
     )
+
+
+def check_mapping(columns: Mapping[str, str]) -> None:
+    """Raise a SettingError if a mapping has a standard name that means nothing."""
+    check_names(columns, [c.name for c in TRANSACTIONS] + list(_DESCRIBING))
+
+
+def of_lines(
+    reading: Reading, there: Sequence[str], catalogue: pl.DataFrame | None
+) -> tuple[dict[str, str], list[str]]:
+    """The mapping without what the catalogue alone has, and which columns of the lines describe items.
+
+    `there` are the columns of the lines, `catalogue` is that beside them.
+
+    Examples
+    --------
+    >>> reading = Reading({"user_id": "who", "category_1": "group", "name": "label"})
+    >>> of_lines(reading, ["who", "item_id", "time", "group"], pl.DataFrame({"label": ["tea"]}))
+    ({'user_id': 'who', 'category_1': 'group'}, ['category_1'])
+    """
+    known = reading.catalogue if catalogue is None else catalogue
+    columns = dict(reading.columns)
+    for name in _DESCRIBING:
+        theirs = columns.get(name, name)
+        if known is not None and theirs not in there and {name, theirs} & set(known.columns):
+            columns.pop(name, None)
+    return columns, [c for c in _DESCRIBING if c in columns or (c in there and catalogue is None)]
 
 
 def with_our_names(table: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -216,10 +237,16 @@ def _with_times(part: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _say_others(
-    folder: Path, read: list[Path], columns: list[str], report: LoadReport, encoding: str | None
+def say_others(
+    folder: Path, read: list[Path], columns: Sequence[str], report: LoadReport, encoding: str | None
 ) -> None:
-    """Note what stands beside the tables of a folder and is not read; refuse what has receipts too."""
+    """Note what stands beside the tables of a folder and is not read.
+
+    Raises
+    ------
+    DataError
+        If it has the columns of the receipts, and so may be some too.
+    """
     unread = []
     for file in others_in(folder, read):
         try:

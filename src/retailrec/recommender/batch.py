@@ -242,9 +242,7 @@ def recommend_from_files(
     (output or NO_COLUMNS).check(out)
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
-    known = recommender.items_.height
-    if request.k > known:
-        raise SettingError(f"k={request.k} is more than the {known:,} items that the model knows.")
+    require_items(request, recommender)
     progress(f"load {history}")
     tables = open_alike(recommender.reading, history, reading)
     encoding = reading.encoding or recommender.reading.get("encoding")
@@ -264,12 +262,8 @@ def recommend_from_files(
         asked = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
         asked = asked.drop_nulls().unique().sort()
         ids_meet(asked, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
-    lists = {"dismissals": request.dismissals}
-    if request.rules is not None:
-        lists["the rule deny"] = request.rules.deny
-    for name, frame in lists.items():
-        if frame is not None and "user_id" in frame:
-            ids_meet(frame["user_id"], data.users["user_id"], who=name, whose="the shoppers", share=0)
+    for name, ids in named_users(request).items():
+        ids_meet(ids, data.users["user_id"], who=name, whose="the shoppers", share=0)
     key = artifact_key(model)
     batch = recommend_to_file(
         recommender,
@@ -283,6 +277,25 @@ def recommend_from_files(
         progress=progress,
     )
     return Answers(batch, data.report)
+
+
+def require_items(request: Request, model: TwoStageRecommender) -> None:
+    """Raise a SettingError if lists are to be longer than all that the model knows."""
+    known = model.items_.height
+    if request.k > known:
+        raise SettingError(f"k={request.k} is more than the {known:,} items that the model knows.")
+
+
+def named_users(request: Request) -> dict[str, pl.Series]:
+    """Ids of the users that lists beside the receipts name, by what the list is called."""
+    lists = {"dismissals": request.dismissals}
+    if request.rules is not None:
+        lists["the rule deny"] = request.rules.deny
+    return {
+        name: frame[USER_ID]
+        for name, frame in lists.items()
+        if frame is not None and USER_ID in frame.columns
+    }
 
 
 def blocks(data: Receipts, codes: NDArray[np.int64], block_lines: int = BLOCK_LINES) -> Iterator[slice]:

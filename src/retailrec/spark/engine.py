@@ -21,12 +21,14 @@ from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
 from retailrec.data.encoding import CodedLines, places
+from retailrec.data.files import read_table
 from retailrec.data.history import History
 from retailrec.data.ids import attributes, vocabulary
 from retailrec.data.retail_data import Part, Totals
 from retailrec.datasets import later_rule, require_later
 from retailrec.datasets.base import PLAIN, Reading
-from retailrec.datasets.table import rules_of
+from retailrec.datasets.other_items import likely
+from retailrec.datasets.table import of_lines, rules_of, tables_beside, with_our_names
 from retailrec.errors import SettingError
 from retailrec.recommender.batch import Batch, ListFormat
 from retailrec.recommender.request import Request
@@ -46,7 +48,7 @@ from retailrec.spark.recommending import recommend_cleaned
 from retailrec.spark.session import connect, cores, in_words
 from retailrec.spark.sources import columns_in, require_parquet, source
 from retailrec.spark.staging import Cleaned, stage
-from retailrec.spark.storage import HadoopStorage, absolute
+from retailrec.spark.storage import HadoopStorage, absolute, local_path
 from retailrec.spark.tasks import UserPlan, add_load_reports, log_lines, no_history, whole_histories
 
 if TYPE_CHECKING:
@@ -403,8 +405,9 @@ def load(
 ) -> RetailData:
     """As `load_dataset` of a table: a sample of users, of which facts of items count all.
 
-    What lies between stays until the program ends, in the folder that Spark's setting
-    `spark.retailrec.workplace` names; on one machine a temporary one will do.
+    A folder of this machine may hold items and users beside the receipts. What lies between stays until
+    the program ends, in the folder that Spark's setting `spark.retailrec.workplace` names; on one
+    machine a temporary one will do.
 
     Raises
     ------
@@ -421,17 +424,26 @@ def load(
                 f'file of --spark-settings: "{_WORKPLACE}" = "hdfs://...".'
             )
         named = str(lasting_folder())
+    kept, there = reading.kept("table"), columns_in(session, receipts)
+    here = local_path(absolute(receipts)) if isinstance(receipts, Path) else None
+    beside = (None, None) if here is None else tables_beside(here)
+    items, users = (None if file is None else read_table(file) for file in beside)
+    columns, describing = of_lines(reading, there, items)
     data = sampled_data(
         session,
         receipts,
         f"{absolute(named).rstrip('/')}/{token_hex(8)}",
+        items=None if items is None else with_our_names(items, reading.columns),
+        users=None if users is None else with_our_names(users, reading.columns),
         sample=sample,
-        reading=reading,
-        line_rules=rules_of(reading, columns_in(session, receipts)),
+        reading=replace(reading, columns=columns),
+        line_rules=rules_of(replace(reading, columns=columns), there, items),
+        describing=describing,
         until=until,
         progress=progress,
     )
-    data.report.reading = reading.kept("table")
+    data.report.reading = kept
+    data.report.notes += likely(data)
     return data
 
 
@@ -445,13 +457,15 @@ def sampled_data(
     sample: int = SAMPLE,
     reading: Reading = PLAIN,
     line_rules: Sequence[LineRule] = (),
+    describing: Sequence[str] = (),
     until: str | datetime | None = None,
     progress: Progress = silent,
 ) -> RetailData:
     """A sample of users as `RetailData`, whose `population` counts all users.
 
-    Item codes are those of all items; `report` is that of all receipts. What lies between stays in
-    `folder` for as long as the data is used.
+    `describing` are columns of the lines that describe items, by standard names: the earliest known
+    value counts. Item codes are those of all items; `report` is that of all receipts. What lies between
+    stays in `folder` for as long as the data is used.
 
     Raises
     ------
@@ -464,13 +478,14 @@ def sampled_data(
         progress("clean receipts")
         later = () if until is None else (later_rule(until),)
         rules = (*line_rules, *(rule for _, rule in later))
-        cleaned = stage(session, given, reading, f"{folder}/lines", rules)
+        cleaned = stage(session, given, reading, f"{folder}/lines", rules, describing=describing)
         for end, rule in later:
             require_later(end, rule, cleaned.report)
             cleaned = replace(cleaned, end=end)
         raw, report = copy.deepcopy(cleaned.report), cleaned.report
-        coded = CodedLines([], {ITEM_ID: cleaned.vocabulary}, {})
-        table = attributes(items, ITEM_ID, coded, (), report, reading.changed_ids)
+        said = {} if cleaned.described is None else {ITEM_ID: cleaned.described}
+        coded = CodedLines([], {ITEM_ID: cleaned.vocabulary}, said)
+        table = attributes(items, ITEM_ID, coded, describing, report, reading.changed_ids)
         catalogue = vocabulary(table, cleaned.vocabulary, ITEM_ID)
         progress("code receipts")
         kinds, log = _coded_log(session, cleaned, catalogue[ITEM_ID], f"{folder}/log")
@@ -523,5 +538,6 @@ def _coded_log(
     users = SparkParts(session, lines, partial(whole_histories, plan), kinds[USER_ID])
     reports = users.write(partial(log_lines, items), kinds, folder)
     add_load_reports(reports, cleaned.report, cleaned.numbers)
-    cleaned.report.n_items = len(cleaned.items)
-    return kinds, session.read.schema(sql_schema(kinds)).parquet(folder)
+    log = session.read.schema(sql_schema(kinds)).parquet(folder)
+    cleaned.report.n_items = log.select("item").distinct().count()
+    return kinds, log

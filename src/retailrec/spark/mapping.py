@@ -51,6 +51,7 @@ class Task:
 
     Attributes
     ----------
+    names : of the batches' columns; to Spark they have numbers, since it takes a point for a struct's
     parts : of a task's batches
     function : of a part: rows, and facts as JSON can hold them
     kinds : columns of the rows
@@ -58,6 +59,7 @@ class Task:
     versions : of the driver
     """
 
+    names: list[str]
     parts: Callable[[Iterator[pa.RecordBatch]], Iterator[Any]]
     function: Callable[[Any], tuple[pl.DataFrame, Any]]
     kinds: dict[str, str]
@@ -69,7 +71,7 @@ def mapped(task: Task, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
     """The rows of all parts; runs in a worker."""
     require_versions(task.versions)
     hold_to_task()
-    for part in task.parts(batches):
+    for part in task.parts(batch.rename_columns(task.names) for batch in batches):
         rows, facts = task.function(part)
         if facts is not None:
             task.reports.add([json.dumps(facts)])
@@ -125,9 +127,10 @@ class SparkParts:
     ) -> tuple[DataFrame, Callable[[], list[Any]]]:
         """The rows of all parts as Spark's, and what gives their facts when these are computed."""
         texts: Any = self.session.sparkContext.accumulator([], Texts())  # type: ignore[arg-type]
-        task = Task(self.parts, function, kinds, texts)
         lines = self.lines if lines is None else lines
-        found = lines.mapInArrow(partial(mapped, task), sql_schema(kinds))
+        task = Task(lines.columns, self.parts, function, kinds, texts)
+        numbered = lines.toDF(*(f"column_{number}" for number in range(len(lines.columns))))
+        found = numbered.mapInArrow(partial(mapped, task), sql_schema(kinds))
         return found, lambda: [json.loads(text) for text in texts.value]
 
 
@@ -218,9 +221,7 @@ def with_kinds(frame: pl.DataFrame, kinds: dict[str, str]) -> pl.DataFrame:
         return pl.DataFrame(schema={name: _POLARS[kind] for name, kind in kinds.items()})
     return frame.select(
         (
-            pl.col(name).cast(_POLARS[kind], strict=False)
-            if name in frame.columns
-            else pl.lit(None, _POLARS[kind])
+            pl.col(name).cast(_POLARS[kind]) if name in frame.columns else pl.lit(None, _POLARS[kind])
         ).alias(name)
         for name, kind in kinds.items()
     )

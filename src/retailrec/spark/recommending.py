@@ -18,15 +18,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress, silent
-from retailrec.data.cleaning import LINE, LineRule
+from retailrec.data.cleaning import LINE, LineRule, LoadReport
+from retailrec.data.encoding import CodedLines
 from retailrec.data.files import read_table
 from retailrec.data.history import Unplaced
-from retailrec.data.ids import require_id
+from retailrec.data.ids import attributes, id_series
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, nested, typed_ids
+from retailrec.data.parsing import ids_like, ids_meet, typed_ids
 from retailrec.datasets import as_fitted
 from retailrec.datasets.base import PLAIN, Reading
-from retailrec.datasets.table import rules_of
+from retailrec.datasets.table import of_lines, rules_of, tables_beside, with_our_names
 from retailrec.errors import DataError, SettingError
 from retailrec.recommender.among import Among, Eligible
 from retailrec.recommender.answers import Amounts, AnswerReport
@@ -39,6 +40,8 @@ from retailrec.recommender.batch import (
     ListFormat,
     artifact_key,
     joined,
+    named_users,
+    require_items,
 )
 from retailrec.recommender.forbid import missing_attribute
 from retailrec.recommender.request import Request
@@ -48,7 +51,7 @@ from retailrec.spark.mapping import SparkParts, as_spark, kinds_of, loaded, pola
 from retailrec.spark.session import connect, cores, in_words
 from retailrec.spark.sources import Source, columns_in, source
 from retailrec.spark.staging import Cleaned, stage
-from retailrec.spark.storage import HadoopStorage, absolute
+from retailrec.spark.storage import HadoopStorage, absolute, local_path
 from retailrec.spark.tasks import (
     ASKED,
     ATTRIBUTE,
@@ -167,7 +170,7 @@ class SparkRequest:
         users = self.users.select(
             USER_ID,
             pl.lit(ASKED, pl.Int64).alias(LINE),
-            *(pl.col(c).cast(pl.String).alias(ATTRIBUTE + c) for c in self.attributes),
+            *(_travelling(c, kind).alias(ATTRIBUTE + c) for c, kind in self.attributes.items()),
         )
         eligible = self.eligible(users.height)
         if eligible is not None and eligible.own is not None:
@@ -177,10 +180,19 @@ class SparkRequest:
         return as_spark(session, users)
 
 
-def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
-    """`user_id` and attributes of the users to answer for, each once; None: all in the receipts.
+def _travelling(name: str, kind: Any) -> pl.Expr:
+    """A column of users as Spark takes it, from which a worker casts it back to its type."""
+    if kind.is_temporal():
+        return pl.col(name).to_physical()
+    return pl.col(name) if kind == pl.Boolean else pl.col(name).cast(pl.String)
 
-    Without `users` those whom `among` lists.
+
+def asked_users(
+    users: Any, among: Among | None, reading: Reading
+) -> tuple[pl.DataFrame | None, list[str]]:
+    """`user_id` and attributes of the users to answer for, each once, and notes; None: all.
+
+    Without `users` those whom `among` lists. Their columns may be called as `reading` says.
 
     Raises
     ------
@@ -190,19 +202,25 @@ def asked_users(users: Any, among: Among | None) -> pl.DataFrame | None:
     if users is None and among is not None:
         users = among.users
     if users is None:
-        return None
-    if isinstance(users, str | Path):
-        frame = read_table(users)
-    elif isinstance(users, list | tuple | pl.Series):
-        frame = pl.DataFrame({USER_ID: users})
-    elif hasattr(users, "toArrow"):
-        frame = polars_of(users)
+        return None, []
+    if isinstance(users, list | tuple | pl.Series):
+        frame = pl.DataFrame({USER_ID: id_series(users, who="the shoppers asked for")})
+        frame = frame.unique(maintain_order=True)
+    elif isinstance(users, str | Path):
+        frame = read_table(users, encoding=reading.encoding)
     else:
-        frame = to_polars(users, who="users")
-    require_id(frame, USER_ID, who="users")
-    frame = frame.with_columns(typed_ids(frame[USER_ID])).drop_nulls(USER_ID)
-    frame = frame.drop(c for c, kind in frame.schema.items() if nested(kind))
-    return frame.unique(USER_ID, keep="first", maintain_order=True)
+        frame = polars_of(users) if hasattr(users, "toArrow") else to_polars(users, who="users")
+    none, report = pl.Series(USER_ID, [], pl.String), LoadReport("users")
+    table = attributes(
+        with_our_names(frame, reading.columns),
+        USER_ID,
+        CodedLines([], {USER_ID: none}, {}),
+        (),
+        report,
+        reading.changed_ids,
+    )
+    assert table is not None
+    return table.with_columns(pl.col(pl.Null).cast(pl.String)), report.notes
 
 
 SHARD_LINES = 500_000  # lines of whole users that a task holds at a time
@@ -272,16 +290,21 @@ def recommend(
         exposures.check(request, Path(out))
     progress("load the model")
     recommender = TwoStageRecommender.load(model)
+    require_items(request, recommender)
     key = artifact_key(Path(model))
     exposures = None if exposures is None else exposures.of_model(Path(model), key)
     session = connect() if session is None else session
     there = columns_in(session, receipts)
+    said = reading.columns or recommender.reading.get("columns", {})
     reading, notes = as_fitted(recommender.reading, there, reading)
+    reading = replace(reading, columns=of_lines(reading, there, None)[0])
     line_rules = (*line_rules, *rules_of(reading, there))
     request = request.renamed(reading.changed_ids)
-    asked = asked_users(users, request.among)
-    if reading.changed_ids is not None and asked is not None:
-        asked = reading.changed_ids.folded(asked, USER_ID)
+    asked, of_users = asked_users(users, request.among, replace(reading, columns=said))
+    here = local_path(absolute(str(receipts))) if isinstance(receipts, str | Path) else None
+    _, beside = (None, None) if here is None else tables_beside(here)
+    if beside is not None and users is None:
+        of_users.append(f"{beside.name} beside the receipts is not read here; name it as the users")
     order = SparkRequest(recommender, key, request, asked, exposures, output or NO_COLUMNS)
     with in_words():
         progress("load receipts")
@@ -292,7 +315,7 @@ def recommend(
             progress("clean receipts")
             cleaned = stage(session, given, reading, work.path("lines"), line_rules, waves)
             cleaned.report.reading = reading.kept("table")
-            cleaned.report.notes += notes
+            cleaned.report.notes[:] = [*notes, *cleaned.report.notes, *of_users]
             return _answered(session, order, Path(model), cleaned, work, place, shard_lines, progress)
 
 
@@ -335,6 +358,7 @@ def _answered(
     """Answer wave by wave, put the lists in their place, and tell of the whole."""
     order.model.answerer(order.request)  # what it has not learnt is said before any work
     order.check_rules(cleaned)
+    _require_known(session, order, cleaned)
     order, at = order.like(cleaned), order.request.at
     if at is not None and at > cleaned.end:
         raise DataError(
@@ -366,6 +390,20 @@ def _answered(
     n_rows = _commit(session, work, "part", cleaned.n_waves, place.target, report)
     work.remove()
     return Answers(Batch(n_rows, report, n_taken_over, n_pools), cleaned.report)
+
+
+def _require_known(session: SparkSession, order: SparkRequest, cleaned: Cleaned) -> None:
+    """Raise a DataError if none of the users that a list beside the receipts names is known."""
+    from pyspark.sql import functions as F
+
+    for who, ids in named_users(order.request).items():
+        own = pl.DataFrame({USER_ID: typed_ids(ids).cast(pl.String)}).unique()
+        there = cleaned.all_lines(session).select(F.col(USER_ID).cast("string").alias(USER_ID))
+        found = polars_of(there.join(F.broadcast(as_spark(session, own)), USER_ID, "semi").limit(1))
+        found = found if found.height else polars_of(there.distinct().limit(2))
+        known = [found[USER_ID]]
+        known += [] if order.users is None else [order.users[USER_ID].cast(pl.String)]
+        ids_meet(ids, pl.concat(known), who=who, whose="the shoppers", share=0)
 
 
 def _answer_waves(

@@ -281,6 +281,11 @@ def translated(text: str) -> RetailRecError:
             "microseconds: with pandas to_parquet(..., coerce_timestamps='us'), with Polars "
             "cast(pl.Datetime('us'))."
         )
+    if "DATA_TYPE_MISMATCH" in text and (found := re.search(r"reading file (\S+?)\.? ", text)):
+        return DataError(
+            f"the files differ in what a column holds: {found[1]} has one of another type than the "
+            f"first file. Write them alike."
+        )
     if found := _PLACES.search(text):
         return DataError(
             f"Spark can't reach what it should read or write: {_line(text, found[0])}. Name a table "

@@ -6,15 +6,19 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
+import polars as pl
+
+from retailrec.data.cleaning import LoadReport
 from retailrec.data.columns import CLOCK, clock_notation, day_and_clock
-from retailrec.data.files import FILE, exports_of
-from retailrec.data.paths import CSV, EXCEL, PARQUET
+from retailrec.data.files import FILE, exports_of, partition_of, require_alike, whole_numbers
+from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files, refuse_versions
+from retailrec.datasets.table import check_mapping, receipts_in, say_others, tables_beside
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
 from retailrec.spark.session import in_words
@@ -26,8 +30,8 @@ if TYPE_CHECKING:
 PLACE = "retailrec_place"  # a line's place in the whole: number of its file or partition, and in it
 PLACE_BITS = 33  # as `monotonically_increasing_id` has it
 _TABLE = re.compile(r"(`[^`]+`|\w+)(\.(`[^`]+`|\w+)){0,2}")
-_MOST_FOOTERS = 64  # files, evenly taken, that are asked for the zone of their times
-_NUMBERS = ("quantity", "value", "price", "discount")
+_MOST_FOOTERS = 64  # files of another machine, evenly taken, whose footers are read
+_DEEP = ("map", "struct", "array", "variant")
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,10 @@ class Source:
     n_bytes : size of the files behind it; 0 where none are known
     fingerprint : of its content; None where a rerun can't know it
     zone : that of the times, where they have one: as the files say, else the session's
-    text : float columns of ids that are not all whole numbers, and so become text
+    text : columns of ids that are numbers with fractions, or too large, and so become text
     files : those that the lines' places count; none where places are of partitions
     notation : how a column of clocks writes whole numbers; see `join_time`
+    notes : what stands beside the receipts in a folder of tables and is not read
     """
 
     frame: DataFrame
@@ -54,6 +59,7 @@ class Source:
     text: tuple[str, ...]
     files: tuple[str, ...] = ()
     notation: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> Source:
@@ -72,33 +78,47 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
     DataError
         If there is no such table or path, or columns are missing or of types that hold no ids, times
         or numbers.
+    SettingError
+        If `columns` has a standard name that means nothing.
     """
     from pyspark.sql import functions as F
 
+    check_mapping(columns)
     with in_words():
-        frame, name = _opened(session, receipts)
+        frame, name, path = _opened(session, receipts)
+        by_name = isinstance(receipts, str | Path)
+        footers = _footers(session, sorted(frame.inputFiles())) if by_name else []
+        ids = {columns.get(c.name, c.name) for c in TRANSACTIONS if c.kind == "id"}
+        if path is not None and footers:  # of a table its catalog says which columns there are
+            for footer in footers:
+                require_alike(name, footer.name, footer.columns, footers[0].columns)
+            frame = _partitions_as_text(session, path, frame, ids - {*footers[0].columns})
         day, clock = day_and_clock(columns.get("time", "time"), frame.columns)
         _require_columns(frame, {**columns, "time": day} if clock else columns, name)
         of_type = {c.name: c.dataType.typeName() for c in frame.schema.fields}
         files = sorted((unquote(file), file) for file in frame.inputFiles())
         kept: list[Column] = [_plain(F.col(f"`{c}`"), of_type[c], c) for c in frame.columns]
         placed, by_file = _placed(session, frame, kept, [file for _, file in files])
-        n_bytes, fingerprint = _stamp(session, frame, [file for _, file in files], receipts)
-        theirs = {**{c.name: c.name for c in TRANSACTIONS}, **columns, "time": day}
+        n_bytes, fingerprint = _stamp(session, frame, [file for _, file in files], receipts, path)
         zone = None
-        if of_type.get(theirs["time"]) == "timestamp":
-            zone = str(session.conf.get("spark.sql.session.timeZone"))
-            if isinstance(receipts, str | Path):
-                zone = _zone_in(session, [file for _, file in files], theirs["time"]) or zone
-        floats = [
-            c
-            for c in (theirs[i.name] for i in TRANSACTIONS if i.kind == "id")
-            if of_type.get(c) in ("float", "double")
-        ]
-        text = _not_whole(frame, floats)
+        if of_type.get(day) == "timestamp":
+            zone = _zone_in(footers, day) or str(session.conf.get("spark.sql.session.timeZone"))
+        text = _not_whole(
+            frame, sorted(c for c in ids if of_type.get(c) in ("float", "double", "decimal"))
+        )
         notation = {} if clock is None else _notation_of(frame, clock)
-    named = tuple(file for file, _ in files) if by_file else ()
-    return Source(placed, name, n_bytes, fingerprint, zone, text, named, notation)
+    placed_in = tuple(file for file, _ in files) if by_file else ()
+    notes = () if path is None else _beside(absolute(str(receipts)), frame.columns)
+    return Source(placed, name, n_bytes, fingerprint, zone, text, placed_in, notation, notes)
+
+
+def _beside(path: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """What to say of a folder of tables on this machine."""
+    here, report = local_path(path), LoadReport("folder")
+    if here is not None and (receipts := receipts_in(here)) != here:
+        read = [receipts, *(file for file in tables_beside(here) if file is not None)]
+        say_others(here, read, columns, report, None)
+    return tuple(report.notes)
 
 
 def _notation_of(frame: DataFrame, clock: str) -> dict[str, str]:
@@ -122,14 +142,15 @@ def columns_in(session: SparkSession, receipts: Any) -> list[str]:
         return list(_opened(session, receipts)[0].columns)
 
 
-def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str]:
+def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str, str | None]:
+    """The frame, its name, and the path that was read, if it was one."""
     if not isinstance(receipts, str | Path):
         if not hasattr(receipts, "mapInArrow"):
             raise DataError(
                 f"receipts must be a Spark DataFrame, the name of a table or the path of Parquet, not "
                 f"{type(receipts).__name__}. Bring it into Spark: spark.createDataFrame(...)."
             )
-        return receipts, "transactions"
+        return receipts, "transactions", None
     text = str(receipts)
     is_path = isinstance(receipts, Path) or "/" in text or Path(text).exists()
     if not is_path and not text.lower().endswith(PARQUET):
@@ -138,13 +159,18 @@ def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str]:
                 f"there is no table or path {text!r}; expected a table of Spark's catalog or a "
                 f"folder of Parquet. Check the name."
             )
-        return session.read.table(text), text
+        return session.read.table(text), text, None
     require_parquet(text)
     path = absolute(text)
     here = local_path(path)
-    if here is not None and str(session.sparkContext.master).startswith("local") and not here.exists():
+    if here is None:
+        storage = HadoopStorage(session, path)
+        refuse_versions(path, lambda mark: storage.exists(f"{path}/{mark}"))
+    elif here.exists():
+        path = absolute(receipts_in(here))
+    elif str(session.sparkContext.master).startswith("local"):
         raise DataError(f"there is no file or folder at {here}; check the path.")
-    return session.read.parquet(escaped(path)), Path(text).name
+    return session.read.parquet(escaped(path)), Path(text).name, path
 
 
 def require_parquet(path: str | Path) -> None:
@@ -153,13 +179,14 @@ def require_parquet(path: str | Path) -> None:
     Raises
     ------
     DataError
-        If it ends as a text file or workbook, or a folder on this machine holds such files.
+        If it ends as a text file or workbook, or a folder on this machine holds such files, or what the
+        local engine refuses: several tables, one of Delta Lake.
     """
     if "/" not in str(path) and not Path(path).exists():
         return  # a table, by its name
     names, here = [str(path)], local_path(absolute(str(path)))
     if here is not None and here.is_dir():
-        names += [entry.name for entry in here.iterdir() if not entry.name.startswith((".", "_"))]
+        names += [file.name for file in data_files(receipts_in(here))]
     for name in names:
         if name.lower().endswith((*CSV, *EXCEL)):
             raise DataError(
@@ -191,7 +218,7 @@ def _require_columns(frame: DataFrame, columns: Mapping[str, str], name: str) ->
             "number": kind
             in ("byte", "short", "integer", "long", "float", "double", "decimal", "void"),
             "time": kind in ("timestamp", "timestamp_ntz", "date"),
-            "id": kind not in ("binary", "map", "struct", "array", "variant"),
+            "id": kind not in ("binary", *_DEEP),
         }.get(column.kind, True)
         if not fits:
             cure = {
@@ -205,12 +232,12 @@ def _require_columns(frame: DataFrame, columns: Mapping[str, str], name: str) ->
 
 
 def _plain(column: Column, kind: str, name: str) -> Column:
-    """Deep columns as text: they say nothing to a model, but lines that differ there are no doubles."""
+    """Deep columns as text, and those of kinds that Arrow does not have."""
     from pyspark.sql import functions as F
 
-    if kind in ("map", "struct", "array", "variant"):
+    if kind in _DEEP:
         return F.to_json(column).alias(name)
-    return column
+    return column.cast("string").alias(name) if "interval" in kind else column
 
 
 def _placed(
@@ -224,8 +251,8 @@ def _placed(
     # of formats other than Parquet rows have no number, and of other frames than files there is no path
     for columns in ({path: "file_path", row: "row_index"}, {path: "file_path"}) if files else ():
         try:
-            named = [F.col(f"_metadata.{theirs}").alias(ours) for ours, theirs in columns.items()]
-            known = frame.select(*kept, *named)
+            where = [F.col(f"_metadata.{theirs}").alias(ours) for ours, theirs in columns.items()]
+            known = frame.select(*kept, *where)
         except AnalysisException:
             continue
         exports = exports_of([(Path(unquote(file)), "") for file in files])
@@ -262,21 +289,81 @@ def _spellings(file: str) -> list[str]:
 
 
 def _stamp(
-    session: SparkSession, frame: DataFrame, files: list[str], receipts: Any
+    session: SparkSession, frame: DataFrame, files: list[str], receipts: Any, path: str | None
 ) -> tuple[int, str | None]:
-    """Bytes of the files, and their fingerprint; None of a DataFrame, whose own steps are not known."""
+    """Bytes of the files, and their fingerprint; None of a DataFrame or view, whose steps count."""
     if not files:
         return 0, None
     storage = HadoopStorage(session, files[0])
     described = [storage.described(unquote(file)) for file in files]
     n_bytes = sum(size for size, _ in described)
-    if not isinstance(receipts, str | Path):
+    steps = not isinstance(receipts, str | Path) or (
+        path is None and session.catalog.getTable(str(receipts)).tableType in ("VIEW", "TEMPORARY")
+    )
+    if steps:
         return n_bytes, None
     content = json.dumps([files, described, frame.schema.json()])
     return n_bytes, hashlib.sha256(content.encode()).hexdigest()
 
 
-def _zone_in(session: SparkSession, files: list[str], column: str) -> str | None:
+class _Footer(NamedTuple):
+    """What a Parquet file says of itself: its columns, and their types as Arrow wrote them."""
+
+    name: str
+    columns: tuple[str, ...]
+    arrow: str | None
+
+
+def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
+    """Of all files on this machine's disk; of others at most some, evenly taken."""
+    jvm: Any = session.sparkContext._jvm
+    conf: Any = session.sparkContext._jsc.hadoopConfiguration()
+    parquet = jvm.org.apache.parquet.hadoop
+    far = [file for file in files if local_path(file) is None]
+    found, columns = [], dict[str, tuple[str, ...]]()
+    for file in files[:: -(-len(far) // _MOST_FOOTERS) or 1]:
+        if not unquote(file).lower().endswith(PARQUET):
+            continue
+        path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file))
+        reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromPath(path, conf))
+        try:
+            facts = reader.getFileMetaData()
+            schema = facts.getSchema()
+            text = schema.toString()  # few differ, and each name is a call
+            if text not in columns:
+                columns[text] = tuple(field.getName() for field in schema.getFields())
+            arrow = facts.getKeyValueMetaData().get("ARROW:schema")
+        finally:
+            reader.close()
+        found.append(_Footer(Path(unquote(file)).name, columns[text], arrow))
+    return found
+
+
+def _partitions_as_text(session: SparkSession, path: str, frame: DataFrame, ids: Set[str]) -> DataFrame:
+    """The frame, ids of its partitions (`store=007`) as text unless all are whole numbers.
+
+    Spark would make 7 of it.
+    """
+    from pyspark.sql.types import StringType, StructField, StructType
+
+    cells: dict[str, set[str | None]] = {}
+    for folder in {unquote(file).rpartition("/")[0] for file in frame.inputFiles()}:
+        for name, cell in (partition_of(part) for part in folder.split("/") if "=" in part):
+            cells.setdefault(name, set()).add(cell)
+    odd = {
+        name
+        for name in ids & cells.keys()
+        if whole_numbers(pl.Series([*cells[name]], dtype=pl.String)).dtype == pl.String
+    }
+    if not odd.intersection(frame.columns):
+        return frame
+    fields = (
+        StructField(f.name, StringType() if f.name in odd else f.dataType) for f in frame.schema.fields
+    )
+    return session.read.schema(StructType([*fields])).parquet(escaped(path))
+
+
+def _zone_in(footers: list[_Footer], column: str) -> str | None:
     """The zone of a column of Parquet files, which Arrow writes beside the instants; else None.
 
     Spark does not look at it, but it is the shop's clock, by which the local engine reads the files.
@@ -288,49 +375,34 @@ def _zone_in(session: SparkSession, files: list[str], column: str) -> str | None
     """
     import pyarrow as pa
 
-    jvm: Any = session.sparkContext._jvm
-    conf: Any = session.sparkContext._jsc.hadoopConfiguration()
-    parquet = jvm.org.apache.parquet.hadoop
     zones: dict[str, str] = {}
-    for file in files[:: -(-len(files) // _MOST_FOOTERS) or 1]:
-        if not unquote(file).lower().endswith(PARQUET):
+    for footer in footers:
+        if footer.arrow is None:
             continue
-        path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file))
-        reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromPath(path, conf))
-        try:
-            text = reader.getFileMetaData().getKeyValueMetaData().get("ARROW:schema")
-        finally:
-            reader.close()
-        if text is None:
-            continue
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(footer.arrow)))
         kind = schema.field(column).type if column in schema.names else None
         if zone := getattr(kind, "tz", None):
-            zones.setdefault(zone, file)
+            zones.setdefault(zone, footer.name)
     if len(zones) > 1:
         (one, first), (other, second) = list(zones.items())[:2]
         raise DataError(
-            f"the files differ: times are in zone {one} in {Path(unquote(first)).name}, {other} in "
-            f"{Path(unquote(second)).name}. Convert them to one zone."
+            f"the files differ: times are in zone {one} in {first}, {other} in {second}. Convert them "
+            f"to one zone."
         )
     return next(iter(zones), None)
 
 
 def _not_whole(frame: DataFrame, names: list[str]) -> tuple[str, ...]:
-    """Which of some float columns hold other than whole numbers, as `typed_ids` sees it."""
+    """Which of some columns of numbers hold other than whole ones of 64 bits: see `typed_ids`."""
     from pyspark.sql import functions as F
 
     if not names:
         return ()
-    odd = [
-        F.max(
-            F.when(F.col(f"`{c}`").isNull() | F.isnan(f"`{c}`"), False).otherwise(
-                F.coalesce(
-                    F.col(f"`{c}`").try_cast("long").cast("double") != F.col(f"`{c}`"), F.lit(True)
-                )
-            )
-        )
-        for c in names
-    ]
+    kind, odd = dict(frame.dtypes), []
+    for c in names:
+        cell = F.col(f"`{c}`")
+        same = cell.try_cast("long").try_cast(kind[c]) == cell
+        unknown = cell.isNull() if kind[c].startswith("decimal") else cell.isNull() | F.isnan(cell)
+        odd.append(F.max(~(unknown | F.coalesce(same, F.lit(False)))))
     found = frame.agg(*(o.alias(str(i)) for i, o in enumerate(odd))).first()
     return tuple(c for i, c in enumerate(names) if found is not None and found[i])

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
     LINE,
     ONE_VISIT_US,
     STANDARD_RULES,
     LineRule,
     LoadReport,
-    currency_columns,
     currency_notes,
     far_notes,
     far_rule,
     refuse_if_none,
 )
 from retailrec.data.files import Span
-from retailrec.data.parsing import look_alike_key, look_alikes, typed_ids, zero_twins
+from retailrec.data.parsing import look_alike_key, look_alikes, zero_twins
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 REASON, WAVE = "reason", "wave"
+_FACTS = "_counted.json"  # written last; names that begin so hold no lines
 REJECTED = -1  # the wave of rejected lines
 _WAVE_BYTES = 256 * 2**20
 _MOST_WAVES = 256
@@ -72,6 +74,7 @@ class Cleaned:
     end : first instant that is not known: the midnight after the last receipt
     report : what was read and rejected so far; shards add the rest
     numbers : from a line's place to its number
+    described : what lines say of their items, a row an item; None where nothing was asked for
     """
 
     folder: str
@@ -85,6 +88,7 @@ class Cleaned:
     end: datetime
     report: LoadReport
     numbers: LineNumbers
+    described: pl.DataFrame | None = None
 
     def lines(self, session: SparkSession, wave: int) -> DataFrame:
         """The cleaned lines of a wave."""
@@ -106,8 +110,11 @@ def stage(
     folder: str,
     rules: Sequence[LineRule] = (),
     waves: int | None = None,
+    describing: Sequence[str] = (),
 ) -> Cleaned:
     """Clean the receipts into `folder`, unless that has been done, and count.
+
+    `describing` are columns that describe items, which are carried along.
 
     Raises
     ------
@@ -117,35 +124,51 @@ def stage(
     from pyspark.sql import functions as F
 
     storage = HadoopStorage(session, folder)
-    plan = _plan(source, reading, rules)
+    plan = _plan(source, reading, rules, describing)
     number = waves or min(_MOST_WAVES, 1 + source.n_bytes // _WAVE_BYTES)
     with in_words():
-        if not storage.exists(f"{folder}/_SUCCESS"):
+        if not storage.exists(f"{folder}/{_FACTS}"):
             parts = SparkParts(session, source.frame, partial(gathered, rows=_CLEAN_ROWS))
-            lines, _ = parts.rows(partial(clean, plan), plan.kinds)
+            lines, facts = parts.rows(partial(clean, plan), plan.kinds)
             wave = F.pmod(F.xxhash64(USER_ID), F.lit(number)).cast("int")
             lines = lines.withColumn(WAVE, F.when(F.col(REASON).isNull(), wave).otherwise(REJECTED))
             # read once and removed: to look for dictionaries takes longer than to write more bytes
             out = lines.write.mode("overwrite").option("parquet.enable.dictionary", "false")
             out.partitionBy(WAVE).parquet(folder)
-        found = _counted(session, storage, source, plan.kinds, folder, number)
-        found.report.notes[:0] = _currencies(source.frame, reading.columns)
-        if reading.columns.get("value", "value") not in source.frame.columns:
-            found.report.empty.clear()
-        _count_changed(source.frame, reading, found.report)
+            storage.write_text(json.dumps(_added(facts())), f"{folder}/{_FACTS}")
+        found = _counted(session, storage, source, plan, folder, number)
+        said, report = json.loads(storage.read_text(f"{folder}/{_FACTS}")), found.report
+        report.empty, report.changed = dict(sorted(said["empty"].items())), said["changed"]
+        changed = () if reading.changed_ids is None else reading.changed_ids.notes(report.changed)
+        of_money = (currency_notes(*pair) for pair in said["currencies"].items())
+        report.notes[:0] = [*source.notes, *chain.from_iterable(of_money), *changed]
         return found
 
 
-def _plan(source: Source, reading: Reading, rules: Sequence[LineRule]) -> CleanPlan:
+def _added(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What parts of the lines count, added up."""
+    empty, changed = Counter[str](), Counter[str]()
+    currencies: dict[str, Counter[str]] = {}
+    for part in facts:
+        empty.update(part["empty"])
+        changed.update(part["changed"])
+        for column, counts in part["currencies"].items():
+            currencies.setdefault(column, Counter()).update(counts)
+    return {"empty": empty, "changed": changed, "currencies": currencies}
+
+
+def _plan(
+    source: Source, reading: Reading, rules: Sequence[LineRule], describing: Sequence[str]
+) -> CleanPlan:
     """The plan, its columns learnt by cleaning a frame of one line without content."""
-    rules = (*rules, *STANDARD_RULES)
+    rules, changed = (*rules, *STANDARD_RULES), reading.changed_ids
     plan = CleanPlan(
-        dict(reading.columns), rules, PLACE, source.text, {}, changed_ids=reading.changed_ids
+        dict(reading.columns), rules, PLACE, {}, changed_ids=changed, describing=tuple(describing)
     )
     empty = polars_of(_null_line(source.frame))
     found = sample_of_cleaned(empty.with_columns(pl.col(source.text).cast(pl.String)), plan)
     kinds = {
-        name: "timestamp" if name == "time" else _SPARK_KINDS[type(kind).__name__]
+        name: "timestamp" if name == "time" else _SPARK_KINDS.get(type(kind).__name__, "string")
         for name, kind in found.schema.items()
     }
     kinds[LINE] = "long"
@@ -169,12 +192,13 @@ def _counted(
     session: SparkSession,
     storage: HadoopStorage,
     source: Source,
-    kinds: dict[str, str],
+    plan: CleanPlan,
     folder: str,
     n_waves: int,
 ) -> Cleaned:
     from pyspark.sql import functions as F
 
+    kinds = plan.kinds
     report = LoadReport(source.name, zone=source.zone)
     names = [name for name in storage.files(folder) if name.startswith(f"{WAVE}=")]
     if not names:
@@ -184,13 +208,8 @@ def _counted(
         )
     everything = session.read.schema(f"{sql_schema(kinds)}, {WAVE} int").parquet(folder)
     partition = F.shiftright(LINE, PLACE_BITS)
-    empty = F.count(F.when(F.col("value").isNull(), 1))
-    parts = everything.groupBy(partition.alias("part")).agg(F.count("*"), empty)
-    counted = {part: counts for part, *counts in polars_of(parts).iter_rows()}
-    read = {part: n for part, (n, _) in counted.items()}
+    read = dict(polars_of(everything.groupBy(partition.alias("part")).count()).iter_rows())
     report.read = sum(read.values())
-    if without := sum(n for _, n in counted.values()):
-        report.empty["value"] = without
     numbers = LineNumbers(read)
     report.spans = [
         Span(local_path(file) or Path(file), "", read.get(number, 0), 1, None)
@@ -204,14 +223,13 @@ def _counted(
     by_day = good.groupBy(F.to_date("time").alias("time"))
     days = polars_of(by_day.agg(F.count("*").alias("n"), F.max("time").alias("latest")))
     refuse_if_none(int(days["n"].sum()), report)
-    vocabulary = _items_of(good)
+    vocabulary, receipts = _items_of(good), _receipts_alike(good)
     alike = [*look_alikes(vocabulary), *look_alikes(_users_alike(good, kinds[USER_ID]))]
     far = far_rule(days.drop("latest"))
     if far is not None:
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
         good = good.filter(F.to_date("time").between(first, newest))
-    receipts = _receipts_alike(everything.filter(F.col(REASON).isNull()))
     report.notes += [*receipts, *far_notes(days.drop("latest")), *alike]
     last = days["latest"].max()
     if isinstance(last, datetime) and "basket_id" in kinds:
@@ -230,6 +248,7 @@ def _counted(
         datetime(last.year, last.month, last.day) + timedelta(days=1),
         report,
         numbers,
+        _described(good, plan.describing) if plan.describing else None,
     )
 
 
@@ -254,6 +273,16 @@ def _last_receipt(lines: DataFrame, last: datetime) -> datetime:
 def _items_of(lines: DataFrame) -> pl.Series:
     """Ids of their items, ascending: a vocabulary fits into memory where its log does not."""
     return polars_of(lines.select(ITEM_ID).distinct())[ITEM_ID].sort()
+
+
+def _described(bought: DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """A row an item: the earliest known value of each column, `time` and `line` of its first line."""
+    from pyspark.sql import functions as F
+
+    order = F.struct("time", LINE)
+    first = [F.min_by(c, F.when(F.col(c).isNotNull(), order)).alias(c) for c in names]
+    found = bought.groupBy(ITEM_ID).agg(*first, F.min(order).alias("first"))
+    return polars_of(found.select(ITEM_ID, *names, "first.*"))
 
 
 def _users_alike(lines: DataFrame, kind: str) -> pl.Series:
@@ -293,40 +322,6 @@ def _with_keys(batches: Any) -> Any:
     for frame in map(polars_of, batches):
         keys = look_alike_key(frame[USER_ID]).alias("alike")
         yield from plain_arrow(frame.with_columns(keys)).to_batches()
-
-
-def _currencies(frame: DataFrame, columns: Mapping[str, str]) -> list[str]:
-    """What to say of the currencies that lines have."""
-    from pyspark.sql import functions as F
-
-    notes: list[str] = []
-    for name in currency_columns(frame.columns):
-        value = columns.get("value", "value")
-        lines = frame.filter(F.col(f"`{value}`").isNotNull()) if value in frame.columns else frame
-        counts = lines.groupBy(F.col(f"`{name}`").cast("string").alias("name")).count()
-        notes += currency_notes(name, dict(polars_of(counts).drop_nulls("name").iter_rows()))
-    return notes
-
-
-def _count_changed(frame: DataFrame, reading: Reading, report: LoadReport) -> None:
-    """Tell the report how many lines have an old id."""
-    if reading.changed_ids is None:
-        return
-    names = [reading.columns.get(c, c) for c in (USER_ID, ITEM_ID)]
-    count = partial(_changed_in, reading.changed_ids)
-    parts = frame.select(*(f"`{c}`" for c in names)).mapInArrow(count, "kind string, n bigint")
-    for kind, n in polars_of(parts).iter_rows():
-        report.changed[kind] = report.changed.get(kind, 0) + n
-    report.notes += reading.changed_ids.notes(report.changed)
-
-
-def _changed_in(changed: ChangedIds, batches: Any) -> Any:
-    """Of a task's lines, those with an old id, by kind."""
-    for frame in map(polars_of, batches):
-        frame.columns = [USER_ID, ITEM_ID]
-        found = changed.count(typed_ids(column) for column in frame)
-        rows = pl.DataFrame([*found.items()], {"kind": pl.String, "n": pl.Int64}, orient="row")
-        yield from plain_arrow(rows).to_batches()
 
 
 def _account(rejected: DataFrame, report: LoadReport, numbers: LineNumbers) -> None:

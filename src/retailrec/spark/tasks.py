@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.data.cleaning import LINE, LineRule, LoadReport, kept_lines, parse_lines
+from retailrec.data.cleaning import (
+    LINE,
+    LineRule,
+    LoadReport,
+    currencies_in,
+    kept_lines,
+    parse_lines,
+)
 from retailrec.data.columns import join_time
 from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import History, Pairs
@@ -81,51 +88,54 @@ class CleanPlan:
     columns : standard name -> the caller's name
     rules : reasons to reject a line
     place : column of a line's place, which becomes its number
-    text : float columns of ids that become text
     kinds : output column -> ``long``, ``string``, ``double``, ``float`` or ``timestamp``
     zone : that of the times, where they have one
     changed_ids : ids of users and items that changed
     notation : how a column of clocks writes whole numbers
+    describing : columns that describe items, by our names
     """
 
     columns: dict[str, str]
     rules: tuple[LineRule, ...]
     place: str
-    text: tuple[str, ...]
     kinds: dict[str, str]
     zone: str | None = None
     changed_ids: ChangedIds | None = None
     notation: dict[str, str] = field(default_factory=dict)
+    describing: tuple[str, ...] = ()
 
 
-def clean(plan: CleanPlan, table: pa.Table) -> tuple[pl.DataFrame, None]:
-    """Kept lines, slim, with `reason` null, and rejected ones with their reason."""
+def clean(plan: CleanPlan, table: pa.Table) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Kept lines, slim, with `reason` null, and rejected ones with their reason; what they count."""
     frame = polars_of(table)
-    place = frame[plan.place].alias(LINE)
-    raw = frame.drop(plan.place).with_columns(
-        pl.col(c).fill_nan(None).cast(pl.String) for c in plan.text
-    )
+    place, raw = frame[plan.place].alias(LINE), frame.drop(plan.place)
     if plan.zone is not None:
         zoned = raw.select(pl.col(pl.Datetime("us", "*")).to_physical())
         raw = raw.with_columns(clock_there(c, "us", plan.zone, "receipts") for c in zoned)
     report = LoadReport("part")
-    good = kept_lines(_parsed(raw, plan).with_columns(place), plan.rules, report)
-    parts = [with_kinds(part, plan.kinds) for part in (slim_lines(good), report.rejects)]
-    return pl.concat(p for p in parts if p.height), None
+    good = kept_lines(_parsed(raw, plan, report).with_columns(place), plan.rules, report)
+    parts = [with_kinds(part, plan.kinds) for part in (_slim(good, plan), report.rejects)]
+    facts = {"empty": report.empty, "changed": report.changed, "currencies": currencies_in(good)}
+    return pl.concat(p for p in parts if p.height), facts
 
 
 def sample_of_cleaned(frame: pl.DataFrame, plan: CleanPlan) -> pl.DataFrame:
     """What `clean` makes of a line of nulls: which columns come out."""
-    return slim_lines(_parsed(frame.drop(plan.place), plan))
+    return _slim(_parsed(frame.drop(plan.place), plan), plan)
 
 
-def _parsed(raw: pl.DataFrame, plan: CleanPlan) -> pl.DataFrame:
+def _slim(good: pl.DataFrame, plan: CleanPlan) -> pl.DataFrame:
+    """The columns that a log is made of, and those that describe items."""
+    return slim_lines(good).hstack(good.select(plan.describing))
+
+
+def _parsed(raw: pl.DataFrame, plan: CleanPlan, report: LoadReport | None = None) -> pl.DataFrame:
     """The standard columns of some lines; a day and a clock are joined, also where all are empty."""
     raw, columns = join_time(raw, plan.columns, dict(plan.notation))
     time = columns.get("time", "time")
     if time in raw.columns and raw[time].null_count() == raw.height:
         raw = raw.with_columns(pl.lit(None, pl.Datetime("us")).alias(time))
-    return parse_lines(raw, columns, changed_ids=plan.changed_ids)
+    return parse_lines(raw, columns, changed_ids=plan.changed_ids, report=report)
 
 
 @dataclass(frozen=True)

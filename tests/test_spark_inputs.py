@@ -1,0 +1,292 @@
+"""What Spark makes of types, folders and odd cells is what one machine makes of them, and so is the account."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import date, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import spark_support
+from retailrec.data import RetailData
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.datasets import load_dataset
+from retailrec.datasets.base import Reading
+from retailrec.errors import DataError, RetailRecError, SettingError
+from retailrec.recommender.batch import recommend_from_files
+from retailrec.recommender.request import Request
+from retailrec.recommender.rules import Rules
+from spark_support import lists
+
+pytestmark = pytest.mark.slow
+ROW = pl.int_range(pl.len())
+LINES = pl.select(basket_id=pl.int_range(400) // 2, item_id=pl.int_range(400) % 9 + 1).with_columns(
+    user_id=pl.col("basket_id") % 40,
+    time=pl.datetime(2024, 1, 1) + pl.duration(hours=pl.col("basket_id") * 3),
+    quantity=(ROW % 3 + 1).cast(pl.Float64),
+    value=(ROW % 7 + 1) * 1.25,
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Any]:
+    with spark_support.spark("local[2]") as session:
+        yield session
+
+
+def both(session: Any, path: Path, reading: Reading | None = None) -> tuple[RetailData, RetailData]:
+    """The data of one machine and of Spark, whose reports are found to be alike."""
+    from retailrec.spark.engine import load
+
+    reading = reading or Reading()
+    here = load_dataset(
+        "table", path, reading.columns, where=reading.where, changed_ids=reading.changed_ids
+    )
+    there = load(session, path, reading)
+    ours, theirs = here.report.as_dict(), there.report.as_dict()
+    assert [report.pop("source") for report in (ours, theirs)] == ["table", path.name]
+    assert theirs == ours
+    assert there.items.equals(here.items)
+    assert there.users.equals(here.users)
+    assert there.log.equals(here.log)
+    assert there.end == here.end
+    return here, there
+
+
+def every(n: int, odd: Any, otherwise: Any) -> pl.Expr:
+    """`odd` in every n-th line."""
+    return pl.when(ROW % n == 3).then(odd).otherwise(otherwise)
+
+
+def some_usd() -> pl.Expr:
+    return every(5, pl.lit("USD"), pl.lit("EUR")).alias("currency")
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "hashes of 64 bits without a sign": {
+        "user_id": pl.col("user_id").hash(1),
+        "item_id": pl.col("item_id").hash(2),
+        "basket_id": pl.col("basket_id").cast(pl.UInt64) + every(3, 2**63, 0).cast(pl.UInt64),
+    },
+    "decimals that are larger": {
+        "user_id": pl.col("user_id").cast(pl.Decimal(38, 0))
+        + every(7, 10**25, 0).cast(pl.Decimal(38, 0)),
+        "item_id": pl.col("item_id").cast(pl.Decimal(12, 2)),
+    },
+    "numbers with fractions": {
+        "user_id": pl.col("user_id") + every(50, 0.5, 0.0),
+        "item_id": (pl.col("item_id") + every(50, 0.5, 0.0)).cast(pl.Decimal(12, 2)),
+        "store": (pl.col("basket_id") % 4).cast(pl.Float32) + every(9, 0.25, 0.0),
+    },
+    "no quantity is known": {"quantity": pl.lit(None, pl.Float64)},
+    "money is mostly NaN": {"value": every(2, float("nan"), 2.0), "discount": every(5, -1.0, None)},
+    "currencies of lines that count": {
+        "currency": some_usd(),
+        "value": every(5, 0.0, 2.0),
+    },
+    "currencies of prices": {
+        "currency": some_usd(),
+        "value": every(5, None, 2.0),
+        "price": pl.lit(1.5),
+    },
+    "columns that Arrow and Spark call otherwise": {
+        "line": ROW,
+        "reason": pl.lit("x"),
+        "a.b": ROW,
+        "lasts": pl.duration(hours=ROW),
+        "deep": pl.struct(a=ROW),
+        "day": pl.lit(date(2024, 1, 1)),
+    },
+    "what describes items": {
+        "name": every(4, None, pl.format("Carrier bag {}", pl.col("item_id") + ROW // 200 * 7)),
+        "category_1": pl.format("C{}", pl.col("item_id") % 3),
+        "quantity": every(11, -1.0, 1.0),
+    },
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_of_columns_is_read_as_on_one_machine(session: Any, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "lines.parquet"
+    LINES.with_columns(**KINDS[name]).write_parquet(file)
+    here, _ = both(session, file)
+    assert here.report.kept > 300
+
+
+def test_old_ids_of_floats_and_all_that_is_said_come_in_the_same_order(
+    session: Any, tmp_path: Path
+) -> None:
+    again = LINES[:40].with_columns(pl.lit("0").alias("zero") + pl.col("basket_id").cast(pl.String))
+    lines = pl.concat(
+        [LINES.cast({"basket_id": pl.String}), again.with_columns(basket_id="zero").drop("zero")]
+    )
+    late = pl.col("time") + pl.when(ROW > 430).then(timedelta(days=60)).otherwise(timedelta(0))
+    lines = lines.with_columns(pl.col("user_id") + every(90, 0.5, 0.0), late, some_usd())
+    lines.write_parquet(tmp_path / "lines.parquet")
+    rows = [("user", "3", "7"), ("user", "8", "card"), ("item", "5", "9")]
+    changed = ChangedIds.of(pl.DataFrame(rows, ["kind", "old", "new"], orient="row"))
+    here, _ = both(session, tmp_path / "lines.parquet", Reading(changed_ids=changed))
+    assert here.report.changed["user"] > 0
+    assert len(here.report.notes) >= 4, here.report.notes
+
+
+def test_an_item_that_was_voided_alone_and_a_day_to_come_are_counted_and_said(
+    session: Any, tmp_path: Path
+) -> None:
+    void = LINES[:1].with_columns(item_id=pl.lit(77, pl.Int64))
+    back = void.with_columns(-pl.col("quantity", "value"))
+    late = LINES[100:200].with_columns(pl.col("time") + pl.duration(days=20_000))
+    lines = pl.concat([LINES, void, back, late])
+    lines.write_parquet(tmp_path / "lines.parquet")
+    here, _ = both(session, tmp_path / "lines.parquet")
+    assert here.report.n_items == 9
+    assert here.n_items == 10
+    assert any("yet to come" in note for note in here.report.notes)
+
+
+def test_a_receipt_number_of_returns_alone_is_not_said_to_be_another(
+    session: Any, tmp_path: Path
+) -> None:
+    back = LINES[:6].with_columns(quantity=pl.lit(-1.0), basket_id=pl.lit("007"))
+    pl.concat([LINES.cast({"basket_id": pl.String}), back]).write_parquet(tmp_path / "lines.parquet")
+    here, _ = both(session, tmp_path / "lines.parquet")
+    assert not here.report.notes
+
+
+def parted(place: Path, name: str, values: list[str]) -> Path:
+    for number, value in enumerate(values):
+        folder = place / f"{name}={value}"
+        folder.mkdir(parents=True)
+        part = LINES.filter(ROW % len(values) == number).drop(name, strict=False)
+        part.write_parquet(folder / "part-0.parquet")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("store", ["007", "012"]),
+        ("store", ["7", "12"]),
+        ("store", ["1.5", "__HIVE_DEFAULT_PARTITION__"]),
+        ("user_id", [f"{n:02d}" for n in range(12)]),
+        ("time", ["2024-01-01", "2024-01-02"]),
+    ],
+)
+def test_partitions_are_what_their_folders_say(
+    session: Any, tmp_path: Path, column: str, values: list[str]
+) -> None:
+    both(session, parted(tmp_path / "lines", column, values))
+
+
+def test_a_folder_of_tables_has_a_catalogue_and_users(session: Any, tmp_path: Path) -> None:
+    LINES.write_parquet(tmp_path / "transactions.parquet")
+    items = pl.DataFrame({"item_id": range(1, 10), "category_1": ["a", "b", "c"] * 3})
+    items.write_csv(tmp_path / "items.csv")
+    pl.DataFrame({"user_id": range(40), "adult": ["yes", "no"] * 20}).write_csv(tmp_path / "users.csv")
+    items.write_csv(tmp_path / "stock.csv")
+    here, there = both(session, tmp_path)
+    assert there.items["category_1"].to_list() == items["category_1"].to_list()
+    assert any("stock.csv were not read" in note for note in here.report.notes)
+
+
+def test_what_one_machine_refuses_spark_refuses(session: Any, tmp_path: Path) -> None:
+    from retailrec.spark.engine import load
+
+    def refused(path: Path, columns: Mapping[str, str] = {}) -> str:
+        said = []
+        for call in (
+            lambda: load_dataset("table", path, columns),
+            lambda: load(session, path, Reading(columns)),
+        ):
+            with pytest.raises((DataError, SettingError)) as error:
+                call()
+            said.append(str(error.value))
+        return said[1]
+
+    def folder(name: str, **files: pl.DataFrame) -> Path:
+        (tmp_path / name).mkdir()
+        for file, lines in files.items():
+            lines.write_parquet(tmp_path / name / f"{file}.parquet")
+        return tmp_path / name
+
+    half = LINES[200:]
+    assert "files of lacks differ: b.parquet has columns" in refused(
+        folder("lacks", a=LINES[:200], b=half.drop("quantity"))
+    )
+    assert "differ: b.parquet" in refused(folder("more", a=LINES[:200].drop("quantity"), b=half))
+    odd = folder("odd", a=LINES[:200], b=half.with_columns(pl.col("user_id").cast(pl.String)))
+    with pytest.raises(DataError, match=r"differ in what a column holds: .*b\.parquet has one"):
+        load(session, odd, Reading())
+    delta = folder("delta", a=LINES)
+    (delta / "_delta_log").mkdir()
+    assert "is a table of Delta Lake" in refused(delta)
+    old = folder("old", a=LINES)
+    shutil.copytree(folder("older", a=LINES), old / "older")
+    assert "holds older beside a.parquet" in refused(old)
+    LINES.write_parquet(tmp_path / "lines.parquet")
+    mistyped = refused(tmp_path / "lines.parquet", {"quantitiy": "quantity"})
+    assert "names ['quantitiy'], which mean nothing here" in mistyped
+    large = LINES.with_columns(item_id=every(50, 0.5, pl.col("item_id") * 3e18))
+    large.write_parquet(tmp_path / "large.parquet")
+    assert "different ids become one" in refused(tmp_path / "large.parquet")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spark_support.write_shop(tmp_path_factory.mktemp("spark"))
+
+
+def test_users_are_read_as_on_one_machine_whatever_their_attributes(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    """Types that Spark lacks; a name of the file's own; a row again; a list."""
+    from retailrec.spark import recommend
+
+    users = pl.DataFrame({"who": [3, 7, 8, 9, 3, None]}).with_columns(
+        kind=pl.lit("a").cast(pl.Categorical),
+        level=pl.lit(7, pl.UInt8),
+        paid=pl.lit("1.50").cast(pl.Decimal(10, 2)),
+        adult=pl.lit(value=True),
+        since=pl.lit(date(2020, 1, 1)),
+        at=pl.lit(time(8, 30)),
+        nothing=pl.lit(None),
+        tags=pl.lit([["a"]]).first(),
+    )
+    users.write_parquet(tmp_path / "users.parquet")
+    rules = Rules(forbid=[{"items": [5, 6], "when": "adult == true and level > 5"}])
+    out, given = tmp_path / "here.parquet", {"reading": Reading({"user_id": "who"})}
+    lines = pl.read_parquet(shop / "receipts" / "*.parquet").rename({"user_id": "who"})
+    lines.write_parquet(tmp_path / "lines.parquet")
+    files = (shop / "model", tmp_path / "lines.parquet")
+    given |= {"users": tmp_path / "users.parquet"}
+    local = recommend_from_files(*files, out, Request(k=4, rules=rules), **given)
+    there = recommend(*files, tmp_path / "there", Request(k=4, rules=rules), **given)
+    assert lists(tmp_path / "there").equals(lists(out))
+    assert there.batch == local.batch
+    assert there.load_report.as_dict() == local.load_report.as_dict()
+    assert any("repeat the id" in note for note in there.load_report.notes)
+
+
+def test_lists_whose_users_are_written_otherwise_are_refused_as_on_one_machine(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    """What users do not want to see was shown to all of them, without a word."""
+    from retailrec.spark import recommend
+
+    pairs = pl.DataFrame({"user_id": [10**6 + 3, 10**6 + 7], "item_id": [1, 2]})
+    for request, who in (
+        (Request(k=3, dismissals=pairs), "dismissals"),
+        (Request(k=3, rules=Rules(deny=pairs)), "the rule deny"),
+        (Request(k=100_000), "k=100000"),
+    ):
+        said = []
+        for call, out in ((recommend_from_files, "here.parquet"), (recommend, "there")):
+            with pytest.raises(RetailRecError) as error:
+                call(shop / "model", shop / "receipts", tmp_path / out, request)
+            said.append(str(error.value))
+        assert who in said[1]
+        assert said[0].partition(":")[0] == said[1].partition(":")[0]
