@@ -106,12 +106,6 @@ def serve(
                 f"retailrec store key add NAME --store {opened.name}"
             )
         keys = None
-    if opened.is_empty():
-        ERR.print(
-            f"note: the store {escape(opened.name)} has no receipt, so nothing is known of any "
-            f"shopper; if that is not meant, check --store, or: retailrec store load",
-            highlight=False,
-        )
     names = ("localhost", "127.0.0.1", "::1") if loopback else ()
     settings = ServiceSettings(
         rate=rate,
@@ -127,6 +121,12 @@ def serve(
     service = Service(opened, model, settings, plan)
 
     def started(address: str) -> None:
+        if opened.is_empty():
+            ERR.print(
+                f"note: the store {escape(opened.name)} has no receipt, so nothing is known of any "
+                f"shopper; if that is not meant, check --store, or: retailrec store load",
+                highlight=False,
+            )
         if not loopback:
             ERR.print(
                 f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
