@@ -290,3 +290,15 @@ def test_lists_whose_users_are_written_otherwise_are_refused_as_on_one_machine(
             said.append(str(error.value))
         assert who in said[1]
         assert said[0].partition(":")[0] == said[1].partition(":")[0]
+
+
+def test_a_file_without_a_user_is_refused_as_on_one_machine(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    users = tmp_path / "users.parquet"
+    pl.DataFrame({"user_id": [None, None]}, {"user_id": pl.Int64}).write_parquet(users)
+    for call, out in ((recommend_from_files, "here.parquet"), (recommend, "there")):
+        with pytest.raises(DataError, match="there is no shopper to recommend for"):
+            call(shop / "model", shop / "receipts", tmp_path / out, Request(k=3), users=users)

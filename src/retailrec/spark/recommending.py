@@ -197,7 +197,7 @@ def asked_users(
     Raises
     ------
     DataError
-        If the frame has no ids.
+        If the frame has no column of ids, or no user.
     """
     if users is None and among is not None:
         users = among.users
@@ -220,6 +220,8 @@ def asked_users(
         reading.changed_ids,
     )
     assert table is not None
+    if table.is_empty():
+        raise DataError("there is no shopper to recommend for; give receipts or a file of users.")
     return table.with_columns(pl.col(pl.Null).cast(pl.String)), report.notes
 
 
