@@ -177,10 +177,13 @@ class ReceiptsOut(BaseModel):
     request: str
 
 
+def _is_count(kind: Any) -> bool:
+    return kind is int or any(map(_is_count, get_args(kind)))
+
+
 def _of_a_list(info: Any) -> Any:
     """A rule as a request may say it: not said is None, and no number is larger than a list."""
-    is_count = int in (info.annotation, *get_args(info.annotation))
-    limits = [*info.metadata, *([Field(le=MOST_K)] if is_count else [])]
+    limits = [*info.metadata, *([Field(le=MOST_K)] if _is_count(info.annotation) else [])]
     kind = Annotated[info.annotation, *limits] if limits else info.annotation
     return kind | None, None
 
