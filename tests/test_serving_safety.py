@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import re
+import shutil
 import socket
 import threading
 import time
@@ -355,22 +356,21 @@ def test_the_schema_has_examples_and_problems(start: Start) -> None:
     assert json.dumps(schema).count("object at 0x") == 0
 
 
-def test_answers_leave_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_leave_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # asyncio lets small packets wait for each other unless it is told that a socket is TCP
-    listening: list[socket.socket] = []
+    listening: list[tuple[int, str]] = []
 
     def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
-        listening.extend(sockets)
+        listening.extend((s.proto, f"http://127.0.0.1:{s.getsockname()[1]}") for s in sockets)
         server.started = True
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    service = Service(Store(str(folder / "store.db")), folder / "models")
+    shutil.copy(folder / "store.db", tmp_path)
+    service = Service(Store(str(tmp_path / "store.db")), folder / "models")
     addresses: list[str] = []
     run_server(service, "127.0.0.1", 0, addresses.append)
-    service.store.close()
-    with listening[0] as listener:
-        assert listener.proto == socket.IPPROTO_TCP
-        assert addresses == [f"http://127.0.0.1:{listener.getsockname()[1]}"]
+    service.stop()
+    assert listening == [(socket.IPPROTO_TCP, addresses[0])]
 
 
 @pytest.mark.parametrize(
