@@ -510,10 +510,14 @@ def run_no_service(monkeypatch: pytest.MonkeyPatch, run: Any, port: int) -> NoSe
 @pytest.mark.slow
 def test_a_terminal_that_is_closed_is_a_clean_stop(model: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "s.db")
-    with serving(store, model) as (process, address):
-        shown = ask(address, "/v1/shoppers/5/offers?k=3")[1]["offers"]
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(40) == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup hand it on ignored
+    try:
+        with serving(store, model) as (process, address):
+            shown = ask(address, "/v1/shoppers/5/offers?k=3")[1]["offers"]
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(40) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
     with closing(Store(store)) as opened:
         assert opened.counts()["exposures"] == len(shown) == 3
 
