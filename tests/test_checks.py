@@ -332,6 +332,7 @@ def test_a_header_alone_is_refused_by_the_command(lines: pl.DataFrame, tmp_path:
     run = retailrec("check", new, "--against", past, "--columns", COLUMNS)
     assert run.returncode == 4
     assert "no_lines" in run.stdout
+    assert "0 lines, against" in run.stdout
 
 
 def test_lines_that_fail_are_written_with_their_check(lines: pl.DataFrame, tmp_path: Path) -> None:
