@@ -86,7 +86,7 @@ def test_a_metric_looks_at_as_many_items_as_it_names() -> None:
 def test_a_metric_that_receipts_do_not_tell_is_no_zero() -> None:
     free = replace(DATA, log=DATA.log.with_columns(value=pl.lit(None, pl.Float64)))
     (fold,) = fold_frames(SETTINGS, free, 1)
-    with pytest.raises(DataError, match="money_precision@5 can't be told"):
+    with pytest.raises(DataError, match="money_precision@5 can't be computed"):
         fold.score(SETTINGS.make_ranker(), "money_precision@5")
 
 

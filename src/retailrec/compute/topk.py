@@ -66,7 +66,7 @@ def topk_rows(indptr: Any, items: Any, scores: Any, k: int) -> tuple[Any, Any]:
 @jit
 def _topk_into(items: Any, scores: Any, k: int, out_items: Any, out_scores: Any) -> int:
     """Write the best k pairs, best first; how many there are."""
-    # the push stands here and below: a function for it, which is not inlined, took twice the time
+    # the push stands here and below: as a function it took twice the time, inlined by Numba 1.6 times
     size, top = 0, np.int64(0)  # a bare 0 is a type of its own, and would be compiled once more
     for j in range(len(items)):
         score, item = scores[j], items[j]

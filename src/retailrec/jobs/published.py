@@ -75,7 +75,7 @@ class WeekFolder:
         """
         link = self.folder / CURRENT
         try:
-            os.lstat(link)  # who may not look must not be told that there is none
+            os.lstat(link)  # to one who may not look it is not missing
         except (FileNotFoundError, NotADirectoryError):
             return None
         name = os.readlink(link) if link.is_symlink() else ""

@@ -62,7 +62,9 @@ class FoldFrames:
         items = self.test.pool.best(scores, parse_metric(metric)[1]).items
         found = means(self.judge.per_user(items, [metric]))[metric]
         if found is None:
-            raise DataError(f"tune: {metric} can't be told from these receipts; name another metric.")
+            raise DataError(
+                f"tune: {metric} can't be computed from these receipts; name another metric."
+            )
         return found
 
 

@@ -356,7 +356,7 @@ def judge_impressions(
     if (y == y[0]).all():
         raise DataError(
             f"the log can't tell what the other policy would earn: the reward of all {n:,} impressions "
-            f"is {y[0]:g}, and how rare another one is can't be told. Check the column, or log more."
+            f"is {y[0]:g}, and how rare another one is is not known. Check the column, or log more."
         )
     rng = np.random.default_rng(seed)
     means = np.empty(draws)

@@ -795,7 +795,7 @@ def _known(
         own, by_time = _AGAIN.sub("", number), moment(time).strftime(BY_TIME)
         keys |= {(shopper, own), (shopper, f"{own}@{by_time}")}
     there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
-    # of a number that started anew, a receipt that is not whole may begin later than the one there
+    # of a number that was given again, a receipt that is not whole may begin later than the one there
     known = ((key, row[2]) for row in rows if (key := (row[0], _AGAIN.sub("", row[1]))) in there)
     if again := {key for key, time in known if _other_visit(there[key][2], time)}:
         theirs = _receipts_of(connection, {shopper for shopper, _ in again})
