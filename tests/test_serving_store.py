@@ -796,6 +796,28 @@ def test_numbers_of_receipts_are_kept_and_told_apart(store: Store) -> None:
     assert len(found) == 6
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_numbers_of_any_length_may_start_anew(store: Store, together: bool, tmp_path: Path) -> None:
+    number = "9" * 128
+    parts = [
+        bought([("ann", item, DAY + timedelta(days=days))]).with_columns(basket_id=pl.lit(number))
+        for item, days in (("tea", 0), ("jam", 90))
+    ]
+    for frame in [pl.concat(parts)] if together else parts:
+        load_frames(store, frame)
+    kept = {r.number: r.items for r in store.history("ann")}
+    assert kept == {number: ("tea",), f"{number}@20240408T083000": ("jam",)}
+    export(store, tmp_path / "receipts.parquet")
+    assert load_frames(store, pl.read_parquet(tmp_path / "receipts.parquet")).new == 0
+    again = [receipt(r.number, r.shopper, DAY + timedelta(days=200)) for r in store.history("ann")]
+    with pytest.raises(ReceiptConflict):
+        store.add(again)
+    with pytest.raises(DataError, match="receipt number"):
+        receipt(number + "9")
+    with pytest.raises(DataError, match="receipt number"):
+        load_frames(store, parts[0].with_columns(basket_id=pl.lit(number + "9")))
+
+
 def test_connections_keep_little_of_the_file_in_memory(tmp_path: Path) -> None:
     # each fills its page cache while it reads, so a service would grow for hours
     store = Store(str(tmp_path / "store.db")).init()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sqlite3
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +58,12 @@ from retailrec.serving.receipts import (
     Row,
     amounts_of,
     check_id,
+    check_number,
     is_called_by_time,
     made_of,
     moment,
     of_second,
+    own_number,
     packed_amounts,
     unpack_lines,
 )
@@ -627,16 +629,19 @@ def _load(
 
 def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
     """Raise a DataError if an id can't be stored."""
-    for found, what in ((users, "shopper"), (items, "item"), (numbers, "receipt number")):
+    for found, check in (
+        (users, partial(check_id, what="shopper")),
+        (items, partial(check_id, what="item")),
+        (numbers, check_number),
+    ):
         ids = found.cast(pl.String)
         odd = ids.filter((ids.str.len_chars() > LONGEST_ID) | ids.str.contains(r"[^\x20-\x7e]"))
         for text in odd.unique():
-            check_id(text, what)
+            check(text)
 
 
 # -- receipts that are there already ---------------------------------------------------------------
 
-_AGAIN = re.compile(r"@\d{8}T\d{6}$")  # behind a number that an earlier receipt of the shopper had
 _TRIES = 5
 
 
@@ -725,13 +730,13 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
     found = Merged()
     visits: dict[tuple[str, str], list[str]] = {}  # of a number: itself, and with times behind it
     for shopper, number in there:
-        visits.setdefault((shopper, _AGAIN.sub("", number)), []).append(number)
+        visits.setdefault((shopper, own_number(number)), []).append(number)
     new: dict[tuple[str, str], Row] = {}
     changed: dict[tuple[str, str], Row] = {}
     for place, (shopper, number, time, items, amounts) in enumerate(rows):
         if place in again:
             continue
-        own = _AGAIN.sub("", number)
+        own = own_number(number)
         key = shopper, own
         if key in there and _other_visit(there[key][2], time):
             same = (n for n in visits[key] if not _other_visit(there[shopper, n][2], time))
@@ -792,14 +797,14 @@ def _known(
     """
     keys = set()
     for shopper, number, time, *_ in rows:
-        own, by_time = _AGAIN.sub("", number), moment(time).strftime(BY_TIME)
+        own, by_time = own_number(number), moment(time).strftime(BY_TIME)
         keys |= {(shopper, own), (shopper, f"{own}@{by_time}")}
     there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
     # of a number that was given again, a receipt that is not whole may begin later than the one there
-    known = ((key, row[2]) for row in rows if (key := (row[0], _AGAIN.sub("", row[1]))) in there)
+    known = ((key, row[2]) for row in rows if (key := (row[0], own_number(row[1]))) in there)
     if again := {key for key, time in known if _other_visit(there[key][2], time)}:
         theirs = _receipts_of(connection, {shopper for shopper, _ in again})
-        numbers = {(row[0], row[1]) for row in theirs if (row[0], _AGAIN.sub("", row[1])) in again}
+        numbers = {(row[0], row[1]) for row in theirs if (row[0], own_number(row[1])) in again}
         there |= {(row[0], row[1]): row for row in _looked_for(connection, numbers | again)}
     # where one of the two has no number, they meet by their second; few stores have such receipts
     without = [row for row in rows if is_called_by_time(row[1])]

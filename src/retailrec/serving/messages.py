@@ -50,7 +50,7 @@ from retailrec.serving.database import (
 from retailrec.serving.engine import OfferRequest, Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.models import SwapInProgress, UnknownModel
-from retailrec.serving.receipts import Line, Posted, check_id
+from retailrec.serving.receipts import Line, Posted, check_id, check_number
 
 PROBLEM = "application/problem+json"
 _LOG = logging.getLogger("retailrec.serving")
@@ -97,6 +97,9 @@ Id = Annotated[
     BeforeValidator(_as_text, json_schema_input_type=str | int),
     AfterValidator(lambda text: check_id(text, "this")),
 ]
+Number = Annotated[
+    str, BeforeValidator(_as_text, json_schema_input_type=str | int), AfterValidator(check_number)
+]
 Moment = Annotated[NaiveDatetime, BeforeValidator(_no_number)]
 Amount = Annotated[float, Field(allow_inf_nan=False)]
 SlotsText = Annotated[
@@ -137,7 +140,7 @@ class LineIn(_Body):
 class BareReceipt(_Body):
     """A receipt of a shopper who is named elsewhere."""
 
-    number: Id | None = Field(None, description="without it, the place in the list")
+    number: Number | None = Field(None, description="without it, the place in the list")
     time: Moment = Field(description="the shop's own time", examples=["2024-01-09T18:30:00"])
     lines: list[LineIn] = Field(max_length=MOST_LINES)
 
@@ -155,7 +158,7 @@ class ReceiptIn(BareReceipt):
     """A receipt, which shopper and number together name: sent twice, it counts once."""
 
     shopper: Id = Field(examples=["42"])
-    number: Id = Field(examples=["20240109-0017"])
+    number: Number = Field(examples=["20240109-0017"])
 
 
 class ReceiptsIn(_Body):

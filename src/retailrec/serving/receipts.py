@@ -34,6 +34,7 @@ AMOUNTS = np.dtype([("quantity", "<f8"), ("value", "<f8"), ("discount", "<f4")])
 LONGEST_ID = 128  # characters
 BY_TIME = "%Y%m%dT%H%M%S"  # how a receipt without a number is called
 _CALLED = re.compile(r"\d{8}T\d{6}(-\d{4}|\.\d{6}-\d{4})?")  # also by versions before 0.3
+_AGAIN = re.compile(r"@\d{8}T\d{6}$")  # behind a number that an earlier receipt of the shopper had
 _NOTHING = frozenset(MISSING)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -120,7 +121,7 @@ def accept(posted: Sequence[Posted], changed_ids: ChangedIds | None = None) -> A
             )
     heads, nothing = [], np.zeros(0, AMOUNTS)
     for p in posted:
-        shopper, number = check_id(p.shopper, "shopper"), check_id(p.number, "receipt number")
+        shopper, number = check_id(p.shopper, "shopper"), check_number(p.number)
         heads.append(Receipt(shopper, number, microseconds(p.time), (), nothing))
     out = Accepted(heads)
     lines = [line for p in posted for line in p.lines]
@@ -191,6 +192,35 @@ def check_id(text: str, what: str) -> str:
             f"id that the receipts have."
         )
     return text
+
+
+def check_number(text: str) -> str:
+    """As `check_id`, of a receipt's number; the time behind one that started anew does not count.
+
+    Raises
+    ------
+    DataError
+        As of `check_id`.
+
+    Examples
+    --------
+    >>> check_number(" 17@20240109T183000 ")
+    '17@20240109T183000'
+    """
+    text = bare_id(text)
+    own = own_number(text)
+    return check_id(own, "receipt number") + text[len(own) :]
+
+
+def own_number(number: str) -> str:
+    """A receipt's number without the time that it got behind it, since it started anew.
+
+    Examples
+    --------
+    >>> own_number("17@20240109T183000"), own_number("17")
+    ('17', '17')
+    """
+    return _AGAIN.sub("", number)
 
 
 def microseconds(time: datetime) -> int:

@@ -60,7 +60,7 @@ receipts = Table(
     "receipts",
     metadata,
     Column("shopper", String(128), nullable=False),
-    Column("number", String(128), nullable=False),
+    Column("number", String(144), nullable=False),  # of 128, or with a time behind it
     Column("time", BigInteger, nullable=False),  # microseconds since 1970
     Column("items", Text, nullable=False),  # ids, one a line of text
     Column("amounts", LargeBinary, nullable=False),  # see receipts.AMOUNTS
@@ -180,7 +180,7 @@ wanted = Table(
     "wanted_receipts",
     MetaData(),  # no table of the store
     Column("shopper", String(128), nullable=False),
-    Column("number", String(150), nullable=False),
+    Column("number", receipts.c.number.type, nullable=False),
     prefixes=["TEMPORARY"],
 )
 
@@ -249,6 +249,12 @@ def _by_store_and_user(connection: Connection) -> None:
     _add_column(connection, shoppers, "dismissed", "TEXT")
 
 
+def _numbers_with_times(connection: Connection) -> None:
+    """Receipt numbers that may have a time behind them."""
+    if connection.dialect.name != "sqlite":  # where text has any width
+        connection.exec_driver_sql("ALTER TABLE receipts ALTER COLUMN number TYPE VARCHAR(144)")
+
+
 # Migration i brings a store from version i to i + 1. What is here is never changed, only added to.
 MIGRATIONS = (
     _first_tables,
@@ -257,6 +263,7 @@ MIGRATIONS = (
     _keyed_exposures,
     _pools,
     _by_store_and_user,
+    _numbers_with_times,
 )
 
 
