@@ -751,6 +751,35 @@ def test_fresh_items_are_asked_of_whoever_draws_a_pool(start: Start) -> None:
         store.close()
 
 
+def test_an_arm_whose_users_would_get_no_list_is_said(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    arms = {
+        "a": Arm(share=0.4),
+        "b": Arm(share=0.4, ruleset="nobody"),
+        "c": Arm(share=0.2, model="first", purpose="discover"),  # which that one has not learnt
+    }
+    client = start(Experiment("home", "salt", 0.0, arms))
+
+    def ready() -> tuple[list[str], str]:
+        answer = client.get("/health/ready")
+        assert answer.status_code == 200
+        (measure,) = re.findall("(?m)^retailrec_arms_unanswered (.+)$", client.get("/metrics").text)
+        return answer.json().get("notes", []), measure
+
+    (b, c), measure = ready()
+    assert "users of arm 'b' get no list: there is no ruleset 'nobody'" in b
+    assert "arm 'c'" in c
+    assert {b, c} <= set(caplog.messages)
+    assert measure == "2.0"
+    assert client.put("/v1/rules/nobody", json={"min_new": 1}).status_code == 200
+    assert ready() == ([c], "1.0")
+    assert client.delete("/v1/rules/nobody").status_code == 200
+    assert ready() == ([b, c], "2.0")
+    statuses = {client.get(f"/v1/shoppers/{user}/offers").status_code for user in range(20)}
+    assert statuses == {200, 422}
+
+
 def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path: Path) -> None:
     experiment = Experiment(
         "home", "salt", 0.2, {"a": Arm(share=0.75, model="first"), "b": Arm(share=0.25)}, ("first",)

@@ -321,6 +321,27 @@ def test_answers_do_not_wait_for_garbage_of_what_stays(start: Start) -> None:
     client.__enter__()
 
 
+def test_head_is_answered_as_get_but_where_a_list_would_count_as_shown(start: Start) -> None:
+    client = start()
+    paths = (
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/openapi.json",
+        "/",
+        "/shopper?id=5",
+        "/nowhere",
+    )
+    for path in paths:
+        head, get = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+        assert head.headers["content-type"] == get.headers["content-type"]
+    text = client.get("/metrics").text
+    assert 'retailrec_requests_total{method="HEAD",route="/health/live",status="200"} 1.0' in text
+    assert client.head("/v1/shoppers/5/offers").status_code == 405
+    assert not client.service.log.waiting  # type: ignore[attr-defined]
+
+
 def test_health_and_measures_tell_the_state(start: Start) -> None:
     client = start()
     assert client.get("/health/ready").json() == {"ready": True, "model": "second"}

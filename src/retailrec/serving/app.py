@@ -330,8 +330,9 @@ def routes(service: Service) -> APIRouter:
                 f"{service.log.waiting:,} rows of what was shown wait to be written; the log says why.",
                 {"Retry-After": "10"},
             )
-        await service.compute(service.store.shopper, "health")
-        return reply({"ready": True, "model": service.models.active.name})
+        notes = await service.compute(service.unanswered)
+        more = {"notes": notes} if notes else {}
+        return reply({"ready": True, "model": service.models.active.name} | more)
 
     @router.get("/metrics", dependencies=read, tags=["health"])
     async def metrics() -> Response:

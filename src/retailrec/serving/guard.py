@@ -51,7 +51,11 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started, method = time.perf_counter(), scope["method"]
+        if method == "HEAD" and not scope["path"].startswith("/v1/"):
+            # as GET is answered; the server leaves the body out. Nothing under /v1 is asked for without
+            # a body: a list that nobody got would count as shown
+            scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         theirs = headers.get("x-request-id", "")
         scope["request_id"] = theirs if _ID.fullmatch(theirs) else secrets.token_hex(8)
@@ -73,10 +77,10 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", None) or "none"
             seconds = time.perf_counter() - started
-            self.service.measures.took(route, scope["method"], status, seconds)
+            self.service.measures.took(route, method, status, seconds)
             if _LOG.isEnabledFor(logging.INFO):
                 # the route and not the path: an id of a shopper does not belong into a log
-                line = {"request": scope["request_id"], "method": scope["method"], "route": route}
+                line = {"request": scope["request_id"], "method": method, "route": route}
                 line |= {"status": status, "ms": round(1000 * seconds, 2)}
                 _LOG.info(json.dumps(line | {"key": scope.get("key_name", "")}))
 

@@ -23,7 +23,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from retailrec.compute.shards import n_threads, one_blas_thread
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.jobs.watch import alarms_of, history_of
 from retailrec.recommender.rules import Rules
 from retailrec.serving.database import StoreUnavailable
@@ -178,6 +178,8 @@ class Service:
         watch("exposures_waiting", "rows not written yet", lambda: self.log.waiting)
         watch("exposures_dropped", "rows lost for want of room", lambda: self.log.dropped)
         watch("exposures_set_aside", "rows that the store did not take", lambda: self.log.set_aside)
+        watch("arms_unanswered", "arms whose users get errors", lambda: len(self._unanswered[1]))
+        self._unanswered: tuple[tuple[int, str], list[str]] = (0, ""), []
         self.unwritten: Unwritten | None = None
         # what keeps ids of users in memory, by a name for people; the pages add theirs
         self.memory: dict[str, Place] = {"histories in memory": cache}
@@ -213,8 +215,35 @@ class Service:
         # what is here now stays: looking through it for garbage would stop all answers for 0.1 s
         gc.collect()
         gc.freeze()
+        self.unanswered()
         self.ready = True
         _LOG.info("ready after %d requests replayed in %.1f s", n, time.perf_counter() - started)
+
+    def unanswered(self) -> list[str]:
+        """Which arms' users get an error for a list, and why; looked at when rules or models changed.
+
+        Rules are saved over HTTP while the service runs, so an arm may come before its ruleset.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the store does not answer.
+        """
+        version, found = self.store.shopper("").lists, []
+        key = version, self.models.active.digest
+        if self._unanswered[0] != key:
+            for name, arm in self.experiment.arms.items():
+                asked = OfferRequest().in_arm(arm.purpose, arm.ruleset, arm.explore)
+                try:
+                    model = self.models.active if arm.model is None else self.models.get(arm.model)
+                    self.engine.offers(model, "", asked)
+                except StoreUnavailable:
+                    raise
+                except RetailRecError as error:
+                    found.append(f"experiment: users of arm {name!a} get no list: {error}")
+                    _LOG.warning("%s", found[-1])
+            self._unanswered = key, found
+        return self._unanswered[1]
 
     def stop(self) -> Unwritten | None:
         """Finish what is under way and write what waits; `unwritten` says what could not be written."""
