@@ -402,6 +402,28 @@ def test_ids_that_look_alike_count_apart_and_are_said() -> None:
     assert note.startswith("item_id: 6 ids differ from others by case, Unicode form or blanks only")
 
 
+def test_users_of_the_store_that_are_others_but_for_zeros_are_said(store: Store) -> None:
+    said = []
+    for users in (["ann", "1", "007", "0009"], ["0001", "7", "009", "Ann", "10"]):
+        load = LoadReport("x")
+        frame = pl.concat(lines(("tea", 1, 2), user_id=user) for user in users)
+        load_frames(store, frame, report=load)
+        said += load.notes
+    (note,) = said
+    assert note.startswith("user_id of the store: 3 ids are others with leading zeros or '.0', such as")
+    assert store.alike(["1", "0001", "00007", "x", "010"]) == [("00007", "7"), ("010", "10")]
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_ids_of_a_load_that_differ_by_zeros_are_said(store: Store, column: str) -> None:
+    load = LoadReport("x")
+    load_frames(
+        store, pl.concat(lines(("tea", 1, 2), **{column: i}) for i in ("1", "a", "0001")), report=load
+    )
+    (note,) = load.notes
+    assert f"{column}: 1 ids are others with leading zeros or '.0', such as '0001' and '1'" in note
+
+
 @given(st.text(max_size=6) | st.sampled_from([" u5 ", "\ufeffu5", "u5\u200b ", "\u00a0u5", "NULL"]))
 def test_one_id_is_bared_as_a_column_is(text: str) -> None:
     (column,) = without_missing(pl.Series([text], dtype=pl.String))

@@ -89,6 +89,7 @@ def test_old_ids_over_http_are_those_of_today(start: Start) -> None:
         "merged": 1,
         "pieces": 1,
         "rejected": {},
+        "notes": [],
         "request": "",
     }
     assert client.post("/v1/receipts", json=posted).json()["known"] == 1
@@ -254,6 +255,17 @@ def test_the_next_answer_knows_the_receipt_and_a_retry_changes_nothing(start: St
     history = client.get("/v1/shoppers/new one/history").json()
     assert [r["number"] for r in history["newest"]] == ["7", "8"]
     assert history["newest"][0]["lines"][1]["quantity"] == 2
+
+
+def test_ids_that_are_known_but_for_zeros_are_said_where_receipts_are_posted(start: Start) -> None:
+    client = start()
+    for shopper, item, said in (
+        ("0003", "1", ["user_id of the store: 1 ids are others"]),
+        ("0003", "0001", ["item_id of the model: 1 ids are others"]),  # the shopper is there by now
+        ("3", "1", []),
+    ):
+        sent = client.post("/v1/receipts", json={"receipts": [receipt(shopper, item, item)]}).json()
+        assert [note[: len(one)] for note, one in zip(sent["notes"], said, strict=True)] == said
 
 
 def test_receipts_of_a_call_are_stored_together_or_not_at_all(start: Start) -> None:

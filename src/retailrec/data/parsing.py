@@ -31,6 +31,7 @@ _EPOCH = datetime(1970, 1, 1)
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?")
 # else Polars panics at a column whose zone it does not know; `clock_there` takes it off
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
+_WHOLE = re.compile(r"0*(\d+?)(?:\.0)?", re.ASCII)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"([$€£¥₽₴₹])"
@@ -211,19 +212,39 @@ def zero_twins(ids: pl.Series) -> tuple[list[str], pl.Series]:
 
     Examples
     --------
-    >>> zero_twins(pl.Series("basket_id", ["007", "7", "8"]))[1].to_list()
-    [True, False, False]
+    >>> zero_twins(pl.Series("basket_id", ["007", "7", "8", "09", "009"]))[1].to_list()
+    [True, False, False, True, True]
     """
     plain = ids.str.replace(r"^0+(\d)", "${1}").str.replace(r"^(\d+)\.0$", "${1}")
-    changed = (plain != ids) & plain.is_in(ids.implode())
+    changed = (plain != ids) & plain.is_duplicated()
     if not (n := int(changed.sum())):
         return [], changed
-    notes = [
-        f"{ids.name}: {n:,} ids are others with leading zeros or '.0', such as "
-        f"{ids.filter(changed)[0]!r} and {plain.filter(changed)[0]!r}, and count apart; write "
-        "them alike"
-    ]
-    return notes, changed
+    one, stripped = ids.filter(changed)[0], plain.filter(changed)[0]
+    other = ids.filter((plain == stripped) & (ids != one)).sort()[-1]
+    return [alike_note(ids.name, n, one, other)], changed
+
+
+def zero_forms(text: str) -> list[str]:
+    """Other ids that are a whole number's but for leading zeros or '.0', with up to 20 digits.
+
+    Examples
+    --------
+    >>> zero_forms("0017")[:3], zero_forms("a17")
+    (['17', '17.0', '017'], [])
+    """
+    if not (found := _WHOLE.fullmatch(text)):
+        return []
+    plain = found[1]
+    forms = [plain, f"{plain}.0", *(plain.zfill(n) for n in range(len(plain) + 1, 21))]
+    return [form for form in forms if form != text]
+
+
+def alike_note(column: str, n: int, one: str, other: str) -> str:
+    """What to say of ids that are others but for leading zeros or '.0'."""
+    return (
+        f"{column}: {n:,} ids are others with leading zeros or '.0', such as {one!r} and {other!r}, "
+        f"and count apart; write them alike"
+    )
 
 
 def look_alike_key(ids: pl.Series) -> pl.Series:

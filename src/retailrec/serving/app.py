@@ -26,8 +26,9 @@ from starlette.types import Scope
 
 from retailrec import __version__
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.data.parsing import bare_id
+from retailrec.data.parsing import alike_note, bare_id
 from retailrec.errors import SettingError
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import pages
 from retailrec.serving.database import Dismissal, RulesChanged
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
@@ -426,11 +427,17 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
         [r.posted(r.shopper, r.number) for r in body.receipts],
         service.changed_ids(r.shopper for r in body.receipts),
     )
+    items = (item for one in accepted.receipts for item in one.items)
+    alike = {
+        f"{USER_ID} of the store": service.store.alike(one.shopper for one in accepted.receipts),
+        f"{ITEM_ID} of the model": service.models.active.alike(items),
+    }
     return service.store.add(accepted.receipts)._asdict() | {
         "lines": sum(len(receipt.items) for receipt in accepted.receipts),
         "merged": accepted.report.merged,
         "pieces": accepted.report.pieces,
         "rejected": accepted.report.rejected,
+        "notes": [alike_note(name, len(some), *some[0]) for name, some in alike.items() if some],
         "request": request,
     }
 

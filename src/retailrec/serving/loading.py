@@ -43,6 +43,7 @@ from retailrec.data.cleaning import (
 from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.files import whole_numbers
 from retailrec.data.ids import attributes
+from retailrec.data.parsing import alike_note, look_alikes
 from retailrec.data.retail_data import summarise
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import LEDGER
@@ -327,6 +328,8 @@ def load_frames(
     rules = (*rules, *STANDARD_RULES)
     coder = Coder(columns or {}, rules, report, described, time_format, changed_ids)
     coded = coder.code(parts_of(transactions))
+    for name in (ITEM_ID, USER_ID):
+        report.notes += look_alikes(coded.ids[name].alias(name))
     people = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
     found = {c: pl.DataFrame({c: coded.ids[c]}) for c in (USER_ID, ITEM_ID)}
     log, receipts, again = build_log(coded, found[USER_ID], found[ITEM_ID], report)
@@ -338,6 +341,8 @@ def load_frames(
     store.init()
     if changed_ids is not None:  # before its receipts meet those that are there
         report.notes += move(store, changed_ids)
+    if not store.is_empty() and (some := store.alike(ids[0].cast(pl.String))):
+        report.notes.append(alike_note(f"{USER_ID} of the store", len(some), *some[0]))
     loaded = _load(store, log, *ids, numbers, report, progress)
     if people is not None:
         loaded = loaded._replace(undescribed=describe(store, people))

@@ -19,6 +19,7 @@ from scipy import sparse
 
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.history import History
+from retailrec.data.parsing import zero_forms
 from retailrec.datasets.base import Reading
 from retailrec.errors import ArtifactError, SettingError
 from retailrec.recommender.answerer import Answerer
@@ -114,6 +115,12 @@ class ServedModel:
     def codes(self, items: Iterable[str]) -> NDArray[np.int32]:
         """Code of each item, -1 where the model does not know it."""
         return np.fromiter(map(self.code_of.get, items, repeat(-1)), np.int32)
+
+    def alike(self, items: Iterable[str]) -> list[tuple[str, str]]:
+        """Of items that the model does not know, those that it knows but for leading zeros or '.0'."""
+        strange = [item for item in sorted(set(items)) if item not in self.code_of]
+        forms = ((item, form) for item in strange for form in zero_forms(item))
+        return list({item: form for item, form in forms if form in self.code_of}.items())
 
     def mask(self, items: Iterable[str]) -> NDArray[np.bool_]:
         """(n_items,) is the item one of these?"""

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from retailrec.data.cleaning import ONE_VISIT_US
+from retailrec.data.parsing import zero_forms
 from retailrec.errors import SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
@@ -203,6 +204,29 @@ class Store(Database):
         """Some shoppers who have been heard of, in order of id."""
         table = schema.shoppers
         return [row.id for row in self._rows(select(table.c.id).order_by(table.c.id).limit(most))]
+
+    def alike(self, shoppers: Iterable[str]) -> list[tuple[str, str]]:
+        """Of some shoppers, new ones that are there but for leading zeros or '.0'; and who that is."""
+        table, found = schema.shoppers, []
+        with self.reader() as connection:
+
+            def there(ids: Sequence[str]) -> set[str]:
+                some = (ids[at : at + 500] for at in range(0, len(ids), 500))
+                return {
+                    one
+                    for part in some
+                    for one in connection.execute(
+                        select(table.c.id).where(table.c.id.in_(part))
+                    ).scalars()
+                }
+
+            forms = {one: zero_forms(one) for one in sorted(set(shoppers))}
+            known = there([one for one, others in forms.items() if others])
+            forms = {one: others for one, others in forms.items() if one not in known}
+            known = there([form for others in forms.values() for form in others])
+            for one, others in forms.items():
+                found += [(one, other) for other in others if other in known][:1]
+        return found
 
     def forget(self, shopper: str) -> dict[str, int]:
         """Remove all that is known of a shopper, who is not stored again; rows removed by table.
