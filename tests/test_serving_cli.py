@@ -32,6 +32,7 @@ from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
+from retailrec.serving import loading
 from retailrec.serving.database import Dismissal
 from retailrec.serving.experiment import Unwritten
 from retailrec.serving.server import run_server
@@ -145,6 +146,31 @@ def test_a_store_is_made_loaded_exported_forgotten_and_compacted(tmp_path: Path)
     opened = Store(str(store))
     assert opened.history("u01") == []
     opened.close()
+
+
+def test_an_export_that_fails_replaces_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, out = tmp_path / "s.db", tmp_path / "out"
+    receipts().write_csv(tmp_path / "lines.csv")
+    run("store", "init", "--store", store)
+    run("store", "export", out, "--store", store)
+    before = {file.name: file.read_bytes() for file in out.glob("*.parquet")}
+    run("store", "load", "table", tmp_path / "lines.csv", "--store", store)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loading, "export_pools", full)
+    words = ["store", "export", str(out), "--store", str(store)]
+    failed = CliRunner().invoke(app, words)
+    assert failed.exit_code
+    assert "No space left" in str(failed.exception)
+    assert {file.name: file.read_bytes() for file in out.glob("*.parquet")} == before
+    monkeypatch.undo()
+    run("store", "export", out, "--store", store)
+    after = {file.name: file.read_bytes() for file in out.glob("*.parquet")}
+    assert after.keys() == before.keys() != set()
+    assert after["receipts.parquet"] != before["receipts.parquet"]
+    assert not [file for file in out.iterdir() if file.suffix != ".parquet" and file.is_dir()]
 
 
 def rows_of(file: Path) -> dict[str, list[tuple[Any, ...]]]:

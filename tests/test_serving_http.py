@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import polars as pl
 import pytest
 
 pytest.importorskip("fastapi")
@@ -800,10 +801,10 @@ def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path
     answers = {str(u): client.get(f"/v1/shoppers/{u}/offers?k=3").json() for u in range(1, 41)}
     client.__exit__(None, None, None)  # a clean stop writes everything
     store = Store(client.service.store.url)  # type: ignore[attr-defined]
-    frame = export_exposures(store)
-    raw = store.exposures()
+    raw, n = store.exposures(), export_exposures(store, tmp_path / "exposures.parquet")
     store.close()
-    frame.write_parquet(tmp_path / "exposures.parquet")
+    frame = pl.read_parquet(tmp_path / "exposures.parquet")
+    assert n == frame.height
     ledger = Ledger(tmp_path / "exposures.parquet")  # the same table as that of batch campaigns
     assert ledger.read(["home"]).equals(frame)
     with pytest.raises(DataError, match="expected a folder to add offers to"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -30,7 +31,9 @@ from sqlalchemy import Connection, inspect, select, text
 from retailrec.data import RetailData
 from retailrec.data.cleaning import LoadReport
 from retailrec.errors import DataError, SettingError
-from retailrec.serving import schema
+from retailrec.offers.ledger import LEDGER
+from retailrec.schema import POOL
+from retailrec.serving import loading, schema
 from retailrec.serving.database import (
     Added,
     ForgottenUser,
@@ -50,6 +53,8 @@ from retailrec.serving.loading import (
     compact,
     describe,
     export,
+    export_exposures,
+    export_pools,
     export_shoppers,
     load_data,
     load_frames,
@@ -679,6 +684,28 @@ def test_what_goes_through_a_table_has_no_time_limit(server: Postgres, tmp_path:
         assert store.dismissals() == []
         assert export_shoppers(store, tmp_path / "shoppers.parquet") == 1
         store.close()
+
+
+def test_a_log_is_exported_in_order_with_a_part_of_it_in_memory(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_LOG_ROWS", 500)
+    n = 20_000
+    rows = [exposure(f"u{i:05}", rank=i % 10 + 1, shadow=i % 4 == 0, key=i) for i in range(n)]
+    store.log_exposures(rows)
+    tracemalloc.start()
+    assert export_exposures(store, tmp_path / "shown.parquet") == 0.75 * n
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 * n  # bytes; a row as it comes from the database takes some 500
+    shown = pl.read_parquet(tmp_path / "shown.parquet")
+    assert dict(shown.schema) == dict(LEDGER)
+    right = [(row["user_id"], row["rank"]) for row in rows if not row["shadow"]]
+    assert shown.select("user_id", "rank").rows() == right
+    assert export_exposures(store, tmp_path / "all.parquet", shadow=True) == n
+    assert export_pools(store, tmp_path / "pools.parquet") == 0
+    assert dict(pl.read_parquet_schema(tmp_path / "pools.parquet")) == dict(POOL)
+    assert {file.suffix for file in tmp_path.iterdir()} - {".db", ".db-wal", ".db-shm"} == {".parquet"}
 
 
 @pytest.mark.slow

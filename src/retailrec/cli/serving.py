@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -226,21 +226,24 @@ def export_store(
             export_pools,
             export_shoppers,
         )
-        from retailrec.work import write_result
+        from retailrec.work import result_file
 
         for name in ("receipts", "shoppers", "exposures", "pools", "denied", "dismissals"):
-            check_file(out / f"{name}.parquet", inputs=[Path(store)], overwrite=overwrite)
-        lines = export(opened, out / "receipts.parquet")
-        people = export_shoppers(opened, out / "shoppers.parquet")
-        shown = export_exposures(opened)
-        pools = export_pools(opened)
-        write_result(shown, out / "exposures.parquet")
-        write_result(pools, out / "pools.parquet")
-        write_result(export_denials(opened), out / "denied.parquet")
-        write_result(export_dismissals(opened), out / "dismissals.parquet")
+            check_file(out / f"{name}.parquet", inputs=[opened.file], overwrite=overwrite)
+        with ExitStack() as stack:  # none of the files takes its place before all are written
+
+            def new(name: str) -> Path:
+                return stack.enter_context(result_file(out / f"{name}.parquet"))
+
+            lines = export(opened, new("receipts"))
+            people = export_shoppers(opened, new("shoppers"))
+            shown = export_exposures(opened, new("exposures"))
+            pools = export_pools(opened, new("pools"))
+            export_denials(opened).write_parquet(new("denied"))
+            export_dismissals(opened).write_parquet(new("dismissals"))
     OUT.print(
-        f"{lines:,} lines, {people:,} shoppers, {shown.height:,} exposures, {pools.height:,} rows of "
-        f"explored pools: {out}"
+        f"{lines:,} lines, {people:,} shoppers, {shown:,} exposures, {pools:,} rows of explored pools: "
+        f"{out}"
     )
 
 

@@ -610,7 +610,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
             lazy = _pick(lazy, columns)
         elif name.endswith(EXCEL):
             sheets = read_sheets(file)
-            whole = _typed(_pick(pl.concat(sheets.values()).lazy(), columns))
+            whole = with_whole_numbers(_pick(pl.concat(sheets.values()).lazy(), columns))
             kinds, at, tables = dict(whole.collect_schema()), 0, []
             for sheet, frame in sheets.items():
                 lazy = whole.slice(at, frame.height)
@@ -628,7 +628,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
                 quote_char='"' if text.quoted else None,
                 glob=False,
             )
-            lazy = _typed(_pick(lazy.head(rows), columns))
+            lazy = with_whole_numbers(_pick(lazy.head(rows), columns))
         else:
             raise DataError(
                 f"{file} has an ending that is not known; expected one of "
@@ -669,12 +669,11 @@ def partition_of(folder: str) -> tuple[str, str | None]:
     return name, None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
 
 
-def _typed(lazy: pl.LazyFrame) -> pl.LazyFrame:
-    """Text columns of whole numbers as integers."""
-    names = lazy.collect_schema().names()
+def with_whole_numbers(lazy: pl.LazyFrame, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    """Text columns of whole numbers as integers; `columns` are looked at, which are all unless said."""
+    names = lazy.collect_schema().names() if columns is None else columns
     whole = lazy.select(_whole_expr(c) for c in names).collect(engine="streaming")
-    number = [c for c in names if whole[c].item()]
-    return lazy.with_columns(_whole(c) for c in number)
+    return lazy.with_columns(_whole(c) for c in names if whole[c].item())
 
 
 def _batches(table: _Table, rows: int) -> Iterator[pl.DataFrame]:

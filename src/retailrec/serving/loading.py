@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Table,
     bindparam,
     delete,
     func,
@@ -41,7 +42,7 @@ from retailrec.data.cleaning import (
     refuse_if_none,
 )
 from retailrec.data.encoding import Coder, build_log, parts_of
-from retailrec.data.files import whole_numbers
+from retailrec.data.files import whole_numbers, with_whole_numbers
 from retailrec.data.ids import attributes
 from retailrec.data.parsing import alike_note, look_alikes
 from retailrec.data.retail_data import summarise
@@ -69,10 +70,11 @@ from retailrec.serving.receipts import (
     unpack_lines,
 )
 from retailrec.serving.store import Store
-from retailrec.work import replaced, result_file, sha256, whole_file, write_result
+from retailrec.work import folder_aside, replaced, sha256, whole_file, write_result
 
 _FORMAT = "retailrec: hashes of forgotten ids"
 _DAY = 86_400_000_000  # microseconds
+_LOG_ROWS = 50_000  # of the log of what was shown that are in memory while it is exported
 
 
 class Applied(NamedTuple):
@@ -466,30 +468,16 @@ def describe(store: Store, users: pl.DataFrame) -> int:
     return store.describe(facts)
 
 
-def export(store: Store, out: Path) -> int:
+def export(store: Store, file: Path) -> int:
     """Write all receipt lines to a Parquet file; number of lines.
 
     The columns are those that a load takes: `user_id`, `item_id`, `basket_id`, `time`, `quantity`,
     and `value` and `discount` where any line has one. Ids are integers where all of a kind are.
-
-    Raises
-    ------
-    DataError
-        If the file's name does not end in .parquet.
     """
-    if out.suffix != ".parquet":
-        raise DataError(f"{out} must end in .parquet.")
-    parts = list(_parts(store))
-    frame = pl.concat(parts) if parts else pl.DataFrame(schema=_EXPORT)
-    frame = frame.with_columns(pl.col("value", "discount").fill_nan(None))
-    unknown = [c for c in ("value", "discount") if frame[c].is_null().all()]
-    ids = [whole_numbers(frame[c]) for c in ("user_id", "item_id", "basket_id")]
-    with result_file(out) as partial:
-        frame.drop(unknown).with_columns(ids).write_parquet(partial)
-    return frame.height
+    return _write_parts(_parts(store), _EXPORT, file, _EXPORTED_IDS, ("value", "discount"))
 
 
-def export_shoppers(store: Store, out: Path) -> int:
+def export_shoppers(store: Store, file: Path) -> int:
     """Write the shoppers' attributes to a Parquet file, one row a shopper; number of shoppers."""
     table = schema.shoppers
     with store.snapshot() as connection:
@@ -497,8 +485,7 @@ def export_shoppers(store: Store, out: Path) -> int:
     facts = [{USER_ID: row.id} | json.loads(row.attributes) for row in rows]
     none = None if facts else {USER_ID: pl.String}
     frame = pl.DataFrame(facts or None, schema=none, strict=False, infer_schema_length=None)
-    with result_file(out) as partial:
-        frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(partial)
+    frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(file)
     return frame.height
 
 
@@ -521,24 +508,66 @@ def export_dismissals(store: Store) -> pl.DataFrame:
     return frame.with_columns(*ids, pl.col("time").cast(pl.Datetime("us")))
 
 
-def export_exposures(store: Store, shadow: bool = False) -> pl.DataFrame:
-    """The exposure log as a frame, in the columns of the ledger of offers; without shadow models."""
-    return _exported([row for row in store.exposures() if shadow or not row["shadow"]], LEDGER)
+def export_exposures(store: Store, file: Path, shadow: bool = False) -> int:
+    """Write the exposure log to a Parquet file in the columns of the ledger of offers; number of rows.
+
+    Answers of shadow models are left out, unless asked for.
+    """
+    rows = _log(
+        store, schema.exposures, LEDGER, () if shadow else (schema.exposures.c.shadow.is_(False),)
+    )
+    return _write_parts(rows, LEDGER, file)
 
 
-def export_pools(store: Store) -> pl.DataFrame:
-    """The pools of explored lists as a frame, in the columns of `POOL`."""
-    return _exported(store.pools(), POOL)
+def export_pools(store: Store, file: Path) -> int:
+    """Write the pools of explored lists to a Parquet file in the columns of `POOL`; number of rows."""
+    return _write_parts(_log(store, schema.pools, POOL), POOL, file)
 
 
-def _exported(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, Any]) -> pl.DataFrame:
+def _log(
+    store: Store, table: Table, kinds: Mapping[str, Any], where: Sequence[ColumnElement[bool]] = ()
+) -> Iterator[pl.DataFrame]:
+    """Rows of a log, oldest first, some at a time."""
+    statement = select(*(table.c[name] for name in kinds)).where(*where).order_by(table.c.id)
     raw = {**kinds, "time": pl.Int64}
-    frame = pl.DataFrame([{name: row[name] for name in raw} for row in rows], schema=raw)
-    return frame.with_columns(pl.col("time").cast(kinds["time"]))
+    with store.snapshot() as connection:
+        found = connection.execution_options(yield_per=_LOG_ROWS).execute(statement)
+        for rows in found.partitions():
+            frame = pl.DataFrame([tuple(row) for row in rows], raw, orient="row")
+            yield frame.with_columns(pl.col("time").cast(kinds["time"]))
 
 
+def _write_parts(
+    parts: Iterable[pl.DataFrame],
+    kinds: Mapping[str, Any],
+    file: Path,
+    ids: Sequence[str] = (),
+    if_any: Sequence[str] = (),
+) -> int:
+    """Write parts below each other as they come, so that one at a time is in memory; number of rows.
+
+    Parameters
+    ----------
+    kinds : columns and their types
+    ids : text columns that become integers where all their cells are whole numbers
+    if_any : columns that are left out where no cell is filled
+    """
+    n, files = 0, list[Path]()
+    with folder_aside(file.parent, 0o700) as aside:
+        for part in parts:
+            files.append(aside / f"{len(files):06}.parquet")
+            part.write_parquet(files[-1])
+            n += part.height
+        table = pl.scan_parquet(files, glob=False) if files else pl.LazyFrame(schema=kinds)
+        empty = table.select(pl.col(c).is_null().all() for c in if_any).collect(engine="streaming")
+        table = table.drop(c for c in if_any if empty[c].item())
+        with_whole_numbers(table, ids).sink_parquet(file)
+    return n
+
+
+_EXPORTED_IDS = ("user_id", "item_id", "basket_id")
 _EXPORT: dict[str, Any] = {
-    **dict.fromkeys(("user_id", "item_id", "basket_id"), pl.String),
+    **dict.fromkeys(_EXPORTED_IDS, pl.String),
     "time": pl.Datetime("us"),
     **dict.fromkeys(("quantity", "value"), pl.Float64),
     "discount": pl.Float32,
@@ -565,6 +594,7 @@ def _parts(store: Store) -> Iterator[pl.DataFrame]:
                     *(pl.Series(name, amounts[name].copy()) for name in AMOUNTS.names or ()),
                 )
                 .select(pl.col(name).cast(kind) for name, kind in _EXPORT.items())
+                .with_columns(pl.col("value", "discount").fill_nan(None))
             )
 
 

@@ -425,11 +425,6 @@ class Store(Database):
         statement = select(table).where(table.c.id > since).order_by(table.c.id).limit(most)
         return [row._asdict() for row in self._rows(statement, long=True)]
 
-    def pools(self) -> list[Mapping[str, Any]]:
-        """Rows of the pools of explored lists, oldest first."""
-        statement = select(schema.pools).order_by(schema.pools.c.id)
-        return [row._asdict() for row in self._rows(statement, long=True)]
-
     def last_shown(self, shoppers: Sequence[str]) -> pl.DataFrame:
         """`user_id`, `item_id` of what each of some users (a thousand at most) was shown last."""
         table = schema.exposures
