@@ -178,6 +178,11 @@ def test_the_export_that_shows_the_void_counts(tmp_path: Path) -> None:
     assert data.report.rejected == {"voided on its receipt": 2, "other amounts in another file": 1}
     alone = lines(("wine", -1, -9))  # an export of what changed
     assert bought(folder(tmp_path / "y", before, alone)) == {"tea": (1, 2)}
+    three = lines(("tea", 3, 6))
+    changes = [
+        lines(("tea", -n, -2.0 * n)) for n in (1, 2, 2)
+    ]  # what changed, exported again and again
+    assert bought(folder(tmp_path / "z", three, *changes)) == {"tea": (1, 2)}
 
 
 def test_halves_of_a_receipt_add_up(tmp_path: Path) -> None:
@@ -283,6 +288,25 @@ def test_other_amounts_are_named_and_the_larger_ones_count(store: Store) -> None
     assert stored(store) == {"1": {"tea": 3}}
     (note,) = load.notes
     assert "item 'tea' of receipt '1' of shopper 'ann', 3 for 6.00 there, 1 for 2.00 now" in note
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_what_a_later_load_takes_back_is_kept_and_said(store: Store, numbers: bool) -> None:
+    both = lines(("tea", 3, 6), ("jam", 1, 3)), lines(("tea", -1, -2), ("jam", 1, 3), ("jam", -1, -3))
+    sale, back = both if numbers else (frame.drop("basket_id") for frame in both)
+    rye = lines(("rye", 1, 2), basket_id=2, time=TEN + timedelta(days=1)).select(sale.columns)
+    load_frames(store, sale)
+    kept = stored(store)
+    for day, said in ((0, True), (9, False)):  # nine days later it is a return
+        load = LoadReport("x")
+        later = back.with_columns(pl.col("time") + timedelta(days=day))
+        load_frames(store, pl.concat([later, rye]), report=load)
+        (rest,) = stored(store).keys() - kept.keys()
+        assert stored(store) == kept | {rest: {"rye": 1}}
+        assert load.rejected == {"voided on its receipt": 2, "return or cancellation": 1}
+        assert [note[:42] for note in load.notes] == [
+            "2 items of receipts are taken back here, w"
+        ] * said
 
 
 def test_receipts_that_the_store_has_under_another_number_are_said(store: Store) -> None:

@@ -141,7 +141,7 @@ def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
         store = lines["store"].cast(pl.Categorical).to_physical().fill_null(0)
         some = *some, store.to_numpy()[rows].astype(np.int64)
     if "file" in lines.columns:
-        file = _with_what_it_takes_back(some, file, back)
+        file = _with_what_it_takes_back(some, file, back, quantity)
         order = np.lexsort((file, *some[::-1]))
         some, rows = tuple(key[order] for key in some), rows[order]
         quantity, value, back, file = quantity[order], value[order], back[order], file[order]
@@ -177,18 +177,34 @@ def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
 
 
 def _with_what_it_takes_back(
-    item: tuple[NDArray[Any], ...], file: NDArray[np.int32], back: NDArray[np.bool_]
+    item: tuple[NDArray[Any], ...],
+    file: NDArray[np.int32],
+    back: NDArray[np.bool_],
+    quantity: NDArray[np.float64],
 ) -> NDArray[np.int32]:
-    """`file`, where an export that only takes an item back goes to the first one that has bought it."""
+    """`file`, where an export that only takes an item back goes to the first one that has bought it.
+
+    Of several such exports the one that takes most back does.
+    """
     if not back.any():
         return file
-    frame = pl.DataFrame({str(n): key for n, key in enumerate(item)} | {"file": file, "back": back})
+    frame = pl.DataFrame(
+        {str(n): key for n, key in enumerate(item)}
+        | {"file": file, "back": back, "quantity": np.abs(quantity)}
+    )
     key, bought = [str(n) for n in range(len(item))], ~pl.col("back")
     first = pl.col("file").filter(bought).min().over(key)
-    alone = ~bought.any().over(*key, "file")
-    return frame.select(pl.when(alone).then(first.fill_null(pl.col("file"))).otherwise("file"))[
-        "file"
-    ].to_numpy()
+    frame = frame.with_columns(
+        first=first,
+        taken=pl.when(~bought.any().over(*key, "file")).then(
+            pl.col("quantity").sum().over(*key, "file")
+        ),
+    )
+    most = pl.col("file").filter(pl.col("taken") == pl.col("taken").max()).min().over(key)
+    moved = pl.col("taken").is_not_null() & (pl.col("file") == most)
+    return frame.select(
+        pl.when(moved).then(pl.col("first").fill_null(pl.col("file"))).otherwise("file").alias("file")
+    )["file"].to_numpy()
 
 
 def _runs(

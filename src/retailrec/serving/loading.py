@@ -35,7 +35,9 @@ from retailrec.compute.shards import require_threads
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
+    RETURN,
     STANDARD_RULES,
+    VOIDED,
     LineRule,
     LoadReport,
     came_again,
@@ -345,10 +347,48 @@ def load_frames(
         report.notes += move(store, changed_ids)
     if not store.is_empty() and (some := store.alike(ids[0].cast(pl.String))):
         report.notes.append(alike_note(f"{USER_ID} of the store", len(some), *some[0]))
+    report.notes += _kept_though_taken_back(store, report.rejects)
     loaded = _load(store, log, *ids, numbers, report, progress)
     if people is not None:
         loaded = loaded._replace(undescribed=describe(store, people))
     return loaded
+
+
+def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
+    """What to say of items that lines take back of receipts which an earlier load stored.
+
+    A load takes nothing away: loaded again, an export without what was taken back would add it anew.
+    """
+    if "reason" not in rejects.columns or store.is_empty():
+        return []
+    back = rejects.filter(pl.col("reason").is_in([RETURN, VOIDED]))
+    by_time = pl.col("time").dt.strftime(BY_TIME)
+    number = pl.col("basket_id").cast(pl.String) if "basket_id" in back.columns else pl.lit(None)
+    lines = back.select(
+        pl.col(USER_ID, ITEM_ID).cast(pl.String),
+        number.fill_null(by_time).alias("number"),
+        pl.col("time").to_physical(),
+    ).rows()
+    found: dict[tuple[str, str, str], None] = {}
+    for at in range(0, len(lines), _CHUNK):
+        some = lines[at : at + _CHUNK]
+        with store.transaction(long=True) as connection:
+            keys = {(user, own_number(number)) for user, _, number, _ in some}
+            there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
+        for user, item, number, time in some:
+            row = there.get((user, own_number(number)))
+            if row and item in row[3].split("\n") and not _other_visit(row[2], time):
+                found[user, item, number] = None
+    if not found:
+        return []
+    examples = "; ".join(
+        f"item {item!r} of receipt {number!r} of shopper {user!r}"
+        for user, item, number in [*found][:3]
+    )
+    return [
+        f"{len(found):,} items of receipts are taken back here, which the store has of an earlier load "
+        f"and keeps: {examples}; to take them off, load both exports as one folder into a new store"
+    ]
 
 
 def move(store: Store, changed: ChangedIds) -> list[str]:
