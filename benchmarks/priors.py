@@ -1,12 +1,13 @@
 """What a share of a simple order does to the lists of one model, by order and weight.
 
 A model is fitted once, without a prior; each order and weight then orders the same candidates, and so
-does each order alone. Beside them stand the simple methods, and of several boards the means over their
-users. With --objectives instead: lambdarank, log loss and the mean of both, for lists of what a user
-bought before. With --borrow instead: the ranker that another board's shop learnt, columns matched by
-name, alone and in shares with the board's own, each with the usual share of the mean simple order. With
---discover instead: the ranker of new items with each source's order, and the mean of all, behind it.
-On the boards of `TUNING` and `SAMPLES`, whose windows end before a claimed one begins.
+does each order alone. Beside them stand what the label windows would choose, the simple methods, and of
+several boards the means over their users. With --objectives instead: lambdarank, log loss and the mean
+of both, for lists of what a user bought before. With --borrow instead: the ranker that another board's
+shop learnt, columns matched by name, alone and in shares with the board's own, each with the usual
+share of the mean simple order. With --discover instead: the ranker of new items with each source's
+order, and the mean of all, behind it. On the boards of `TUNING` and `SAMPLES`, whose windows end before
+a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
 """
@@ -28,7 +29,7 @@ from retailrec.compute.shards import SHARD
 from retailrec.evaluation import Judge
 from retailrec.rankers import BlendRanker, LightGBMRanker
 from retailrec.rankers.lightgbm import SourcePrior
-from retailrec.recommender.choices import MEAN, simple_orders, usual_weight
+from retailrec.recommender.choices import MEAN, choose_prior, simple_orders, usual_weight
 from retailrec.recommender.purposes import Purpose, purchases_for
 from retailrec.recommender.stage_one import candidate_frame
 
@@ -75,6 +76,8 @@ def of_orders(board: Board, model: Any, judge: Judge) -> dict[str, dict[str, flo
         mixed = {name: score + prior.of(x) for name, prior in priors.items()}
         return mixed | {name: prior.of(x) for name, prior in alone.items()}
 
+    windows, orders = model.report_["windows"], simple_orders(model.sources)
+    print("  chosen:", choose_prior(rows, windows, model.fresh_ranker, orders), flush=True)
     return judged(board, model, judge, scores, "mixed") | simple(board, judge)
 
 

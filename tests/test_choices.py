@@ -105,9 +105,22 @@ def test_orders_are_those_that_a_person_could_go_by() -> None:
         "mean": ["source_own_purchases_rank", "source_tifu_knn_rank"],
         "own_purchases": ["source_own_purchases_rank"],
         "tifu_knn": ["source_tifu_knn_rank"],
+        "popular": ["source_popular_rank"],
     }
     assert list(simple_orders([OwnPurchases("decay")])) == ["own_decay"]
     assert simple_orders([Popularity()]) == {}
+
+
+def test_a_shop_without_tastes_goes_by_what_is_popular() -> None:
+    """Everybody draws from the same 60 items, the first 15 times as often as the last: nothing to learn."""
+    rng, lines = np.random.default_rng(0), []
+    often = 1 / np.arange(4, 64)
+    for user in range(500):
+        days = rng.uniform(0, 120, rng.integers(4, 12))
+        lines += [(user, int(i), day) for day in days for i in rng.choice(60, 2, p=often / often.sum())]
+    model = TwoStageRecommender(label_splits=HorizonSplits(14), threads=1).fit(shop_of(lines))
+    assert model.report_["prior"]["value"]["order"] == "popular"
+    assert "the order of popular at a weight of" in model.report_["prior"]["words"]
 
 
 def windows_of(*facts: tuple[str, str, bool]) -> list[dict[str, object]]:

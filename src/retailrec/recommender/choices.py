@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.candidates import CandidateGenerator, OwnPurchases, TifuKNN
+from retailrec.candidates import CandidateGenerator, OwnPurchases, Popularity, TifuKNN
 from retailrec.candidates.own_purchases import USUAL_HALF_LIFE
 from retailrec.compute.csr import pair_keys
 from retailrec.compute.draws import lots
@@ -78,7 +78,7 @@ def _newest(frame: TrainingFrame) -> NDArray[np.bool_]:
 HALF_LIVES = (USUAL_HALF_LIFE, 240.0, 60.0, 400.0, 30.0, None)  # days; None: never
 TIMES = (0.5, 1.0, 2.0)  # the usual weight of a prior; few rows make a prior look better than it is
 SURE = 2.0  # standard errors that another value has to be ahead by
-MEAN = "mean"  # of all simple orders
+MEAN = "mean"  # of a user's simple orders
 K = 10
 FEW_LISTS = 1_500  # up to which older windows are judged on as well
 _USERS = 2_000  # of a label window that tell a half-life
@@ -211,12 +211,25 @@ class Prior:
 
 
 def simple_orders(sources: Sequence[CandidateGenerator]) -> dict[str, list[str]]:
-    """Orders that a person could go by -> the columns with their ranks; their mean comes first."""
-    names = [s.name for s in sources if isinstance(s, OwnPurchases | TifuKNN)]
-    columns = {name: [f"source_{name}_rank"] for name in names}
-    if len(names) < 2:
-        return columns
-    return {MEAN: [column for of in columns.values() for column in of], **columns}
+    """Orders that a person could go by -> the columns with their ranks.
+
+    Those of a user's own past, whose mean comes first; and what is popular, for a shop in which tastes
+    tell little.
+
+    Examples
+    --------
+    >>> list(simple_orders([OwnPurchases(), Popularity(), TifuKNN()]))
+    ['mean', 'own_purchases', 'tifu_knn', 'popular']
+    """
+    columns = {
+        s.name: [f"source_{s.name}_rank"] for s in sources if isinstance(s, OwnPurchases | TifuKNN)
+    }
+    if len(columns) > 1:
+        columns = {MEAN: [name for (name,) in columns.values()], **columns}
+    popular = Popularity().name
+    if columns and popular in [source.name for source in sources]:
+        columns[popular] = [f"source_{popular}_rank"]
+    return columns
 
 
 def usual_weight(n_lists: int) -> float:

@@ -146,8 +146,8 @@ class TwoStageRecommender:
     discover : how to learn lists of new items, for ``purpose="discover"``; None: not at all
     half_life : days after which a receipt counts half in own purchases that leave it open; ``auto``:
         the label windows choose, ``never``: it always counts
-    prior : simple order that is added to a ranker's scores: a source, ``mean`` of all of them,
-        ``auto``: the label windows choose, or ``none``
+    prior : simple order that is added to a ranker's scores: a source, ``mean`` of those of a user's own
+        past, ``auto``: the label windows choose, or ``none``
     prior_weight : how much of it, in standard deviations of the scores; None: the label windows choose
 
     Attributes
