@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -135,6 +136,19 @@ def test_floods_of_unfinished_requests_keep_nobody_out() -> None:
                 one.close()
 
 
+def test_of_a_burst_of_connections_each_gets_an_answer() -> None:
+    # as of a proxy, which opens all of them and then sends: those that had to go were closed unsaid
+    with serving(Limits(connections=20, of_one=10)) as (port, _):
+        burst = [connected(port) for _ in range(60)]
+        time.sleep(0.3)
+        found = []
+        for one in burst:
+            with suppress(OSError):
+                one.sendall(GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+            found.append(all_of(one)[9:12])
+        assert found == [b"503"] * 50 + [b"200"] * 10
+
+
 def test_who_is_being_answered_is_not_put_out_for_others() -> None:
     slow = GET.replace(b"/ ", b"/slow ")
     with serving(Limits(connections=6, of_one=4)) as (port, _):
@@ -219,6 +233,8 @@ def test_who_does_not_read_is_left() -> None:
 
 
 def test_pipelined_requests_are_answered_in_order_and_not_without_end() -> None:
+    failed: list[logging.LogRecord] = []
+    logging.getLogger("uvicorn.error").addFilter(failed.append)
     with serving(Limits(pipelined=4)) as (port, server):
         last = GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
         found = all_of(connected(port, GET.replace(b"/ ", b"/5 ") + GET + last))
@@ -232,6 +248,12 @@ def test_pipelined_requests_are_answered_in_order_and_not_without_end() -> None:
         with connected(port, slow + b"no http at all\r\n\r\n") as one:
             assert b"400" not in all_of(one)
         assert len(server.server_state.connections) <= 1
+        for n in (2, 5):
+            with connected(port, slow * n):
+                time.sleep(0.2)  # and then it is gone, while the first is being answered
+        time.sleep(1)
+    logging.getLogger("uvicorn.error").removeFilter(failed.append)
+    assert not [record.getMessage() for record in failed if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize(

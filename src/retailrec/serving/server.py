@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from retailrec.errors import SettingError
 from retailrec.serving.app import make_app
 from retailrec.serving.service import Service
 
 _KEEP_ALIVE = 30  # seconds that a connection may rest between two requests
+_TOO_MANY = "too many connections; try again in a second."
 _ONCE = (
     b"host",
     b"authorization",
@@ -53,7 +54,7 @@ class Connections:
     """The open connections of one server.
 
     Where there is no room, the one that has waited longest for its caller goes: requests that never
-    become whole keep no other out.
+    become whole keep no other out. It is told so, since it may be one of a burst, as of a proxy.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -74,7 +75,9 @@ class Connections:
             longest = next(some, None)
             if longest is None:
                 return False
-            longest.transport.abort()
+            longest.give_up(503, _TOO_MANY)
+            if longest.transport.get_write_buffer_size():
+                longest.transport.abort()  # it does not read, and would stay
             self.leave(longest)
         self.open[new] = self.waiting[new] = None
         self._of[new.address] += 1
@@ -92,7 +95,7 @@ class Connections:
         now = loop.time()
         for one in list(self.open):
             if now > min(one.until, one.read_until):
-                one.give_up()
+                one.give_up(408, "the request did not become whole in time.")
         self._sweeping = bool(self.open)
         if self._sweeping:
             loop.call_later(0.5, self._sweep, loop)
@@ -108,6 +111,7 @@ class Connection(HttpToolsProtocol):
         self.until = self.read_until = math.inf  # when to give up, on the loop's clock
         self._in_head, self._resting, self._refused = True, False, False
         self._bytes = 0  # of the head, of the body, or of what comes after an early answer
+        self._unanswered: deque[RequestResponseCycle] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller is there."""
@@ -115,11 +119,14 @@ class Connection(HttpToolsProtocol):
         self.address = self.client[0] if self.client else ""
         self.until = self.loop.time() + self.limits.head_seconds
         if not self.all.enter(self):
-            self._refuse(503, "too many connections; try again in a second.")
+            self._refuse(503, _TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The caller is gone."""
+        """The caller is gone: none of its requests is answered any more."""
         self.all.leave(self)
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -153,6 +160,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(429, "too many requests wait on this connection.")
         else:
             super().on_headers_complete()  # which refuses a path of 64 kB and more
+            self._unanswered.append(self.cycle)
             self._in_head, self._bytes = False, 0
             self.until = self.loop.time() + self.limits.body_seconds
 
@@ -175,6 +183,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is written: wait for the next request, or for the rest of this one."""
+        self._unanswered.popleft()
         super().on_response_complete()
         if self.pipeline or (self.cycle is not None and not self.cycle.response_complete):
             return
@@ -198,12 +207,12 @@ class Connection(HttpToolsProtocol):
         """Say that this is no HTTP, but never in the middle of another request's answer."""
         self._refuse(400, msg)
 
-    def give_up(self) -> None:
-        """Close what has taken too long; the second time without waiting for anything."""
+    def give_up(self, status: int, why: str) -> None:
+        """Close what has taken too long, or too much room; the second time without any wait."""
         if self._refused or self._resting or self.read_until < math.inf:
             self.transport.abort()
         else:
-            self._refuse(408, "the request did not become whole in time.")
+            self._refuse(status, why)
 
     def _rest(self) -> None:
         self._resting = True
