@@ -157,11 +157,15 @@ def _host(text: str) -> str:
 
 
 def _is_own(headers: Headers, host: str) -> bool:
-    """Does no browser say that a page of another origin asks?"""
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    if origin is not None and (not host or origin.lower().partition("://")[2] != host):
-        return False
-    return site in ("same-origin", "none")
+    """Does no browser say that a page of another origin asks?
+
+    What it says itself counts, since no page can make that up; else the origin is compared with our
+    name, which a proxy may hand on without its port.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or (bool(host) and origin.lower().partition("://")[2] == host)
 
 
 def _too_large(length: str, most: int) -> bool:
