@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,55 @@ def test_random_campaigns_keep_their_bounds() -> None:
 def test_two_thousand_random_campaigns_keep_their_bounds() -> None:
     kinds = [check_case(seed) for seed in range(1000, 3000)]
     assert min(kinds.count(kind) for kind in ("feasible", "infeasible", "contradictory")) > 20
+
+
+@pytest.mark.parametrize("places", [2, 9, None])
+def test_a_budget_holds_beside_costs_that_it_can_not_pay_and_beside_larger_budgets(
+    places: int | None,
+) -> None:
+    rng = np.random.default_rng(5)
+    users, items = np.divmod(np.arange(120), 4)
+    cost = rng.random(120) / 3 if places is None else rng.random(120).round(places)
+    cost[items == 1] *= 1_000  # of the other supplier
+    cost[::17] = 1e15
+    pairs = pl.DataFrame({"user_id": users, "item_id": items, "value": 1.0, "cost": cost})
+    catalogue = pl.DataFrame({"item_id": range(4), "supplier": ["a", "b", "a", "a"]})
+    exact = Fraction if places is None else lambda x: Fraction(repr(x))
+    for small in (0.3, 2.5):
+        budgets = [{"at_most": small, "by": "supplier", "of": "a"}, {"at_most": 6_000_000.0}]
+        found = allocate(pairs, {"name": "b", "budget": budgets}, items=catalogue)
+        sent = found.offers.select("user_id", "item_id").join(pairs, on=["user_id", "item_id"])
+        spent = sum(exact(c) for c in sent.filter(pl.col("item_id") != 1)["cost"].to_list())
+        most = exact(small) * (1 if places else 1 + Fraction(2, 10**12))
+        assert most / 2 < spent <= most
+        assert found.report.expected_cost == pytest.approx(sent["cost"].sum())
+
+
+def test_that_nothing_misses_fewer_offers_is_proven_to_the_last_offer() -> None:
+    rng = np.random.default_rng(2)
+    users, items = np.divmod(np.arange(7200), 12)
+    there = rng.random(7200) < 0.6
+    users, items = users[there], items[there]
+    value, cost = rng.random(len(users)), rng.random(len(users))
+    pairs = pl.DataFrame({"user_id": users, "item_id": items, "value": value, "cost": cost})
+    stock = rng.integers(20, 200, 12)
+    campaign = {
+        "name": "many",
+        "offers": {"at_most": 2},
+        "limit": [{"by": "product", "at_most": "stock"}, {"by": "everything", "at_least": 1_000_000}],
+        "budget": [{"at_most": 60.0}],
+        "exclusion": [{"products": [0, 1]}, {"products": [1, 2]}, {"products": [2, 0]}],
+    }
+    found = allocate(pairs, campaign, items=pl.DataFrame({"item_id": range(12), "stock": stock}))
+    rows = [users == u for u in range(600)] + [items == i for i in range(12)] + [cost]
+    rows += [(users == u) & (items < 3) for u in range(600)]
+    most = [2.0] * 600 + [*stock, 60.0] + [1] * 600
+    best = milp(
+        -np.ones(len(users)),
+        constraints=LinearConstraint(np.array(rows, float), -np.inf, most),
+        integrality=np.ones(len(users)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0},
+    )
+    assert found.report.proven
+    assert found.report.n_offers == round(-best.fun)

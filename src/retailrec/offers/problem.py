@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Problem:
     cost: NDArray[np.float64]  # (n_pairs,) its expected cost
     ticks: NDArray[np.float64]  # (n_pairs,) cost in whole numbers, whose sums are exact in any order
     per_unit: float  # ticks of one unit of cost
+    ceiling: NDArray[np.float64]  # (n_constraints,) upper bounds, those of budgets in ticks
     most: NDArray[np.int32]  # (n_users,) offers a shopper
     least: NDArray[np.int32]
     short_of_candidates: int  # shoppers whose `least` had to give way, since they have fewer pairs
@@ -67,14 +69,6 @@ class Problem:
     def upper(self) -> NDArray[np.float64]:
         """(n_constraints,) upper bounds."""
         return np.array([c.at_most for c in self.constraints], float)
-
-    @property
-    def ceiling(self) -> NDArray[np.float64]:
-        """(n_constraints,) upper bounds, those of budgets in ticks."""
-        upper = self.upper
-        with np.errstate(over="ignore"):
-            upper[self.is_cost] = np.floor(upper[self.is_cost] * self.per_unit * (1 + SLACK))
-        return upper
 
     @property
     def counts(self) -> Any:
@@ -204,7 +198,8 @@ def build_problem(
     possible = np.minimum(np.diff(indptr), most)
     constraints = constraints_of(campaign, table, item_ids, notes)
     cost = frame["cost"].to_numpy()
-    ticks, per_unit = _in_ticks(cost)
+    item = row_of_ids(frame["item_id"], item_ids).astype(np.int32)
+    ticks, per_unit, ceiling = _in_ticks(cost, item, constraints, len(item_ids))
     of_indptr, of_constraint = by_item([c.items for c in constraints], len(item_ids))
     groups, caps = local_groups(campaign, table, item_ids, notes)
     local_indptr, local_group = by_item(groups, len(item_ids))
@@ -212,11 +207,12 @@ def build_problem(
         user_ids=user_ids,
         item_ids=item_ids,
         indptr=indptr,
-        item=row_of_ids(frame["item_id"], item_ids).astype(np.int32),
+        item=item,
         value=frame["value"].to_numpy(),
         cost=cost,
         ticks=ticks,
         per_unit=per_unit,
+        ceiling=ceiling,
         most=most.astype(np.int32),
         least=np.minimum(least, possible).astype(np.int32),
         short_of_candidates=int((least > possible).sum()),
@@ -230,20 +226,40 @@ def build_problem(
     )
 
 
-def _in_ticks(cost: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Costs as whole numbers of ticks, and how many ticks are one unit.
+def _in_ticks(
+    cost: NDArray[np.float64],
+    item: NDArray[np.int32],
+    constraints: Sequence[Constraint],
+    n_items: int,
+) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
+    """Costs as whole numbers of ticks, how many are one unit, and upper bounds, budgets in ticks.
 
     Decimal numbers of up to nine places become whole exactly, so that ten coupons of 0.1 fit a budget
-    of 1. For others a tick is the rounding of doubles: 2**-52 of what all pairs cost together.
+    of 1. For others a tick is 2**-51 or less of the smallest budget. What costs more than its budget is
+    never offered, so it does not count here: one such pair would make the ticks of all too coarse.
     """
-    total = float(cost.sum())
+    budgets = [c for c in constraints if c.is_cost]
+    upper = np.array([c.at_most for c in constraints], float)
+    affordable = np.full(n_items, np.inf)
+    for c in budgets:
+        affordable[c.items] = np.minimum(affordable[c.items], c.at_most)
+    counts = cost <= affordable[item] * (1 + SLACK)
+    of_item = np.bincount(item[counts], cost[counts], n_items)
+    reached = np.array([min(c.at_most, of_item[c.items].sum()) for c in budgets])
+    is_cost = np.array([c.is_cost for c in constraints], bool)
     for places in range(10):
         ticks = cost * 10.0**places
         whole = np.rint(ticks)
-        if total * 10.0**places < 2**52 and (np.abs(ticks - whole) <= _ROUNDING * ticks).all():
-            return whole, 10.0**places
-    per_unit = 2.0**52 / max(total, 1e-250)
-    return np.rint(cost * per_unit), per_unit
+        if (reached * 10.0**places >= 2**52).any():
+            break
+        if (np.abs(ticks - whole) <= _ROUNDING * ticks)[counts].all():
+            upper[is_cost] = [int(Decimal(repr(c.at_most)).scaleb(places)) for c in budgets]
+            return np.where(counts, whole, np.ceil(ticks)), 10.0**places, upper
+    least = min(reached[reached > 0], default=1.0)
+    per_unit = 2.0 ** min(np.floor(51 - np.log2(least)), 900)
+    upper[is_cost] = np.floor(upper[is_cost] * (1 + SLACK) * per_unit)
+    ticks = cost * per_unit
+    return np.where(counts, np.rint(ticks), np.ceil(ticks)), per_unit, upper
 
 
 def _refuse_bad_pairs(frame: pl.DataFrame, numbers: Sequence[str]) -> None:

@@ -183,7 +183,7 @@ _NODES = 2_000  # of branch and bound; a limit of time would not be deterministi
 
 
 def fewest_missing(dual: DualProblem) -> Answer | None:
-    """An answer that misses as few offers to minima as any can, and the best of these in value.
+    """An answer that misses as few offers to minima as any can, to 1 in 10,000 the best of these.
 
     None if the problem is too large, or the search ended without proof.
     """
@@ -192,7 +192,7 @@ def fewest_missing(dual: DualProblem) -> Answer | None:
         return None
     rows, low, high = _milp_rows(dual)
     missing = np.concatenate([np.zeros(n), np.ones(rows.shape[1] - n)])
-    fewest = _milp(missing, rows, low, high, n)
+    fewest = _milp(missing, rows, low, high, n, gap=0.0)
     if fewest is None:
         return None
     from scipy.sparse import csr_array, vstack
@@ -201,7 +201,7 @@ def fewest_missing(dual: DualProblem) -> Answer | None:
     rows = vstack([rows, csr_array(missing[None, :])]).tocsr()
     low, high = np.append(low, -np.inf), np.append(high, least + 0.5)
     worth = np.concatenate([-dual.problem.value, np.zeros(len(missing) - n)])
-    best = _milp(worth, rows, low, high, n)
+    best = _milp(worth, rows, low, high, n, gap=1e-4)
     answer = answer_of(dual, (fewest if best is None else best)[:n] > 0.5)
     # HiGHS keeps to bounds within 1e-6, which is too much for a budget
     kept = answer.total[dual.is_cost] <= dual.upper[dual.is_cost] * (1 + SLACK)
@@ -252,9 +252,15 @@ def _local_rows(dual: DualProblem, user: NDArray[np.int64]) -> tuple[Any, NDArra
 
 
 def _milp(
-    cost: NDArray[np.float64], rows: Any, low: NDArray[np.float64], high: NDArray[np.float64], n: int
+    cost: NDArray[np.float64],
+    rows: Any,
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    n: int,
+    *,
+    gap: float,
 ) -> NDArray[np.float64] | None:
-    """The best point with the first `n` variables 0 or 1; None without proof."""
+    """The best point to a share of `gap`, the first `n` variables 0 or 1; None without proof."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     whole = np.concatenate([np.ones(n), np.zeros(len(cost) - n)])
@@ -264,6 +270,6 @@ def _milp(
         constraints=LinearConstraint(rows, low, high),
         integrality=whole,
         bounds=Bounds(np.zeros(len(cost)), top),
-        options={"node_limit": _NODES, "mip_rel_gap": 1e-4},
+        options={"node_limit": _NODES, "mip_rel_gap": gap},
     )
     return np.asarray(solution.x) if solution.status == 0 else None
