@@ -225,6 +225,11 @@ def pandas_column(column: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
         (pandas_column("user_id", lambda pd: pd.array([1, None], "Int64")), [1]),
         (pandas_column("user_id", lambda pd: [1, "2x"]), ["1", "2x"]),
         (pandas_column("value", lambda pd: [Decimal("1.5"), None]), [1, 2]),
+        (pandas_column("user_id", lambda pd: [Decimal("1.00"), Decimal("2.00")]), [1, 2]),
+        (pandas_column("user_id", lambda pd: [Decimal("1.00"), Decimal("2.50")]), ["1", "2.50"]),
+        (pandas_column("user_id", lambda pd: [Decimal("1.00"), "x"]), ["1", "x"]),
+        (pandas_column("user_id", lambda pd: [Decimal("1.00"), Decimal("NaN")]), [1]),
+        (pandas_column("user_id", lambda pd: [7, Decimal("1E+999999")]), ["1E+999999", "7"]),
         (pandas_column("time", lambda pd: [date(2024, 1, 2), datetime(2024, 1, 2)]), [1, 2]),
         (
             pandas_column("user_id", lambda pd: pd.Series([np.int64(7), np.float32(8)], dtype=object)),

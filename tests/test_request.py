@@ -143,6 +143,25 @@ def test_as_of_a_time_nothing_later_is_known(model: TwoStageRecommender) -> None
         model.recommend(data, at="2030-01-01")
 
 
+@pytest.mark.parametrize("ids", [["x"], ["1", "x"], ["x", "0001"], ["1", "2"], [1.5], [1, 99_999]])
+@pytest.mark.parametrize("deny", [False, True])
+def test_who_is_asked_for_comes_back_by_the_id_asked_for(
+    model: TwoStageRecommender, ids: list[Any], deny: bool
+) -> None:
+    """An id of other type than the receipts' is unknown as any other: 0001 is not shopper 1."""
+    data = small_data(users=60)
+    rules = Rules(deny=pl.DataFrame({"user_id": [1], "item_id": [1]})) if deny else None
+    shown = model.recommend(data, users=ids, k=2, rules=rules)
+    own = model.recommend(data, users=[1], k=2, rules=rules)["item_id"].to_list()
+    popular = model.recommend(data, users=[99_999], k=2, rules=rules)["item_id"].to_list()
+    for id in ids:
+        mine = shown.filter(pl.col("user_id").cast(pl.String) == str(id))["item_id"].to_list()
+        known = str(id) in ("1", "2")
+        assert (mine == popular) is not known
+        assert (mine == own) is (str(id) == "1")
+    assert shown.height == 2 * len(ids)
+
+
 def test_with_margins_a_probability_is_still_that_of_a_purchase() -> None:
     """A list ordered by money tells the chance that the plain list tells of the same item."""
     data = small_data(users=60, weeks=40, items=200)

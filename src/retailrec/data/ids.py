@@ -135,9 +135,16 @@ def runs_of_ids(ids: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
 
 
 def row_of_ids(ids: pl.Series, table: pl.Series) -> NDArray[np.int64]:
-    """Place of each id in `table`, which holds every id once; -1 where it is not there."""
+    """Place of each id in `table`, which holds every id once; -1 where it is not there.
+
+    Examples
+    --------
+    >>> row_of_ids(pl.Series(["7", "007", "x"]), pl.Series([7, 8])).tolist()
+    [0, -1, -1]
+    """
     if ids.dtype != table.dtype:
-        ids = ids.cast(table.dtype, strict=False)
+        alike = ids.cast(table.dtype, strict=False)
+        ids = alike.set((alike.cast(ids.dtype, strict=False) != ids).fill_null(False), None)  # 007 no 7
     rows = pl.DataFrame({"id": table}).with_row_index("row")
     placed = ids.alias("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
     return placed.cast(pl.Int64).fill_null(-1).to_numpy()

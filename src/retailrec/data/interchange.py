@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import date, datetime
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -136,7 +137,7 @@ def _of_objects(name: str, cells: list[Any]) -> pl.Series:
     if any(isinstance(c, _DEEP) or (hasattr(c, "__array__") and getattr(c, "ndim", 0)) for c in filled):
         lists = [None if c is None else [str(c)] for c in known]
         return pl.Series(name, lists, pl.List(pl.String))
-    if all(isinstance(c, Integral) and not isinstance(c, bool) for c in filled) and filled:
+    if all(_is_whole(c) for c in filled) and filled:
         if all(-(2**63) <= int(c) < 2**63 for c in filled):
             return pl.Series(name, [None if c is None else int(c) for c in known], pl.Int64)
     elif (
@@ -154,6 +155,13 @@ def _of_objects(name: str, cells: list[Any]) -> pl.Series:
     return pl.Series(name, [None if c is None else _text(c) for c in known], pl.String)
 
 
+def _is_whole(cell: Any) -> bool:
+    """Is it a whole number, also as 7.00 of a database's decimals?"""
+    if isinstance(cell, Decimal):  # 1E+999999 is one, and would be a million digits
+        return cell.is_finite() and cell.adjusted() < 40 and cell == cell.to_integral_value()
+    return isinstance(cell, Integral) and not isinstance(cell, bool)
+
+
 def _moment(cell: Any) -> datetime | None:
     if cell is None:
         return None
@@ -165,6 +173,8 @@ def _moment(cell: Any) -> datetime | None:
 def _is_missing(cell: Any) -> bool:
     if cell is None or type(cell).__name__ in ("NaTType", "NAType"):
         return True
+    if isinstance(cell, Decimal):
+        return cell.is_nan()
     return isinstance(cell, Real) and not isinstance(cell, Integral) and math.isnan(float(cell))
 
 
@@ -172,6 +182,8 @@ def _text(cell: Any) -> str:
     """As a CSV file would hold it: 20.0, which a missing cell made of 20, is 20 again."""
     if isinstance(cell, bytes):
         return cell.decode("utf-8", errors="backslashreplace")
-    if isinstance(cell, Real) and not isinstance(cell, (bool, Integral)) and float(cell).is_integer():
+    if _is_whole(cell):
+        return str(int(cell))
+    if isinstance(cell, Real) and not isinstance(cell, bool) and float(cell).is_integer():
         return str(int(float(cell)))
     return str(cell)

@@ -288,7 +288,11 @@ class RetailData:
                 raise DataError(
                     f"history: {n:,} of {len(ids):,} shoppers asked for have no id; leave them out."
                 )
-            return row_of_ids(ids, self.users[USER_ID]), ids
+            own = self.users[USER_ID]
+            alike = ids.cast(own.dtype, strict=False)
+            if (alike.cast(pl.String) == ids.cast(pl.String)).fill_null(False).all():
+                return row_of_ids(alike, own), alike
+            return row_of_ids(ids, own), ids.cast(pl.String)  # an id such as "x" is answered as it is
         if users is not None:
             raise DataError("history: give ids or codes of shoppers, not both.")
         return self._checked_codes(codes), None
@@ -338,15 +342,15 @@ class RetailData:
         return codes.astype(np.int64)
 
     def user_rows(self, codes: NDArray[np.int64], ids: pl.Series | None = None) -> pl.DataFrame:
-        """Rows of `users`, all null for code -1 but for the id, where `ids` has those asked for."""
+        """Rows of `users`, all null for code -1 but for the id, where `ids` has those asked for.
+
+        Ids are of the type of `ids`.
+        """
         table = self.users[np.maximum(codes, 0)] if self.n_users else self.users.clear(len(codes))
         if (codes < 0).any():
             known = pl.Series(codes >= 0)
             table = table.with_columns(pl.when(known).then(pl.col(c)).alias(c) for c in table.columns)
-            if ids is not None:
-                asked = ids.cast(self.users[USER_ID].dtype, strict=False)
-                table = table.with_columns(asked.alias(USER_ID))
-        return table
+        return table if ids is None else table.with_columns(ids.alias(USER_ID))
 
     @cached_property
     def full_history(self) -> History:
