@@ -469,7 +469,7 @@ def http(
 
 @pytest.mark.parametrize("name", ASKED)
 def test_http_says_what_python_says(
-    world: World, in_python: dict[str, Said], name: str, http: Http
+    world: World, in_python: dict[str, Said], name: str, http: Http, tmp_path: Path
 ) -> None:
     found, requests = {}, []
     columns = ("item", *COLUMNS)
@@ -480,7 +480,8 @@ def test_http_says_what_python_says(
             found[str(user)] = [tuple(offer.get(c) for c in columns) for offer in offers]
     assert found == in_python[name].lists
     assert http.service.log.flush()
-    logged = export_pools(http.service.store).filter(pl.col("request").is_in(requests))
+    export_pools(http.service.store, tmp_path / "pools.parquet")
+    logged = pl.read_parquet(tmp_path / "pools.parquet").filter(pl.col("request").is_in(requests))
     assert pool_rows(logged) == in_python[name].pool
 
 
