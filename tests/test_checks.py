@@ -329,10 +329,16 @@ def test_the_command_says_nothing_of_a_quiet_week_and_refuses_a_broken_one(
 def test_a_header_alone_is_refused_by_the_command(lines: pl.DataFrame, tmp_path: Path) -> None:
     new, past = write_week(lines, tmp_path)
     new.write_text(new.read_text().splitlines()[0] + "\n")
-    run = retailrec("check", new, "--against", past, "--columns", COLUMNS)
-    assert run.returncode == 4
-    assert "no_lines" in run.stdout
-    assert "0 lines, against" in run.stdout
+    more = ("--out", tmp_path / "found.json", "--page", tmp_path / "page.html")
+    for known in (("--against", past), ()):
+        run = retailrec("check", new, *known, "--columns", COLUMNS, *more, "--overwrite")
+        assert run.returncode == 4
+        assert "no_lines" in run.stdout
+        assert "0 lines, against" in run.stdout
+        found = json.loads((tmp_path / "found.json").read_text())
+        assert (found["start"], found["end"], found["n_lines"]) == (None, None, 0)
+        for said in (run.stdout, json.dumps(found), (tmp_path / "page.html").read_text()):
+            assert "1970" not in said
 
 
 def test_lines_that_fail_are_written_with_their_check(lines: pl.DataFrame, tmp_path: Path) -> None:

@@ -237,6 +237,8 @@ def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFram
     back = retailrec("week", "rollback", "--config", place / "week.toml")
     assert back.returncode == 0
     assert current(place) == first
+    weeks = WeekFolder(place / "weeks")
+    assert weeks.judgements() == {}  # what was taken back says nothing of what is published
     run = call(place)
     assert run.returncode == 3
     assert "taken back" in run.stdout
@@ -245,9 +247,14 @@ def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFram
     deliver(place, lines, FIRST + 1)
     assert call(place).returncode == 0
     assert manifest(place)["previous"] == first
+    assert weeks.judgements() == {first: manifest(place)["judged"]}
     to = retailrec("week", "rollback", "--config", place / "week.toml", "--to", second)
     assert to.returncode == 0
     assert current(place) == second
+    worth = manifest(place)["judged"]
+    assert weeks.judgements() == {first: worth}
+    shown = retailrec("week", "status", "--config", place / "week.toml").stdout
+    assert f"precision@5 {worth['models']['lists']['precision@5']:.4f}" in shown
     refused(retailrec("week", "rollback", "--config", place / "week.toml", "--to", "../.."), "no week")
 
 

@@ -116,10 +116,11 @@ def print_checked(checked: Checked, quiet: bool) -> None:
     """The findings, the most severe first; without any, one line."""
     from retailrec.checks import LEAST_PAST
 
-    days = f" of {checked.start:%Y-%m-%d} to {checked.end - timedelta(days=1):%Y-%m-%d}"
     if not quiet:
-        of = days if checked.n_lines else ""  # no line says which days
-        OUT.print(f"{checked.n_lines:,} lines{of}, against {checked.n_past} past weeks")
+        days = ""
+        if checked.start is not None and checked.end is not None:
+            days = f" of {checked.start:%Y-%m-%d} to {checked.end - timedelta(days=1):%Y-%m-%d}"
+        OUT.print(f"{checked.n_lines:,} lines{days}, against {checked.n_past} past weeks")
     if checked.n_past < LEAST_PAST:
         print_notes([f"{checked.n_past} past weeks teach no thresholds; {LEAST_PAST} are needed."])
     styles = {"refuse": "bold red", "warn": "yellow", "note": "default"}

@@ -88,15 +88,12 @@ def status(context: typer.Context, config: WeekOption = None) -> None:
     from retailrec.jobs.week_settings import read_folder
 
     weeks = WeekFolder(read_folder(config or context.obj or Path("week.toml")))
-    current, withdrawn = weeks.current, weeks.withdrawn
-    worth = {}
+    current, withdrawn, judged = weeks.current, weeks.withdrawn, weeks.judgements()
     rows = [weeks.manifest(name) for name in weeks.names()]
     for row in rows:
-        if row["judged"] is not None:
-            worth[row["previous"]] = row["judged"]["models"]["lists"]
-    for row in rows:
         name, lists = row["name"], row["lists"]
-        figure = worth.get(name, {}).get(f"precision@{lists['k']}")
+        worth = judged[name]["models"]["lists"] if name in judged else {}
+        figure = worth.get(f"precision@{lists['k']}")
         mark = "*" if name == current else " "
         said = "" if figure is None else f", precision@{lists['k']} {figure:.4f}"
         gone = ", taken back" if name in withdrawn else ""

@@ -27,16 +27,23 @@ class Checked:
     Attributes
     ----------
     findings : the most severe first
-    start, end : of the days in question
+    start, end : of the days in question; None where no line has a time
     n_lines : lines in question
     n_past : past weeks (or as many days) that were learnt from
     """
 
     findings: list[Finding]
-    start: datetime
-    end: datetime
+    start: datetime | None
+    end: datetime | None
     n_lines: int
     n_past: int
+
+    @classmethod
+    def of(cls, weeks: Weeks, findings: list[Finding]) -> Checked:
+        """Findings on the weeks."""
+        dated = weeks.lines["time"].is_not_null().any()
+        start, end = (weeks.start, weeks.end) if dated else (None, None)
+        return cls(findings, start, end, weeks.lines.height, len(weeks.periods))
 
     @property
     def refused(self) -> bool:
@@ -46,8 +53,8 @@ class Checked:
     def as_dict(self) -> dict[str, Any]:
         """As JSON takes it; the failing lines are left out."""
         return {
-            "start": self.start.isoformat(),
-            "end": self.end.isoformat(),
+            "start": None if self.start is None else self.start.isoformat(),
+            "end": None if self.end is None else self.end.isoformat(),
             "n_lines": self.n_lines,
             "n_past": self.n_past,
             "refused": self.refused,
@@ -106,7 +113,7 @@ def check_files(
     found = [
         replace(one, rows=located(one.rows, read[0][1])) for one in run_checks(weeks, names or None)
     ]
-    return Checked(found, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
+    return Checked.of(weeks, found)
 
 
 def typed_lines(tables: Tables) -> pl.DataFrame:

@@ -199,6 +199,18 @@ class WeekFolder:
             name = self.manifest(name)["previous"]
         return found
 
+    def judgements(self) -> dict[str, dict[str, Any]]:
+        """Week -> what its lists were worth, as a week that followed has it.
+
+        Of a week that the published one builds on, what weeks say that were taken back does not count.
+        """
+        live, found = {*self.lineage(self.current)}, {}
+        for manifest in map(self.manifest, self.names()):
+            before = manifest["previous"]
+            if manifest["judged"] and (before not in live or manifest["name"] in live):
+                found[before] = manifest["judged"]
+        return found
+
     def withdraw(self, names: Iterable[str]) -> None:
         """Keep the list of weeks that were taken back."""
         aside = self.folder / WORK / "result-withdrawn.json"
@@ -286,7 +298,8 @@ def diff_weeks(weeks: WeekFolder, a: str, b: str) -> dict[str, Any]:
         pl.col("more").abs(), ITEM_ID, descending=[True, False]
     )
     old, new = one["inputs"], two["inputs"]
-    judged = _judged_later(weeks, a), _judged_later(weeks, b)
+    judgements = weeks.judgements()
+    judged = judgements.get(a), judgements.get(b)
     return {
         "a": a,
         "b": b,
@@ -322,12 +335,6 @@ def lists_of_user(weeks: WeekFolder, a: str, b: str, user: str) -> list[tuple[An
     if not any(listed):
         raise DataError(f"neither {a} nor {b} has a list for user {user!r}; check the id.")
     return list(zip_longest(*listed))
-
-
-def _judged_later(weeks: WeekFolder, name: str) -> dict[str, Any] | None:
-    """What a week's lists were worth, which stands in the week that followed."""
-    later = [m for n in weeks.names() if (m := weeks.manifest(n))["previous"] == name and m["judged"]]
-    return later[-1]["judged"] if later else None
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:

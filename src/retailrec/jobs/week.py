@@ -181,7 +181,7 @@ def take_in(
             f"before {last['end'][:10]}. Is the newest export there?"
         )
         findings.insert(0, Finding("older_than_published", "refuse", said))
-    checked = Checked(findings, weeks.start, weeks.end, weeks.lines.height, len(weeks.periods))
+    checked = Checked.of(weeks, findings)
     return TakenIn(tables, checked, end, lines.height < whole)
 
 

@@ -34,11 +34,12 @@ def render_check(
     checks : name -> meaning of each check that was made
     """
     findings, refused = checked["findings"], checked["refused"]
-    found = f"{len(findings)} of {len(checks)} checks found something"
-    lead = (
-        f"{checked['n_lines']:,} lines of {checked['start'][:10]} to before {checked['end'][:10]}, "
-        f"against {checked['n_past']} past weeks: {found if findings else 'nothing was found'}. "
-        + ("Do not publish from these receipts before that is mended." if refused else "")
+    found = (
+        f"{len(findings)} of {len(checks)} checks found something" if findings else "nothing was found"
+    )
+    days = f" of {checked['start'][:10]} to before {checked['end'][:10]}" if checked["start"] else ""
+    lead = f"{checked['n_lines']:,} lines{days}, against {checked['n_past']} past weeks: {found}. " + (
+        "Do not publish from these receipts before that is mended." if refused else ""
     )
     view = {
         "title": "Receipts checked" + (": refused" if refused else ""),
