@@ -204,6 +204,15 @@ def test_a_body_that_nobody_wants_any_more_ends_too() -> None:
                 assert sent_until_refused(one, [first, *[more] * 20_000]) < 15_000
 
 
+def test_who_sends_a_whole_body_that_nobody_wants_sees_the_answer() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\ncontent-length: %d\r\n\r\n"
+    with serving(Limits()) as (port, _):
+        for size in (900_000, 4_500_000, 7_000_000):
+            with connected(port, head % size) as one:
+                one.sendall(b"x" * size)
+                assert one.recv(1000).startswith(b"HTTP/1.1 200"), size
+
+
 @pytest.mark.parametrize("rest", [b"", b"3e8\r\n" + b"x" * 1000 + b"\r\n"])
 def test_a_request_has_one_answer_though_its_body_goes_on(rest: bytes) -> None:
     # a proxy that keeps connections could take a second one for the answer to somebody else

@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
             self._rest()
         else:
             self.until = self.loop.time() + self.limits.head_seconds
-            self._bytes = max(0, self.limits.body_bytes - 1_000_000)  # so much more is read, unwanted
+            self._bytes = 0  # what is read unwanted: who sends all of it first would not see the answer
 
     def pause_writing(self) -> None:
         """The caller does not read."""
