@@ -793,6 +793,31 @@ def test_an_arm_whose_users_would_get_no_list_is_said(
     assert statuses == {200, 422}
 
 
+def test_a_list_that_came_too_late_to_be_sent_does_not_count_as_shown(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(Experiment(shadow=("first",)), timeout=0.3)
+    service = client.service  # type: ignore[attr-defined]
+    right, done = service.engine.offers, threading.Event()
+
+    def late(*args: Any) -> Any:
+        found = right(*args)
+        done.wait(5)
+        return found
+
+    monkeypatch.setattr(service.engine, "offers", late)
+    assert client.get("/v1/shoppers/5/offers").status_code == 504
+    done.set()
+    monkeypatch.undo()
+    said = client.get("/v1/shoppers/5/offers?k=3")
+    assert said.status_code == 200
+    client.__exit__(None, None, None)
+    store = Store(service.store.url)
+    assert {row["request"] for row in store.exposures()} == {said.json()["request"]}
+    store.close()
+    assert sum(service.measures.levels.values()) == 1
+
+
 def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path: Path) -> None:
     experiment = Experiment(
         "home", "salt", 0.2, {"a": Arm(share=0.75, model="first"), "b": Arm(share=0.25)}, ("first",)

@@ -188,7 +188,7 @@ def routes(service: Service) -> APIRouter:
     ) -> Response:
         """The shopper's list, made now from the stored receipts."""
         asked, number = query.request(), request_id(request)
-        return reply(await service.compute(service.offers, shopper, asked, number, query.campaign))
+        return reply(await service.answer(shopper, asked, number, query.campaign))
 
     @router.post("/v1/offers", response_model=AnswersOut, dependencies=read, tags=["offers"])
     async def offers_for(body: OffersIn, request: Request) -> Response:

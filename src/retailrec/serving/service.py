@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -33,6 +33,7 @@ from retailrec.serving.experiment import (
     Assignment,
     Experiment,
     ExposureLog,
+    Row,
     Unwritten,
     aside_of,
     pool_rows,
@@ -139,6 +140,17 @@ class ServiceSettings:
     aside: Path | None = None  # folder for rows that the store does not take; None: see `aside_of`
     # keep of explored pools what was shown alone: fit for caps, not for judging other lists
     shown_only: bool = False
+
+
+class Made(NamedTuple):
+    """A list, what will be logged when it is sent, and how shadow models are asked for theirs."""
+
+    answer: Reply
+    json: dict[str, Any]
+    rows: list[Row]
+    asked: OfferRequest | None  # None: they are not
+    request: str
+    campaign: str
 
 
 @dataclass
@@ -296,10 +308,28 @@ class Service:
             seconds = f"{self.settings.timeout:g} seconds"
             raise Problem(504, f"no answer within {seconds}; ask for less, or later.") from None
 
-    def offers(
+    async def answer(
         self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""
     ) -> dict[str, Any]:
-        """The answer for a stored shopper as JSON holds it, logged."""
+        """The answer for a stored shopper as JSON holds it, logged when it is about to be sent.
+
+        Raises
+        ------
+        Problem
+            As `compute`; a list that came too late counts as no answer, and not as shown.
+        """
+        made = await self.compute(self.offers, shopper, asked, request, campaign)
+        self.measures.answered(made.answer)
+        self.log.add(made.rows)
+        for name in self.experiment.shadow if made.asked is not None else ():
+            if self.shadows._work_queue.qsize() < 100:  # else this one is not compared
+                self.shadows.submit(self._log_shadow, name, made)
+            else:
+                self.measures.shadow_skipped.inc()
+        return made.json
+
+    def offers(self, shopper: str, asked: OfferRequest, request: str, campaign: str) -> Made:
+        """The answer for a stored shopper, and what is to be logged of it."""
         active = self.models.active
         shopper = self.today(shopper, active)
         assignment, salt = self.experiment.assign(shopper), self.experiment.salt
@@ -312,13 +342,11 @@ class Service:
             answer = Reply(shopper, (), model.name, model.digest, end, "none", why, 0, 0, 0)
         else:
             answer = self.engine.offers(model, shopper, asked)
-        self.measures.answered(answer)
         campaign = campaign or self.experiment.campaign
-        pool = pool_rows(answer, assignment, request, self.settings.shown_only)
-        self.log.add(rows_of(answer, campaign, assignment, request) + pool)
-        if not assignment.holdout:
-            self._shadow(shopper, asked, request, campaign)
-        return answer_json(answer, assignment, request)
+        rows = rows_of(answer, campaign, assignment, request)
+        rows += pool_rows(answer, assignment, request, self.settings.shown_only)
+        compared = None if assignment.holdout else asked
+        return Made(answer, answer_json(answer, assignment, request), rows, compared, request, campaign)
 
     def changed_ids(self, shoppers: Iterable[str], model: ServedModel | None = None) -> ChangedIds:
         """Ids that changed, by the model or else the active one; a chain stops at a forgotten id."""
@@ -367,22 +395,14 @@ class Service:
         left = what_is_left(self.store)
         return {"removed": removed, "left": left, "not_searched": list(NOT_SEARCHED)}
 
-    def _shadow(self, shopper: str, asked: OfferRequest, request: str, campaign: str) -> None:
-        for name in self.experiment.shadow:
-            if self.shadows._work_queue.qsize() < 100:  # else this one is not compared
-                self.shadows.submit(self._log_shadow, name, shopper, asked, request, campaign)
-            else:
-                self.measures.shadow_skipped.inc()
-
-    def _log_shadow(
-        self, name: str, shopper: str, asked: OfferRequest, request: str, campaign: str
-    ) -> None:
+    def _log_shadow(self, name: str, made: Made) -> None:
         try:
+            asked = made.asked or OfferRequest()
             plain = replace(asked, request=replace(asked.request, explore=0.0, fresh=0))
-            answer = self.engine.offers(self.models.get(name), shopper, plain)
-            self.log.add(rows_of(answer, campaign, Assignment(arm=name), request, True))
+            answer = self.engine.offers(self.models.get(name), made.answer.shopper, plain)
+            self.log.add(rows_of(answer, made.campaign, Assignment(arm=name), made.request, True))
         except Exception:
-            _LOG.exception("shadow model %s failed on request %s", name, request)
+            _LOG.exception("shadow model %s failed on request %s", name, made.request)
 
     def _done(self, future: Any) -> None:
         with self._lock:
