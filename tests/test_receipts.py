@@ -564,6 +564,33 @@ def test_lines_far_from_all_others_are_left_out_or_said(days: int, n: int, left_
     assert f"{(last + timedelta(days=days)):%Y-%m-%d}, {days} days apart" in note
 
 
+@pytest.mark.parametrize(("number", "said"), [("line", True), ("receipt", False), (None, False)])
+def test_a_number_of_the_line_in_place_of_the_receipt_s_is_said(number: str | None, said: bool) -> None:
+    """1,800 lines, twenty on each of 90 receipts."""
+    frame = daily().with_columns(user_id=pl.lit("ann"), line=pl.int_range(pl.len()))
+    frame = frame.with_columns(receipt=pl.col("time").dt.ordinal_day())
+    columns = {} if number is None else {"basket_id": number}
+    report = RetailData.from_frames(frame, columns=columns).report
+    assert report.n_baskets == (1800 if said else 90)
+    assert [n.split(":")[0] for n in report.notes] == (
+        ["1,800 of 1,800 receipts have the shopper and the time of another one"] if said else []
+    )
+
+
+@pytest.mark.parametrize(("of_one", "said"), [(1.0, True), (0.6, True), (0.4, False), (0.0, False)])
+def test_a_value_that_is_the_price_of_a_piece_is_said(of_one: float, said: bool) -> None:
+    """Every second line has three pieces; some of these say what one costs."""
+    frame = daily().with_columns(item_id=pl.col("item_id") // 2 % 53, n=pl.int_range(pl.len()))
+    price, several = 1.0 + pl.col("item_id") % 7, pl.col("n") % 2 == 1
+    wrong = several & (pl.col("n") < 1800 * of_one)
+    frame = frame.with_columns(quantity=pl.when(several).then(3.0).otherwise(1.0)).with_columns(
+        value=price * pl.when(wrong).then(1.0).otherwise(pl.col("quantity"))
+    )
+    notes = RetailData.from_frames(frame.drop("n")).report.notes
+    assert [note for note in notes if " is that of one piece" not in note] == []
+    assert len(notes) == said
+
+
 def test_a_catalogue_that_describes_an_item_twice_is_said() -> None:
     items = pl.DataFrame(
         {"item_id": ["tea", "jam", "tea", "jam"], "name": ["Tea", "Jam", "Tee", "Jam"]}

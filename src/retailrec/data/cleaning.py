@@ -76,6 +76,9 @@ LINE = "line"  # number of the raw line, counted from 0, through all files
 # what lines carry inside; the caller's own columns of these names step aside
 _INSIDE = (LINE, "file", "reason", "user", "item", "basket", "text")
 _MANY_DOUBLED = 0.02  # of receipts; tills that write a line a piece have fewer by chance
+_FEW = 100  # receipts, or lines, of which nothing is said where they are fewer
+_LOOKED_AT = 200_000  # lines that tell what a value means
+_NEAR = 0.2  # of the price of a single piece
 _NOTHING_LEFT = 1e-9  # of what was bought: what sums of floats leave where a line is taken back
 
 
@@ -488,6 +491,56 @@ def far_notes(days: pl.DataFrame) -> list[str]:
             f"If a clock was wrong, leave these lines out"
         )
     return notes
+
+
+def line_number_notes(users: NDArray[np.int64], times: NDArray[np.int64]) -> list[str]:
+    """What a report says where each line seems to be a receipt of its own.
+
+    Parameters
+    ----------
+    users, times : (n_receipts,) in order of both
+
+    Examples
+    --------
+    >>> users, times = np.repeat([1, 2], 100), np.repeat([5, 6, 7, 8], 50)
+    >>> line_number_notes(users, times)[0].split(":")[0]
+    '200 of 200 receipts have the shopper and the time of another one'
+    >>> line_number_notes(users, np.arange(200))
+    []
+    """
+    same = np.append((users[1:] == users[:-1]) & (times[1:] == times[:-1]), False)
+    twins = int((same | np.append(False, same[:-1])).sum())
+    if twins * 2 <= max(len(users), _FEW):
+        return []
+    return [
+        f"{twins:,} of {len(users):,} receipts have the shopper and the time of another one: is "
+        f"basket_id the number of a line? Name the receipt's column, or none: the lines of a shopper "
+        f"and a time are a receipt then"
+    ]
+
+
+def piece_value_notes(log: pl.DataFrame) -> list[str]:
+    """What a report says where `value` seems to be that of one piece, by lines of a single one.
+
+    Examples
+    --------
+    >>> log = pl.DataFrame({"item": [0, 0] * 60, "quantity": [1.0, 3.0] * 60, "value": [2.5, 2.5] * 60})
+    >>> piece_value_notes(log)[0].split(";")[0]
+    'the value of 60 of 60 lines of several pieces is that of one piece'
+    >>> piece_value_notes(log.with_columns(value=2.5 * pl.col("quantity")))
+    []
+    """
+    log = log.gather_every(-(-log.height // _LOOKED_AT)) if log.height > _LOOKED_AT else log
+    log = log.filter(pl.col("value") > 0)
+    single = log.filter(pl.col("quantity") == 1).group_by("item").agg(price=pl.col("value").median())
+    several = log.filter(pl.col("quantity") >= 2).join(single, on="item")
+    one = int(((several["value"] / several["price"] - 1).abs() < _NEAR).sum())
+    if one * 2 <= max(several.height, _FEW):
+        return []
+    return [
+        f"the value of {one:,} of {several.height:,} lines of several pieces is that of one piece; if "
+        f"the column holds the price of a piece, call it price"
+    ]
 
 
 def _bulk(days: pl.DataFrame, few: int, least_days: int) -> tuple[int, int]:

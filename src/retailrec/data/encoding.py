@@ -32,6 +32,7 @@ from retailrec.data.cleaning import (
     far_notes,
     far_rule,
     kept_lines,
+    line_number_notes,
     parse_lines,
     refuse_if_none,
     set_aside,
@@ -407,6 +408,8 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
     held.append(settled(held, known, report))
     log = merged(held, report)
     log, left = _numbered(log)
+    if "basket_id" in ids:
+        report.notes += line_number_notes(key_of[order[left]] >> 32, times[order[left]])
     key_of = key_of[order[left]]
     first = np.full(len(key_of), not again.any())
     if again.any():  # receipts are in order of shopper and time: of one key, the first is the first

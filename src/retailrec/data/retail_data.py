@@ -19,7 +19,13 @@ from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import require_threads
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.data.cleaning import STANDARD_RULES, LineRule, LoadReport, refuse_if_none
+from retailrec.data.cleaning import (
+    STANDARD_RULES,
+    LineRule,
+    LoadReport,
+    piece_value_notes,
+    refuse_if_none,
+)
 from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
@@ -428,6 +434,7 @@ def summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.kept, report.first, report.last = log.height, first, last
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
+    report.notes += piece_value_notes(log)
     report.note_receipts()
 
 
