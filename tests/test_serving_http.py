@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ import polars as pl
 import pytest
 
 pytest.importorskip("fastapi")
+from starlette.testclient import TestClient
 
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
@@ -29,13 +31,14 @@ from retailrec.recommender.dismissals import check_dismissals, holding
 from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
-from retailrec.serving.app import reply
+from retailrec.serving.app import make_app, reply
 from retailrec.serving.database import Dismissal, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment, read_experiment
 from retailrec.serving.loading import export_dismissals, export_exposures
 from retailrec.serving.messages import ShopperIn
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
+from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from serving_http_support import SOON, Start, receipt, small_shop, starting, two_models
 
@@ -750,6 +753,43 @@ def test_a_model_that_is_replaced_while_it_is_read_is_never_signed_as_the_one_be
     monkeypatch.setattr(TwoStageRecommender, "load", replaced)
     with pytest.raises(ArtifactError, match="replaced while it was read"):
         ServedModel.load(tmp_path / "model")
+
+
+def test_what_may_not_be_read_of_the_models_folder_stops_no_model(
+    folder: Path,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    closed, looked = tmp_path / "models" / "closed", Path.stat
+
+    def stat(path: Path, **more: Any) -> os.stat_result:
+        if closed in (path, *path.parents) and path != closed:
+            raise PermissionError(13, "Permission denied", str(path))  # which root never gets
+        return looked(path, **more)
+
+    shutil.copytree(folder / "models" / "second", tmp_path / "models" / "second")
+    shutil.copytree(folder / "models" / "first", closed)
+    monkeypatch.setattr(Path, "stat", stat)
+    shutil.copy(folder / "store.db", tmp_path / "store.db")
+    service = Service(
+        Store(str(tmp_path / "store.db")), tmp_path / "models", ServiceSettings(keys=None)
+    )
+    with TestClient(make_app(service), base_url="http://localhost") as client:
+        while not service.ready:
+            time.sleep(0.01)
+        assert f"{closed} can't be read: Permission denied" in caplog.messages
+        assert [one["id"] for one in client.get("/v1/models").json()["models"]] == ["second"]
+        for path in ("/", "/shopper?id=5", "/compare", "/metrics"):
+            assert client.get(path).status_code == 200, path
+        assert client.post("/v1/models/second/activate").status_code == 200
+        refused = client.post("/v1/models/closed/activate")
+        assert refused.status_code == 404
+        assert f"({closed} can't be read: Permission denied)" in refused.json()["detail"]
+        closed = tmp_path / "models"
+        assert client.get("/v1/models").json() == {"models": []}
+        assert client.get("/").status_code == 200
 
 
 def test_fresh_items_are_asked_of_whoever_draws_a_pool(start: Start) -> None:

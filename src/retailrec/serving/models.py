@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -53,19 +54,29 @@ class Models:
         self._others: LRUCache[str, ServedModel] = LRUCache(len(self.named) + _OTHERS)
         self._active: ServedModel | None = None
         self._before: list[str] = []  # models that answered here, the active one last
+        self.unread: tuple[str, ...] = ()  # what of the folder could not be looked at last, and why
 
     def folders(self) -> dict[str, Path]:
-        """Name -> folder of each model that is there now."""
+        """Name -> folder of each model that is there now; where it may not be looked is `unread`."""
+        unread: list[str] = []
+
+        def holds(place: Path) -> bool:
+            return _is_there(place / "manifest.json", unread)
+
+        found: dict[str, Path] = {}
         if self.follows:
             model = self.folder.resolve()  # read once: the link may be switched meanwhile
-            return {model.parent.name: model} if (model / "manifest.json").is_file() else {}
-        if (self.folder / "manifest.json").is_file():
-            return {self.folder.resolve().name: self.folder}
-        found: dict[str, Path] = {}
-        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            for place in (path, path / "model"):  # a saved model, or what a run wrote
-                if _NAME.fullmatch(path.name) and (place / "manifest.json").is_file():
-                    found.setdefault(path.name, place)
+            found = {model.parent.name: model} if holds(model) else {}
+        elif holds(self.folder):
+            found = {self.folder.resolve().name: self.folder}
+        elif not unread:
+            for path in filter(lambda path: _NAME.fullmatch(path.name), _entries(self.folder, unread)):
+                n = len(unread)
+                if holds(path):
+                    found[path.name] = path
+                elif len(unread) == n and holds(path / "model"):  # what a run wrote
+                    found[path.name] = path / "model"
+        self.unread = tuple(unread)
         return found
 
     @property
@@ -84,8 +95,8 @@ class Models:
         there = self.folders()
         if not there:
             raise SettingError(
-                f"--model {self.folder} holds no saved model. Name a folder that 'retailrec run' or "
-                f"save() wrote, or a folder of such folders."
+                f"--model {self.folder} holds no saved model{self._unread()}. Name a folder that "
+                f"'retailrec run' or save() wrote, or a folder of such folders."
             )
         return there
 
@@ -111,6 +122,8 @@ class Models:
             If the folder holds no model.
         """
         there = self.require_any()
+        for why in self.unread:
+            _LOG.warning("%s", why)
         last = [name for name, _, _ in self._store.activations() if name in there]
         name = last[-1] if last else list(there)[-1]
         for one in last:
@@ -252,16 +265,41 @@ class Models:
         else:
             self._before.append(name)
 
+    def _unread(self) -> str:
+        return f" ({'; '.join(self.unread)})" if self.unread else ""
+
     def _load(self, name: str) -> ServedModel:
         there = self.folders()
         if name not in there:
             raise UnknownModel(
-                f"there is no model {name[:100]!a}; expected one of {', '.join(there) or 'none'}."
+                f"there is no model {name[:100]!a}; expected one of {', '.join(there) or 'none'}"
+                f"{self._unread()}."
             )
         try:
             return ServedModel.load(there[name], name)
         except OSError as error:
             raise ArtifactError(f"model {name} can't be read: {error}.") from error
+
+
+def _is_there(file: Path, unread: list[str]) -> bool:
+    """Is it a file? Where that may not be looked at, it is not, and `unread` says why."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        unread.append(f"{file.parent} can't be read: {error.strerror or error}")
+        return False
+
+
+def _entries(folder: Path, unread: list[str]) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        unread.append(f"{folder} can't be read: {error.strerror or error}")
+        return []
 
 
 class Follower:
