@@ -11,6 +11,7 @@ import pytest
 
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
+from retailrec.data.cleaning import LoadReport
 from retailrec.datasets import load_dataset, open_alike
 from retailrec.datasets.base import Reading
 from retailrec.errors import DataError
@@ -23,10 +24,12 @@ from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving import loading
+from retailrec.serving.database import Dismissal
 from retailrec.serving.loading import load_frames
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import receipt_lines, small_data
+from serving_support import exposure
 
 
 def table(*rows: tuple[str, object, object]) -> pl.DataFrame:
@@ -218,6 +221,28 @@ def test_of_a_chain_what_comes_before_a_forgotten_id_is_forgotten_too(tmp_path: 
     assert [receipt.time for receipt in store.history("c")] == [
         int(datetime(2024, 1, 3).timestamp()) * 1_000_000
     ]
+    store.close()
+
+
+def test_what_is_stored_of_an_id_that_became_a_forgotten_one_is_removed_and_said(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"{tmp_path}/store.db").init()
+    load_frames(store, pl.concat([LINES, LINES[:1].with_columns(time=pl.lit("2024-01-09"))]))
+    store.deny("a", "9")
+    store.dismiss("a", "9", Dismissal("9", False, 0, 1))
+    store.log_exposures([exposure("a"), exposure("b"), exposure("d")])
+    store.forget("b")
+    report = LoadReport("x")
+    lines = LINES.filter(pl.col("user_id") == "d")
+    load_frames(store, lines, changed_ids=ChangedIds.of(CHANGES), report=report)
+    assert "1 users of the store became ids that were forgotten, so what it had of them is removed" in (
+        report.notes
+    )
+    assert {row["user_id"] for row in store.exposures()} == {"d"}
+    assert store.history("a") == store.history("b") == []
+    assert store.shopper("a").version == store.shopper("b").version == 0
+    assert store.shopper("d").ends == datetime(2024, 1, 5)
     store.close()
 
 

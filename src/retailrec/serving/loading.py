@@ -394,21 +394,42 @@ def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
 def move(store: Store, changed: ChangedIds) -> list[str]:
     """Put what is stored under old ids of users and items under the new ones; a note on each.
 
-    Receipts of users are united as `merge` does; attributes that the new id has count. What was stopped
-    halfway goes on when it is called again.
+    Receipts of users are united as `merge` does; attributes that the new id has count. What is stored
+    of a user whose new id was forgotten is removed. What was stopped halfway goes on when it is called
+    again.
     """
     renumbered = _renumber(store, changed) if changed.items else 0
     with store.snapshot() as connection:
         there = _users(connection) & set(changed.users)
+    removed = 0
     for old in sorted(there):
-        while not _moved(store, old, changed.last("user", old)):
-            continue  # more of the old id was stored meanwhile
-    found = ((len(there), "users"), (renumbered, "receipts, for their items,"))
-    return [f"{n:,} {what} of the store have new ids now" for n, what in found if n]
+        new = changed.last("user", old)
+        while not (gone := bool(store.forgotten([new]))) and not _moved(store, old, new):
+            continue  # more of the old id was stored meanwhile, or the new one was forgotten
+        if gone:
+            removed += 1
+            with store.transaction(long=True) as connection:
+                store.remove_rows(connection, old)
+    if removed:
+        with store.transaction(long=True) as connection:
+            store.recount(connection)
+        store.sweep()
+    found = (
+        (len(there) - removed, "users of the store have new ids now"),
+        (
+            removed,
+            "users of the store became ids that were forgotten, so what it had of them is removed",
+        ),
+        (renumbered, "receipts, for their items, of the store have new ids now"),
+    )
+    return [f"{n:,} {what}" for n, what in found if n]
 
 
 def _moved(store: Store, old: str, new: str) -> bool:
-    """Put what is stored of a user under another id; False, and nothing is removed, if more came."""
+    """Put what is stored of a user under another id.
+
+    False, and nothing is removed, if more came or the other one was forgotten meanwhile.
+    """
     receipts, users = schema.receipts, schema.shoppers
     mine, theirs = store.shopper(old), store.shopper(new)
     with store.reader() as connection:
@@ -423,7 +444,9 @@ def _moved(store: Store, old: str, new: str) -> bool:
         store.dismiss(new, said.item, said)
     with store.transaction(long=True) as connection:
         now = select(users.c.version).where(users.c.id == old).with_for_update()
-        if (connection.execute(now).scalar() or 0) != mine.version:
+        if (connection.execute(now).scalar() or 0) != mine.version or forgotten_among(
+            connection, [new]
+        ):
             return False
         for column in (schema.exposures.c.user_id, schema.pools.c.user_id):
             connection.execute(update(column.table).where(column == old).values({column: new}))
