@@ -546,7 +546,7 @@ def test_amounts_of_which_sums_would_be_no_numbers_are_counted(
 def daily(n: int = 1800) -> pl.DataFrame:
     days = [TEN + timedelta(days=i % 90) for i in range(n)]
     return pl.DataFrame(
-        {"user_id": [i % 30 for i in range(n)], "item_id": list(range(n))}
+        {"user_id": [i % 30 for i in range(n)], "item_id": [i % 61 for i in range(n)]}
     ).with_columns(time=pl.Series(days))
 
 
@@ -577,10 +577,43 @@ def test_a_number_of_the_line_in_place_of_the_receipt_s_is_said(number: str | No
     )
 
 
+def test_users_who_are_many_are_said_and_left_out_by_a_condition(tmp_path: Path) -> None:
+    """Every second line is of the card 0, which everybody has who has none."""
+    n = pl.int_range(pl.len())
+    frame = daily().with_columns(user_id=pl.when(n % 2 == 1).then(0).otherwise(1 + n % 500))
+    frame.rename({"user_id": "card"}).write_csv(tmp_path / "lines.csv")
+    columns = {"user_id": "card"}
+    data = load_dataset("table", tmp_path / "lines.csv", columns)
+    (note,) = data.report.notes
+    assert note.startswith("shopper 0 has 45 of 945 receipts, far more than others")
+    assert note.endswith("--where user_id!=0")
+    for where in ("user_id!=0", "card != 0"):
+        kept = load_dataset("table", tmp_path / "lines.csv", columns, where=[where])
+        assert kept.report.rejected == {"card=0": 900}
+        assert 0 not in kept.users["user_id"].to_list()
+        assert kept.report.notes == []
+    both = load_dataset(
+        "table", tmp_path / "lines.csv", columns, where=["card!=0", "card!=1", "card=3"]
+    )
+    assert both.users["user_id"].to_list() == [3]
+
+
+def test_ids_that_never_come_twice_are_said() -> None:
+    lines = daily().with_columns(line=pl.int_range(pl.len()))
+    (note,) = RetailData.from_frames(
+        lines, columns={"user_id": "line", "item_id": "user_id"}
+    ).report.notes
+    assert note == "each of 1,800 shoppers has one receipt: is user_id the number of a receipt?"
+    (note,) = RetailData.from_frames(lines, columns={"item_id": "line"}).report.notes
+    assert note == "each of 1,800 items was bought once: is item_id the number of a line?"
+    day = lines.with_columns(time=pl.lit(TEN))
+    assert RetailData.from_frames(day, columns={"user_id": "line"}).report.notes == []
+
+
 @pytest.mark.parametrize(("of_one", "said"), [(1.0, True), (0.6, True), (0.4, False), (0.0, False)])
 def test_a_value_that_is_the_price_of_a_piece_is_said(of_one: float, said: bool) -> None:
     """Every second line has three pieces; some of these say what one costs."""
-    frame = daily().with_columns(item_id=pl.col("item_id") // 2 % 53, n=pl.int_range(pl.len()))
+    frame = daily().with_columns(n=pl.int_range(pl.len())).with_columns(item_id=pl.col("n") // 2 % 53)
     price, several = 1.0 + pl.col("item_id") % 7, pl.col("n") % 2 == 1
     wrong = several & (pl.col("n") < 1800 * of_one)
     frame = frame.with_columns(quantity=pl.when(several).then(3.0).otherwise(1.0)).with_columns(

@@ -72,7 +72,7 @@ WhereOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="COLUMN=VALUE",
-        help="For 'table': lines that are purchases, such as event=transaction; any number.",
+        help="For 'table': lines that are purchases, such as event=transaction or card!=0; any number.",
         rich_help_panel=DATA,
     ),
 ]

@@ -77,6 +77,7 @@ LINE = "line"  # number of the raw line, counted from 0, through all files
 _INSIDE = (LINE, "file", "reason", "user", "item", "basket", "text")
 _MANY_DOUBLED = 0.02  # of receipts; tills that write a line a piece have fewer by chance
 _FEW = 100  # receipts, or lines, of which nothing is said where they are fewer
+_CROWD = 0.02  # of receipts that one user has
 _LOOKED_AT = 200_000  # lines that tell what a value means
 _NEAR = 0.2  # of the price of a single piece
 _NOTHING_LEFT = 1e-9  # of what was bought: what sums of floats leave where a line is taken back
@@ -517,6 +518,49 @@ def line_number_notes(users: NDArray[np.int64], times: NDArray[np.int64]) -> lis
         f"basket_id the number of a line? Name the receipt's column, or none: the lines of a shopper "
         f"and a time are a receipt then"
     ]
+
+
+def crowd_notes(users: pl.Series, receipts: NDArray[np.int64]) -> list[str]:
+    """What a report says of users who seem to be many.
+
+    Parameters
+    ----------
+    users, receipts : (n_users,) ids, and how many receipts each has
+
+    Examples
+    --------
+    >>> crowd_notes(pl.Series(range(100)), np.append(500, np.full(99, 5)))[0].split(",")[0]
+    'shopper 0 has 500 of 995 receipts'
+    """
+    total, known = int(receipts.sum()), receipts[receipts > 0]
+    if len(known) < _FEW // 2:
+        return []
+    many = (receipts > 10 * np.quantile(known, 0.95)) & (receipts > _CROWD * total)
+    return [
+        f"shopper {user!r} has {n:,} of {total:,} receipts, far more than others: is it everybody "
+        f"without a card? Leave these lines out, with --where user_id!={user}"
+        for user, n in zip(users.filter(pl.Series(many)), receipts[many].tolist(), strict=True)
+    ]
+
+
+def once_notes(n_lines: int, n_items: int, n_receipts: int, n_users: int, days: int) -> list[str]:
+    """What a report says where nobody came twice, or no item was bought twice, for weeks.
+
+    Examples
+    --------
+    >>> once_notes(3_000, 500, 1_200, 1_200, 90)
+    ['each of 1,200 shoppers has one receipt: is user_id the number of a receipt?']
+    """
+    if days < _ODD_DAYS or n_lines < _FEW:
+        return []
+    notes = []
+    if n_users == n_receipts >= _FEW:
+        notes.append(
+            f"each of {n_users:,} shoppers has one receipt: is user_id the number of a receipt?"
+        )
+    if n_items == n_lines:
+        notes.append(f"each of {n_items:,} items was bought once: is item_id the number of a line?")
+    return notes
 
 
 def piece_value_notes(log: pl.DataFrame) -> list[str]:

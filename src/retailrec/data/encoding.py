@@ -27,6 +27,7 @@ from retailrec.data.cleaning import (
     LineRule,
     LoadReport,
     came_again,
+    crowd_notes,
     currencies_in,
     currency_notes,
     far_notes,
@@ -408,9 +409,11 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
     held.append(settled(held, known, report))
     log = merged(held, report)
     log, left = _numbered(log)
-    if "basket_id" in ids:
-        report.notes += line_number_notes(key_of[order[left]] >> 32, times[order[left]])
     key_of = key_of[order[left]]
+    who = key_of >> 32
+    if "basket_id" in ids:
+        report.notes += line_number_notes(who, times[order[left]])
+    report.notes += crowd_notes(users[USER_ID], np.bincount(who, minlength=users.height))
     first = np.full(len(key_of), not again.any())
     if again.any():  # receipts are in order of shopper and time: of one key, the first is the first
         first[np.unique(key_of, return_index=True)[1]] = True

@@ -150,7 +150,8 @@ def where_rules(
 ) -> tuple[LineRule, ...]:
     """Rules that leave the lines where a column has one of some values: ``["event=transaction"]``.
 
-    Several values of one column are alternatives, conditions on several columns hold together.
+    Several values of one column are alternatives, conditions on several columns hold together; none of
+    the values that ``user_id!=0`` names is left.
 
     Raises
     ------
@@ -159,26 +160,25 @@ def where_rules(
     DataError
         If there is no such column.
     """
-    by_column: dict[str, list[str]] = {}
+    by_column: dict[tuple[str, bool], list[str]] = {}
     for condition in where:
         name, equals, value = condition.partition("=")
-        if not (equals and name.strip()):
+        if not (equals and name.rstrip("! ")):
             raise SettingError(
-                f"--where is {condition!r}; expected column=value, as event=transaction."
+                f"--where is {condition!r}; expected column=value or column!=value, as "
+                f"event=transaction."
             )
-        name = column_of(condition, columns)
+        name, other = column_of(condition, columns), name.endswith("!")
         if name not in there:
             raise DataError(f"--where {condition}: there is no column '{name}'; there are {[*there]}.")
-        by_column.setdefault(name, []).append(value.strip())
+        by_column.setdefault((name, other), []).append(value.strip())
     ours = {theirs: name for name, theirs in columns.items()}
-    return tuple(
-        LineRule(
-            f"not {name}={' or '.join(values)}",
-            ~pl.col(ours.get(name, beside(name))).cast(pl.String).is_in(values).fill_null(False),
-            "no purchase, as --where says",
-        )
-        for name, values in by_column.items()
-    )
+    rules = []
+    for (name, other), values in by_column.items():
+        has = pl.col(ours.get(name, beside(name))).cast(pl.String).is_in(values).fill_null(False)
+        reason = f"{'' if other else 'not '}{name}={' or '.join(values)}"
+        rules.append(LineRule(reason, has if other else ~has, "no purchase, as --where says"))
+    return tuple(rules)
 
 
 def column_of(condition: str, columns: Mapping[str, str]) -> str:
@@ -188,8 +188,10 @@ def column_of(condition: str, columns: Mapping[str, str]) -> str:
     --------
     >>> column_of("store=5", {"store": "branch"}), column_of("event = order", {})
     ('branch', 'event')
+    >>> column_of("store != 5", {"store": "branch"})
+    'branch'
     """
-    name = condition.partition("=")[0].strip()
+    name = condition.partition("=")[0].rstrip("! ").strip()
     return columns.get(name, name)
 
 
