@@ -138,6 +138,8 @@ LAST = datetime(2024, 2, 29, 17, 30)
         ([19782], datetime(2024, 2, 29)),  # days since 1970
         ([45351], datetime(2024, 2, 29)),  # a spreadsheet's
         (["45351.729166666664"], LAST),
+        ([45351.7291666667], LAST),  # as spreadsheets keep 15 digits
+        (["45351.7291666662"], LAST),
         ([1709227800], LAST),
         ([1709227800000], LAST),
         ([1709227800000000], LAST),
@@ -162,12 +164,21 @@ def test_everyday_notations_of_times(cells: list[Any], expected: datetime) -> No
         (["2024-01-01T10:00:00Z", "2024-01-01T10:00:00"], "times of different zones"),
         (["next week"], "must hold times"),
         ([170000], "expected day numbers"),
+        (["010224", "020224"], "state the notation"),  # of a file of the first days of a month
         ([True], "must hold times, not Boolean"),
     ],
 )
 def test_times_that_can_not_be_told_are_refused(cells: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_time(pl.Series("time", cells), who="lines")
+
+
+def test_dates_of_six_digits_are_read_where_that_is_stated() -> None:
+    cells = pl.Series("time", ["010224", "150224"])
+    assert parse_time(cells, who="lines", time_format="%d%m%y").to_list() == [
+        datetime(2024, 2, 1),
+        datetime(2024, 2, 15),
+    ]
 
 
 def test_a_stated_notation_settles_it() -> None:

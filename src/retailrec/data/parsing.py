@@ -533,7 +533,9 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
     if time_format is not None:
         return _stated(text, time_format, who)
     number = text.cast(pl.Float64, strict=False)
-    if filled and number.null_count() <= text.null_count() + filled // 20:
+    # 010224 is the first of a month, and not the day 10,224
+    led = int(text.str.contains(r"^0\d").sum() or 0)
+    if filled and led <= filled // 20 and number.null_count() <= text.null_count() + filled // 20:
         return _time_from_numbers(number, who)
     bare = _without_zone(text.str.replace(r"(:\d\d),(\d+)", "${1}.${2}"), who)
     read = [(found, parsed) for found in _candidates(bare) for parsed in [found.read(bare)]]
@@ -736,6 +738,8 @@ def _time_from_numbers(values: pl.Series, who: str) -> pl.Series:
         if start <= least and most <= end:
             inside = values.is_between(start, last).fill_null(False)
             micros = (values.set(~inside, None) * unit).round().cast(pl.Int64)
+            if unit == _A_DAY:  # spreadsheets keep 15 digits of a day: 10:00 is not 9:59:59.999963
+                micros = (micros + 500) // 1000 * 1000
             shift = int((first - _EPOCH) / timedelta(microseconds=1))
             return (micros + shift).cast(pl.Datetime("us")).alias(values.name)
     raise DataError(
