@@ -864,6 +864,14 @@ def test_what_was_shown_is_logged_with_arm_and_propensity(start: Start, tmp_path
     )
     client = start(experiment)
     answers = {str(u): client.get(f"/v1/shoppers/{u}/offers?k=3").json() for u in range(1, 41)}
+    # who is held out on purpose is none for whom a list fell short
+    measures = client.service.measures  # type: ignore[attr-defined]
+    held_out = sum(answer["holdout"] for answer in answers.values())
+    assert sum(measures.levels.values()) == 40 - held_out < 40
+    measured = measures.registry.get_sample_value(
+        "retailrec_answers_total", {"level": "holdout", "model": "second"}
+    )
+    assert measured == held_out
     client.__exit__(None, None, None)  # a clean stop writes everything
     store = Store(client.service.store.url)  # type: ignore[attr-defined]
     raw, n = store.exposures(), export_exposures(store, tmp_path / "exposures.parquet")

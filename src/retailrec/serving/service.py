@@ -69,11 +69,12 @@ class Measures:
         """Show a value that is asked for when the measures are read."""
         Gauge(f"retailrec_{name}", meaning, registry=self.registry).set_function(value)
 
-    def answered(self, answer: Reply) -> None:
-        """Count an answer."""
-        self.answers.labels(answer.level, answer.model).inc()
-        with self._lock:
-            self.levels[answer.level] += 1
+    def answered(self, answer: Reply, held_out: bool = False) -> None:
+        """Count an answer; who is held out of a campaign got no list, and none that fell short."""
+        self.answers.labels("holdout" if held_out else answer.level, answer.model).inc()
+        if not held_out:
+            with self._lock:
+                self.levels[answer.level] += 1
 
     def took(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -319,7 +320,7 @@ class Service:
             As `compute`; a list that came too late counts as no answer, and not as shown.
         """
         made = await self.compute(self.offers, shopper, asked, request, campaign)
-        self.measures.answered(made.answer)
+        self.measures.answered(made.answer, made.asked is None)
         self.log.add(made.rows)
         for name in self.experiment.shadow if made.asked is not None else ():
             if self.shadows._work_queue.qsize() < 100:  # else this one is not compared
