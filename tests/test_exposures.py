@@ -157,9 +157,12 @@ def test_a_disk_that_has_room_for_a_part_takes_none_of_the_rows(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(there) + 30, hard))
         with pytest.raises(OSError, match="No space left"):
             aside.add([exposure("u2")], "away")
+        with pytest.raises(OSError, match="No space left"):
+            Aside(tmp_path / "aside").add([exposure("u2" * 1000)], "away")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert aside.file.read_bytes() == there
+    assert aside.files() == [aside.file]  # and no empty one that would be taken for one with rows
 
 
 def test_rows_that_can_be_put_nowhere_are_counted_as_lost(
@@ -173,6 +176,8 @@ def test_rows_that_can_be_put_nowhere_are_counted_as_lost(
     left = one.stop()
     assert left is not None
     assert left[:2] == (0, 1)
+    assert "1 rows of what was shown were not written to the store s and are lost" in left.sentence("s")
+    assert "recover" not in left.sentence("s")
 
 
 def test_the_thread_goes_on_whatever_happens(

@@ -32,7 +32,7 @@ from retailrec.recommender.request import parse_slots
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.app import make_app, reply
-from retailrec.serving.database import Dismissal, StoreUnavailable
+from retailrec.serving.database import Dismissal, StoreFull, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment, read_experiment
 from retailrec.serving.loading import export_dismissals, export_exposures
 from retailrec.serving.messages import ShopperIn
@@ -753,6 +753,24 @@ def test_a_model_that_is_replaced_while_it_is_read_is_never_signed_as_the_one_be
     monkeypatch.setattr(TwoStageRecommender, "load", replaced)
     with pytest.raises(ArtifactError, match="replaced while it was read"):
         ServedModel.load(tmp_path / "model")
+
+
+def test_a_full_disk_stops_no_start_of_the_model_that_answered(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    assert client.post("/v1/models/first/activate").status_code == 200
+    store = client.service.store  # type: ignore[attr-defined]
+    before = store.activations()
+    client.__exit__(None, None, None)
+
+    def full(*_: object) -> None:
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(Store, "record_activation", full)
+    again = start()
+    assert again.get("/v1/shoppers/5/offers?k=3").json()["model"]["id"] == "first"
+    assert again.service.store.activations() == before  # type: ignore[attr-defined]
 
 
 def test_what_may_not_be_read_of_the_models_folder_stops_no_model(

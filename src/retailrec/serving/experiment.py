@@ -265,6 +265,11 @@ class Unwritten(NamedTuple):
 
     def sentence(self, store: str) -> str:
         """What to do about it."""
+        if not self.aside:
+            return (
+                f"{self.lost:,} rows of what was shown were not written to the store {store} and are "
+                f"lost, for want of room in {self.file.parent} or in memory."
+            )
         lost = f"; {self.lost:,} are lost, for want of room there or in memory" if self.lost else ""
         return (
             f"{self.aside + self.lost:,} rows of what was shown were not written to the store: "
@@ -308,6 +313,8 @@ class Aside:
                     os.fsync(descriptor)
                 except OSError:
                     os.truncate(descriptor, size)
+                    if not size:
+                        self.file.unlink()  # else it would be taken for one with rows
                     raise
 
     def forget(self, gone: Callable[[str], bool]) -> int:

@@ -124,12 +124,15 @@ class Models:
         there = self.require_any()
         for why in self.unread:
             _LOG.warning("%s", why)
-        last = [name for name, _, _ in self._store.activations() if name in there]
+        recorded = self._store.activations()
+        last = [name for name, _, _ in recorded if name in there]
         name = last[-1] if last else list(there)[-1]
         for one in last:
             self._went_to(one)
         model = self._load(name)
-        self._let_answer(model)
+        # one that answered last is none that is activated: a full disk stops no start
+        known = bool(recorded) and recorded[-1][:2] == (model.name, model.digest)
+        self._let_answer(model, known)
         return model
 
     def get(self, name: str) -> ServedModel:
@@ -248,8 +251,9 @@ class Models:
             found.append({"id": name, "digest": digest, "active": answers, "changed": changed})
         return found
 
-    def _let_answer(self, model: ServedModel) -> None:
-        self._store.record_activation(model.name, model.digest)
+    def _let_answer(self, model: ServedModel, known: bool = False) -> None:
+        if not known:
+            self._store.record_activation(model.name, model.digest)
         old, self._active = self._active, model  # one step: a request has the old one or the new one
         with self._lock:
             self._others.pop(model.name, None)
