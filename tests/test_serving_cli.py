@@ -298,6 +298,23 @@ def assert_gone(file: Path) -> None:
     assert read.height
 
 
+def test_a_model_whose_table_of_changed_ids_names_the_forgotten_is_said_to(tmp_path: Path) -> None:
+    run("store", "init", "--store", tmp_path / "s.db")
+    model = tmp_path / "files" / "model"
+    (model / "data").mkdir(parents=True)
+    (model / "manifest.json").write_text("{}")
+    pl.DataFrame({"item_id": ["8", "9"]}).write_parquet(model / "data" / "items.parquet")
+    table = {"kind": ["user", "item"], "old": ["7", "9"], "new": ["8", "5"]}
+    pl.DataFrame(table).write_parquet(model / "data" / "changed.parquet")
+    for user, named in (("7", True), ("8", True), ("9", False)):
+        command = ["store", "forget", user, "--store", tmp_path / "s.db", "--also", tmp_path / "files"]
+        found = CliRunner().invoke(app, [str(part) for part in command])
+        assert found.exit_code == 3, found.output
+        said = " ".join(found.stderr.split())
+        assert ("its table of changed ids names this id" in said) is named
+        assert ("a model holds no ids" in said) is not named
+
+
 def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:
     store = tmp_path / "s.db"
     key = run("store", "key", "add", "till 7", "--scopes", "read,write", "--store", store).strip()

@@ -123,8 +123,7 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
     for path in paths:
         files = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
         models = {file.parent for file in files if file.name == "manifest.json"}
-        why = "a model holds no ids; fit again for one that never saw the user's receipts"
-        found += [Searched(model, left=why) for model in sorted(models)]
+        found += [Searched(model, left=_of_model(user, model)) for model in sorted(models)]
         found += [
             _forget_in_file(user, file, overwrite)
             for file in files
@@ -133,6 +132,20 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
             and file.name != MARKER
         ]
     return found
+
+
+def _of_model(user: str, model: Path) -> str:
+    """What is left in a saved model, which holds no ids but those of its table of changed ids."""
+    for file in model.rglob("*.parquet"):
+        try:
+            if set(pl.read_parquet_schema(file)) != {"kind", "old", "new"}:
+                continue
+            users = pl.read_parquet(file, glob=False).filter(kind="user")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            return f"not looked into: it can't be read here ({str(error).splitlines()[0][:80]})"
+        if users.filter((pl.col("old") == user) | (pl.col("new") == user)).height:
+            return "its table of changed ids names this id; take the row out of the table and fit again"
+    return "a model holds no ids; fit again for one that never saw the user's receipts"
 
 
 def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
