@@ -723,6 +723,22 @@ def test_a_part_of_a_receipt_whose_number_started_anew_completes_it(store: Store
     assert len(stored(store)) == 2
 
 
+def test_receipts_that_version_0_2_called_by_their_time_are_known_without_numbers(store: Store) -> None:
+    called = [(0, [Line("tea", 1, 2)]), (0, [Line("jam", 1, 3)]), (60, [Line("rye", 1, 1)])]
+    for n, (later, items) in enumerate(called):
+        time = TEN + timedelta(seconds=later)
+        number = f"{time:%Y%m%dT%H%M%S}.000000-000{n % 2}"
+        store.add(accept([Posted("ann", number, time, items)]).receipts)
+    kept = stored(store)
+    rows = lines(("tea", 1, 2), ("jam", 1, 3), ("rye", 1, 1), ("oil", 1, 5)).drop("basket_id")
+    rows = rows.with_columns(time=pl.lit(TEN) + pl.duration(seconds=pl.Series([0, 0, 60, 60])))
+    found = load_frames(store, rows[:3])
+    assert (found.new, found.completed, stored(store)) == (0, 0, kept)
+    found = load_frames(store, rows)  # of the second one more is known
+    assert (found.new, found.completed) == (0, 1)
+    assert stored(store) == kept | {"20240102T100100.000000-0000": {"rye": 1, "oil": 1}}
+
+
 @pytest.mark.parametrize("year", [1985, 2024])
 @pytest.mark.parametrize("numbers_first", [True, False])
 def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(

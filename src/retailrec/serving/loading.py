@@ -840,6 +840,14 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
             same = (n for n in visits[key] if not _other_visit(there[shopper, n][2], time))
             key = shopper, next(same, f"{own}@{moment(time).strftime(BY_TIME)}")
         row = *key, time, items, amounts
+        if key not in there and number == moment(time).strftime(BY_TIME):  # or as 0.2 called it
+            theirs = called.get(shopper, [])
+            begun = list(of_second(theirs, time))
+            if any(made_of(row, theirs[at:]) for at in begun):
+                continue
+            if begun:
+                key = shopper, theirs[begun[0]][1]
+                there.setdefault(key, theirs[begun[0]])
         if key not in there:
             if is_called_by_time(number) or not any(
                 made_of(row, called[shopper][at:]) for at in of_second(called.get(shopper, []), time)
