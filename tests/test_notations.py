@@ -309,6 +309,24 @@ def test_attributes_called_like_ours_keep_their_values() -> None:
     assert data.recommendable.all()
 
 
+def test_a_category_with_blanks_is_no_other_and_a_word_for_none_is_none() -> None:
+    cells = ["tea", " tea ", "", "NULL", "\u200btea"]
+    items = pl.DataFrame({"item_id": range(5), "category_1": cells})
+    there = receipts(value=range(1, 6))
+    tidy = ["tea", "tea", None, None, "tea"]
+    tables = [items, items.cast({"category_1": pl.Categorical})]
+    for table in tables:
+        assert RetailData.from_frames(there, table).items["category_1"].to_list() == tidy
+    on_lines = there.with_columns(items["category_1"])
+    of_lines = RetailData.from_frames(on_lines, item_columns=["category_1"])
+    assert of_lines.items["category_1"].to_list() == tidy
+    users = pl.DataFrame({"user_id": range(5), "store": cells})
+    assert RetailData.from_frames(there, None, users).users["store"].to_list() == tidy
+    first = there.with_columns(item_id=pl.lit(7), category_1=pl.Series(["", "NULL", " ", "ale", "tea"]))
+    found = RetailData.from_frames(first, item_columns=["category_1"])
+    assert found.items["category_1"].to_list() == ["ale"]
+
+
 def test_lists_among_attributes_are_left_out_with_a_note() -> None:
     frame = receipts(value=[1, 2])
     users = pl.DataFrame({"user_id": [0, 1], "tags": [["a"], ["b", "c"]], "age": [20, 30]})

@@ -163,3 +163,27 @@ def test_what_a_bound_does_not_count_is_told() -> None:
         allocate(
             pl.DataFrame(GOOD), campaign, items=items, users=users.with_columns(pl.col("user_id") + 70)
         )
+
+
+def test_a_supplier_with_blanks_is_no_other_and_a_blank_is_none() -> None:
+    items = pl.DataFrame({"item_id": ["a", "b"], "supplier": ["s", "s "]})
+    pairs = pl.DataFrame(
+        {"user_id": [1, 1, 2, 2], "item_id": ["a", "b"] * 2, "value": [2.0, 1.0, 2.0, 1.0]}
+    )
+    for limit in ({"by": "supplier", "at_most": 1}, {"by": "supplier", "of": " s", "at_most": 1}):
+        assert allocate(pairs, {"name": "x", "limit": [limit]}, items=items).report.n_offers == 1
+    variety = {"name": "x", "offers": {"at_most": 2}, "variety": [{"by": "supplier", "at_most": 1}]}
+    assert allocate(pairs, variety, items=items).report.n_offers == 2
+    none = items.with_columns(supplier=pl.Series(["  ", "NULL"]))
+    notes = allocate(pairs, variety, items=none).report.notes
+    assert notes == (
+        "2 items of the pairs have no supplier, such as a: no bound by supplier counts them.",
+    )
+    other = items.with_columns(supplier=pl.Series(["s", "S"]))
+    assert "'S' and 's', and count apart" in allocate(pairs, variety, items=other).report.notes[0]
+    users = pl.DataFrame({"user_id": [1, 2], "segment": ["new ", None]})
+    floor = {"name": "x", "floor": [{"column": "segment", "of": "new"}]}
+    assert not allocate(pairs, floor, users=users).report.minima_given_way
+    numbers = items.with_columns(supplier=pl.Series([7.0, None]))
+    limit = {"by": "supplier", "of": 7, "at_most": 1}
+    assert allocate(pairs, {"name": "x", "limit": [limit]}, items=numbers).report.n_offers == 2

@@ -229,6 +229,13 @@ def test_the_next_answer_knows_a_receipt(fresh: Engine, model: ServedModel, shop
     assert listed(same) == listed(after)
 
 
+def test_attributes_of_a_request_are_read_as_those_of_a_table(model: ServedModel) -> None:
+    facts = [{"region": text} for text in (" north ", "NULL", "  ", "north")]
+    events = [code_receipts(model, [])] * 4
+    users = model.history(list("abcd"), events, facts, model.end, None, ("region",)).users
+    assert users["region"].to_list() == ["north", None, None, "north"]
+
+
 def test_another_process_makes_a_cached_history_useless(
     fresh: Engine, model: ServedModel, shop: RetailData
 ) -> None:

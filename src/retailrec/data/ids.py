@@ -14,7 +14,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.encoding import CodedLines, describe
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids
+from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids, without_missing
 from retailrec.errors import DataError
 from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE
 
@@ -29,7 +29,8 @@ def attributes(
 ) -> pl.DataFrame | None:
     """A catalogue or shopper table with one row an id, from a frame or from columns of the lines.
 
-    Rows of ids that changed are folded into those of the new ids.
+    Rows of ids that changed are folded into those of the new ids. Text has no blanks around it, and
+    words such as ``NULL`` are missing, so that a category is not two, and none is no category.
 
     Raises
     ------
@@ -38,7 +39,8 @@ def attributes(
     """
     who, known_from = ("items", KNOWN_FROM) if id_column == ITEM_ID else ("users", "")
     if described_by:
-        frame = describe(coded.described[id_column], id_column, described_by)
+        facts = _words_trimmed(coded.described[id_column], described_by)
+        frame = describe(facts, id_column, described_by)
         frame = frame.rename({"time": KNOWN_FROM}) if id_column == ITEM_ID else frame.drop("time")
         known_from = ""
     if frame is None:
@@ -56,6 +58,7 @@ def attributes(
         if c in (RECOMMENDABLE, DISCOVERABLE, known_from) and id_column == ITEM_ID
     ]
     frame = frame.drop(deep).rename({c: f"{c}_" for c in taken})
+    frame = _words_trimmed(frame, [c for c in frame.columns if c != id_column])
     if changed_ids is not None and not described_by:
         frame = changed_ids.folded(frame, id_column)
     if not described_by:
@@ -79,6 +82,11 @@ def attributes(
             f"{some!r}; the first row of an id counts"
         )
     return first
+
+
+def _words_trimmed(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    texts = [c for c in columns if frame[c].dtype in (pl.String, pl.Categorical, pl.Enum)]
+    return frame.with_columns(without_missing(frame[c].cast(pl.String)) for c in texts)
 
 
 def require_id(frame: pl.DataFrame, column: str, *, who: str) -> None:

@@ -42,7 +42,7 @@ from retailrec.offers.experiments import (
     window_around,
 )
 from retailrec.offers.ledger import Ledger, pool_frame
-from retailrec.offers.problem import group_column
+from retailrec.offers.problem import group_column, group_names
 from retailrec.offers.uplift import UpliftReport, fit_uplift
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -126,7 +126,8 @@ def _groups(offers: pl.DataFrame, items: pl.DataFrame | None) -> dict[str, list[
     for kind in ("supplier", "category"):
         column = group_column(kind, items)
         if column is not None:
-            table = items.select(pl.col("item_id", column).cast(pl.String)).rename({column: kind})
+            ids = typed_ids(items["item_id"]).cast(pl.String)
+            table = pl.DataFrame({"item_id": ids, kind: group_names(items[column])})
             joined = offers.join(table, on="item_id", how="left")
             totals[kind] = _totals(joined, kind).head(MOST_ROWS).to_dicts()
     return totals

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retailrec.data.ids import require_id, row_of_ids, runs_of_ids
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import ids_like, ids_meet, parse_number, typed_ids
+from retailrec.data.parsing import bare_id, ids_like, ids_meet, look_alikes, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.campaign import VALUE_COLUMNS, Budget, Campaign, Limit
 from retailrec.offers.ledger import Ledger
@@ -401,7 +401,7 @@ def attribute_of(column: str, users: Any, user_ids: pl.Series) -> pl.Series:
         there = "no users were given" if people is None else f"users have {people.columns}"
         raise DataError(f"campaign: it asks for the segment '{column}'; {there}. Bring that column.")
     names = pl.DataFrame({"user_id": user_ids})
-    mine = people.select("user_id", pl.col(column).cast(pl.String).alias("segment"))
+    mine = people.select("user_id", segment=group_names(people[column]))
     return names.join(mine, on="user_id", how="left", maintain_order="left")["segment"]
 
 
@@ -412,13 +412,13 @@ def _in_segment(
     mine = attribute_of(column, users, user_ids)
     if of is None:
         return mine.is_not_null().to_numpy()
-    there = to_polars(users, who="users")[column].cast(pl.String).drop_nulls().unique().sort()
-    if str(of) not in set(there):
+    there = group_names(to_polars(users, who="users")[column]).drop_nulls().unique().sort()
+    if bare_id(str(of)) not in set(there):
         raise DataError(
             f"campaign: floor speaks of {column} '{of}', which no shopper has; there are "
             f"{', '.join(there[:5])}. Correct 'of'."
         )
-    return (mine == str(of)).fill_null(False).to_numpy()
+    return (mine == bare_id(str(of))).fill_null(False).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -430,6 +430,11 @@ class Constraint:
     at_least: float  # -inf where there is no bound
     at_most: float  # inf where there is none
     items: NDArray[np.int32]  # (n,) codes of the items it counts, ascending
+
+
+def group_names(values: pl.Series) -> pl.Series:
+    """Names of suppliers, categories or segments, read as ids are: ``"x "`` is ``x``."""
+    return typed_ids(values).cast(pl.String)
 
 
 def group_column(by: str, items: pl.DataFrame) -> str | None:
@@ -460,16 +465,16 @@ def constraints_of(
     for part in parts:
         if part.by not in groups:
             groups[part.by] = _groups(part.by, table, item_ids, notes)
-        inside = groups[part.by]
-        if part.of is not None and str(part.of) not in inside:
+        inside, of = groups[part.by], None if part.of is None else bare_id(str(part.of))
+        if of is not None and of not in inside:
             some = ", ".join(list(inside)[:5])
             raise DataError(
-                f"campaign: it speaks of {part.by} '{part.of}', which neither the pairs nor the items "
+                f"campaign: it speaks of {part.by} '{of}', which neither the pairs nor the items "
                 f"hold; there are {some}{', ...' if len(inside) > 5 else ''}. Correct 'of'."
             )
-        names = list(inside) if part.of is None else [str(part.of)]
-        if part.of is not None and not len(inside[str(part.of)]):
-            notes.append(f"{part.by} {part.of} has no pair to offer: its bound counts nothing.")
+        names = list(inside) if of is None else [of]
+        if of is not None and not len(inside[of]):
+            notes.append(f"{part.by} {of} has no pair to offer: its bound counts nothing.")
         if isinstance(part, Budget):
             for name in names:
                 budgets[part.by, name] = min(part.at_most, budgets.get((part.by, name), np.inf))
@@ -514,7 +519,7 @@ def _groups(
         raise DataError(f"campaign: it speaks of a {by}; {there}. Bring a column '{by}' of items.")
     _require_rows(table, item_ids, column)
     codes = pl.DataFrame({"item_id": item_ids, "code": everything})
-    mine = table.select("item_id", pl.col(column).cast(pl.String).alias("name")).join(
+    mine = table.select("item_id", name=group_names(table[column])).join(
         codes, on="item_id", how="left", maintain_order="left"
     )
     nameless = mine.filter(pl.col("name").is_null() & pl.col("code").is_not_null())
@@ -524,6 +529,7 @@ def _groups(
             f"no bound by {by} counts them."
         )
     rows = mine.filter(pl.col("name").is_not_null()).group_by("name").agg(pl.col("code").drop_nulls())
+    notes += look_alikes(rows["name"].sort().alias(by))
     return {
         str(name): np.sort(np.array(inside, np.int32)) for name, inside in rows.sort("name").iter_rows()
     }
@@ -588,7 +594,7 @@ def local_groups(
     groups, caps = [], []
     products = _groups("product", table, item_ids, notes) if campaign.exclusion else {}
     for exclusion in campaign.exclusion:
-        names = [str(name) for name in exclusion.products]
+        names = [bare_id(str(name)) for name in exclusion.products]
         unknown = [name for name in names if name not in products]
         if unknown:
             raise DataError(

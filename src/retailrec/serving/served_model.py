@@ -19,7 +19,7 @@ from scipy import sparse
 
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.history import History
-from retailrec.data.parsing import zero_forms
+from retailrec.data.parsing import MISSING, bare_id, zero_forms
 from retailrec.datasets.base import Reading
 from retailrec.errors import ArtifactError, SettingError
 from retailrec.recommender.answerer import Answerer
@@ -255,5 +255,8 @@ def _known(events: CodedEvents, before: int | None) -> CodedEvents:
 
 
 def _plain(value: Any) -> Any:
-    """Text and numbers as they are; anything else is unknown."""
-    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    """Numbers, and text as `attributes` leaves it; anything else is unknown."""
+    if isinstance(value, str):
+        value = bare_id(value)
+        return None if value in MISSING else value
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
