@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retailrec.cli.app import app
+from retailrec.jobs.campaigns import allocate_files
 from retailrec.offers.ledger import Ledger
 from retailrec.report.page import render_campaign
 from retailrec.simulator.shop import Shop
@@ -84,6 +87,34 @@ def run(command: str) -> str:
 
 
 ALLOCATE = "allocate pairs.csv campaign.toml --items items.csv --ledger ledger --record --time 2024-02-15 --out out"
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_campaign_killed_while_the_ledger_takes_it_is_whole_after_a_rerun(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = pl.DataFrame({"user_id": range(30), "item_id": 1, "value": 1.0})
+    pairs.write_csv(tmp_path / "pairs.csv")
+    (tmp_path / "campaign.toml").write_text('name = "k"\nholdout = 0.3\n')
+    names = [tmp_path / name for name in ("pairs.csv", "campaign.toml", "out")]
+    call = partial(allocate_files, *names, ledger=tmp_path / "ledger", record=True)
+    replace, seen = os.replace, [0]
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).parent.name == "ledger":
+            if seen[0] == at:
+                raise KeyboardInterrupt
+            seen[0] += 1
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            call(time="2024-05-01")
+    call(time="2024-05-01")
+    ledger = Ledger(tmp_path / "ledger")
+    assert ledger.read()["user_id"].n_unique() == 30
+    assert ledger.read_pool()["user_id"].sort().to_list() == sorted(map(str, range(30)))
 
 
 def test_allocate_writes_a_campaign_and_result_tells_what_came_of_it(files: Path) -> None:

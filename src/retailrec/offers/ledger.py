@@ -47,8 +47,8 @@ LEDGER: Mapping[str, Any] = MappingProxyType(
         "holdout": pl.Boolean,  # was the shopper held out on purpose?
     }
 )
-# files that a ledger writes, and parts of waves that Spark writes
-_NAME = re.compile(r"(offers|pool)-\d{8}-[0-9a-f]{16}\.parquet|pool-\d{6}-\d{5}\.parquet")
+_OURS = r"(offers|pool)-\d{8}-[0-9a-f]{16}\.parquet"
+_NAME = re.compile(_OURS + r"|pool-\d{6}-\d{5}\.parquet")  # or parts of waves that Spark writes
 _MAY_BE_NULL = ("item_id", "score", "price", "propensity")
 _IDS = ("user_id", "item_id")
 _OF_REQUEST = ("user_id", "time", "policy", "arm", "pool")  # of a pool: the same in all its rows
@@ -261,15 +261,14 @@ class Ledger:
     def _record(
         self, rows: Any, again: bool, writing: ExitStack, pool: pl.DataFrame | None
     ) -> Path | None:
-        frame = ledger_frame(rows)
-        if pool is not None and not pool.is_empty():
-            self._write_pool(pool, writing)
-        if frame.is_empty():
-            return None
+        frame, file = ledger_frame(rows), None
         if not again:
             self._refuse_repeats(frame)
-        file = self._next_file("offers", self._files(), frame)
-        frame.write_parquet(writing.enter_context(whole_file(file)))
+        if not frame.is_empty():
+            file = self._next_file("offers", self._files(), frame)
+            frame.write_parquet(writing.enter_context(whole_file(file)))
+        if pool is not None and not pool.is_empty():
+            self._write_pool(pool, writing)  # in place before the offers, which a rerun looks for
         return file
 
     def append_pool(self, rows: Any, *, shown_only: bool = False) -> Path | None:
@@ -295,18 +294,16 @@ class Ledger:
         if shown_only:
             frame = frame.filter("shown")
         with self.recording(again=True) as record, ExitStack() as writing:
-            pooled = self._pool_files()
-            if there := [file for file in pooled if file.stem.endswith(_digest(frame))]:
-                if not any(file.stem.endswith(_digest(offers)) for file in self._files()):
-                    record(offers)  # a process was killed between the two
-                return there[0]
             file = self._write_pool(frame, writing)
-            record(offers)
+            if not any(one.stem.endswith(_digest(offers)) for one in self._files()):
+                record(offers)
         return file
 
     def _write_pool(self, frame: pl.DataFrame, writing: ExitStack) -> Path:
-        """Write pool rows aside, which appear when `writing` ends."""
+        """Write pool rows aside, which appear when `writing` ends, unless a killed call wrote them."""
         there = self._pool_files()
+        if same := [file for file in there if file.stem.endswith(_digest(frame))]:
+            return same[0]
         known = self._scan(there, POOL).select(pl.col("request").unique()).collect()["request"]
         if (again := frame["request"].is_in(known.implode())).any():
             raise DataError(
@@ -441,8 +438,8 @@ class Ledger:
         DataError
             If there is no file, and no folder with ledger files.
         """
-        if self._files():
-            return self
+        if self._files() or any(re.fullmatch(_OURS, file.name) for file in self._pool_files()):
+            return self  # a pool alone is what a killed call leaves
         there = "it holds no ledger file" if self.folder.is_dir() else "there is nothing"
         raise DataError(
             f"there is no ledger at {self.folder}: {there}. Name the folder that offers were written "
