@@ -309,6 +309,15 @@ def test_what_a_later_load_takes_back_is_kept_and_said(store: Store, numbers: bo
         ] * said
 
 
+def test_what_single_precision_rounds_is_no_more_of_an_item(store: Store) -> None:
+    known = lines(("tea", 0.254, 2.1), ("jam", 1, None))
+    load_frames(store, known)
+    again = load_frames(store, known.with_columns(pl.col("quantity", "value").cast(pl.Float32)))
+    assert (again.new, again.completed) == (0, 0)
+    assert stored(store) == {"1": {"tea": 0.254, "jam": 1}}
+    assert load_frames(store, lines(("jam", 1, 3))).completed == 1  # its money is known now
+
+
 def test_receipts_that_the_store_has_under_another_number_are_said(store: Store) -> None:
     said = []
     for number, quantity in (("0001", 1), ("1", 1), ("2", 5)):

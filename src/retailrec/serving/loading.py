@@ -1000,14 +1000,16 @@ def _united(there: Row, row: Row, found: Merged) -> Row:
         if known is amounts:
             continue
         pairs = [(known["quantity"], amounts["quantity"]), (known["value"], amounts["value"])]
-        if any(abs(a - b) > 1e-6 * (1 + abs(a)) for a, b in pairs):  # not of NaN
+        differ = any(abs(a - b) > 1e-6 * (1 + abs(a)) for a, b in pairs)  # not of NaN
+        if differ:
             found.differing += 1
             if len(found.examples) < 3:
                 found.examples.append(
                     f"item {item!r} of receipt {there[1]!r} of shopper {there[0]!r}, {_said(known)} "
                     f"there, {_said(amounts)} now"
                 )
-        if _weight(amounts) > _weight(known):
+        more = differ or any(np.isnan(a) and not np.isnan(b) for a, b in pairs)
+        if more and _weight(amounts) > _weight(known):  # what single precision rounds is no more
             kept[item] = amounts
     return there[0], there[1], min(there[2], row[2]), *_packed(kept)
 
