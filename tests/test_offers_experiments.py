@@ -241,6 +241,28 @@ def test_overlapping_campaigns_are_told(campaign: tuple[Ledger, RetailData], tmp
     assert any("Other campaigns (other) reached" in note for note in found.notes)
 
 
+def test_several_arms_and_shoppers_who_come_later_are_told(
+    campaign: tuple[Ledger, RetailData], tmp_path: Path
+) -> None:
+    ledger, data = campaign
+    rows, served = ledger.read(), Ledger(tmp_path / "ledger")
+    kind = pl.when("holdout").then(pl.lit("holdout"))
+    number = pl.col("user_id").cast(pl.Int64)
+    arm = kind.when(number % 4 == 0).then(pl.lit("bolder")).otherwise(pl.lit("today"))
+    late = pl.when(number <= 10).then(timedelta(days=3)).otherwise(timedelta(hours=23))
+    served.append(rows.with_columns(arm=arm, time=pl.col("time") + late))
+    served.append(rows.filter(number == 100).with_columns(arm=arm), again=True)
+    found = experiment_result(served, "spring", data, days=DAYS)
+    treated = rows.filter(~pl.col("holdout")).select("user_id", arm=arm).unique()
+    n = dict(treated.group_by("arm").len().iter_rows())
+    each = f"bolder {n['bolder']}, today {n['today']} shoppers"
+    assert any(f"Treated are 2 arms together ({each})" in note for note in found.notes)
+    assert any(note.startswith("10 shoppers came in later than the first day") for note in found.notes)
+    assert not any(
+        "arms together" in n for n in experiment_result(ledger, "spring", data, days=DAYS).notes
+    )
+
+
 def test_lost_shoppers_are_told(campaign: tuple[Ledger, RetailData], tmp_path: Path) -> None:
     ledger, data = campaign
     less = Ledger(tmp_path / "ledger")

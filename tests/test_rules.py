@@ -19,6 +19,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
 from retailrec.recommender.catalogue import with_own_stores
 from retailrec.recommender.dismissals import Dismissed, check_dismissals, holding
+from retailrec.recommender.forbid import Forbid
 from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Begun, BoundRules, Rules, read_rules
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -289,6 +290,15 @@ YOUNG = {"category": "wet", "when": "age < 18"}
         (YOUNG | {"unknown": "allow"}, ["16-24", "A"], ["abcf", "abcdef"]),
         ({"items": ["a"], "when": "age >= 18"}, ["<18", "<=18"], ["abcdef", "bcdef"]),
         ({"items": ["a"], "when": "age > 65"}, ["65+", "55-65"], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age in [16, 17]"}, ["16-24", "18-24"], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age == 17"}, ["under 18", "17-17"], ["bcdef", "bcdef"]),
+        ({"items": ["a"], "when": "age not in [17, 18]"}, ["16-24", "18"], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age in ['16-24']"}, ["16-24", "17"], ["bcdef", "abcdef"]),
+        (
+            {"items": ["a"], "when": "age == 'Köln  Süd'"},
+            ["ko\u0308ln süd", "Köln"],
+            ["bcdef", "abcdef"],
+        ),
     ],
 )
 def test_what_some_users_must_not_be_offered(forbid: dict, ages: list, expected: list[str]) -> None:
@@ -344,6 +354,14 @@ def test_what_of_a_ban_the_catalogue_lacks_is_noted() -> None:
     lists, bound = bound_to(people(age=[1, 2]), Rules(forbid=[{"items": ["a", "b", "only-c"]}]))
     assert lists == ["cdef"] * 2
     assert "only 2 of the 3 ids of the items forbidden are among" in bound.notes[0]
+
+
+def test_a_ban_meets_a_category_in_another_unicode_form() -> None:
+    forms = ["Café", "cafe\u0301 ", "CAFÉ"]
+    items = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "category_1": [*forms, "tea"]})
+    found, note = Forbid(category=["café"]).mask(items)
+    assert found.tolist() == [True, True, True, False]
+    assert not note
 
 
 def test_bans_come_from_a_file(tmp_path: Path) -> None:

@@ -258,6 +258,7 @@ def experiment_result(
                 f"trusted until it is known why."
             )
     notes = _notes(ledger, campaign, data, table, start, days, srm)
+    notes += _notes_on_rows(rows, start, days)
     if n_both:
         notes.append(
             f"{n_both:,} shoppers stood in both arms before their ids became one; they are left out."
@@ -308,6 +309,29 @@ def _notes(
         notes.append(
             f"Other campaigns ({names}) reached {touched.height - held:,} treated and {held:,} "
             f"held-out shoppers in the same window: the effects are what this campaign added to them."
+        )
+    return notes
+
+
+def _notes_on_rows(rows: pl.DataFrame, start: datetime, days: float) -> list[str]:
+    """What a service's log has and a campaign of one day has not: arms, users who come later."""
+    notes = []
+    arms = (
+        rows.filter(~pl.col("holdout")).group_by("arm").agg(n=pl.col("user_id").n_unique()).sort("arm")
+    )
+    if arms.height > 1:
+        each = ", ".join(f"{arm or 'of no name'} {n:,}" for arm, n in arms.iter_rows())
+        notes.append(
+            f"Treated are {arms.height} arms together ({each} shoppers): the effects are those of all "
+            f"of them, and which arm did what is not told."
+        )
+    first = rows.group_by("user_id").agg(pl.col("time").min())["time"]
+    latest: Any = first.max()
+    if n := int((first >= start + timedelta(days=1)).sum()):
+        notes.append(
+            f"{n:,} shoppers came in later than the first day, up to {latest:%Y-%m-%d}; the "
+            f"window of {days:g} days is the same for all, so what they bought before is in it, and "
+            f"effects are rather too small."
         )
     return notes
 

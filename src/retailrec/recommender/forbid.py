@@ -75,19 +75,21 @@ class Comparison:
         """
         text = without_missing(users[self.attribute].cast(pl.String)).str.to_lowercase()
         number = text.cast(pl.Float64, strict=False).to_numpy()
+        least, most = number.copy(), number.copy()
+        words = np.isnan(number) & text.is_not_null().to_numpy()
+        for place in np.flatnonzero(words & any(_number(value) is not None for value in self.values)):
+            least[place], most[place] = _interval(text[int(place)])
         if self.operator in _ORDER:
-            least, most = number.copy(), number.copy()
-            for place in np.flatnonzero(np.isnan(number) & text.is_not_null().to_numpy()):
-                least[place], most[place] = _interval(text[int(place)])
             nearest = least if self.operator in ("<", "<=") else most
             return Met(_ORDER[self.operator](nearest, float(self.values[0])), np.isnan(nearest))
-        known = text.is_not_null().to_numpy()
-        equal = text.is_in([value.lower() for value in self.values]).fill_null(False).to_numpy()
+        known, positive = text.is_not_null().to_numpy(), self.operator in ("==", "in")
+        values = _folded(pl.Series(self.values, dtype=pl.String))
+        equal = _folded(text).is_in(values.implode()).fill_null(False).to_numpy()
         for value in self.values:
             if (as_number := _number(value)) is not None:
-                equal = equal | (number == as_number)
-        yes = equal if self.operator in ("==", "in") else ~equal
-        return Met(known & yes, ~known)
+                inside = (least <= as_number) & (as_number <= most)
+                equal = equal | (inside if positive else number == as_number)
+        return Met(known & (equal if positive else ~equal), ~known)
 
 
 def parse_comparisons(text: str) -> tuple[Comparison, ...]:
@@ -236,11 +238,11 @@ class Forbid:
             If the catalogue has none of it: then no user would be kept from anything.
         """
         found, notes = np.zeros(items.height, np.bool_), []
-        wanted = [category.strip().lower() for category in self.category]
+        wanted = _folded(pl.Series(self.category, dtype=pl.String))
         columns = [c for c in CATEGORIES if c in items.columns]
-        there = {c: items[c].cast(pl.String).str.strip_chars().str.to_lowercase() for c in columns}
+        there = {c: _folded(items[c].cast(pl.String)) for c in columns}
         for texts in there.values():
-            found |= texts.is_in(wanted).fill_null(False).to_numpy()
+            found |= texts.is_in(wanted.implode()).fill_null(False).to_numpy()
         lacking = [w for w in wanted if not any((t == w).any() for t in there.values())]
         if lacking:
             notes.append(f"the catalogue has no category {', '.join(map(repr, lacking))}")
@@ -258,6 +260,12 @@ class Forbid:
                 f"Category columns are {', '.join(columns) or 'none'}."
             )
         return found, sentence
+
+
+def _folded(texts: pl.Series) -> pl.Series:
+    """Text as bans compare it: case, Unicode form, and how many blanks, aside."""
+    form = texts.str.normalize("NFKC").str.to_lowercase()
+    return form.str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def missing_attribute(name: str, there: Sequence[str]) -> str:
