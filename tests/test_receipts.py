@@ -594,7 +594,7 @@ def test_users_who_are_many_are_said_and_left_out_by_a_condition(tmp_path: Path)
     columns = {"user_id": "card"}
     data = load_dataset("table", tmp_path / "lines.csv", columns)
     (note,) = data.report.notes
-    assert note.startswith("shopper 0 has 45 of 945 receipts, far more than others")
+    assert note.startswith("shopper '0' has 45 of 945 receipts, far more than others")
     assert note.endswith("--where user_id!=0")
     for where in ("user_id!=0", "card != 0"):
         kept = load_dataset("table", tmp_path / "lines.csv", columns, where=[where])

@@ -157,6 +157,19 @@ def test_a_receipt_number_of_returns_alone_is_not_said_to_be_another(
     assert not here.report.notes
 
 
+def test_columns_that_seem_to_be_other_ones_are_said_alike(session: Any, tmp_path: Path) -> None:
+    """A row number for the receipt's, at one time; and a card that many have."""
+    crowd = pl.when(ROW % 4 == 0).then(7).otherwise(pl.col("basket_id"))
+    LINES.with_columns(basket_id=ROW, user_id=crowd).write_parquet(tmp_path / "lines.parquet")
+    here, _ = both(session, tmp_path / "lines.parquet", Reading(where=["user_id!=7"]))
+    (note,) = here.report.notes
+    assert "is basket_id the number of a line?" in note
+    LINES.with_columns(user_id=crowd).drop("basket_id").write_parquet(tmp_path / "lines.parquet")
+    here, _ = both(session, tmp_path / "lines.parquet")
+    (note,) = here.report.notes
+    assert note.startswith("shopper '7' has 101 of 300 receipts")
+
+
 def parted(place: Path, name: str, values: list[str]) -> Path:
     for number, value in enumerate(values):
         folder = place / f"{name}={value}"

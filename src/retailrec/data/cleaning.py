@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -169,9 +169,10 @@ class LoadReport:
     text, or the row of a sheet or Parquet file, from 1). `differing` items of receipts have other
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
-    before. `zone` is that of the times, where the receipts tell. `changed` counts lines whose user's
-    or item's id changed, `empty` cells of quantity and value that hold nothing. `reading` is how the
-    file was read, as a model keeps it.
+    before, `twins` the shopper and the time of another one. `crowds` are shoppers who seem to be many,
+    and their receipts. `zone` is that of the times, where the receipts tell. `changed` counts lines
+    whose user's or item's id changed, `empty` cells of quantity and value that hold nothing. `reading`
+    is how the file was read, as a model keeps it.
     """
 
     source: str
@@ -187,6 +188,8 @@ class LoadReport:
     first: datetime | None = None
     last: datetime | None = None
     split: int = 0
+    twins: int = 0
+    crowds: list[tuple[str, int]] = field(default_factory=list)
     differing: int = 0
     differences: list[tuple[int, str]] = field(default_factory=list)
     doubled: int = 0
@@ -211,7 +214,7 @@ class LoadReport:
                 f"{self.differing:,} items of receipts have other amounts in another file, where they "
                 f"count: {some}"
             )
-        self.notes += empty_notes(self.empty, self.read)
+        self.notes += [*empty_notes(self.empty, self.read), *self._mistaken_columns()]
         if self.doubled > _MANY_DOUBLED * self.n_baskets:
             self.notes.append(
                 f"every line of {self.doubled:,} receipts stands twice in one table, and counts twice, "
@@ -220,6 +223,28 @@ class LoadReport:
             )
         if self.last is not None and self.last > datetime.now() + timedelta(days=2):
             self.notes.append(f"the last receipt is of {self.last:%Y-%m-%d}, which is yet to come")
+
+    def _mistaken_columns(self) -> Iterator[str]:
+        """Sentences where a column seems to be another one."""
+        n = self.n_baskets
+        if 2 * self.twins > max(n, _FEW):
+            yield (
+                f"{self.twins:,} of {n:,} receipts have the shopper and the time of another one: is "
+                f"basket_id the number of a line? Name the receipt's column, or none: the lines of a "
+                f"shopper and a time are a receipt then"
+            )
+        for user, receipts in self.crowds:
+            if receipts > _CROWD * n:
+                yield (
+                    f"shopper {user!r} has {receipts:,} of {n:,} receipts, far more than others: is it "
+                    f"everybody without a card? Leave these lines out, with --where user_id!={user}"
+                )
+        if self.first is None or self.last is None or (self.last - self.first).days < _ODD_DAYS:
+            return
+        if self.n_users == n >= _FEW:
+            yield f"each of {n:,} shoppers has one receipt: is user_id the number of a receipt?"
+        if self.n_items == self.kept + self.merged >= _FEW:
+            yield f"each of {self.n_items:,} items was bought once: is item_id the number of a line?"
 
     def as_dict(self) -> dict[str, Any]:
         """The report without the rejected lines, ready for JSON; of tables in it the number of rows."""
@@ -494,8 +519,8 @@ def far_notes(days: pl.DataFrame) -> list[str]:
     return notes
 
 
-def line_number_notes(users: NDArray[np.int64], times: NDArray[np.int64]) -> list[str]:
-    """What a report says where each line seems to be a receipt of its own.
+def n_twins(users: NDArray[np.int64], times: NDArray[np.int64]) -> int:
+    """Receipts that have the user and the time of another one.
 
     Parameters
     ----------
@@ -503,25 +528,15 @@ def line_number_notes(users: NDArray[np.int64], times: NDArray[np.int64]) -> lis
 
     Examples
     --------
-    >>> users, times = np.repeat([1, 2], 100), np.repeat([5, 6, 7, 8], 50)
-    >>> line_number_notes(users, times)[0].split(":")[0]
-    '200 of 200 receipts have the shopper and the time of another one'
-    >>> line_number_notes(users, np.arange(200))
-    []
+    >>> n_twins(np.array([1, 1, 1, 2]), np.array([5, 6, 6, 6]))
+    2
     """
     same = np.append((users[1:] == users[:-1]) & (times[1:] == times[:-1]), False)
-    twins = int((same | np.append(False, same[:-1])).sum())
-    if twins * 2 <= max(len(users), _FEW):
-        return []
-    return [
-        f"{twins:,} of {len(users):,} receipts have the shopper and the time of another one: is "
-        f"basket_id the number of a line? Name the receipt's column, or none: the lines of a shopper "
-        f"and a time are a receipt then"
-    ]
+    return int((same | np.append(False, same[:-1])).sum())
 
 
-def crowd_notes(users: pl.Series, receipts: NDArray[np.int64]) -> list[str]:
-    """What a report says of users who seem to be many.
+def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> list[tuple[str, int]]:
+    """Users who seem to be many, as written, and their receipts.
 
     Parameters
     ----------
@@ -529,38 +544,15 @@ def crowd_notes(users: pl.Series, receipts: NDArray[np.int64]) -> list[str]:
 
     Examples
     --------
-    >>> crowd_notes(pl.Series(range(100)), np.append(500, np.full(99, 5)))[0].split(",")[0]
-    'shopper 0 has 500 of 995 receipts'
+    >>> crowds(pl.Series(range(100)), np.append(500, np.full(99, 5)))
+    [('0', 500)]
     """
-    total, known = int(receipts.sum()), receipts[receipts > 0]
+    known = receipts[receipts > 0]
     if len(known) < _FEW // 2:
         return []
-    many = (receipts > 10 * np.quantile(known, 0.95)) & (receipts > _CROWD * total)
-    return [
-        f"shopper {user!r} has {n:,} of {total:,} receipts, far more than others: is it everybody "
-        f"without a card? Leave these lines out, with --where user_id!={user}"
-        for user, n in zip(users.filter(pl.Series(many)), receipts[many].tolist(), strict=True)
-    ]
-
-
-def once_notes(n_lines: int, n_items: int, n_receipts: int, n_users: int, days: int) -> list[str]:
-    """What a report says where nobody came twice, or no item was bought twice, for weeks.
-
-    Examples
-    --------
-    >>> once_notes(3_000, 500, 1_200, 1_200, 90)
-    ['each of 1,200 shoppers has one receipt: is user_id the number of a receipt?']
-    """
-    if days < _ODD_DAYS or n_lines < _FEW:
-        return []
-    notes = []
-    if n_users == n_receipts >= _FEW:
-        notes.append(
-            f"each of {n_users:,} shoppers has one receipt: is user_id the number of a receipt?"
-        )
-    if n_items == n_lines:
-        notes.append(f"each of {n_items:,} items was bought once: is item_id the number of a line?")
-    return notes
+    many = (receipts > 10 * np.quantile(known, 0.95)) & (receipts > _CROWD * known.sum())
+    names = users.filter(pl.Series(many)).cast(pl.String)
+    return list(zip(names.to_list(), receipts[many].tolist(), strict=True))
 
 
 def piece_value_notes(log: pl.DataFrame) -> list[str]:
@@ -579,7 +571,7 @@ def piece_value_notes(log: pl.DataFrame) -> list[str]:
     single = log.filter(pl.col("quantity") == 1).group_by("item").agg(price=pl.col("value").median())
     several = log.filter(pl.col("quantity") >= 2).join(single, on="item")
     one = int(((several["value"] / several["price"] - 1).abs() < _NEAR).sum())
-    if one * 2 <= max(several.height, _FEW):
+    if 2 * one <= max(several.height, _FEW):
         return []
     return [
         f"the value of {one:,} of {several.height:,} lines of several pieces is that of one piece; if "

@@ -27,13 +27,13 @@ from retailrec.data.cleaning import (
     LineRule,
     LoadReport,
     came_again,
-    crowd_notes,
+    crowds,
     currencies_in,
     currency_notes,
     far_notes,
     far_rule,
     kept_lines,
-    line_number_notes,
+    n_twins,
     parse_lines,
     refuse_if_none,
     set_aside,
@@ -412,8 +412,8 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
     key_of = key_of[order[left]]
     who = key_of >> 32
     if "basket_id" in ids:
-        report.notes += line_number_notes(who, times[order[left]])
-    report.notes += crowd_notes(users[USER_ID], np.bincount(who, minlength=users.height))
+        report.twins = n_twins(who, times[order[left]])
+    report.crowds = crowds(users[USER_ID], np.bincount(who, minlength=users.height))
     first = np.full(len(key_of), not again.any())
     if again.any():  # receipts are in order of shopper and time: of one key, the first is the first
         first[np.unique(key_of, return_index=True)[1]] = True

@@ -23,7 +23,6 @@ from retailrec.data.cleaning import (
     STANDARD_RULES,
     LineRule,
     LoadReport,
-    once_notes,
     piece_value_notes,
     refuse_if_none,
 )
@@ -435,8 +434,7 @@ def summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.kept, report.first, report.last = log.height, first, last
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
-    facts = report.n_items, report.n_baskets, report.n_users, (last - first).days
-    report.notes += [*piece_value_notes(log), *once_notes(log.height, *facts)]
+    report.notes += piece_value_notes(log)
     report.note_receipts()
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 # of a load's report, what adds up over parts of the users
-_COUNTS = ("kept", "merged", "pieces", "differing", "doubled", "split", "n_users", "n_baskets")
+_COUNTS = ("kept", "merged", "pieces", "differing", "doubled", "split", "twins", "n_users", "n_baskets")
 
 
 def add_load_reports(
@@ -54,6 +54,7 @@ def add_load_reports(
     for part in reports:
         for count in _COUNTS:
             setattr(into, count, getattr(into, count) + part[count])
+        into.crowds += [(user, n) for user, n in part["crowds"]]
         differences = sorted([*differences, *map(tuple, part["differences"])])[:3]
         for name in ("first", "last"):
             if part[name] is not None:
