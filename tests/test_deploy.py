@@ -180,3 +180,21 @@ def test_mlflow_keeps_a_model_as_code_and_checked_files(tmp_path: Path) -> None:
     assert found["rows"] == 180
     assert {"mlflow_model.py", "artifacts/model/manifest.json"} <= set(found["kept"])
     assert not [name for name in found["kept"] if name.endswith((".pkl", ".pickle"))]
+
+
+@pytest.mark.parametrize("command", ["serve", "key add"])
+def test_the_image_takes_the_store_from_its_environment(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (DEPLOY / "Containerfile").read_text().splitlines()
+    (store,) = (line.partition("=")[2] for line in lines if line.startswith("ENV RETAILREC_STORE="))
+    (started,) = (json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD "))
+    (added,) = (line.partition(" retailrec store ")[2].split() for line in lines if "key add" in line)
+    serving: Any = get_command(app)
+    words, found = started[1:], serving.commands["serve"]
+    if command == "key add":
+        words, found = added[2:], serving.commands["store"].commands["key"].commands["add"]
+    assert store.startswith("/data/")
+    for one in (store, "postgresql://retailrec@db/shop"):
+        monkeypatch.setenv("RETAILREC_STORE", one)
+        assert found.make_context(command, list(words)).params["store"] == one
