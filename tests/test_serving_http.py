@@ -755,6 +755,32 @@ def test_a_model_that_is_replaced_while_it_is_read_is_never_signed_as_the_one_be
         ServedModel.load(tmp_path / "model")
 
 
+def test_a_clock_of_1970_is_no_fault_of_the_caller(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime(1970, 1, 1, 0, 5, tzinfo=tz)
+
+    for module in ("receipts", "app", "experiment"):
+        monkeypatch.setattr(f"retailrec.serving.{module}.datetime", Wrong, raising=False)
+    sent = {"receipts": [receipt("5", "now", "7")]}
+    dismissed = {"item": "7", "weeks": 2}
+    answers = [
+        client.get("/v1/shoppers/5/offers"),
+        client.get("/health/ready"),
+        client.post("/v1/receipts", json=sent),  # a till that is told 422 sends it no more
+        client.post("/v1/shoppers/5/dismissals", json=dismissed),
+    ]
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert "the clock of the service's machine is wrong" in answers[0].json()["detail"]
+    monkeypatch.undo()
+    assert client.post("/v1/receipts", json=sent).status_code == 200
+
+
 def test_a_full_disk_stops_no_start_of_the_model_that_answered(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

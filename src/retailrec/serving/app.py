@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
@@ -56,7 +56,7 @@ from retailrec.serving.messages import (
     request_fields,
     request_id,
 )
-from retailrec.serving.receipts import AMOUNTS, Receipt, accept, microseconds, midnight_after, moment
+from retailrec.serving.receipts import AMOUNTS, Receipt, accept, clock, midnight_after, moment
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
 from retailrec.serving.store import Store
@@ -219,7 +219,7 @@ def routes(service: Service) -> APIRouter:
     @router.post("/v1/shoppers/{shopper:id}/dismissals", dependencies=write, tags=["lists"])
     async def dismiss(shopper: ShopperPath, body: DismissalIn) -> Response:
         """Do not offer the item, or all of its category, to this shopper for some weeks from now."""
-        now = microseconds(datetime.now())
+        now = clock()
         until = now + int(body.weeks * 7 * 86_400_000_000)
         said = Dismissal(body.item, body.category, now, until)
         await service.compute(service.for_user, service.store.dismiss, shopper, body.item, said)
@@ -331,6 +331,7 @@ def routes(service: Service) -> APIRouter:
                 f"{service.log.waiting:,} rows of what was shown wait to be written; the log says why.",
                 {"Retry-After": "10"},
             )
+        clock()
         notes = await service.compute(service.unanswered)
         more = {"notes": notes} if notes else {}
         return reply({"ready": True, "model": service.models.active.name} | more)
@@ -417,7 +418,7 @@ async def _if_seen(
 
 
 def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
-    latest = datetime.now() + timedelta(days=1)
+    latest = moment(clock()) + timedelta(days=1)
     for receipt in body.receipts:
         if receipt.time > latest:
             raise Problem(

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -32,7 +31,7 @@ from retailrec.recommender.exploration import policy_name
 from retailrec.serving import schema
 from retailrec.serving.database import StoreUnavailable, ValueRefused
 from retailrec.serving.engine import Reply
-from retailrec.serving.receipts import microseconds
+from retailrec.serving.receipts import clock
 from retailrec.serving.store import Store
 from retailrec.work import locked, replaced
 
@@ -209,7 +208,7 @@ def rows_of(
     common = {
         "campaign": campaign,
         "user_id": answer.shopper,
-        "time": microseconds(datetime.now()),  # the shop's own, as receipts and the ledger have it
+        "time": clock(),  # the shop's own, as receipts and the ledger have it
         "model": answer.digest[:16] or answer.model,
         "arm": assignment.arm,
         "price": None,
@@ -243,7 +242,7 @@ def pool_rows(
     common = {
         "request": request,
         "user_id": answer.shopper,
-        "time": microseconds(datetime.now()),
+        "time": clock(),
         "policy": policy_name(answer.model, answer.digest),
         "arm": assignment.arm,
         "pool": len(answer.pool),

@@ -50,7 +50,7 @@ from retailrec.serving.database import (
 from retailrec.serving.engine import OfferRequest, Reply
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.models import SwapInProgress, UnknownModel
-from retailrec.serving.receipts import Line, Posted, check_id, check_number
+from retailrec.serving.receipts import Line, Posted, WrongClock, check_id, check_number
 
 PROBLEM = "application/problem+json"
 _LOG = logging.getLogger("retailrec.serving")
@@ -433,6 +433,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (SwapInProgress, 409),
     (StoreFull, 507),
     (StoreUnavailable, 503),
+    (WrongClock, 503),
     (SettingError, 422),
     (DataError, 422),
     (ArtifactError, 500),

@@ -26,7 +26,7 @@ from retailrec.data.cleaning import (
 from retailrec.data.encoding import places
 from retailrec.data.lines import CARRIED, in_order, merged, settled
 from retailrec.data.parsing import EARLIEST, LATEST, MISSING, bare_id
-from retailrec.errors import DataError
+from retailrec.errors import DataError, RetailRecError
 from retailrec.schema import ITEM_ID, USER_ID
 
 # what a line holds beside its item; little-endian, so that a file moves between machines
@@ -242,6 +242,24 @@ def microseconds(time: datetime) -> int:
             f"{LATEST.year}. Correct the clock."
         )
     return (time - _EPOCH) // _MICROSECOND
+
+
+class WrongClock(RetailRecError):
+    """This machine's clock says a time that can't be."""
+
+
+def clock() -> int:
+    """Microseconds since 1970 by this machine's clock, in the shop's own time.
+
+    Raises
+    ------
+    WrongClock
+        If it says what no receipt can have, as where a machine has begun in 1970.
+    """
+    try:
+        return microseconds(datetime.now())
+    except DataError as error:
+        raise WrongClock(f"the clock of the service's machine is wrong: {error}") from error
 
 
 def moment(us: int) -> datetime:
