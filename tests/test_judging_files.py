@@ -36,6 +36,13 @@ def test_a_line_without_shopper_or_item_says_nothing(column: str, word: str | No
     assert found.left_out == {f"truth: no {'shopper' if column == 'user_id' else 'item'}": 1}
 
 
+def test_an_empty_place_in_a_list_is_said() -> None:
+    assert judge_frames({"a": LISTS}, TRUTH, 2).notes == ()
+    lists = LISTS.with_columns(rank=pl.Series([1, 3, 2, 1]))
+    (note,) = judge_frames({"a": lists, "b": LISTS}, TRUTH, 2).notes
+    assert note.startswith("recommendations a: 1 of 2 lists have empty places")
+
+
 def test_a_return_is_no_purchase() -> None:
     back = pl.DataFrame({"user_id": [2], "item_id": ["d"], "value": [-3.0]})
     assert evaluate(LISTS, pl.concat([TRUTH, back]), METRICS) == evaluate(LISTS, TRUTH, METRICS)

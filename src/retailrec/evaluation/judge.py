@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -298,7 +298,7 @@ def judge_frames(
         earlier = _checked(history, "history", ("user_id", "item_id"), left_out, bought)
     if items is not None:
         catalogue = _checked(items, "items", ("item_id",), left_out, bought)
-    notes = _require_common(listed, bought)
+    notes = (*_require_common(listed, bought), *_empty_places(listed))
     users = bought["user_id"].unique().sort()
     n_buyers = len(users)
     if earlier is not None:
@@ -358,6 +358,17 @@ def _require_common(listed: Mapping[str, pl.DataFrame], bought: pl.DataFrame) ->
             who = f"recommendations {name}".strip()
             notes.append(f"{who} hold the pairs of the truth, none more or less: they are the answers")
     return tuple(filter(None, notes))
+
+
+def _empty_places(listed: Mapping[str, pl.DataFrame]) -> Iterator[str]:
+    """Notes of lists that have a rank without the ones before it."""
+    for name, frame in listed.items():
+        ends = frame.group_by("user_id").agg(pl.col("rank").max(), n=pl.len())
+        if n := int((ends["rank"] > ends["n"]).sum()):
+            yield (
+                f"{f'recommendations {name}'.strip()}: {n:,} of {ends.height:,} lists have empty "
+                f"places, a rank without the ones before it; an empty place is a miss"
+            )
 
 
 def _with_history(judge: Judge, pairs: pl.DataFrame, users: pl.Series, ids: pl.Series) -> Judge:
