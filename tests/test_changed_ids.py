@@ -263,6 +263,39 @@ def test_what_a_store_has_under_old_ids_is_put_under_the_new_ones(tmp_path: Path
     store.close()
 
 
+def test_what_is_said_of_items_holds_of_their_new_ids(tmp_path: Path) -> None:
+    """A model that is fitted on the store's receipts knows the new ids alone."""
+    store = Store(f"{tmp_path}/store.db").init()
+    load_frames(store, LINES)
+    store.deny("d", "7")
+    store.deny("d", "1")
+    store.dismiss("d", "5", Dismissal("5", False, 0, 9))
+    store.dismiss("d", "7", Dismissal("7", True, 0, 5))
+    store.set_available({"7": False, "2": False})
+    store.set_available({"5": False}, "north")
+    store.set_rules("default", {"forbid": [{"items": ["5", "3"], "when": "age < 18"}], "max_new": 2})
+    store.log_exposures(
+        [exposure("d", "7", key=1), exposure("d", "1", key=2), exposure("d", None, key=3)]
+    )
+    version = store.lists().version
+    for _ in range(2):  # again, it changes nothing
+        load_frames(store, LINES, changed_ids=ChangedIds.of(CHANGES))
+        shopper, lists = store.shopper("d"), store.lists()
+        assert shopper.denied == ("1", "7", "8")
+        assert {one.item: (one.category, one.until) for one in shopper.dismissed} == {
+            "5": (False, 9),
+            "7": (True, 5),
+            "8": (False, 9),
+        }
+        assert lists.unavailable == {"2", "7", "8"}
+        assert lists.unavailable_in == {"north": {"5", "8"}}
+        assert lists.rules["default"]["forbid"][0]["items"] == ["5", "3", "8"]
+        assert lists.rules["default"]["max_new"] == 2
+        assert [row["item_id"] for row in store.exposures()] == ["8", "1", None]
+    assert lists.version != version
+    store.close()
+
+
 def test_what_is_posted_while_an_id_changes_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,41 @@ def test_old_ids_over_http_are_those_of_today(start: Start) -> None:
     assert client.get("/v1/shoppers/3/history").json()["receipts"] == history["receipts"]
 
 
+def test_what_was_said_of_an_old_id_is_taken_back_by_the_new_one(start: Start) -> None:
+    client = start()
+    active = client.service.models.active  # type: ignore[attr-defined]
+    best = str(client.get("/v1/shoppers/3/offers").json()["offers"][0]["item"])
+    table = ChangedIds(items={"renumbered": best}).frame()
+    active.model.report_ = active.model.report_ | {
+        "reading": {"dataset": "table", "changed_ids": table}
+    }
+    active.__post_init__()
+
+    def offered() -> bool:
+        offers = client.get("/v1/shoppers/3/offers").json()["offers"]
+        return best in [str(one["item"]) for one in offers]
+
+    for off, on in (
+        (
+            lambda: client.put("/v1/shoppers/3/denied/renumbered"),
+            lambda: client.delete(f"/v1/shoppers/3/denied/{best}"),
+        ),
+        (
+            lambda: client.post("/v1/shoppers/3/dismissals", json={"item": "renumbered"}),
+            lambda: client.delete(f"/v1/shoppers/3/dismissals/{best}"),
+        ),
+        (
+            lambda: client.post("/v1/availability", json={"items": {"renumbered": False}}),
+            lambda: client.post("/v1/availability", json={"items": {best: True}}),
+        ),
+    ):
+        assert offered()
+        assert off().status_code == 200
+        assert not offered()
+        assert on().status_code == 200
+    assert offered()
+
+
 def test_purposes_over_http_are_those_of_the_batch(start: Start, shop: RetailData) -> None:
     client = start()
     model = client.service.models.active.model  # type: ignore[attr-defined]

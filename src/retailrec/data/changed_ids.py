@@ -107,6 +107,18 @@ class ChangedIds:
         _, *later = self.chain(kind, text)
         return later[-1] if later else text
 
+    def names(self, kind: str, text: str) -> set[str]:
+        """All ids that mean the same today, old ones and itself.
+
+        Examples
+        --------
+        >>> sorted(ChangedIds(items={"1": "2", "2": "3"}).names("item", "3"))
+        ['1', '2', '3']
+        """
+        today = self.last(kind, text)
+        same = {old for old in self.table(kind) if self.last(kind, old) == today}
+        return {text, today, *same}
+
     def stopped_at(self, users: Collection[str]) -> ChangedIds:
         """The same, without what these users became: whoever is forgotten stays so under the old id."""
         kept = {old: new for old, new in self.users.items() if old not in users}

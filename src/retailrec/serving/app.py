@@ -213,7 +213,8 @@ def routes(service: Service) -> APIRouter:
     @router.delete("/v1/shoppers/{shopper:id}/denied/{item:id}", dependencies=write, tags=["lists"])
     async def allow_again(shopper: ShopperPath, item: ItemPath) -> Response:
         """Allow the item again."""
-        await service.compute(service.for_user, service.store.deny, shopper, item, False)
+        allow = partial(service.store.deny, denied=False)
+        await service.compute(service.for_user, service.offer_again, shopper, item, allow)
         return reply({"shopper": shopper, "item": item, "denied": False})
 
     @router.post("/v1/shoppers/{shopper:id}/dismissals", dependencies=write, tags=["lists"])
@@ -228,7 +229,8 @@ def routes(service: Service) -> APIRouter:
     @router.delete("/v1/shoppers/{shopper:id}/dismissals/{item:id}", dependencies=write, tags=["lists"])
     async def take_dismissal_back(shopper: ShopperPath, item: ItemPath) -> Response:
         """Offer the item, and its category, to this shopper again."""
-        await service.compute(service.for_user, service.store.dismiss, shopper, item, None)
+        take_back = partial(service.store.dismiss, dismissal=None)
+        await service.compute(service.for_user, service.offer_again, shopper, item, take_back)
         return reply({"shopper": shopper, "item": item, "dismissed": None})
 
     @router.delete("/v1/shoppers/{shopper:id}", dependencies=admin, tags=["shoppers"])
@@ -265,7 +267,7 @@ def routes(service: Service) -> APIRouter:
     async def availability(body: AvailabilityIn) -> Response:
         """Take items off all lists, or off those of a store's shoppers, or put them back; takes
         effect at once."""
-        await service.compute(service.store.set_available, body.items, body.store)
+        await service.compute(service.set_available, body.items, body.store)
         return reply({"items": body.items} | ({} if body.store is None else {"store": body.store}))
 
     @router.get("/v1/models", dependencies=read, tags=["models"])

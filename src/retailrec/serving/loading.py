@@ -398,7 +398,10 @@ def move(store: Store, changed: ChangedIds) -> list[str]:
     of a user whose new id was forgotten is removed. What was stopped halfway goes on when it is called
     again.
     """
-    renumbered = _renumber(store, changed) if changed.items else 0
+    renumbered = 0
+    if changed.items:
+        renumbered = _renumber(store, changed)
+        store.renumber_lists(changed)
     with store.snapshot() as connection:
         there = _users(connection) & set(changed.users)
     removed = 0

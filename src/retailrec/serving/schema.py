@@ -184,6 +184,15 @@ wanted = Table(
     prefixes=["TEMPORARY"],
 )
 
+# Items whose ids changed, within the transaction that puts the logs under the new ones.
+renamed = Table(
+    "renamed_items",
+    MetaData(),  # no table of the store
+    Column("old", Text, primary_key=True),
+    Column("new", Text, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+
 versions = Table(
     "schema_version",
     metadata,

@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -360,6 +360,17 @@ class Service:
     def today(self, shopper: str, model: ServedModel | None = None) -> str:
         """What a user is called today, whose id changed."""
         return self.changed_ids([shopper], model).last("user", shopper)
+
+    def offer_again(self, shopper: str, item: str, take_back: Callable[[str, str], None]) -> None:
+        """Take back what was said of an item to a user, under each id that the item had."""
+        for name in sorted(self.models.active.changed_ids.names("item", item)):
+            take_back(shopper, name)
+
+    def set_available(self, items: Mapping[str, bool], store: str | None) -> None:
+        """As of the store; an item that is put back is, under each id that it had."""
+        names = self.models.active.changed_ids.names
+        back = {name: True for item, on in items.items() if on for name in names("item", item)}
+        self.store.set_available({**back, **items}, store)
 
     def for_user(self, work: Callable[..., T], shopper: str, *args: Any) -> T:
         """What `work` does for a user, by today's id."""

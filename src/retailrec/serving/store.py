@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 
+from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import ONE_VISIT_US
 from retailrec.data.parsing import zero_forms
 from retailrec.errors import SettingError
@@ -358,6 +359,61 @@ class Store(Database):
                 connection.execute(gone if store is None else gone.where(table.c.store == store))
             self._change_lists(connection)
 
+    def renumber_lists(self, changed: ChangedIds) -> None:
+        """Let what is said of items hold of their new ids, too, and put what was shown under these.
+
+        What is denied, dismissed, off or forbidden holds of the old id as well, by which a model may
+        still know the item.
+        """
+        with self.transaction(long=True) as connection:
+            self._renumber_unwanted(connection, changed)
+            for table in (schema.unavailable, schema.unavailable_in):
+                off = [row._asdict() for row in connection.execute(select(table))]
+                new = [
+                    row | {"item": name} for row in off for name in _new_names([row["item"]], changed)
+                ]
+                if new:
+                    connection.execute(self._upsert(table).on_conflict_do_nothing(), new)
+            saved = json.loads(connection.execute(select(schema.state.c.rules)).scalar_one())
+            for rules in saved.values():
+                for ban in rules.get("forbid") or ():
+                    ban["items"] = [*ban["items"], *_new_names(ban["items"], changed)]
+            connection.execute(update(schema.state).values(rules=json.dumps(saved, sort_keys=True)))
+            self._change_lists(connection)
+            renamed = schema.renamed
+            renamed.create(connection)
+            rows = [{"old": old, "new": changed.last("item", old)} for old in changed.items]
+            connection.execute(insert(renamed), rows)
+            for log in (schema.exposures, schema.pools):
+                now = select(renamed.c.new).where(renamed.c.old == log.c.item_id).scalar_subquery()
+                old_ids = log.c.item_id.in_(select(renamed.c.old))
+                connection.execute(update(log).where(old_ids).values(item_id=now))
+            renamed.drop(connection)
+
+    def _renumber_unwanted(self, connection: Connection, changed: ChangedIds) -> None:
+        """Deny and dismiss items by their new ids, too."""
+        users, touched = schema.shoppers, []
+        some = (users.c.denied != "[]") | users.c.dismissed.is_not(None)
+        columns = select(users.c.id, users.c.denied, users.c.dismissed)
+        for user, denied, said in connection.execute(
+            columns.where(some).order_by(users.c.id).with_for_update()
+        ).all():
+            items, dismissed = json.loads(denied), json.loads(said or "[]")
+            more = _new_names(items, changed)
+            again = {
+                name: [name, *one[1:]]
+                for one in sorted(dismissed, key=lambda one: one[3])  # the one that holds longest
+                for name in _new_names([one[0]], changed)
+                if name not in {known[0] for known in dismissed}
+            }
+            if more or again:
+                touched.append(user)
+                values = {"denied": json.dumps(sorted([*items, *more]))}
+                if again:
+                    values["dismissed"] = json.dumps([*dismissed, *again.values()])
+                connection.execute(update(users).where(users.c.id == user).values(values))
+        self.touch(connection, touched)
+
     def lists(self) -> Lists:
         """Unavailable items and rules as they are now."""
         with self.reader() as connection:
@@ -546,6 +602,11 @@ class Store(Database):
 
     def _change_lists(self, connection: Connection) -> None:
         connection.execute(update(schema.state).values(lists=_version()))
+
+
+def _new_names(items: Sequence[str], changed: ChangedIds) -> list[str]:
+    """New ids of items that are not among them, each once."""
+    return sorted({changed.last("item", item) for item in items} - set(items))
 
 
 def _dismissed(text: str | None) -> tuple[Dismissal, ...]:
