@@ -334,8 +334,11 @@ def routes(service: Service) -> APIRouter:
                 {"Retry-After": "10"},
             )
         clock()
-        notes = await service.compute(service.unanswered)
-        more = {"notes": notes} if notes else {}
+        n = len(await service.compute(service.unanswered))
+        why = "the experiment's arms get errors instead of lists; the log says which and why"
+        more = (
+            {"notes": [f"users of {n:,} of {why}"]} if n else {}
+        )  # no names, since no key is asked for
         return reply({"ready": True, "model": service.models.active.name} | more)
 
     @router.get("/metrics", dependencies=read, tags=["health"])
