@@ -231,6 +231,21 @@ OFFERED = pl.DataFrame(
 )
 
 
+@pytest.mark.parametrize("column", ["from", "until"])
+def test_an_empty_bound_of_time_is_none_and_one_that_is_no_time_is_refused(column: str) -> None:
+    for nothing in ([None, None], ["", " "], ["NULL", None]):
+        table = pl.DataFrame(
+            {"item_id": ["a", "b"], column: nothing}, schema_overrides={column: pl.String}
+        )
+        assert bound_to(people(), Rules(available=table))[0] == ["ab", "ab"]
+        said = pl.DataFrame({"user_id": ["ann", "bob"], "item_id": ["a", "b"], "time": table[column]})
+        assert check_dismissals(said)["time"].null_count() == 2
+    for odd in ("2024-13-45", "soon"):
+        table = pl.DataFrame({"item_id": ["a", "b"], column: ["2024-01-31", odd]})
+        with pytest.raises(DataError, match=f"'{column}' of available must hold times or be empty"):
+            bound_to(people(), Rules(available=table))
+
+
 def test_each_user_gets_what_the_own_store_has() -> None:
     rules = Rules(available=OFFERED)
     assert bound_to(people(store=["north", "south"]), rules)[0] == ["abd", "bcd"]
@@ -410,6 +425,10 @@ def test_an_item_that_was_dismissed_is_away_for_some_weeks_with_its_category_if_
         ({"user_id": ["ann"], "item_id": ["a"], "until": ["2024"]}, "would not be read: 'until'"),
         ({"user_id": ["ann"], "item_id": ["a"], "category": ["dry"]}, "true or false, not 'dry'"),
         ({"user_id": ["ann"], "item_id": ["a"], "weeks": [0]}, "weeks must be numbers above 0"),
+        (
+            {"user_id": ["ann", "bob"], "item_id": ["a", "a"], "time": ["2024-01-31", "Monday"]},
+            "'time' of dismissals must hold times or be empty; 1 cells are neither, such as 'Monday'",
+        ),
     ],
 )
 def test_dismissals_are_checked(columns: dict, words: str) -> None:

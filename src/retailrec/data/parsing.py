@@ -550,6 +550,32 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
     return best.alias(name)
 
 
+def times_or_none(values: pl.Series, *, who: str) -> pl.Series:
+    """As `parse_time`, of a column whose empty cells mean something: any other cell must be a time.
+
+    Raises
+    ------
+    DataError
+        As `parse_time`, or if it reads a cell as nothing that is not empty.
+
+    Examples
+    --------
+    >>> times_or_none(pl.Series("until", ["2024-05-01", " "]), who="available")[1] is None
+    True
+    """
+    words = values.dtype in (pl.String, pl.Categorical, pl.Enum)
+    text = without_missing(values.cast(pl.String)) if words else values
+    if text.null_count() == len(text):
+        return text.cast(pl.Datetime("us"), strict=False)
+    times = parse_time(text, who=who)
+    if len(wrong := text.filter(times.is_null() & text.is_not_null())):
+        raise DataError(
+            f"column '{values.name}' of {who} must hold times or be empty; {len(wrong):,} cells are "
+            f"neither, such as {wrong[0]!r}. Correct them."
+        )
+    return times
+
+
 def clock_there(ticks: pl.Series, unit: str, zone: str | None, who: str) -> pl.Series:
     """Timestamps that a clock in a zone showed, of integers since 1970 in UTC; far ones at the ends.
 

@@ -15,7 +15,7 @@ from retailrec.data.parsing import (
     check_columns,
     ids_like,
     parse_number,
-    parse_time,
+    times_or_none,
     typed_ids,
     without_missing,
 )
@@ -54,12 +54,7 @@ def check_dismissals(given: Any) -> pl.DataFrame:
             raise DataError(f"dismissals have no {column.name} in {n:,} of {given.height:,} lines.")
     time = pl.Series("time", [None], pl.Datetime("us")).new_from_index(0, given.height)
     if "time" in given.columns:
-        time = parse_time(given["time"], who="dismissals").alias("time")
-        if (unread := time.is_null() & given["time"].is_not_null()).any():
-            raise DataError(
-                f"dismissals: the time {given['time'].filter(unread)[0]!r} can't be read; write "
-                f"2024-01-31T18:00, or leave it empty."
-            )
+        time = times_or_none(given["time"], who="dismissals").alias("time")
     said = pl.Series("category", [False]).new_from_index(0, given.height)
     if "category" in given.columns:
         text = without_missing(given["category"].cast(pl.String)).str.to_lowercase()

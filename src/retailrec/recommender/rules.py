@@ -38,7 +38,7 @@ from retailrec.data.parsing import (
     ids_like,
     ids_meet,
     parse_number,
-    parse_time,
+    times_or_none,
     typed_ids,
 )
 from retailrec.data.paths import read_toml
@@ -579,10 +579,10 @@ class BoundRules:
         codes = self._codes(frame, "available")
         open_now = np.ones(frame.height, np.bool_)
         if "from" in frame.columns:
-            start = parse_time(frame["from"], who="available")
+            start = times_or_none(frame["from"], who="available")
             open_now &= (start.is_null() | (start <= self.now)).to_numpy()
         if "until" in frame.columns:
-            stop = parse_time(frame["until"], who="available")
+            stop = times_or_none(frame["until"], who="available")
             open_now &= (stop.is_null() | (stop > self.now)).to_numpy()
         there = (codes >= 0) & open_now
         if STORE not in frame.columns:
