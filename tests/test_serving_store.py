@@ -444,6 +444,22 @@ def test_a_load_and_an_export_are_each_others_inverse(store: Store, tmp_path: Pa
     assert (again.receipts, again.new) == (loaded.receipts, 0)
 
 
+def test_an_export_holds_ids_as_they_were_posted(store: Store, tmp_path: Path) -> None:
+    store.add(
+        [receipt("1", user, DAY, Line(item, 1, 2.0)) for user, item in (("12", "7"), ("12.0", "8"))]
+    )
+    store.deny("12.0", "7")
+    store.describe({"12": {"age": 1}, "12.0": {"age": 2}})
+    export(store, tmp_path / "receipts.parquet")
+    export_shoppers(store, tmp_path / "shoppers.parquet")
+    receipts = pl.read_parquet(tmp_path / "receipts.parquet")
+    assert sorted(receipts["user_id"]) == ["12", "12.0"]
+    assert sorted(receipts["item_id"]) == [7, 8]
+    assert pl.read_parquet(tmp_path / "shoppers.parquet")["user_id"].to_list() == ["12", "12.0"]
+    assert loading.export_denials(store).row(0) == ("12.0", 7)
+    assert RetailData.from_frames(receipts).n_users == 2
+
+
 def test_data_in_memory_is_loaded_with_attributes(
     store: Store, data: RetailData, tmp_path: Path
 ) -> None:

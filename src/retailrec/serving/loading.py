@@ -551,14 +551,14 @@ def export_shoppers(store: Store, file: Path) -> int:
     facts = [{USER_ID: row.id} | json.loads(row.attributes) for row in rows]
     none = None if facts else {USER_ID: pl.String}
     frame = pl.DataFrame(facts or None, schema=none, strict=False, infer_schema_length=None)
-    frame.with_columns(whole_numbers(frame[USER_ID])).write_parquet(file)
+    frame.with_columns(_integers(frame[USER_ID])).write_parquet(file)
     return frame.height
 
 
 def export_denials(store: Store) -> pl.DataFrame:
     """Items that are denied to shoppers, as the rule `deny` reads them."""
     frame = pl.DataFrame(store.denials(), {USER_ID: pl.String, ITEM_ID: pl.String}, orient="row")
-    return frame.with_columns(whole_numbers(frame[c]) for c in frame.columns)
+    return frame.with_columns(_integers(frame[c]) for c in frame.columns)
 
 
 def export_dismissals(store: Store) -> pl.DataFrame:
@@ -570,7 +570,7 @@ def export_dismissals(store: Store) -> pl.DataFrame:
     text = {USER_ID: pl.String, ITEM_ID: pl.String}
     kinds = text | {"time": pl.Int64, "category": pl.Boolean, "weeks": pl.Float64}
     frame = pl.DataFrame(rows, kinds, orient="row")
-    ids = (whole_numbers(frame[c]) for c in (USER_ID, ITEM_ID))
+    ids = (_integers(frame[c]) for c in (USER_ID, ITEM_ID))
     return frame.with_columns(*ids, pl.col("time").cast(pl.Datetime("us")))
 
 
@@ -588,6 +588,11 @@ def export_exposures(store: Store, file: Path, shadow: bool = False) -> int:
 def export_pools(store: Store, file: Path) -> int:
     """Write the pools of explored lists to a Parquet file in the columns of `POOL`; number of rows."""
     return _write_parts(_log(store, schema.pools, POOL), POOL, file)
+
+
+def _integers(ids: pl.Series) -> pl.Series:
+    """Stored ids as integers where all are; 12.0, which was posted so, is not 12."""
+    return ids if ids.str.ends_with(".0").any() else whole_numbers(ids)
 
 
 def _log(
@@ -625,9 +630,12 @@ def _write_parts(
             part.write_parquet(files[-1])
             n += part.height
         table = pl.scan_parquet(files, glob=False) if files else pl.LazyFrame(schema=kinds)
-        empty = table.select(pl.col(c).is_null().all() for c in if_any).collect(engine="streaming")
-        table = table.drop(c for c in if_any if empty[c].item())
-        with_whole_numbers(table, ids).sink_parquet(file)
+        said = table.select(
+            *(pl.col(c).is_null().all() for c in if_any),
+            *(pl.col(c).str.ends_with(".0").any() for c in ids),
+        ).collect(engine="streaming")
+        table = table.drop(c for c in if_any if said[c].item())
+        with_whole_numbers(table, [c for c in ids if not said[c].item()]).sink_parquet(file)
     return n
 
 
