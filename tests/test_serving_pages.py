@@ -469,6 +469,23 @@ def test_pages_fit_a_phone_work_by_keyboard_and_pass_axe(
 
 
 @pytest.mark.slow
+def test_a_name_without_blanks_makes_no_page_wider_than_a_phone(
+    browser: Any, address: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = service.models.active
+    long = [f"{label}{'x' * 2000}" for label in model.labels]
+    monkeypatch.setattr(model, "labels", long)
+    monkeypatch.setitem(model.model.catalogue.__dict__, "labels", long)
+    screen = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    for path in ("/item?id=7", "/item?id=x", "/shopper?id=5"):
+        browser.get(address + path)
+        width = browser.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 390, path
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
 def test_pages_can_be_read_without_javascript(browser: Any, address: str, client: TestClient) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
