@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from retailrec.errors import DataError
 from retailrec.jobs.watch import (
     FALSE_ALARM,
     LEAST_PAST,
     MEASURES,
     alarms_of,
     bounds,
+    history_of,
     stability_index,
 )
 from retailrec.report.week_page import render_watch
@@ -107,3 +112,23 @@ def test_a_page_shows_alarms_and_escapes_what_comes_from_data() -> None:
     assert "<script>1" not in page
     assert "<b></td>" not in page
     assert page.count("<figure>") == len(MEASURES)
+
+
+@pytest.mark.parametrize(
+    "values", [{"ratio": "2"}, {"ratio": {}}, ["ratio"], None, {"ratio": 1e400}, {"ratio": 10**400}]
+)
+def test_a_damaged_history_is_said_and_takes_no_other_measure_away(
+    values: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("fastapi")
+    from retailrec.serving.service import Measures, WeekFigures
+
+    rows = [{"name": "w", "end": "", "days": 7, "values": values, "drift": []}] * 9
+    (tmp_path / "watch.json").write_text(json.dumps({"weeks": rows}))
+    with pytest.raises(DataError, match="roll back to another week"):
+        history_of(tmp_path)
+    measures = Measures()
+    measures.registry.register(WeekFigures(SimpleNamespace(week=tmp_path)))  # type: ignore[arg-type]
+    measures.took("/health/live", "GET", 200, 0.1)
+    assert b'status="200"} 1.0' in measures.text()
+    assert "roll back to another week" in caplog.text

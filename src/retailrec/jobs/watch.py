@@ -8,6 +8,7 @@ the JSON and ``/metrics`` show what it returns.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -390,14 +391,20 @@ def history_of(folder: Path | None) -> list[dict[str, Any]]:
     DataError
         If they can't be read.
     """
-    file = None if folder is None else folder / HISTORY
-    if file is None or not file.is_file():
+    if folder is None:
         return []
+    file = folder / HISTORY
     try:
+        if not file.is_file():
+            return []
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["weeks"]
-        if all({"name", "end", "days", "values", "drift"} <= set(row) for row in rows):
+        if all(
+            {"name", "end", "days", "values", "drift"} <= set(row)
+            and all(v is None or math.isfinite(v) for v in dict(row["values"]).values())
+            for row in rows
+        ):
             return rows
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file} can't be read ({error}); roll back to another week.") from error
     raise DataError(f"{file} has no rows of weeks; roll back to another week.")
 
