@@ -118,10 +118,15 @@ def test_old_ids_over_http_are_those_of_today(start: Start) -> None:
     active.__post_init__()
     client.put("/v1/shoppers/card1/denied/9")
     assert client.get("/v1/shoppers/3/history").json()["denied"] == ["9"]
-    client.delete("/v1/shoppers/card2")  # what comes under it, and under those before it, is left out
+    gone = client.delete("/v1/shoppers/card2").json()
+    assert gone["not_searched"][-1].endswith("forget each of them, too: 3, card1")
+    # what comes under it, and under those before it, is left out
     posted["receipts"][0]["number"] = "newer"
     assert client.post("/v1/receipts", json=posted).json()["forgotten"] == 1
     assert client.get("/v1/shoppers/3/history").json()["receipts"] == history["receipts"]
+    client.delete("/v1/shoppers/card1")
+    gone = client.delete("/v1/shoppers/3").json()
+    assert "other ids" not in str(gone["not_searched"])
 
 
 def test_what_was_said_of_an_old_id_is_taken_back_by_the_new_one(start: Start) -> None:

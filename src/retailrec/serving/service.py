@@ -404,8 +404,14 @@ class Service:
         removed = self.store.forget(shopper)
         for name, place in self.memory.items():
             removed[name] = place.forget(lambda user: user == shopper)
-        left = what_is_left(self.store)
-        return {"removed": removed, "left": left, "not_searched": list(NOT_SEARCHED)}
+        left, not_searched = what_is_left(self.store), list(NOT_SEARCHED)
+        others = self.models.active.changed_ids.names("user", shopper) - {shopper}
+        if others := others - self.store.forgotten(others):
+            not_searched.append(
+                f"other ids of this person, by the model's table of changed ids; forget each of them, "
+                f"too: {', '.join(sorted(others))}"
+            )
+        return {"removed": removed, "left": left, "not_searched": not_searched}
 
     def _log_shadow(self, name: str, made: Made) -> None:
         try:
