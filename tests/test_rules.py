@@ -129,7 +129,8 @@ def test_a_pair_of_an_unknown_item_or_user_denies_nothing() -> None:
         ({"deny": {"item_id": ["a"], "user_id": [" "]}}, "deny has no user_id in 1 of 1 lines"),
         ({"margin": {"item_id": ["a"]}}, "margin lacks column 'margin'"),
         ({"margin": {"item_id": ["a"], "margin": [1], "store": [2]}}, "not be read: 'store'"),
-        ({"margin": {"item_id": ["a"], "margin": [None]}}, "holds no number in 1 of 1 lines"),
+        ({"margin": {"item_id": ["a"], "margin": [None]}}, "holds no number (up to 10^12) in 1 of 1"),
+        ({"margin": {"item_id": ["a"], "margin": [1e300]}}, "holds no number (up to 10^12) in 1 of 1"),
         ({"margin": {"item_id": ["a", "a"], "margin": ["1", "2"]}}, "item 'a' two margins, 1 and 2"),
     ],
 )

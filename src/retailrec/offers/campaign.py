@@ -85,7 +85,7 @@ class Limit(_Bound):
 class Budget(_Bound):
     """Expected cost, cost x redemption probability added up, at the most."""
 
-    at_most: float = Field(gt=0, le=1e15, allow_inf_nan=False)
+    at_most: float = Field(strict=True, gt=0, le=1e15, allow_inf_nan=False)
     by: By = "everything"
 
 
@@ -113,7 +113,7 @@ class Floor(_Part):
 class Cap(_Part):
     """At most so many offers a shopper (or a shopper and product) in days, past campaigns counted."""
 
-    days: float = Field(gt=0, le=36_500, allow_inf_nan=False)
+    days: float = Field(strict=True, gt=0, le=36_500, allow_inf_nan=False)
     at_most: Positive
     per: Literal["shopper", "product"] = "shopper"
 
@@ -159,12 +159,12 @@ class Campaign(_Part):
     name: str = Field(min_length=1)
     value: ValueOf = "value"
     offers: PerShopper = PerShopper()
-    holdout: float = Field(default=0.0, ge=0, lt=1)
-    explore: float = Field(default=0.0, ge=0, le=0.5)
-    near_tie: float = Field(default=0.05, ge=0, lt=1)
+    holdout: float = Field(default=0.0, strict=True, ge=0, lt=1)
+    explore: float = Field(default=0.0, strict=True, ge=0, le=0.5)
+    near_tie: float = Field(default=0.05, strict=True, ge=0, lt=1)
     strata: str | None = None
     salt: str = ""
-    again: bool = False
+    again: bool = Field(default=False, strict=True)
     limit: list[Limit] = []
     budget: list[Budget] = []
     exclusion: list[Exclusion] = []

@@ -28,6 +28,7 @@ from retailrec.components import (
 from retailrec.compute.csr import find_listed, find_pairs, jit, row_of_pair
 from retailrec.compute.topk import topk_rows
 from retailrec.data.changed_ids import ChangedIds
+from retailrec.data.cleaning import LARGEST
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.ids import row_of_ids
@@ -603,11 +604,12 @@ class BoundRules:
     def _margins(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         codes = self._codes(frame, "margin")
         margins = parse_number(frame["margin"], who="the rule margin")
-        if not margins.is_finite().fill_null(False).all():
-            odd = frame.filter(~margins.is_finite().fill_null(False))
+        holds = margins.is_between(-LARGEST, LARGEST).fill_null(False)
+        if len(odd := frame.filter(~holds)):
             raise DataError(
-                f"rules: margin holds no number in {odd.height:,} of {frame.height:,} lines, the first "
-                f"of item {odd[ITEM_ID][0]!r}; give each item listed a margin, 0 if it has none."
+                f"rules: margin holds no number (up to 10^12) in {odd.height:,} of {frame.height:,} "
+                f"lines, the first of item {odd[ITEM_ID][0]!r}; give each item listed a margin, 0 if "
+                f"it has none."
             )
         given = pl.DataFrame({ITEM_ID: frame[ITEM_ID], "margin": margins}).unique()
         if (twice := given.filter(given[ITEM_ID].is_duplicated()).sort(ITEM_ID, "margin")).height:
