@@ -78,6 +78,16 @@ def test_what_cannot_be_ranked_is_counted_and_said() -> None:
     assert (everybody.unknown_items, everybody.too_few, everybody.n_eligible) == (1, 3, 3)
 
 
+def test_lines_without_ids_are_counted() -> None:
+    items = Among.of(pl.DataFrame({"item_id": ["3", "NULL", None]})).bind(ITEMS, USERS).report(k=1)
+    assert items.sentences(1) == ("2 lines of the lists have no id",)
+    pairs = pl.DataFrame({"user_id": ["ann", "bob", "cem", None], "item_id": [3, 3, 3, 5]})
+    assert Among.of(pairs).bind(ITEMS, USERS).report(k=1).without_ids == 1
+    sent = pl.DataFrame({"campaign_id": [1, None, 1, 1], "user_id": ["ann", "ann", "bob", "cem"]})
+    products = pl.DataFrame({"campaign_id": [1, 1], "item_id": [3, None]})
+    assert Among.of(sent, products).bind(ITEMS, USERS).report(k=1).without_ids == 2
+
+
 def test_a_campaign_without_products_is_counted() -> None:
     sent = pl.DataFrame({"campaign_id": [1, 2, 2], "user_id": ["ann", "bob", "cem"]})
     among = Among.of(sent, pl.DataFrame({"campaign_id": [1], "item_id": [3]}))
@@ -218,6 +228,18 @@ def test_recommend_ranks_only_what_is_listed(data: RetailData, model: TwoStageRe
         assert sorted(part["item_id"].to_list()) == listed, user
     assert answer.report.among["n_eligible"] == 12
     assert answer.report.notes == ()
+
+
+@pytest.mark.parametrize("name", ["dismissals", "previous"])
+def test_lists_of_items_that_the_model_lacks_are_said(
+    data: RetailData, model: TwoStageRecommender, name: str
+) -> None:
+    for items, said in (([3, 999], 0), ([998, 999], 1)):
+        pairs = pl.DataFrame({"user_id": ["u01", "u02"], "item_id": items})
+        steady = 0.5 if name == "previous" else 0.0
+        notes = model.answer(data, k=4, steady=steady, **{name: pairs}).report.notes
+        assert len(notes) == said, notes
+        assert all("none of the 2 ids" in note and "998" in note for note in notes)
 
 
 def test_items_in_both_lists_keep_their_scores_and_order(

@@ -44,6 +44,7 @@ class AmongReport(NamedTuple):
     without_items : users asked for who have no eligible item, and so get no list
     too_few : users asked for with some eligible items, but fewer than k
     empty_campaigns : campaigns that were sent but have no products
+    without_ids : lines of the lists that lack an id and are left out
     """
 
     n_eligible: int
@@ -52,6 +53,7 @@ class AmongReport(NamedTuple):
     without_items: int
     too_few: int
     empty_campaigns: int
+    without_ids: int = 0
 
     def sentences(self, k: int) -> tuple[str, ...]:
         """The counts that are not zero, in words.
@@ -62,6 +64,7 @@ class AmongReport(NamedTuple):
         ('2 listed items are not known to the model', '1 shoppers have no eligible item')
         """
         counts = {
+            f"{self.without_ids:,} lines of the lists have no id": self.without_ids,
             f"{self.empty_campaigns:,} campaigns have no products": self.empty_campaigns,
             f"{self.unknown_items:,} listed items are not known to the model": self.unknown_items,
             f"{self.not_asked:,} listed shoppers were not asked for": self.not_asked,
@@ -88,6 +91,7 @@ class Eligible:
     unknown_items: int = 0
     not_asked: int = 0
     empty_campaigns: int = 0
+    without_ids: int = 0
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -126,6 +130,7 @@ class Eligible:
             int((sizes == 0).sum()),
             int(few.sum()),
             self.empty_campaigns,
+            self.without_ids,
         )
 
 
@@ -138,6 +143,7 @@ class Among:
     items : ids for all users; None where users have own lists
     pairs : `user_id` and `item_id`, distinct; None where the list is for all
     empty_campaigns : campaigns that were sent but have no products
+    without_ids : lines that lack an id and are left out
 
     Examples
     --------
@@ -151,6 +157,7 @@ class Among:
     items: pl.Series | None = None
     pairs: pl.DataFrame | None = None
     empty_campaigns: int = 0
+    without_ids: int = 0
 
     @classmethod
     def of(cls, *frames: Any) -> Among:
@@ -164,17 +171,22 @@ class Among:
         DataError
             If the columns make no list, a frame is empty, or no campaign was sent that has products.
         """
-        tables = [_ids(to_polars(frame, who="among")) for frame in frames]
+        tables, lines = [], 0
+        for frame in frames:
+            table = to_polars(frame, who="among")
+            tables.append(_ids(table))
+            lines += table.height - tables[-1].height
         kinds = [frozenset(table.columns) for table in tables]
         if kinds == [{ITEM_ID}]:
-            return cls(items=tables[0][ITEM_ID].unique().sort())
+            return cls(items=tables[0][ITEM_ID].unique().sort(), without_ids=lines)
         if len(kinds) == 1 and {USER_ID, ITEM_ID} <= kinds[0]:
-            return cls(pairs=tables[0].select(USER_ID, ITEM_ID).unique(maintain_order=True))
+            pairs = tables[0].select(USER_ID, ITEM_ID).unique(maintain_order=True)
+            return cls(pairs=pairs, without_ids=lines)
         sent = [t for t in tables if USER_ID in t.columns and ITEM_ID not in t.columns]
         products = [t for t in tables if ITEM_ID in t.columns and USER_ID not in t.columns]
         of_campaigns = all(CAMPAIGN_ID in kind for kind in kinds)
         if len(tables) == 2 and len(sent) == 1 and len(products) == 1 and of_campaigns:
-            return _of_campaigns(sent[0], products[0])
+            return replace(_of_campaigns(sent[0], products[0]), without_ids=lines)
         has = " and ".join(str(sorted(kind)) for kind in kinds) or "none"
         raise DataError(
             f"among takes tables of these columns: {_SHAPES}; it got {has}. Rename columns."
@@ -210,7 +222,8 @@ class Among:
         if self.items is not None:
             codes = _places(self.items, items, "items", "in the model's catalogue")
             known = np.sort(codes[codes >= 0]).astype(np.int32)
-            return Eligible(users.height, known, None, unknown_items=int((codes < 0).sum()))
+            unknown = int((codes < 0).sum())
+            return Eligible(users.height, known, None, unknown, without_ids=self.without_ids)
         if self.pairs is None:
             raise DataError(f"among is empty; give tables of these columns: {_SHAPES}.")
         code = _places(self.pairs[ITEM_ID], items, "items", "in the model's catalogue")
@@ -221,7 +234,8 @@ class Among:
         unknown = self.pairs[ITEM_ID].filter(pl.Series(code < 0)).n_unique()
         others = self.pairs[USER_ID].filter(pl.Series(row < 0)).n_unique()
         pairs = Pairs(indptr.astype(np.int64), (keys % items.height).astype(np.int32))
-        return Eligible(users.height, None, pairs, unknown, others, self.empty_campaigns)
+        left_out = unknown, others, self.empty_campaigns, self.without_ids
+        return Eligible(users.height, None, pairs, *left_out)
 
 
 def as_among(given: Any) -> Among:
@@ -243,7 +257,7 @@ def read_among(files: Sequence[Path]) -> Among:
 
 
 def _ids(table: pl.DataFrame) -> pl.DataFrame:
-    """The id columns, typed; lines without an id are dropped."""
+    """The id columns, typed, of lines that have all ids."""
     known = [c for c in (CAMPAIGN_ID, USER_ID, ITEM_ID) if c in table.columns]
     if not known:
         raise DataError(f"among lacks id columns; it has {table.columns}. It takes {_SHAPES}.")

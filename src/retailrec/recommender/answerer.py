@@ -134,7 +134,7 @@ class Answerer:
             said = holding(request.dismissals, end, request.at)
             dismissed = Dismissed(said, catalogue.items)
         rules = Rules() if request.rules is None else request.rules
-        return BoundRules(
+        bound = BoundRules(
             rules,
             catalogue.items,
             catalogue.prices,
@@ -144,6 +144,13 @@ class Answerer:
             request.previous,
             request.steady,
         )
+        for who, frame in (
+            ("the dismissals", request.dismissals),
+            ("the previous lists", request.previous),
+        ):
+            if frame is not None:
+                bound.note_items(frame, who, share=0, refuse=False)
+        return bound
 
     def score(
         self, part: History, request: Request, among: Pairs | None = None

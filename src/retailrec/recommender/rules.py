@@ -601,6 +601,12 @@ class BoundRules:
         self._stores = stores, offered
         return np.asarray(offered.any(axis=0))
 
+    def note_items(self, frame: pl.DataFrame, who: str, **of: Any) -> None:
+        """Note where items of a frame are not in the catalogue, as `ids_meet` says with `of`."""
+        note = ids_meet(frame[ITEM_ID], self.items[ITEM_ID], who=who, whose="the catalogue", **of)
+        if note is not None:
+            self.notes = tuple(dict.fromkeys((*self.notes, f"rules: {note}")))
+
     def _margins(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         codes = self._codes(frame, "margin")
         margins = parse_number(frame["margin"], who="the rule margin")
@@ -632,11 +638,7 @@ class BoundRules:
                     f"rules: {rule} has no {name} in {n:,} of {frame.height:,} lines; fill them, or "
                     f"leave these lines out."
                 )
-        note = ids_meet(
-            frame[ITEM_ID], self.items[ITEM_ID], who=f"the rule {rule}", whose="the catalogue"
-        )
-        if note is not None:
-            self.notes = tuple(dict.fromkeys((*self.notes, f"rules: {note}")))
+        self.note_items(frame, f"the rule {rule}")
         ids = ids_like(frame[ITEM_ID], self.items[ITEM_ID], who=f"rules: {rule}")
         return row_of_ids(ids, self.items[ITEM_ID])
 
