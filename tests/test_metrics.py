@@ -256,7 +256,7 @@ def test_frames_with_history_and_catalogue() -> None:
     judged = judge_frames({"mine": mine}, bought, 2, history=before)
     assert judged.judge.n_cold == 1  # shopper 3
     assert judged.not_judged == {"mine": 1}  # shopper 9
-    with pytest.raises(SettingError, match="'repeat_precision' asks for 'repeat_hits'"):
+    with pytest.raises(SettingError, match="asks for 'repeat_hits', which comes with history"):
         evaluate(mine, bought, ["repeat_precision@2"])
     with pytest.raises(SettingError, match="no metric 'repeat_revenue'"):
         evaluate(mine, bought, ["repeat_revenue@2"])

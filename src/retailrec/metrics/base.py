@@ -124,6 +124,12 @@ def _of_part(name: str) -> Metric | None:
     return Metric(name, meaning, tuple(needs[n] for n in base.needs), base.compute)
 
 
+# what is not told by lists and truth alone, and the table of `evaluate` that tells it
+_COMES_WITH = dict.fromkeys(("categories", "n_recommendable"), "items") | dict.fromkeys(
+    ("repeat_hits", "explore_hits", "n_repeats", "n_explored", "buyer_share", "is_popular"), "history"
+)
+
+
 def compute_metric(text: str, context: dict[str, Any]) -> Values:
     """(n_users,) values of one metric; `context` holds the arrays at some k' >= k.
 
@@ -137,7 +143,14 @@ def compute_metric(text: str, context: dict[str, Any]) -> Values:
     for need in metric.needs:
         value = context.get(need)
         if value is None:
-            raise SettingError(f"metric '{metric.name}' asks for '{need}'; pass it to evaluate(...).")
+            file = _COMES_WITH.get(need)
+            give = (
+                "nothing here tells" if file is None else f"comes with {file} (--{file} of the command)"
+            )
+            raise SettingError(
+                f"metric '{metric.name}' asks for '{need}', which {give}. Give that, or leave the "
+                f"metric out."
+            )
         if need == "is_popular":  # rank of the item in popularity, from 1
             value = value <= k
         arguments.append(_first(value, k, missing=-1 if need in ("items", "categories") else 0))
