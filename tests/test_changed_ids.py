@@ -192,7 +192,7 @@ def test_what_is_said_later_comes_on_top_of_the_models_table(tmp_path: Path) -> 
     more = Reading(changed_ids=ChangedIds.of(table(("user", "c", "e"))))
     assert open_alike(kept, tmp_path / "r.csv", more).data().users["user_id"].to_list() == ["d", "e"]
     back = Reading(changed_ids=ChangedIds.of(table(("user", "c", "a"))))
-    with pytest.raises(DataError, match="in a circle"):
+    with pytest.raises(DataError, match="on top of the model's: user ids change in a circle"):
         open_alike(kept, tmp_path / "r.csv", back)
 
 

@@ -133,7 +133,8 @@ class ChangedIds:
             If they lead back to where they began.
         """
         table = {kind: {**self.table(kind), **newer.table(kind)} for kind in KINDS}
-        return ChangedIds.of(ChangedIds(table["user"], table["item"]).frame())
+        both = ChangedIds(table["user"], table["item"]).frame()
+        return ChangedIds.of(both, who="the table of changed ids on top of the model's")
 
     def applied(self, ids: pl.Series) -> pl.Series:
         """Typed ids of a column called `user_id` or `item_id`, the old ones replaced.
