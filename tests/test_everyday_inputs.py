@@ -104,6 +104,10 @@ def test_shoppers_of_files_are_who_they_are(
         ({"a.csv": b"PAR1"}, "is a Parquet file"),
         ({"a.csv": b"PK\x03\x04"}, "is a zip file or workbook"),
         ({"a.csv": (HEAD + LINES).encode("utf-16-le")}, "holds a zero byte"),
+        *(
+            ({"a.csv": (HEAD + LINES + "3,Zo\u00eb,2024-01-05\n").encode(name)}, f"--encoding {name}")
+            for name in ("utf-16-le", "utf-16-be")
+        ),
         ({"a.parquet": pl.DataFrame()}, "have no column at all"),
         ({"a.parquet": FRAME.with_columns(user_id=pl.Series([b"\0\1", b"\0\2"]))}, "not Binary"),
         (

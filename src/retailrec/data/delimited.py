@@ -357,6 +357,12 @@ def _finished(file: Path, counts: Any) -> Any:
 
 def _refuse_encoding(file: Path, block: bytes, at: int, line: int, encoding: str | None) -> None:
     """Say which line is not UTF-8, and how it reads in the encodings that are likely."""
+    if zeros := block.count(0):
+        name = "utf-16-le" if 2 * block[1::2].count(0) > zeros else "utf-16-be"
+        raise DataError(
+            f"{file}: line {line:,} is not {encoding or 'UTF-8'} and has zero bytes; it may be UTF-16 "
+            f"without its mark (--encoding {name}) or damaged. State its encoding, or export it again."
+        )
     start = block.rfind(b"\n", 0, at) + 1
     stop = block.find(b"\n", at)
     raw = block[max(start, at - 40) : len(block) if stop < 0 else min(stop, at + 40)].strip()
