@@ -34,7 +34,7 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.app import make_app, reply
 from retailrec.serving.database import Dismissal, StoreFull, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment, read_experiment
-from retailrec.serving.loading import export_dismissals, export_exposures
+from retailrec.serving.loading import export_dismissals, export_exposures, export_pools
 from retailrec.serving.messages import ShopperIn
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
@@ -793,6 +793,23 @@ def test_a_model_that_is_replaced_while_it_is_read_is_never_signed_as_the_one_be
     monkeypatch.setattr(TwoStageRecommender, "load", replaced)
     with pytest.raises(ArtifactError, match="replaced while it was read"):
         ServedModel.load(tmp_path / "model")
+
+
+def test_lists_under_one_id_of_the_caller_are_two_in_the_log(start: Start, tmp_path: Path) -> None:
+    client, head = start(), {"x-request-id": "retry-1"}
+    ids = set()
+    for user in ("5", "5", "6"):  # a caller that tries again, and one that calls all requests alike
+        answer = client.get(f"/v1/shoppers/{user}/offers?k=3&explore=0.5&pool=9", headers=head)
+        assert answer.headers["x-request-id"] == "retry-1"
+        ids.add(answer.json()["request"])
+    assert len(ids) == 3
+    assert all(one.startswith("retry-1.") for one in ids)
+    service = client.service  # type: ignore[attr-defined]
+    assert service.log.flush()
+    assert service.store.last_shown(["5"]).height == 3
+    export_pools(service.store, tmp_path / "pools.parquet")
+    pools = pl.read_parquet(tmp_path / "pools.parquet")
+    assert pools.group_by("request").len().rows_by_key("request") == {one: [(9,)] for one in ids}
 
 
 def test_a_clock_of_1970_is_no_fault_of_the_caller(

@@ -50,6 +50,7 @@ from retailrec.serving.messages import (
     RulesetIn,
     RulesIn,
     ShopperIn,
+    answer_id,
     answer_json,
     answer_problems,
     offer_request,
@@ -187,7 +188,7 @@ def routes(service: Service) -> APIRouter:
         request: Request, shopper: ShopperPath, query: Annotated[_OfferQuery, Depends(_asked)]
     ) -> Response:
         """The shopper's list, made now from the stored receipts."""
-        asked, number = query.request(), request_id(request)
+        asked, number = query.request(), answer_id(request)
         return reply(await service.answer(shopper, asked, number, query.campaign))
 
     @router.post("/v1/offers", response_model=AnswersOut, dependencies=read, tags=["offers"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
@@ -462,6 +463,13 @@ def problem(
 def request_id(request: HttpRequest) -> str:
     """The id that this request has in logs and answers."""
     return str(request.scope.get("request_id", ""))
+
+
+def answer_id(request: HttpRequest) -> str:
+    """The id of a list in the log: the request's, and more where a caller gave that and may again."""
+    own = request_id(request)
+    given = own == request.headers.get("x-request-id")
+    return f"{own}.{secrets.token_hex(8)}" if given else own
 
 
 def refusal(request: HttpRequest, error: RetailRecError) -> Response:
