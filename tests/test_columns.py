@@ -217,6 +217,13 @@ def test_a_column_with_a_plus_in_its_name_is_one() -> None:
     assert columns == {"time": "a+b"}
 
 
+@pytest.mark.parametrize("columns", [{"user_id": "who", "item_id": "who"}, {"item_id": "user_id"}])
+def test_who_bought_and_what_are_two_columns(columns: dict[str, str]) -> None:
+    lines = pl.DataFrame({"who": [1], "user_id": [1], "item_id": [2], "time": ["2024-01-31"]})
+    with pytest.raises(DataError, match="is named as user_id and as item_id"):
+        RetailData.from_frames(lines, columns=columns)
+
+
 def test_events_that_are_no_purchases_are_counted(tmp_path: Path) -> None:
     events = ["view", "transaction", "addtocart", "transaction", None]
     lines = pl.DataFrame({"user_id": [1] * 5, "item_id": [3, 4, 5, 6, 7], "time": ["2024-01-31"] * 5})
@@ -417,6 +424,9 @@ def test_items_that_are_no_products_are_left_out_by_name_or_category(tmp_path: P
     data = load_dataset("table", tmp_path / "shop", columns, not_products=said)
     assert data.report.rejected == {"not a product": 3}
     assert "no products" not in str(data.report.notes)
+    assert "no item of the catalogue" not in str(data.report.notes)
+    none = load_dataset("table", tmp_path / "shop", columns, not_products=[*said, "name=diesl"])
+    assert "--not-products name=diesl: no item of the catalogue is that" in none.report.notes
     kept = data.report.reading  # without the catalogue of the folder that of the model is looked at
     file = tmp_path / "shop" / "receipts.csv"
     again = open_alike({**kept, "catalogue": data.items}, file).data()

@@ -24,7 +24,7 @@ from retailrec.data.columns import join_time, missing_columns, unknown_column
 from retailrec.data.files import FILE, Span, located
 from retailrec.data.parsing import EARLIEST, LATEST, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError
-from retailrec.schema import TRANSACTIONS
+from retailrec.schema import ITEM_ID, TRANSACTIONS, USER_ID
 
 ONE_VISIT_US = 6 * 3_600_000_000  # a receipt may go on after midnight for so long
 _DAY_US = 86_400_000_000
@@ -461,6 +461,11 @@ def _rename(
     for name, theirs in columns.items():
         if theirs not in frame.columns:
             raise DataError(unknown_column(theirs, name, who, frame.columns))
+    if ITEM_ID in columns and columns[ITEM_ID] == columns.get(USER_ID, USER_ID):
+        raise DataError(
+            f"{who}: the column '{columns[ITEM_ID]}' is named as user_id and as item_id; who bought "
+            f"and what was bought are two columns."
+        )
     others = [c for c in frame.columns if c not in columns.values() and c not in columns]
     frame = frame.select(
         *(pl.col(theirs).alias(name) for name, theirs in columns.items()),

@@ -12,7 +12,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LineRule, beside
 from retailrec.data.parsing import typed_ids
 from retailrec.errors import DataError, SettingError
-from retailrec.schema import CATEGORIES, NAME
+from retailrec.schema import CATEGORIES, ITEM_ID, NAME
 
 # how tills name it, in some languages; a word before it and three behind may stand there
 _WORDS = (
@@ -56,13 +56,12 @@ def not_products(
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and name and value):
             raise SettingError(f"--not-products is {text!r}; expected column=text, as category_1=FUEL.")
-        shape = ".*".join(pl.escape_regex(part.strip()) for part in value.split("*"))
-        by_column.setdefault(name, []).append(shape)
+        by_column.setdefault(name, []).append(text)
     ours = {theirs: name for name, theirs in columns.items()}
     found = []
-    for name, shapes in by_column.items():
-        shape = f"(?is)^\\s*({'|'.join(shapes)})\\s*$"
-        if items is not None and name in items.columns and name != "item_id":
+    for name, said in by_column.items():
+        shape = _shape(said)
+        if items is not None and name in items.columns and name != ITEM_ID:
             other = typed_ids(items.filter(pl.col(name).cast(pl.String).str.contains(shape))["item_id"])
             other = other if changed_ids is None else changed_ids.applied(other)
             found.append(pl.col("item_id").cast(pl.String).is_in(other.cast(pl.String).to_list()))
@@ -75,6 +74,31 @@ def not_products(
                 + ("." if items is None else f", the catalogue {items.columns}.")
             )
     return (LineRule("not a product", pl.any_horizontal(found)),) if found else ()
+
+
+def unmet(patterns: Sequence[str], items: pl.DataFrame) -> list[str]:
+    """Patterns of `not_products` that no item of a catalogue meets, a sentence each.
+
+    Examples
+    --------
+    >>> items = pl.DataFrame({"item_id": [7, 8], "category_1": ["FUEL", "DAIRY"]})
+    >>> unmet(["category_1=fuel", "category_1=BOTTLES", "name=bag"], items)
+    ['--not-products category_1=BOTTLES: no item of the catalogue is that']
+    """
+    return [
+        f"--not-products {pattern}: no item of the catalogue is that"
+        for pattern in patterns
+        if (name := pattern.partition("=")[0].strip()) in items.columns
+        and name != ITEM_ID
+        and not items[name].cast(pl.String).str.contains(_shape([pattern])).any()
+    ]
+
+
+def _shape(patterns: Sequence[str]) -> str:
+    """A regular expression that is met by the texts of patterns of one column."""
+    texts = (pattern.partition("=")[2].strip() for pattern in patterns)
+    shapes = (".*".join(pl.escape_regex(part.strip()) for part in text.split("*")) for text in texts)
+    return f"(?is)^\\s*({'|'.join(shapes)})\\s*$"
 
 
 def likely(data: RetailData) -> list[str]:

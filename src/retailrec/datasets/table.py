@@ -17,7 +17,7 @@ from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file, others_in
 from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
 from retailrec.datasets.instacart import on_one_calendar
-from retailrec.datasets.other_items import not_products
+from retailrec.datasets.other_items import not_products, unmet
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, ITEM_ID, NAME, TRANSACTIONS, USER_ID
 
@@ -51,6 +51,7 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     columns, describing = of_lines(reading, first.columns, catalogue)
     if catalogue is not None:
         catalogue = with_our_names(catalogue, reading.columns)
+        report.notes += unmet(reading.not_products, catalogue)
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
         say_others(path, read, first.columns, report, encoding)

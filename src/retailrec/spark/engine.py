@@ -27,7 +27,7 @@ from retailrec.data.ids import attributes, vocabulary
 from retailrec.data.retail_data import Part, Totals
 from retailrec.datasets import later_rule, require_later
 from retailrec.datasets.base import PLAIN, Reading
-from retailrec.datasets.other_items import likely
+from retailrec.datasets.other_items import likely, unmet
 from retailrec.datasets.table import of_lines, rules_of, tables_beside, with_our_names
 from retailrec.errors import SettingError
 from retailrec.recommender.batch import Batch, ListFormat
@@ -443,6 +443,8 @@ def load(
         progress=progress,
     )
     data.report.reading = kept
+    if items is not None:
+        data.report.notes += unmet(reading.not_products, with_our_names(items, reading.columns))
     data.report.notes += likely(data)
     return data
 
