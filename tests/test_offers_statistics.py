@@ -88,12 +88,16 @@ def test_sample_ratio_mismatch_is_seen() -> None:
     assert shares_p([8020, 1980], [0.8, 0.2]) > 0.5
 
 
-def test_groups_in_which_all_are_alike_differ_surely_or_not_at_all() -> None:
+def test_groups_in_which_all_are_alike_differ_as_far_as_their_number_tells() -> None:
     ones, twos = np.ones(5), np.full(4, 2.0)
-    assert welch(twos, ones) == (1, 1, 1, 0)
+    assert welch(twos, ones)[0] == 1
+    assert welch(twos, ones)[1] < 1 < welch(twos, ones)[2]
+    assert 0 < welch(twos, ones)[3] < 1
     assert welch(ones, ones) == (0, 0, 0, 1)
     assert welch(ones, np.array([0.0, 1.0, 2.0]))[0] == 0
-    assert mean_interval(twos) == (2, 2, 2, 0)
+    assert mean_interval(twos)[1] < 2 < mean_interval(twos)[2]
+    assert mean_interval(twos)[3] == pytest.approx(0.18169, abs=1e-5)  # t of sqrt(3), 3 degrees
+    assert mean_interval(np.zeros(4)) == (0, 0, 0, 1)
 
 
 def test_tea_tasting_agrees() -> None:
@@ -188,3 +192,19 @@ def test_segments_are_corrected_by_holm() -> None:
     assert [e.segment for e in parts] == ["a", "b", "c"]
     assert ordered[0].p_corrected == pytest.approx(min(1, 3 * ordered[0].p))
     assert ordered[-1].p_corrected >= ordered[-2].p_corrected >= ordered[0].p_corrected
+
+
+def test_two_shoppers_an_arm_who_are_alike_are_no_proof() -> None:
+    """All of one arm bought and none of the other: by permutation that is chance in one case of three."""
+    few = pl.DataFrame(
+        {"holdout": [False, False, True, True], "bought": [1.0, 1.0, 0.0, 0.0], "spend_before": 0.0}
+    )
+    (plain, adjusted) = effects_of(few, metrics=["bought"])
+    assert plain.difference == adjusted.difference == 1
+    assert plain.low < 0 < plain.high
+    assert plain.p > 0.2
+    many = pl.concat([few] * 100)
+    assert effects_of(many, metrics=["bought"])[0].p < 1e-50
+    assert effects_of(many, metrics=["bought"])[0].low > 0.9
+    same = few.with_columns(bought=pl.lit(1.0))
+    assert effects_of(same, metrics=["bought"])[0].p == 1

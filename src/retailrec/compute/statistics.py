@@ -28,12 +28,24 @@ def welch(treated: Floats, control: Floats, level: float = 0.95) -> Difference:
     --------
     >>> [round(x, 3) for x in welch(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 2.0]))]
     [1.333, -0.715, 3.382, 0.134]
+
+    Two groups in which all are alike are not sure to differ: the spread of all together, which the
+    difference itself makes larger, takes the place of theirs.
+
+    >>> [round(x, 3) for x in welch(np.ones(2), np.zeros(2))]
+    [1.0, -1.484, 3.484, 0.225]
     """
-    from scipy.stats import ttest_ind
+    from scipy.stats import t, ttest_ind
 
     change = float(treated.mean() - control.mean())
     if not np.ptp(treated) and not np.ptp(control):
-        return Difference(change, change, change, 1.0 if not change else 0.0)
+        if not change:
+            return Difference(change, change, change, 1.0)
+        n, m = len(treated), len(control)
+        error = float(np.concatenate([treated, control]).std(ddof=1)) * (1 / n + 1 / m) ** 0.5
+        edge = float(t.ppf((1 + level) / 2, n + m - 2)) * error
+        p = float(2 * t.sf(abs(change) / error, n + m - 2))
+        return Difference(change, change - edge, change + edge, p)
     with warnings.catch_warnings():  # of a group in which all are alike
         warnings.simplefilter("ignore", RuntimeWarning)
         found = ttest_ind(treated, control, equal_var=False)
@@ -52,8 +64,10 @@ def mean_interval(values: Floats, level: float = 0.95) -> Difference:
     from scipy.stats import t
 
     mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-    if not error:
-        return Difference(mean, mean, mean, 1.0 if not mean else 0.0)
+    if not error:  # all alike: as `welch`, by their spread around 0
+        if not mean:
+            return Difference(mean, mean, mean, 1.0)
+        error = abs(mean) / (len(values) - 1) ** 0.5
     edge = float(t.ppf((1 + level) / 2, len(values) - 1)) * error
     return Difference(
         mean, mean - edge, mean + edge, float(2 * t.sf(abs(mean) / error, len(values) - 1))
