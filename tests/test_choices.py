@@ -160,6 +160,25 @@ def test_the_prior_that_helps_on_the_judged_window_is_taken() -> None:
     assert choose_prior(frame, overlap, fresh, columns).ndcg is None  # its labels were learnt
 
 
+@pytest.mark.parametrize(("share", "order"), [(0.7, "mean"), (2.0, "popular")])
+def test_what_is_popular_is_taken_only_where_it_tells_more_alone(share: float, order: str) -> None:
+    """Trees know a user's own order, so the other one adds more to them even where it tells less."""
+    rng, n = np.random.default_rng(0), 400
+    groups = np.repeat(np.arange(n), 10)
+    own, popular = (np.concatenate([rng.permutation(10) + 1 for _ in range(n)]) for _ in range(2))
+    worth = (own + share * popular).reshape(n, 10)
+    y = (worth.argsort(axis=1).argsort(axis=1) < 2).astype(np.float32).ravel()
+    fold = np.where(groups < n // 2, 0, 1).astype(np.int16)
+    x = np.column_stack([own, np.where(fold == 0, 5, popular)]).astype(np.float32)
+    frame = TrainingFrame(x, y, groups, np.ones(len(y), np.float32), fold, ["own", "popular"])
+    apart = windows_of(("2024-01-01", "2024-01-20", False), ("2024-02-01", "2024-02-20", False))
+    columns = {"mean": ["own"], "popular": ["popular"]}
+    chosen = choose_prior(
+        frame, apart[:2], lambda: LightGBMRanker(iterations=20, min_rows=5, threads=1), columns
+    )
+    assert chosen.value.order == order
+
+
 def test_a_recommender_says_what_was_chosen_and_settings_fix_it(shop: RetailData) -> None:
     model = TwoStageRecommender(**QUICK).fit(shop, keep_rows=True)
     half_life, prior = model.report_["half_life"], model.report_["prior"]

@@ -79,6 +79,7 @@ HALF_LIVES = (USUAL_HALF_LIFE, 240.0, 60.0, 400.0, 30.0, None)  # days; None: ne
 TIMES = (0.5, 1.0, 2.0)  # the usual weight of a prior; few rows make a prior look better than it is
 SURE = 2.0  # standard errors that another value has to be ahead by
 MEAN = "mean"  # of a user's simple orders
+_POPULAR = Popularity().name  # an order to choose where it alone is better than the usual one
 K = 10
 FEW_LISTS = 1_500  # up to which older windows are judged on as well
 _USERS = 2_000  # of a label window that tell a half-life
@@ -226,9 +227,8 @@ def simple_orders(sources: Sequence[CandidateGenerator]) -> dict[str, list[str]]
     }
     if len(columns) > 1:
         columns = {MEAN: [name for (name,) in columns.values()], **columns}
-    popular = Popularity().name
-    if columns and popular in [source.name for source in sources]:
-        columns[popular] = [f"source_{popular}_rank"]
+    if columns and _POPULAR in [source.name for source in sources]:
+        columns[_POPULAR] = [f"source_{_POPULAR}_rank"]
     return columns
 
 
@@ -269,6 +269,7 @@ def choose_prior(
     weights = [usual.weight * times for times in TIMES] if weight is None else [weight]
     priors = [Prior(name, w) for w in weights for name in ([order] if order else columns)]
     values: dict[Prior, list[NDArray[np.float64]]] = {prior: [] for prior in priors}
+    alone: dict[str, list[float]] = {name: [] for name in columns}  # hits' worth without trees
     for learnt, judged in _apart(windows, n_lists) if len(priors) > 1 else []:
         learn, judge = _some(frame, learnt, _LEARNT), _some(frame, [judged], _JUDGED)
         if not len(learn.y) or not 0 < learn.y.mean() < 1 or not judge.y.any():
@@ -280,9 +281,19 @@ def choose_prior(
         added = {name: _order_of(judge, of) for name, of in columns.items()}
         for prior, of in values.items():
             of.append(ranked.ndcg(score - prior.weight * spread * added[prior.order]))
+        for name, sums in alone.items():
+            sums.append(ranked.ndcg(-added[name]).sum())
     if not values[usual]:
         return Chosen(usual, usual, given=len(priors) == 1)
-    return choose({prior: np.concatenate(of) for prior, of in values.items()}, usual)
+    tell_more = sum(alone[usual.order]) >= sum(alone.get(_POPULAR, [0.0]))  # a user's own past
+    return choose(
+        {
+            prior: np.concatenate(of)
+            for prior, of in values.items()
+            if order or prior.order != _POPULAR or not tell_more
+        },
+        usual,
+    )
 
 
 def _apart(windows: Sequence[Mapping[str, Any]], n_lists: int) -> Iterator[tuple[list[int], int]]:
