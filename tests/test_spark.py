@@ -84,7 +84,7 @@ def test_alike_ids_and_several_currencies_are_said_as_on_one_machine(
     n = 400
     row = pl.int_range(pl.len())
     lines = pl.select(user_id=pl.int_range(n) % 40, item_id=pl.int_range(n) % 9).with_columns(
-        pl.datetime(2024, 1, 1).dt.offset_by(pl.format("{}d", row % 30)).alias("time"),
+        pl.datetime(2024, 1, 1).dt.offset_by(pl.format("{}d{}m", row % 30, row)).alias("time"),
         value=pl.lit(2.0),
         currency=pl.when(row == 7).then(pl.lit("USD")).otherwise(pl.lit("EUR")),
     )
