@@ -640,7 +640,7 @@ def guests_as_one_user(w: Weeks) -> Found:
     ids = odd.sort("n", descending=True)[USER_ID].to_list()
     return (
         f"{odd['n'].sum():,} receipts stand under {_listed(ids)}; that is no one user. Leave the id "
-        f"empty where nobody is known.",
+        f"empty where nobody is known, or these lines out (--where user_id!={ids[0]}).",
         w.new.join(odd.select(USER_ID), on=USER_ID, how="semi"),
     )
 

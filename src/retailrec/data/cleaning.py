@@ -541,7 +541,7 @@ def n_twins(users: NDArray[np.int64], times: NDArray[np.int64]) -> int:
 
 
 def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> list[tuple[str, int]]:
-    """Users who seem to be many, as written, and their receipts.
+    """Users who seem to be many, as written, and their receipts; by all receipts, not a week's.
 
     Parameters
     ----------
