@@ -595,7 +595,7 @@ def test_users_who_are_many_are_said_and_left_out_by_a_condition(tmp_path: Path)
     data = load_dataset("table", tmp_path / "lines.csv", columns)
     (note,) = data.report.notes
     assert note.startswith("shopper '0' has 45 of 945 receipts, far more than others")
-    assert note.endswith("--where user_id!=0")
+    assert note.endswith("--where 'user_id!=0'")
     for where in ("user_id!=0", "card != 0"):
         kept = load_dataset("table", tmp_path / "lines.csv", columns, where=[where])
         assert kept.report.rejected == {"card=0": 900}

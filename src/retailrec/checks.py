@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from retailrec.data.cleaning import crowds, without_user
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -29,7 +30,6 @@ MOST_PAST = 52
 FAR_DAYS = 14  # without a line, between dates that do not belong together
 _EXAMPLES = 3
 _Measure = Callable[[pl.DataFrame], float]
-_GUESTS = ("0", "-1", "guest", "anonymous", "unknown", "none", "null", "nan", "n/a", "na")
 
 
 @dataclass(frozen=True)
@@ -628,19 +628,13 @@ def guests_as_one_user(w: Weeks) -> Found:
     """
     known = w.new.drop_nulls(USER_ID)
     receipts = known.group_by(USER_ID).agg(n=_receipts(known).n_unique())
-    if receipts.height < 20:
-        return None
-    bound = max(20.0, 10 * float(receipts["n"].quantile(0.99)))  # type: ignore[arg-type]
-    some = max(5.0, 5 * float(receipts["n"].median()))  # type: ignore[arg-type]
-    name = pl.col(USER_ID).cast(pl.String).str.strip_chars().str.to_lowercase()
-    called = name.is_in(_GUESTS) & (pl.col("n") > some)
-    odd = receipts.filter((pl.col("n") > bound) | called)
+    odd = receipts.filter(pl.Series(crowds(receipts[USER_ID], receipts["n"].to_numpy())))
     if odd.is_empty():
         return None
     ids = odd.sort("n", descending=True)[USER_ID].to_list()
     return (
-        f"{odd['n'].sum():,} receipts stand under {_listed(ids)}; that is no one user. Leave the id "
-        f"empty where nobody is known, or these lines out (--where user_id!={ids[0]}).",
+        f"{odd['n'].sum():,} receipts stand under {_listed(ids)}; that is no one user. "
+        f"{without_user(ids[0])}",
         w.new.join(odd.select(USER_ID), on=USER_ID, how="semi"),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,6 +79,7 @@ _INSIDE = (LINE, "file", "reason", "user", "item", "basket", "text")
 _MANY_DOUBLED = 0.02  # of receipts; tills that write a line a piece have fewer by chance
 _FEW = 100  # receipts, or lines, of which nothing is said where they are fewer
 _CROWD = 0.02  # of receipts that one user has
+_GUESTS = ("0", "-1", "guest", "anonymous", "unknown", "none", "null", "nan", "n/a", "na")
 _LOOKED_AT = 200_000  # lines that tell what a value means
 _NEAR = 0.2  # of the price of a single piece
 _NOTHING_LEFT = 1e-9  # of what was bought: what sums of floats leave where a line is taken back
@@ -237,7 +239,7 @@ class LoadReport:
             if receipts > _CROWD * n:
                 yield (
                     f"shopper {user!r} has {receipts:,} of {n:,} receipts, far more than others: is it "
-                    f"everybody without a card? Leave these lines out, with --where user_id!={user}"
+                    f"an id for all who have no card? {without_user(user)}"
                 )
         if self.first is None or self.last is None or (self.last - self.first).days < _ODD_DAYS:
             return
@@ -540,8 +542,8 @@ def n_twins(users: NDArray[np.int64], times: NDArray[np.int64]) -> int:
     return int((same | np.append(False, same[:-1])).sum())
 
 
-def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> list[tuple[str, int]]:
-    """Users who seem to be many, as written, and their receipts; by all receipts, not a week's.
+def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which users seem to be many: far more receipts than others, or the name of a guest and many.
 
     Parameters
     ----------
@@ -549,15 +551,29 @@ def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> list[tuple[str, int
 
     Examples
     --------
-    >>> crowds(pl.Series(range(100)), np.append(500, np.full(99, 5)))
-    [('0', 500)]
+    >>> n = np.append(np.full(98, 5), [40, 500])
+    >>> np.flatnonzero(crowds(pl.Series([*range(1, 99), "guest", "c7"], strict=False), n)).tolist()
+    [98, 99]
     """
     known = receipts[receipts > 0]
-    if len(known) < _FEW // 2:
-        return []
-    many = (receipts > 10 * np.quantile(known, 0.95)) & (receipts > _CROWD * known.sum())
-    names = users.filter(pl.Series(many)).cast(pl.String)
-    return list(zip(names.to_list(), receipts[many].tolist(), strict=True))
+    if len(known) < 20:
+        return np.zeros(len(receipts), np.bool_)
+    least, some, most = np.quantile(known, (0.5, 0.95, 0.99))
+    far = (receipts > 10 * most) | ((receipts > 10 * some) & (receipts > _CROWD * known.sum()))
+    names = users.cast(pl.String).str.strip_chars().str.to_lowercase()
+    named = names.is_in(_GUESTS).fill_null(False).to_numpy() & (receipts > max(5, 5 * least))
+    return np.asarray(far & (receipts > 20) | named)
+
+
+def without_user(user: object) -> str:
+    """How to leave out what stands under an id that is no user's, to paste into a command.
+
+    Examples
+    --------
+    >>> without_user("cash sales")
+    "Leave the id empty, or these lines out: --where 'user_id!=cash sales'"
+    """
+    return f"Leave the id empty, or these lines out: --where {shlex.quote(f'user_id!={user}')}"
 
 
 def piece_value_notes(log: pl.DataFrame) -> list[str]:

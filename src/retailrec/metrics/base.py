@@ -124,7 +124,7 @@ def _of_part(name: str) -> Metric | None:
     return Metric(name, meaning, tuple(needs[n] for n in base.needs), base.compute)
 
 
-# what is not told by lists and truth alone, and the table of `evaluate` that tells it
+# what lists and truth alone do not say, and the table of `evaluate` that says it
 _COMES_WITH = dict.fromkeys(("categories", "n_recommendable"), "items") | dict.fromkeys(
     ("repeat_hits", "explore_hits", "n_repeats", "n_explored", "buyer_share", "is_popular"), "history"
 )

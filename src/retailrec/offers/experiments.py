@@ -323,7 +323,7 @@ def _notes_on_rows(rows: pl.DataFrame, start: datetime, days: float) -> list[str
         each = ", ".join(f"{arm or 'of no name'} {n:,}" for arm, n in arms.iter_rows())
         notes.append(
             f"Treated are {arms.height} arms together ({each} shoppers): the effects are those of all "
-            f"of them, and which arm did what is not told."
+            f"of them, and the effect of a single arm is not known."
         )
     first = rows.group_by("user_id").agg(pl.col("time").min())["time"]
     latest: Any = first.max()

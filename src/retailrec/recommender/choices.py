@@ -269,7 +269,7 @@ def choose_prior(
     weights = [usual.weight * times for times in TIMES] if weight is None else [weight]
     priors = [Prior(name, w) for w in weights for name in ([order] if order else columns)]
     values: dict[Prior, list[NDArray[np.float64]]] = {prior: [] for prior in priors}
-    alone: dict[str, list[float]] = {name: [] for name in columns}  # hits' worth without trees
+    ahead = 0.0  # of what is popular, without trees, of the usual order
     for learnt, judged in _apart(windows, n_lists) if len(priors) > 1 else []:
         learn, judge = _some(frame, learnt, _LEARNT), _some(frame, [judged], _JUDGED)
         if not len(learn.y) or not 0 < learn.y.mean() < 1 or not judge.y.any():
@@ -281,19 +281,13 @@ def choose_prior(
         added = {name: _order_of(judge, of) for name, of in columns.items()}
         for prior, of in values.items():
             of.append(ranked.ndcg(score - prior.weight * spread * added[prior.order]))
-        for name, sums in alone.items():
-            sums.append(ranked.ndcg(-added[name]).sum())
+        if _POPULAR in added:
+            alone = (ranked.ndcg(-added[name]) for name in (_POPULAR, usual.order))
+            ahead += float(np.subtract(*alone).sum())
     if not values[usual]:
         return Chosen(usual, usual, given=len(priors) == 1)
-    tell_more = sum(alone[usual.order]) >= sum(alone.get(_POPULAR, [0.0]))  # a user's own past
-    return choose(
-        {
-            prior: np.concatenate(of)
-            for prior, of in values.items()
-            if order or prior.order != _POPULAR or not tell_more
-        },
-        usual,
-    )
+    some = {p: of for p, of in values.items() if order or p.order != _POPULAR or ahead > 0}
+    return choose({prior: np.concatenate(of) for prior, of in some.items()}, usual)
 
 
 def _apart(windows: Sequence[Mapping[str, Any]], n_lists: int) -> Iterator[tuple[list[int], int]]:

@@ -335,12 +335,13 @@ def routes(service: Service) -> APIRouter:
                 {"Retry-After": "10"},
             )
         clock()
-        n = len(await service.compute(service.unanswered))
-        why = "the experiment's arms get errors instead of lists; the log says which and why"
-        more = (
-            {"notes": [f"users of {n:,} of {why}"]} if n else {}
-        )  # no names, since no key is asked for
-        return reply({"ready": True, "model": service.models.active.name} | more)
+        ready: dict[str, Any] = {"ready": True, "model": service.models.active.name}
+        if n := len(await service.compute(service.unanswered)):  # no names, since no key is asked for
+            ready["notes"] = [
+                f"users of {n:,} of the experiment's arms get errors instead of lists; the log says "
+                f"which and why"
+            ]
+        return reply(ready)
 
     @router.get("/metrics", dependencies=read, tags=["health"])
     async def metrics() -> Response:

@@ -54,7 +54,7 @@ class Guard:
         started, method = time.perf_counter(), scope["method"]
         if method == "HEAD" and not scope["path"].startswith("/v1/"):
             # as GET is answered; the server leaves the body out. Nothing under /v1 is asked for without
-            # a body: a list that nobody got would count as shown
+            # a body: a list that was never sent would count as shown
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         theirs = headers.get("x-request-id", "")

@@ -357,7 +357,7 @@ def load_frames(
 def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
     """What to say of items that lines take back of receipts which an earlier load stored.
 
-    A load takes nothing away: loaded again, an export without what was taken back would add it anew.
+    A load takes nothing away: loaded again, an export without what was taken back would add it again.
     """
     if "reason" not in rejects.columns or store.is_empty():
         return []

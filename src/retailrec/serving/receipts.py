@@ -195,7 +195,7 @@ def check_id(text: str, what: str) -> str:
 
 
 def check_number(text: str) -> str:
-    """As `check_id`, of a receipt's number; the time behind one that started anew does not count.
+    """As `check_id`, of a receipt's number; the time behind one that was used again does not count.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def check_number(text: str) -> str:
 
 
 def own_number(number: str) -> str:
-    """A receipt's number without the time that it got behind it, since it started anew.
+    """A receipt's number without the time that it got behind it, since it was used again.
 
     Examples
     --------

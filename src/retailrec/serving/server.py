@@ -54,7 +54,7 @@ class Connections:
     """The open connections of one server.
 
     Where there is no room, the one that has waited longest for its caller goes: requests that never
-    become whole keep no other out. It is told so, since it may be one of a burst, as of a proxy.
+    become whole keep no other out. It gets an answer, since it may be one of a burst, as of a proxy.
     """
 
     def __init__(self, limits: Limits) -> None:
