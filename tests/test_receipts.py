@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,7 @@ from retailrec.errors import DataError
 from retailrec.serving.loading import load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.store import Store
+from retailrec.spark.tasks import add_load_reports, as_part
 
 TEN = datetime(2024, 1, 2, 10)
 
@@ -584,6 +587,18 @@ def test_a_number_of_the_line_in_place_of_the_receipt_s_is_said(number: str | No
     assert [n.split(":")[0] for n in report.notes] == (
         ["1,800 of 1,800 receipts have the shopper and the time of another one"] if said else []
     )
+
+
+def test_a_card_that_many_have_is_seen_whichever_part_it_came_in() -> None:
+    """Alone with few others it is compared with the users of all parts."""
+    whole, parts = LoadReport("lines"), []
+    for receipts in ({"a": 3, "till": 500}, {f"c{n}": 2 + n % 5 for n in range(90)}):
+        part = LoadReport("part", n_baskets=sum(receipts.values()))
+        part.count_visits(pl.Series(list(receipts)), np.array(list(receipts.values())))
+        parts.append(json.loads(json.dumps(as_part(part))))
+    add_load_reports(parts, whole, int)
+    assert whole.crowds == [("till", 500)]
+    assert whole.visits[500] == 1
 
 
 def test_users_who_are_many_are_said_and_left_out_by_a_condition(tmp_path: Path) -> None:

@@ -171,8 +171,9 @@ class LoadReport:
     text, or the row of a sheet or Parquet file, from 1). `differing` items of receipts have other
     amounts in another export (`differences`: line and words of up to three); every line of `doubled`
     receipts stands twice. `split` receipts have a number that stood on another receipt of the shopper
-    before, `twins` the shopper and the time of another one. `crowds` are shoppers who seem to be many,
-    and their receipts. `zone` is that of the times, where the receipts tell. `changed` counts lines
+    before, `twins` the shopper and the time of another one. `crowds` are shoppers who have more than a
+    fiftieth of all receipts and seem to be many, and their receipts; `visits` says how many shoppers
+    have how many. `zone` is that of the times, where the receipts tell. `changed` counts lines
     whose user's or item's id changed, `empty` cells of quantity and value that hold nothing. `reading`
     is how the file was read, as a model keeps it.
     """
@@ -202,6 +203,14 @@ class LoadReport:
     notes: list[str] = field(default_factory=list)
     rejects: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
     spans: list[Span] = field(default_factory=list, repr=False)
+    visits: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def count_visits(self, users: pl.Series, receipts: NDArray[np.int64]) -> None:
+        """How many receipts each of (n_users,) has; users with many stand in `crowds` for now."""
+        many = np.flatnonzero(receipts > _CROWD * receipts.sum())
+        names = users.gather(many).cast(pl.String)
+        self.crowds = list(zip(names.to_list(), receipts[many].tolist(), strict=True))
+        self.visits = dict(zip(*(of.tolist() for of in np.unique_counts(receipts)), strict=True))
 
     def note_receipts(self) -> None:
         """Add to the notes what is odd about the receipts as a whole; name file and line of rejects."""
@@ -235,12 +244,12 @@ class LoadReport:
                 f"basket_id the number of a line? Name the receipt's column, or none: the lines of a "
                 f"shopper and a time are a receipt then"
             )
+        self.crowds = self._crowds()
         for user, receipts in self.crowds:
-            if receipts > _CROWD * n:
-                yield (
-                    f"shopper {user!r} has {receipts:,} of {n:,} receipts, far more than others: is it "
-                    f"an id for all who have no card? {without_user(user)}"
-                )
+            yield (
+                f"shopper {user!r} has {receipts:,} of {n:,} receipts, far more than others: is it "
+                f"an id for all who have no card? {without_user(user)}"
+            )
         if self.first is None or self.last is None or (self.last - self.first).days < _ODD_DAYS:
             return
         if self.n_users == n >= _FEW:
@@ -248,9 +257,16 @@ class LoadReport:
         if self.n_items == self.kept + self.merged >= _FEW:
             yield f"each of {self.n_items:,} items was bought once: is item_id the number of a line?"
 
+    def _crowds(self) -> list[tuple[str, int]]:
+        many = [(user, n) for user, n in self.crowds if n > _CROWD * self.n_baskets]
+        users, receipts = pl.Series([user for user, _ in many], dtype=pl.String), [n for _, n in many]
+        odd = crowds(users, np.array(receipts, np.int64), self.visits)
+        found = (pair for pair, is_odd in zip(many, odd, strict=True) if is_odd)
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
     def as_dict(self) -> dict[str, Any]:
         """The report without the rejected lines, ready for JSON; of tables in it the number of rows."""
-        out = {k: v for k, v in vars(self).items() if k not in ("rejects", "spans")}
+        out = {k: v for k, v in vars(self).items() if k not in ("rejects", "spans", "visits")}
         reading = {k: len(v) if isinstance(v, pl.DataFrame) else v for k, v in self.reading.items()}
         return out | {
             "reading": reading,
@@ -542,12 +558,15 @@ def n_twins(users: NDArray[np.int64], times: NDArray[np.int64]) -> int:
     return int((same | np.append(False, same[:-1])).sum())
 
 
-def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def crowds(
+    users: pl.Series, receipts: NDArray[np.int64], visits: Mapping[int, int] | None = None
+) -> NDArray[np.bool_]:
     """Which users seem to be many: far more receipts than others, or the name of a guest and many.
 
     Parameters
     ----------
     users, receipts : (n_users,) ids, and how many receipts each has
+    visits : how many users have how many receipts, where others than these users are to be compared
 
     Examples
     --------
@@ -555,11 +574,14 @@ def crowds(users: pl.Series, receipts: NDArray[np.int64]) -> NDArray[np.bool_]:
     >>> np.flatnonzero(crowds(pl.Series([*range(1, 99), "guest", "c7"], strict=False), n)).tolist()
     [98, 99]
     """
-    known = receipts[receipts > 0]
-    if len(known) < 20:
+    if visits is None:
+        visits = dict(zip(*np.unique_counts(receipts), strict=True))
+    known = {n: of for n, of in visits.items() if n > 0}
+    if sum(known.values()) < 20:
         return np.zeros(len(receipts), np.bool_)
-    least, some, most = np.quantile(known, (0.5, 0.95, 0.99))
-    far = (receipts > 10 * most) | ((receipts > 10 * some) & (receipts > _CROWD * known.sum()))
+    n, of = np.array(list(known)), np.array(list(known.values()))
+    least, some, most = np.quantile(n, (0.5, 0.95, 0.99), weights=of, method="inverted_cdf")
+    far = (receipts > 10 * most) | ((receipts > 10 * some) & (receipts > _CROWD * (n @ of)))
     names = users.cast(pl.String).str.strip_chars().str.to_lowercase()
     named = names.is_in(_GUESTS).fill_null(False).to_numpy() & (receipts > max(5, 5 * least))
     return np.asarray(far & (receipts > 20) | named)

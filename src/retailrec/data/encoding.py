@@ -27,7 +27,6 @@ from retailrec.data.cleaning import (
     LineRule,
     LoadReport,
     came_again,
-    crowds,
     currencies_in,
     currency_notes,
     far_notes,
@@ -413,10 +412,7 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
     who = key_of >> 32
     if "basket_id" in ids:
         report.twins = n_twins(who, times[order[left]])
-    receipts_of = np.bincount(who, minlength=users.height)
-    many = np.flatnonzero(crowds(users[USER_ID], receipts_of))
-    names = users[USER_ID].gather(many).cast(pl.String)
-    report.crowds = list(zip(names.to_list(), receipts_of[many].tolist(), strict=True))
+    report.count_visits(users[USER_ID], np.bincount(who, minlength=users.height))
     first = np.full(len(key_of), not again.any())
     if again.any():  # receipts are in order of shopper and time: of one key, the first is the first
         first[np.unique(key_of, return_index=True)[1]] = True

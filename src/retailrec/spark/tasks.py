@@ -55,6 +55,8 @@ def add_load_reports(
         for count in _COUNTS:
             setattr(into, count, getattr(into, count) + part[count])
         into.crowds += [(user, n) for user, n in part["crowds"]]
+        for n, users in part["visits"].items():
+            into.visits[int(n)] = into.visits.get(int(n), 0) + users
         differences = sorted([*differences, *map(tuple, part["differences"])])[:3]
         for name in ("first", "last"):
             if part[name] is not None:
@@ -71,6 +73,11 @@ def add_load_reports(
     into.rejected = dict(sorted(into.rejected.items(), key=lambda pair: -pair[1]))
     into.differences = [(numbers(place), words) for place, words in differences]
     into.note_receipts()
+
+
+def as_part(report: LoadReport) -> dict[str, Any]:
+    """What `add_load_reports` adds up."""
+    return report.as_dict() | {"visits": report.visits}
 
 
 ATTRIBUTE = "attribute_"  # how columns of users' attributes begin, so that they meet no line's
@@ -260,7 +267,7 @@ def answer(plan: AnswerPlan, part: UserLines) -> tuple[pl.DataFrame, dict[str, A
         renamed = pools.rename(lambda name: POOL_COLUMN + name)
         rows = pl.concat([rows, renamed], how="diagonal")
     amounts = {} if receipts is None else receipts.amounts
-    return rows, {"answer": asdict(report), "load": part.report.as_dict(), "amounts": amounts}
+    return rows, {"answer": asdict(report), "load": as_part(part.report), "amounts": amounts}
 
 
 def log_lines(items: pl.Series, part: UserLines) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -271,7 +278,7 @@ def log_lines(items: pl.Series, part: UserLines) -> tuple[pl.DataFrame, dict[str
         data.users[USER_ID].gather(data.log["user"]).alias(USER_ID),
         code.gather(data.log["item"]).alias("item"),
     )
-    return log, part.report.as_dict()
+    return log, as_part(part.report)
 
 
 def no_history(n_items: int, end: datetime) -> History:
