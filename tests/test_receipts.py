@@ -731,7 +731,7 @@ def test_what_is_posted_is_known_though_a_till_dated_its_lines(store: Store) -> 
     assert load_frames(store, parts).new == 4
     said = [Line("tea", 3, 6), Line("jam", 1, 3)]
     assert store.add(accept([Posted("ann", "7", TEN, said)]).receipts) == (0, 1, 0)
-    for other in (said[:1], [*said, Line("rye", 1, 1)]):
+    for other in ([Line("tea", 2, 4)], [*said, Line("rye", 1, 1)]):
         assert store.add(accept([Posted("ann", f"8{len(other)}", TEN, other)]).receipts).new == 1
 
 
@@ -787,3 +787,53 @@ def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(
     mixed = lines.with_columns(item_id=pl.Series([7, 8, 7, 7, 8]))
     if numbers_first:
         assert load_frames(store, mixed).new == 2  # the first receipt is there, the second another one
+
+
+@pytest.mark.parametrize("numbers_first", [True, False])
+def test_receipts_that_overlap_or_hold_a_void_count_once_with_and_without_numbers(
+    store: Store, numbers_first: bool
+) -> None:
+    lines = pl.DataFrame(
+        {
+            "user_id": ["ann"] * 7,
+            "basket_id": [1, 2, 1, 2, 1, 1, 1],
+            "item_id": ["tea", "oat", "jam", "rye", "oil", "jam", "tea"],
+            "time": [TEN + timedelta(seconds=s) for s in (0, 5, 9, 14, 20, 30, 41)],
+            "quantity": [1, 1, 1, 2, 1, -1, 2],
+            "value": [2.0, 2.0, 3.0, 3.0, 5.0, -3.0, 4.0],
+        }
+    )
+    frames = [lines, lines.drop("basket_id")][:: 1 if numbers_first else -1]
+    load_frames(store, frames[0])
+    report = LoadReport("x")
+    found = load_frames(store, frames[1], report=report)
+    voided = {"20240102T100009": {"jam": 1}}  # without numbers the void is a return
+    whole = {"1": {"tea": 3, "oil": 1}, "2": {"oat": 1, "rye": 2}}
+    if numbers_first:
+        assert (found.new, stored(store)) == (1, whole | voided)
+    else:
+        assert (found.new, len(stored(store))) == (0, 6)
+    assert not [note for note in report.notes if "both count" in note]
+
+
+@pytest.mark.parametrize("numbers_first", [True, False])
+def test_a_second_that_has_two_receipts_by_number_and_without_is_said(
+    store: Store, numbers_first: bool
+) -> None:
+    known, other = lines(("tea", 2, 4)), lines(("tea", 1, 2))
+    frames = [known, other.drop("basket_id")] if numbers_first else [known.drop("basket_id"), other]
+    report = LoadReport("x")
+    load_frames(store, frames[0])
+    assert load_frames(store, frames[1], report=report).new == 1
+    (note,) = report.notes
+    assert note.startswith("1 receipts begin in the second of one in the store")
+
+
+def test_a_number_that_comes_again_hours_later_is_said(store: Store) -> None:
+    load_frames(store, lines(("tea", 1, 2), store="north"))
+    for hours in (0.5, 2):
+        report = LoadReport("x")
+        later = lines(("tea", 1, 2), store="south", time=TEN + timedelta(hours=hours))
+        assert load_frames(store, later, report=report).new == 0
+    (note,) = report.notes
+    assert "'1' of shopper 'ann', 2024-01-02 10:00 there, 12:00 now" in note

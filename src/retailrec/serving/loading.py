@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -752,46 +752,63 @@ def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
 # -- receipts that are there already ---------------------------------------------------------------
 
 _TRIES = 5
+_HOUR_US = 3_600_000_000  # parts of one receipt seldom begin so far from each other
 
 
 class _Changed(Exception):
     """Somebody else stored one of the receipts meanwhile."""
 
 
+# what is odd about receipts that meet those of the store, said of `n` of them with some examples
+_ODD = {
+    "differing": "{n:,} items of receipts have other amounts in the store; the larger ones count: "
+    "{some}",
+    "renamed": "{n:,} receipts have the shopper, time and contents of one in the store that has "
+    "another number, and count twice: {some}; were numbers written otherwise then?",
+    "beside": "{n:,} receipts begin in the second of one in the store, where one has a number and the "
+    "other none, and their contents differ, so both count: {some}; load exports that all have numbers",
+    "later": "{n:,} receipts have the shopper, number and day of one in the store, more than an hour "
+    "from it, and count as one with it: {some}; if branches give the same numbers, put the branch "
+    "before the number",
+}
+
+
 @dataclass
 class Merged:
-    """What `merge` did; sums add up, of examples the first three stay."""
+    """What `merge` did; sums add up."""
 
     new: int = 0  # receipts that were not there
     completed: int = 0  # receipts that were there in part, or with less of an item
     forgotten: int = 0  # receipts of users who were forgotten, left out
-    differing: int = 0  # items whose amounts differ; the larger ones count
-    examples: list[str] = field(default_factory=list)  # of these, in words
-    renamed: int = 0  # new receipts of the time and contents of one that is there under another number
-    names: list[str] = field(default_factory=list)  # of these, in words
+    odd: Counter[str] = field(default_factory=Counter)  # a kind of `_ODD` -> how many
+    examples: dict[str, list[str]] = field(default_factory=dict)  # the first three of a kind
 
     def __add__(self, other: Merged) -> Merged:
-        def added(name: str) -> Any:
-            value = getattr(self, name) + getattr(other, name)
-            return value[:3] if isinstance(value, list) else value
+        examples = {
+            kind: [*self.examples.get(kind, ()), *other.examples.get(kind, ())][:3]
+            for kind in self.examples | other.examples
+        }
+        return Merged(
+            self.new + other.new,
+            self.completed + other.completed,
+            self.forgotten + other.forgotten,
+            self.odd + other.odd,
+            examples,
+        )
 
-        return Merged(*(added(f.name) for f in fields(self)))
+    def say(self, kind: str, example: str) -> None:
+        """Count something odd."""
+        self.odd[kind] += 1
+        some = self.examples.setdefault(kind, [])
+        some += [example][: 3 - len(some)]
 
     def notes(self) -> list[str]:
         """What a reader of the load's report should know."""
-        notes = []
-        if self.differing:
-            notes.append(
-                f"{self.differing:,} items of receipts have other amounts in the store; the larger "
-                f"ones count: {'; '.join(self.examples)}"
-            )
-        if self.renamed:
-            notes.append(
-                f"{self.renamed:,} receipts have the shopper, time and contents of one in the store "
-                f"that has another number, and count twice: {'; '.join(self.names)}; were numbers "
-                f"written otherwise then?"
-            )
-        return notes
+        return [
+            words.format(n=self.odd[kind], some="; ".join(self.examples[kind]))
+            for kind, words in _ODD.items()
+            if self.odd[kind]
+        ]
 
 
 def merge(store: Store, rows: Sequence[Row], fresh: bool = False) -> Merged:
@@ -859,12 +876,21 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
             if begun:
                 key = shopper, theirs[begun[0]][1]
                 there.setdefault(key, theirs[begun[0]])
+        if key in there and abs(there[key][2] - time) > _HOUR_US:
+            at_other = f"{moment(there[key][2]):%Y-%m-%d %H:%M} there, {moment(time):%H:%M} now"
+            found.say("later", f"{own!r} of shopper {shopper!r}, {at_other}")
         if key not in there:
-            if is_called_by_time(number) or not any(
-                made_of(row, called[shopper][at:]) for at in of_second(called.get(shopper, []), time)
-            ):
-                new[key] = there[key] = row
-                visits.setdefault((shopper, own), []).append(key[1])
+            others = numbered.get((shopper, time // SECOND), [])
+            if not is_called_by_time(number):
+                theirs = called.get(shopper, [])
+                begun = list(of_second(theirs, time))
+                if any(made_of(row, theirs[at:]) for at in begun):
+                    continue
+                others = [theirs[at] for at in begun]
+            if others:
+                found.say("beside", f"{number!r} and {others[0][1]!r} of shopper {shopper!r}")
+            new[key] = there[key] = row
+            visits.setdefault((shopper, own), []).append(key[1])
         elif there[key][3:] != (items, amounts):
             united = _united(there[key], row, found)
             if united != there[key]:
@@ -897,9 +923,7 @@ def _note_renamed(connection: Connection, new: Sequence[Row], found: Merged) -> 
     for row in new:
         other = there.get((row[0], *row[2:]))
         if other is not None and row[3]:
-            found.renamed += 1
-            if len(found.names) < 3:
-                found.names.append(f"{row[1]!r} and {other!r} of shopper {row[0]!r}")
+            found.say("renamed", f"{row[1]!r} and {other!r} of shopper {row[0]!r}")
 
 
 def _known(
@@ -999,7 +1023,7 @@ def _parts_among(rows: Sequence[Row], numbered: Mapping[tuple[str, int], Sequenc
             for whole in numbered.get((shopper, rows[place][2] // SECOND), ()):
                 left = [other for other in places[at:] if other not in found]
                 if left and left[0] == place:
-                    found.update(left[: made_of(whole, [rows[other] for other in left])])
+                    found.update(left[at] for at in made_of(whole, [rows[other] for other in left]))
     return found
 
 
@@ -1013,12 +1037,11 @@ def _united(there: Row, row: Row, found: Merged) -> Row:
         pairs = [(known["quantity"], amounts["quantity"]), (known["value"], amounts["value"])]
         differ = any(abs(a - b) > 1e-6 * (1 + abs(a)) for a, b in pairs)  # not of NaN
         if differ:
-            found.differing += 1
-            if len(found.examples) < 3:
-                found.examples.append(
-                    f"item {item!r} of receipt {there[1]!r} of shopper {there[0]!r}, {_said(known)} "
-                    f"there, {_said(amounts)} now"
-                )
+            found.say(
+                "differing",
+                f"item {item!r} of receipt {there[1]!r} of shopper {there[0]!r}, {_said(known)} there, "
+                f"{_said(amounts)} now",
+            )
         more = differ or any(np.isnan(a) and not np.isnan(b) for a, b in pairs)
         if more and _weight(amounts) > _weight(known):  # what single precision rounds is no more
             kept[item] = amounts

@@ -343,23 +343,29 @@ def of_second(rows: Sequence[Row], time: int) -> Iterator[int]:
     return (at for at, row in enumerate(rows) if row[2] // SECOND == time // SECOND)
 
 
-def made_of(whole: Row, parts: Sequence[Row]) -> int:
-    """How many of the first parts together have the lines of a whole receipt; 0: they have others.
+def made_of(whole: Row, parts: Sequence[Row]) -> list[int]:
+    """Places of the parts, the first among them, that together have the lines of a whole receipt.
 
-    A till dates each line, so without numbers each second of a receipt is one of its own.
+    None, if there are no such. A till dates each line, so without numbers each second of a receipt is
+    one of its own. What does not fit is passed over: it is of a receipt at another till, or taken back.
     """
-    sought, total = amounts_of(whole), dict[str, NDArray[np.float64]]()
-    for n, part in enumerate(parts, 1):
+    left = {item: _known(amounts) for item, amounts in amounts_of(whole).items()}
+    least = {item: 1e-6 * (1 + np.abs(own)) for item, own in left.items()}
+    taken: list[int] = []
+    for place, part in enumerate(parts):
         if part[2] - whole[2] > ONE_VISIT_US:
             break
-        for item, amounts in amounts_of(part).items():
-            if item not in sought:
-                return 0
-            own = np.array([amounts["quantity"], amounts["value"]])
-            total[item] = total[item] + own if item in total else own
-        if len(total) == len(sought) and all(
-            np.allclose(own, [sought[i]["quantity"], sought[i]["value"]], 1e-6, 1e-6, equal_nan=True)
-            for i, own in total.items()
-        ):
-            return n
-    return 0
+        lines = {item: _known(amounts) for item, amounts in amounts_of(part).items()}
+        if all(item in left and (own <= left[item] + least[item]).all() for item, own in lines.items()):
+            left |= {item: left[item] - own for item, own in lines.items()}
+            taken.append(place)
+        if not taken:
+            break
+        if all((own <= least[item]).all() for item, own in left.items()):
+            return taken
+    return []
+
+
+def _known(amounts: np.void) -> NDArray[np.float64]:
+    """Quantity, and value or 0."""
+    return np.nan_to_num([amounts["quantity"], amounts["value"]])
