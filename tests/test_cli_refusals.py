@@ -144,3 +144,11 @@ def test_what_memory_can_not_hold_is_a_sentence(folder: Path, tmp_path: Path) ->
     with patch("retailrec.datasets.load_until", side_effect=MemoryError(told)):
         refused(retailrec(*run), f"there is not enough memory ({told}). Ask for less")
     assert not (tmp_path / "out").exists()
+
+
+def test_arguments_in_excess_are_said_with_how_the_command_is_called() -> None:
+    option = "check [OPTIONS] [receipts]; the data set is an option, such as --dataset table."
+    refused(retailrec("check", "table", "receipts.csv"), option)
+    refused(
+        retailrec("run", "table", "a.csv", "b.csv"), "retailrec run [OPTIONS] {dataset} [path]. See"
+    )

@@ -209,3 +209,13 @@ def test_cadence_in_receipts_by_hand() -> None:
 def test_a_feature_that_divides_by_nothing_is_missing() -> None:
     found = _finite(np.array([1.5, np.inf, -np.inf, np.nan], np.float32))
     np.testing.assert_array_equal(found, np.array([1.5, np.nan, np.nan, np.nan], np.float32))
+
+
+def test_values_that_version_0_2_learnt_with_blanks_meet_today_s() -> None:
+    made = FeatureSet()
+    words = pl.DataFrame({"column": ["age"] * 3, "value": [" old", "old", "young "]})
+    made.attributes_ = words.with_columns(code=pl.int_range(3).cast(pl.Float32))
+    layout = {"column": ["user_attribute_age"], "scope": ["user attribute"]}
+    made.layout_ = pl.DataFrame(layout)
+    users = pl.DataFrame({"age": ["old", "young", "young ", " old", "none"]})
+    assert made._encode_users(users)[:4, 0].tolist() == [1, 2, 2, 0]

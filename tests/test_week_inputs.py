@@ -94,6 +94,20 @@ def test_an_export_of_another_name_is_no_new_one(place: Path, lines: pl.DataFram
     assert manifest(place)["checks"]["n_lines"] == n
 
 
+def test_an_old_export_that_is_gone_is_said(place: Path, lines: pl.DataFrame) -> None:
+    old = place / "exports" / "archive.csv"
+    lines.filter(pl.col("week") == 0).drop("week").write_csv(old)
+    assert call(place).returncode == 0
+    deliver(place, lines, FIRST)
+    old.unlink()
+    run = call(place)
+    assert run.returncode == 0, run.stdout
+    assert "1 files of the published week's receipts are not there any more (archive.csv)" in run.stdout
+    deliver(place, lines, FIRST + 1)
+    (place / "exports" / "first.csv").rename(place / "exports" / "renamed.csv")
+    assert "not there any more" not in call(place).stdout
+
+
 @pytest.mark.parametrize(
     ("text", "check"),
     [("user_id,item_id,time,basket_id,quantity,value\n", "no_lines"), ("", "empty_files")],

@@ -70,8 +70,18 @@ class _Commands(TyperGroup):
                 raise
             where = error.ctx.command_path if error.ctx else "retailrec"
             said = error.format_message().replace("Possible options:", "is it one of").rstrip(".")
-            stop = "" if said.endswith("?") else "."
-            raise SettingError(f"{without_passwords(said)}{stop} See: {where} --help") from error
+            said += "" if said.endswith("?") else "."
+            if " argument" in said and error.ctx:
+                said += f" {_usage(error.ctx)}"
+            raise SettingError(f"{without_passwords(said)} See: {where} --help") from error
+
+
+def _usage(ctx: Any) -> str:
+    """How a command that got too many or too few arguments is called."""
+    pieces = " ".join(ctx.command.collect_usage_pieces(ctx))
+    option = any("--dataset" in parameter.opts for parameter in ctx.command.params)
+    named = "; the data set is an option, such as --dataset table" if option else ""
+    return f"It is {ctx.command_path} {pieces}{named}."
 
 
 app = typer.Typer(

@@ -337,6 +337,7 @@ class FeatureSet:
             found: dict[str, dict[str, float]] = {name: {} for name in names}
             for name, value, code in self.attributes_.iter_rows():
                 if name in found:
+                    found[name].setdefault(value.strip(), code)  # version 0.2 learnt blanks around it
                     found[name][value] = code
             self._attributes = found
         return self._attributes

@@ -173,6 +173,13 @@ def take_in(
     if empty := [name.partition("/")[2] for name in files if not inputs[name]["bytes"]]:
         said = f"{', '.join(empty[:3])} has no byte; the export failed. Export again."
         findings.insert(0, Finding("empty_files", "refuse", said))
+    if gone := _removed_files(inputs, last):
+        said = (
+            f"{len(gone):,} files of the published week's receipts are not there any more "
+            f"({', '.join(gone[:3])}), and what they alone held is not known now. If that was a "
+            f"mistake, put them back."
+        )
+        findings.append(Finding("removed_files", "warn", said))
     end = max(weeks.end, _end_before(lines, last))
     end = end if as_of is None else min(as_of, end)
     if last is not None and end < datetime.fromisoformat(last["end"]):
@@ -204,6 +211,19 @@ def _new_files(inputs: Mapping[str, Mapping[str, Any]], last: Mapping[str, Any] 
         if name.startswith("receipts/")
         and facts["sha256"] != had.get(name)
         and facts["sha256"] not in gone
+    ]
+
+
+def _removed_files(
+    inputs: Mapping[str, Mapping[str, Any]], last: Mapping[str, Any] | None
+) -> list[str]:
+    """Files of receipts that a week had and that are there under no name."""
+    there = {facts["sha256"] for facts in inputs.values()}
+    had = {} if last is None else last["inputs"]
+    return [
+        name.partition("/")[2]
+        for name, facts in had.items()
+        if name.startswith("receipts/") and name not in inputs and facts["sha256"] not in there
     ]
 
 

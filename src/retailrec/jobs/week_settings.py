@@ -19,7 +19,14 @@ from retailrec.jobs.settings import ReadSettings, Settings, settings_of
 from retailrec.recommender.request import Request
 from retailrec.work import fingerprint
 
-ALL_CHECKS = (*CHECKS, "empty_files", "older_than_published", "short_period", *LIST_CHECKS)
+ALL_CHECKS = (
+    *CHECKS,
+    "empty_files",
+    "removed_files",
+    "older_than_published",
+    "short_period",
+    *LIST_CHECKS,
+)
 
 
 _TABLES = ("receipts", "items", "users")
