@@ -96,6 +96,8 @@ def outcome(name: str, module: Any) -> str:
     """What the tool sees: published, nothing new, failed for good, or to be tried again."""
     try:
         found = module.week_lists()
+        if name == "dagster_week":
+            found = list(found)  # without an output the asset and what depends on it are skipped
     except Skipped:
         return "nothing new"
     except (Stopped, RuntimeError) as error:
@@ -104,7 +106,8 @@ def outcome(name: str, module: Any) -> str:
         )
         return ("for good: " if lasting else "again: ") + str(error).split()[-1]
     if name == "dagster_week":
-        return "published" if found.metadata["published"] else "nothing new"
+        assert module.week_lists.settings["output_required"] is False
+        return "published" if found else "nothing new"
     if name == "prefect_week":
         if hasattr(found, "failed"):
             return f"for good: {found.message.strip()}"
