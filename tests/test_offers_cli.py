@@ -144,6 +144,26 @@ def test_allocate_writes_a_campaign_and_result_tells_what_came_of_it(files: Path
     assert f"{effect['low']:+,.3f} to {effect['high']:+,.3f}" in page
 
 
+def test_arms_without_a_holdout_are_compared_on_the_console_and_the_page(files: Path) -> None:
+    run(ALLOCATE)
+    rows = Ledger(files / "ledger").read(["spring"]).filter(~pl.col("holdout"))
+    even = pl.col("user_id").cast(pl.Int64) % 2 == 0
+    arm = pl.when(even).then(pl.lit("<b>bold")).otherwise(pl.lit("today"))
+    rows.with_columns(arm=arm).write_parquet("served.parquet")
+    text = run(
+        "experiment result served.parquet receipts.csv --campaign spring --days 28 --page out --out result.json"
+    )
+    assert "each arm less each other one" in text
+    found = json.loads((files / "result.json").read_text())
+    assert not found["effects"]
+    assert [(e["metric"], e["arm"], e["versus"]) for e in found["arms"]] == [
+        (metric, "today", "<b>bold") for metric in ("bought", "purchases", "spend")
+    ]
+    page = (files / "out/campaign.html").read_text()
+    assert "&lt;b&gt;bold" in page
+    assert f"{found['arms'][-1]['difference']:+,.3f}" in page
+
+
 def test_the_page_shows_the_figures_and_no_markup_of_others(files: Path) -> None:
     run(ALLOCATE)
     page = (files / "out/campaign.html").read_text()

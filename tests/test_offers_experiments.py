@@ -261,6 +261,30 @@ def test_several_arms_and_shoppers_who_come_later_are_told(
     assert not any(
         "arms together" in n for n in experiment_result(ledger, "spring", data, days=DAYS).notes
     )
+    pairs = {(e.arm, e.versus) for e in found.arms}
+    assert pairs == {("bolder", "holdout"), ("today", "holdout"), ("today", "bolder")}
+    assert not experiment_result(ledger, "spring", data, days=DAYS).arms
+
+
+def test_two_arms_without_a_holdout_are_compared_and_whoever_moved_between_them_is_not(
+    campaign: tuple[Ledger, RetailData], tmp_path: Path
+) -> None:
+    ledger, data = campaign
+    rows, served = ledger.read(), Ledger(tmp_path / "ledger")
+    arm = pl.when(pl.col("user_id").cast(pl.Int64) % 4 < 2).then(pl.lit("a")).otherwise(pl.lit("b"))
+    rows = rows.filter(pl.col("rank") > 0).with_columns(arm=arm)
+    served.append(rows)
+    (one, *_) = rows.filter(pl.col("arm") == "a")["user_id"]
+    served.append(rows.filter(pl.col("user_id") == one).with_columns(arm=pl.lit("b")), again=True)
+    found = experiment_result(served, "spring", data, days=DAYS)
+    assert not found.effects
+    assert not found.total
+    assert [(e.metric, e.arm, e.versus) for e in found.arms[:2]] == [
+        ("bought", "b", "a"),
+        ("purchases", "b", "a"),
+    ]
+    assert found.arms[0].n_treated + found.arms[0].n_holdout == found.n_treated - 1
+    assert "1 shoppers stood in several arms; no comparison of two arms counts them." in found.notes
 
 
 def test_lost_shoppers_are_told(campaign: tuple[Ledger, RetailData], tmp_path: Path) -> None:

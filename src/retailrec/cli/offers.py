@@ -309,7 +309,7 @@ _HEAD = ("metric", "segment", "difference", "95% interval", "p")  # two means st
 def _cells(e: Effect | Estimate, one: float, other: float, difference: float) -> list[str]:
     """A row of two means and their difference."""
     means = [f"{one:,.3f}", f"{other:,.3f}", f"{difference:+,.3f}"]
-    interval = f"{e.low:+,.3f} to {e.high:+,.3f}"
+    interval = "not known" if e.low is None else f"{e.low:+,.3f} to {e.high:+,.3f}"
     return [e.metric, escape(e.segment), *means, interval, console.chance(e.p_corrected)]
 
 
@@ -341,7 +341,17 @@ def _print_result(outcome: ExperimentReport) -> None:
     for e in outcome.effects:
         if e.adjusted:
             table.add_row(*_cells(e, e.treated, e.holdout, e.difference))
-    OUT.print(table)
+    if outcome.effects:
+        OUT.print(table)
+    if outcome.arms:
+        title = "each arm less each other one; earlier spend taken out"
+        table = console.plain_table(
+            "metric", "arm", "versus", "mean", "of the other", *_HEAD[2:], title=title
+        )
+        for e in outcome.arms:
+            metric, _, *cells = _cells(e, e.treated, e.holdout, e.difference)
+            table.add_row(metric, *(escape(name or "of no name") for name in (e.arm, e.versus)), *cells)
+        OUT.print(table)
     if outcome.srm_p is not None:
         OUT.print(f"arms' sizes against the plan: p {outcome.srm_p:.3f}")
     console.print_notes(outcome.notes)

@@ -1,7 +1,7 @@
 """Experiments: sample size and power before, the effect by randomised holdout after.
 
 Each user counts in the arm that was drawn, whether an offer came or not (intention to treat).
-Intervals are Welch's; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one
+Intervals are by t; CUPED takes out what earlier spend explains (Deng et al., WSDM 2013), with one
 coefficient for both arms.
 """
 
@@ -11,17 +11,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.compute.statistics import Floats, holm, shares_p, welch
+from retailrec.compute.statistics import Floats, difference_of_means, holm, shares_p
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import check_columns, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
+from retailrec.offers.arms import HOLDOUT, TREATED
 from retailrec.offers.ledger import Ledger
 
 _SRM_ALARM = 0.001
@@ -32,7 +34,7 @@ METRICS = ("bought", "purchases", "spend", "margin")
 
 @dataclass(frozen=True)
 class Effect:
-    """Difference between treated and held-out shoppers in one metric.
+    """Difference between treated and held-out shoppers, or those of two arms, in one metric.
 
     Attributes
     ----------
@@ -41,9 +43,11 @@ class Effect:
     adjusted : was earlier spend taken out (CUPED)?
     treated, holdout : means, adjusted ones where `adjusted`
     n_treated, n_holdout : shoppers
-    difference, low, high : treated less holdout, and its interval
+    difference, low, high : treated less holdout, and its interval; no interval (None) where all are
+        alike, such as nobody bought, since how rare others are is not known
     relative : difference as a share of the holdout's mean; None if that is 0
-    p, p_corrected : two-sided; over all segments of a metric at once (Holm, 1979)
+    p, p_corrected : two-sided; over all segments, or pairs of arms, of a metric at once (Holm, 1979)
+    arm, versus : whose means `treated` and `holdout` are
     """
 
     metric: str
@@ -54,11 +58,13 @@ class Effect:
     n_treated: int
     n_holdout: int
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     relative: float | None
     p: float
     p_corrected: float
+    arm: str = TREATED
+    versus: str = HOLDOUT
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class ExperimentReport:
     campaign, start, days : the window whose purchases count
     n_treated, n_holdout, n_reached : shoppers by arm, and of the treated those who got an offer
     srm_p : p of the arms' sizes under the planned share (sample-ratio mismatch); None without it
-    effects : for all users, plain and with CUPED, and by segment
+    effects : for all users, plain and with CUPED, and by segment; none without a holdout
+    arms : with CUPED, between every two arms, those held out among them; none of a single arm
     total : adjusted effect on each metric x shoppers treated, with its interval
     notes : sentences about what to be careful with
     """
@@ -83,6 +90,7 @@ class ExperimentReport:
     n_reached: int
     srm_p: float | None
     effects: tuple[Effect, ...]
+    arms: tuple[Effect, ...]
     total: dict[str, tuple[float, float, float]]
     notes: tuple[str, ...]
 
@@ -226,7 +234,11 @@ def experiment_result(
     start: Any = rows["time"].min()
     holdout = pl.col("holdout")
     shoppers = rows.group_by("user_id").agg(
-        holdout.any(), both=holdout.n_unique() > 1, reached=(pl.col("rank") > 0).any()
+        holdout.any(),
+        both=holdout.n_unique() > 1,
+        reached=(pl.col("rank") > 0).any(),
+        arm=pl.when(holdout.any()).then(pl.lit(HOLDOUT)).otherwise(pl.col("arm").first()),
+        moved=pl.col("arm").n_unique() > 1,
     )
     changed = ledger.changed_ids
     became = pl.Series([changed.last("user", old) for old in changed.users], dtype=pl.String)
@@ -245,7 +257,10 @@ def experiment_result(
         table = table.with_columns(segment=users_segment(data, segment, table["user_id"]))
     metrics = [m for m in METRICS if m in table.columns]
     of = None if segment is None else "segment"
-    effects = effects_of(table, metrics=metrics, segment=of, level=level)
+    arms = effects_between(table.filter(~pl.col("moved")), metrics=metrics, level=level)
+    effects = []
+    if not arms or table["holdout"].any():
+        effects = effects_of(table, metrics=metrics, segment=of, level=level)
     n_treated, n_holdout = int((~table["holdout"]).sum()), int(table["holdout"].sum())
     srm_p: float | None = None
     srm: list[str] = []
@@ -259,6 +274,13 @@ def experiment_result(
             )
     notes = _notes(ledger, campaign, data, table, start, days, srm)
     notes += _notes_on_rows(rows, start, days)
+    if arms and (n := int(table["moved"].sum())):
+        notes.append(f"{n:,} shoppers stood in several arms; no comparison of two arms counts them.")
+    if any(e.low is None for e in effects):
+        notes.append(
+            "Where all shoppers are alike, such as nobody bought, no interval can be given: how rare "
+            "others are is not known."
+        )
     if n_both:
         notes.append(
             f"{n_both:,} shoppers stood in both arms before their ids became one; they are left out."
@@ -268,10 +290,12 @@ def experiment_result(
     total = {
         e.metric: (n_treated * e.difference, n_treated * e.low, n_treated * e.high)
         for e in effects
-        if e.adjusted and e.segment == "all"
+        if e.adjusted and e.segment == "all" and e.low is not None and e.high is not None
     }
     sizes = (n_treated, n_holdout, int(shoppers["reached"].sum()))
-    return ExperimentReport(campaign, start, days, *sizes, srm_p, tuple(effects), total, tuple(notes))
+    return ExperimentReport(
+        campaign, start, days, *sizes, srm_p, tuple(effects), tuple(arms), total, tuple(notes)
+    )
 
 
 def _notes(
@@ -322,8 +346,8 @@ def _notes_on_rows(rows: pl.DataFrame, start: datetime, days: float) -> list[str
     if arms.height > 1:
         each = ", ".join(f"{arm or 'of no name'} {n:,}" for arm, n in arms.iter_rows())
         notes.append(
-            f"Treated are {arms.height} arms together ({each} shoppers): the effects are those of all "
-            f"of them, and the effect of a single arm is not known."
+            f"Treated are {arms.height} arms together ({each} shoppers); what sets single arms apart "
+            f"is told of every two of them."
         )
     first = rows.group_by("user_id").agg(pl.col("time").min())["time"]
     latest: Any = first.max()
@@ -452,15 +476,50 @@ def effects_of(
     return effects
 
 
+def effects_between(
+    table: pl.DataFrame, *, metrics: Sequence[str] = METRICS, level: float = 0.95
+) -> list[Effect]:
+    """Effects on each metric, with CUPED, between every two arms, p corrected for the number of pairs.
+
+    None of fewer than two arms of two shoppers each, the holdout not counted.
+
+    Parameters
+    ----------
+    table : one row a shopper: `arm`, the metrics, `spend_before`
+    """
+    sizes = table.group_by("arm").len().filter(pl.col("len") >= 2)
+    names = sorted(sizes["arm"], key=lambda name: (name != HOLDOUT, name))
+    if len(set(names) - {HOLDOUT}) < 2:
+        return []
+    effects: list[Effect] = []
+    for metric in metrics:
+        pairs = []
+        for versus, arm in combinations(names, 2):
+            two = table.filter(pl.col("arm").is_in([arm, versus]))
+            is_first = (two["arm"] == arm).to_numpy()
+            values = cuped(two[metric].to_numpy(), two["spend_before"].to_numpy(), is_first)
+            found = _effect(metric, "all", True, values, is_first, level)
+            pairs.append(replace(found, arm=arm, versus=versus))
+        effects += _corrected(pairs)
+    return effects
+
+
 def _effect(
     metric: str, segment: str, adjusted: bool, values: Floats, is_treated: Bools, level: float
 ) -> Effect:
     treated, holdout = values[is_treated], values[~is_treated]
-    change, low, high, p = welch(treated, holdout, level)
+    change, *edges, p = difference_of_means(treated, holdout, level)
+    low, high = (None if math.isnan(edge) else edge for edge in edges)
     base = float(holdout.mean())
     arms = (float(treated.mean()), base, len(treated), len(holdout))
     relative = change / base if base else None
     return Effect(metric, segment, adjusted, *arms, change, low, high, relative, p, p)
+
+
+def _corrected(effects: Sequence[Effect]) -> list[Effect]:
+    """Effects whose p holds for all of them at once."""
+    corrected = holm([e.p for e in effects])
+    return [replace(e, p_corrected=p) for e, p in zip(effects, corrected, strict=True)]
 
 
 def _by_segment(
@@ -472,8 +531,7 @@ def _by_segment(
         inside = (names == name).fill_null(False).to_numpy()
         if min((inside & is_treated).sum(), (inside & ~is_treated).sum()) >= 2:
             effects.append(_effect(metric, str(name), True, values[inside], is_treated[inside], level))
-    corrected = holm([e.p for e in effects])
-    return [replace(e, p_corrected=p) for e, p in zip(effects, corrected, strict=True)]
+    return _corrected(effects)
 
 
 @dataclass(frozen=True)

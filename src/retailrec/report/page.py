@@ -476,6 +476,27 @@ def render_campaign(summary: Mapping[str, Any], result: Mapping[str, Any] | None
                 if e["segment"] != "all"
             ],
         ),
+        "arms": Table(
+            [
+                "arm",
+                "versus",
+                "metric",
+                "arm's mean",
+                "the other's",
+                *("difference", "interval"),
+                "p, corrected",
+            ],
+            [
+                [
+                    *(e[name] or "of no name" for name in ("arm", "versus")),
+                    e["metric"],
+                    *(f"{e[name]:,.3f}" for name in ("treated", "holdout")),
+                    *_gain(e),
+                    _p(e["p_corrected"]),
+                ]
+                for e in ([] if result is None else result["arms"])
+            ],
+        ),
         "glance": [
             (f"{report['n_offers']:,}", "offers"),
             (f"{report['n_with_offers']:,}", "shoppers get something"),
@@ -654,7 +675,7 @@ def _campaign_lead(report: Mapping[str, Any], result: Mapping[str, Any] | None) 
     effects = [] if result is None else result["effects"]
     wanted = ("spend", "all", True)  # adjusted for what was spent before
     spend = next((e for e in effects if (e["metric"], e["segment"], e["adjusted"]) == wanted), None)
-    if spend is not None:
+    if spend is not None and spend["low"] is not None:
         sure = "more than chance" if spend["low"] > 0 or spend["high"] < 0 else "it could be chance"
         text += (
             f" Treated shoppers spent {spend['difference']:+,.2f} each (95% interval "
@@ -664,7 +685,10 @@ def _campaign_lead(report: Mapping[str, Any], result: Mapping[str, Any] | None) 
 
 
 def _gain(effect: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{effect['difference']:+,.3f}", f"{effect['low']:+,.3f} to {effect['high']:+,.3f}"
+    interval = "not known"
+    if effect["low"] is not None:
+        interval = f"{effect['low']:+,.3f} to {effect['high']:+,.3f}"
+    return f"{effect['difference']:+,.3f}", interval
 
 
 def _totals(what: str, rows: Sequence[Mapping[str, Any]], name: str) -> Table:
