@@ -403,8 +403,8 @@ def result_file(path: Path) -> Iterator[Path]:
 def staged(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
     """A folder aside; its entries take the place of `names` in `out` only if nothing fails.
 
-    A process that is killed leaves the results of before or the new ones. `out` is held meanwhile: a
-    second process is refused.
+    A process that is killed leaves the results of before or the new ones; where something else lies in
+    `out`, that holds for each entry. `out` is held meanwhile: a second process is refused.
 
     Raises
     ------
@@ -436,10 +436,11 @@ def staged(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
 
 
 def _replace_results(staging: Path, out: Path, names: Iterable[str]) -> None:
-    """Put the entries of `staging` in the place of `names` in `out`, in one step where that can be.
+    """Put the entries of `staging` in the place of `names` in `out`.
 
-    What else lies in `out` stays: it is linked into the new folder, which then changes places with the
-    old one. A folder that can't change places, such as the one we stand in, is filled entry by entry.
+    A folder that holds nothing else changes places with `staging` in one step. One in which something
+    else lies, which may be in use, such as a store with its log, or in which we stand stays and is
+    filled entry by entry.
     """
     gone = {*names, *(p.name for p in staging.iterdir()), MARKER}
     check_folder(out, gone - {MARKER})
@@ -447,47 +448,44 @@ def _replace_results(staging: Path, out: Path, names: Iterable[str]) -> None:
         if not (entry / "manifest.json").is_file():  # a model is to be served, by the umask
             take_modes(entry, out / entry.name)
     shutil.copymode(out, staging)
-    kept = {f: sums for f, sums in _recorded(out).items() if Path(f).parts[0] not in gone}
-    new = {f.relative_to(staging).as_posix(): [sha256(f)] for f in _files(staging) if f.name != MARKER}
-    _put_sums(staging / MARKER, kept | new)
-    if staging.parent == out or out.resolve() in (Path.cwd(), *Path.cwd().parents):
-        _fill(staging, out, gone)
-        return
-    for entry in out.iterdir():
-        if entry.name not in gone:
-            linked(entry, staging / entry.name)
-    if not _exchanged(staging, out):
-        for entry in out.iterdir():
-            if entry.name not in gone:
-                _remove(staging / entry.name)
-        _fill(staging, out, gone)
+    new = {f.relative_to(staging).as_posix(): sha256(f) for f in _files(staging)}
+    stays = staging.parent == out or out.resolve() in (Path.cwd(), *Path.cwd().parents)
+    stays = stays or any(entry.name not in gone for entry in out.iterdir())
+    _put_sums(staging / MARKER, {name: [digest] for name, digest in new.items()})
+    if stays or not _exchanged(staging, out):
+        _record(out, new)
+        _fill(staging, out, gone - {MARKER})
         return
     for entry in staging.iterdir():  # now the old folder; what came into it meanwhile moves over
-        if entry.name not in gone and not os.path.lexists(out / entry.name):
+        if entry.name not in gone:
             os.replace(entry, out / entry.name)
 
 
 def _fill(staging: Path, out: Path, gone: set[str]) -> None:
-    """Entry by entry: the old ones aside, the new ones in; all goes back if one fails."""
-    _record(out, {name: sums[0] for name, sums in _recorded(staging).items() if sums})
+    """Entry by entry, each in one step where that can be; all goes back if one fails."""
     aside = staging / ".replaced"
     aside.mkdir()
-    new = [p for p in staging.iterdir() if p != aside]
+    kept: dict[Path, Path] = {}  # where an old entry is now -> its place
     try:
-        for name in gone:
-            if os.path.lexists(out / name):
-                os.replace(out / name, aside / name)
-        for entry in new:
-            os.replace(entry, out / entry.name)
+        for name in sorted(gone):
+            new, place = staging / name, out / name
+            if os.path.lexists(new) and os.path.lexists(place) and _exchanged(new, place):
+                kept[new] = place
+                continue
+            if os.path.lexists(place):
+                os.replace(place, aside / name)
+                kept[aside / name] = place
+            if os.path.lexists(new):
+                os.replace(new, place)
     except BaseException:
-        for old in aside.iterdir():
-            _remove(out / old.name)
-            os.replace(old, out / old.name)
+        for old, place in kept.items():
+            _remove(place)
+            os.replace(old, place)
         raise
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where the system can't."""
+    """Let two files or folders change places in one step; False where the system can't."""
     call = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
     if call is None:
         return False
