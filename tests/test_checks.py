@@ -232,6 +232,14 @@ def test_receipts_without_a_user_stand_under_no_id(lines: pl.DataFrame) -> None:
     assert run_checks(weeks, ["guests_as_one_user"]) == []
 
 
+def test_one_low_day_of_the_past_hides_no_half_day(lines: pl.DataFrame) -> None:
+    before = (NEW + timedelta(days=3 - 56)).date()
+    hours = pl.col("time").dt.hour()
+    past = lines.filter((pl.col("time") < NEW) & ~((pl.col("time").dt.date() == before) & (hours > 12)))
+    new = lines.filter((pl.col("time") >= NEW) & ~(day(3) & (hours > 10)))
+    assert [f.name for f in run_checks(Weeks(new, past), ["half_days"])] == ["half_days"]
+
+
 def test_a_small_shop_may_have_a_small_day(lines: pl.DataFrame) -> None:
     """Of some six receipts a day two are chance, and of sixty twenty are not."""
     for part, expected in ((0.06, []), (0.66, ["half_days"])):

@@ -281,8 +281,9 @@ def missing_days(w: Weeks) -> Found:
 def half_days(w: Weeks) -> Found:
     """Days with far fewer lines than the same weekday of past weeks.
 
-    Less than usual, than 60% of the least that was seen, and fewer receipts than chance explains: that
-    as few come, where the median is expected, happens in one of a thousand weeks (Poisson).
+    Less than usual, than 60% of the least that was seen (of 12 days and more the lowest is passed over,
+    which may have been such a day), and fewer receipts than chance explains: that as few come, where
+    the median is expected, happens in one of a thousand weeks (Poisson).
     """
     if not w.learnt:
         return None
@@ -290,8 +291,11 @@ def half_days(w: Weeks) -> Found:
 
     rows = []
     for day, (lines, receipts), before in w.days:
-        seen = [n for n, _ in before if n]
-        if not lines or len(seen) < LEAST_PAST or lines >= 0.6 * min(seen) or lines >= usual(seen)[0]:
+        seen = sorted(n for n, _ in before if n)
+        if not lines or len(seen) < LEAST_PAST:
+            continue
+        least = seen[0] if len(seen) < 12 else seen[1]
+        if lines >= min(0.6 * least, usual(seen)[0]):
             continue
         median = float(np.median([n for _, n in before if n]))
         if poisson.cdf(receipts, median) < FALSE_ALARM / len(w.days):
