@@ -72,6 +72,16 @@ def test_a_share_that_was_always_nothing_may_grow_a_little() -> None:
     assert high == pytest.approx(MEASURES["fallback"].least[1], rel=0.5)
 
 
+@pytest.mark.parametrize("name", ["precision", "ratio", "pool_recall", "calibration", "coverage"])
+def test_nothing_is_usual_where_past_weeks_had_nothing(name: str) -> None:
+    """A small shop has weeks in which no listed item was bought; the next one is none to look at."""
+    rows = [{"days": 7, "values": {name: 0.0 if n % 3 == 0 else 0.02}} for n in range(13)]
+    assert alarms_of(rows, 12) == []
+    rows[12]["values"][name] = 0.0
+    always = [row | {"values": {name: 0.02}} for row in rows[:12]]
+    assert [alarm.measure for alarm in alarms_of([*always, rows[12]], 12)] == [name]
+
+
 def test_the_stability_index_by_hand() -> None:
     """Halves of 0 and 1 become a fourth and three fourths."""
     then, now = np.array([0.0, 1.0] * 2), np.array([0.0, 1.0, 1.0, 1.0])

@@ -225,7 +225,8 @@ def usual(
 
     A prediction interval on the logarithm: median plus and minus Student's t of n - 1 degrees of
     freedom times the spread times sqrt(1 + 1/n). The spread is the largest of the standard deviation,
-    1.4826 x the median absolute deviation, and `least_spread`. With few weeks it is wide.
+    1.4826 x the median absolute deviation, and `least_spread`. With few weeks it is wide. Where a past
+    week showed 0, the least is 0.
 
     Examples
     --------
@@ -244,7 +245,8 @@ def usual(
         1.4826 * float(np.median(np.abs(logs - middle))), float(logs.std(ddof=1)), least_spread
     )
     reach = float(t.ppf(1 - alarm, n - 1)) * spread * float(np.sqrt(1 + 1 / n))
-    return float(np.exp(middle - reach)), float(np.exp(middle + reach))
+    least = float(np.exp(middle - reach)) if min(values) > 0 else 0.0
+    return least, float(np.exp(middle + reach))
 
 
 # --- what is missing ---------------------------------------------------------------------------------
