@@ -148,6 +148,24 @@ def test_an_item_that_was_voided_alone_and_a_day_to_come_are_counted_and_said(
     assert any("yet to come" in note for note in here.report.notes)
 
 
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_day_on_which_all_was_voided_is_not_the_last_one(
+    session: Any, tmp_path: Path, numbers: bool
+) -> None:
+    last = LINES["time"].max()
+    assert last is not None
+    voided = LINES[:2].with_columns(
+        basket_id=pl.lit(999, pl.Int64), time=pl.lit(last) + timedelta(days=3)
+    )
+    back = voided.with_columns(-pl.col("quantity", "value"))
+    lines = pl.concat([LINES, voided, back])
+    end = {}
+    for name, rows in {"all": lines, "half": lines[:-1]}.items():
+        rows.drop([] if numbers else ["basket_id"]).write_parquet(tmp_path / f"{name}.parquet")
+        end[name] = both(session, tmp_path / f"{name}.parquet")[1].end
+    assert end["half"] - end["all"] == timedelta(days=3)
+
+
 def test_a_receipt_number_of_returns_alone_is_not_said_to_be_another(
     session: Any, tmp_path: Path
 ) -> None:

@@ -6,12 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from inspect import signature
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
@@ -35,7 +35,7 @@ from retailrec.spark.mapping import SparkParts, gathered, plain_arrow, polars_of
 from retailrec.spark.session import in_words
 from retailrec.spark.sources import PLACE, PLACE_BITS, Source
 from retailrec.spark.storage import HadoopStorage, local_path
-from retailrec.spark.tasks import CleanPlan, clean, sample_of_cleaned
+from retailrec.spark.tasks import CleanPlan, UserPlan, clean, data_of_lines, sample_of_cleaned
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -218,23 +218,33 @@ def _counted(
     if f"{WAVE}={REJECTED}" in names:
         bad = session.read.schema(sql_schema(kinds)).parquet(f"{folder}/{WAVE}={REJECTED}")
         _account(bad, report, numbers)
+    whole = everything.filter(F.col(REASON).isNull())
     takes_back = (F.col("quantity") < 0) | (F.col("value") < 0)  # these may void lines, or are returns
-    good = everything.filter(F.col(REASON).isNull() & ~F.coalesce(takes_back, F.lit(False)))
-    by_day = good.groupBy(F.to_date("time").alias("time"))
-    days = polars_of(by_day.agg(F.count("*").alias("n"), F.max("time").alias("latest")))
+    takes_back = F.coalesce(takes_back, F.lit(False))
+    good = whole.filter(~takes_back)
+    by_day = whole.groupBy(F.to_date("time").alias("time"))
+    found = polars_of(
+        by_day.agg(
+            F.count(F.when(~takes_back, 1)).alias("n"),
+            F.max(F.when(~takes_back, F.col("time"))).alias("latest"),
+            F.max(takes_back).alias("back"),
+        )
+    )
+    days = found.filter(pl.col("n") > 0).select("time", "n")
     refuse_if_none(int(days["n"].sum()), report)
     vocabulary, receipts = _items_of(good), _receipts_alike(good)
     alike = [*look_alikes(vocabulary), *look_alikes(_users_alike(good, kinds[USER_ID]))]
-    far = far_rule(days.drop("latest"))
+    far = far_rule(days)
     if far is not None:
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
-        good = good.filter(F.to_date("time").between(first, newest))
-    report.notes += [*receipts, *far_notes(days.drop("latest")), *alike]
-    last = days["latest"].max()
-    if isinstance(last, datetime) and "basket_id" in kinds:
-        last = _last_receipt(good, last)
-    if not isinstance(last, datetime):
+        good, whole = (
+            lines.filter(F.to_date("time").between(first, newest)) for lines in (good, whole)
+        )
+    report.notes += [*receipts, *far_notes(days), *alike]
+    found = found if far is None else found.filter(~far.when)
+    last = _last_day(whole.withColumn("back", takes_back), found.drop_nulls("time").sort("time"))
+    if last is None:
         raise DataError(f"no line of {source.name} has a time; expected receipt lines. Check them.")
     return Cleaned(
         folder,
@@ -252,22 +262,44 @@ def _counted(
     )
 
 
-def _last_receipt(lines: DataFrame, last: datetime) -> datetime:
-    """When the newest receipt began; `last` is the time of the last line.
+def _last_day(lines: DataFrame, days: pl.DataFrame) -> date | None:
+    """The day on which the newest receipt began of which something is left; None without a day.
 
-    A receipt is dated by its first line, so one that went on over midnight is of the day before.
+    A receipt is dated by its first line, so one that went on over midnight is of the day before, and
+    a day on which all was voided is none. Lines and `days` say by `back` whether something is taken
+    back, days by `latest` when something was bought last.
     """
     from pyspark.sql import functions as F
 
     visit = timedelta(microseconds=ONE_VISIT_US)
-    midnight = datetime(last.year, last.month, last.day)
-    if last - midnight > visit:
-        return last
-    late = lines.filter(F.col("time") >= F.lit(str(midnight - visit)).cast("timestamp_ntz"))
-    receipt = F.coalesce(F.col("basket_id").cast("string"), F.col("time").cast("string"))
-    begins = late.groupBy(USER_ID, receipt.alias("receipt")).agg(F.min("time").alias("time"))
-    found = begins.agg(F.max("time").alias("time")).toArrow()["time"][0].as_py()
-    return found if isinstance(found, datetime) else last
+    second, is_doubtful = F.date_trunc("second", F.col("time")).cast("string"), False
+    number = [F.col("basket_id").cast("string")] if "basket_id" in lines.columns else []
+    lines = lines.withColumn("receipt", F.coalesce(*number, second))
+    bought = days.filter(pl.col("n") > 0)["time"]
+    for day, latest, back in days[::-1].select("time", "latest", "back").iter_rows():
+        is_doubtful |= back
+        if latest is None:
+            continue
+        begin = datetime(day.year, day.month, day.day)
+        if not is_doubtful and not (number and latest - begin <= visit):
+            return cast(date, day)
+        late = lines.filter(F.col("time") >= F.lit(str(begin - visit)).cast("timestamp_ntz"))
+        receipts = late.groupBy(USER_ID, "receipt").agg(
+            F.to_date(F.min("time")).alias("day"), F.max("back").alias("doubtful")
+        )
+        of_day = receipts.filter(F.col("day") == F.lit(day))
+        if of_day.filter("not doubtful").limit(1).count():
+            return cast(date, day)
+        some = polars_of(late.join(of_day.filter("doubtful"), [USER_ID, "receipt"], "left_semi"))
+        if some.height and _something_left(some.drop("receipt", "back")):
+            return cast(date, day)
+    return cast("date | None", bought.max())
+
+
+def _something_left(lines: pl.DataFrame) -> bool:
+    """Is anything of receipts left that hold lines which take something back?"""
+    plan = UserPlan(None, datetime.max, 0, True, {})
+    return data_of_lines(lines.sort(LINE), plan, None, LoadReport("day")).log.height > 0
 
 
 def _items_of(lines: DataFrame) -> pl.Series:
