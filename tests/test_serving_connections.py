@@ -205,12 +205,22 @@ def test_a_body_that_nobody_wants_any_more_ends_too() -> None:
 
 
 def test_who_sends_a_whole_body_that_nobody_wants_sees_the_answer() -> None:
-    head = b"POST / HTTP/1.1\r\nHost: localhost\r\ncontent-length: %d\r\n\r\n"
-    with serving(Limits()) as (port, _):
-        for size in (900_000, 4_500_000, 7_000_000):
-            with connected(port, head % size) as one:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\n%bcontent-length: %d\r\n\r\n"
+    with serving(Limits()) as (port, server):
+        for more in (b"", b"connection: close\r\n"):
+            for size in (900_000, 4_500_000, 7_000_000):
+                one = connected(port, head % (more, size))
+                time.sleep(0.1)  # the answer is there
                 one.sendall(b"x" * size)
-                assert one.recv(1000).startswith(b"HTTP/1.1 200"), size
+                assert all_of(one, 1, not more).startswith(b"HTTP/1.1 200"), size
+        one = connected(port, GET[:-2] + b"a: " + b"x" * 300_000)
+        time.sleep(0.1)
+        one.sendall(b"x" * 3_000_000)
+        assert all_of(one).startswith(b"HTTP/1.1 431 ")
+        until = time.monotonic() + 5
+        while server.server_state.connections:
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("rest", [b"", b"3e8\r\n" + b"x" * 1000 + b"\r\n"])

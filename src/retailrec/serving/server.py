@@ -109,7 +109,7 @@ class Connection(HttpToolsProtocol):
         self.all, self.limits = all_of_them, all_of_them.limits
         self.address = ""
         self.until = self.read_until = math.inf  # when to give up, on the loop's clock
-        self._in_head, self._resting, self._refused = True, False, False
+        self._in_head, self._resting, self._refused, self._last = True, False, False, False
         self._bytes = 0  # of the head, of the body, or of what comes after an early answer
         self._unanswered: deque[RequestResponseCycle] = deque()
 
@@ -160,6 +160,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(429, "too many requests wait on this connection.")
         else:
             super().on_headers_complete()  # which refuses a path of 64 kB and more
+            self.cycle.transport = _Ending(self)  # type: ignore[assignment]
             self._unanswered.append(self.cycle)
             self._in_head, self._bytes = False, 0
             self.until = self.loop.time() + self.limits.body_seconds
@@ -175,7 +176,9 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_complete()
         self._in_head, self._bytes = True, 0
-        if self.cycle.response_complete:
+        if self._last:
+            self.transport.close()
+        elif self.cycle.response_complete:
             self._rest()
         else:
             self.all.waiting.pop(self, None)
@@ -203,6 +206,14 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self.read_until = math.inf
 
+    def end(self) -> None:
+        """Close when the request is whole: who still sends it would see a reset, and not the answer."""
+        self._last = True
+        if self._in_head:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+
     def send_400_response(self, msg: str) -> None:
         """Say that this is no HTTP, but never in the middle of another request's answer."""
         self._refuse(400, msg)
@@ -213,6 +224,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._refuse(status, why)
+            self.transport.close()
 
     def _rest(self) -> None:
         self._resting = True
@@ -235,7 +247,21 @@ class Connection(HttpToolsProtocol):
             text, phrase = why.encode(), HTTPStatus(status).phrase
             head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain\r\nconnection: close\r\n"
             self.transport.write(head.encode() + b"content-length: %d\r\n\r\n%b" % (len(text), text))
+            if self in self.all.open:  # and so is closed later: as in `end`
+                self.transport.write_eof()
+                return
         self.transport.close()
+
+
+class _Ending:
+    """A connection's transport, closed by `Connection.end`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.close = connection.end
+        self._transport = connection.transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _Server(uvicorn.Server):
