@@ -221,9 +221,9 @@ class Store(Database):
                     ).scalars()
                 }
 
-            forms = {one: zero_forms(one) for one in sorted(set(shoppers))}
-            known = there([one for one, others in forms.items() if others])
-            forms = {one: others for one, others in forms.items() if one not in known}
+            asked = sorted(set(shoppers))
+            known = there(asked)
+            forms = {one: zero_forms(one) for one in asked if one not in known}
             known = there([form for others in forms.values() for form in others])
             for one, others in forms.items():
                 found += [(one, other) for other in others if other in known][:1]
