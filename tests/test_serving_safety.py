@@ -143,6 +143,80 @@ def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder
 
 
 OPEN = ("/health/live", "/health/ready")
+ANY = ("/openapi.json", "/static/{name}")  # asks for a key of any scope
+SCOPES = {
+    "read": """
+        GET /v1/shoppers/{shopper:id}/offers
+        POST /v1/offers
+        GET /v1/shoppers/{shopper:id}/history
+        GET /v1/items/{item:id}/similar
+        GET /v1/unavailable
+        GET /v1/models
+        GET /v1/rules
+        GET /v1/rules/{ruleset:id}
+        GET /metrics
+        GET /
+        GET /shopper
+        GET /item
+        GET /sources
+        GET /compare
+        GET /rules
+    """,
+    "write": """
+        POST /v1/receipts
+        PUT /v1/shoppers/{shopper:id}/denied/{item:id}
+        DELETE /v1/shoppers/{shopper:id}/denied/{item:id}
+        POST /v1/shoppers/{shopper:id}/dismissals
+        DELETE /v1/shoppers/{shopper:id}/dismissals/{item:id}
+        POST /v1/availability
+    """,
+    "admin": """
+        DELETE /v1/shoppers/{shopper:id}
+        DELETE /v1/forgotten/{shopper:id}
+        POST /v1/models/rollback
+        POST /v1/models/{model:id}/activate
+        PUT /v1/rules/{ruleset:id}
+        DELETE /v1/rules/{ruleset:id}
+        POST /rules
+    """,
+}
+BODIES = {
+    "/v1/offers": {"shoppers": [{"shopper": "5"}]},
+    "/v1/receipts": {"receipts": [receipt("5", "1", "1")]},
+    "/v1/shoppers/{shopper:id}/dismissals": {"item": "1", "weeks": 1},
+    "/v1/availability": {"items": {"1": True}},
+    "/v1/rules/{ruleset:id}": {},
+}
+
+
+def test_each_route_asks_for_its_scope_and_no_other_opens_it(start: Start) -> None:
+    client = start(keys=True)
+    service = client.service  # type: ignore[attr-defined]
+    routers = (api.routes(service), pages.routes(service))
+    there = {
+        f"{method} {route.path}"
+        for router in routers
+        for route in router.routes
+        for method in route.methods  # type: ignore[attr-defined]
+        if route.path not in (*OPEN, *ANY)  # type: ignore[attr-defined]
+    }
+    scopes = {
+        line.strip(): scope for scope, text in SCOPES.items() for line in text.strip().split("\n")
+    }
+    assert there == scopes.keys()
+    keys = {one: make_key(service.store, one, one) for one in SCOPES}
+    keys |= {f"not {one}": make_key(service.store, one, ",".join({*SCOPES} - {one})) for one in SCOPES}
+    service.keyring._read_at = -10
+    for line, scope in scopes.items():
+        method, path = line.split(" ")
+        more = {"json": BODIES[path]} if path in BODIES else {}
+        asked = path.replace("{model:id}", "first")
+        for name, key in keys.items():
+            headers = {"x-api-key": key}
+            answer = client.request(method, asked, headers=headers, follow_redirects=False, **more)
+            may = name == scope or (name.startswith("not ") and name != f"not {scope}")
+            assert (answer.status_code == 403) == (not may), (line, name, answer.text)
+            assert answer.status_code not in (401, 500), (line, name)
 
 
 def test_nobody_is_let_in_after_the_last_key_is_removed(start: Start) -> None:
