@@ -263,6 +263,19 @@ def test_what_a_store_has_under_old_ids_is_put_under_the_new_ones(tmp_path: Path
     store.close()
 
 
+def test_an_export_of_old_ids_after_the_table_counts_twice_and_is_said(tmp_path: Path) -> None:
+    store = Store(f"{tmp_path}/store.db").init()
+    said = []
+    for changed in (ChangedIds.of(CHANGES), None, ChangedIds.of(CHANGES)):
+        report = LoadReport("x")
+        load_frames(store, LINES[3:4].with_columns(item_id=7), changed_ids=changed, report=report)
+        said += [note for note in report.notes if "had an item under both ids" in note]
+    assert [note[:26] for note in said] == ["1 of these receipts had an"]
+    (receipt,) = store.history("d")
+    assert (receipt.items, receipt.amounts["quantity"].tolist()) == (("8",), [2])
+    store.close()
+
+
 def test_what_is_said_of_items_holds_of_their_new_ids(tmp_path: Path) -> None:
     """A model that is fitted on the store's receipts knows the new ids alone."""
     store = Store(f"{tmp_path}/store.db").init()

@@ -326,3 +326,11 @@ def test_no_path_is_taken_for_a_pattern() -> None:
         and not any(k.arg == "glob" and ast.literal_eval(k.value) is False for k in node.keywords)
     ]
     assert wrong == []
+
+
+def test_a_file_without_a_byte_among_others_is_said(tmp_path: Path) -> None:
+    good = "user_id,item_id,time\n1,2,2024-01-01\n"
+    for name, text in {"a.csv": good, "b.csv": "", "c.csv": good.split("\n")[0]}.items():
+        (tmp_path / name).write_text(text)
+    (note,) = load_dataset("table", tmp_path).report.notes
+    assert note.startswith(f"1 files of {tmp_path} have no byte and so no line: b.csv")

@@ -172,6 +172,15 @@ def data_files(path: Path) -> list[Path]:
     return files
 
 
+def without_bytes(path: Path) -> list[Path]:
+    """Data files of a folder, or of its partitions, that hold nothing: exports that failed."""
+    if not path.is_dir():
+        return []
+    folders = sorted({path, *(file.parent for file in data_files(path))})
+    found = (p for folder in folders for p in _inside(folder) if p.name.lower().endswith(_READ))
+    return [p for p in found if p.is_file() and not p.stat().st_size]
+
+
 def refuse_versions(folder: object, holds: Callable[[str], bool]) -> None:
     """Raise a DataError if a folder is a table of a format that keeps the lines that were removed."""
     for mark, program in _VERSIONED.items():

@@ -14,7 +14,7 @@ from retailrec.data.cleaning import LineRule, LoadReport, beside
 from retailrec.data.columns import check_names
 from retailrec.data.files import FILE, columns_of, read_parts, read_table
 from retailrec.data.parsing import parse_number
-from retailrec.data.paths import find_file, others_in
+from retailrec.data.paths import find_file, others_in, without_bytes
 from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
 from retailrec.datasets.instacart import on_one_calendar
 from retailrec.datasets.other_items import not_products, unmet
@@ -47,6 +47,12 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     report = LoadReport(DATASET.name)
     lines = read_parts(receipts, encoding=encoding, exports=True, spans=report.spans)
     first = next(lines)
+    if empty := without_bytes(receipts):
+        names = ", ".join(file.name for file in empty[:3])
+        report.notes.append(
+            f"{len(empty):,} files of {receipts} have no byte and so no line: {names}; the export "
+            f"failed, so export again"
+        )
     catalogue = None if items is None else read_table(items, encoding=encoding)
     columns, describing = of_lines(reading, first.columns, catalogue)
     if catalogue is not None:

@@ -398,9 +398,9 @@ def move(store: Store, changed: ChangedIds) -> list[str]:
     of a user whose new id was forgotten is removed. What was stopped halfway goes on when it is called
     again.
     """
-    renumbered = 0
+    renumbered = united = 0
     if changed.items:
-        renumbered = _renumber(store, changed)
+        renumbered, united = _renumber(store, changed)
         store.renumber_lists(changed)
     with store.snapshot() as connection:
         there = _users(connection) & set(changed.users)
@@ -424,6 +424,11 @@ def move(store: Store, changed: ChangedIds) -> list[str]:
             "users of the store became ids that were forgotten, so what it had of them is removed",
         ),
         (renumbered, "receipts, for their items, of the store have new ids now"),
+        (
+            united,
+            "of these receipts had an item under both ids, which is added up; if an export was loaded "
+            "without the table after one with it, it counts twice there",
+        ),
     )
     return [f"{n:,} {what}" for n, what in found if n]
 
@@ -458,9 +463,14 @@ def _moved(store: Store, old: str, new: str) -> bool:
     return True
 
 
-def _renumber(store: Store, changed: ChangedIds) -> int:
-    """Give the items of stored receipts their new ids, one line an item; number of receipts."""
-    table, done = schema.receipts, 0
+def _renumber(store: Store, changed: ChangedIds) -> tuple[int, int]:
+    """Give the items of stored receipts their new ids, one line an item.
+
+    Returns
+    -------
+    number of receipts, and of those that had two items which are one now
+    """
+    table, united = schema.receipts, 0
     old = set(changed.items)
     with store.snapshot() as connection:
         rows = [r for r in _rows(connection, select(table)) if not old.isdisjoint(r[3].split("\n"))]
@@ -471,6 +481,7 @@ def _renumber(store: Store, changed: ChangedIds) -> int:
             for item, own in amounts_of((shopper, number, 0, items, amounts)).items():
                 name = changed.last("item", item)
                 lines[name] = own if name not in lines else _added(lines[name], own)
+            united += len(lines) <= items.count("\n")
             what, much = _packed(lines)
             row = {"whose": shopper, "which": number, "were": items, "what": what, "much": much}
             written.append(row)
@@ -482,8 +493,7 @@ def _renumber(store: Store, changed: ChangedIds) -> int:
                 statement.values(items=bindparam("what"), amounts=bindparam("much")), written
             )
             store.touch(connection, sorted({row["whose"] for row in written}))
-        done += len(written)
-    return done
+    return len(rows), united
 
 
 def _added(one: np.void, other: np.void) -> np.void:
