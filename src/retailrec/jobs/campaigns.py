@@ -508,7 +508,7 @@ def impressions_of_file(
 
     new = np.full(rows.height, 1 / max(n_items, 1)) if policy == "uniform" else numbers(policy)
     found = judge_impressions(numbers(reward), numbers(chance), new)
-    return replace(found, notes=tuple(notes))
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def uplift_of_files(

@@ -33,7 +33,7 @@ from retailrec.offers.ledger import pool_frame
 
 LEAST_COVERAGE, LEAST_USERS, LEAST_SHARE = 0.8, 1_000, 0.1
 MOST_MEAN_AWAY, MOST_OF_ONE, LEAST_P = 0.05, 0.05, 0.001
-LEAST_IMPRESSIONS = 300
+LEAST_IMPRESSIONS, LEAST_REWARDS = 300, 30
 METRICS: tuple[str, ...] = ("units", "money", "margin")
 _FOLDS, _BINS = 5, 10
 _MOST_REWARD = 1e100  # larger ones add up to no number
@@ -236,6 +236,11 @@ def judge_policy(
     user = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     support = _support(shown, held, p, user, coverage)
     _refuse(support, len(indptr) - 1)
+    if not (table["units"] != 0).any():
+        raise DataError(
+            f"the log can't tell what the new lists would sell: of the pool nothing was bought in "
+            f"{days:g} days, and how rare that is is not known. Log more users, or give more days."
+        )
     known = listed.is_in(data.users["user_id"].cast(pl.String).implode())
     if n := int((~known).sum()):
         notes.append(f"{n:,} users of the log have no receipts; they count as having bought nothing.")
@@ -364,9 +369,16 @@ def judge_impressions(
         times = rng.poisson(1.0, n)
         means[at] = (times @ (w * y)) / (times @ w)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return ImpressionsReport(
-        n, float(y.mean()), float((w * y).sum() / total), float(low), float(high), effective, mean
+    earned = np.abs(w * y)
+    rewards = float(earned.sum()) ** 2 / max(float((earned**2).sum()), 1e-300)
+    said = (
+        f"the value rests on {rewards:,.0f} impressions with a reward, as they weigh; of fewer than "
+        f"{LEAST_REWARDS} the interval is rather too narrow"
     )
+    notes = (said,) if rewards < LEAST_REWARDS else ()
+    value = float((w * y).sum() / total)
+    found = (n, float(y.mean()), value, float(low), float(high), effective, mean)
+    return ImpressionsReport(*found, notes)
 
 
 def first_requests(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
