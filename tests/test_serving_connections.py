@@ -309,6 +309,22 @@ def test_what_two_servers_could_read_in_two_ways_gets_one_answer_at_most(text: b
         assert answered(port)
 
 
+def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_request() -> None:
+    upgrade = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAM\r\n"
+    head = b"POST /body HTTP/1.1\r\nHost: localhost\r\n%bcontent-length: %d\r\n\r\n"
+    with serving(QUICK) as (port, _):
+        for text in (GET, GET * 30):
+            with connected(port, head % (upgrade, len(text))) as one:  # as of Java's HttpClient
+                time.sleep(0.1)
+                one.sendall(text)
+                assert all_of(one, 0.5, resting=True).count(b"HTTP/1.1 ") == 1
+        asked = (head % (upgrade, 2) + b"{}") * 3
+        assert all_of(connected(port, asked), 0.5, resting=True).count(b"HTTP/1.1 200") == 3
+        assert all_of(connected(port, b"CONNECT localhost:1 HTTP/1.1\r\n\r\n" + GET)).startswith(
+            b"HTTP/1.1 405 "
+        )
+
+
 def test_a_made_up_address_is_not_believed() -> None:
     config = config_of(app)
     config.load()

@@ -24,7 +24,7 @@ from retailrec.serving.service import Service
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOG = logging.getLogger("retailrec.requests")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_LIVE, _READY = "/health/live", "/health/ready"  # what is answered without a key
+_LIVE, _READY = b"/health/live", b"/health/ready"  # what is answered without a key
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -88,7 +88,7 @@ class Guard:
         """What is answered instead; nothing of the body has been read."""
         try:
             self._check(request.method, headers)
-            if request.scope["path"] != _LIVE:
+            if request.scope["raw_path"] != _LIVE:
                 await self._let_in(request, headers)
         except RetailRecError as error:
             return refusal(request, error)
@@ -115,8 +115,8 @@ class Guard:
             401 without a key that is known, 429 if too often.
         """
         address = request.client.host if request.client else ""
-        if request.scope["path"] == _READY:
-            self._count(f"{_READY} of {address}")  # else guesses of keys would take the service away
+        if request.scope["raw_path"] == _READY:
+            self._count(f"ready, of {address}")  # else guesses of keys would take the service away
             return
         text = text_of(headers.get("authorization", ""), headers.get("x-api-key", ""))
         key = await self.service.keyring.key_of(text)

@@ -17,6 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -137,7 +138,15 @@ class Connection(HttpToolsProtocol):
             self._resting = False
             self.until = self.loop.time() + self.limits.head_seconds
         self._bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data and not self._refused:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as found:  # whose body would be read as a request
+                data = self._head_without_upgrade() + data[found.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
         most = self.limits.head_bytes if self._in_head else self.limits.body_bytes
         if self._bytes > most and not self._refused:
             self._refuse(431 if self._in_head else 413, "the request is too large; send less.")
@@ -149,13 +158,15 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole: the body may come."""
-        if self._refused:
+        if self._refused or self._is_to_be_read_again:
             return
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.limits.head_bytes or len(self.headers) > self.limits.headers:
             self._refuse(431, "the headers are too large, or too many; send less.")
         elif max(Counter(name for name, _ in self.headers if name in _ONCE).values(), default=0) > 1:
             self._refuse(400, f"{', '.join(n.decode() for n in _ONCE)} may each be there once.")
+        elif self.parser.should_upgrade():
+            self._refuse(405, "CONNECT is for proxies.")
         elif len(self.pipeline) >= self.limits.pipelined:
             self._refuse(429, "too many requests wait on this connection.")
         else:
@@ -172,7 +183,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on the service has its own limits."""
-        if self._refused:
+        if self._refused or self._is_to_be_read_again:
             return
         super().on_message_complete()
         self._in_head, self._bytes = True, 0
@@ -225,6 +236,19 @@ class Connection(HttpToolsProtocol):
         else:
             self._refuse(status, why)
             self.transport.close()
+
+    @property
+    def _is_to_be_read_again(self) -> bool:
+        """Does the request ask for another protocol, so that the parser leaves its body out?"""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of the request that was read last; who asks for another protocol may be answered in
+        this one (RFC 9110, 7.8)."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _rest(self) -> None:
         self._resting = True
