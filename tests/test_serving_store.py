@@ -343,6 +343,29 @@ def test_what_a_reader_keeps_in_the_log_goes_when_the_reader_has_gone(tmp_path: 
     store.close()
 
 
+@pytest.mark.slow
+def test_what_postgresql_keeps_in_its_files_goes_when_they_are_made_anew(server: Postgres) -> None:
+    def holding(text: bytes) -> list[str]:
+        files = (p for p in (server.folder / "data" / "base").rglob("*") if p.is_file())
+        return [p.name for p in files if text in p.read_bytes()]
+
+    with server.database() as url:
+        store = Store(url).init()
+        store.add([receipt(str(n), user) for n in range(50) for user in ("77-secret", "u1", "u2")])
+        store.log_exposures([exposure("77-secret")])
+        store.forget("77-secret")
+        (said,) = what_is_left(store)
+        assert "statistics until: retailrec store compact" in said
+        compact(store)
+        with store.writing.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql("CHECKPOINT")
+            assert holding(b"77-secret")  # so compacting does not do
+            connection.exec_driver_sql("VACUUM FULL")
+            connection.exec_driver_sql("CHECKPOINT")
+        assert not holding(b"77-secret")
+        store.close()
+
+
 class Kept:
     """A place in memory."""
 

@@ -86,8 +86,9 @@ def what_is_left(store: Database) -> list[str]:
     """What may still hold something of who was forgotten just now, and what to do, in sentences."""
     if not is_sqlite(store.writing):
         return [
-            "PostgreSQL keeps removed rows in its files, where no query sees them, until it vacuums, "
-            "and ids in its statistics: retailrec store compact"
+            "PostgreSQL keeps ids in its statistics until: retailrec store compact; and what no query "
+            "sees, in its files and write-ahead log, until it writes over it: VACUUM FULL makes the "
+            "files anew, and stops answers meanwhile"
         ]
     log = (
         "the store's write-ahead log, since somebody is reading: a service that runs empties it "
