@@ -240,6 +240,16 @@ def test_receipts_unlike_those_of_the_fit_are_said(
     assert report.notes == () if said is None else said in " ".join(report.notes), report.notes
 
 
+def test_receipts_of_another_clock_than_those_of_the_fit_are_said(tmp_path: Path) -> None:
+    zoned = frame_of(SHOP).with_columns(pl.col("time").dt.replace_time_zone("Asia/Tokyo"))
+    quick().fit(RetailData.from_frames(zoned)).save(tmp_path)
+    model = TwoStageRecommender.load(tmp_path)
+    for zone, said in {"Asia/Tokyo": 0, "Asia/Seoul": 0, "UTC": 1, None: 0}.items():
+        times = pl.col("time").dt.convert_time_zone(zone) if zone else frame_of(SHOP)["time"]
+        notes = model.answer(zoned.with_columns(times), k=3).report.notes
+        assert [f"are in zone {zone}, those" in note for note in notes] == [True] * said
+
+
 def test_one_user_may_have_been_away(model: TwoStageRecommender) -> None:
     one = frame_of(SHOP, -30).filter(pl.col("user_id") == lines_of(SHOP)["user_id"][0])
     assert not any("receipts end" in note for note in model.answer(one, k=3).report.notes)

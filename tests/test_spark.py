@@ -258,6 +258,7 @@ def test_times_with_a_zone_are_those_of_one_machine_and_the_last_receipt_ends_th
     ours, theirs = there.load_report.as_dict(), local.load_report.as_dict()
     assert ours == theirs
     assert (ours["zone"], ours["last"]) == ("America/New_York", late.isoformat())
+    assert there.batch.report.notes == local.batch.report.notes
 
 
 def test_a_day_and_a_clock_are_joined_as_on_one_machine(

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retailrec.data import Unplaced
 from retailrec.data.history import Candidates
+from retailrec.data.parsing import as_instant
 from retailrec.errors import RetailRecWarning, SettingError
 from retailrec.recommender.among import AmongReport
 from retailrec.recommender.exploration import Explored
@@ -46,6 +47,7 @@ class ReceiptFacts(NamedTuple):
     n_users : users who have receipts
     amounts : what lines say of money: `count_amounts`
     had : ``value`` and ``quantity`` -> did the receipts of `fit` have it? Absent where not known
+    zones : of the times of `fit`, and of these; None where they tell none
     """
 
     unplaced: Unplaced
@@ -55,6 +57,7 @@ class ReceiptFacts(NamedTuple):
     n_users: int
     amounts: Amounts
     had: Mapping[str, bool]
+    zones: tuple[str | None, str | None] = (None, None)
 
     @property
     def none_known(self) -> bool:
@@ -96,6 +99,14 @@ class ReceiptFacts(NamedTuple):
         start, end = self.fitted
         fitted_span, span = end - start, max(self.end, end) - self.first
         behind, ends = end - self.end, f"The receipts end before {self.end:%Y-%m-%d}"
+        fitted, now = self.zones
+        instant = self.end.replace(tzinfo=UTC)
+        clocks = {as_instant(instant, who="receipts", zone=zone) for zone in self.zones}
+        if fitted and now and len(clocks) > 1:
+            yield (
+                f"Times of the receipts are in zone {now}, those that the model was fitted on in "
+                f"{fitted}: hours, days and the end of the receipts are of another clock. Convert them."
+            )
         if behind > fitted_span or (behind > _BEHIND and self.n_users >= CROWD):
             yield (
                 f"{ends}, {behind.days:,} days before those that the model was fitted on "

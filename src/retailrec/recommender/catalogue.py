@@ -52,6 +52,7 @@ class Catalogue:
     start, end : time of the first receipt of `fit`, and first instant that was not known
     has_quantity : had the receipts of `fit` quantities other than 1? None: that is not known
     changed_ids : ids that had changed; of a frame of receipts the old ones count under the new ones
+    zone : of the times of `fit`; None where they told none
     """
 
     items: pl.DataFrame
@@ -61,6 +62,7 @@ class Catalogue:
     end: datetime
     has_quantity: bool | None = None
     changed_ids: ChangedIds | None = None
+    zone: str | None = None
 
     @cached_property
     def labels(self) -> list[str]:
@@ -125,17 +127,25 @@ class Catalogue:
         placed, unplaced = self.coded(data)
         histories = placed.histories(users)
         amounts = count_amounts(placed.log, self.prices)
-        facts = self.facts(unplaced, data.start, data.end, data.log["user"].n_unique(), amounts)
+        n_users, zone = data.log["user"].n_unique(), data.report.zone
+        facts = self.facts(unplaced, data.start, data.end, n_users, amounts, zone)
         return Placed(histories, facts, *self._eligible(histories, request))
 
     def facts(
-        self, unplaced: Unplaced, first: datetime, end: datetime, n_users: int, amounts: Amounts
+        self,
+        unplaced: Unplaced,
+        first: datetime,
+        end: datetime,
+        n_users: int,
+        amounts: Amounts,
+        zone: str | None = None,
     ) -> ReceiptFacts:
         """What there is to say of receipts, beside those of `fit`."""
         had = {"value": not np.isnan(self.prices).all()}
         if self.has_quantity is not None:
             had["quantity"] = self.has_quantity
-        return ReceiptFacts(unplaced, first, end, (self.start, self.end), n_users, amounts, had)
+        fitted, zones = (self.start, self.end), (self.zone, zone)
+        return ReceiptFacts(unplaced, first, end, fitted, n_users, amounts, had, zones)
 
     def _eligible(
         self, histories: History | Histories, request: Request

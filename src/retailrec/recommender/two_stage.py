@@ -397,6 +397,7 @@ class TwoStageRecommender:
                 self.end_,
                 getattr(self, "has_quantity_", None),  # version 0.2 did not keep it
                 self.changed_ids,
+                self.reading.get("zone"),
             )
             self._catalogue = known  # the same for every request: it remembers what items are called
         return known
@@ -596,10 +597,11 @@ class TwoStageRecommender:
 
     def fit_stage_one(self, data: RetailData, progress: Progress = silent) -> Self:
         """Fit prefilters, sources and features alone: enough for `candidate_frame`."""
-        reading = data.report.reading
+        reading, zone = data.report.reading, data.report.zone
+        own: dict[str, Any] = {"zone": zone} if zone else {}
         if data.changed_ids and "changed_ids" not in reading:  # as Python's frames came
-            reading = {"dataset": "table", **reading, "changed_ids": data.changed_ids.frame()}
-        self.report_["reading"] = reading
+            own["changed_ids"] = data.changed_ids.frame()
+        self.report_["reading"] = {"dataset": "table", **reading, **own} if own else reading
         filtered, self.report_["prefilters"] = apply_prefilters(self.prefilters, data)
         self._fit_stage_one(filtered, progress)
         return self

@@ -777,9 +777,9 @@ _ODD = {
     "another number, and count twice: {some}; were numbers written otherwise then?",
     "beside": "{n:,} receipts begin in the second of one in the store, where one has a number and the "
     "other none, and their contents differ, so both count: {some}; load exports that all have numbers",
-    "later": "{n:,} receipts have the shopper, number and day of one in the store, more than an hour "
+    "later": "{n:,} receipts have the shopper, number and day of one in the store, an hour or more "
     "from it, and count as one with it: {some}; if branches give the same numbers, put the branch "
-    "before the number",
+    "before the number; if clocks differ, convert the times",
 }
 
 
@@ -886,7 +886,7 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
             if begun:
                 key = shopper, theirs[begun[0]][1]
                 there.setdefault(key, theirs[begun[0]])
-        if key in there and abs(there[key][2] - time) > _HOUR_US:
+        if key in there and abs(there[key][2] - time) >= _HOUR_US:
             at_other = f"{moment(there[key][2]):%Y-%m-%d %H:%M} there, {moment(time):%H:%M} now"
             found.say("later", f"{own!r} of shopper {shopper!r}, {at_other}")
         if key not in there:

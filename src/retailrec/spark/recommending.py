@@ -508,6 +508,7 @@ def _completed(
         end,
         cleaned.report.n_users,
         amounts,
+        cleaned.report.zone,
     )
     if facts.none_known:
         raise DataError(f"recommend: {facts.notes[0]}")
