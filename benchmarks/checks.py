@@ -80,6 +80,12 @@ FAULTS: dict[str, tuple[list[Change], set[str]]] = {
         [lambda new: new.filter(pl.int_range(pl.len()).over("basket_id") < 2)],
         {"baskets_moved", "fewer_or_more_lines", "too_few_lines"},
     ),
+    "prices as zeros": ([other("value", 0.3, pl.lit(0.0))], {"unusable_lines"}),
+    "empty cells": (
+        [other(c, 0.3, pl.lit(None)) for c in ("user_id", "item_id", "value")],
+        {"unusable_lines"},
+    ),
+    "returns alone": ([lambda new: new.with_columns(pl.col("quantity") * -1)], {"no_lines"}),
     "two currencies": ([other("currency", 0.1, pl.lit("USD"))], {"mixed_currencies"}),
     "user ids in capitals": (
         [lambda new: new.with_columns(pl.col("user_id").str.to_uppercase())],

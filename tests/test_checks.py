@@ -96,6 +96,8 @@ PLANTED: dict[str, list[Change]] = {
     "no_lines": [
         lambda new: new.clear(),
         lambda new: new.with_columns(time=pl.lit(None, pl.Datetime("us"))),
+        lambda new: new.with_columns(value=pl.lit(0.0)),
+        lambda new: new.with_columns(quantity=-pl.col("quantity")),
     ],
     "missing_days": [
         lambda new: new.filter(~day(0)),
@@ -135,7 +137,17 @@ PLANTED: dict[str, list[Change]] = {
     "returns_moved": [
         lambda new: new.with_columns(
             pl.when(some(0.1)).then(-pl.col("quantity")).otherwise("quantity").alias("quantity")
-        )
+        ),
+        lambda new: new.with_columns(
+            value=pl.when(some(0.1)).then(-pl.col("value")).otherwise("value")
+        ),
+    ],
+    "unusable_lines": [
+        lambda new: new.with_columns(value=pl.when(some(0.3)).then(0.0).otherwise("value")),
+        lambda new: new.with_columns(value=pl.when(some(0.3)).then(None).otherwise("value")),
+        lambda new: new.with_columns(item_id=pl.when(some(0.3)).then(None).otherwise("item_id")),
+        lambda new: new.with_columns(user_id=pl.when(some(0.3)).then(None).otherwise("user_id")),
+        lambda new: new.with_columns(quantity=pl.when(some(0.3)).then(0.0).otherwise("quantity")),
     ],
     "mixed_currencies": [
         lambda new: new.with_columns(

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from retailrec.data.cleaning import crowds, without_user
+from retailrec.data.cleaning import RETURN, STANDARD_RULES, TAKES_BACK, crowds, without_user
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -29,6 +29,7 @@ LEAST_PAST = 4  # weeks to learn from
 MOST_PAST = 52
 FAR_DAYS = 14  # without a line, between dates that do not belong together
 _EXAMPLES = 3
+UNUSABLE = {rule.reason: rule.when for rule in STANDARD_RULES} | {RETURN: TAKES_BACK}
 _Measure = Callable[[pl.DataFrame], float]
 
 
@@ -254,10 +255,15 @@ def usual(
 
 @check("refuse")
 def no_lines(w: Weeks) -> str | None:
-    """The file has no line with a date: a header alone, or an export that failed."""
+    """No line is a purchase with a date: a header alone, or an export that failed."""
     if w.new.is_empty():
         return "there is no receipt line with a date; the export is empty. Export again."
-    return None
+    kinds = _in(w.new, UNUSABLE)
+    if not w.new.select(pl.any_horizontal(kinds.values()).all()).item():
+        return None
+    counts = w.new.select(**kinds).sum().row(0, named=True)
+    said = ", ".join(f"{n:,} x {kind}" for kind, n in counts.items() if n)
+    return f"none of {len(w.new):,} lines is a purchase ({said}). Export again."
 
 
 @check("refuse")
@@ -571,15 +577,22 @@ def baskets_moved(w: Weeks) -> str | None:
 
 
 @check("warn")
-def returns_moved(w: Weeks) -> str | None:
-    """Share of lines with a quantity below 0 outside of what is usual, and above one in a hundred."""
-    if "quantity" not in w.new.columns or not w.learnt:
-        return None
-    below = (pl.col("quantity") < 0).mean()
-    came, _, high = w.usual(lambda f: f.select(below).item() or 0.0)
-    if came > max(high, 0.01):
-        return f"{came:.1%} of the lines are returns; usual is at most {high:.1%}. Are signs as before?"
-    return None
+def returns_moved(w: Weeks) -> Found:
+    """Lines with a quantity or value below 0, more than usual and than one in a hundred."""
+    return _more(w, {RETURN: TAKES_BACK}, 0.01, "Are signs as before?")
+
+
+@check("refuse")
+def unusable_lines(w: Weeks) -> Found:
+    """Lines that cleaning sets aside, or of no known value, more than usual and than one in twenty.
+
+    A column came empty or as zeros: what was bought would be missing, with all else as ever.
+    """
+    kinds = {rule.reason: rule.when for rule in STANDARD_RULES}
+    unknown = {"no value": pl.col("value").is_null()}
+    return _more(
+        w, kinds | unknown, 0.05, "Loading would leave them out. Export again, with all columns."
+    )
 
 
 @check("refuse")
@@ -745,6 +758,30 @@ def _outside(w: Weeks, measures: Mapping[str, _Measure], least: float) -> str | 
             continue
         said.append(f"{came:,.4g} {name}; usual is {low:,.4g} to {high:,.4g}")
     return "; ".join(said) + ". Look whether the export is right." if said else None
+
+
+def _in(lines: pl.DataFrame, kinds: Mapping[str, pl.Expr]) -> dict[str, pl.Expr]:
+    """Kinds of lines that the columns can tell."""
+    known = set(lines.columns)
+    return {k: of.fill_null(False) for k, of in kinds.items() if known.issuperset(of.meta.root_names())}
+
+
+def _more(w: Weeks, kinds: Mapping[str, pl.Expr], least: float, advice: str) -> Found:
+    """Lines of a kind of which there are more than usual, and than a share of `least`."""
+    if not w.learnt or w.new.is_empty():
+        return None
+    kinds = _in(w.past, _in(w.new, kinds))
+    shares = pl.concat(f.select(**kinds).mean() for f in (w.new, *w.periods) if len(f))
+    said = {}
+    for kind in kinds:
+        came, *past = shares[kind]
+        most = usual([max(share, 0.001) for share in past])[1]
+        if came > max(most, least):
+            said[kind] = f"{came:.1%} of the lines: {kind}; usual is at most {most:.1%}"
+    if not said:
+        return None
+    rows = w.new.filter(pl.any_horizontal(kinds[kind] for kind in said))
+    return f"{'. '.join(said.values())}. {advice}", rows
 
 
 def _contents(lines: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
