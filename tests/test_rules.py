@@ -17,6 +17,7 @@ from retailrec.data.history import Candidates, History, Pairs
 from retailrec.data.splits import HorizonSplits
 from retailrec.errors import DataError, SettingError
 from retailrec.rankers import LightGBMRanker
+from retailrec.recommender.answers import AnswerReport
 from retailrec.recommender.catalogue import with_own_stores
 from retailrec.recommender.dismissals import Dismissed, check_dismissals, holding
 from retailrec.recommender.forbid import Forbid
@@ -309,6 +310,9 @@ YOUNG = {"category": "wet", "when": "age < 18"}
         ({"items": ["a"], "when": "age in [16, 17]"}, ["16-24", "18-24"], ["bcdef", "abcdef"]),
         ({"items": ["a"], "when": "age == 17"}, ["under 18", "17-17"], ["bcdef", "bcdef"]),
         ({"items": ["a"], "when": "age not in [17, 18]"}, ["16-24", "18"], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age == no"}, [False, True], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age != yes"}, ["FALSE", "true"], ["bcdef", "abcdef"]),
+        ({"items": ["a"], "when": "age in [false]"}, ["no", "Yes"], ["bcdef", "abcdef"]),
         ({"items": ["a"], "when": "age in ['16-24']"}, ["16-24", "17"], ["bcdef", "abcdef"]),
         (
             {"items": ["a"], "when": "age == 'Köln  Süd'"},
@@ -370,6 +374,19 @@ def test_what_of_a_ban_the_catalogue_lacks_is_noted() -> None:
     lists, bound = bound_to(people(age=[1, 2]), Rules(forbid=[{"items": ["a", "b", "only-c"]}]))
     assert lists == ["cdef"] * 2
     assert "only 2 of the 3 ids of the items forbidden are among" in bound.notes[0]
+
+
+def test_a_ban_that_meets_none_of_many_users_is_said() -> None:
+    """As where a value is not written as the table of users has it."""
+    idle = {"forbid": {"removed": 0, "bound": 0, "gave_way": 0}}
+
+    def notes(n: int, rules: dict) -> tuple[str, ...]:
+        return AnswerReport(n, rules=rules).completed(Request(), None, None).notes
+
+    assert "forbid kept no candidate from any of 20 shoppers" in notes(20, idle)[0]
+    assert not notes(19, idle)
+    assert not notes(20, idle | {"forbid (attribute not known)": {"removed": 1}})
+    assert not notes(20, {"deny": idle["forbid"]})
 
 
 def test_a_ban_meets_a_category_in_another_unicode_form() -> None:

@@ -32,6 +32,7 @@ _BEHIND, _AHEAD = timedelta(days=7), timedelta(days=182)  # ends apart by more t
 CROWD = 20  # of so many users somebody comes in every week
 _LINES = 200_000  # lines that are looked at, of all
 _SOME = 50  # lines below which nothing is said of their amounts
+_MANY = 20  # users, of whom a ban is expected to meet one
 _EXAMPLES = 5
 _COUNTS = ("n_shoppers", "n_unknown_shoppers", "n_short", "n_events", "n_unknown_events")
 
@@ -250,7 +251,8 @@ class AnswerReport:
             short, report = among.sentences(k), replace(report, among=among._asdict())
         of_receipts = () if receipts is None else receipts.notes
         of_purpose = purpose_notes(slots, report.short_slots, report.n_unknown_shoppers, n)
-        return replace(report, notes=of_receipts + report.notes + short + of_purpose)
+        notes = of_receipts + report.notes + short + of_purpose + _idle_ban_note(report.rules, n)
+        return replace(report, notes=notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,6 +421,17 @@ for slots.",)
         f"{' and '.join(other for other in slots if other != name)} filled up."
         for name in slots
         if short.get(name)
+    )
+
+
+def _idle_ban_note(rules: Effects, n_shoppers: int) -> tuple[str, ...]:
+    """What to say of bans that kept nothing from any of many users, as where a value is mistyped."""
+    removed = [effect["removed"] for rule, effect in rules.items() if rule.startswith("forbid")]
+    if not removed or any(removed) or n_shoppers < _MANY:
+        return ()
+    return (
+        f"rules: forbid kept no candidate from any of {n_shoppers:,} shoppers; if some are meant, "
+        f"compare the values of `when` with those that the table of users has.",
     )
 
 

@@ -38,6 +38,7 @@ _BOUND = re.compile(
 )
 _BELOW, _UP_TO = ("<", "under", "below", "less than"), ("<=", "≤", "up to", "at most")
 _ABOVE = (">", "over", "above", "more than")
+_TRUTH = {"true": "yes", "false": "no"}  # as a column of truth values becomes text
 _LANGUAGE = (
     "expected comparisons such as \"age < 18\", \"region in ['north', 'south'] and adult != yes\": an "
     "attribute (in quotation marks where it has blanks), one of < <= > >= == != in, not in, and a "
@@ -263,9 +264,9 @@ class Forbid:
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    """Text as bans compare it: case, Unicode form, and how many blanks, aside."""
+    """Text as bans compare it: case, Unicode form, and how many blanks, aside; true is yes."""
     form = texts.str.normalize("NFKC").str.to_lowercase()
-    return form.str.replace_all(r"\s+", " ").str.strip_chars()
+    return form.str.replace_all(r"\s+", " ").str.strip_chars().replace(_TRUTH)
 
 
 def missing_attribute(name: str, there: Sequence[str]) -> str:
