@@ -265,6 +265,13 @@ def test_a_small_shop_may_have_a_small_day(lines: pl.DataFrame) -> None:
         assert [f.name for f in run_checks(weeks, ["half_days"])] == expected
 
 
+def test_weeks_without_a_line_before_this_one_teach_no_clock(lines: pl.DataFrame) -> None:
+    first = pl.col("time").is_between(START + timedelta(days=3), START + timedelta(days=6))
+    weeks = Weeks(lines.filter(first | (pl.col("time") >= NEW)))
+    assert [len(period) for period in weeks.periods] == [0] * (WEEKS - 2)
+    assert run_checks(weeks) == []
+
+
 def test_few_past_weeks_teach_no_threshold(lines: pl.DataFrame) -> None:
     late = lines.filter(pl.col("time") >= NEW - timedelta(days=14))
     weeks = Weeks(late.filter(~(day(2) & (pl.col("time") >= NEW))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ from retailrec.compute.draws import lots
 from retailrec.data import RetailData
 from retailrec.data.prefilters import AllowItems
 from retailrec.data.splits import HorizonSplits
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import CatBoostRanker, LightGBMRanker, TrainingFrame
 from retailrec.rankers.base import Calibrator
@@ -257,6 +257,17 @@ def test_a_curve_of_probabilities_goes_by_weights() -> None:
     """One purchase in four by weight, though one in two by number."""
     curve = Calibrator().fit(np.zeros(2), np.array([0.0, 1.0]), np.array([3.0, 1.0]))
     assert curve.predict(np.zeros(1)).tolist() == [0.25]
+
+
+def test_windows_in_which_nothing_was_proposed_are_said() -> None:
+    few = pl.DataFrame(
+        {"user_id": [4, 7, 2, 2, 6], "item_id": [2, 1, 2, 1, 1], "value": [5.0, 8, 1, 7, 3]}
+    )
+    days = (57, 22, 31, 17, 9)
+    lines = few.with_columns(time=pl.Series([datetime(2024, 1, 1) + timedelta(days=d) for d in days]))
+    model = TwoStageRecommender(label_splits=HorizonSplits(1))
+    with pytest.raises(DataError, match="nothing to learn from; bring more data"):
+        model.fit(RetailData.from_frames(lines))
 
 
 def test_shares_that_are_none_are_refused() -> None:

@@ -500,6 +500,8 @@ def clock_moved(w: Weeks) -> str | None:
         return None
     hour = pl.col("time").dt.hour() + pl.col("time").dt.minute() / 60
     past = [p.select(hour.median()).item() for p in w.periods if len(p)]
+    if len(past) < LEAST_PAST:
+        return None
     came = w.new.select(hour.median()).item()
     low, high = min(past) - 2, max(past) + 2
     if low <= came <= high:

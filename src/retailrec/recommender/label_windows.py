@@ -159,7 +159,7 @@ def label_windows(
     Raises
     ------
     DataError
-        If no user with history bought within a label window.
+        If label windows have no rows: no user with history bought within one what was proposed.
     """
     windows: list[dict[Purpose, Window]] = []
     alone: tuple[Any, Split] | None = None  # trained the pre-ranker, and none came after it
@@ -191,11 +191,12 @@ def label_windows(
         windows.append(steps.of(*alone, number))
     found = {p: [window[p] for window in windows if p in window] for p in steps.rows}
     for purpose, rows in found.items():
-        if not any(window.frames for window in rows):
+        if not any(len(frame.y) for window in rows for frame in window.frames):
             anything = "anything new to them" if purpose == "discover" else "anything"
             raise DataError(
-                f"nobody with receipts before a label window bought {anything} within it, so there is "
-                f"nothing to learn from; bring more data or ask for a longer horizon."
+                f"nobody with receipts before a label window bought {anything} within it that was "
+                f"proposed, so there is nothing to learn from; bring more data or ask for a longer "
+                f"horizon."
             )
     return found
 
