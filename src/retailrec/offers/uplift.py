@@ -48,6 +48,7 @@ _OPTIONS: Mapping[str, Any] = {
     "verbosity": -1,
 }
 _TREES = 100
+_OF_THREE, _SIGMAS = 1 - 0.05 / 3, 2.394  # level of intervals of three learners at once
 Predict = Callable[[NDArray[np.float32]], Floats]
 
 
@@ -58,7 +59,8 @@ class Learner:
     Attributes
     ----------
     name : ``t``, ``x`` or ``dr``
-    auuc, auuc_low, auuc_high : area below the uplift curve, per row offered, and its interval
+    auuc, auuc_low, auuc_high : area below the uplift curve, per row offered, and its interval, which
+        holds for the three learners at once (Bonferroni), since the best of them is taken
     qini, qini_low, qini_high : of it what lies above a random order
     """
 
@@ -351,18 +353,18 @@ def _pseudo_effect(problem: _Problem, rows: Any, m0: Floats, m1: Floats) -> Floa
     return m1 - m0 + np.where(shown, (y - m1) / p, -(y - m0) / (1 - p))
 
 
-def _per_user(values: Floats, user: NDArray[np.int64]) -> Difference:
+def _per_user(values: Floats, user: NDArray[np.int64], level: float = 0.95) -> Difference:
     """Mean over rows, with an interval over users."""
     n_users = int(user.max()) + 1
-    return mean_interval(np.bincount(user, values, n_users) * n_users / len(values))
+    return mean_interval(np.bincount(user, values, n_users) * n_users / len(values), level)
 
 
 def _judged(name: str, learnt: Floats, effect: Floats, user: NDArray[np.int64]) -> Learner:
     """Areas of the uplift curve: linear in the effects, so their intervals are those of a mean."""
     place = np.empty(len(learnt))
     place[np.argsort(-learnt, kind="stable")] = (np.arange(len(learnt)) + 0.5) / len(learnt)
-    auuc = _per_user(effect * (1 - place), user)
-    qini = _per_user(effect * (0.5 - place), user)
+    auuc = _per_user(effect * (1 - place), user, _OF_THREE)
+    qini = _per_user(effect * (0.5 - place), user, _OF_THREE)
     return Learner(name, *auuc[:3], *qini[:3])
 
 
@@ -383,8 +385,12 @@ def _curve(learnt: Floats, effect: Floats) -> list[tuple[float, float]]:
     return [(tenth / 10, float(running[n - 1])) for tenth, n in enumerate(at, 1)]
 
 
-def users_needed(found: Difference | tuple[float, float, float], n_users: int) -> int | None:
+def users_needed(
+    found: Difference | tuple[float, float, float], n_users: int, sigmas: float = 1.96
+) -> int | None:
     """Users for a value like this to be told from 0 with 80% power; None where it is not above 0.
+
+    `sigmas` are the standard errors from the value to an end of its interval.
 
     Examples
     --------
@@ -392,8 +398,8 @@ def users_needed(found: Difference | tuple[float, float, float], n_users: int) -
     818
     """
     value, low, high = found[:3]
-    error = (high - low) / (2 * 1.96)
-    return math.ceil(n_users * ((1.96 + 0.8416) * error / value) ** 2) if value > 0 else None
+    error = (high - low) / (2 * sigmas)
+    return math.ceil(n_users * ((sigmas + 0.8416) * error / value) ** 2) if value > 0 else None
 
 
 def _refuse_what_is_too_small(
@@ -403,7 +409,7 @@ def _refuse_what_is_too_small(
     if best.qini_low > 0:
         return
     n_users = int(user.max()) + 1
-    needed = users_needed((best.qini, best.qini_low, best.qini_high), n_users)
+    needed = users_needed((best.qini, best.qini_low, best.qini_high), n_users, _SIGMAS)
     of = "to tell offers that change more from others"
     if needed is None:
         needed, of = users_needed(whole, n_users), "to see that offers change anything"

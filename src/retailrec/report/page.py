@@ -627,7 +627,7 @@ def render_uplift(report: Mapping[str, Any], sentence: str) -> str:
             drawings.styles(["so", "learnt"]),
         ),
         "Offers by what they were expected to change, greatest first: learnt, and so for other users",
-        Table(["learner", "Qini", "95% interval", "AUUC"], rows),
+        Table(["learner", "Qini", "95% interval of all three", "AUUC"], rows),
         [
             (f"{report['n_users']:,}", "users"),
             (f"{report['days']:g}", "days after each list"),
