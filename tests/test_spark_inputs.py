@@ -82,6 +82,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "item_id": (pl.col("item_id") + every(50, 0.5, 0.0)).cast(pl.Decimal(12, 2)),
         "store": (pl.col("basket_id") % 4).cast(pl.Float32) + every(9, 0.25, 0.0),
     },
+    "times in nanoseconds": {
+        "time": pl.col("time").cast(pl.Datetime("ns")) + pl.duration(nanoseconds=ROW)
+    },
+    "instants in nanoseconds": {
+        "time": pl.col("time").cast(pl.Datetime("ns")).dt.replace_time_zone("Asia/Tokyo"),
+        "a b": pl.col("time").cast(pl.Datetime("ns")),
+    },
     "no quantity is known": {"quantity": pl.lit(None, pl.Float64)},
     "money is mostly NaN": {"value": every(2, float("nan"), 2.0), "discount": every(5, -1.0, None)},
     "currencies of lines that count": {
@@ -224,6 +231,13 @@ def test_a_folder_of_tables_has_a_catalogue_and_users(session: Any, tmp_path: Pa
     assert any("stock.csv were not read" in note for note in here.report.notes)
 
 
+def test_files_may_hold_times_in_other_units(session: Any, tmp_path: Path) -> None:
+    for number, unit in enumerate(("ns", "us", "ms", "ns")):
+        some = LINES[number * 100 :][:100].with_columns(pl.col("time").cast(pl.Datetime(unit)))  # type: ignore[arg-type]
+        some.write_parquet(tmp_path / f"{number}.parquet")
+    both(session, tmp_path)
+
+
 def test_what_one_machine_refuses_spark_refuses(session: Any, tmp_path: Path) -> None:
     from retailrec.spark.engine import load
 
@@ -244,7 +258,11 @@ def test_what_one_machine_refuses_spark_refuses(session: Any, tmp_path: Path) ->
             lines.write_parquet(tmp_path / name / f"{file}.parquet")
         return tmp_path / name
 
-    half = LINES[200:]
+    half, nanoseconds = LINES[200:], pl.col("time").cast(pl.Datetime("ns"))
+    zoned = half.with_columns(nanoseconds.dt.replace_time_zone("UTC"))
+    assert "a.parquet has times without a zone, b.parquet with one" in refused(
+        folder("zones", a=LINES[:200].with_columns(nanoseconds), b=zoned)
+    )
     assert "files of lacks differ: b.parquet has columns" in refused(
         folder("lacks", a=LINES[:200], b=half.drop("quantity"))
     )

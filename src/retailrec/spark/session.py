@@ -275,12 +275,6 @@ def translated(text: str) -> RetailRecError:
             f"memory. Give it more (spark.executor.memoryOverhead, which Python's share comes from), "
             f"fewer tasks at a time (spark.executor.cores), or fewer lines at a time (shard_lines)."
         )
-    if "TIMESTAMP(NANOS" in text:
-        return DataError(
-            "the receipts hold times in nanoseconds, which Spark does not read. Write them in "
-            "microseconds: with pandas to_parquet(..., coerce_timestamps='us'), with Polars "
-            "cast(pl.Datetime('us'))."
-        )
     if "DATA_TYPE_MISMATCH" in text and (found := re.search(r"reading file (\S+?)\.? ", text)):
         return DataError(
             f"the files differ in what a column holds: {found[1]} has one of another type than the "

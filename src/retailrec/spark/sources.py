@@ -31,6 +31,7 @@ PLACE = "retailrec_place"  # a line's place in the whole: number of its file or 
 PLACE_BITS = 33  # as `monotonically_increasing_id` has it
 _TABLE = re.compile(r"(`[^`]+`|\w+)(\.(`[^`]+`|\w+)){0,2}")
 _MOST_FOOTERS = 64  # files of another machine, evenly taken, whose footers are read
+_NANOSECONDS = re.compile(r"^ +\w+ int64 (.+) \(TIMESTAMP\(NANOS,(true|false)\)\);", re.MULTILINE)
 _DEEP = ("map", "struct", "array", "variant")
 
 
@@ -93,6 +94,7 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
             for footer in footers:
                 require_alike(name, footer.name, footer.columns, footers[0].columns)
             frame = _partitions_as_text(session, path, frame, ids - {*footers[0].columns})
+        frame = _in_microseconds(frame, footers)
         day, clock = day_and_clock(columns.get("time", "time"), frame.columns)
         _require_columns(frame, {**columns, "time": day} if clock else columns, name)
         of_type = {c.name: c.dataType.typeName() for c in frame.schema.fields}
@@ -170,6 +172,7 @@ def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str, str |
         path = absolute(receipts_in(here))
     elif str(session.sparkContext.master).startswith("local"):
         raise DataError(f"there is no file or folder at {here}; check the path.")
+    session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")  # else it refuses them
     return session.read.parquet(escaped(path)), Path(text).name, path
 
 
@@ -307,11 +310,15 @@ def _stamp(
 
 
 class _Footer(NamedTuple):
-    """What a Parquet file says of itself: its columns, and their types as Arrow wrote them."""
+    """What a Parquet file says of itself: its columns, and their types as Arrow wrote them.
+
+    Those of `nanoseconds` hold instants (True) or what a clock showed (False).
+    """
 
     name: str
     columns: tuple[str, ...]
     arrow: str | None
+    nanoseconds: dict[str, bool]
 
 
 def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
@@ -320,7 +327,7 @@ def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
     conf: Any = session.sparkContext._jsc.hadoopConfiguration()
     parquet = jvm.org.apache.parquet.hadoop
     far = [file for file in files if local_path(file) is None]
-    found, columns = [], dict[str, tuple[str, ...]]()
+    found, columns = [], dict[str, tuple[tuple[str, ...], dict[str, bool]]]()
     for file in files[:: -(-len(far) // _MOST_FOOTERS) or 1]:
         if not unquote(file).lower().endswith(PARQUET):
             continue
@@ -331,12 +338,48 @@ def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
             schema = facts.getSchema()
             text = schema.toString()  # few differ, and each name is a call
             if text not in columns:
-                columns[text] = tuple(field.getName() for field in schema.getFields())
+                names = tuple(field.getName() for field in schema.getFields())
+                columns[text] = names, {c: utc == "true" for c, utc in _NANOSECONDS.findall(text)}
             arrow = facts.getKeyValueMetaData().get("ARROW:schema")
         finally:
             reader.close()
-        found.append(_Footer(Path(unquote(file)).name, columns[text], arrow))
+        names, nanoseconds = columns[text]
+        found.append(_Footer(Path(unquote(file)).name, names, arrow, nanoseconds))
     return found
+
+
+def _in_microseconds(frame: DataFrame, footers: Sequence[_Footer]) -> DataFrame:
+    """The frame with times of nanoseconds, which Spark hands over as whole numbers, as its own times.
+
+    Other files may hold milliseconds or microseconds of that column, and Spark hands these over alike;
+    of the years that a receipt may be of the numbers themselves tell which.
+
+    Raises
+    ------
+    DataError
+        If a column holds instants in one file and what a clock showed in another.
+    """
+    from pyspark.sql import functions as F
+
+    kinds = {pair: footer.name for footer in footers for pair in footer.nanoseconds.items()}
+    found = dict(iter(kinds))
+    for name, utc in found.items():
+        if other := kinds.get((name, not utc)):
+            raise DataError(
+                f"the files differ in what column '{name}' holds: {other} has times without a zone, "
+                f"{kinds[name, utc]} with one. Write them alike."
+            )
+    columns = {}
+    for name, utc in found.items():
+        if dict(frame.dtypes).get(name) != "bigint":
+            continue
+        micros = (
+            f"case when abs(`{name}`) >= 1e17 then `{name}` div 1000 "
+            f"when abs(`{name}`) < 1e14 then `{name}` * 1000 else `{name}` end"
+        )
+        clock = f"timestamp_ntz '1970-01-01' + make_dt_interval(0, 0, 0, ({micros}) / 1e6bd)"
+        columns[name] = F.expr(f"timestamp_micros({micros})" if utc else clock)
+    return frame.withColumns(columns)
 
 
 def _partitions_as_text(session: SparkSession, path: str, frame: DataFrame, ids: Set[str]) -> DataFrame:
