@@ -240,6 +240,17 @@ def test_killed_anywhere_the_results_are_the_old_ones_or_the_new(tmp_path: Path,
     assert len(seen) > 30  # every call to the system that touches the place
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    with whole_file(tmp_path / "backup.db") as partial:
+        partial.write_text("all receipts")
+        assert not synced
+    assert synced == [(tmp_path / "backup.db").stat().st_ino]
+
+
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     hold = (
         "import sys; from pathlib import Path; from retailrec.work import locked\n"

@@ -149,6 +149,8 @@ def replaced(
     try:
         held = _hold(partial, lambda file: os.close(os.open(file, _NEW_FILE, mode)), wait=True)
         yield partial
+        with open(partial, "rb+") as written:  # or after a loss of power the name is there alone
+            os.fsync(written.fileno())
         with suppress(FileNotFoundError):
             os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
         before(partial)
