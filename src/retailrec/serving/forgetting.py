@@ -90,11 +90,16 @@ def what_is_left(store: Database) -> list[str]:
             "sees, in its files and write-ahead log, until it writes over it: VACUUM FULL makes the "
             "files anew, and stops answers meanwhile"
         ]
-    log = (
-        "the store's write-ahead log, since somebody is reading: a service that runs empties it "
-        "when they are done, and so does: retailrec store compact"
-    )
-    return [] if store.sweep() else [log]
+    left = [
+        "unused parts of the file's pages, where SQLite may have left copies of rows that it moved: "
+        "retailrec store compact"
+    ]
+    if not store.sweep():
+        left.append(
+            "the store's write-ahead log, since somebody is reading: a service that runs empties it "
+            "when they are done, and so does: retailrec store compact"
+        )
+    return left
 
 
 NOT_SEARCHED = (

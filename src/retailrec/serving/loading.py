@@ -87,7 +87,11 @@ class Applied(NamedTuple):
 
 
 def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
-    """Remove receipts and what was shown before `before`, then give the room back; rows removed."""
+    """Remove receipts and what was shown before `before`, then give the room back; rows removed.
+
+    An SQLite file is made anew by that: in its pages SQLite may have left copies of rows that it moved,
+    also of users who were forgotten since.
+    """
     removed = {}
     if before is not None:
         us = int((before - datetime(1970, 1, 1)).total_seconds()) * SECOND
@@ -170,7 +174,7 @@ def restore(file: Path, store: Store, forgotten: Path | None = None) -> Applied 
         try:
             new.init()
             applied = None if forgotten is None else apply_list(new, forgotten)
-            new.sweep()
+            compact(new)  # else copies of rows that SQLite moved may be left in its pages
         finally:
             new.close()
     return applied
