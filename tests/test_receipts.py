@@ -220,6 +220,18 @@ def test_the_same_number_in_two_stores_is_no_double(tmp_path: Path) -> None:
     assert bought(data) == {"tea": (2, 4)}
 
 
+@pytest.mark.parametrize("stores", [["north", "south"], ["south", "north"]])
+def test_an_export_that_does_not_tell_the_store_is_of_the_one_that_another_tells(
+    tmp_path: Path, stores: list[str]
+) -> None:
+    """Which store came first in the files decided whether the receipt counted twice."""
+    rows = ("tea", 1, 2), ("jam", 1, 3)
+    known = lines(*rows, store=[stores[0], stores[1]])
+    bare = lines(*rows, ("rye", 1, 1), store=[None, None, None]).cast({"store": pl.String})
+    for name, frames in {"a": (known, bare), "b": (bare, known)}.items():
+        assert bought(folder(tmp_path / name, *frames)) == {"jam": (1, 3), "rye": (1, 1), "tea": (1, 2)}
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from(["ann", "bob"]),

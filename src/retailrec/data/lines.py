@@ -138,8 +138,7 @@ def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
     back = (quantity < 0) | (value < 0)
     file = lines["file"].to_numpy()[rows] if "file" in lines.columns else np.zeros(len(rows), np.int32)
     if "file" in lines.columns and "store" in lines.columns:
-        store = lines["store"].cast(pl.Categorical).to_physical().fill_null(0)
-        some = *some, store.to_numpy()[rows].astype(np.int64)
+        some = *some, _stores(some, lines["store"][rows])
     if "file" in lines.columns:
         file = _with_what_it_takes_back(some, file, back, quantity)
         order = np.lexsort((file, *some[::-1]))
@@ -174,6 +173,15 @@ def _judged(lines: pl.DataFrame, rows: NDArray[np.int64]) -> pl.DataFrame:
     of_run = totals.select("reason", total="quantity", paid="value").hstack(of_best)[pl.Series(run)]
     of_row = {"row": rows, "basket": some[0], "item": some[1], "quantity": quantity, "value": value}
     return pl.DataFrame(of_row).hstack(of_run)
+
+
+def _stores(item: tuple[NDArray[Any], ...], stores: pl.Series) -> NDArray[np.int64]:
+    """Numbers of stores, in order of their names; one that is not known is the first of its item's."""
+    frame = pl.DataFrame(
+        {str(n): key for n, key in enumerate(item)} | {"store": stores.cast(pl.String)}
+    )
+    known = pl.col("store").fill_null(pl.col("store").min().over(str(n) for n in range(len(item))))
+    return frame.select(known.rank("dense").fill_null(0).cast(pl.Int64)).to_series().to_numpy()
 
 
 def _with_what_it_takes_back(
