@@ -189,6 +189,8 @@ def test_plan_tells_what_it_takes(files: Path) -> None:
     fewer = re.search(r"held out: ([\d,]+) shoppers", more)[1]  # type: ignore[index]
     assert int(needed.replace(",", "")) / int(fewer.replace(",", "")) == pytest.approx(4, rel=0.02)
     assert int(adjusted.replace(",", "")) <= int(needed.replace(",", ""))
+    text = run("experiment plan receipts.csv --effect 0.05 --holdout 0.004 --power 0.999 --days 28")
+    assert "with power 99.9% and 0.4% held out" in text
 
 
 def test_plan_reads_every_data_set(files: Path) -> None:

@@ -109,13 +109,14 @@ def plan(
         f"standard deviation {needed.sd:,.3f}, correlation with spend before {needed.correlation:.2f}"
     )
     OUT.say(
-        f"to find a change of {effect:.1%} ({needed.effect:,.3f}) with power {power:.0%} and "
-        f"{holdout:.0%} held out: {needed.needed:,} shoppers, {needed.needed_adjusted:,} when earlier "
-        f"spend is taken out (CUPED)"
+        f"to find a change of {effect:.1%} ({needed.effect:,.3f}) with power {100 * power:g}% and "
+        f"{100 * holdout:g}% held out: {needed.needed:,} shoppers, {needed.needed_adjusted:,} when "
+        f"earlier spend is taken out (CUPED)"
     )
     OUT.say(
         f"with the {needed.n_shoppers:,} that are there: power {needed.power:.0%} "
-        f"({needed.power_adjusted:.0%} with CUPED); the smallest change that is needed is "
+        f"({needed.power_adjusted:.0%} with CUPED); the smallest change that they find with power "
+        f"{100 * power:g}% is "
         f"{needed.detectable / needed.mean:.1%} ({needed.detectable_adjusted / needed.mean:.1%})"
     )
 
