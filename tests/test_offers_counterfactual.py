@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -246,6 +247,10 @@ def test_a_log_after_which_nothing_of_the_pool_was_bought_tells_nothing(log: Log
     quiet = RetailData.from_frames(receipts_of(data).filter(~away), end=data.end)
     with pytest.raises(DataError, match="of the pool nothing was bought in 14 days, and how rare"):
         cf.judge_policy(pool, new, quiet, days=14)
+    few = pl.concat([receipts_of(data).filter(~away), receipts_of(data).filter(away)[::100]])
+    found = cf.judge_policy(pool, new, RetailData.from_frames(few, end=data.end), days=14)
+    assert re.match(r"the value rests on [12]?\d purchases of the pool, as they weigh", found.notes[0])
+    assert not any("the value rests" in n for n in cf.judge_policy(pool, new, data, days=14).notes)
 
 
 def test_one_user_who_carries_the_weight_and_weights_away_from_one_are_refused() -> None:

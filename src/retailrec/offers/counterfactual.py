@@ -241,6 +241,8 @@ def judge_policy(
             f"the log can't tell what the new lists would sell: of the pool nothing was bought in "
             f"{days:g} days, and how rare that is is not known. Log more users, or give more days."
         )
+    few = few_rewards(weights(shown, held, p) * table["units"].to_numpy(), "purchases of the pool")
+    notes += [f"{note}." for note in few]
     known = listed.is_in(data.users["user_id"].cast(pl.String).implode())
     if n := int((~known).sum()):
         notes.append(f"{n:,} users of the log have no receipts; they count as having bought nothing.")
@@ -369,16 +371,29 @@ def judge_impressions(
         times = rng.poisson(1.0, n)
         means[at] = (times @ (w * y)) / (times @ w)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    earned = np.abs(w * y)
-    rewards = float(earned.sum()) ** 2 / max(float((earned**2).sum()), 1e-300)
-    said = (
-        f"the value rests on {rewards:,.0f} impressions with a reward, as they weigh; of fewer than "
-        f"{LEAST_REWARDS} the interval is rather too narrow"
-    )
-    notes = (said,) if rewards < LEAST_REWARDS else ()
+    notes = few_rewards(w * y, "impressions with a reward")
     value = float((w * y).sum() / total)
     found = (n, float(y.mean()), value, float(low), float(high), effective, mean)
-    return ImpressionsReport(*found, notes)
+    return ImpressionsReport(*found, tuple(notes))
+
+
+def few_rewards(earned: Floats, what: str) -> list[str]:
+    """What to say where few weighted rewards carry a value: (sum |x|)**2 / sum x**2 of them.
+
+    Examples
+    --------
+    >>> few_rewards(np.array([2.0, 2.0, 0.0]), "purchases")[0].split(", ")[0]
+    'the value rests on 2 purchases'
+    >>> few_rewards(np.ones(30), "purchases")
+    []
+    """
+    size = np.abs(earned)
+    n = float(size.sum()) ** 2 / max(float((size**2).sum()), 1e-300)
+    said = (
+        f"the value rests on {n:,.0f} {what}, as they weigh; of fewer than {LEAST_REWARDS} the "
+        f"interval is rather too narrow"
+    )
+    return [said] if n < LEAST_REWARDS else []
 
 
 def first_requests(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
