@@ -210,7 +210,13 @@ class RulesIn(_RulesIn):  # type: ignore[misc]
 class ForbidIn(_Body):
     """Items that some users must not be offered."""
 
-    category: list[Word] = Field([], max_length=MOST_BARRED, examples=[["TOBACCO", "ALCOHOL"]])
+    category: Annotated[
+        list[Word],
+        BeforeValidator(
+            lambda said: [said] if isinstance(said, str) else said,
+            json_schema_input_type=list[str] | str,
+        ),
+    ] = Field([], max_length=MOST_BARRED, examples=[["TOBACCO", "ALCOHOL"]])
     items: list[Id] = Field([], max_length=MOST_BARRED)
     when: Word = Field(
         "", description="comparisons of attributes; empty: all users", examples=["age < 18"]
