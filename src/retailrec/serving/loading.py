@@ -112,8 +112,8 @@ def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
             if not is_sqlite(engine):
                 connection.exec_driver_sql("SET statement_timeout = 0")
             connection.exec_driver_sql("VACUUM")
-            connection.exec_driver_sql("ANALYZE")
-            if not is_sqlite(engine):
+            if not is_sqlite(engine):  # which needs no statistics, and may keep ids of users there
+                connection.exec_driver_sql("ANALYZE")
                 connection.exec_driver_sql(f"SET statement_timeout = {int(store.timeout * 1000)}")
     store.sweep()
     return removed
