@@ -285,6 +285,14 @@ def test_two_arms_without_a_holdout_are_compared_and_whoever_moved_between_them_
     ]
     assert found.arms[0].n_treated + found.arms[0].n_holdout == found.n_treated - 1
     assert "1 shoppers stood in several arms; no comparison of two arms counts them." in found.notes
+    assert not any("no interval can be given" in note for note in found.notes)
+    quiet = RetailData.from_frames(
+        pl.DataFrame({"user_id": rows["user_id"].unique(), "item_id": 1, "time": data.start}),
+        end=data.end,
+    )
+    none = experiment_result(served, "spring", quiet, days=DAYS)
+    assert {(e.difference, e.low, e.p) for e in none.arms} == {(0, None, 1)}
+    assert any("no interval can be given" in note for note in none.notes)
 
 
 def test_lost_shoppers_are_told(campaign: tuple[Ledger, RetailData], tmp_path: Path) -> None:

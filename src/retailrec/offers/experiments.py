@@ -276,7 +276,7 @@ def experiment_result(
     notes += _notes_on_rows(rows, start, days)
     if arms and (n := int(table["moved"].sum())):
         notes.append(f"{n:,} shoppers stood in several arms; no comparison of two arms counts them.")
-    if any(e.low is None for e in effects):
+    if any(e.low is None for e in (*effects, *arms)):
         notes.append(
             "Where all shoppers are alike, such as nobody bought, no interval can be given: how rare "
             "others are is not known."
