@@ -270,3 +270,30 @@ def test_a_recommender_takes_a_frame_of_receipts() -> None:
 
     source = Popularity(days=9).fit(FRAME)  # type: ignore[arg-type]
     assert len(source.share_) == 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept", "said"),
+    [
+        ("kind!=2", 80, False),
+        ("kind=1.0", 80, False),
+        ("word!=back", 80, False),
+        ("word=sale", 80, False),
+        ("word!=Back", 120, True),
+        ("word!=bakc", 120, True),
+    ],
+)
+def test_a_condition_meets_whole_numbers_and_words_as_they_are_read(
+    tmp_path: Path, condition: str, kept: int, said: bool
+) -> None:
+    """A column of fractions holds 2.0, so `kind!=2` left returns in without a word."""
+    n = pl.int_range(120, eager=True)
+    lines = pl.DataFrame({"user_id": n % 9, "item_id": n % 5}).with_columns(
+        time=pl.datetime(2024, 1, 1) + pl.duration(hours=7 * n),
+        kind=pl.when(n % 3 == 0).then(2.0).otherwise(1.0),
+        word=pl.when(n % 3 == 0).then(pl.lit("back ")).otherwise(pl.lit("sale")),
+    )
+    lines.write_parquet(tmp_path / "lines.parquet")
+    report = load_dataset("table", tmp_path / "lines.parquet", where=[condition]).report
+    assert report.kept == kept
+    assert any("no line is left out by" in note for note in report.notes) == said

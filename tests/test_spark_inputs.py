@@ -231,6 +231,15 @@ def test_a_folder_of_tables_has_a_catalogue_and_users(session: Any, tmp_path: Pa
     assert any("stock.csv were not read" in note for note in here.report.notes)
 
 
+def test_conditions_meet_the_lines_that_they_meet_on_one_machine(session: Any, tmp_path: Path) -> None:
+    kinds = LINES.with_columns(kind=every(4, 2.0, 1.0), word=every(5, pl.lit("back "), pl.lit("sale")))
+    conditions = ["kind!=2", "word!=back", "store_of!=7"]
+    kinds.with_columns(store_of=pl.lit("north")).write_parquet(tmp_path / "lines.parquet")
+    here, _ = both(session, tmp_path / "lines.parquet", Reading(where=conditions))
+    assert here.report.rejected == {"kind=2": 100, "word=back": 60}
+    assert [note[:38] for note in here.report.notes] == ["no line is left out by store_of=7, as "]
+
+
 def test_files_may_hold_times_in_other_units(session: Any, tmp_path: Path) -> None:
     for number, unit in enumerate(("ns", "us", "ms", "ns")):
         some = LINES[number * 100 :][:100].with_columns(pl.col("time").cast(pl.Datetime(unit)))  # type: ignore[arg-type]

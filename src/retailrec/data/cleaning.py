@@ -89,12 +89,13 @@ _NOTHING_LEFT = 1e-9  # of what was bought: what sums of floats leave where a li
 class LineRule:
     """Reject the lines where `when` holds, for `reason`; a null condition does not reject.
 
-    `meaning` tells a reader what such lines are.
+    `meaning` tells a reader what such lines are, `unmet` is said where of many lines none is such.
     """
 
     reason: str
     when: pl.Expr
     meaning: str = ""
+    unmet: str = ""
 
 
 def beside(name: str) -> str:
@@ -433,6 +434,12 @@ numbers there, they are formulas without saved results: save it again as values"
         for name, n in empty.items()
         if 2 * n > read
     ]
+
+
+def unmet_notes(rules: Sequence[LineRule], report: LoadReport) -> list[str]:
+    """What to say of rules that no line meets, and some were to."""
+    missed = (rule.unmet for rule in rules if rule.reason not in report.rejected)
+    return [note for note in missed if note and report.read >= _FEW]
 
 
 def set_aside(bad: pl.DataFrame, report: LoadReport) -> None:

@@ -37,6 +37,7 @@ from retailrec.data.cleaning import (
     refuse_if_none,
     set_aside,
     split_receipts,
+    unmet_notes,
 )
 from retailrec.data.files import stack
 from retailrec.data.interchange import to_polars
@@ -245,6 +246,7 @@ class Coder:
             self.report.notes += currency_notes(name, counts)
         if self.changed_ids is not None:
             self.report.notes += self.changed_ids.notes(self.report.changed)
+        self.report.notes += unmet_notes(self.rules, self.report)
         if self.seen is None and self.empty is not None:
             parse_lines(self.empty, self.columns)  # says what is wrong with it
         refuse_if_none(sum(part.height for part in self.lines), self.report)

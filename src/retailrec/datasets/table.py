@@ -22,6 +22,7 @@ from retailrec.errors import DataError, SettingError
 from retailrec.schema import CATEGORIES, ITEM_ID, NAME, TRANSACTIONS, USER_ID
 
 _GAP = re.compile(r"days_?since_?(prior|previous|last)(_?order)?")
+_WHOLE = r"^([+-]?\d+)\.0+$", r"\1"  # a whole number that a column of fractions holds, and without them
 _ORDER_TIME = "retailrec_time"  # column: of orders that have numbers and gaps instead of dates
 _DESCRIBING = (NAME, "brand", *CATEGORIES)
 
@@ -178,13 +179,15 @@ def where_rules(
         name, other = column_of(condition, columns), name.endswith("!")
         if name not in there:
             raise DataError(f"--where {condition}: there is no column '{name}'; there are {[*there]}.")
-        by_column.setdefault((name, other), []).append(value.strip())
+        by_column.setdefault((name, other), []).append(re.sub(*_WHOLE, value.strip()))
     ours = {theirs: name for name, theirs in columns.items()}
     rules = []
     for (name, other), values in by_column.items():
-        has = pl.col(ours.get(name, beside(name))).cast(pl.String).is_in(values).fill_null(False)
+        cells = pl.col(ours.get(name, beside(name))).cast(pl.String).str.strip_chars()
+        has = cells.str.replace(_WHOLE[0], "$1").is_in(values).fill_null(False)
         reason = f"{'' if other else 'not '}{name}={' or '.join(values)}"
-        rules.append(LineRule(reason, has if other else ~has, "no purchase, as --where says"))
+        unmet = f"no line is left out by {reason}, as --where says: is it written so?" if other else ""
+        rules.append(LineRule(reason, has if other else ~has, "no purchase, as --where says", unmet))
     return tuple(rules)
 
 

@@ -25,6 +25,7 @@ from retailrec.data.cleaning import (
     far_notes,
     far_rule,
     refuse_if_none,
+    unmet_notes,
 )
 from retailrec.data.files import Span
 from retailrec.data.parsing import look_alike_key, look_alikes, zero_twins
@@ -141,7 +142,8 @@ def stage(
         report.empty, report.changed = dict(sorted(said["empty"].items())), said["changed"]
         changed = () if reading.changed_ids is None else reading.changed_ids.notes(report.changed)
         of_money = (currency_notes(*pair) for pair in said["currencies"].items())
-        report.notes[:0] = [*source.notes, *chain.from_iterable(of_money), *changed]
+        unmet = unmet_notes(plan.rules, report)
+        report.notes[:0] = [*source.notes, *chain.from_iterable(of_money), *changed, *unmet]
         return found
 
 
