@@ -346,10 +346,10 @@ def test_the_demo_ends_with_a_shopper_and_where_the_report_lies(
 
 def test_recommend_reads_a_file_as_the_model_was_fitted(tmp_path: Path) -> None:
     receipts = next(Shop(users=80, items=300, weeks=30).shards())
-    theirs = {"household_key": "Kunde", "PRODUCT_ID": "Artikel", "DAY": "Tag"}
+    theirs = {"household_key": "Kunde", "PRODUCT_ID": "Artikel", "DAY": "Tag", "QUANTITY": "Menge"}
     receipts = receipts.select(*theirs).rename(theirs)
     receipts.write_csv(tmp_path / "kasse.csv")
-    columns = "user_id=Kunde,item_id=Artikel,time=Tag"
+    columns = "user_id=Kunde,item_id=Artikel,time=Tag,quantity=Menge"
     run = retailrec(
         "run",
         "table",
@@ -373,3 +373,8 @@ def test_recommend_reads_a_file_as_the_model_was_fitted(tmp_path: Path) -> None:
     assert f"columns are read as when the model was fitted: {columns}" in " ".join(
         (kept.stdout + kept.stderr).split()
     )
+    receipts.drop("Menge").write_csv(tmp_path / "kasse.csv")
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    less = retailrec("store", "load", "table", asked[-1], *asked[1:3], "--store", store)
+    assert less.returncode == 0, less.stderr
+    assert "not there, so what they say is missing: quantity=Menge" in " ".join(less.stderr.split())

@@ -193,9 +193,14 @@ def as_fitted(
     items = [] if fitted.catalogue is None else fitted.catalogue.columns
     known = {"where": there, "not_products": [*there, *items]}
     if not columns:
-        columns, _ = still_there(fitted.columns, there)
-        pairs = ",".join(f"{name}={theirs}" for name, theirs in columns.items())
-        notes += [f"columns are read as when the model was fitted: {pairs}"] if columns else []
+        columns, other = still_there(fitted.columns, there)
+        gone = {c.name: other[c.name] for c in TRANSACTIONS if c.name in other and c.name not in there}
+        for pairs, what in (
+            (columns, "columns are read as when the model was fitted"),
+            (gone, "columns of the fit that are not there, so what they say is missing"),
+        ):
+            said = ",".join(f"{name}={theirs}" for name, theirs in pairs.items())
+            notes += [f"{what}: {said}"] if pairs else []
     conditions: dict[str, Sequence[str]] = {}
     for name, lacking in (("where", "all lines are read"), ("not_products", "nothing is left out")):
         conditions[name] = getattr(reading, name)

@@ -504,6 +504,8 @@ def _refused(error: ValidationError, who: str) -> SettingError:
             f"there is no {who} '{where}'; {meant(where, known)}expected some of {', '.join(known)}."
         )
     problem = first["msg"].lower().replace("input should be", "it must be")
+    if first["type"] == "path_type":
+        problem = "it must be a path, in quotation marks"
     if "valid dictionary" in problem:
         part = where.partition(".")[0] in ("ranker", "sources", "prefilters")
         problem = "it must be a table" + f', such as {{ type = "{first["input"]}" }}' * part
