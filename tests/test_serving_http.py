@@ -834,6 +834,7 @@ def test_a_clock_of_1970_is_no_fault_of_the_caller(
     ]
     assert [answer.status_code for answer in answers] == [503] * 4
     assert "the clock of the service's machine is wrong" in answers[0].json()["detail"]
+    assert "store" not in answers[1].json()["detail"]  # which would be looked at in vain
     monkeypatch.undo()
     assert client.post("/v1/receipts", json=sent).status_code == 200
 

@@ -486,8 +486,10 @@ def refusal(request: HttpRequest, error: RetailRecError) -> Response:
     detail = str(error)
     if status >= 500:
         _LOG.error("request %s: %s", request_id(request), error)
-        if "key" not in request.scope:  # without a key, no word of where the database is
-            detail = "the store can't be used now; the log has the reason under the request's id."
+        if "key" not in request.scope:  # without a key, no word of the database
+            store = isinstance(error, StoreUnavailable)
+            what = "the store can't be used" if store else "no answer is possible"
+            detail = f"{what} now; the log has the reason under the request's id."
     return problem(request, status, detail, {"Retry-After": "1"} if status == 503 else {})
 
 
