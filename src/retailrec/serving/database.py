@@ -273,13 +273,13 @@ def said_plainly(engine: Engine) -> Iterator[None]:
         said, name = without_passwords(first, secrets), name_of(url)
         if is_full(cause):
             raise StoreFull(
-                f"store {name} has no room for more ({said}); nothing was written. Free some space."
+                f"store {name} has no room ({said}); nothing more was written. Free some space."
             ) from error
         ours = isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
         refused = isinstance(cause, (driver.DataError, driver.IntegrityError))
         if ours or refused or _NO_VALUE.search(first):
             raise ValueRefused(
-                f"store {name} can't hold a value ({said}); nothing was written."
+                f"store {name} can't hold a value ({said}); nothing more was written."
             ) from error
         raise StoreUnavailable(
             f"store {name} can't be used now ({said}). Check the database and try again."
