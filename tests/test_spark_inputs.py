@@ -247,6 +247,13 @@ def test_files_may_hold_times_in_other_units(session: Any, tmp_path: Path) -> No
     both(session, tmp_path)
 
 
+def test_files_may_hold_whole_numbers_of_other_widths(session: Any, tmp_path: Path) -> None:
+    for number, kind in enumerate((pl.Int32, pl.Int64, pl.Int16)):
+        some = LINES[number * 100 :][:100].with_columns(pl.col("item_id", "user_id").cast(kind))
+        some.write_parquet(tmp_path / f"{number}.parquet")
+    both(session, tmp_path)
+
+
 def test_what_one_machine_refuses_spark_refuses(session: Any, tmp_path: Path) -> None:
     from retailrec.spark.engine import load
 

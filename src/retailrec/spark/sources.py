@@ -32,6 +32,7 @@ PLACE_BITS = 33  # as `monotonically_increasing_id` has it
 _TABLE = re.compile(r"(`[^`]+`|\w+)(\.(`[^`]+`|\w+)){0,2}")
 _MOST_FOOTERS = 64  # files of another machine, evenly taken, whose footers are read
 _NANOSECONDS = re.compile(r"^ +\w+ int64 (.+) \(TIMESTAMP\(NANOS,(true|false)\)\);", re.MULTILINE)
+_LONG = re.compile(r"^ +\w+ int64 (.+?)(?: \(INTEGER\(64,true\)\))?;", re.MULTILINE)
 _DEEP = ("map", "struct", "array", "variant")
 
 
@@ -93,7 +94,7 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
         if path is not None and footers:  # of a table its catalog says which columns there are
             for footer in footers:
                 require_alike(name, footer.name, footer.columns, footers[0].columns)
-            frame = _partitions_as_text(session, path, frame, ids - {*footers[0].columns})
+            frame = _with_types(session, path, frame, ids - {*footers[0].columns}, footers)
         frame = _in_microseconds(frame, footers)
         day, clock = day_and_clock(columns.get("time", "time"), frame.columns)
         _require_columns(frame, {**columns, "time": day} if clock else columns, name)
@@ -312,13 +313,15 @@ def _stamp(
 class _Footer(NamedTuple):
     """What a Parquet file says of itself: its columns, and their types as Arrow wrote them.
 
-    Those of `nanoseconds` hold instants (True) or what a clock showed (False).
+    Those of `nanoseconds` hold instants (True) or what a clock showed (False), `long` are whole numbers
+    of 64 bits.
     """
 
     name: str
     columns: tuple[str, ...]
     arrow: str | None
     nanoseconds: dict[str, bool]
+    long: frozenset[str]
 
 
 def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
@@ -327,7 +330,7 @@ def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
     conf: Any = session.sparkContext._jsc.hadoopConfiguration()
     parquet = jvm.org.apache.parquet.hadoop
     far = [file for file in files if local_path(file) is None]
-    found, columns = [], dict[str, tuple[tuple[str, ...], dict[str, bool]]]()
+    found, columns = [], dict[str, tuple[tuple[str, ...], dict[str, bool], frozenset[str]]]()
     for file in files[:: -(-len(far) // _MOST_FOOTERS) or 1]:
         if not unquote(file).lower().endswith(PARQUET):
             continue
@@ -339,12 +342,13 @@ def _footers(session: SparkSession, files: list[str]) -> list[_Footer]:
             text = schema.toString()  # few differ, and each name is a call
             if text not in columns:
                 names = tuple(field.getName() for field in schema.getFields())
-                columns[text] = names, {c: utc == "true" for c, utc in _NANOSECONDS.findall(text)}
+                nanoseconds = {c: utc == "true" for c, utc in _NANOSECONDS.findall(text)}
+                columns[text] = names, nanoseconds, frozenset(_LONG.findall(text))
             arrow = facts.getKeyValueMetaData().get("ARROW:schema")
         finally:
             reader.close()
-        names, nanoseconds = columns[text]
-        found.append(_Footer(Path(unquote(file)).name, names, arrow, nanoseconds))
+        names, nanoseconds, long = columns[text]
+        found.append(_Footer(Path(unquote(file)).name, names, arrow, nanoseconds, long))
     return found
 
 
@@ -382,27 +386,31 @@ def _in_microseconds(frame: DataFrame, footers: Sequence[_Footer]) -> DataFrame:
     return frame.withColumns(columns)
 
 
-def _partitions_as_text(session: SparkSession, path: str, frame: DataFrame, ids: Set[str]) -> DataFrame:
-    """The frame, ids of its partitions (`store=007`) as text unless all are whole numbers.
+def _with_types(
+    session: SparkSession, path: str, frame: DataFrame, ids: Set[str], footers: Sequence[_Footer]
+) -> DataFrame:
+    """The frame, read anew where Spark, which looks at the first file, takes columns for too narrow.
 
-    Spark would make 7 of it.
+    Ids of partitions (`store=007`) are text unless all are whole numbers: Spark would make 7 of it.
+    Whole numbers have 64 bits where any file has.
     """
-    from pyspark.sql.types import StringType, StructField, StructType
+    from pyspark.sql.types import LongType, StringType, StructField, StructType
 
     cells: dict[str, set[str | None]] = {}
     for folder in {unquote(file).rpartition("/")[0] for file in frame.inputFiles()}:
         for name, cell in (partition_of(part) for part in folder.split("/") if "=" in part):
             cells.setdefault(name, set()).add(cell)
     odd = {
-        name
+        name: StringType()
         for name in ids & cells.keys()
         if whole_numbers(pl.Series([*cells[name]], dtype=pl.String)).dtype == pl.String
     }
-    if not odd.intersection(frame.columns):
+    long = frozenset[str]().union(*(footer.long for footer in footers))
+    narrow = {name: LongType() for name, kind in frame.dtypes if kind == "int" and name in long}
+    kinds: dict[str, Any] = narrow | odd
+    if not kinds.keys() & {*frame.columns}:
         return frame
-    fields = (
-        StructField(f.name, StringType() if f.name in odd else f.dataType) for f in frame.schema.fields
-    )
+    fields = (StructField(f.name, kinds.get(f.name, f.dataType)) for f in frame.schema.fields)
     return session.read.schema(StructType([*fields])).parquet(escaped(path))
 
 
