@@ -601,6 +601,18 @@ def test_a_number_of_the_line_in_place_of_the_receipt_s_is_said(number: str | No
     )
 
 
+def test_a_return_dates_no_receipt_whether_others_bought_the_item_or_not() -> None:
+    mine = lines(("tea", -1.0, -2.0), ("milk", 1.0, 3.0)).with_columns(
+        time=pl.Series([TEN, TEN + timedelta(minutes=1)])
+    )
+    other = lines(("tea", 1.0, 2.0), user_id="bob", basket_id=2)
+    for frame in (mine, pl.concat([mine, other])):
+        data = RetailData.from_frames(frame)
+        ann = data.users["user_id"].to_list().index("ann")
+        log = data.log.filter(pl.col("user") == ann)
+        assert log["time"].to_list() == [TEN + timedelta(minutes=1)]
+
+
 def test_a_card_that_many_have_is_seen_whichever_part_it_came_in() -> None:
     """Alone with few others it is compared with the users of all parts."""
     whole, parts = LoadReport("lines"), []

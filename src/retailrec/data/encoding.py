@@ -384,7 +384,7 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
         )
         parts[number] = part
     keys, finals = receipts.finish()
-    # a till writes one receipt over some minutes: its first line dates it, so no cut parts it
+    # a till writes one receipt over some minutes: its first purchase dates it, so no cut parts it
     times, last = np.full(len(keys), np.iinfo(np.int64).max), np.zeros(len(keys), np.int64)
     for final, span in zip(finals, spans, strict=True):
         at = final.to_numpy()
@@ -396,6 +396,7 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
     del last, spans, keys
     if again.any():
         key_of, times = split_receipts(codes, parts, key_of, times, again)
+    times = _begun(codes, parts, times)
     order = np.lexsort((times, key_of >> 32))  # by shopper and time; ties by receipt
     basket = np.empty(len(order), np.int32)
     basket[order] = np.arange(len(order), dtype=np.int32)
@@ -420,6 +421,28 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
         first[np.unique(key_of, return_index=True)[1]] = True
     report.split = int((~first).sum())
     return Log(log.rechunk(), key_of & 0xFFFFFFFF, ~first)  # in one piece, columns need no copy
+
+
+def _begun(
+    codes: list[NDArray[np.int32]], parts: list[pl.DataFrame], times: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """When receipts began, by lines that take nothing back, where there are some.
+
+    A return of what nobody bought is set aside before, of what others bought only later: with it a
+    receipt would begin at another time beside other users.
+    """
+    back = [part.select(back=TAKES_BACK)["back"].to_numpy() for part in parts]
+    mixed = np.zeros(len(times), np.bool_)
+    for code, takes_back in zip(codes, back, strict=True):
+        mixed[code[takes_back]] = True
+    if not mixed.any():
+        return times
+    never = np.iinfo(np.int64).max
+    begun = np.full(len(times), never)
+    for code, part, takes_back in zip(codes, parts, back, strict=True):
+        rows = np.flatnonzero(mixed[code] & ~takes_back)
+        np.minimum.at(begun, code[rows], part["time"].to_physical().to_numpy()[rows])
+    return np.where(begun < never, begun, times)
 
 
 def _numbered(log: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int32]]:

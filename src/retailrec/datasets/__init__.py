@@ -199,8 +199,8 @@ def as_fitted(
             (columns, "columns are read as when the model was fitted"),
             (gone, "columns of the fit that are not there, so what they say is missing"),
         ):
-            said = ",".join(f"{name}={theirs}" for name, theirs in pairs.items())
-            notes += [f"{what}: {said}"] if pairs else []
+            shown = ",".join(f"{name}={theirs}" for name, theirs in pairs.items())
+            notes += [f"{what}: {shown}"] if pairs else []
     conditions: dict[str, Sequence[str]] = {}
     for name, lacking in (("where", "all lines are read"), ("not_products", "nothing is left out")):
         conditions[name] = getattr(reading, name)

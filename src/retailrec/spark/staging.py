@@ -267,9 +267,9 @@ def _counted(
 def _last_day(lines: DataFrame, days: pl.DataFrame) -> date | None:
     """The day on which the newest receipt began of which something is left; None without a day.
 
-    A receipt is dated by its first line, so one that went on over midnight is of the day before, and
-    a day on which all was voided is none. Lines and `days` say by `back` whether something is taken
-    back, days by `latest` when something was bought last.
+    A receipt is dated by its first purchase, so one that went on over midnight is of the day before,
+    and a day on which all was voided is none. Lines and `days` say by `back` whether something is
+    taken back, days by `latest` when something was bought last.
     """
     from pyspark.sql import functions as F
 
@@ -287,7 +287,8 @@ def _last_day(lines: DataFrame, days: pl.DataFrame) -> date | None:
             return cast(date, day)
         late = lines.filter(F.col("time") >= F.lit(str(begin - visit)).cast("timestamp_ntz"))
         receipts = late.groupBy(USER_ID, "receipt").agg(
-            F.to_date(F.min("time")).alias("day"), F.max("back").alias("doubtful")
+            F.to_date(F.min(F.when(~F.col("back"), F.col("time")))).alias("day"),
+            F.max("back").alias("doubtful"),
         )
         of_day = receipts.filter(F.col("day") == F.lit(day))
         if of_day.filter("not doubtful").limit(1).count():
