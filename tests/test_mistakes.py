@@ -131,7 +131,7 @@ MISTAKES = [
     ("allocate scores.csv spring.toml --out o", "pairs lack column 'margin'"),
     ("features --import nomodule", "the module can't be imported"),
     # and ten more
-    ("run", "Missing argument 'dataset'. See: "),
+    ("run", "Missing argument 'dataset'. It is "),
     ("recommend --model out --history shop", "Missing option '--out'. See: "),
     (f"{RECOMMEND} --in-store NORTH", "--in-store NORTH needs --rules with what stores have"),
     ("tune table shop --study st --out receipts.csv", "--out receipts.csv must end in .toml"),

@@ -56,7 +56,7 @@ DATA: list[Mutation] = [
     ("DAY_ONE", "datetime(2000, 1, 1)", "datetime(2000, 1, 2)"),
     ("first_reason", "pl.when(r.when)", "pl.when(~r.when)"),
     ("set_aside", ")[:3]", ")[:4]"),
-    ("LoadReport.as_dict", '("rejects", "spans")', '("read", "rejects", "spans")'),
+    ("LoadReport.as_dict", '("rejects", "spans", "visits")', '("read", "rejects", "spans", "visits")'),
     ("build_log", "np.minimum(times[at]", "np.maximum(times[at]"),
     (
         "build_log",
