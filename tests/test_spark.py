@@ -319,6 +319,25 @@ def test_one_shopper_of_a_million_lines_is_answered_like_the_others(
     assert there.load_report.as_dict() == local.load_report.as_dict()
 
 
+def test_a_return_dates_no_receipt_whoever_is_in_the_same_part(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    """Of an item that only others bought, before the receipt's first purchase."""
+    from retailrec.spark import recommend
+
+    lines = pl.read_parquet(shop / "receipts" / "b0*.parquet").filter(pl.col("user_id").is_not_null())
+    bought = lines.filter((pl.col("quantity") > 0) & pl.col("time").is_not_null())
+    back = bought.gather_every(5).with_columns(
+        pl.col("item_id").reverse(), -pl.col("quantity"), pl.col("time") - pl.duration(minutes=90)
+    )
+    file = written(pl.concat([lines, back]), tmp_path / "lines.parquet")
+    out = tmp_path / "here.parquet"
+    local = recommend_from_files(shop / "model", file, out, Request(k=20))
+    there = recommend(shop / "model", file, tmp_path / "there", 20, shard_lines=50)
+    assert lists(tmp_path / "there").equals(lists(out))
+    assert there.load_report.as_dict() == local.load_report.as_dict()
+
+
 def test_a_rerun_goes_on_with_the_first_unfinished_wave(
     session: Any, shop: Path, here: Any, tmp_path: Path
 ) -> None:

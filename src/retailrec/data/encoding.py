@@ -428,7 +428,7 @@ def _begun(
 ) -> NDArray[np.int64]:
     """When receipts began, by lines that take nothing back, where there are some.
 
-    A return of what nobody bought is set aside before, of what others bought only later: with it a
+    A return of what no user bought is set aside before, of what others bought only later: with it a
     receipt would begin at another time beside other users.
     """
     back = [part.select(back=TAKES_BACK)["back"].to_numpy() for part in parts]

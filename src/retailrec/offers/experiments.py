@@ -44,7 +44,7 @@ class Effect:
     treated, holdout : means, adjusted ones where `adjusted`
     n_treated, n_holdout : shoppers
     difference, low, high : treated less holdout, and its interval; no interval (None) where all are
-        alike, such as nobody bought, since how rare others are is not known
+        alike, as where none bought, since how rare others are is not known
     relative : difference as a share of the holdout's mean; None if that is 0
     p, p_corrected : two-sided; over all segments, or pairs of arms, of a metric at once (Holm, 1979)
     arm, versus : whose means `treated` and `holdout` are
@@ -278,7 +278,7 @@ def experiment_result(
         notes.append(f"{n:,} shoppers stood in several arms; no comparison of two arms counts them.")
     if any(e.low is None for e in (*effects, *arms)):
         notes.append(
-            "Where all shoppers are alike, such as nobody bought, no interval can be given: how rare "
+            "Where all shoppers are alike, as where none bought, no interval can be given: how rare "
             "others are is not known."
         )
     if n_both:
@@ -346,8 +346,8 @@ def _notes_on_rows(rows: pl.DataFrame, start: datetime, days: float) -> list[str
     if arms.height > 1:
         each = ", ".join(f"{arm or 'of no name'} {n:,}" for arm, n in arms.iter_rows())
         notes.append(
-            f"Treated are {arms.height} arms together ({each} shoppers); what sets single arms apart "
-            f"is told of every two of them."
+            f"Treated are {arms.height} arms together ({each} shoppers); every two of them are "
+            f"compared, too."
         )
     first = rows.group_by("user_id").agg(pl.col("time").min())["time"]
     latest: Any = first.max()

@@ -48,7 +48,7 @@ _OPTIONS: Mapping[str, Any] = {
     "verbosity": -1,
 }
 _TREES = 100
-_OF_THREE, _SIGMAS = 1 - 0.05 / 3, 2.394  # level of intervals of three learners at once
+_OF_THREE = 1 - 0.05 / 3  # level of intervals of three learners at once
 Predict = Callable[[NDArray[np.float32]], Floats]
 
 
@@ -386,20 +386,25 @@ def _curve(learnt: Floats, effect: Floats) -> list[tuple[float, float]]:
 
 
 def users_needed(
-    found: Difference | tuple[float, float, float], n_users: int, sigmas: float = 1.96
+    found: Difference | tuple[float, float, float], n_users: int, level: float = 0.95
 ) -> int | None:
     """Users for a value like this to be told from 0 with 80% power; None where it is not above 0.
 
-    `sigmas` are the standard errors from the value to an end of its interval.
+    `level` is that of the interval.
 
     Examples
     --------
     >>> users_needed((1.0, -1.0, 3.0), 100)
     818
     """
+    from scipy.stats import norm
+
     value, low, high = found[:3]
+    if value <= 0:
+        return None
+    sigmas = float(norm.ppf((1 + level) / 2))
     error = (high - low) / (2 * sigmas)
-    return math.ceil(n_users * ((sigmas + 0.8416) * error / value) ** 2) if value > 0 else None
+    return math.ceil(n_users * ((sigmas + float(norm.ppf(0.8))) * error / value) ** 2)
 
 
 def _refuse_what_is_too_small(
@@ -409,7 +414,7 @@ def _refuse_what_is_too_small(
     if best.qini_low > 0:
         return
     n_users = int(user.max()) + 1
-    needed = users_needed((best.qini, best.qini_low, best.qini_high), n_users, _SIGMAS)
+    needed = users_needed((best.qini, best.qini_low, best.qini_high), n_users, _OF_THREE)
     of = "to tell offers that change more from others"
     if needed is None:
         needed, of = users_needed(whole, n_users), "to see that offers change anything"

@@ -52,7 +52,7 @@ class Catalogue:
     start, end : time of the first receipt of `fit`, and first instant that was not known
     has_quantity : had the receipts of `fit` quantities other than 1? None: that is not known
     changed_ids : ids that had changed; of a frame of receipts the old ones count under the new ones
-    zone : of the times of `fit`; None where they told none
+    zone : of the times of `fit`; None where they had none
     """
 
     items: pl.DataFrame

@@ -194,7 +194,7 @@ def label_windows(
         if not any(len(frame.y) for window in rows for frame in window.frames):
             anything = "anything new to them" if purpose == "discover" else "anything"
             raise DataError(
-                f"nobody with receipts before a label window bought {anything} within it that was "
+                f"no user with receipts before a label window bought {anything} within it that was "
                 f"proposed, so there is nothing to learn from; bring more data or ask for a longer "
                 f"horizon."
             )

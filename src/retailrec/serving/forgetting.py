@@ -87,8 +87,8 @@ def what_is_left(store: Database) -> list[str]:
     if not is_sqlite(store.writing):
         return [
             "PostgreSQL keeps ids in its statistics until: retailrec store compact; and what no query "
-            "sees, in its files and write-ahead log, until it writes over it: VACUUM FULL makes the "
-            "files anew, and stops answers meanwhile"
+            "sees, in its files and write-ahead log, until it writes over it: VACUUM FULL writes "
+            "new files, and stops answers meanwhile"
         ]
     left = [
         "unused parts of the file's pages, where SQLite may have left copies of rows that it moved: "

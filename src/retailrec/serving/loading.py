@@ -89,8 +89,8 @@ class Applied(NamedTuple):
 def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
     """Remove receipts and what was shown before `before`, then give the room back; rows removed.
 
-    An SQLite file is made anew by that: in its pages SQLite may have left copies of rows that it moved,
-    also of users who were forgotten since.
+    An SQLite file is a new one then: in its old pages SQLite may have left copies of rows that it
+    moved, also of users who were forgotten since.
     """
     removed = {}
     if before is not None:

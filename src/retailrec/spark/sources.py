@@ -389,7 +389,7 @@ def _in_microseconds(frame: DataFrame, footers: Sequence[_Footer]) -> DataFrame:
 def _with_types(
     session: SparkSession, path: str, frame: DataFrame, ids: Set[str], footers: Sequence[_Footer]
 ) -> DataFrame:
-    """The frame, read anew where Spark, which looks at the first file, takes columns for too narrow.
+    """The frame, read again where Spark, which looks at the first file, takes columns for too narrow.
 
     Ids of partitions (`store=007`) are text unless all are whole numbers: Spark would make 7 of it.
     Whole numbers have 64 bits where any file has.
