@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -15,8 +16,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(store: str, model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    store: str, model: Path, start: Callable[[], None] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -78,6 +82,7 @@ def serving(store: str, model: Path) -> Iterator[tuple[subprocess.Popen[str], st
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "COLUMNS": "200"},
+        preexec_fn=start,
     )
     assert process.stdout is not None
     told = process.stdout.readline()
@@ -563,6 +568,32 @@ def test_a_terminal_that_is_closed_is_a_clean_stop(model: Path, tmp_path: Path) 
         signal.signal(signal.SIGHUP, before)
     with closing(Store(store)) as opened:
         assert opened.counts()["exposures"] == len(shown) == 3
+
+
+@pytest.mark.slow
+def test_few_open_files_are_fewer_connections_and_shut_nobody_out(model: Path, tmp_path: Path) -> None:
+    import resource
+
+    def may_open(n: int) -> Callable[[], None]:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return partial(resource.setrlimit, resource.RLIMIT_NOFILE, (n, hard))
+
+    with serving(str(tmp_path / "s.db"), model, may_open(140)) as (process, address):
+        port = int(address.rpartition(":")[2])
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        began = time.monotonic()
+        assert ask(address, "/health/ready")[0] == 200
+        assert time.monotonic() - began < 5
+        for one in silent:
+            one.close()
+        process.send_signal(signal.SIGTERM)
+        assert "76 connections are held at a time, and 38 of one address" in process.communicate()[1]
+    command = [sys.executable, "-m", "retailrec", "serve", "--store", "s.db", "--model", str(model)]
+    found = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, preexec_fn=may_open(64), check=False
+    )
+    assert found.returncode == 2
+    assert "serve may open 64 files, and needs 128" in " ".join(found.stderr.split())
 
 
 def test_a_server_that_ends_without_a_stop_sets_aside_what_waits(

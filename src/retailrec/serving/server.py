@@ -26,6 +26,7 @@ from retailrec.serving.app import make_app
 from retailrec.serving.service import Service
 
 _KEEP_ALIVE = 30  # seconds that a connection may rest between two requests
+_OWN_FILES = 64  # that a process holds open beside its connections: the store, models, pipes
 _TOO_MANY = "too many connections; try again in a second."
 _ONCE = (
     b"host",
@@ -49,6 +50,31 @@ class Limits:
     connections: int = 500  # open at a time
     of_one: int = 250  # of one address
     pipelined: int = 16  # requests that may wait behind the one that is being answered
+
+    @classmethod
+    def of_process(cls) -> Limits:
+        """As many connections as the process may open files (`ulimit -n`), up to the usual number.
+
+        Raises
+        ------
+        SettingError
+            If that leaves too few to tell callers from floods.
+        """
+        try:
+            import resource
+        except ImportError:  # Windows, which has no such bound
+            return cls()
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most == resource.RLIM_INFINITY or most >= cls.connections + _OWN_FILES:
+            return cls()
+        if most < 2 * _OWN_FILES:
+            raise SettingError(
+                f"serve may open {most} files, and needs {2 * _OWN_FILES}, or silent connections would "
+                f"shut others out. Start it after: ulimit -n {cls.connections + _OWN_FILES} (systemd: "
+                f"LimitNOFILE)."
+            )
+        room = most - _OWN_FILES
+        return cls(connections=room, of_one=room // 2)
 
 
 class Connections:
@@ -342,11 +368,17 @@ def run_server(
     Raises
     ------
     SettingError
-        If the address can't be used, or the folder holds no model.
+        If the address can't be used, the folder holds no model, or the process may open too few files.
     ArtifactError, UnknownModel
         If the model that is to answer, or one of the experiment, can't be read or is not there.
     """
     service.models.require_any()
+    limits = Limits.of_process()
+    if limits != Limits():
+        sys.stderr.write(
+            f"note: this process may open few files (ulimit -n), so {limits.connections} connections "
+            f"are held at a time, and {limits.of_one} of one address.\n"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # said to be TCP, or asyncio leaves Nagle's algorithm on: heads and bodies would be 40 ms apart
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -362,7 +394,8 @@ def run_server(
         listening(f"http://{shown}:{listener.getsockname()[1]}")
         service.start()  # here, where what is wrong with a model is an error like any other
         app = make_app(service)
-        server = _Server(config_of(app, timeout_graceful_shutdown=patience), service, 2 * patience)
+        config = config_of(app, limits, timeout_graceful_shutdown=patience)
+        server = _Server(config, service, 2 * patience)
         try:
             server.run(sockets=[listener])
         finally:
