@@ -33,10 +33,10 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import POOL
 from retailrec.serving.app import make_app
 from retailrec.serving.experiment import Arm, Experiment
-from retailrec.serving.loading import export_pools
 from retailrec.serving.receipts import Line, Posted, accept, microseconds
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
+from retailrec.serving.upkeep import export_pools
 from retailrec.simulator.shop import small_data
 from serving_support import postgres, small_model
 

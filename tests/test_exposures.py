@@ -18,8 +18,8 @@ pytest.importorskip("sqlalchemy")
 from retailrec.serving.database import StoreUnavailable, ValueRefused
 from retailrec.serving.engine import Offer, Reply
 from retailrec.serving.experiment import Aside, Assignment, ExposureLog, aside_of, rows_of
-from retailrec.serving.loading import export_exposures
 from retailrec.serving.store import Store
+from retailrec.serving.upkeep import export_exposures
 from serving_support import Postgres, exposure, opened, postgres
 
 

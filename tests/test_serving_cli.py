@@ -34,7 +34,7 @@ from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
-from retailrec.serving import loading
+from retailrec.serving import upkeep
 from retailrec.serving.database import Dismissal
 from retailrec.serving.experiment import Unwritten
 from retailrec.serving.server import run_server
@@ -164,7 +164,7 @@ def test_an_export_that_fails_replaces_no_file(tmp_path: Path, monkeypatch: pyte
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loading, "export_pools", full)
+    monkeypatch.setattr(upkeep, "export_pools", full)
     words = ["store", "export", str(out), "--store", str(store)]
     failed = CliRunner().invoke(app, words)
     assert failed.exit_code

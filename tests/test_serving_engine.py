@@ -20,10 +20,11 @@ from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.engine import Engine, HotShoppers, OfferRequest, Reply, UserRecord, code_receipts
 from retailrec.serving.forgetting import take_off_list
-from retailrec.serving.loading import export, load_data, load_frames
+from retailrec.serving.loading import load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, accept
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
+from retailrec.serving.upkeep import export
 from retailrec.simulator.shop import small_data
 from serving_support import small_model
 

@@ -34,12 +34,12 @@ from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.serving.app import make_app, reply
 from retailrec.serving.database import Dismissal, StoreFull, StoreUnavailable
 from retailrec.serving.experiment import Arm, Experiment, read_experiment
-from retailrec.serving.loading import export_dismissals, export_exposures, export_pools
 from retailrec.serving.messages import ShopperIn
 from retailrec.serving.receipts import microseconds
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
+from retailrec.serving.upkeep import export_dismissals, export_exposures, export_pools
 from serving_http_support import SOON, Start, receipt, small_shop, starting, two_models
 
 

@@ -34,7 +34,7 @@ from retailrec.data.cleaning import LoadReport
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import LEDGER
 from retailrec.schema import POOL
-from retailrec.serving import loading, schema
+from retailrec.serving import schema, upkeep
 from retailrec.serving.database import (
     Added,
     ForgottenUser,
@@ -49,21 +49,20 @@ from retailrec.serving.forgetting import (
     take_off_list,
     what_is_left,
 )
-from retailrec.serving.loading import (
+from retailrec.serving.loading import describe, load_data, load_frames
+from retailrec.serving.receipts import Line, Posted, Receipt, accept
+from retailrec.serving.store import Store, open_store
+from retailrec.serving.upkeep import (
     apply_list,
     compact,
-    describe,
     export,
+    export_denials,
     export_exposures,
     export_pools,
     export_shoppers,
-    load_data,
-    load_frames,
     restore,
     write_list,
 )
-from retailrec.serving.receipts import Line, Posted, Receipt, accept
-from retailrec.serving.store import Store, open_store
 from serving_support import Postgres, exposure, opened, postgres
 
 DAY = datetime(2024, 1, 9, 8, 30)
@@ -504,7 +503,7 @@ def test_an_export_holds_ids_as_they_were_posted(store: Store, tmp_path: Path) -
     assert sorted(receipts["user_id"]) == ["12", "12.0"]
     assert sorted(receipts["item_id"]) == [7, 8]
     assert pl.read_parquet(tmp_path / "shoppers.parquet")["user_id"].to_list() == ["12", "12.0"]
-    assert loading.export_denials(store).row(0) == ("12.0", 7)
+    assert export_denials(store).row(0) == ("12.0", 7)
     assert RetailData.from_frames(receipts).n_users == 2
 
 
@@ -753,7 +752,7 @@ def test_what_goes_through_a_table_has_no_time_limit(server: Postgres, tmp_path:
 def test_a_log_is_exported_in_order_with_a_part_of_it_in_memory(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "_LOG_ROWS", 500)
+    monkeypatch.setattr(upkeep, "_LOG_ROWS", 500)
     n = 20_000
     rows = [exposure(f"u{i:05}", rank=i % 10 + 1, shadow=i % 4 == 0, key=i) for i in range(n)]
     store.log_exposures(rows)

@@ -218,7 +218,7 @@ def export_store(
 ) -> None:
     """Write receipts, users, exposures, explored pools, denied and dismissed items to Parquet files."""
     with opened_store(store) as opened:
-        from retailrec.serving.loading import (
+        from retailrec.serving.upkeep import (
             export,
             export_denials,
             export_dismissals,
@@ -336,7 +336,7 @@ def forgotten_ids(
 ) -> None:
     """Write the list of forgotten ids to a file; with --apply, let a restored store keep to it."""
     with opened_store(store) as opened:
-        from retailrec.serving.loading import apply_list, write_list
+        from retailrec.serving.upkeep import apply_list, write_list
 
         if not apply:
             check_file(file, inputs=[opened.file], overwrite=overwrite)
@@ -358,8 +358,8 @@ def backup_store(
 ) -> None:
     """Write one instant of an SQLite store to a file, while services use it."""
     with _extra():
-        from retailrec.serving.loading import back_up
         from retailrec.serving.store import Store
+        from retailrec.serving.upkeep import back_up
     with closing(Store(store)) as opened:
         receipts = back_up(opened, out)
     OUT.say(f"{receipts:,} receipts: {out}")
@@ -375,8 +375,8 @@ def restore_store(
 ) -> None:
     """Make an SQLite store from a backup, where none is yet."""
     with _extra():
-        from retailrec.serving.loading import restore
         from retailrec.serving.store import Store
+        from retailrec.serving.upkeep import restore
     with closing(Store(store)) as opened:
         applied = restore(file, opened, forgotten)
         OUT.print(f"{opened.counts()['receipts']:,} receipts: {opened.name}", highlight=False)
@@ -399,7 +399,7 @@ def compact_store(
 ) -> None:
     """Remove what is old, and give the room back."""
     with opened_store(store) as opened:
-        from retailrec.serving.loading import compact
+        from retailrec.serving.upkeep import compact
 
         removed = compact(opened, before)
         left = opened.counts()

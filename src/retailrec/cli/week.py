@@ -284,7 +284,7 @@ def _with_receipts(plan: Plan, progress: Progress) -> Iterator[Plan]:
         yield plan
         return
     with opened_store(plan.settings.store) as store, TemporaryDirectory() as place:
-        from retailrec.serving.loading import export, export_shoppers
+        from retailrec.serving.upkeep import export, export_shoppers
 
         progress("read the store")
         receipts, users = Path(place) / "receipts.parquet", Path(place) / "users.parquet"

@@ -1,15 +1,10 @@
-"""A store in bulk: files or data sets into it, files out of it, pruned, backed up; a demo shop."""
+"""Files or data sets into a store, where receipts meet those that are there; a demo shop."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +15,10 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Table,
     bindparam,
     delete,
-    func,
     insert,
     select,
-    union,
     update,
 )
 
@@ -44,16 +36,13 @@ from retailrec.data.cleaning import (
     refuse_if_none,
 )
 from retailrec.data.encoding import Coder, build_log, parts_of
-from retailrec.data.files import whole_numbers, with_whole_numbers
 from retailrec.data.ids import attributes
 from retailrec.data.parsing import alike_note, look_alikes
 from retailrec.data.retail_data import summarise
-from retailrec.errors import DataError, SettingError
-from retailrec.offers.ledger import LEDGER
-from retailrec.schema import ITEM_ID, POOL, USER_ID
+from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
-from retailrec.serving.database import StoreUnavailable, is_sqlite, said_plainly
-from retailrec.serving.forgetting import add_hashes, forget_key, forgotten_among, hash_of
+from retailrec.serving.database import StoreUnavailable, is_sqlite
+from retailrec.serving.forgetting import forgotten_among
 from retailrec.serving.receipts import (
     AMOUNTS,
     BY_TIME,
@@ -69,227 +58,11 @@ from retailrec.serving.receipts import (
     of_second,
     own_number,
     packed_amounts,
-    unpack_lines,
 )
 from retailrec.serving.store import Store
-from retailrec.work import folder_aside, replaced, sha256, whole_file, write_result
+from retailrec.work import replaced
 
-_FORMAT = "retailrec: hashes of forgotten ids"
 _DAY = 86_400_000_000  # microseconds
-_LOG_ROWS = 50_000  # of the log of what was shown that are in memory while it is exported
-
-
-class Applied(NamedTuple):
-    """What `apply_list` did: hashes that are new on the list, and rows removed by table."""
-
-    new: int
-    removed: dict[str, int]
-
-
-def compact(store: Store, before: datetime | None = None) -> dict[str, int]:
-    """Remove receipts and what was shown before `before`, then give the room back; rows removed.
-
-    An SQLite file is a new one then: in its old pages SQLite may have left copies of rows that it
-    moved, also of users who were forgotten since.
-    """
-    removed = {}
-    if before is not None:
-        us = int((before - datetime(1970, 1, 1)).total_seconds()) * SECOND
-        with store.transaction(long=True) as connection:
-            mine = select(schema.receipts.c.shopper).where(schema.receipts.c.time < us)
-            # another version than any cached one; the shopper may be read right now
-            changed = schema.shoppers.c.id.in_(mine)
-            connection.execute(
-                update(schema.shoppers).where(changed).values(version=schema.shoppers.c.version + 1)
-            )
-            for table in (schema.receipts, schema.exposures, schema.pools):
-                found = connection.execute(delete(table).where(table.c.time < us))
-                removed[table.name] = found.rowcount
-            store.recount(connection)
-    with said_plainly(store.writing):
-        engine = store.writing.execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            if not is_sqlite(engine):
-                connection.exec_driver_sql("SET statement_timeout = 0")
-            connection.exec_driver_sql("VACUUM")
-            if not is_sqlite(engine):  # which needs no statistics, and may keep ids of users there
-                connection.exec_driver_sql("ANALYZE")
-                connection.exec_driver_sql(f"SET statement_timeout = {int(store.timeout * 1000)}")
-    store.sweep()
-    return removed
-
-
-def back_up(store: Store, out: Path) -> int:
-    """Write one instant of an SQLite store to a new file, while others use it; number of receipts.
-
-    The file is for its owner alone and needs no other beside it. ``OUT.sha256`` holds its checksum, as
-    ``sha256sum -c`` reads it.
-
-    Raises
-    ------
-    SettingError
-        If the store is in PostgreSQL, which has `pg_dump`.
-    DataError
-        If there is no such store, or one of the files is there or can't be written.
-    """
-    if not _require_sqlite(store).is_file():
-        raise DataError(f"there is no store {store.file}. Check --store.")
-    checksum = _checksum_of(out)
-    for file in (out, checksum):
-        _refuse_existing(file)
-    with whole_file(checksum) as line, whole_file(out) as partial:
-        with store.reader() as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(partial),))
-        receipts = _require_backup(partial)
-        line.write_text(f"{sha256(partial)}  {out.name}\n")
-    return receipts
-
-
-def restore(file: Path, store: Store, forgotten: Path | None = None) -> Applied | None:
-    """Make an SQLite store from a backup, in this version's tables; `forgotten`: as of `apply_list`.
-
-    The store's file appears when all is done.
-
-    Raises
-    ------
-    SettingError
-        If the store is in PostgreSQL, which has `pg_restore`.
-    DataError
-        If the file is no whole backup, or the store's file, or the log of one, is there.
-    """
-    target = _require_sqlite(store)
-    for there in (target, Path(f"{target}-wal"), Path(f"{target}-journal")):
-        _refuse_existing(there)
-    if not file.is_file():
-        raise DataError(f"there is no file {file}. Check the path.")
-    checksum = _checksum_of(file)
-    if checksum.is_file() and checksum.read_text().split()[:1] != [sha256(file)]:
-        raise DataError(
-            f"{file} is not the file of which {checksum} is the checksum. Take another backup."
-        )
-    with whole_file(target) as partial:
-        shutil.copyfile(file, partial)
-        _require_backup(partial, file)
-        new = Store(str(partial))
-        try:
-            new.init()
-            applied = None if forgotten is None else apply_list(new, forgotten)
-            compact(new)  # else copies of rows that SQLite moved may be left in its pages
-        finally:
-            new.close()
-    return applied
-
-
-def _refuse_existing(file: Path) -> None:
-    if file.exists() or file.is_symlink():
-        raise DataError(f"{file} is there already, and is not written over. Name another file.")
-
-
-def _checksum_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}.sha256")
-
-
-def _require_sqlite(store: Store) -> Path:
-    if store.file is None:
-        raise SettingError(
-            "a store in PostgreSQL is backed up by pg_dump -Fc and put back by pg_restore into an "
-            "empty database; then run: retailrec store init"
-        )
-    return store.file
-
-
-def _require_backup(file: Path, name: Path | None = None) -> int:
-    """Number of receipts of a store's file; a DataError if it is damaged or none."""
-    name = name or file
-    try:
-        with closing(sqlite3.connect(file)) as connection:
-            ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-            if said == "ok":
-                connection.execute(f"SELECT version FROM {schema.versions.name}").fetchall()
-                return int(connection.execute("SELECT count(*) FROM receipts").fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        said = str(error)
-    raise DataError(f"{name} is no whole backup of a store ({said.splitlines()[0]}). Take another one.")
-
-
-def write_list(store: Store, file: Path, overwrite: bool = False) -> int:
-    """Write the list to a JSON file, for a store that is restored or made again; number of hashes.
-
-    Raises
-    ------
-    DataError
-        If the file is there, and no list or one of users whom this store's does not have; unless
-        `overwrite`.
-    """
-    table = schema.forgotten
-    with store.reader() as connection:
-        key = forget_key(connection)
-        rows = connection.execute(select(table.c.hash, table.c.since).order_by(table.c.id)).all()
-    hashes = {row.hash: row.since for row in rows}
-    if file.exists() and not overwrite and (more := set(_read_list(file)[1]) - set(hashes)):
-        raise DataError(
-            f"{file} lists {len(more):,} ids that this store's list does not have, and is not written "
-            f"over. With --apply the store keeps to it; --overwrite or another name writes the store's."
-        )
-    write_result(json.dumps({"format": _FORMAT, "key": key, "since": hashes}, indent=1) + "\n", file)
-    return len(hashes)
-
-
-def apply_list(store: Store, file: Path) -> Applied:
-    """Put the hashes of a file on the store's list, and remove all that is stored of these users.
-
-    Raises
-    ------
-    DataError
-        If the file is none that `write_list` wrote, or comes from a store with another key while this
-        one has a list of its own.
-    """
-    key, hashes = _read_list(file)
-    with store.transaction(long=True) as connection:
-        before = _n_forgotten(connection)
-        if forget_key(connection) != key:
-            if before:
-                raise DataError(
-                    f"{file} comes from a store with another key, and this one has a list of its own; "
-                    f"the two can't be made one. Forget these ids by name."
-                )
-            connection.execute(update(schema.state).values(forget_key=key))
-        add_hashes(connection, hashes)
-        new = _n_forgotten(connection) - before
-        wanted, removed = set(hashes), Counter(dict.fromkeys(schema.OF_USERS, 0))
-        for user in _users(connection):
-            if hash_of(key, user) in wanted:
-                removed.update(store.remove_rows(connection, user))
-        store.recount(connection)
-    store.sweep()
-    return Applied(new, dict(removed))
-
-
-def _read_list(file: Path) -> tuple[str, list[str]]:
-    """The key and the hashes of a list of forgotten ids."""
-    try:
-        found = json.loads(file.read_text())
-        key, hashes = found["key"], sorted(found["since"])
-        right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
-        right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file} can't be read as a list of forgotten ids ({error}).") from error
-    if not right:
-        raise DataError(
-            f"{file} is no list of forgotten ids; expected what `retailrec store forgotten` wrote."
-        )
-    return key, hashes
-
-
-def _users(connection: Connection) -> set[str]:
-    """All users of whom anything is stored."""
-    return {row[0] for row in connection.execute(union(*map(select, schema.OF_USERS.values())))}
-
-
-def _n_forgotten(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(schema.forgotten)).scalar_one()
-
-
 _CHUNK = 20_000  # receipts a transaction; a rerun after a stop finds them there
 _COPY = "COPY incoming (shopper, number, time, items, amounts) FROM STDIN (FORMAT BINARY)"
 
@@ -358,6 +131,41 @@ def load_frames(
     return loaded
 
 
+def _numbers(
+    log: pl.DataFrame,
+    receipts: NDArray[np.int64],
+    again: NDArray[np.bool_],
+    ids: pl.Series | None,
+) -> pl.Series:
+    """The number of each receipt of the log, in order.
+
+    A receipt without an id is called by its time; one whose number the shopper had before (a till that
+    counts anew), by both.
+    """
+    starts = np.flatnonzero(np.diff(log["basket"].to_numpy(), prepend=-1))
+    by_time = log["time"][starts].dt.strftime(BY_TIME).alias("time")
+    if ids is None:
+        return by_time
+    place = pl.Series(np.where(receipts < len(ids), receipts, -1))
+    own = ids.cast(pl.String).gather(place.set(place < 0, None)).alias("own")
+    numbers = pl.DataFrame([own, by_time]).with_columns(again=pl.Series(again))
+    both = pl.when("again").then(pl.format("{}@{}", "own", "time")).otherwise("own")
+    return numbers.select(pl.coalesce(both, "time").alias("number"))["number"]
+
+
+def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
+    """Raise a DataError if an id can't be stored."""
+    for found, check in (
+        (users, partial(check_id, what="shopper")),
+        (items, partial(check_id, what="item")),
+        (numbers, check_number),
+    ):
+        ids = found.cast(pl.String)
+        odd = ids.filter((ids.str.len_chars() > LONGEST_ID) | ids.str.contains(r"[^\x20-\x7e]"))
+        for text in odd.unique():
+            check(text)
+
+
 def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
     """What to say of items that lines take back of receipts which an earlier load stored.
 
@@ -393,121 +201,6 @@ def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
         f"{len(found):,} items of receipts are taken back here, which the store has of an earlier load "
         f"and keeps: {examples}; to take them off, load both exports as one folder into a new store"
     ]
-
-
-def move(store: Store, changed: ChangedIds) -> list[str]:
-    """Put what is stored under old ids of users and items under the new ones; a note on each.
-
-    Receipts of users are united as `merge` does; attributes that the new id has count. What is stored
-    of a user whose new id was forgotten is removed. What was stopped halfway goes on when it is called
-    again.
-    """
-    renumbered = united = 0
-    if changed.items:
-        renumbered, united = _renumber(store, changed)
-        store.renumber_lists(changed)
-    with store.snapshot() as connection:
-        there = _users(connection) & set(changed.users)
-    removed = 0
-    for old in sorted(there):
-        new = changed.last("user", old)
-        while not (gone := bool(store.forgotten([new]))) and not _moved(store, old, new):
-            continue  # more of the old id was stored meanwhile, or the new one was forgotten
-        if gone:
-            removed += 1
-            with store.transaction(long=True) as connection:
-                store.remove_rows(connection, old)
-    if removed:
-        with store.transaction(long=True) as connection:
-            store.recount(connection)
-        store.sweep()
-    found = (
-        (len(there) - removed, "users of the store have new ids now"),
-        (
-            removed,
-            "users of the store became ids that were forgotten, so what it had of them is removed",
-        ),
-        (renumbered, "receipts, for their items, of the store have new ids now"),
-        (
-            united,
-            "of these receipts had an item under both ids, which is added up; if an export was loaded "
-            "without the table after one with it, it counts twice there",
-        ),
-    )
-    return [f"{n:,} {what}" for n, what in found if n]
-
-
-def _moved(store: Store, old: str, new: str) -> bool:
-    """Put what is stored of a user under another id.
-
-    False, and nothing is removed, if more came or the other one was forgotten meanwhile.
-    """
-    receipts, users = schema.receipts, schema.shoppers
-    mine, theirs = store.shopper(old), store.shopper(new)
-    with store.reader() as connection:
-        rows = list(_rows(connection, select(receipts).where(receipts.c.shopper == old)))
-    for at in range(0, len(rows), _CHUNK):
-        merge(store, [(new, *row[1:]) for row in rows[at : at + _CHUNK]])
-    if facts := mine.attributes | theirs.attributes:
-        store.describe({new: facts})
-    for item in mine.denied:
-        store.deny(new, item)
-    for said in mine.dismissed:
-        store.dismiss(new, said.item, said)
-    with store.transaction(long=True) as connection:
-        now = select(users.c.version).where(users.c.id == old).with_for_update()
-        if (connection.execute(now).scalar() or 0) != mine.version or forgotten_among(
-            connection, [new]
-        ):
-            return False
-        for column in (schema.exposures.c.user_id, schema.pools.c.user_id):
-            connection.execute(update(column.table).where(column == old).values({column: new}))
-        for column in (receipts.c.shopper, users.c.id):
-            connection.execute(delete(column.table).where(column == old))
-    return True
-
-
-def _renumber(store: Store, changed: ChangedIds) -> tuple[int, int]:
-    """Give the items of stored receipts their new ids, one line an item.
-
-    Returns
-    -------
-    number of receipts, and of those that had two items which are one now
-    """
-    table, united = schema.receipts, 0
-    old = set(changed.items)
-    with store.snapshot() as connection:
-        rows = [r for r in _rows(connection, select(table)) if not old.isdisjoint(r[3].split("\n"))]
-    for at in range(0, len(rows), _CHUNK):
-        written: list[dict[str, Any]] = []
-        for shopper, number, _, items, amounts in rows[at : at + _CHUNK]:
-            lines: dict[str, np.void] = {}
-            for item, own in amounts_of((shopper, number, 0, items, amounts)).items():
-                name = changed.last("item", item)
-                lines[name] = own if name not in lines else _added(lines[name], own)
-            united += len(lines) <= items.count("\n")
-            what, much = _packed(lines)
-            row = {"whose": shopper, "which": number, "were": items, "what": what, "much": much}
-            written.append(row)
-        with store.transaction(long=True) as connection:
-            mine = (table.c.shopper == bindparam("whose")) & (table.c.number == bindparam("which"))
-            as_read = table.c["items"] == bindparam("were")  # else somebody else changed it meanwhile
-            statement = update(table).where(mine, as_read)
-            connection.execute(
-                statement.values(items=bindparam("what"), amounts=bindparam("much")), written
-            )
-            store.touch(connection, sorted({row["whose"] for row in written}))
-    return len(rows), united
-
-
-def _added(one: np.void, other: np.void) -> np.void:
-    """Amounts of two lines of an item; what one of them does not know is as the other says."""
-    both = np.array([one, other], AMOUNTS)
-    total = np.zeros(1, AMOUNTS)
-    for name in AMOUNTS.names or ():
-        known = both[name][~np.isnan(both[name])]
-        total[name] = known.sum() if len(known) else np.nan
-    return np.void(total[0])
 
 
 def load_data(store: Store, data: RetailData, progress: Progress = silent) -> Loaded:
@@ -546,166 +239,6 @@ def describe(store: Store, users: pl.DataFrame) -> int:
         for row in plain.iter_rows(named=True)
     }
     return store.describe(facts)
-
-
-def export(store: Store, file: Path) -> int:
-    """Write all receipt lines to a Parquet file; number of lines.
-
-    The columns are those that a load takes: `user_id`, `item_id`, `basket_id`, `time`, `quantity`,
-    and `value` and `discount` where any line has one. Ids are integers where all of a kind are.
-    """
-    return _write_parts(_parts(store), _EXPORT, file, _EXPORTED_IDS, ("value", "discount"))
-
-
-def export_shoppers(store: Store, file: Path) -> int:
-    """Write the shoppers' attributes to a Parquet file, one row a shopper; number of shoppers."""
-    table = schema.shoppers
-    with store.snapshot() as connection:
-        rows = connection.execute(select(table.c.id, table.c.attributes).order_by(table.c.id)).all()
-    facts = [{USER_ID: row.id} | json.loads(row.attributes) for row in rows]
-    none = None if facts else {USER_ID: pl.String}
-    frame = pl.DataFrame(facts or None, schema=none, strict=False, infer_schema_length=None)
-    frame.with_columns(_integers(frame[USER_ID])).write_parquet(file)
-    return frame.height
-
-
-def export_denials(store: Store) -> pl.DataFrame:
-    """Items that are denied to shoppers, as the rule `deny` reads them."""
-    frame = pl.DataFrame(store.denials(), {USER_ID: pl.String, ITEM_ID: pl.String}, orient="row")
-    return frame.with_columns(_integers(frame[c]) for c in frame.columns)
-
-
-def export_dismissals(store: Store) -> pl.DataFrame:
-    """What shoppers dismissed, as `recommend --dismissals` reads it."""
-    rows = [
-        (shopper, one.item, one.since, one.category, (one.until - one.since) / (7 * 86_400e6))
-        for shopper, one in store.dismissals()
-    ]
-    text = {USER_ID: pl.String, ITEM_ID: pl.String}
-    kinds = text | {"time": pl.Int64, "category": pl.Boolean, "weeks": pl.Float64}
-    frame = pl.DataFrame(rows, kinds, orient="row")
-    ids = (_integers(frame[c]) for c in (USER_ID, ITEM_ID))
-    return frame.with_columns(*ids, pl.col("time").cast(pl.Datetime("us")))
-
-
-def export_exposures(store: Store, file: Path, shadow: bool = False) -> int:
-    """Write the exposure log to a Parquet file in the columns of the ledger of offers; number of rows.
-
-    Answers of shadow models are left out, unless asked for.
-    """
-    rows = _log(
-        store, schema.exposures, LEDGER, () if shadow else (schema.exposures.c.shadow.is_(False),)
-    )
-    return _write_parts(rows, LEDGER, file)
-
-
-def export_pools(store: Store, file: Path) -> int:
-    """Write the pools of explored lists to a Parquet file in the columns of `POOL`; number of rows."""
-    return _write_parts(_log(store, schema.pools, POOL), POOL, file)
-
-
-def _integers(ids: pl.Series) -> pl.Series:
-    """Stored ids as integers where all are; 12.0, which was posted so, is not 12."""
-    return ids if ids.str.ends_with(".0").any() else whole_numbers(ids)
-
-
-def _log(
-    store: Store, table: Table, kinds: Mapping[str, Any], where: Sequence[ColumnElement[bool]] = ()
-) -> Iterator[pl.DataFrame]:
-    """Rows of a log, oldest first, some at a time."""
-    statement = select(*(table.c[name] for name in kinds)).where(*where).order_by(table.c.id)
-    raw = {**kinds, "time": pl.Int64}
-    with store.snapshot() as connection:
-        found = connection.execution_options(yield_per=_LOG_ROWS).execute(statement)
-        for rows in found.partitions():
-            frame = pl.DataFrame([tuple(row) for row in rows], raw, orient="row")
-            yield frame.with_columns(pl.col("time").cast(kinds["time"]))
-
-
-def _write_parts(
-    parts: Iterable[pl.DataFrame],
-    kinds: Mapping[str, Any],
-    file: Path,
-    ids: Sequence[str] = (),
-    if_any: Sequence[str] = (),
-) -> int:
-    """Write parts below each other as they come, so that one at a time is in memory; number of rows.
-
-    Parameters
-    ----------
-    kinds : columns and their types
-    ids : text columns that become integers where all their cells are whole numbers
-    if_any : columns that are left out where no cell is filled
-    """
-    n, files = 0, list[Path]()
-    with folder_aside(file.parent, 0o700) as aside:
-        for part in parts:
-            files.append(aside / f"{len(files):06}.parquet")
-            part.write_parquet(files[-1])
-            n += part.height
-        table = pl.scan_parquet(files, glob=False) if files else pl.LazyFrame(schema=kinds)
-        said = table.select(
-            *(pl.col(c).is_null().all() for c in if_any),
-            *(pl.col(c).str.ends_with(".0").any() for c in ids),
-        ).collect(engine="streaming")
-        table = table.drop(c for c in if_any if said[c].item())
-        with_whole_numbers(table, [c for c in ids if not said[c].item()]).sink_parquet(file)
-    return n
-
-
-_EXPORTED_IDS = ("user_id", "item_id", "basket_id")
-_EXPORT: dict[str, Any] = {
-    **dict.fromkeys(_EXPORTED_IDS, pl.String),
-    "time": pl.Datetime("us"),
-    **dict.fromkeys(("quantity", "value"), pl.Float64),
-    "discount": pl.Float32,
-}
-
-
-def _parts(store: Store) -> Iterator[pl.DataFrame]:
-    """All lines, some receipts at a time."""
-    table = schema.receipts
-    columns = (table.c.shopper, table.c.number, table.c.time, table.c["items"], table.c.amounts)
-    with store.snapshot() as connection:
-        found = connection.execution_options(yield_per=10_000).execute(select(*columns))
-        for rows in found.partitions():
-            sizes, items, amounts = unpack_lines([row[3] for row in rows], [row[4] for row in rows])
-            if not items:
-                continue
-            names = ["user_id", "basket_id", "time"]
-            heads = pl.DataFrame([tuple(row)[:3] for row in rows], schema=names, orient="row")
-            lines = heads.with_columns(pl.col("time").cast(_EXPORT["time"]))
-            yield (
-                lines[np.repeat(np.arange(len(rows)), sizes)]
-                .with_columns(
-                    pl.Series("item_id", items),
-                    *(pl.Series(name, amounts[name].copy()) for name in AMOUNTS.names or ()),
-                )
-                .select(pl.col(name).cast(kind) for name, kind in _EXPORT.items())
-                .with_columns(pl.col("value", "discount").fill_nan(None))
-            )
-
-
-def _numbers(
-    log: pl.DataFrame,
-    receipts: NDArray[np.int64],
-    again: NDArray[np.bool_],
-    ids: pl.Series | None,
-) -> pl.Series:
-    """The number of each receipt of the log, in order.
-
-    A receipt without an id is called by its time; one whose number the shopper had before (a till that
-    counts anew), by both.
-    """
-    starts = np.flatnonzero(np.diff(log["basket"].to_numpy(), prepend=-1))
-    by_time = log["time"][starts].dt.strftime(BY_TIME).alias("time")
-    if ids is None:
-        return by_time
-    place = pl.Series(np.where(receipts < len(ids), receipts, -1))
-    own = ids.cast(pl.String).gather(place.set(place < 0, None)).alias("own")
-    numbers = pl.DataFrame([own, by_time]).with_columns(again=pl.Series(again))
-    both = pl.when("again").then(pl.format("{}@{}", "own", "time")).otherwise("own")
-    return numbers.select(pl.coalesce(both, "time").alias("number"))["number"]
 
 
 def _load(
@@ -748,19 +281,6 @@ def _load(
         progress("store receipts", stop, len(number))
     report.notes += total.notes()
     return Loaded(len(number), log.height, total.new, total.completed, total.forgotten)
-
-
-def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
-    """Raise a DataError if an id can't be stored."""
-    for found, check in (
-        (users, partial(check_id, what="shopper")),
-        (items, partial(check_id, what="item")),
-        (numbers, check_number),
-    ):
-        ids = found.cast(pl.String)
-        odd = ids.filter((ids.str.len_chars() > LONGEST_ID) | ids.str.contains(r"[^\x20-\x7e]"))
-        for text in odd.unique():
-            check(text)
 
 
 # -- receipts that are there already ---------------------------------------------------------------
@@ -1108,6 +628,124 @@ def _note(connection: Connection, store: Store, rows: Sequence[Row]) -> None:
     """Another version for each shopper of receipts that were written, and the state."""
     store.touch(connection, sorted({row[0] for row in rows}))
     store.extend(connection, max(row[2] for row in rows), [row[1] for row in rows])
+
+
+# -- ids that changed -------------------------------------------------------------------------------
+
+
+def move(store: Store, changed: ChangedIds) -> list[str]:
+    """Put what is stored under old ids of users and items under the new ones; a note on each.
+
+    Receipts of users are united as `merge` does; attributes that the new id has count. What is stored
+    of a user whose new id was forgotten is removed. What was stopped halfway goes on when it is called
+    again.
+    """
+    renumbered = united = 0
+    if changed.items:
+        renumbered, united = _renumber(store, changed)
+        store.renumber_lists(changed)
+    with store.snapshot() as connection:
+        there = store.users(connection) & set(changed.users)
+    removed = 0
+    for old in sorted(there):
+        new = changed.last("user", old)
+        while not (gone := bool(store.forgotten([new]))) and not _moved(store, old, new):
+            continue  # more of the old id was stored meanwhile, or the new one was forgotten
+        if gone:
+            removed += 1
+            with store.transaction(long=True) as connection:
+                store.remove_rows(connection, old)
+    if removed:
+        with store.transaction(long=True) as connection:
+            store.recount(connection)
+        store.sweep()
+    found = (
+        (len(there) - removed, "users of the store have new ids now"),
+        (
+            removed,
+            "users of the store became ids that were forgotten, so what it had of them is removed",
+        ),
+        (renumbered, "receipts, for their items, of the store have new ids now"),
+        (
+            united,
+            "of these receipts had an item under both ids, which is added up; if an export was loaded "
+            "without the table after one with it, it counts twice there",
+        ),
+    )
+    return [f"{n:,} {what}" for n, what in found if n]
+
+
+def _moved(store: Store, old: str, new: str) -> bool:
+    """Put what is stored of a user under another id.
+
+    False, and nothing is removed, if more came or the other one was forgotten meanwhile.
+    """
+    receipts, users = schema.receipts, schema.shoppers
+    mine, theirs = store.shopper(old), store.shopper(new)
+    with store.reader() as connection:
+        rows = list(_rows(connection, select(receipts).where(receipts.c.shopper == old)))
+    for at in range(0, len(rows), _CHUNK):
+        merge(store, [(new, *row[1:]) for row in rows[at : at + _CHUNK]])
+    if facts := mine.attributes | theirs.attributes:
+        store.describe({new: facts})
+    for item in mine.denied:
+        store.deny(new, item)
+    for said in mine.dismissed:
+        store.dismiss(new, said.item, said)
+    with store.transaction(long=True) as connection:
+        now = select(users.c.version).where(users.c.id == old).with_for_update()
+        if (connection.execute(now).scalar() or 0) != mine.version or forgotten_among(
+            connection, [new]
+        ):
+            return False
+        for column in (schema.exposures.c.user_id, schema.pools.c.user_id):
+            connection.execute(update(column.table).where(column == old).values({column: new}))
+        for column in (receipts.c.shopper, users.c.id):
+            connection.execute(delete(column.table).where(column == old))
+    return True
+
+
+def _renumber(store: Store, changed: ChangedIds) -> tuple[int, int]:
+    """Give the items of stored receipts their new ids, one line an item.
+
+    Returns
+    -------
+    number of receipts, and of those that had two items which are one now
+    """
+    table, united = schema.receipts, 0
+    old = set(changed.items)
+    with store.snapshot() as connection:
+        rows = [r for r in _rows(connection, select(table)) if not old.isdisjoint(r[3].split("\n"))]
+    for at in range(0, len(rows), _CHUNK):
+        written: list[dict[str, Any]] = []
+        for shopper, number, _, items, amounts in rows[at : at + _CHUNK]:
+            lines: dict[str, np.void] = {}
+            for item, own in amounts_of((shopper, number, 0, items, amounts)).items():
+                name = changed.last("item", item)
+                lines[name] = own if name not in lines else _added(lines[name], own)
+            united += len(lines) <= items.count("\n")
+            what, much = _packed(lines)
+            row = {"whose": shopper, "which": number, "were": items, "what": what, "much": much}
+            written.append(row)
+        with store.transaction(long=True) as connection:
+            mine = (table.c.shopper == bindparam("whose")) & (table.c.number == bindparam("which"))
+            as_read = table.c["items"] == bindparam("were")  # else somebody else changed it meanwhile
+            statement = update(table).where(mine, as_read)
+            connection.execute(
+                statement.values(items=bindparam("what"), amounts=bindparam("much")), written
+            )
+            store.touch(connection, sorted({row["whose"] for row in written}))
+    return len(rows), united
+
+
+def _added(one: np.void, other: np.void) -> np.void:
+    """Amounts of two lines of an item; what one of them does not know is as the other says."""
+    both = np.array([one, other], AMOUNTS)
+    total = np.zeros(1, AMOUNTS)
+    for name in AMOUNTS.names or ():
+        known = both[name][~np.isnan(both[name])]
+        total[name] = known.sum() if len(known) else np.nan
+    return np.void(total[0])
 
 
 def prepare_demo(folder: Path, progress: Progress = silent) -> tuple[Path, Path]:

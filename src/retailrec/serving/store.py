@@ -25,6 +25,7 @@ from sqlalchemy import (
     insert,
     select,
     tuple_,
+    union,
     update,
 )
 
@@ -252,6 +253,10 @@ class Store(Database):
             name: connection.execute(delete(column.table).where(column == shopper)).rowcount
             for name, column in schema.OF_USERS.items()
         }
+
+    def users(self, connection: Connection) -> set[str]:
+        """All users of whom anything is stored."""
+        return {row[0] for row in connection.execute(union(*map(select, schema.OF_USERS.values())))}
 
     def forgotten(self, shoppers: Iterable[str]) -> set[str]:
         """Those of some shoppers who were forgotten."""
