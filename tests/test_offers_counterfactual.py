@@ -21,7 +21,7 @@ from retailrec.cli.app import app
 from retailrec.compute.statistics import mean_interval
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
-from retailrec.jobs.campaigns import lists_of_model
+from retailrec.jobs.campaigns import impressions_of_file, lists_of_model
 from retailrec.offers import counterfactual as cf
 from retailrec.offers import ledger as ledger_module
 from retailrec.offers.exploration import explore
@@ -573,6 +573,30 @@ def test_a_model_is_judged_by_the_lists_that_it_would_have_made(
         DataError, match=r"it has seen what came of the lists.*Fit it on receipts before"
     ):
         lists_of_model(Path("late"), pool, shop)
+
+
+def test_an_exposure_that_stands_in_a_log_twice_counts_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame(
+        {
+            "user_id": rng.integers(0, 9, 4000),
+            "time": pl.datetime_range(START, START + timedelta(minutes=3999), "1m", eager=True),
+            "item_id": rng.integers(0, 4, 4000),
+            "click": (rng.random(4000) < 0.1).astype(int),
+            "propensity": 0.25,
+        }
+    )
+    for name, table, notes in (
+        ("once.csv", rows, 0),
+        ("half.csv", pl.concat([rows, rows[:1500]]), 1),
+        ("days.csv", rows.with_columns(pl.col("time").dt.date()), 0),
+    ):
+        table.write_csv(tmp_path / name)
+        found = impressions_of_file(
+            tmp_path / name, "uniform", reward="click", chance="propensity", item="item_id"
+        )
+        assert (found.n, found.value) == (4000, pytest.approx(rows["click"].mean()))
+        assert [note.split(" rows of")[0] for note in found.notes] == ["1,500"] * notes
 
 
 def test_the_command_judges_impressions(tmp_path: Path) -> None:

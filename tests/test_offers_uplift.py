@@ -161,6 +161,7 @@ def test_logs_that_teach_nothing_are_refused(log: Log) -> None:
         (pool.with_columns(propensity=pl.col("propensity") * 0.8), "not shown as often as"),
         (pool.drop("propensity"), "lack column 'propensity'"),
         (pool.with_columns(user_id=pl.format("x{}", "user_id")), "none of the 500 ids"),
+        (pool.with_columns(time=pl.lit(START + timedelta(days=4))), "nothing was bought in 14 days"),
     ):
         with pytest.raises(DataError, match=match):
             up.fit_uplift(rows, data, days=14, threads=1)

@@ -69,6 +69,9 @@ def difference_of_means(treated: Floats, control: Floats, level: float = 0.95) -
 def mean_interval(values: Floats, level: float = 0.95) -> Difference:
     """Mean of independent values, its interval by Student's t, and p of a mean of 0.
 
+    Values that are all 0 are 0 surely, as what equal lists differ by; where they are what was seen, and
+    another value may come, ask first whether there is one.
+
     Examples
     --------
     >>> [round(x, 3) for x in mean_interval(np.array([1.0, 2.0, 3.0]))]

@@ -491,7 +491,13 @@ def impressions_of_file(
             raise DataError(f"{log} lacks column '{name}'; it has {rows.columns[:12]}. Name another.")
     if rows.is_empty():
         raise DataError(f"{log} holds no impression; give a row for each.")
-    n_items, notes = rows[item].drop_nulls().n_unique(), []
+    notes, n = [], rows.height
+    if {"user_id", "time"} <= set(rows.columns):  # two rows of one instant, not of one date, are one
+        clock = rows["time"].cast(pl.String).str.contains(r"[1-9]\d?:|:.*[1-9]")
+        rows = rows.unique(maintain_order=True) if clock.any() else rows
+    if n := n - rows.height:
+        notes.append(f"{n:,} rows of {log} repeat another one, user and time included, and count once")
+    n_items = rows[item].drop_nulls().n_unique()
     times = rows.hash_rows().value_counts().to_series(1).to_numpy()
     if len(times) >= _TOLD_APART and (again := int(np.gcd.reduce(times))) > 1:
         notes.append(

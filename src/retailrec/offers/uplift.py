@@ -205,6 +205,11 @@ def fit_uplift(
             "uplift: the log needs items that were shown and items that were left out by chance; draw "
             "lists by `explore`."
         )
+    if not (table["units"] != 0).any():
+        raise DataError(
+            f"uplift: of the pool nothing was bought in {days:g} days, and how rare that is is not "
+            f"known. Log more users, or give more days."
+        )
     metric = "margin" if margin is not None else "money"
     y, shown, p = (table[name].to_numpy() for name in (metric, "shown", "propensity"))
     user = table["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
