@@ -754,9 +754,13 @@ def test_what_is_posted_is_known_though_a_till_dated_its_lines(store: Store) -> 
     parts = parts.with_columns(time=pl.lit(TEN) + pl.duration(seconds=pl.Series([0, 40, 90, 40_000])))
     assert load_frames(store, parts).new == 4
     said = [Line("tea", 3, 6), Line("jam", 1, 3)]
-    assert store.add(accept([Posted("ann", "7", TEN, said)]).receipts) == (0, 1, 0)
+    assert store.add(accept([Posted("ann", "7", TEN, said)]).receipts) == (0, 1, 0, ())
     for other in ([Line("tea", 2, 4)], [*said, Line("rye", 1, 1)]):
-        assert store.add(accept([Posted("ann", f"8{len(other)}", TEN, other)]).receipts).new == 1
+        number = f"8{len(other)}"
+        for new in (True, False):  # what differs is named as a load names it, and once
+            found = store.add(accept([Posted("ann", number, TEN, other)]).receipts)
+            assert found.new == new
+            assert found.beside == ((("ann", number, "20240102T100000"),) if new else ())
 
 
 def test_a_part_of_a_receipt_whose_number_started_anew_completes_it(store: Store) -> None:

@@ -312,6 +312,18 @@ def test_ids_that_are_known_but_for_zeros_are_said_where_receipts_are_posted(sta
         assert [note[: len(one)] for note, one in zip(sent["notes"], said, strict=True)] == said
 
 
+def test_a_receipt_that_may_be_there_without_its_number_is_said(start: Start) -> None:
+    client, one = start(), receipt("a", "17", "1")
+    unnumbered = one | {"number": f"{datetime.fromisoformat(one['time']):%Y%m%dT%H%M%S}"}
+    client.post("/v1/receipts", json={"receipts": [unnumbered]})
+    other = one | {"lines": receipt("a", "17", "1", "2")["lines"]}
+    sent = client.post("/v1/receipts", json={"receipts": [other]}).json()
+    (note,) = sent["notes"]
+    assert sent["new"] == 1
+    assert note.startswith("1 receipts begin in the second of one in the store")
+    assert note.endswith(f"both count: '17' and '{unnumbered['number']}' of shopper 'a'")
+
+
 def test_receipts_of_a_call_are_stored_together_or_not_at_all(start: Start) -> None:
     client = start()
     client.post("/v1/receipts", json={"receipts": [receipt("a", "1", "1")]})

@@ -57,7 +57,7 @@ from retailrec.serving.messages import (
     request_fields,
     request_id,
 )
-from retailrec.serving.receipts import AMOUNTS, Receipt, accept, clock, midnight_after, moment
+from retailrec.serving.receipts import AMOUNTS, BESIDE, Receipt, accept, clock, midnight_after, moment
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
 from retailrec.serving.store import Store
@@ -440,12 +440,22 @@ def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:
         f"{USER_ID} of the store": service.store.alike(one.shopper for one in accepted.receipts),
         f"{ITEM_ID} of the model": service.models.active.alike(items),
     }
-    return service.store.add(accepted.receipts)._asdict() | {
+    notes = [alike_note(name, len(some), *some[0]) for name, some in alike.items() if some]
+    added = service.store.add(accepted.receipts)
+    if added.beside:
+        some = (
+            f"{number!r} and {other!r} of shopper {who!r}" for who, number, other in added.beside[:3]
+        )
+        notes.append(BESIDE.format(n=len(added.beside), some="; ".join(some)))
+    return {
+        "new": added.new,
+        "known": added.known,
+        "forgotten": added.forgotten,
         "lines": sum(len(receipt.items) for receipt in accepted.receipts),
         "merged": accepted.report.merged,
         "pieces": accepted.report.pieces,
         "rejected": accepted.report.rejected,
-        "notes": [alike_note(name, len(some), *some[0]) for name, some in alike.items() if some],
+        "notes": notes,
         "request": request,
     }
 

@@ -89,6 +89,8 @@ class Added(NamedTuple):
     new: int
     known: int
     forgotten: int = 0
+    # of the new ones: shopper, number, and the name of another one of the second without a number
+    beside: tuple[tuple[str, str, str], ...] = ()
 
 
 class Lists(NamedTuple):

@@ -45,6 +45,7 @@ from retailrec.serving.database import StoreUnavailable, is_sqlite
 from retailrec.serving.forgetting import forgotten_among
 from retailrec.serving.receipts import (
     AMOUNTS,
+    BESIDE,
     BY_TIME,
     LONGEST_ID,
     SECOND,
@@ -299,8 +300,7 @@ _ODD = {
     "{some}",
     "renamed": "{n:,} receipts have the shopper, time and contents of one in the store that has "
     "another number, and count twice: {some}; were numbers written otherwise then?",
-    "beside": "{n:,} receipts begin in the second of one in the store, where one has a number and the "
-    "other none, and their contents differ, so both count: {some}; load exports that all have numbers",
+    "beside": f"{BESIDE}; load exports that all have numbers",
     "later": "{n:,} receipts have the shopper, number and day of one in the store, an hour or more "
     "from it, and count as one with it: {some}; if branches give the same numbers, put the branch "
     "before the number; if clocks differ, convert the times",

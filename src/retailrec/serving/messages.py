@@ -178,7 +178,10 @@ class ReceiptsOut(BaseModel):
     merged: int = Field(description="lines added to another one of the same item and receipt")
     pieces: int = Field(description="of these, lines that say the same as another one of the item")
     rejected: dict[str, int] = Field(description="reason -> lines that are no purchase")
-    notes: list[str] = Field(description="ids that the store or the model has written otherwise")
+    notes: list[str] = Field(
+        description="ids that the store or the model has written otherwise; receipts that may be there "
+        "without their number"
+    )
     request: str
 
 

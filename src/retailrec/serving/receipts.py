@@ -39,6 +39,11 @@ _NOTHING = frozenset(MISSING)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 SECOND, _DAY_US = 1_000_000, 86_400_000_000
+# what is said of such receipts, wherever they came from
+BESIDE = (
+    "{n:,} receipts begin in the second of one in the store, where one has a number and the other "
+    "none, and their contents differ, so both count: {some}"
+)
 Row = tuple[str, str, int, str, bytes]  # of the store: shopper, number, time, items, amounts
 
 

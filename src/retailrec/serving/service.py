@@ -46,6 +46,7 @@ from retailrec.serving.models import Follower, Models, require_models
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.store import Store
 
+_GOES_ON = "A change goes on: sent again, it is answered when it is made."
 _BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -307,7 +308,9 @@ class Service:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout)
         except TimeoutError:
             seconds = f"{self.settings.timeout:g} seconds"
-            raise Problem(504, f"no answer within {seconds}; ask for less, or later.") from None
+            raise Problem(
+                504, f"no answer within {seconds}; ask for less, or later. {_GOES_ON}"
+            ) from None
 
     async def answer(
         self, shopper: str, asked: OfferRequest, request: str, campaign: str = ""

@@ -115,6 +115,7 @@ class Store(Database):
             If a receipt is there, or stands twice in the list, with other contents.
         """
         wanted: dict[tuple[str, str], Receipt] = {}
+        beside: dict[tuple[str, str], str] = {}
         for receipt in receipts:
             first = wanted.setdefault((receipt.shopper, receipt.number), receipt)
             if first is not receipt:
@@ -126,7 +127,7 @@ class Store(Database):
             gone = forgotten_among(connection, {shopper for shopper, _ in wanted})
             wanted = {key: receipt for key, receipt in wanted.items() if key[0] not in gone}
             left_out = sum(receipt.shopper in gone for receipt in receipts)
-            for key in self._without_number(connection, list(wanted.values())):
+            for key in self._without_number(connection, list(wanted.values()), beside):
                 del wanted[key]
             if not wanted:
                 return Added(0, len(receipts) - left_out, left_out)
@@ -147,7 +148,8 @@ class Store(Database):
             # one of which nothing is left, such as one of returns, does not say what is known
             last = max((wanted[key].time for key in new if wanted[key].items), default=None)
             self.extend(connection, last, [number for _, number in new])
-        return Added(len(new), len(receipts) - len(new) - left_out, left_out)
+        both = tuple((*key, beside[key]) for key in sorted(new & beside.keys()))
+        return Added(len(new), len(receipts) - len(new) - left_out, left_out, both)
 
     def history(self, shopper: str) -> list[Receipt]:
         """The shopper's receipts in order of time, read in one statement."""
@@ -242,7 +244,7 @@ class Store(Database):
             last, ends = connection.execute(select(newest, state.c.ends)).one()
             removed = self.remove_rows(connection, shopper)
             if last is not None and ends is not None and midnight_after(last) >= ends:
-                self.recount(connection)  # goes through all receipts
+                self.recount(connection)
         self.unswept = True
         self.sweep()
         return removed
@@ -544,10 +546,13 @@ class Store(Database):
             raise _conflict(receipt)  # with what another process stored meanwhile
 
     def _without_number(
-        self, connection: Connection, receipts: Sequence[Receipt]
+        self,
+        connection: Connection,
+        receipts: Sequence[Receipt],
+        beside: dict[tuple[str, str], str],
     ) -> list[tuple[str, str]]:
         """Keys of receipts that are there without their number: of the same time and contents, in one
-        or more parts, as a load finds them."""
+        or more parts, as a load finds them; of others of the same second `beside` gets the name."""
         table, found = schema.receipts, []
         names = [(r.shopper, name) for r in receipts for name in called_by_time(r.time)]
         begin = {(r.shopper, r.time // SECOND) for r in self._receipts(connection, names)}
@@ -564,8 +569,11 @@ class Store(Database):
                 if is_called_by_time(row.number) and row.number != r.number
             ]
             whole = r.shopper, r.number, r.time, "\n".join(r.items), r.amounts.tobytes()
-            if any(made_of(whole, parts[at:]) for at in of_second(parts, r.time)):
+            begun = list(of_second(parts, r.time))
+            if any(made_of(whole, parts[at:]) for at in begun):
                 found.append((r.shopper, r.number))
+            elif begun:
+                beside[r.shopper, r.number] = parts[begun[0]][1]
         return found
 
     def touch(self, connection: Connection, shoppers: Sequence[str]) -> None:
@@ -599,9 +607,13 @@ class Store(Database):
             connection.execute(as_text)
 
     def recount(self, connection: Connection) -> None:
-        """Find out anew where receipts end, within a transaction."""
-        table = schema.receipts
-        last = connection.execute(select(func.max(table.c.time)).where(table.c["items"] != "")).scalar()
+        """Find out where receipts end after some were removed, within a transaction."""
+        table, bought = schema.receipts, schema.receipts.c["items"] != ""
+        last_day = select(schema.state.c.ends - midnight_after(0)).scalar_subquery()
+        of_it = select(table.c.time).where(bought, table.c.time >= last_day).limit(1)
+        if connection.execute(of_it).first() is not None:
+            return  # as before, and found after some rows, where the latest is looked for in all
+        last = connection.execute(select(func.max(table.c.time)).where(bought)).scalar()
         ends = None if last is None else midnight_after(int(last))
         connection.execute(update(schema.state).values(ends=ends))
 
