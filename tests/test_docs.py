@@ -172,3 +172,10 @@ def test_every_endpoint_stands_in_the_table() -> None:
             "{id}/dismissals/", ".../dismissals/"
         )
         assert path.split("/v1/shoppers/...")[-1] in table, route
+
+
+def test_every_test_that_a_page_promises_is_there() -> None:
+    there = {file.name: file.read_text("utf-8") for file in (ROOT / "tests").glob("test_*.py")}
+    for page in (ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for name in re.findall(r"`(?:tests/)?(test_\w+(?:\.py)?)`", page.read_text("utf-8")):
+            assert name in there or any(f"def {name}(" in text for text in there.values()), (page, name)
