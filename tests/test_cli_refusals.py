@@ -136,6 +136,14 @@ def test_a_process_ends_with_one_sentence_and_status_two(tmp_path: Path) -> None
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_has_no_room_is_a_sentence() -> None:
+    command = [sys.executable, "-c", "from retailrec.cli import main; main()", "features"]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    refused(Run(run.returncode, "", run.stderr), "what this command prints", "No space left on device")
+
+
 def test_what_memory_can_not_hold_is_a_sentence(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "wide.toml").write_text("[[sources]]\ntype = 'als'\nfactors = 1000000000\n")
     run = ("run", "complete-journey", folder, "--out", tmp_path / "out", "--quiet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,6 +109,14 @@ def main() -> None:
             raise
         where = escape(without_passwords(str(error.filename)))
         ERR.say(f"[bold red]error:[/] {where} can't be opened: no permission. Ask for the right to it.")
+        sys.exit(2)
+    except OSError as error:  # of files, each writer says which one
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        ERR.say(
+            f"[bold red]error:[/] what this command prints could not be written ({error.strerror}), "
+            f"and it stopped there. Files that it wrote before are whole."
+        )
         sys.exit(2)
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
