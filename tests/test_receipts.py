@@ -42,6 +42,15 @@ def lines(*rows: tuple[Any, ...], **columns: Any) -> pl.DataFrame:
     return frame.with_columns(**series)
 
 
+def test_who_has_nothing_left_is_no_user_but_by_a_table_of_users() -> None:
+    void = lines(("tea", 1.0, 2.0), ("tea", -1.0, -2.0), user_id="bob", basket_id=2)
+    table = pl.concat([void, lines(("tea", 3.0, 6.0), user_id="cy", basket_id=3), void])
+    for users, ids in ((None, ["cy"]), (pl.DataFrame({"user_id": ["ann", "cy"]}), ["ann", "cy"])):
+        data = RetailData.from_frames(table, users=users)
+        assert data.users["user_id"].to_list() == ids
+        assert data.users["user_id"].gather(data.log["user"]).to_list() == ["cy"]
+
+
 def bought(data: RetailData) -> dict[str, tuple[float, float | None]]:
     """Item -> quantity and value, over all receipts."""
     log = data.log.with_columns(item=data.items["item_id"].gather(data.log["item"]))

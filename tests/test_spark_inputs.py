@@ -155,6 +155,25 @@ def test_an_item_that_was_voided_alone_and_a_day_to_come_are_counted_and_said(
     assert any("yet to come" in note for note in here.report.notes)
 
 
+def test_a_user_of_whom_nothing_is_left_is_none(session: Any, tmp_path: Path) -> None:
+    """All was voided, or dated far from all others; who has a row in the table of users stays."""
+    void = LINES[:3].with_columns(user_id=pl.Series([-3, 17, 98]), basket_id=pl.lit(999, pl.Int64))
+    back = void.with_columns(-pl.col("quantity", "value"))
+    far = LINES[:1].with_columns(pl.lit(99, pl.Int64).alias("user_id"), time=date(1999, 1, 1))
+    pl.concat([LINES, void, back, far], how="vertical_relaxed").write_parquet(
+        tmp_path / "transactions.parquet"
+    )
+    here, there = both(session, tmp_path)
+    assert here.users["user_id"].to_list() == list(range(40))
+    assert there.n_users == here.report.n_users == 40
+    pl.DataFrame({"user_id": [-3, 98, *range(8)], "adult": ["yes", "no"] * 5}).write_csv(
+        tmp_path / "users.csv"
+    )
+    here, _ = both(session, tmp_path)
+    assert here.users["user_id"].to_list() == [-3, *range(40), 98]
+    assert here.users.filter(here.users["user_id"] > 90)["adult"].to_list() == ["no"]
+
+
 @pytest.mark.parametrize("numbers", [True, False])
 def test_a_day_on_which_all_was_voided_is_not_the_last_one(
     session: Any, tmp_path: Path, numbers: bool

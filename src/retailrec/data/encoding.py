@@ -363,19 +363,18 @@ class Log(NamedTuple):
     again: NDArray[np.bool_]
 
 
-def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, report: LoadReport) -> Log:
-    """The log: codes of `users` and `items`, receipt times, one row an item of a receipt, sorted.
+def build_log(coded: CodedLines, items: pl.Series, report: LoadReport) -> Log:
+    """The log: codes of users and `items`, receipt times, one row an item of a receipt, sorted.
 
     `RECEIPT_RULES` reject what is void, a return, or stands in another export too; further lines of an
     item on one receipt are added up and counted as merged. `coded.lines` is used up.
     """
     parts, ids = coded.lines, coded.ids
-    user = places(ids[USER_ID], users[USER_ID])
-    item = places(ids[ITEM_ID], items[ITEM_ID])
+    item = places(ids[ITEM_ID], items)
     receipts = _Vocabulary()
     spans = []
     for number, part in enumerate(parts):
-        part = part.with_columns(user=user.gather(part[USER_ID]), item=item.gather(part[ITEM_ID]))
+        part = part.with_columns(user=part[USER_ID], item=item.gather(part[ITEM_ID]))
         part = part.with_columns(basket=receipts.add(_receipt(part, ids))).drop(USER_ID, ITEM_ID)
         spans.append(
             part.group_by("basket")
@@ -406,16 +405,15 @@ def build_log(coded: CodedLines, users: pl.DataFrame, items: pl.DataFrame, repor
     del codes, basket
     held = [pl.concat(parts)]  # the steps below take it from here: no other reference
     parts.clear()
-    known = {**ids, USER_ID: users[USER_ID], ITEM_ID: items[ITEM_ID]}
     held.append(in_order(held))
-    held.append(settled(held, known, report))
+    held.append(settled(held, {**ids, ITEM_ID: items}, report))
     log = merged(held, report)
     log, left = _numbered(log)
     key_of = key_of[order[left]]
     who = key_of >> 32
     if "basket_id" in ids:
         report.twins = n_twins(who, times[order[left]])
-    report.count_visits(users[USER_ID], np.bincount(who, minlength=users.height))
+    report.count_visits(ids[USER_ID], np.bincount(who, minlength=len(ids[USER_ID])))
     first = np.full(len(key_of), not again.any())
     if again.any():  # receipts are in order of shopper and time: of one key, the first is the first
         first[np.unique(key_of, return_index=True)[1]] = True

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.encoding import CodedLines, describe
+from retailrec.data.encoding import CodedLines, describe, places
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids, without_missing
 from retailrec.errors import DataError
-from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE
+from retailrec.schema import DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE, USER_ID
 
 
 def attributes(
@@ -110,6 +110,21 @@ def vocabulary(table: pl.DataFrame | None, seen: pl.Series, id_column: str) -> p
         found = ids.to_frame().join(table, on=id_column, how="left", maintain_order="left")
     recommendable = [pl.lit(True).alias(RECOMMENDABLE)] if id_column == ITEM_ID else []
     return found.with_columns(recommendable)
+
+
+def users_of(
+    table: pl.DataFrame | None, ids: pl.Series, log: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The users of a table and those who have lines in a log, and the log in codes of these.
+
+    `ids` are those of the log's codes; a user of whose lines none was left is no user.
+    """
+    there = np.zeros(len(ids), np.bool_)
+    there[log["user"].to_numpy()] = True
+    users = vocabulary(table, ids.filter(pl.Series(there)), USER_ID)
+    if not users[USER_ID].equals(ids):
+        log = log.with_columns(places(ids, users[USER_ID]).gather(log["user"]).alias("user"))
+    return users, log
 
 
 def id_series(ids: Any, *, who: str) -> pl.Series:

@@ -28,7 +28,14 @@ from retailrec.data.cleaning import (
 )
 from retailrec.data.encoding import Coder, build_log, parts_of
 from retailrec.data.history import Histories, History, Unplaced
-from retailrec.data.ids import attributes, catalogue_key, id_series, row_of_ids, vocabulary
+from retailrec.data.ids import (
+    attributes,
+    catalogue_key,
+    id_series,
+    row_of_ids,
+    users_of,
+    vocabulary,
+)
 from retailrec.data.parsing import as_instant, ids_like, look_alikes
 from retailrec.errors import DataError
 from retailrec.schema import CATEGORIES, DISCOVERABLE, ITEM_ID, KNOWN_FROM, RECOMMENDABLE, USER_ID
@@ -138,9 +145,9 @@ class RetailData:
         items = attributes(items, ITEM_ID, coded, item_columns, report, changed_ids)
         users = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID)
-        users = vocabulary(users, coded.ids[USER_ID], USER_ID)
-        log = build_log(coded, users, items, report).lines
+        log = build_log(coded, items[ITEM_ID], report).lines
         refuse_if_none(log.height, report)
+        users, log = users_of(users, coded.ids[USER_ID], log)
         release_memory()
         last = log["time"].max()
         assert isinstance(last, datetime)

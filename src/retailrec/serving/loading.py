@@ -113,12 +113,11 @@ def load_frames(
     for name in (ITEM_ID, USER_ID):
         report.notes += look_alikes(coded.ids[name].alias(name))
     people = attributes(users, USER_ID, coded, user_columns, report, changed_ids)
-    found = {c: pl.DataFrame({c: coded.ids[c]}) for c in (USER_ID, ITEM_ID)}
-    log, receipts, again = build_log(coded, found[USER_ID], found[ITEM_ID], report)
+    ids = coded.ids[USER_ID], coded.ids[ITEM_ID]
+    log, receipts, again = build_log(coded, ids[1], report)
     refuse_if_none(log.height, report)
     summarise(report, log)
     numbers = _numbers(log, receipts, again, coded.ids.get("basket_id"))
-    ids = found[USER_ID][USER_ID], found[ITEM_ID][ITEM_ID]
     _check(*ids, numbers)
     store.init()
     if changed_ids is not None:  # before its receipts meet those that are there

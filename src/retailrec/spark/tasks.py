@@ -24,7 +24,7 @@ from retailrec.data.cleaning import (
 from retailrec.data.columns import join_time
 from retailrec.data.encoding import build_log, code_cleaned, places, slim_lines
 from retailrec.data.history import History, Pairs
-from retailrec.data.ids import vocabulary
+from retailrec.data.ids import users_of, vocabulary
 from retailrec.data.parsing import clock_there
 from retailrec.recommender.among import Eligible
 from retailrec.recommender.batch import Exposures, ListFormat, joined
@@ -220,9 +220,9 @@ def data_of_lines(
     if "store" in kept.columns:
         kept = kept.with_columns(pl.col("store").cast(pl.Categorical))
     coded = code_cleaned(kept, report)
-    table = vocabulary(users, coded.ids[USER_ID], USER_ID)
     items = vocabulary(None, coded.ids[ITEM_ID], ITEM_ID)
-    log = build_log(coded, table, items, report).lines
+    log = build_log(coded, items[ITEM_ID], report).lines
+    table, log = users_of(users, coded.ids[USER_ID], log)
     report.kept, report.first, report.last = log.height, log["time"].min(), log["time"].max()  # type: ignore[assignment]
     report.n_users, report.n_baskets = log["user"].n_unique(), log["basket"].n_unique()
     return RetailData(log, items, table, plan.end, report)
