@@ -29,7 +29,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE
 from retailrec.data.files import exports_of, read_table
 from retailrec.data.parsing import as_instant
-from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files
+from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files, without_bytes
 from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
 from retailrec.datasets.table import receipts_in, with_our_names
@@ -170,7 +170,8 @@ def take_in(
     new, past = _new_lines(lines, tables, path, files, last)
     weeks = Weeks(new, past, settings.closed)
     findings = run_checks(weeks)
-    if empty := [name.partition("/")[2] for name in files if not inputs[name]["bytes"]]:
+    empty = [_inside(file, path) for file in without_bytes(receipts_in(path))]
+    if empty := [name for name in empty if f"receipts/{name}" in files]:
         said = f"{', '.join(empty[:3])} has no byte; the export failed. Export again."
         findings.insert(0, Finding("empty_files", "refuse", said))
     if gone := _removed_files(inputs, last):
