@@ -57,3 +57,21 @@ def test_a_signal_gives_one_sentence_and_its_status(tmp_path: Path, name: str) -
     assert status == 128 + number
     assert said == f"interrupted by {name}; nothing half-written was left behind.\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_output_that_can_not_be_written_is_said_and_has_a_status(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "retailrec"]
+    config = tmp_path / "none.toml"
+    with open("/dev/full", "w") as full:
+        for words in (["datasets"], ["datasets", "--json"], ["--version"]):
+            found = subprocess.run([*command, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+            assert found.returncode == 2
+            assert found.stderr.startswith("error: standard output can't be written (No space left")
+        for said in ({"stderr": full}, {"stderr": full, "stdout": full}):
+            assert subprocess.run([*command, "run", "--config", config], **said).returncode == 2
+        reader, writer = os.pipe()
+        os.close(reader)
+        found = subprocess.run([*command, "datasets"], stdout=writer, stderr=subprocess.PIPE, text=True)
+        os.close(writer)
+        assert (found.returncode, found.stderr) == (141, "")

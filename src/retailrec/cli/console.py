@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retailrec.compute.progress import Progress, silent
-from retailrec.errors import visible
+from retailrec.errors import DataError, visible
 
 if TYPE_CHECKING:
     from retailrec.checks import Check
@@ -61,6 +62,44 @@ def interruptible() -> Iterator[None]:
 
 class _Terminal(Console):
     """A console on which names and ids are seen and not obeyed."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As of any console; see `_written` for errors."""
+        with self._written():
+            super().print(*objects, **options)
+
+    def write(self, text: str) -> None:
+        """A text for programs, as it is."""
+        with self._written():
+            print(text, file=self.file, flush=True)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Where nothing can be written, as on a full disk.
+
+        Of standard error nobody can be told, so the command goes on and its exit status says the rest.
+
+        Raises
+        ------
+        DataError
+            Of standard output.
+        """
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # leaving writes once more
+            if self.stderr:
+                return
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(141) from error  # 128 + SIGPIPE, as any program whose reader is gone
+            raise DataError(
+                f"standard output can't be written ({error.strerror}). What the command had made is "
+                f"there; what it says of it is lost."
+            ) from error
+
+    def on_broken_pipe(self) -> None:
+        """The reader is gone: an error like any other of writing."""
+        raise BrokenPipeError
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
@@ -372,10 +411,10 @@ def print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        OUT.write(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not OUT.is_terminal:
         for row in rows:
-            print("\t".join(" ".join(str(cell).split()) for cell in row.values()))
+            OUT.write("\t".join(" ".join(str(cell).split()) for cell in row.values()))
     else:
         table = Table(*rows[0])
         table.columns[0].no_wrap = True

@@ -229,7 +229,7 @@ def watch(
     if page is not None:
         write_result(render_watch(found), page)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        OUT.write(json.dumps(found, indent=2, allow_nan=False))
     else:
         _print_watched(found)
     if fail and found["alarms"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import signal
@@ -25,6 +26,7 @@ from retailrec.errors import SettingError
 from retailrec.serving.app import make_app
 from retailrec.serving.service import Service
 
+_LOG = logging.getLogger("retailrec.serving")
 _KEEP_ALIVE = 30  # seconds that a connection may rest between two requests
 _OWN_FILES = 64  # that a process holds open beside its connections: the store, models, pipes
 _TOO_MANY = "too many connections; try again in a second."
@@ -348,11 +350,12 @@ class _Server(uvicorn.Server):
     def _give_up(self) -> None:
         left, store = self.service.abandon(), self.service.store.name
         more = "Nothing was left to write." if left is None else left.sentence(store)
-        sys.stderr.write(
-            f"error: the store {store} did not answer, so the service ended after {self.seconds:g} s "
-            f"without it. {more}\n"
+        _LOG.error(
+            "error: the store %s did not answer, so the service ended after %g s without it. %s",
+            store,
+            self.seconds,
+            more,
         )
-        sys.stderr.flush()
         os._exit(2)  # threads that wait for the database would hold the process for ever
 
 
@@ -375,9 +378,11 @@ def run_server(
     service.models.require_any()
     limits = Limits.of_process()
     if limits != Limits():
-        sys.stderr.write(
-            f"note: this process may open few files (ulimit -n), so {limits.connections} connections "
-            f"are held at a time, and {limits.of_one} of one address.\n"
+        _LOG.warning(
+            "note: this process may open few files (ulimit -n), so %d connections are held at a time, "
+            "and %d of one address.",
+            limits.connections,
+            limits.of_one,
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # said to be TCP, or asyncio leaves Nagle's algorithm on: heads and bodies would be 40 ms apart
