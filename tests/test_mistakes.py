@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from cli_support import refused, retailrec
+from retailrec import (
+    RetailData,
+    Rules,
+    TwoStageRecommender,
+    backtest,
+    check_leaks,
+    compare_models,
+    evaluate,
+    load_dataset,
+    small_data,
+)
+from retailrec.candidates import Popularity
+from retailrec.checks import Weeks, run_checks
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.errors import DataError, RetailRecError
+from retailrec.offers.allocation import allocate
+from retailrec.offers.arms import arm_of, assign_arms
+from retailrec.offers.counterfactual import judge_impressions
+from retailrec.offers.experiments import Design, outcomes, required_shoppers
+from retailrec.offers.exploration import explore
+from retailrec.offers.ledger import Ledger
+from retailrec.rankers import LightGBMRanker
+from retailrec.serving.experiment import Arm, Experiment
+from retailrec.simulator.responses import Responses
 from retailrec.simulator.shop import write_examples
 
 QUICK = """
@@ -199,3 +230,76 @@ def test_a_run_s_folder_stands_for_its_model(place: Path, monkeypatch: pytest.Mo
         command = f"recommend --model {model} --history shop --k 3 --out {out}"
         assert retailrec(*shlex.split(command)).returncode == 0
     assert (place / "a.csv").read_bytes() == (place / "b.csv").read_bytes()
+
+
+SHOP = small_data(users=20)
+LINES = pl.DataFrame({"user_id": [1] * 60, "item_id": ["tea"] * 60})
+LINES = LINES.with_columns(
+    time=pl.datetime_range(datetime(2024, 1, 1), datetime(2024, 2, 29), "1d", eager=True)
+)
+PAIRS = pl.DataFrame({"user_id": [1, 1, 2], "item_id": ["a", "b", "a"], "value": [3.0, 2, 4]})
+SHARES = {"a": 0.5, "b": 0.5}
+HALVES = np.full(800, 0.5)
+CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (RetailData.from_frames, {"transactions": LINES, "columns": {}, "rules": (), "item_columns": ()}),
+    (SHOP.asof, {"t": SHOP.end}),
+    (load_dataset, {"name": "table", "path": "lines.parquet", "where": (), "columns": None}),
+    (small_data, {"users": np.int64(20), "weeks": 30, "seed": 0}),
+    (Responses, {"uplift": np.float32(0.5), "seed": 0}),
+    (TwoStageRecommender, {"sources": [Popularity()], "prefilters": (), "ranker": LightGBMRanker()}),
+    (Rules, {"more": (), "forbid": (), "min_new": 0}),
+    (evaluate, {"recommendations": PAIRS, "truth": PAIRS, "metrics": ["precision@1"]}),
+    (backtest, {"data": SHOP, "models": {"a": Popularity()}, "n_folds": 1, "horizon_days": 7}),
+    (check_leaks, {"data": SHOP, "max_users": 5, "seed": 0}),
+    (compare_models, {"values": {"a": {"m": np.arange(9.0)}}, "level": 0.9, "resamples": 100}),
+    (allocate, {"pairs": PAIRS, "campaign": {"name": "x"}, "ledger": None, "threads": 1}),
+    (arm_of, {"user": 1, "shares": SHARES, "salt": "x"}),
+    (assign_arms, {"ids": pl.Series([1, 2]), "shares": SHARES, "salt": "x"}),
+    (
+        explore,
+        {"scores": [1], "items": [7], "users": [2], "k": 1, "rate": np.float64(0.5), "salt": "x"},
+    ),
+    (judge_impressions, {"reward": [0, 1] * 400, "logged": HALVES, "new": HALVES, "draws": 100}),
+    (outcomes, {"data": SHOP, "user_ids": pl.Series([1]), "days": 7, "start": datetime(2024, 1, 1)}),
+    (Design, {"control_share": 0.1, "power": 0.8, "level": 0.95, "correlation": 0.0}),
+    (required_shoppers, {"sd": 1.0, "effect": 0.1, "design": None}),
+    (Experiment, {"holdout": 0.1, "arms": {"a": Arm(share=1)}, "formula": None, "salt": ""}),
+    (Ledger, {"folder": Path("ledger"), "changed_ids": ChangedIds()}),
+    (run_checks, {"weeks": Weeks(LINES), "names": ["no_lines"]}),
+    (Weeks, {"lines": LINES, "past": None, "closed": ()}),
+]
+WRONG = [
+    None,
+    "x",
+    -1,
+    1.5,
+    math.nan,
+    True,
+    [],
+    [None],
+    {"a": None},
+    object(),
+    np.ones(2),
+    pl.DataFrame(),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments"), CALLS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_wrong_argument_in_python_is_answered_in_words(
+    function: Callable[..., Any],
+    arguments: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever comes instead of one argument: it will do, or the error is one of ours."""
+    monkeypatch.chdir(tmp_path)
+    LINES.write_parquet("lines.parquet")
+    with suppress(DataError):  # receipts may be too short for what is asked
+        function(**arguments)
+    refusals = 0
+    for name, wrong in product(arguments, WRONG):
+        try:
+            function(**{**arguments, name: wrong})
+        except RetailRecError as error:
+            refusals += len(str(error)) > 20
+    assert refusals >= len(WRONG) // 2

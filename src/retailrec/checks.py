@@ -19,8 +19,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from retailrec.components import Positive, Share, checked
 from retailrec.data.cleaning import RETURN, STANDARD_RULES, TAKES_BACK, crowds, without_user
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 
 Severity = Literal["note", "warn", "refuse"]
@@ -118,6 +119,7 @@ class Weeks:
     (24, 31, 3)
     """
 
+    @checked
     def __init__(
         self, lines: pl.DataFrame, past: pl.DataFrame | None = None, closed: Iterable[date] = ()
     ) -> None:
@@ -212,15 +214,25 @@ class Weeks:
         return lines.filter(~pl.col("time").dt.date().is_in(sorted(days))) if days else lines
 
 
+@checked
 def run_checks(weeks: Weeks, names: Sequence[str] | None = None) -> list[Finding]:
-    """What the checks found, the most severe first; all checks, or those of `names`."""
+    """What the checks found, the most severe first; all checks, or those of `names`.
+
+    Raises
+    ------
+    SettingError
+        If a name is no check's.
+    """
+    if unknown := [name for name in names or () if name not in CHECKS]:
+        raise SettingError(f"there is no check '{unknown[0]}'; expected some of {', '.join(CHECKS)}.")
     found = (CHECKS[name](weeks) for name in names or CHECKS)
     order = {"refuse": 0, "warn": 1, "note": 2}
     return sorted((f for f in found if f is not None), key=lambda f: order[f.severity])
 
 
+@checked
 def usual(
-    values: Sequence[float], alarm: float = FALSE_ALARM, least_spread: float = 0.02
+    values: Sequence[float], alarm: Share = FALSE_ALARM, least_spread: Positive = 0.02
 ) -> tuple[float, float]:
     """The least and the most that a quiet week shows, from what past weeks showed.
 

@@ -9,7 +9,9 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retailrec.compute.shards import require_threads
 from retailrec.errors import DataError
@@ -79,6 +81,28 @@ def to_polars(frame: Any, *, who: str) -> pl.DataFrame:
             f"{who}: a column of the {type(frame).__name__} can't be read ({_first_line(error)}). "
             "Give numbers, text and timestamps."
         ) from error
+
+
+def number_array(values: Any, *, who: str) -> NDArray[np.float64]:
+    """(n,) numbers of a list, an array or a series; None is NaN.
+
+    Raises
+    ------
+    DataError
+        If it is no list of numbers.
+
+    Examples
+    --------
+    >>> number_array([1, None], who="rewards").tolist()
+    [1.0, nan]
+    """
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{who} must be a list of numbers: {_first_line(error)}.") from error
+    if numbers.ndim != 1:
+        raise DataError(f"{who} must be a list of numbers, not of {numbers.ndim} dimensions.")
+    return numbers
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import checked
 from retailrec.compute.groups import count_buyers
 from retailrec.compute.memory import release_memory
 from retailrec.compute.progress import Progress, silent
@@ -99,6 +100,7 @@ class RetailData:
                 )
 
     @classmethod
+    @checked
     def from_frames(
         cls,
         transactions: Any,
@@ -203,6 +205,7 @@ class RetailData:
             return self.recommendable
         return self.recommendable & self.items[DISCOVERABLE].to_numpy()
 
+    @checked
     def asof(self, t: datetime | date | str) -> RetailData:
         """What was known at `t`: events strictly before it; codes stay the same.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.components import checked
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LineRule, LoadReport
@@ -45,6 +46,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
+@checked
 def load_dataset(
     name: str,
     path: str | Path | None = None,

@@ -21,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
+from retailrec.components import Days, checked
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.data import RetailData
@@ -244,11 +245,12 @@ class Backtest(NamedTuple):
         )
 
 
+@checked
 def backtest(
     data: RetailData,
     models: Mapping[str, Model],
     *,
-    horizon_days: float = 28,
+    horizon_days: Days = 28,
     n_folds: int = 3,
     metrics: Sequence[str] = DEFAULT_METRICS,
     prefilters: Sequence[Prefilter] = (),

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import Level, Resamples, Seed, checked
 from retailrec.compute.statistics import holm
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError
 from retailrec.metrics.base import Values
 
 _BLOCK_BYTES = 50_000_000
@@ -33,12 +34,13 @@ class Comparison(NamedTuple):
     differences: pl.DataFrame
 
 
+@checked
 def compare_models(
     values: Mapping[str, Mapping[str, Values]],
     *,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    level: Level = 0.95,
+    resamples: Resamples = 10_000,
+    seed: Seed = 0,
 ) -> Comparison:
     """Intervals on each model's means and on the differences between every two models.
 
@@ -79,11 +81,6 @@ def compare_models(
     >>> found.means.select((pl.col("high") - pl.col("low")).round(3)).row(0)  # far less sure
     (0.051,)
     """
-    if not 0 < level < 1 or resamples < 100:
-        raise SettingError(
-            f"compare_models: level must lie between 0 and 1 and resamples be at least 100, not "
-            f"{level} and {resamples}."
-        )
     n = max((len(v) for by_metric in values.values() for v in by_metric.values()), default=0)
     sizes = {name: {len(v) for v in by_metric.values()} - {1, n} for name, by_metric in values.items()}
     if any(sizes.values()):

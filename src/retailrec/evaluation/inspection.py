@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import Count, Seed, checked
 from retailrec.compute.csr import pair_keys
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.topk import topk_rows
@@ -78,12 +79,13 @@ class LeakReport:
         ]
 
 
+@checked
 def check_leaks(
     data: RetailData,
     build: Callable[[RetailData], TwoStageRecommender] = lambda data: TwoStageRecommender(),
     *,
-    max_users: int = 2000,
-    seed: int = 0,
+    max_users: Count = 2000,
+    seed: Seed = 0,
     progress: Progress = silent,
 ) -> LeakReport:
     """Compare the training rows of the newest label window with those from changed futures.

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import checked
 from retailrec.compute.csr import find_listed, find_pairs, pair_keys, pairs_of_keys
 from retailrec.data import RetailData, category_codes, item_buyers, unit_prices
 from retailrec.data.ids import row_of_ids
@@ -230,6 +231,7 @@ class Judged(NamedTuple):
     notes: tuple[str, ...]
 
 
+@checked
 def evaluate(
     recommendations: Any,
     truth: Any,

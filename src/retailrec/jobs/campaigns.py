@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import checked
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
@@ -281,6 +282,7 @@ def _ledger_at(path: Path, record: bool, changed: ChangedIds) -> Ledger:
     return Ledger(path, changed) if is_new else Ledger(path, changed).require()
 
 
+@checked
 def plan_experiment(
     data: RetailData,
     *,

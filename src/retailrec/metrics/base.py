@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retailrec.components import checked
 from retailrec.errors import SettingError
 
 Hits = NDArray[np.bool_]
@@ -59,6 +60,7 @@ _PARTS = {
 }
 
 
+@checked
 def metric(function: Callable[..., Values]) -> Callable[..., Values]:
     """Register a metric under the function's name."""
     needs = tuple(inspect.signature(function).parameters)
@@ -74,6 +76,7 @@ def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     return out
 
 
+@checked
 def parse_metric(text: str) -> tuple[Metric, int]:
     """The metric and k of a name such as ``precision@5``.
 

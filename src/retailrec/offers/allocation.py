@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retailrec.components import Threads, checked
 from retailrec.compute.csr import row_of_pair
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import n_threads
@@ -177,6 +178,7 @@ class Allocation:
         return pool_frame(rows)
 
 
+@checked
 def allocate(
     pairs: Any,
     campaign: Campaign | Mapping[str, Any],
@@ -185,7 +187,7 @@ def allocate(
     users: Any = None,
     ledger: Ledger | None = None,
     now: datetime | None = None,
-    threads: int = 0,
+    threads: Threads = 0,
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Allocation:

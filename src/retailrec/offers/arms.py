@@ -13,12 +13,14 @@ from itertools import accumulate
 import numpy as np
 import polars as pl
 
+from retailrec.components import checked
 from retailrec.compute.draws import uniform_draws
 from retailrec.errors import SettingError
 
 HOLDOUT, TREATED = "holdout", "treated"
 
 
+@checked
 def arm_of(user: str | int, shares: Mapping[str, float], *, salt: str) -> str:
     """The user's arm, as `assign_arms` without strata gives it.
 
@@ -37,6 +39,7 @@ def arm_of(user: str | int, shares: Mapping[str, float], *, salt: str) -> str:
     return names[bisect_right(edges, uniform_draws([user], salt)[0])]
 
 
+@checked
 def assign_arms(
     ids: pl.Series, shares: Mapping[str, float], *, salt: str, strata: pl.Series | None = None
 ) -> pl.Series:

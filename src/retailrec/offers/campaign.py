@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from retailrec.components import checked
 from retailrec.data.paths import read_toml
 from retailrec.errors import SettingError
 
@@ -205,6 +206,7 @@ def campaign_of(settings: dict[str, Any], *, who: str = "campaign") -> Campaign:
         ) from error
 
 
+@checked
 def read_campaign(path: Path) -> Campaign:
     """A campaign from a TOML file.
 

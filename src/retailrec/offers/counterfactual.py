@@ -22,10 +22,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from retailrec.components import Level, Resamples, Seed, checked
 from retailrec.compute.statistics import Floats, holm, mean_interval
 from retailrec.data import RetailData
 from retailrec.data.ids import runs_of_ids
-from retailrec.data.interchange import to_polars
+from retailrec.data.interchange import number_array, to_polars
 from retailrec.data.parsing import ids_meet, typed_ids
 from retailrec.errors import DataError
 from retailrec.offers.experiments import receipts_reach, unit_margins, users_segment, window_around
@@ -189,6 +190,7 @@ def expected(
     return q_shown, q_not
 
 
+@checked
 def judge_policy(
     pool: Any,
     policy: Any,
@@ -197,7 +199,7 @@ def judge_policy(
     days: float,
     margin: Any = None,
     segment: str | None = None,
-    level: float = 0.95,
+    level: Level = 0.95,
 ) -> CounterfactualReport:
     """Value of the logged lists and of new ones, and their difference, from a log that explored.
 
@@ -306,14 +308,15 @@ class ImpressionsReport:
     notes: tuple[str, ...] = ()
 
 
+@checked
 def judge_impressions(
     reward: ArrayLike,
     logged: ArrayLike,
     new: ArrayLike,
     *,
-    level: float = 0.95,
-    draws: int = 2_000,
-    seed: int = 0,
+    level: Level = 0.95,
+    draws: Resamples = 2_000,
+    seed: Seed = 0,
 ) -> ImpressionsReport:
     """Mean reward of another policy from logged impressions, each with the chance of what was shown.
 
@@ -335,7 +338,15 @@ def judge_impressions(
     >>> found.value, found.effective
     (0.5, 800.0)
     """
-    y, p, q = (np.asarray(values, float) for values in (reward, logged, new))
+    y, p, q = (
+        number_array(values, who=f"impressions: {name}")
+        for name, values in (("reward", reward), ("logged", logged), ("new", new))
+    )
+    if not len(y) == len(p) == len(q):
+        raise DataError(
+            f"impressions: {len(y):,} rewards, {len(p):,} logged and {len(q):,} new chances; give one "
+            f"of each an impression."
+        )
     for name, values, least in (("logged", p, 0.0), ("new", q, -1e-300)):
         bad = ~((values > least) & (values <= 1))
         if bad.any() or not (np.abs(y) <= _MOST_REWARD).all():

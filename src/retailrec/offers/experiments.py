@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import Level, check_settings, checked
 from retailrec.compute.statistics import Floats, difference_of_means, holm, shares_p
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
@@ -99,6 +100,7 @@ class ExperimentReport:
         return asdict(self) | {"start": self.start.isoformat()}
 
 
+@checked
 def outcomes(
     data: RetailData,
     user_ids: pl.Series,
@@ -192,6 +194,7 @@ def window_around(start: datetime, days: float, before_days: float) -> tuple[dat
         ) from error
 
 
+@checked
 def experiment_result(
     ledger: Ledger,
     campaign: str,
@@ -201,7 +204,7 @@ def experiment_result(
     margin: Any = None,
     segment: str | None = None,
     planned_holdout: float | None = None,
-    level: float = 0.95,
+    level: Level = 0.95,
 ) -> ExperimentReport:
     """What a campaign changed, from the ledger and later receipts.
 
@@ -434,12 +437,13 @@ def cuped(values: Floats, before: Floats, is_treated: Bools) -> Floats:
     return values - slope * (before - before.mean())
 
 
+@checked
 def effects_of(
     table: pl.DataFrame,
     *,
     metrics: Sequence[str] = METRICS,
     segment: str | None = None,
-    level: float = 0.95,
+    level: Level = 0.95,
 ) -> list[Effect]:
     """Effects on each metric: of all users plain and with CUPED, then each segment with CUPED.
 
@@ -454,8 +458,7 @@ def effects_of(
     SettingError
         If the level does not lie between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise SettingError(f"experiment: level must lie between 0 and 1, not {level}. Correct it.")
+    _require_columns(table, ["holdout", "spend_before", *metrics, *([segment] if segment else [])])
     is_treated = ~table["holdout"].to_numpy()
     sizes = int(is_treated.sum()), int((~is_treated).sum())
     if min(sizes) < 2:
@@ -476,8 +479,9 @@ def effects_of(
     return effects
 
 
+@checked
 def effects_between(
-    table: pl.DataFrame, *, metrics: Sequence[str] = METRICS, level: float = 0.95
+    table: pl.DataFrame, *, metrics: Sequence[str] = METRICS, level: Level = 0.95
 ) -> list[Effect]:
     """Effects on each metric, with CUPED, between every two arms, p corrected for the number of pairs.
 
@@ -487,6 +491,7 @@ def effects_between(
     ----------
     table : one row a shopper: `arm`, the metrics, `spend_before`
     """
+    _require_columns(table, ["arm", "spend_before", *metrics])
     sizes = table.group_by("arm").len().filter(pl.col("len") >= 2)
     names = sorted(sizes["arm"], key=lambda name: (name != HOLDOUT, name))
     if len(set(names) - {HOLDOUT}) < 2:
@@ -502,6 +507,11 @@ def effects_between(
             pairs.append(replace(found, arm=arm, versus=versus))
         effects += _corrected(pairs)
     return effects
+
+
+def _require_columns(table: pl.DataFrame, names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in table.columns]:
+        raise DataError(f"experiment: the table lacks column '{missing[0]}'; it has {table.columns}.")
 
 
 def _effect(
@@ -549,10 +559,11 @@ class Design:
 
     control_share: float = 0.1
     power: float = 0.8
-    level: float = 0.95
+    level: Level = 0.95
     correlation: float = 0.0
 
     def __post_init__(self) -> None:
+        check_settings(self, "experiment")
         for name, least in (("control_share", 0), ("power", 0), ("level", 0), ("correlation", -1)):
             if not least < (value := getattr(self, name)) < 1:
                 raise SettingError(
@@ -560,6 +571,7 @@ class Design:
                 )
 
 
+@checked
 def required_shoppers(sd: float, effect: float, design: Design | None = None) -> int:
     """Shoppers in both arms together, so that a difference of means of `effect` is found.
 
@@ -579,7 +591,7 @@ def required_shoppers(sd: float, effect: float, design: Design | None = None) ->
     3140
     """
     design = design or Design()
-    if not effect or not math.isfinite(effect) or not sd >= 0:
+    if not effect or sd < 0:
         raise SettingError(
             f"experiment: the effect must not be 0 and sd must be 0 or more, not {effect} and {sd}. "
             f"Name the smallest effect that would matter."
@@ -593,6 +605,7 @@ def required_shoppers(sd: float, effect: float, design: Design | None = None) ->
     return max(4, math.ceil(ratio**2))
 
 
+@checked
 def detectable_effect(n: int, sd: float, design: Design | None = None) -> float:
     """Smallest difference of means that `n` shoppers in both arms together find with the power asked.
 
@@ -605,6 +618,7 @@ def detectable_effect(n: int, sd: float, design: Design | None = None) -> float:
     return _steps(design) * _spread(sd, design) / math.sqrt(_at_least_four(n))
 
 
+@checked
 def power_of(n: int, sd: float, effect: float, design: Design | None = None) -> float:
     """Chance that `n` shoppers in both arms together show a difference of means of `effect`.
 

@@ -19,15 +19,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from retailrec.components import checked
 from retailrec.compute.csr import row_of_pair
 from retailrec.compute.draws import inclusion_chances, random_bits, systematic_sample, uniform_draws
 from retailrec.data.ids import id_series, runs_of_ids
+from retailrec.data.interchange import number_array
 from retailrec.errors import DataError, SettingError
 from retailrec.offers import kernels
 from retailrec.offers.repair import Answer, bounds_of
 from retailrec.offers.shadow_prices import DualProblem
 
 
+@checked
 def explore(
     scores: ArrayLike, items: Any, k: int, rate: float, *, salt: str, users: Any
 ) -> pl.DataFrame:
@@ -64,13 +67,16 @@ def explore(
             f"exploration: k must be 1 or more and the rate at least 0 and below 1, not {k} and "
             f"{rate}. Correct them."
         )
-    table = pl.DataFrame(
-        {
-            "user_id": id_series(users, who="users"),
-            "item_id": id_series(items, who="items"),
-            "score": np.asarray(scores, float),
-        }
-    )
+    columns: dict[str, Any] = {
+        "user_id": id_series(users, who="users"),
+        "item_id": id_series(items, who="items"),
+        "score": number_array(scores, who="scores"),
+    }
+    if len(sizes := {len(column) for column in columns.values()}) > 1:
+        raise DataError(
+            f"exploration: users, items and scores differ in length ({sorted(sizes)}); give a row each."
+        )
+    table = pl.DataFrame(columns)
     if not table["score"].is_finite().all():
         raise DataError("exploration: a score is no finite number; drop that row.")
     if table.select("user_id", "item_id").is_duplicated().any():

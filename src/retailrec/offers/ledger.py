@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from retailrec.components import check_settings, checked
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import parse_time, typed_ids
@@ -202,6 +203,10 @@ class Ledger:
     folder: Path
     changed_ids: ChangedIds = field(default_factory=ChangedIds)
 
+    def __post_init__(self) -> None:
+        check_settings(self, "ledger")
+
+    @checked
     def append(self, rows: Any, *, again: bool = False) -> Path | None:
         """Add rows as one new file, in one step; returns the file, or None for no rows.
 
@@ -271,6 +276,7 @@ class Ledger:
             self._write_pool(pool, writing)  # in place before the offers, which a rerun looks for
         return file
 
+    @checked
     def append_pool(self, rows: Any, *, shown_only: bool = False) -> Path | None:
         """Add the explored pool of some lists, and what was shown of it as offers; the pool's file.
 
@@ -314,6 +320,7 @@ class Ledger:
         frame.write_parquet(writing.enter_context(whole_file(file)))
         return file
 
+    @checked
     def read_pool(self, policy: str | None = None, *, every: bool = False) -> pl.DataFrame:
         """Rows of the explored pools, of one policy or of `every` one, in the order of writing.
 
@@ -371,6 +378,7 @@ class Ledger:
             rows.map_batches(self.changed_ids.renamed, schema=dict(kinds)) if self.changed_ids else rows
         )
 
+    @checked
     def read(
         self,
         campaigns: Sequence[str] | None = None,

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import Level, Seed, Threads, checked
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.compute.statistics import Difference, Floats, mean_interval
@@ -166,14 +167,15 @@ class Uplift:
         return frame.with_columns(uplift_margin=pl.Series(self.predict(x)))
 
 
+@checked
 def fit_uplift(
     pool: Any,
     data: RetailData,
     *,
     days: float,
     margin: Any = None,
-    threads: int = 0,
-    seed: int = 0,
+    threads: Threads = 0,
+    seed: Seed = 0,
     progress: Progress = silent,
 ) -> Uplift:
     """What an offer changes, learnt from explored lists and the receipts after them.
@@ -244,8 +246,9 @@ def fit_uplift(
     return Uplift(final[best.name], UpliftReport(metric, days, *numbers, *how))
 
 
+@checked
 def feature_rows(
-    data: RetailData, users: pl.Series, items: pl.Series, *, threads: int = 0
+    data: RetailData, users: pl.Series, items: pl.Series, *, threads: Threads = 0
 ) -> NDArray[np.float32]:
     """(n, n_features) the recommender's features of pairs, as of the receipts' end; in their order.
 
@@ -390,8 +393,9 @@ def _curve(learnt: Floats, effect: Floats) -> list[tuple[float, float]]:
     return [(tenth / 10, float(running[n - 1])) for tenth, n in enumerate(at, 1)]
 
 
+@checked
 def users_needed(
-    found: Difference | tuple[float, float, float], n_users: int, level: float = 0.95
+    found: Difference | tuple[float, float, float], n_users: int, level: Level = 0.95
 ) -> int | None:
     """Users for a value like this to be told from 0 with 80% power; None where it is not above 0.
 

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.candidates import CandidateGenerator
-from retailrec.components import Natural, NotNegative, check_parts, check_settings
+from retailrec.components import Natural, NotNegative, check_settings
 from retailrec.compute.csr import find_pairs, pair_keys, row_of_pair
 from retailrec.data import RetailData
 from retailrec.data.history import History, Pairs
@@ -49,8 +49,6 @@ class Discovery:
 
     def __post_init__(self) -> None:
         check_settings(self, _WHO)
-        check_parts(_WHO, "sources", self.sources, CandidateGenerator)
-        check_parts(_WHO, "ranker", [self.ranker] if self.ranker else [], Ranker)
         if not self.n_candidates:
             raise SettingError("discovery: n_candidates is 0, so nothing would be proposed; raise it.")
 

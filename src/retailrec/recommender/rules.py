@@ -273,10 +273,10 @@ class Rules:
         for name in _FRAMES:
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, to_polars(given, who=f"rules: {name}"))
-        check_settings(self, "rules")
         if isinstance(self.forbid, Mapping) or not isinstance(self.forbid, Sequence):
             raise SettingError(f"rules: forbid must be a list of tables, not {self.forbid!r}.")
         object.__setattr__(self, "forbid", tuple(map(Forbid.of, self.forbid)))
+        check_settings(self, "rules")
         if (
             self.price_floor is not None
             and self.price_ceiling is not None

@@ -26,8 +26,8 @@ from retailrec.components import (
     Share,
     Threads,
     as_component,
-    check_parts,
     check_settings,
+    checked,
     known_classes,
     with_common,
 )
@@ -224,12 +224,7 @@ class TwoStageRecommender:
         self.ranker = as_component(self.ranker, Ranker, "ranker")
         self.preranker = as_component(self.preranker, Ranker, "ranker")
         check_settings(self, WHO)
-        check_parts(WHO, "sources", self.sources, CandidateGenerator)
-        check_parts(WHO, "prefilters", self.prefilters, Prefilter)
-        check_parts(WHO, "ranker", [self.ranker], Ranker)
-        check_parts(WHO, "preranker", [self.preranker] if self.preranker else [], Ranker)
         check_pool(self.sources, self.taken)
-        check_parts(WHO, "discover", [] if self.discover is None else [self.discover], Discovery)
         orders = simple_orders(self.sources)
         if self.prior not in ("auto", "none", *orders):
             raise SettingError(
@@ -466,6 +461,7 @@ class TwoStageRecommender:
         """
         return self.catalogue.coded(data)
 
+    @checked
     def save(self, folder: str | Path) -> None:
         """Write the fitted model to a folder: see `retailrec.recommender.artifact`.
 
@@ -481,6 +477,7 @@ class TwoStageRecommender:
         save_artifact(self, folder, saved_types())
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path, *, memory_map: bool = False) -> TwoStageRecommender:
         """The model that `save` wrote.
 

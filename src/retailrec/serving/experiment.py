@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 
+from retailrec.components import check_settings
 from retailrec.data.paths import read_toml
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import HOLDOUT, arm_of
@@ -92,6 +93,7 @@ class Experiment:
     formula: Formula | None = None
 
     def __post_init__(self) -> None:
+        check_settings(self, "experiment")
         total = sum(arm.share for arm in self.arms.values())
         if self.arms and abs(total - 1) > 1e-9:
             raise SettingError(f"experiment: the arms' shares add up to {total:g}; expected 1.")

@@ -23,8 +23,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import Seed, ShareOrNone, check_settings
 from retailrec.compute.csr import row_of_pair
-from retailrec.errors import DataError, SettingError
+from retailrec.errors import DataError
 from retailrec.simulator import households as kernels
 from retailrec.simulator.shop import Shop
 
@@ -62,19 +63,14 @@ class Responses:
     seed : of the draws
     """
 
-    uplift: float = 0.15
-    fatigue: float = 0.8
-    cannibalisation: float = 0.4
-    discount: float = 0.2
-    seed: int = 0
+    uplift: ShareOrNone = 0.15
+    fatigue: ShareOrNone = 0.8
+    cannibalisation: ShareOrNone = 0.4
+    discount: ShareOrNone = 0.2
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name in ("uplift", "fatigue", "cannibalisation", "discount"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(
-                    f"responses: {name} must lie between 0 and 1, not {getattr(self, name)}. "
-                    "Correct it."
-                )
+        check_settings(self, "responses")
 
     def chances(self, shop: Shop, offers: pl.DataFrame) -> Floats:
         """(n_offers,) chance that an offer moves its household, should it visit and not buy anyway."""

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retailrec.components import NotNegative, Positive, Seed, check_settings
 from retailrec.compute.csr import row_of_pair
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
@@ -151,9 +152,9 @@ class Shop:
     users: int = 1500
     items: int = 3000
     weeks: int = 52
-    seed: int = 0
-    tail: float = 0.8
-    scale: float = 1.0
+    seed: Seed = 0
+    tail: NotNegative = 0.8
+    scale: Positive = 1.0
     replenishment: bool = True
     loyalty: bool = True
     complements: bool = True
@@ -164,6 +165,7 @@ class Shop:
     dirt: bool = True
 
     def __post_init__(self) -> None:
+        check_settings(self, "shop")
         if self.users < 1 or self.weeks < 2 or self.items < self.n_subs:
             raise SettingError(
                 f"a shop needs at least 1 user, 2 weeks and {self.n_subs} items, "
