@@ -89,6 +89,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "time": pl.col("time").cast(pl.Datetime("ns")).dt.replace_time_zone("Asia/Tokyo"),
         "a b": pl.col("time").cast(pl.Datetime("ns")),
     },
+    "a clock": {
+        "clock": pl.col("time").dt.time(),
+        "item_id": pl.time(pl.col("item_id"), 30),
+    },
     "no quantity is known": {"quantity": pl.lit(None, pl.Float64)},
     "money is mostly NaN": {"value": every(2, float("nan"), 2.0), "discount": every(5, -1.0, None)},
     "currencies of lines that count": {

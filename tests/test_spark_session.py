@@ -81,6 +81,11 @@ def test_a_file_of_settings_is_read_and_checked(tmp_path: Path) -> None:
         ("[PATH_NOT_FOUND] Path does not exist: file:/x", "DataError", "can't reach"),
         ("java.io.IOException: No space left on device", "DataError", "can't reach"),
         (
+            "[PARQUET_TYPE_ILLEGAL] Illegal Parquet type: INT32 (TIME(MILLIS,false)).",
+            "DataError",
+            "a column of clocks .* such as 17:30",
+        ),
+        (
             "An exception was thrown from the Python worker:\nTraceback\n  File\nValueError: shapes (1,)",
             "RetailRecError",
             r"Spark stopped: ValueError: shapes \(1,\)",

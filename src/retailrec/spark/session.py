@@ -280,6 +280,11 @@ def translated(text: str) -> RetailRecError:
             f"the files differ in what a column holds: {found[1]} has one of another type than the "
             f"first file. Write them alike."
         )
+    if "UNSUPPORTED_TIME_TYPE" in text or re.search(r"PARQUET_TYPE_ILLEGAL.*\(TIME\(", text):
+        return DataError(
+            "the receipts have a column of clocks in a type (Parquet's TIME) that this Spark does not "
+            "read: of milliseconds, or Spark is older than 4.1. Write it as text, such as 17:30."
+        )
     if found := _PLACES.search(text):
         return DataError(
             f"Spark can't reach what it should read or write: {_line(text, found[0])}. Name a table "

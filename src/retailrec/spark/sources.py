@@ -174,6 +174,7 @@ def _opened(session: SparkSession, receipts: Any) -> tuple[DataFrame, str, str |
     elif str(session.sparkContext.master).startswith("local"):
         raise DataError(f"there is no file or folder at {here}; check the path.")
     session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")  # else it refuses them
+    session.conf.set("spark.sql.timeType.enabled", "true")  # and columns of clocks
     return session.read.parquet(escaped(path)), Path(text).name, path
 
 
