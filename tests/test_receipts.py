@@ -800,6 +800,32 @@ def test_receipts_that_version_0_2_called_by_their_time_are_known_without_number
     assert stored(store) == kept | {"20240102T100100.000000-0000": {"rye": 1, "oil": 1}}
 
 
+def test_what_is_taken_back_of_a_number_that_was_used_again_is_said(store: Store) -> None:
+    sale = pl.concat([lines(("tea", 1, 2), time=TEN + timedelta(days=day)) for day in range(3)])
+    load_frames(store, sale)
+    load = LoadReport("x")
+    back = lines(("tea", -1, -2), ("jam", 1, 1), time=TEN + timedelta(days=1))
+    load_frames(store, back, report=load)
+    (note,) = load.notes
+    assert note.startswith("1 items of receipts are taken back here"), note
+
+
+@pytest.mark.parametrize("hours", [-7, 1, 5.75])
+def test_exports_of_two_zones_without_numbers_are_said_at_the_second_load(
+    store: Store, hours: float
+) -> None:
+    at = [TEN + timedelta(hours=37 * n, seconds=n) for n in range(40)]
+    sale = lines(*[(f"i{n % 3}", 1 + n % 2, 2.0) for n in range(40)], time=at).drop("basket_id")
+    load_frames(store, sale[:30])
+    load, shifted = LoadReport("x"), sale.with_columns(pl.col("time") + timedelta(hours=hours))
+    assert load_frames(store, shifted[20:], report=load).new == 20
+    (note,) = load.notes
+    assert note.startswith("10 receipts have the shopper and contents of one in the store"), note
+    load, chance = LoadReport("x"), sale[:4].with_columns(pl.col("time") - timedelta(hours=3))
+    load_frames(store, chance, report=load)  # few: a user may buy the same again
+    assert not load.notes
+
+
 @pytest.mark.parametrize("year", [1985, 2024])
 @pytest.mark.parametrize("numbers_first", [True, False])
 def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(

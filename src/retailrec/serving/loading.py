@@ -185,11 +185,11 @@ def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
     for at in range(0, len(lines), _CHUNK):
         some = lines[at : at + _CHUNK]
         with store.transaction(long=True) as connection:
-            keys = {(user, own_number(number)) for user, _, number, _ in some}
-            there = {(row[0], row[1]): row for row in _looked_for(connection, keys)}
+            there, *_ = _known(connection, store, [(u, number, t, i, b"") for u, i, number, t in some])
+        visits = _visits(there)
         for user, item, number, time in some:
-            row = there.get((user, own_number(number)))
-            if row and item in row[3].split("\n") and not _other_visit(row[2], time):
+            row = there.get(_place(there, visits, user, number, time))
+            if row and item in row[3].split("\n"):
                 found[user, item, number] = None
     if not found:
         return []
@@ -287,6 +287,10 @@ def _load(
 
 _TRIES = 5
 _HOUR_US = 3_600_000_000  # parts of one receipt seldom begin so far from each other
+_QUARTER_US, _ZONES_US = (
+    _HOUR_US // 4,
+    14 * _HOUR_US,
+)  # clocks of zones differ by some quarters, at most
 
 
 class _Changed(Exception):
@@ -299,6 +303,8 @@ _ODD = {
     "{some}",
     "renamed": "{n:,} receipts have the shopper, time and contents of one in the store that has "
     "another number, and count twice: {some}; were numbers written otherwise then?",
+    "shifted": "{n:,} receipts have the shopper and contents of one in the store, all of them as far "
+    "from it as clocks of two zones are, and count twice: {some}; give exports of one zone",
     "beside": f"{BESIDE}; load exports that all have numbers",
     "later": "{n:,} receipts have the shopper, number and day of one in the store, an hour or more "
     "from it, and count as one with it: {some}; if branches give the same numbers, put the branch "
@@ -387,19 +393,13 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
     there, called, numbered = _known(connection, store, rows)
     again = _parts_among(rows, numbered)  # rows without a number of a receipt that is there with one
     found = Merged()
-    visits: dict[tuple[str, str], list[str]] = {}  # of a number: itself, and with times behind it
-    for shopper, number in there:
-        visits.setdefault((shopper, own_number(number)), []).append(number)
+    visits = _visits(there)
     new: dict[tuple[str, str], Row] = {}
     changed: dict[tuple[str, str], Row] = {}
     for place, (shopper, number, time, items, amounts) in enumerate(rows):
         if place in again:
             continue
-        own = own_number(number)
-        key = shopper, own
-        if key in there and _other_visit(there[key][2], time):
-            same = (n for n in visits[key] if not _other_visit(there[shopper, n][2], time))
-            key = shopper, next(same, f"{own}@{moment(time).strftime(BY_TIME)}")
+        own, key = own_number(number), _place(there, visits, shopper, number, time)
         row = *key, time, items, amounts
         if key not in there and number == moment(time).strftime(BY_TIME):  # or as 0.2 called it
             theirs = called.get(shopper, [])
@@ -447,16 +447,52 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
     return found, [*new.values(), *changed.values()]
 
 
+def _visits(there: Mapping[tuple[str, str], Row]) -> dict[tuple[str, str], list[str]]:
+    """Of a shopper and a number: itself, and with times behind it."""
+    visits: dict[tuple[str, str], list[str]] = {}
+    for shopper, number in there:
+        visits.setdefault((shopper, own_number(number)), []).append(number)
+    return visits
+
+
+def _place(
+    there: Mapping[tuple[str, str], Row],
+    visits: Mapping[tuple[str, str], list[str]],
+    shopper: str,
+    number: str,
+    time: int,
+) -> tuple[str, str]:
+    """Shopper and number under which a receipt is there, or would be."""
+    own = own_number(number)
+    key = shopper, own
+    if key in there and _other_visit(there[key][2], time):
+        same = (n for n in visits[key] if not _other_visit(there[shopper, n][2], time))
+        key = shopper, next(same, f"{own}@{moment(time).strftime(BY_TIME)}")
+    return key
+
+
 def _note_renamed(connection: Connection, new: Sequence[Row], found: Merged) -> None:
-    """Count new receipts that the store seems to have under another number."""
+    """Count new receipts that the store seems to have under another number, or by another clock."""
     times = [row[2] for row in new]
-    near = schema.receipts.c.time.between(min(times), max(times))
-    of_these = _receipts_of(connection, {row[0] for row in new}, near)
-    there = {(row[0], *row[2:]): row[1] for row in of_these}
+    near = schema.receipts.c.time.between(min(times) - _ZONES_US, max(times) + _ZONES_US)
+    there: dict[tuple[str, str, bytes], list[Row]] = {}
+    for row in _receipts_of(connection, {row[0] for row in new}, near):
+        there.setdefault((row[0], *row[3:]), []).append(row)
+    by_gap: dict[int, list[str]] = {}
     for row in new:
-        other = there.get((row[0], *row[2:]))
-        if other is not None and row[3]:
-            found.say("renamed", f"{row[1]!r} and {other!r} of shopper {row[0]!r}")
+        others = there.get((row[0], *row[3:]), []) if row[3] else []
+        gaps = {
+            row[2] - time: f"{row[1]!r} and {n!r} of shopper {row[0]!r}" for _, n, time, *_ in others
+        }
+        if 0 in gaps:
+            found.say("renamed", gaps[0])
+        elif is_called_by_time(row[1]):
+            for gap, words in gaps.items():
+                if abs(gap) <= _ZONES_US and gap % _QUARTER_US == 0:
+                    by_gap.setdefault(gap, []).append(words)
+    alike = max(by_gap.values(), key=len, default=[])
+    for words in alike if len(alike) > max(4, 0.02 * len(new)) else ():  # fewer are chance
+        found.say("shifted", words)
 
 
 def _known(
