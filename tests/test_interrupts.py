@@ -75,3 +75,14 @@ def test_an_output_that_can_not_be_written_is_said_and_has_a_status(tmp_path: Pa
         found = subprocess.run([*command, "datasets"], stdout=writer, stderr=subprocess.PIPE, text=True)
         os.close(writer)
         assert (found.returncode, found.stderr) == (141, "")
+
+
+def test_what_is_opened_takes_no_closed_standard_stream_of_its_caller(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom retailrec.cli.console import open_standard_streams\n"
+        "open_standard_streams()\nprint('x', flush=True)\n"
+        f"with open({str(tmp_path / 'opened')!r}, 'w') as file:\n    print(file.fileno(), file=file)"
+    )
+    command = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, sys.executable, script]).returncode == 0
+    assert int((tmp_path / "opened").read_text()) > 2

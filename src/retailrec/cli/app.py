@@ -11,7 +11,14 @@ import typer
 from typer.core import TyperGroup
 
 from retailrec.cli import console, offers, serving, week
-from retailrec.cli.console import ERR, OUT, Interrupted, escape, interruptible
+from retailrec.cli.console import (
+    ERR,
+    OUT,
+    Interrupted,
+    escape,
+    interruptible,
+    open_standard_streams,
+)
 from retailrec.cli.examples import COMMANDS, add_examples
 from retailrec.cli.options import (
     LIST,
@@ -94,6 +101,7 @@ serving.register(app)
 
 def main() -> None:
     """Entry point: user errors become one sentence and exit status 2, signals one and 128 + number."""
+    open_standard_streams()
     hide_arguments()
     wait_asleep()
     return_freed_memory()

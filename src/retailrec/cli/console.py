@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -58,6 +59,18 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, before in ours.items():
             signal.signal(number, before)
+
+
+def open_standard_streams() -> None:
+    """Let nothing stand where the caller has closed a standard stream, as some schedulers do.
+
+    Else the first files that are opened would take their places, and what a library says would be
+    written into them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 (stays open)
+            setattr(sys, name, stream)
 
 
 class _Terminal(Console):

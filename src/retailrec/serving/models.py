@@ -170,7 +170,7 @@ class Models:
         UnknownModel
             If the folder has none of this name.
         SwapInProgress
-            If another one is being activated.
+            If another one is being activated, or the service is stopping.
         ArtifactError
             If it can't be read; the active model stays.
         """
@@ -179,6 +179,8 @@ class Models:
         try:
             model = self._load(name)
             self.warm_up(model)
+            if self.stopping:
+                raise SwapInProgress("the service is stopping; activate the model when it is back.")
             self._let_answer(model)
             return model
         finally:
@@ -232,6 +234,8 @@ class Models:
         shoppers = [*self._engine.store.some_shoppers(most), "an unknown shopper"]
         for shopper in shoppers:
             for one in asked:
+                if self.stopping:
+                    return 0
                 self._engine.offers(model, shopper, one)
         return len(shoppers)
 
