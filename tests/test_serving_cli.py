@@ -525,10 +525,48 @@ def test_a_database_that_hangs_does_not_hold_the_stop(model: Path, tmp_path: Pat
         process.kill()
     assert process.returncode == 2
     assert time.monotonic() - started < 10
-    assert "did not answer, so the service ended after 2 s" in said
+    assert f"a wait for the store sqlite:///{store}" in said
+    assert "the service ended after 2 s" in said
     (file,) = (tmp_path / "s.db.unwritten").iterdir()
     assert f"retailrec store recover {file}" in said
     assert "3 rows are written" in run("store", "recover", file, "--store", store)
+
+
+WARMS = """
+import sys, time
+from pathlib import Path
+from retailrec.serving.engine import Engine
+from retailrec.serving.server import run_server
+from retailrec.serving.service import Service, ServiceSettings
+from retailrec.serving.store import Store
+store = Store(sys.argv[1]).init()
+offers = Engine.offers
+Engine.offers = lambda *a: (time.sleep(1.5), offers(*a))[1]  # as where kernels are compiled
+service = Service(store, Path(sys.argv[2]), ServiceSettings(keys=False, rate=0))
+run_server(service, "127.0.0.1", 0, lambda address: print(address, flush=True), patience=3)
+"""
+
+
+@pytest.mark.slow
+def test_a_stop_does_not_wait_for_a_model_that_is_warmed_up(model: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "s.db")
+    process = subprocess.Popen(
+        [sys.executable, "-c", WARMS, store, str(model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    while ask(address, "/health/live")[0] != 200:
+        time.sleep(0.05)
+    assert ask(address, "/health/ready")[0] == 503
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (-signal.SIGTERM, "")  # a clean stop hands the signal on
 
 
 class NoService:

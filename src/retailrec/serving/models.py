@@ -53,6 +53,7 @@ class Models:
         self.named = tuple(dict.fromkeys(named))
         self._others: LRUCache[str, ServedModel] = LRUCache(len(self.named) + _OTHERS)
         self._active: ServedModel | None = None
+        self.stopping = False  # does the service end, so that no model is warmed up any more?
         self._before: list[str] = []  # models that answered here, the active one last
         self.unread: tuple[str, ...] = ()  # what of the folder could not be looked at last, and why
 

@@ -345,13 +345,15 @@ class _Server(uvicorn.Server):
         """Begin to stop; from now on the seconds are counted."""
         if not self.last.is_alive() and not self.last.finished.is_set():
             self.last.start()
+        self.service.models.stopping = True
         super().handle_exit(sig, frame)
 
     def _give_up(self) -> None:
         left, store = self.service.abandon(), self.service.store.name
         more = "Nothing was left to write." if left is None else left.sentence(store)
         _LOG.error(
-            "error: the store %s did not answer, so the service ended after %g s without it. %s",
+            "error: what was under way, such as a wait for the store %s or the loading of a model, did "
+            "not end, so the service ended after %g s without it. %s",
             store,
             self.seconds,
             more,
