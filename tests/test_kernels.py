@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -188,3 +192,33 @@ def test_a_missing_item_is_no_pair_of_the_row_before() -> None:
     assert keys.tolist() == [[4, -1], [-1, -1], [10, 14]]
     rows, items = pairs.pairs_of_keys(keys[keys >= 0], 5)
     assert (rows.tolist(), items.tolist()) == ([0, 2, 2], [4, 0, 4])
+
+
+def _plus_one(n: Any) -> Any:
+    return n + 1
+
+
+@pytest.mark.parametrize("state", ["whole", "no index", "no code", "full", "nowhere"])
+def test_a_kernel_is_kept_on_the_disk_and_runs_without_it(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from numba.core import caching
+
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert kernels.compiled()(_plus_one)(1) == 2
+    for file in tmp_path.rglob({"no index": "*.nbi", "no code": "*.nbc"}.get(state, "none")):
+        file.write_bytes(b"")  # as a loss of power may leave it
+    if state == "full":
+        for file in tmp_path.rglob("*.nb?"):
+            file.unlink()
+        monkeypatch.setattr(caching.IndexDataCacheFile, "_open_for_write", full)
+    if state == "nowhere":
+        monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+    for again in (False, True):
+        kernel = kernels.compiled()(_plus_one)
+        assert kernel(1) == 2
+        found = sum(kernel.stats.cache_hits.values())
+        assert found == (state == "whole" or (again and state in ("no index", "no code")))

@@ -6,10 +6,13 @@ users.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba as nb
 import numpy as np
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
 
@@ -49,7 +52,38 @@ def row_of_pair(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
-jit = nb.njit(cache=True, nogil=True)
+class _Kept(FunctionCache):
+    """What was compiled, on the disk; where that is full or was cut short, no call fails by it."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # whatever the rest of a file makes of it, as after a loss of power
+            with suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator of kernels, which are compiled once and kept where that can be written.
+
+    See ``NUMBA_CACHE_DIR``. Where no folder can be, they are compiled by each process anew.
+    """
+
+    def decorate(kernel: Callable[..., Any]) -> Any:
+        made = nb.njit(nogil=True, **options)(kernel)
+        with suppress(RuntimeError):  # there is no such folder
+            made._cache = _Kept(kernel)  # type: ignore[no-untyped-call]
+        return made
+
+    return decorate
+
+
+jit = compiled()
 
 
 @jit
@@ -273,7 +307,7 @@ def common_counts(
     return out
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> Any:
     """Dot product of the factors of each pair, summed in double precision; f32."""
     out = np.empty(len(items), np.float32)
@@ -289,7 +323,7 @@ def dot_pairs(user_factors: Any, item_factors: Any, indptr: Any, items: Any) -> 
     return out
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 def conjugate_steps(
     indptr: Any, items: Any, confidence: Any, x: Any, y: Any, gram: Any, n_steps: int
 ) -> None:
@@ -347,7 +381,7 @@ def conjugate_steps(
                 direction[a] = residual[a] + left / before * direction[a]
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def least_squares(indptr: Any, items: Any, confidence: Any, y: Any, gram: Any) -> Any:
     """(n_rows, width) x with (`gram` + sum of (c - 1) y y') x = sum of c y over each row of a CSR.
 

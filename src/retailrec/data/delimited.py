@@ -20,9 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numba as nb
 import numpy as np
 
+from retailrec.compute.csr import jit
 from retailrec.errors import DataError, SettingError
 
 _COUNTS = (
@@ -33,7 +33,7 @@ _COUNTS = (
 _SEEN = np.dtype([(name, np.int64) for name in _COUNTS])
 
 
-@nb.njit(cache=True, nogil=True)
+@jit
 def scan_delimited(block: Any, separator: int, state: Any) -> None:
     """Go over a block of delimited text and count lines, fields and what is odd about marks.
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
-_jit = nb.njit(cache=True, nogil=True)
+from retailrec.compute.csr import jit
 
 
 class Bounds(NamedTuple):
@@ -38,7 +37,7 @@ class Choice(NamedTuple):
     total: Any  # (n_constraints,) offers, or ticks of cost, of each constraint
 
 
-@_jit
+@jit
 def _fits_shopper(p: int, leaving: int, rows: Any, choice: Any) -> bool:
     """May the shopper of `p` get it, once pair `leaving` (-1: none) of the same shopper has gone?"""
     u, i = choice.user[p], rows.item[p]
@@ -57,12 +56,12 @@ def _fits_shopper(p: int, leaving: int, rows: Any, choice: Any) -> bool:
     return True
 
 
-@_jit
+@jit
 def _amount(k: int, p: int, bounds: Any) -> float:
     return bounds.ticks[p] if bounds.is_cost[k] else 1.0
 
 
-@_jit
+@jit
 def _holds(k: int, i: int, bounds: Any) -> bool:
     """Does constraint `k` count item `i`?"""
     found = False
@@ -71,7 +70,7 @@ def _holds(k: int, i: int, bounds: Any) -> bool:
     return found
 
 
-@_jit
+@jit
 def _fits_bounds(p: int, leaving: int, rows: Any, bounds: Any, choice: Any) -> bool:
     """With `p` instead of `leaving` (-1: none): all upper bounds kept and no minimum newly broken?"""
     i = rows.item[p]
@@ -91,7 +90,7 @@ def _fits_bounds(p: int, leaving: int, rows: Any, bounds: Any, choice: Any) -> b
     return True
 
 
-@_jit
+@jit
 def _change(p: int, sign: int, rows: Any, bounds: Any, choice: Any) -> None:
     """Take pair `p` (sign 1) or give it back (-1)."""
     choice.chosen[p] = sign > 0
@@ -101,7 +100,7 @@ def _change(p: int, sign: int, rows: Any, bounds: Any, choice: Any) -> None:
         choice.total[bounds.of[at]] += sign * _amount(bounds.of[at], p, bounds)
 
 
-@_jit
+@jit
 def _may_leave(p: int, rows: Any, bounds: Any, choice: Any) -> bool:
     """Can pair `p` go without breaking a minimum of a constraint?"""
     i = rows.item[p]
@@ -111,14 +110,14 @@ def _may_leave(p: int, rows: Any, bounds: Any, choice: Any) -> bool:
     return True
 
 
-@_jit
+@jit
 def _is_spare(p: int, rows: Any, bounds: Any, choice: Any) -> bool:
     """Can pair `p` go without breaking its shopper's minimum or a constraint's?"""
     u = choice.user[p]
     return choice.taken[u] > rows.least[u] and _may_leave(p, rows, bounds, choice)
 
 
-@_jit
+@jit
 def add_in_order(order: Any, rows: Any, bounds: Any, choice: Any) -> int:
     """Take each pair of `order` that keeps every upper bound; how many were taken."""
     n = 0
@@ -133,7 +132,7 @@ def add_in_order(order: Any, rows: Any, bounds: Any, choice: Any) -> int:
     return n
 
 
-@_jit
+@jit
 def drop_in_order(order: Any, rows: Any, bounds: Any, choice: Any) -> int:
     """Give back each chosen pair of `order` that no minimum needs; how many were."""
     n = 0
@@ -144,7 +143,7 @@ def drop_in_order(order: Any, rows: Any, bounds: Any, choice: Any) -> int:
     return n
 
 
-@_jit
+@jit
 def _make_way(p: int, rows: Any, bounds: Any, choice: Any) -> int:
     """The shopper's chosen pair of least margin whose going lets `p` onto the list; -1: none."""
     u = choice.user[p]
@@ -160,7 +159,7 @@ def _make_way(p: int, rows: Any, bounds: Any, choice: Any) -> int:
     return leaving
 
 
-@_jit
+@jit
 def force_in_order(
     order: Any, wanted: int, weakest: Any, pointer: Any, rows: Any, bounds: Any, choice: Any
 ) -> int:
@@ -208,7 +207,7 @@ def force_in_order(
     return n
 
 
-@_jit
+@jit
 def exchange_in_order(order: Any, weakest: Any, worth: Any, rows: Any, bounds: Any, choice: Any) -> int:
     """Take pairs of `order` that are worth more than those of `weakest` that make room; how many were.
 
@@ -247,7 +246,7 @@ def exchange_in_order(order: Any, weakest: Any, worth: Any, rows: Any, bounds: A
     return n
 
 
-@_jit
+@jit
 def swap_in_rows(rows: Any, bounds: Any, choice: Any) -> int:
     """Exchange an offer for a better one of the same shopper where bounds allow; how many were."""
     n = 0
@@ -274,7 +273,7 @@ def swap_in_rows(rows: Any, bounds: Any, choice: Any) -> int:
     return n
 
 
-@_jit
+@jit
 def force_rows(users: Any, weakest: Any, pointer: Any, rows: Any, bounds: Any, choice: Any) -> int:
     """As `force_in_order`, for shoppers who have fewer offers than they must; how many were taken."""
     n = 0
@@ -286,7 +285,7 @@ def force_rows(users: Any, weakest: Any, pointer: Any, rows: Any, bounds: Any, c
     return n
 
 
-@_jit
+@jit
 def match_swaps(pair: Any, other: Any, rows: Any, bounds: Any, choice: Any) -> Any:
     """Couples of shoppers who could exchange offers: (n, 2) rows of the edge list.
 
@@ -327,7 +326,7 @@ def match_swaps(pair: Any, other: Any, rows: Any, bounds: Any, choice: Any) -> A
     return swaps[:n].copy()
 
 
-@_jit
+@jit
 def _reserve(i: int, more_i: float, j: int, more_j: float, bounds: Any, choice: Any) -> bool:
     """Set aside what an exchange of items `i` and `j` would add to budgets, if all of them hold it."""
     for really in range(2):
@@ -371,7 +370,7 @@ class Prices(NamedTuple):
     penalty: float
 
 
-@_jit
+@jit
 def _sort_row(u: int, rows: Any, prices: Any, net: Any, order: Any) -> int:
     """Pairs of a shopper by value less price, best first; few, so by insertion. Returns how many."""
     start = rows.indptr[u]
@@ -386,7 +385,7 @@ def _sort_row(u: int, rows: Any, prices: Any, net: Any, order: Any) -> int:
     return rows.indptr[u + 1] - start
 
 
-@_jit
+@jit
 def _pick_row(
     u: int,
     size: int,
@@ -430,7 +429,7 @@ def _pick_row(
     return taken
 
 
-@_jit
+@jit
 def _longest(indptr: Any, first: int, last: int) -> int:
     width = 1
     for u in range(first, last):
@@ -438,7 +437,7 @@ def _longest(indptr: Any, first: int, last: int) -> int:
     return width
 
 
-@_jit
+@jit
 def demand_at_prices(first: int, last: int, rows: Any, prices: Any, near: float, out: Any) -> float:
     """What shoppers [first, last) take at these prices, added to `out`, and their value less prices.
 
@@ -481,7 +480,7 @@ def demand_at_prices(first: int, last: int, rows: Any, prices: Any, near: float,
     return total
 
 
-@_jit
+@jit
 def choose_at_prices(rows: Any, prices: Any, chosen: Any, margin: Any) -> None:
     """Each row's choice at these prices, all caps kept, and by what margin each pair is in or out."""
     n_users = len(rows.indptr) - 1

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
-_jit = nb.njit(cache=True, nogil=True)
+from retailrec.compute.csr import jit
 
 N_NEEDS = 64  # most needs a household can have
 # columns of a household's traits
@@ -42,7 +41,7 @@ class World(NamedTuple):
     brand: Any  # (n_items,)
 
 
-@_jit
+@jit
 def _next(rng: Any) -> Any:
     """Next 64 random bits."""
     rng[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -52,18 +51,18 @@ def _next(rng: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
-@_jit
+@jit
 def _uniform(rng: Any) -> float:
     """In [0, 1)."""
     return float(_next(rng) >> np.uint64(11)) / 9007199254740992.0
 
 
-@_jit
+@jit
 def _normal(rng: Any) -> float:
     return np.sqrt(-2 * np.log(1 - _uniform(rng))) * np.cos(2 * np.pi * _uniform(rng))
 
 
-@_jit
+@jit
 def _seeded(seed: int, household: int, stream: int) -> Any:
     rng = np.empty(1, np.uint64)
     rng[0] = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(household)
@@ -72,7 +71,7 @@ def _seeded(seed: int, household: int, stream: int) -> Any:
     return rng
 
 
-@_jit
+@jit
 def _pick(cumulative: Any, start: int, stop: int, rng: Any) -> int:
     """A position in [start, stop) by cumulative weights that restart at `start`."""
     return min(
@@ -81,7 +80,7 @@ def _pick(cumulative: Any, start: int, stop: int, rng: Any) -> int:
     )
 
 
-@_jit
+@jit
 def _draw_traits(rng: Any, days: int, n_segments: int, scale: float) -> Any:
     """Rhythm, budget and temper of a household."""
     t = np.zeros(10)
@@ -104,7 +103,7 @@ def _draw_traits(rng: Any, days: int, n_segments: int, scale: float) -> Any:
     return t
 
 
-@_jit
+@jit
 def _draw_need(i: int, day: float, what: Any, when: Any, rng: Any, traits: Any, world: Any) -> None:
     """Need `i`: a sub-commodity, two favourites (of one brand if the shelf allows) and a period."""
     cumulative = world.segment_cum[int(traits[SEGMENT])]
@@ -119,7 +118,7 @@ def _draw_need(i: int, day: float, what: Any, when: Any, rng: Any, traits: Any, 
     when[i, 1] = day - when[i, 0] * _uniform(rng)
 
 
-@_jit
+@jit
 def _draw_needs(rng: Any, traits: Any, world: Any) -> Any:
     """What each need is for (sub-commodity, favourites), and when (period, last purchase)."""
     n = min(N_NEEDS, 5 + int(22 * traits[SIZE] * (0.5 + _uniform(rng)) + 6 * _uniform(rng)))
@@ -130,7 +129,7 @@ def _draw_needs(rng: Any, traits: Any, world: Any) -> Any:
     return what, when
 
 
-@_jit
+@jit
 def discount(item: int, week: int) -> float:
     """Price cut of an item in a week: none in nine of ten, else 10% to 40%."""
     h = np.uint64(item) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(week) * np.uint64(
@@ -141,12 +140,12 @@ def discount(item: int, week: int) -> float:
     return 0.0 if u > 0.1 else 0.1 + 3 * u
 
 
-@_jit
+@jit
 def _on_sale(item: int, day: float, world: Any) -> bool:
     return not world.switches[LAUNCHED] or (world.life[item, 0] <= day < world.life[item, 1])
 
 
-@_jit
+@jit
 def _any_item(sub: int, day: float, rng: Any, world: Any) -> int:
     """An item of the sub-commodity that is on sale, by popularity."""
     item = _pick(world.cum, world.first[sub], world.first[sub + 1], rng)
@@ -157,7 +156,7 @@ def _any_item(sub: int, day: float, rng: Any, world: Any) -> int:
     return item
 
 
-@_jit
+@jit
 def _next_visit(day: float, traits: Any, weekday: Any, rng: Any) -> float:
     """Day of the next visit: the household's gap, moved to a day that people like to shop on."""
     spread = (1 - traits[REGULAR]) * -np.log(1 - _uniform(rng))
@@ -169,7 +168,7 @@ def _next_visit(day: float, traits: Any, weekday: Any, rng: Any) -> float:
     return day
 
 
-@_jit
+@jit
 def _visit(day: float, traits: Any, what: Any, when: Any, rng: Any, world: Any, basket: Any) -> int:
     """Fill `basket` with the items of one visit (some may repeat) and return how many."""
     n = 0
@@ -229,7 +228,7 @@ def _visit(day: float, traits: Any, what: Any, when: Any, rng: Any, world: Any, 
     return n
 
 
-@_jit
+@jit
 def simulate_shard(seed: int, first_household: int, n: int, days: int, world: Any) -> Any:
     """Receipt lines of households [first_household, first_household + n).
 
@@ -272,7 +271,7 @@ def simulate_shard(seed: int, first_household: int, n: int, days: int, world: An
     return whole[:used].copy(), money[:used].copy(), all_traits
 
 
-@_jit
+@jit
 def count_futures(
     seed: int,
     household: int,
