@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -201,3 +202,24 @@ def test_the_image_takes_the_store_from_its_environment(
     for one in (store, "postgresql://retailrec@db/shop"):
         monkeypatch.setenv("RETAILREC_STORE", one)
         assert found.make_context(command, list(words)).params["store"] == one
+
+
+def test_pods_of_the_docs_run_as_the_image_and_may_write_what_it_writes() -> None:
+    yaml = pytest.importorskip("yaml")
+    page = (DEPLOY.parent / "docs" / "containers.md").read_text("utf-8")
+    image = (DEPLOY / "Containerfile").read_text("utf-8")
+    (user,) = re.findall(r"^USER (.*)$", image, re.MULTILINE)
+    assert f"--uid {user}" in image
+    for part in yaml.safe_load_all(page.partition("```yaml")[2].partition("```")[0]):
+        spec = part["spec"]
+        pod = spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"]
+        assert pod["securityContext"] == {"runAsNonRoot": True, "fsGroup": int(user)}
+        (container,) = pod["containers"]
+        mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+        assert "/data" in mounts
+        assert sorted(mounts.values()) == sorted(one["name"] for one in pod["volumes"])
+        name, *words = container["args"]
+        assert get_command(app).commands[name].make_context(name, words)  # type: ignore[attr-defined]
+        for probe in (one for key, one in container.items() if key.endswith("Probe")):
+            assert probe["httpGet"]["path"] in ("/health/live", "/health/ready")
+            assert probe["httpGet"]["port"] == container["ports"][0]["containerPort"]
