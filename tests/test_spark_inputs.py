@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,31 @@ def test_a_user_of_whom_nothing_is_left_is_none(session: Any, tmp_path: Path) ->
     here, _ = both(session, tmp_path)
     assert here.users["user_id"].to_list() == [-3, *range(40), 98]
     assert here.users.filter(here.users["user_id"] > 90)["adult"].to_list() == ["no"]
+
+
+def test_what_is_taken_back_is_judged_by_its_receipt_and_not_by_its_date(
+    session: Any, tmp_path: Path
+) -> None:
+    """Beside a date far from all others: a void over the last midnight, and a return days later."""
+    last = LINES["time"].max()
+    assert isinstance(last, datetime)
+    late = LINES[-2:].with_columns(
+        basket_id=pl.lit(999, pl.Int64), time=pl.lit(last.replace(hour=23, minute=59))
+    )
+    void = late[:1].with_columns(-pl.col("quantity", "value"), pl.col("time") + timedelta(minutes=2))
+    back = LINES[:1].with_columns(
+        -pl.col("quantity", "value"),
+        basket_id=pl.lit(1000, pl.Int64),
+        time=pl.lit(last + timedelta(days=4)),
+    )
+    far = LINES[:1].with_columns(time=pl.datetime(1999, 1, 1))
+    pl.concat([LINES, late, void, back, far]).write_parquet(tmp_path / "lines.parquet")
+    here, _ = both(session, tmp_path / "lines.parquet")
+    assert here.report.rejected == {
+        "voided on its receipt": 2,
+        "return or cancellation": 1,
+        "date far from all others": 1,
+    }
 
 
 @pytest.mark.parametrize("numbers", [True, False])
@@ -357,6 +382,25 @@ def test_users_are_read_as_on_one_machine_whatever_their_attributes(
     assert there.batch == local.batch
     assert there.load_report.as_dict() == local.load_report.as_dict()
     assert any("repeat the id" in note for note in there.load_report.notes)
+
+
+def test_items_unknown_to_the_model_are_those_of_which_something_is_left(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    from retailrec.spark import recommend
+
+    lines = pl.concat([pl.read_parquet(file) for file in (shop / "receipts").iterdir()])
+    new = lines.filter(pl.col("item_id").is_not_null() & (pl.col("quantity") > 0))[:3]
+    new = new.with_columns(
+        item_id=pl.Series([10**7, 10**8, 10**6]), basket_id=pl.lit(10**6, pl.Int64), value=pl.lit(2.0)
+    )
+    back = new[:1].with_columns(-pl.col("quantity", "value"))
+    pl.concat([lines, new, back], how="vertical_relaxed").write_parquet(tmp_path / "lines.parquet")
+    files = (shop / "model", tmp_path / "lines.parquet")
+    local = recommend_from_files(*files, tmp_path / "here.parquet", Request(k=3))
+    there = recommend(*files, tmp_path / "there", Request(k=3))
+    assert there.batch == local.batch
+    assert there.batch.report.unknown_items == (10**6, 10**8, 10**9)
 
 
 def test_lists_whose_users_are_written_otherwise_are_refused_as_on_one_machine(

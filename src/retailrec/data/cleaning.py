@@ -12,7 +12,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -516,7 +516,7 @@ def far_rule(days: pl.DataFrame) -> LineRule | None:
     """A rule against a handful of dates that lie far before or after all others, if there are any.
 
     One wrong year among thousands of lines would else move the start or the end of the data. `days` are
-    `time` (dates) and `n`, the lines of each.
+    `time` (dates) and `n`, the lines of each. It is for lines `of_purchases`.
     """
     days = days.sort("time")
     few = int(days["n"].sum()) // _LINES_A_WRONG_DATE
@@ -525,6 +525,11 @@ def far_rule(days: pl.DataFrame) -> LineRule | None:
         return None
     first, last = days["time"][low], days["time"][high]
     return LineRule(_FAR, ~pl.col("time").dt.date().is_between(first, last))
+
+
+def of_purchases(rule: LineRule) -> LineRule:
+    """The rule for lines that take nothing back; whether others do depends on their receipt."""
+    return replace(rule, when=rule.when & ~TAKES_BACK)
 
 
 def far_notes(days: pl.DataFrame) -> list[str]:

@@ -33,6 +33,7 @@ from retailrec.data.cleaning import (
     far_rule,
     kept_lines,
     n_twins,
+    of_purchases,
     parse_lines,
     refuse_if_none,
     set_aside,
@@ -272,7 +273,8 @@ class Coder:
         self.report.notes += far_notes(days if far is None else days.filter(~far.when))
         if far is not None:
             show = partial(named, ids=ids)
-            self.lines = [kept_lines(part, [far], self.report, show) for part in self.lines]
+            rules = [of_purchases(far)]
+            self.lines = [kept_lines(part, rules, self.report, show) for part in self.lines]
         described = {}
         for key, parts in self.described.items():
             facts = stack(parts)

@@ -33,7 +33,7 @@ CROWD = 20  # of so many users somebody comes in every week
 _LINES = 200_000  # lines that are looked at, of all
 _SOME = 50  # lines below which nothing is said of their amounts
 _MANY = 20  # users, of whom a ban is expected to meet one
-_EXAMPLES = 5
+EXAMPLES = 5  # ids of unknown items that are named
 _COUNTS = ("n_shoppers", "n_unknown_shoppers", "n_short", "n_events", "n_unknown_events")
 
 
@@ -69,7 +69,7 @@ class ReceiptFacts(NamedTuple):
     def notes(self) -> tuple[str, ...]:
         """What a caller should know of them."""
         unplaced, notes = self.unplaced, []
-        examples = ", ".join(repr(item) for item in unplaced.unknown_items[:_EXAMPLES].to_list())
+        examples = ", ".join(repr(item) for item in unplaced.unknown_items[:EXAMPLES].to_list())
         if self.none_known:
             notes.append(
                 f"None of the {unplaced.n_events:,} receipt lines is of an item that the model knows "
@@ -215,6 +215,7 @@ class AnswerReport:
         return replace(
             self,
             **{name: getattr(self, name) + getattr(other, name) for name in _COUNTS},
+            unknown_items=tuple(dict.fromkeys((*self.unknown_items, *other.unknown_items))),
             rules=_add_effects(self.rules, other.rules),
             short_slots=_add(self.short_slots, other.short_slots),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
@@ -243,7 +244,7 @@ class AnswerReport:
                 report,
                 n_events=unplaced.n_events,
                 n_unknown_events=unplaced.n_unknown,
-                unknown_items=tuple(unplaced.unknown_items[:_EXAMPLES].to_list()),
+                unknown_items=tuple(unplaced.unknown_items[:EXAMPLES].to_list()),
             )
         if among is None:
             short = _short_list_note(report.n_short, n, k)

@@ -499,8 +499,7 @@ def _completed(
 ) -> AnswerReport:
     """The report with what can be said of the receipts and lists as a whole."""
     model, request = order.model, order.request
-    known = ids_like(cleaned.items, model.items_[ITEM_ID], who="the fresh receipts")
-    strange = cleaned.items.filter(~known.is_in(model.items_[ITEM_ID].implode()))
+    strange = pl.Series(report.unknown_items, dtype=cleaned.items.dtype).unique().sort()
     end = request.at or cleaned.end
     facts = model.catalogue.facts(
         Unplaced(report.n_events, report.n_unknown_events, strange),

@@ -240,11 +240,10 @@ def _counted(
     if far is not None:
         days = days.filter(~far.when)
         first, newest = days.select(pl.min("time"), pl.max("time").alias("last")).row(0)
-        good, whole = (
-            lines.filter(F.to_date("time").between(first, newest)) for lines in (good, whole)
-        )
+        within = F.to_date("time").between(first, newest)
+        good, whole = good.filter(within), whole.filter(takes_back | within)
     report.notes += [*receipts, *far_notes(days), *alike]
-    found = found if far is None else found.filter(~far.when)
+    found = found if far is None else found.filter(~far.when | pl.col("latest").is_null())
     last = _last_day(whole.withColumn("back", takes_back), found.drop_nulls("time").sort("time"))
     if last is None:
         raise DataError(f"no line of {source.name} has a time; expected receipt lines. Check them.")

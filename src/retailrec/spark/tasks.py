@@ -19,6 +19,7 @@ from retailrec.data.cleaning import (
     LoadReport,
     currencies_in,
     kept_lines,
+    of_purchases,
     parse_lines,
 )
 from retailrec.data.columns import join_time
@@ -27,6 +28,7 @@ from retailrec.data.history import History, Pairs
 from retailrec.data.ids import users_of, vocabulary
 from retailrec.data.parsing import clock_there
 from retailrec.recommender.among import Eligible
+from retailrec.recommender.answers import EXAMPLES
 from retailrec.recommender.batch import Exposures, ListFormat, joined
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
@@ -216,7 +218,7 @@ def data_of_lines(
     lines: pl.DataFrame, plan: UserPlan, users: pl.DataFrame | None, report: LoadReport
 ) -> RetailData:
     """Cleaned lines of whole users, in order of place, as the data that the whole log would hold."""
-    kept = lines if plan.far is None else kept_lines(lines, [plan.far], report)
+    kept = lines if plan.far is None else kept_lines(lines, [of_purchases(plan.far)], report)
     if "store" in kept.columns:
         kept = kept.with_columns(pl.col("store").cast(pl.Categorical))
     coded = code_cleaned(kept, report)
@@ -260,8 +262,9 @@ def answer(plan: AnswerPlan, part: UserLines) -> tuple[pl.DataFrame, dict[str, A
     rows = joined(found.lists, plan.output.beside(known.items, known.prices, end))
     report = found.report
     if (receipts := placed.receipts) is not None:
-        n, unknown, _ = receipts.unplaced
-        report = replace(report, n_events=n, n_unknown_events=unknown)
+        n, unknown, items = receipts.unplaced
+        some = tuple(items[:EXAMPLES].to_list())
+        report = replace(report, n_events=n, n_unknown_events=unknown, unknown_items=some)
     if plan.exposures is not None:
         pools = plan.exposures.of(found, end)
         renamed = pools.rename(lambda name: POOL_COLUMN + name)
