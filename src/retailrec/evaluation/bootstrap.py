@@ -1,4 +1,4 @@
-"""Confidence intervals: paired bootstrap over shoppers, corrected for many comparisons."""
+"""Confidence intervals by paired bootstrap over shoppers, p by random signs of their differences."""
 
 from __future__ import annotations
 
@@ -63,10 +63,11 @@ def compare_models(
     makes a shopper easy for every model cancels in differences (Efron & Tibshirani, 1993). Each
     shopper's number of draws is Poisson(1) (Chamandy et al., 2012), for which a block of resamples is
     one matrix product. Intervals are percentiles, and None below six shoppers, of whom no resampling
-    can tell. `p` is two-sided, for a difference of zero, and never below what an exact test can give.
-    That test is run where at most twelve shoppers differ: all signs of their differences are tried
-    (Fisher, 1935), so three shoppers can't give less than 0.25. `p_corrected` holds over all
-    comparisons of one metric at once (Holm, 1979).
+    can tell; of few shoppers or heavy tails they are rather too narrow. `p` is two-sided, for a
+    difference of zero: how often random signs of the shoppers' differences take their sum as far
+    (Fisher, 1935); all signs are tried where at most twelve differ, so three can't give less than 0.25.
+    It may lie above 1 - `level` where the interval leaves zero out: believe `p`. `p_corrected` holds
+    over all comparisons of one metric at once (Holm, 1979).
 
     Examples
     --------
@@ -104,7 +105,7 @@ def compare_models(
     numbers = dict.fromkeys(("mean", "low", "high"), pl.Float64)
     schema: Any = {"model": pl.String, "metric": pl.String, **numbers, "n": pl.Int64}
     means = pl.DataFrame(rows, schema=schema, orient="row")
-    return Comparison(means, _differences(names, matrix, mean, drawn, tails))
+    return Comparison(means, _differences(names, matrix, mean, drawn, tails, seed))
 
 
 def _bootstrap_means(matrix: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -148,45 +149,67 @@ def _differences(
     mean: NDArray[np.float64],
     drawn: NDArray[np.float64],
     tails: Sequence[float],
+    seed: int,
 ) -> pl.DataFrame:
     """Every two models, metric by metric."""
-    frames = []
     models = list(dict.fromkeys(model for model, _ in names))
-    for metric in dict.fromkeys(metric for _, metric in names):
-        place = {model: at for at, (model, of) in enumerate(names) if of == metric}
-        rows = []
-        for versus, model in combinations([model for model in models if model in place], 2):
-            a, b = place[model], place[versus]
-            step = drawn[:, a] - drawn[:, b]
-            step = step[~np.isnan(step)]
-            each = matrix[:, a] - matrix[:, b]
-            each = each[~np.isnan(each)]
-            enough = len(each) >= _LEAST_SHOPPERS
-            low, high = _quantiles(step, tails) if enough else (None, None)
-            least = min((step <= 0).sum(), (step >= 0).sum())
-            p = exact_p(each, min(1.0, 2 * (int(least) + 1) / (len(step) + 1)))
-            rows.append((model, versus, metric, _or_none(mean[a] - mean[b]), low, high, p))
-        corrected = holm([row[-1] for row in rows])
-        frames += [(*row, c) for row, c in zip(rows, corrected, strict=True)]
-    numbers = dict.fromkeys(("difference", "low", "high", "p", "p_corrected"), pl.Float64)
+    at = {name: column for column, name in enumerate(names)}
+    pairs = [
+        (versus, model, metric)
+        for metric in dict.fromkeys(metric for _, metric in names)
+        for versus, model in combinations([m for m in models if (m, metric) in at], 2)
+    ]
+    first = [at[model, metric] for _, model, metric in pairs]
+    second = [at[versus, metric] for versus, _, metric in pairs]
+    each = matrix[:, first] - matrix[:, second]
+    enough = (~np.isnan(each)).sum(axis=0) >= _LEAST_SHOPPERS
+    p = sign_flip_p(each, len(drawn), seed)
+    rows = []
+    for n, (versus, model, metric) in enumerate(pairs):
+        a, b = first[n], second[n]
+        low, high = _quantiles(drawn[:, a] - drawn[:, b], tails) if enough[n] else (None, None)
+        rows.append((model, versus, metric, _or_none(mean[a] - mean[b]), low, high, float(p[n])))
+    numbers = dict.fromkeys(("difference", "low", "high", "p"), pl.Float64)
     schema: Any = dict.fromkeys(("model", "versus", "metric"), pl.String) | numbers
-    return pl.DataFrame(frames, schema=schema, orient="row")
+    found = pl.DataFrame(rows, schema=schema, orient="row")
+    corrected = [holm(of["p"].to_list()) for of in found.partition_by("metric", maintain_order=True)]
+    return found.with_columns(
+        p_corrected=pl.Series([one for of in corrected for one in of], dtype=pl.Float64)
+    )
 
 
-def exact_p(differences: NDArray[np.float64], resampled: float = 0.0) -> float:
-    """Two-sided p of paired differences: exact where few differ, else `resampled` above a floor.
+def sign_flip_p(
+    differences: NDArray[np.float64], resamples: int = 10_000, seed: int = 0
+) -> NDArray[np.float64]:
+    """(n_columns,) two-sided p of paired differences (n, n_columns) of mean zero (Fisher, 1935).
+
+    How often random signs take a column's sum as far from zero; NaN entries are left out.
 
     Examples
     --------
-    >>> exact_p(np.array([1.0, 1.0, 1.0])), exact_p(np.array([0.0, 0.2]))
-    (0.25, 1.0)
+    >>> sign_flip_p(np.array([[1.0, 0.0], [1.0, 0.2], [1.0, np.nan]])).tolist()
+    [0.25, 1.0]
     """
-    differ = differences[differences != 0]
-    if len(differ) > _EXACT:
-        return max(resampled, 2.0 ** (1 - len(differ)))
-    signs = 1 - 2.0 * ((np.arange(1 << len(differ))[:, None] >> np.arange(len(differ))) & 1)
-    sums = np.abs(signs @ differ)
-    return float((sums >= sums[0] * (1 - 1e-9)).mean())
+    known = np.nan_to_num(differences)
+    n, width = known.shape
+    as_far = np.abs(known.sum(axis=0)) - 1e-6 * np.abs(known).sum(axis=0)  # of float32 sums
+    few = (known != 0).sum(axis=0) <= _EXACT
+    p = np.empty(width)
+    for column in np.flatnonzero(few):
+        differ = known[known[:, column] != 0, column]
+        signs = 1 - 2.0 * ((np.arange(1 << len(differ))[:, None] >> np.arange(len(differ))) & 1)
+        p[column] = (np.abs(signs @ differ) >= as_far[column]).mean()
+    many, total = known[:, ~few].astype(np.float32), known[:, ~few].sum(axis=0)
+    count = np.zeros(many.shape[1])
+    rng = np.random.default_rng(seed)
+    block = max(1, min(resamples, _BLOCK_BYTES // (4 * max(n, 1))))
+    for start in range(0, resamples if len(count) else 0, block):
+        size = min(block, resamples - start)
+        bits = np.frombuffer(rng.bytes(size * (n // 8 + 1)), np.uint8).reshape(size, -1)
+        plus = np.unpackbits(bits, axis=1, count=n).astype(np.float32)
+        count += (np.abs(2 * (plus @ many).astype(np.float64) - total) >= as_far[~few]).sum(axis=0)
+    p[~few] = (count + 1) / (resamples + 1)
+    return p
 
 
 def _quantiles(values: NDArray[np.float64], tails: Sequence[float]) -> tuple[Any, Any]:
