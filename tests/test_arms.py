@@ -59,6 +59,15 @@ def test_numbers_and_their_text_draw_the_same_arm() -> None:
     assert [arm_of(user, shares, salt="s") for user in IDS] == number.to_list()
 
 
+def test_ids_that_pandas_made_floats_and_ids_with_blanks_draw_the_arm_of_the_id() -> None:
+    shares = {"a": 0.5, "b": 0.5}
+    arms = assign_arms(list(range(1, 40)), shares, salt="s").to_list()
+    floats = pl.Series([*map(float, range(1, 40)), None])
+    assert assign_arms(floats, shares, salt="s").to_list()[:-1] == arms
+    assert assign_arms([f" {user} " for user in range(1, 40)], shares, salt="s").to_list() == arms
+    assert [arm_of(f" {user}", shares, salt="s") for user in range(1, 40)] == arms
+
+
 def test_propensity_is_the_chance_of_the_arm_in_a_batch_and_online() -> None:
     batch = allocate(PAIRS, {"name": "h", "holdout": 0.2})
     assert batch.offers["propensity"].unique().to_list() == [0.8]

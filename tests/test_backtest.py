@@ -229,6 +229,14 @@ def test_a_longer_list_of_a_function_is_cut_and_none_fills_a_shorter_one(data: R
     assert cut.equals(backtest(data, {"m": first_items}, **settings).values["precision@3"])
 
 
+def test_a_frame_of_receipts_is_judged_as_the_data_made_of_it(data: RetailData) -> None:
+    lines = data.log.select(user_id="user", item_id="item", time="time")
+    models = {"popular": Popularity()}
+    options: dict[str, Any] = {"horizon_days": 7, "n_folds": 1, "metrics": ["recall@5"]}
+    of_frame = backtest(lines, models, **options).summary()
+    assert of_frame.equals(backtest(RetailData.from_frames(lines), models, **options).summary())
+
+
 @pytest.mark.parametrize("settings", [{"metrics": []}, {"horizon_days": float("nan")}])
 def test_without_a_metric_or_a_horizon_nothing_is_judged(
     data: RetailData, settings: dict[str, Any]

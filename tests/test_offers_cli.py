@@ -218,9 +218,12 @@ def test_plan_reads_every_data_set(files: Path) -> None:
         ),
         (ALLOCATE.replace("--out out", "--out other"), "stand in the ledger for it already"),
         ("experiment plan receipts.csv --effect 0 --days 7", "effect must be above 0"),
-        ("experiment plan receipts.csv --effect 0.1 --days 1e12", "lie within the calendar"),
+        (
+            "experiment plan receipts.csv --effect 0.1 --days 1e12",
+            "days must be above 0 and at most 36525",
+        ),
         ("experiment result ledger receipts.csv --campaign spring --days nan", "days must be above 0"),
-        ("experiment result ledger receipts.csv --campaign spring --days 1e12", "within the calendar"),
+        ("experiment result ledger receipts.csv --campaign spring --days 1e12", "at most 36525"),
         (
             ALLOCATE.replace("ledger --record", "legder").replace("--out out", "--out other"),
             "there is no ledger at legder",

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.components import checked
+from retailrec.components import Days, checked
 from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
@@ -286,7 +286,7 @@ def _ledger_at(path: Path, record: bool, changed: ChangedIds) -> Ledger:
 def plan_experiment(
     data: RetailData,
     *,
-    days: float,
+    days: Days,
     effect: float,
     metric: str = "spend",
     design: Design | None = None,

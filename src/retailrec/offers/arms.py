@@ -9,12 +9,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from retailrec.components import checked
 from retailrec.compute.draws import uniform_draws
+from retailrec.data.ids import id_series
+from retailrec.data.parsing import bare_id
 from retailrec.errors import SettingError
 
 HOLDOUT, TREATED = "holdout", "treated"
@@ -36,20 +39,20 @@ def arm_of(user: str | int, shares: Mapping[str, float], *, salt: str) -> str:
     ['b', 'b', 'a', 'a']
     """
     names, edges = _intervals(shares)
-    return names[bisect_right(edges, uniform_draws([user], salt)[0])]
+    return names[bisect_right(edges, uniform_draws([bare_id(str(user))], salt)[0])]
 
 
 @checked
 def assign_arms(
-    ids: pl.Series, shares: Mapping[str, float], *, salt: str, strata: pl.Series | None = None
+    ids: Any, shares: Mapping[str, float], *, salt: str, strata: pl.Series | None = None
 ) -> pl.Series:
     """Arm of each user, text of the same length as `ids`.
 
-    Without strata an arm depends on the user's id as text, the salt and the shares alone, whoever else
-    there is and in whatever order the shares are written. With `strata` (a segment of each user; null
-    is one of them) every stratum is split as evenly as whole users allow: they are ordered by their
-    draw, and the first share of them gets the first arm. That is stable for one list of users, but not
-    when others join.
+    Without strata an arm depends on the user's id as text (7.0 is 7, as in files), the salt and the
+    shares alone, whoever else there is and in whatever order the shares are written. With `strata` (a
+    segment of each user; null is one of them) every stratum is split as evenly as whole users allow:
+    they are ordered by their draw, and the first share of them gets the first arm. That is stable for
+    one list of users, but not when others join.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def assign_arms(
     [512, 488]
     """
     names, edges = _intervals(shares)
-    place = uniform_draws(ids, salt)
+    place = uniform_draws(id_series(ids, who="ids"), salt)
     if strata is not None:
         table = pl.DataFrame({"stratum": strata.cast(pl.String), "draw": place})
         rank = pl.col("draw").rank("ordinal").over("stratum")

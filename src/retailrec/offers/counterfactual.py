@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from retailrec.components import Level, Resamples, Seed, checked
+from retailrec.components import Days, Level, Resamples, Seed, checked
 from retailrec.compute.statistics import Floats, holm, mean_interval
 from retailrec.data import RetailData
 from retailrec.data.ids import runs_of_ids
@@ -196,7 +196,7 @@ def judge_policy(
     policy: Any,
     data: RetailData,
     *,
-    days: float,
+    days: Days,
     margin: Any = None,
     segment: str | None = None,
     level: Level = 0.95,

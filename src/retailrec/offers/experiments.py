@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.components import Level, check_settings, checked
+from retailrec.components import Days, Level, check_settings, checked
 from retailrec.compute.statistics import Floats, difference_of_means, holm, shares_p
 from retailrec.data import RetailData
 from retailrec.data.interchange import to_polars
@@ -105,7 +105,7 @@ def outcomes(
     data: RetailData,
     user_ids: pl.Series,
     start: datetime,
-    days: float,
+    days: Days,
     *,
     before_days: float | None = None,
     margin: Any = None,
@@ -200,7 +200,7 @@ def experiment_result(
     campaign: str,
     data: RetailData,
     *,
-    days: float,
+    days: Days,
     margin: Any = None,
     segment: str | None = None,
     planned_holdout: float | None = None,

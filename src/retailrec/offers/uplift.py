@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.components import Level, Seed, Threads, checked
+from retailrec.components import Days, Level, Seed, Threads, checked
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards, n_threads
 from retailrec.compute.statistics import Difference, Floats, mean_interval
@@ -49,7 +49,7 @@ _OPTIONS: Mapping[str, Any] = {
     "verbosity": -1,
 }
 _TREES = 100
-_OF_THREE = 1 - 0.05 / 3  # level of intervals of three learners at once
+_OF_THREE, _OF_TEN = 1 - 0.05 / 3, 1 - 0.05 / 10  # levels of three learners, of ten tenths at once
 Predict = Callable[[NDArray[np.float32]], Floats]
 
 
@@ -81,7 +81,9 @@ class Decile:
     Attributes
     ----------
     predicted : mean of the learnt uplift
-    effect, low, high : mean effect by the log, and its interval
+    effect, low, high : mean effect by the log, and its interval, of the level that would hold for ten
+        at once (Bonferroni): rows of one part of the users are ordered by what was learnt from the
+        other parts, so errors of the outermost tenths add up
     n_rows : rows
     """
 
@@ -172,7 +174,7 @@ def fit_uplift(
     pool: Any,
     data: RetailData,
     *,
-    days: float,
+    days: Days,
     margin: Any = None,
     threads: Threads = 0,
     seed: Seed = 0,
@@ -223,16 +225,7 @@ def fit_uplift(
     progress("features")
     x = _rows_at_times(table, data, threads)
     problem = _Problem(x, y.astype(float), shown, p, n_threads(threads), seed)
-    part = np.random.default_rng(seed).permutation(int(user.max()) + 1)[user] % _PARTS
-    learnt = {name: np.empty(len(y)) for name in ("t", "x", "dr")}
-    effect = np.empty(len(y))
-    for fold in range(_PARTS):
-        progress("learn", fold, _PARTS)
-        mine, others = part == fold, part != fold
-        found = _learn(problem, others, user)
-        for name in learnt:
-            learnt[name][mine] = found[name](x[mine])
-        effect[mine] = _pseudo_effect(problem, mine, found["m0"](x[mine]), found["m1"](x[mine]))
+    learnt, effect = _crossed(problem, user, progress)
     learners = [_judged(name, learnt[name], effect, user) for name in learnt]
     best = max(learners, key=lambda one: one.qini)
     whole = _per_user(effect, user)
@@ -318,6 +311,25 @@ class _Problem:
         return lambda x: np.asarray(booster.predict(x, num_threads=self.threads), float)
 
 
+def _crossed(
+    problem: _Problem, user: NDArray[np.int64], progress: Progress = silent
+) -> tuple[dict[str, Floats], Floats]:
+    """Each learner's uplift, and the log's effect, of rows whose users it never saw."""
+    part = np.random.default_rng(problem.seed).permutation(int(user.max()) + 1)[user] % _PARTS
+    learnt = {name: np.empty(len(user)) for name in ("t", "x", "dr")}
+    effect = np.empty(len(user))
+    for fold in range(_PARTS):
+        progress("learn", fold, _PARTS)
+        mine, others = part == fold, part != fold
+        found = _learn(problem, others, user)
+        for name in learnt:
+            learnt[name][mine] = found[name](problem.x[mine])
+        effect[mine] = _pseudo_effect(
+            problem, mine, found["m0"](problem.x[mine]), found["m1"](problem.x[mine])
+        )
+    return learnt, effect
+
+
 def _learn(problem: _Problem, rows: NDArray[np.bool_], user: NDArray[np.int64]) -> dict[str, Predict]:
     """T-, X- and DR-learner from some rows, and the models of what is bought shown and not."""
     y, shown, p = problem.y, problem.shown, problem.p
@@ -382,7 +394,7 @@ def _deciles(learnt: Floats, effect: Floats, user: NDArray[np.int64]) -> list[De
         _, of = np.unique(user[rows], return_inverse=True)
         if not len(rows) or of.max(initial=0) < 1:
             continue
-        found = _per_user(effect[rows], of)
+        found = _per_user(effect[rows], of, _OF_TEN)
         deciles.append(Decile(float(learnt[rows].mean()), *found[:3], len(rows)))
     return deciles
 

@@ -623,7 +623,7 @@ def render_uplift(report: Mapping[str, Any], sentence: str) -> str:
         sentence,
         drawings.dots(
             tenths,
-            f"{report['metric']} that an offer changes; 95% interval",
+            f"{report['metric']} that an offer changes; 95% interval of all ten",
             drawings.styles(["so", "learnt"]),
         ),
         "Offers by what they were expected to change, greatest first: learnt, and so for other users",
