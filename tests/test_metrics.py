@@ -231,6 +231,13 @@ def test_a_judge_of_some_shoppers_agrees_with_the_whole(data: RetailData) -> Non
         np.testing.assert_array_equal(part[name], whole[name][chosen])
 
 
+def test_items_that_the_catalogue_lacks_are_no_part_of_its_coverage() -> None:
+    mine = pl.DataFrame({"user_id": [1, 1, 1], "item_id": ["a", "b", "c"], "rank": [1, 2, 3]})
+    catalogue = pl.DataFrame({"item_id": ["a", "z"]})
+    found = evaluate(mine, mine, ["coverage@3", "gini@3"], items=catalogue)
+    assert found == {"coverage@3": 0.5, "gini@3": 1.0}  # of a and z, a alone
+
+
 def test_frames_with_history_and_catalogue() -> None:
     mine = pl.DataFrame({"user_id": [1, 1, 2, 9], "item_id": [7, 8, 7, 7], "rank": [1, 2, 1, 1]})
     bought = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [7, 8, 5, 7]})

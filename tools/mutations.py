@@ -309,7 +309,7 @@ METRICS: list[Mutation] = [
     ("money_recall", "* hits).sum(axis=1), spent", "* hits).sum(axis=1), spent + 1"),
     ("revenue", " * hits", ""),
     ("served", "n_recommended > 0", "n_recommended > 1"),
-    ("coverage", "items[items >= 0]", "items"),
+    ("coverage", "items[is_recommendable]", "items"),
     ("gini", "2 * place - n - 1", "2 * place - n"),
     ("novelty", "(items >= 0).sum(axis=1)", "items.shape[1] + 0 * items[:, 0]"),
     ("diversity", " & (categories >= 0)", ""),

@@ -112,9 +112,11 @@ class Window:
             raise DataError("receipts changed while models were judged; start again.")
         values: dict[str, Values] = {m: found[m].to_numpy() for m in alone}
         if together:
+            items, recommendable = _matrix(found["lists"]), self._past.recommendable
             context = {
-                "items": _matrix(found["lists"]),
-                "n_recommendable": int(self._past.recommendable.sum()),
+                "items": items,
+                "is_recommendable": (items >= 0) & recommendable[items],
+                "n_recommendable": int(recommendable.sum()),
             }
             values |= {m: compute_metric(m, context) for m in together}
         return {m: values[m] for m in metrics}, found.select(*kept)

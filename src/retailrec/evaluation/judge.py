@@ -154,6 +154,7 @@ class Judge:
             facts["categories"] = lambda: np.where(there, categories[items], -1)
         if (recommendable := self.recommendable) is not None:
             facts["n_recommendable"] = lambda: int(recommendable.sum())
+            facts["is_recommendable"] = lambda: there & recommendable[items]
         return {name: value() for name, value in facts.items() if name in needs}
 
     def hits(self, items: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ asks for more by naming it:
 - `buyer_share` (n_users, k): share of the shoppers with history who had bought the item before
 - `is_popular` (n_users, k) bool: is the item among the k that most shoppers had bought before?
 - `categories` (n_users, k): category code of each recommended item; -1 not known
+- `is_recommendable` (n_users, k) bool: might the item have been recommended?
 - `n_recommendable`: items that might have been recommended
 
 It returns one value a shopper, NaN where the metric is not defined for the shopper; or one value in
@@ -128,7 +129,9 @@ def _of_part(name: str) -> Metric | None:
 
 
 # what lists and truth alone do not say, and the table of `evaluate` that says it
-_COMES_WITH = dict.fromkeys(("categories", "n_recommendable"), "items") | dict.fromkeys(
+_COMES_WITH = dict.fromkeys(
+    ("categories", "n_recommendable", "is_recommendable"), "items"
+) | dict.fromkeys(
     ("repeat_hits", "explore_hits", "n_repeats", "n_explored", "buyer_share", "is_popular"), "history"
 )
 

@@ -179,27 +179,28 @@ def served(hits: Hits, n_recommended: NDArray[np.int64]) -> Values:
 
 
 @metric
-def coverage(items: Items, n_recommendable: int) -> Values:
+def coverage(items: Items, is_recommendable: Hits, n_recommendable: int) -> Values:
     """Share of the recommendable items that stand among the first k of any shopper, 0 to 1.
 
-    >>> coverage(np.array([[0, 1], [0, -1]]), 4).tolist()
+    >>> coverage(np.array([[0, 1], [0, 9]]), np.array([[True, True], [True, False]]), 4).tolist()
     [0.5]
     """
-    return np.array([len(np.unique(items[items >= 0])) / max(n_recommendable, 1)])
+    return np.array([len(np.unique(items[is_recommendable])) / max(n_recommendable, 1)])
 
 
 @metric
-def gini(items: Items, n_recommendable: int) -> Values:
+def gini(items: Items, is_recommendable: Hits, n_recommendable: int) -> Values:
     """How unequally recommendations are spread over the recommendable items: 0 evenly, 1 all on one.
 
     With counts c in ascending order, sum of (2 i - n - 1) c_i over (n - 1) sum of c (Gini 1912, as in
     Castells et al., 2015); not defined without recommendations.
 
-    >>> gini(np.array([[0], [0], [0]]), 3).tolist(), gini(np.array([[0], [1], [2]]), 3).tolist()
+    >>> all_on_one, evenly, offered = np.zeros((3, 1)), np.array([[0], [1], [2]]), np.ones((3, 1), bool)
+    >>> gini(all_on_one, offered, 3).tolist(), gini(evenly, offered, 3).tolist()
     ([1.0], [0.0])
     """
-    counts = np.unique(items[items >= 0], return_counts=True)[1]
-    n = max(n_recommendable, len(counts))
+    counts = np.unique(items[is_recommendable], return_counts=True)[1]
+    n = n_recommendable
     if n < 2 or not len(counts):
         return np.array([np.nan])
     place = np.arange(n - len(counts) + 1, n + 1)  # items that are on no list come first, with count 0
