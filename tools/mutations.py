@@ -326,7 +326,7 @@ METRICS: list[Mutation] = [
     ("LocalEngine.prices", 'pl.col("time").dt.date().max()', 'pl.col("time").dt.date().min()'),
     ("category_codes", "known[-1]", "known[0]"),
     ("means", "np.nanmean(v)", "np.nan_to_num(v).mean()"),
-    ("_differences", "min(1.0, 2 * (", "min(1.0, 1 * ("),
+    ("sign_flip_p", "np.abs(2 * (plus", "(2 * (plus"),
     ("_differences", "drawn[:, a] - drawn[:, b]", "np.sort(drawn[:, a]) - np.sort(drawn[:, b])"),
     ("holm", "(len(p) - np.arange(len(p)))", "len(p)"),
     ("compare_models", "(1 + level) / 2", "level"),
