@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import json
 import re
 import shutil
@@ -105,6 +106,21 @@ def test_large_bodies_are_refused_with_and_without_a_length(start: Start) -> Non
     chunks = (b" " * 1000 for _ in range(20))
     assert client.post("/v1/offers", content=chunks).status_code == 413
     assert client.post("/v1/offers", content=b"", headers={"content-length": "-5"}).status_code == 413
+
+
+def test_a_body_that_can_not_be_read_is_refused_with_what_to_do(start: Start) -> None:
+    client, body = start(), json.dumps({"receipts": [receipt("a", "1", "1")]}).encode()
+    plain = {"content-type": "application/json"}
+    for sent, headers, status, said in (
+        (body, {"content-type": "text/plain"}, 422, "Content-Type: application/json"),
+        (gzip.compress(body), plain | {"content-encoding": "gzip"}, 415, "send it uncompressed"),
+        (iter([body]), plain | {"transfer-encoding": "gzip, chunked"}, 415, "send it uncompressed"),
+        (gzip.compress(body), plain, 400, "send text in UTF-8"),
+        (body, plain | {"content-encoding": "identity"}, 200, ""),
+    ):
+        answer = client.post("/v1/receipts", content=sent, headers=headers)
+        assert answer.status_code == status
+        assert said in answer.json().get("detail", "")
 
 
 def test_a_key_is_needed_once_there_is_one_and_scopes_count(start: Start, folder: Path) -> None:

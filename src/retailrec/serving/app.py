@@ -70,7 +70,7 @@ _PROBLEM = {
         PROBLEM: {"schema": {"type": "object", "properties": _FIELDS | {"status": {"type": "integer"}}}}
     },
 }
-_STATUSES = (400, 401, 403, 404, 409, 412, 413, 421, 422, 429, 500, 503, 504, 507)
+_STATUSES = (400, 401, 403, 404, 409, 412, 413, 415, 421, 422, 429, 500, 503, 504, 507)
 _ESCAPED = "percent-encoded, slashes too"
 ShopperPath = Annotated[
     Id, Path(description=f"the shopper's id, as receipts have it; {_ESCAPED}", examples=["42"])
@@ -138,7 +138,16 @@ class _JsonRequest(Request):
     """A request whose body says nothing twice."""
 
     async def json(self) -> Any:
-        return json.loads(await self.body(), object_pairs_hook=_said_once)
+        body = await self.body()
+        try:
+            return json.loads(body, object_pairs_hook=_said_once)
+        except json.JSONDecodeError:
+            raise  # whose place is said
+        except (ValueError, RecursionError) as error:
+            # the one kind of error that reading a body lets through
+            raise HTTPException(
+                400, "body: no JSON that can be read; send text in UTF-8, not nested deep."
+            ) from error
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

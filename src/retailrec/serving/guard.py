@@ -95,7 +95,7 @@ class Guard:
         return None
 
     def _check(self, method: str, headers: Headers) -> None:
-        """Raise a Problem if the request is not meant for us, not from our pages, or too large."""
+        """Raise a Problem if the request is not meant for us, not from our pages, or can't be read."""
         settings, own = self.service.settings, headers.get("host", "").lower()
         if settings.hosts and _host(own) not in settings.hosts:
             names = ", ".join(settings.hosts)
@@ -103,6 +103,11 @@ class Guard:
         # another site's page must not write with the rights of who looks at it
         if method not in _SAFE_METHODS and not _is_own(headers, own):
             raise Problem(403, "pages of another origin may not change anything here.")
+        codings = headers.get("content-encoding") or "identity", headers.get("transfer-encoding")
+        if codings[0].lower() != "identity" or (codings[1] or "chunked").lower() != "chunked":
+            raise Problem(
+                415, "bodies are read as they come, whole or in chunks; send it uncompressed."
+            )
         if _too_large(headers.get("content-length", "0"), settings.body_bytes):
             raise Problem(413, f"bodies may have {settings.body_bytes:,} bytes; send less.")
 

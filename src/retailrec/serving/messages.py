@@ -507,7 +507,11 @@ def answer_problems(app: FastAPI) -> None:
             for one in error.errors()[:20]
         ]
         first = found[0] if found else {"where": "request", "message": "can't be read"}
-        detail = f"{first['where']}: {first['message']}. See /openapi.json for what is expected."
+        kind = request.headers.get("content-type", "")
+        if first["where"] == "body" and "json" not in kind:
+            first["message"] = "it is read as JSON only with the header Content-Type: application/json"
+        said = first["message"].rstrip(".")
+        detail = f"{first['where']}: {said}. See /openapi.json for what is expected."
         return problem(request, 422, detail, errors=found)
 
     @app.exception_handler(HTTPException)
