@@ -108,7 +108,7 @@ class RetailData:
         users: Any = None,
         *,
         columns: Mapping[str, str] | None = None,
-        end: datetime | None = None,
+        end: Any = None,
         rules: Sequence[LineRule] = (),
         report: LoadReport | None = None,
         item_columns: Sequence[str] = (),
