@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retailrec.data import RetailData
-from retailrec.data.cleaning import RECEIPT_RULES, STANDARD_RULES, LoadReport
+from retailrec.data.cleaning import RECEIPT_RULES, STANDARD_RULES, LineRule, LoadReport
 from retailrec.data.files import read_table
 from retailrec.data.parsing import MISSING, bare_id, parse_number, without_missing
 from retailrec.datasets import load_dataset, open_dataset
@@ -315,16 +315,25 @@ def test_other_amounts_are_named_and_the_larger_ones_count(store: Store) -> None
 
 
 @pytest.mark.parametrize("numbers", [True, False])
-def test_what_a_later_load_takes_back_is_kept_and_said(store: Store, numbers: bool) -> None:
+@pytest.mark.parametrize("written", ["as times", "%Y/%m/%d %H:%M:%S", "%Y%m%d"])
+def test_what_a_later_load_takes_back_is_kept_and_said(
+    store: Store, numbers: bool, written: str
+) -> None:
+    def as_written(frame: pl.DataFrame) -> pl.DataFrame:
+        if written == "as times":
+            return frame
+        text = pl.col("time").dt.strftime(written)
+        return frame.with_columns(text.cast(pl.Int64) if written == "%Y%m%d" else text)
+
     both = lines(("tea", 3, 6), ("jam", 1, 3)), lines(("tea", -1, -2), ("jam", 1, 3), ("jam", -1, -3))
     sale, back = both if numbers else (frame.drop("basket_id") for frame in both)
     rye = lines(("rye", 1, 2), basket_id=2, time=TEN + timedelta(days=1)).select(sale.columns)
-    load_frames(store, sale)
+    load_frames(store, as_written(sale))
     kept = stored(store)
     for day, said in ((0, True), (9, False)):  # nine days later it is a return
         load = LoadReport("x")
         later = back.with_columns(pl.col("time") + timedelta(days=day))
-        load_frames(store, pl.concat([later, rye]), report=load)
+        load_frames(store, as_written(pl.concat([later, rye])), report=load)
         (rest,) = stored(store).keys() - kept.keys()
         assert stored(store) == kept | {rest: {"rye": 1}}
         assert load.rejected == {"voided on its receipt": 2, "return or cancellation": 1}
@@ -798,6 +807,24 @@ def test_receipts_that_version_0_2_called_by_their_time_are_known_without_number
     found = load_frames(store, rows)  # of the second one more is known
     assert (found.new, found.completed) == (0, 1)
     assert stored(store) == kept | {"20240102T100100.000000-0000": {"rye": 1, "oil": 1}}
+
+
+def test_returns_without_a_user_are_loaded_again(store: Store) -> None:
+    """As Online Retail has them: an invoice that begins with C, and no customer."""
+    rule = LineRule("return or cancellation", pl.col("basket_id").str.starts_with("C"))
+    sale = pl.concat(
+        [
+            lines(("tea", 1, 2), basket_id="1"),
+            lines(("tea", -1, -2), user_id=None, basket_id="C2"),
+            lines(("tea", -1, -2), time=None, basket_id="C3"),
+            lines(("tea", -1, -2), basket_id="C4"),
+        ],
+        how="vertical_relaxed",
+    )
+    for new in (1, 0):
+        load = LoadReport("x")
+        assert load_frames(store, sale, rules=[rule], report=load).new == new
+        assert (load.rejected, load.notes) == ({"return or cancellation": 3}, [])
 
 
 def test_what_is_taken_back_of_a_number_that_was_used_again_is_said(store: Store) -> None:

@@ -451,9 +451,11 @@ def set_aside(bad: pl.DataFrame, report: LoadReport) -> None:
         report.examples[name] = sorted([*before, *(int(i) for i in examples)])[:3]
     largest_first = sorted(report.rejected.items(), key=lambda pair: -pair[1])
     report.rejected = dict(largest_first)
-    report.rejects = (
-        bad if report.rejects.is_empty() else pl.concat([report.rejects, bad], how="diagonal_relaxed")
-    )
+    parts = [part for part in (report.rejects, bad) if part.height]
+    if len({part.schema["time"] for part in parts if "time" in part.columns}) > 1:
+        # as they are written, and as they were read: of numbers and times Polars would make numbers
+        parts = [part.cast({"time": pl.String}) for part in parts]
+    report.rejects = pl.concat(parts, how="diagonal_relaxed") if parts else bad
 
 
 def refuse_if_none(n_lines: int, report: LoadReport) -> None:

@@ -62,11 +62,13 @@ class CodedLines:
         `line`, carried columns, and `file` where there are several exports
     ids : id column -> ids of the lines that take nothing back, ascending; the code is the place
     described : id column -> distinct (id, described-by columns, time, line) of the lines
+    times : `text`, as times are written, and `time`; None where they came as times
     """
 
     lines: list[pl.DataFrame]
     ids: dict[str, pl.Series]
     described: dict[str, pl.DataFrame]
+    times: pl.DataFrame | None = None
 
 
 @dataclass
@@ -287,7 +289,7 @@ class Coder:
             if far is not None:
                 facts = facts.filter(~far.when)
             described[key] = facts.with_columns(facts[key].cast(ids[key].dtype))
-        return CodedLines(self.lines, ids, described)
+        return CodedLines(self.lines, ids, described, times)
 
     def final(self) -> tuple[dict[str, pl.Series], list[pl.DataFrame]]:
         """All ids, and the parts in final codes."""

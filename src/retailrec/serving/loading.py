@@ -124,7 +124,7 @@ def load_frames(
         report.notes += move(store, changed_ids)
     if not store.is_empty() and (some := store.alike(ids[0].cast(pl.String))):
         report.notes.append(alike_note(f"{USER_ID} of the store", len(some), *some[0]))
-    report.notes += _kept_though_taken_back(store, report.rejects)
+    report.notes += _kept_though_taken_back(store, report.rejects, coded.times)
     loaded = _load(store, log, *ids, numbers, report, progress)
     if people is not None:
         loaded = loaded._replace(undescribed=describe(store, people))
@@ -166,7 +166,9 @@ def _check(users: pl.Series, items: pl.Series, numbers: pl.Series) -> None:
             check(text)
 
 
-def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
+def _kept_though_taken_back(
+    store: Store, rejects: pl.DataFrame, times: pl.DataFrame | None
+) -> list[str]:
     """What to say of items that lines take back of receipts which an earlier load stored.
 
     A load takes nothing away: loaded again, an export without what was taken back would add it again.
@@ -174,13 +176,19 @@ def _kept_though_taken_back(store: Store, rejects: pl.DataFrame) -> list[str]:
     if "reason" not in rejects.columns or store.is_empty():
         return []
     back = rejects.filter(pl.col("reason").is_in([RETURN, VOIDED]))
+    if times is not None:  # lines were set aside before and after their times were read
+        back = back.with_columns(text=pl.col("time").cast(pl.String)).drop("time")
+        known = times.with_columns(pl.col("text").cast(pl.String))
+        read = pl.col("text").str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
+        back = back.join(known, "text", "left").with_columns(pl.col("time").fill_null(read))
     by_time = pl.col("time").dt.strftime(BY_TIME)
     number = pl.col("basket_id").cast(pl.String) if "basket_id" in back.columns else pl.lit(None)
-    lines = back.select(
+    known_lines = back.select(
         pl.col(USER_ID, ITEM_ID).cast(pl.String),
         number.fill_null(by_time).alias("number"),
         pl.col("time").to_physical(),
-    ).rows()
+    )
+    lines = known_lines.drop_nulls().rows()  # a format may call a line of no user a return
     found: dict[tuple[str, str, str], None] = {}
     for at in range(0, len(lines), _CHUNK):
         some = lines[at : at + _CHUNK]
