@@ -12,6 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from retailrec.errors import SettingError
 from retailrec.offers.allocation import allocate
+from retailrec.offers.repair import MOST_RELAXED
 
 Rows = tuple[list[np.ndarray], list[float], list[float]]
 
@@ -235,3 +236,52 @@ def test_that_nothing_misses_fewer_offers_is_proven_to_the_last_offer() -> None:
     )
     assert found.report.proven
     assert found.report.n_offers == round(-best.fun)
+
+
+LEVELS = [0.1, 0.2, 0.4] * 4  # what the items are worth, to every user the same
+COSTS = [round(0.05 + 0.13 * i % 0.7, 2) * value for i, value in enumerate(LEVELS)]
+
+
+@pytest.mark.parametrize(
+    ("values", "costs", "budget", "stock", "best"),
+    [
+        (LEVELS, COSTS, 5.0, None, 40.0),
+        (LEVELS, COSTS, 5.0, 10, 19.7),
+        ([0.1] * 12, [0.05] * 12, 0.5, None, 1.0),
+        ([0.1] * 12, [0.05] * 12, sum([0.05] * 50), None, 5.0),  # 2.4999999999999996
+        ([0.4] * 30, [0.3] * 30, 0.5, None, 0.4),  # one and two thirds fit
+    ],
+)
+def test_pairs_that_are_worth_the_same_are_allocated_as_well_as_any(
+    values: list[float], costs: list[float], budget: float, stock: int | None, best: float
+) -> None:
+    pairs = same_for_all(values, costs, n_users=100)
+    campaign: dict[str, Any] = {
+        "name": "ties",
+        "offers": {"at_most": 1},
+        "budget": [{"at_most": budget}],
+    }
+    if stock:
+        campaign["limit"] = [{"by": "product", "at_most": stock}]
+    report = allocate(pairs, campaign).report
+    assert report.value == pytest.approx(best)
+    assert 0 <= report.gap < 0.01
+
+
+def test_prices_of_a_large_campaign_of_ties_are_those_of_some_of_its_users() -> None:
+    values = [0.1, 0.2, 0.4] * 20
+    costs = [0.05 * (1 + i % 7) for i in range(60)]
+    pairs = same_for_all(values, costs, n_users=4000)
+    campaign = {"name": "ties", "offers": {"at_most": 3}, "budget": [{"at_most": 300.0}]}
+    campaign["limit"] = [{"by": "product", "at_most": 150}]
+    report = allocate(pairs, campaign).report
+    assert report.n_pairs > MOST_RELAXED
+    assert 0 <= report.gap < 0.01
+
+
+def same_for_all(values: list[float], costs: list[float], n_users: int) -> pl.DataFrame:
+    """Every item for every user, worth the same to each."""
+    n = len(values)
+    users, items = np.divmod(np.arange(n_users * n), n)
+    columns = {"user_id": users, "item_id": items, "value": values * n_users, "cost": costs * n_users}
+    return pl.DataFrame(columns)

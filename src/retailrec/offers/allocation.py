@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +31,7 @@ from retailrec.offers.problem import (
     build_problem,
     read_pairs,
 )
-from retailrec.offers.repair import Answer, answer_of, fewest_missing, repair
+from retailrec.offers.repair import SURE, Answer, answer_of, fewest_missing, relaxed, repair
 from retailrec.offers.shadow_prices import DualProblem, Duals, Floats, Prices, solve_duals
 from retailrec.work import Work
 
@@ -71,7 +71,8 @@ class AllocationReport:
     ----------
     campaign : its name
     value : sum of what the offers are worth
-    bound : no answer that keeps the same bounds is worth more (the Lagrangian dual)
+    bound : no answer that keeps the same bounds is worth more (the Lagrangian dual, or the linear or
+        integer program where that is less)
     gap : (bound - value) / |bound|; 0 if both are 0
     n_pairs, n_items : pairs and items that could be offered, holdouts left out
     n_shoppers, n_held_out, n_with_offers, n_offers : numbers
@@ -327,20 +328,26 @@ def _search(
     checkpoint: Callable[[Duals], None] = lambda state: None,
     progress: Progress = silent,
 ) -> tuple[Duals, Answer]:
-    """Prices of the least bound, and the best answer; ties are set apart where the two don't meet."""
+    """Prices of the least bound, and the best answer; where they don't meet, those of HiGHS as well."""
     duals = solve_duals(dual, start, checkpoint=checkpoint, progress=progress)
     progress("repair")
     answer = repair(dual, duals.best)
     if not answer.shortfall and duals.bound - answer.value <= _FAR * abs(duals.bound):
         return duals, answer
     progress("ties")
-    other = solve_duals(replace(dual, apart=True), steps=60, progress=progress)
-    again = repair(dual, other.best)
-    other.step += duals.step
-    return (
-        min(duals, other, key=lambda d: d.bound),
-        min(answer, again, key=lambda a: (a.shortfall, -a.value)),
-    )
+    if (found := relaxed(dual)) is not None:
+        prices, shares = found
+        bound = dual.evaluate(prices, duals.near)[0]
+        if bound < duals.bound:
+            duals.bound, duals.best = bound, prices
+        others = [repair(dual, prices)] + ([] if shares is None else [repair(dual, prices, shares)])
+        answer = min([answer, *others], key=lambda a: (a.shortfall, -a.value))
+    if not answer.shortfall and duals.bound - answer.value > _FAR * abs(duals.bound):
+        exact = fewest_missing(dual)  # where a bound is as small as a few offers, all must be whole
+        if exact is not None and not exact.shortfall:
+            duals.bound = min(duals.bound, exact.value + SURE * abs(exact.value))
+            answer = max(answer, exact, key=lambda a: a.value)
+    return duals, answer
 
 
 def _key(problem: Problem, campaign: Campaign) -> str:
@@ -385,6 +392,7 @@ def _report(
     dual, duals, answer, proven = solved
     problem = dual.problem
     sent = answer_of(dual, explored.chosen)
+    bound = max(duals.bound, sent.value)  # sums in another order differ in their last digit
     constraints, notes = [], list(problem.notes)
     left = _left_out(problem, answer)
     for k, c in enumerate(problem.constraints):
@@ -429,8 +437,8 @@ def _report(
     return AllocationReport(
         campaign=campaign.name,
         value=sent.value,
-        bound=duals.bound,
-        gap=(duals.bound - sent.value) / abs(duals.bound) if duals.bound else 0.0,
+        bound=bound,
+        gap=(bound - sent.value) / abs(bound) if bound else 0.0,
         n_pairs=len(problem.item),
         n_items=problem.n_items,
         n_shoppers=shoppers.height,

@@ -226,6 +226,13 @@ def build_problem(
     )
 
 
+def _whole_ticks(budget: float, places: int) -> int:
+    """Ticks that fit a budget; one that misses a whole number by the rounding of sums has it all."""
+    exact = Decimal(repr(budget)).scaleb(places)
+    nearest = exact.to_integral_value()
+    return int(nearest if abs(nearest - exact) <= nearest * Decimal(SLACK) else exact)
+
+
 def _in_ticks(
     cost: NDArray[np.float64],
     item: NDArray[np.int32],
@@ -253,7 +260,7 @@ def _in_ticks(
         if (reached * 10.0**places >= 2**52).any():
             break
         if (np.abs(ticks - whole) <= _ROUNDING * ticks)[counts].all():
-            upper[is_cost] = [int(Decimal(repr(c.at_most)).scaleb(places)) for c in budgets]
+            upper[is_cost] = [_whole_ticks(c.at_most, places) for c in budgets]
             return np.where(counts, whole, np.ceil(ticks)), 10.0**places, upper
     least = min(reached[reached > 0], default=1.0)
     per_unit = 2.0 ** min(np.floor(51 - np.log2(least)), 900)

@@ -8,7 +8,7 @@ bounds are never broken. A minimum that can't be met gives way, and is counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,8 @@ def bounds_of(dual: DualProblem) -> kernels.Bounds:
     return kernels.Bounds(p.of_indptr, p.of_constraint, dual.is_cost, dual.lower, p.ceiling, p.ticks)
 
 
-def repair(dual: DualProblem, prices: Floats) -> Answer:
-    """A whole answer near the choice at these prices; deterministic.
+def repair(dual: DualProblem, prices: Floats, shares: Floats | None = None) -> Answer:
+    """A whole answer near the choice at these prices, or near shares of pairs; deterministic.
 
     Upper bounds, exclusions and caps hold; `Answer.missing` tells minima that were not met.
     """
@@ -83,8 +83,9 @@ def repair(dual: DualProblem, prices: Floats) -> Answer:
         taken=np.zeros(problem.n_users, np.int64),
         total=np.zeros(len(dual.lower)),
     )
-    firm = np.flatnonzero(wanted)
-    kernels.add_in_order(firm[np.argsort(-margin[firm], kind="stable")], rows, bounds, choice)
+    order = margin if shares is None else shares
+    firm = np.flatnonzero(wanted if shares is None else shares > 0.01)
+    kernels.add_in_order(firm[np.argsort(-order[firm], kind="stable")], rows, bounds, choice)
     _meet_minima(dual, bounds, choice)
     net = problem.value - offer[problem.item] - cost[problem.item] * problem.cost
     best, best_value = choice.chosen, -np.inf
@@ -178,7 +179,66 @@ def _meet_minima(dual: DualProblem, bounds: kernels.Bounds, choice: kernels.Choi
             return
 
 
+MOST_RELAXED = 200_000  # pairs of a linear program; of more, it is of some shoppers
+
+
+def relaxed(dual: DualProblem) -> tuple[Floats, Floats | None] | None:
+    """Prices, and shares of pairs, of the answer that is worth most if pairs may be split (HiGHS).
+
+    For campaigns in which many pairs are worth the same, and turn at one price that no step of
+    `solve_duals` finds. All shares but a few are 0 or 1. Of a campaign of more than
+    `MOST_RELAXED` pairs there are no shares, and prices are those of some of its shoppers, under as
+    large a part of the bounds. None if the search ended without a solution.
+    """
+    from scipy.optimize import linprog
+    from scipy.sparse import vstack
+
+    some = _some_shoppers(dual) if len(dual.problem.item) > MOST_RELAXED else dual
+    n, k = len(some.problem.item), len(some.lower)
+    rows, low, high = _milp_rows(some)
+    least, most = np.flatnonzero(np.isfinite(low)), np.flatnonzero(np.isfinite(high))
+    cost = np.concatenate([-some.problem.value, np.full(rows.shape[1] - n, some.penalty)])
+    top = np.concatenate([np.ones(n), np.full(len(cost) - n, np.inf)])
+    sides: Any = vstack([-rows[least], rows[most]]).tocsr()
+    found = linprog(
+        cost,
+        A_ub=sides,
+        b_ub=np.concatenate([-low[least], high[most]]),
+        bounds=np.column_stack([np.zeros(len(cost)), top]),
+        method="highs-ipm",
+    )
+    if found.status:
+        return None
+    price = np.zeros(len(low))
+    price[least] += found.ineqlin.marginals[: len(least)]
+    price[most] -= found.ineqlin.marginals[len(least) :]
+    return dual.allowed(price[:k] + price[k : 2 * k]), found.x[:n] if some is dual else None
+
+
+def _some_shoppers(dual: DualProblem) -> DualProblem:
+    """The problem of some shoppers, drawn, with `MOST_RELAXED` pairs, and their part of all bounds."""
+    problem = dual.problem
+    sizes = np.diff(problem.indptr)
+    order = np.random.default_rng(0).permutation(problem.n_users)
+    users = np.sort(order[: np.searchsorted(np.cumsum(sizes[order]), MOST_RELAXED)])
+    pairs = np.flatnonzero(np.isin(row_of_pair(problem.indptr), users))
+    part = replace(
+        problem,
+        user_ids=problem.user_ids.gather(users),
+        indptr=np.concatenate([[0], np.cumsum(sizes[users])]),
+        item=problem.item[pairs],
+        value=problem.value[pairs],
+        cost=problem.cost[pairs],
+        ticks=problem.ticks[pairs],
+        most=problem.most[users],
+        least=problem.least[users],
+    )
+    share = len(users) / problem.n_users
+    return DualProblem(part, share * dual.lower, share * dual.upper, dual.least[users], dual.threads)
+
+
 MOST_PAIRS = 20_000  # beyond this nothing is proven
+SURE = 1e-4  # share of its value that the proven answer may miss
 _NODES = 2_000  # of branch and bound; a limit of time would not be deterministic
 
 
@@ -201,7 +261,7 @@ def fewest_missing(dual: DualProblem) -> Answer | None:
     rows = vstack([rows, csr_array(missing[None, :])]).tocsr()
     low, high = np.append(low, -np.inf), np.append(high, least + 0.5)
     worth = np.concatenate([-dual.problem.value, np.zeros(len(missing) - n)])
-    best = _milp(worth, rows, low, high, n, gap=1e-4)
+    best = _milp(worth, rows, low, high, n, gap=SURE)
     answer = answer_of(dual, (fewest if best is None else best)[:n] > 0.5)
     # HiGHS keeps to bounds within 1e-6, which is too much for a budget
     kept = answer.total[dual.is_cost] <= dual.upper[dual.is_cost] * (1 + SLACK)

@@ -159,19 +159,13 @@ class Duals:
 
 @dataclass
 class DualProblem:
-    """A problem's dual function and its steps.
-
-    With `apart`, ties are set apart while prices are sought: where many pairs are worth the same, all
-    turn at one price and no step finds it. So each pair's value is moved by a lot of its own that
-    shrinks as the steps do; the bound is that of the true values.
-    """
+    """A problem's dual function and its steps."""
 
     problem: Problem
     lower: Floats  # (n_constraints,) bounds, which a repair may have lowered
     upper: Floats
     least: NDArray[np.int32]  # (n_users,) offers a shopper must get
     threads: int = 1  # shards at a time; the answer does not depend on it
-    apart: bool = False
 
     def __post_init__(self) -> None:
         problem = self.problem
@@ -188,20 +182,15 @@ class DualProblem:
         pairs = (problem.indptr, problem.item, problem.value, problem.cost)
         self.rows = kernels.Rows(*pairs, problem.most, self.least, *local)
         self.counts = problem.counts
-        n = len(problem.item)
-        self.lots = (np.random.default_rng(0).permutation(n) + 0.5) / n - 0.5 if self.apart else None
-        self.nearest = self.scale * (0.0005 if self.apart else 0.005)
 
     def item_prices(self, prices: Floats) -> tuple[Floats, Floats]:
         """(n_items,) price of an offer and of a unit of its cost: its constraints' prices added up."""
         of_cost = np.where(self.is_cost, prices, 0.0)
         return self.counts.T @ (prices - of_cost), self.counts.T @ of_cost
 
-    def evaluate(
-        self, prices: Floats, near: float, rows: kernels.Rows | None = None
-    ) -> tuple[float, Floats]:
+    def evaluate(self, prices: Floats, near: float) -> tuple[float, Floats]:
         """The bound at these prices, and the (5, n_items) demand of `kernels.demand_at_prices`."""
-        problem, rows = self.problem, rows or self.rows
+        problem, rows = self.problem, self.rows
         offer, cost = self.item_prices(prices)
         at = kernels.Prices(offer, cost, self.penalty)
 
@@ -232,9 +221,6 @@ class DualProblem:
     def advance(self, state: Duals) -> None:
         """One step: the bound at the present prices, then the next prices."""
         bound, demand = self.evaluate(state.prices, state.near)
-        if self.lots is not None:
-            moved = self.rows._replace(value=self.rows.value + state.near * self.lots)
-            demand = self.evaluate(state.prices, state.near, moved)[1]
         state.bounds.append(bound)
         if bound < state.bound:
             state.bound, state.best = bound, state.prices.copy()
@@ -246,7 +232,7 @@ class DualProblem:
         far = bool((np.abs(change[self.coarse]) > limit[self.coarse]).any())
         state.step += 1
         if state.step > 3 and not (far and state.step < 25):
-            state.near = max(state.near * 0.75, self.nearest)
+            state.near = max(state.near * 0.75, 0.005 * self.scale)
             state.damping = max(state.damping * 0.93, 0.25)
 
     def _excess(self, prices: Floats, demand: Floats) -> Floats:
@@ -316,7 +302,7 @@ def solve_duals(
     state = dual.start() if state is None else state
     seen = state.bounds
     while state.step < steps:
-        if not dual.apart and len(seen) > 15 and min(seen[:-5]) - min(seen) < 3e-5 * abs(state.bound):
+        if len(seen) > 15 and min(seen[:-5]) - min(seen) < 3e-5 * abs(state.bound):
             break
         dual.advance(state)
         checkpoint(state)
