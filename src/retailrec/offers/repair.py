@@ -199,15 +199,16 @@ def relaxed(dual: DualProblem) -> tuple[Floats, Floats | None] | None:
     least, most = np.flatnonzero(np.isfinite(low)), np.flatnonzero(np.isfinite(high))
     cost = np.concatenate([-some.problem.value, np.full(rows.shape[1] - n, some.penalty)])
     top = np.concatenate([np.ones(n), np.full(len(cost) - n, np.inf)])
+    between: Any = np.column_stack([np.zeros(len(cost)), top])
     sides: Any = vstack([-rows[least], rows[most]]).tocsr()
     found = linprog(
         cost,
         A_ub=sides,
         b_ub=np.concatenate([-low[least], high[most]]),
-        bounds=np.column_stack([np.zeros(len(cost)), top]),
+        bounds=between,
         method="highs-ipm",
     )
-    if found.status:
+    if found.status or found.x is None:
         return None
     price = np.zeros(len(low))
     price[least] += found.ineqlin.marginals[: len(least)]
