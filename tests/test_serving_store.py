@@ -539,6 +539,8 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(store: Store) -> None
     with store.transaction() as connection:
         assert schema.migrate(connection, steps) == []
     assert len(store.history("ann")) == 1
+    with pytest.raises(DataError, match=r"version \d.*Update retailrec, or restore the backup"):
+        store.require_ready()
     with pytest.raises(DataError, match=r"version \d.*Update retailrec"):
         store.init()
 

@@ -335,11 +335,14 @@ class Database:
 
     def require_ready(self) -> None:
         """Raise a DataError unless the tables are there, in this version."""
-        there = self.version()
-        if there != len(schema.MIGRATIONS):
+        there, needed = self.version(), len(schema.MIGRATIONS)
+        if there != needed:
+            cure = f"Run: retailrec store init --store {self.name}"
+            if there > needed:
+                cure = "Update retailrec, or restore the backup from before the store was updated."
             raise DataError(
                 f"store {self.name} has version {there} of the schema and this retailrec needs "
-                f"{len(schema.MIGRATIONS)}. Run: retailrec store init --store {self.name}"
+                f"{needed}. {cure}"
             )
 
     @property
