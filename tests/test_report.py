@@ -366,6 +366,16 @@ def test_a_description_of_sent_coupons_says_that_it_is_one(report: dict[str, Any
     assert "Descriptive" not in render(report)
 
 
+def test_a_name_as_long_as_a_page_is_its_beginning(report: dict[str, Any]) -> None:
+    report = json.loads(json.dumps(report))
+    report["examples"][0]["often"][0]["item"] = "tea" * 2000
+    report["examples"][0]["lists"]["two_stage"][0]["item"] = "rye " * 2000
+    for text in (render(report), render_markdown(report)):
+        assert "tea" * 41 not in text
+        assert text.count("rye ") <= 510
+    assert "tea" * 40 + "…" in render(report)
+
+
 def test_names_do_not_command_a_browser_a_terminal_or_the_direction_of_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

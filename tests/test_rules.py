@@ -387,6 +387,16 @@ def test_a_ban_that_meets_none_of_many_users_is_said() -> None:
     assert not notes(19, idle)
     assert not notes(20, idle | {"forbid (attribute not known)": {"removed": 1}})
     assert not notes(20, {"deny": idle["forbid"]})
+    one_of_two = {"forbid 1": {"removed": 3}, "forbid 2": {"removed": 0}}
+    assert "rules: forbid 2 kept no candidate from any of 20 shoppers" in notes(20, one_of_two)[0]
+
+
+def test_what_each_of_several_bans_removed_is_told() -> None:
+    bans = [{"items": ["a", "b"]}, {"items": ["b", "c"], "when": "age < 18"}, {"items": ["f"]}]
+    lists, bound = bound_to(people(age=[12, None]), Rules(forbid=bans))
+    assert lists == ["de"] * 2
+    removed = {rule: effect["removed"] for rule, effect in bound.effects.items()}
+    assert removed == {"forbid 1": 4, "forbid 2": 2, "forbid 2 (attribute not known)": 2, "forbid 3": 2}
 
 
 def test_a_ban_meets_a_category_in_another_unicode_form() -> None:

@@ -427,12 +427,17 @@ for slots.",)
 
 def _idle_ban_note(rules: Effects, n_shoppers: int) -> tuple[str, ...]:
     """What to say of bans that kept nothing from any of many users, as where a value is mistyped."""
-    removed = [effect["removed"] for rule, effect in rules.items() if rule.startswith("forbid")]
-    if not removed or any(removed) or n_shoppers < _MANY:
+    removed: dict[str, int] = {}
+    for rule, effect in rules.items():
+        if rule.startswith("forbid"):
+            ban = rule.partition(" (")[0]
+            removed[ban] = removed.get(ban, 0) + effect["removed"]
+    idle = [ban for ban, n in removed.items() if not n]
+    if not idle or n_shoppers < _MANY:
         return ()
     return (
-        f"rules: forbid kept no candidate from any of {n_shoppers:,} shoppers; if some are meant, "
-        f"compare the values of `when` with those that the table of users has.",
+        f"rules: {', '.join(idle)} kept no candidate from any of {n_shoppers:,} shoppers; if some are "
+        f"meant, compare the values of `when` with those that the table of users has.",
     )
 
 

@@ -157,7 +157,7 @@ def choose_under_rules(
 
 OWN_STORE = "_store"  # a user's store by attribute or else by receipts, beside the attributes
 _NO_STORE = "available (store not known)"  # as effects are called that a missing fact has
-_OPEN = "forbid (attribute not known)"
+_OPEN = " (attribute not known)"  # after the name of a ban
 _MOST = 2**31 - 1  # that kernels count to; no list is so long
 _SOFT = ("min_new", "max_per_category")  # in the order in which they give way
 # rule -> columns that its frame must have, and those that it may have
@@ -529,11 +529,12 @@ class BoundRules:
             masks["dismissed"] = self.dismissed.allows(history.users[USER_ID], user, pairs.items)
         if self._stores is not None:
             masks |= self._in_store(self._stores, history.users, pairs, user)
-        for forbid, mask in self._forbidden:
+        for number, (forbid, mask) in enumerate(self._forbidden, 1):
+            ban = "forbid" if len(self._forbidden) == 1 else f"forbid {number}"
             met, meant = forbid.users(history.users), mask[pairs.items]
-            for name, users in (("forbid", met.yes), (_OPEN, met.open)):
-                if users.any() or name == "forbid":
-                    masks[name] = masks.get(name, True) & ~(meant & users[user])
+            for name, users in ((ban, met.yes), (ban + _OPEN, met.open)):
+                if users.any() or name == ban:
+                    masks[name] = ~(meant & users[user])
         if self.rules.skip_bought_days is not None:
             masks["skip_bought_days"] = ~self._just_bought(history, position)
         request = RuleRequest(history, pairs, position, self.items, self.prices, self.now)

@@ -115,8 +115,16 @@ def environment(*loaders: BaseLoader) -> Environment:
 def templates() -> Environment:
     """The templates of this package, in which a name that is not there is an error."""
     found = environment()
-    found.undefined = StrictUndefined
+    found.undefined, found.finalize = StrictUndefined, _in_short
     return found
+
+
+def _in_short(value: Any) -> Any:
+    """A name as long as a page as its beginning; `report.json` has it whole."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    words = re.sub(r"\S{121,}", lambda word: f"{word[0][:120]}…", value)
+    return words if len(words) <= 2_000 else f"{words[:2_000]}…"
 
 
 def asset(name: str) -> str:
@@ -736,5 +744,5 @@ def markdown(value: object) -> Markup:
     >>> print(markdown("a|b *c* <script>"))
     a\\|b \\*c\\* &lt;script&gt;
     """
-    text = re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(str(value).split()))
+    text = re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(_in_short(str(value)).split()))
     return Markup(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
