@@ -233,7 +233,7 @@ def test_the_shop_has_what_carriers_could_differ_by(world: World, in_python: dic
     assert str(NOBODY) not in in_python["replenish"].lists
     assert {row[4] for rows in in_python["slots"].lists.values() for row in rows} == {*SLOTS}
     assert in_python["rules"].rules["max_per_category"]["bound"] > 0
-    for name in ("forbid", "forbid (attribute not known)"):
+    for name in ("forbid 1", "forbid 1 (attribute not known)"):
         assert in_python["forbid"].rules[name]["bound"] > 0
     for name in ("available", "available (store not known)"):
         assert in_python["own-store"].rules[name]["bound"] > 0
