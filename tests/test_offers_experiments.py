@@ -205,6 +205,8 @@ def test_outcomes_are_sums_of_the_window(campaign: tuple[Ledger, RetailData]) ->
         (float(inside.height > 0), inside.height, inside["value"].sum(), before["value"].sum())
     )
     assert found.row(1) == ("nobody", 0, 0, 0, 0)
+    for ids in ([3], pl.Series([3.0, None])):  # as pandas has them beside a missing one
+        assert outcomes(data, ids, start, DAYS).row(0) == found.row(0)
 
 
 def test_what_cannot_be_answered_is_a_sentence(

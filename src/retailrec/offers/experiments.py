@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from retailrec.components import Days, Level, check_settings, checked
 from retailrec.compute.statistics import Floats, difference_of_means, holm, shares_p
 from retailrec.data import RetailData
+from retailrec.data.ids import id_series
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import check_columns, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
@@ -103,7 +104,7 @@ class ExperimentReport:
 @checked
 def outcomes(
     data: RetailData,
-    user_ids: pl.Series,
+    user_ids: Any,
     start: datetime,
     days: Days,
     *,
@@ -148,7 +149,7 @@ def outcomes(
     sums_of = lines.group_by("user").agg(sums)
     text = data.users["user_id"].cast(pl.String)
     sums_of = sums_of.with_columns(user_id=text.gather(sums_of["user"])).drop("user")
-    out = pl.DataFrame({"user_id": user_ids.cast(pl.String)})
+    out = pl.DataFrame({"user_id": id_series(user_ids, who="user_ids").cast(pl.String)})
     out = out.join(sums_of, on="user_id", how="left", maintain_order="left").fill_null(0.0)
     columns = ["purchases", "spend", *(["margin"] if unit is not None else []), "spend_before"]
     return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
