@@ -160,3 +160,8 @@ def test_arguments_in_excess_are_said_with_how_the_command_is_called() -> None:
     refused(
         retailrec("run", "table", "a.csv", "b.csv"), "retailrec run [OPTIONS] {dataset} [path]. See"
     )
+
+
+def test_a_name_between_colons_is_said_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / ":cat:.csv"
+    refused(retailrec("run", "table", file), ":cat:.csv")

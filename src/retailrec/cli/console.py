@@ -122,7 +122,7 @@ class _Terminal(Console):
         self.print(sentence, highlight=False, soft_wrap=True)
 
 
-OUT, ERR = _Terminal(), _Terminal(stderr=True)
+OUT, ERR = _Terminal(emoji=False), _Terminal(stderr=True, emoji=False)
 
 
 def plain_table(*head: str, title: str | None = None) -> Table:
