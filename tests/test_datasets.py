@@ -10,6 +10,7 @@ import pytest
 
 from conftest import real
 from retailrec.datasets import DATASETS, load_dataset
+from retailrec.datasets.instacart import on_one_calendar
 from retailrec.errors import DataError, SettingError
 
 ONLINE = pl.DataFrame(
@@ -269,6 +270,25 @@ def test_what_is_missing_of_instacart_is_said(tmp_path: Path) -> None:
     (tmp_path / "orders.csv").write_text(orders.replace("5,1,prior,2", "5,1,prior,4"))
     with pytest.raises(DataError, match=r"user 1 are not numbered one by one \(order_number 4\)"):
         load_dataset("instacart", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "column", ["order_number", "order_dow", "order_hour_of_day", "days_since_prior_order"]
+)
+def test_orders_whose_days_can_not_be_added_up_are_refused(column: str) -> None:
+    n = pl.int_range(200, eager=True)
+    orders = pl.DataFrame({"order_id": n, "user_id": n // 2, "order_number": n % 2 + 1}).with_columns(
+        order_dow=n % 7, order_hour_of_day=n % 24, days_since_prior_order=n % 2 * 9.0
+    )
+    assert on_one_calendar(orders)["time"].null_count() == 0
+    wrong = pl.when(pl.col("order_id") == 77).then(pl.lit("?!"))
+    odd = orders.with_columns(wrong.otherwise(pl.col(column).cast(pl.String)).alias(column))
+    with pytest.raises(DataError, match=f"column '{column}' of the orders holds '.!', .* in 1 rows"):
+        on_one_calendar(odd)
+    if column == "order_number":
+        none = pl.when(pl.col("order_id") != 77).then(pl.col(column))
+        with pytest.raises(DataError, match="not numbered one by one"):
+            on_one_calendar(orders.with_columns(none.alias(column)))
 
 
 def test_instacart_real() -> None:

@@ -66,7 +66,7 @@ def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
     Raises
     ------
     DataError
-        If a user's orders are not numbered one by one.
+        If a user's orders are not numbered one by one, or a number can't be read.
 
     Examples
     --------
@@ -78,9 +78,17 @@ def on_one_calendar(orders: pl.DataFrame) -> pl.DataFrame:
     >>> on_one_calendar(orders)["time"].dt.to_string("%d %H h").to_list()
     ['07 09 h', '16 17 h', '18 08 h']
     """
+    for name in ("order_number", "order_dow", "order_hour_of_day", _GAP):
+        number = parse_number(orders[name], who="the orders")
+        if len(odd := orders[name].filter(number.is_nan())):
+            raise DataError(
+                f"column '{name}' of the orders holds {odd[0]!r}, which is no number, in {len(odd):,} "
+                f"rows; days can't be added up. Correct the cells."
+            )
+        orders = orders.with_columns(number if name == _GAP else number.cast(pl.Int64))
     orders = orders.sort("user_id", "order_number")
     expected = pl.int_range(pl.len()).over("user_id") + pl.col("order_number").first().over("user_id")
-    wrong = orders.filter(pl.col("order_number") != expected)
+    wrong = orders.filter(pl.col("order_number").ne_missing(expected))
     if wrong.height:
         raise DataError(
             f"orders of user {wrong['user_id'][0]!r} are not numbered one by one (order_number "
@@ -110,16 +118,10 @@ def _lines(
 
 
 def _table(folder: Path, name: str, needed: list[str], reading: base.Reading) -> pl.DataFrame:
-    """One of the published tables, numbers as numbers."""
+    """One of the published tables."""
     file = base.find_one_of(folder, name, what=name)
     table = read_table(file, columns=needed, encoding=reading.encoding)
-    table = base.standard(table, {}, needed, str(file))
-    if _GAP not in needed:
-        return table
-    numbers = [c for c in needed if c not in ("order_id", "user_id", "eval_set")]
-    return table.with_columns(parse_number(table[c], who=str(file)) for c in numbers).with_columns(
-        pl.col(c).cast(pl.Int64) for c in numbers if c != _GAP
-    )
+    return base.standard(table, {}, needed, str(file))
 
 
 def _products(folder: Path, reading: base.Reading) -> pl.DataFrame | None:

@@ -13,7 +13,6 @@ import polars as pl
 from retailrec.data.cleaning import LineRule, LoadReport, beside
 from retailrec.data.columns import check_names
 from retailrec.data.files import FILE, columns_of, read_parts, read_table
-from retailrec.data.parsing import parse_number
 from retailrec.data.paths import find_file, others_in, without_bytes
 from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
 from retailrec.datasets.instacart import on_one_calendar
@@ -228,7 +227,7 @@ def _order_times(
     needed = [user, order, gap, "order_dow", "order_hour_of_day"]
     raw = read_table(receipts, columns=needed, encoding=encoding)
     orders = raw.unique([user, order], keep="first").rename({user: "user_id", order: "order_number"})
-    days = parse_number(orders[gap], who="transactions").alias("days_since_prior_order")
+    days = orders[gap].alias("days_since_prior_order")
     clocks = [pl.lit(0).alias(c) for c in ("order_dow", "order_hour_of_day") if c not in orders.columns]
     orders = orders.with_columns(days, *clocks).with_row_index("order_id")
     timed = on_one_calendar(orders).join(orders.select("order_id", "order_number"), on="order_id")
