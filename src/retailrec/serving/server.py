@@ -395,7 +395,7 @@ def run_server(
             listener.listen(2048)  # else another service could take the port while a model is read
         except OSError as error:
             raise SettingError(
-                f"--host {host} --port {port} can't be used: {error}. Name another port."
+                f"--host {host} --port {port} can't be used: {error}. Name another."
             ) from error
         shown = f"[{host}]" if ":" in host else host
         listening(f"http://{shown}:{listener.getsockname()[1]}")
