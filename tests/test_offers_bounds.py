@@ -28,8 +28,8 @@ def random_case(seed: int) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame, 
         {
             "user_id": users[there],
             "item_id": items[there],
-            "value": (rng.random(there.sum()) * 5 - rng.choice([0, 1])).round(2),
-            "cost": (rng.random(there.sum()) * 2).round(2),
+            "value": (rng.random(there.sum()) * 5 - rng.choice([0, 1])).round(rng.choice([0, 2])),
+            "cost": (rng.random(there.sum()) * 2).round(rng.choice([0, 2])),
             "probability": rng.random(there.sum()).round(2),
         }
     )
@@ -170,6 +170,8 @@ def check_case(seed: int) -> str:
     assert missed == 0, f"seed {seed}: a minimum gave way though an answer exists"
     assert found.report.minima_given_way == 0
     assert value @ x <= -best.fun + 1e-6
+    assert value @ x >= -best.fun - 0.0102 * abs(best.fun), f"seed {seed}: {value @ x} of {-best.fun}"
+    assert found.report.gap <= 0.0102
     assert found.report.bound >= -best.fun - 1e-6, f"seed {seed}: the bound is none"
     return "feasible"
 
