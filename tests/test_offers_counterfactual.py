@@ -410,6 +410,27 @@ def test_impressions_without_any_reward_are_no_proof_of_none() -> None:
     assert cf.judge_impressions([1.0] + [0.0] * 799, [0.5] * 800, [0.5] * 800).high > 0
 
 
+def test_impressions_of_one_user_are_no_more_than_one_tells() -> None:
+    """Ten alike of each of 800 users: the interval is that of 800 impressions, not of 8,000."""
+    rng = np.random.default_rng(0)
+    shown = rng.random(800) < 0.3
+    logged, new = np.where(shown, 0.3, 0.7), np.where(shown, 0.7, 0.3)
+    reward = (rng.random(800) < 0.2).astype(float)
+    ten = [np.repeat(values, 10) for values in (reward, logged, new)]
+    users = [f"u{user}" for user in np.repeat(np.arange(800), 10)]
+
+    def width(found: cf.ImpressionsReport) -> float:
+        return found.high - found.low
+
+    alone = cf.judge_impressions(reward, logged, new)
+    assert width(cf.judge_impressions(*ten, users=users)) == pytest.approx(width(alone), rel=0.05)
+    assert width(cf.judge_impressions(*ten)) == pytest.approx(width(alone) / 10**0.5, rel=0.1)
+    guests = cf.judge_impressions(*ten, users=pl.Series([None] * 8000, dtype=pl.String))
+    assert guests == cf.judge_impressions(*ten)  # without an id each is another one
+    with pytest.raises(DataError, match="7 users for 800 impressions"):
+        cf.judge_impressions(reward, logged, new, users=range(7))
+
+
 def test_impressions_with_few_rewards_are_said_to_tell_little() -> None:
     """With 16 rewards in 8,000 impressions, 87% of intervals held the truth."""
     half = [0.5] * 8000

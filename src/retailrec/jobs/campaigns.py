@@ -515,7 +515,8 @@ def impressions_of_file(
         return parse_number(rows[name], who=str(log)).fill_null(np.nan).to_numpy()
 
     new = np.full(rows.height, 1 / max(n_items, 1)) if policy == "uniform" else numbers(policy)
-    found = judge_impressions(numbers(reward), numbers(chance), new)
+    users = rows["user_id"] if "user_id" in rows.columns else None
+    found = judge_impressions(numbers(reward), numbers(chance), new, users=users)
     return replace(found, notes=(*notes, *found.notes))
 
 

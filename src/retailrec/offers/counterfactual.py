@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from retailrec.components import Days, Level, Resamples, Seed, checked
 from retailrec.compute.statistics import Floats, holm, mean_interval
 from retailrec.data import RetailData
-from retailrec.data.ids import runs_of_ids
+from retailrec.data.ids import id_series, runs_of_ids
 from retailrec.data.interchange import number_array, to_polars
 from retailrec.data.parsing import ids_meet, typed_ids
 from retailrec.errors import DataError
@@ -314,6 +314,7 @@ def judge_impressions(
     logged: ArrayLike,
     new: ArrayLike,
     *,
+    users: Any = None,
     level: Level = 0.95,
     draws: Resamples = 2_000,
     seed: Seed = 0,
@@ -324,7 +325,8 @@ def judge_impressions(
     ----------
     reward : (n,) what came of each impression, such as a click
     logged, new : (n,) chance of the item shown under the logged policy and under the other one
-    level, draws, seed : of the interval, by bootstrap over impressions
+    users : (n,) ids of who saw each; None: all of them others
+    level, draws, seed : of the interval, by bootstrap over users, since impressions of one are alike
 
     Raises
     ------
@@ -355,6 +357,14 @@ def judge_impressions(
                 f"impressions: {what} is out of range; logged chances lie above 0 and up to 1, new "
                 f"ones from 0 to 1, rewards are numbers. Correct the log."
             )
+    user = np.arange(len(y))
+    if users is not None:
+        code = id_series(users, who="impressions: users").rank("dense").cast(pl.Int64)
+        if len(code) != len(y):
+            raise DataError(
+                f"impressions: {len(code):,} users for {len(y):,} impressions; give one each."
+            )
+        user = code.fill_null(pl.Series(user) + len(y)).rank("dense").to_numpy().astype(np.int64) - 1
     w = q / np.maximum(p, _LEAST_CHANCE)
     total, n = float(w.sum()), len(w)
     effective = total**2 / float((w**2).sum()) if total else 0.0
@@ -379,7 +389,7 @@ def judge_impressions(
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for at in range(draws):
-        times = rng.poisson(1.0, n)
+        times = rng.poisson(1.0, n)[user]
         means[at] = (times @ (w * y)) / (times @ w)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     notes = few_rewards(w * y, "impressions with a reward")
