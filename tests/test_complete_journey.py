@@ -253,6 +253,11 @@ def test_promotions_of_weeks_without_receipts_are_left_out_and_said(folder: Path
     replace_file(folder, "promotions", other.with_columns(week=pl.lit(70)))
     with pytest.raises(DataError, match="none of the 1 weeks of promotions is in the receipts"):
         journey_offers.promotions(folder)
+    replace_file(
+        folder, "transactions", FILES["transactions"].with_columns(week=pl.lit(None, pl.Int64))
+    )
+    with pytest.raises(DataError, match="no promotion can be dated"):
+        journey_offers.promotions(folder)
 
 
 def test_a_campaign_without_products_is_said(folder: Path) -> None:

@@ -259,6 +259,20 @@ def test_train_orders_of_instacart_count_where_their_lines_are(tmp_path: Path) -
     assert data.log["time"].max() == datetime(2000, 1, 25, 8)  # 17 days from first to last: week 4
 
 
+@pytest.mark.parametrize("table", ["orders", "order_products__prior", "aisles"])
+def test_tables_of_instacart_whose_ids_are_numbers_in_one_and_text_in_another_meet(
+    tmp_path: Path, table: str
+) -> None:
+    expected = load_dataset("instacart", instacart(tmp_path))
+    file = tmp_path / f"{table}.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, "none" + lines[-1].lstrip("0123456789")]) + "\n")
+    data = load_dataset("instacart", tmp_path)
+    log = ["user", "time", "quantity"]
+    assert data.log.select(log).equals(expected.log.select(log))
+    assert set(expected.items["category_2"]) <= set(data.items["category_2"])
+
+
 def test_what_is_missing_of_instacart_is_said(tmp_path: Path) -> None:
     (tmp_path / "orders.csv").touch()
     with pytest.raises(DataError, match="needs the folder with orders, order_products__prior"):

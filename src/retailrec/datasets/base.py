@@ -13,6 +13,7 @@ from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LineRule, LoadReport
 from retailrec.data.files import FILE, exports_of, read_parts
+from retailrec.data.parsing import typed_ids
 from retailrec.data.paths import find_file
 from retailrec.errors import DataError
 
@@ -174,6 +175,16 @@ def standard(
     frame = frame.rename({c: names.get(name, name) for c, name in lower.items()})
     require(frame, needed, who)
     return frame
+
+
+def of_one_type(
+    one: pl.DataFrame, other: pl.DataFrame, ids: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Two tables that are to be joined, with ids of one type: text where one of them has text."""
+    common = [c for c in ids if c in one.columns and c in other.columns]
+    one, other = (frame.with_columns(typed_ids(frame[c]) for c in common) for frame in (one, other))
+    text = {c: pl.String for c in common if one.schema[c] != other.schema[c]}
+    return one.cast(text), other.cast(text)  # type: ignore[arg-type]
 
 
 def require(frame: pl.DataFrame, names: Sequence[str], who: str) -> None:

@@ -114,7 +114,8 @@ def _lines(
     for part in base.parts_of_files(files, reading, report, ["order_id", "product_id"]):
         lines = base.standard(part, {}, ["order_id", "product_id"], str(files[0].parent))
         lines = lines.rename({"order_id": "basket_id", "product_id": "item_id"})
-        yield lines.join(times, on="basket_id", how="left", maintain_order="left")
+        lines, dated = base.of_one_type(lines, times, ["basket_id"])
+        yield lines.join(dated, on="basket_id", how="left", maintain_order="left")
 
 
 def _table(folder: Path, name: str, needed: list[str], reading: base.Reading) -> pl.DataFrame:
@@ -136,6 +137,7 @@ def _products(folder: Path, reading: base.Reading) -> pl.DataFrame | None:
             table = table.rename({key: level})
             continue
         names = _table(folder, f"{name}s", [key, name], reading).rename({name: level})
+        table, names = base.of_one_type(table, names, [key])
         table = table.join(names, on=key, how="left", maintain_order="left").drop(key)
     return table.rename({"product_id": "item_id", "product_name": "name"})
 

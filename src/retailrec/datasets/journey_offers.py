@@ -16,7 +16,7 @@ import polars as pl
 from retailrec.data.files import read_table
 from retailrec.data.parsing import parse_time, typed_ids
 from retailrec.data.paths import find_file
-from retailrec.datasets.base import find_one_of, standard
+from retailrec.datasets.base import find_one_of, of_one_type, standard
 from retailrec.datasets.complete_journey import package_folder, receipt_times
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
@@ -81,7 +81,7 @@ def campaigns(path: Path | None = None, notes: list[str] | None = None) -> pl.Da
     """
     sent = _read(path, "campaigns", "campaign_table").select(USER_ID, "campaign_id")
     described = _described(path)
-    sent, described = _alike(sent, described)
+    sent, described = of_one_type(sent, described, _IDS)
     known = sent.join(described, on="campaign_id", how="inner", maintain_order="left")
     lost = sent.join(described, on="campaign_id", how="anti")["campaign_id"].unique().sort()
     _say_lost("campaigns sent", "described", lost, known, notes)
@@ -103,11 +103,11 @@ def coupons(path: Path | None = None, notes: list[str] | None = None) -> pl.Data
     """
     listed = _read(path, "coupons", "coupon").select("campaign_id", "coupon_id", ITEM_ID).unique()
     products = _read(path, "products", "product").select(ITEM_ID)
-    listed, products = _alike(listed, products)
+    listed, products = of_one_type(listed, products, _IDS)
     sold = listed.join(products, on=ITEM_ID, how="semi")
     lost = listed.join(products, on=ITEM_ID, how="anti")[ITEM_ID].unique().sort()
     _say_lost("products of coupons", "in the catalogue", lost, sold, notes)
-    described, sold = _alike(_described(path), sold)
+    described, sold = of_one_type(_described(path), sold, _IDS)
     empty = described.join(sold, on="campaign_id", how="anti")["campaign_id"].sort()
     if len(empty) and notes is not None:
         notes.append(f"campaigns without products, which nothing can be ranked for: {_few(empty)}")
@@ -129,7 +129,7 @@ def redemptions(path: Path | None = None, notes: list[str] | None = None) -> pl.
         USER_ID, "campaign_id", "coupon_id", "time"
     )
     sent = campaigns(path).select(USER_ID, "campaign_id").unique()
-    redeemed, sent = _alike(redeemed, sent)
+    redeemed, sent = of_one_type(redeemed, sent, _IDS)
     answers = redeemed.join(sent, on=[USER_ID, "campaign_id"], how="semi", maintain_order="left")
     lost = redeemed.join(sent, on=[USER_ID, "campaign_id"], how="anti")[USER_ID].unique().sort()
     _say_lost("households that redeemed", "sent the campaign", lost, answers, notes)
@@ -235,15 +235,13 @@ def _week_starts(path: Path | None) -> pl.DataFrame:
     first = lines.group_by("week").agg(pl.col("time").min().dt.truncate("1d"))
     # a week may begin with a closed day, so most weeks decide where week 0 would have begun
     zero = first.select((pl.col("time") - pl.duration(days=7 * pl.col("week"))).mode().min()).item()
+    if zero is None:
+        raise DataError(
+            "no line of the receipts has both a week and a time, so no promotion can be dated. Check "
+            "the columns of the receipts."
+        )
     start = (pl.lit(zero) + pl.duration(days=7 * pl.col("week"))).alias("start")
     return first.select("week", start.cast(pl.Datetime("us"))).sort("week")
-
-
-def _alike(one: pl.DataFrame, other: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Both with ids of the same type: text where one of them has text."""
-    common = [c for c in _IDS if c in one.columns and c in other.columns]
-    text = {c: pl.String for c in common if one.schema[c] != other.schema[c]}
-    return one.cast(text), other.cast(text)  # type: ignore[arg-type]
 
 
 def _say_lost(
