@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retailrec.compute.progress import Progress, silent
-from retailrec.errors import DataError, visible
+from retailrec.errors import visible
 
 if TYPE_CHECKING:
     from retailrec.checks import Check
@@ -90,12 +90,8 @@ class _Terminal(Console):
     def _written(self) -> Iterator[None]:
         """Where nothing can be written, as on a full disk.
 
-        Of standard error nobody can be told, so the command goes on and its exit status says the rest.
-
-        Raises
-        ------
-        DataError
-            Of standard output.
+        Of standard output `main` says so. Of standard error nobody can be told, so the command goes on
+        and its exit status says the rest.
         """
         try:
             yield
@@ -105,10 +101,7 @@ class _Terminal(Console):
                 return
             if isinstance(error, BrokenPipeError):
                 raise SystemExit(141) from error  # 128 + SIGPIPE, as any program whose reader is gone
-            raise DataError(
-                f"standard output can't be written ({error.strerror}). What the command had made is "
-                f"there; what it says of it is lost."
-            ) from error
+            raise
 
     def on_broken_pipe(self) -> None:
         """The reader is gone: an error like any other of writing."""

@@ -141,7 +141,7 @@ def serve(
                 f"forget.{cure}",
                 highlight=False,
             )
-        with suppress(DataError):  # a log on a full disk does not keep a service from starting
+        with suppress(OSError):  # a log on a full disk does not keep a service from starting
             OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False)
 
     with closing(opened), suppress(Interrupted):  # the server has stopped, and hands the signal on
