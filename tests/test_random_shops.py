@@ -137,7 +137,7 @@ def a_request(rng: np.random.Generator, shop: Shop, discovers: bool) -> dict[str
         sold = shop.items.filter(pl.col("item_id").is_in(items))["category_1"]
         maybe["forbid"] = [{"category": sold[0], "when": "age < 18"}]
     if rules := {name: value for name, value in maybe.items() if rng.random() < 0.25}:
-        asked["rules"] = rules
+        asked["rules"] = rules | ({"unless_due": False} if "skip_bought_days" in rules else {})
     return asked
 
 
@@ -169,11 +169,10 @@ def keeps_to(asked: dict[str, Any], lists: pl.DataFrame, shop: Shop) -> None:
         assert pairs.join(bought, on=["user_id", "item_id"], how="anti").is_empty()
     if asked.get("purpose") == "discover":
         assert pairs.join(bought, on=["user_id", "item_id"]).is_empty()
-    if "skip_bought_days" in rules and asked.get("purpose") != "replenish" and "slots" not in asked:
-        due = rules["skip_bought_days"]
-        late = shop.lines.filter(pl.col("time") > shop.data().end - timedelta(days=due))
-        late = pairs.join(late.select("user_id", "item_id").unique(), on=["user_id", "item_id"])
-        assert late.is_empty() or Rules(**rules).unless_due
+    if "skip_bought_days" in rules:
+        since = shop.data().end - timedelta(days=rules["skip_bought_days"])
+        late = shop.lines.filter(pl.col("time") > since).select("user_id", "item_id").unique()
+        assert pairs.join(late, on=["user_id", "item_id"]).is_empty()
     if "forbid" in rules:
         assert shop.users is not None
         assert shop.items is not None

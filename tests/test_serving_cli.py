@@ -503,17 +503,22 @@ run_server(service, "127.0.0.1", 0, lambda address: print(address, flush=True), 
 """
 
 
-@pytest.mark.slow
-def test_a_database_that_hangs_does_not_hold_the_stop(model: Path, tmp_path: Path) -> None:
-    store = str(tmp_path / "s.db")
+def scripted(script: str, store: str, model: Path) -> tuple[subprocess.Popen[str], str]:
+    """A process that runs a service by a script, and its address."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HANGS, store, str(model)],
+        [sys.executable, "-c", script, store, str(model)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    address = process.stdout.readline().strip()
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.slow
+def test_a_database_that_hangs_does_not_hold_the_stop(model: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "s.db")
+    process, address = scripted(HANGS, store, model)
     while ask(address, "/health/ready")[0] != 200:
         time.sleep(0.05)
     assert ask(address, "/v1/shoppers/5/offers?k=3")[0] == 200
@@ -550,14 +555,7 @@ run_server(service, "127.0.0.1", 0, lambda address: print(address, flush=True), 
 @pytest.mark.slow
 def test_a_stop_does_not_wait_for_a_model_that_is_warmed_up(model: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "s.db")
-    process = subprocess.Popen(
-        [sys.executable, "-c", WARMS, store, str(model)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    address = process.stdout.readline().strip()
+    process, address = scripted(WARMS, store, model)
     while ask(address, "/health/live")[0] != 200:
         time.sleep(0.05)
     assert ask(address, "/health/ready")[0] == 503

@@ -90,8 +90,8 @@ class _Terminal(Console):
     def _written(self) -> Iterator[None]:
         """Where nothing can be written, as on a full disk.
 
-        Of standard output `main` says so. Of standard error nobody can be told, so the command goes on
-        and its exit status says the rest.
+        Of standard output `main` says so. Where standard error can't be, there is no other place to say
+        it, so the command goes on, and its exit status says the rest.
         """
         try:
             yield

@@ -71,7 +71,7 @@ class _Kept(FunctionCache):
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator of kernels, which are compiled once and kept where that can be written.
 
-    See ``NUMBA_CACHE_DIR``. Where no folder can be, they are compiled by each process anew.
+    See ``NUMBA_CACHE_DIR``. Where no folder can be, each process compiles them again.
     """
 
     def decorate(kernel: Callable[..., Any]) -> Any:

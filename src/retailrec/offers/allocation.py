@@ -312,7 +312,7 @@ def _solve(
     if exact is not None and exact.shortfall <= answer.shortfall:
         answer = exact if exact.shortfall < answer.shortfall or exact.value > answer.value else answer
     if not answer.shortfall:
-        _lower_bound(duals, answer)
+        _tighten(duals, answer)
         return asked, duals, answer, None
     lower = np.where(answer.missing > 0, answer.total, asked.lower)
     least = np.minimum(asked.least, answer.taken).astype(np.int32)
@@ -346,13 +346,13 @@ def _search(
     if not answer.shortfall and duals.bound - answer.value > _FAR * abs(duals.bound):
         exact = fewest_missing(dual)  # where a bound is as small as a few offers, all must be whole
         if exact is not None and not exact.shortfall:
-            _lower_bound(duals, exact)
+            _tighten(duals, exact)
             answer = max(answer, exact, key=lambda a: a.value)
     return duals, answer
 
 
-def _lower_bound(duals: Duals, proven: Answer) -> None:
-    """Bring the bound down to what the integer program leaves above its answer."""
+def _tighten(duals: Duals, proven: Answer) -> None:
+    """Bring the bound down to what the integer program leaves open above its answer."""
     duals.bound = min(duals.bound, proven.value + SURE * abs(proven.value))
 
 

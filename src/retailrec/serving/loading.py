@@ -140,7 +140,7 @@ def _numbers(
     """The number of each receipt of the log, in order.
 
     A receipt without an id is called by its time; one whose number the shopper had before (a till that
-    counts anew), by both.
+    began again), by both.
     """
     starts = np.flatnonzero(np.diff(log["basket"].to_numpy(), prepend=-1))
     by_time = log["time"][starts].dt.strftime(BY_TIME).alias("time")
@@ -295,10 +295,7 @@ def _load(
 
 _TRIES = 5
 _HOUR_US = 3_600_000_000  # parts of one receipt seldom begin so far from each other
-_QUARTER_US, _ZONES_US = (
-    _HOUR_US // 4,
-    14 * _HOUR_US,
-)  # clocks of zones differ by some quarters, at most
+_QUARTER_US, _ZONES_US = _HOUR_US // 4, 14 * _HOUR_US  # by which clocks of zones differ, and at most
 
 
 class _Changed(Exception):
