@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import polars as pl
 import pytest
 
 from conftest import real
-from retailrec.datasets import DATASETS, load_dataset
+from retailrec.datasets import DATASETS, load_dataset, open_dataset
 from retailrec.datasets.instacart import on_one_calendar
 from retailrec.errors import DataError, SettingError
+from retailrec.serving.loading import load_frames
+from retailrec.serving.store import Store
+from retailrec.serving.upkeep import export_shoppers
 
 ONLINE = pl.DataFrame(
     {
@@ -150,6 +154,19 @@ def test_ta_feng_published_csv(tmp_path: Path) -> None:
         data.items["category_1"].to_list() == [110411, 120107]
         or data.items["category_1"][0] == "110411"
     )
+
+
+def test_who_has_nothing_left_on_the_receipt_is_no_user(tmp_path: Path) -> None:
+    (tmp_path / "ta_feng.csv").write_text(
+        "TRANSACTION_DT,CUSTOMER_ID,AGE_GROUP,PRODUCT_SUBCLASS,PRODUCT_ID,AMOUNT,SALES_PRICE\n"
+        "2000-11-01,2,45-49,115,47,2,30\n2000-11-02,1,25-29,115,47,1,9\n2000-11-02,1,25-29,115,47,-1,-9\n"
+    )
+    data = load_dataset("ta-feng", tmp_path)
+    assert (data.users.rows(), data.report.rejected) == ([("2", "45-49")], {"voided on its receipt": 2})
+    with closing(Store(str(tmp_path / "store.db")).init()) as store:
+        load_frames(store, **vars(open_dataset("ta-feng", tmp_path)))
+        export_shoppers(store, tmp_path / "shoppers.parquet")
+    assert pl.read_parquet(tmp_path / "shoppers.parquet")["user_id"].to_list() == [2]
 
 
 def test_a_table_of_ones_own(tmp_path: Path) -> None:

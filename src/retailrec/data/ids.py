@@ -119,12 +119,21 @@ def users_of(
 
     `ids` are those of the log's codes; a user of whose lines none was left is no user.
     """
-    there = np.zeros(len(ids), np.bool_)
-    there[log["user"].to_numpy()] = True
-    users = vocabulary(table, ids.filter(pl.Series(there)), USER_ID)
+    users = vocabulary(table, _with_lines(ids, log), USER_ID)
     if not users[USER_ID].equals(ids):
         log = log.with_columns(places(ids, users[USER_ID]).gather(log["user"]).alias("user"))
     return users, log
+
+
+def described_users(table: pl.DataFrame, ids: pl.Series, log: pl.DataFrame) -> pl.DataFrame:
+    """Of a table of users that was made of lines the rows of those who have lines in the log."""
+    return table.filter(table[USER_ID].is_in(_with_lines(ids, log).implode()))
+
+
+def _with_lines(ids: pl.Series, log: pl.DataFrame) -> pl.Series:
+    there = np.zeros(len(ids), np.bool_)
+    there[log["user"].to_numpy()] = True
+    return ids.filter(pl.Series(there))
 
 
 def id_series(ids: Any, *, who: str) -> pl.Series:

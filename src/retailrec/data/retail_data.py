@@ -32,6 +32,7 @@ from retailrec.data.history import Histories, History, Unplaced
 from retailrec.data.ids import (
     attributes,
     catalogue_key,
+    described_users,
     id_series,
     row_of_ids,
     users_of,
@@ -149,6 +150,8 @@ class RetailData:
         items = vocabulary(items, coded.ids[ITEM_ID], ITEM_ID)
         log = build_log(coded, items[ITEM_ID], report).lines
         refuse_if_none(log.height, report)
+        if user_columns and users is not None:
+            users = described_users(users, coded.ids[USER_ID], log)
         users, log = users_of(users, coded.ids[USER_ID], log)
         release_memory()
         last = log["time"].max()

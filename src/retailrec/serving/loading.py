@@ -36,7 +36,7 @@ from retailrec.data.cleaning import (
     refuse_if_none,
 )
 from retailrec.data.encoding import Coder, build_log, parts_of
-from retailrec.data.ids import attributes
+from retailrec.data.ids import attributes, described_users
 from retailrec.data.parsing import alike_note, look_alikes
 from retailrec.data.retail_data import summarise
 from retailrec.schema import ITEM_ID, USER_ID
@@ -116,6 +116,8 @@ def load_frames(
     ids = coded.ids[USER_ID], coded.ids[ITEM_ID]
     log, receipts, again = build_log(coded, ids[1], report)
     refuse_if_none(log.height, report)
+    if user_columns and people is not None:
+        people = described_users(people, ids[0], log)
     summarise(report, log)
     numbers = _numbers(log, receipts, again, coded.ids.get("basket_id"))
     _check(*ids, numbers)
