@@ -170,6 +170,8 @@ def test_an_export_that_fails_replaces_no_file(tmp_path: Path, monkeypatch: pyte
     assert failed.exit_code
     assert "No space left" in str(failed.exception)
     assert {file.name: file.read_bytes() for file in out.glob("*.parquet")} == before
+    assert CliRunner().invoke(app, [*words[:2], str(tmp_path / "new"), *words[3:]]).exit_code
+    assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     run("store", "export", out, "--store", store)
     after = {file.name: file.read_bytes() for file in out.glob("*.parquet")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -211,6 +211,11 @@ def load_store(
         )
 
 
+_EXPORTED = tuple(
+    f"{name}.parquet" for name in ("receipts", "shoppers", "exposures", "pools", "denied", "dismissals")
+)
+
+
 @store_app.command("export")
 def export_store(
     out: Annotated[Path, typer.Argument(help="Folder for the files.")],
@@ -227,21 +232,17 @@ def export_store(
             export_pools,
             export_shoppers,
         )
-        from retailrec.work import result_file
+        from retailrec.work import check_folder, staged
 
-        for name in ("receipts", "shoppers", "exposures", "pools", "denied", "dismissals"):
-            check_file(out / f"{name}.parquet", inputs=[opened.file], overwrite=overwrite)
-        with ExitStack() as stack:  # none of the files takes its place before all are written
-
-            def new(name: str) -> Path:
-                return stack.enter_context(result_file(out / f"{name}.parquet"))
-
-            lines = export(opened, new("receipts"))
-            people = export_shoppers(opened, new("shoppers"))
-            shown = export_exposures(opened, new("exposures"))
-            pools = export_pools(opened, new("pools"))
-            export_denials(opened).write_parquet(new("denied"))
-            export_dismissals(opened).write_parquet(new("dismissals"))
+        check_folder(out, _EXPORTED, inputs=[opened.file], overwrite=overwrite)
+        with staged(out, _EXPORTED) as folder:
+            receipts, shoppers, exposures, pooled, denied, dismissals = (folder / n for n in _EXPORTED)
+            lines = export(opened, receipts)
+            people = export_shoppers(opened, shoppers)
+            shown = export_exposures(opened, exposures)
+            pools = export_pools(opened, pooled)
+            export_denials(opened).write_parquet(denied)
+            export_dismissals(opened).write_parquet(dismissals)
     OUT.print(
         f"{lines:,} lines, {people:,} shoppers, {shown:,} exposures, {pools:,} rows of explored pools: "
         f"{out}"
