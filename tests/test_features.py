@@ -134,6 +134,20 @@ def of_one_shopper(**columns: list[object]) -> dict[str, float]:
     return dict(zip(fitted.names, rows[0].tolist(), strict=True))
 
 
+def test_midnight_belongs_to_its_day_as_of_any_time() -> None:
+    """Ages are rounded: at half past nine every other date would be late on the day before."""
+    days = pl.datetime_range(datetime(2023, 1, 2), datetime(2024, 1, 7), "1d", eager=True)
+    lines = pl.DataFrame({"user_id": 1, "item_id": "tea", "time": days})
+    for end in (datetime(2024, 1, 8), datetime(2024, 1, 8, 9, 30, 17)):
+        data = RetailData.from_frames(lines, end=end)
+        fitted = FeatureSet().fit(data)
+        pairs = Pairs(np.array([0, 1]), np.array([0], np.int32))
+        (row,) = fitted.rows(data.history(codes=[0]), pairs).tolist()
+        found = dict(zip(fitted.names, row, strict=True))
+        assert found["item_weekend_share"] == found["user_weekend_share"] == pytest.approx(2 / 7)
+        assert found["user_hour"] == pytest.approx(0, abs=1e-3)
+
+
 def test_weekday_and_hour_by_hand() -> None:
     """2024-01-06 is a Saturday, 2024-01-08 a Monday."""
     found = of_one_shopper(

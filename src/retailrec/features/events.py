@@ -128,7 +128,8 @@ class EventColumns:
 
     @cached_property
     def _day(self) -> NDArray[np.int32]:
-        return np.floor(self._days).astype(np.int32)
+        # an age is rounded: what was bought at midnight must not fall on the day before
+        return np.floor(self._days + np.spacing(self.age)).astype(np.int32)
 
     @cached_property
     def is_weekend(self) -> NDArray[np.bool_]:
@@ -138,7 +139,7 @@ class EventColumns:
     @cached_property
     def hour(self) -> Floats:
         """Hour of the day, 0 to 24, with fractions."""
-        return ((self._days - self._day) * 24).astype(np.float32)
+        return np.maximum((self._days - self._day) * 24, 0).astype(np.float32)
 
     @cached_property
     def _first_of_pair(self) -> NDArray[np.bool_]:
