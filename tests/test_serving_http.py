@@ -269,6 +269,13 @@ def test_rules_are_saved_over_what_was_seen_only(start: Start) -> None:
     assert client.delete(path, headers=seen).status_code == 200
     assert client.put(path, json={"max_per_category": 3}, headers=seen).status_code == 412
     assert client.get(path).status_code == 404
+    new = {"If-None-Match": "*"}
+    assert client.put(path, json={}, headers=new).status_code == 200
+    refused = client.put(path, json={"max_per_category": 3}, headers=new)
+    assert (refused.status_code, "already" in refused.text) == (412, True)
+    for headers in ({"If-None-Match": '"a"'}, new | seen):
+        assert client.put(path, json={"max_per_category": 3}, headers=headers).status_code == 422
+    assert client.get(path).json()["rules"] == {}
 
 
 def test_slots_keep_to_the_lists_that_hold(start: Start) -> None:

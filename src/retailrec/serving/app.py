@@ -30,7 +30,7 @@ from retailrec.data.parsing import alike_note, bare_id
 from retailrec.errors import SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import pages
-from retailrec.serving.database import Dismissal, RulesChanged
+from retailrec.serving.database import NO_RULES, Dismissal, RulesChanged
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
@@ -83,6 +83,25 @@ IfMatch = Annotated[
     str | None,
     Header(description="the ETag that GET of this ruleset gave; with another one nothing is changed"),
 ]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(description="`*`: nothing is changed where there is such a ruleset"),
+]
+
+
+def _seen(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> str | None:
+    """What a change of saved rules says that they are; None where it says nothing."""
+    if if_none_match is None:
+        return None if if_match is None else if_match.strip().removeprefix('"').removesuffix('"')
+    if if_match is not None or if_none_match.strip() != "*":
+        raise Problem(
+            422,
+            "If-None-Match takes * alone, and not beside If-Match: save the rules if there are none.",
+        )
+    return NO_RULES
+
+
+Seen = Annotated[str | None, Depends(_seen)]
 
 
 class _IdConvertor(Convertor[str]):
@@ -316,15 +335,15 @@ def routes(service: Service) -> APIRouter:
         return found
 
     @router.put("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def save_rules(ruleset: RulesetPath, body: RulesetIn, if_match: IfMatch = None) -> Response:
+    async def save_rules(ruleset: RulesetPath, body: RulesetIn, seen: Seen) -> Response:
         """Save a set of rules; they hold from the next answer on that asks for them."""
-        await _if_seen(service, service.save_rules, ruleset, body.said(), if_match)
+        await _if_seen(service, service.save_rules, ruleset, body.said(), seen)
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": body.said()})
 
     @router.delete("/v1/rules/{ruleset:id}", dependencies=admin, tags=["rules"])
-    async def remove_rules(ruleset: RulesetPath, if_match: IfMatch = None) -> Response:
+    async def remove_rules(ruleset: RulesetPath, seen: Seen) -> Response:
         """Remove a set of rules."""
-        await _if_seen(service, service.store.set_rules, ruleset, None, if_match)
+        await _if_seen(service, service.store.set_rules, ruleset, None, seen)
         return reply({"ruleset": ruleset, "purpose": ruleset, "rules": None})
 
     @router.get("/health/live", tags=["health"])
@@ -422,15 +441,14 @@ async def _if_seen(
     change: Callable[..., None],
     ruleset: str,
     rules: dict[str, Any] | None,
-    if_match: str | None,
+    seen: str | None,
 ) -> None:
     """Change saved rules if they are what the caller has seen, where the caller says what that is."""
-    seen = None if if_match is None else if_match.strip().removeprefix('"').removesuffix('"')
     try:
         await service.compute(change, ruleset, rules, seen)
     except RulesChanged as error:
-        detail = f"{error} If-Match takes the ETag of GET /v1/rules/NAME as it came."
-        raise Problem(412, detail) from error
+        how = "" if seen == NO_RULES else " If-Match takes the ETag of GET /v1/rules/NAME as it came."
+        raise Problem(412, f"{error}{how}") from error
 
 
 def _add(service: Service, body: ReceiptsIn, request: str) -> dict[str, Any]:

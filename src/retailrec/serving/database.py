@@ -37,6 +37,9 @@ class StoreFull(StoreUnavailable):
     """The database has no room for what should be written; reading still works."""
 
 
+NO_RULES = "none"  # seen, where there was no such set of rules; no fingerprint
+
+
 class RulesChanged(DataError):
     """A set of rules is not any more what it was when the change was thought of."""
 

@@ -36,6 +36,7 @@ from retailrec.errors import SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import (
+    NO_RULES,
     Added,
     Database,
     Dismissal,
@@ -437,7 +438,8 @@ class Store(Database):
 
         Parameters
         ----------
-        seen : `fingerprint` of what it held when the change was thought of; None: whatever it holds
+        seen : `fingerprint` of what it held when the change was thought of; `NO_RULES`: there is no
+            such set; None: whatever it holds
 
         Raises
         ------
@@ -448,7 +450,9 @@ class Store(Database):
             self._change_lists(connection)
             text = connection.execute(select(schema.state.c.rules)).scalar_one()
             saved = json.loads(text)
-            if seen is not None and fingerprint(saved.pop(ruleset, {})) != seen:
+            if seen == NO_RULES and ruleset in saved:
+                raise RulesChanged(f"there are rules {ruleset!a} already; open them and look.")
+            if seen not in (None, NO_RULES) and fingerprint(saved.get(ruleset, {})) != seen:
                 raise RulesChanged(
                     f"the rules of {ruleset!a} were changed meanwhile; open them again and look."
                 )
