@@ -19,6 +19,7 @@ from cli_support import refused, retailrec
 from retailrec import (
     RetailData,
     Rules,
+    Settings,
     TwoStageRecommender,
     backtest,
     check_leaks,
@@ -34,7 +35,7 @@ from retailrec.errors import DataError, RetailRecError
 from retailrec.offers.allocation import allocate
 from retailrec.offers.arms import arm_of, assign_arms
 from retailrec.offers.counterfactual import judge_impressions
-from retailrec.offers.experiments import Design, outcomes, required_shoppers
+from retailrec.offers.experiments import Design, effects_of, outcomes, required_shoppers
 from retailrec.offers.exploration import explore
 from retailrec.offers.ledger import Ledger
 from retailrec.rankers import LightGBMRanker
@@ -240,6 +241,7 @@ LINES = LINES.with_columns(
 PAIRS = pl.DataFrame({"user_id": [1, 1, 2], "item_id": ["a", "b", "a"], "value": [3.0, 2, 4]})
 SHARES = {"a": 0.5, "b": 0.5}
 HALVES = np.full(800, 0.5)
+ARMS = pl.DataFrame({"holdout": [True, False] * 2, "spend_before": [1.0] * 4, "spend": [1.0, 2, 3, 4]})
 CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (RetailData.from_frames, {"transactions": LINES, "columns": {}, "rules": (), "item_columns": ()}),
     (SHOP.asof, {"t": SHOP.end}),
@@ -263,6 +265,12 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (outcomes, {"data": SHOP, "user_ids": pl.Series([1]), "days": 7, "start": datetime(2024, 1, 1)}),
     (Design, {"control_share": 0.1, "power": 0.8, "level": 0.95, "correlation": 0.0}),
     (required_shoppers, {"sd": 1.0, "effect": 0.1, "design": None}),
+    (
+        effects_of,
+        {"table": ARMS, "metrics": ["spend"], "segment": "spend_before", "level": 0.9},
+    ),
+    (Settings, {"k": 5, "sources": None, "slots": {"mixed": 2}, "horizon_days": 28, "refit": "once"}),
+    (Arm, {"share": 0.5, "model": "new", "purpose": None, "ruleset": None, "explore": 0.1}),
     (Experiment, {"holdout": 0.1, "arms": {"a": Arm(share=1)}, "formula": None, "salt": ""}),
     (Ledger, {"folder": Path("ledger"), "changed_ids": ChangedIds()}),
     (run_checks, {"weeks": Weeks(LINES), "names": ["no_lines"]}),
@@ -271,7 +279,9 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
 WRONG = [
     None,
     "x",
+    "",
     -1,
+    10**30,
     1.5,
     math.nan,
     True,

@@ -170,7 +170,7 @@ def test_truth_is_read_as_it_was_written_and_damage_is_named(tmp_path: Path) -> 
 
 
 def test_impossible_shops_are_refused() -> None:
-    with pytest.raises(SettingError, match="a shop needs"):
+    with pytest.raises(SettingError, match="shop: users must be at least 1"):
         Shop(users=0)
     with pytest.raises(SettingError, match="no preset 'mall'"):
         simulate.preset_shop("mall")

@@ -194,6 +194,11 @@ class DiscoverySettings(_PlainDiscovery):
 class Settings(_Plain):
     """All settings of `retailrec run`; each has a default.
 
+    Raises
+    ------
+    SettingError
+        If a setting is unknown or out of range.
+
     Examples
     --------
     >>> Settings(horizon_days=14, prefilters="walk-through").k
@@ -215,6 +220,12 @@ class Settings(_Plain):
     slots: dict[str, int] | None = Field(
         None, description="recommendations of each purpose, such as replenish = 3, discover = 2"
     )
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise _refused(error) from error
 
     def for_size(self, n_users: int) -> Settings:
         """These settings, with those of the profile where nothing else was said.
@@ -439,7 +450,7 @@ def read_reading(path: Path) -> Reading:
     try:
         found = ReadSettings(**{n: v for n, v in given.items() if n in ReadSettings.model_fields})
     except ValidationError as error:
-        raise _refused(error, "setting") from error
+        raise _refused(error) from error
     return found.beside(Path(path).parent).reading()
 
 
@@ -461,7 +472,7 @@ def read_settings(path: Path | None, **overrides: Any) -> Settings:
     return settings_of(given | {k: v for k, v in overrides.items() if v is not None})
 
 
-def settings_of(given: dict[str, Any], who: str = "setting") -> Settings:
+def settings_of(given: dict[str, Any]) -> Settings:
     """Settings from a table of a TOML file.
 
     Raises
@@ -471,37 +482,34 @@ def settings_of(given: dict[str, Any], who: str = "setting") -> Settings:
     """
     if isinstance(given.get("slots"), str):  # as the command line writes them
         given["slots"] = parse_slots(given["slots"])
-    try:
-        settings = Settings(**given)
-        for metric in settings.metrics:
-            parse_metric(metric)
-        if settings.slots is not None:
-            check_slots(settings.slots)
-        features = {name for f in REGISTERED.values() for name in (f.name, f.family)} | {
-            "attribute",
-            "match",
-        }
-        for name in settings.drop_features:
-            if name not in features:
-                raise SettingError(
-                    f"drop_features: there is no feature or family '{name}'; {meant(name, features)}"
-                    f"one of your own is known once its module is imported: --import MODULE."
-                )
-        settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
-        return settings
-    except ValidationError as error:
-        raise _refused(error, who) from error
+    settings = Settings(**given)
+    for metric in settings.metrics:
+        parse_metric(metric)
+    if settings.slots is not None:
+        check_slots(settings.slots)
+    features = {name for f in REGISTERED.values() for name in (f.name, f.family)} | {
+        "attribute",
+        "match",
+    }
+    for name in settings.drop_features:
+        if name not in features:
+            raise SettingError(
+                f"drop_features: there is no feature or family '{name}'; {meant(name, features)}"
+                f"one of your own is known once its module is imported: --import MODULE."
+            )
+    settings.for_size(1).model()  # whatever its parts refuse is said now, before data is loaded
+    return settings
 
 
-def _refused(error: ValidationError, who: str) -> SettingError:
+def _refused(error: ValidationError) -> SettingError:
     """The first of what is wrong, in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"]) or "settings"
     if first["type"] == "extra_forbidden":
-        reading = [*ReadSettings.model_fields] if who == "setting" else []  # others have it elsewhere
-        known = [*Settings.model_fields, *reading]
+        known = [*Settings.model_fields]
+        near = meant(where, [*known, *(name for name in ReadSettings.model_fields if name != where)])
         return SettingError(
-            f"there is no {who} '{where}'; {meant(where, known)}expected some of {', '.join(known)}."
+            f"there is no setting '{where}'; {near}expected some of {', '.join(known)}."
         )
     problem = first["msg"].lower().replace("input should be", "it must be")
     if first["type"] == "path_type":
@@ -509,7 +517,7 @@ def _refused(error: ValidationError, who: str) -> SettingError:
     if "valid dictionary" in problem:
         part = where.partition(".")[0] in ("ranker", "sources", "prefilters")
         problem = "it must be a table" + f', such as {{ type = "{first["input"]}" }}' * part
-    return SettingError(f"{who} '{where}' is {first.get('input')!r}; {problem}.")
+    return SettingError(f"setting '{where}' is {first.get('input')!r}; {problem}.")
 
 
 def sources_toml(sources: list[CandidateGenerator]) -> str:

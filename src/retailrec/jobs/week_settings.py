@@ -212,7 +212,10 @@ def read_week(path: Path) -> Plan:
             f"{path}: folder {place} lies in receipts {receipts}, and lists would be read as receipts; "
             f"name another place."
         )
-    return Plan(settings, settings_of(model, f"{path}, [model]"), request, files)
+    try:
+        return Plan(settings, settings_of(model), request, files)
+    except SettingError as error:
+        raise SettingError(f"{path}, [model]: {error}") from error
 
 
 def read_folder(path: Path) -> Path:

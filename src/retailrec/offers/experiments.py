@@ -459,7 +459,9 @@ def effects_of(
     SettingError
         If the level does not lie between 0 and 1.
     """
-    _require_columns(table, ["holdout", "spend_before", *metrics, *([segment] if segment else [])])
+    _require_columns(
+        table, ["holdout", "spend_before", *metrics, *([] if segment is None else [segment])]
+    )
     is_treated = ~table["holdout"].to_numpy()
     sizes = int(is_treated.sum()), int((~is_treated).sum())
     if min(sizes) < 2:

@@ -87,7 +87,7 @@ def explore(
     distinct, starts = runs_of_ids(place["user_id"])
     pool = np.diff(starts)
     rank = np.arange(len(place)) - np.repeat(starts[:-1], pool)
-    chances = inclusion_chances(rank, np.repeat(pool, pool), k, rate)
+    chances = inclusion_chances(rank, np.repeat(pool, pool), min(k, len(place)), rate)
     lots = random_bits(np.repeat(uniform_draws(distinct, f"{salt}: order"), pool), rank)
     start = uniform_draws(distinct, f"{salt}: list")
     shown = systematic_sample(chances, starts, lots, start)

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 
-from retailrec.components import check_settings
+from retailrec.components import Range, Share, check_settings
 from retailrec.data.paths import read_toml
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import HOLDOUT, arm_of
@@ -52,16 +52,20 @@ class Assignment(NamedTuple):
     explore: float | None = None  # how much lists are explored
 
 
-class Arm(BaseModel):
+@dataclass(frozen=True)
+class Arm:
     """One arm: its share of the users who are not held out, and what is different in it."""
 
-    model_config = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
-    share: float = Field(gt=0, le=1)
+    share: Share
     model: str | None = None
     purpose: str | None = None
     ruleset: str | None = None
-    explore: float | None = Field(None, ge=0, lt=1)
+    explore: Annotated[float, Range(0, 0.999999)] | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self, "arm")
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,8 @@ def read_experiment(path: Path) -> Experiment:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(place) for place in first["loc"])
-        raise SettingError(f"experiment {path}: {where}: {first['msg'].lower()}.") from error
+        said = first["msg"].removeprefix("Value error, ").removesuffix(".")
+        raise SettingError(f"experiment {path}: {where}: {said.lower()}.") from error
     more: dict[str, Any] = {"arms": dict(sorted(found.arms.items())), "shadow": tuple(found.shadow)}
     return Experiment(**dict(found) | more)
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.components import NotNegative, Positive, Seed, check_settings
+from retailrec.components import Range, Seed, check_settings
 from retailrec.compute.csr import row_of_pair
 from retailrec.compute.shards import map_shards
 from retailrec.data import RetailData
@@ -149,12 +149,12 @@ class Shop:
     replenishment ... dirt : switches of what is modelled
     """
 
-    users: int = 1500
-    items: int = 3000
-    weeks: int = 52
+    users: Annotated[int, Range(1, 100_000_000)] = 1500
+    items: Annotated[int, Range(1, 10_000_000)] = 3000
+    weeks: Annotated[int, Range(2, 5_200)] = 52  # dates stay within reach
     seed: Seed = 0
-    tail: NotNegative = 0.8
-    scale: Positive = 1.0
+    tail: Annotated[float, Range(0, 10)] = 0.8
+    scale: Annotated[float, Range(0, 100, above=True)] = 1.0
     replenishment: bool = True
     loyalty: bool = True
     complements: bool = True
@@ -166,11 +166,8 @@ class Shop:
 
     def __post_init__(self) -> None:
         check_settings(self, "shop")
-        if self.users < 1 or self.weeks < 2 or self.items < self.n_subs:
-            raise SettingError(
-                f"a shop needs at least 1 user, 2 weeks and {self.n_subs} items, "
-                f"not {self.users}, {self.weeks} and {self.items}."
-            )
+        if self.items < self.n_subs:
+            raise SettingError(f"shop: items must be at least {self.n_subs}, not {self.items}.")
 
     @property
     def n_subs(self) -> int:
