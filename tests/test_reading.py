@@ -86,6 +86,7 @@ def test_a_fault_is_named_by_its_line(
         "a,b\r\n1,x\r\n2,y\r\n\r\n",
         "a,b\n1,x\n\n\n2,y",
         "a,b\r1,x\r2,y\r",
+        'a,b\r1,"x"\r2,"y"\r',
         "\ufeffa,b\n1,x\n2,y\n",
         "a, b \n1,x\n2,y\n",
         "a;b\n1;x\n2;y\n",

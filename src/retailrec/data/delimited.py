@@ -184,12 +184,16 @@ def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
     separator = _separator(header)
     names = _names(file, header, separator)
     counts = _counted(file, source, separator, encoding)
+    if counts.lone_return and counts.line == 1:  # returns alone end the lines
+        with _opened(source) as stream:
+            source = stream.read().replace(b"\r", b"\n")
+        counts = _counted(file, source, separator, encoding)
     _refuse(file, counts, names)
     mixed = counts.plain_mark and counts.quoted  # no setting of a library reads both
     inside = counts.blank - counts.blank_at_end
     n_lines = counts.line - (not counts.touched)
     regular = counts.records + counts.blank_at_end == n_lines
-    if mixed or inside or counts.padded or counts.lone_return:
+    if mixed or inside or counts.padded:
         content, rows = _rewritten(file, source, separator, names)
         return DelimitedFile(content, separator, True, names, rows, regular)
     return DelimitedFile(source, separator, bool(counts.quoted), names, counts.records - 1, regular)
@@ -400,7 +404,7 @@ def _refuse(file: Path, counts: Any, names: list[str]) -> None:
             f"{file}: line {counts.nul_line:,} holds a zero byte; a text file has none. It may be "
             "UTF-16 (--encoding utf-16-le) or damaged; export it again."
         )
-    if counts.lone_return and counts.line > 1:
+    if counts.lone_return:
         raise DataError(
             f"{file}: line {counts.lone_return:,} holds a carriage return that ends no line, so it "
             "can't be told where the line ends. Take it away, or put the field in quotation marks."
