@@ -324,6 +324,17 @@ def test_a_budget_that_fits_exactly_is_spent(cost: float) -> None:
         assert below.report.n_offers == n - 1
 
 
+def test_costs_of_single_precision_fit_a_budget_as_they_are_written() -> None:
+    table = pl.DataFrame({"user_id": range(10), "item_id": 1, "value": 1.0, "cost": 0.1})
+    single = table.with_columns(pl.col("cost", "value").cast(pl.Float32))
+    assert allocate(single, {"name": "x", "budget": [{"at_most": 1.0}]}).report.n_offers == 10
+    some = table.with_columns(cost=pl.lit(None, dtype=pl.Float32), user_id=11)  # refused as any other
+    with pytest.raises(DataError, match="cost"):
+        allocate(
+            pl.concat([single, some], how="vertical_relaxed"), {"name": "x", "budget": [{"at_most": 1}]}
+        )
+
+
 def test_where_everything_fits_more_brings_nothing() -> None:
     """A budget that all pairs spend to the last cent: any price up to some value is optimal."""
     rng = np.random.default_rng(1)
