@@ -319,6 +319,21 @@ def test_real_weeks_raise_few_alarms() -> None:
     assert any("2014-04-25" in message for message in refused)
 
 
+@pytest.mark.parametrize("column", ["Currency", "currency_code", "Waehrung"])
+def test_the_currency_is_known_by_other_names_and_whatever_its_case(
+    lines: pl.DataFrame, column: str
+) -> None:
+    new = pl.col("time") >= NEW
+    small = lines.with_columns(
+        pl.when(new).then(pl.lit("eur ")).otherwise("currency").alias("currency")
+    )
+    assert not run_checks(Weeks(small.rename({"currency": column})), ["mixed_currencies"])
+    other = lines.with_columns(pl.when(new).then(pl.lit("usd")).otherwise("currency").alias("currency"))
+    found = run_checks(Weeks(other.rename({"currency": column})), ["mixed_currencies"])
+    assert ["USD" in one.message for one in found] == [True]
+    assert found[0].rows.height == lines.filter(new).height
+
+
 def write_week(lines: pl.DataFrame, folder: Path) -> tuple[Path, Path]:
     """This week's file in a till's own columns, and a file of the weeks before it."""
     theirs = {"user_id": "Kunde", "item_id": "Artikel", "basket_id": "Bon", "time": "Datum"}

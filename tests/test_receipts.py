@@ -509,7 +509,7 @@ def test_ids_are_posted_as_a_file_has_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "cells", [["€2.00", "$3.00", "2.50"], ["€2.00"] * 99 + ["£2.00"], ["2 €", "2 ₽"]]
+    "cells", [["€2.00", "$3.00", "2.50"], ["€2.00"] * 99 + ["£2.00"], ["2 €", "2 ₽"], ["₩2", "฿2"]]
 )
 def test_amounts_in_two_currencies_are_refused(cells: list[str]) -> None:
     series = pl.Series("value", cells)
@@ -533,6 +533,8 @@ def test_one_currency_and_none_may_stand_together() -> None:
         ("currency", ["EUR", "eur ", "EUR", None], None),
         ("currency", ["EUR", "USD", "EUR", "EUR"], "3 lines EUR, 1 lines USD"),
         ("Currency_Code", ["978", "840", "", "978"], "2 lines 978, 1 lines 840"),
+        ("Währung", ["EUR", "USD", "EUR", "EUR"], "3 lines EUR, 1 lines USD"),
+        ("Ccy", ["EUR", "USD", "EUR", "EUR"], "3 lines EUR, 1 lines USD"),
         ("note", ["EUR", "USD", "EUR", "EUR"], None),
     ],
 )

@@ -20,7 +20,15 @@ import numpy as np
 import polars as pl
 
 from retailrec.components import Positive, Share, checked
-from retailrec.data.cleaning import RETURN, STANDARD_RULES, TAKES_BACK, crowds, without_user
+from retailrec.data.cleaning import (
+    RETURN,
+    STANDARD_RULES,
+    TAKES_BACK,
+    crowds,
+    currency_columns,
+    currency_of,
+    without_user,
+)
 from retailrec.errors import DataError, SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -612,18 +620,16 @@ def unusable_lines(w: Weeks) -> Found:
 @check("refuse")
 def mixed_currencies(w: Weeks) -> Found:
     """More currencies than in past weeks: their money can't be added."""
-    if "currency" not in w.lines.columns:
-        return None
-    came = set(w.lines["currency"].drop_nulls().unique().to_list())
-    known = set(w.past["currency"].drop_nulls().unique()) if "currency" in w.past.columns else set()
-    odd = came - known if known else (came if len(came) > 1 else set())
-    if not odd:
-        return None
-    rows = w.lines.filter(pl.col("currency").is_in(sorted(odd, key=str)))
-    return (
-        f"money comes in {_listed(sorted(came, key=str))}; sums would mix them. Convert them first.",
-        rows,
-    )
+    for column in currency_columns(w.lines.columns):
+        said = currency_of(column)
+        came = set(w.lines.select(said).drop_nulls().to_series())
+        known = set(w.past.select(said).drop_nulls().to_series()) if column in w.past.columns else set()
+        if odd := came - known if known else (came if len(came) > 1 else set()):
+            return (
+                f"money comes in {_listed(sorted(came))}; sums would mix them. Convert them first.",
+                w.lines.filter(said.is_in(sorted(odd))),
+            )
+    return None
 
 
 # --- ids ---------------------------------------------------------------------------------------------

@@ -366,7 +366,11 @@ def first_reason(rules: Sequence[LineRule]) -> pl.Expr:
     return pl.coalesce(*found, pl.lit(None, dtype=pl.String)).alias("reason")
 
 
-_CURRENCY = re.compile(r"(.*[ _.-])?currency([ _.-]?(code|iso|id|name))?|valuta", re.IGNORECASE)
+_CURRENCY = re.compile(
+    r"(.*[ _.-])?(currency|curr|ccy|valuta|valuuta|w(ä|ae|a)hrung|devise|moneda|moeda|waluta|m[eě]na"
+    r"|p[eé]nznem|валюта|通貨|货币)([ _.-]?(code|iso|id|name))?",
+    re.IGNORECASE,
+)
 
 
 def currency_columns(names: Sequence[str]) -> list[str]:
@@ -374,10 +378,16 @@ def currency_columns(names: Sequence[str]) -> list[str]:
 
     Examples
     --------
-    >>> currency_columns(["value", "Currency", "currency_code", "concurrency"])
-    ['Currency', 'currency_code']
+    >>> currency_columns(["value", "Currency", "currency_code", "Währung", "concurrency"])
+    ['Currency', 'currency_code', 'Währung']
     """
     return [name for name in names if _CURRENCY.fullmatch(name)]
+
+
+def currency_of(column: str) -> pl.Expr:
+    """What a column says of the currency, whatever its case and blanks around it; null where empty."""
+    said = pl.col(column).cast(pl.String).str.strip_chars().str.to_uppercase()
+    return pl.when(said != "").then(said).alias(column)
 
 
 def currencies_in(lines: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -389,7 +399,8 @@ def currencies_in(lines: pl.DataFrame) -> dict[str, dict[str, int]]:
     {'currency': {'EUR': 2}}
     """
     paid = lines.filter(pl.col("value").is_not_null())
-    said = {name: paid[name].cast(pl.String).drop_nulls() for name in currency_columns(lines.columns)}
+    names = currency_columns(lines.columns)
+    said = {name: paid.select(currency_of(name)).to_series().drop_nulls() for name in names}
     return {name: dict(cells.value_counts().iter_rows()) for name, cells in said.items()}
 
 
@@ -398,20 +409,16 @@ def currency_notes(column: str, counts: Mapping[str, int]) -> list[str]:
 
     Examples
     --------
-    >>> currency_notes("currency", {"EUR": 97, "USD": 3, "": 5})
+    >>> currency_notes("currency", {"EUR": 97, "USD": 3})
     ["money comes in several currencies by column 'currency' (97 lines EUR, 3 lines USD) and is added \
 up as if it were one; convert it to one currency first"]
     """
-    lines: dict[str, int] = {}
-    for name, n in counts.items():
-        if name.strip():
-            lines[name.strip().upper()] = lines.get(name.strip().upper(), 0) + n
-    if len(lines) < 2:
+    if len(counts) < 2:
         return []
-    largest = sorted(lines.items(), key=lambda pair: (-pair[1], pair[0]))
+    largest = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     some = ", ".join(f"{n:,} lines {name}" for name, n in largest[:5])
     return [
-        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(lines) > 5)}) "
+        f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(counts) > 5)}) "
         f"and is added up as if it were one; convert it to one currency first"
     ]
 

@@ -34,8 +34,8 @@ os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 _WHOLE = re.compile(r"0*(\d+?)(?:\.0)?", re.ASCII)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
-_SIGN = r"([$€£¥₽₴₹])"
-_MONEY = r"[\s\u00a0\u202f'’$€£¥₽₴₹]"  # blanks between thousands, apostrophes, currency signs
+_SIGN = r"(\p{Sc})"
+_MONEY = r"[\s\u00a0\u202f'’\p{Sc}]"  # blanks between thousands, apostrophes, currency signs
 
 
 def without_missing(text: pl.Series) -> pl.Series:
