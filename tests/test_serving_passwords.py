@@ -42,6 +42,10 @@ URLS = {
     "as libpq has it": "host=127.0.0.1 port=1 user=retailrec password=s3cr3t-PW",
     "a port that is none": "postgresql://retailrec:s3cr3t-PW@127.0.0.1:x/shop",
     "no host": "postgresql://retailrec:s3cr3t-PW",
+    "no kind of database": f"retailrec:s3cr3t-PW@{AT}",
+    "of Java": f"jdbc:postgresql://{AT}?user=retailrec&password=s3cr3t-PW",
+    "behind a semicolon": f"postgresql://{AT}?user=retailrec;password=s3cr3t-PW",
+    "behind an option": f"postgresql://{AT}?options=-csearch_path%3Dx;password=s3cr3t-PW",
 }
 
 

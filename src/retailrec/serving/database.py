@@ -105,7 +105,10 @@ class Lists(NamedTuple):
     unavailable_in: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
-_NO_FILE = re.compile(r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=", re.IGNORECASE | re.DOTALL)
+_PASSWORD = re.compile(r"\bpassword\s*=", re.IGNORECASE)
+_NO_FILE = re.compile(  # a URL without slashes, what libpq takes, and user:password@host/database
+    r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=|[^\s/:@]{2,}:.*@[^/@]+/", re.IGNORECASE | re.DOTALL
+)
 _UNREADABLE = (
     "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
     "for @ and %2F for / in a password."
@@ -158,7 +161,10 @@ def _parsed(url: str) -> URL:
         )
     except (ArgumentError, ValueError) as error:
         raise SettingError(_UNREADABLE) from error
-    if "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite":
+    others = (parsed.username, *parsed.query.values())  # in which a ; hides what stands behind it
+    if any(_PASSWORD.search(str(one)) for one in others) or (
+        "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite"
+    ):
         raise SettingError(_UNREADABLE)
     return parsed
 
