@@ -112,6 +112,48 @@ ISO = ["2024-01-31", "2024-02-02", "2024-03-15"] * 10
             {"user_id": "Nº de cliente", "item_id": "Código de artículo"},
         ),
         ({"Fecha": ["2024-01-31 10:00:00"] * N, "Hora": ["10:00"] * N}, {"time": "Fecha"}),
+        (  # a web shop's lines, whose orders say some facts once
+            {
+                "Name": [f"#{i // 2}" for i in range(N)],
+                "Email": ["a@x", "a@x", "b@x"] * 10,
+                "Paid at": ["2024-01-31 10:00:00 +0100", None, "2024-02-02 11:00:00 +0100"] * 10,
+                "Created at": ["2024-01-31 09:00:00 +0100"] * 20 + ["2024-02-02 11:00:00 +0100"] * 10,
+                "Lineitem quantity": ["1"] * N,
+                "Lineitem name": ["Tea", "Rice", "Oil"] * 10,
+                "Lineitem price": ["7.25"] * N,
+                "Lineitem sku": IDS,
+            },
+            {
+                "user_id": "Email",
+                "item_id": "Lineitem sku",
+                "time": "Created at",
+                "quantity": "Lineitem quantity",
+                "price": "Lineitem price",
+                "name": "Lineitem name",
+            },
+        ),
+        (  # money with its sign
+            {
+                "Date": ["01/31/24", "02/02/24", "03/15/24"] * 10,
+                "Time": ["17:30:00"] * N,
+                "Item": ["Latte", "Chai", "Bagel"] * 10,
+                "Qty": ["1.0"] * N,
+                "Gross Sales": ["$2.00"] * N,
+                "Net Sales": ["-$0.50", "$1,000.50", "$2.00"] * 10,
+                "Transaction ID": IDS,
+                "Customer ID": IDS,
+            },
+            {
+                "user_id": "Customer ID",
+                "item_id": "Item",
+                "time": "Date+Time",
+                "basket_id": "Transaction ID",
+                "quantity": "Qty",
+                "value": "Net Sales",
+            },
+        ),
+        ({"bought": ["20240131"] * N, "cost": ["7.25", "1,00", "$2"] * 10}, {"time": "bought"}),
+        ({"user_id": IDS, "created": ISO, "sold_at": ISO}, {"user_id": "user_id", "time": "sold_at"}),
         # nothing rather than something wrong
         ({"item": IDS, "Name": ["Ann", "Bob"] * 15}, {"item_id": "item"}),  # whose name?
         (

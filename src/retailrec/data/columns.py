@@ -219,7 +219,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "顧客 客户 会员",
         "person account visitor panelist loyalty card loyaltycard membercard clubcard karte "
         "kundenkarte bonuskarte tessera tarjeta carte cartefidelite karta karty kartaklienta "
-        "kartyklienta",
+        "kartyklienta email emailaddress customeremail",
     ),
     "item_id": (
         "item product prod sku article artikel art stock produkt produit producto prodotto produto "
@@ -244,8 +244,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "value": (
         "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
-        "revenue turnover salesvalue linetotal totalprice wartosc wartoscbrutto kwotabrutto castka "
-        "valor importetotal",
+        "revenue turnover salesvalue netsales linetotal totalprice wartosc wartoscbrutto kwotabrutto "
+        "castka valor importetotal",
     ),
     "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis",),
     "store": (
@@ -272,9 +272,11 @@ _WHEN = (
 )
 _CLOCKS = "hour clock time uhrzeit zeit stunde heure hora ora tijd klokken godzina saat at"
 _NO_TIME = re.compile(
-    r"since|prior|number|seq|ordern|birth|geburt|naissance|nacimiento|expir|valid|gueltig|updat|created"
+    r"since|prior|number|seq|ordern|birth|geburt|naissance|nacimiento|expir|valid|gueltig|updat"
     r"|signup|regist|first|start|end$|until|from|to$"
 )
+_MADE = re.compile(r"creat")  # of the line or of the user: a time where nothing else is
+_AMOUNT = r"^\s*[$€£]?-?(\d{1,7}|\d{9,}|\d+[.,]\d+)\s*$"  # 20240131 may be a date
 _DAYS = r"(day|tag|jour|dia|giorno|dag|date|datum)(nr|no|number)?$"
 _KIND = {"basket_id": "id", "store": "id", "user_id": "id", "item_id": "id", "time": "time"}
 
@@ -334,12 +336,12 @@ def _guess_named(
 def _guess_time(frame: pl.DataFrame, plain: Mapping[str, str]) -> str | None:
     words = "|".join(word for rank in _WORDS["time"] for word in rank.split())
     shape = re.compile(f"({'|'.join(_WHEN.split())})?({words})(id|nr|no|number)?|.+at")
-    likely = [c for c, name in plain.items() if shape.fullmatch(name) and not _NO_TIME.search(name)]
-    dated = [c for c in likely if _holds_times(frame[c], plain[c])]
-    if not dated:
-        dated = [
-            c for c, name in plain.items() if not _NO_TIME.search(name) and _holds_times(frame[c], "")
-        ]
+    plain = {c: n for c, n in plain.items() if not _NO_TIME.search(n) and _is_filled(frame[c])}
+    made = {c: name for c, name in plain.items() if _MADE.search(name)}
+    rest = {c: name for c, name in plain.items() if c not in made}
+    dated = [c for c, n in rest.items() if shape.fullmatch(n) and _holds_times(frame[c], n)]
+    dated = dated or [c for c in rest if _holds_times(frame[c], "")]
+    dated = dated or [c for c in made if _holds_times(frame[c], "")]
     if len(dated) > 1:  # a timestamp says more than its day
         dated = [c for c in dated if _has_clock(frame[c])] or dated
     if len(dated) != 1:
@@ -363,13 +365,23 @@ _LETTERS = str.maketrans({"ß": "ss", "ł": "l", "đ": "d", "ø": "o", "æ": "ae
 def _plain(name: str) -> str:
     """A column's name without case, accents and signs: ``Customer ID`` and ``customerId`` are alike."""
     folded = unicodedata.normalize("NFKD", name.lower().translate(_LETTERS))
-    return re.sub(r"[\W_]", "", "".join(c for c in folded if not unicodedata.combining(c)))
+    letters = re.sub(r"[\W_]", "", "".join(c for c in folded if not unicodedata.combining(c)))
+    return letters.removeprefix("lineitem") or letters  # as web shops export the lines of orders
 
 
 def _some(cells: pl.Series, n: int = 2_000) -> pl.Series:
-    known = cells.drop_nulls()
-    known = known.filter(known.str.strip_chars() != "") if known.dtype == pl.String else known
+    known = _known(cells)
     return known.gather_every(max(1, len(known) // n))
+
+
+def _known(cells: pl.Series) -> pl.Series:
+    known = cells.drop_nulls()
+    return known.filter(known.str.strip_chars() != "") if known.dtype == pl.String else known
+
+
+def _is_filled(cells: pl.Series) -> bool:
+    """Do nine cells of ten hold something? Web shops say some facts on an order's first line alone."""
+    return len(_known(cells)) >= 0.9 * len(cells)
 
 
 def _holds_ids(cells: pl.Series) -> bool:
@@ -427,6 +439,8 @@ def _holds_times(cells: pl.Series, named: str) -> bool:
         return False
     some = _some(cells, 300)
     if some.is_empty():
+        return False
+    if not named and some.dtype == pl.String and some.str.contains(_AMOUNT).all():
         return False
     try:
         times = parse_time(some, who="")
