@@ -215,16 +215,18 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "user_id": (
         "user customer cust client shopper kunde kunden kund household hh haushalt hshd household "
         "member mitglied cliente clienti klant klient asiakas musteri utente usuario acheteur foyer "
-        "buyer consumer kupujici zakaznik klienta klienci vasarlo ugyfel клиент покупатель "
+        "buyer consumer kupujici zakaznik klienta klienci vasarlo ugyfel medlem socio клиент клиента "
+        "покупатель покупателя "
         "顧客 客户 会员",
         "person account visitor panelist loyalty card loyaltycard membercard clubcard karte "
         "kundenkarte bonuskarte tessera tarjeta carte cartefidelite karta karty kartaklienta "
-        "kartyklienta email emailaddress customeremail",
+        "kartyklienta email emailaddress customeremail "
+        "карта карты картаклиента картылояльности",
     ),
     "item_id": (
         "item product prod sku article artikel art stock produkt produit producto prodotto produto "
         "articulo articolo artigo vare tuote towar towaru produktu artykul artykulu zbozi termek "
-        "urun material товар 商品 产品",
+        "urun material товар товара 商品 产品",
         "ean upc gtin asin isbn plu goods",
     ),
     "time": (
@@ -235,37 +237,44 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "basket_id": (
         "basket receipt bon kassenbon kassabon beleg invoice rechnung scontrino factura facture bill "
         "recibo kvitto kvittering kuitti paragon paragonu uctenka uctenky nyugta ticket tique "
-        "warenkorb чек",
+        "warenkorb fis cupom чек чека",
         "order transaction trans bestellung commande pedido ordine visit",
     ),
     "quantity": (
         "quantity qty menge units anzahl stueck stuck cantidad quantite quantita quantidade aantal "
-        "antal ilosc mnozstvi mennyiseg quantidade pieces pcs unidades",
+        "antal ilosc mnozstvi mennyiseg miktar qte pieces pcs units uds unidades количество "
+        "колво",
     ),
     "value": (
         "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
         "revenue turnover salesvalue netsales linetotal totalprice wartosc wartoscbrutto kwotabrutto "
-        "castka valor importetotal",
+        "castka valor valortotal importetotal nettowert netvalue salesamount montantttc montantht "
+        "belopp tutar сумма стоимость",
     ),
-    "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis",),
+    "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis fiyat цена",),
     "store": (
         "store filiale branch outlet tienda magasin negozio winkel shop butik sklep sklepu prodejna "
-        "obchod uzlet loja",
+        "obchod uzlet loja магазин магазина",
     ),
     "name": (
         "name description desc bezeichnung beschreibung artikelbezeichnung artikelname artikeltext "
         "produktname produktbezeichnung warenbezeichnung itemname itemdescription itemdesc productname "
         "productdescription productdesc articlename designation libelle descripcion descrizione "
-        "descricao denominazione omschrijving nazwa nazwatowaru nazwaproduktu nazev navn namn nimi",
+        "descricao denominazione omschrijving nazwa nazwatowaru nazwaproduktu nazev nazevzbozi "
+        "navn namn artikelnamn nimi номенклатура libellearticle descrizionearticolo descripcionarticulo urunadi наименование название "
+        "наименованиетовара названиетовара",
     ),
     "category_1": (
         "category categoria categorie kategorie warengruppe artikelgruppe produktgruppe department "
         "abteilung rayon famille reparto departamento seccion familia grupatowarowa grupatowaru "
-        "kategoria productgroup itemgroup itemcategory productcategory",
+        "kategoria категория группатоваров productgroup itemgroup itemcategory productcategory",
     ),
 }
-_BEFORE = r"((id|no?|nr|num|numero?|numer|cod|code|codigo|codice|kod|cislo)(de|del|du|do|da|di|d)?)?"
-_NUMBERED = r"(s|n|en|r|ren)?(id|ids|nr|no|num|nummer|number|numero|code|key|kod|uid)?"
+_BEFORE = (
+    r"((id|no?|nr|num|numero?|numer|cod|code|codigo|codice|kod|cislo|номер|код)"
+    r"(de|del|du|do|da|di|d)?)?"
+)
+_NUMBERED = r"(s|n|en|r|ren)?(id|ids|nr|no|num|nummer|number|numero|code|key|kod|kodu|sk|uid)?"
 _WHEN = (
     "shop shopping order purchase invoice sale sales transaction trans receipt bon beleg rechnungs "
     "bestell kauf einkaufs verkaufs basket visit event order kassen"
