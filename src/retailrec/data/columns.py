@@ -261,9 +261,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "produktname produktbezeichnung warenbezeichnung itemname itemdescription itemdesc productname "
         "productdescription productdesc articlename designation libelle descripcion descrizione "
         "descricao denominazione omschrijving nazwa nazwatowaru nazwaproduktu nazev nazevzbozi "
-        "navn namn artikelnamn nimi номенклатура libellearticle descrizionearticolo descripcionarticulo urunadi "
-        "наименование название "
-        "наименованиетовара названиетовара",
+        "navn namn artikelnamn nimi номенклатура libellearticle descrizionearticolo urunadi "
+        "descripcionarticulo наименование название наименованиетовара названиетовара",
     ),
     "category_1": (
         "category categoria categorie kategorie warengruppe artikelgruppe produktgruppe department "
