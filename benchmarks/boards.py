@@ -33,7 +33,7 @@ from retailrec.compute.memory import release_memory
 from retailrec.data.splits import NextBasketSplits
 from retailrec.evaluation import Judge
 from retailrec.jobs.settings import Settings
-from retailrec.metrics import parse_metric
+from retailrec.metrics.base import longest
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "boards"
@@ -81,7 +81,7 @@ def ours(board: Board, profile: str, seed: int, over: Mapping[str, Any]) -> Any:
 def measure(board: Board, method: str, seed: int, over: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of each shopper, and what it cost."""
     judge = Judge.of(board.past, board.target)
-    k = max(parse_metric(name)[1] for name in board.metrics)
+    k = longest(board.metrics)
     started, busy = perf_counter(), process_time()
     model: Any
     if method in SIMPLE:

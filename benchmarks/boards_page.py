@@ -114,39 +114,41 @@ def table(boards: dict[str, dict[str, list[dict[str, Any]]]]) -> tuple[list[str]
 
 
 def compared(folder: Path, names: Sequence[str], variant: str, key: str) -> dict[str, Any]:
-    """Print a row a kind of board: two_stage beside the best simple method, in each metric."""
+    """Print a row a kind of board: two_stage beside the best simple method."""
     kinds: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for name in names:
         for method in (*SIMPLE, "two_stage"):
             said = variant.replace(" ", "_") if method == "two_stage" and variant else "as-is"
             for file in sorted(folder.glob(f"{name}.{method}.{said}.*.{key}.json")):
                 kinds[name.partition("@")[0]][name][method].append(json.loads(file.read_text()))
-    print("| shop | users, items, receipts | judged | seeds | " + " | ".join(SHOWN) + " | others |")
-    print("|---" * (len(SHOWN) + 5) + "|")
+    columns = ["shop", "users, items, receipts", "judged", "seeds", SHOWN[0], "difference"]
+    columns += [", ".join(part) for part in (SHOWN, OTHERS)]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     found = {}
     for kind, boards in kinds.items():
         if any("two_stage" not in b or len(b) == 1 for b in boards.values()):
             continue
         found[kind] = rows = compare_kind(list(boards.values()))
         sizes = [next(iter(b.values()))[0]["sizes"] for b in boards.values()]
-        size = ", ".join(f"{np.mean([s[part] for s in sizes]):,.0f}" for part in sizes[0])
-        seeds = min(len(b["two_stage"]) for b in boards.values())
+        first = rows[SHOWN[0]]
         cells = [
-            f"{r['two_stage']:.4f} beside {r['simple']:.4f} ({r['method']}): {r['difference']:+.4f} "
-            f"[{r['low']:+.4f}, {r['high']:+.4f}]"
-            for r in (rows[metric] for metric in SHOWN)
+            kind,
+            ", ".join(f"{np.mean([size[part] for size in sizes]):,.0f}" for part in sizes[0]),
+            f"{first['n']:,}",
+            str(min(len(b["two_stage"]) for b in boards.values())),
+            f"{first['two_stage']:.4f}, {first['method']} {first['simple']:.4f}",
+            f"{first['difference']:+.4f} [{first['low']:+.4f}, {first['high']:+.4f}]",
+            *(
+                " / ".join(f"{rows[m]['difference'] / max(rows[m]['simple'], 1e-9):+.1%}" for m in part)
+                for part in (SHOWN, OTHERS)
+            ),
         ]
-        others = ", ".join(
-            f"{metric} {r['difference'] / max(r['simple'], 1e-9):+.1%}"
-            for metric, r in rows.items()
-            if metric not in SHOWN
-        )
-        n = rows[SHOWN[0]]["n"]
-        print(f"| {kind} | {size} | {n} | {seeds} | {' | '.join(cells)} | {others} |", flush=True)
+        print(f"| {' | '.join(cells)} |", flush=True)
     return found
 
 
 SHOWN = ("precision@5", "recall@10", "ndcg@10")
+OTHERS = ("precision@1", "precision@3", "recall@20")
 
 
 def compare_kind(boards: Sequence[dict[str, list[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:

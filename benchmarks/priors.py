@@ -6,7 +6,8 @@ several boards the means over their users. With --objectives instead: lambdarank
 of both, for lists of what a user bought before. With --borrow instead: the ranker that another board's
 shop learnt, columns matched by name, alone and in shares with the board's own, each with the usual
 share of the mean simple order. With --discover instead: the ranker of new items with each source's
-order, and the mean of all, behind it. On the boards of `TUNING` and `SAMPLES`, whose windows end before
+order, and the mean of all, behind it. On the boards of `TUNING`, `SAMPLES` and
+`SHAPES`, whose windows end before
 a claimed one begins.
 
     make bench-priors [BOARDS="coop-4 journey5-28-1009"]
@@ -24,16 +25,18 @@ import numpy as np
 from board_data import SAMPLES, TUNING, Board
 from boards import SIMPLE, ours
 from machine import print_result
+from shapes import SHAPES
 
 from retailrec.compute.shards import SHARD
 from retailrec.evaluation import Judge
+from retailrec.metrics.base import longest
 from retailrec.rankers import BlendRanker, LightGBMRanker
 from retailrec.rankers.lightgbm import SourcePrior
 from retailrec.recommender.choices import MEAN, choose_prior, simple_orders, usual_weight
 from retailrec.recommender.purposes import Purpose, purchases_for
 from retailrec.recommender.stage_one import candidate_frame
 
-WEIGHTS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.8)
+WEIGHTS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.8, 1.6)
 SHARES = (0, 0.25, 0.5, 0.75, 1)  # of a borrowed ranker
 MOST_USERS = 3_000  # judged, drawn where there are more
 
@@ -110,7 +113,7 @@ def simple(board: Board, judge: Judge) -> dict[str, dict[str, float]]:
     """Simple method -> metric -> mean."""
     history, found = board.past.history(codes=judge.users), {}
     for name, make in SIMPLE.items():
-        items = make().fit(board.train).candidates(history, 10).items
+        items = make().fit(board.train).candidates(history, longest(board.metrics)).items
         found[name] = means(judge, items, board.metrics)
     return found
 
@@ -164,10 +167,11 @@ def judged(
 ) -> dict[str, dict[str, float]]:
     """Means of the metrics of each of the scores."""
     history, found = board.past.history(codes=judge.users), defaultdict(list)
+    k = longest(board.metrics)
     for at in range(0, len(judge.users), SHARD):
         frame = candidate_frame(history.take(slice(at, at + SHARD)), model.stage_for(purpose))
         for name, score in scores(frame.x).items():
-            found[name].append(frame.pool.best(score.astype(np.float32), 10).items)
+            found[name].append(frame.pool.best(score.astype(np.float32), k).items)
     return {name: means(judge, np.vstack(parts), board.metrics) for name, parts in found.items()}
 
 
@@ -186,7 +190,7 @@ def main() -> None:
     parser.add_argument("--borrow", help="board of the shop whose ranker is borrowed")
     parser.add_argument("--trees", type=int, help="of lambdarank; by default as many as it takes")
     given, found, users = parser.parse_args(), {}, []
-    boards = TUNING | SAMPLES
+    boards = TUNING | SAMPLES | SHAPES
     measure: Callable[[Board, Any, Judge], dict[str, dict[str, float]]]
     measure = of_objectives if given.objectives else of_orders
     if given.discover:

@@ -25,19 +25,12 @@ from board_data import (
     window,
     x5,
 )
+from boards_page import OTHERS, SHOWN
 
 from retailrec.data import RetailData
 from retailrec.simulator.shop import receipt_lines
 
-METRICS = (
-    "precision@5",
-    "recall@10",
-    "ndcg@10",
-    "precision@1",
-    "precision@3",
-    "recall@20",
-    "ndcg@20",
-)
+METRICS = (*SHOWN, *OTHERS)
 Load = Callable[[], RetailData]
 Change = Callable[[RetailData], pl.DataFrame]  # the lines of the other shop
 
@@ -176,6 +169,10 @@ add("journey-rare", J, JOURNEY, rare(10))
 add("journey-sellers", J, JOURNEY, sellers(5))
 add("journey-renewed", J, "2017-09-11", renewed("2017-08-28"))
 add("journey-one-store", partial(journey, 367), JOURNEY)
+add("journey-departments", J, JOURNEY, as_category("category_1"), days=7)
+add("instacart-departments", I, INSTACART, as_category("category_1"), days=7)
+add("x5-groups", X, X5, as_category("category_2"), days=7)
+add("coop-departments", C, COOP, as_category("category_1"), days=7)
 add("coop-categories", C, COOP, as_category("category_3"))
 add("ta-feng-categories", T, TA_FENG, as_category("category_1"))
 add("instacart-aisles", I, INSTACART, as_category("category_2"))
@@ -195,10 +192,10 @@ add("online-retail-valueless", O, RETAIL, valueless, catalogue=False)
 for draw in range(10):
     add("journey-5", J, JOURNEY, users(5, draw), draw=draw)
     add("journey-20", J, JOURNEY, users(20, draw), draw=draw)
+    add("ta-feng-300", T, TA_FENG, users(300, draw), draw=draw)
 for draw in range(3):
     add("journey-50", J, JOURNEY, users(50, draw), draw=draw)
     add("journey-100", J, JOURNEY, users(100, draw), draw=draw)
-    add("ta-feng-300", T, TA_FENG, users(300, draw), draw=draw)
     add("online-retail-300", O, RETAIL, users(300, draw), draw=draw)
     add("instacart-50", I, INSTACART, users(50, draw), draw=draw)
 add("journey-heavy", J, JOURNEY, users(100))
