@@ -268,7 +268,8 @@ def test_forgetting_searches_the_files_that_it_is_given(tmp_path: Path) -> None:
     Ledger(place / "ledger").append(rows)
     (place / "report.html").write_text("<p>shopper 7</p>\n<p>77 and 0.75</p>\n")
     (place / "notes.bin").write_bytes(b"\xff\xfe")
-    (place / "link.csv").symlink_to(place / "theirs.csv")
+    (tmp_path / "elsewhere.csv").write_text("user_id\n7\n")
+    (place / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
 
     def asked(*more: object) -> Any:
         command = ["store", "forget", " 7 ", "--store", store, *more]
@@ -309,7 +310,7 @@ def test_a_model_whose_table_of_changed_ids_names_the_forgotten_is_said_to(tmp_p
     run("store", "init", "--store", tmp_path / "s.db")
     model = tmp_path / "files" / "model"
     (model / "data").mkdir(parents=True)
-    (model / "manifest.json").write_text("{}")
+    (model / "manifest.json").write_text('{"format": "retailrec-model"}')
     pl.DataFrame({"item_id": ["8", "9"]}).write_parquet(model / "data" / "items.parquet")
     table = {"kind": ["user", "item"], "old": ["7", "9"], "new": ["8", "5"]}
     pl.DataFrame(table).write_parquet(model / "data" / "changed.parquet")
@@ -320,6 +321,53 @@ def test_a_model_whose_table_of_changed_ids_names_the_forgotten_is_said_to(tmp_p
         said = " ".join(found.stderr.split())
         assert ("its table of changed ids names this id" in said) is named
         assert ("a model holds no ids" in said) is not named
+
+
+def test_no_manifest_but_a_models_hides_the_tables_beside_it(tmp_path: Path) -> None:
+    """A published week was taken for its model, and its lists stayed; so with any manifest."""
+    run("store", "init", "--store", tmp_path / "s.db")
+    week, theirs = tmp_path / "weeks" / "2024-05-06-0a1b2c3d", tmp_path / "theirs"
+    rows = {"user_id": ["7", "8"], "item_id": ["1", "2"], "rank": [1, 1]}
+    for folder, text in ((week, '{"format": "retailrec-week"}'), (theirs, "[]")):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(text)
+        for name in ("recommendations.parquet", "exposures.parquet"):
+            pl.DataFrame(rows).write_parquet(folder / name)
+    (tmp_path / "weeks" / "current").symlink_to(week.name)
+    command = ["store", "forget", "7", "--store", tmp_path / "s.db", "--also", tmp_path / "weeks"]
+    found = CliRunner().invoke(app, [str(part) for part in [*command, "--also", theirs]])
+    said = " ".join(found.stderr.split())
+    assert "a model holds no ids" not in said
+    assert "a link" not in said  # what it names was searched
+    for name in ("recommendations.parquet", "exposures.parquet"):
+        assert_gone(week / name)
+        assert f"{theirs / name}: 1 rows are of this user, and stay: " in said
+
+
+@pytest.mark.parametrize("column", ["user_id", "Customer"])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pl.Series([7.0, 8.0, None]),
+        pl.Series(["7", "8", "ann"], dtype=pl.Categorical),
+        pl.Series([7, 8, 9]).cast(pl.Decimal(18, 0)),
+        pl.Series([" 7", "8", "ann\u200b"]),
+    ],
+    ids=["floats", "categories", "decimals", "text"],
+)
+def test_an_id_is_found_in_whatever_type_a_table_has_it(
+    tmp_path: Path, column: str, ids: pl.Series
+) -> None:
+    run("store", "init", "--store", tmp_path / "s.db")
+    file = tmp_path / "receipts.parquet"
+    pl.DataFrame({column: ids, "item_id": "x"}).write_parquet(file)
+    command = ["store", "forget", "7", "--store", tmp_path / "s.db", "--also", file, "--overwrite"]
+    found = CliRunner().invoke(app, [str(part) for part in command])
+    assert found.exit_code == (0 if column == "user_id" else 3), found.output
+    if column == "user_id":
+        assert pl.read_parquet(file).height == 2
+    else:
+        assert "1 rows hold this id, in no column user_id" in " ".join(found.stderr.split())
 
 
 def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:

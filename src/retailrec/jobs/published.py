@@ -52,6 +52,17 @@ _KEPT = {  # what every manifest says, and the types it may have
 }
 
 
+def is_published(file: Path) -> bool:
+    """Is this a table of a published week, beside that week's manifest?"""
+    if file.name not in (LISTS, POOLS):
+        return False
+    try:
+        found = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
+
+
 @dataclass(frozen=True)
 class WeekFolder:
     """The folder of published weeks.

@@ -147,6 +147,15 @@ def may_be_saved_to(folder: Path) -> bool:
     return True
 
 
+def is_model(folder: Path) -> bool:
+    """Was a model saved here, whichever version wrote it and whether or not it can be read?"""
+    try:
+        found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
+
+
 def _loaded(folder: Path, manifest: dict[str, Any], types: Mapping[str, type], memory_map: bool) -> Any:
     data, number = folder / manifest["data"], manifest["format_version"]
     try:

@@ -7,20 +7,25 @@ be looked up and not read off. Whoever has the whole store can try ids one by on
 from __future__ import annotations
 
 import hmac
+import html
+import json
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import polars as pl
 from sqlalchemy import Connection, delete, func, insert, select
 
+from retailrec.data.parsing import typed_ids
 from retailrec.errors import DataError
+from retailrec.jobs.published import is_published
 from retailrec.offers.ledger import LEDGER
+from retailrec.recommender.artifact import is_model
 from retailrec.schema import POOL, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import Database, StoreUnavailable, is_sqlite
@@ -127,8 +132,13 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
     """
     found: list[Searched] = []
     for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
-        models = {file.parent for file in files if file.name == "manifest.json"}
+        files = [path]
+        if path.is_dir() and not path.is_symlink():
+            whole = path.resolve()
+            files = [f for f in sorted(path.rglob("*")) if not (f.is_symlink() and _lies_in(f, whole))]
+        models = {
+            file.parent for file in files if file.name == "manifest.json" and is_model(file.parent)
+        }
         found += [Searched(model, left=_of_model(user, model)) for model in sorted(models)]
         found += [
             _forget_in_file(user, file, overwrite)
@@ -138,6 +148,14 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
             and file.name != MARKER
         ]
     return found
+
+
+def _lies_in(link: Path, folder: Path) -> bool:
+    """Does the link name something in the folder, which is searched there?"""
+    try:
+        return link.resolve(strict=True).is_relative_to(folder)
+    except (OSError, RuntimeError):  # nothing, or itself
+        return False
 
 
 def _of_model(user: str, model: Path) -> str:
@@ -164,10 +182,14 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
             table = pl.read_csv(file, infer_schema=False, glob=False, separator=mark)
             return _forget_in_table(user, file, table, overwrite, mark)
         text = file.read_text(encoding="utf-8")
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError:
+        left = "not looked into: it is no text and no Parquet; remove it, or make it again"
+        return Searched(file, left=left)
+    except (pl.exceptions.PolarsError, OSError) as error:
         first = str(error).splitlines()[0][:80]
         return Searched(file, left=f"not looked into: it can't be read here ({first})")
-    word = re.compile(rf"(?<!\w){re.escape(user)}(?!\w)")
+    forms = {user, json.dumps(user)[1:-1], html.escape(user)}  # as it stands in JSON and on pages
+    word = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(forms)))})(?!\w)")
     said = sum(word.search(line) is not None for line in text.splitlines())
     left = f"{said:,} lines hold this id as a word; remove the file or make it again"
     return Searched(file, left=left if said else "")
@@ -183,12 +205,8 @@ def _separator(file: Path) -> str | None:
 def _forget_in_table(
     user: str, file: Path, table: pl.DataFrame, overwrite: bool, mark: str = ","
 ) -> Searched:
-    plain = [c for c, kind in table.schema.items() if kind == pl.String or kind.is_integer()]
-    ids = (user, f"'{user}")  # as --safe-csv may have written it
-    own = [c for c in plain if c == USER_ID]
-    held = pl.any_horizontal(
-        pl.lit(False), *(pl.col(c).cast(pl.String).str.strip_chars().is_in(ids) for c in own or plain)
-    ).fill_null(False)
+    own = [c for c in table.columns if c == USER_ID]
+    held = pl.any_horizontal(pl.lit(False), *(_holds(user, table[c]) for c in own or table.columns))
     n = table.filter(held).height
     if not n:
         return Searched(file)
@@ -196,7 +214,7 @@ def _forget_in_table(
         return Searched(file, left=f"{n:,} rows hold this id, in no column {USER_ID}; remove them")
     part = file.name.split("-")[0]
     of_ledger = dict(table.schema) == dict({"offers": LEDGER, "pool": POOL}.get(part, {}))
-    writer = whole_file if of_ledger or overwrite else result_file
+    writer = whole_file if of_ledger or overwrite or is_published(file) else result_file
     with locked(file.parent, wait=True) if of_ledger else nullcontext():
         try:
             with writer(file) as partial:
@@ -209,6 +227,19 @@ def _forget_in_table(
             return Searched(file, left=f"{n:,} rows are of this user, and stay: {error}")
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # Hadoop's sum of what stood there
     return Searched(file, n)
+
+
+def _holds(user: str, column: pl.Series) -> pl.Series:
+    """Which cells are this id, in whatever type and notation ids are read: 7, "7", 7.0, " 7"."""
+    kind = column.dtype
+    if not (kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum)):
+        return pl.repeat(False, len(column), eager=True)
+    text = column.cast(pl.String).str.strip_chars()
+    read = text
+    with suppress(DataError):  # numbers so large that neighbours are one
+        read = typed_ids(column).cast(pl.String)
+    ids = [user, f"'{user}"]  # as --safe-csv may have written it
+    return (text.is_in(ids) | read.is_in(ids)).fill_null(False)
 
 
 class Watch:
