@@ -105,6 +105,8 @@ def test_the_recipe_says_why() -> None:
         "small, since 2,500 shoppers leave time for every source; it learns from 2 windows of 28 days "
         "and one of 14, each after at least 60% of today's 337 days of receipts."
     )
+    tomorrow = choose_recipe(year._replace(horizon_days=1), Settings()).reason
+    assert "it learns from 3 windows of 1 day, each" in tomorrow
     months = Facts(200_000, datetime(2000, 11, 1), datetime(2001, 2, 1), 28)
     chosen = choose_recipe(months, Settings(label_windows=3))
     assert chosen.name == "large"

@@ -48,7 +48,7 @@ def test_label_windows_stay_inside_the_data(data: RetailData) -> None:
     assert len(more) > len(splits)
     newest = list(HorizonSplits(14, least_history=1.0).splits(data))  # is taken in any case
     assert [(data.end - split.past.end).days for split in newest] == [14]
-    with pytest.raises(DataError, match="too short for a horizon"):
+    with pytest.raises(DataError, match=f"up to {data.end:%Y-%m-%d}, are too short for a horizon"):
         list(HorizonSplits(400).splits(data))
 
 

@@ -212,10 +212,12 @@ def print_load_report(report: LoadReport, quiet: bool, rejects: Path | None) -> 
 
 
 def print_result(result: RunResult, out: Path) -> None:
+    from retailrec.recommender.explanations import in_days
+
     evaluation = result["evaluation"]
     metrics = list(next(iter(result["models"].values())))
     title = (
-        f"{evaluation['n_users']:,} shoppers, {evaluation['horizon_days']:g} days from "
+        f"{evaluation['n_users']:,} shoppers, {in_days(evaluation['horizon_days'])} from "
         f"{evaluation['cutoff'][:10]} ({evaluation['n_cold_users']:,} cold shoppers not counted)"
     )
     table = plain_table("model", *metrics, title=title)

@@ -192,9 +192,9 @@ class HorizonSplits(LabelSplits):
     def _of(self, folds: list[Fold], data: RetailData) -> Iterator[Split]:
         if not folds:
             raise DataError(
-                f"{(data.end - data.start).days} days of receipts are too short for a horizon of "
-                f"{self.horizon_days:g} days; a ranker needs receipts before its label window. "
-                f"Bring more data or ask for a shorter horizon."
+                f"{(data.end - data.start).days} days of receipts, up to {data.end:%Y-%m-%d}, are "
+                f"too short for a horizon of {self.horizon_days:g} days; a ranker needs receipts "
+                f"before its label window. Bring more data or ask for a shorter horizon."
             )
         for fold in folds:
             shorter = fold.end - fold.cutoff < timedelta(days=self.horizon_days)

@@ -39,6 +39,7 @@ from retailrec.features.assemble import FeatureSet
 from retailrec.features.events import FEATURES as REGISTERED
 from retailrec.metrics import parse_metric
 from retailrec.rankers import LightGBMRanker, Ranker
+from retailrec.recommender.explanations import in_days
 from retailrec.recommender.purposes import PURPOSES, Discovery, Purpose
 from retailrec.recommender.request import check_slots, parse_slots
 from retailrec.recommender.stage_one import default_preranker, default_sources
@@ -358,7 +359,7 @@ def choose_recipe(facts: Facts, settings: Settings) -> Recipe:
     lengths = [fold.end - fold.cutoff for fold in folds]
     shorter = [days for days in lengths if days < timedelta(days=facts.horizon_days)]
     found = len(folds) - len(shorter)
-    learns = f"{found} window{'s' * (found != 1)} of {facts.horizon_days:g} days"
+    learns = f"{found} window{'s' * (found != 1)} of {in_days(facts.horizon_days)}"
     learns += "".join(f" and one of {days.days}" for days in shorter)
     days = (facts.end - facts.start).days
     if len(folds) < sized.label_windows:
