@@ -831,6 +831,26 @@ def test_lists_under_one_id_of_the_caller_are_two_in_the_log(start: Start, tmp_p
     assert pools.group_by("request").len().rows_by_key("request") == {one: [(9,)] for one in ids}
 
 
+def test_receipts_that_are_yet_to_come_by_the_clock_are_said(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return end - timedelta(days=days)
+
+    path, ready = "/v1/shoppers/5/offers", "/health/ready"
+    end, days = datetime.fromisoformat(client.get(path).json()["as_of"]), 2
+    monkeypatch.setattr("retailrec.serving.receipts.datetime", Behind)
+    assert (client.get(path).json()["notes"], "notes" in client.get(ready).json()) == ([], False)
+    days = 3
+    for found in (client.get(path), client.get(ready)):
+        assert "this machine's clock says" in found.json()["notes"][0]
+    assert client.get(path, params={"at": str(end)[:10]}).json()["notes"] == []
+
+
 def test_a_clock_of_1970_is_no_fault_of_the_caller(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from retailrec.errors import SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import pages
 from retailrec.serving.database import NO_RULES, Dismissal, RulesChanged
-from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of
+from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of, yet_to_come
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
 from retailrec.serving.guard import Guard, allow
@@ -362,14 +362,15 @@ def routes(service: Service) -> APIRouter:
                 f"{service.log.waiting:,} rows of what was shown wait to be written; the log says why.",
                 {"Retry-After": "10"},
             )
-        clock()
-        ready: dict[str, Any] = {"ready": True, "model": service.models.active.name}
+        known = await service.compute(service.store.shopper, "")
+        notes = list(yet_to_come(service.models.active.present(known.ends)))
         if n := len(await service.compute(service.unanswered)):  # no names, since no key is asked for
-            ready["notes"] = [
+            notes.append(
                 f"users of {n:,} of the experiment's arms get errors instead of lists; the log says "
                 f"which and why"
-            ]
-        return reply(ready)
+            )
+        ready = {"ready": True, "model": service.models.active.name}
+        return reply(ready | ({"notes": notes} if notes else {}))
 
     @router.get("/metrics", dependencies=read, tags=["health"])
     async def metrics() -> Response:

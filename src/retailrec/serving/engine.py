@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from retailrec.recommender.answers import CROWD, Answer, ReceiptFacts, count_amo
 from retailrec.recommender.purposes import PURPOSES, Purpose
 from retailrec.recommender.request import Request
 from retailrec.serving.database import Dismissal, Lists, Shopper
-from retailrec.serving.receipts import AMOUNTS, Receipt, microseconds, moment
+from retailrec.serving.receipts import AMOUNTS, Receipt, clock, microseconds, moment
 from retailrec.serving.served_model import CodedEvents, ServedModel
 from retailrec.serving.store import Store
 
@@ -271,7 +271,7 @@ class Engine:
         """
         request = asked.request
         ruleset, saved = saved_rules(asked, lists)
-        end = max(request.at or ends or model.end, model.end)
+        end = model.present(request.at or ends)
         before = None if request.at is None else microseconds(request.at)
         rules, denied = None, self._denied(model, users, request, end, lists)
         previous = None
@@ -297,6 +297,8 @@ class Engine:
         if facts is not None and request.at is not None:
             facts = facts.before(request.at)
         notes = asked.notes + answer.report.completed(request, facts, among).notes
+        if request.at is None:
+            notes += yet_to_come(end)
         replies = []
         for row, user in enumerate(users):
             offers = _offers(model, answer, row)
@@ -349,7 +351,7 @@ class Engine:
         known = self.store.shopper(shopper)
         lists = self.lists(known.lists)
         user = UserRecord.of(shopper, known, code_receipts(model, []))
-        end = max(known.ends or model.end, model.end)
+        end = model.present(known.ends)
         barred = model.mask(lists.unavailable)
         denied = self._denied(model, [user], Request(), end, lists)
         if denied is not None:
@@ -439,6 +441,18 @@ def code_receipts(model: ServedModel, receipts: Sequence[Receipt]) -> CodedEvent
         [len(r.items) for r in receipts],
         [item for r in receipts for item in r.items],
         np.concatenate([np.zeros(0, AMOUNTS), *(r.amounts for r in receipts)]),
+    )
+
+
+def yet_to_come(end: datetime) -> tuple[str, ...]:
+    """What there is to say where receipts, or those of the model, end after this machine's day."""
+    today = moment(clock())
+    if end <= today + timedelta(days=2):
+        return ()
+    return (
+        f"receipts end on {end - timedelta(days=1):%Y-%m-%d}, and this machine's clock says "
+        f"{today:%Y-%m-%d}: for everybody's list it is the later day. Correct the clock, or make a "
+        f"store without the receipts that are yet to come",
     )
 
 

@@ -107,6 +107,10 @@ class ServedModel:
         """What the model knows ends here."""
         return self.model.end_
 
+    def present(self, ends: datetime | None) -> datetime:
+        """The instant that lists are of: the later end of the receipts and of what the model knows."""
+        return max(ends or self.end, self.end)
+
     @property
     def n_items(self) -> int:
         """Number of item codes."""

@@ -341,7 +341,7 @@ class Service:
         changed = assignment.purpose, assignment.ruleset, assignment.explore
         asked = asked.in_arm(*changed, salt or self.experiment.campaign)
         if assignment.holdout:
-            end = max(self.store.shopper(shopper).ends or model.end, model.end)
+            end = model.present(self.store.shopper(shopper).ends)
             why = "the shopper is held out of the campaign and is shown nothing"
             answer = Reply(shopper, (), model.name, model.digest, end, "none", why, 0, 0, 0)
         else:
