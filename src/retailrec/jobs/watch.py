@@ -517,8 +517,15 @@ def watched(weeks: WeekFolder, now: datetime | None = None) -> dict[str, Any]:
     }
 
 
+_CLOSED = 7.0  # days that a week may end later than it was published: those on which the shop is closed
+
+
 def _overdue(weeks: WeekFolder, rows: Sequence[Mapping[str, Any]], age: float) -> list[Alarm]:
-    """An alarm where no week was published for one and a half times as long as usual."""
+    """An alarm of weeks that did not come for 1.5 times as long as usual, or of the clock."""
+    if age < -_CLOSED:
+        said = f"the published receipts end {-age:.0f} days after the day of this machine's clock."
+        look = "whether that clock is right, and at the dates of the newest export"
+        return [Alarm("data_days", age, -_CLOSED, None, said, look)]
     gaps = [row["days"] for row in rows if row["days"]]
     if not gaps or age <= 1.5 * float(np.median(gaps)):
         return []
