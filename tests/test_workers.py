@@ -27,6 +27,42 @@ def test_a_worker_uses_no_more_threads_than_its_cores(monkeypatch: pytest.Monkey
         hold_to_cores(0)
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 2),  # of a container
+        ("0::/", {"cpu.max": "max 100000"}, shards.MOST_THREADS),
+        ("0::/a/b", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "max 100000"}, 4),
+        ("0::/a/b", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "50000 100000"}, 1),
+        (
+            "3:cpuset:/\n1:cpu,cpuacct:/pod/x",  # x is of the machine, whose groups are not to be seen
+            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        (
+            "1:cpu:/a",
+            {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"},
+            shards.MOST_THREADS,
+        ),
+        ("nonsense", {}, shards.MOST_THREADS),
+    ],
+)
+def test_threads_are_as_many_as_a_container_s_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], cores: int
+) -> None:
+    files = {f"sys/fs/cgroup/{name}": text for name, text in files.items()} | {
+        "proc/self/cgroup": groups
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert shards.quota(tmp_path) == cores
+    monkeypatch.setattr(shards, "_most", None)
+    monkeypatch.setattr(shards.os, "sched_getaffinity", lambda _: range(64))
+    monkeypatch.setattr(shards, "quota", lambda: cores)
+    assert [n_threads(0), n_threads(70)] == [min(cores, 64), 70]
+
+
 def test_blas_is_held_to_the_cores_too() -> None:
     code = (
         "from retailrec.compute.shards import hold_to_cores; hold_to_cores(1);"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from retailrec.errors import SettingError
@@ -53,6 +55,8 @@ TRAIN_SHARD = 512  # users; part of the random draws, so it is no setting
 def n_threads(threads: int | None) -> int:
     """`threads`, or the number of cores that this process may use when it is 0 or None.
 
+    These are the cores that it is bound to, and no more than its container may use at a time.
+
     Raises
     ------
     SettingError
@@ -65,8 +69,33 @@ def n_threads(threads: int | None) -> int:
     if _most is not None:
         return min(threads or _most, _most)
     if hasattr(os, "sched_getaffinity"):
-        return threads or len(os.sched_getaffinity(0))
+        return threads or min(len(os.sched_getaffinity(0)), quota())
     return threads or os.cpu_count() or 1  # macOS and Windows do not tell
+
+
+@cache
+def quota(system: Path = Path("/")) -> int:
+    """Cores that the control groups of this process leave it, rounded up; `MOST_THREADS` without any.
+
+    Docker's ``--cpus`` and a pod's limits are such quotas. More threads than cores of theirs are all
+    stopped for a part of each tenth of a second. Of a container, whose own group is the root that it
+    sees, the root is read; `system` is the root of the file system.
+    """
+    least, groups = float(MOST_THREADS), system / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):
+        for line in (system / "proc/self/cgroup").read_text().splitlines():
+            _, kinds, name = line.split(":", 2)
+            if kinds and "cpu" not in kinds.split(","):
+                continue
+            top = groups / "cpu" if kinds else groups
+            group = top / name.strip("/")
+            for place in (group, *group.parents[: len(group.parts) - len(top.parts)]):
+                for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+                    with suppress(OSError, ValueError):
+                        most, period = " ".join((place / f).read_text() for f in files).split()
+                        if int(most) > 0:  # "max", or -1, is none
+                            least = min(least, int(most) / int(period))
+    return max(math.ceil(least), 1)
 
 
 def hold_to_cores(most: int) -> None:

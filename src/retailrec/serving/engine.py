@@ -451,7 +451,7 @@ def yet_to_come(end: datetime) -> tuple[str, ...]:
         return ()
     return (
         f"receipts end on {end - timedelta(days=1):%Y-%m-%d}, and this machine's clock says "
-        f"{today:%Y-%m-%d}: for everybody's list it is the later day. Correct the clock, or make a "
+        f"{today:%Y-%m-%d}: all lists are of the later day. Correct the clock, or make a "
         f"store without the receipts that are yet to come",
     )
 
