@@ -243,6 +243,14 @@ def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFram
     assert run.returncode == 3
     assert "taken back" in run.stdout
     assert current(place) == first
+    export = place / "exports" / f"week-{FIRST}.csv"
+    export.rename(export.with_name("done.csv"))  # called otherwise it is the same export
+    run = call(place)
+    assert run.returncode == 3, run.stdout
+    assert "taken back" in run.stdout
+    shutil.copy(place / "exports" / "done.csv", export)  # and there twice, too
+    assert call(place).returncode == 3
+    (place / "exports" / "done.csv").unlink()
     refused(retailrec("week", "rollback", "--config", place / "week.toml"), "no week before")
     deliver(place, lines, FIRST + 1)
     assert call(place).returncode == 0

@@ -122,17 +122,21 @@ def with_our_names(table: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFr
     return table.rename(ours, strict=False)
 
 
+_RECEIPTS, _ITEMS = ("transactions", "receipts", "purchases"), ("items", "products", "catalogue")
+_USERS = ("users", "shoppers", "clients")
+TABLES = frozenset({*_RECEIPTS, *_ITEMS, *_USERS})  # names of files that say what is in them
+
+
 def receipts_in(path: Path) -> Path:
     """The receipts of a folder that holds `transactions` beside other tables, or the path itself."""
-    return find_file(path, "transactions", "receipts", "purchases") or path
+    return find_file(path, *_RECEIPTS) or path
 
 
 def tables_beside(path: Path) -> tuple[Path | None, Path | None]:
     """The tables of items and of users that lie in a folder beside its receipts; None where none is."""
     if receipts_in(path) == path:
         return None, None
-    items = find_file(path, "items", "products", "catalogue")
-    return items, find_file(path, "users", "shoppers", "clients")
+    return find_file(path, *_ITEMS), find_file(path, *_USERS)
 
 
 def rules_of(

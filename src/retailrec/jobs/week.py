@@ -32,7 +32,7 @@ from retailrec.data.parsing import as_instant
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files, without_bytes
 from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
-from retailrec.datasets.table import receipts_in, with_our_names
+from retailrec.datasets.table import TABLES, receipts_in, with_our_names
 from retailrec.errors import ArtifactError, DataError
 from retailrec.jobs.campaigns import allocate_files
 from retailrec.jobs.check import Checked, check_lists, typed_lines
@@ -111,6 +111,17 @@ def inputs_of(plan: Plan) -> dict[str, dict[str, Any]]:
         if not file.is_file():
             raise DataError(f"{name}: there is no file {file}; correct the path in the settings.")
         found[name] = {"sha256": sha256(file), "bytes": file.stat().st_size}
+    return found
+
+
+def _nameless(inputs: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """What the files hold, whatever exports are called: names of tables and of parts mean something."""
+    found = set()
+    for name, facts in inputs.items():
+        folder, _, file = name.rpartition("/")
+        stem, _, ends = file.partition(".")
+        called = not folder or stem.lower() in TABLES or stem.lower().startswith("part")
+        found.add((f"{folder}/{stem if called else ''}.{ends}", facts["sha256"]))
     return found
 
 
@@ -438,8 +449,12 @@ class _Call:
         self._name_inputs()
 
     def _name_inputs(self) -> None:
-        self.inputs_key = fingerprint([self.inputs, self.plan.what_counts(), str(self.as_of)])
-        self.key = fingerprint([self.inputs_key, "refit"]) if self.refit else self.inputs_key
+        self.inputs_key, self.key = self._keys(self.inputs)
+
+    def _keys(self, inputs: Mapping[str, Any]) -> tuple[str, str]:
+        """Fingerprint of inputs and settings, and that of this call, which may be a refit."""
+        of_inputs = fingerprint([inputs, self.plan.what_counts(), str(self.as_of)])
+        return of_inputs, fingerprint([of_inputs, "refit"]) if self.refit else of_inputs
 
     def dry_run(self) -> Outcome:
         """What a call would do; nothing is written."""
@@ -562,10 +577,13 @@ class _Call:
 
     def _known(self) -> Outcome | None:
         """The outcome where these inputs were published before, or taken back."""
-        name, current = None, self.last and self.last["name"]
+        name, current, nameless = None, self.last and self.last["name"], _nameless(self.inputs)
         for one in self.weeks.names():
             there = self.weeks.manifest(one)
-            if self.key in (there["key"], there["inputs_key"]):
+            key = self.key
+            if self.plan.settings.dataset == "table" and _nameless(there["inputs"]) == nameless:
+                key = self._keys(there["inputs"])[1]  # as these exports were called then
+            if key in (there["key"], there["inputs_key"]):
                 name = one
         if name is None:
             return None
