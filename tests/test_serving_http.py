@@ -1247,6 +1247,10 @@ def test_what_a_shopper_dismissed_comes_back_after_its_weeks(start: Start) -> No
     assert exported.row(0)[:2] == (5, first)
     assert not len(holding(exported, client.service.store.shopper("5").ends + timedelta(1), None))
     assert client.post(path, json={"item": first, "weeks": 0}).status_code == 422
+    year = 365 * 86_400_000_000
+    ahead = Dismissal("of a clock ten years ahead", False, ends + 10 * year, ends + 11 * year)
+    client.service.store.dismiss("5", ahead.item, ahead)
+    assert first not in offered()
     client.delete("/v1/shoppers/5")
     assert client.service.store.dismissals() == []
     assert client.post(path, json={"item": first}).status_code == 409

@@ -301,7 +301,8 @@ class Store(Database):
     def dismiss(self, shopper: str, item: str, dismissal: Dismissal | None) -> None:
         """Do not offer the item to the shopper for a while, or take back what was said of it.
 
-        Dismissals that are over when another one comes are removed.
+        Dismissals that are over stay, an item's last one: a clock that was ahead for a while takes none
+        away, and a list as of an earlier time is what it was.
 
         Raises
         ------
@@ -311,9 +312,7 @@ class Store(Database):
 
         def changed(said: list[list[Any]]) -> list[Any]:
             others = [one for one in said if one[0] != item]
-            if dismissal is None:
-                return others
-            return [one for one in others if one[3] > dismissal.since] + [list(dismissal)]
+            return others if dismissal is None else [*others, list(dismissal)]
 
         self._change_shopper(shopper, schema.shoppers.c.dismissed, changed)
 
