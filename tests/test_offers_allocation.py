@@ -305,6 +305,26 @@ def test_named_formulas_give_the_value() -> None:
         assert allocate(table, {"name": "x", "value": formula}).report.value == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [7, 8],
+        ["7", "8"],
+        [" 7", "8 "],
+        [7.0, 8.0],
+        [7, "8"],
+        np.array([7.0, 8.0]),
+        pl.Series([7, 8]),
+        pl.Series([7.0, 8.0]),
+        pl.Series(["7", "8"], dtype=pl.Categorical),
+    ],
+)
+def test_prices_know_an_item_however_its_id_is_typed(ids: Any) -> None:
+    prices = Prices("may", "value", {"7": 0.2}, {})
+    assert prices.price_of(ids).tolist() == [0.2, np.inf]
+    assert prices.price_of([]).tolist() == prices.price_of(pl.Series([], dtype=pl.Int64)).tolist() == []
+
+
 def test_one_shopper_is_enough() -> None:
     table = pl.DataFrame({"user_id": ["only"], "item_id": [1], "value": [2.0]})
     found = allocate(table, {"name": "x"})

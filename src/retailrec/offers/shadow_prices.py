@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import map_shards
+from retailrec.data.parsing import typed_ids
 from retailrec.errors import ArtifactError, DataError
 from retailrec.offers import kernels
 from retailrec.offers.problem import Problem
@@ -71,7 +72,8 @@ class Prices:
         DataError
             If an expected cost is negative or not finite, or there are not as many as items.
         """
-        names = [str(item) for item in items]
+        ids = items if isinstance(items, pl.Series) else pl.Series("item_id", items, strict=False)
+        names = typed_ids(ids).cast(pl.String).to_list()
         cost = np.asarray(expected_cost, float)
         if not (np.isfinite(cost) & (cost >= 0)).all() or cost.shape not in ((), (len(names),)):
             raise DataError(
