@@ -125,6 +125,7 @@ def test_the_recipe_says_why() -> None:
         (0.33, 0.01, 0.05, 0.625, "not shown to improve on own"),  # nine users: p decides
         (0.33, None, None, 0.04, "not shown to improve on own"),  # too few for an interval
         (0.27, -0.05, -0.01, 0.0004, "two_stage is worse than own"),
+        (0.3 - 1e-16, -1e-9, 0.01, 1.0, "(+0.0%); by 0.0000 [0.0000, 0.0100] over"),  # the same mean
     ],
 )
 def test_the_verdict_goes_by_the_best_simple_method_and_the_corrected_p(
@@ -140,11 +141,11 @@ def test_the_verdict_goes_by_the_best_simple_method_and_the_corrected_p(
     rows[1] |= {"low": low, "high": high, "p_corrected": p, "p": p / 10}
     found = verdict(models, rows, 9)
     assert says in found
-    assert f"{ours:.4f} against 0.3000 ({ours / 0.3 - 1:+.1%})" in found
+    assert f"{ours:.4f} against 0.3000 ({ours / 0.3 - 1:+z.1%})" in found
     assert " over 9 users, p " in found
-    assert ("could be chance" in found) == ("not shown" in says)
+    assert ("could be chance" in found) == ("not shown" in found) == (p >= 0.05 or low is None)
     if low is not None:
-        assert f"[{low:.4f}, {high:.4f}]" in found
+        assert f"[{low:z.4f}, {high:.4f}]" in found
     undefined = {"own": {"m@5": None}, "two_stage": {"m@5": None}}
     assert "not defined" in verdict(undefined, [], 9)
 

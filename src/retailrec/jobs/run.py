@@ -70,16 +70,16 @@ def verdict(models: Mapping[str, Means], differences: Sequence[Difference], n_us
         return f"{metric} is not defined for these users, so nothing can be said about two stages."
     best = max(simple, key=lambda n: simple[n])
     ours, theirs = defined["two_stage"], simple[best]
-    share = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
+    share = f" ({ours / theirs - 1:+z.1%})" if theirs > 0 else ""
     pairs = [d for d in differences if d["metric"] == metric]
     sure = next(d for d in pairs if (d["model"], d["versus"]) == ("two_stage", best))
     low, high, p = sure["low"], sure["high"], sure["p_corrected"]
-    interval = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+    interval = "" if low is None or high is None else f" [{low:z.4f}, {high:z.4f}]"
     how_sure = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
     how_sure += f", corrected for {len(pairs)} comparisons" if len(pairs) > 1 else ""
     figures = (
         f"{best}, the best simple method: {metric} {ours:.4f} against {theirs:.4f}{share}; by "
-        f"{ours - theirs:.4f}{interval} over {n_users:,} users, {how_sure}"
+        f"{ours - theirs:z.4f}{interval} over {n_users:,} users, {how_sure}"
     )
     if p >= CHANCE or low is None:
         return f"two_stage is not shown to improve on {figures}, which could be chance."
