@@ -28,6 +28,7 @@ from retailrec.work import (
     check_folder,
     folder_aside,
     locked,
+    make_folder,
     staged,
     whole_file,
     write_result,
@@ -449,6 +450,33 @@ def test_an_empty_path_is_not_the_current_folder(
     monkeypatch.chdir(tmp_path)
     refused(retailrec(*command), "is empty; is a variable unset?")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "table", "receipts.csv", "--out", "s3://bucket/out"],
+        ["recommend", "--model", "m", "--history", "receipts.csv", "--out", "gs://bucket/lists.csv"],
+        ["recommend", "--model", "s3://bucket/m", "--history", "receipts.csv", "--out", "lists.csv"],
+        ["allocate", "receipts.csv", "campaign.toml", "--out", "s3://out"],
+        ["store", "export", "https://host/out", "--store", "s.db"],
+    ],
+)
+def test_an_address_is_no_folder_of_this_machine(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists were written into a folder `s3:`, with status 0."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "receipts.csv").write_text("user_id,item_id,time,value\na,x,2024-01-01,1\n")
+    (tmp_path / "campaign.toml").write_text('name = "c"\nvalue = "value"\n')
+    assert retailrec("store", "load", "table", "receipts.csv", "--store", "s.db").returncode == 0
+    there = sorted(tmp_path.iterdir())
+    refused(retailrec(*command), "is an address; only files of this machine are read and written")
+    assert sorted(tmp_path.iterdir()) == there
+    with pytest.raises(DataError, match=r"s3://bucket/m/part is an address"):
+        make_folder(Path("s3://bucket/m/part"))
+    (tmp_path / "s3:").mkdir()
+    make_folder(Path("s3:/x"))
 
 
 def test_a_full_disk_is_said_whatever_library_meets_it(tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def folder_aside(place: Path, mode: int = 0o777) -> Iterator[Path]:
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it that are missing, all for their owner alone."""
     if not folder.is_dir():
+        require_here(folder)
         make_folder(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir(_OURS_ALONE)
@@ -603,7 +604,24 @@ def _existing(inputs: Iterable[Path | None]) -> list[Path]:
     return [given for given in inputs if given is not None and given.exists()]
 
 
+_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):(?:/+|$)")
+
+
+def require_here(path: Path) -> None:
+    """Raise a DataError for an address, such as s3://bucket/x, which is no path of this machine.
+
+    A Path keeps one of its slashes. A folder that is called `s3:` and is there is meant.
+    """
+    address = _ADDRESS.match(str(path))
+    if address and not Path(f"{address[1]}:").exists():
+        raise DataError(
+            f"{address[1]}://{str(path)[address.end() :]} is an address; only files of this machine "
+            f"are read and written. Download or mount it, or use --engine spark."
+        )
+
+
 def _require_writable(folder: Path) -> None:
+    require_here(folder)
     marker = folder / MARKER
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

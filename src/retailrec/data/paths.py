@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retailrec.errors import DataError, SettingError
+from retailrec.work import require_here
 
 _MOST_BYTES = 16_000_000  # of settings; a path may name something endless
 _MOST_DEPTH = 20  # of tables in each other; whatever shows or copies them goes as deep
@@ -148,11 +148,7 @@ def data_files(path: Path) -> list[Path]:
     """
     kind = mode_of(path)
     if not kind:
-        if address := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+", str(path)):  # a Path has lost a slash
-            raise DataError(
-                f"{address[1]}://{str(path)[address.end() :]} is an address; only files of this "
-                f"machine are read. Download or mount it, or read it with --engine spark."
-            )
+        require_here(path)
         raise DataError(f"there is no file or folder at {path}; check the path.")
     if stat.S_ISREG(kind):
         return [path]

@@ -43,7 +43,7 @@ from retailrec.features.assemble import FeatureSet
 from retailrec.rankers import Ranker
 from retailrec.recommender.stage_one import StageOne
 from retailrec.schema import ITEM_ID, RECOMMENDABLE
-from retailrec.work import folder_aside, is_partial, replaced, sha256
+from retailrec.work import folder_aside, is_partial, replaced, require_here, sha256
 
 FORMAT, FORMAT_VERSION = "retailrec-model", 2
 _MANIFEST = "manifest.json"
@@ -310,6 +310,7 @@ def model_folder(folder: str | Path) -> Path:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     if not path.is_file():
+        require_here(folder)
         what = "holds no saved model" if folder.is_dir() else "is no folder of a saved model"
         raise ArtifactError(
             f"{folder} {what} ({_MANIFEST} is missing). Name the folder that "
