@@ -424,6 +424,28 @@ def test_lists_whose_users_are_written_otherwise_are_refused_as_on_one_machine(
         assert said[0].partition(":")[0] == said[1].partition(":")[0]
 
 
+def test_users_asked_for_are_looked_for_in_all_receipts_as_on_one_machine(
+    session: Any, shop: Path, tmp_path: Path
+) -> None:
+    """Before the first receipt all are unknown, which is no reason to refuse; ids of others are."""
+    from retailrec.spark import recommend
+
+    users, request = tmp_path / "users.parquet", Request(k=3, at=datetime(1990, 1, 1))
+    ids = load_dataset("table", shop / "receipts").users["user_id"]
+    calls = ((recommend_from_files, "here.parquet"), (recommend, "there"))
+    for asked, refused in ((ids.head(5), False), (ids.head(5) + 10**6, True)):
+        asked.to_frame().write_parquet(users)
+        told = []
+        for call, out in calls:
+            try:
+                answers = call(shop / "model", shop / "receipts", tmp_path / out, request, users=users)
+                told.append(answers.batch.report)
+            except DataError as error:
+                told.append("the shoppers in the receipts" in str(error))
+        assert told[0] == told[1]
+        assert (told[0] is True) == refused
+
+
 def test_a_file_without_a_user_is_refused_as_on_one_machine(
     session: Any, shop: Path, tmp_path: Path
 ) -> None:

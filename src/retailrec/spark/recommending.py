@@ -381,11 +381,6 @@ def _answered(
     amounts = sum((Counter(part["amounts"]) for part in reports), Counter[str]())
     answered = AnswerReport.sum(AnswerReport(**part["answer"]) for part in reports)
     report = _completed(answered, amounts, cleaned, order)
-    if order.users is not None and report.n_unknown_shoppers == report.n_shoppers:
-        raise DataError(
-            f"none of the {report.n_shoppers:,} shoppers asked for has receipts that the model can "
-            f"use, for example {order.users[USER_ID][0]!r}; write the ids as in the receipts."
-        )
     n_pools = 0
     if place.pools is not None:  # first, so that they are there when the lists are
         n_pools = _commit(session, work, "pool", cleaned.n_waves, place.pools, report)
@@ -394,18 +389,25 @@ def _answered(
     return Answers(Batch(n_rows, report, n_taken_over, n_pools), cleaned.report)
 
 
+_ASKED = "the shoppers asked for"
+
+
 def _require_known(session: SparkSession, order: SparkRequest, cleaned: Cleaned) -> None:
-    """Raise a DataError if none of the users that a list beside the receipts names is known."""
+    """Raise a DataError if none of the users asked for, or of a list beside the receipts, is known."""
     from pyspark.sql import functions as F
 
-    for who, ids in named_users(order.request).items():
+    asked = pl.Series(dtype=pl.String)
+    named = [(who, ids, "the shoppers") for who, ids in named_users(order.request).items()]
+    if order.users is not None:
+        asked = order.users[USER_ID].drop_nulls().cast(pl.String)
+        named.insert(0, (_ASKED, asked, "the shoppers in the receipts"))
+    for who, ids, whose in named:
         own = pl.DataFrame({USER_ID: typed_ids(ids).cast(pl.String)}).unique()
         there = cleaned.all_lines(session).select(F.col(USER_ID).cast("string").alias(USER_ID))
         found = polars_of(there.join(F.broadcast(as_spark(session, own)), USER_ID, "semi").limit(1))
         found = found if found.height else polars_of(there.distinct().limit(2))
-        known = [found[USER_ID]]
-        known += [] if order.users is None else [order.users[USER_ID].cast(pl.String)]
-        ids_meet(ids, pl.concat(known), who=who, whose="the shoppers", share=0)
+        known = found[USER_ID] if who == _ASKED else pl.concat([found[USER_ID], asked])
+        ids_meet(ids, known, who=who, whose=whose, share=0)
 
 
 def _answer_waves(
