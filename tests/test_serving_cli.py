@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -368,6 +369,16 @@ def test_an_id_is_found_in_whatever_type_a_table_has_it(
         assert pl.read_parquet(file).height == 2
     else:
         assert "1 rows hold this id, in no column user_id" in " ".join(found.stderr.split())
+
+
+@pytest.mark.parametrize("wider", [["--host", "0.0.0.0"], ["--host-name", "lists.example"]])
+def test_no_keys_is_for_loopback_alone_and_for_no_proxy(
+    tmp_path: Path, model: Path, wider: list[str]
+) -> None:
+    run("store", "init", "--store", tmp_path / "s.db")
+    command = ["serve", "--model", model, "--store", tmp_path / "s.db", "--port", "0", "--no-keys"]
+    with patch("retailrec.serving.server.run_server", side_effect=AssertionError("it listens")):
+        refused(retailrec(*command, *wider), f"{' '.join(wider)} is reachable from other machines")
 
 
 def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:

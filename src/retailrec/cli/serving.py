@@ -92,9 +92,10 @@ def serve(
     loopback = host in ("127.0.0.1", "::1", "localhost")
     keys: bool | None = True
     if no_keys:
-        if not loopback:
+        if not loopback or host_name:
+            by = f"--host-name {host_name[0]}" if loopback and host_name else f"--host {host}"
             raise SettingError(
-                f"--no-keys is for loopback alone, and --host {host} is reachable from other machines. "
+                f"--no-keys is for loopback alone, and {by} is reachable from other machines. "
                 f"Leave it out, and make a key: retailrec store key add NAME --store {opened.name}"
             )
         keys = False
