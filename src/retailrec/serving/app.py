@@ -279,11 +279,11 @@ def routes(service: Service) -> APIRouter:
     async def similar(
         item: ItemPath,
         k: Annotated[int, Query(ge=1, le=MOST_K)] = 10,
-        shopper: Annotated[Id, Query(description="to whom they are shown")] = "",
+        shopper: Annotated[Id | None, Query(description="to whom they are shown")] = None,
     ) -> Response:
         """Items that go with this one, by each source that knows; without those that must not be shown
         to the shopper, or, where none is named, to a shopper of whom nothing is known."""
-        return reply(await service.compute(_similar, service, item, k, shopper))
+        return reply(await service.compute(_similar, service, item, k, shopper or ""))
 
     @router.get("/v1/unavailable", dependencies=read, tags=["lists"])
     async def unavailable() -> Response:
