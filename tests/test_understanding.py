@@ -144,16 +144,18 @@ def test_what_was_due_long_ago_has_lapsed() -> None:
 
 def test_an_item_for_which_nothing_speaks_is_called_what_it_is() -> None:
     names = ["item_buyers", "item_age", "item_buyers_28d"]
-    x = [[np.nan] * 3, [0, np.nan, 0], [3, 5, 3], [7, 300, 4], [7, 300, 0]]
+    x = [[np.nan] * 3, [0, np.nan, 0], [3, 5, 3], [7, 300, 4], [7, 300, 0], [1, 300, 0], [7, 300, 1]]
     said = [
         "new in the shop: nobody bought it yet",
         "new in the shop: nobody bought it yet",
         "new in the shop, for 5 days",
         "bought by 4 shoppers in four weeks",
         "bought by 7 shoppers so far",
+        "bought by 1 shopper so far",
+        "bought by 1 shopper in four weeks",
     ]
-    assert told(names, x, [[-1.0] * 3] * 5) == said
-    assert told(names, x, [[-1.0] * 3] * 5, listed=True) == [
+    assert told(names, x, [[-1.0] * 3] * len(x)) == said
+    assert told(names, x, [[-1.0] * 3] * len(x), listed=True) == [
         f"on the campaign's list; {s}" for s in said
     ]
     assert told(["own"], [[1.0]], [[0.0]]) == ["next best by everything that is known"]

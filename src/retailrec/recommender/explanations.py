@@ -171,7 +171,7 @@ def _alike(row: Row) -> str:
 
 def _popular(row: Row) -> str:
     buyers = row.get("item_buyers_28d", float("nan"))
-    return f"bought by {buyers:,.0f} shoppers in four weeks" if buyers >= 1 else ""
+    return f"bought by {_shoppers(buyers)} in four weeks" if buyers >= 1 else ""
 
 
 def _bestseller(row: Row) -> str:
@@ -191,7 +191,7 @@ def _what_it_is(row: Row, listed: bool) -> str:
     elif text := _popular(row):
         said.append(text)
     elif buyers >= 1:
-        said.append(f"bought by {buyers:,.0f} shoppers so far")
+        said.append(f"bought by {_shoppers(buyers)} so far")
     return "; ".join(said) or "next best by everything that is known"
 
 
@@ -219,6 +219,10 @@ _SENTENCES: dict[str, Callable[[Row], str]] = {
 
 def _times(n: float) -> str:
     return {1: "once", 2: "twice"}.get(round(n), f"{n:,.0f} times")
+
+
+def _shoppers(n: float) -> str:
+    return "1 shopper" if n == 1 else f"{n:,.0f} shoppers"
 
 
 def in_days(days: float | None) -> str:

@@ -170,7 +170,7 @@ def _view(report: Report) -> dict[str, Any]:
     segments = report["results"]["segments"]
     kinds = dict.fromkeys(r["segment"] for r in segments["two_stage"] if r["segment"] != "all")
     sections = [
-        ("offers", "Three shoppers"),
+        ("offers", "Some shoppers"),
         ("results", "Results"),
         *([("purposes", "Purposes")] if purposes else []),
         ("data", "The data"),
