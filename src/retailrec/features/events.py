@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from functools import cached_property
 from typing import Any, Literal
 
@@ -128,8 +128,10 @@ class EventColumns:
 
     @cached_property
     def _day(self) -> NDArray[np.int32]:
-        # an age is rounded: what was bought at midnight must not fall on the day before
-        return np.floor(self._days + np.spacing(self.age)).astype(np.int32)
+        days = self._days
+        if self.history.end.time() != time.min:  # ages are rounded, unless they are whole days
+            days = days + np.spacing(self.age)  # midnight must not fall on the day before
+        return np.floor(days).astype(np.int32)
 
     @cached_property
     def is_weekend(self) -> NDArray[np.bool_]:
