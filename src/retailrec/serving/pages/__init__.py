@@ -91,6 +91,7 @@ class Facts:
         self._service, self._every = service, every
         self._found: StoreFacts | None = None
         self._lock = threading.Lock()
+        self._changing = threading.Lock()  # of what is known
         self._thread: threading.Thread | None = None
 
     def now(self) -> StoreFacts | None:
@@ -105,21 +106,26 @@ class Facts:
 
     def forget(self, gone: Callable[[str], bool]) -> int:
         """Let go of examples who were forgotten; their number."""
-        found = self._found
-        if found is None:
-            return 0
-        kept = [shopper for shopper in found.sample if not gone(shopper)]
-        n = len(found.sample) - len(kept)
-        if n:
-            self._found = replace(found, sample=kept, made=-self._every)  # counts are renewed, too
-        return n
+        with self._changing:
+            found = self._found
+            if found is None:
+                return 0
+            self._found = self._without(found, gone)
+            return len(found.sample) - len(self._found.sample)
 
     def renew(self) -> StoreFacts:
         """Go through the store once."""
-        found = self._found = gather(self._service)
-        gone = self._service.store.forgotten(found.sample)  # while the receipts were gone through
-        self.forget(lambda shopper: shopper in gone)
-        return self._found
+        found = gather(self._service)
+        with self._changing:  # who was forgotten meanwhile is never among the examples
+            gone = self._service.store.forgotten(found.sample)
+            found = self._found = self._without(found, lambda shopper: shopper in gone)
+        return found
+
+    def _without(self, found: StoreFacts, gone: Callable[[str], bool]) -> StoreFacts:
+        kept = [shopper for shopper in found.sample if not gone(shopper)]
+        if len(kept) == len(found.sample):
+            return found
+        return replace(found, sample=kept, made=-self._every)  # counts are renewed, too
 
 
 def gather(service: Service) -> StoreFacts:
