@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -453,6 +453,22 @@ def test_memory_and_pages_forget_too(start: Start) -> None:
     assert views._sampled == ()
 
 
+def test_examples_appear_once_it_is_known_who_of_them_was_forgotten_meanwhile(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start().service  # type: ignore[attr-defined]
+    facts = service.memory["examples of the pages"].facts
+    before, shown, ask = facts.renew(), [], service.store.forgotten
+
+    def asked(ids: Any) -> Any:
+        shown.append(facts.now())
+        return ask(ids)
+
+    monkeypatch.setattr(service.store, "forgotten", asked)
+    assert facts.renew() is not before
+    assert shown[0] is before
+
+
 COMPARED = {"n": 1, "shared": 3.0, "same": 0, "since": "", "judged": [], "histogram": [("3", 1.0)]}
 
 
@@ -831,19 +847,25 @@ def test_lists_under_one_id_of_the_caller_are_two_in_the_log(start: Start, tmp_p
     assert pools.group_by("request").len().rows_by_key("request") == {one: [(9,)] for one in ids}
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, says: Callable[[], datetime]) -> None:
+    """What the service takes for the present."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return says().replace(tzinfo=tz)
+
+    for module in ("receipts", "app", "experiment"):
+        monkeypatch.setattr(f"retailrec.serving.{module}.datetime", Clock, raising=False)
+
+
 def test_receipts_that_are_yet_to_come_by_the_clock_are_said(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start()
-
-    class Behind(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return end - timedelta(days=days)
-
     path, ready = "/v1/shoppers/5/offers", "/health/ready"
     end, days = datetime.fromisoformat(client.get(path).json()["as_of"]), 2
-    monkeypatch.setattr("retailrec.serving.receipts.datetime", Behind)
+    set_clock(monkeypatch, lambda: end - timedelta(days=days))
     assert (client.get(path).json()["notes"], "notes" in client.get(ready).json()) == ([], False)
     days = 3
     for found in (client.get(path), client.get(ready)):
@@ -855,14 +877,7 @@ def test_a_clock_of_1970_is_no_fault_of_the_caller(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start()
-
-    class Wrong(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return datetime(1970, 1, 1, 0, 5, tzinfo=tz)
-
-    for module in ("receipts", "app", "experiment"):
-        monkeypatch.setattr(f"retailrec.serving.{module}.datetime", Wrong, raising=False)
+    set_clock(monkeypatch, lambda: datetime(1970, 1, 1, 0, 5))
     sent = {"receipts": [receipt("5", "now", "7")]}
     dismissed = {"item": "7", "weeks": 2}
     answers = [
