@@ -214,6 +214,17 @@ def test_all_missing_columns_are_said_at_once_in_a_line_that_works(tmp_path: Pat
     assert (data.n_users, data.start) == (3, datetime(2024, 1, 31))
 
 
+def test_columns_called_as_what_is_inside_are_said_by_their_own_names(tmp_path: Path) -> None:
+    lines = pl.DataFrame({"user": IDS, "item": IDS, "item_": [1.5] * N, "timestamp": ISO})
+    lines.write_csv(tmp_path / "r.csv")
+    with pytest.raises(DataError, match="they have .'user', 'item', 'item_', 'timestamp'") as error:
+        RetailData.from_frames(lines)
+    (advised,) = re.findall(r"--columns (.*)\.$", str(error.value))
+    assert advised == "user_id=user,item_id=item,time=timestamp"
+    data = load_dataset("table", tmp_path / "r.csv", parse_columns(advised))
+    assert data.n_users == 3
+
+
 def test_what_can_not_be_told_is_left_open() -> None:
     with pytest.raises(DataError, match=r"which column is 'time' can't be told") as error:
         RetailData.from_frames(pl.DataFrame({"client": IDS, "sku": IDS, "day": [1, 2, 7] * 10}))

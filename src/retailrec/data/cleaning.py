@@ -100,7 +100,7 @@ class LineRule:
 
 def beside(name: str) -> str:
     """The name under which lines carry a caller's column that has no standard name."""
-    return f"{name}_" if name in _INSIDE else name
+    return f"{name}_" if name.rstrip("_") in _INSIDE else name
 
 
 def missing(column: str) -> pl.Expr:
@@ -504,15 +504,13 @@ def _rename(
     frame = frame.select(
         *(pl.col(theirs).alias(name) for name, theirs in columns.items()),
         *(
-            (_as_json(frame[c]) if frame.schema[c].is_nested() and c not in known else frame[c]).alias(
-                beside(c)
-            )
+            _as_json(frame[c]) if frame.schema[c].is_nested() and c not in known else frame[c]
             for c in others
         ),
     )
     if lacking := missing_columns(frame, columns, who):
         raise DataError(lacking)
-    return frame
+    return frame.rename({c: beside(c) for c in others})
 
 
 _FAR = "date far from all others"
