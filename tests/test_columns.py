@@ -217,7 +217,7 @@ def test_all_missing_columns_are_said_at_once_in_a_line_that_works(tmp_path: Pat
 def test_columns_called_as_what_is_inside_are_said_by_their_own_names(tmp_path: Path) -> None:
     lines = pl.DataFrame({"user": IDS, "item": IDS, "item_": [1.5] * N, "timestamp": ISO})
     lines.write_csv(tmp_path / "r.csv")
-    with pytest.raises(DataError, match="they have .'user', 'item', 'item_', 'timestamp'") as error:
+    with pytest.raises(DataError, match=r"they have .'user', 'item', 'item_', 'timestamp'") as error:
         RetailData.from_frames(lines)
     (advised,) = re.findall(r"--columns (.*)\.$", str(error.value))
     assert advised == "user_id=user,item_id=item,time=timestamp"
