@@ -855,6 +855,25 @@ def test_exports_of_two_zones_without_numbers_are_said_at_the_second_load(
     assert not load.notes
 
 
+@pytest.mark.parametrize("days", [-1462, -1, 1])  # spreadsheets count days from either of two
+def test_numbers_that_come_again_on_another_day_with_the_same_contents_are_said(
+    store: Store, days: int
+) -> None:
+    """Instacart's orders have days that count from the last one, so a later export moves them all."""
+    at = [TEN + timedelta(days=4 * n) for n in range(6)]
+    sale = lines(*[("tea", 1 + n, 2.0) for n in range(6)], time=at, basket_id=[*"abcdef"])
+    load_frames(store, sale)
+    load, later = LoadReport("x"), sale.with_columns(pl.col("time") + timedelta(days=days))
+    assert load_frames(store, later, report=load).new == 6
+    (note,) = load.notes
+    assert note.startswith("6 receipts have the shopper, number and contents of one in the store on"), (
+        note
+    )
+    load, again = LoadReport("x"), later.with_columns(pl.col("time") + timedelta(days=99), quantity=9)
+    assert load_frames(store, again, report=load).new == 6  # a till began again
+    assert not load.notes
+
+
 @pytest.mark.parametrize("year", [1985, 2024])
 @pytest.mark.parametrize("numbers_first", [True, False])
 def test_a_till_that_dates_its_lines_counts_once_with_and_without_numbers(

@@ -296,6 +296,7 @@ def _load(
 # -- receipts that are there already ---------------------------------------------------------------
 
 _TRIES = 5
+_CHANCE = 0.02  # of new receipts; so many may have the contents of another one by chance
 _HOUR_US = 3_600_000_000  # parts of one receipt seldom begin so far from each other
 _QUARTER_US, _ZONES_US = _HOUR_US // 4, 14 * _HOUR_US  # by which clocks of zones differ, and at most
 
@@ -312,6 +313,8 @@ _ODD = {
     "another number, and count twice: {some}; were numbers written otherwise then?",
     "shifted": "{n:,} receipts have the shopper and contents of one in the store, all of them as far "
     "from it as clocks of two zones are, and count twice: {some}; give exports of one zone",
+    "moved": "{n:,} receipts have the shopper, number and contents of one in the store on another day, "
+    "and count twice: {some}; if their dates changed, load one export alone into a new store",
     "beside": f"{BESIDE}; load exports that all have numbers",
     "later": "{n:,} receipts have the shopper, number and day of one in the store, an hour or more "
     "from it, and count as one with it: {some}; if branches give the same numbers, put the branch "
@@ -403,6 +406,7 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
     visits = _visits(there)
     new: dict[tuple[str, str], Row] = {}
     changed: dict[tuple[str, str], Row] = {}
+    moved: list[str] = []
     for place, (shopper, number, time, items, amounts) in enumerate(rows):
         if place in again:
             continue
@@ -429,12 +433,18 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
                 others = [theirs[at] for at in begun]
             if others:
                 found.say("beside", f"{number!r} and {others[0][1]!r} of shopper {shopper!r}")
+            earlier = [(shopper, n) for n in visits.get((shopper, own), ()) if (shopper, n) not in new]
+            if at := [there[k][2] for k in earlier if items and there[k][3:] == (items, amounts)]:
+                days = f"{moment(at[0]):%Y-%m-%d} there, {moment(time):%Y-%m-%d} now"
+                moved.append(f"{own!r} of shopper {shopper!r}, {days}")
             new[key] = there[key] = row
             visits.setdefault((shopper, own), []).append(key[1])
         elif there[key][3:] != (items, amounts):
             united = _united(there[key], row, found)
             if united != there[key]:
                 (new if key in new else changed)[key] = there[key] = united
+    for words in moved if len(moved) > max(1, _CHANCE * len(new)) else ():
+        found.say("moved", words)
     if new:
         _note_renamed(connection, list(new.values()), found)
     if _insert(connection, store, list(new.values())) != len(new):
@@ -498,7 +508,7 @@ def _note_renamed(connection: Connection, new: Sequence[Row], found: Merged) -> 
                 if abs(gap) <= _ZONES_US and gap % _QUARTER_US == 0:
                     by_gap.setdefault(gap, []).append(words)
     alike = max(by_gap.values(), key=len, default=[])
-    for words in alike if len(alike) > max(4, 0.02 * len(new)) else ():  # fewer are chance
+    for words in alike if len(alike) > max(4, _CHANCE * len(new)) else ():
         found.say("shifted", words)
 
 
