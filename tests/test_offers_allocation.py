@@ -371,6 +371,20 @@ def test_where_everything_fits_more_brings_nothing() -> None:
         assert half.price > 0
 
 
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"budget": [{"at_most": 99.5}]},
+        {"budget": [{"at_most": 99.0}]},
+        {"limit": [{"by": "everything", "at_most": 99}]},
+    ],
+)
+def test_where_one_of_many_is_left_out_one_more_brings_what_it_is_worth(bound: dict[str, Any]) -> None:
+    coupons = {"user_id": range(100), "item_id": [1] * 100, "value": [1.0] * 100, "cost": [1.0] * 100}
+    report = allocate(pl.DataFrame(coupons), {"name": "x"} | bound).report
+    assert (report.n_offers, report.constraints[0].price) == (99, pytest.approx(1, rel=0.02))
+
+
 def tied(kind: str, n_users: int = 150) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Four items a shopper, all worth the same, or the same for half of the shoppers."""
     users = np.repeat(np.arange(n_users), 4)

@@ -31,7 +31,15 @@ from retailrec.offers.problem import (
     build_problem,
     read_pairs,
 )
-from retailrec.offers.repair import SURE, Answer, answer_of, fewest_missing, relaxed, repair
+from retailrec.offers.repair import (
+    SURE,
+    Answer,
+    answer_of,
+    fewest_missing,
+    left_at_half_price,
+    relaxed,
+    repair,
+)
 from retailrec.offers.shadow_prices import DualProblem, Duals, Floats, Prices, solve_duals
 from retailrec.work import Work
 
@@ -329,11 +337,16 @@ def _search(
     checkpoint: Callable[[Duals], None] = lambda state: None,
     progress: Progress = silent,
 ) -> tuple[Duals, Answer]:
-    """Prices of the least bound, and the best answer; where they don't meet, those of HiGHS as well."""
+    """Prices of the least bound, and the best answer; where they don't meet, those of HiGHS as well.
+
+    They don't where the answer is far from the bound, or what little it misses is mostly of offers that
+    were left out at less than half of what they are worth: where many tie, no price would say it.
+    """
     duals = solve_duals(dual, start, checkpoint=checkpoint, progress=progress)
     progress("repair")
     answer = repair(dual, duals.best)
-    if not answer.shortfall and duals.bound - answer.value <= _FAR * abs(duals.bound):
+    near = not answer.shortfall and duals.bound - answer.value <= _FAR * abs(duals.bound)
+    if near and 2 * left_at_half_price(dual, duals.best, answer) <= duals.bound - answer.value:
         return duals, answer
     progress("ties")
     if (found := relaxed(dual)) is not None:

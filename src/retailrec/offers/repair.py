@@ -179,6 +179,18 @@ def _meet_minima(dual: DualProblem, bounds: kernels.Bounds, choice: kernels.Choi
             return
 
 
+def left_at_half_price(dual: DualProblem, prices: Floats, answer: Answer) -> float:
+    """Net worth of offers left out of lists with room, though worth twice their price or more."""
+    problem = dual.problem
+    wanted, margin = np.zeros(len(problem.item), np.bool_), np.zeros(len(problem.item))
+    offer, cost = dual.item_prices(prices)
+    kernels.choose_at_prices(dual.rows, kernels.Prices(offer, cost, dual.penalty), wanted, margin)
+    price = offer[problem.item] + cost[problem.item] * problem.cost
+    room = (answer.taken < problem.most)[row_of_pair(problem.indptr)]
+    left = wanted & ~answer.chosen & room & (problem.value > 2 * np.maximum(price, 0))
+    return float((problem.value - price)[left].sum())
+
+
 MOST_RELAXED = 200_000  # pairs of a linear program; of more, it is of some shoppers
 
 
