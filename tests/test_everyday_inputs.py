@@ -262,7 +262,14 @@ def test_lists_in_a_pandas_catalogue_are_left_out_with_a_note() -> None:
     pd = pytest.importorskip("pandas")
     items = pd.DataFrame({"item_id": ["a", "b"], "tags": [["x"], ["y", "z"]]})
     data = RetailData.from_frames(FRAME, items)
-    assert "hold lists and are left out" in data.report.notes[0]
+    assert "hold lists or spans of time and are left out" in data.report.notes[0]
+
+
+def test_spans_of_time_are_no_attributes() -> None:
+    users = FRAME.select("user_id").unique().with_columns(member_for=timedelta(days=9))
+    data = RetailData.from_frames(FRAME, users=users)
+    assert "columns ['member_for'] hold lists or spans of time" in data.report.notes[0]
+    assert data.users.columns == ["user_id"]
 
 
 def test_a_recommender_takes_a_frame_of_receipts() -> None:

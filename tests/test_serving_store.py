@@ -16,6 +16,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -523,6 +524,13 @@ def test_data_in_memory_is_loaded_with_attributes(
     )
     assert facts["u01"] == "b"
     assert facts["u03"] is None
+
+
+def test_decimals_are_attributes_like_other_numbers(store: Store) -> None:
+    points, shop = (pl.Series([Decimal(text), None]) for text in ("1.50", "3"))
+    describe(store, pl.DataFrame({"user_id": ["u1", "u2"], "points": points, "store": shop}))
+    assert store.shopper("u1").attributes == {"points": 1.5, "store": 3}
+    assert store.shopper("u2").attributes == {}
 
 
 def test_describing_shoppers_leaves_their_denied_items(store: Store) -> None:

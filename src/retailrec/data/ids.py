@@ -48,9 +48,10 @@ def attributes(
     frame = to_polars(frame, who=who)
     require_id(frame, id_column, who=who)
     frame = frame.with_columns(typed_ids(frame[id_column]))
-    if deep := [c for c, kind in frame.schema.items() if nested(kind)]:
+    if deep := [c for c, kind in frame.schema.items() if nested(kind) or kind == pl.Duration]:
         report.notes.append(
-            f"{who}: columns {deep} hold lists and are left out; give one value a row and column"
+            f"{who}: columns {deep} hold lists or spans of time and are left out; give one word or "
+            f"number a row and column"
         )
     taken = [
         c

@@ -241,14 +241,20 @@ def describe(store: Store, users: pl.DataFrame) -> int:
     known = (
         users.filter(pl.any_horizontal(pl.col(c).is_not_null() for c in names)) if names else users[:0]
     )
-    plain = known.with_columns(
-        pl.col(c).cast(pl.String) for c in names if not known[c].dtype.is_numeric()
-    )
+    plain = known.with_columns(_as_json_has_it(known[c]) for c in names)
     facts = {
         str(row.pop(USER_ID)): {name: value for name, value in row.items() if value is not None}
         for row in plain.iter_rows(named=True)
     }
     return store.describe(facts)
+
+
+def _as_json_has_it(column: pl.Series) -> pl.Series:
+    """Numbers as JSON knows them, which no decimal is; all else as text."""
+    kind = column.dtype
+    if isinstance(kind, pl.Decimal):
+        return column.cast(pl.Float64 if kind.scale else pl.Int128)
+    return column if kind.is_numeric() else column.cast(pl.String)
 
 
 def _load(
