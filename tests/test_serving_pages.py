@@ -305,6 +305,17 @@ def test_a_comparison_that_failed_is_made_again(
         time.sleep(0.1)
 
 
+def test_a_shopper_who_only_brought_things_back_has_a_page(
+    client: TestClient, service: Service, shop: RetailData
+) -> None:
+    back = Posted("back", "1", shop.end - timedelta(days=1), [Line("7", -1, -2.0)])
+    service.store.add(accept([back]).receipts)
+    answer = client.get("/shopper?id=back")
+    assert answer.status_code == 200
+    assert "0 lines" in answer.text
+    service.store.forget("back")
+
+
 @pytest.mark.parametrize("quantity", ["nan", "inf", "-1", "x"])
 def test_a_quantity_that_is_none_is_none_on_the_page(client: TestClient, quantity: str) -> None:
     answer = client.get(f"/shopper?id=5&add=7&quantity={quantity}")

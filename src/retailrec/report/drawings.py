@@ -270,7 +270,7 @@ def heat(names: Sequence[str], values: Mapping[str, Mapping[str, float]]) -> Svg
 
 def timeline(receipts: Sequence[tuple[float, float, str]]) -> Svg:
     """Receipts as dots: place from 0 to 1, size (lines), and what to say of each."""
-    most = max((size for _, size, _ in receipts), default=1.0)
+    most = max((size for _, size, _ in receipts), default=0.0) or 1.0  # of receipts without a line, too
     parts = [_line(0, 40, _WIDTH, 40, 0.3)]
     for place, size, says in receipts:
         parts.append(
