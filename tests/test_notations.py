@@ -173,6 +173,22 @@ def test_times_that_can_not_be_told_are_refused(cells: list[Any], message: str) 
         parse_time(pl.Series("time", cells), who="lines")
 
 
+@pytest.mark.parametrize("share", [2, 30])
+@pytest.mark.parametrize("most", ["dates", "numbers"])
+def test_dates_beside_numbers_of_days_or_seconds_are_two_notations(most: str, share: int) -> None:
+    """As spreadsheets export a column of which they took some cells for dates."""
+    day = [datetime(2024, 1, 1) + timedelta(days=n) for n in range(300)]
+    dates, days = [f"{d:%Y-%m-%d}" for d in day], [str(45292 + n) for n in range(300)]
+    seconds = [f"{d.replace(tzinfo=UTC).timestamp():.0f}" for d in day]
+    for numbers in (days, seconds):
+        usual, others = (dates, numbers) if most == "dates" else (numbers, dates)
+        cells = [others[n] if n % share == 1 else usual[n] for n in range(300)]
+        with pytest.raises(DataError, match=r"dates in two formats.*numbers"):
+            parse_time(pl.Series("time", cells), who="lines")
+    cells = [("0", "-1")[n % 2] if n % 30 == 1 else dates[n] for n in range(300)]  # for none
+    assert parse_time(pl.Series("time", cells), who="lines").null_count() == 10
+
+
 def test_dates_of_six_digits_are_read_where_that_is_stated() -> None:
     cells = pl.Series("time", ["010224", "150224"])
     assert parse_time(cells, who="lines", time_format="%d%m%y").to_list() == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -478,6 +479,7 @@ _COUNTS = (
     (_SPREADSHEET, _A_DAY, 29221),
     *((_EPOCH, unit, 10 * 365 * _A_DAY // unit) for unit in (1_000_000, 1_000, 1)),
 )
+_FEW_WORDS = 3  # numbers that may stand for no time among dates: 0, -1
 _FEW_TIMES = 0.01  # share of cells in another notation that are counted as unreadable, not refused
 
 
@@ -536,6 +538,7 @@ def parse_time(values: pl.Series, *, who: str, time_format: str | None = None) -
     # 010224 is the first of a month, and not the day 10,224
     led = int(text.str.contains(r"^0\d").sum() or 0)
     if filled and led <= filled // 20 and number.null_count() <= text.null_count() + filled // 20:
+        _refuse_two_notations(text, number.is_null(), "numbers", who)
         return _time_from_numbers(number, who)
     bare = _without_zone(text.str.replace(r"(:\d\d),(\d+)", "${1}.${2}"), who)
     read = [(found, parsed) for found in _candidates(bare) for parsed in [found.read(bare)]]
@@ -721,13 +724,7 @@ def _refuse_ambiguous(
     text: pl.Series, read: list[tuple[Format, pl.Series]], chosen: Format, best: pl.Series, who: str
 ) -> None:
     """Raise if cells are in two notations, or two notations read all of them, but not alike."""
-    unread = text.filter(best.is_null() & text.is_not_null())
-    others = _candidates(unread) if len(unread) > _FEW_TIMES * (len(text) - text.null_count()) else []
-    if others:
-        raise DataError(
-            f"column '{text.name}' of {who} holds dates in two formats: most look like "
-            f"{chosen.day}, others like {others[0].day}, for example {unread[0]!r}. Use one format."
-        )
+    _refuse_two_notations(text, best.is_null(), chosen.day, who)
     for other, parsed in read:
         alike = parsed.null_count() == best.null_count() and not parsed.equals(best)
         if alike and _mostly_to_come(parsed) == _mostly_to_come(best):
@@ -736,6 +733,23 @@ def _refuse_ambiguous(
                 f"{text.drop_nulls()[0]!r}. Write dates as 2024-01-31, or state which is which, "
                 f"--time-format '{chosen.day}' or '{other.day}'."
             )
+
+
+def _refuse_two_notations(text: pl.Series, left: pl.Series, most: str, who: str) -> None:
+    """Raise if more than a few of the cells that are left are times in another notation."""
+    unread = text.filter(left & text.is_not_null())
+    if len(unread) <= _FEW_TIMES * (len(text) - text.null_count()):
+        return
+    others = [found.day for found in _candidates(unread)]
+    if not others and (numbers := unread.cast(pl.Float64, strict=False)).n_unique() > _FEW_WORDS:
+        with suppress(DataError):
+            _time_from_numbers(numbers, who)
+            others, unread = ["numbers"], unread.filter(numbers.is_not_null())
+    if others:
+        raise DataError(
+            f"column '{text.name}' of {who} holds dates in two formats: most look like {most}, others "
+            f"like {others[0]}, for example {unread[0]!r}. Use one format."
+        )
 
 
 def _time_from_numbers(values: pl.Series, who: str) -> pl.Series:
