@@ -43,8 +43,14 @@ URLS = {
     "a port that is none": "postgresql://retailrec:s3cr3t-PW@127.0.0.1:x/shop",
     "no host": "postgresql://retailrec:s3cr3t-PW",
     "no kind of database": f"retailrec:s3cr3t-PW@{AT}",
+    "no kind, no database": "retailrec:s3cr3t-PW@127.0.0.1",
     "of Java": f"jdbc:postgresql://{AT}?user=retailrec&password=s3cr3t-PW",
     "behind a semicolon": f"postgresql://{AT}?user=retailrec;password=s3cr3t-PW",
+    "behind a hash": f"postgresql://retailrec@{AT}#password=s3cr3t-PW",
+    "without a question mark": f"postgresql://{AT}&user=retailrec&password=s3cr3t-PW",
+    "a slash too many": f"postgresql:///retailrec:s3cr3t-PW@{AT}",
+    "as ODBC has it": "Driver=PostgreSQL;Server=127.0.0.1;Uid=retailrec;Pwd=s3cr3t-PW",
+    "with a quote, as libpq has it": r"host=127.0.0.1 user=retailrec password='s3cr3t\'PW'",
     "behind an option": f"postgresql://{AT}?options=-csearch_path%3Dx;password=s3cr3t-PW",
 }
 

@@ -105,9 +105,10 @@ class Lists(NamedTuple):
     unavailable_in: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
-_PASSWORD = re.compile(r"\bpassword\s*=", re.IGNORECASE)
-_NO_FILE = re.compile(  # a URL without slashes, what libpq takes, and user:password@host/database
-    r"postgres(ql)?(\+\w+)?:|.*\bpassword\s*=|[^\s/:@]{2,}:.*@[^/@]+/", re.IGNORECASE | re.DOTALL
+_PASSWORD = re.compile(r"\b(password|pwd)\s*=", re.IGNORECASE)
+_NO_FILE = re.compile(  # a URL without slashes, what libpq takes, and user:password@host
+    r"postgres(ql)?(\+\w+)?:|.*\b(password|pwd)\s*=|[^\s/:@]{2,}:.*@[^/@]+(/|$)",
+    re.IGNORECASE | re.DOTALL,
 )
 _UNREADABLE = (
     "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
@@ -161,7 +162,8 @@ def _parsed(url: str) -> URL:
         )
     except (ArgumentError, ValueError) as error:
         raise SettingError(_UNREADABLE) from error
-    others = (parsed.username, *parsed.query.values())  # in which a ; hides what stands behind it
+    # in which a ;, a # or a forgotten ? hides what stands behind it
+    others = (parsed.username, parsed.database, *parsed.query.values())
     if any(_PASSWORD.search(str(one)) for one in others) or (
         "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite"
     ):

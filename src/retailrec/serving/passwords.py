@@ -9,15 +9,16 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 # in order: all between user: and the last @, or after the colon what is no port; the same where slashes
-# were forgotten; user:password@host/database; what stands behind a database's question mark; password=
+# were forgotten; user:password@host, alone or with /database; what stands behind a database's question
+# mark; password=
 _KINDS = tuple(
     re.compile(kind, re.IGNORECASE | re.DOTALL)
     for kind in (
-        r"(?P<before>\w://[^\s/:@\[]*:)(?P<secret>.*(?=@)|(?!\d*(?:[/?)'\"\s]|$))[^\s)]+)",
+        r"(?P<before>\w:///*[^\s/:@\[]*:)(?P<secret>.*(?=@)|(?!\d*(?:[/?)'\"\s]|$))[^\s)]+)",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?:/?(?!/)(?:[^\s/:@]*:)?)(?P<secret>.*(?=@))",
-        r"(?P<before>(?<![\w/:.-])[\w.-]{2,}:)(?P<secret>[^\s/]*(?=@[^\s/@]+/\w))",
+        r"(?P<before>(?<![\w/:.-])[\w.-]{2,}:)(?P<secret>[^\s/]*(?=@[^\s/@'\"]+(?:/\w|\)|$)))",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?://[^\s?]*\?)(?P<secret>[^\s)'\"]+)",
-        r"(?P<before>password\s*=\s*)(?P<secret>'[^']*'?|[^\s&'\")]+)",
+        r"(?P<before>(?:password|pwd)\s*(?:=|%3D)\s*)(?P<secret>'(?:\\.|[^'\\])*'?|[^\s&'\")]+)",
     )
 )
 
