@@ -237,6 +237,17 @@ def test_every_rule_that_can_be_saved_has_a_field_and_shows(
     service.store.set_rules("mailing", None)
 
 
+@pytest.mark.parametrize("category", [r"\ud800", r"\u0000", r"a\nb", "x" * 201])
+def test_a_category_that_can_not_be_shown_is_not_saved(
+    client: TestClient, service: Service, category: str
+) -> None:
+    body, kind = f'{{"category": "{category}"}}', {"content-type": "application/json"}
+    assert client.put("/v1/rules/mailing", content=body, headers=kind).status_code == 422
+    assert client.post("/rules", data={"ruleset": "mailing", "category": "a\nb"}).status_code == 422
+    assert client.get("/v1/rules").json()["rulesets"] == service.engine.lists().rules == {}
+    assert client.get("/rules").status_code == 200
+
+
 def test_facts_are_those_of_the_receipts(service: Service, address: str, shop: RetailData) -> None:
     facts = gather(service)
     log = shop.log.filter(pl.col("item") == 6)  # the item with id 7

@@ -190,9 +190,11 @@ def _is_count(kind: Any) -> bool:
 
 
 def _of_a_list(info: Any) -> Any:
-    """A rule as a request may say it: not said is None, and no number is larger than a list."""
+    """A rule as a request may say it: not said is None, no number is larger than a list, and text is a
+    word that can be shown."""
     limits = [*info.metadata, *([Field(le=MOST_K)] if _is_count(info.annotation) else [])]
-    kind = Annotated[info.annotation, *limits] if limits else info.annotation
+    plain = Word if info.annotation is str else info.annotation
+    kind = Annotated[plain, *limits] if limits else plain
     return kind | None, None
 
 
