@@ -424,3 +424,22 @@ def test_caps_that_meet_no_offer_of_the_ledger_say_so(tmp_path: Path) -> None:
     notes = allocate(table, capped | {"name": "y"}, ledger=ledger, now=now).report.notes
     assert [note.split(":")[0] for note in notes] == ["a cap counts no offer"] * 2
     assert all("They would meet in lower case" in note for note in notes)
+
+
+@pytest.mark.parametrize("past", ["A1", " a1 ", "007"])
+@pytest.mark.parametrize("cap", [[], [{"days": 28, "at_most": 1}]])
+def test_shoppers_whom_the_ledger_has_in_another_notation_are_said(
+    tmp_path: Path, past: str, cap: list[dict[str, Any]]
+) -> None:
+    shoppers = ["a1", "7", "met"]
+    table = pl.DataFrame({"user_id": shoppers, "item_id": "tea", "value": 1.0})
+    ledger, now = Ledger(tmp_path / "ledger"), datetime(2024, 5, 1)
+    settings = {"name": "may", "again": True, "cap": cap}
+    first = allocate(
+        table.with_columns(user_id=pl.Series([past, "old", "met"])), settings, ledger=ledger, now=now
+    )
+    ledger.append(first.ledger_rows(now))
+    notes = allocate(table, settings, ledger=ledger, now=now).report.notes
+    said = [note for note in notes if "by notation only" in note]
+    assert len(said) == (past.strip() not in shoppers)
+    assert all(f"such as {past!r} there" in note for note in said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +27,7 @@ from retailrec.offers.problem import (
     SLACK,
     Constraint,
     Problem,
+    alike_in_ledger,
     attribute_of,
     build_problem,
     read_pairs,
@@ -236,6 +237,7 @@ def allocate(
     progress("read pairs")
     frame = read_pairs(pairs, campaign, items)
     _refuse_repeat(campaign, ledger, frame["user_id"])
+    alike = [] if ledger is None else alike_in_ledger(campaign, ledger, frame)
     shoppers = _assign(frame["user_id"].unique(maintain_order=True), campaign, users, ledger)
     frame = frame.join(
         shoppers.filter(pl.col("arm") == TREATED), on="user_id", how="semi", maintain_order="left"
@@ -246,6 +248,7 @@ def allocate(
             f"offer. Lower the holdout share or bring more shoppers."
         )
     problem = build_problem(frame, campaign, items=items, users=users, ledger=ledger, now=now)
+    problem = replace(problem, notes=(*alike, *problem.notes))
     del frame
     solved = _solve(problem, campaign, threads, checkpoint, progress)
     dual, duals, answer, _ = solved

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from retailrec.data.ids import require_id, row_of_ids, runs_of_ids
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import bare_id, ids_like, ids_meet, look_alikes, parse_number, typed_ids
+from retailrec.data.parsing import (
+    bare_id,
+    ids_like,
+    ids_meet,
+    look_alike_key,
+    look_alikes,
+    parse_number,
+    typed_ids,
+)
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.campaign import VALUE_COLUMNS, Budget, Campaign, Limit
 from retailrec.offers.ledger import Ledger
@@ -375,6 +383,33 @@ def _past_offers(
             if note := ids_meet(offers[key], frame[key], who=who, whose=whose, share=0, refuse=False):
                 notes.append(f"a cap counts no offer: {note}")
     return past
+
+
+def alike_in_ledger(campaign: Campaign, ledger: Ledger, frame: pl.DataFrame) -> list[str]:
+    """Sentences on ids of the ledger that are those of the pairs in another notation.
+
+    Looked at are the users of this campaign, and with caps the users, or items too, of all.
+    """
+    notes = []
+    rows = ledger.scan()
+    if not campaign.cap:
+        rows = rows.filter(pl.col("campaign") == campaign.name)
+    for name in ["user_id", *["item_id"] * any(cap.per == "product" for cap in campaign.cap)]:
+        mine = frame[name].unique().cast(pl.String).sort()
+        there = rows.select(pl.col(name).drop_nulls().unique()).collect()[name]
+        others = there.filter(~there.is_in(mine.implode())).sort()
+        if campaign.cap and len(others) == len(there):
+            continue  # that caps count none of them is said where they are counted
+        of_mine, of_others = look_alike_key(mine), look_alike_key(others)
+        alike = of_others.is_in(of_mine.implode()) & (of_others != "")
+        if n := int(alike.sum()):
+            one = mine.filter(of_mine == of_others.filter(alike)[0])[0]
+            notes.append(
+                f"{n:,} {name}s of the ledger differ from those of the pairs by notation only, such as "
+                f"{others.filter(alike)[0]!r} there and {one!r} here, and count apart: no cap and no "
+                f"campaign knows what they got. Write them alike."
+            )
+    return notes
 
 
 def _note_absent_users(users: Any, user_ids: pl.Series, notes: list[str]) -> None:
