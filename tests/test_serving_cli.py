@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+from markupsafe import Markup
 from typer.testing import CliRunner
 
 from conftest import receipts
@@ -35,9 +38,11 @@ from retailrec.cli.app import app
 from retailrec.datasets import load_dataset
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.ledger import Ledger
+from retailrec.recommender.batch import end_of
 from retailrec.serving import upkeep
 from retailrec.serving.database import Dismissal
 from retailrec.serving.experiment import Unwritten
+from retailrec.serving.forgetting import forget_in_files
 from retailrec.serving.server import run_server
 from retailrec.serving.store import Store
 from retailrec.simulator.shop import small_data
@@ -305,6 +310,31 @@ def assert_gone(file: Path) -> None:
     read = pl.read_csv(file, infer_schema=False) if file.suffix == ".csv" else pl.read_parquet(file)
     assert "7" not in read["user_id"].cast(pl.String).to_list()
     assert read.height
+
+
+def test_what_a_list_says_beside_its_rows_outlives_who_is_forgotten(tmp_path: Path) -> None:
+    """`evaluate` reads off it where what the lists know ends."""
+    lists = pl.DataFrame({"user_id": ["7", "8"], "item_id": ["1", "2"]})
+    file = tmp_path / "lists.parquet"
+    lists.write_parquet(file, metadata={"retailrec.end": "2024-06-17T00:00:00"})
+    assert forget_in_files("7", [file], overwrite=True)[0].removed == 1
+    assert end_of(file) == datetime(2024, 6, 17)
+    kinds = lists.with_columns(pl.col("user_id").cast(pl.Enum(["7", "8"])))
+    kinds.write_parquet(file)
+    assert forget_in_files("7", [file], overwrite=True)[0].removed == 1
+    assert pl.read_parquet(file)["user_id"].dtype == pl.String  # an Enum's categories would name it
+
+
+@pytest.mark.parametrize("user", ['x"y', "a&b", "O'Neil", "ü\\x"])
+def test_an_odd_id_is_found_as_text_tables_json_and_pages_have_it(tmp_path: Path, user: str) -> None:
+    table = pl.DataFrame({"client": [user, "8"]}).write_csv()
+    forms = (table, json.dumps({"user": user}), json.dumps({"user": user}, ensure_ascii=False))
+    pages = (f"<p>{html.escape(user)}</p>", f"<p>{Markup.escape(user)}</p>")
+    files = [tmp_path / f"{place}.txt" for place in range(5)]
+    for file, text in zip(files, (*forms, *pages), strict=True):
+        file.write_text(text)
+    found = forget_in_files(user, files)
+    assert ["1 lines hold this id as a word" in one.left for one in found] == [True] * 5
 
 
 def test_a_model_whose_table_of_changed_ids_names_the_forgotten_is_said_to(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import polars as pl
+from markupsafe import Markup
 from sqlalchemy import Connection, delete, func, insert, select
 
 from retailrec.data.parsing import typed_ids
@@ -188,7 +189,9 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
     except (pl.exceptions.PolarsError, OSError) as error:
         first = str(error).splitlines()[0][:80]
         return Searched(file, left=f"not looked into: it can't be read here ({first})")
-    forms = {user, json.dumps(user)[1:-1], html.escape(user)}  # as it stands in JSON and on pages
+    # as it stands in JSON, on pages, and between the quotes of a table
+    in_json = (json.dumps(user, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
+    forms = {user, *in_json, html.escape(user), str(Markup.escape(user)), user.replace('"', '""')}
     word = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(forms)))})(?!\w)")
     said = sum(word.search(line) is not None for line in text.splitlines())
     left = f"{said:,} lines hold this id as a word; remove the file or make it again"
@@ -218,9 +221,12 @@ def _forget_in_table(
     with locked(file.parent, wait=True) if of_ledger else nullcontext():
         try:
             with writer(file) as partial:
-                kept = table.filter(~held)
+                # the categories of an Enum would still name who is gone
+                kept = table.filter(~held).with_columns(pl.col(pl.Enum).cast(pl.String))
                 if file.suffix == ".parquet":
-                    kept.write_parquet(partial)
+                    said = pl.read_parquet_metadata(file).items()
+                    own_words = {name: what for name, what in said if name.startswith("retailrec.")}
+                    kept.write_parquet(partial, metadata=own_words)  # where what lists know ends
                 else:
                     kept.write_csv(partial, separator=mark)
         except DataError as error:
