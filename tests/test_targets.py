@@ -437,6 +437,56 @@ def test_commands_refuse_files_of_others_before_they_load(
 
 
 @pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("recommend --model m --history r.csv --rules rules.toml --out {}", "deny.csv"),
+        ("recommend --model m --history r.csv --rules rules.toml --out {}", "sold/open.csv"),
+        (
+            "recommend --model m --history r.csv --rules rules.toml --exposures {} --out o.csv",
+            "spirits.csv",
+        ),
+        (
+            "experiment counterfactual --ledger l --receipts r.csv --policy m --rules rules.toml --out {}",
+            "deny.csv",
+        ),
+        ("run table r.csv --config run.toml --out o --rejects {}", "changed.csv"),
+        ("tune table r.csv --config run.toml --study s --out {}", "columns.toml"),
+        ("check r.csv --columns columns.toml --page {}", "columns.toml"),
+        ("check r.csv --model m --out {}", "m/manifest.json"),
+        ("evaluate --recommendations r.csv --truth r.csv --model m --out {}", "m/manifest.json"),
+        (
+            "evaluate --recommendations r.csv --truth r.csv --columns columns.toml --out {}",
+            "columns.toml",
+        ),
+        ("experiment result l r.csv --campaign c --columns columns.toml --out {}", "columns.toml"),
+        ("experiment result l r.csv --campaign c --ids-changed changed.csv --out {}", "changed.csv"),
+        ("watch --config week.toml --page {}", "week.toml"),
+        ("watch --config week.toml --page {}", "deny.csv"),
+    ],
+)
+def test_what_settings_and_options_name_is_an_input(
+    tmp_path: Path, command: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of rules, of changed ids and of columns, and a model, were replaced by --overwrite."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "rules.toml": 'deny = "deny.csv"\navailable = "sold/open.csv"\n[[forbid]]\nitems = "spirits.csv"\n',
+        "run.toml": 'columns = "columns.toml"\nchanged_ids = "changed.csv"\n',
+        "week.toml": 'receipts = "r"\n[request]\nrules = "deny.csv"\n',
+        "columns.toml": 'user_id = "client"\n',
+    }
+    tables = ("deny.csv", "sold/open.csv", "spirits.csv", "changed.csv", "m/manifest.json", "r.csv")
+    for name in (*files, *tables):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(files.get(name, "user_id,item_id\n1,2\n"))
+    linked = f"linked{Path(target).suffix}"
+    os.link(target, linked)
+    for name in (target, linked)[: 1 if target.startswith("m/") else 2]:
+        run = retailrec(*command.format(name).split(), "--overwrite")
+        refused(run, "an input of the same command; name another place to write")
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ["run", "table", "receipts.csv", "--out", ""],

@@ -27,6 +27,7 @@ import re
 import secrets
 import shutil
 import stat
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -601,7 +602,22 @@ def _refuse_stranger(path: Path) -> None:
 
 
 def _existing(inputs: Iterable[Path | None]) -> list[Path]:
-    return [given for given in inputs if given is not None and given.exists()]
+    """The inputs that are there, and the files that settings among them name."""
+    found = [given for given in inputs if given is not None and given.exists()]
+    return found + [file for given in found if given.suffix == ".toml" for file in _named_in(given)]
+
+
+def _named_in(settings: Path) -> Iterator[Path]:
+    """Files beside a TOML file that it names, such as the tables of rules; of a damaged one, none."""
+    left: list[Any] = []
+    with suppress(OSError, ValueError, RecursionError):  # whoever reads it says what is wrong
+        left.append(tomllib.loads(settings.read_bytes().decode("utf-8-sig")))
+    while left:
+        one = left.pop()
+        if isinstance(one, dict | list):
+            left += one.values() if isinstance(one, dict) else one
+        elif isinstance(one, str) and os.path.isfile(settings.parent / one):
+            yield settings.parent / one
 
 
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):(?:/+|$)")

@@ -236,7 +236,7 @@ def evaluate(
         if name in files:
             raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
         files[name] = Path(file)
-    inputs = (*files.values(), truth, history, items, read.ids_changed)
+    inputs = (*files.values(), truth, history, items, model, *read.inputs)
     check_file(out, inputs=inputs, overwrite=overwrite)
     with console.progress(quiet) as progress:
         progress("evaluate")
@@ -292,7 +292,7 @@ def check(
     if receipts is None:
         raise SettingError("check: name a file or folder of receipts, or ask for --list.")
     for file in (out, rows, page):
-        check_file(file, inputs=[receipts, against, read.ids_changed], overwrite=overwrite)
+        check_file(file, inputs=[receipts, against, model, *read.inputs], overwrite=overwrite)
     names = names_in(only)
     with console.progress(quiet) as progress:
         checked = check_files(
@@ -516,7 +516,7 @@ def recommend(
         shared["exposures"] = Exposures(exposures, time=time, shown_only=shown_only)
     elif shown_only or sent is not None:
         raise SettingError("--shown-only and --sent speak of --exposures FILE; name the file.")
-    inputs = (model, history, users, *files_asked_for(context), spark_settings, read.ids_changed)
+    inputs = (model, history, users, *files_asked_for(context), spark_settings, *read.inputs)
     spark = on_spark(engine, master, spark_settings)
     shared["output"] = ListFormat(names_in(beside), separator, decimal, safe_csv)
     if spark:

@@ -144,7 +144,7 @@ def result(
     from retailrec.jobs.campaigns import PAGE, result_of_files
     from retailrec.work import check_file
 
-    check_file(out, inputs=(ledger, receipts, read.margin), overwrite=overwrite)
+    check_file(out, inputs=(ledger, receipts, *read.inputs), overwrite=overwrite)
     if page is not None:
         check_file(page / PAGE, overwrite=overwrite)
     data = read.data(receipts)
@@ -189,7 +189,7 @@ def counterfactual(
     from retailrec.work import check_file
 
     for file in (out, report):
-        check_file(file, inputs=(ledger, receipts, policy, rules, read.margin), overwrite=overwrite)
+        check_file(file, inputs=(ledger, receipts, policy, rules, *read.inputs), overwrite=overwrite)
     data = read.data(receipts)
     with console.progress(quiet) as progress:
         found = counterfactual_of_files(
@@ -250,7 +250,7 @@ def fit(
     from retailrec.jobs.campaigns import UPLIFT_RESULTS, uplift_of_files
     from retailrec.work import check_folder
 
-    inputs = (ledger, receipts, pairs, read.margin)
+    inputs = (ledger, receipts, pairs, *read.inputs)
     check_folder(out, UPLIFT_RESULTS, inputs=inputs, overwrite=overwrite)
     data = read.data(receipts)
     with console.progress(quiet) as progress:

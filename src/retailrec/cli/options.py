@@ -196,6 +196,11 @@ class ReadOptions:
     not_products: NotProductsOption = None
     ids_changed: ChangedOption = None
 
+    @property
+    def inputs(self) -> tuple[Path | None, ...]:
+        """Files and folders that are read, and so never written."""
+        return self.ids_changed, Path(self.columns) if _is_file(self.columns) else None
+
     def reading(self) -> Reading:
         """How the receipts are read.
 
@@ -227,6 +232,11 @@ class OutcomeOptions(ReadOptions):
         "table"
     )
     modules: ImportOption = None
+
+    @property
+    def inputs(self) -> tuple[Path | None, ...]:
+        """As of `ReadOptions`, and margins."""
+        return *super().inputs, self.margin
 
     def data(self, receipts: Path) -> RetailData:
         """The receipts of a file or folder."""
@@ -287,8 +297,8 @@ class DatasetOptions(ReadOptions):
 
     @property
     def inputs(self) -> tuple[Path | None, ...]:
-        """Files and folders that are read, and so never written."""
-        return self.path, self.config, self.spark_settings, self.ids_changed
+        """As of `ReadOptions`, and the data set and settings."""
+        return *super().inputs, self.path, self.config, self.spark_settings
 
     def load(self, progress: Progress) -> tuple[RetailData, float]:
         """The data, and how many seconds reading it took; on Spark those of a sample of users."""
@@ -498,6 +508,10 @@ def refuse_empty(arguments: list[str]) -> None:
             )
 
 
+def _is_file(columns: str) -> bool:
+    return columns.endswith(".toml") and "=" not in columns
+
+
 def parse_columns(text: str) -> dict[str, str]:
     """`a=b,c=d` as a dictionary, or the pairs of a TOML file.
 
@@ -513,7 +527,7 @@ def parse_columns(text: str) -> dict[str, str]:
     >>> parse_columns("user_id=client, time=date")
     {'user_id': 'client', 'time': 'date'}
     """
-    if text.endswith(".toml") and "=" not in text:
+    if _is_file(text):
         from retailrec.data.columns import read_columns
 
         return read_columns(Path(text), "--columns")

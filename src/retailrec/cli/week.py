@@ -139,8 +139,9 @@ def diff(
     from retailrec.jobs.week_settings import read_week
     from retailrec.work import check_file, write_result
 
-    check_file(out)
-    settings = read_week(config or context.obj or Path("week.toml")).settings
+    config = config or context.obj or Path("week.toml")
+    check_file(out, inputs=[config])
+    settings = read_week(config).settings
     weeks = WeekFolder(settings.folder, settings.reading().changed_ids or ChangedIds())
     b = b or weeks.current
     a = a or (None if b is None else weeks.manifest(b)["previous"])
@@ -223,8 +224,9 @@ def watch(
     from retailrec.report.week_page import render_watch
     from retailrec.work import check_file, write_result
 
-    check_file(page, overwrite=overwrite)
-    weeks = WeekFolder(read_folder(config or Path("week.toml")))
+    config = config or Path("week.toml")
+    check_file(page, inputs=[config], overwrite=overwrite)
+    weeks = WeekFolder(read_folder(config))
     found = watched(weeks, datetime.now())
     if page is not None:
         write_result(render_watch(found), page)
