@@ -489,6 +489,37 @@ def test_what_settings_and_options_name_is_an_input(
 @pytest.mark.parametrize(
     "command",
     [
+        "check r.csv --out new/../x.csv --rows x.csv",
+        "check r.csv --rows x.csv --page here/x.csv",
+        "run table r.csv --out o --rejects o/judged.parquet",
+        "run table r.csv --out o --rejects o/model/rejects.csv",
+        "recommend --model m --history r.csv --explore 0.3 --out here/x.csv --exposures x.csv",
+        "experiment counterfactual --ledger l --receipts r.csv --policy m --out x.html --report x.html",
+        "experiment result l r.csv --campaign c --out o/campaign.html --page o",
+    ],
+)
+def test_two_results_are_not_one_file(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second took the place of the first, and nothing was said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.csv").write_text("user_id,item_id,time\n1,2,2024-01-01\n")
+    (tmp_path / "here").symlink_to(tmp_path)
+    refused(retailrec(*command.split()), "is named for two results")
+
+
+def test_lists_without_a_file_are_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bought.csv").write_text("user_id,item_id,rank\n1,2,1\n")
+    run = retailrec("evaluate", "--recommendations", "ours=", "--truth", "bought.csv")
+    refused(run, "'ours=' names no file; is a variable unset?")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ["run", "table", "receipts.csv", "--out", ""],
         ["run", "table", "", "--out", "out"],
         ["recommend", "--model", "m", "--history=", "--out", "lists.csv"],

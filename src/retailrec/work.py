@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from retailrec.errors import DataError
+from retailrec.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -362,6 +362,19 @@ def check_folder(
         for name in names:
             if (stranger := _stranger(out / name, out, sums)) is not None:
                 raise DataError(_NOT_OURS.format(stranger))
+
+
+def require_apart(*targets: Path | None) -> None:
+    """Raise a SettingError if one of the results of a command would take the place of another one."""
+    places: dict[Path, Path] = {}
+    for target in filter(None, targets):
+        place = target.absolute().resolve()
+        for other, called in places.items():
+            if place.is_relative_to(other) or other.is_relative_to(place):
+                raise SettingError(
+                    f"{target} is named for two results, also as {called}; name two files."
+                )
+        places[place] = target
 
 
 def refuse_inputs(path: Path, inputs: Iterable[Path | None]) -> None:

@@ -55,7 +55,14 @@ from retailrec.compute.memory import return_freed_memory
 from retailrec.compute.shards import wait_asleep
 from retailrec.errors import RetailRecError, SettingError
 from retailrec.serving.passwords import hide_arguments, without_passwords
-from retailrec.work import check_file, check_folder, refuse_inputs, require_ending, write_result
+from retailrec.work import (
+    check_file,
+    check_folder,
+    refuse_inputs,
+    require_apart,
+    require_ending,
+    write_result,
+)
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's own, or that of the copy that typer has
 
@@ -161,6 +168,8 @@ def run(
     inputs = (*options.inputs, rules)
     check_folder(out, RESULTS, inputs=inputs, overwrite=overwrite)
     check_file(rejects, inputs=inputs, overwrite=overwrite)
+    for name in RESULTS:
+        require_apart(rejects, out / name)
     if rejects is not None:
         require_ending(rejects)
     if on_spark(options.engine, options.master, options.spark_settings):
@@ -233,6 +242,8 @@ def evaluate(
         name, equals, file = text.rpartition("=")
         if not equals or Path(text).exists():  # a folder may be called day=2024-01-31
             name, file = Path(text).stem, text
+        if not file.strip():  # else the current folder
+            raise SettingError(f"--recommendations {text!r} names no file; is a variable unset?")
         if name in files:
             raise SettingError(f"two files are called '{name}'; write NAME=FILE.")
         files[name] = Path(file)
@@ -291,6 +302,7 @@ def check(
         return
     if receipts is None:
         raise SettingError("check: name a file or folder of receipts, or ask for --list.")
+    require_apart(out, rows, page)
     for file in (out, rows, page):
         check_file(file, inputs=[receipts, against, model, *read.inputs], overwrite=overwrite)
     names = names_in(only)

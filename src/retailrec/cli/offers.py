@@ -142,10 +142,11 @@ def result(
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
     from retailrec.jobs.campaigns import PAGE, result_of_files
-    from retailrec.work import check_file
+    from retailrec.work import check_file, require_apart
 
     check_file(out, inputs=(ledger, receipts, *read.inputs), overwrite=overwrite)
     if page is not None:
+        require_apart(out, page / PAGE)
         check_file(page / PAGE, overwrite=overwrite)
     data = read.data(receipts)
     outcome = result_of_files(
@@ -186,8 +187,9 @@ def counterfactual(
 ) -> None:
     """What new lists would have sold, from a log that explored; or why it can't be told."""
     from retailrec.jobs.campaigns import counterfactual_of_files
-    from retailrec.work import check_file
+    from retailrec.work import check_file, require_apart
 
+    require_apart(out, report)
     for file in (out, report):
         check_file(file, inputs=(ledger, receipts, policy, rules, *read.inputs), overwrite=overwrite)
     data = read.data(receipts)

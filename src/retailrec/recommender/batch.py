@@ -36,7 +36,7 @@ from retailrec.recommender.exploration import policy_name
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.schema import CATEGORIES, ITEM_ID, USER_ID
-from retailrec.work import Work, result_file
+from retailrec.work import Work, require_apart, result_file
 
 BLOCK_USERS, BLOCK_LINES = 16_384, 2_000_000  # a block ends where either is reached
 
@@ -64,8 +64,7 @@ class Exposures(NamedTuple):
                 f"exposures {self.file}: the request explores nothing, so there are no pools to write. "
                 f"Say explore, such as explore=0.1, or leave exposures out."
             )
-        if self.file.absolute() == out.absolute():
-            raise SettingError(f"lists and exposures are both to be {out}; name two files.")
+        require_apart(out, self.file)
 
     def of_model(self, folder: Path, key: str) -> Exposures:
         """With a saved model for the policy, where none is named."""
