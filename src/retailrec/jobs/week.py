@@ -554,7 +554,8 @@ class _Call:
         self._put_in_place(name, work)
         work.remove()
         rejected = [f"{n:,} lines are left out: {why}" for why, n in data.report.rejected.items()]
-        notes = [*rejected, *data.report.notes, *facts["notes"], *notes]
+        of_campaign = [] if campaign is None else [f"campaign: {note}" for note in campaign["notes"]]
+        notes = [*rejected, *data.report.notes, *facts["notes"], *of_campaign, *notes]
         reason = f"{name} is published"
         return Outcome("published", reason, name, manifest, checked, decision, findings, notes)
 
