@@ -164,6 +164,7 @@ def test_what_if_moves_the_list_and_stores_nothing(client: TestClient, service: 
 def test_rules_are_tried_before_they_are_saved(client: TestClient, service: Service) -> None:
     tried = client.get("/rules?ruleset=mailing&try=1&max_per_category=1").text
     assert re.search(r"Of 61 lists, [1-9]\d* change", tried)
+    assert re.search(r"Save for “mailing”</button>[^/]*max_per_category 1<", tried)
     assert service.engine.lists().rules == {}
     form = {"ruleset": "mailing", "max_per_category": "1"}
     saved = client.post("/rules", data=form, headers={"origin": "http://localhost"})
@@ -541,3 +542,25 @@ def test_rules_are_saved_by_the_button(
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
         service.store.set_rules("mailing", None)
+
+
+@pytest.mark.slow
+def test_what_was_tried_before_the_last_change_is_not_saved(
+    browser: Any, address: str, client: TestClient, service: Service
+) -> None:
+    counted = address + "/rules?ruleset=mailing&try=1"
+    until(lambda: browser.get(counted) or "being counted" not in browser.page_source)
+    browser.get(address + "/rules?ruleset=mailing")
+    field, save = "input[name=max_per_category]", "#effect form[method=post] button"
+    browser.find_element("css selector", field).send_keys("2")
+    click(browser, "#edit button")
+    button = until(lambda: browser.find_element("css selector", save))
+    browser.find_element("css selector", field).send_keys("\b3")
+    button.click()  # leaves the field, so the effect is that of 2
+    shown = "max_per_category 3"
+    until(lambda: shown in browser.find_element("css selector", "#effect form").text)
+    assert service.engine.lists().rules == {}
+    click(browser, save)
+    until(lambda: "Saved." in browser.find_element("id", "effect").text)
+    assert service.engine.lists().rules == {"mailing": {"max_per_category": 3}}
+    service.store.set_rules("mailing", None)

@@ -601,7 +601,8 @@ class Views:
             f"“{ruleset}”."
         )
         changed = [(shoppers[i], gone[i]) for i in order if gone[i]]
-        return found | {"effect": effect, "changed": changed, "may_save": True}
+        trying = _in_words(rules) or "no rule"  # which a field may have left since
+        return found | {"effect": effect, "changed": changed, "may_save": True, "trying": trying}
 
     def save_rules(self, values: Mapping[str, str]) -> str:
         """Save what a form holds; what is wrong with it, or nothing."""
