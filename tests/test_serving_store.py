@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -524,6 +525,18 @@ def test_data_in_memory_is_loaded_with_attributes(
     )
     assert facts["u01"] == "b"
     assert facts["u03"] is None
+
+
+def test_no_trace_of_an_error_holds_an_id(store: Store) -> None:
+    """As a service logs it where a shadow model, say, meets a database that goes away."""
+    whose = "-".join(["ann", "the", "shopper"])
+    with store.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE shoppers")
+    with pytest.raises(StoreUnavailable) as found:
+        store.shopper(whose)
+    trace = "".join(traceback.format_exception(found.value))
+    assert "FROM state LEFT OUTER JOIN shoppers" in trace
+    assert whose not in trace
 
 
 def test_decimals_are_attributes_like_other_numbers(store: Store) -> None:

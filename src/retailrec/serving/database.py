@@ -205,7 +205,12 @@ def is_full(error: BaseException) -> bool:
 
 def _pooled(url: URL, size: int, timeout: float, options: dict[str, Any]) -> Engine:
     return create_engine(
-        url, pool_size=size, max_overflow=0, pool_timeout=timeout, connect_args=options
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        connect_args=options,
+        hide_parameters=True,  # ids of users would stand in the traces of a log
     )
 
 

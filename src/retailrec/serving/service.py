@@ -422,6 +422,8 @@ class Service:
             plain = replace(asked, request=replace(asked.request, explore=0.0, fresh=0))
             answer = self.engine.offers(self.models.get(name), made.answer.shopper, plain)
             self.log.add(rows_of(answer, made.campaign, Assignment(arm=name), made.request, True))
+        except RetailRecError as error:
+            _LOG.warning("shadow model %s failed on request %s: %s", name, made.request, error)
         except Exception:
             _LOG.exception("shadow model %s failed on request %s", name, made.request)
 

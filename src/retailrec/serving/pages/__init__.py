@@ -100,7 +100,7 @@ class Facts:
         if found is None or time.monotonic() - found.made > self._every:
             with self._lock:
                 if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self.renew, name="facts", daemon=True)
+                    self._thread = threading.Thread(target=self._try, name="facts", daemon=True)
                     self._thread.start()
         return found
 
@@ -112,6 +112,12 @@ class Facts:
                 return 0
             self._found = self._without(found, gone)
             return len(found.sample) - len(self._found.sample)
+
+    def _try(self) -> None:
+        try:
+            self.renew()
+        except RetailRecError as error:
+            _LOG.warning("receipts were not counted for the pages: %s", error)
 
     def renew(self) -> StoreFacts:
         """Go through the store once."""
@@ -327,6 +333,8 @@ class Comparison:
             with self._lock:
                 if key in self._compared and not self.service.store.forgotten(facts.sample):
                     self._compared[key] = found
+        except RetailRecError as error:
+            _LOG.warning("two models were not compared: %s", error)
         except Exception:
             _LOG.exception("two models were not compared")
         finally:
