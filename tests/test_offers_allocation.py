@@ -278,6 +278,9 @@ def test_every_shopper_of_a_segment_gets_something() -> None:
     assert without.offers.filter(pl.col("user_id") < 12).is_empty()
     assert fair.offers.filter(pl.col("user_id") < 12)["user_id"].n_unique() == 12
     assert fair.offers.height == 15
+    known = people.with_columns(poor=pl.col("segment") == "poor")
+    floor = {"column": "poor", "of": True}
+    assert allocate(table, settings | {"floor": [floor]}, users=known).offers.equals(fair.offers)
     with pytest.raises(DataError, match="which no shopper has; there are poor, rich"):
         allocate(table, settings | {"floor": [{"column": "segment", "of": "old"}]}, users=people)
 

@@ -6,6 +6,7 @@ import multiprocessing
 import queue
 import re
 import shutil
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def test_ids_with_blanks_in_the_file_of_another_system_meet(tmp_path: Path) -> N
     assert ledger.offers_of()["user_id"].to_list() == ["1"]
 
 
-@pytest.mark.parametrize("column", ["holdout", "rank", "time"])
+@pytest.mark.parametrize("column", ["holdout", "rank", "time", "campaign"])
 def test_a_row_of_which_nothing_is_known_is_neither_held_out_nor_treated(
     column: str, tmp_path: Path
 ) -> None:
@@ -154,7 +155,13 @@ def test_a_row_of_which_nothing_is_known_is_neither_held_out_nor_treated(
     pl.read_parquet(file).with_columns(
         pl.when(pl.col("user_id") == "1").then(pl.col(column))
     ).write_parquet(file)
-    for use in (ledger.read, ledger.offers_of):
+    uses: list[Callable[[], Any]] = [
+        ledger.read,
+        ledger.offers_of,
+        lambda: ledger.read(["may"], until=datetime(2100, 1, 1)),
+        lambda: ledger.offers_around(MAY, timedelta(days=28)),
+    ]
+    for use in uses:
         with pytest.raises(DataError, match=f"column '{column}' is empty in 1 rows"):
             use()
 
@@ -217,6 +224,7 @@ def test_offers_around_a_moment_are_the_most_of_any_period_that_holds_it(tmp_pat
         ledger.append(rows([1] * len(days)).with_columns(time=pl.Series(times)), again=True)
         found = ledger.offers_around(MAY, timedelta(days=7))
         assert found.rows() == [("1", most)], days
+    assert ledger.offers_around(MAY + timedelta(days=5), timedelta(0)).rows() == [("1", 1)]
     whole = ledger.offers_around(datetime(1, 1, 2), timedelta(days=36_500), item=True)
     assert whole.is_empty()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from retailrec.components import checked
 from retailrec.data.paths import read_toml
@@ -43,11 +43,13 @@ _WHOLE = "constrained-int"  # pydantic's name for the branch of a bound that is 
 MOST_OFFERS = 1_000_000_000
 Count = Annotated[int, Field(strict=True, ge=0, le=MOST_OFFERS)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)]
+# true is what a column of true and false holds, and no 1
+Name = Annotated[str | int, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)]
 
 
 class _Bound(_Part):
     by: By
-    of: str | int | None = None
+    of: Name | None = None
 
     @model_validator(mode="after")
     def _check_of(self) -> Self:
@@ -93,7 +95,7 @@ class Budget(_Bound):
 class Exclusion(_Part):
     """Products of which one shopper gets one at the most."""
 
-    products: list[str | int] = Field(min_length=2)
+    products: list[Name] = Field(min_length=2)
 
 
 class Variety(_Part):
@@ -107,7 +109,7 @@ class Floor(_Part):
     """Every shopper of a segment gets at least so many offers."""
 
     column: str
-    of: str | int | None = None
+    of: Name | None = None
     at_least: Positive = 1
 
 

@@ -394,13 +394,17 @@ class Ledger:
             If a file is not a ledger file, or a row lacks what every row has: held out or not is then
             not known.
         """
-        rows = self.scan()
+        wanted = []
         if campaigns is not None:
-            rows = rows.filter(pl.col("campaign").is_in(list(campaigns)))
+            wanted.append(pl.col("campaign").is_in(list(campaigns)))
         if since is not None:
-            rows = rows.filter(pl.col("time") >= since)
+            wanted.append(pl.col("time") >= since)
         if until is not None:
-            rows = rows.filter(pl.col("time") < until)
+            wanted.append(pl.col("time") < until)
+        # a row without a campaign or a time may be one of them, and is refused
+        rows = self.scan()
+        for one in wanted:
+            rows = rows.filter(one.fill_null(True))
         found = rows.collect()
         _refuse_empty(found, f"ledger {self.folder}")
         return found
@@ -423,6 +427,7 @@ class Ledger:
         more than a cap allows, in whatever order campaigns are allocated. Returned as by `offers_of`,
         those with at least one.
         """
+        period = max(period, timedelta.resolution)
         first, last = now - min(period, now - datetime.min), now + min(period, datetime.max - now)
         keys = ["user_id", "item_id"] if item else ["user_id"]
         shown = self.read(since=first).filter((pl.col("rank") > 0) & (pl.col("time") <= last))
