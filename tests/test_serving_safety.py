@@ -19,16 +19,18 @@ import pytest
 
 pytest.importorskip("fastapi")
 import uvicorn
+from starlette.testclient import TestClient
 
 from retailrec.errors import SettingError
 from retailrec.jobs.settings import read_settings
 from retailrec.serving import app as api
 from retailrec.serving import pages
+from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.experiment import read_experiment
 from retailrec.serving.keys import RateLimit, had_keys, list_keys, make_key, remove_key
 from retailrec.serving.models import Models
 from retailrec.serving.server import run_server
-from retailrec.serving.service import Service
+from retailrec.serving.service import Service, ServiceSettings
 from retailrec.serving.store import Store
 from serving_http_support import Start, receipt, small_shop, starting, two_models
 
@@ -446,6 +448,35 @@ def test_health_and_measures_tell_the_state(start: Start) -> None:
     assert 'route="/v1/shoppers/{shopper:id}/offers",status="200"' in text
     client.service.ready = False  # type: ignore[attr-defined]
     assert client.get("/health/ready").status_code == 503
+
+
+def test_a_database_that_goes_away_during_the_warm_up_is_waited_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(folder / "store.db", tmp_path / "store.db")
+    whole, away, tried = Models.warm_up, threading.Event(), threading.Semaphore(0)
+
+    def warm_up(self: Models, *args: Any) -> int:
+        tried.release()
+        if away.is_set():
+            raise StoreUnavailable("the store is away")
+        return whole(self, *args)
+
+    monkeypatch.setattr(Models, "warm_up", warm_up)
+    monkeypatch.setattr(api, "_AGAIN", 0.01)
+    away.set()
+    for comes_back in (False, True):  # a service that waits for it ends, too
+        store = Store(str(tmp_path / "store.db"))
+        service = Service(store, folder / "models", ServiceSettings(rate=0, keys=False))
+        with TestClient(api.make_app(service), base_url="http://localhost") as client:
+            assert all(tried.acquire(timeout=20) for _ in range(3))
+            assert client.get("/health/ready").status_code == 503
+            if comes_back:
+                away.clear()
+            end = time.monotonic() + 30
+            while comes_back and not service.ready and time.monotonic() < end:
+                time.sleep(0.01)
+            assert client.get("/health/ready").status_code == (200 if comes_back else 503)
 
 
 def test_a_slow_answer_is_given_up_and_a_crowd_is_refused(

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -30,7 +30,7 @@ from retailrec.data.parsing import alike_note, bare_id
 from retailrec.errors import SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import pages
-from retailrec.serving.database import NO_RULES, Dismissal, RulesChanged
+from retailrec.serving.database import NO_RULES, Dismissal, RulesChanged, StoreUnavailable
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of, yet_to_come
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
@@ -583,6 +583,7 @@ def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any
 
 
 _LOG = logging.getLogger("retailrec.serving")
+_AGAIN = 1.0  # seconds until a warm-up that the database broke off begins anew
 _ABOUT = """
 Lists of offers for one shopper at a time, made from the receipts known now.
 
@@ -597,9 +598,11 @@ def make_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.start)
-        warming = asyncio.create_task(asyncio.to_thread(service.warm_up))
+        ending = asyncio.Event()
+        warming = asyncio.create_task(_warm_up(service, ending))
         warming.add_done_callback(_warmed)
         yield
+        ending.set()
         await asyncio.wait([warming])
         await asyncio.to_thread(service.stop)
 
@@ -611,6 +614,18 @@ def make_app(service: Service) -> FastAPI:
         app.include_router(pages.routes(service))
     app.add_middleware(Guard, service=service)
     return app
+
+
+async def _warm_up(service: Service, ending: asyncio.Event) -> None:
+    """Warm the service up, however often the database goes away meanwhile."""
+    while not ending.is_set():
+        try:
+            await asyncio.to_thread(service.warm_up)
+            return
+        except StoreUnavailable as error:
+            _LOG.warning("the service is not ready yet: %s", error)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), _AGAIN)
 
 
 def _warmed(future: asyncio.Future[None]) -> None:
