@@ -550,6 +550,7 @@ def test_what_was_tried_before_the_last_change_is_not_saved(
 ) -> None:
     counted = address + "/rules?ruleset=mailing&try=1"
     until(lambda: browser.get(counted) or "being counted" not in browser.page_source)
+    complaints(browser)  # of pages before
     browser.get(address + "/rules?ruleset=mailing")
     field, save = "input[name=max_per_category]", "#effect form[method=post] button"
     browser.find_element("css selector", field).send_keys("2")
@@ -563,4 +564,5 @@ def test_what_was_tried_before_the_last_change_is_not_saved(
     click(browser, save)
     until(lambda: "Saved." in browser.find_element("id", "effect").text)
     assert service.engine.lists().rules == {"mailing": {"max_per_category": 3}}
+    assert complaints(browser) == []
     service.store.set_rules("mailing", None)
