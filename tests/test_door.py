@@ -387,4 +387,7 @@ def test_a_user_error_is_one_of_ours_whatever_is_handed_in(model: TwoStageRecomm
         model.recommend(SHOP, k=0)
     with pytest.raises(DataError, match="must be a list of ids"):
         model.recommend(SHOP, 5)
+    for table in (SHOP.users, SHOP.users.to_pandas(), SHOP.users.lazy(), {"user_id": [1]}):
+        with pytest.raises(DataError, match=r"a list of ids, not a table. Give its column of ids"):
+            model.recommend(SHOP, table)
     assert Settings().model().n_candidates == TwoStageRecommender().n_candidates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,8 @@ def id_series(ids: Any, *, who: str) -> pl.Series:
     DataError
         If they are neither.
     """
+    if isinstance(ids, Mapping) or hasattr(type(ids), "columns"):  # iterated, it gives their names
+        raise DataError(f"{who} must be a list of ids, not a table. Give its column of ids.")
     if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
         raise DataError(f"{who} must be a list of ids, not {ids!r}. Put it into a list.")
     try:
