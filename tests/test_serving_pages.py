@@ -566,3 +566,16 @@ def test_what_was_tried_before_the_last_change_is_not_saved(
     assert service.engine.lists().rules == {"mailing": {"max_per_category": 3}}
     assert complaints(browser) == []
     service.store.set_rules("mailing", None)
+
+
+@pytest.mark.slow
+def test_a_key_in_the_address_goes_from_it_and_forms_work(
+    browser: Any, address: str, client: TestClient
+) -> None:
+    browser.get(f"{address.replace('//', '//x:key@')}/shopper?id=5")
+    until(lambda: browser.execute_script("return document.URL") == f"{address}/shopper?id=5")
+    complaints(browser)
+    until(lambda: browser.find_element("css selector", "input[name=add]")).send_keys("7")
+    click(browser, "#try button")
+    until(lambda: "also bought" in browser.find_element("id", "lists").text)
+    assert complaints(browser) == []

@@ -775,8 +775,9 @@ def routes(service: Service) -> APIRouter:
     views = Views(service)
     templates = environment(PackageLoader(__name__))
     read, admin = (Depends(allow(scope)) for scope in ("read", "admin"))
-    htmx = files(__name__).joinpath("static", "htmx.min.js").read_bytes()
-    static = {"htmx.min.js": htmx} | {name: asset(name).encode() for name in ("style.css", "sort.js")}
+    folder, own = files(__name__).joinpath("static"), ("htmx.min.js", "address.js")
+    static = {name: folder.joinpath(name).read_bytes() for name in own}
+    static |= {name: asset(name).encode() for name in ("style.css", "sort.js")}
 
     def page(here: str, template: str, values: Values, status: int = 200) -> Response:
         text = templates.get_template(template).render(
