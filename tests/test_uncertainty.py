@@ -106,8 +106,11 @@ def test_lists_together_are_left_out_and_seeds_hold() -> None:
     values = {"a": {"m": np.arange(9.0), "coverage@5": np.array([0.5])}}
     assert compare_models(values).means["metric"].to_list() == ["m"]
     assert compare_models(values, seed=7).means.equals(compare_models(values, seed=7).means)
-    with pytest.raises(DataError, match="different shoppers"):
+    with pytest.raises(DataError, match="different shoppers: m of b has 8 of them, another one 9"):
         compare_models({"a": {"m": np.arange(9.0)}, "b": {"m": np.arange(8.0)}})
+    for odd in (np.array(["x", "y"]), np.ones((2, 2))):
+        with pytest.raises(DataError, match="m of a must be one number a shopper"):
+            compare_models({"a": {"m": odd}})
     with pytest.raises(SettingError, match="level"):
         compare_models(values, level=95)
 

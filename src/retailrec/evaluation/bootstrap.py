@@ -53,7 +53,7 @@ def compare_models(
     Raises
     ------
     DataError
-        If models were judged on different numbers of shoppers.
+        If models were judged on different numbers of shoppers, or values are no numbers.
     SettingError
         If `level` or `resamples` is out of range.
 
@@ -82,17 +82,24 @@ def compare_models(
     >>> found.means.select((pl.col("high") - pl.col("low")).round(3)).row(0)  # far less sure
     (0.051,)
     """
-    n = max((len(v) for by_metric in values.values() for v in by_metric.values()), default=0)
-    sizes = {name: {len(v) for v in by_metric.values()} - {1, n} for name, by_metric in values.items()}
-    if any(sizes.values()):
-        raise DataError(
-            f"models were judged on different shoppers ({n:,} and {sizes}); give all of them the "
-            "same judge."
-        )
-    names = [(model, m) for model, of in values.items() for m, v in of.items() if len(v) == n]
+    given = {(model, m): np.asarray(v) for model, of in values.items() for m, v in of.items()}
+    for (model, metric), each in given.items():
+        if each.ndim != 1 or each.dtype.kind not in "fiub":
+            raise DataError(
+                f"{metric} of {model} must be one number a shopper, not {each.dtype} of shape "
+                f"{each.shape}."
+            )
+    n = max(map(len, given.values()), default=0)
+    for (model, metric), each in given.items():
+        if len(each) not in (1, n):
+            raise DataError(
+                f"models were judged on different shoppers: {metric} of {model} has {len(each):,} of "
+                f"them, another one {n:,}; give all of them the same judge."
+            )
+    names = [name for name, each in given.items() if len(each) == n]
     if not names:
         raise DataError("there is no value of a shopper to compare; judge a model first.")
-    matrix = np.column_stack([values[model][metric] for model, metric in names])
+    matrix = np.column_stack([given[name] for name in names])
     drawn = _bootstrap_means(matrix, resamples, seed)
     with np.errstate(invalid="ignore"):
         mean = np.nansum(matrix, axis=0) / (~np.isnan(matrix)).sum(axis=0)
