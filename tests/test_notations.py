@@ -394,6 +394,7 @@ def test_instants_in_many_forms(t: Any) -> None:
     assert data.end == datetime(2024, 4, 1)
     past = data.asof(t)
     assert (past.end, past.log.height) == (datetime(2024, 2, 1), 1)
+    assert (data.between("2024-01-01", t).height, data.between(t, data.end).height) == (1, 1)
 
 
 def test_an_instant_is_told_on_the_clock_of_the_receipts() -> None:
@@ -403,6 +404,8 @@ def test_an_instant_is_told_on_the_clock_of_the_receipts() -> None:
     for wrong in ("soon", 5, None, np.datetime64("NaT")):
         with pytest.raises(DataError, match="must be an instant"):
             as_instant(wrong, who="asof")
+        with pytest.raises(DataError, match="between must be an instant"):
+            data.between(data.start, wrong)
 
 
 def test_parts_in_different_zones_are_refused() -> None:

@@ -237,8 +237,15 @@ class RetailData:
             replace(self, log=self.log.filter(pl.col("time") < t), items=items, end=t)
         )
 
-    def between(self, start: datetime, end: datetime) -> pl.DataFrame:
-        """Log rows with start <= time < end."""
+    def between(self, start: datetime | date | str, end: datetime | date | str) -> pl.DataFrame:
+        """Log rows with start <= time < end, both as `asof` takes them.
+
+        Raises
+        ------
+        DataError
+            If one is no instant.
+        """
+        start, end = (as_instant(t, who="between", zone=self.report.zone) for t in (start, end))
         return self.log.filter((pl.col("time") >= start) & (pl.col("time") < end))
 
     def receipts(self) -> pl.DataFrame:
