@@ -71,6 +71,7 @@ FILES = {
     "months.csv": "user_id,item_id,time\n1,2,01/02/2024\n1,3,03/04/2024\n",
     "ragged.csv": "user_id,item_id,time\n1,2,2024-01-01\n1,3,2024-01-01,5\n",
     "strangers.csv": "user_id\n999999\n",
+    "lists-of-strangers.csv": "user_id,item_id,rank\n999999,1,1\n",
     "clients.csv": "client\n1\n",
     "skus.csv": "sku\n1\n",
     "bought-theirs.csv": "who,what\n1,2\n",
@@ -133,6 +134,10 @@ MISTAKES = [
     ),
     (f"{RECOMMEND} --k 99999", "k=99999 is more than the 600 items that the model knows"),
     (f"{RECOMMEND} --users strangers.csv", "none of the 1 ids of strangers.csv is among"),
+    (
+        f"{RECOMMEND} --previous lists-of-strangers.csv --steady 0.2",
+        "none of the 1 ids of the previous lists is among those of the shoppers",
+    ),
     (f"{RECOMMEND} --users clients.csv", "lack column 'user_id'; they have ['client']"),
     (f"{RECOMMEND} --among skus.csv", "among lacks id columns; it has ['sku']"),
     (f"{RECOMMEND} --purpose discover", "this model has learnt none"),

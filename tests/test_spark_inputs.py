@@ -413,6 +413,7 @@ def test_lists_whose_users_are_written_otherwise_are_refused_as_on_one_machine(
     for request, who in (
         (Request(k=3, dismissals=pairs), "dismissals"),
         (Request(k=3, rules=Rules(deny=pairs)), "the rule deny"),
+        (Request(k=3, previous=pairs.with_columns(rank=1), steady=0.2), "the previous lists"),
         (Request(k=100_000), "k=100000"),
     ):
         said = []

@@ -287,7 +287,7 @@ def require_items(request: Request, model: TwoStageRecommender) -> None:
 
 def named_users(request: Request) -> dict[str, pl.Series]:
     """Ids of the users that lists beside the receipts name, by what the list is called."""
-    lists = {"dismissals": request.dismissals}
+    lists = {"dismissals": request.dismissals, "the previous lists": request.previous}
     if request.rules is not None:
         lists["the rule deny"] = request.rules.deny
     return {
