@@ -182,6 +182,18 @@ def test_the_page_shows_the_figures_and_no_markup_of_others(files: Path) -> None
     assert sum(g["offers"] for g in summary["groups"]["supplier"]) == offers.height
 
 
+@pytest.mark.parametrize("ids", [[1.0, 2.0], [" 1", "2 "]])
+def test_products_have_their_names_however_ids_are_typed(
+    files: Path, ids: list[float] | list[str]
+) -> None:
+    (files / "named.toml").write_text('name = "x"\n')
+    pl.DataFrame({"user_id": [1, 2], "item_id": [1, 2], "value": 1.0}).write_csv("two.csv")
+    pl.DataFrame({"item_id": ids, "name": ["Tea", "Rye"]}).write_parquet("named.parquet")
+    run("allocate two.csv named.toml --items named.parquet --out named")
+    products = json.loads((files / "named/campaign.json").read_text())["products"]
+    assert {p["name"] for p in products} == {"Tea", "Rye"}
+
+
 def test_plan_tells_what_it_takes(files: Path) -> None:
     text = run("experiment plan receipts.csv --effect 0.05 --holdout 0.5 --days 28")
     needed, adjusted = re.search(r"held out: ([\d,]+) shoppers, ([\d,]+) when", text).groups()  # type: ignore[union-attr]

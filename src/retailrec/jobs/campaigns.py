@@ -102,7 +102,7 @@ def _names(items: pl.DataFrame | None) -> Mapping[str, str]:
     """Item id as text -> readable name; nothing without names."""
     if items is None or not {"item_id", "name"} <= set(items.columns):
         return {}
-    table = items.select(pl.col("item_id", "name").cast(pl.String)).drop_nulls()
+    table = items.select(typed_ids(items["item_id"]), "name").cast(pl.String).drop_nulls()
     return dict(table.iter_rows())
 
 
