@@ -26,7 +26,7 @@ from retailrec.jobs.settings import read_settings
 from retailrec.serving import app as api
 from retailrec.serving import pages
 from retailrec.serving.database import StoreUnavailable
-from retailrec.serving.experiment import read_experiment
+from retailrec.serving.experiment import Experiment, read_experiment
 from retailrec.serving.keys import RateLimit, had_keys, list_keys, make_key, remove_key
 from retailrec.serving.models import Models
 from retailrec.serving.server import run_server
@@ -477,6 +477,50 @@ def test_a_database_that_goes_away_during_the_warm_up_is_waited_for(
             while comes_back and not service.ready and time.monotonic() < end:
                 time.sleep(0.01)
             assert client.get("/health/ready").status_code == (200 if comes_back else 503)
+
+
+def test_rules_that_a_model_can_not_keep_are_said_and_shut_nobody_else_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an arm's or a shadow's model are its users' alone; else the service waits for others."""
+    monkeypatch.setattr(api, "_AGAIN", 0.01)
+    shutil.copy(folder / "store.db", tmp_path / "store.db")
+    Store(str(tmp_path / "store.db")).set_rules("mailing", {"category": "none", "max_per_category": 1})
+
+    def service(**experiment: Any) -> Service:
+        store = Store(str(tmp_path / "store.db"))
+        settings, plan = ServiceSettings(rate=0, keys=False), Experiment(**experiment)
+        return Service(store, folder / "models", settings, plan)
+
+    def is_ready(one: Service, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not one.ready and time.monotonic() < end:
+            time.sleep(0.01)
+        return one.ready
+
+    whole, waits = Models.warm_up, service()
+
+    def warm_up(self: Models, model: Any, *args: Any) -> int:
+        rules = model.bound_rules(self._store.lists().rules.get("mailing", {}))
+        return whole(self, model, *args) if rules is not None else 0
+
+    monkeypatch.setattr(Models, "warm_up", warm_up)
+    with TestClient(api.make_app(waits), base_url="http://localhost"):
+        assert not is_ready(waits, 0.5)
+        waits.store.set_rules("mailing", None)
+        assert is_ready(waits, 30)
+    assert sum("is not ready yet: rules: the catalogue lacks 'none'" in m for m in caplog.messages) == 1
+
+    def of_second(self: Models, model: Any, *args: Any) -> int:
+        if model.name == "first":
+            raise SettingError("rules: no such category")
+        return whole(self, model, *args)
+
+    monkeypatch.setattr(Models, "warm_up", of_second)
+    compares = service(shadow=("first",))
+    with TestClient(api.make_app(compares), base_url="http://localhost"):
+        assert is_ready(compares, 30)
+    assert "model first can't answer now: rules: no such category" in caplog.text
 
 
 def test_a_slow_answer_is_given_up_and_a_crowd_is_refused(

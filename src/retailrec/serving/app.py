@@ -27,10 +27,10 @@ from starlette.types import Scope
 from retailrec import __version__
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.parsing import alike_note, bare_id
-from retailrec.errors import SettingError
+from retailrec.errors import RetailRecError, SettingError
 from retailrec.schema import ITEM_ID, USER_ID
 from retailrec.serving import pages
-from retailrec.serving.database import NO_RULES, Dismissal, RulesChanged, StoreUnavailable
+from retailrec.serving.database import NO_RULES, Dismissal, RulesChanged
 from retailrec.serving.engine import OfferRequest, UserRecord, code_receipts, facts_of, yet_to_come
 from retailrec.serving.experiment import Assignment
 from retailrec.serving.forgetting import take_off_list
@@ -583,7 +583,7 @@ def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any
 
 
 _LOG = logging.getLogger("retailrec.serving")
-_AGAIN = 1.0  # seconds until a warm-up that the database broke off begins anew
+_AGAIN = 1.0  # seconds until a warm-up that failed begins anew
 _ABOUT = """
 Lists of offers for one shopper at a time, made from the receipts known now.
 
@@ -617,13 +617,16 @@ def make_app(service: Service) -> FastAPI:
 
 
 async def _warm_up(service: Service, ending: asyncio.Event) -> None:
-    """Warm the service up, however often the database goes away meanwhile."""
+    """Warm the service up, however long the database is away or saved rules can't be kept."""
+    said = ""
     while not ending.is_set():
         try:
             await asyncio.to_thread(service.warm_up)
             return
-        except StoreUnavailable as error:
-            _LOG.warning("the service is not ready yet: %s", error)
+        except RetailRecError as error:
+            if str(error) != said:  # once, however long it lasts
+                _LOG.warning("the service is not ready yet: %s", error)
+            said = str(error)
         with suppress(TimeoutError):
             await asyncio.wait_for(ending.wait(), _AGAIN)
 

@@ -225,7 +225,10 @@ class Service:
         started = time.perf_counter()
         n = self.models.warm_up(self.models.active)
         for name in self.models.named:
-            n += self.models.warm_up(self.models.get(name), 3)
+            try:
+                n += self.models.warm_up(self.models.get(name), 3)
+            except (SettingError, DataError) as error:  # such as saved rules that it can't keep
+                _LOG.warning("experiment: model %s can't answer now: %s", name, error)
         # what is here now stays: looking through it for garbage would stop all answers for 0.1 s
         gc.collect()
         gc.freeze()
