@@ -8,8 +8,8 @@ import pytest
 
 from retailrec.compute.draws import uniform_draws
 from retailrec.compute.statistics import difference_of_means, mean_interval, shares_p
-from retailrec.errors import SettingError
-from retailrec.offers.arms import assign_arms
+from retailrec.errors import DataError, SettingError
+from retailrec.offers.arms import arm_of, assign_arms
 from retailrec.offers.experiments import (
     Design,
     cuped,
@@ -54,11 +54,15 @@ def test_strata_are_split_as_evenly_as_whole_shoppers_allow() -> None:
     assert sizes.height == 4
     for _, n, held in sizes.iter_rows():
         assert abs(held - 0.2 * n) <= 1
+    with pytest.raises(DataError, match="strata are of 1,003 users, and ids of 7"):
+        assign_arms(ids.head(7), SHARES, salt="may", strata=strata)
 
 
 def test_shares_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(SettingError, match="add up to 1"):
         assign_arms(pl.Series([1]), {"a": 0.5, "b": 0.4}, salt="x")
+    with pytest.raises(SettingError, match=r"user must be text or a whole number, not 1\.0"):
+        arm_of(1.0, {"a": 1.0}, salt="x")
 
 
 @pytest.mark.parametrize(("spread", "equal"), [(1, True), (4, False)])

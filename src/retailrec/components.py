@@ -354,7 +354,9 @@ def _number_problem(value: Any, kind: type, bounds: Range) -> str:
     right_kind = whole or (kind is float and isinstance(value, float | np.floating))
     if right_kind and (whole or math.isfinite(value)) and bounds.holds(value):
         return ""
-    return ("a whole number, " if kind is int and not whole else "") + str(bounds)
+    if kind is int and not whole:
+        return "a whole number" if bounds == Range() else f"a whole number, {bounds}"
+    return str(bounds)
 
 
 def _abstract(kind: type) -> bool:

@@ -18,7 +18,7 @@ from retailrec.components import checked
 from retailrec.compute.draws import uniform_draws
 from retailrec.data.ids import id_series
 from retailrec.data.parsing import bare_id
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 
 HOLDOUT, TREATED = "holdout", "treated"
 
@@ -63,6 +63,8 @@ def assign_arms(
     ------
     SettingError
         If shares do not add up to 1.
+    DataError
+        If strata are not as many as ids.
 
     Examples
     --------
@@ -73,6 +75,8 @@ def assign_arms(
     names, edges = _intervals(shares)
     place = uniform_draws(id_series(ids, who="ids"), salt)
     if strata is not None:
+        if len(strata) != len(place):
+            raise DataError(f"strata are of {len(strata):,} users, and ids of {len(place):,}.")
         table = pl.DataFrame({"stratum": strata.cast(pl.String), "draw": place})
         rank = pl.col("draw").rank("ordinal").over("stratum")
         n = pl.len().over("stratum")
