@@ -195,6 +195,18 @@ def test_history_takes_ids_and_says_so_when_codes_do_not_fit() -> None:
         SHOP.history([[1], {}])
 
 
+def test_items_and_users_are_described_anew_and_not_exchanged() -> None:
+    named = SHOP.items.with_columns(name=pl.lit("x"))
+    assert SHOP.with_items(named).items["name"][0] == "x"
+    for wrong in (named.reverse(), named.head(5), named.drop("item_id"), named.to_pandas(), None):
+        with pytest.raises(DataError, match="same item_ids in the same order"):
+            SHOP.with_items(wrong)
+    with pytest.raises(DataError, match="same user_ids"):
+        SHOP.with_users(SHOP.users.reverse())
+    with pytest.raises(DataError, match="must be Polars frames"):
+        RetailData(SHOP.log, SHOP.items.to_pandas(), SHOP.users, SHOP.end)  # type: ignore[arg-type]
+
+
 def test_a_log_with_codes_beyond_its_tables_is_refused() -> None:
     with pytest.raises(DataError, match="log column 'item' must hold codes"):
         RetailData(SHOP.log, SHOP.items.head(5), SHOP.users, SHOP.end)

@@ -85,6 +85,8 @@ class RetailData:
     changed_ids: ChangedIds = field(default_factory=ChangedIds, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not all(isinstance(table, pl.DataFrame) for table in (self.log, self.items, self.users)):
+            raise DataError("log, items and users must be Polars frames; see RetailData.from_frames.")
         last = self.log["time"].max()
         if isinstance(last, datetime) and last >= self.end:
             raise DataError(
@@ -388,14 +390,28 @@ class RetailData:
         vars(self).pop("full_history", None)
 
     def with_items(self, items: pl.DataFrame) -> RetailData:
-        """The same receipts with another description of the same items."""
+        """The same receipts with another description of the same items, in the same order.
+
+        Raises
+        ------
+        DataError
+            If the items are others.
+        """
+        _require_same(items, self.items, ITEM_ID)
         described = self._same_codes(replace(self, items=items))
         if "full_history" in vars(self):  # it knows codes only, so it need not be built again
             vars(described)["full_history"] = self.full_history
         return described
 
     def with_users(self, users: pl.DataFrame) -> RetailData:
-        """The same receipts with another description of the same users."""
+        """The same receipts with another description of the same users, in the same order.
+
+        Raises
+        ------
+        DataError
+            If the users are others.
+        """
+        _require_same(users, self.users, USER_ID)
         return self._same_codes(replace(self, users=users))
 
     def _same_codes(self, other: RetailData) -> RetailData:
@@ -493,6 +509,16 @@ class Part:
     asked: pl.DataFrame | None = None
     progress: Progress = silent
     kept: dict[str, Any] = field(default_factory=dict)
+
+
+def _require_same(table: Any, known: pl.DataFrame, id_column: str) -> None:
+    """Raise if a table does not describe, in their order, what receipts know by its place."""
+    ids = table.get_column(id_column, default=None) if isinstance(table, pl.DataFrame) else None
+    if ids is None or not ids.equals(known[id_column]):
+        raise DataError(
+            f"another description must be a Polars frame of the same {id_column}s in the same order; "
+            f"add columns to the one that there is."
+        )
 
 
 Mapped = tuple[pl.DataFrame, Any]  # a part's rows, and facts of it as JSON can hold them
