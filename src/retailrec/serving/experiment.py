@@ -103,6 +103,11 @@ class Experiment:
             raise SettingError(f"experiment: the arms' shares add up to {total:g}; expected 1.")
         if not 0 <= self.holdout < 1:
             raise SettingError(f"experiment: holdout is {self.holdout:g}; expected 0 to below 1.")
+        if len(set(self.shadow)) < len(self.shadow):
+            raise SettingError(
+                f"experiment: shadow names a model twice, {list(self.shadow)}; its lists would be "
+                f"logged twice. Name each once."
+            )
         if HOLDOUT in self.arms:
             raise SettingError(
                 f"experiment: no arm may be called '{HOLDOUT}'; say holdout = SHARE, or rename the arm."
