@@ -16,7 +16,7 @@ from retailrec.cli.app import app
 from retailrec.compute.statistics import mean_interval
 from retailrec.data import RetailData
 from retailrec.errors import DataError
-from retailrec.jobs.campaigns import allocate_files
+from retailrec.jobs.campaigns import allocate_files, uplift_of_files
 from retailrec.offers import uplift as up
 from retailrec.offers.allocation import allocate
 from retailrec.offers.exploration import explore
@@ -294,3 +294,19 @@ def test_uplift_is_learnt_from_a_campaign_with_a_holdout_alone(
     assert means[True] > means[False] + 0.8
     with pytest.raises(DataError, match="stands in it already"):
         Ledger(Path("ledger")).append_pool(meant.with_columns(score=0.0))
+
+
+def test_pairs_that_can_not_be_scored_are_said_before_anything_is_learnt(
+    log: Log, tmp_path: Path
+) -> None:
+    pairs = pl.DataFrame({"user_id": [1], "product": [1]})
+    for wrong, said in (
+        (pairs, "pairs lack column 'item_id'"),
+        (pairs.rename({"product": "item_id"}).with_columns(item_id=pl.lit("none such")), "items"),
+    ):
+        wrong.write_parquet(tmp_path / "pairs.parquet")
+        with pytest.raises(DataError, match=said):  # and not that the ledger is empty
+            uplift_of_files(
+                tmp_path / "ledger", log[1], tmp_path / "pairs.parquet", tmp_path / "out", days=14
+            )
+    assert not (tmp_path / "out").exists()

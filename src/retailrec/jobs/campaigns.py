@@ -44,7 +44,7 @@ from retailrec.offers.experiments import (
 )
 from retailrec.offers.ledger import Ledger, pool_frame
 from retailrec.offers.problem import group_column, group_names
-from retailrec.offers.uplift import UpliftReport, fit_uplift
+from retailrec.offers.uplift import UpliftReport, fit_uplift, known_pairs
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.page import render_campaign, render_counterfactual, render_uplift
@@ -543,7 +543,7 @@ def uplift_of_files(
     DataError, SettingError
         If an input can't be used, or the ledger is too small to tell.
     """
-    table = read_table(pairs)
+    table = known_pairs(read_table(pairs), data)  # before minutes of learning
     with staged(out, UPLIFT_RESULTS) as folder:
         learnt = fit_uplift(
             Ledger(ledger, changed_ids or ChangedIds()).read_pool(every=True),

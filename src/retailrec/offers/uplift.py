@@ -160,11 +160,7 @@ class Uplift:
         DataError
             If pairs lack ids, or no user or item is one of the receipts.
         """
-        frame = to_polars(pairs, who="pairs")
-        for name in ("user_id", "item_id"):
-            if name not in frame.columns:
-                raise DataError(f"pairs lack column '{name}'; they have {frame.columns}. Rename it.")
-        frame = data.changed_ids.of_lists(frame)
+        frame = known_pairs(pairs, data)
         x = feature_rows(data, frame["user_id"], frame["item_id"], threads=threads)
         return frame.with_columns(uplift_margin=pl.Series(self.predict(x)))
 
@@ -239,6 +235,28 @@ def fit_uplift(
     return Uplift(final[best.name], UpliftReport(metric, days, *numbers, *how))
 
 
+def known_pairs(pairs: Any, data: RetailData) -> pl.DataFrame:
+    """The pairs, with ids as they are in the receipts now.
+
+    Raises
+    ------
+    DataError
+        If they lack ids, or no user or item is one of the receipts.
+    """
+    frame = to_polars(pairs, who="pairs")
+    for name in ("user_id", "item_id"):
+        if name not in frame.columns:
+            raise DataError(f"pairs lack column '{name}'; they have {frame.columns}. Rename it.")
+    frame = data.changed_ids.of_lists(frame)
+    _require_some(frame["user_id"], frame["item_id"], data)
+    return frame
+
+
+def _require_some(users: pl.Series, items: pl.Series, data: RetailData) -> None:
+    ids_meet(items, data.items["item_id"], who="the pairs' items", whose="the receipts", share=0)
+    ids_meet(users, data.users["user_id"], who="the pairs' users", whose="the receipts", share=0)
+
+
 @checked
 def feature_rows(
     data: RetailData, users: pl.Series, items: pl.Series, *, threads: Threads = 0
@@ -250,8 +268,7 @@ def feature_rows(
     DataError
         If no user, or no item, is one of the receipts.
     """
-    ids_meet(items, data.items["item_id"], who="the pairs' items", whose="the receipts", share=0)
-    ids_meet(users, data.users["user_id"], who="the pairs' users", whose="the receipts", share=0)
+    _require_some(users, items, data)
     code = row_of_ids(ids_like(items, data.items["item_id"], who="pairs"), data.items["item_id"])
     table = pl.DataFrame({"user": typed_ids(users), "item": code}).with_row_index("row")
     table = table.filter(pl.col("item") >= 0).sort("user", "item")
