@@ -3,7 +3,8 @@
 Fits and asks on three shops (the Complete Journey, Online Retail II, the generated one) with every
 setting spelled out, from receipts prepared here, so that neither a new default nor a new rule of
 cleaning moves the answer. The digests stand in benchmarks/frozen.json, the lists themselves in
-out/frozen/. A change that is meant to move them says so in its commit and writes them anew.
+out/frozen/. A change that is meant to move them says so in its commit and writes them again. Processors
+of another kind round otherwise: where digests differ on one, run the code before the change there, too.
 
     make frozen [SHOPS="generated"] [WRITE=1]
 """

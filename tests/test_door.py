@@ -195,7 +195,7 @@ def test_history_takes_ids_and_says_so_when_codes_do_not_fit() -> None:
         SHOP.history([[1], {}])
 
 
-def test_items_and_users_are_described_anew_and_not_exchanged() -> None:
+def test_items_and_users_may_be_described_otherwise_and_not_exchanged() -> None:
     named = SHOP.items.with_columns(name=pl.lit("x"))
     assert SHOP.with_items(named).items["name"][0] == "x"
     for wrong in (named.reverse(), named.head(5), named.drop("item_id"), named.to_pandas(), None):

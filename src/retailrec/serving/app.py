@@ -583,7 +583,7 @@ def _similar(service: Service, item: str, k: int, shopper: str) -> dict[str, Any
 
 
 _LOG = logging.getLogger("retailrec.serving")
-_AGAIN = 1.0  # seconds until a warm-up that failed begins anew
+_AGAIN = 1.0  # seconds until a warm-up that failed is tried again
 _ABOUT = """
 Lists of offers for one shopper at a time, made from the receipts known now.
 
