@@ -325,6 +325,36 @@ def test_what_a_list_says_beside_its_rows_outlives_who_is_forgotten(tmp_path: Pa
     assert pl.read_parquet(file)["user_id"].dtype == pl.String  # an Enum's categories would name it
 
 
+NAMED = {
+    "another column": pl.Series(["7", "x", "8", None]),
+    "numbers": pl.Series([7, 1, 2, None]),
+    "numbers with gaps": pl.Series([7.0, 1.5, None, 8.0]),
+    "a list": pl.Series([["8", "7"], [], None, ["77"]]),
+    "a list of numbers": pl.Series([[8, 7], [], None, [77]]),
+    "an array": pl.Series([[8, 7], [1, 2], None, [77, 78]], dtype=pl.Array(pl.Int64, 2)),
+    "an Enum's list": pl.Series([["7"], [], None, ["8"]], dtype=pl.List(pl.Enum(["7", "8"]))),
+    "a struct": pl.Series([{"by": "7"}, {"by": "8"}, None, {"by": "77"}]),
+    "structs in a list": pl.Series([[{"by": "7"}], [], None, [{"by": "77"}]]),
+    "a list as text": pl.Series(['["8", "7"]', "7 up", "77|17", None]),
+    "a list with bars": pl.Series(["8| 7", "7 up", "77;17", None]),
+}
+
+
+@pytest.mark.parametrize("column", NAMED.values(), ids=NAMED)
+def test_who_is_forgotten_is_named_where_rows_of_others_say_the_id(
+    tmp_path: Path, column: pl.Series
+) -> None:
+    file, other = tmp_path / "lists.parquet", tmp_path / "theirs.parquet"
+    table = pl.DataFrame({"user_id": ["8", "9", "10", "7"], "rank": [7, 1, 1, 1], "by": column})
+    table.write_parquet(file)
+    table.drop("user_id", "rank").write_parquet(other)
+    for removed in (1, 0):
+        (found,) = forget_in_files("7", [file], overwrite=True)
+        assert found == (file, removed, "rows of others name this id, and stay: column 'by' in 1")
+    assert pl.read_parquet(file)["user_id"].to_list() == ["8", "9", "10"]
+    assert "1 rows hold this id" in forget_in_files("7", [other])[0].left
+
+
 @pytest.mark.parametrize("user", ['x"y', "a&b", "O'Neil", "ü\\x"])
 def test_an_odd_id_is_found_as_text_tables_json_and_pages_have_it(tmp_path: Path, user: str) -> None:
     table = pl.DataFrame({"client": [user, "8"]}).write_csv()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import polars as pl
+import polars.selectors as cs
 from markupsafe import Markup
 from sqlalchemy import Connection, delete, func, insert, select
 
@@ -27,12 +28,14 @@ from retailrec.errors import DataError
 from retailrec.jobs.published import is_published
 from retailrec.offers.ledger import LEDGER
 from retailrec.recommender.artifact import is_model
-from retailrec.schema import POOL, USER_ID
+from retailrec.schema import POOL, TRANSACTIONS, USER_ID
 from retailrec.serving import schema
 from retailrec.serving.database import Database, StoreUnavailable, is_sqlite
 from retailrec.work import MARKER, locked, result_file, whole_file
 
 _LOG = logging.getLogger("retailrec.serving")
+# columns that hold something else, in which a number may be equal to an id
+_OF_NO_USER = {*LEDGER, *POOL, *(column.name for column in TRANSACTIONS), "probability"} - {USER_ID}
 _MOST = 1000  # hashes looked up in one statement
 
 
@@ -208,13 +211,18 @@ def _separator(file: Path) -> str | None:
 def _forget_in_table(
     user: str, file: Path, table: pl.DataFrame, overwrite: bool, mark: str = ","
 ) -> Searched:
-    own = [c for c in table.columns if c == USER_ID]
-    held = pl.any_horizontal(pl.lit(False), *(_holds(user, table[c]) for c in own or table.columns))
-    n = table.filter(held).height
+    if USER_ID not in table.columns:
+        found = [_names(user, column) for column in table]
+        n = table.filter(pl.any_horizontal(pl.lit(False), *found)).height
+        left = f"{n:,} rows hold this id, in no column {USER_ID}; remove them"
+        return Searched(file, left=left if n else "")
+    held = _holds(user, table[USER_ID])
+    n = int(held.sum())
+    others = {c: table.filter(_names(user, table[c]) & ~held).height for c in table.columns}
+    named = [f"{c!a} in {n:,}" for c, n in others.items() if n and c not in _OF_NO_USER]
+    left = f"rows of others name this id, and stay: column {', '.join(named)}" if named else ""
     if not n:
-        return Searched(file)
-    if not own:
-        return Searched(file, left=f"{n:,} rows hold this id, in no column {USER_ID}; remove them")
+        return Searched(file, left=left)
     part = file.name.split("-")[0]
     of_ledger = dict(table.schema) == dict({"offers": LEDGER, "pool": POOL}.get(part, {}))
     writer = whole_file if of_ledger or overwrite or is_published(file) else result_file
@@ -222,7 +230,10 @@ def _forget_in_table(
         try:
             with writer(file) as partial:
                 # the categories of an Enum would still name who is gone
-                kept = table.filter(~held).with_columns(pl.col(pl.Enum).cast(pl.String))
+                kept = table.filter(~held).with_columns(
+                    pl.col(pl.Enum).cast(pl.String),
+                    cs.list(cs.enum()).cast(pl.List(pl.String)),
+                )
                 if file.suffix == ".parquet":
                     said = pl.read_parquet_metadata(file).items()
                     own_words = {name: what for name, what in said if name.startswith("retailrec.")}
@@ -230,9 +241,10 @@ def _forget_in_table(
                 else:
                     kept.write_csv(partial, separator=mark)
         except DataError as error:
-            return Searched(file, left=f"{n:,} rows are of this user, and stay: {error}")
+            stays = f"{n:,} rows are of this user, and stay: {error}"
+            return Searched(file, left="; ".join(filter(None, (stays, left))))
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # Hadoop's sum of what stood there
-    return Searched(file, n)
+    return Searched(file, n, left)
 
 
 def _holds(user: str, column: pl.Series) -> pl.Series:
@@ -246,6 +258,26 @@ def _holds(user: str, column: pl.Series) -> pl.Series:
         read = typed_ids(column).cast(pl.String)
     ids = [user, f"'{user}"]  # as --safe-csv may have written it
     return (text.is_in(ids) | read.is_in(ids)).fill_null(False)
+
+
+def _names(user: str, column: pl.Series) -> pl.Series:
+    """Which cells are this id, or have it within: in a list, a struct, or a list written as text."""
+    kind = column.dtype
+    if isinstance(kind, pl.Struct):
+        parts = [_names(user, part) for part in column.struct.unnest()]
+        return pl.select(pl.any_horizontal(pl.lit(False), *parts)).to_series()
+    held = _holds(user, column)
+    if isinstance(kind, pl.List | pl.Array):
+        listed = column
+    elif kind in (pl.String, pl.Categorical, pl.Enum):  # 7,8 or 7|8 or ["7", "8"]
+        bare = column.cast(pl.String).str.replace_all(r"""[\[\](){}"']""", "")
+        listed = bare.str.replace_all("[;|]", ",").str.split(",")
+    else:
+        return held
+    rows = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "of": listed}).explode("of")
+    of = rows["of"]
+    within = _holds(user, of) if of.dtype == pl.String else _names(user, of)
+    return held | pl.int_range(len(column), eager=True).is_in(rows["row"].filter(within).implode())
 
 
 class Watch:
