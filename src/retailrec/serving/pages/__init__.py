@@ -603,14 +603,14 @@ class Views:
         moved = int((before != after).any(axis=1).sum())
         short = int((after < 0).any(axis=1).sum())
         order = sorted(range(len(gone)), key=lambda i: (-gone[i], shoppers[i]))[:10]
+        trying = _in_words(rules) or "no rule"  # which a field may have left since
         effect = (
             f"Of {len(shoppers)} lists, {moved} change, {sum(g > 0 for g in gone)} of them in "
             f"their items; {short} have fewer than {K} items left. Compared with what is saved for "
-            f"“{ruleset}”."
+            f"“{ruleset}”; tried: {trying}."
         )
         changed = [(shoppers[i], gone[i]) for i in order if gone[i]]
-        trying = _in_words(rules) or "no rule"  # which a field may have left since
-        return found | {"effect": effect, "changed": changed, "may_save": True, "trying": trying}
+        return found | {"effect": effect, "changed": changed, "may_save": True}
 
     def save_rules(self, values: Mapping[str, str]) -> str:
         """Save what a form holds; what is wrong with it, or nothing."""
