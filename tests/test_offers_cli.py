@@ -111,6 +111,7 @@ def test_a_campaign_killed_while_the_ledger_takes_it_is_whole_after_a_rerun(
         patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             call(time="2024-05-01")
+    assert not (tmp_path / ".out.search").exists()  # which nobody removed if the rerun was refused
     call(time="2024-05-01")
     ledger = Ledger(tmp_path / "ledger")
     assert ledger.read()["user_id"].n_unique() == 30

@@ -245,6 +245,7 @@ def allocate_files(
                 checkpoint=checkpoint,
                 progress=progress,
             )
+            LocalStorage().remove(str(checkpoint))  # also where the ledger refuses what was found
             progress("write")
             summary = campaign_summary(allocation, settings, catalogue)
             write_frame(allocation.offers, folder / "offers.parquet")
@@ -258,7 +259,6 @@ def allocate_files(
                 if settings.holdout:
                     meant = allocation.meant(scores, settings, now, catalogue)
                 keep(allocation.ledger_rows(now, model=model), meant)
-    LocalStorage().remove(str(checkpoint))
     return allocation
 
 
