@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from retailrec.errors import DataError, RetailRecError, SettingError
 from retailrec.serving import schema
-from retailrec.serving.passwords import without_passwords
+from retailrec.serving.passwords import WORD, without_passwords
 
 
 class StoreUnavailable(RetailRecError):
@@ -105,11 +105,13 @@ class Lists(NamedTuple):
     unavailable_in: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
-_PASSWORD = re.compile(r"\b(password|pwd)\s*=", re.IGNORECASE)
-_NO_FILE = re.compile(  # a URL without slashes, what libpq takes, and user:password@host
-    r"postgres(ql)?(\+\w+)?:|.*\b(password|pwd)\s*=|[^\s/:@]{2,}:.*@[^/@]+(/|$)",
+_PASSWORD = re.compile(rf"{WORD}[\"']?\s*[:=]", re.IGNORECASE)
+# a URL without slashes, user:password@host, a line of ~/.pgpass
+_NO_FILE = re.compile(
+    r"postgres(ql)?(\+\w+)?:|[^\s/:@]{2,}:.*@[^/@]+(/|$)|[\w.*-]+:(\d{4,5}|\*):[^:/]+:[^:/]+:.",
     re.IGNORECASE | re.DOTALL,
 )
+_NO_DATABASE = re.compile("[@:/;#,]")  # part what may be a password
 _UNREADABLE = (
     "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
     "for @ and %2F for / in a password."
@@ -146,7 +148,7 @@ def _parsed(url: str) -> URL:
     SettingError
         If it can't be read, without a word of it: any part may be a password.
     """
-    if "://" not in url and not _NO_FILE.match(url):
+    if "://" not in url and not _NO_FILE.match(url) and not _PASSWORD.search(url):
         return URL.create("sqlite", database=url)
     try:
         parsed = make_url(url)
@@ -165,7 +167,8 @@ def _parsed(url: str) -> URL:
     # in which a ;, a # or a forgotten ? hides what stands behind it
     others = (parsed.username, parsed.database, *parsed.query.values())
     if any(_PASSWORD.search(str(one)) for one in others) or (
-        "@" in (parsed.database or "") and parsed.get_backend_name() != "sqlite"
+        parsed.get_backend_name() != "sqlite"
+        and (_NO_DATABASE.search(parsed.database or "") or (parsed.port or 0) > 65535)
     ):
         raise SettingError(_UNREADABLE)
     return parsed

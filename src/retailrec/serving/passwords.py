@@ -8,17 +8,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+WORD = r"(?:passw(?:or)?d|passphrase|pwd)"
 # in order: all between user: and the last @, or after the colon what is no port; the same where slashes
-# were forgotten; user:password@host, alone or with /database; what stands behind a database's question
-# mark; password=
+# were forgotten; user/password@host; behind the host what is no port, and behind the database's name;
+# user:password@host, alone or with /database; what stands behind a database's question mark; a line of
+# ~/.pgpass; password= and password: as libpq, JSON and YAML have them
 _KINDS = tuple(
     re.compile(kind, re.IGNORECASE | re.DOTALL)
     for kind in (
         r"(?P<before>\w:///*[^\s/:@\[]*:)(?P<secret>.*(?=@)|(?!\d*(?:[/?)'\"\s]|$))[^\s)]+)",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?:/?(?!/)(?:[^\s/:@]*:)?)(?P<secret>.*(?=@))",
+        r"(?P<before>\bpostgres\w*(?:\+\w+)?://+[^\s/:@?]*/)(?P<secret>[^\s?]*(?=@))",
+        r"(?P<before>\bpostgres\w*(?:\+\w+)?://[^\s/?]*@(?:\[[^\s\]]*\]|[^\s/:@\[]*):)"
+        r"(?P<secret>(?!\d{0,5}(?:[/?)'\"\s:]|$))[^\s/?)'\"]+)",
+        r"(?P<before>\bpostgres\w*(?:\+\w+)?://[^\s/?]*/[^\s?:/;#,]+[:/;#,])(?P<secret>[^\s?)'\"]+)",
         r"(?P<before>(?<![\w/:.-])[\w.-]{2,}:)(?P<secret>[^\s/]*(?=@[^\s/@'\"]+(?:/\w|\)|$)))",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?://[^\s?]*\?)(?P<secret>[^\s)'\"]+)",
-        r"(?P<before>(?:password|pwd)\s*(?:=|%3D)\s*)(?P<secret>'(?:\\.|[^'\\])*'?|[^\s&'\")]+)",
+        r"(?P<before>(?<!\S)\(?[\w.*-]+:(?:\d{4,5}|\*):[^\s:/]+:[^\s:/]+:)(?P<secret>[^\s)]+)",
+        rf"(?P<before>{WORD}\s*(?:=|%3D)\s*)(?P<secret>'(?:\\.|[^'\\])*'?|[^\s&'\")]+)",
+        rf"(?P<before>{WORD}[\"']?\s*:\s*)"
+        r"(?P<secret>'[^'\n]*'?|\"(?:\\.|[^\"\\\n])*\"?|[^\s,})'\"][^\n,})'\"]*)",
     )
 )
 
