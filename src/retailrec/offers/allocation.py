@@ -33,6 +33,7 @@ from retailrec.offers.problem import (
     read_pairs,
 )
 from retailrec.offers.repair import (
+    MOST_PAIRS,
     SURE,
     Answer,
     answer_of,
@@ -454,7 +455,12 @@ def _report(
         notes.append(
             "No answer misses fewer offers to minima than this one (proven)."
             if proven
-            else "That no answer misses fewer offers to minima is not proven for so many pairs."
+            else "That no answer misses fewer offers to minima is not proven: "
+            + (
+                "there are too many pairs."
+                if len(problem.item) > MOST_PAIRS
+                else "the search ended early."
+            )
         )
     return AllocationReport(
         campaign=campaign.name,

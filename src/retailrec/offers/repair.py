@@ -225,6 +225,7 @@ def relaxed(dual: DualProblem) -> tuple[Floats, Floats | None] | None:
     price = np.zeros(len(low))
     price[least] += found.ineqlin.marginals[: len(least)]
     price[most] -= found.ineqlin.marginals[len(least) :]
+    price[k : 2 * k] /= _units(some)
     return dual.allowed(price[:k] + price[k : 2 * k]), found.x[:n] if some is dual else None
 
 
@@ -281,6 +282,11 @@ def fewest_missing(dual: DualProblem) -> Answer | None:
     return answer if kept.all() else None
 
 
+def _units(dual: DualProblem) -> Floats:
+    """(n_constraints,) a budget where it is below 1, else 1: HiGHS keeps to rows within 1e-6."""
+    return np.where(dual.is_cost, np.minimum(dual.upper, 1.0), 1.0)
+
+
 def _milp_rows(dual: DualProblem) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
     """Constraint rows over pairs and over what is missing to each minimum, and their bounds."""
     from scipy.sparse import block_array, csr_array, eye_array
@@ -289,7 +295,9 @@ def _milp_rows(dual: DualProblem) -> tuple[Any, NDArray[np.float64], NDArray[np.
     n, n_users = len(problem.item), problem.n_users
     user = row_of_pair(problem.indptr)
     inside = dual.counts[:, problem.item].tocoo()
-    amounts = np.where(dual.is_cost[inside.row], problem.cost[inside.col], 1.0)
+    unit = _units(dual)
+    cost = np.minimum(problem.cost[inside.col], 1e6 * dual.upper[inside.row])  # it fits in neither way
+    amounts = np.where(dual.is_cost[inside.row], cost / unit[inside.row], 1.0)
     of_pairs = csr_array((amounts, (inside.row, inside.col)), shape=inside.shape)
     of_users = csr_array((np.ones(n), (user, np.arange(n))), shape=(n_users, n))
     groups, caps = _local_rows(dual, user)
@@ -304,7 +312,7 @@ def _milp_rows(dual: DualProblem) -> tuple[Any, NDArray[np.float64], NDArray[np.
     rows: Any = block_array(blocks).tocsr()
     free = np.full
     low = [dual.lower, free(k, -np.inf), dual.least, free(n_users, -np.inf), free(len(caps), -np.inf)]
-    high = [free(k, np.inf), dual.upper, free(n_users, np.inf), problem.most, caps]
+    high = [free(k, np.inf), dual.upper / unit, free(n_users, np.inf), problem.most, caps]
     return rows, np.concatenate(low).astype(float), np.concatenate(high).astype(float)
 
 
@@ -339,7 +347,7 @@ def _milp(
     whole = np.concatenate([np.ones(n), np.zeros(len(cost) - n)])
     top = np.concatenate([np.ones(n), np.full(len(cost) - n, np.inf)])
     solution = milp(
-        cost,
+        cost / (np.abs(cost).max() or 1.0),  # HiGHS leaves 1e-6 of the sum open, however small it is
         constraints=LinearConstraint(rows, low, high),
         integrality=whole,
         bounds=Bounds(np.zeros(len(cost)), top),
