@@ -151,6 +151,7 @@ def test_an_experiment_that_could_not_be_logged_is_refused(tmp_path: Path) -> No
         ('salt = "s"\n' + arm.format("a\\nb"), "arms"),
         ('salt = "s"\n' + arm.format("holdout"), "no arm may be called 'holdout'"),
         ('salt = "s"\nformula = 3', "formula"),
+        ('salt = "s"\n' + arm.format("a") + "explore = 1.0", "explore must be at least 0 and below 1"),
         ('salt = "s"\nshadow = ["m", "m"]', "shadow names a model twice"),
     ):
         file.write_text(text)

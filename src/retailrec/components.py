@@ -46,23 +46,24 @@ from retailrec.errors import SettingError
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number: both allowed unless `above` says that the lower one is not."""
+    """Bounds of a number: both allowed unless `above` or `below` says that one is not."""
 
     least: float = -math.inf
     most: float = math.inf
     above: bool = False
+    below: bool = False
 
     def holds(self, value: float) -> bool:
         """Does the value lie within?"""
         low = value > self.least if self.above else value >= self.least
-        return low and value <= self.most
+        return low and (value < self.most if self.below else value <= self.most)
 
     def __str__(self) -> str:
         parts = []
         if self.least > -math.inf:
             parts.append(f"above {self.least:g}" if self.above else f"at least {self.least:g}")
         if self.most < math.inf:
-            parts.append(f"at most {self.most:g}")
+            parts.append(f"below {self.most:g}" if self.below else f"at most {self.most:g}")
         return " and ".join(parts) or "a finite number"
 
 

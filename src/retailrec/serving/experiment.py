@@ -62,7 +62,7 @@ class Arm:
     model: str | None = None
     purpose: str | None = None
     ruleset: str | None = None
-    explore: Annotated[float, Range(0, 0.999999)] | None = None
+    explore: Annotated[float, Range(0, 1, below=True)] | None = None
 
     def __post_init__(self) -> None:
         check_settings(self, "arm")
