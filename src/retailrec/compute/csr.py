@@ -58,7 +58,7 @@ class _Kept(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception:  # whatever the rest of a file makes of it, as after a loss of power
+        except Exception:  # what is left of a file after a loss of power may read as anything
             with suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call]
             return None
