@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -40,3 +42,13 @@ def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.skipif("DEMO" not in os.environ, reason="DEMO names the folder that `make demo` wrote")
+def test_the_table_of_the_demo_is_what_the_demo_wrote() -> None:
+    head, _, *rows = re.findall(r"^ (?:model |──|\w+ +0\.).*", README, re.M)
+    found = json.loads((Path(os.environ["DEMO"]) / "metrics.json").read_text())["models"]
+    assert [row.split()[0] for row in rows] == list(found)
+    for model, *cells in map(str.split, rows):
+        told = dict(zip(head.split()[1:], map(float, cells), strict=True))
+        assert {name: found[model][name] for name in told} == pytest.approx(told, abs=2e-4)
