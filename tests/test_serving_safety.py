@@ -436,6 +436,19 @@ def test_head_is_answered_as_get_but_where_a_list_would_count_as_shown(start: St
     text = client.get("/metrics").text
     assert 'retailrec_requests_total{method="HEAD",route="/health/live",status="200"} 1.0' in text
     assert client.head("/v1/shoppers/5/offers").status_code == 405
+    for path, takes in {
+        "/v1/rules/x": "DELETE, GET, PUT",
+        "/v1/shoppers/5/denied/7": "DELETE, PUT",
+        "/v1/models": "GET",
+        "/rules": "GET, HEAD, POST",
+        "/health/live": "GET, HEAD",
+        "/openapi.json": "GET, HEAD",
+    }.items():
+        refused = client.request("PATCH", path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, takes), path
+    style = client.get("/static/style.css").headers["etag"]
+    for tag in (style, f"W/{style}", f'"x", {style}'):  # as proxies that compress send it on
+        assert client.get("/static/style.css", headers={"if-none-match": tag}).status_code == 304
     assert not client.service.log.waiting  # type: ignore[attr-defined]
 
 

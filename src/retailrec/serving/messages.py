@@ -33,6 +33,7 @@ from pydantic import (
 )
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from retailrec.errors import ArtifactError, DataError, RetailRecError, SettingError
 from retailrec.jobs.settings import plain_settings
@@ -498,6 +499,19 @@ def refusal(request: HttpRequest, error: RetailRecError) -> Response:
     return problem(request, status, detail, {"Retry-After": "1"} if status == 503 else {})
 
 
+def _methods(app: FastAPI, request: HttpRequest) -> list[str]:
+    """All that the path of a request takes; the router names those of one route."""
+
+    def takes(method: str) -> bool:
+        asked = {**request.scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in app.routes)
+
+    found = {method for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if takes(method)}
+    if "GET" in found and not request.url.path.startswith("/v1/"):
+        found.add("HEAD")
+    return sorted(found)
+
+
 def answer_problems(app: FastAPI) -> None:
     """Let every error of the app be a problem."""
 
@@ -518,7 +532,10 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: HttpRequest, error: HTTPException) -> Response:
-        return problem(request, error.status_code, str(error.detail), error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(app, request))
+        return problem(request, error.status_code, str(error.detail), headers)
 
     @app.exception_handler(RetailRecError)
     async def known(request: HttpRequest, error: RetailRecError) -> Response:
