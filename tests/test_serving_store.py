@@ -15,7 +15,7 @@ import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -637,6 +637,27 @@ def test_a_failed_migration_leaves_the_store_as_it_was(store: Store) -> None:
     store.require_ready()
     with store.transaction() as connection:
         connection.execute(text("ALTER TABLE shoppers ADD COLUMN x INTEGER"))  # not there yet
+
+
+def test_a_store_that_is_replaced_while_it_is_open_takes_what_comes(tmp_path: Path) -> None:
+    """Receipts were acknowledged and went into the file that had been moved away, or an empty one was made."""
+    old, new, file = (tmp_path / name for name in ("old", "new.db", "store.db"))
+    Store(str(new)).init().close()
+    old.mkdir()
+    with closing(Store(str(file)).init()) as store:
+        store.add([receipt("1")])
+        for part in tmp_path.glob("store.db*"):
+            part.rename(old / part.name)
+        for use in (lambda: store.add([receipt("2")]), lambda: store.shopper("ann")):
+            with pytest.raises(StoreUnavailable, match="the file is gone"):
+                use()
+        assert not file.exists()  # an empty one would be in the way of a restore
+        new.rename(file)
+        assert store.history("ann") == []
+        assert store.add([receipt("3")]).new == 1
+    for place, number in ((old / "store.db", "1"), (file, "3")):
+        with closing(Store(str(place))) as store:
+            assert [one.number for one in store.history("ann")] == [number]
 
 
 def test_a_full_disk_refuses_to_write_and_goes_on_reading(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
@@ -226,18 +226,54 @@ def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]
         raise SettingError(f"--store {url.database}: there is no folder {folder}. Make it first.")
     options = {"timeout": timeout, "check_same_thread": False}
     reading, writing = (_pooled(url, size, timeout, options) for size in (connections, 1))
+    file = _File(url.database)
     for engine in (reading, writing):
-        event.listen(engine, "do_connect", partial(_make_file, url.database))
+        event.listen(engine, "do_connect", file.make)
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", file.connected)
+        event.listen(engine, "checkout", file.require_same)
     # a transaction that starts by reading and then writes could fail halfway: lock from the start
     event.listen(writing, "begin", _begin_immediate)
     return reading, writing
 
 
-def _make_file(file: str, *_: Any) -> None:
-    """Make a file that is missing, for its owner alone; SQLite gives its log the same mode."""
-    with suppress(OSError):  # it is there, or can't be made, which SQLite says
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+class _File:
+    """The file of a store, which may be moved away or replaced while it is open.
+
+    SQLite writes on in the file that it has opened, wherever that lies by now.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.seen = path, False
+
+    def make(self, *_: Any) -> None:
+        """Make a file that is missing, for its owner alone; SQLite gives its log the same mode.
+
+        Raises
+        ------
+        sqlite3.OperationalError
+            If it was there before: an empty one would be in the way of what is restored.
+        """
+        if self.seen and not os.path.exists(self.path):
+            raise sqlite3.OperationalError("the file is gone; was it moved or removed?")
+        with suppress(OSError):  # it is there, or can't be made, which SQLite says
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def connected(self, connection: Any, record: Any) -> None:
+        """Note which file a connection has opened."""
+        record.info["file"], self.seen = self._there(), True
+
+    def require_same(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Let a connection to a file that lies elsewhere now be closed, and another one be opened."""
+        if record.info["file"] != self._there():
+            raise exc.DisconnectionError("another file lies there")
+
+    def _there(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _begin_immediate(connection: Any) -> None:
