@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,8 @@ def test_the_list_is_what_the_table_says_was_shown_with_its_chance(shop: Shop, n
     columns = ["user_id", "item_id", "propensity", "rank"]
     expected = shown.with_columns(rank=place).select(columns)
     assert listed.sort("user_id", "rank").select(columns).equals(expected)
-    only = answer.exposures("m", datetime(2024, 5, 1), shown_only=True)
+    with_zone = datetime(2024, 5, 1, tzinfo=timezone(timedelta(hours=2)))
+    only = answer.exposures("m", with_zone, shown_only=True)
     assert only.sort("user_id", "rank").equals(shown)
     assert pool_frame(only).height == listed.height
     if "reasons" in listed.columns:

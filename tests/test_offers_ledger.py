@@ -7,7 +7,7 @@ import queue
 import re
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 
 from retailrec.errors import DataError
+from retailrec.offers.allocation import allocate
+from retailrec.offers.campaign import Campaign
 from retailrec.offers.ledger import LEDGER, Ledger, ledger_frame
 
 MAY = datetime(2024, 5, 1)
@@ -45,6 +47,19 @@ def test_rows_come_back_in_the_schema(tmp_path: Path) -> None:
     assert ledger.read(["june"])["user_id"].to_list() == ["5"]
     assert ledger.read(since=MAY, until=datetime(2024, 6, 1)).height == 2
     assert ledger.append(rows([])) is None
+
+
+def test_an_instant_with_a_zone_is_told_by_its_own_clock(tmp_path: Path) -> None:
+    ledger, now = Ledger(tmp_path), datetime(2024, 5, 8, tzinfo=timezone(timedelta(hours=2)))
+    ledger.append(rows([1]))
+    assert ledger.read(since=now - timedelta(days=7), until=now).height == 1
+    assert ledger.read(until=now - timedelta(days=7)).is_empty()
+    pairs = pl.DataFrame({"user_id": [1, 2], "item_id": ["tea", "tea"], "value": 1.0})
+    campaign = Campaign(name="june", holdout=0.01, cap=[{"days": 7.0, "at_most": 1}])
+    found = allocate(pairs, campaign, ledger=ledger, now=now)
+    assert found.shoppers.rows() == [(1, "treated", 0), (2, "treated", 1)]
+    for made in (found.ledger_rows(now), found.meant(pairs, campaign, now)):
+        assert set(made["time"]) == {datetime(2024, 5, 8)}
 
 
 def test_offers_are_counted_by_shopper_and_item(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from retailrec.components import Threads, checked
 from retailrec.compute.csr import row_of_pair
 from retailrec.compute.progress import Progress, silent
 from retailrec.compute.shards import n_threads
+from retailrec.data.parsing import as_instant
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT, TREATED, assign_arms
 from retailrec.offers.campaign import Campaign, campaign_of
@@ -149,7 +150,9 @@ class Allocation:
             "user_id", "arm", rank=pl.lit(0), holdout=pl.col("arm") == HOLDOUT
         )
         rows = pl.concat([shown, nothing], how="diagonal_relaxed").with_columns(
-            campaign=pl.lit(self.report.campaign), time=pl.lit(time), model=pl.lit(model)
+            campaign=pl.lit(self.report.campaign),
+            time=pl.lit(as_instant(time, who="time")),
+            model=pl.lit(model),
         )
         return ledger_frame(rows.sort("user_id", "rank"))
 
@@ -164,7 +167,7 @@ class Allocation:
         ----------
         pairs, campaign, items : as for `allocate`
         """
-        frame = read_pairs(pairs, campaign, items)
+        time, frame = as_instant(time, who="time"), read_pairs(pairs, campaign, items)
         price = self.prices.price_of(frame["item_id"], frame["cost"].to_numpy())
         frame = frame.with_columns(over=pl.Series(frame["value"].to_numpy() - price))
         frame = frame.filter(pl.col("over") > 0).sort(

@@ -23,7 +23,7 @@ from retailrec.compute.statistics import Floats, difference_of_means, holm, shar
 from retailrec.data import RetailData
 from retailrec.data.ids import id_series
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import check_columns, ids_meet, parse_number, typed_ids
+from retailrec.data.parsing import as_instant, check_columns, ids_meet, parse_number, typed_ids
 from retailrec.errors import DataError, SettingError
 from retailrec.offers.arms import HOLDOUT, TREATED
 from retailrec.offers.ledger import Ledger
@@ -130,6 +130,7 @@ def outcomes(
     DataError
         If the receipts do not reach to the end of the window.
     """
+    start = as_instant(start, who="start")
     end, before = window_around(start, days, days if before_days is None else before_days)
     receipts_reach(data, start, end)
     lines = data.log.select("user", "item", "time", "quantity", "value").filter(

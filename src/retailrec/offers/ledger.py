@@ -24,7 +24,7 @@ import polars as pl
 from retailrec.components import check_settings, checked
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.interchange import to_polars
-from retailrec.data.parsing import parse_time, typed_ids
+from retailrec.data.parsing import as_instant, parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.offers.arms import HOLDOUT
 from retailrec.schema import POOL
@@ -398,9 +398,9 @@ class Ledger:
         if campaigns is not None:
             wanted.append(pl.col("campaign").is_in(list(campaigns)))
         if since is not None:
-            wanted.append(pl.col("time") >= since)
+            wanted.append(pl.col("time") >= as_instant(since, who="since"))
         if until is not None:
-            wanted.append(pl.col("time") < until)
+            wanted.append(pl.col("time") < as_instant(until, who="until"))
         # a row without a campaign or a time may be one of them, and is refused
         rows = self.scan()
         for one in wanted:
@@ -427,7 +427,7 @@ class Ledger:
         more than a cap allows, in whatever order campaigns are allocated. Returned as by `offers_of`,
         those with at least one.
         """
-        period = max(period, timedelta.resolution)
+        period, now = max(period, timedelta.resolution), as_instant(now, who="now")
         first, last = now - min(period, now - datetime.min), now + min(period, datetime.max - now)
         keys = ["user_id", "item_id"] if item else ["user_id"]
         shown = self.read(since=first).filter((pl.col("rank") > 0) & (pl.col("time") <= last))

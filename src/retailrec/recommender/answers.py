@@ -352,7 +352,7 @@ class Answer:
             raise SettingError(
                 "exposures: lists were not explored, so there is no pool; ask with explore=0.1, say."
             )
-        there = found.items >= 0
+        there, time = found.items >= 0, as_instant(time, who="time")
         row, place = np.nonzero(found.shown if shown_only else there)
         frame = pl.DataFrame(
             {
