@@ -51,7 +51,8 @@ GOOD = {
             {},
             "there is no pair",
         ),
-        ({}, {"budget": [{"at_most": 0}]}, "greater than 0"),
+        ({}, {"budget": [{"at_most": 0}]}, "greater than or equal to 0.000000000001"),
+        ({}, {"budget": [{"at_most": 4e-290}]}, "greater than or equal to 0.000000000001"),
         ({}, {"offers": {"at_least": 2, "at_most": 1}}, "no answer can keep to both"),
         ({}, {"limit": [{"by": "product", "at_least": 5, "at_most": 2}]}, "no answer can keep to both"),
         (

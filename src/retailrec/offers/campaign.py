@@ -88,7 +88,7 @@ class Limit(_Bound):
 class Budget(_Bound):
     """Expected cost, cost x redemption probability added up, at the most."""
 
-    at_most: float = Field(strict=True, gt=0, le=1e15, allow_inf_nan=False)
+    at_most: float = Field(strict=True, ge=1e-12, le=1e15, allow_inf_nan=False)
     by: By = "everything"
 
 
