@@ -706,6 +706,28 @@ def test_rollback_goes_back_and_never_to_what_was_left_nor_to_another_process_mo
     assert again.post("/v1/models/rollback").json()["active"]["id"] == "second"
 
 
+def test_rollback_goes_to_no_other_model_that_has_the_name_now(
+    start: Start, folder: Path, tmp_path: Path
+) -> None:
+    client, place = start(), tmp_path / "models"
+    shutil.copytree(folder / "models", place)
+    client.service.models.folder = place  # type: ignore[attr-defined]
+    client.post("/v1/models/first/activate")
+    (place / "second").rename(tmp_path / "kept")
+    shutil.copytree(folder / "models" / "first", place / "second")
+    refused = client.post("/v1/models/rollback")
+    assert refused.status_code == 404
+    assert "model 'second' that answered before" in refused.json()["detail"]
+    assert client.get("/v1/shoppers/5/offers").json()["model"]["id"] == "first"
+    client.post("/v1/models/second/activate")
+    again = client.post("/v1/models/rollback").json()["active"]
+    shutil.rmtree(place / "first")
+    shutil.copytree(tmp_path / "kept", place / "first")
+    assert again["id"] == "first"
+    assert client.post("/v1/models/first/activate").json()["active"]["digest"] != again["digest"]
+    assert "was replaced" in client.post("/v1/models/rollback").json()["detail"]
+
+
 def test_models_of_an_experiment_are_loaded_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

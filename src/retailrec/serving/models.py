@@ -54,7 +54,9 @@ class Models:
         self._others: LRUCache[str, ServedModel] = LRUCache(len(self.named) + _OTHERS)
         self._active: ServedModel | None = None
         self.stopping = False  # does the service end, so that no model is warmed up any more?
-        self._before: list[str] = []  # models that answered here, the active one last
+        self._before: list[
+            tuple[str, str]
+        ] = []  # names and digests that answered here, the active last
         self.unread: tuple[str, ...] = ()  # what of the folder could not be looked at last, and why
 
     def folders(self) -> dict[str, Path]:
@@ -126,10 +128,10 @@ class Models:
         for why in self.unread:
             _LOG.warning("%s", why)
         recorded = self._store.activations()
-        last = [name for name, _, _ in recorded if name in there]
-        name = last[-1] if last else list(there)[-1]
+        last = [(name, digest) for name, digest, _ in recorded if name in there]
+        name = last[-1][0] if last else list(there)[-1]
         for one in last:
-            self._went_to(one)
+            self._went_to(*one)
         model = self._load(name)
         # one that answered last is none that is activated: a full disk stops no start
         known = bool(recorded) and recorded[-1][:2] == (model.name, model.digest)
@@ -175,10 +177,19 @@ class Models:
         ArtifactError
             If it can't be read; the active model stays.
         """
+        return self._activate(name)
+
+    def _activate(self, name: str, digest: str | None = None) -> ServedModel:
+        """As `activate`; with a digest, no other model that has come to that name."""
         if not self._swap.acquire(blocking=False):
             raise SwapInProgress("another model is being activated; try again when it is done.")
         try:
             model = self._load(name)
+            if digest is not None and digest != model.digest:
+                raise UnknownModel(
+                    f"model {name!a} that answered before ({digest[:12]}) was replaced by another "
+                    f"({model.digest[:12]}), which did not. Put it back, or activate one by its name."
+                )
             self.warm_up(model)
             if self.stopping:
                 raise SwapInProgress("the service is stopping; activate the model when it is back.")
@@ -210,11 +221,11 @@ class Models:
         Raises
         ------
         UnknownModel
-            If there was none, or it is gone.
+            If there was none, or it is gone, or another one has its name now.
         """
         if len(self._before) < 2:
             raise UnknownModel("no other model was active before; activate one by its name.")
-        return self.activate(self._before[-2])
+        return self._activate(*self._before[-2])
 
     def warm_up(self, model: ServedModel, most: int = 20) -> int:
         """Replay requests, so that nothing that happens once is part of an answer; their number."""
@@ -264,15 +275,15 @@ class Models:
             self._others.pop(model.name, None)
             if old is not None and old.name != model.name and old.name in self.named:
                 self._others[old.name] = old
-        self._went_to(model.name)
+        self._went_to(model.name, model.digest)
         self._engine.cache.clear()
 
-    def _went_to(self, name: str) -> None:
+    def _went_to(self, name: str, digest: str) -> None:
         """Note that a model answers; going back to one takes those after it off the list."""
-        if name in self._before:
-            del self._before[self._before.index(name) + 1 :]
+        if (name, digest) in self._before:
+            del self._before[self._before.index((name, digest)) + 1 :]
         else:
-            self._before.append(name)
+            self._before.append((name, digest))
 
     def _unread(self) -> str:
         return f" ({'; '.join(self.unread)})" if self.unread else ""
