@@ -106,6 +106,8 @@ def test_lists_together_are_left_out_and_seeds_hold() -> None:
     values = {"a": {"m": np.arange(9.0), "coverage@5": np.array([0.5])}}
     assert compare_models(values).means["metric"].to_list() == ["m"]
     assert compare_models(values, seed=7).means.equals(compare_models(values, seed=7).means)
+    with pytest.raises(DataError, match="m of b is infinite for 1 shoppers; give NaN"):
+        compare_models({"a": {"m": np.zeros(9)}, "b": {"m": np.array([np.inf, *np.zeros(8)])}})
     with pytest.raises(DataError, match="different shoppers: m of b has 8 of them, another one 9"):
         compare_models({"a": {"m": np.arange(9.0)}, "b": {"m": np.arange(8.0)}})
     for odd in (np.array(["x", "y"]), np.ones((2, 2))):

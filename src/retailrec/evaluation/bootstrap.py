@@ -89,6 +89,10 @@ def compare_models(
                 f"{metric} of {model} must be one number a shopper, not {each.dtype} of shape "
                 f"{each.shape}."
             )
+        if n := int(np.isinf(each).sum()):
+            raise DataError(
+                f"{metric} of {model} is infinite for {n:,} shoppers; give NaN where it is not defined."
+            )
     n = max(map(len, given.values()), default=0)
     for (model, metric), each in given.items():
         if len(each) not in (1, n):
