@@ -522,6 +522,7 @@ def test_lists_without_a_file_are_not_the_current_folder(
     [
         ["run", "table", "receipts.csv", "--out", ""],
         ["run", "table", "", "--out", "out"],
+        ["run", "table", "receipts.csv", "--columns", "", "--out", "out"],
         ["recommend", "--model", "m", "--history=", "--out", "lists.csv"],
     ],
 )

@@ -491,17 +491,17 @@ def days_in(text: str) -> tuple[date, ...]:
 
 
 def refuse_empty(arguments: list[str]) -> None:
-    """Raise a SettingError where an argument is empty, but for ``--columns``: "" is the current folder.
+    """Raise a SettingError where an argument is empty: "" as a path is the current folder.
 
     Examples
     --------
-    >>> refuse_empty(["run", "table", "receipts.csv", "--columns", "", "--out", "."])
+    >>> refuse_empty(["run", "table", "receipts.csv", "--out", "."])
     """
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name = before if before.startswith("--") and "=" not in before else "an argument"
         if argument.startswith("--") and argument.endswith("="):
             name, argument = argument[:-1], ""
-        if not argument and name != "--columns":
+        if not argument:
             raise SettingError(
                 f"{name} is empty; is a variable unset? Leave it out, or write . for the current "
                 f"folder."
