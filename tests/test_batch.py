@@ -28,7 +28,15 @@ from retailrec.jobs.settings import Settings, read_settings
 from retailrec.offers.ledger import Ledger
 from retailrec.recommender import batch
 from retailrec.recommender.answerer import Answerer
-from retailrec.recommender.batch import Batch, Exposures, artifact_key, blocks, recommend_to_file
+from retailrec.recommender.batch import (
+    Batch,
+    Exposures,
+    artifact_key,
+    blocks,
+    recommend_from_files,
+    recommend_to_file,
+)
+from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.simulator.shop import Shop, receipt_lines, small_data
@@ -449,3 +457,23 @@ def test_a_strangers_file_among_the_parts_is_not_removed(
     with pytest.raises(DataError, match=r"notes\.txt is none of our parts"):
         recommend_to_file(model, data, tmp_path / "a.parquet", 3, block_lines=BLOCK)
     assert mine.read_text() == "a year of work"
+
+
+def test_users_that_a_list_has_in_another_notation_are_said(saved: Path, tmp_path: Path) -> None:
+    lines = pl.read_parquet(saved / "receipts.parquet").with_columns(
+        pl.format("u{}", "user_id").alias("user_id")
+    )
+    lines.write_parquet(tmp_path / "named.parquet")
+    users = lines["user_id"].unique().sort().head(4)
+    pl.DataFrame({"user_id": [*users.head(3), users[3].upper()]}).write_csv(tmp_path / "asked.csv")
+    deny = pl.DataFrame({"user_id": [*users.head(3), users[3].upper()], "item_id": lines["item_id"][0]})
+    found = recommend_from_files(
+        saved / "model",
+        tmp_path / "named.parquet",
+        tmp_path / "lists.csv",
+        Request(k=3, rules=Rules(deny=deny)),
+        users=tmp_path / "asked.csv",
+    )
+    said = [note for note in found.load_report.notes if "1 of the 4 ids of" in note]
+    assert len(said) == 2
+    assert all(f"{users[3].upper()!r} there, {users[3]!r} here" in note for note in said)

@@ -495,3 +495,12 @@ def test_a_margin_needs_lists_and_lists_a_margin() -> None:
         Request(previous=lists.drop("user_id"), steady=1)
     with pytest.raises(DataError, match="no id in 1 of 1"):
         Request(previous=lists.with_columns(item_id=pl.lit(None)), steady=1)
+
+
+def test_ids_in_another_notation_are_said_even_where_most_meet() -> None:
+    listed = pl.DataFrame({"item_id": [*"abcd", "E"]})
+    for rules in ({"available": listed}, {"deny": listed.with_columns(user_id=pl.lit("bob"))}):
+        _, bound = lists(**rules)
+        assert "1 of the 5 ids of the rule" in bound.notes[0]
+        assert "by notation only: 'E' there, 'e' here" in bound.notes[0]
+    assert lists(available=pl.DataFrame({"item_id": [*"abcd", "new"]}))[1].notes == ()

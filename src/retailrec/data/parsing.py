@@ -273,7 +273,14 @@ def _folded(ids: pl.Series) -> pl.Series:
 
 
 def ids_meet(
-    ids: pl.Series, known: pl.Series, *, who: str, whose: str, share: float = 0.5, refuse: bool = True
+    ids: pl.Series,
+    known: pl.Series,
+    *,
+    who: str,
+    whose: str,
+    share: float = 0.5,
+    refuse: bool = True,
+    notation: bool = True,
 ) -> str | None:
     """Whether ids of two files mean the same things: None, or a sentence with examples of both sides.
 
@@ -285,6 +292,7 @@ def ids_meet(
     who, whose : what they are called in the sentence, in the plural (``"the items denied"``)
     share : a sentence comes when less than this share of the distinct ids is known
     refuse : raise where none is
+    notation : a sentence comes as well where some are known but for case, blanks or leading zeros
 
     Raises
     ------
@@ -298,6 +306,10 @@ def ids_meet(
     ...                refuse=False))
     none of the 1 ids of the items is among those of the receipts: '07' there, 7 here. They would meet
     without leading zeros; write the ids alike in both.
+    >>> print(ids_meet(pl.Series(["Tea", "JAM"]), pl.Series(["Tea", "Jam"]), who="the items",
+    ...                whose="the receipts"))
+    1 of the 2 ids of the items differ from those of the receipts by notation only: 'JAM' there, 'Jam' \
+here; write the ids alike in both.
     """
     own, other = typed_ids(ids).drop_nulls().unique(), typed_ids(known).drop_nulls().unique()
     if own.is_empty():
@@ -306,7 +318,7 @@ def ids_meet(
     met = left.is_in(right.implode())
     n_met = int(met.sum())
     if n_met >= max(share * len(own), 1):
-        return None
+        return _otherwise(left.filter(~met), right, len(own), who, whose) if notation else None
     missing, present = own.filter(~met), other.filter(~right.is_in(left.implode()))
     first = ", ".join(repr(x) for x in missing.sort().head(2))
     second = (
@@ -323,6 +335,22 @@ def ids_meet(
     if not n_met and refuse:
         raise DataError(note)
     return note
+
+
+def _otherwise(missing: pl.Series, known: pl.Series, n: int, who: str, whose: str) -> str | None:
+    """A sentence on missing ids, of `n`, that are known in another notation; None without such."""
+    if missing.is_empty():
+        return None
+    key, keys = look_alike_key(missing), look_alike_key(known)
+    alike = key.is_in(keys.implode()) & (key != "")
+    if not (n_alike := int(alike.sum())):
+        return None
+    one = missing.filter(alike).sort()[0]
+    other = known.filter(keys == look_alike_key(pl.Series([one]))[0]).sort()[0]
+    return (
+        f"{n_alike:,} of the {n:,} ids of {who} differ from those of {whose} by notation only: {one!r} "
+        f"there, {other!r} here; write the ids alike in both."
+    )
 
 
 def _hint(left: pl.Series, right: pl.Series, n_met: int, enough: float) -> str:

@@ -380,7 +380,8 @@ def _past_offers(
     for offers in past:
         for key in offers.columns[:-1]:
             who, whose = f"{key} of offers in the ledger", f"{key} of the pairs"
-            if note := ids_meet(offers[key], frame[key], who=who, whose=whose, share=0, refuse=False):
+            words: dict[str, Any] = {"who": who, "whose": whose, "share": 0, "refuse": False}
+            if note := ids_meet(offers[key], frame[key], **words, notation=False):
                 notes.append(f"a cap counts no offer: {note}")
     return past
 

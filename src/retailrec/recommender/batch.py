@@ -256,13 +256,16 @@ def recommend_from_files(
         tables = replace(tables, users=table, user_columns=())
     data = tables.data()
     seen = data.users["user_id"].gather(data.log["user"].unique())
-    asked = None
+    asked, notes = None, []
     if table is not None:
         asked = ids_like(table["user_id"], data.users["user_id"], who=f"{users}")
         asked = asked.drop_nulls().unique().sort()
-        ids_meet(asked, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
+        notes.append(
+            ids_meet(asked, seen, who=f"{users}", whose="the shoppers in the receipts", share=0)
+        )
     for name, ids in named_users(request).items():
-        ids_meet(ids, data.users["user_id"], who=name, whose="the shoppers", share=0)
+        notes.append(ids_meet(ids, data.users["user_id"], who=name, whose="the shoppers", share=0))
+    data.report.notes += [note for note in notes if note]
     key = artifact_key(model)
     batch = recommend_to_file(
         recommender,
