@@ -448,3 +448,22 @@ def test_a_timestamp_beyond_any_calendar_is_one_line_less(tmp_path: Path) -> Non
         for data in (RetailData.from_frames(table), RetailData.from_frames(pl.DataFrame(table))):
             assert data.report.rejected == {"impossible date": 1}
             assert data.end == datetime(2024, 1, 4)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("%m/%d/%Y", "%d/%m/%Y"), ("%d.%m.%y", "%m.%d.%y")])
+def test_a_file_of_a_folder_whose_days_and_months_seem_swapped_is_named(
+    tmp_path: Path, mine: str, theirs: str
+) -> None:
+    def write(name: str, month: int, days: int, notation: str) -> None:
+        dates = (date(2024, month, day + 1).strftime(notation) for day in range(days))
+        lines = "".join(f"{n},7,{text}\n" for n, text in enumerate(dates))
+        (tmp_path / name).write_text("user_id,item_id,time\n" + lines)
+
+    write("january.csv", 1, 31, mine)
+    write("february.csv", 2, 12, mine)
+    assert load_dataset("table", tmp_path).report.notes == []
+    write("february.csv", 2, 12, theirs)
+    (note,) = load_dataset("table", tmp_path).report.notes
+    assert "february.csv: its dates, such as" in note
+    assert "2024-01-02; with day and month the other way round" in note
+    assert load_dataset("table", tmp_path, time_format=mine).report.notes == []

@@ -40,10 +40,10 @@ from retailrec.data.cleaning import (
     split_receipts,
     unmet_notes,
 )
-from retailrec.data.files import stack
+from retailrec.data.files import located, stack
 from retailrec.data.interchange import to_polars
 from retailrec.data.lines import CARRIED, in_order, merged, named, settled
-from retailrec.data.parsing import EARLIEST, parse_time, zero_twins
+from retailrec.data.parsing import EARLIEST, parse_time, seem_swapped, zero_twins
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, USER_ID
 
@@ -263,6 +263,8 @@ class Coder:
             texts = ids.pop("time")
             parsed = parse_time(texts, who="transactions", time_format=self.time_format)
             times = pl.DataFrame({"text": texts, "time": parsed})
+            if self.time_format is None and texts.dtype == pl.String:
+                self.report.notes += self._swapped(times)
             n_lines = sum(part.height for part in self.lines)
             self.lines = [self._dated(part, times["time"], ids) for part in self.lines]
             if sum(part.height for part in self.lines) < n_lines:
@@ -290,6 +292,23 @@ class Coder:
                 facts = facts.filter(~far.when)
             described[key] = facts.with_columns(facts[key].cast(ids[key].dtype))
         return CodedLines(self.lines, ids, described, times)
+
+    def _swapped(self, times: pl.DataFrame) -> list[str]:
+        """A sentence on each export whose dates seem to have day and month the other way round."""
+        if "file" not in self.lines[0].columns:
+            return []
+        codes = [part.group_by("file", "time").agg(pl.col(LINE).min()) for part in self.lines]
+        dated = pl.concat(codes).drop_nulls().sort(LINE)
+        dated = pl.concat([dated, times[dated["time"]].rename({"time": "read"})], how="horizontal")
+        odd = [of for of in dated.partition_by("file") if seem_swapped(of["text"], of["read"])]
+        where = located(pl.DataFrame({LINE: [of[LINE][0] for of in odd]}), self.report.spans)
+        return [
+            f"{row.get('file', 'a part')}: its dates, such as {of['text'][0]!r}, may be read either "
+            f"way, and are read as those of the other files, {of['read'][0]:%Y-%m-%d}; with day and "
+            f"month the other way round they would lie far closer together. If that is right, write "
+            f"them as the others"
+            for of, row in zip(odd, where.iter_rows(named=True), strict=True)
+        ]
 
     def final(self) -> tuple[dict[str, pl.Series], list[pl.DataFrame]]:
         """All ids, and the parts in final codes."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from retailrec.data.files import whole_numbers
@@ -761,6 +762,28 @@ def _refuse_ambiguous(
                 f"{text.drop_nulls()[0]!r}. Write dates as 2024-01-31, or state which is which, "
                 f"--time-format '{chosen.day}' or '{other.day}'."
             )
+
+
+def seem_swapped(text: pl.Series, times: pl.Series) -> bool:
+    """Do dates, which may be read either way, lie far closer together with day and month swapped?
+
+    `times` are what `text` was read as, beside other dates that told which notation it is.
+
+    Examples
+    --------
+    >>> text = pl.Series(["01/02/2024", "02/02/2024", "03/02/2024"])
+    >>> seem_swapped(text, text.str.to_datetime("%m/%d/%Y"))
+    True
+    """
+    first = text.str.extract(r"^(\d{1,2})[/.-]\d{1,2}[/.-]\d{2,4}").cast(pl.Int8)
+    read = pl.DataFrame({"first": first, "day": times.dt.date()}).drop_nulls().unique()
+    day, month = read["day"].dt.day(), read["day"].dt.month()
+    either = (day <= 12) & ((read["first"] == day) | (read["first"] == month))
+    if read.height < 2 or not either.all():
+        return False
+    swapped = read.select(pl.date(pl.col("day").dt.year(), pl.lit(day), pl.lit(month))).to_series()
+    near, far = (int(np.ptp(dates.to_physical().to_numpy())) for dates in (swapped, read["day"]))
+    return 4 * near < far
 
 
 def _refuse_two_notations(text: pl.Series, left: pl.Series, most: str, who: str) -> None:
