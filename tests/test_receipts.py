@@ -928,6 +928,25 @@ def test_receipts_that_overlap_or_hold_a_void_count_once_with_and_without_number
 
 
 @pytest.mark.parametrize("numbers_first", [True, False])
+def test_an_export_that_begins_in_the_middle_of_a_receipt_is_said_beside_one_with_numbers(
+    store: Store, numbers_first: bool
+) -> None:
+    at = [TEN + timedelta(seconds=s) for s in (0, 40, 70)]
+    whole = lines(("tea", 1, 2.0), ("jam", 2, 6.0), ("oil", 1, 5.0), time=at)
+    frames = [whole, whole[1:].drop("basket_id")][:: 1 if numbers_first else -1]
+    load_frames(store, frames[0])
+    report = LoadReport("x")
+    assert load_frames(store, frames[1], report=report).new == (2 if numbers_first else 1)
+    (note,) = report.notes
+    assert note.startswith(f"{2 if numbers_first else 1} receipts begin during one in the store")
+    report, other = LoadReport("x"), lines(("tea", 1, 2.0), time=TEN + timedelta(days=3))
+    load_frames(store, other if numbers_first else other.drop("basket_id"), report=report)
+    second = lines(("tea", 3, 2.0), time=TEN + timedelta(days=3, hours=2))  # more of it
+    load_frames(store, second.drop("basket_id") if numbers_first else second, report=report)
+    assert report.notes == []
+
+
+@pytest.mark.parametrize("numbers_first", [True, False])
 def test_a_second_that_has_two_receipts_by_number_and_without_is_said(
     store: Store, numbers_first: bool
 ) -> None:

@@ -27,6 +27,7 @@ from retailrec.compute.shards import require_threads
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import (
+    ONE_VISIT_US,
     RETURN,
     STANDARD_RULES,
     VOIDED,
@@ -48,12 +49,13 @@ from retailrec.serving.receipts import (
     BESIDE,
     BY_TIME,
     LONGEST_ID,
-    SECOND,
     Row,
     amounts_of,
+    between,
     check_id,
     check_number,
     is_called_by_time,
+    lies_within,
     made_of,
     moment,
     of_second,
@@ -322,6 +324,9 @@ _ODD = {
     "moved": "{n:,} receipts have the shopper, number and contents of one in the store on another day, "
     "and count twice: {some}; if their dates changed, load one export alone into a new store",
     "beside": f"{BESIDE}; load exports that all have numbers",
+    "within": "{n:,} receipts begin during one in the store, or one of it during them, where one has a "
+    "number and the other none, and the longer one has all items of the other; both count: {some}; if "
+    "an export began in the middle of a receipt, load exports that all have numbers",
     "later": "{n:,} receipts have the shopper, number and day of one in the store, an hour or more "
     "from it, and count as one with it: {some}; if branches give the same numbers, put the branch "
     "before the number; if clocks differ, convert the times",
@@ -430,15 +435,18 @@ def _merged(connection: Connection, store: Store, rows: Sequence[Row]) -> tuple[
             at_other = f"{moment(there[key][2]):%Y-%m-%d %H:%M} there, {moment(time):%H:%M} now"
             found.say("later", f"{own!r} of shopper {shopper!r}, {at_other}")
         if key not in there:
-            others = numbered.get((shopper, time // SECOND), [])
-            if not is_called_by_time(number):
-                theirs = called.get(shopper, [])
-                begun = list(of_second(theirs, time))
-                if any(made_of(row, theirs[at:]) for at in begun):
-                    continue
-                others = [theirs[at] for at in begun]
-            if others:
-                found.say("beside", f"{number!r} and {others[0][1]!r} of shopper {shopper!r}")
+            by_time = is_called_by_time(number)
+            theirs = (numbered if by_time else called).get(shopper, [])
+            begun = list(of_second(theirs, time))
+            if not by_time and any(made_of(row, theirs[at:]) for at in begun):
+                continue
+            near = (theirs[at] for at in between(theirs, time - ONE_VISIT_US, time + ONE_VISIT_US))
+            if begun:
+                found.say("beside", f"{number!r} and {theirs[begun[0]][1]!r} of shopper {shopper!r}")
+            elif other := next(
+                (of for of in near if lies_within(*((row, of) if by_time else (of, row)))), None
+            ):
+                found.say("within", f"{number!r} and {other[1]!r} of shopper {shopper!r}")
             earlier = [(shopper, n) for n in visits.get((shopper, own), ()) if (shopper, n) not in new]
             if at := [there[k][2] for k in earlier if items and there[k][3:] == (items, amounts)]:
                 days = f"{moment(at[0]):%Y-%m-%d} there, {moment(time):%Y-%m-%d} now"
@@ -520,13 +528,12 @@ def _note_renamed(connection: Connection, new: Sequence[Row], found: Merged) -> 
 
 def _known(
     connection: Connection, store: Store, rows: Sequence[Row]
-) -> tuple[dict[tuple[str, str], Row], dict[str, list[Row]], dict[tuple[str, int], list[Row]]]:
+) -> tuple[dict[tuple[str, str], Row], dict[str, list[Row]], dict[str, list[Row]]]:
     """Receipts of the store that may be these.
 
     Returns
     -------
-    by shopper and number; those without a number by shopper, in order of time; those with one by
-    shopper and second
+    by shopper and number; those without a number by shopper, in order of time; those with one likewise
     """
     keys = set()
     for shopper, number, time, *_ in rows:
@@ -542,17 +549,13 @@ def _known(
     # where one of the two has no number, they meet by their second; few stores have such receipts
     without = [row for row in rows if is_called_by_time(row[1])]
     called: dict[str, list[Row]] = {}
-    numbered: dict[tuple[str, int], list[Row]] = {}
+    numbered: dict[str, list[Row]] = {}
     if without or _has_called(connection, store):
-        seconds = {(row[0], row[2] // SECOND) for row in rows}
-        days = {(row[0], row[2] // _DAY + more) for row in rows for more in (0, 1)}
+        days = {(row[0], row[2] // _DAY + more) for row in rows for more in (-1, 0, 1)}
         of_these = _receipts_of(connection, {row[0] for row in (without or rows)})
         for row in sorted(of_these, key=lambda row: (row[0], row[2])):
-            if is_called_by_time(row[1]):
-                if (row[0], row[2] // _DAY) in days:
-                    called.setdefault(row[0], []).append(row)
-            elif (row[0], row[2] // SECOND) in seconds:
-                numbered.setdefault((row[0], row[2] // SECOND), []).append(row)
+            if (row[0], row[2] // _DAY) in days:
+                (called if is_called_by_time(row[1]) else numbered).setdefault(row[0], []).append(row)
     return there, called, numbered
 
 
@@ -598,7 +601,7 @@ def _other_visit(there: int, time: int) -> bool:
     return bool(came_again(first, last)[0])
 
 
-def _parts_among(rows: Sequence[Row], numbered: Mapping[tuple[str, int], Sequence[Row]]) -> set[int]:
+def _parts_among(rows: Sequence[Row], numbered: Mapping[str, Sequence[Row]]) -> set[int]:
     """Places of rows without a number that make up a receipt which is there with its number.
 
     A till dates each line; without the number each second is a receipt of its own.
@@ -612,7 +615,8 @@ def _parts_among(rows: Sequence[Row], numbered: Mapping[tuple[str, int], Sequenc
             of_shopper.setdefault(row[0], []).append(place)
     for shopper, places in of_shopper.items():
         for at, place in enumerate(places):
-            for whole in numbered.get((shopper, rows[place][2] // SECOND), ()):
+            theirs = numbered.get(shopper, ())
+            for whole in (theirs[there] for there in of_second(theirs, rows[place][2])):
                 left = [other for other in places[at:] if other not in found]
                 if left and left[0] == place:
                     found.update(left[at] for at in made_of(whole, [rows[other] for other in left]))

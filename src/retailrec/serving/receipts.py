@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import nan
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -343,9 +345,26 @@ def amounts_of(row: Row) -> dict[str, np.void]:
     return dict(zip(row[3].split("\n"), np.frombuffer(row[4], AMOUNTS), strict=True)) if row[3] else {}
 
 
-def of_second(rows: Sequence[Row], time: int) -> Iterator[int]:
+def of_second(rows: Sequence[Row], time: int) -> range:
     """Places of the rows of a time's second."""
-    return (at for at, row in enumerate(rows) if row[2] // SECOND == time // SECOND)
+    return between(rows, time // SECOND * SECOND, (time // SECOND + 1) * SECOND)
+
+
+def between(rows: Sequence[Row], first: int, end: int) -> range:
+    """Places of the rows, which are in order of time, from a time on and before another one."""
+    start, stop = (bisect_left(rows, time, key=itemgetter(2)) for time in (first, end))
+    return range(start, stop)
+
+
+def lies_within(part: Row, whole: Row) -> bool:
+    """Does a receipt begin later than another one, which has no less of all its items?"""
+    if not part[3] or part[2] <= whole[2]:
+        return False
+    known = amounts_of(whole)
+    return all(
+        item in known and (_known(own) <= _known(known[item]) * (1 + 1e-6)).all()
+        for item, own in amounts_of(part).items()
+    )
 
 
 def made_of(whole: Row, parts: Sequence[Row]) -> list[int]:
