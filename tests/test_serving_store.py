@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
@@ -51,6 +52,7 @@ from retailrec.serving.forgetting import (
     take_off_list,
     what_is_left,
 )
+from retailrec.serving.keys import Keyring, make_key
 from retailrec.serving.loading import describe, load_data, load_frames
 from retailrec.serving.receipts import Line, Posted, Receipt, accept
 from retailrec.serving.store import Store, open_store
@@ -646,6 +648,9 @@ def test_a_store_that_is_replaced_while_it_is_open_takes_what_comes(tmp_path: Pa
     old.mkdir()
     with closing(Store(str(file)).init()) as store:
         store.add([receipt("1")])
+        make_key(store, "till")
+        keys = Keyring(store, None)
+        assert asyncio.run(keys.key_of("")) is None
         for part in tmp_path.glob("store.db*"):
             part.rename(old / part.name)
         for use in (lambda: store.add([receipt("2")]), lambda: store.shopper("ann")):
@@ -655,6 +660,8 @@ def test_a_store_that_is_replaced_while_it_is_open_takes_what_comes(tmp_path: Pa
         new.rename(file)
         assert store.history("ann") == []
         assert store.add([receipt("3")]).new == 1
+        keys._read_at = -9.0
+        assert asyncio.run(keys.key_of("")) is None  # though no key was ever made for the new one
     for place, number in ((old / "store.db", "1"), (file, "3")):
         with closing(Store(str(place))) as store:
             assert [one.number for one in store.history("ann")] == [number]

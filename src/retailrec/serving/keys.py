@@ -139,6 +139,8 @@ class Keyring:
     def _read(self) -> None:
         now = time.monotonic()
         self._known = {key.id: (key, stored) for key, stored in _read(self._store)}
+        if self._known:
+            self._asked = True  # for good, whatever store is put in this one's place
         self._read_at = now
 
 
