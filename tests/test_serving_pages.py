@@ -174,6 +174,8 @@ def test_rules_are_tried_before_they_are_saved(client: TestClient, service: Serv
     assert service.engine.lists().rules == {"mailing": {"max_per_category": 1}}
     assert client.post("/rules", data={"ruleset": "x", "min_new": "-4"}).status_code == 422
     assert client.post("/rules", data=form, headers={"origin": "http://evil"}).status_code == 403
+    for body in ({}, {"json": form}, {"files": {"ruleset": (None, "x"), "min_new": (None, "1")}}):
+        assert client.post("/rules", **body).status_code == 422  # no form of ours: said to be saved
     service.store.set_rules("mailing", None)
 
 

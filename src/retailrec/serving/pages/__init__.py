@@ -814,7 +814,9 @@ def routes(service: Service) -> APIRouter:
             form = dict(parse_qsl(text, max_num_fields=50, keep_blank_values=True))
         except ValueError as error:
             raise Problem(400, "the form can't be read; open the page again.") from error
-        ruleset = form.get("ruleset") or "default"
+        if "ruleset" not in form:  # JSON, or a form of another kind
+            raise Problem(422, "the form names no ruleset, so nothing is saved; open the page again.")
+        ruleset = form["ruleset"] or "default"
         error_text = await service.compute(views.save_rules, form)
         if error_text:
             raise Problem(422, error_text)
