@@ -21,6 +21,7 @@ import pytest
 
 from cli_support import refused, retailrec
 from retailrec.data import RetailData
+from retailrec.errors import DataError
 from retailrec.jobs import published, week
 from retailrec.jobs.check import ListBounds, check_lists
 from retailrec.jobs.published import WeekFolder, diff_weeks
@@ -264,6 +265,7 @@ def test_a_rollback_holds_until_something_is_new(place: Path, lines: pl.DataFram
     shown = retailrec("week", "status", "--config", place / "week.toml").stdout
     assert f"precision@5 {worth['models']['lists']['precision@5']:.4f}" in shown
     refused(retailrec("week", "rollback", "--config", place / "week.toml", "--to", "../.."), "no week")
+    assert not weeks.unfinished  # nothing is left of what was refused
 
 
 def test_a_rollback_over_several_weeks_takes_back_all_between(place: Path, lines: pl.DataFrame) -> None:
@@ -281,6 +283,11 @@ def test_a_rollback_over_several_weeks_takes_back_all_between(place: Path, lines
     assert current(place) == names[0]
     published.rollback(weeks.folder, names[2])
     assert weeks.withdrawn == []  # the third week builds on the second
+    shutil.rmtree(weeks.folder / names[1])
+    with pytest.raises(DataError, match=f"before {names[2]}, {names[1]}, is kept no longer"):
+        published.rollback(weeks.folder)
+    assert weeks.withdrawn == []
+    assert not weeks.unfinished
 
 
 def test_a_week_whose_folder_was_removed_is_left_for_another(place: Path, lines: pl.DataFrame) -> None:

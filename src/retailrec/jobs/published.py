@@ -256,18 +256,36 @@ def rollback(folder: Path, to: str | None = None) -> tuple[str, str]:
     weeks = WeekFolder(folder)
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; nothing was published there.")
+    begun = weeks.unfinished
     with Work.held(folder / WORK) as work:
-        link = folder / CURRENT
-        dangling = to is not None and link.is_symlink() and not link.exists()
-        current = None if dangling else weeks.current
-        if to is None:
-            to = None if current is None else weeks.manifest(current)["previous"]
-            if to is None:
-                raise DataError(f"{folder} holds no week before {current or 'the first'}.")
-        weeks.withdraw({*weeks.withdrawn, *weeks.lineage(current)} - {*weeks.lineage(to)})
-        weeks.switch(to, work)
+        try:
+            current, to = _back(weeks, to)
+            weeks.withdraw({*weeks.withdrawn, *weeks.lineage(current)} - {*weeks.lineage(to)})
+            weeks.switch(to, work)
+        except DataError:
+            if not begun:
+                work.remove()
+            raise
         work.remove()
     return current or "none", to
+
+
+def _back(weeks: WeekFolder, to: str | None) -> tuple[str | None, str]:
+    """The published week, and the one that is to be published in its place: the one before, or `to`."""
+    link = weeks.folder / CURRENT
+    if to is not None:
+        dangling = link.is_symlink() and not link.exists()
+        return None if dangling else weeks.current, to
+    current = weeks.current
+    before = None if current is None else weeks.manifest(current)["previous"]
+    if before is None:
+        raise DataError(f"{weeks.folder} holds no week before {current or 'the first'}.")
+    if before not in (names := weeks.names()):
+        raise DataError(
+            f"the week before {current}, {before}, is kept no longer (`keep`); there are "
+            f"{', '.join(names)}. Name one with --to."
+        )
+    return current, before
 
 
 # --- two weeks side by side --------------------------------------------------------------------------
