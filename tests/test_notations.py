@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retailrec.data import RetailData
+from retailrec.data import RetailData, parsing
 from retailrec.data.cleaning import parse_lines
 from retailrec.data.parsing import as_instant, ids_meet, parse_number, parse_time
 from retailrec.datasets import load_dataset
@@ -195,6 +195,18 @@ def test_dates_of_six_digits_are_read_where_that_is_stated() -> None:
         datetime(2024, 2, 1),
         datetime(2024, 2, 15),
     ]
+
+
+@pytest.mark.parametrize("day", parsing._DATES)
+def test_each_notation_is_among_those_tried_on_what_it_can_read(day: str) -> None:
+    for clock in parsing._CLOCKS:
+        written = [LAST.strftime((day + clock).replace("%.f", part)) for part in ("", ".%f")]
+        written += [written[0].upper(), written[0].lower(), written[0].replace(" ", "  ")]
+        written += [written[0].replace("02", "2")]
+        for cell in pl.Series(written):
+            if parsing._fits(pl.Series([cell]), day + clock):
+                found = {one.day: one.clocks for one in parsing._candidates(pl.Series([cell]))}
+                assert clock in found[day], cell
 
 
 def test_a_stated_notation_settles_it() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -728,14 +729,39 @@ def _candidates(text: pl.Series) -> list[Format]:
     known = text.drop_nulls()
     sample = known.gather_every(max(1, len(known) // _SAMPLE))
     for cells in (sample, known):
-        found = []
-        for day in _DATES:
-            clocks = tuple(c for c in _CLOCKS if _fits(cells, day + c))
-            if clocks:
-                found.append(Format(day, clocks))
+        shapes = _shape(cells)
+        found = {
+            (day, clock)
+            for shape in shapes.unique().to_list()
+            if shape in _notations()
+            for alike in [cells.filter(shapes == shape)]
+            for day, clock in _notations()[shape]
+            if _fits(alike, day + clock)
+        }
         if found:
-            return found
+            clocks = {day: tuple(c for c in _CLOCKS if (day, c) in found) for day in _DATES}
+            return [Format(day, clocks[day]) for day in _DATES if clocks[day]]
     return []
+
+
+def _shape(text: pl.Series) -> pl.Series:
+    """Text without blanks, with 0 for digits in a row and a for letters: ``0-0-0a0:0``."""
+    bare = text.str.replace_all(r"\s", "").str.replace_all("[0-9]+", "0")
+    return bare.str.replace_all("[A-Za-z]+", "a")
+
+
+@cache
+def _notations() -> dict[str, list[tuple[str, str]]]:
+    """Dates with clocks by the shape of what they can read: few of some 400 are worth a try."""
+    both = [(day, clock) for day in _DATES for clock in _CLOCKS]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for fraction in ("", ".0"):
+        said = pl.Series([(day + clock).replace("%.f", fraction) for day, clock in both])
+        digits = said.str.replace_all("%[YymdHIMS]", "0").str.replace_all("%[bBp]", "a")
+        for shape, notation in zip(_shape(digits), both, strict=True):
+            if notation not in found.setdefault(shape, []):
+                found[shape].append(notation)
+    return found
 
 
 def _fits(cells: pl.Series, notation: str) -> bool:

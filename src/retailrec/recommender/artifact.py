@@ -27,6 +27,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -187,8 +188,11 @@ def _data_name(files: Mapping[str, Any], described: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the package, Python and the libraries that matter for a result."""
-    found = {"retailrec": version("retailrec"), "python": platform.python_version()}
-    return found | {name: version(name) for name in _LIBRARIES}
+    found = {"retailrec": _version("retailrec"), "python": platform.python_version()}
+    return found | {name: _version(name) for name in _LIBRARIES}
+
+
+_version = cache(version)  # a library's is read once in a process: it parses a file
 
 
 class _Writer:
