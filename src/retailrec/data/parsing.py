@@ -38,6 +38,7 @@ _WHOLE = re.compile(r"0*(\d+?)(?:\.0)?", re.ASCII)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"(\p{Sc})"
+_POINT_OR_THOUSAND = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"  # 1.234: a bit over one, or a thousand?
 _MONEY = r"[\s\u00a0\u202f'’\p{Sc}]"  # blanks between thousands, apostrophes, currency signs
 
 
@@ -399,6 +400,9 @@ def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None
     odd = number.is_null() & text.is_not_null()
     marked = notation.get(values.name) if notation is not None else None
     if not odd.any() and marked is None:
+        thousands = text.filter(text.str.contains(_POINT_OR_THOUSAND)).head(1)
+        if notation is not None and len(thousands):
+            notation[f"points of {values.name}"] = thousands[0]
         return number.fill_nan(None)
     text = without_missing(text)
     number = _marked_numbers(text, who, {} if notation is None else notation).fill_nan(None)
@@ -422,9 +426,9 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
     by_point = bare.str.contains(r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$")
     either = bare.str.contains(r"^[+-]?[1-9]\d{0,2},\d{3}$")  # 1,234: a thousand, or a bit over one?
     dots = bare.str.contains(r"^[+-]?\d{1,3}(\.\d{3}){2,}(,\d+)?$")
-    point_like = (
-        plain & bare.str.contains(r"\.") & ~bare.str.contains(r"^[+-]?[1-9]\d{0,2}\.\d{3}$")
-    ) | (by_point & ~either)
+    point_like = (plain & bare.str.contains(r"\.") & ~bare.str.contains(_POINT_OR_THOUSAND)) | (
+        by_point & ~either
+    )
     comma_like = (by_comma & ~either) | dots
     n_point, n_comma, n_either = int(point_like.sum()), int(comma_like.sum()), int(either.sum())
     before = notation.get(text.name)
@@ -448,6 +452,12 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
             f"column '{text.name}' of {who}: in {text.filter(either)[0]!r} the comma may part "
             "thousands or decimals, and no other cell tells which. Write the numbers without "
             "thousands marks."
+        )
+    if mark == "," and (seen := notation.get(f"points of {text.name}")):
+        raise DataError(
+            f"column '{text.name}' of {who} holds {seen!r} in a part without decimal commas, where the "
+            f"point was taken for a decimal one, and decimal commas in another. Write the numbers "
+            f"without thousands marks."
         )
     if mark:
         notation[text.name] = mark
