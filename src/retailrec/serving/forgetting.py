@@ -218,8 +218,8 @@ def _forget_in_table(
         return Searched(file, left=left if n else "")
     held = _holds(user, table[USER_ID])
     n = int(held.sum())
-    others = {c: table.filter(_names(user, table[c]) & ~held).height for c in table.columns}
-    named = [f"{c!a} in {n:,}" for c, n in others.items() if n and c not in _OF_NO_USER]
+    others = {c: (_names(user, table[c]) & ~held).sum() for c in table.columns if c not in _OF_NO_USER}
+    named = [f"{c!a} in {n:,}" for c, n in others.items() if n]
     left = f"rows of others name this id, and stay: column {', '.join(named)}" if named else ""
     if not n:
         return Searched(file, left=left)
@@ -267,14 +267,14 @@ def _names(user: str, column: pl.Series) -> pl.Series:
         parts = [_names(user, part) for part in column.struct.unnest()]
         return pl.select(pl.any_horizontal(pl.lit(False), *parts)).to_series()
     held = _holds(user, column)
-    if isinstance(kind, pl.List | pl.Array):
-        listed = column
-    elif kind in (pl.String, pl.Categorical, pl.Enum):  # 7,8 or 7|8 or ["7", "8"]
-        bare = column.cast(pl.String).str.replace_all(r"""[\[\](){}"']""", "")
-        listed = bare.str.replace_all("[;|]", ",").str.split(",")
-    else:
+    rows = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "of": column})
+    if kind in (pl.String, pl.Categorical, pl.Enum):  # 7,8 or 7|8 or ["7", "8"]
+        rows = rows.cast({"of": pl.String}).filter(pl.col("of").str.contains(user, literal=True))
+        bare = pl.col("of").str.replace_all(r"""[\[\](){}"']""", "")
+        rows = rows.with_columns(bare.str.replace_all("[;|]", ",").str.split(","))
+    elif not isinstance(kind, pl.List | pl.Array):
         return held
-    rows = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "of": listed}).explode("of")
+    rows = rows.explode("of")
     of = rows["of"]
     within = _holds(user, of) if of.dtype == pl.String else _names(user, of)
     return held | pl.int_range(len(column), eager=True).is_in(rows["row"].filter(within).implode())
