@@ -907,8 +907,9 @@ def test_a_clock_of_1970_is_no_fault_of_the_caller(
         client.get("/health/ready"),
         client.post("/v1/receipts", json=sent),  # a till that is told 422 sends it no more
         client.post("/v1/shoppers/5/dismissals", json=dismissed),
+        client.get("/shopper?id=5"),
     ]
-    assert [answer.status_code for answer in answers] == [503] * 4
+    assert [answer.status_code for answer in answers] == [503] * 5
     assert "the clock of the service's machine is wrong" in answers[0].json()["detail"]
     assert "store" not in answers[1].json()["detail"]  # which would be looked at in vain
     monkeypatch.undo()

@@ -40,7 +40,15 @@ from retailrec.serving.database import StoreUnavailable
 from retailrec.serving.engine import Engine, OfferRequest, Reply, UserRecord, code_receipts
 from retailrec.serving.guard import allow
 from retailrec.serving.messages import Problem, RulesetIn, RulesIn
-from retailrec.serving.receipts import AMOUNTS, Receipt, check_id, microseconds, moment, unpack_lines
+from retailrec.serving.receipts import (
+    AMOUNTS,
+    Receipt,
+    WrongClock,
+    check_id,
+    microseconds,
+    moment,
+    unpack_lines,
+)
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
 from retailrec.work import fingerprint
@@ -790,7 +798,7 @@ def routes(service: Service) -> APIRouter:
         try:
             return page(here, template, view())
         except RetailRecError as error:
-            status = 503 if isinstance(error, StoreUnavailable) else 422
+            status = 503 if isinstance(error, StoreUnavailable | WrongClock) else 422
             return page(here, "trouble.html", {"error": str(error)}, status)
 
     def add(path: str, template: str, view: Callable[[Mapping[str, str]], Values]) -> None:
