@@ -259,6 +259,10 @@ def test_plan_reads_every_data_set(files: Path) -> None:
             "holds no figures of a campaign",
         ),
         (
+            "experiment result ledger receipts.csv --campaign spring --page out --out out/campaign.json",
+            "campaign.json is an input",
+        ),
+        (
             "experiment result ledger receipts.csv --campaign spring --segment age",
             "shoppers have no column 'age'",
         ),

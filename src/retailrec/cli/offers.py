@@ -141,10 +141,11 @@ def result(
     overwrite: OverwriteOption = False,
 ) -> None:
     """What a campaign changed in purchases, spend and margin, with intervals."""
-    from retailrec.jobs.campaigns import PAGE, result_of_files
+    from retailrec.jobs.campaigns import PAGE, SUMMARY, result_of_files
     from retailrec.work import check_file, require_apart
 
-    check_file(out, inputs=(ledger, receipts, *read.inputs), overwrite=overwrite)
+    summary = None if page is None else page / SUMMARY  # what the page is drawn from
+    check_file(out, inputs=(ledger, receipts, summary, *read.inputs), overwrite=overwrite)
     if page is not None:
         require_apart(out, page / PAGE)
         check_file(page / PAGE, overwrite=overwrite)
