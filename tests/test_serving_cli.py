@@ -325,6 +325,14 @@ def test_what_a_list_says_beside_its_rows_outlives_who_is_forgotten(tmp_path: Pa
     assert pl.read_parquet(file)["user_id"].dtype == pl.String  # an Enum's categories would name it
 
 
+def test_a_table_whose_lines_end_otherwise_is_not_passed_over(tmp_path: Path) -> None:
+    for name, end, left in (("cr", b"\r", "1 lines hold"), ("crlf", b"\r\n", ""), ("lf", b"\n", "")):
+        file = tmp_path / f"{name}.csv"
+        file.write_bytes(end.join([b"user_id,x", b"7,1", b"8,2", b""]))
+        (found,) = forget_in_files("7", [file], overwrite=True)
+        assert (found.removed, found.left[:12]) == (int(not left), left)
+
+
 NAMED = {
     "another column": pl.Series(["7", "x", "8", None]),
     "numbers": pl.Series([7, 1, 2, None]),
@@ -413,8 +421,9 @@ def test_no_manifest_but_a_models_hides_the_tables_beside_it(tmp_path: Path) -> 
         pl.Series(["7", "8", "ann"], dtype=pl.Categorical),
         pl.Series([7, 8, 9]).cast(pl.Decimal(18, 0)),
         pl.Series([" 7", "8", "ann\u200b"]),
+        pl.Series([b"7", b"8", b"\xff"]),
     ],
-    ids=["floats", "categories", "decimals", "text"],
+    ids=["floats", "categories", "decimals", "text", "bytes"],
 )
 def test_an_id_is_found_in_whatever_type_a_table_has_it(
     tmp_path: Path, column: str, ids: pl.Series

@@ -202,9 +202,12 @@ def _forget_in_file(user: str, file: Path, overwrite: bool) -> Searched:
 
 
 def _separator(file: Path) -> str | None:
-    """What parts the columns, where one of them is that of users."""
-    with open(file, encoding="utf-8-sig", errors="replace") as lines:
-        head = lines.readline().rstrip("\r\n").replace('"', "")
+    """What parts the columns, where one of them is that of users and a table can be read."""
+    with open(file, encoding="utf-8-sig", errors="replace", newline="") as lines:
+        line = lines.readline()
+    if line.endswith("\r"):  # alone, which would be one line
+        return None
+    head = line.rstrip("\r\n").replace('"', "")
     return next((mark for mark in ",;\t|" if USER_ID in head.split(mark)), None)
 
 
@@ -250,6 +253,8 @@ def _forget_in_table(
 def _holds(user: str, column: pl.Series) -> pl.Series:
     """Which cells are this id, in whatever type and notation ids are read: 7, "7", 7.0, " 7"."""
     kind = column.dtype
+    if kind == pl.Binary:  # text that is not said to be
+        return column.is_in([user.encode(errors="surrogatepass")]).fill_null(False)
     if not (kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum)):
         return pl.repeat(False, len(column), eager=True)
     text = column.cast(pl.String).str.strip_chars()
