@@ -549,7 +549,7 @@ def test_what_is_watched_agrees_with_other_means(
     assert values["precision"] == pytest.approx(facts["judged"]["models"]["lists"]["precision@5"])
     assert values["new"] == pytest.approx(facts["lists"]["new"], abs=1e-6)
     assert found["ages"]["model_days"] == 7
-    folder, end = WeekFolder(place / "weeks"), datetime.fromisoformat(found["end"])
+    folder, end = WeekFolder(place / "weeks"), datetime.fromisoformat(found["end"] + "+02:00")
     for ahead, alarms in ((7, []), (8, ["clock"])):
         behind = watched(folder, end - timedelta(days=ahead))["alarms"]
         assert [word for alarm in behind for word in ("clock",) if word in alarm["look"]] == alarms

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from retailrec.checks import usual
 from retailrec.data import RetailData
 from retailrec.data.ids import row_of_ids
+from retailrec.data.parsing import as_instant
 from retailrec.data.splits import Fold
 from retailrec.errors import DataError, RetailRecWarning
 from retailrec.evaluation import Judge, means
@@ -500,7 +501,7 @@ def watched(weeks: WeekFolder, now: datetime | None = None) -> dict[str, Any]:
         )
     end = datetime.fromisoformat(manifest["end"])
     fitted = datetime.fromisoformat(manifest["model"]["fitted_until"])
-    age = None if now is None else (now - end) / timedelta(days=1)
+    age = None if now is None else (as_instant(now, who="now") - end) / timedelta(days=1)
     if age is not None:
         alarms = [*_overdue(weeks, rows, age), *alarms]
     return {
