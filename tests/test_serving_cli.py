@@ -333,6 +333,15 @@ def test_a_table_whose_lines_end_otherwise_is_not_passed_over(tmp_path: Path) ->
         assert (found.removed, found.left[:12]) == (int(not left), left)
 
 
+def test_a_folder_that_is_parted_by_user_is_named(tmp_path: Path) -> None:
+    for user in ("7", "ann%40x.org"):
+        (tmp_path / f"user_id={user}").mkdir()
+        pl.DataFrame({"item_id": [1]}).write_parquet(tmp_path / f"user_id={user}" / "part.parquet")
+    for user, place in (("7", "user_id=7"), ("ann@x.org", "user_id=ann%40x.org")):
+        left = [one.file.name for one in forget_in_files(user, [tmp_path]) if one.left]
+        assert left == [place]
+
+
 NAMED = {
     "another column": pl.Series(["7", "x", "8", None]),
     "numbers": pl.Series([7, 1, 2, None]),

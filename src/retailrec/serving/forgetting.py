@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from urllib.parse import unquote
 
 import polars as pl
 import polars.selectors as cs
@@ -144,6 +145,11 @@ def forget_in_files(user: str, paths: Iterable[Path], overwrite: bool = False) -
             file.parent for file in files if file.name == "manifest.json" and is_model(file.parent)
         }
         found += [Searched(model, left=_of_model(user, model)) for model in sorted(models)]
+        found += [
+            Searched(part, left="its rows are of this user, whose id is in its name; remove it")
+            for part in files
+            if part.is_dir() and unquote(part.name) == f"{USER_ID}={user}"  # as Spark parts tables
+        ]
         found += [
             _forget_in_file(user, file, overwrite)
             for file in files
