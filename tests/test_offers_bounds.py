@@ -183,9 +183,9 @@ def test_random_campaigns_keep_their_bounds() -> None:
 
 
 @pytest.mark.slow
-def test_two_thousand_random_campaigns_keep_their_bounds() -> None:
-    kinds = [check_case(seed) for seed in range(1000, 3000)]
-    assert min(kinds.count(kind) for kind in ("feasible", "infeasible", "contradictory")) > 20
+def test_six_hundred_random_campaigns_keep_their_bounds() -> None:
+    kinds = [check_case(seed) for seed in range(1000, 1600)]
+    assert min(kinds.count(kind) for kind in ("feasible", "infeasible", "contradictory")) > 6
 
 
 @pytest.mark.parametrize("places", [2, 9, None])

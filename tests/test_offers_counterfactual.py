@@ -125,12 +125,12 @@ def test_a_few_logs_are_judged_without_bias() -> None:
 
 
 @pytest.mark.slow
-def test_over_200_logs_bias_is_below_a_hundredth_and_intervals_hold_the_truth() -> None:
-    found = repeated(5000, 200)
+def test_over_100_logs_bias_is_below_a_hundredth_and_intervals_hold_the_truth() -> None:
+    found = repeated(5000, 100)
     assert max(abs(bias) for bias in found["bias"].values()) < 0.01, found
-    # A share of 200 at .95 has a standard error of .0154: four of them on each, fewer on the mean.
+    # A share of 100 at .95 has a standard error of .0218: four of them on each, fewer on the mean.
     shares = list(found["inside"].values())
-    assert min(shares) > 0.89, found
+    assert min(shares) > 0.87, found
     assert 0.92 < float(np.mean(shares)) < 0.98, found
     assert found["order"] >= 0.95, found
     assert found["seen"] >= 0.9, found

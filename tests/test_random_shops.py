@@ -29,7 +29,7 @@ from retailrec.recommender.request import Request
 from retailrec.recommender.rules import Rules
 from retailrec.recommender.two_stage import TwoStageRecommender
 
-QUICK, SLOW = range(102, 107), range(200, 260)
+QUICK, SLOW = range(102, 107), range(200, 224)
 REQUESTS = 4  # a shop
 START = datetime(2024, 1, 1)
 
