@@ -48,6 +48,9 @@ def test_responses_that_are_switched_off_change_nothing(
     off = Responses(uplift=0, discount=0).apply(shop, lines, offers, START_DAY, DAYS)
     assert off.lines.sort(lines.columns).equals(lines.sort(lines.columns))
     assert off.truth["spend"].abs().max() == 0
+    none = Responses().apply(shop, lines, offers.clear(), START_DAY, DAYS)
+    assert none.lines.equals(lines)
+    assert none.truth.is_empty()
 
 
 def test_the_truth_of_responses_is_their_mean(

@@ -77,8 +77,8 @@ class Responses:
         household = offers["user_id"].to_numpy() - 1
         distinct, place = np.unique(household, return_inverse=True)
         none: Any = kernels.simulate_shard
-        traits = [none(shop.seed, int(h), 1, 0, shop.world)[2][0] for h in distinct]
-        sensitive = np.array(traits)[:, kernels.SENSITIVE][place]
+        traits = (none(shop.seed, int(h), 1, 0, shop.world)[2][0] for h in distinct)
+        sensitive = np.array([of[kernels.SENSITIVE] for of in traits])[place]
         earlier = offers["earlier"].to_numpy() if "earlier" in offers.columns else 0
         out: Floats = np.clip(self.uplift * (0.5 + sensitive) * self.fatigue**earlier, 0, 1)
         return out
