@@ -140,6 +140,8 @@ def test_fixed_prices_admit_nearly_what_was_allocated(
     assert not prices.shows([7], [np.nan])[0]
     with pytest.raises(DataError, match="expected_cost must be finite"):
         prices.price_of([7], expected_cost=-1)
+    with pytest.raises(DataError, match=r"one a item \(2\), got shape \(1,\)"):
+        prices.shows([7, 8], [9.0])
 
 
 def test_a_file_that_holds_no_prices_is_refused(tmp_path: Path) -> None:

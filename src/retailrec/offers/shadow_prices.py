@@ -91,9 +91,15 @@ class Prices:
         Raises
         ------
         DataError
-            If an expected cost is negative or not finite, or there are not as many as items.
+            If an expected cost is negative or not finite, or there are not as many, or not as many
+            values, as items.
         """
-        return np.asarray(value, float) > self.price_of(items, expected_cost)
+        price, worth = self.price_of(items, expected_cost), np.asarray(value, float)
+        if worth.shape != price.shape:
+            raise DataError(
+                f"prices: value must be one a item ({len(price)}), got shape {worth.shape}. Correct it."
+            )
+        return worth > price
 
     def save(self, path: Path) -> None:
         """Write as JSON, in one step."""
