@@ -553,7 +553,7 @@ def _known(
     if without or _has_called(connection, store):
         days = {(row[0], row[2] // _DAY + more) for row in rows for more in (-1, 0, 1)}
         of_these = _receipts_of(connection, {row[0] for row in (without or rows)})
-        for row in sorted(of_these, key=lambda row: (row[0], row[2])):
+        for row in sorted(of_these, key=lambda row: (row[0], row[2], row[1])):
             if (row[0], row[2] // _DAY) in days:
                 (called if is_called_by_time(row[1]) else numbered).setdefault(row[0], []).append(row)
     return there, called, numbered
