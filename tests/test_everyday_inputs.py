@@ -42,6 +42,7 @@ def folder(place: Path, files: dict[str, Any]) -> Path:
         ({"a.csv": HEAD + LINES, "b.csv": HEAD}, [1, 2]),
         ({"a.csv": HEAD + LINES, "b.csv": ""}, [1, 2]),
         ({"a.csv": HEAD + LINES, "_SUCCESS": "", ".a.csv.crc": "x", "_tmp.csv": HEAD + LINES}, [1, 2]),
+        ({"a.csv": HEAD + LINES, "~$a.xlsx": "\x03ann"}, [1, 2]),
         ({"a.csv": HEAD + LINES, "b.csv": (HEAD + "3,c,2024-01-05\n").encode("utf-16")}, [1, 2, 3]),
         ({"a.csv": HEAD + LINES, "b.csv": (HEAD + "3,c,2024-01-05\n").replace(",", ";")}, [1, 2, 3]),
         (

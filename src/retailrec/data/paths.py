@@ -74,7 +74,8 @@ _UNREAD = (
     *(".sav", ".sas7bdat"),
 )
 _VERSIONED = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
-_NOT_DATA = (".", "_")  # how Spark and others begin the names of files that hold no lines
+# how Spark and others begin names of files that hold no lines, and Excel beside an open workbook
+NOT_DATA = (".", "_", "~$")
 
 
 def mode_of(path: Path) -> int:
@@ -190,7 +191,7 @@ def refuse_versions(folder: object, holds: Callable[[str], bool]) -> None:
 def _inside(folder: Path) -> list[Path]:
     """What stands in a folder, but for what is hidden or no data by its name."""
     try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith(_NOT_DATA))
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(NOT_DATA))
     except OSError as error:
         raise DataError(f"folder {folder} can't be opened: {error.strerror}.") from error
 

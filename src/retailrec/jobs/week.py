@@ -29,7 +29,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE
 from retailrec.data.files import exports_of, read_table
 from retailrec.data.parsing import as_instant
-from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files, without_bytes
+from retailrec.data.paths import CSV, EXCEL, NOT_DATA, PARQUET, data_files, without_bytes
 from retailrec.datasets import open_dataset
 from retailrec.datasets.base import Tables
 from retailrec.datasets.table import TABLES, receipts_in, with_our_names
@@ -133,7 +133,7 @@ def _files(folder: Path) -> list[Path]:
         for p in folder.rglob("*")
         if p.name.lower().endswith(ends)
         and p.is_file()
-        and not any(part[0] in "._" for part in p.relative_to(folder).parts)
+        and not any(part.startswith(NOT_DATA) for part in p.relative_to(folder).parts)
     )
 
 
