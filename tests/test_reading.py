@@ -64,6 +64,7 @@ def test_marks_lose_no_line_whatever_columns_are_read(
         (lines("TEA", '"PAN 12" STEEL"', "TEA"), "line 3 is not closed"),
         (lines("TEA", "2,50", "TEA"), "line 3 has more fields"),
         (HEADER + "1,a,TEA,2024-01-01\n2,b,TE", "last line .3. ends after 3 of 4 fields"),
+        ("sep=,\n" + lines("TEA", "2,50", "TEA"), "line 4 has more fields"),
         (lines("TEA", "a\x00b"), "line 3 holds a zero byte"),
         (lines("TEA", "a\rb"), "line 3 holds a carriage return"),
         ("a,b,a\n1,2,3\n", "two columns called 'a'"),
@@ -90,6 +91,9 @@ def test_a_fault_is_named_by_its_line(
         "\ufeffa,b\n1,x\n2,y\n",
         "a, b \n1,x\n2,y\n",
         "a;b\n1;x\n2;y\n",
+        "sep=;\na;b\n1;x\n2;y\n",  # as spreadsheets are told
+        '\ufeff"sep=,"\r\na,b\r\n1,x\r\n2,y\r\n',
+        "SEP=\t\na\tb\n1\tx\n2\ty\n",
         "a\tb\n1\tx\n2\ty\n",
         '"a","b"\n"1","x"\n"2","y"\n',
         "a,b\n1,x,,\n2,y,\n",

@@ -141,6 +141,7 @@ _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx or CSV",
 }  # what a name may hide, by the first bytes
 _ONE_BYTE = ("cp125", "iso8859", "koi8", "mac", "latin")  # encodings with a byte a letter
+_SEP = re.compile(rb"(\xef\xbb\xbf)?\"?sep=[^\r\n]\"?\r?\n", re.IGNORECASE)
 _LIKELY = ("cp1252", "cp1250", "cp1251")  # what files that are not UTF-8 are most often written in
 
 
@@ -179,7 +180,7 @@ def open_delimited(file: Path, encoding: str | None = None) -> DelimitedFile:
     SettingError
         If there is no such encoding.
     """
-    source = _as_utf8(file, encoding)
+    source = _source(file, encoding)
     header = _header_text(source)
     separator = _separator(header)
     names = _names(file, header, separator)
@@ -204,7 +205,7 @@ def line_of_rows(file: Path, encoding: str | None = None) -> list[int]:
 
     For files that are not `regular`; others need not be read again.
     """
-    source = _as_utf8(file, encoding)
+    source = _source(file, encoding)
     separator = _separator(_header_text(source))
     begins, before = [], 0
     with _text(source) as text:
@@ -214,6 +215,15 @@ def line_of_rows(file: Path, encoding: str | None = None) -> list[int]:
                 begins.append(before + 1)
             before = reader.line_num
     return begins[1:]
+
+
+def _source(file: Path, encoding: str | None) -> Path | bytes:
+    """The file or its content as UTF-8; a first line ``sep=;``, meant for spreadsheets, is blank."""
+    source = _as_utf8(file, encoding)
+    with _opened(source) as stream:
+        if _SEP.fullmatch(stream.readline(20)):
+            return b"\n" + stream.read()
+    return source
 
 
 def _as_utf8(file: Path, encoding: str | None) -> Path | bytes:
