@@ -51,4 +51,6 @@ def test_the_table_of_the_demo_is_what_the_demo_wrote() -> None:
     assert [row.split()[0] for row in rows] == list(found)
     for model, *cells in map(str.split, rows):
         told = dict(zip(head.split()[1:], map(float, cells), strict=True))
-        assert {name: found[model][name] for name in told} == pytest.approx(told, abs=2e-4)
+        assert {name: found[model][name] for name in told} == pytest.approx(
+            told, abs=1e-3
+        )  # other processors
