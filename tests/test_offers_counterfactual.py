@@ -328,6 +328,10 @@ def test_a_log_is_read_as_receipts_are_and_no_score_or_chance_is_too_extreme(log
     tokyo = pl.col("time").dt.replace_time_zone("Asia/Tokyo")
     padded = pool.with_columns(pl.format(" {} ", "user_id").alias("user_id"), tokyo)
     assert cf.judge_policy(padded, new, data, days=14, segment="user_id") == usual
+    led = pl.when(pl.col("item_id") == "3").then(pl.lit("03")).otherwise("item_id").alias("item_id")
+    notes = cf.judge_policy(pool.with_columns(led), new, data, days=14).notes
+    for of in ("the log's items differ from those of the receipts", "the new lists' items differ from"):
+        assert any(f"{of}" in note and "by notation only" in note for note in notes), notes
     assert pool_frame(padded)["time"].max() == START
     large = cf.judge_policy(pool.with_columns(pl.col("score") * 1e307), new, data, days=14)
     assert [e.value for e in large.estimates] == pytest.approx([e.value for e in usual.estimates])

@@ -323,6 +323,13 @@ def test_shoppers_whom_the_receipts_do_not_know_are_an_error_or_are_told(
         rows.with_columns(user_id=pl.when(few).then(pl.format("x{}", "user_id")).otherwise("user_id"))
     )
     notes = experiment_result(some, "spring", data, days=DAYS).notes
+    assert not any("by notation only" in note for note in notes)
+    led = Ledger(tmp_path / "led")
+    led.append(
+        rows.with_columns(user_id=pl.when(few).then(pl.format("0{}", "user_id")).otherwise("user_id"))
+    )
+    said = experiment_result(led, "spring", data, days=DAYS).notes
+    assert any("3 of the 120 ids" in note and "by notation only: '01' there" in note for note in said)
     assert any(note.startswith("3 of 120 shoppers (") and "such as x1" in note for note in notes)
 
 

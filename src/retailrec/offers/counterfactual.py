@@ -225,12 +225,13 @@ def judge_policy(
     """
     rows, notes = first_requests(pool_frame(pool, who="the log"))
     new = data.changed_ids.of_lists(_lists(policy))
-    ids_meet(
-        rows["user_id"], data.users["user_id"], who="the log's users", whose="the receipts", share=0
-    )
+    notes += log_meets(rows, data)
     if new.is_empty():
         raise DataError("the new lists hold nothing; give lists of the log's users.")
-    ids_meet(new["user_id"], rows["user_id"], who="the new lists' users", whose="the log", share=0)
+    for of, what in (("user_id", "users"), ("item_id", "items")):
+        who, of_users = f"the new lists' {what}", of == "user_id"
+        note = ids_meet(new[of], rows[of], who=who, whose="the log", share=0, refuse=of_users)
+        notes += [note] if note else []
     rows, coverage = _held(rows, new, notes)
     table = bought_after(rows, data, days, margin)
     listed, indptr = runs_of_ids(table["user_id"])
@@ -446,6 +447,22 @@ def first_requests(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return rows, notes
 
 
+def log_meets(rows: pl.DataFrame, data: RetailData) -> list[str]:
+    """Sentences on ids of a log that the receipts know but for their notation.
+
+    Raises
+    ------
+    DataError
+        If they know none of its users, or none of its items.
+    """
+    both = (("user_id", "users", data.users), ("item_id", "items", data.items))
+    notes = [
+        ids_meet(rows[of], known[of], who=f"the log's {what}", whose="the receipts", share=0)
+        for of, what, known in both
+    ]
+    return [note for note in notes if note]
+
+
 def list_length(rows: pl.DataFrame) -> int:
     """Items a list of the log, the usual number; at least 1."""
     shown = rows.group_by("request").agg(k=pl.col("shown").sum()).filter(pl.col("k") > 0)
@@ -502,7 +519,7 @@ def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any)
     Raises
     ------
     DataError
-        If receipts begin after the first list, the last window is not over, or items don't meet.
+        If receipts begin after the first list, or the last window is not over.
     """
     first: Any = rows["time"].min()
     last: Any = rows["time"].max()
@@ -511,7 +528,6 @@ def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any)
     receipts_reach(data, first, end)
     users = data.users.select(pl.col("user_id").cast(pl.String)).with_row_index("user")
     items = data.items.select(pl.col("item_id").cast(pl.String)).with_row_index("item")
-    ids_meet(rows["item_id"], items["item_id"], who="the log's items", whose="the receipts", share=0)
     coded = (
         rows.select("user_id", "item_id", "time")
         .with_row_index("row")

@@ -255,7 +255,8 @@ def experiment_result(
         )
     shoppers, n_both = shoppers.filter(~pl.col("both")), int(shoppers["both"].sum())
     who = f"the shoppers of campaign '{campaign}'"
-    ids_meet(shoppers["user_id"], data.users["user_id"], who=who, whose="the receipts", share=0)
+    known = data.users["user_id"]
+    alike = ids_meet(shoppers["user_id"], known, who=who, whose="the receipts", share=0)
     found = outcomes(data, shoppers["user_id"], start, days, margin=margin)
     table = shoppers.join(found, on="user_id", how="left", maintain_order="left")
     if segment is not None:
@@ -278,7 +279,7 @@ def experiment_result(
                 f"trusted until it is known why."
             )
     notes = _notes(ledger, campaign, data, table, start, days, srm)
-    notes += _notes_on_rows(rows, start, days)
+    notes += _notes_on_rows(rows, start, days) + ([alike] if alike else [])
     if arms and (n := int(table["moved"].sum())):
         notes.append(f"{n:,} shoppers stood in several arms; no comparison of two arms counts them.")
     if any(e.low is None for e in (*effects, *arms)):

@@ -32,7 +32,13 @@ from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, typed_ids
 from retailrec.errors import DataError
 from retailrec.features.assemble import FeatureSet
-from retailrec.offers.counterfactual import LEAST_P, bought_after, chances_p, first_requests
+from retailrec.offers.counterfactual import (
+    LEAST_P,
+    bought_after,
+    chances_p,
+    first_requests,
+    log_meets,
+)
 from retailrec.offers.ledger import pool_frame
 
 _PARTS = 3  # of users: a learner learns from two of them and is judged on the third
@@ -193,9 +199,7 @@ def fit_uplift(
         to tell which offers change more than others: then with the number of users it would take.
     """
     rows, notes = first_requests(pool_frame(pool, who="the log"))
-    ids_meet(
-        rows["user_id"], data.users["user_id"], who="the log's users", whose="the receipts", share=0
-    )
+    notes += log_meets(rows, data)
     table = bought_after(rows, data, days, margin)
     if n := int((table["propensity"] >= 1).sum()):
         table = table.filter(pl.col("propensity") < 1)
