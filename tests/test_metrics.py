@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -95,6 +96,17 @@ def test_money_metrics_by_hand() -> None:
     np.testing.assert_array_equal(compute_metric("money_precision@2", given), [0.8, np.nan])
     np.testing.assert_array_equal(compute_metric("money_recall@2", given), [0.8, np.nan])
     np.testing.assert_array_equal(compute_metric("revenue@2", given), [8.0, 0.0])
+
+
+def test_money_of_receipts_without_any_is_not_known_which_is_not_nothing() -> None:
+    day = [datetime(2024, 1, 1), datetime(2024, 1, 9)]
+    log = pl.DataFrame({"user_id": [1, 1], "item_id": [7, 7], "time": day})
+    metrics = ("revenue@1", "money_recall@1", "money_precision@1")
+    for money, expected in (({}, None), ({"value": [2.0, 3.0]}, [3.0, 1.0, 1.0])):
+        priced = RetailData.from_frames(log.with_columns(**{n: pl.Series(v) for n, v in money.items()}))
+        judge = Judge.of(*Fold(datetime(2024, 1, 8), priced.end).split(priced))
+        found = means(judge.per_user(np.array([[0]], np.int32), metrics))
+        assert list(found.values()) == (expected or [None] * 3)
 
 
 def test_a_metric_says_what_it_needs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from retailrec.data import RetailData
 from retailrec.errors import DataError, SettingError
+from retailrec.jobs.campaigns import plan_experiment
 from retailrec.offers.allocation import allocate
 from retailrec.offers.arms import assign_arms
 from retailrec.offers.experiments import effects_of, experiment_result, outcomes
@@ -210,6 +212,17 @@ def test_outcomes_are_sums_of_the_window(campaign: tuple[Ledger, RetailData]) ->
     assert found.row(1) == ("nobody", 0, 0, 0, 0)
     for ids in ([3], pl.Series([3.0, None])):  # as pandas has them beside a missing one
         assert outcomes(data, ids, start, DAYS).row(0) == found.row(0)
+
+
+def test_spend_is_not_told_of_receipts_without_money(campaign: tuple[Ledger, RetailData]) -> None:
+    """It was 0 in both arms, and a plan said that all shoppers spend the same."""
+    ledger, priced = campaign
+    data = replace(priced, log=priced.log.with_columns(value=pl.lit(None, pl.Float64)))
+    found = experiment_result(ledger, "spring", data, days=DAYS)
+    assert {e.metric for e in found.effects} == {"bought", "purchases"}
+    assert any(note.startswith("The receipts have no money") for note in found.notes)
+    with pytest.raises(DataError, match=r"no money .*, so no spend can be planned"):
+        plan_experiment(data, days=DAYS, effect=0.1)
 
 
 def test_what_cannot_be_answered_is_a_sentence(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,13 @@ def test_the_best_of_three_learners_is_not_told_from_chance_by_the_interval_of_o
     assert (found.qini_low, found.qini_high) == pytest.approx(mean_interval(of_user, 1 - 0.05 / 3)[1:3])
     assert found.qini_low < mean_interval(of_user)[1]
     assert up.users_needed((1.0, 1 - 2.394, 1 + 2.394), 100, 1 - 0.05 / 3) == 1047  # 100 x 3.2356^2
+
+
+def test_nothing_is_learnt_in_money_from_receipts_without_any() -> None:
+    pool, priced = world(60, seed=1, moved=0.1)
+    data = replace(priced, log=priced.log.with_columns(value=pl.lit(None, pl.Float64)))
+    with pytest.raises(DataError, match="the receipts have no money"):
+        up.fit_uplift(pool, data, days=14, threads=1)
 
 
 def test_a_log_that_is_too_small_says_how_many_users_it_takes() -> None:

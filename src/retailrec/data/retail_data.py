@@ -479,6 +479,11 @@ def unit_prices(data: RetailData) -> NDArray[np.float64]:
     return data.engine.prices(data.end)
 
 
+def has_money(data: RetailData) -> bool:
+    """Whether the value of any line is known; sums of money say nothing otherwise."""
+    return data.log["value"].null_count() < data.log.height
+
+
 def item_buyers(
     data: RetailData, start: datetime | None = None, end: datetime | None = None
 ) -> NDArray[np.float64]:

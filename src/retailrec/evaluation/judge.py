@@ -89,9 +89,11 @@ class Judge:
         )
         row = np.searchsorted(users, bought["user"].to_numpy())
         keys = pair_keys(row, bought["item"].to_numpy(), past.n_items)
-        values = bought["value"].fill_null(0).to_numpy().astype(np.float64)
+        values = bought["value"].to_numpy().astype(np.float64)
         own, items = past.history(codes=users), bought["item"].to_numpy()
         facts = ItemFacts.of(past) if facts is None else facts
+        if np.isnan(facts.prices).all() and target["value"].null_count() == target.height:
+            values[:] = np.nan  # no money is known, which is not 0
         indptr = np.searchsorted(row, np.arange(len(users) + 1))
         return cls(
             users,

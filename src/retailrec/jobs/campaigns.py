@@ -318,6 +318,11 @@ def plan_experiment(
             f"give longer receipts or fewer days."
         )
     table = outcomes(data, data.users["user_id"], start, days, margin=margin)
+    if metric not in table.columns:
+        raise DataError(
+            f"experiment: the receipts have no money (value or price), so no {metric} can be planned; "
+            f"plan another metric (purchases, bought), or bring receipts with money."
+        )
     values, before = table[metric].to_numpy(), table["spend_before"].to_numpy()
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
     if not mean or not sd:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retailrec.components import Days, Level, Resamples, Seed, checked
 from retailrec.compute.statistics import Floats, holm, mean_interval
-from retailrec.data import RetailData
+from retailrec.data import RetailData, has_money
 from retailrec.data.ids import id_series, runs_of_ids
 from retailrec.data.interchange import number_array, to_polars
 from retailrec.data.parsing import ids_meet, typed_ids
@@ -514,7 +514,7 @@ def _held(rows: pl.DataFrame, new: pl.DataFrame, notes: list[str]) -> tuple[pl.D
 def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any) -> pl.DataFrame:
     """Pool rows with what their user bought of their item in the window after, and in one before.
 
-    Columns `units`, `money` and (with margins) `margin`, and the same with ``_before``.
+    Columns `units`, `money` (where receipts have it), `margin` (with margins); each ``_before``, too.
 
     Raises
     ------
@@ -537,7 +537,9 @@ def bought_after(rows: pl.DataFrame, data: RetailData, days: float, margin: Any)
     )
     unit = unit_margins(data, margin)
     lines = data.log.select(pl.col("user", "item").cast(pl.UInt32), "time", "quantity", "value")
-    lines, metrics = lines.filter(pl.col("time") < end), {"units": "quantity", "money": "value"}
+    lines, metrics = lines.filter(pl.col("time") < end), {"units": "quantity"}
+    if has_money(data):
+        metrics["money"] = "value"
     if unit is not None:
         earned = pl.Series(unit[lines["item"].to_numpy()]) * lines["quantity"]
         lines, metrics["margin"] = lines.with_columns(margin=earned), "margin"

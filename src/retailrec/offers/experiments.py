@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from retailrec.components import Days, Level, check_settings, checked
 from retailrec.compute.statistics import Floats, difference_of_means, holm, shares_p
-from retailrec.data import RetailData
+from retailrec.data import RetailData, has_money
 from retailrec.data.ids import id_series
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import as_instant, check_columns, ids_meet, parse_number, typed_ids
@@ -122,8 +122,8 @@ def outcomes(
 
     Returns
     -------
-    Frame with `user_id` (text), `bought` (0 or 1), `purchases` (receipt lines), `spend`, `margin` (with
-    margins given) and `spend_before`.
+    Frame with `user_id` (text), `bought` (0 or 1), `purchases` (receipt lines), `spend` (where receipts
+    have money), `margin` (with margins given) and `spend_before` (0 without money).
 
     Raises
     ------
@@ -152,7 +152,8 @@ def outcomes(
     sums_of = sums_of.with_columns(user_id=text.gather(sums_of["user"])).drop("user")
     out = pl.DataFrame({"user_id": id_series(user_ids, who="user_ids").cast(pl.String)})
     out = out.join(sums_of, on="user_id", how="left", maintain_order="left").fill_null(0.0)
-    columns = ["purchases", "spend", *(["margin"] if unit is not None else []), "spend_before"]
+    told = {"spend": has_money(data), "margin": unit is not None}
+    columns = ["purchases", *(name for name, is_known in told.items() if is_known), "spend_before"]
     return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
 
 
@@ -327,6 +328,11 @@ def _notes(
         notes.append(
             f"Receipts begin on {first:%Y-%m-%d}, less than {days:g} days before the "
             f"campaign: what earlier spend explains is taken out only in part."
+        )
+    if not has_money(data):
+        notes.append(
+            "The receipts have no money (value or price): spend is not told, and no earlier spend is "
+            "taken out."
         )
     notes += srm
     others = ledger.read(since=start, until=start + timedelta(days=days)).filter(

@@ -201,6 +201,12 @@ def fit_uplift(
     rows, notes = first_requests(pool_frame(pool, who="the log"))
     notes += log_meets(rows, data)
     table = bought_after(rows, data, days, margin)
+    metric = "margin" if margin is not None else "money"
+    if metric not in table.columns:
+        raise DataError(
+            "uplift: the receipts have no money (value or price), so no change of it can be learnt; "
+            "give --margin, or receipts with money."
+        )
     if n := int((table["propensity"] >= 1).sum()):
         table = table.filter(pl.col("propensity") < 1)
         notes.append(f"{n:,} rows were sure to be shown; nothing is learnt from them.")
@@ -214,7 +220,6 @@ def fit_uplift(
             f"uplift: of the pool nothing was bought in {days:g} days, and how rare that is is not "
             f"known. Log more users, or give more days."
         )
-    metric = "margin" if margin is not None else "money"
     y, shown, p = (table[name].to_numpy() for name in (metric, "shown", "propensity"))
     user = table["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
     if (wrong := chances_p(shown, p, user)) < LEAST_P:

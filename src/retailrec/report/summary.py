@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retailrec.compute.progress import Progress
-from retailrec.data import RetailData
+from retailrec.data import RetailData, has_money
 from retailrec.data.splits import Split
 from retailrec.evaluation import Judge, means
 from retailrec.evaluation.inspection import by_family, importances, ndcg_by_trees
@@ -209,7 +209,7 @@ def _weeks(data: RetailData, receipts: pl.DataFrame) -> list[dict[str, Any]]:
     back = pl.when(seconds > 0).then((seconds - 1) // (7 * 86_400)).otherwise(0)
     sums = receipts.group_by(week=back).agg(pl.len().alias("receipts"), pl.col("value").sum())
     of_week = {week: (n, value) for week, n, value in sums.rows()}
-    priced = data.log["value"].null_count() < data.log.height
+    priced = has_money(data)
     rows: list[dict[str, Any]] = []
     for week in range(max((data.end - data.start).days // 7, 1) - 1, -1, -1):
         n, value = of_week.get(week, (0, 0.0))
