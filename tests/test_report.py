@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from retailrec.data import RetailData
+from retailrec.errors import DataError
 from retailrec.jobs.evaluate import baselines, hold_out
 from retailrec.jobs.run import run
 from retailrec.jobs.settings import Settings
@@ -233,6 +234,12 @@ def test_data_is_described_as_counted_by_hand() -> None:
     assert (shares[1, 2], shares[2, 3]) == (0.75, 0.25)
     assert {b["from"]: b["share"] for b in found["gaps_days"]}[7] == 0.5  # 8 days; the other gap is 6
     assert found["long_tail"] == [{"items": 0.5, "lines": 0.8}, {"items": 1.0, "lines": 1.0}]
+
+
+def test_receipts_that_are_no_longer_than_the_horizon_say_how_long_they_are() -> None:
+    two_days = lines(("ann", "tea", 1, 2.0), ("bob", "tea", 2, 4.0))
+    with pytest.raises(DataError, match="the receipts span 2 days, no more than the horizon of 2 days"):
+        hold_out(two_days, Settings(horizon_days=2))
 
 
 def test_examples_show_what_happened(report: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from retailrec.jobs.settings import Settings, sources_toml
 from retailrec.metrics.base import longest
 from retailrec.recommender.artifact import versions
 from retailrec.recommender.batch import NO_COLUMNS, end_of
+from retailrec.recommender.explanations import in_days
 from retailrec.report.drawings import draw_recall
 from retailrec.schema import CATEGORIES, TRANSACTIONS
 from retailrec.work import staged, write_json
@@ -126,8 +127,8 @@ def hold_out(data: RetailData, settings: Settings) -> Split:
     cutoff = data.end - timedelta(days=settings.horizon_days)
     if cutoff <= data.start:
         raise DataError(
-            f"the receipts span {(data.end - data.start).days + 1} days, no more than the horizon "
-            f"of {settings.horizon_days:g} days; nothing would be left to learn from. "
+            f"the receipts span {in_days(-(data.start - data.end).days)}, no more than the horizon "
+            f"of {in_days(settings.horizon_days)}; nothing would be left to learn from. "
             f"Ask for a shorter --horizon-days."
         )
     return Fold(cutoff, data.end).split(data)
