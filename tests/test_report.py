@@ -225,6 +225,7 @@ def test_data_is_described_as_counted_by_hand() -> None:
         ),
         horizon_days=7,
     )
+    assert found["glance"]["repeat_share_7d"] == 1  # Ann's tea; Bob bought nothing before
     # the data ends at the end of the 15th: weeks from the 2nd and the 9th are whole
     assert found["weeks"] == [
         {"start": "2024-01-02", "receipts": 0, "value": 0.0},

@@ -207,7 +207,7 @@ def _view(report: Report) -> dict[str, Any]:
         "segments": list(kinds),
         "by_segment": {kind: _by_segment(segments, kind, method) for kind in kinds},
         "purposes": [_purpose(p, method) for p in purposes],
-        "glance": _glance(report["data"]["glance"], load),
+        "glance": _glance(report["data"]["glance"], load, report["evaluation"]["horizon_days"]),
         "removed": Table(
             ["reason", "lines"],
             [[reason, f"{n:,}"] for reason, n in load["rejected"].items()]
@@ -383,7 +383,7 @@ def _purpose(result: Mapping[str, Any], method: Mapping[str, Method]) -> dict[st
     }
 
 
-def _glance(glance: Mapping[str, Any], load: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _glance(glance: Mapping[str, Any], load: Mapping[str, Any], days: float) -> list[tuple[str, str]]:
     return [
         (f"{load['n_users']:,}", "shoppers"),
         (f"{load['n_items']:,}", "items sold"),
@@ -391,7 +391,7 @@ def _glance(glance: Mapping[str, Any], load: Mapping[str, Any]) -> list[tuple[st
         (f"{load['kept']:,}", "receipt lines"),
         (f"{glance['lines_per_receipt_mean']:.1f}", "items on a receipt (mean)"),
         (in_days(glance["days_between_visits_median"]), "between visits (median)"),
-        (_share(glance["repeat_share_28d"]), "of purchases are repeats"),
+        (_share(glance[f"repeat_share_{days:g}d"]), f"of purchases in {in_days(days)} are repeats"),
         (_share(glance["sales_in_top_10_percent"]), "of lines are of the top 10% of items"),
     ]
 

@@ -159,7 +159,7 @@ def at_a_glance(data: RetailData, *, horizon_days: float = 28) -> dict[str, Any]
         "lines_per_receipt_mean": _number(receipts["lines"].mean()),
         "days_between_visits_median": _number(gap.median()),
         "days_between_visits_mean": _number(gap.mean()),
-        "repeat_share_28d": within,
+        f"repeat_share_{horizon_days:g}d": within,
         "repeat_share_last_receipt": of_last,
         "sales_in_top_1_percent": _top_share(per_item, 0.01),
         "sales_in_top_10_percent": _top_share(per_item, 0.10),
