@@ -124,6 +124,8 @@ def test_few_shoppers_give_no_certainty(differences: list[float], p: float) -> N
 def test_item_lists_in_another_notation_are_an_error(kind: type, data: RetailData) -> None:
     with pytest.raises(DataError, match="none of the 2 ids of prefilter"):
         kind(["0099", "A500"])(data)
+    with pytest.raises(DataError, match=r"1 of the 2 ids .* by notation only: '02' there, '2' here"):
+        kind(["1", "02"])(data)
     assert kind(["1", 2, "gone"])(data).recommendable.sum() in (2, data.n_items - 2)
 
 

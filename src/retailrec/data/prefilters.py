@@ -160,13 +160,14 @@ class DenyItems(Prefilter):
 
 
 def _same_type(ids: Sequence[Any], data: RetailData, who: str) -> pl.Series:
-    """The ids in the type of the catalogue's; it is an error if it knows none of them.
+    """The ids in the type of the catalogue's; an error if it knows none, or one by another notation.
 
     Ids that the data does not know yet, as at an earlier cutoff, are still in its catalogue.
     """
     text = pl.Series(ITEM_ID, [str(i) for i in ids], pl.String)
     known = data.items[ITEM_ID]
-    ids_meet(text, known, who=f"prefilter {who}", whose="the catalogue", share=0)
+    if other := ids_meet(text, known, who=f"prefilter {who}", whose="the catalogue", share=0):
+        raise DataError(other)
     return text.cast(known.dtype, strict=False).drop_nulls()
 
 
