@@ -217,7 +217,8 @@ def test_the_command_writes_pairs_for_allocate(
         "value",
     ).write_csv("shop/transactions.csv")
     data.users.write_csv("shop/users.csv")
-    pl.DataFrame({"user_id": range(50), "item_id": [u % 30 for u in range(50)]}).write_csv("pairs.csv")
+    items = [*(u % 30 for u in range(49)), 999]  # which is not sold yet
+    pl.DataFrame({"user_id": range(50), "item_id": items}).write_csv("pairs.csv")
     Path("c.toml").write_text('name = "next"\nvalue = "uplift_margin"\n')
 
     def run(command: str) -> Any:
@@ -231,10 +232,12 @@ def test_the_command_writes_pairs_for_allocate(
     assert found.exit_code == 0, found.exception
     report = json.loads(Path("out/uplift/uplift.json").read_text())
     assert report["n_users"] == 500
+    strange = "1 of 50 pairs are of items that the receipts do not know, such as 999"
+    assert strange in " ".join(report["notes"])
     assert "Qini" in found.output
     page = Path("out/uplift/uplift.html").read_text()
     assert page.count("<svg") == 1
-    assert " ".join(found.output.split()).partition(", between")[0].replace("+", "+") in page
+    assert " ".join(found.stdout.split()).partition(", between")[0] in page
     allocated = run("allocate out/uplift/pairs.parquet c.toml --out out/next")
     assert allocated.exit_code == 0, allocated.output
 

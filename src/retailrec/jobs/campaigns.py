@@ -44,7 +44,7 @@ from retailrec.offers.experiments import (
 )
 from retailrec.offers.ledger import Ledger, pool_frame
 from retailrec.offers.problem import group_column, group_names
-from retailrec.offers.uplift import UpliftReport, fit_uplift, known_pairs
+from retailrec.offers.uplift import UpliftReport, fit_uplift, known_pairs, pairs_meet
 from retailrec.recommender.request import Request
 from retailrec.recommender.two_stage import TwoStageRecommender
 from retailrec.report.page import render_campaign, render_counterfactual, render_uplift
@@ -561,10 +561,12 @@ def uplift_of_files(
         )
         progress("score pairs")
         write_frame(learnt.score(table, data, threads=threads), folder / "pairs.parquet")
-        write_json(folder / "uplift.json", learnt.report.as_dict())
-        page = render_uplift(learnt.report.as_dict(), learnt.report.sentence())
+        strange = pairs_meet(table["user_id"], table["item_id"], data)
+        report = replace(learnt.report, notes=(*learnt.report.notes, *strange))
+        write_json(folder / "uplift.json", report.as_dict())
+        page = render_uplift(report.as_dict(), report.sentence())
         write_text(page, folder / "uplift.html")
-    return learnt.report
+    return report
 
 
 def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:

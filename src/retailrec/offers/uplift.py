@@ -257,13 +257,32 @@ def known_pairs(pairs: Any, data: RetailData) -> pl.DataFrame:
         if name not in frame.columns:
             raise DataError(f"pairs lack column '{name}'; they have {frame.columns}. Rename it.")
     frame = data.changed_ids.of_lists(frame)
-    _require_some(frame["user_id"], frame["item_id"], data)
+    pairs_meet(frame["user_id"], frame["item_id"], data)
     return frame
 
 
-def _require_some(users: pl.Series, items: pl.Series, data: RetailData) -> None:
-    ids_meet(items, data.items["item_id"], who="the pairs' items", whose="the receipts", share=0)
-    ids_meet(users, data.users["user_id"], who="the pairs' users", whose="the receipts", share=0)
+def pairs_meet(users: pl.Series, items: pl.Series, data: RetailData) -> list[str]:
+    """Sentences on pairs whose user or item the receipts don't know, or know in another notation.
+
+    Raises
+    ------
+    DataError
+        If they know none of the users, or none of the items.
+    """
+    notes = []
+    for what, ids, known in (
+        ("items", items, data.items["item_id"]),
+        ("users", users, data.users["user_id"]),
+    ):
+        who = f"the pairs' {what}"
+        notes.append(ids_meet(ids, known, who=who, whose="the receipts", share=0))
+        strange = row_of_ids(ids_like(ids, known, who=who), known) < 0
+        if n := int(strange.sum()):
+            notes.append(
+                f"{n:,} of {len(ids):,} pairs are of {what} that the receipts do not know, such as "
+                f"{ids.filter(pl.Series(strange))[0]}; what an offer changes there is a guess."
+            )
+    return [note for note in notes if note]
 
 
 @checked
@@ -277,7 +296,7 @@ def feature_rows(
     DataError
         If no user, or no item, is one of the receipts.
     """
-    _require_some(users, items, data)
+    pairs_meet(users, items, data)
     code = row_of_ids(ids_like(items, data.items["item_id"], who="pairs"), data.items["item_id"])
     table = pl.DataFrame({"user": typed_ids(users), "item": code}).with_row_index("row")
     table = table.filter(pl.col("item") >= 0).sort("user", "item")
