@@ -91,7 +91,7 @@ def test_a_fault_is_named_by_its_line(
         "\ufeffa,b\n1,x\n2,y\n",
         "a, b \n1,x\n2,y\n",
         "a;b\n1;x\n2;y\n",
-        "sep=;\na;b\n1;x\n2;y\n",  # as spreadsheets are told
+        "sep=;\na;b\n1;x\n2;y\n",  # for spreadsheets
         '\ufeff"sep=,"\r\na,b\r\n1,x\r\n2,y\r\n',
         "SEP=\t\na\tb\n1\tx\n2\ty\n",
         "a\tb\n1\tx\n2\ty\n",

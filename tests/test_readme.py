@@ -50,7 +50,7 @@ def test_the_table_of_the_demo_is_what_the_demo_wrote() -> None:
     found = json.loads((Path(os.environ["DEMO"]) / "metrics.json").read_text())["models"]
     assert [row.split()[0] for row in rows] == list(found)
     for model, *cells in map(str.split, rows):
-        told = dict(zip(head.split()[1:], map(float, cells), strict=True))
-        assert {name: found[model][name] for name in told} == pytest.approx(
-            told, abs=1e-3
+        shown = dict(zip(head.split()[1:], map(float, cells), strict=True))
+        assert {name: found[model][name] for name in shown} == pytest.approx(
+            shown, abs=1e-3
         )  # other processors

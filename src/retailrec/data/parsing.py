@@ -803,7 +803,7 @@ def _refuse_ambiguous(
 def seem_swapped(text: pl.Series, times: pl.Series) -> bool:
     """Do dates, which may be read either way, lie far closer together with day and month swapped?
 
-    `times` are what `text` was read as, beside other dates that told which notation it is.
+    `times` are what `text` was read as, beside other dates that showed which notation it is.
 
     Examples
     --------

@@ -152,8 +152,8 @@ def outcomes(
     sums_of = sums_of.with_columns(user_id=text.gather(sums_of["user"])).drop("user")
     out = pl.DataFrame({"user_id": id_series(user_ids, who="user_ids").cast(pl.String)})
     out = out.join(sums_of, on="user_id", how="left", maintain_order="left").fill_null(0.0)
-    told = {"spend": has_money(data), "margin": unit is not None}
-    columns = ["purchases", *(name for name, is_known in told.items() if is_known), "spend_before"]
+    has = {"spend": has_money(data), "margin": unit is not None}
+    columns = ["purchases", *(name for name in has if has[name]), "spend_before"]
     return out.select("user_id", (pl.col("purchases") > 0).cast(pl.Float64).alias("bought"), *columns)
 
 
@@ -331,8 +331,8 @@ def _notes(
         )
     if not has_money(data):
         notes.append(
-            "The receipts have no money (value or price): spend is not told, and no earlier spend is "
-            "taken out."
+            "The receipts have no money (value or price): spend is not reported, and no earlier spend "
+            "is taken out."
         )
     notes += srm
     others = ledger.read(since=start, until=start + timedelta(days=days)).filter(
