@@ -293,6 +293,22 @@ def test_rules_and_reasons_go_with_lists(data: RetailData, model: TwoStageRecomm
     assert answer.lists["reasons"].null_count() == 0
 
 
+def test_lists_of_pairs_hold_for_a_user_who_is_asked_for_twice(
+    data: RetailData, model: TwoStageRecommender
+) -> None:
+    named = pl.DataFrame({"user_id": ["u01", "u01", "u02"], "item_id": [3, 9, 3]})
+    asked: list[dict[str, object]] = [
+        {"among": named},
+        {"rules": Rules(deny=named)},
+        {"dismissals": named.with_columns(category=pl.lit(True))},
+        {"previous": named, "steady": 9.0},
+    ]
+    for more in asked:
+        once = {user: model.recommend(data, [user], k=2, **more) for user in ("u01", "u02")}
+        twice = model.recommend(data, ["u01", "u02", "u01"], k=2, **more)
+        assert twice.equals(pl.concat([once["u01"], once["u02"], once["u01"]]))
+
+
 def test_an_item_on_a_list_that_nobody_bought_is_said_to_be_that(
     data: RetailData, model: TwoStageRecommender
 ) -> None:

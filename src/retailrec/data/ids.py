@@ -177,12 +177,32 @@ def row_of_ids(ids: pl.Series, table: pl.Series) -> NDArray[np.int64]:
     >>> row_of_ids(pl.Series(["7", "007", "x"]), pl.Series([7, 8])).tolist()
     [0, -1, -1]
     """
+    rows = pl.DataFrame({"id": table}).with_row_index("row")
+    placed = _as_in(ids, table).to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
+    return placed.cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def rows_of_ids(ids: pl.Series, table: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Place in `ids` and place in `table` wherever both hold the same id, as often as either does.
+
+    Examples
+    --------
+    >>> [found.tolist() for found in rows_of_ids(pl.Series([7, 9, 8]), pl.Series(["8", "7", "7"]))]
+    [[0, 0, 2], [1, 2, 0]]
+    """
+    rows = pl.DataFrame({"id": table}).with_row_index("row")
+    asked = _as_in(ids, table).to_frame().with_row_index("place")
+    both = asked.join(rows, on="id", how="inner").sort("place", "row")
+    place, row = both.select(pl.col("place", "row").cast(pl.Int64))
+    return place.to_numpy(), row.to_numpy()
+
+
+def _as_in(ids: pl.Series, table: pl.Series) -> pl.Series:
+    """The ids in the type of `table`, as `id`; null where they are no such ids."""
     if ids.dtype != table.dtype:
         alike = ids.cast(table.dtype, strict=False)
         ids = alike.set((alike.cast(ids.dtype, strict=False) != ids).fill_null(False), None)  # 007 no 7
-    rows = pl.DataFrame({"id": table}).with_row_index("row")
-    placed = ids.alias("id").to_frame().join(rows, on="id", how="left", maintain_order="left")["row"]
-    return placed.cast(pl.Int64).fill_null(-1).to_numpy()
+    return ids.alias("id")
 
 
 def id_keys(ids: pl.Series) -> NDArray[np.uint64]:

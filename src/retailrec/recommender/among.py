@@ -19,7 +19,7 @@ from retailrec.compute.shards import SHARD
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.files import read_table
 from retailrec.data.history import Pairs
-from retailrec.data.ids import row_of_ids
+from retailrec.data.ids import rows_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import check_columns, ids_like, typed_ids
 from retailrec.errors import DataError
@@ -220,19 +220,21 @@ class Among:
             If none of the items is in the catalogue, or none of the users is asked for.
         """
         if self.items is not None:
-            codes = _places(self.items, items, "items", "in the model's catalogue")
-            known = np.sort(codes[codes >= 0]).astype(np.int32)
-            unknown = int((codes < 0).sum())
-            return Eligible(users.height, known, None, unknown, without_ids=self.without_ids)
+            _, codes = _places(self.items, items, "items", "in the model's catalogue")
+            shared, unknown = np.sort(codes).astype(np.int32), len(self.items) - len(codes)
+            return Eligible(users.height, shared, None, unknown, without_ids=self.without_ids)
         if self.pairs is None:
             raise DataError(f"among is empty; give tables of these columns: {_SHAPES}.")
-        code = _places(self.pairs[ITEM_ID], items, "items", "in the model's catalogue")
-        row = _places(self.pairs[USER_ID], users, "shoppers", "among those asked for")
-        both = (code >= 0) & (row >= 0)
-        keys = np.sort(row[both] * items.height + code[both])
+        known, codes = _places(self.pairs[ITEM_ID], items, "items", "in the model's catalogue")
+        place, row = _places(self.pairs[USER_ID], users, "shoppers", "among those asked for")
+        code = np.full(self.pairs.height, -1)
+        code[known] = codes
+        keys = np.sort((row * items.height + code[place])[code[place] >= 0])
         indptr = np.searchsorted(keys, np.arange(users.height + 1) * items.height)
-        unknown = self.pairs[ITEM_ID].filter(pl.Series(code < 0)).n_unique()
-        others = self.pairs[USER_ID].filter(pl.Series(row < 0)).n_unique()
+        unknown, others = (
+            self.pairs[name].n_unique() - self.pairs[name].gather(found).n_unique()
+            for name, found in ((ITEM_ID, known), (USER_ID, place))
+        )
         pairs = Pairs(indptr.astype(np.int64), (keys % items.height).astype(np.int32))
         left_out = unknown, others, self.empty_campaigns, self.without_ids
         return Eligible(users.height, None, pairs, *left_out)
@@ -284,12 +286,15 @@ def _of_campaigns(sent: pl.DataFrame, products: pl.DataFrame) -> Among:
     return Among(pairs=distinct, empty_campaigns=empty)
 
 
-def _places(ids: pl.Series, table: pl.DataFrame, what: str, where: str) -> NDArray[np.int64]:
-    """Row of `table` of each id, -1 where it has none."""
-    found = row_of_ids(ids_like(ids, table[ids.name], who=f"the {what} of among"), table[ids.name])
-    if (found < 0).all():
+def _places(
+    ids: pl.Series, table: pl.DataFrame, what: str, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Place of each id that `table` has, and its rows there, as `rows_of_ids`."""
+    own = ids_like(ids, table[ids.name], who=f"the {what} of among")
+    places, rows = rows_of_ids(own, table[ids.name])
+    if not len(rows):
         raise DataError(
             f"none of the {ids.n_unique():,} {what} of among is {where}, for example {ids[0]!r}; write "
             f"the ids as in the receipts."
         )
-    return found
+    return places, rows

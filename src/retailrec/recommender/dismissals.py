@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retailrec.data.ids import row_of_ids
+from retailrec.data.ids import row_of_ids, rows_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import (
     check_columns,
@@ -124,13 +124,12 @@ class Dismissed:
         self, users: pl.Series, user: NDArray[np.int64], items: NDArray[np.int32]
     ) -> NDArray[np.bool_]:
         """(n_pairs,) may the pair be listed? `user` is the row in `users` of each pair."""
-        row = row_of_ids(ids_like(self._users, users, who="dismissals"), users)
-        here = row >= 0
-        n = len(self._finest)
-        hidden = np.isin(user * n + items, row[here] * n + self._items[here])
-        wide = here & (self._categories >= 0)
+        place, row = rows_of_ids(ids_like(self._users, users, who="dismissals"), users)
+        n, categories = len(self._finest), self._categories[place]
+        hidden = np.isin(user * n + items, row * n + self._items[place])
+        wide = categories >= 0
         if wide.any():
             fine = self._finest[items]
-            keys = row[wide] * n + self._categories[wide]
+            keys = row[wide] * n + categories[wide]
             hidden |= (fine >= 0) & np.isin(user * n + fine, keys)
         return ~hidden

@@ -31,7 +31,7 @@ from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LARGEST
 from retailrec.data.files import read_table
 from retailrec.data.history import Candidates, History, Pairs
-from retailrec.data.ids import row_of_ids
+from retailrec.data.ids import row_of_ids, rows_of_ids
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import (
     bare_id,
@@ -465,12 +465,10 @@ class BoundRules:
         self, lists: pl.DataFrame, users: pl.Series, user: NDArray[np.int64], items: NDArray[np.int32]
     ) -> NDArray[np.bool_]:
         """(n_pairs,) was the item on the user's previous list?"""
-        whose = users.unique(maintain_order=True)  # a request may ask for a user more than once
-        row = row_of_ids(ids_like(lists[USER_ID], users, who="previous lists"), whose)
+        place, row = rows_of_ids(ids_like(lists[USER_ID], users, who="previous lists"), users)
         ids = ids_like(lists[ITEM_ID], self.items[ITEM_ID], who="previous lists")
-        code, n = row_of_ids(ids, self.items[ITEM_ID]), self.items.height
-        known = (row >= 0) & (code >= 0)
-        return np.isin(row_of_ids(users, whose)[user] * n + items, row[known] * n + code[known])
+        code, n = row_of_ids(ids, self.items[ITEM_ID])[place], self.items.height
+        return np.isin(user * n + items, (row * n + code)[code >= 0])
 
     def pick(self, usable: Usable, begun: Begun) -> Candidates:
         """The best usable pairs that go on the lists, which may hold items already."""
@@ -656,9 +654,9 @@ class BoundRules:
         user: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
         ids = ids_like(deny[0], history.users[USER_ID], who="rules: deny")
-        row = row_of_ids(ids, history.users[USER_ID])
-        key = row * self.items.height + deny[1]
-        return np.isin(user * self.items.height + pairs.items, key[row >= 0])
+        place, row = rows_of_ids(ids, history.users[USER_ID])
+        key = row * self.items.height + deny[1][place]
+        return np.isin(user * self.items.height + pairs.items, key)
 
     def _just_bought(self, history: History, position: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n_pairs,) bought within `skip_bought_days`, and not due if that matters."""
