@@ -110,6 +110,7 @@ def test_two_offers_at_one_rank_are_refused(tmp_path: Path) -> None:
         ({"campaign": None}, "column 'campaign' is empty in 1 rows"),
         ({"time": "soon"}, "column 'time' of ledger rows must hold times"),
         ({"rank": "first"}, "of another kind"),
+        ({"rank": 1.5}, "'rank' must be whole"),
     ],
 )
 def test_bad_rows_are_a_sentence(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def _in_columns(
         elif name == "time":
             columns.append(pl.lit(parse_time(frame[name], who=who)))
         else:
+            if kind.is_integer() and frame[name].dtype.is_float():
+                _refuse_broken(frame[name], who)
             columns.append(pl.col(name).cast(kind))
     try:
         return frame.select(columns)
@@ -178,6 +180,15 @@ def pool_frame(rows: Any, *, who: str = "pool rows") -> pl.DataFrame:
             f"such as rank {wrong['rank'][0]} of request '{wrong['request'][0]}'. Correct them."
         )
     return checked
+
+
+def _refuse_broken(numbers: pl.Series, who: str) -> None:
+    """Raise a DataError if numbers that count something are not whole."""
+    if len(broken := numbers.filter(numbers != numbers.round())):
+        raise DataError(
+            f"{who}: column '{numbers.name}' must be whole; {len(broken):,} rows differ, such as "
+            f"{broken[0]}. Correct them."
+        )
 
 
 @dataclass(frozen=True)
