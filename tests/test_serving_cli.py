@@ -746,6 +746,16 @@ def test_a_terminal_that_is_closed_is_a_clean_stop(model: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_second_ctrl_c_ends_the_service_without_a_traceback(model: Path, tmp_path: Path) -> None:
+    with serving(str(tmp_path / "s.db"), model) as (process, address):
+        assert ask(address, "/v1/shoppers/5/offers?k=3")[0] == 200
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        assert "Traceback" not in process.communicate(timeout=40)[1]
+
+
+@pytest.mark.slow
 def test_few_open_files_are_fewer_connections_and_shut_nobody_out(model: Path, tmp_path: Path) -> None:
     import resource
 

@@ -601,7 +601,10 @@ def make_app(service: Service) -> FastAPI:
         ending = asyncio.Event()
         warming = asyncio.create_task(_warm_up(service, ending))
         warming.add_done_callback(_warmed)
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:  # by a second Ctrl-C, which waits for nothing
+            return
         ending.set()
         await asyncio.wait([warming])
         await asyncio.to_thread(service.stop)
