@@ -78,6 +78,11 @@ def test_a_cell_without_value_or_quantity_keeps_its_line() -> None:
         (["1.234", "2.500"], [1.234, 2.5]),  # kilograms: a point is a point unless commas say otherwise
         (["1.234.567,8", "2"], [1234567.8, 2]),
         ([",5", "2"], [0.5, 2]),
+        (["1.234,50-", "(2,50)", "3"], [-1234.5, -2.5, 3]),  # as ledgers write what is taken back
+        (["($2.50)", "$3.00-", "$1"], [-2.5, -3, 1]),
+        (["\u22122.50", "2"], [-2.5, 2]),
+        (["1.234", "1.5", "990"], [1.234, 1.5, 990]),
+        (["1.250", "2", "0.500", "120"], [1.25, 2, 0.5, 120]),
     ],
 )
 def test_numbers_in_one_notation_are_read(cells: list[str], numbers: list[float]) -> None:
@@ -89,6 +94,9 @@ def test_numbers_in_one_notation_are_read(cells: list[str], numbers: list[float]
     [
         (["2,50", "2.50"], "decimal commas and decimal points"),
         (["1,234", "5"], "may part thousands or decimals"),
+        (["12.990", "990", "1.490"], "in '12.990' the point may part thousands or decimals"),
+        (["$12.990", "$990"], "whole numbers such as '990' have none"),
+        (["12.-", "13.-"], "must hold numbers"),
         (["two", "three", "4"], "must hold numbers"),
         (["1.5"] * 200 + ["x"] * 20, "must hold numbers; 20 of 220 cells do not"),
         ([True, False], "must hold numbers, not Boolean"),
@@ -97,6 +105,13 @@ def test_numbers_in_one_notation_are_read(cells: list[str], numbers: list[float]
 def test_numbers_in_two_notations_are_refused(cells: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_number(pl.Series("value", cells), who="lines")
+
+
+def test_what_a_ledger_takes_back_in_brackets_voids_its_line() -> None:
+    lines = receipts(user_id=[1, 1, 1], item_id=["tea", "rice", "tea"], value=["2.50", "3", "(2.50)"])
+    data = RetailData.from_frames(lines.with_columns(basket_id=pl.lit(7)))
+    assert data.log["value"].to_list() == [3.0]
+    assert data.report.rejected == {"voided on its receipt": 2}
 
 
 def test_parts_of_one_column_must_agree_on_the_decimal_mark() -> None:

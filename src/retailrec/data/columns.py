@@ -286,6 +286,7 @@ _NO_TIME = re.compile(
 )
 _MADE = re.compile(r"creat")  # of the line or of the user: a time where nothing else is
 _AMOUNT = r"^\s*[$€£]?-?(\d{1,7}|\d{9,}|\d+[.,]\d+)\s*$"  # 20240131 may be a date
+_NUMBER = r"^\s*[-+(\u2212]?[$€£]?[-+]?[\d., ']+[€£$]?[-)]?\s*$"
 _DAYS = r"(day|tag|jour|dia|giorno|dag|date|datum)(nr|no|number)?$"
 _KIND = {"basket_id": "id", "store": "id", "user_id": "id", "item_id": "id", "time": "time"}
 
@@ -415,7 +416,7 @@ def _holds_numbers(cells: pl.Series) -> bool:
     if cells.dtype != pl.String:
         return False
     some = _some(cells)
-    return len(some) > 0 and bool(some.str.contains(r"^\s*[-+]?[$€£]?[\d., ']+[€£$]?\s*$").all())
+    return len(some) > 0 and bool(some.str.contains(_NUMBER).all())
 
 
 def _describes(frame: pl.DataFrame, text: str, item: str | None) -> bool:

@@ -39,6 +39,8 @@ _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"(\p{Sc})"
 _POINT_OR_THOUSAND = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"  # 1.234: a bit over one, or a thousand?
+# less than nothing as tills and ledgers write it: (1.50), 1.50- and with the minus of typesetters
+_NEGATIVE = (r"^\(([^()+-]+)\)$", r"^([^+-]*\d)[-\u2212]$", r"^\u2212(.+)$")
 _MONEY = r"[\s\u00a0\u202f'’\p{Sc}]"  # blanks between thousands, apostrophes, currency signs
 
 
@@ -401,8 +403,10 @@ def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None
     marked = notation.get(values.name) if notation is not None else None
     if not odd.any() and marked is None:
         thousands = text.filter(text.str.contains(_POINT_OR_THOUSAND)).head(1)
-        if notation is not None and len(thousands):
-            notation[f"points of {values.name}"] = thousands[0]
+        if len(thousands):
+            _refuse_points_of_thousands(text, who)
+            if notation is not None:
+                notation[f"points of {values.name}"] = thousands[0]
         return number.fill_nan(None)
     text = without_missing(text)
     number = _marked_numbers(text, who, {} if notation is None else notation).fill_nan(None)
@@ -421,6 +425,8 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
     """Numbers with thousands marks, by the decimal mark that the cells agree on; others null."""
     _require_one_currency(text, who, notation)
     bare = text.str.replace_all(_MONEY, "")
+    for written in _NEGATIVE:
+        bare = bare.str.replace(written, "-${1}")
     plain = bare.str.contains(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     by_comma = bare.str.contains(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)?,\d+$")
     by_point = bare.str.contains(r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$")
@@ -447,6 +453,8 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
             f"'{found}' in another, for example {text.filter(comma_like | point_like)[0]!r}; use one."
         )
     mark = found or before
+    if mark is None and not n_either:
+        _refuse_points_of_thousands(bare, who)
     if mark is None and n_either:
         raise DataError(
             f"column '{text.name}' of {who}: in {text.filter(either)[0]!r} the comma may part "
@@ -467,6 +475,21 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
     else:
         readable, digits = plain | by_point, bare.str.replace_all(",", "", literal=True)
     return digits.set(~readable, None).cast(pl.Float64, strict=False)
+
+
+def _refuse_points_of_thousands(text: pl.Series, who: str) -> None:
+    """Raise if points may part thousands: all stand before three digits, beside 990 and never 1990."""
+    pointed = text.filter(text.str.contains(".", literal=True))
+    whole = text.filter(text.str.contains(r"^[+-]?\d{3,}$"))
+    if pointed.is_empty() or whole.is_empty() or not pointed.str.contains(_POINT_OR_THOUSAND).all():
+        return
+    if whole.str.contains(r"^[+-]?[1-9]\d\d$").all():
+        raise DataError(
+            f"column '{text.name}' of {who}: in {pointed[0]!r} the point may part thousands or "
+            f"decimals; all points stand before three digits, and whole numbers such as "
+            f"{whole[0]!r} have none. Write the numbers without thousands marks, and decimals with "
+            f"one or two digits."
+        )
 
 
 def _require_one_currency(text: pl.Series, who: str, notation: dict[str, str]) -> None:
