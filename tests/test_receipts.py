@@ -548,6 +548,35 @@ def test_several_currencies_are_said_where_receipts_are_loaded(
     assert "currencies" not in " ".join(RetailData.from_frames(without).report.notes)
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "said"),
+    [
+        ("Order Status", ["paid", "Cancelled", "paid", None], "('Cancelled' in 1 of 4 lines)"),
+        (
+            "financial_status",
+            ["paid", "partially_refunded", "paid", "paid"],
+            "'partially_refunded' in 1",
+        ),
+        ("event", ["view", "addtocart", "view", "transaction"], "--where 'event!=view'"),
+        ("is_test", [False, True, False, False], "('true' in 1 of 4 lines)"),
+        ("Cancelled at", ["", "2024-01-31 10:00", None, ""], "(it is filled in 1 of 4 lines)"),
+        ("Статус", ["оплачен", "отменён", "оплачен", "оплачен"], "'отменён' in 1"),
+        ("Order Status", ["paid", "shipped", "paid", "paid"], None),
+        ("is_test", ["no", "0", "", None], None),
+        ("comment", ["cancelled", "", "", ""], None),
+    ],
+)
+def test_a_column_by_which_lines_may_be_no_purchases_is_said(
+    column: str, cells: list[str | None], said: str | None
+) -> None:
+    lines = {"user_id": list("aabb"), "item_id": list("wxyz"), "time": [TEN] * 4}
+    notes = RetailData.from_frames(pl.DataFrame(lines | {column: cells})).report.notes
+    assert notes == [] if said is None else said in " ".join(notes), notes
+    back = pl.DataFrame(lines | {column: cells, "quantity": [1, -1, 1, 1]})
+    if said is not None and said.endswith("1"):  # what takes back is told as a return
+        assert RetailData.from_frames(back).report.notes == []
+
+
 @pytest.mark.parametrize("cell", [None, "", "NaN"])
 @pytest.mark.parametrize("column", ["quantity", "value"])
 def test_a_column_without_content_is_said(column: str, cell: str | None) -> None:

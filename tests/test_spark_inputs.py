@@ -103,6 +103,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "currency": some_usd(),
         "value": every(5, None, 2.0),
         "price": pl.lit(1.5),
+        "status": every(6, pl.lit("cancelled"), pl.lit("paid")),
     },
     "columns that Arrow and Spark call otherwise": {
         "line": ROW,

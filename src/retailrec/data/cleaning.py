@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.columns import join_time, missing_columns, unknown_column
 from retailrec.data.files import FILE, Span, located
-from retailrec.data.parsing import EARLIEST, LATEST, parse_number, parse_time, typed_ids
+from retailrec.data.parsing import EARLIEST, LATEST, nested, parse_number, parse_time, typed_ids
 from retailrec.errors import DataError
 from retailrec.schema import ITEM_ID, TRANSACTIONS, USER_ID
 
@@ -420,6 +420,83 @@ up as if it were one; convert it to one currency first"]
     return [
         f"money comes in several currencies by column {column!r} ({some}{', ...' * (len(counts) > 5)}) "
         f"and is added up as if it were one; convert it to one currency first"
+    ]
+
+
+_STATE = re.compile(
+    r".*(status|statut|estado|stato|zustand|статус|event|action)([ _.-]?(name|code|type))?"
+    r"|type|typ|tipo",
+    re.IGNORECASE,
+)
+_FLAG = re.compile(
+    r"((is|was|has)[ _.-]?)?(cancel\w*|void\w*|refund(ed)?|return(ed)?|storn\w*|deleted|test)"
+    r"([ _]order)?"
+    r"([ _.-]?(at|on|date|time|flag|order))?",
+    re.IGNORECASE,
+)
+_NO_PURCHASE = (
+    r"(?i)^[\W_]*([^\W_]+[\W_]+)?(cancel\w*|void(ed)?|refund\w*|return(s|ed)?|storn\w*|reject(ed)?"
+    r"|declined|failed|unpaid|abandoned|draft|test|pending|expired|chargeback|view(ed)?|add ?to ?cart"
+    r"|cart|click(ed)?|search|wishlist|impression|offen|gutschrift|annul\w*|rembours\w*|devol\w*|reembols\w*"
+    r"|zwrot\w*|anulowan\w*|rimbors\w*|geannuleerd|отмен\w*|возврат\w*)([\W_]+[^\W_]+){0,2}[\W_]*$"
+)
+_NOT = ("", "0", "0.0", "false", "no", "n", "f", "nein", "non", "none", "null", "nan", "-")
+_FILLED = "filled"  # what is said of cells that hold a time
+
+
+def no_purchases_in(lines: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Column -> what it says -> lines, where that may be no purchase: cancelled, a test, a view.
+
+    Of columns that tell an order's state or are named after such a thing; lines that take something
+    back are not counted.
+
+    Examples
+    --------
+    >>> lines = pl.DataFrame({"quantity": [1, 1, -1], "value": [1.0] * 3})
+    >>> status = pl.Series("Order Status", ["paid", "Partially refunded", "refunded"])
+    >>> no_purchases_in(lines.with_columns(status, is_test=pl.Series(["no", "yes", "no"])))
+    {'Order Status': {'Partially refunded': 1}, 'is_test': {'yes': 1}}
+    """
+    state = [name for name in lines.columns if _STATE.fullmatch(name)]
+    flags = [name for name in lines.columns if _FLAG.fullmatch(name)]
+    found: dict[str, dict[str, int]] = {}
+    if not (state or flags):
+        return found
+    bought = lines.filter(~TAKES_BACK)
+    for name in dict.fromkeys((*state, *flags)):
+        if nested(lines.schema[name]):
+            continue
+        cells = bought[name].cast(pl.String).str.strip_chars().alias("said")
+        said = cells.drop_nulls().value_counts(name="n")
+        if name in flags:
+            said = said.filter(~pl.col("said").str.to_lowercase().is_in(_NOT))
+            long = pl.col("said").str.len_chars() > 5
+            said = said.with_columns(said=pl.when(long).then(pl.lit(_FILLED)).otherwise("said"))
+        else:
+            said = said.filter(pl.col("said").str.contains(_NO_PURCHASE))
+        found[name] = dict(said.group_by("said").agg(pl.col("n").sum()).sort("said").iter_rows())
+    return {name: counts for name, counts in found.items() if counts}
+
+
+def no_purchase_notes(column: str, counts: Mapping[str, int], read: int) -> list[str]:
+    """What to say of lines that may be no purchases, as a column tells it.
+
+    Examples
+    --------
+    >>> no_purchase_notes("Status", {"cancelled": 3}, 40)
+    ["by column 'Status' some lines may be no purchases ('cancelled' in 3 of 40 lines) and count as \
+such; leave them out, as with --where 'Status!=cancelled'"]
+    """
+    largest = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    some = ", ".join(
+        f"{'it is filled' if said == _FILLED else repr(said)} in {n:,}" for said, n in largest[:5]
+    )
+    cure = "leave out what is none before"
+    if largest[0][0] != _FILLED:
+        cure = f"leave them out, as with --where {shlex.quote(f'{column}!={largest[0][0]}')}"
+    return [
+        f"by column {column!r} some lines may be no purchases ({some}{', ...' * (len(counts) > 5)} of "
+        f"{read:,} lines) and count as such; {cure}"
     ]
 
 

@@ -33,6 +33,8 @@ from retailrec.data.cleaning import (
     far_rule,
     kept_lines,
     n_twins,
+    no_purchase_notes,
+    no_purchases_in,
     of_purchases,
     parse_lines,
     refuse_if_none,
@@ -161,6 +163,7 @@ class Coder:
         self.lines: list[pl.DataFrame] = []
         self.empty: pl.DataFrame | None = None
         self.currencies: dict[str, Counter[str]] = {}  # column -> lines by what it says
+        self.no_purchases: dict[str, Counter[str]] = {}
         self.seen: tuple[list[str], bool, str | None] | None = None  # columns, are times late, zone
 
     def code(self, parts: Iterable[pl.DataFrame]) -> CodedLines:
@@ -197,8 +200,12 @@ class Coder:
         good = kept_lines(lines, rules, self.report)
         if good.is_empty():
             return
-        for name, counts in currencies_in(good).items():
-            self.currencies.setdefault(name, Counter()).update(counts)
+        for said, counted in (
+            (self.currencies, currencies_in(good)),
+            (self.no_purchases, no_purchases_in(good)),
+        ):
+            for name, counts in counted.items():
+                said.setdefault(name, Counter()).update(counts)
         self.take(slim_lines(good), good, late_times)
 
     def take(self, small: pl.DataFrame, good: pl.DataFrame, late_times: bool = False) -> None:
@@ -247,6 +254,8 @@ class Coder:
         """Final codes for all parts, and what could not be judged part by part."""
         for name, counts in self.currencies.items():
             self.report.notes += currency_notes(name, counts)
+        for name, counts in self.no_purchases.items():
+            self.report.notes += no_purchase_notes(name, counts, self.report.read)
         if self.changed_ids is not None:
             self.report.notes += self.changed_ids.notes(self.report.changed)
         self.report.notes += unmet_notes(self.rules, self.report)

@@ -24,6 +24,7 @@ from retailrec.data.cleaning import (
     currency_notes,
     far_notes,
     far_rule,
+    no_purchase_notes,
     refuse_if_none,
     unmet_notes,
 )
@@ -142,21 +143,26 @@ def stage(
         report.empty, report.changed = dict(sorted(said["empty"].items())), said["changed"]
         changed = () if reading.changed_ids is None else reading.changed_ids.notes(report.changed)
         of_money = (currency_notes(*pair) for pair in said["currencies"].items())
+        of_states = (
+            no_purchase_notes(column, counts, report.read)
+            for column, counts in said["no_purchases"].items()
+        )
         unmet = unmet_notes(plan.rules, report)
-        report.notes[:0] = [*source.notes, *chain.from_iterable(of_money), *changed, *unmet]
+        report.notes[:0] = [*source.notes, *chain(*of_money, *of_states), *changed, *unmet]
         return found
 
 
 def _added(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What parts of the lines count, added up."""
     empty, changed = Counter[str](), Counter[str]()
-    currencies: dict[str, Counter[str]] = {}
+    said: dict[str, dict[str, Counter[str]]] = {"currencies": {}, "no_purchases": {}}
     for part in facts:
         empty.update(part["empty"])
         changed.update(part["changed"])
-        for column, counts in part["currencies"].items():
-            currencies.setdefault(column, Counter()).update(counts)
-    return {"empty": empty, "changed": changed, "currencies": currencies}
+        for what, of_column in said.items():
+            for column, counts in part[what].items():
+                of_column.setdefault(column, Counter()).update(counts)
+    return {"empty": empty, "changed": changed, **said}
 
 
 def _plan(

@@ -19,6 +19,7 @@ from retailrec.data.cleaning import (
     LoadReport,
     currencies_in,
     kept_lines,
+    no_purchases_in,
     of_purchases,
     parse_lines,
 )
@@ -125,7 +126,12 @@ def clean(plan: CleanPlan, table: pa.Table) -> tuple[pl.DataFrame, dict[str, Any
     report = LoadReport("part")
     good = kept_lines(_parsed(raw, plan, report).with_columns(place), plan.rules, report)
     parts = [with_kinds(part, plan.kinds) for part in (_slim(good, plan), report.rejects)]
-    facts = {"empty": report.empty, "changed": report.changed, "currencies": currencies_in(good)}
+    facts = {
+        "empty": report.empty,
+        "changed": report.changed,
+        "currencies": currencies_in(good),
+        "no_purchases": no_purchases_in(good),
+    }
     return pl.concat(p for p in parts if p.height), facts
 
 
