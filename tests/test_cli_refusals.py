@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,24 @@ def test_output_that_has_no_room_is_a_sentence() -> None:
     with open("/dev/full", "w") as full:
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     refused(Run(run.returncode, "", run.stderr), "what this command prints", "No space left on device")
+
+
+def test_files_are_utf_8_and_output_goes_on_whatever_the_locale(tmp_path: Path) -> None:
+    """The page of `allocate` has a triangle, a shop's names have any letter; ISO-8859-1 has neither."""
+    script = (
+        "from pathlib import Path\n"
+        "from retailrec.cli.console import OUT, open_standard_streams\n"
+        "from retailrec.work import write_result, write_text\n"
+        "write_text('\\u03a9', Path('a.html')), write_result('\\u25be', Path('b.html'))\n"
+        "open_standard_streams(), OUT.print('till \\u03a9')"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **locale}
+    )
+    assert (run.returncode, run.stderr, run.stdout) == (0, "", "till \\u03a9\n")
+    assert [(tmp_path / f).read_text("utf-8") for f in ("a.html", "b.html")] == ["Ω", "▾"]
 
 
 def test_what_memory_can_not_hold_is_a_sentence(folder: Path, tmp_path: Path) -> None:

@@ -77,12 +77,13 @@ def write_text(text: str, path: Path) -> None:
         If it can't be written.
     """
     with whole_file(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON with a line end; NaN is refused, what JSON does not know becomes text."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+    text = json.dumps(value, indent=2, allow_nan=False, default=str) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def write_result(content: str | Mapping[str, Any] | pl.DataFrame, path: Path) -> None:
@@ -97,7 +98,7 @@ def write_result(content: str | Mapping[str, Any] | pl.DataFrame, path: Path) ->
         require_ending(path)
     with result_file(path) as partial:
         if isinstance(content, str):
-            partial.write_text(content)
+            partial.write_text(content, encoding="utf-8")
         elif isinstance(content, Mapping):
             write_json(partial, content)
         else:
@@ -554,7 +555,7 @@ def _put_sums(marker: Path | int, sums: Mapping[str, list[str]]) -> None:
     text = json.dumps(dict(sorted(sums.items())), indent=1) + "\n"
     if isinstance(marker, Path):
         marker.touch(0o600)
-        marker.write_text(text)
+        marker.write_text(text, encoding="utf-8")
         return
     os.lseek(marker, 0, os.SEEK_SET)
     os.write(marker, text.encode())  # killed here, what is left behind it is passed over

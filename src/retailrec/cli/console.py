@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -65,12 +66,15 @@ def open_standard_streams() -> None:
     """Let nothing stand where the caller has closed a standard stream, as some schedulers do.
 
     Else the first files that are opened would take their places, and what a library says would be
-    written into them.
+    written into them. What the locale's encoding does not have, as ISO-8859-1 no sign for a tick, is
+    printed as its number.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 (stays open)
             setattr(sys, name, stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Terminal(Console):
@@ -248,7 +252,7 @@ def print_example(out: Path) -> None:
     """One shopper of the report, with what they are recommended and why, and where the report lies."""
     import json
 
-    shoppers = json.loads((out / "report.json").read_text())["examples"]
+    shoppers = json.loads((out / "report.json").read_text(encoding="utf-8"))["examples"]
     shopper = shoppers[len(shoppers) // 2]
     OUT.print(
         f"\nShopper {escape(shopper['user'])}, {shopper['receipts']:,} receipts, was recommended "

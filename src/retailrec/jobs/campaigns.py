@@ -572,7 +572,7 @@ def uplift_of_files(
 def _read_summary(folder: Path, campaign: str) -> dict[str, Any]:
     """The figures that `allocate_files` left for the page."""
     try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         name = summary["report"]["campaign"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(

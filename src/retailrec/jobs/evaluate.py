@@ -57,7 +57,7 @@ def match(
         svg = str(draw_recall(report)).replace("<svg", '<svg style="background:#fff"', 1)
         (staging / "matching.svg").write_text(svg, encoding="utf-8")
         kept = [s for s in settings.make_sources() if report["advice"][s.name]]
-        (staging / "sources.toml").write_text(sources_toml(kept))
+        (staging / "sources.toml").write_text(sources_toml(kept), encoding="utf-8")
     return report
 
 

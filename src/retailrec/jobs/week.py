@@ -743,7 +743,7 @@ class _Call:
             progress=self.progress,
         )
         report = Path(work.path("part-offers")) / CAMPAIGN / "allocation.json"
-        found: dict[str, Any] = json.loads(report.read_text())
+        found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return found
 
     def _facts_of_model(

@@ -116,7 +116,7 @@ class Prices:
             If the file is missing or holds something else.
         """
         try:
-            return _prices_in(json.loads(path.read_text()))
+            return _prices_in(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path} holds no prices of a campaign ({error}). Write it with "

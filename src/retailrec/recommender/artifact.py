@@ -95,7 +95,7 @@ def save_artifact(model: Any, folder: str | Path, types: Mapping[str, type] | No
             "model": described,
         }
         with replaced(folder / _MANIFEST, mode=0o666) as partial:
-            partial.write_text(json.dumps(manifest, indent=1))
+            partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     except PermissionError as error:
         raise ArtifactError(
             f"the model can't be written to {folder}: no permission. Name another folder."

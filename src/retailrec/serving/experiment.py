@@ -361,7 +361,7 @@ class Aside:
                 file.unlink(missing_ok=True)
             elif len(kept) < len(rows):
                 with replaced(file) as partial:
-                    partial.write_text("".join(kept))
+                    partial.write_text("".join(kept), encoding="utf-8")
         return len(rows) - len(kept)
 
 
@@ -375,7 +375,11 @@ def _columns_of(row: Row) -> set[str]:
 def _read_rows(file: Path) -> list[tuple[str, Row]]:
     """Lines and what they say; nothing of one that says nothing."""
     found: list[tuple[str, Row]] = []
-    for line in file.read_text(errors="replace").splitlines(keepends=True) if file.is_file() else ():
+    for line in (
+        file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if file.is_file()
+        else ()
+    ):
         try:
             row = json.loads(line)
         except ValueError:

@@ -246,7 +246,7 @@ def back_up(store: Store, out: Path) -> int:
         with store.reader() as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(partial),))
         receipts = _require_backup(partial)
-        line.write_text(f"{sha256(partial)}  {out.name}\n")
+        line.write_text(f"{sha256(partial)}  {out.name}\n", encoding="utf-8")
     return receipts
 
 
@@ -268,7 +268,7 @@ def restore(file: Path, store: Store, forgotten: Path | None = None) -> Applied 
     if not file.is_file():
         raise DataError(f"there is no file {file}. Check the path.")
     checksum = _checksum_of(file)
-    if checksum.is_file() and checksum.read_text().split()[:1] != [sha256(file)]:
+    if checksum.is_file() and checksum.read_text(encoding="utf-8").split()[:1] != [sha256(file)]:
         raise DataError(
             f"{file} is not the file of which {checksum} is the checksum. Take another backup."
         )
@@ -373,7 +373,7 @@ def apply_list(store: Store, file: Path) -> Applied:
 def _read_list(file: Path) -> tuple[str, list[str]]:
     """The key and the hashes of a list of forgotten ids."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         key, hashes = found["key"], sorted(found["since"])
         right = found["format"] == _FORMAT and len(bytes.fromhex(key)) == 32
         right = right and all(len(bytes.fromhex(one)) == 32 for one in hashes)

@@ -98,7 +98,7 @@ class Truth:
         self.frame.write_parquet(folder / "probabilities.parquet")
         window = {name: getattr(self, name) for name in ("cutoff", "horizon_days", "repetitions")}
         window["cutoff"] = self.cutoff.isoformat()
-        (folder / "window.json").write_text(json.dumps(window) + "\n")
+        (folder / "window.json").write_text(json.dumps(window) + "\n", encoding="utf-8")
 
 
 def read_truth(folder: Path) -> Truth | None:
@@ -112,7 +112,7 @@ def read_truth(folder: Path) -> Truth | None:
     if not (folder / "window.json").is_file():
         return None
     try:
-        window: dict[str, Any] = json.loads((folder / "window.json").read_text())
+        window: dict[str, Any] = json.loads((folder / "window.json").read_text(encoding="utf-8"))
         frame = pl.read_parquet(folder / "probabilities.parquet", glob=False, columns=_COLUMNS)
         cutoff = datetime.fromisoformat(window["cutoff"])
         return Truth(frame, cutoff, float(window["horizon_days"]), int(window["repetitions"]))

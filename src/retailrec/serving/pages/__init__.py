@@ -639,7 +639,7 @@ class Views:
                 if folder is None or folder.name != "model" or not (folder.parent / place).is_file():
                     continue
                 try:
-                    read = json.loads((folder.parent / place).read_text())
+                    read = json.loads((folder.parent / place).read_text(encoding="utf-8"))
                 except (OSError, ValueError, RecursionError):
                     continue  # a page without these numbers says that they are missing
                 found = read if isinstance(read, dict) else {}
