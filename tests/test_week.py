@@ -417,6 +417,31 @@ def test_receipts_of_a_store_are_taken_in_once(place: Path, lines: pl.DataFrame)
     assert mine.equals(theirs)
 
 
+def test_who_was_forgotten_gets_no_list_from_tables_beside_the_store(
+    place: Path, lines: pl.DataFrame
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    store = ("--store", place / "shop.db")
+    assert retailrec("store", "load", "table", place / "exports", *store).returncode == 0
+    assert retailrec("store", "forget", "2", *store).returncode == 0
+    wanted = pl.DataFrame(
+        {"user_id": ["1", "2", "2.0", "3", "4"], "item_id": ["1", "2", "3", "4", "5"]}
+    )
+    wanted.write_csv(place / "wanted.csv")
+    wanted.select("user_id").write_csv(place / "users.csv")
+    (place / "changed.csv").write_text("kind,old,new\nuser,3,2\n")
+    config = CONFIG.replace('receipts = "exports"', 'store = "shop.db"')
+    for name, more in (("a", ""), ("b", 'changed_ids = "changed.csv"\n')):
+        (place / f"{name}.toml").write_text(
+            f'users = "users.csv"\n{more}'
+            + config.replace('"weeks"', f'"{name}"').replace("k = 5", 'k = 1\namong = "wanted.csv"')
+        )
+        run = retailrec("week", "--config", place / f"{name}.toml", "--accept", "short_lists")
+        assert run.returncode == 0, run.stderr
+        listed = pl.read_parquet(place / name / "current" / "recommendations.parquet")["user_id"]
+        assert listed.cast(pl.String).to_list() == (["1", "3", "4"] if name == "a" else ["1", "4"])
+
+
 def test_a_campaign_gets_its_offers_from_the_lists(place: Path, lines: pl.DataFrame) -> None:
     (place / "campaign.toml").write_text(
         'name = "weekly"\nvalue = "score"\n[offers]\nat_most = 2\n'

@@ -292,7 +292,8 @@ def _with_receipts(plan: Plan, progress: Progress) -> Iterator[Plan]:
         receipts, users = Path(place) / "receipts.parquet", Path(place) / "users.parquet"
         if not export(store, receipts):
             raise DataError(f"store {store.name} holds no receipt yet; nothing can be published.")
-        yield plan.reading(receipts, users if export_shoppers(store, users) else None)
+        plan = plan.reading(receipts, users if export_shoppers(store, users) else None)
+        yield plan.without(store.forgotten, Path(place))
 
 
 def _print_outcome(outcome: Outcome, quiet: bool) -> None:

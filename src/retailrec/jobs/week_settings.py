@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retailrec.checks import CHECKS
+from retailrec.data.changed_ids import ChangedIds
+from retailrec.data.files import read_table
+from retailrec.data.parsing import typed_ids
 from retailrec.data.paths import read_toml
 from retailrec.datasets import DATASETS
-from retailrec.errors import SettingError
+from retailrec.errors import DataError, SettingError
 from retailrec.jobs.check import LIST_CHECKS, ListBounds
 from retailrec.jobs.settings import ReadSettings, Settings, settings_of
 from retailrec.recommender.request import Request
+from retailrec.schema import USER_ID
 from retailrec.work import fingerprint
 
 ALL_CHECKS = (
@@ -139,6 +144,51 @@ class Plan:
         return replace(
             self, settings=self.settings.model_copy(update={"receipts": receipts}), files=files
         )
+
+    def without(self, forgotten: Callable[[Collection[str]], Collection[str]], aside: Path) -> Plan:
+        """The same plan without users whom a store has forgotten, wherever tables beside it name them.
+
+        Who became a forgotten id, or was one, is left out with it. Tables that named one are written
+        anew.
+
+        Parameters
+        ----------
+        forgotten : those of some ids that are forgotten
+        aside : folder for such tables
+
+        Raises
+        ------
+        DataError
+            If a table can't be read, or the eligible items are those of forgotten users alone.
+        """
+        changed = self.settings.reading().changed_ids or ChangedIds()
+
+        def kept(frame: pl.DataFrame) -> pl.DataFrame:
+            if USER_ID not in frame.columns:
+                return frame
+            ids = typed_ids(frame[USER_ID]).cast(pl.String)
+            chains = {one: changed.chain("user", one) for one in ids.drop_nulls().unique()}
+            gone = {*forgotten({name for chain in chains.values() for name in chain})}
+            lost = [one for one, chain in chains.items() if gone.intersection(chain)]
+            return frame.filter(~ids.is_in(lost).fill_null(False))
+
+        plan, places = self, {"users": self.files.get("users")}
+        if changed.users:  # else the store's own receipts are without them
+            places["receipts"] = self.settings.receipts
+        for name, file in places.items():
+            table = None if file is None else read_table(file, encoding=self.settings.encoding)
+            if table is not None and (rest := kept(table)).height < table.height:
+                rest.write_parquet(left := aside / f"{name}-kept.parquet")
+                if name == "users":
+                    plan = replace(plan, files=plan.files | {name: left})
+                else:
+                    plan = plan.reading(left)
+        among = self.request.among
+        if among is not None and among.pairs is not None:
+            if (pairs := kept(among.pairs)).is_empty():
+                raise DataError("among: all shoppers of the lists are forgotten; take the lists out.")
+            plan = replace(plan, request=replace(plan.request, among=replace(among, pairs=pairs)))
+        return plan
 
 
 def read_week(path: Path) -> Plan:
