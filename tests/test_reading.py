@@ -65,6 +65,10 @@ def test_marks_lose_no_line_whatever_columns_are_read(
         (lines("TEA", "2,50", "TEA"), "line 3 has more fields"),
         (HEADER + "1,a,TEA,2024-01-01\n2,b,TE", "last line .3. ends after 3 of 4 fields"),
         ("sep=,\n" + lines("TEA", "2,50", "TEA"), "line 4 has more fields"),
+        (
+            "Sales 2024\n\n" + lines("TEA"),
+            "line 3 has .* the first line, which is 'Sales 2024'. If the",
+        ),
         (lines("TEA", "a\x00b"), "line 3 holds a zero byte"),
         (lines("TEA", "a\rb"), "line 3 holds a carriage return"),
         ("a,b,a\n1,2,3\n", "two columns called 'a'"),

@@ -430,6 +430,11 @@ def _refuse(file: Path, counts: Any, names: list[str]) -> None:
 
 
 def _too_long(file: Path, line: int, names: list[str]) -> str:
+    if len(names) == 1:
+        return (
+            f"{file}: line {line:,} has more fields than the first line, which is {names[0]!r}. If the "
+            f"table begins further down, take away the lines above the names of its columns."
+        )
     return (
         f"{file}: line {line:,} has more fields than the header's {len(names)}: "
         f"{names[:8]}. Put quotation marks around a field that holds the separator, or give the "
