@@ -485,6 +485,19 @@ def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> N
     assert open_alike(kept, tmp_path / "later", PLAIN).data().log.height == 2
 
 
+@pytest.mark.parametrize("column", ["item_id", "name"])
+def test_words_of_tills_for_what_is_no_product_are_named(tmp_path: Path, column: str) -> None:
+    words = ["Subtotal", "VAT 20%", "Versandkosten", "Service charge", "Доставка"]
+    products = ["Total 0% yoghurt", "Cash & Carry bag of rice", "Change of scene", "A12"]
+    lines = pl.DataFrame({"user_id": 1, "item_id": range(9), "time": "2024-01-31"})
+    for word in words:
+        texts = pl.Series(column, [word, *products, *products])
+        lines.with_columns(texts).write_csv(tmp_path / "lines.csv")
+        (note,) = load_dataset("table", tmp_path / "lines.csv").report.notes
+        assert note.startswith(f"by {column!r} these may be no products: {word!r} (1 of"), note
+        assert note.count("line") == 1, note
+
+
 def test_items_that_are_no_products_are_left_out_by_name_or_category(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     lines = pl.DataFrame({"who": [1, 1, 2, 2], "sku": [7, 8, 9, 10], "time": ["2024-01-31"] * 4})

@@ -21,9 +21,15 @@ _WORDS = (
     "gift ?(cards?|vouchers?)|vouchers?|gutscheine?|geschenkkarten?|cartes? cadeaux?|coupons?|"
     "fuel|gasoline|petrol|diesel|benzin|essence|kraftstoff|postage|shipping|carriage|delivery|versand|"
     "porto|spenden?|donations?|charity|bank charges?|fees?|gebühren?|manual|adjust(ments?)?|rounding|"
-    "discounts?|rabatt|lotto|lottery|tip|trinkgeld"
+    "discounts?|rabatt|kortings?(bon)?|lotto|lottery|tip|gratuity|trinkgeld|service charges?|rundung|"
+    "versandkosten|livraison|frais( de port)?|доставка|скидк[аи]|подарочн\\w+ карт\\w+"
 )
-_LIKELY = rf"(?i)^\W*(\w+\W+)?({_WORDS})(\W+\w+){{0,3}}\W*$"
+# words that are part of what products are called, too
+_ALONE = (
+    "((grand|sub|zwischen) ?)?(total|summe|итого)|payments?|cash( tendered)?|change( due)?|пакет|"
+    "((sales|value added) )?(tax|vat|mwst|ust|tva|iva|btw|ндс)[ (]*([\\d.,]+ ?%)?"
+)
+_LIKELY = rf"(?i)^\W*((\w+\W+)?({_WORDS})(\W+\w+){{0,3}}|{_ALONE})\W*$"
 _NAMED = 3  # of each column
 
 
@@ -102,7 +108,7 @@ def _shape(patterns: Sequence[str]) -> str:
 
 
 def likely(data: RetailData) -> list[str]:
-    """What of the items sold is no product by its name or category, a sentence a column.
+    """What of the items sold is no product by its id, name or category, a sentence a column.
 
     Examples
     --------
@@ -114,7 +120,7 @@ def likely(data: RetailData) -> list[str]:
     """
     notes, sold = [], data.items.with_columns(n=item_lines(data)).filter(pl.col("n") > 0)
     lines = int(sold["n"].sum())
-    for column in (NAME, *CATEGORIES):
+    for column in (ITEM_ID, NAME, *CATEGORIES):
         if data.items.schema.get(column) != pl.String:
             continue
         found = sold.filter(pl.col(column).str.contains(_LIKELY))
