@@ -160,6 +160,7 @@ LAST = datetime(2024, 2, 29, 17, 30)
         ([1709227800], LAST),
         ([1709227800000], LAST),
         ([1709227800000000], LAST),
+        ([101, 102, 8825, 201, 301, 401], datetime(2024, 2, 28)),
         ([8825], datetime(2024, 2, 28)),  # days since 2000: 1 is its first day
         ([date(2024, 2, 29)], datetime(2024, 2, 29)),
         ([datetime(2024, 2, 29, 17, 30, tzinfo=UTC)], LAST),
@@ -181,6 +182,9 @@ def test_everyday_notations_of_times(cells: list[Any], expected: datetime) -> No
         (["2024-01-01T10:00:00Z", "2024-01-01T10:00:00"], "times of different zones"),
         (["next week"], "must hold times"),
         ([170000], "expected day numbers"),
+        ([111, 211, 1011, 2111, 3011, 311], "look like days and months without a year"),  # 1 November
+        (["0201", "3112"] * 20 + ["1102", "1503", "907"], "must hold times"),
+        (["1231", "1101", "1030", "915", "820"], "days and months without a year"),
         (["010224", "020224"], "state the notation"),  # of a file of the first days of a month
         ([True], "must hold times, not Boolean"),
     ],

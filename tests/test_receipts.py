@@ -721,6 +721,62 @@ def test_a_value_that_is_the_price_of_a_piece_is_said(of_one: float, said: bool)
     assert len(notes) == said
 
 
+@pytest.mark.parametrize(
+    ("money", "said"),
+    [
+        ({"price": pl.col("paid") * pl.col("quantity")}, "too much by as many times"),
+        ({"price": pl.col("paid")}, None),
+        (
+            {"value": pl.col("paid").sum().over("basket_id"), "quantity": pl.lit(1)},
+            "the same on 90 of 90 receipts",
+        ),
+        ({"value": pl.lit(5.0), "quantity": pl.lit(1)}, None),  # a shop of one price
+    ],
+)
+def test_money_that_is_not_that_of_a_line_is_said(money: dict[str, pl.Expr], said: str | None) -> None:
+    """Money of a line as `price`, and a receipt's total on each of its lines."""
+    frame = daily().with_columns(n=pl.int_range(pl.len())).with_columns(item_id=pl.col("n") // 2 % 53)
+    frame = frame.with_columns(
+        quantity=1.0 + pl.col("n") % 2 * 2,
+        paid=1.0 + pl.col("item_id") % 7 + pl.col("n") // 2 // 53 / 100,
+        basket_id=pl.col("time").dt.ordinal_day(),
+    )
+    notes = RetailData.from_frames(frame.with_columns(**money).drop("n", "paid")).report.notes
+    assert notes == [] if said is None else [said in note for note in notes] == [True], notes
+
+
+@pytest.mark.parametrize(
+    "name", ["Walk-in", "cash customer", "Laufkunde", "(blank)", "Consumidor final", "99999", "0000"]
+)
+def test_a_name_for_who_has_no_card_is_said(name: str) -> None:
+    users = pl.Series([name] * 30 + [f"c{n % 40}" for n in range(120)])
+    lines = pl.DataFrame({"user_id": users, "item_id": "tea", "basket_id": range(150)})
+    lines = lines.with_columns(time=pl.lit(TEN) + pl.duration(minutes=pl.col("basket_id")))
+    notes = RetailData.from_frames(lines).report.notes
+    assert [f"shopper {name!r} has 30 of 150 receipts" in note for note in notes] == [True], notes
+    other = lines.with_columns(pl.col("user_id").replace(name, "Cash & Carry"))
+    assert RetailData.from_frames(other).report.notes == []
+
+
+@pytest.mark.parametrize("mask", ["**** **** 12", "XXXX-XXXX-12", "####", "••••12"])
+def test_masked_ids_are_said(mask: str) -> None:
+    lines = pl.DataFrame({"user_id": [mask, "Xaver"], "item_id": ["a", "#1"], "time": [TEN] * 2})
+    (note,) = RetailData.from_frames(lines).report.notes
+    assert note.startswith(f"user_id: 1 ids are masked, such as {mask!r}")
+
+
+@pytest.mark.parametrize("empty", [["user_id"], ["time"], ["user_id", "time"]])
+def test_what_a_receipt_s_first_line_alone_says_is_named(empty: list[str]) -> None:
+    lines = pl.DataFrame({"user_id": list("aab"), "item_id": list("xyz"), "time": [f"{TEN}"] * 3})
+    first = pl.int_range(3) == 0
+    gone = lines.with_columns(pl.when(first).then(name).alias(name) for name in empty)
+    notes = RetailData.from_frames(gone).report.notes
+    assert [note.split(";")[0] for note in notes] == [
+        f"column {name!r} is empty in 2 of 3 lines, which are left out" for name in empty
+    ]
+    assert all("first line alone" in note for note in notes)
+
+
 def test_a_catalogue_that_describes_an_item_twice_is_said() -> None:
     items = pl.DataFrame(
         {"item_id": ["tea", "jam", "tea", "jam"], "name": ["Tea", "Jam", "Tee", "Jam"]}

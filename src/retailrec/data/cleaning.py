@@ -79,8 +79,17 @@ _INSIDE = (LINE, "file", "reason", "user", "item", "basket", "text")
 _MANY_DOUBLED = 0.02  # of receipts; tills that write a line a piece have fewer by chance
 _FEW = 100  # receipts, or lines, of which nothing is said where they are fewer
 _CROWD = 0.02  # of receipts that one user has
-_GUESTS = ("0", "-1", "guest", "anonymous", "unknown", "none", "null", "nan", "n/a", "na")
+_GUESTS = (  # of who has no card, as tills name it, in lower case
+    r"^\W*(-1|0+|9{5,}|n\.?/?a\.?|nan|null"
+    r"|((default|anonymous|unknown|retail|pos|cash|guest|walk.?in|no) )?("
+    r"guest|gast|gäste|invité|invitado|ospite|anon|anonym(e|ous|o|a)?|anonimo|unknown|unbekannt|none"
+    r"|blank|default|walk.?in|cash|laufkund(e|schaft)|barverkauf|barkunde|diverse?|card|customer|client"
+    r"|consumer)( (customer|client|cliente|kunde|user|shopper|buyer|sales?))?|kunde ohne karte"
+    r"|client comptoir|consumidor final|cliente gen[eé]rico|p[uú]blico en general|розничный покупатель"
+    r"|частное лицо)?\W*$"
+)
 _LOOKED_AT = 200_000  # lines that tell what a value means
+_FEW_VALUES = 20  # a shop of so few prices may have receipts of one price
 _NEAR = 0.2  # of the price of a single piece
 _NOTHING_LEFT = 1e-9  # of what was bought: what sums of floats leave where a line is taken back
 
@@ -175,8 +184,8 @@ class LoadReport:
     before, `twins` the shopper and the time of another one. `crowds` are shoppers who have more than a
     fiftieth of all receipts and seem to be many, and their receipts; `visits` says how many shoppers
     have how many. `zone` is that of the times, where the receipts tell. `changed` counts lines
-    whose user's or item's id changed, `empty` cells of quantity and value that hold nothing. `reading`
-    is how the file was read, as a model keeps it.
+    whose user's or item's id changed, `empty` cells of users, times, quantities and values that hold
+    nothing. `reading` is how the file was read, as a model keeps it.
     """
 
     source: str
@@ -334,7 +343,9 @@ def parse_lines(
         value = value.zip_with(value.is_not_null(), number("price") * quantity)
     if report is not None:
         for cells in (
-            read for read in (said, value) if read.name in frame.columns and read.null_count()
+            read
+            for read in (said, value, parsed[0], frame["time"])
+            if read.name in frame.columns and read.null_count()
         ):
             report.empty[cells.name] = report.empty.get(cells.name, 0) + cells.null_count()
     if FILE in frame.columns:
@@ -501,7 +512,7 @@ such; leave them out, as with --where 'Status!=cancelled'"]
 
 
 def empty_notes(empty: Mapping[str, int], read: int) -> list[str]:
-    """What to say of number columns that are there, and empty in most of the lines that were read.
+    """What to say of columns that are there, and empty in most of the lines that were read.
 
     Examples
     --------
@@ -511,10 +522,19 @@ def empty_notes(empty: Mapping[str, int], read: int) -> list[str]:
     ["column 'quantity' is empty in 7 of 7 lines, which count as one piece each; if the file shows \
 numbers there, they are formulas without saved results: save it again as values"]
     """
-    means = {"quantity": "which count as one piece each", "value": "whose money is therefore not known"}
+    formulas = (
+        "if the file shows numbers there, they are formulas without saved results: save it again as "
+        "values"
+    )
+    first = "if a receipt's first line alone says it, write it into each line"
+    means = {
+        "quantity": f"which count as one piece each; {formulas}",
+        "value": f"whose money is therefore not known; {formulas}",
+        USER_ID: f"which are left out; {first}",
+        "time": f"which are left out; {first}",
+    }
     return [
-        f"column {name!r} is empty in {n:,} of {read:,} lines, {means[name]}; if the file shows "
-        f"numbers there, they are formulas without saved results: save it again as values"
+        f"column {name!r} is empty in {n:,} of {read:,} lines, {means[name]}"
         for name, n in empty.items()
         if 2 * n > read
     ]
@@ -679,7 +699,7 @@ def crowds(
     least, some, most = np.quantile(n, (0.5, 0.95, 0.99), weights=of, method="inverted_cdf")
     far = (receipts > 10 * most) | ((receipts > 10 * some) & (receipts > _CROWD * (n @ of)))
     names = users.cast(pl.String).str.strip_chars().str.to_lowercase()
-    named = names.is_in(_GUESTS).fill_null(False).to_numpy() & (receipts > max(5, 5 * least))
+    named = names.str.contains(_GUESTS).fill_null(False).to_numpy() & (receipts > max(5, 5 * least))
     return np.asarray(far & (receipts > 20) | named)
 
 
@@ -695,13 +715,15 @@ def without_user(user: object) -> str:
 
 
 def piece_value_notes(log: pl.DataFrame) -> list[str]:
-    """What a report says where `value` seems to be that of one piece, by lines of a single one.
+    """What a report says where money seems not to be that of a line, by lines of a single piece.
 
     Examples
     --------
     >>> log = pl.DataFrame({"item": [0, 0] * 60, "quantity": [1.0, 3.0] * 60, "value": [2.5, 2.5] * 60})
     >>> piece_value_notes(log)[0].split(";")[0]
     'the value of 60 of 60 lines of several pieces is that of one piece'
+    >>> piece_value_notes(log.with_columns(value=2.5 * pl.col("quantity") ** 2))[0].split(";")[0]
+    'the money of 60 of 60 lines of several pieces is too much by as many times'
     >>> piece_value_notes(log.with_columns(value=2.5 * pl.col("quantity")))
     []
     """
@@ -709,12 +731,44 @@ def piece_value_notes(log: pl.DataFrame) -> list[str]:
     log = log.filter(pl.col("value") > 0)
     single = log.filter(pl.col("quantity") == 1).group_by("item").agg(price=pl.col("value").median())
     several = log.filter(pl.col("quantity") >= 2).join(single, on="item")
-    one = int(((several["value"] / several["price"] - 1).abs() < _NEAR).sum())
-    if 2 * one <= max(several.height, _FEW):
+    times, enough = several["value"] / several["price"], max(several.height, _FEW)
+    one = int(((times - 1).abs() < _NEAR).sum())
+    squared = int(((times / several["quantity"] ** 2 - 1).abs() < _NEAR).sum())
+    if 2 * one > enough:
+        return [
+            f"the value of {one:,} of {several.height:,} lines of several pieces is that of one piece; "
+            f"if the column holds the price of a piece, call it price"
+        ]
+    if 2 * squared > enough:
+        return [
+            f"the money of {squared:,} of {several.height:,} lines of several pieces is too much by as "
+            f"many times; if the column called price holds the money of a line, call it value"
+        ]
+    return []
+
+
+def receipt_value_notes(log: pl.DataFrame) -> list[str]:
+    """What a report says where `value` seems to be the receipt's total, of lines in order of receipt.
+
+    Examples
+    --------
+    >>> log = pl.DataFrame({"basket": np.arange(240) // 2, "value": np.arange(240) // 2 + 1.0})
+    >>> receipt_value_notes(log)[0].split(";")[0]
+    'the money of all lines is the same on 120 of 120 receipts of several items'
+    >>> receipt_value_notes(log.with_columns(value=pl.Series(np.arange(240.0))))
+    []
+    """
+    money = log.head(_LOOKED_AT).filter(pl.col("value") > 0)
+    if money["value"].n_unique() < _FEW_VALUES:
+        return []
+    several = money.group_by("basket").agg(lines=pl.len(), values=pl.col("value").n_unique())
+    several = several.filter(pl.col("lines") > 1)
+    same = int((several["values"] == 1).sum())
+    if 2 * same <= max(several.height, _FEW):
         return []
     return [
-        f"the value of {one:,} of {several.height:,} lines of several pieces is that of one piece; if "
-        f"the column holds the price of a piece, call it price"
+        f"the money of all lines is the same on {same:,} of {several.height:,} receipts of several "
+        f"items; if the column holds the receipt's total, name that of the line's money"
     ]
 
 

@@ -36,6 +36,7 @@ _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?")
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 _WHOLE = re.compile(r"0*(\d+?)(?:\.0)?", re.ASCII)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
+_DAYS_OF_NO_YEAR = 5  # so many days of months tell that they are none of a count
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"(\p{Sc})"
 _POINT_OR_THOUSAND = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"  # 1.234: a bit over one, or a thousand?
@@ -198,6 +199,12 @@ def look_alikes(ids: pl.Series) -> list[str]:
             f"{ids.name}: {len(twins):,} ids differ from others by case, Unicode form or blanks only, "
             f"such as {one!r} and {other!r}, and count apart; write them alike"
         )
+    masked = ids.str.contains(_MASKED)
+    if n := int(masked.sum()):
+        notes.append(
+            f"{ids.name}: {n:,} ids are masked, such as {ids.filter(masked)[0]!r}, so different ones "
+            f"may have become one; export them whole, or a number that stands for each"
+        )
     short = ids.str.contains(_SHORTENED)
     if n := int(short.sum()):
         notes.append(
@@ -264,9 +271,10 @@ def look_alike_key(ids: pl.Series) -> pl.Series:
     ['7', '7', 'ann', '']
     """
     folded = _folded(ids).str.replace(r"^0+(\d)", "${1}").str.replace(r"^(\d+)\.0$", "${1}")
-    return folded.set(ids.str.contains(_SHORTENED), "")
+    return folded.set(ids.str.contains(f"{_SHORTENED}|{_MASKED}"), "")
 
 
+_MASKED = r"(^|[^A-Za-z])[xX]{4,}|\*{2,}|•{2,}|#{3,}"  # a card number; a cell too narrow for its number
 _SHORTENED = r"^\d([.,]\d+)?[eE]\+\d+$"
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DATED = rf"^(?:\d{{4}}-\d\d-\d\d(?:[ T]00:00:00)?|\d{{1,2}}-{_MONTH}(?:-\d\d)?|{_MONTH}-\d\d)$"
@@ -862,6 +870,23 @@ def _refuse_two_notations(text: pl.Series, left: pl.Series, most: str, who: str)
         )
 
 
+def _are_days_of_no_year(numbers: pl.Series) -> bool:
+    """Are whole numbers days and months, as 3112 or 1231? Numbers of days end in 32 to 99, too.
+
+    Examples
+    --------
+    >>> _are_days_of_no_year(pl.Series([3112, 111, 211, 3011, 1503, 705]))
+    True
+    >>> _are_days_of_no_year(pl.Series([101, 102, 103, 201, 301]))
+    False
+    """
+    front, back = numbers // 100, numbers % 100
+    return front.n_unique() >= _DAYS_OF_NO_YEAR and any(
+        bool(day.is_between(1, 31).all() and month.is_between(1, 12).all())
+        for day, month in ((front, back), (back, front))
+    )
+
+
 def _time_from_numbers(values: pl.Series, who: str) -> pl.Series:
     """Day numbers, seconds since 1970, or dates written as one number such as 20240131.
 
@@ -877,6 +902,11 @@ def _time_from_numbers(values: pl.Series, who: str) -> pl.Series:
     for shape, scale in (("%Y%m%d", 1), ("%Y%m%d%H%M", 10_000), ("%Y%m%d%H%M%S", 1_000_000)):
         if 19000101 * scale <= least and most < 21010101 * scale:
             return digits.str.to_datetime(shape, time_unit="us", strict=False).alias(values.name)
+    if (known == known.round()).all() and _are_days_of_no_year(known.cast(pl.Int64)):
+        raise DataError(
+            f"column '{values.name}' of {who} holds numbers from {least:g} to {most:g} that "
+            f"look like days and months without a year; give whole dates."
+        )
     today = datetime.now() + timedelta(days=2)
     if least >= 1980 and most <= today.year + 1:
         raise DataError(

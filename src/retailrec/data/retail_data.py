@@ -25,6 +25,7 @@ from retailrec.data.cleaning import (
     LineRule,
     LoadReport,
     piece_value_notes,
+    receipt_value_notes,
     refuse_if_none,
 )
 from retailrec.data.encoding import Coder, build_log, parts_of
@@ -470,7 +471,7 @@ def summarise(report: LoadReport, log: pl.DataFrame) -> None:
     report.kept, report.first, report.last = log.height, first, last
     report.n_users, report.n_items = log["user"].n_unique(), log["item"].n_unique()
     report.n_baskets = log["basket"].n_unique()
-    report.notes += piece_value_notes(log)
+    report.notes += [*piece_value_notes(log), *receipt_value_notes(log)]
     report.note_receipts()
 
 
