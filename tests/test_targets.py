@@ -462,26 +462,32 @@ def test_commands_refuse_files_of_others_before_they_load(
         ("experiment result l r.csv --campaign c --ids-changed changed.csv --out {}", "changed.csv"),
         ("watch --config week.toml --page {}", "week.toml"),
         ("watch --config week.toml --page {}", "deny.csv"),
+        ("recommend --model m --history r.csv --rules rules.toml --out {}", "wines/red.csv"),
+        ("watch --config week.toml --page {}", "exports/monday.csv"),
+        ("watch --config week.toml --page {}", "weeks/first/manifest.json"),
     ],
 )
 def test_what_settings_and_options_name_is_an_input(
     tmp_path: Path, command: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tables of rules, of changed ids and of columns, and a model, were replaced by --overwrite."""
+    """Tables of rules, of changed ids and of columns, a model, and a week were replaced by --overwrite."""
     monkeypatch.chdir(tmp_path)
     files = {
-        "rules.toml": 'deny = "deny.csv"\navailable = "sold/open.csv"\n[[forbid]]\nitems = "spirits.csv"\n',
+        "rules.toml": 'deny = "deny.csv"\navailable = "sold/open.csv"\n[[forbid]]\nitems = "spirits.csv"\n'
+        '[[forbid]]\nitems = "wines"\n',
         "run.toml": 'columns = "columns.toml"\nchanged_ids = "changed.csv"\n',
-        "week.toml": 'receipts = "r"\n[request]\nrules = "deny.csv"\n',
+        "week.toml": 'receipts = "exports"\n[request]\nrules = "deny.csv"\n',
         "columns.toml": 'user_id = "client"\n',
     }
     tables = ("deny.csv", "sold/open.csv", "spirits.csv", "changed.csv", "m/manifest.json", "r.csv")
-    for name in (*files, *tables):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    folders = ("wines/red.csv", "exports/monday.csv", "weeks/first/manifest.json")
+    for name in (*files, *tables, *folders):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(files.get(name, "user_id,item_id\n1,2\n"))
     linked = f"linked{Path(target).suffix}"
     os.link(target, linked)
-    for name in (target, linked)[: 1 if target.startswith("m/") else 2]:
+    in_folder = target.startswith(("m/", "wines/", "exports/"))
+    for name in (target, linked)[: 1 if in_folder else 2]:
         run = retailrec(*command.format(name).split(), "--overwrite")
         refused(run, "an input of the same command; name another place to write")
 

@@ -616,21 +616,25 @@ def _refuse_stranger(path: Path) -> None:
 
 
 def _existing(inputs: Iterable[Path | None]) -> list[Path]:
-    """The inputs that are there, and the files that settings among them name."""
+    """The inputs that are there, and the files and folders that settings among them name."""
     found = [given for given in inputs if given is not None and given.exists()]
     return found + [file for given in found if given.suffix == ".toml" for file in _named_in(given)]
 
 
 def _named_in(settings: Path) -> Iterator[Path]:
-    """Files beside a TOML file that it names, such as the tables of rules; of a damaged one, none."""
+    """What a TOML file names, such as the tables of rules; of a damaged one, nothing.
+
+    The `folder` of a week holds results, and `name` is none of a file.
+    """
     left: list[Any] = []
     with suppress(OSError, ValueError, RecursionError):  # whoever reads it says what is wrong
         left.append(tomllib.loads(settings.read_bytes().decode("utf-8-sig")))
     while left:
         one = left.pop()
         if isinstance(one, dict | list):
-            left += one.values() if isinstance(one, dict) else one
-        elif isinstance(one, str) and os.path.isfile(settings.parent / one):
+            named = isinstance(one, dict)
+            left += [one[key] for key in one if key not in ("folder", "name")] if named else one
+        elif isinstance(one, str) and one and os.path.exists(settings.parent / one):
             yield settings.parent / one
 
 

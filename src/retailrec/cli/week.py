@@ -225,8 +225,8 @@ def watch(
     from retailrec.work import check_file, write_result
 
     config = config or Path("week.toml")
-    check_file(page, inputs=[config], overwrite=overwrite)
     weeks = WeekFolder(read_folder(config))
+    check_file(page, inputs=[config, *weeks.folder.glob("*/*")], overwrite=overwrite)
     found = watched(weeks, datetime.now())
     if page is not None:
         write_result(render_watch(found), page)
