@@ -396,6 +396,7 @@ def test_an_odd_host_is_refused_in_words(start: Start, host: str) -> None:
     client = start()
     answer = client.get("/v1/unavailable", headers={"host": host.encode()})
     assert answer.status_code == 421
+    assert client.get("/health/live", headers={"host": host.encode()}).status_code == 200
     for origin in (host or "x", f"http://{host}"):
         headers = {"origin": origin.encode()}
         assert client.post("/v1/availability", headers=headers).status_code == 403

@@ -87,17 +87,18 @@ class Guard:
     async def _refused(self, request: Request, headers: Headers) -> Response | None:
         """What is answered instead; nothing of the body has been read."""
         try:
-            self._check(request.method, headers)
-            if request.scope["raw_path"] != _LIVE:
+            alive = request.scope["raw_path"] == _LIVE  # probes ask by address, or by no name at all
+            self._check(request.method, headers, any_name=alive)
+            if not alive:
                 await self._let_in(request, headers)
         except RetailRecError as error:
             return refusal(request, error)
         return None
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, method: str, headers: Headers, *, any_name: bool) -> None:
         """Raise a Problem if the request is not meant for us, not from our pages, or can't be read."""
         settings, own = self.service.settings, headers.get("host", "").lower()
-        if settings.hosts and _host(own) not in settings.hosts:
+        if settings.hosts and not any_name and _host(own) not in settings.hosts:
             names = ", ".join(settings.hosts)
             raise Problem(421, f"this service is called {names}; use that name or --host-name.")
         # another site's page must not write with the rights of who looks at it
