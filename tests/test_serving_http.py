@@ -592,6 +592,23 @@ def test_whole_numbers_among_attributes_stay_whole() -> None:
     assert [type(value) for value in found.values()] == [int, float, float]
 
 
+def test_a_receipt_that_stands_twice_in_the_body_counts_once(start: Start) -> None:
+    client = start()
+    one, two = (
+        {"number": "17", "time": SOON, "lines": [{"item": i, "value": 1.0}]} for i in ("3", "7")
+    )
+
+    def ask(*receipts: dict[str, object]) -> Any:
+        body = {"k": 3, "shoppers": [{"receipts": receipts}, {"receipts": [one]}]}
+        return client.post("/v1/offers", json=body)
+
+    twice, once = ask(one, one).json()["answers"]
+    assert (twice["receipts"], twice["offers"]) == (1, once["offers"])
+    unnamed = {name: value for name, value in one.items() if name != "number"}
+    assert ask(unnamed, one, unnamed).json()["answers"][0]["receipts"] == 3
+    assert ask(one, two).status_code == 409
+
+
 def test_an_old_history_in_the_body_is_said_to_be_old(start: Start) -> None:
     client = start()
     when = {"old": "1990-01-01T08:00:00", "fresh": "2000-07-16T08:00:00"}

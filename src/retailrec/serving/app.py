@@ -60,7 +60,7 @@ from retailrec.serving.messages import (
 from retailrec.serving.receipts import AMOUNTS, BESIDE, Receipt, accept, clock, midnight_after, moment
 from retailrec.serving.served_model import ServedModel
 from retailrec.serving.service import Service
-from retailrec.serving.store import Store
+from retailrec.serving.store import Store, by_number
 from retailrec.work import fingerprint
 
 _FIELDS = {name: {"type": "string"} for name in ("type", "title", "detail", "request")}
@@ -513,7 +513,8 @@ def _users(
 ) -> tuple[list[UserRecord], list[Receipt]]:
     """Shoppers of a request, as an answer sees them, and their receipts, cleaned in one go.
 
-    What is denied to the stored shopper of an id, or dismissed by it, is so here too.
+    A receipt that stands twice under its number counts once. What is denied to the stored shopper of an
+    id, or dismissed by it, is so here too.
     """
     today = [changed.last("user", s.shopper) for s in shoppers]
     unwanted = store.unwanted(today)
@@ -523,13 +524,16 @@ def _users(
         for place, r in enumerate(shopper.receipts)
     ]
     accepted = accept(posted, ChangedIds({}, changed.items)).receipts
-    receipts, users = iter(accepted), []
+    receipts, users, kept = iter(accepted), [], list[Receipt]()
     for shopper, name in zip(shoppers, today, strict=True):
-        own = list(islice(receipts, len(shopper.receipts)))
+        sent = list(zip(islice(receipts, len(shopper.receipts)), shopper.receipts, strict=True))
+        known = by_number(one for one, r in sent if r.number is not None)
+        own = [one for one, r in sent if r.number is None or known[one.shopper, one.number] is one]
         own.sort(key=lambda receipt: receipt.time)  # of one time: in the order given
+        kept += own
         events, never = code_receipts(model, own), unwanted.get(name, ((), ()))
         users.append(UserRecord(name, events, shopper.attributes, *never))
-    return users, accepted
+    return users, kept
 
 
 def _history(service: Service, shopper: str, limit: int) -> dict[str, Any]:

@@ -115,12 +115,7 @@ class Store(Database):
         ReceiptConflict
             If a receipt is there, or stands twice in the list, with other contents.
         """
-        wanted: dict[tuple[str, str], Receipt] = {}
-        beside: dict[tuple[str, str], str] = {}
-        for receipt in receipts:
-            first = wanted.setdefault((receipt.shopper, receipt.number), receipt)
-            if first is not receipt:
-                _require_same(receipt, first)
+        wanted, beside = by_number(receipts), dict[tuple[str, str], str]()
         if not wanted:
             return Added(0, 0)
         # in one order, so that two writers wait for each other and never both for ever
@@ -644,6 +639,22 @@ def _is_text(value: str) -> bool:
 def _version() -> int:
     """A number that no version before it had: not after another process forgot the shopper, either."""
     return secrets.randbits(62) + 1
+
+
+def by_number(receipts: Iterable[Receipt]) -> dict[tuple[str, str], Receipt]:
+    """Shopper and number -> the receipt; one that stands twice is there once.
+
+    Raises
+    ------
+    ReceiptConflict
+        If it stands twice with other contents.
+    """
+    found: dict[tuple[str, str], Receipt] = {}
+    for receipt in receipts:
+        first = found.setdefault((receipt.shopper, receipt.number), receipt)
+        if first is not receipt:
+            _require_same(receipt, first)
+    return found
 
 
 def _require_same(receipt: Receipt, there: Receipt) -> None:
