@@ -106,9 +106,10 @@ class Lists(NamedTuple):
 
 
 _PASSWORD = re.compile(rf"{WORD}[\"']?\s*[:=]", re.IGNORECASE)
-# a URL without slashes, user:password@host, a line of ~/.pgpass
+# a URL without slashes, user:password@host, also behind slashes without a colon, a line of ~/.pgpass
 _NO_FILE = re.compile(
-    r"postgres(ql)?(\+\w+)?:|[^\s/:@]{2,}:.*@[^/@]+(/|$)|[\w.*-]+:(\d{4,5}|\*):[^:/]+:[^:/]+:.",
+    r"postgres(ql)?(\+\w+)?:|(\w*\W?//+|postgres\w*/)?[^\s/:@]{2,}:.*@[^/@]+(/|$)|"
+    r"[\w.*-]+:(\d{4,5}|\*):[^:/]+:[^:/]+:.",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_DATABASE = re.compile("[@:/;#,]")  # part what may be a password

@@ -10,14 +10,15 @@ from urllib.parse import quote, quote_plus
 
 WORD = r"(?:passw(?:or)?d|passphrase|pwd)"
 # in order: all between user: and the last @, or after the colon what is no port; the same where slashes
-# were forgotten; user/password@host; behind the host what is no port, and behind the database's name;
-# user:password@host, alone or with /database; what stands behind a database's question mark; a line of
-# ~/.pgpass; password= and password: as libpq, JSON and YAML have them
+# were forgotten, and where the colon before them was; user/password@host; behind the host what is no
+# port, and behind the database's name; user:password@host, alone or with /database; what stands behind
+# a database's question mark; a line of ~/.pgpass; password= and password: as libpq, JSON and YAML have
 _KINDS = tuple(
     re.compile(kind, re.IGNORECASE | re.DOTALL)
     for kind in (
         r"(?P<before>\w:///*[^\s/:@\[]*:)(?P<secret>.*(?=@)|(?!\d*(?:[/?)'\"\s]|$))[^\s)]+)",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?:/?(?!/)(?:[^\s/:@]*:)?)(?P<secret>.*(?=@))",
+        r"(?P<before>(?:/|\bpostgres\w*(?:\+\w+)?[^\w\s]?)/[^\s/:@\[]*:)(?P<secret>\S*(?=@))",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?://+[^\s/:@?]*/)(?P<secret>[^\s?]*(?=@))",
         r"(?P<before>\bpostgres\w*(?:\+\w+)?://[^\s/?]*@(?:\[[^\s\]]*\]|[^\s/:@\[]*):)"
         r"(?P<secret>(?!\d{0,5}(?:[/?)'\"\s:]|$))[^\s/?)'\"]+)",
