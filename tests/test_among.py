@@ -293,6 +293,16 @@ def test_rules_and_reasons_go_with_lists(data: RetailData, model: TwoStageRecomm
     assert answer.lists["reasons"].null_count() == 0
 
 
+@pytest.mark.parametrize(
+    "among", [{"item_id": ["3", "3.0", "9"]}, {"user_id": ["u01"] * 3, "item_id": ["3", "3.0", "9"]}]
+)
+def test_an_item_that_is_listed_in_two_notations_stands_on_a_list_once(
+    data: RetailData, model: TwoStageRecommender, among: dict[str, list[str]]
+) -> None:
+    found = model.recommend(data, ["u01"], k=3, among=pl.DataFrame(among))
+    assert sorted(found["item_id"]) == [3, 9]
+
+
 def test_lists_of_pairs_hold_for_a_user_who_is_asked_for_twice(
     data: RetailData, model: TwoStageRecommender
 ) -> None:

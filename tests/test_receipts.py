@@ -789,6 +789,18 @@ def test_a_catalogue_that_describes_an_item_twice_is_said() -> None:
     )
 
 
+def test_an_id_that_a_table_has_in_two_notations_is_one() -> None:
+    frame = lines(("7", 1, 2), ("8", 1, 3), user_id=5).cast({"item_id": pl.Int64})
+    items = pl.DataFrame({"name": ["Tea", "Jam", "Tee"], "item_id": ["7", "8", "7.0"]})
+    users = pl.DataFrame({"age": [40, 40], "user_id": ["5", "5.0"]})
+    data = RetailData.from_frames(frame, items, users)
+    assert data.items.select("item_id", "name").rows() == [(7, "Tea"), (8, "Jam")]
+    assert data.users.rows() == [(5, 40)]
+    said = [note for note in data.report.notes if "repeat" in note]
+    assert [note.split(" repeat")[0] for note in said] == ["items: 1 rows", "users: 1 rows"]
+    assert all(f"such as {one};" in note for note, one in zip(said, (7, 5), strict=True))
+
+
 def test_what_stands_beside_named_receipts_is_said_or_refused(tmp_path: Path) -> None:
     frame = lines(("tea", 1, 2))
     frame.write_csv(tmp_path / "receipts.csv")

@@ -28,7 +28,7 @@ DATA: list[Mutation] = [
     ),
     ("Histories.take", "self.codes[rows]", "self.codes[rows][::-1]"),
     ("RetailData.from_frames", "timedelta(days=1)", "timedelta(days=2)"),
-    ("attributes", 'keep="first"', 'keep="last"'),
+    ("first_of_each", 'keep="first"', 'keep="last"'),
     ("vocabulary", "pl.concat([table[id_column], seen])", "pl.concat([seen, seen])"),
     ("History.from_log", "(item[1:] != item[:-1]) | (rows", "(item[1:] != item[:-1]) & (rows"),
     ("History.from_log", "np.abs(_at(", "np.positive(_at("),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LoadReport
 from retailrec.data.encoding import CodedLines, describe, places
+from retailrec.data.files import whole_numbers
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, nested, typed_ids, without_missing
 from retailrec.errors import DataError
@@ -68,16 +69,25 @@ def attributes(
         (few, one), (many, other) = sides
         if note := ids_meet(few, many, who=one, whose=other, refuse=False):
             report.notes.append(f"{id_column}: {note}")
+    if coded.ids[id_column].dtype == pl.Int64 and frame[id_column].dtype == pl.String:
+        frame = frame.with_columns(whole_numbers(frame[id_column]))  # else 7 and 7.0 would be two rows
     if n := frame[id_column].null_count():
         report.notes.append(f"{who}: {n:,} rows have no id and are left out")
         frame = frame.drop_nulls(id_column)
+    return first_of_each(frame, id_column, report)
+
+
+def first_of_each(frame: pl.DataFrame, id_column: str, report: LoadReport) -> pl.DataFrame:
+    """The first row of each id; the report says how many others there were."""
     first = frame.unique(id_column, keep="first", maintain_order=True)
     if again := frame.height - first.height:
         twice = frame.unique().filter(pl.col(id_column).is_duplicated())[id_column].unique()
         differ = (
             f", of which {len(twice):,} ids are described in other ways there" if len(twice) else ""
         )
-        some = twice.sort()[0] if len(twice) else frame.filter(frame[id_column].is_duplicated())[0, 0]
+        again_ids = frame[id_column].filter(frame[id_column].is_duplicated())
+        some = twice.sort()[0] if len(twice) else again_ids[0]
+        who = "items" if id_column == ITEM_ID else "users"
         report.notes.append(
             f"{who}: {again:,} rows repeat the id of an earlier one{differ}, such as "
             f"{some!r}; the first row of an id counts"

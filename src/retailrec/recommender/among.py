@@ -221,7 +221,8 @@ class Among:
         """
         if self.items is not None:
             _, codes = _places(self.items, items, "items", "in the model's catalogue")
-            shared, unknown = np.sort(codes).astype(np.int32), len(self.items) - len(codes)
+            shared = np.unique(codes).astype(np.int32)  # 5 and "5.0" are one item
+            unknown = len(self.items) - len(codes)
             return Eligible(users.height, shared, None, unknown, without_ids=self.without_ids)
         if self.pairs is None:
             raise DataError(f"among is empty; give tables of these columns: {_SHAPES}.")
@@ -229,7 +230,7 @@ class Among:
         place, row = _places(self.pairs[USER_ID], users, "shoppers", "among those asked for")
         code = np.full(self.pairs.height, -1)
         code[known] = codes
-        keys = np.sort((row * items.height + code[place])[code[place] >= 0])
+        keys = np.unique((row * items.height + code[place])[code[place] >= 0])
         indptr = np.searchsorted(keys, np.arange(users.height + 1) * items.height)
         unknown, others = (
             self.pairs[name].n_unique() - self.pairs[name].gather(found).n_unique()

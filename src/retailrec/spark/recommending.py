@@ -22,7 +22,7 @@ from retailrec.data.cleaning import LINE, LineRule, LoadReport
 from retailrec.data.encoding import CodedLines
 from retailrec.data.files import read_table
 from retailrec.data.history import Unplaced
-from retailrec.data.ids import attributes, id_series
+from retailrec.data.ids import attributes, first_of_each, id_series
 from retailrec.data.interchange import to_polars
 from retailrec.data.parsing import ids_like, ids_meet, typed_ids
 from retailrec.datasets import as_fitted
@@ -129,12 +129,13 @@ class SparkRequest:
         return kinds_of(rows.schema) | {USER_ID: cleaned.kinds[USER_ID]}
 
     def like(self, cleaned: Cleaned) -> SparkRequest:
-        """The same, with users' ids of the type that the receipts have."""
+        """The same, with users' ids of the type that the receipts have, each once."""
         if self.users is None:
             return self
         like = pl.Series(USER_ID, [], pl.Int64 if cleaned.kinds[USER_ID] == "long" else pl.String)
         ids = ids_like(self.users[USER_ID], like, who="the shoppers asked for")
-        return replace(self, users=self.users.with_columns(ids))
+        users = first_of_each(self.users.with_columns(ids), USER_ID, cleaned.report)
+        return replace(self, users=users)
 
     def eligible(self, n_users: int) -> Eligible | None:
         """The only items to rank, in the model's codes; `n_users` are asked for.
