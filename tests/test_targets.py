@@ -18,6 +18,7 @@ from cli_support import refused, retailrec
 from retailrec import work
 from retailrec.candidates import Popularity
 from retailrec.cli.app import app
+from retailrec.cli.options import import_modules
 from retailrec.errors import DataError
 from retailrec.jobs.run import RESULTS
 from retailrec.recommender.artifact import save_artifact
@@ -565,6 +566,19 @@ def test_an_address_is_no_folder_of_this_machine(
         make_folder(Path("s3://bucket/m/part"))
     (tmp_path / "s3:").mkdir()
     make_folder(Path("s3:/x"))
+
+
+def test_results_are_written_where_the_current_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run` lost its hour at the end; a store had a traceback."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    write(tmp_path / "out", "new")
+    assert results(tmp_path / "out") == {"metrics.json": "new", "model/part.txt": "new"}
+    refused(retailrec("store", "init", "--store", "shop.db"), "shop.db: there is no folder")
+    assert import_modules(["json"]) == ["json"]
 
 
 def test_a_full_disk_is_said_whatever_library_meets_it(tmp_path: Path) -> None:

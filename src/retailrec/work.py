@@ -467,8 +467,9 @@ def _replace_results(staging: Path, out: Path, names: Iterable[str]) -> None:
             take_modes(entry, out / entry.name)
     shutil.copymode(out, staging)
     new = {f.relative_to(staging).as_posix(): sha256(f) for f in _files(staging)}
-    stays = staging.parent == out or out.resolve() in (Path.cwd(), *Path.cwd().parents)
-    stays = stays or any(entry.name not in gone for entry in out.iterdir())
+    stays = staging.parent == out or any(entry.name not in gone for entry in out.iterdir())
+    with suppress(FileNotFoundError):  # the current folder was removed
+        stays = stays or out.resolve() in (Path.cwd(), *Path.cwd().parents)
     _put_sums(staging / MARKER, {name: [digest] for name, digest in new.items()})
     if stays or not _exchanged(staging, out):
         _record(out, new)

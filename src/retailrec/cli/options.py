@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -38,8 +39,9 @@ def import_modules(names: list[str] | None) -> list[str]:
         If one can't be imported.
     """
     for name in names or []:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        with suppress(FileNotFoundError):  # the current folder was removed
+            if os.getcwd() not in sys.path:
+                sys.path.append(os.getcwd())
         try:
             import_module(name)
         except RetailRecError:

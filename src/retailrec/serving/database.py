@@ -222,8 +222,10 @@ def _sqlite(url: URL, connections: int, timeout: float) -> tuple[Engine, Engine]
     """One connection writes, in transactions that lock at once; others read without any."""
     if not url.database or url.database == ":memory:":
         raise SettingError("--store names no file; an SQLite store is a file.")
-    folder = Path(url.database).parent
-    if not folder.is_dir():
+    folder, there = Path(url.database).parent, False
+    with suppress(FileNotFoundError):  # the current folder was removed
+        there = folder.absolute().is_dir()
+    if not there:
         raise SettingError(f"--store {url.database}: there is no folder {folder}. Make it first.")
     options = {"timeout": timeout, "check_same_thread": False}
     reading, writing = (_pooled(url, size, timeout, options) for size in (connections, 1))
