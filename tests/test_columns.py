@@ -485,6 +485,18 @@ def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> N
     assert open_alike(kept, tmp_path / "later", PLAIN).data().log.height == 2
 
 
+@pytest.mark.parametrize("name", ["receipts.csv", "receipts.xlsx"])
+def test_a_title_above_the_table_is_taken_for_no_column(tmp_path: Path, name: str) -> None:
+    rows = [["Sales", None, None], ["user_id", "item_id", "time"], ["7", "tea", "2024-01-31"]]
+    if name.endswith("csv"):
+        text = "\n".join(",".join(cell or "" for cell in row) for row in rows)
+        (tmp_path / name).write_text(text + "\n")
+    else:
+        pl.DataFrame(rows, orient="row").write_excel(tmp_path / name, include_header=False)
+    with pytest.raises(DataError, match="names hardly a column: if the table begins further down"):
+        load_dataset("table", tmp_path / name)
+
+
 @pytest.mark.parametrize("column", ["item_id", "name"])
 def test_words_of_tills_for_what_is_no_product_are_named(tmp_path: Path, column: str) -> None:
     words = ["Subtotal", "VAT 20%", "Versandkosten", "Service charge", "Доставка"]

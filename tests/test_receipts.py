@@ -765,6 +765,17 @@ def test_masked_ids_are_said(mask: str) -> None:
     assert note.startswith(f"user_id: 1 ids are masked, such as {mask!r}")
 
 
+def test_large_ids_that_went_through_floating_point_are_said() -> None:
+    own = pl.Series([2**62 + 977 * n for n in range(1, 40)])
+    lines = pl.DataFrame({"item_id": list(range(39)), "time": [TEN] * 39})
+    assert RetailData.from_frames(lines.with_columns(user_id=own)).report.notes == []
+    (note,) = RetailData.from_frames(
+        lines.with_columns(user_id=own.cast(pl.Float64).cast(pl.Int64))
+    ).report.notes
+    assert "ids of 16 digits and more" in note
+    assert "floating point" in note
+
+
 @pytest.mark.parametrize("empty", [["user_id"], ["time"], ["user_id", "time"]])
 def test_what_a_receipt_s_first_line_alone_says_is_named(empty: list[str]) -> None:
     lines = pl.DataFrame({"user_id": list("aab"), "item_id": list("xyz"), "time": [f"{TEN}"] * 3})

@@ -37,6 +37,7 @@ os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 _WHOLE = re.compile(r"0*(\d+?)(?:\.0)?", re.ASCII)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _DAYS_OF_NO_YEAR = 5  # so many days of months tell that they are none of a count
+_FEW_IDS = 10  # as many large ids are floats by chance once in a thousand times
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"(\p{Sc})"
 _POINT_OR_THOUSAND = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"  # 1.234: a bit over one, or a thousand?
@@ -186,6 +187,13 @@ def look_alikes(ids: pl.Series) -> list[str]:
             return [
                 f"{ids.name}: all {len(long):,} ids of 16 digits and more end in 0, such as {long[0]}; "
                 f"a spreadsheet keeps 15 digits, so different ones may have become one"
+            ]
+        huge = ids.filter(ids.abs() > _EXACT["Float64"])
+        if len(huge) >= _FEW_IDS and huge.cast(pl.Float64).cast(pl.Int64, strict=False).equals(huge):
+            return [
+                f"{ids.name}: all {len(huge):,} ids of 16 digits and more, such as {huge[0]}, are "
+                f"numbers that floating point keeps, as workbooks do; different ones may have become "
+                f"one, so export that column as text"
             ]
     if ids.dtype != pl.String:
         return []
