@@ -485,6 +485,12 @@ def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> N
     assert open_alike(kept, tmp_path / "later", PLAIN).data().log.height == 2
 
 
+def test_a_table_without_names_of_columns_is_refused_in_these_words(tmp_path: Path) -> None:
+    (tmp_path / "lines.csv").write_text("7,tea,2024-01-31 10:00:00,2.50\n8,tea,2024-02-01 11:00:00,2\n")
+    with pytest.raises(DataError, match="The first line seems to hold values: write a line with"):
+        load_dataset("table", tmp_path / "lines.csv")
+
+
 @pytest.mark.parametrize("name", ["receipts.csv", "receipts.xlsx"])
 def test_a_title_above_the_table_is_taken_for_no_column(tmp_path: Path, name: str) -> None:
     rows = [["Sales", None, None], ["user_id", "item_id", "time"], ["7", "tea", "2024-01-31"]]

@@ -114,6 +114,23 @@ def test_what_a_ledger_takes_back_in_brackets_voids_its_line() -> None:
     assert data.report.rejected == {"voided on its receipt": 2}
 
 
+@pytest.mark.parametrize(
+    ("amounts", "quantity"),
+    [(["2,50", "3"], 3.0), (["1,234.50", "3"], 3000.0), (["2", "3"], None), (["2.50", "3"], None)],
+)
+@pytest.mark.parametrize("column", ["value", "price"])
+def test_amounts_tell_what_the_comma_of_quantities_is(
+    column: str, amounts: list[str], quantity: float | None
+) -> None:
+    """As tills write pieces with three decimals."""
+    lines = receipts(quantity=["3,000", "1,000"], **{column: amounts})
+    if quantity is None:
+        with pytest.raises(DataError, match="'3,000' the comma may part thousands or decimals"):
+            RetailData.from_frames(lines)
+        return
+    assert RetailData.from_frames(lines).log["quantity"].to_list() == [quantity, quantity / 3]
+
+
 def test_parts_of_one_column_must_agree_on_the_decimal_mark() -> None:
     one, other = receipts(value=["2,50", "3"]), receipts(value=["2.50", "3"])
     with pytest.raises(DataError, match="decimals written with ',' in one part"):

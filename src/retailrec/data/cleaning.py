@@ -318,6 +318,7 @@ def parse_lines(
     >>> parse_lines(raw, {"user_id": "client"}).row(0, named=True)["time"]
     datetime.datetime(2024, 1, 31, 0, 0)
     """
+    notation = {} if notation is None else notation
     frame = _rename(frame, columns or {}, who, notation)
     if frame.is_empty():
         raise DataError(f"{who} hold no line; expected at least one receipt line. Check the file.")
@@ -337,10 +338,13 @@ def parse_lines(
         cells = frame[name] if name in frame.columns else unknown.alias(name)
         return parse_number(cells, who=who, notation=notation)
 
-    said, value = number("quantity"), number("value")
+    value = number("value")
+    priced = value.null_count() > 0 and "price" in frame.columns
+    price = number("price") if priced else unknown
+    said = number("quantity")  # after amounts, which tell more often how decimals are written
     quantity = said.fill_null(1.0)
-    if value.null_count() and "price" in frame.columns:
-        value = value.zip_with(value.is_not_null(), number("price") * quantity)
+    if priced:
+        value = value.zip_with(value.is_not_null(), price * quantity)
     if report is not None:
         for cells in (
             read

@@ -164,6 +164,10 @@ def missing_columns(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -
     names = ", ".join(f"'{c.name}'" for c in lacking)
     meaning = f" ({lacking[0].meaning})" if len(lacking) == 1 else ""
     said = f"{who} lack column{'s' * (len(lacking) > 1)} {names}{meaning}; they have {free or have}. "
+    if 2 * sum(_VALUE.fullmatch(c) is not None for c in have) >= len(have):
+        return said + (
+            "The first line seems to hold values: write a line with the names of the columns above it."
+        )
     if 2 * sum(_UNNAMED.fullmatch(c) is not None for c in have) >= len(have):
         return said + (
             "The first line names hardly a column: if the table begins further down, take away the "
@@ -291,6 +295,7 @@ _NO_TIME = re.compile(
 )
 _MADE = re.compile(r"creat")  # of the line or of the user: a time where nothing else is
 _AMOUNT = r"^\s*[$€£]?-?(\d{1,7}|\d{9,}|\d+[.,]\d+)\s*$"  # 20240131 may be a date
+_VALUE = re.compile(r"[-+]?\d[\d.,:/ TZ-]*")  # a number or a time
 _UNNAMED = re.compile(
     r"unnamed_\d+|__UNNAMED__\d+"
 )  # what lacks a name is called in text and workbooks

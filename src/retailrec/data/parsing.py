@@ -37,6 +37,7 @@ os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 _WHOLE = re.compile(r"0*(\d+?)(?:\.0)?", re.ASCII)
 _EXACT = {"Float16": 2**11, "Float32": 2**24, "Float64": 2**53}  # whole numbers up to here
 _DAYS_OF_NO_YEAR = 5  # so many days of months tell that they are none of a count
+_NUMBERS = ("quantity", "value", "price", "discount")  # columns of one table
 _FEW_IDS = 10  # as many large ids are floats by chance once in a thousand times
 _FEW = 0.03  # share of cells that may be unlike the rest before a column is refused
 _SIGN = r"(\p{Sc})"
@@ -393,8 +394,8 @@ def _hint(left: pl.Series, right: pl.Series, n_met: int, enough: float) -> str:
 def parse_number(values: pl.Series, *, who: str, notation: dict[str, str] | None = None) -> pl.Series:
     """Float64; text that is no number becomes NaN, and what is missing stays null.
 
-    Decimal commas and thousands marks are read where the column's cells agree. `notation` remembers
-    what the parts of one column before this one agreed on.
+    Decimal commas and thousands marks are read where the column's cells agree, or those of another
+    column of its table. `notation` remembers what the columns and parts before this one agreed on.
 
     Raises
     ------
@@ -469,6 +470,9 @@ def _marked_numbers(text: pl.Series, who: str, notation: dict[str, str]) -> pl.S
             f"'{found}' in another, for example {text.filter(comma_like | point_like)[0]!r}; use one."
         )
     mark = found or before
+    if mark is None and n_either:  # numbers of one table are written alike: amounts tell what 3,000 is
+        others = {notation[name] for name in _NUMBERS if name in notation}
+        mark = others.pop() if len(others) == 1 else None
     if mark is None and not n_either:
         _refuse_points_of_thousands(bare, who)
     if mark is None and n_either:
