@@ -26,7 +26,7 @@ _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*
 _UNITS = {"": 2**20, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _WAIT = 60  # seconds until a cluster that gives no worker is given up
 _OURS: dict[str, str] = {
-    "spark.ui.enabled": "false",  # nothing listens unless it is asked for
+    "spark.ui.enabled": "false",  # no page for people is served unless it is asked for
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",  # as the local engine reads instants with a zone
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
