@@ -52,7 +52,7 @@ DATA: list[Mutation] = [
     ("align_next_basket", '.filter(~pl.col("last")).max()', '.filter(~pl.col("last")).min()'),
     ("typed_ids", "return whole if same else", "return whole if not same else"),
     ("parse_number", "n_odd * 2 > filled", "n_odd * 2 < filled"),
-    ("parse_lines", 'number("price") * quantity', 'number("price")'),
+    ("parse_lines", "price * quantity", "price"),
     ("DAY_ONE", "datetime(2000, 1, 1)", "datetime(2000, 1, 2)"),
     ("first_reason", "pl.when(r.when)", "pl.when(~r.when)"),
     ("set_aside", ")[:3]", ")[:4]"),

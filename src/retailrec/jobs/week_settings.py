@@ -149,7 +149,7 @@ class Plan:
         """The same plan without users whom a store has forgotten, wherever tables beside it name them.
 
         Who became a forgotten id, or was one, is left out with it. Tables that named one are written
-        anew.
+        aside.
 
         Parameters
         ----------
