@@ -573,7 +573,7 @@ def test_a_column_by_which_lines_may_be_no_purchases_is_said(
     notes = RetailData.from_frames(pl.DataFrame(lines | {column: cells})).report.notes
     assert notes == [] if said is None else said in " ".join(notes), notes
     back = pl.DataFrame(lines | {column: cells, "quantity": [1, -1, 1, 1]})
-    if said is not None and said.endswith("1"):  # what takes back is told as a return
+    if said is not None and said.endswith("1"):  # what takes back counts as a return
         assert RetailData.from_frames(back).report.notes == []
 
 

@@ -296,9 +296,8 @@ _NO_TIME = re.compile(
 _MADE = re.compile(r"creat")  # of the line or of the user: a time where nothing else is
 _AMOUNT = r"^\s*[$€£]?-?(\d{1,7}|\d{9,}|\d+[.,]\d+)\s*$"  # 20240131 may be a date
 _VALUE = re.compile(r"[-+]?\d[\d.,:/ TZ-]*")  # a number or a time
-_UNNAMED = re.compile(
-    r"unnamed_\d+|__UNNAMED__\d+"
-)  # what lacks a name is called in text and workbooks
+# what lacks a name is called so in text and workbooks
+_UNNAMED = re.compile(r"unnamed_\d+|__UNNAMED__\d+")
 _NUMBER = r"^\s*[-+(\u2212]?[$€£]?[-+]?[\d., ']+[€£$]?[-)]?\s*$"
 _DAYS = r"(day|tag|jour|dia|giorno|dag|date|datum)(nr|no|number)?$"
 _KIND = {"basket_id": "id", "store": "id", "user_id": "id", "item_id": "id", "time": "time"}

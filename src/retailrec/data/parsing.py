@@ -212,7 +212,7 @@ def look_alikes(ids: pl.Series) -> list[str]:
     if n := int(masked.sum()):
         notes.append(
             f"{ids.name}: {n:,} ids are masked, such as {ids.filter(masked)[0]!r}, so different ones "
-            f"may have become one; export them whole, or a number that stands for each"
+            f"may have become one; export them whole, or with a number for each"
         )
     short = ids.str.contains(_SHORTENED)
     if n := int(short.sum()):
