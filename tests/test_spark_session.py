@@ -78,6 +78,11 @@ def test_a_file_of_settings_is_read_and_checked(tmp_path: Path) -> None:
         ('Cannot run program "python9": error=2', "SettingError", "can't start Python"),
         ("Python worker exited unexpectedly (crashed)", "SettingError", "want of memory"),
         ("java.lang.OutOfMemoryError: Java heap space", "SettingError", "want of memory"),
+        (
+            "Python worker:\nImportError: libgfortran.so: failed to map segment from shared object",
+            "SettingError",
+            "failed to map segment.* most likely for want of memory",
+        ),
         ("[PATH_NOT_FOUND] Path does not exist: file:/x", "DataError", "can't reach"),
         ("java.io.IOException: No space left on device", "DataError", "can't reach"),
         (
@@ -99,3 +104,13 @@ def test_what_spark_says_becomes_a_sentence(text: str, kind: str, said: str) -> 
     with pytest.raises(RetailRecError, match=said):
         raise found
     assert kind != "DataError" or isinstance(found, DataError)
+
+
+def test_a_library_that_fails_under_a_small_limit_of_memory_lacks_it() -> None:
+    """Each fails in its own way, and most say nothing of memory."""
+    text = "An exception was thrown from the Python worker:\nOSError: Could not find 'libllvmlite.so'"
+    said = r"OSError: .*libllvmlite.*want of memory.*spark\.executor\.pyspark\.memory, which is 700m"
+    with pytest.raises(SettingError, match=said):
+        raise translated(text, "700m")
+    for limit in (None, "8g"):
+        assert not isinstance(translated(text, limit), SettingError)

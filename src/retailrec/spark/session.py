@@ -215,8 +215,9 @@ def _first_line(error: Exception) -> str:
 _OWN = re.compile(r"retailrec\.errors\.(\w+): ([^\n]+)")
 _MEMORY = re.compile(
     r"MemoryError|OutOfMemoryError|exit code:? 137|SIGKILL|Python worker exited unexpectedly|"
-    r"ExecutorLostFailure|MALLOC|Cannot allocate memory|can't spawn worker thread"
+    r"ExecutorLostFailure|MALLOC|Cannot allocate memory|can't spawn worker thread|failed to map segment"
 )
+_LIBRARIES = 2 * 2**30  # bytes of addresses below which a worker may fail while it loads libraries
 _PLACES = re.compile(
     r"PATH_NOT_FOUND|TABLE_OR_VIEW_NOT_FOUND|FileNotFoundException|NoSuchFileException|"
     r"FAILED_READ_FILE|Permission denied|AccessDeniedException|No space left|UnknownHostException|"
@@ -233,18 +234,28 @@ def in_words() -> Iterator[None]:
     RetailRecError
         In place of what PySpark or the JVM raised.
     """
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError, Py4JNetworkError
+    from pyspark import SparkContext
     from pyspark.errors import PySparkException
 
     try:
         with quiet():
             yield
     except (PySparkException, Py4JError) as error:
-        raise translated(str(error)) from error
+        context: Any = SparkContext._active_spark_context
+        gone = context is None or isinstance(error, Py4JNetworkError)  # the JVM answers no more
+        limit = None if gone else context.getConf().get("spark.executor.pyspark.memory")
+        raise translated(str(error), limit) from error
 
 
-def translated(text: str) -> RetailRecError:
+def translated(text: str, limit: str | None = None) -> RetailRecError:
     """The error of the package for Spark's message.
+
+    Parameters
+    ----------
+    text : what Spark says
+    limit : ``spark.executor.pyspark.memory``, which bounds the addresses of a worker; where it is
+        small, libraries fail to load in ways that do not speak of memory
 
     Examples
     --------
@@ -270,11 +281,7 @@ def translated(text: str) -> RetailRecError:
             f"spark.pyspark.python to a path that is there on every machine."
         )
     if found := _MEMORY.search(text):
-        return SettingError(
-            f"a worker of Spark ended in the middle ({_line(text, found[0])}), most likely for want of "
-            f"memory. Give it more (spark.executor.memoryOverhead, which Python's share comes from), "
-            f"fewer tasks at a time (spark.executor.cores), or fewer lines at a time (shard_lines)."
-        )
+        return _starved(_line(text, found[0]), limit)
     if "DATA_TYPE_MISMATCH" in text and (found := re.search(r"reading file (\S+?)\.? ", text)):
         return DataError(
             f"the files differ in what a column holds: {found[1]} has one of another type than the "
@@ -292,8 +299,23 @@ def translated(text: str) -> RetailRecError:
         )
     raised = re.search(r"^[A-Za-z_][\w.]*(?:Error|Exception): [^\n]+", text, re.M)
     what = raised[0][:300].rstrip(". ") if raised else _line(text, "")
+    if limit and in_bytes(limit) < _LIBRARIES and "Python worker" in text:
+        return _starved(what, limit)
     return RetailRecError(
         f"Spark stopped: {what}. Its log says more; check the master, the settings and the receipts."
+    )
+
+
+def _starved(what: str, limit: str | None) -> SettingError:
+    more = (
+        f"spark.executor.pyspark.memory, which is {limit} and bounds all that its Python may address"
+        if limit
+        else "spark.executor.memoryOverhead, which Python's share comes from"
+    )
+    return SettingError(
+        f"a worker of Spark ended in the middle ({what}), most likely for want of memory. Give it more "
+        f"({more}), fewer tasks at a time (spark.executor.cores), or fewer lines at a time "
+        f"(shard_lines)."
     )
 
 
