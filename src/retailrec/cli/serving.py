@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from retailrec.work import check_file
 store_app = typer.Typer(no_args_is_help=True, help="The history store of the service.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys: made, listed, removed.")
 store_app.add_typer(key_app, name="key")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def register(app: typer.Typer) -> None:
@@ -74,7 +75,6 @@ def serve(
         import logging
 
         from retailrec.serving.experiment import Experiment, read_experiment
-        from retailrec.serving.keys import had_keys, list_keys
         from retailrec.serving.loading import prepare_demo
         from retailrec.serving.server import run_server
         from retailrec.serving.service import Service, ServiceSettings
@@ -87,68 +87,76 @@ def serve(
     if model is None:
         raise SettingError("serve needs --model DIR, the folder of a saved model, or --demo DIR.")
     plan = Experiment() if experiment is None else read_experiment(experiment)
-    opened = open_store(store)
-    _say_who_reads(opened)
-    loopback = host in ("127.0.0.1", "::1", "localhost")
-    keys: bool | None = True
-    if no_keys:
-        if not loopback or host_name:
-            by = f"--host-name {host_name[0]}" if loopback and host_name else f"--host {host}"
-            raise SettingError(
-                f"--no-keys is for loopback alone, and {by} is reachable from other machines. "
-                f"Leave it out, and make a key: retailrec store key add NAME --store {opened.name}"
-            )
-        keys = False
-    elif not list_keys(opened):
-        if not loopback or host_name or had_keys(opened):
-            where = "" if loopback else f"--host {host} is reachable from other machines and "
-            raise SettingError(
-                f"{where}the store has no API key, so no caller could be let in. Make one first: "
-                f"retailrec store key add NAME --store {opened.name}"
-            )
-        keys = None
-    names = ("localhost", "127.0.0.1", "::1") if loopback else ()
-    settings = ServiceSettings(
-        rate=rate,
-        timeout=timeout,
-        threads=threads,
-        pages=pages,
-        hosts=(*names, *(host_name or ())),
-        keys=keys,
-        aside=aside,
-        shown_only=shown_only,
-    )
-    logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
-    service = Service(opened, model, settings, plan)
+    with closing(open_store(store)) as opened:
+        _say_who_reads(opened)
+        loopback = host in _LOOPBACK
+        keys = _who_is_let_in(opened, host, host_name or (), no_keys)
+        names = _LOOPBACK if loopback else ()
+        settings = ServiceSettings(
+            rate=rate,
+            timeout=timeout,
+            threads=threads,
+            pages=pages,
+            hosts=(*names, *(host_name or ())),
+            keys=keys,
+            aside=aside,
+            shown_only=shown_only,
+        )
+        logging.basicConfig(level=logging.INFO if log else logging.WARNING, format="%(message)s")
+        service = Service(opened, model, settings, plan)
 
-    def started(address: str) -> None:
-        if opened.is_empty():
-            ERR.print(
-                f"note: the store {escape(opened.name)} has no receipt, so nothing is known of any "
-                f"shopper; if that is not meant, check --store, or: retailrec store load",
-                highlight=False,
-            )
-        if not loopback:
-            ERR.print(
-                f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain text "
-                f"unless a proxy before it speaks HTTPS.",
-                highlight=False,
-            )
-        if not keys:
-            said = "--no-keys" if keys is False else "no key is asked for"
-            cure = " A key ends it: retailrec store key add NAME" if keys is None else ""
-            ERR.print(
-                f"[bold]{said}[/]: whoever can start a program on this machine may read, write and "
-                f"forget.{cure}",
-                highlight=False,
-            )
-        with suppress(OSError):  # a log on a full disk does not keep a service from starting
-            OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False)
+        def started(address: str) -> None:
+            if opened.is_empty():
+                ERR.print(
+                    f"note: the store {escape(opened.name)} has no receipt, so nothing is known of any "
+                    f"shopper; if that is not meant, check --store, or: retailrec store load",
+                    highlight=False,
+                )
+            if not loopback:
+                ERR.print(
+                    f"[bold]{escape(host)} is reachable from other machines[/]; keys travel as plain "
+                    f"text unless a proxy before it speaks HTTPS.",
+                    highlight=False,
+                )
+            if not keys:
+                said = "--no-keys" if keys is False else "no key is asked for"
+                cure = " A key ends it: retailrec store key add NAME" if keys is None else ""
+                ERR.print(
+                    f"[bold]{said}[/]: whoever can start a program on this machine may read, write and "
+                    f"forget.{cure}",
+                    highlight=False,
+                )
+            with suppress(OSError):  # a log on a full disk does not keep a service from starting
+                OUT.print(f"serving on {address} (Ctrl-C stops)", highlight=False)
 
-    with closing(opened), suppress(Interrupted):  # the server has stopped, and hands the signal on
-        run_server(service, host, port, started)
+        with suppress(Interrupted):  # the server has stopped, and hands the signal on
+            run_server(service, host, port, started)
     if (left := service.unwritten) is not None:
         raise DataError(left.sentence(opened.name))
+
+
+def _who_is_let_in(store: Any, host: str, names: Sequence[str], no_keys: bool) -> bool | None:
+    """True: who has a key; False: everybody, by choice; None: everybody until a first key is made."""
+    from retailrec.serving.keys import had_keys, list_keys
+
+    loopback = host in _LOOPBACK
+    if no_keys:
+        if not loopback or names:
+            by = f"--host-name {names[0]}" if loopback and names else f"--host {host}"
+            raise SettingError(
+                f"--no-keys is for loopback alone, and {by} is reachable from other machines. "
+                f"Leave it out, and make a key: retailrec store key add NAME --store {store.name}"
+            )
+        return False
+    if list_keys(store):
+        return True
+    if not loopback or names or had_keys(store):
+        where = "" if loopback else f"--host {host} is reachable from other machines and "
+        raise SettingError(
+            f"{where}the store has no API key, so no caller could be let in. Make one first: "
+            f"retailrec store key add NAME --store {store.name}"
+        )
+    return None
 
 
 @store_app.command("init")

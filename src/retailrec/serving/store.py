@@ -685,9 +685,13 @@ def open_store(url: str) -> Store:
     if not url.strip():
         raise SettingError("--store is empty; name an SQLite file or a postgresql:// URL.")
     store = Store(url)
-    if store.file is not None and not store.file.exists():
-        store.init()
-    if 0 < store.version() < len(schema.MIGRATIONS):
-        store.init()
-    store.require_ready()
+    try:
+        if store.file is not None and not store.file.exists():
+            store.init()
+        if 0 < store.version() < len(schema.MIGRATIONS):
+            store.init()
+        store.require_ready()
+    except BaseException:
+        store.close()
+        raise
     return store
