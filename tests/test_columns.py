@@ -14,7 +14,7 @@ import pytest
 from retailrec.cli.options import DatasetOptions, parse_columns
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
-from retailrec.data.columns import guess_columns, join_time
+from retailrec.data.columns import guess_columns, join_time, unread_columns
 from retailrec.datasets import load_dataset, open_alike, open_dataset, still_there
 from retailrec.datasets.base import PLAIN, Reading
 from retailrec.datasets.table import with_our_names
@@ -212,6 +212,25 @@ def test_all_missing_columns_are_said_at_once_in_a_line_that_works(tmp_path: Pat
     lines.write_csv(tmp_path / "r.csv", separator=";")
     data = load_dataset("table", tmp_path / "r.csv", parse_columns(advised))
     assert (data.n_users, data.start) == (3, datetime(2024, 1, 31))
+
+
+def test_an_amount_is_money_where_pieces_stand_apart() -> None:
+    amounts = {"amount": [1.5] * N}
+    assert "value" not in guess_columns(pl.DataFrame(amounts))
+    both = guess_columns(pl.DataFrame({"qty": [1] * N, **amounts}))
+    assert (both["quantity"], both["value"]) == ("qty", "amount")
+
+
+def test_pieces_and_money_under_other_names_are_not_left_out_in_silence() -> None:
+    cells: dict[str, Any] = {"user_id": IDS, "item_id": IDS, "day": DAYS, "ticket": IDS, "qty": [2] * N}
+    lines = pl.DataFrame(cells | {"amount": [1.5] * N, "unit_price": [0.75] * N})
+    said = "--columns time=day,basket_id=ticket,quantity=qty,value=amount"
+    (note,) = RetailData.from_frames(lines, columns={"time": "day"}).report.notes
+    assert note.endswith(said)
+    mapped = {"time": "day", "basket_id": "ticket", "quantity": "qty", "value": "amount"}
+    assert not RetailData.from_frames(lines, columns=mapped).report.notes
+    # a clock that is read with the day is no receipt's number, and a price is for what has no value
+    assert not unread_columns(lines.drop("ticket", "qty"), {"time": "day+ticket", "value": "amount"})
 
 
 def test_columns_called_as_what_is_inside_are_said_by_their_own_names(tmp_path: Path) -> None:

@@ -193,6 +193,35 @@ def missing_columns(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -
     return said + "."
 
 
+def unread_columns(frame: pl.DataFrame, columns: Mapping[str, str]) -> list[str]:
+    """A note on columns that seem to be receipts, pieces or money, and are not read as such.
+
+    Nothing is read by a guess; but without a word each line would be one piece without a price.
+
+    Examples
+    --------
+    >>> lines = {"user_id": [1, 1], "item_id": [2, 3], "time": ["2024-01-31"] * 2, "qty": [1, 2]}
+    >>> unread_columns(pl.DataFrame(lines), {})
+    ["column 'qty' seems to be quantity, and is not read; if it is, map it: --columns quantity=qty"]
+    """
+    used = {*_KNOWN, *columns.values(), *columns.get("time", "").split("+")}
+    there = {*columns, *frame.columns}
+    found = {
+        name: theirs
+        for name, theirs in guess_columns(frame).items()
+        if name in ("basket_id", "quantity", "value", "price") and name not in there
+        if theirs not in used
+    }
+    if "value" in {*there, *found}:  # which a price would be for
+        found.pop("price", None)
+    if not found:
+        return []
+    said = "; ".join(f"column {theirs!r} seems to be {name}" for name, theirs in found.items())
+    option = ",".join(f"{name}={theirs}" for name, theirs in {**columns, **found}.items())
+    rest = "is not read; if it is, map it" if len(found) == 1 else "are not read; if so, map them"
+    return [f"{said}, and {rest}: --columns {shlex.quote(option)}"]
+
+
 def _clock_alone(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> str:
     """A sentence where `time` holds clocks and another column the dates; else ""."""
     if frame["time"].dtype not in (pl.String, pl.Time) or not _holds_clocks(frame["time"]):
@@ -259,6 +288,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "revenue turnover salesvalue netsales linetotal totalprice wartosc wartoscbrutto kwotabrutto "
         "castka valor valortotal importetotal nettowert netvalue salesamount montantttc montantht "
         "belopp tutar сумма стоимость",
+        "amount amt lineamount netamount grossamount",
     ),
     "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis fiyat цена",),
     "store": (
@@ -338,6 +368,8 @@ def _guess_named(
     found: Mapping[str, str],
 ) -> str | None:
     before, ending = (_BEFORE, _NUMBERED) if role in _KIND else ("", "")
+    if role == "value" and "quantity" not in found:  # an amount may be that of pieces
+        ranks = ranks[:1]
     for words in ranks:
         shape = re.compile(f"{before}({'|'.join(words.split())}){ending}")
         named = [c for c, name in plain.items() if shape.fullmatch(name) and c not in found.values()]
