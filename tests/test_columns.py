@@ -221,16 +221,28 @@ def test_an_amount_is_money_where_pieces_stand_apart() -> None:
     assert (both["quantity"], both["value"]) == ("qty", "amount")
 
 
-def test_pieces_and_money_under_other_names_are_not_left_out_in_silence() -> None:
-    cells: dict[str, Any] = {"user_id": IDS, "item_id": IDS, "day": DAYS, "ticket": IDS, "qty": [2] * N}
+def test_columns_under_other_names_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    cells: dict[str, Any] = {"user_id": IDS, "item_id": IDS, "day": ISO, "ticket": IDS, "qty": [2] * N}
     lines = pl.DataFrame(cells | {"amount": [1.5] * N, "unit_price": [0.75] * N})
-    said = "--columns time=day,basket_id=ticket,quantity=qty,value=amount"
-    (note,) = RetailData.from_frames(lines, columns={"time": "day"}).report.notes
-    assert note.endswith(said)
-    mapped = {"time": "day", "basket_id": "ticket", "quantity": "qty", "value": "amount"}
-    assert not RetailData.from_frames(lines, columns=mapped).report.notes
-    # a clock that is read with the day is no receipt's number, and a price is for what has no value
-    assert not unread_columns(lines.drop("ticket", "qty"), {"time": "day+ticket", "value": "amount"})
+    items = pl.DataFrame({"item_id": [1, 2, 3], "Bezeichnung": ["a", "b", "c"], "category": [1, 1, 2]})
+    for name, table in (("transactions", lines), ("items", items)):
+        table.write_csv(tmp_path / f"{name}.csv")
+
+    def said(path: Path, advised: str, catalogue: pl.DataFrame | None = None) -> list[str]:
+        reading = Reading(parse_columns(advised), catalogue=catalogue)
+        return open_dataset("table", path, reading).data().report.notes
+
+    alone, money = tmp_path / "transactions.csv", "basket_id=ticket,quantity=qty,value=amount"
+    assert said(alone, "time=day")[0].endswith(f"--columns time=day,{money}")
+    assert not said(alone, f"time=day,{money}")
+    described = f"time=day,{money},name=Bezeichnung,category_1=category"
+    assert said(tmp_path, "time=day")[0].endswith(f"--columns {described}")
+    assert not said(tmp_path, described)
+    assert not said(alone, "time=day", with_our_names(items, {}))  # read as a model was fitted
+    lines = lines.with_columns(department=pl.Series(["a", "b", "c"] * 10))
+    assert not unread_columns(lines.drop("ticket", "qty", "department"), parse_columns("value=amount"))
+    (note,) = unread_columns(lines, parse_columns(f"time=day+ticket,{money},price=unit_price"))
+    assert note.endswith("category_1=department")
 
 
 def test_columns_called_as_what_is_inside_are_said_by_their_own_names(tmp_path: Path) -> None:

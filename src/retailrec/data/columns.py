@@ -17,7 +17,7 @@ from retailrec.data.files import FILE
 from retailrec.data.parsing import EARLIEST, parse_time
 from retailrec.data.paths import read_toml
 from retailrec.errors import DataError, RetailRecError, SettingError
-from retailrec.schema import TRANSACTIONS
+from retailrec.schema import CATEGORIES, NAME, TRANSACTIONS
 
 _KNOWN = tuple(c.name for c in TRANSACTIONS)
 
@@ -193,33 +193,48 @@ def missing_columns(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -
     return said + "."
 
 
-def unread_columns(frame: pl.DataFrame, columns: Mapping[str, str]) -> list[str]:
-    """A note on columns that seem to be receipts, pieces or money, and are not read as such.
+def unread_columns(
+    lines: pl.DataFrame, columns: Mapping[str, str], items: pl.DataFrame | None = None
+) -> list[str]:
+    """A note on columns that seem to be receipts, pieces, money, names or categories, and are not read.
 
-    Nothing is read by a guess; but without a word each line would be one piece without a price.
+    Nothing is read by a guess; but without a word each line would be one piece without a price, and
+    items would have no category.
+
+    Parameters
+    ----------
+    lines : receipt lines, with the caller's columns
+    columns : standard name -> the caller's name
+    items : the catalogue, by standard names, if there is one
 
     Examples
     --------
     >>> lines = {"user_id": [1, 1], "item_id": [2, 3], "time": ["2024-01-31"] * 2, "qty": [1, 2]}
     >>> unread_columns(pl.DataFrame(lines), {})
-    ["column 'qty' seems to be quantity, and is not read; if it is, map it: --columns quantity=qty"]
+    ["not mapped, so not read: 'qty', which seems to be quantity; if so: --columns quantity=qty"]
     """
     used = {*_KNOWN, *columns.values(), *columns.get("time", "").split("+")}
-    there = {*columns, *frame.columns}
-    found = {
-        name: theirs
-        for name, theirs in guess_columns(frame).items()
-        if name in ("basket_id", "quantity", "value", "price") and name not in there
-        if theirs not in used
-    }
+    there = {*columns, *lines.columns, *(() if items is None else items.columns)}
+    found = guess_columns(lines)
+    if items is not None:
+        found = {role: name for role, name in found.items() if role not in _DESCRIBES}
+        found |= {role: name for role in _DESCRIBES if (name := _guess_described(items, role))}
+    roles = ("basket_id", "quantity", "value", "price", *_DESCRIBES)
+    found = {r: found[r] for r in roles if r in found and r not in there and found[r] not in used}
     if "value" in {*there, *found}:  # which a price would be for
         found.pop("price", None)
     if not found:
         return []
-    said = "; ".join(f"column {theirs!r} seems to be {name}" for name, theirs in found.items())
+    said = ", ".join(f"{theirs!r}, which seems to be {name}" for name, theirs in found.items())
     option = ",".join(f"{name}={theirs}" for name, theirs in {**columns, **found}.items())
-    rest = "is not read; if it is, map it" if len(found) == 1 else "are not read; if so, map them"
-    return [f"{said}, and {rest}: --columns {shlex.quote(option)}"]
+    return [f"not mapped, so not read: {said}; if so: --columns {shlex.quote(option)}"]
+
+
+def _guess_described(items: pl.DataFrame, role: str) -> str | None:
+    """The one column of a catalogue whose name and cells may be `role`, if there is one."""
+    shape = re.compile("|".join(word for rank in _WORDS[role] for word in rank.split()))
+    named = [c for c in items.columns if shape.fullmatch(_plain(c)) and not items[c].dtype.is_float()]
+    return named[0] if len(named) == 1 else None
 
 
 def _clock_alone(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> str:
@@ -330,6 +345,7 @@ _VALUE = re.compile(r"[-+]?\d[\d.,:/ TZ-]*")  # a number or a time
 _UNNAMED = re.compile(r"unnamed_\d+|__UNNAMED__\d+")
 _NUMBER = r"^\s*[-+(\u2212]?[$€£]?[-+]?[\d., ']+[€£$]?[-)]?\s*$"
 _DAYS = r"(day|tag|jour|dia|giorno|dag|date|datum)(nr|no|number)?$"
+_DESCRIBES = (NAME, CATEGORIES[0])
 _KIND = {"basket_id": "id", "store": "id", "user_id": "id", "item_id": "id", "time": "time"}
 
 
@@ -373,7 +389,7 @@ def _guess_named(
     for words in ranks:
         shape = re.compile(f"{before}({'|'.join(words.split())}){ending}")
         named = [c for c, name in plain.items() if shape.fullmatch(name) and c not in found.values()]
-        if role in ("name", "category_1"):
+        if role in _DESCRIBES:
             good = [c for c in named if _describes(frame, c, found.get("item_id"))]
         else:
             fits = _holds_ids if role in _KIND else _holds_numbers

@@ -42,7 +42,6 @@ from retailrec.data.cleaning import (
     split_receipts,
     unmet_notes,
 )
-from retailrec.data.columns import unread_columns
 from retailrec.data.files import located, stack
 from retailrec.data.interchange import to_polars
 from retailrec.data.lines import CARRIED, in_order, merged, named, settled
@@ -184,8 +183,6 @@ class Coder:
         if part.is_empty():
             self.empty = part
             return
-        if not self.report.read:
-            self.report.notes += unread_columns(part, self.columns)
         lines = parse_lines(
             part,
             self.columns,

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from retailrec.data.cleaning import LineRule, LoadReport, beside
-from retailrec.data.columns import check_names
+from retailrec.data.columns import check_names, unread_columns
 from retailrec.data.files import FILE, columns_of, read_parts, read_table
 from retailrec.data.paths import find_file, others_in, without_bytes
 from retailrec.datasets.base import PLAIN, Dataset, Reading, Tables
@@ -61,6 +61,8 @@ def open_table(path: Path, reading: Reading = PLAIN) -> Tables:
     if receipts != path:
         read = [file for file in (receipts, items, users) if file is not None]
         say_others(path, read, first.columns, report, encoding)
+    if reading.catalogue is None:  # else the columns are those that a model has learnt from
+        report.notes += unread_columns(first, columns, catalogue)
     parts: Iterable[pl.DataFrame] = chain([first], lines)
     if (gap := _gaps(columns, first)) is not None:
         times, columns = _order_times(receipts, columns, gap, first.columns, encoding, report)

@@ -20,8 +20,9 @@ from retailrec.compute.progress import Progress, silent
 from retailrec.data import RetailData
 from retailrec.data.changed_ids import ChangedIds
 from retailrec.data.cleaning import LINE, LineRule, LoadReport
+from retailrec.data.columns import unread_columns
 from retailrec.data.encoding import CodedLines, places
-from retailrec.data.files import read_table
+from retailrec.data.files import FILE, read_table
 from retailrec.data.history import History
 from retailrec.data.ids import attributes, vocabulary
 from retailrec.data.retail_data import Part, Totals
@@ -46,7 +47,7 @@ from retailrec.spark.mapping import (
 )
 from retailrec.spark.recommending import recommend_cleaned
 from retailrec.spark.session import connect, cores, in_words
-from retailrec.spark.sources import columns_in, require_parquet, source
+from retailrec.spark.sources import PLACE, columns_in, require_parquet, source
 from retailrec.spark.staging import Cleaned, stage
 from retailrec.spark.storage import HadoopStorage, absolute, local_path
 from retailrec.spark.tasks import UserPlan, add_load_reports, log_lines, no_history, whole_histories
@@ -285,6 +286,7 @@ def _width(values: NDArray[Any]) -> int:
 
 SAMPLE = 100_000  # users that models learn from
 _LOTS = 1 << 30
+_SEEN = 1_000  # lines that are looked at for columns that are not mapped
 _WORKPLACE = "spark.retailrec.workplace"
 
 
@@ -477,6 +479,9 @@ def sampled_data(
     progress("load receipts")
     with in_words():
         given = source(session, receipts, reading.columns)
+        if isinstance(receipts, str | Path):  # the plan of a DataFrame would be computed for it
+            some = polars_of(given.frame.drop(PLACE, FILE).limit(_SEEN))
+            given = replace(given, notes=(*given.notes, *unread_columns(some, reading.columns, items)))
         progress("clean receipts")
         later = () if until is None else (later_rule(until),)
         rules = (*line_rules, *(rule for _, rule in later))

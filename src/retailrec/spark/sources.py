@@ -15,13 +15,12 @@ from urllib.parse import unquote
 import polars as pl
 
 from retailrec.data.cleaning import LoadReport
-from retailrec.data.columns import CLOCK, clock_notation, day_and_clock, unread_columns
+from retailrec.data.columns import CLOCK, clock_notation, day_and_clock
 from retailrec.data.files import FILE, exports_of, partition_of, require_alike, whole_numbers
 from retailrec.data.paths import CSV, EXCEL, PARQUET, data_files, refuse_versions
 from retailrec.datasets.table import check_mapping, receipts_in, say_others, tables_beside
 from retailrec.errors import DataError
 from retailrec.schema import TRANSACTIONS
-from retailrec.spark.mapping import polars_of
 from retailrec.spark.session import in_words
 from retailrec.spark.storage import HadoopStorage, absolute, escaped, local_path
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 PLACE = "retailrec_place"  # a line's place in the whole: number of its file or partition, and in it
 PLACE_BITS = 33  # as `monotonically_increasing_id` has it
 _TABLE = re.compile(r"(`[^`]+`|\w+)(\.(`[^`]+`|\w+)){0,2}")
-_SEEN = 1_000  # lines that are looked at for columns that are not mapped
 _MOST_FOOTERS = 64  # files of another machine, evenly taken, whose footers are read
 _NANOSECONDS = re.compile(r"^ +\w+ int64 (.+) \(TIMESTAMP\(NANOS,(true|false)\)\);", re.MULTILINE)
 _LONG = re.compile(r"^ +\w+ int64 (.+?)(?: \(INTEGER\(64,true\)\))?;", re.MULTILINE)
@@ -52,7 +50,7 @@ class Source:
     text : columns of ids that are numbers with fractions, or too large, and so become text
     files : those that the lines' places count; none where places are of partitions
     notation : how a column of clocks writes whole numbers; see `join_time`
-    notes : which columns, and what beside the receipts in a folder of tables, are not read
+    notes : what stands beside the receipts in a folder of tables and is not read
     """
 
     frame: DataFrame
@@ -112,12 +110,8 @@ def source(session: SparkSession, receipts: Any, columns: Mapping[str, str]) -> 
             frame, sorted(c for c in ids if of_type.get(c) in ("float", "double", "decimal"))
         )
         notation = {} if clock is None else _notation_of(frame, clock)
-        unread = []
-        if by_name:  # of a DataFrame the plan would be computed for it
-            unread = unread_columns(polars_of(frame.select(*kept).limit(_SEEN)), columns)
     placed_in = tuple(file for file, _ in files) if by_file else ()
-    beside = () if path is None else _beside(absolute(str(receipts)), frame.columns)
-    notes = (*beside, *unread)
+    notes = () if path is None else _beside(absolute(str(receipts)), frame.columns)
     return Source(placed, name, n_bytes, fingerprint, zone, text, placed_in, notation, notes)
 
 
