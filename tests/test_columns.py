@@ -492,7 +492,7 @@ def test_a_mapping_names_columns_of_catalogue_and_users_too(tmp_path: Path) -> N
         {"Kod": [7, 8, 9], "Nazwa": ["Ser", "Torba", "Chleb"], "Grupa": ["A", "B", "A"]}
     )
     people = pl.DataFrame({"Karta": [1, 2], "Miasto": ["X", "Y"]})
-    for name, table in (("transactions", lines), ("items", items), ("users", people)):
+    for name, table in (("transactions", lines), ("catalog", items), ("customers", people)):
         table.write_csv(tmp_path / f"{name}.csv", separator=";")
     columns = {
         "user_id": "Karta",

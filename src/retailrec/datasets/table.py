@@ -124,8 +124,9 @@ def with_our_names(table: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFr
     return table.rename(ours, strict=False)
 
 
-_RECEIPTS, _ITEMS = ("transactions", "receipts", "purchases"), ("items", "products", "catalogue")
-_USERS = ("users", "shoppers", "clients")
+_RECEIPTS = ("transactions", "receipts", "purchases")
+_ITEMS = ("items", "products", "catalogue", "catalog")
+_USERS = ("users", "shoppers", "clients", "customers")
 TABLES = frozenset({*_RECEIPTS, *_ITEMS, *_USERS})  # names of files that say what is in them
 
 
