@@ -111,6 +111,18 @@ def test_what_differs_in_form_only_reads_alike(tmp_path: Path, text: str) -> Non
         assert read_table(path).rows() == [(1, "x"), (2, "y")]
 
 
+@pytest.mark.parametrize("cell", ['="{}"', '"=""{}"""', ' ="{}" '])
+def test_cells_that_a_spreadsheet_must_not_read_as_numbers_are_what_they_guard(
+    tmp_path: Path, cell: str
+) -> None:
+    rows = [("0012", "00 7"), ("0013", '5" x'), ("", "x")]
+    text = "a;b;c\n" + "".join(";".join([cell.format(a), b, "=1+1"]) + "\n" for a, b in rows)
+    table = read_table(write(tmp_path / "guarded.csv", text))
+    assert table["a"].to_list() == ["0012", "0013", ""]
+    assert table["b"].to_list() == [b for _, b in rows]
+    assert table["c"].to_list() == ["=1+1"] * 3
+
+
 def test_a_line_without_its_last_cells_has_empty_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "a,b,c\n1,x\n2,y,z\n")
     assert read_table(path).rows() == [(1, "x", None), (2, "y", "z")]

@@ -361,6 +361,7 @@ def _cause(code: int) -> str:
 
 
 FILE = "retailrec_file"  # column: number of the export that a line is of, where there are several
+_GUARD, _GUARDS_IN = r'^\s*="(.*)"\s*$', 1_000  # lines that are looked at for such cells
 _PART = re.compile(r"^part[-._]?\d+(?=[-._])", re.IGNORECASE)
 _DAMAGED = (pl.exceptions.PolarsError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 
@@ -628,7 +629,7 @@ def _open(file: Path, columns: list[str] | None, encoding: str | None) -> list[_
                 quote_char='"' if text.quoted else None,
                 glob=False,
             )
-            lazy = with_whole_numbers(_pick(lazy.head(rows), columns))
+            lazy = with_whole_numbers(_unguarded(_pick(lazy.head(rows), columns)))
         else:
             raise DataError(
                 f"{file} has an ending that is not known; expected one of "
@@ -667,6 +668,13 @@ def partition_of(folder: str) -> tuple[str, str | None]:
     """
     name, _, value = folder.partition("=")
     return name, None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _unguarded(lazy: pl.LazyFrame) -> pl.LazyFrame:
+    """Text columns without the ``="0012"`` by which exports keep zeros from a spreadsheet's numbers."""
+    some = lazy.head(_GUARDS_IN).collect()
+    guarded = [c.name for c in some if c.str.contains(_GUARD).any()]
+    return lazy.with_columns(pl.col(guarded).str.replace(_GUARD, "${1}"))
 
 
 def with_whole_numbers(lazy: pl.LazyFrame, columns: Sequence[str] | None = None) -> pl.LazyFrame:
