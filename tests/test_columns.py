@@ -214,6 +214,20 @@ def test_all_missing_columns_are_said_at_once_in_a_line_that_works(tmp_path: Pat
     assert (data.n_users, data.start) == (3, datetime(2024, 1, 31))
 
 
+def test_tills_and_web_shops_are_guessed() -> None:
+    """As Square, WooCommerce and Lightspeed export lines."""
+    ids = pl.DataFrame({"SKU": IDS, "Customer ID": IDS, "Item": ["a", "b", "c"] * 10, "Sale ID": IDS})
+    assert guess_columns(ids) == {
+        "user_id": "Customer ID",
+        "item_id": "SKU",
+        "basket_id": "Sale ID",
+        "name": "Item",
+    }
+    woo = pl.DataFrame({"Email (Billing)": IDS, "SKU": IDS, "Quantity (- Refund)": [1] * N})
+    assert guess_columns(woo)["user_id"] == "Email (Billing)"
+    assert guess_columns(woo)["quantity"] == "Quantity (- Refund)"
+
+
 def test_an_amount_is_money_where_pieces_stand_apart() -> None:
     amounts = {"amount": [1.5] * N}
     assert "value" not in guess_columns(pl.DataFrame(amounts))

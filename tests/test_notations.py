@@ -480,6 +480,11 @@ def test_a_zone_that_is_an_offset_shows_its_clock(unit: str, tmp_path: Path) -> 
     ):
         assert data.log["time"].to_list() == [datetime(2024, 2, 29, 22, 30)] * 3
         assert data.asof(late).end == datetime(2024, 2, 29, 23, 30)
+    pq.write_table(
+        table.rename_columns(["client", "item_id", "at", "sent"]), tmp_path / "lines.parquet"
+    )
+    with pytest.raises(DataError, match="lack columns 'user_id', 'time'"):  # with a guess
+        load_dataset("table", tmp_path / "lines.parquet")
     unknown = table.set_column(2, "time", moment.cast(pa.timestamp("us", "Mars/Olympus")))
     with pytest.raises(DataError, match="zone 'Mars/Olympus', which is not known; give one such as"):
         RetailData.from_frames(unknown)

@@ -213,12 +213,15 @@ def unread_columns(
     >>> unread_columns(pl.DataFrame(lines), {})
     ["not mapped, so not read: 'qty', which seems to be quantity; if so: --columns quantity=qty"]
     """
-    used = {*_KNOWN, *columns.values(), *columns.get("time", "").split("+")}
-    there = {*columns, *lines.columns, *(() if items is None else items.columns)}
-    found = guess_columns(lines)
+    known = {name: columns.get(name, name) for name in _KNOWN}
+    known = {name: theirs for name, theirs in known.items() if theirs in lines.columns}
+    known["time"] = columns.get("time", "time")
+    found = guess_columns(lines, known)
     if items is not None:
         found = {role: name for role, name in found.items() if role not in _DESCRIBES}
         found |= {role: name for role in _DESCRIBES if (name := _guess_described(items, role))}
+    there = {*columns, *lines.columns, *(() if items is None else items.columns)}
+    used = {*_KNOWN, *columns.values(), *known["time"].split("+")}
     roles = ("basket_id", "quantity", "value", "price", *_DESCRIBES)
     found = {r: found[r] for r in roles if r in found and r not in there and found[r] not in used}
     if "value" in {*there, *found}:  # which a price would be for
@@ -273,7 +276,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "顧客 客户 会员",
         "person account visitor panelist loyalty card loyaltycard membercard clubcard karte "
         "kundenkarte bonuskarte tessera tarjeta carte cartefidelite karta karty kartaklienta "
-        "kartyklienta email emailaddress customeremail "
+        "kartyklienta email emailaddress customeremail emailbilling billingemail "
         "карта карты картаклиента картылояльности",
     ),
     "item_id": (
@@ -291,21 +294,24 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "basket receipt bon kassenbon kassabon beleg invoice rechnung scontrino factura facture bill "
         "recibo kvitto kvittering kuitti paragon paragonu uctenka uctenky nyugta ticket tique "
         "warenkorb fis cupom чек чека",
-        "order transaction trans bestellung commande pedido ordine visit",
+        "order transaction trans bestellung commande pedido ordine visit saleid salenumber",
     ),
     "quantity": (
         "quantity qty menge units anzahl stueck stuck cantidad quantite quantita quantidade aantal "
         "antal ilosc mnozstvi mennyiseg miktar qte pieces pcs units uds unidades количество "
-        "колво",
+        "колво quantityrefund purchasequantity",
     ),
     "value": (
         "value paid sales spend umsatz betrag importe montant importo bedrag belop kwota "
         "revenue turnover salesvalue netsales linetotal totalprice wartosc wartoscbrutto kwotabrutto "
         "castka valor valortotal importetotal nettowert netvalue salesamount montantttc montantht "
         "belopp tutar сумма стоимость",
-        "amount amt lineamount netamount grossamount",
+        "amount amt lineamount netamount grossamount purchaseamount",
     ),
-    "price": ("price unitprice preis prix precio prezzo prijs cena pris preco stueckpreis fiyat цена",),
+    "price": (
+        "price unitprice priceperunit preis prix precio prezzo prijs cena pris preco stueckpreis "
+        "fiyat цена",
+    ),
     "store": (
         "store filiale branch outlet tienda magasin negozio winkel shop butik sklep sklepu prodejna "
         "obchod uzlet loja магазин магазина",
@@ -317,6 +323,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         "descricao denominazione omschrijving nazwa nazwatowaru nazwaproduktu nazev nazevzbozi "
         "navn namn artikelnamn nimi номенклатура libellearticle descrizionearticolo urunadi "
         "descripcionarticulo наименование название наименованиетовара названиетовара",
+        "item product article artikel produkt",  # beside its number
     ),
     "category_1": (
         "category categoria categorie kategorie warengruppe artikelgruppe produktgruppe department "
@@ -349,12 +356,12 @@ _DESCRIBES = (NAME, CATEGORIES[0])
 _KIND = {"basket_id": "id", "store": "id", "user_id": "id", "item_id": "id", "time": "time"}
 
 
-def guess_columns(frame: pl.DataFrame) -> dict[str, str]:
+def guess_columns(frame: pl.DataFrame, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Standard name -> the column that seems to hold it, by name and cells; what is unsure is left out.
 
     Nothing is guessed rather than something wrong: an id that no two lines share, a number that is no
     date, and two columns of which either may be meant are no answer. What describes items is text of
-    which an item has one.
+    which an item has one. `known` columns come with the others.
 
     Examples
     --------
@@ -365,8 +372,10 @@ def guess_columns(frame: pl.DataFrame) -> dict[str, str]:
     {'user_id': 'Kunde', 'item_id': 'ArtikelNr', 'time': 'Datum', 'basket_id': 'Bon'}
     """
     plain = {c: _plain(c) for c in frame.columns}
-    found: dict[str, str] = {}
+    found = dict(known or {})
     for role, ranks in _WORDS.items():
+        if role in found:
+            continue
         if role == "time":
             name = _guess_time(frame, plain)
         else:
@@ -395,7 +404,7 @@ def _guess_named(
             fits = _holds_ids if role in _KIND else _holds_numbers
             good = [c for c in named if fits(frame[c])]
         if len(good) > 1:  # customer_id beside customer: the one that says that it is an id
-            good = [c for c in good if re.search(r"(id|nr|no|number|nummer|code|key)$", plain[c])]
+            good = [c for c in good if re.search(r"(id|nr|no|number|nummer|code|key|sku)$", plain[c])]
         if len(good) == 1:
             return good[0]
         if good or len(named) > 1:
@@ -525,7 +534,8 @@ def _holds_times(cells: pl.Series, named: str) -> bool:
 
 def _has_clock(cells: pl.Series) -> bool:
     if isinstance(cells.dtype, pl.Datetime):
-        return bool((cells.dt.time() != pl.Series([datetime.min.time()])).any())
+        day = 86_400 * {"ms": 10**3, "us": 10**6, "ns": 10**9}[cells.dtype.time_unit]
+        return bool((cells.to_physical() % day != 0).any())  # zones such as +05:30 have no clock here
     if cells.dtype == pl.String:  # a workbook writes the midnight of dates
         some = _some(cells, 300)
         midnight = some.str.contains(r"[ T]00:00:00(\.0+)?$")
