@@ -861,7 +861,7 @@ def test_what_is_no_store_is_refused_in_words(tmp_path: Path) -> None:
         with pytest.raises(SettingError, match="--store"):
             open_store(url)
     (tmp_path / "notes.txt").write_text("no database " * 999)
-    with pytest.raises(Exception, match=r"notes\.txt.*not a database"):
+    with pytest.raises(Exception, match=r"notes\.txt.*not a database.*restore a backup"):
         open_store(str(tmp_path / "notes.txt"))
 
 

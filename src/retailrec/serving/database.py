@@ -117,6 +117,7 @@ _UNREADABLE = (
     "--store can't be read as a URL; name an SQLite file or postgresql://user@host/database, with %40 "
     "for @ and %2F for / in a password."
 )
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NO_VALUE = re.compile("binding parameter|cannot adapt")
 _FULL = ("database or disk is full", "no space left on device", "disk full", "could not extend file")
 
@@ -341,9 +342,13 @@ def said_plainly(engine: Engine) -> Iterator[None]:
             raise ValueRefused(
                 f"store {name} can't hold a value ({said}); nothing more was written."
             ) from error
-        raise StoreUnavailable(
-            f"store {name} can't be used now ({said}). Check the database and try again."
-        ) from error
+        damaged = getattr(cause, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+        cure = (
+            "It is damaged, or no store at all: restore a backup (retailrec store restore)."
+            if damaged
+            else "Check the database and try again."
+        )
+        raise StoreUnavailable(f"store {name} can't be used now ({said}). {cure}") from error
 
 
 @dataclass
