@@ -253,6 +253,8 @@ def test_columns_under_other_names_are_not_left_out_in_silence(tmp_path: Path) -
     assert said(tmp_path, "time=day")[0].endswith(f"--columns {described}")
     assert not said(tmp_path, described)
     assert not said(alone, "time=day", with_our_names(items, {}))  # read as a model was fitted
+    (note,) = unread_columns(lines.drop("ticket", "qty"), {}, items.with_columns(item=pl.lit(7)))
+    assert note.endswith("--columns price=unit_price,name=Bezeichnung,category_1=category")
     lines = lines.with_columns(department=pl.Series(["a", "b", "c"] * 10))
     assert not unread_columns(lines.drop("ticket", "qty", "department"), parse_columns("value=amount"))
     (note,) = unread_columns(lines, parse_columns(f"time=day+ticket,{money},price=unit_price"))

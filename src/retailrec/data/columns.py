@@ -236,8 +236,9 @@ def unread_columns(
 def _guess_described(items: pl.DataFrame, role: str) -> str | None:
     """The one column of a catalogue whose name and cells may be `role`, if there is one."""
     shape = re.compile("|".join(word for rank in _WORDS[role] for word in rank.split()))
-    named = [c for c in items.columns if shape.fullmatch(_plain(c)) and not items[c].dtype.is_float()]
-    return named[0] if len(named) == 1 else None
+    named = [c for c in items.columns if shape.fullmatch(_plain(c))]
+    fit = [c for c in named if items[c].dtype == pl.String or (role != NAME and _holds_ids(items[c]))]
+    return fit[0] if len(fit) == 1 else None
 
 
 def _clock_alone(frame: pl.DataFrame, columns: Mapping[str, str], who: str) -> str:
