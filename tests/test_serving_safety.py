@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -499,7 +500,8 @@ def test_rules_that_a_model_can_not_keep_are_said_and_shut_nobody_else_out(
     """Those of an arm's or a shadow's model are its users' alone; else the service waits for others."""
     monkeypatch.setattr(api, "_AGAIN", 0.01)
     shutil.copy(folder / "store.db", tmp_path / "store.db")
-    Store(str(tmp_path / "store.db")).set_rules("mailing", {"category": "none", "max_per_category": 1})
+    with closing(Store(str(tmp_path / "store.db"))) as store:
+        store.set_rules("mailing", {"category": "none", "max_per_category": 1})
 
     def service(**experiment: Any) -> Service:
         store = Store(str(tmp_path / "store.db"))
@@ -519,7 +521,7 @@ def test_rules_that_a_model_can_not_keep_are_said_and_shut_nobody_else_out(
         return whole(self, model, *args) if rules is not None else 0
 
     monkeypatch.setattr(Models, "warm_up", warm_up)
-    with TestClient(api.make_app(waits), base_url="http://localhost"):
+    with closing(waits.store), TestClient(api.make_app(waits), base_url="http://localhost"):
         assert not is_ready(waits, 0.5)
         waits.store.set_rules("mailing", None)
         assert is_ready(waits, 30)
@@ -532,7 +534,7 @@ def test_rules_that_a_model_can_not_keep_are_said_and_shut_nobody_else_out(
 
     monkeypatch.setattr(Models, "warm_up", of_second)
     compares = service(shadow=("first",))
-    with TestClient(api.make_app(compares), base_url="http://localhost"):
+    with closing(compares.store), TestClient(api.make_app(compares), base_url="http://localhost"):
         assert is_ready(compares, 30)
     assert "model first can't answer now: rules: no such category" in caplog.text
 
