@@ -530,6 +530,10 @@ def test_eligible_ids_may_hold_commas_and_nothing_is_said_twice(start: Start) ->
     assert items(with_commas) == {3}
     assert "1 listed items are not known to the model" in with_commas.json()["notes"]
     assert items(asked(("among", "1,2"), ("among", ""))) == set()
+    for none in ("", " ", ","):
+        nothing = asked(("among", none))
+        assert items(nothing) == set()
+        assert not any("listed items" in note for note in nothing.json()["notes"])
     assert asked(("k", "4")).status_code == 422
     assert "'k' is said more than once" in asked(("k", "4")).json()["detail"]
 

@@ -272,7 +272,9 @@ def recover_exposures(
         written, left_out, refused = Aside(file.parent).recover(opened, file)
     OUT.print(f"{written:,} rows are written, {left_out:,} of forgotten shoppers left out")
     if refused:
-        raise DataError(f"{refused:,} rows were refused, and stay in {file}: each says why.")
+        raise DataError(
+            f"{refused:,} rows were refused, and stay in {file}; those that a service left say why."
+        )
 
 
 @store_app.command("forget")

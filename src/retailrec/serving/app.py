@@ -417,7 +417,7 @@ class _OfferQuery(_Query):  # type: ignore[misc]
     def request(self) -> OfferRequest:
         """The question for the engine."""
         among = self.among.split(",") if isinstance(self.among, str) else self.among
-        ids = None if among is None else [bare_id(text) for text in among]
+        ids = None if among is None else [bare_id(text) for text in among if text.strip()]
         return offer_request(self, self.said(), ids)
 
 
